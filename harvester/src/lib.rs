@@ -1,0 +1,18 @@
+//! Runs a small open transformer over text and streams the residual-stream activations it is asked for into parquet
+//! shards. First stage of `refract`: everything downstream reads the folder that [`harvest`] writes.
+//!
+//! The data path, one file each: [`model_source`] finds the model, [`model`] runs it, [`corpus`] and [`contexts`]
+//! turn text into token contexts, [`hook`] picks activations out of the forward pass, [`shard`] and [`manifest`]
+//! put them on disk so that a later reader needs nothing else.
+
+pub mod error;
+pub mod hook;
+pub mod hook_point;
+pub mod model;
+pub mod monitor;
+
+pub use error::{Error, Result};
+pub use hook::{Capture, Hook, NoHook};
+pub use hook_point::{HookPoint, Site};
+pub use model::ModelConfig;
+pub use monitor::{Monitor, Silent};

@@ -1,0 +1,5 @@
+//! One decoder-only transformer for every family, with hooks.
+
+mod config;
+
+pub use config::{Activation, Family, ModelConfig, NormKind, Positions};
