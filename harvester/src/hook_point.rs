@@ -184,7 +184,8 @@ mod tests {
 
     #[test]
     fn near_misses_are_refused() {
-        for text in ["", "blocks.14", "blocks.x.hook_resid_post", "blocks.014.hook_resid_post", "blocks.+1.hook_resid_post"]
+        for text in
+            ["", "blocks.14", "blocks.x.hook_resid_post", "blocks.014.hook_resid_post", "blocks.+1.hook_resid_post"]
         {
             assert!(text.parse::<HookPoint>().is_err(), "{text} was accepted");
         }

@@ -14,5 +14,5 @@ pub mod monitor;
 pub use error::{Error, Result};
 pub use hook::{Capture, Hook, NoHook};
 pub use hook_point::{HookPoint, Site};
-pub use model::ModelConfig;
+pub use model::{Checkpoint, GgufMetadata, KvCache, ModelConfig, Transformer};
 pub use monitor::{Monitor, Silent};

@@ -1,5 +1,30 @@
-//! One decoder-only transformer for every family, with hooks.
+//! [`Transformer`]: one decoder-only forward pass for every family, with hooks, a KV cache, and an early end.
+//!
+//! ```text
+//! resid = W_E[token] (+ W_pos[position])                                  hook_embed
+//! for each block:
+//!     sequential:  mid = resid + attn(ln1(resid));  resid = mid + mlp(ln2(mid))
+//!     parallel:    resid = resid + attn(ln1(resid)) + mlp(ln2(resid))
+//! logits = ln_final(resid) W_U^T
+//! ```
 
+mod attention;
+mod attention_kernel;
+mod block;
+mod checkpoint;
 mod config;
+mod families;
+mod gguf;
+mod kv_cache;
+mod linear;
+mod mlp;
+mod norm;
+mod rotary;
+mod simd;
+mod transformer;
 
+pub use checkpoint::Checkpoint;
 pub use config::{Activation, Family, ModelConfig, NormKind, Positions};
+pub use gguf::GgufMetadata;
+pub use kv_cache::KvCache;
+pub use transformer::Transformer;

@@ -1,0 +1,231 @@
+//! Causal attention on the CPU, a block of queries at a time: no `[heads, pos, pos]` tensor ever exists, masked keys
+//! are not computed, and queries, keys and values are read where they lie.
+
+use candle_core::{CpuStorage, CustomOp3, D, Device, Layout, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+use super::simd::{arch, exp};
+use crate::Result;
+
+/// Queries handled together. 64 rows of scores over 1,024 keys are 256 KiB: they stay in the second-level cache.
+const QUERY_BLOCK: usize = 64;
+
+/// `z = softmax(q k^T / sqrt(d_head)) v`, each query seeing the keys up to its own position; the queries are the last
+/// `pos` of the `keys` positions.
+///
+/// # Shapes
+/// `q`: `[batch, pos, n_heads, d_head]`; `k`, `v`: `[batch, keys, n_kv_heads, d_head]` -> `[batch, pos, n_heads * d_head]`
+pub(crate) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    if matches!(q.device(), Device::Cpu) {
+        return Ok(q.apply_op3_no_bwd(k, v, &CausalAttention)?);
+    }
+    causal_attention_plain(q, k, v)
+}
+
+/// The same with plain tensor operations: other devices, and the reference of the tests.
+fn causal_attention_plain(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    let (batch, pos, n_heads, d_head) = q.dims4()?;
+    let (_, keys, n_kv_heads, _) = k.dims4()?;
+    let by_head = |x: &Tensor| -> Result<Tensor> {
+        let x = x.transpose(1, 2)?.contiguous()?; // [batch, n_kv_heads, keys, d_head]
+        let x = x.unsqueeze(2)?.broadcast_as((batch, n_kv_heads, n_heads / n_kv_heads, keys, d_head))?;
+        Ok(x.reshape((batch, n_heads, keys, d_head))?)
+    };
+    let scores = q.transpose(1, 2)?.contiguous()?.matmul(&by_head(k)?.transpose(2, 3)?)?;
+    let mask: Vec<f32> =
+        (0..pos * keys).map(|i| if i % keys > keys - pos + i / keys { f32::NEG_INFINITY } else { 0.0 }).collect();
+    let mask = Tensor::from_vec(mask, (pos, keys), q.device())?;
+    let scores = (scores / (d_head as f64).sqrt())?.broadcast_add(&mask)?; // [batch, n_heads, pos, keys]
+    let pattern = candle_nn::ops::softmax(&scores, D::Minus1)?;
+    let z = pattern.matmul(&by_head(v)?)?; // [batch, n_heads, pos, d_head]
+    Ok(z.transpose(1, 2)?.reshape((batch, pos, n_heads * d_head))?)
+}
+
+/// A `[batch, pos, heads, d_head]` tensor where it lies.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    values: &'a [f32],
+    offset: usize,
+    /// In values: from one batch row, position and head to the next; `d_head` is dense.
+    strides: [usize; 3],
+    dims: [usize; 4],
+}
+
+impl<'a> View<'a> {
+    fn new(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<Self> {
+        let CpuStorage::F32(values) = storage else { bail!("attention needs f32") };
+        let (batch, pos, heads, d_head) = layout.shape().dims4()?;
+        let &[by_batch, by_pos, by_head, 1] = layout.stride() else { bail!("attention needs dense heads") };
+        let dims = [batch, pos, heads, d_head];
+        Ok(Self { values, offset: layout.start_offset(), strides: [by_batch, by_pos, by_head], dims })
+    }
+
+    /// From the first value of a head at a position to the end of the tensor.
+    fn head_from(&self, batch: usize, pos: usize, head: usize) -> &'a [f32] {
+        let [by_batch, by_pos, by_head] = self.strides;
+        &self.values[self.offset + batch * by_batch + pos * by_pos + head * by_head..]
+    }
+}
+
+/// `c = a b`, single-threaded; `a` is `[m, k]`, `b` `[k, n]`, `c` `[m, n]`, each with its strides `[row, column]`.
+struct Product {
+    m: usize,
+    n: usize,
+    k: usize,
+}
+
+impl Product {
+    fn run(&self, a: (&[f32], [usize; 2]), b: (&[f32], [usize; 2]), c: &mut [f32], c_row: usize) {
+        let reach = |rows: usize, columns: usize, [row, column]: [usize; 2]| (rows - 1) * row + (columns - 1) * column;
+        assert!(reach(self.m, self.k, a.1) < a.0.len() && reach(self.k, self.n, b.1) < b.0.len());
+        assert!(reach(self.m, self.n, [c_row, 1]) < c.len());
+        // SAFETY: the assertions above bound every address the product reads or writes.
+        unsafe {
+            gemm::gemm(
+                self.m,
+                self.n,
+                self.k,
+                c.as_mut_ptr(),
+                1,
+                c_row as isize,
+                false,
+                a.0.as_ptr(),
+                a.1[1] as isize,
+                a.1[0] as isize,
+                b.0.as_ptr(),
+                b.1[1] as isize,
+                b.1[0] as isize,
+                0.0,
+                1.0,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
+    }
+}
+
+struct CausalAttention;
+
+impl CausalAttention {
+    /// One head of one batch row. `z`: `[pos, d_head]`, filled.
+    fn head(q: View<'_>, k: View<'_>, v: View<'_>, batch: usize, head: usize, z: &mut [f32]) {
+        let [_, pos, n_heads, d_head] = q.dims;
+        let [_, keys, n_kv_heads, _] = k.dims;
+        let kv_head = head / (n_heads / n_kv_heads);
+        let before = keys - pos; // keys that every query sees
+        let mut scores = vec![0f32; QUERY_BLOCK.min(pos) * keys];
+        for first in (0..pos).step_by(QUERY_BLOCK) {
+            let rows = QUERY_BLOCK.min(pos - first);
+            let seen = before + first + rows; // keys that the block's last query sees
+            let scores = &mut scores[..rows * seen]; // [rows, seen]
+            let q_block = (q.head_from(batch, first, head), [q.strides[1], 1]);
+            let k_transposed = (k.head_from(batch, 0, kv_head), [1, k.strides[1]]);
+            Product { m: rows, n: seen, k: d_head }.run(q_block, k_transposed, scores, seen);
+            let scale = 1.0 / (d_head as f32).sqrt();
+            arch().dispatch(|| {
+                for (row, scores) in scores.chunks_exact_mut(seen).enumerate() {
+                    softmax_row(scores, before + first + row + 1, scale);
+                }
+            });
+            let v_head = (v.head_from(batch, 0, kv_head), [v.strides[1], 1]);
+            let z_block = &mut z[first * d_head..];
+            Product { m: rows, n: d_head, k: seen }.run((scores, [seen, 1]), v_head, z_block, d_head);
+        }
+    }
+}
+
+/// Softmax of `scale * scores` over the first `visible` entries; the rest, which lie in the future, become zero.
+#[inline(always)]
+fn softmax_row(scores: &mut [f32], visible: usize, scale: f32) {
+    let (seen, future) = scores.split_at_mut(visible);
+    future.fill(0.0);
+    // Lanes of their own, since the compiler must not reorder a floating-point reduction by itself.
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    for chunk in seen.chunks(16) {
+        for (lane, &score) in lanes.iter_mut().zip(chunk) {
+            *lane = if score > *lane { score } else { *lane };
+        }
+    }
+    let max = lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut lanes = [0f32; 16];
+    let mut chunks = seen.chunks_exact_mut(16);
+    for chunk in &mut chunks {
+        for (lane, score) in lanes.iter_mut().zip(chunk) {
+            *score = exp((*score - max) * scale);
+            *lane += *score;
+        }
+    }
+    for score in chunks.into_remainder() {
+        *score = exp((*score - max) * scale);
+        lanes[0] += *score;
+    }
+    let inverse = 1.0 / lanes.iter().sum::<f32>();
+    seen.iter_mut().for_each(|score| *score *= inverse);
+}
+
+impl CustomOp3 for CausalAttention {
+    fn name(&self) -> &'static str {
+        "causal-attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        q_layout: &Layout,
+        k: &CpuStorage,
+        k_layout: &Layout,
+        v: &CpuStorage,
+        v_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (q, k, v) = (View::new(q, q_layout)?, View::new(k, k_layout)?, View::new(v, v_layout)?);
+        let [batch, pos, n_heads, d_head] = q.dims;
+        if k.dims != v.dims || k.dims[0] != batch || k.dims[1] < pos || k.dims[3] != d_head || n_heads % k.dims[2] != 0
+        {
+            bail!("attention: q {:?}, k {:?} and v {:?} do not fit together", q.dims, k.dims, v.dims);
+        }
+        let mut by_head = vec![0f32; batch * n_heads * pos * d_head]; // [batch, n_heads, pos, d_head]
+        by_head.par_chunks_mut(pos * d_head).enumerate().for_each(|(i, z)| {
+            Self::head(q, k, v, i / n_heads, i % n_heads, z);
+        });
+        let mut z = vec![0f32; by_head.len()]; // [batch, pos, n_heads, d_head]
+        z.par_chunks_mut(n_heads * d_head).enumerate().for_each(|(token, row)| {
+            let (batch, t) = (token / pos, token % pos);
+            for (head, out) in row.chunks_exact_mut(d_head).enumerate() {
+                out.copy_from_slice(&by_head[((batch * n_heads + head) * pos + t) * d_head..][..d_head]);
+            }
+        });
+        Ok((CpuStorage::F32(z), Shape::from((batch, pos, n_heads * d_head))))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn assert_equal_to_plain(batch: usize, pos: usize, keys: usize, n_heads: usize, n_kv_heads: usize) {
+        let random = |heads, n| Tensor::randn(0f32, 1., (batch, n, heads, 32), &Device::Cpu).unwrap();
+        let (q, k, v) = (random(n_heads, pos), random(n_kv_heads, keys), random(n_kv_heads, keys));
+        let got = causal_attention(&q, &k, &v).unwrap();
+        let want = causal_attention_plain(&q, &k, &v).unwrap();
+        let diff = (got - want).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(diff < 2e-6, "{batch} x {pos} of {keys}, {n_heads}/{n_kv_heads} heads: {diff}");
+    }
+
+    #[test]
+    fn kernel_equals_plain_tensor_operations() {
+        assert_equal_to_plain(2, 150, 150, 6, 2); // blocks of queries, the last one partial
+        assert_equal_to_plain(1, 1, 77, 4, 4); // a generated token
+        assert_equal_to_plain(3, 5, 9, 4, 1); // a few tokens after a cache
+    }
+
+    #[test]
+    fn the_first_token_sees_only_itself() {
+        let x = Tensor::randn(0f32, 1., (1, 9, 2, 8), &Device::Cpu).unwrap();
+        let z = causal_attention(&x, &x, &x).unwrap();
+        let first = |t: &Tensor| t.narrow(1, 0, 1).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(first(&z), first(&x));
+    }
+}

@@ -1,0 +1,99 @@
+//! [`GgufMetadata`]: the key-value header of a GGUF file, read with its types checked.
+
+use std::{
+    fs::File,
+    io::BufReader,
+    path::{Path, PathBuf},
+};
+
+use candle_core::quantized::gguf_file::{Content, Value};
+
+use crate::{Error, Result};
+
+/// A GGUF file's header: metadata by key, and where the tensors lie.
+#[derive(Debug)]
+pub struct GgufMetadata {
+    path: PathBuf,
+    content: Content,
+}
+
+impl GgufMetadata {
+    /// Reads the header; the tensors stay on disk.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or is no GGUF file, or ends too early.
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let content = Content::read(&mut BufReader::new(file)).map_err(|error| {
+            let hint = "Download it again: it may have been cut short";
+            Error::malformed(path, "a GGUF header", first_line(&error), hint)
+        })?;
+        Ok(Self { path: path.to_path_buf(), content })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// A value that may be absent.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.content.metadata.get(key)
+    }
+
+    /// A string.
+    ///
+    /// # Errors
+    /// Absent, or of another type.
+    pub fn string(&self, key: &str) -> Result<&str> {
+        match self.get(key) {
+            Some(Value::String(text)) => Ok(text),
+            other => Err(self.unexpected(key, "a string", other)),
+        }
+    }
+
+    /// A whole number.
+    ///
+    /// # Errors
+    /// Absent, negative, or of another type.
+    pub fn integer(&self, key: &str) -> Result<usize> {
+        let value = self.get(key);
+        let integer = value.and_then(|value| match value {
+            Value::I8(_) | Value::I16(_) | Value::I32(_) => value.to_i64().ok().and_then(|n| u64::try_from(n).ok()),
+            Value::I64(n) => u64::try_from(*n).ok(),
+            _ => value.to_u64().ok(),
+        });
+        let integer = integer.and_then(|n| usize::try_from(n).ok());
+        integer.ok_or_else(|| self.unexpected(key, "a whole number", value))
+    }
+
+    /// A real number.
+    ///
+    /// # Errors
+    /// Absent, or of another type.
+    pub fn real(&self, key: &str) -> Result<f64> {
+        match self.get(key) {
+            Some(Value::F32(x)) => Ok(f64::from(*x)),
+            Some(Value::F64(x)) => Ok(*x),
+            other => Err(self.unexpected(key, "a real number", other)),
+        }
+    }
+
+    fn unexpected(&self, key: &str, expected: &str, found: Option<&Value>) -> Error {
+        let found = match found {
+            Some(value) => format!("{:?}", value.value_type()),
+            None => "no such key".to_string(),
+        };
+        let hint = "The file may be of a newer format, or of a family that needs other keys";
+        Error::malformed(&self.path, format!("metadata `{key}` to be {expected}"), found, hint)
+    }
+}
+
+/// candle appends a backtrace to its messages; users need the message.
+pub(crate) fn first_line(error: &candle_core::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_string()
+}

@@ -1,0 +1,105 @@
+//! [`Mlp`]: the block's second half.
+//!
+//! ```text
+//! gated:  post = act(x W_gate^T) * (x W_up^T)         plain:  post = act(x W_in^T + b_in)
+//! out = post W_out^T + b_out
+//! ```
+
+use candle_core::{CpuStorage, CustomOp1, D, Device, Layout, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+use super::{
+    Activation,
+    linear::Linear,
+    simd::{arch, exp},
+};
+use crate::Result;
+
+/// The weights of one MLP.
+#[derive(Debug, Clone)]
+pub(crate) struct Mlp {
+    /// Gated: W_gate above W_up in one matrix, `[2 * d_mlp, d_model]`; plain: `[d_mlp, d_model]`.
+    pub(crate) input: Linear,
+    /// `[d_model, d_mlp]`
+    pub(crate) out: Linear,
+    pub(crate) activation: Activation,
+    pub(crate) gated: bool,
+}
+
+impl Mlp {
+    /// The hidden activations (`mlp.hook_post`).
+    ///
+    /// # Shapes
+    /// `x`: `[batch, pos, d_model]` -> `[batch, pos, d_mlp]`
+    pub(crate) fn post(&self, x: &Tensor) -> Result<Tensor> {
+        let hidden = self.input.forward(x)?;
+        match (self.gated, self.activation) {
+            (true, Activation::Silu) if matches!(x.device(), Device::Cpu) => Ok(hidden.apply_op1_no_bwd(&SwiGlu)?),
+            (true, activation) => gate_plain(&hidden, activation),
+            (false, activation) => activate(&hidden, activation),
+        }
+    }
+
+    /// What the MLP adds to the residual stream, from [`Mlp::post`].
+    ///
+    /// # Shapes
+    /// `post`: `[batch, pos, d_mlp]` -> `[batch, pos, d_model]`
+    pub(crate) fn project(&self, post: &Tensor) -> Result<Tensor> {
+        self.out.forward(post)
+    }
+}
+
+fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    Ok(match activation {
+        Activation::Silu => x.silu()?,
+        Activation::Gelu => x.gelu_erf()?,
+        Activation::GeluTanh => x.gelu()?,
+    })
+}
+
+/// `act(gate) * up` with plain tensor operations. `hidden`: `[.., 2 * d_mlp]`, gate before up.
+fn gate_plain(hidden: &Tensor, activation: Activation) -> Result<Tensor> {
+    let halves = hidden.chunk(2, D::Minus1)?;
+    Ok((activate(&halves[0].contiguous()?, activation)? * halves[1].contiguous()?)?)
+}
+
+/// `silu(gate) * up` in one pass over `[.., 2 * d_mlp]`, gate before up.
+struct SwiGlu;
+
+impl CustomOp1 for SwiGlu {
+    fn name(&self) -> &'static str {
+        "swiglu"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let CpuStorage::F32(values) = storage else { bail!("swiglu needs f32") };
+        let Some((from, to)) = layout.contiguous_offsets() else { bail!("swiglu needs a contiguous tensor") };
+        let (batch, pos, both) = layout.shape().dims3()?;
+        let d_mlp = both / 2;
+        let mut post = vec![0f32; batch * pos * d_mlp];
+        post.par_chunks_mut(d_mlp).zip(values[from..to].par_chunks(both)).for_each(|(post, hidden)| {
+            let (gate, up) = hidden.split_at(d_mlp);
+            arch().dispatch(|| {
+                for ((post, &gate), &up) in post.iter_mut().zip(gate).zip(up) {
+                    *post = gate / (1.0 + exp(-gate)) * up;
+                }
+            });
+        });
+        Ok((CpuStorage::F32(post), Shape::from((batch, pos, d_mlp))))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_pass_swiglu_equals_plain_tensor_operations() {
+        let hidden = Tensor::randn(0f32, 3., (2, 7, 46), &Device::Cpu).unwrap();
+        let got = hidden.apply_op1_no_bwd(&SwiGlu).unwrap();
+        let want = gate_plain(&hidden, Activation::Silu).unwrap();
+        let diff = (got - want).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(diff < 5e-6, "{diff}");
+    }
+}

@@ -1,0 +1,169 @@
+//! [`Transformer`]: the weights of a model and its forward pass.
+
+use candle_core::{Device, Tensor};
+
+use super::{
+    Checkpoint, KvCache, ModelConfig, attention::AttentionContext, block::Block, block::Pass, families, linear::Linear,
+    norm::Norm, rotary::Rotary,
+};
+use crate::{Error, Hook, HookPoint, Result, Site};
+
+/// A decoder-only transformer with hooks.
+#[derive(Debug, Clone)]
+pub struct Transformer {
+    config: ModelConfig,
+    weights: Weights,
+    rotary: Option<Rotary>,
+    device: Device,
+}
+
+/// Everything a checkpoint holds, whatever family it is of.
+#[derive(Debug, Clone)]
+pub(crate) struct Weights {
+    /// W_E, `[d_vocab, d_model]`
+    pub(crate) embed: Tensor,
+    /// W_pos, `[ctx_len, d_model]`, in families with learned positions.
+    pub(crate) pos_embed: Option<Tensor>,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) ln_final: Norm,
+    /// W_U, `[d_vocab, d_model]`; the same tensor as `embed` where the model ties them.
+    pub(crate) unembed: Tensor,
+}
+
+impl Transformer {
+    /// Loads the weights as f32.
+    ///
+    /// # Errors
+    /// A missing, surplus or wrongly shaped tensor; an unreadable file.
+    pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
+        let config = checkpoint.config().clone();
+        let weights = families::load_weights(checkpoint, device)?;
+        let rotary = AttentionContext::rotary_of(&config);
+        Ok(Self { config, weights, rotary, device: device.clone() })
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Runs the model as far as the last point that `hook` wants, and no further. No logits are computed.
+    ///
+    /// # Shapes
+    /// `tokens`: `[batch, pos]`, u32
+    ///
+    /// # Errors
+    /// A hook point that the model lacks, more tokens than its context holds, or whatever `hook` raises.
+    pub fn run(&self, tokens: &Tensor, hook: &mut dyn Hook) -> Result<()> {
+        let Some(last) = self.last_wanted(hook) else { return Ok(()) };
+        self.pass(tokens, None, &mut Pass { hook, last: Some(last) }).map(drop)
+    }
+
+    /// The residual stream after the last block: what [`Transformer::unembed`] turns into logits.
+    ///
+    /// With a `cache`, `tokens` continue the text it holds, and are added to it.
+    ///
+    /// # Shapes
+    /// `tokens`: `[batch, pos]`, u32 -> `[batch, pos, d_model]` (a hook may have made `batch` grow)
+    ///
+    /// # Errors
+    /// As [`Transformer::run`]; or a full cache.
+    pub fn resid_final(&self, tokens: &Tensor, cache: Option<&mut KvCache>, hook: &mut dyn Hook) -> Result<Tensor> {
+        let resid = self.pass(tokens, cache, &mut Pass { hook, last: None })?;
+        Ok(resid.expect("a pass without a last point runs to the end"))
+    }
+
+    /// Final norm and head: logits.
+    ///
+    /// # Shapes
+    /// `resid`: `[batch, pos, d_model]` -> `[batch, pos, d_vocab]`
+    ///
+    /// # Errors
+    /// `resid` of another width.
+    pub fn unembed(&self, resid: &Tensor) -> Result<Tensor> {
+        Linear::new(self.weights.unembed.clone(), None).forward(&self.weights.ln_final.forward(resid)?)
+    }
+
+    /// W_U, `[d_vocab, d_model]`.
+    pub fn w_unembed(&self) -> &Tensor {
+        &self.weights.unembed
+    }
+
+    /// Weight of the norm before the head, `[d_model]`.
+    pub fn final_norm_weight(&self) -> &Tensor {
+        self.weights.ln_final.weight()
+    }
+
+    /// How many blocks [`Transformer::run`] enters for `hook`.
+    pub fn n_layers_run(&self, hook: &dyn Hook) -> usize {
+        self.last_wanted(hook).map_or(0, HookPoint::layers_needed)
+    }
+
+    /// Floating-point operations a token costs through `n_layers` whole blocks: two for each multiplication by a
+    /// weight, and causal attention over half of `ctx_len` on average. The head is not counted.
+    pub fn flop_per_token(&self, n_layers: usize, ctx_len: usize) -> u64 {
+        let c = &self.config;
+        let attention_weights = c.d_model * c.d_head * (2 * c.n_heads + 2 * c.n_kv_heads);
+        let mlp_weights = c.d_model * c.d_mlp * if c.gated_mlp { 3 } else { 2 };
+        let scores_and_values = 2 * c.n_heads * c.d_head * ctx_len.div_ceil(2);
+        2 * (n_layers * (attention_weights + mlp_weights + scores_and_values)) as u64
+    }
+
+    /// The point wanted by `hook` that a pass reaches last.
+    fn last_wanted(&self, hook: &dyn Hook) -> Option<HookPoint> {
+        let sites = |layer| Site::ALL.into_iter().rev().map(move |site| HookPoint::Block { layer, site });
+        let backwards = (0..self.config.n_layers).rev().flat_map(sites).chain([HookPoint::Embed]);
+        backwards.filter(|point| point.check(&self.config).is_ok()).find(|point| hook.wants(*point))
+    }
+
+    fn pass(&self, tokens: &Tensor, cache: Option<&mut KvCache>, pass: &mut Pass<'_>) -> Result<Option<Tensor>> {
+        let (_, pos) = tokens.dims2()?;
+        let start = cache.as_ref().map_or(0, |cache| cache.len());
+        if let Some(cache) = &cache {
+            cache.check_room(pos)?;
+        }
+        let context = AttentionContext { config: &self.config, rotary: self.rotary.as_ref(), start };
+        let Some(resid) = pass.see(HookPoint::Embed, self.embed(tokens)?)? else { return Ok(None) };
+        let mut resid = self.add_positions(resid, start)?;
+        for (layer, block) in self.weights.blocks.iter().enumerate() {
+            let layer_cache = cache.as_ref().map(|cache| cache.layer(layer));
+            match block.forward(resid, layer, &context, layer_cache, pass)? {
+                Some(next) => resid = next,
+                None => return Ok(None),
+            }
+        }
+        if let Some(cache) = cache {
+            cache.advance(pos);
+        }
+        Ok(Some(resid))
+    }
+
+    /// `[batch, pos]` -> `[batch, pos, d_model]`
+    fn embed(&self, tokens: &Tensor) -> Result<Tensor> {
+        let (batch, pos) = tokens.dims2()?;
+        let ids = tokens.flatten_all()?;
+        let largest = ids.max(0)?.to_scalar::<u32>()? as usize;
+        if largest >= self.config.d_vocab {
+            let expected = format!("below {}, the rows of the model's embedding", self.config.d_vocab);
+            return Err(Error::invalid("token id", expected, largest.to_string()));
+        }
+        Ok(self.weights.embed.index_select(&ids, 0)?.reshape((batch, pos, ()))?)
+    }
+
+    fn add_positions(&self, resid: Tensor, start: usize) -> Result<Tensor> {
+        let pos = resid.dim(1)?;
+        if start + pos > self.config.ctx_len {
+            let expected = format!("at most {}, the model's context length", self.config.ctx_len);
+            return Err(Error::invalid("tokens in one context", expected, (start + pos).to_string()));
+        }
+        match &self.weights.pos_embed {
+            Some(pos_embed) => Ok(resid.broadcast_add(&pos_embed.narrow(0, start, pos)?)?),
+            None => Ok(resid),
+        }
+    }
+}
