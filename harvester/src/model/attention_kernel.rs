@@ -4,7 +4,7 @@
 use candle_core::{CpuStorage, CustomOp3, D, Device, Layout, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::simd::{arch, exp};
+use super::simd::{Kernel, exp, wide};
 use crate::Result;
 
 /// Queries handled together. 64 rows of scores over 1,024 keys are 256 KiB: they stay in the second-level cache.
@@ -124,14 +124,27 @@ impl CausalAttention {
             let k_transposed = (k.head_from(batch, 0, kv_head), [1, k.strides[1]]);
             Product { m: rows, n: seen, k: d_head }.run(q_block, k_transposed, scores, seen);
             let scale = 1.0 / (d_head as f32).sqrt();
-            arch().dispatch(|| {
-                for (row, scores) in scores.chunks_exact_mut(seen).enumerate() {
-                    softmax_row(scores, before + first + row + 1, scale);
-                }
-            });
+            wide(SoftmaxRows { scores: &mut *scores, seen, visible: before + first + 1, scale });
             let v_head = (v.head_from(batch, 0, kv_head), [v.strides[1], 1]);
             let z_block = &mut z[first * d_head..];
             Product { m: rows, n: d_head, k: seen }.run((scores, [seen, 1]), v_head, z_block, d_head);
+        }
+    }
+}
+
+/// Softmax of each row of a block of `scores`, `[rows, seen]`; the first row sees `visible` keys, each next one more.
+struct SoftmaxRows<'a> {
+    scores: &'a mut [f32],
+    seen: usize,
+    visible: usize,
+    scale: f32,
+}
+
+impl Kernel for SoftmaxRows<'_> {
+    #[inline(always)]
+    fn run(self) {
+        for (row, scores) in self.scores.chunks_exact_mut(self.seen).enumerate() {
+            softmax_row(scores, self.visible + row, self.scale);
         }
     }
 }
@@ -162,7 +175,9 @@ fn softmax_row(scores: &mut [f32], visible: usize, scale: f32) {
         lanes[0] += *score;
     }
     let inverse = 1.0 / lanes.iter().sum::<f32>();
-    seen.iter_mut().for_each(|score| *score *= inverse);
+    for score in seen {
+        *score *= inverse;
+    }
 }
 
 impl CustomOp3 for CausalAttention {

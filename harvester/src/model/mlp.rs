@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::{
     Activation,
     linear::Linear,
-    simd::{arch, exp},
+    simd::{Kernel, exp, wide},
 };
 use crate::Result;
 
@@ -66,6 +66,22 @@ fn gate_plain(hidden: &Tensor, activation: Activation) -> Result<Tensor> {
 /// `silu(gate) * up` in one pass over `[.., 2 * d_mlp]`, gate before up.
 struct SwiGlu;
 
+/// One token's `post = silu(gate) * up`.
+struct SwiGluRow<'a> {
+    gate: &'a [f32],
+    up: &'a [f32],
+    post: &'a mut [f32],
+}
+
+impl Kernel for SwiGluRow<'_> {
+    #[inline(always)]
+    fn run(self) {
+        for ((post, &gate), &up) in self.post.iter_mut().zip(self.gate).zip(self.up) {
+            *post = gate / (1.0 + exp(-gate)) * up;
+        }
+    }
+}
+
 impl CustomOp1 for SwiGlu {
     fn name(&self) -> &'static str {
         "swiglu"
@@ -79,11 +95,7 @@ impl CustomOp1 for SwiGlu {
         let mut post = vec![0f32; batch * pos * d_mlp];
         post.par_chunks_mut(d_mlp).zip(values[from..to].par_chunks(both)).for_each(|(post, hidden)| {
             let (gate, up) = hidden.split_at(d_mlp);
-            arch().dispatch(|| {
-                for ((post, &gate), &up) in post.iter_mut().zip(gate).zip(up) {
-                    *post = gate / (1.0 + exp(-gate)) * up;
-                }
-            });
+            wide(SwiGluRow { gate, up, post });
         });
         Ok((CpuStorage::F32(post), Shape::from((batch, pos, d_mlp))))
     }

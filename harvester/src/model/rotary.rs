@@ -9,7 +9,7 @@
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Tensor, bail};
 use rayon::prelude::*;
 
-use super::simd::arch;
+use super::simd::{Kernel, wide};
 use crate::Result;
 
 /// Cosines and sines of every position.
@@ -83,6 +83,23 @@ impl RotateHeads<'_> {
     }
 }
 
+/// Rotates the heads of one token.
+struct RotateToken<'a> {
+    op: &'a RotateHeads<'a>,
+    heads: &'a mut [f32],
+    pos: usize,
+    d_head: usize,
+}
+
+impl Kernel for RotateToken<'_> {
+    #[inline(always)]
+    fn run(self) {
+        for head in self.heads.chunks_exact_mut(self.d_head) {
+            self.op.rotate(head, self.pos);
+        }
+    }
+}
+
 impl InplaceOp1 for RotateHeads<'_> {
     fn name(&self) -> &'static str {
         "rotate-heads"
@@ -93,10 +110,11 @@ impl InplaceOp1 for RotateHeads<'_> {
         let Some((from, to)) = layout.contiguous_offsets() else { bail!("rotate-heads needs a contiguous tensor") };
         let CpuStorage::F32(values) = storage else { bail!("rotate-heads needs f32") };
         values[from..to].par_chunks_mut(heads * d_head).enumerate().for_each(|(token, row)| {
-            arch().dispatch(|| {
-                for head in row[..self.n_rotated * d_head].chunks_exact_mut(d_head) {
-                    self.rotate(head, self.start + token % pos);
-                }
+            wide(RotateToken {
+                op: self,
+                heads: &mut row[..self.n_rotated * d_head],
+                pos: self.start + token % pos,
+                d_head,
             });
         });
         Ok(())
