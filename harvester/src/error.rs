@@ -3,6 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use parquet::errors::ParquetError;
+
+use crate::{HookPoint, StorageDtype};
+
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -67,6 +71,33 @@ pub enum Error {
         /// Where the finished part is.
         path: PathBuf,
     },
+    /// An activation cannot be stored in the dtype chosen; nothing was written in its place.
+    #[error(
+        "{hook_point} is {value} at context {context}, position {position}, which {dtype} cannot hold. {}",
+        not_storable_hint(*value)
+    )]
+    NotStorable {
+        /// Where in the model.
+        hook_point: HookPoint,
+        /// The value.
+        value: f32,
+        /// The context's number.
+        context: u64,
+        /// The token's position in it.
+        position: usize,
+        /// How values are stored.
+        dtype: StorageDtype,
+    },
+    /// A parquet file could not be encoded or decoded.
+    #[error("cannot {action} {} as parquet", path.display())]
+    Parquet {
+        /// What was attempted, as a verb.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The library's reason.
+        source: ParquetError,
+    },
     /// A tensor operation failed: a bug of ours or a device error, since shapes are checked on load.
     #[error("tensor operation failed")]
     Tensor(#[from] candle_core::Error),
@@ -77,6 +108,18 @@ impl Error {
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Self::Io { action, path, source }
+    }
+
+    /// To be used in `map_err`: an [`Error::Io`] where the file system is the cause, else an [`Error::Parquet`].
+    pub(crate) fn parquet(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(ParquetError) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |error| match error {
+            ParquetError::External(cause) => match cause.downcast::<std::io::Error>() {
+                Ok(source) => Self::Io { action, path, source: *source },
+                Err(cause) => Self::Parquet { action, path, source: ParquetError::External(cause) },
+            },
+            source => Self::Parquet { action, path, source },
+        }
     }
 
     /// An [`Error::Malformed`].
@@ -97,5 +140,13 @@ impl Error {
     /// An [`Error::Invalid`].
     pub fn invalid(what: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Self {
         Self::Invalid { what: what.into(), expected: expected.into(), found: found.into() }
+    }
+}
+
+fn not_storable_hint(value: f32) -> &'static str {
+    if value.is_finite() {
+        "Harvest with --dtype f32 into another folder"
+    } else {
+        "The model itself computes it: check the weights, or leave this text out of the corpus"
     }
 }

@@ -5,14 +5,27 @@
 //! turn text into token contexts, [`hook`] picks activations out of the forward pass, [`shard`] and [`manifest`]
 //! put them on disk so that a later reader needs nothing else.
 
+pub mod atomic;
+pub mod contexts;
+pub mod corpus;
 pub mod error;
+pub mod harvest_config;
 pub mod hook;
 pub mod hook_point;
+pub mod manifest;
 pub mod model;
 pub mod monitor;
+pub mod shard;
+pub mod stats;
 
+pub use atomic::{sha256_file, write_atomically};
+pub use contexts::{Context, ContextCursor, ContextOptions, Contexts};
+pub use corpus::{Corpus, CorpusOptions, CorpusSource};
 pub use error::{Error, Result};
+pub use harvest_config::{HarvestConfig, SpecialToken};
 pub use hook::{Capture, Hook, NoHook};
 pub use hook_point::{HookPoint, Site};
+pub use manifest::{HarvestManifest, HookPointSummary, ModelIdentity, read_manifest, write_manifest};
 pub use model::{Checkpoint, GgufMetadata, KvCache, ModelConfig, Transformer};
 pub use monitor::{Monitor, Silent};
+pub use shard::{ActivationDataset, ActivationRows, RowGroup, ShardWriter, StorageDtype, TokenRows, Values};

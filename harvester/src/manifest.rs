@@ -8,11 +8,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    CorpusOptions, CorpusSource, Error, HarvestConfig, HookPoint, Result,
-    atomic::write_atomically,
-    contexts::ContextCursor,
-    model::Family,
-    stats::HookPointStatistics,
+    CorpusOptions, CorpusSource, Error, HarvestConfig, HookPoint, Result, atomic::write_atomically,
+    contexts::ContextCursor, model::Family, stats::HookPointStatistics,
 };
 
 /// File name of every manifest.
@@ -190,7 +187,11 @@ impl HarvestManifest {
     pub fn hook_point(&self, hook_point: HookPoint) -> Result<&HookPointSummary> {
         self.hook_points.iter().find(|summary| summary.name == hook_point).ok_or_else(|| {
             let names: Vec<_> = self.hook_points.iter().map(|summary| summary.name.to_string()).collect();
-            Error::invalid("hook point", format!("one that was harvested: {}", names.join(", ")), hook_point.to_string())
+            Error::invalid(
+                "hook point",
+                format!("one that was harvested: {}", names.join(", ")),
+                hook_point.to_string(),
+            )
         })
     }
 
@@ -209,6 +210,14 @@ impl HarvestManifest {
         let found = after.checked_sub(1)?;
         let source = &self.corpus[found];
         (document - source.first_document < source.documents).then_some(found)
+    }
+
+    /// Brings the counts in line with the list of finished parts.
+    pub(crate) fn count_parts(&mut self) {
+        let next = self.parts.last().map_or_else(ContextCursor::default, |part| part.next);
+        self.counts.documents = next.documents + u64::from(next.tokens > 0);
+        self.counts.contexts = next.contexts;
+        self.counts.tokens = self.parts.iter().map(|part| part.rows).sum();
     }
 
     /// What differs between the run that made this folder and `other`: one line each, empty when `other` may go on

@@ -45,7 +45,14 @@ impl HookPointStatistics {
     /// Nothing seen yet.
     pub fn new(width: usize, sink_norm: f32) -> Self {
         let zeros = vec![0.0; width];
-        Self { sink_norm, rows: 0, sinks: 0, sum: zeros.clone(), sum_of_squares: zeros, norms: NormHistogram::default() }
+        Self {
+            sink_norm,
+            rows: 0,
+            sinks: 0,
+            sum: zeros.clone(),
+            sum_of_squares: zeros,
+            norms: NormHistogram::default(),
+        }
     }
 
     /// Adds a row. `row`: `[width]`.
@@ -205,7 +212,9 @@ mod exact {
         }
         let starts = (0..text.len()).step_by(16);
         starts
-            .map(|start| u64::from_str_radix(&text[start..start + 16], 16).map(f64::from_bits).map_err(D::Error::custom))
+            .map(|start| {
+                u64::from_str_radix(&text[start..start + 16], 16).map(f64::from_bits).map_err(D::Error::custom)
+            })
             .collect()
     }
 }
@@ -276,12 +285,12 @@ mod tests {
     #[test]
     fn the_state_survives_json_bit_for_bit_and_merging_is_the_sum_of_parts() {
         let rows = rows(300, 5);
-        let mut parts: Vec<_> = (0..3).map(|_| HookPointStatistics::new(5, 11.0)).collect();
+        let mut parts: Vec<_> = (0..3).map(|_| HookPointStatistics::new(5, 9.0)).collect();
         for (part, rows) in parts.iter_mut().zip(rows.chunks(100)) {
             observe_all(part, rows);
         }
         let fold = |parts: &[HookPointStatistics]| {
-            let mut total = HookPointStatistics::new(5, 11.0);
+            let mut total = HookPointStatistics::new(5, 9.0);
             parts.iter().for_each(|part| total.merge(part));
             total
         };

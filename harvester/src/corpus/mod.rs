@@ -94,7 +94,11 @@ impl Corpus {
         }
         if corpus.documents.iter().all(|document| document.bytes == 0) {
             let given: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
-            return Err(Error::invalid("corpus", "at least one document with text", format!("none in {}", given.join(", "))));
+            return Err(Error::invalid(
+                "corpus",
+                "at least one document with text",
+                format!("none in {}", given.join(", ")),
+            ));
         }
         Ok(corpus)
     }
@@ -130,7 +134,16 @@ impl Corpus {
         let sha256 = only_hash.filter(|_| !found.is_folder).unwrap_or_else(|| hex(&hasher.finalize()));
         let (name, path) = (found.name, found.path.display().to_string());
         let documents = self.documents.len() as u64 - first_document;
-        self.sources.push(CorpusSource { name, path, sha256, bytes, first_document, documents, duplicates, skipped_files });
+        self.sources.push(CorpusSource {
+            name,
+            path,
+            sha256,
+            bytes,
+            first_document,
+            documents,
+            duplicates,
+            skipped_files,
+        });
         Ok(())
     }
 

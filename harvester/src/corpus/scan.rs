@@ -162,7 +162,9 @@ mod tests {
         let mut bytes = "a".repeat((1 << 20) - 1).into_bytes();
         bytes.extend(&"\u{1f980}".as_bytes()[..2]);
         std::fs::write(&path, &bytes).unwrap();
-        let Scanned::NotText(error) = scan(&path, FileKind::Text, "text").unwrap() else { panic!("was taken for text") };
+        let Scanned::NotText(error) = scan(&path, FileKind::Text, "text").unwrap() else {
+            panic!("was taken for text")
+        };
         assert!(error.to_string().contains("byte 1048575"), "{error}");
     }
 }

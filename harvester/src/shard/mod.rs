@@ -7,6 +7,8 @@ mod dataset;
 mod part_writer;
 mod rows;
 mod schema;
+#[cfg(test)]
+pub(crate) mod testing;
 mod writer;
 
 pub use dataset::{ActivationDataset, RowGroup};

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, HookPoint, Result,
-    manifest::{ACTIVATIONS_FORMAT, FORMAT_VERSION},
+    manifest::{ACTIVATIONS_FORMAT, FORMAT_VERSION, HarvestManifest},
 };
 
 /// Rows a row group at most: about 19 MB of f16 at 576 values a row.
@@ -87,6 +87,15 @@ pub(super) struct ShardSchema {
 }
 
 impl ShardSchema {
+    /// The schema of the parts of `manifest`.
+    pub(super) fn of(manifest: &HarvestManifest) -> Self {
+        Self {
+            dtype: manifest.config.dtype,
+            hook_points: manifest.hook_points.iter().map(|summary| (summary.name, summary.d_model)).collect(),
+            model_sha256: manifest.model.sha256.clone(),
+        }
+    }
+
     /// Name of the column of row norms beside a hook point's column.
     pub(super) fn norm_column(point: HookPoint) -> String {
         format!("{}.norm", point.column())
@@ -102,10 +111,7 @@ impl ShardSchema {
         let token = TOKEN_COLUMNS.into_iter().map(|(name, kind)| Field::new(name, kind, false));
         let points = self.hook_points.iter().flat_map(|(point, width)| {
             let list = DataType::FixedSizeList(self.item(), *width as i32);
-            [
-                Field::new(point.column(), list, false),
-                Field::new(Self::norm_column(*point), DataType::Float32, false),
-            ]
+            [Field::new(point.column(), list, false), Field::new(Self::norm_column(*point), DataType::Float32, false)]
         });
         Arc::new(Schema::new(token.chain(points).collect::<Vec<_>>()))
     }
