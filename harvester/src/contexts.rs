@@ -78,6 +78,11 @@ impl<'a, E: FnMut(&str) -> Result<Vec<u32>>> Contexts<'a, E> {
         Ok(Self { corpus, order, options, encode, cursor, current: None, dropped_tokens: 0 })
     }
 
+    /// Where the next context starts.
+    pub fn cursor(&self) -> ContextCursor {
+        self.cursor
+    }
+
     /// Tokens at the end of the corpus that did not fill a context; known once the iterator is exhausted.
     pub fn dropped_tokens(&self) -> u64 {
         self.dropped_tokens

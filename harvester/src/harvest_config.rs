@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, HookPoint, Result, StorageDtype, contexts::ContextOptions, model::ModelConfig};
+use crate::{Error, HookPoint, Result, StorageDtype, TextTokenizer, contexts::ContextOptions, model::ModelConfig};
 
 /// What to harvest and how to lay it out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub struct HarvestConfig {
     pub seed: Option<u64>,
     /// The token after each document. Default: the model's end-of-sequence token.
     pub separator: SpecialToken,
-    /// The token at position 0 of each context. Default: none.
+    /// The token at position 0 of each context. Default: the model's, if it was trained with one there.
     pub bos: SpecialToken,
     /// Rows a parquet file: a whole number of contexts. Default 65,536.
     pub part_tokens: usize,
@@ -41,7 +41,7 @@ impl Default for HarvestConfig {
             dtype: StorageDtype::F16,
             seed: Some(0),
             separator: SpecialToken::FromModel,
-            bos: SpecialToken::None,
+            bos: SpecialToken::FromModel,
             part_tokens: 65_536,
         }
     }
@@ -77,6 +77,22 @@ impl HarvestConfig {
             return Err(Error::invalid("tokens a part", expected, self.part_tokens.to_string()));
         }
         Ok(())
+    }
+
+    /// Settles the special tokens on what `tokenizer` names.
+    ///
+    /// # Errors
+    /// When a token is not in the model's vocabulary.
+    pub fn resolve(&self, tokenizer: &TextTokenizer, model: &ModelConfig) -> Result<Self> {
+        let model_bos = if tokenizer.add_bos() { tokenizer.bos() } else { None };
+        let (separator, bos) = (self.separator.resolve(tokenizer.eos()), self.bos.resolve(model_bos));
+        for (what, token) in [("separator", separator), ("BOS", bos)] {
+            if token.id().is_some_and(|id| id as usize >= model.d_vocab) {
+                let expected = format!("a token of the model, below {}", model.d_vocab);
+                return Err(Error::invalid(what, expected, token.to_string()));
+            }
+        }
+        Ok(Self { separator, bos, ..self.clone() })
     }
 
     /// Contexts to harvest at most: the token budget, rounded up.

@@ -51,7 +51,9 @@ impl ShardWriter {
         }
         let next = manifest.parts.last().map_or_else(ContextCursor::default, |part| part.next);
         let group = RowGroupBuffer::new(&schema, group_rows(&manifest));
-        Ok(Self { dir: dir.to_path_buf(), schema, manifest, totals, part: None, group, next })
+        let mut writer = Self { dir: dir.to_path_buf(), schema, manifest, totals, part: None, group, next };
+        writer.summarise();
+        Ok(writer)
     }
 
     /// Where the stream of contexts is to go on.
@@ -159,9 +161,8 @@ impl ShardWriter {
         let Some(part) = self.part.take() else { return Ok(()) };
         let statistics = part.statistics.unwrap_or_default();
         let published = part.writer.finish(&statistics)?;
-        let totals = merge(&mut self.totals, statistics);
-        let points = self.schema.hook_points.iter().zip(totals);
-        self.manifest.hook_points = points.map(|((point, _), total)| HookPointSummary::new(*point, total)).collect();
+        merge(&mut self.totals, statistics);
+        self.summarise();
         self.manifest.parts.push(Part {
             file: part.file,
             rows: part.rows as u64,
@@ -171,6 +172,14 @@ impl ShardWriter {
         });
         self.manifest.count_parts();
         self.manifest.write(&self.dir)
+    }
+
+    /// Brings the manifest's summaries in line with the finished parts.
+    fn summarise(&mut self) {
+        if let Some(totals) = &self.totals {
+            let points = self.schema.hook_points.iter().zip(totals);
+            self.manifest.hook_points = points.map(|((point, _), total)| HookPointSummary::new(*point, total)).collect();
+        }
     }
 }
 
@@ -223,13 +232,10 @@ fn observe(group: &RowGroupBuffer, statistics: &mut [HookPointStatistics]) {
 }
 
 /// Adds a part's statistics to those of the parts before it.
-fn merge(totals: &mut Option<Vec<HookPointStatistics>>, part: Vec<HookPointStatistics>) -> &Vec<HookPointStatistics> {
+fn merge(totals: &mut Option<Vec<HookPointStatistics>>, part: Vec<HookPointStatistics>) {
     match totals {
-        None => totals.insert(part),
-        Some(totals) => {
-            totals.iter_mut().zip(&part).for_each(|(total, part)| total.merge(part));
-            totals
-        }
+        None => *totals = Some(part),
+        Some(totals) => totals.iter_mut().zip(&part).for_each(|(total, part)| total.merge(part)),
     }
 }
 

@@ -1,0 +1,249 @@
+//! [`harvest`]: the loop that turns a model and a corpus into a folder of activations. Three threads in a row, joined
+//! by channels two batches deep, so that tokenising and writing overlap computing and memory stays flat:
+//!
+//! ```text
+//! contexts -> [batch] -> forward pass as far as the last hook point -> [activations] -> parts and manifest
+//! ```
+//!
+//! Batches end where parts end. Which contexts share a forward pass is thereby the same however often the run was
+//! interrupted, and so is every bit of what it computes.
+
+use std::{
+    path::Path,
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread::{self, ScopedJoinHandle},
+};
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::{
+    Capture, Checkpoint, Context, Contexts, Corpus, Error, HarvestConfig, HarvestManifest, HookPointSummary,
+    ModelIdentity, Monitor, Result, ShardWriter, TextTokenizer, Transformer,
+    harvest_folder::HarvestFolder,
+    manifest::{ACTIVATIONS_FORMAT, Counts, FORMAT_VERSION},
+    model_source::ResolvedModel,
+    stats::HookPointStatistics,
+};
+
+/// Batches that wait between two threads.
+const QUEUE: usize = 2;
+
+/// Harvests the activations of `model` over `corpus` into the folder `out`. A folder that holds an unfinished run with
+/// the same inputs and settings is continued after its last finished part; a finished one is left as it is. A larger
+/// token budget than that of a finished folder extends it.
+///
+/// # Errors
+/// When an input or the config cannot be used, `out` holds something else, a value does not fit the dtype, a file
+/// cannot be written, or the user asked to stop. Finished parts are kept in every case.
+pub fn harvest(
+    model: &ResolvedModel,
+    corpus: &Corpus,
+    config: &HarvestConfig,
+    out: &Path,
+    monitor: &dyn Monitor,
+) -> Result<HarvestManifest> {
+    let harvester = Harvester::load(model, config)?;
+    let folder = HarvestFolder::open(out, harvester.manifest(model, corpus)?)?;
+    if folder.manifest().complete {
+        return Ok(folder.manifest().clone());
+    }
+    let writer = ShardWriter::open(out, folder.manifest().clone())?;
+    let total = harvester.config.tokens.map_or(0, |_| harvester.config.context_budget() * harvester.ctx_len());
+    monitor.start("harvest", total, "tokens");
+    monitor.advance(folder.manifest().counts.tokens);
+    let manifest = harvester.run(corpus, writer, out, monitor)?;
+    monitor.finish();
+    Ok(manifest)
+}
+
+/// A model, its tokenizer and the resolved config.
+struct Harvester {
+    checkpoint: Checkpoint,
+    transformer: Transformer,
+    tokenizer: TextTokenizer,
+    config: HarvestConfig,
+}
+
+/// What the tokenising thread sends.
+enum FromText {
+    /// Contexts of one forward pass.
+    Batch(Vec<Context>),
+    /// Everything asked for was sent; how many tokens were left over.
+    End { dropped_tokens: u64 },
+}
+
+/// What the computing thread sends: a batch's contexts, and for each hook point their values `[batch, ctx_len, width]`.
+type Activations = (Vec<Context>, Vec<Vec<f32>>);
+
+impl Harvester {
+    /// Loads the model; the config is checked against it before its weights are read.
+    fn load(model: &ResolvedModel, config: &HarvestConfig) -> Result<Self> {
+        let checkpoint = Checkpoint::open(&model.path)?;
+        config.check(checkpoint.config())?;
+        let tokenizer = TextTokenizer::open(&model.path)?;
+        let config = config.resolve(&tokenizer, checkpoint.config())?;
+        let transformer = Transformer::load(&checkpoint, &Device::Cpu)?;
+        Ok(Self { checkpoint, transformer, tokenizer, config })
+    }
+
+    fn ctx_len(&self) -> u64 {
+        self.config.ctx_len as u64
+    }
+
+    /// The manifest of a run that has not finished a part yet.
+    fn manifest(&self, model: &ResolvedModel, corpus: &Corpus) -> Result<HarvestManifest> {
+        let shape = self.transformer.config();
+        let layers_run = self.transformer.n_layers_run(&Capture::new(self.config.hook_points.clone()));
+        let points = self.config.hook_points.iter();
+        Ok(HarvestManifest {
+            format: ACTIVATIONS_FORMAT.into(),
+            version: FORMAT_VERSION,
+            refract_version: env!("CARGO_PKG_VERSION").into(),
+            complete: false,
+            model: ModelIdentity {
+                source: model.source.clone(),
+                family: shape.family,
+                sha256: self.checkpoint.sha256()?,
+                tokenizer_sha256: self.tokenizer.sha256().into(),
+                n_layers: shape.n_layers,
+                d_model: shape.d_model,
+                d_vocab: shape.d_vocab,
+            },
+            corpus: corpus.sources().to_vec(),
+            corpus_options: corpus.options().clone(),
+            config: self.config.clone(),
+            layers_run,
+            flop_per_token: self.transformer.flop_per_token(layers_run, self.config.ctx_len),
+            counts: Counts {
+                duplicates: corpus.sources().iter().map(|source| source.duplicates).sum(),
+                skipped_files: corpus.sources().iter().map(|source| source.skipped_files).sum(),
+                ..Counts::default()
+            },
+            hook_points: points
+                .map(|point| HookPointSummary::new(*point, &HookPointStatistics::new(point.width(shape), f32::MAX)))
+                .collect(),
+            parts: vec![],
+        })
+    }
+
+    /// Runs the three threads to the end of the corpus or of the budget.
+    fn run(&self, corpus: &Corpus, writer: ShardWriter, out: &Path, monitor: &dyn Monitor) -> Result<HarvestManifest> {
+        let order = corpus.order(self.config.seed);
+        let options = self.config.context_options();
+        let encode = |text: &str| self.tokenizer.encode(text);
+        let contexts = Contexts::new(corpus, &order, options, writer.next(), encode)?;
+        thread::scope(|scope| {
+            let (to_model, from_text) = sync_channel(QUEUE);
+            let (to_writer, from_model) = sync_channel(QUEUE);
+            let reading = scope.spawn(|| send_batches(contexts, &self.config, to_model));
+            let writing = scope.spawn(|| write_all(writer, from_model));
+            let computed = self.compute_all(from_text, to_writer, out, monitor);
+            // A thread that stops early makes its neighbours stop; its own error is the cause and comes first.
+            let written = join(writing);
+            let read = join(reading);
+            let (writer, dropped_tokens) = match (written, read, computed) {
+                (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => return Err(error),
+                (Ok(writer), Ok(()), Ok(dropped_tokens)) => (writer, dropped_tokens),
+            };
+            if writer.next().contexts == 0 {
+                let expected = format!("enough text for one context of {} tokens", self.config.ctx_len);
+                return Err(Error::invalid("corpus", expected, format!("{dropped_tokens} tokens in all")));
+            }
+            writer.finish(dropped_tokens)
+        })
+    }
+
+    /// The forward passes. Returns how many tokens were left over at the corpus' end.
+    fn compute_all(
+        &self,
+        from_text: Receiver<FromText>,
+        to_writer: SyncSender<Activations>,
+        out: &Path,
+        monitor: &dyn Monitor,
+    ) -> Result<u64> {
+        for message in from_text {
+            let contexts = match message {
+                FromText::Batch(contexts) => contexts,
+                FromText::End { dropped_tokens } => return Ok(dropped_tokens),
+            };
+            if monitor.cancelled() {
+                return Err(Error::Cancelled { path: out.to_path_buf() });
+            }
+            let values = self.compute(&contexts)?;
+            monitor.advance(contexts.len() as u64 * self.ctx_len());
+            if to_writer.send((contexts, values)).is_err() {
+                break; // the writer has failed, and says why
+            }
+        }
+        Ok(0)
+    }
+
+    /// One forward pass. For each hook point: `[batch, ctx_len, width]`, row-major.
+    fn compute(&self, contexts: &[Context]) -> Result<Vec<Vec<f32>>> {
+        let tokens: Vec<u32> = contexts.iter().flat_map(|context| context.tokens.iter().copied()).collect();
+        self.check_tokens(&tokens)?;
+        let shape = (contexts.len(), self.config.ctx_len);
+        let tokens = Tensor::from_vec(tokens, shape, self.transformer.device())?; // [batch, pos]
+        let mut capture = Capture::new(self.config.hook_points.clone());
+        self.transformer.run(&tokens, &mut capture)?;
+        let points = self.config.hook_points.iter();
+        points
+            .map(|point| {
+                let values = capture.take(*point).expect("the pass runs as far as the last point that is captured");
+                Ok(values.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+            })
+            .collect()
+    }
+
+    fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
+        let d_vocab = self.transformer.config().d_vocab;
+        match tokens.iter().find(|token| **token as usize >= d_vocab) {
+            None => Ok(()),
+            Some(token) => {
+                let expected = format!("a tokenizer for this model, whose vocabulary ends at {}", d_vocab - 1);
+                Err(Error::invalid("tokenizer", expected, format!("one that gives token {token}")))
+            }
+        }
+    }
+}
+
+/// The reading thread: contexts up to the budget, a batch at a time. A batch never reaches beyond its part.
+fn send_batches<E: FnMut(&str) -> Result<Vec<u32>>>(
+    mut contexts: Contexts<'_, E>,
+    config: &HarvestConfig,
+    to_model: SyncSender<FromText>,
+) -> Result<()> {
+    let part_contexts = config.part_contexts();
+    let mut batch: Vec<Context> = vec![];
+    while contexts.cursor().contexts < config.context_budget() {
+        let Some(context) = contexts.next().transpose()? else { break };
+        let ends_part = (context.index + 1).is_multiple_of(part_contexts);
+        batch.push(context);
+        if (batch.len() == config.batch || ends_part)
+            && to_model.send(FromText::Batch(std::mem::take(&mut batch))).is_err()
+        {
+            return Ok(()); // nobody wants more: the others have stopped, and say why
+        }
+    }
+    let dropped_tokens = contexts.dropped_tokens();
+    let last = (!batch.is_empty()).then_some(FromText::Batch(batch));
+    for message in last.into_iter().chain([FromText::End { dropped_tokens }]) {
+        if to_model.send(message).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// The writing thread: everything that arrives, until the computing thread ends. Finished parts are on disk by then.
+fn write_all(mut writer: ShardWriter, from_model: Receiver<Activations>) -> Result<ShardWriter> {
+    for (contexts, values) in from_model {
+        writer.write(&contexts, &values)?;
+    }
+    Ok(writer)
+}
+
+/// What a thread returned; its panic, a bug, goes on in this one.
+fn join<T>(handle: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
