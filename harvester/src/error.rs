@@ -54,6 +54,22 @@ pub enum Error {
         /// One line a place: what was tried, and why it failed.
         tried: Vec<String>,
     },
+    /// The tokenizer refused a text.
+    #[error("{}: the tokenizer failed", path.display())]
+    Tokenizer {
+        /// Where the tokenizer comes from.
+        path: PathBuf,
+        /// The tokenizer's reason.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The model's chat template refused a conversation.
+    #[error("{}: the chat template failed: {reason}", path.display())]
+    ChatTemplate {
+        /// Where the template comes from.
+        path: PathBuf,
+        /// The template's own message, with its line.
+        reason: String,
+    },
     /// The output folder holds a run with other inputs or settings.
     #[error(
         "{} holds another run; these differ:\n{}\nChoose another --out, or repeat the command that made this folder",

@@ -1,0 +1,141 @@
+//! [`TextTokenizer`]: text to token ids and back, exactly as the model was trained on. It stands between documents
+//! and contexts, and again wherever a latent's tokens are shown.
+//!
+//! Two sources, a file each: a folder's `tokenizer.json` ([`folder`]), and the vocabulary inside a GGUF ([`gguf`]).
+
+mod chat;
+mod folder;
+mod gguf;
+
+use std::{
+    collections::HashSet,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use tokenizers::{Encoding, Tokenizer};
+
+pub use self::chat::ChatMessage;
+use crate::{Error, Result};
+
+/// A model's tokenizer, its special tokens and its chat template.
+#[derive(Debug)]
+pub struct TextTokenizer {
+    path: PathBuf,
+    tokenizer: Tokenizer,
+    special: HashSet<u32>,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    add_bos: bool,
+    chat_template: Option<String>,
+    sha256: String,
+}
+
+impl TextTokenizer {
+    /// Opens the tokenizer of a model: `tokenizer.json` in a folder, or the metadata of a `.gguf` file.
+    ///
+    /// # Errors
+    /// The file cannot be read, is damaged, or holds a kind of tokenizer that refract cannot reproduce exactly.
+    pub fn open(model_path: &Path) -> Result<Self> {
+        if model_path.is_dir() { folder::read(model_path) } else { gguf::read(model_path) }
+    }
+
+    /// The token ids of a text. No BOS or EOS is added; special tokens spelt out in the text become their ids, as in
+    /// Hugging Face's tokenizers. Bytes that the vocabulary does not have are dropped, again as there.
+    ///
+    /// # Errors
+    /// The tokenizer refuses the text (an unknown token in a vocabulary without a token for it).
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.tokenizer.encode_fast(text, false).map_err(|source| self.failed(source))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Token ids, each with the bytes of `text` it stands for. The tokens of a split character all name the whole
+    /// character, so ranges may overlap but always cut at character boundaries.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_with_offsets(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>> {
+        let encoding: Encoding = self.tokenizer.encode(text, false).map_err(|source| self.failed(source))?;
+        let ranges = encoding.get_offsets().iter().map(|&(start, end)| start..end);
+        Ok(encoding.get_ids().iter().copied().zip(ranges).collect())
+    }
+
+    /// The text of some tokens, special ones included. A character whose bytes are not all there shows as U+FFFD.
+    ///
+    /// # Errors
+    /// The tokenizer's decoder fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.tokenizer.decode(ids, false).map_err(|source| self.failed(source))
+    }
+
+    /// One token as a reader should see it, spaces and all; `[id]` for a number outside the vocabulary. Never fails,
+    /// because a table of tokens should not end at an odd one.
+    pub fn token_text(&self, id: u32) -> String {
+        let Some(piece) = self.tokenizer.id_to_token(id) else { return format!("[{id}]") };
+        // SentencePiece decoders strip the space at the start of a text, which for a lone token is its own space.
+        if piece.contains('▁') {
+            return piece.replace('▁', " ");
+        }
+        match self.decode(&[id]) {
+            Ok(text) if !text.is_empty() => text,
+            _ => piece,
+        }
+    }
+
+    /// The beginning-of-text token.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The end-of-text token, which ends generation.
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// Whether the model was trained with [`bos`](Self::bos) before every text.
+    pub fn add_bos(&self) -> bool {
+        self.add_bos
+    }
+
+    /// Whether a token is a control token rather than text.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.contains(&id)
+    }
+
+    /// Number of tokens, added ones included. The model's `d_vocab` may be larger: embeddings are often padded.
+    pub fn d_vocab(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    /// SHA-256 in hexadecimal: of `tokenizer.json`, or of the vocabulary, merges and rules inside a GGUF.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// The prompt that a conversation becomes, by the model's own chat template.
+    ///
+    /// # Errors
+    /// The model has no chat template, or the template refuses these messages.
+    pub fn render_chat(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String> {
+        let Some(template) = &self.chat_template else {
+            let hint = "It is not a chat model: give it a plain prompt";
+            return Err(Error::malformed(&self.path, "a chat template", "none", hint));
+        };
+        let token = |id: Option<u32>| id.and_then(|id| self.tokenizer.id_to_token(id)).unwrap_or_default();
+        let prompt =
+            chat::Prompt { messages, bos_token: token(self.bos), eos_token: token(self.eos), add_generation_prompt };
+        chat::render(template, &prompt)
+            .map_err(|source| Error::ChatTemplate { path: self.path.clone(), reason: chat::reason(&source) })
+    }
+
+    fn failed(&self, source: tokenizers::Error) -> Error {
+        Error::Tokenizer { path: self.path.clone(), source }
+    }
+}
+
+/// The added tokens that are control tokens.
+fn special_ids(tokenizer: &Tokenizer) -> HashSet<u32> {
+    let added = tokenizer.get_added_tokens_decoder();
+    added.into_iter().filter(|(_, token)| token.special).map(|(id, _)| id).collect()
+}
