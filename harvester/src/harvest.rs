@@ -58,7 +58,7 @@ pub fn harvest(
 
 /// A model, its tokenizer and the resolved config.
 struct Harvester {
-    checkpoint: Checkpoint,
+    model_sha256: String,
     transformer: Transformer,
     tokenizer: TextTokenizer,
     config: HarvestConfig,
@@ -83,7 +83,7 @@ impl Harvester {
         let tokenizer = TextTokenizer::open(&model.path)?;
         let config = config.resolve(&tokenizer, checkpoint.config())?;
         let transformer = Transformer::load(&checkpoint, &Device::Cpu)?;
-        Ok(Self { checkpoint, transformer, tokenizer, config })
+        Ok(Self { model_sha256: checkpoint.sha256()?, transformer, tokenizer, config })
     }
 
     fn ctx_len(&self) -> u64 {
@@ -103,7 +103,7 @@ impl Harvester {
             model: ModelIdentity {
                 source: model.source.clone(),
                 family: shape.family,
-                sha256: self.checkpoint.sha256()?,
+                sha256: self.model_sha256.clone(),
                 tokenizer_sha256: self.tokenizer.sha256().into(),
                 n_layers: shape.n_layers,
                 d_model: shape.d_model,

@@ -8,7 +8,7 @@ use std::{
 use arrow::{
     array::{ArrayRef, AsArray, RecordBatch},
     compute::concat_batches,
-    datatypes::{ArrowPrimitiveType, Float16Type, Float32Type, UInt32Type, UInt64Type},
+    datatypes::{ArrowPrimitiveType, Float32Type, UInt32Type, UInt64Type},
 };
 use parquet::{
     arrow::{
@@ -16,12 +16,14 @@ use parquet::{
         arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
     },
     errors::ParquetError,
+    file::reader::{FileReader, SerializedFileReader},
 };
 
 use super::{
     part_writer::STATISTICS_KEY,
+    plain_lists,
     rows::{ActivationRows, TokenRows, Values},
-    schema::{ShardSchema, StorageDtype, TOKEN_COLUMNS},
+    schema::{ShardSchema, TOKEN_COLUMNS},
 };
 use crate::{
     Error, HarvestManifest, HookPoint, Result, atomic::sha256_file, manifest::Part, monitor::Monitor,
@@ -115,14 +117,10 @@ impl ActivationDataset {
         let d_model = self.manifest.hook_point(hook_point)?.d_model;
         let place = self.schema.hook_points.iter().position(|(point, _)| *point == hook_point).unwrap_or(0);
         let first = TOKEN_COLUMNS.len() + 2 * place; // each hook point is its values' leaf and its norm's leaf
-        let leaves: Vec<_> = (0..TOKEN_COLUMNS.len()).chain([first, first + 1]).collect();
+        let leaves: Vec<_> = (0..TOKEN_COLUMNS.len()).chain([first + 1]).collect();
         let batch = self.read_columns(group, &leaves)?;
-        let list = batch.column(TOKEN_COLUMNS.len()).as_fixed_size_list().values();
-        let values = match self.schema.dtype {
-            StorageDtype::F32 => Values::F32(column::<Float32Type>(list)),
-            StorageDtype::F16 => Values::F16(column::<Float16Type>(list)),
-        };
-        let norm = column::<Float32Type>(batch.column(TOKEN_COLUMNS.len() + 1));
+        let norm = column::<Float32Type>(batch.column(TOKEN_COLUMNS.len()));
+        let values = self.read_values(group, first, d_model)?;
         Ok(ActivationRows { rows: token_rows(&batch), norm, values, d_model })
     }
 
@@ -148,7 +146,19 @@ impl ActivationDataset {
         Ok(())
     }
 
-    /// A batch with the given leaf columns of all rows of `group`.
+    /// The values of a leaf column of fixed-size lists, for all rows of `group`.
+    fn read_values(&self, group: RowGroup, leaf: usize, width: usize) -> Result<Values> {
+        let part = &self.manifest.parts[group.part];
+        let path = self.dir.join(&part.file);
+        let file = File::open(&path).map_err(Error::io("open", &path))?;
+        let decode = |reader: SerializedFileReader<File>| {
+            let pages = reader.get_row_group(group.group)?.get_column_page_reader(leaf)?;
+            plain_lists::decode(pages, self.schema.dtype, group.rows * width)
+        };
+        SerializedFileReader::new(file).and_then(decode).map_err(|error| unreadable(&path, part, error))
+    }
+
+    /// A batch with the given flat columns of all rows of `group`.
     fn read_columns(&self, group: RowGroup, leaves: &[usize]) -> Result<RecordBatch> {
         let part = &self.manifest.parts[group.part];
         let path = self.dir.join(&part.file);
@@ -247,7 +257,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Silent,
+        Silent, StorageDtype,
         shard::testing::{contexts, manifest, write},
     };
 

@@ -5,6 +5,7 @@
 
 mod dataset;
 mod part_writer;
+mod plain_lists;
 mod rows;
 mod schema;
 #[cfg(test)]

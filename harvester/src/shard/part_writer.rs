@@ -1,16 +1,24 @@
 //! [`PartWriter`]: one parquet file, written under a temporary name and published whole.
 
-use std::{path::Path, sync::Arc};
-
-use arrow::{
-    array::{ArrayRef, FixedSizeListArray, Float16Array, Float32Array, RecordBatch, UInt32Array, UInt64Array},
-    datatypes::SchemaRef,
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
 };
-use parquet::{arrow::ArrowWriter, file::metadata::KeyValue};
+
+use parquet::{
+    arrow::ArrowSchemaConverter,
+    data_type::{DataType, FloatType, Int32Type, Int64Type},
+    errors::Result as ParquetResult,
+    file::{
+        metadata::KeyValue,
+        writer::{SerializedFileWriter, SerializedRowGroupWriter},
+    },
+};
 
 use super::{
+    plain_lists,
     rows::{TokenRows, Values},
-    schema::ShardSchema,
+    schema::{ShardSchema, TOKEN_COLUMNS},
 };
 use crate::{
     Error, Result,
@@ -38,48 +46,56 @@ impl RowGroupBuffer {
         let norms = schema.hook_points.iter().map(|_| Vec::with_capacity(capacity));
         Self { rows: TokenRows::default(), values: values.collect(), norms: norms.collect() }
     }
+
+    /// Forgets the rows and keeps the room.
+    pub(super) fn clear(&mut self) {
+        self.rows = TokenRows::default();
+        self.values.iter_mut().for_each(Values::clear);
+        self.norms.iter_mut().for_each(Vec::clear);
+    }
 }
 
 /// A part being written. Dropped before [`Self::finish`], it leaves nothing behind.
 pub(super) struct PartWriter {
-    writer: ArrowWriter<AtomicFile>,
-    schema: SchemaRef,
-    columns: ShardSchema,
-    path: std::path::PathBuf,
+    writer: SerializedFileWriter<AtomicFile>,
+    widths: Vec<usize>,
+    path: PathBuf,
 }
 
 impl PartWriter {
     /// Starts the part at `path`.
-    pub(super) fn create(path: &Path, columns: &ShardSchema) -> Result<Self> {
-        let schema = columns.arrow();
+    pub(super) fn create(path: &Path, schema: &ShardSchema) -> Result<Self> {
         let file = AtomicFile::create(path)?;
-        let writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(columns.properties()))
+        let columns = ArrowSchemaConverter::new().convert(&schema.arrow());
+        let writer = columns
+            .and_then(|columns| {
+                SerializedFileWriter::new(file, columns.root_schema_ptr(), Arc::new(schema.properties()))
+            })
             .map_err(Error::parquet("write", path))?;
-        Ok(Self { writer, schema, columns: columns.clone(), path: path.to_path_buf() })
+        let widths = schema.hook_points.iter().map(|(_, width)| *width).collect();
+        Ok(Self { writer, widths, path: path.to_path_buf() })
     }
 
-    /// Writes a row group and empties the buffer.
-    pub(super) fn write(&mut self, group: &mut RowGroupBuffer) -> Result<()> {
-        let rows = std::mem::take(&mut group.rows);
-        let mut arrays: Vec<ArrayRef> = vec![
-            Arc::new(UInt64Array::from(rows.document)),
-            Arc::new(UInt64Array::from(rows.context)),
-            Arc::new(UInt32Array::from(rows.position)),
-            Arc::new(UInt32Array::from(rows.token)),
-        ];
-        for (i, (_, width)) in self.columns.hook_points.iter().enumerate() {
-            let values: ArrayRef = match &mut group.values[i] {
-                Values::F32(values) => Arc::new(Float32Array::from(std::mem::take(values))),
-                Values::F16(values) => Arc::new(Float16Array::from(std::mem::take(values))),
-            };
-            let list = FixedSizeListArray::new(self.columns.item(), *width as i32, values, None);
-            arrays.push(Arc::new(list));
-            arrays.push(Arc::new(Float32Array::from(std::mem::take(&mut group.norms[i]))));
+    /// Writes a row group.
+    pub(super) fn write(&mut self, rows: &RowGroupBuffer) -> Result<()> {
+        self.write_row_group(rows).map_err(Error::parquet("write", &self.path))
+    }
+
+    fn write_row_group(&mut self, rows: &RowGroupBuffer) -> ParquetResult<()> {
+        let columns = self.writer.schema_descr().columns().to_vec();
+        let mut group = self.writer.next_row_group()?;
+        write_column::<Int64Type>(&mut group, &as_i64(&rows.rows.document))?;
+        write_column::<Int64Type>(&mut group, &as_i64(&rows.rows.context))?;
+        write_column::<Int32Type>(&mut group, &as_i32(&rows.rows.position))?;
+        write_column::<Int32Type>(&mut group, &as_i32(&rows.rows.token))?;
+        for (point, width) in self.widths.iter().enumerate() {
+            let column = &columns[TOKEN_COLUMNS.len() + 2 * point];
+            let (chunk, close) = plain_lists::encode(column, &rows.values[point], *width)?;
+            group.append_column(&chunk, close)?;
+            write_column::<FloatType>(&mut group, &rows.norms[point])?;
         }
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays)
-            .map_err(|error| Error::parquet("write", &self.path)(error.into()))?;
-        self.writer.write(&batch).map_err(Error::parquet("write", &self.path))?;
-        self.writer.flush().map_err(Error::parquet("write", &self.path))
+        group.close()?;
+        Ok(())
     }
 
     /// Writes the footer with the part's statistics, one for each hook point, and publishes the file.
@@ -89,4 +105,25 @@ impl PartWriter {
         let file = self.writer.into_inner().map_err(Error::parquet("write", &self.path))?;
         file.publish()
     }
+}
+
+/// Writes the next column, of values that are never null.
+fn write_column<T: DataType>(
+    group: &mut SerializedRowGroupWriter<'_, AtomicFile>,
+    values: &[T::T],
+) -> ParquetResult<()> {
+    if let Some(mut column) = group.next_column()? {
+        column.typed::<T>().write_batch(values, None, None)?;
+        column.close()?;
+    }
+    Ok(())
+}
+
+/// Parquet keeps unsigned numbers as signed ones of the same bits.
+fn as_i64(values: &[u64]) -> Vec<i64> {
+    values.iter().map(|value| value.cast_signed()).collect()
+}
+
+fn as_i32(values: &[u32]) -> Vec<i32> {
+    values.iter().map(|value| value.cast_signed()).collect()
 }

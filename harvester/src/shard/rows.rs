@@ -49,6 +49,14 @@ impl Values {
         }
     }
 
+    /// How the values are stored.
+    pub fn dtype(&self) -> StorageDtype {
+        match self {
+            Self::F32(_) => StorageDtype::F32,
+            Self::F16(_) => StorageDtype::F16,
+        }
+    }
+
     /// Number of values.
     pub fn len(&self) -> usize {
         match self {

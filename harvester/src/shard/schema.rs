@@ -4,6 +4,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use parquet::{
+    arrow::add_encoded_arrow_schema_to_metadata,
     basic::Compression,
     file::{
         metadata::KeyValue,
@@ -119,20 +120,22 @@ impl ShardSchema {
     /// Plain, uncompressed, without statistics, except for the token columns, which are small and shrink to little.
     /// Byte-stream-split and general compression gain an eighth on activations and are read by fewer tools.
     pub(super) fn properties(&self) -> WriterProperties {
-        let mut properties = WriterProperties::builder()
+        let mut builder = WriterProperties::builder()
             .set_created_by(concat!("refract ", env!("CARGO_PKG_VERSION")).into())
             .set_compression(Compression::UNCOMPRESSED)
             .set_dictionary_enabled(false)
             .set_statistics_enabled(EnabledStatistics::None)
-            .set_max_row_group_row_count(None) // the writer ends row groups itself, between two contexts
             .set_key_value_metadata(Some(self.key_values()));
         for (name, _) in TOKEN_COLUMNS {
             let column = ColumnPath::from(name);
-            properties = properties
+            builder = builder
                 .set_column_dictionary_enabled(column.clone(), true)
                 .set_column_statistics_enabled(column, EnabledStatistics::Chunk);
         }
-        properties.build()
+        let mut properties = builder.build();
+        // Arrow's own schema, by which its readers tell a fixed-size list from a list.
+        add_encoded_arrow_schema_to_metadata(&self.arrow(), &mut properties);
+        properties
     }
 
     /// What a file says about itself, should it lose its manifest.

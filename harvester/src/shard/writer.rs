@@ -145,7 +145,9 @@ impl ShardWriter {
         });
         observe(&self.group, statistics);
         part.rows += self.group.rows.len();
-        part.writer.write(&mut self.group)
+        part.writer.write(&self.group)?;
+        self.group.clear();
+        Ok(())
     }
 
     /// The norm above which a row is a sink, for each hook point: settled by the very first row group.
@@ -178,7 +180,8 @@ impl ShardWriter {
     fn summarise(&mut self) {
         if let Some(totals) = &self.totals {
             let points = self.schema.hook_points.iter().zip(totals);
-            self.manifest.hook_points = points.map(|((point, _), total)| HookPointSummary::new(*point, total)).collect();
+            self.manifest.hook_points =
+                points.map(|((point, _), total)| HookPointSummary::new(*point, total)).collect();
         }
     }
 }
