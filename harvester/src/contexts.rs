@@ -2,7 +2,7 @@
 //! time, joined by the separator token and cut into contexts, so no position is wasted on padding.
 //!
 //! ```text
-//! stream   = doc[0] sep doc[1] sep doc[2] sep ..            (documents without a token add nothing)
+//! stream   = doc[0] sep doc[1] sep doc[2] sep ..            (documents cut to document_tokens; empty ones add nothing)
 //! context  = [bos]? followed by the next ctx_len (- 1) tokens of the stream
 //! ```
 //!
@@ -21,6 +21,8 @@ pub struct ContextOptions {
     pub separator: Option<u32>,
     /// At position 0 of every context.
     pub bos: Option<u32>,
+    /// Tokens used of a document at most; the whole document when absent.
+    pub document_tokens: Option<usize>,
 }
 
 /// A place in the stream of tokens, before which everything is in finished contexts.
@@ -115,6 +117,7 @@ impl<'a, E: FnMut(&str) -> Result<Vec<u32>>> Contexts<'a, E> {
         while let Some(document) = self.order.get(self.cursor.documents as usize) {
             if self.current.is_none() {
                 let mut tokens = (self.encode)(&self.corpus.document(*document)?)?;
+                tokens.truncate(self.options.document_tokens.unwrap_or(usize::MAX));
                 if !tokens.is_empty() {
                     tokens.extend(self.options.separator);
                     self.current = Some(tokens);
@@ -187,7 +190,7 @@ mod tests {
     #[test]
     fn packing_on_paper() {
         let (_folder, corpus) = corpus(&["abcde", "", "fg", "hij"]);
-        let options = ContextOptions { ctx_len: 4, separator: Some('|'.into()), bos: None };
+        let options = ContextOptions { ctx_len: 4, separator: Some('|'.into()), bos: None, document_tokens: None };
         let (packed, dropped) = pack(&corpus, options, ContextCursor::default());
         // abcd | e|fg | |hij, and the last separator is left over
         assert_eq!(packed.iter().map(text).collect::<Vec<_>>(), ["abcd", "e|fg", "|hij"]);
@@ -201,7 +204,7 @@ mod tests {
     #[test]
     fn bos_opens_every_context() {
         let (_folder, corpus) = corpus(&["abcde", "fgh"]);
-        let options = ContextOptions { ctx_len: 4, separator: None, bos: Some('^'.into()) };
+        let options = ContextOptions { ctx_len: 4, separator: None, bos: Some('^'.into()), document_tokens: None };
         let (packed, dropped) = pack(&corpus, options, ContextCursor::default());
         assert_eq!(packed.iter().map(text).collect::<Vec<_>>(), ["^abc", "^def"]);
         assert_eq!(packed[1].documents, [0, 0, 0, 1]);
@@ -209,10 +212,19 @@ mod tests {
     }
 
     #[test]
+    fn long_documents_are_cut_and_still_followed_by_a_separator() {
+        let (_folder, corpus) = corpus(&["abcde", "fg"]);
+        let options = ContextOptions { ctx_len: 3, separator: Some('|'.into()), bos: None, document_tokens: Some(2) };
+        let (packed, dropped) = pack(&corpus, options, ContextCursor::default());
+        assert_eq!(packed.iter().map(text).collect::<Vec<_>>(), ["ab|", "fg|"]);
+        assert_eq!(dropped, 0);
+    }
+
+    #[test]
     fn going_on_from_any_cursor_gives_the_rest() {
         let (_folder, corpus) = corpus(&["abcde", "", "fg", "hijklmnop", "q", "rstuvwxyz"]);
         for bos in [None, Some('^'.into())] {
-            let options = ContextOptions { ctx_len: 3, separator: Some('|'.into()), bos };
+            let options = ContextOptions { ctx_len: 3, separator: Some('|'.into()), bos, document_tokens: None };
             let (all, dropped) = pack(&corpus, options, ContextCursor::default());
             for (done, context) in all.iter().enumerate() {
                 let (rest, rest_dropped) = pack(&corpus, options, context.next);
@@ -225,7 +237,7 @@ mod tests {
     #[test]
     fn a_context_needs_a_position_after_the_first() {
         let (_folder, corpus) = corpus(&["a"]);
-        let options = ContextOptions { ctx_len: 1, separator: None, bos: None };
+        let options = ContextOptions { ctx_len: 1, separator: None, bos: None, document_tokens: None };
         assert!(Contexts::new(&corpus, &[0], options, ContextCursor::default(), encode).is_err());
     }
 }

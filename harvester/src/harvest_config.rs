@@ -27,6 +27,8 @@ pub struct HarvestConfig {
     pub separator: SpecialToken,
     /// The token at position 0 of each context. Default: the model's, if it was trained with one there.
     pub bos: SpecialToken,
+    /// Tokens used of a document at most, so that a small budget sees many; all of it when absent, the default.
+    pub document_tokens: Option<usize>,
     /// Rows a parquet file: a whole number of contexts. Default 65,536.
     pub part_tokens: usize,
 }
@@ -42,6 +44,7 @@ impl Default for HarvestConfig {
             seed: Some(0),
             separator: SpecialToken::FromModel,
             bos: SpecialToken::FromModel,
+            document_tokens: None,
             part_tokens: 65_536,
         }
     }
@@ -69,7 +72,7 @@ impl HarvestConfig {
         if self.batch == 0 {
             return Err(Error::invalid("batch", "at least one context", "0"));
         }
-        if self.tokens == Some(0) {
+        if self.tokens == Some(0) || self.document_tokens == Some(0) {
             return Err(Error::invalid("tokens", "at least one", "0"));
         }
         if self.part_tokens == 0 || !self.part_tokens.is_multiple_of(self.ctx_len) {
@@ -107,7 +110,8 @@ impl HarvestConfig {
 
     /// How documents are packed, once the special tokens are resolved.
     pub(crate) fn context_options(&self) -> ContextOptions {
-        ContextOptions { ctx_len: self.ctx_len, separator: self.separator.id(), bos: self.bos.id() }
+        let (separator, bos) = (self.separator.id(), self.bos.id());
+        ContextOptions { ctx_len: self.ctx_len, separator, bos, document_tokens: self.document_tokens }
     }
 }
 
