@@ -114,6 +114,9 @@ pub enum Error {
         /// The library's reason.
         source: ParquetError,
     },
+    /// A hook failed in the middle of a forward pass.
+    #[error(transparent)]
+    Hook(Box<dyn std::error::Error + Send + Sync>),
     /// A tensor operation failed: a bug of ours or a device error, since shapes are checked on load.
     #[error("tensor operation failed")]
     Tensor(#[from] candle_core::Error),
@@ -124,6 +127,11 @@ impl Error {
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Self::Io { action, path, source }
+    }
+
+    /// An [`Error::Hook`], for hooks of other crates.
+    pub fn hook(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Hook(error.into())
     }
 
     /// To be used in `map_err`: an [`Error::Io`] where the file system is the cause, else an [`Error::Parquet`].

@@ -98,3 +98,14 @@ pub struct ModelConfig {
     /// Attention and MLP both read the block's input and are added together.
     pub parallel_residual: bool,
 }
+
+impl ModelConfig {
+    /// Floating-point operations a token costs through `n_layers` whole blocks: two for each multiplication by a
+    /// weight, and causal attention over half of `ctx_len` on average. The head is not counted.
+    pub fn flop_per_token(&self, n_layers: usize, ctx_len: usize) -> u64 {
+        let attention_weights = self.d_model * self.d_head * (2 * self.n_heads + 2 * self.n_kv_heads);
+        let mlp_weights = self.d_model * self.d_mlp * if self.gated_mlp { 3 } else { 2 };
+        let scores_and_values = 2 * self.n_heads * self.d_head * ctx_len.div_ceil(2);
+        2 * (n_layers * (attention_weights + mlp_weights + scores_and_values)) as u64
+    }
+}

@@ -104,16 +104,6 @@ impl Transformer {
         self.last_wanted(hook).map_or(0, HookPoint::layers_needed)
     }
 
-    /// Floating-point operations a token costs through `n_layers` whole blocks: two for each multiplication by a
-    /// weight, and causal attention over half of `ctx_len` on average. The head is not counted.
-    pub fn flop_per_token(&self, n_layers: usize, ctx_len: usize) -> u64 {
-        let c = &self.config;
-        let attention_weights = c.d_model * c.d_head * (2 * c.n_heads + 2 * c.n_kv_heads);
-        let mlp_weights = c.d_model * c.d_mlp * if c.gated_mlp { 3 } else { 2 };
-        let scores_and_values = 2 * c.n_heads * c.d_head * ctx_len.div_ceil(2);
-        2 * (n_layers * (attention_weights + mlp_weights + scores_and_values)) as u64
-    }
-
     /// The point wanted by `hook` that a pass reaches last.
     fn last_wanted(&self, hook: &dyn Hook) -> Option<HookPoint> {
         let sites = |layer| Site::ALL.into_iter().rev().map(move |site| HookPoint::Block { layer, site });
