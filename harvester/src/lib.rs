@@ -32,6 +32,7 @@ pub use hook::{Capture, Hook, NoHook};
 pub use hook_point::{HookPoint, Site};
 pub use manifest::{HarvestManifest, HookPointSummary, ModelIdentity, read_manifest, write_manifest};
 pub use model::{Checkpoint, GgufMetadata, KvCache, ModelConfig, Transformer};
+pub use model_source::{ModelSource, ResolvedModel};
 pub use monitor::{Monitor, Silent};
 pub use shard::{ActivationDataset, ActivationRows, RowGroup, ShardWriter, StorageDtype, TokenRows, Values};
 pub use tokenizer::{ChatMessage, TextTokenizer};

@@ -129,7 +129,7 @@ mod tests {
             ("'a</think>b</think>c'.split('</think>')[-1]", "c"),
             ("'a.b.c'.split('.', 1)|join(' ')", "a b.c"),
             ("'hello world'.title()", "Hello World"),
-            ("'abc'.startswith('ab') and 'abc'.endswith('bc')", "true"),
+            ("'abc'.startswith('ab') and 'abc'.endswith('bc')", "True"),
             ("messages[0].get('role')", "user"),
             ("messages[0].get('tool_calls', 'none')", "none"),
             ("messages[1:]|length", "0"),

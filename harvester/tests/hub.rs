@@ -1,0 +1,356 @@
+//! Fetching models, against a server of our own on 127.0.0.1 that speaks as much of the Hub as is asked of it, well or
+//! badly. No test reads the environment or leaves the machine.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use harvester::{
+    Error, ModelSource, ResolvedModel, Result, Silent,
+    model_source::{HubSettings, ModelCache, Pip, Places},
+};
+use tempfile::TempDir;
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+const CONTENT: &str = "twenty bytes of GGUF";
+/// SHA-256 of [`CONTENT`].
+const CONTENT_SHA256: &str = "7c048e26d1d5176d520f592efa5a57f7089f3233942dc6c49f387a81346673a0";
+
+/// One request, as far as the server looks at it.
+struct Request {
+    path: String,
+    head: String,
+}
+
+impl Request {
+    /// The first byte asked for.
+    fn start(&self) -> usize {
+        let range = self.head.lines().find_map(|line| line.strip_prefix("range: bytes="));
+        range.and_then(|range| range.split('-').next()?.parse().ok()).unwrap_or(0)
+    }
+
+    fn is_about_the_file(&self) -> bool {
+        self.head.contains("range: bytes=0-0")
+    }
+}
+
+/// What the server does with a request: full bytes of an answer, and whether it then keeps the connection open, silent.
+struct Reply {
+    bytes: String,
+    hang: bool,
+}
+
+fn reply(status: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = body.len();
+    let bytes = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+    Reply { bytes, hang: false }
+}
+
+/// The repository's listing.
+fn listing(files: &[&str]) -> Reply {
+    let siblings: Vec<_> = files.iter().map(|file| serde_json::json!({ "rfilename": file })).collect();
+    reply("200 OK", &[], &serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string())
+}
+
+/// A good answer to a request for a file.
+fn content(request: &Request, text: &str, etag: &str) -> Reply {
+    let total = text.len();
+    if request.is_about_the_file() {
+        let range = format!("bytes 0-0/{total}");
+        let headers = [("ETag", etag), ("x-repo-commit", COMMIT), ("Content-Range", range.as_str())];
+        return reply("206 Partial Content", &headers, &text[..1]);
+    }
+    let start = request.start();
+    let status = if start == 0 { "200 OK" } else { "206 Partial Content" };
+    reply(status, &[("ETag", etag)], &text[start..])
+}
+
+/// Serves until the test ends; threads stay behind with their sockets, which the process takes with it.
+fn serve(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let answer = Arc::new(answer);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let answer = Arc::clone(&answer);
+            thread::spawn(move || handle(&stream.unwrap(), answer.as_ref()));
+        }
+    });
+    endpoint
+}
+
+fn handle(mut stream: &TcpStream, answer: &(impl Fn(&Request) -> Reply + ?Sized)) {
+    let lines = BufReader::new(stream).lines().map_while(|line| line.ok());
+    let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+    let Some(path) = head.first().and_then(|line| line.split(' ').nth(1)) else { return };
+    let request = Request { path: path.to_owned(), head: head.join("\n").to_lowercase() };
+    let Reply { bytes, hang } = answer(&request);
+    // The client may have had enough already.
+    let _ = stream.write_all(bytes.as_bytes());
+    if hang {
+        thread::sleep(Duration::from_secs(30));
+    }
+}
+
+/// Where this test's models come from and go to.
+struct Setup {
+    root: TempDir,
+    places: Places,
+}
+
+impl Setup {
+    fn new(endpoint: &str) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let hub = HubSettings {
+            endpoint: Some(endpoint.to_owned()),
+            cache_dir: root.path().join("hub"),
+            token: None,
+            timeout: Duration::from_secs(1),
+            stall: Duration::from_secs(1),
+            offline: false,
+        };
+        let places =
+            Places { cache: ModelCache::new(root.path().join("models")), hub, pip: Pip::new(&[&["no-such-pip"]]) };
+        Self { root, places }
+    }
+
+    fn resolve(&self, source: &str) -> Result<ResolvedModel> {
+        source.parse::<ModelSource>().unwrap().resolve_in(&self.places, &Silent)
+    }
+
+    /// The message of a failure.
+    fn refuse(&self, source: &str) -> String {
+        self.resolve(source).unwrap_err().to_string()
+    }
+
+    /// What is in the folder of contents.
+    fn blobs(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.root.path().join("hub/models--org--name/blobs")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}
+
+fn one_file(request: &Request) -> Reply {
+    match request.path.as_str() {
+        "/api/models/org/name/revision/main" => listing(&["README.md", "model.gguf"]),
+        path if path == format!("/org/name/resolve/{COMMIT}/model.gguf") => content(request, CONTENT, CONTENT_SHA256),
+        _ => reply("404 Not Found", &[], ""),
+    }
+}
+
+#[test]
+fn a_file_is_fetched_once_and_pinned_to_its_commit() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let setup = Setup::new(&serve(move |request| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        one_file(request)
+    }));
+    let model = setup.resolve("org/name:model.gguf").unwrap();
+    assert_eq!(fs::read_to_string(&model.path).unwrap(), CONTENT);
+    assert_eq!(model.source, format!("org/name@{COMMIT}:model.gguf"));
+    assert_eq!(asked.load(Ordering::SeqCst), 3, "listing, header, content");
+    for again in ["org/name:model.gguf", model.source.as_str()] {
+        assert_eq!(setup.resolve(again).unwrap(), model);
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 3, "the cache answers");
+    assert_eq!(setup.blobs(), [CONTENT_SHA256]);
+}
+
+#[test]
+fn a_folder_is_fetched_through_redirects_with_its_shards() {
+    let index = r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#;
+    let setup = Setup::new(&serve(move |request| {
+        let file = request.path.rsplit('/').next().unwrap();
+        match file {
+            "main" => listing(&[
+                "config.json",
+                "tokenizer.json",
+                "tokenizer_config.json",
+                "model.safetensors.index.json",
+                "model-1.safetensors",
+                "model-2.safetensors",
+                "pytorch_model.bin",
+            ]),
+            "model-1.safetensors" | "model-2.safetensors" if request.is_about_the_file() => {
+                let location = format!("http://{}/store/{file}-content", host(request));
+                let headers =
+                    [("Location", location.as_str()), ("x-linked-etag", CONTENT_SHA256), ("x-linked-size", "20")];
+                reply("302 Found", &headers, "")
+            }
+            "model-1.safetensors" | "model-2.safetensors" => {
+                reply("302 Found", &[("Location", &format!("/store/{file}-content"))], "")
+            }
+            "model-1.safetensors-content" | "model-2.safetensors-content" => content(request, CONTENT, "s3"),
+            "model.safetensors.index.json" => content(request, index, "\"index-etag\""),
+            _ => content(request, "{}", "W/\"json-etag\""),
+        }
+    }));
+    let model = setup.resolve("org/name").unwrap();
+    let mut names: Vec<_> = fs::read_dir(&model.path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    let expected = [
+        "config.json",
+        "model-1.safetensors",
+        "model-2.safetensors",
+        "model.safetensors.index.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(fs::read_to_string(model.path.join("model-2.safetensors")).unwrap(), CONTENT);
+    let offline = Places { hub: HubSettings { offline: true, ..setup.places.hub.clone() }, ..setup.places.clone() };
+    assert_eq!("org/name".parse::<ModelSource>().unwrap().resolve_in(&offline, &Silent).unwrap(), model);
+}
+
+fn host(request: &Request) -> &str {
+    request.head.lines().find_map(|line| line.strip_prefix("host: ")).unwrap()
+}
+
+#[test]
+fn what_is_missing_is_said() {
+    let setup = Setup::new(&serve(one_file));
+    let message = setup.refuse("org/name:other.gguf");
+    assert!(message.contains("no file `other.gguf`") && message.contains("model.gguf"), "{message}");
+    let message = setup.refuse("org/name");
+    assert!(message.contains("none was named") && message.contains("model.gguf"), "{message}");
+    let message = setup.refuse("org/other");
+    assert!(message.contains("no such model") && message.contains("org/other"), "{message}");
+}
+
+#[test]
+fn offline_says_so() {
+    let mut setup = Setup::new("http://127.0.0.1:1");
+    setup.places.hub.offline = true;
+    assert!(setup.refuse("org/name:model.gguf").contains("HF_HUB_OFFLINE"));
+}
+
+#[test]
+fn closed_models_ask_for_a_token_and_the_token_is_sent() {
+    let mut setup = Setup::new(&serve(|request| match request.head.contains("authorization: bearer hf_right") {
+        true => one_file(request),
+        false if request.head.contains("authorization") => reply("403 Forbidden", &[("X-Error-Code", "GatedRepo")], ""),
+        false => reply("401 Unauthorized", &[], ""),
+    }));
+    let message = setup.refuse("org/name:model.gguf");
+    assert!(message.contains("no public model org/name") && message.contains("HF_TOKEN"), "{message}");
+    setup.places.hub.token = Some("hf_wrong".to_owned());
+    let message = setup.refuse("org/name:model.gguf");
+    assert!(message.contains("gated") && message.contains("accept its terms"), "{message}");
+    setup.places.hub.token = Some("hf_right".to_owned());
+    setup.resolve("org/name:model.gguf").unwrap();
+}
+
+#[test]
+fn a_busy_hub_is_asked_again() {
+    let refusals = AtomicUsize::new(2);
+    let setup = Setup::new(&serve(move |request| {
+        let left = refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if left.is_ok() { reply("503 Service Unavailable", &[], "") } else { one_file(request) }
+    }));
+    setup.resolve("org/name:model.gguf").unwrap();
+    let setup = Setup::new(&serve(|_| reply("429 Too Many Requests", &[], "")));
+    let message = setup.refuse("org/name:model.gguf");
+    assert!(message.contains("too many requests"), "{message}");
+}
+
+#[test]
+fn a_silent_server_is_given_up() {
+    let setup = Setup::new(&serve(|_| Reply { bytes: String::new(), hang: true }));
+    let start = Instant::now();
+    let message = setup.refuse("org/name:model.gguf");
+    assert!(message.contains("timeout"), "{message}");
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_refused_connection_fails_at_once() {
+    let setup = Setup::new("http://127.0.0.1:1");
+    let start = Instant::now();
+    let message = setup.refuse("org/name:model.gguf");
+    assert!(message.contains("refused") && message.contains("HF_ENDPOINT"), "{message}");
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+/// A server that sends the first bytes of the content and then, by `hang`, stays silent or hangs up.
+fn breaking(request: &Request, hang: bool) -> Reply {
+    if request.path.contains("/api/") || request.is_about_the_file() || request.start() > 0 {
+        let good = one_file(request);
+        return if request.start() > 0 { cut(good, 0, hang) } else { good };
+    }
+    cut(one_file(request), 15, hang)
+}
+
+fn cut(good: Reply, missing: usize, hang: bool) -> Reply {
+    // The continuation loses its whole body, so that every attempt breaks.
+    let keep = if missing == 0 { good.bytes.find("\r\n\r\n").unwrap() + 4 } else { good.bytes.len() - missing };
+    Reply { bytes: good.bytes[..keep].to_owned(), hang }
+}
+
+#[test]
+fn a_broken_download_is_said_and_continued_by_the_next_run() {
+    for hang in [false, true] {
+        let mut setup = Setup::new(&serve(move |request| breaking(request, hang)));
+        let message = setup.refuse("org/name:model.gguf");
+        assert!(message.contains("after 5 of 20 bytes"), "{message}");
+        let starts = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&starts);
+        setup.places.hub.endpoint = Some(serve(move |request| {
+            if request.path.contains("resolve") && !request.is_about_the_file() {
+                seen.lock().unwrap().push(request.start());
+            }
+            one_file(request)
+        }));
+        let model = setup.resolve("org/name:model.gguf").unwrap();
+        assert_eq!(fs::read_to_string(&model.path).unwrap(), CONTENT);
+        assert_eq!(*starts.lock().unwrap(), [5]);
+    }
+}
+
+#[test]
+fn wrong_content_is_not_kept() {
+    let setup = Setup::new(&serve(|request| match request.path.contains("resolve") {
+        true => content(request, "twenty bytes of junk", CONTENT_SHA256),
+        false => one_file(request),
+    }));
+    let message = setup.refuse("org/name:model.gguf");
+    assert!(message.contains("another SHA-256"), "{message}");
+    assert_eq!(setup.blobs(), [""; 0]);
+}
+
+#[test]
+fn names_from_the_network_stay_in_the_cache() {
+    let setup = Setup::new(&serve(|request| match request.path.contains("resolve") {
+        true => content(request, CONTENT, "\"../../../../evil\""),
+        false => one_file(request),
+    }));
+    let message = setup.refuse("org/name:model.gguf");
+    assert!(message.contains("no usable etag"), "{message}");
+}
+
+#[test]
+fn the_default_model_names_every_way_that_failed() {
+    let setup = Setup::new("http://127.0.0.1:1");
+    let cached = setup.root.path().join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    fs::create_dir_all(cached.parent().unwrap()).unwrap();
+    fs::write(&cached, "damaged").unwrap();
+    let error = setup.resolve("default").unwrap_err();
+    let Error::ModelUnavailable { tried, .. } = &error else { panic!("{error}") };
+    assert_eq!(tried.len(), 3);
+    assert!(tried[0].contains("expected 98362432 bytes, found 7"), "{}", tried[0]);
+    assert!(tried[1].contains("refused"), "{}", tried[1]);
+    assert!(tried[2].contains("no-such-pip"), "{}", tried[2]);
+    assert!(error.to_string().contains("--model FILE.gguf"));
+    assert!(!Path::new(&cached).exists(), "a damaged copy of our own is removed");
+}

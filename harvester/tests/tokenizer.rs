@@ -1,0 +1,132 @@
+//! Token ids and chat prompts against those of Hugging Face transformers, which the programs in `tests/fixtures` wrote
+//! down: a tokenizer that is almost right would spoil every activation and show nowhere.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use harvester::{ChatMessage, ModelSource, Silent, TextTokenizer};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Reference {
+    prompts: Vec<Prompt>,
+}
+
+#[derive(Deserialize)]
+struct Prompt {
+    name: String,
+    text: String,
+    ids: Vec<u32>,
+    /// What the ids decode to, where that is not the text: the vocabulary lacks some bytes.
+    decoded: Option<String>,
+    messages: Option<Vec<ChatMessage>>,
+}
+
+#[derive(Deserialize)]
+struct TinyReference {
+    texts: Vec<Encoded>,
+    chat: Chat,
+}
+
+#[derive(Deserialize)]
+struct Encoded {
+    text: String,
+    ids: Vec<u32>,
+}
+
+#[derive(Deserialize)]
+struct Chat {
+    messages: Vec<ChatMessage>,
+    rendered: String,
+    ids: Vec<u32>,
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures")
+}
+
+fn read<T: for<'de> Deserialize<'de>>(name: &str) -> T {
+    serde_json::from_str(&fs::read_to_string(fixtures().join(name)).unwrap()).unwrap()
+}
+
+fn default_tokenizer() -> TextTokenizer {
+    let model = ModelSource::Default.resolve(&Silent).unwrap();
+    TextTokenizer::open(&model.path).unwrap()
+}
+
+#[test]
+fn the_default_models_ids_are_transformers_ids() {
+    let tokenizer = default_tokenizer();
+    let reference: Reference = read("reference/smollm2.json");
+    assert!(reference.prompts.len() >= 8);
+    for Prompt { name, text, ids, decoded, messages } in reference.prompts {
+        assert_eq!(tokenizer.encode(&text).unwrap(), ids, "{name}");
+        assert_eq!(tokenizer.decode(&ids).unwrap(), decoded.unwrap_or_else(|| text.clone()), "{name}");
+        if let Some(messages) = messages {
+            assert_eq!(tokenizer.render_chat(&messages, true).unwrap(), text, "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_default_models_special_tokens_are_known() {
+    let tokenizer = default_tokenizer();
+    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.add_bos()), (Some(1), Some(2), false));
+    assert_eq!(tokenizer.d_vocab(), 49_152);
+    assert!(tokenizer.is_special(0) && tokenizer.is_special(16) && !tokenizer.is_special(17));
+    assert_eq!(tokenizer.token_text(1), "<|im_start|>");
+    assert_eq!(tokenizer.token_text(60_000), "[60000]");
+    assert_eq!(tokenizer.sha256().len(), 64);
+}
+
+#[test]
+fn offsets_cover_the_text_at_character_boundaries() {
+    let tokenizer = default_tokenizer();
+    let text = "Hà Nội 👍🏽 2024: let x = 1;\n";
+    let tokens = tokenizer.encode_with_offsets(text).unwrap();
+    let ids: Vec<_> = tokens.iter().map(|(id, _)| *id).collect();
+    assert_eq!(ids, tokenizer.encode(text).unwrap());
+    let mut covered = 0;
+    for (id, range) in tokens {
+        assert!(text.get(range.clone()).is_some(), "token {id} at {range:?}");
+        assert!(range.start <= covered, "a gap before {range:?}");
+        covered = covered.max(range.end);
+    }
+    assert_eq!(covered, text.len());
+}
+
+#[test]
+fn every_token_has_a_text() {
+    let tokenizer = default_tokenizer();
+    assert!((0..49_152).all(|id| !tokenizer.token_text(id).is_empty()));
+}
+
+#[test]
+fn a_folders_ids_and_chat_are_transformers() {
+    let tokenizer = TextTokenizer::open(&fixtures().join("tiny/llama")).unwrap();
+    let reference: TinyReference = read("tiny/tokenizer_reference.json");
+    for Encoded { text, ids } in reference.texts {
+        assert_eq!(tokenizer.encode(&text).unwrap(), ids, "{text:?}");
+    }
+    let Chat { messages, rendered, ids } = reference.chat;
+    assert_eq!(tokenizer.render_chat(&messages, true).unwrap(), rendered);
+    assert_eq!(tokenizer.encode(&rendered).unwrap(), ids);
+    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.add_bos()), (Some(0), Some(0), false));
+}
+
+#[test]
+fn files_that_are_no_tokenizer_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let message = TextTokenizer::open(folder.path()).unwrap_err().to_string();
+    assert!(message.contains("expected tokenizer.json beside the weights"), "{message}");
+    fs::write(folder.path().join("tokenizer.json"), "{\"model\": 3}").unwrap();
+    let message = TextTokenizer::open(folder.path()).unwrap_err().to_string();
+    assert!(message.contains("expected a Hugging Face tokenizer"), "{message}");
+    let gguf = folder.path().join("model.gguf");
+    fs::write(&gguf, "GGUF and not much more").unwrap();
+    let message = TextTokenizer::open(&gguf).unwrap_err().to_string();
+    assert!(message.contains("model.gguf") && message.contains("expected a GGUF header"), "{message}");
+}
