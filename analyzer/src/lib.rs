@@ -1,1 +1,36 @@
-//! stub
+//! Finds what each latent of a sparse autoencoder means, and clamps latents while the model writes. Last stage of
+//! `refract`: it reads what [`harvester`] and [`trainer`] wrote.
+//!
+//! The data path, one file each: [`feature_index`] goes once over the activations and keeps, per latent, how often it
+//! fires ([`feature`]), where most strongly ([`top_examples`]), what it writes ([`logit_lens`]) and which latents are
+//! like it ([`neighbours`]); [`features_file`] puts that on disk. [`contrast`] and [`interpretability`] choose among latents.
+//! [`intervention`] edits them inside a forward pass, [`generate`] writes text under such edits, [`shift`] and
+//! [`evaluate`] measure what changed.
+
+pub mod contrast;
+pub mod error;
+pub mod evaluate;
+pub mod feature;
+pub mod feature_index;
+pub mod features_file;
+pub mod generate;
+pub mod interpretability;
+pub mod intervention;
+pub mod language_model;
+pub mod logit_lens;
+pub mod neighbours;
+pub mod shift;
+mod splice;
+pub mod top_examples;
+
+pub use contrast::{Contrast, contrast};
+pub use error::{Error, Result};
+pub use evaluate::{Evaluation, EvaluationConfig, evaluate};
+pub use feature::{Example, Feature, TokenWeight};
+pub use feature_index::{FeaturesManifest, IndexConfig, index};
+pub use features_file::FeatureIndex;
+pub use generate::{GenerateConfig, generate};
+pub use interpretability::most_interpretable;
+pub use intervention::{Intervention, Interventions};
+pub use language_model::LanguageModel;
+pub use shift::{Shift, shift};

@@ -47,7 +47,7 @@ fn main() {
             model.run(&tokens, &mut Capture::new(vec![HookPoint::resid_post(14)])).expect("a pass");
         });
         let rate = (batch * ctx) as f64 / seconds;
-        let gflops = rate * model.flop_per_token(15, ctx) as f64 / 1e9;
+        let gflops = rate * model.config().flop_per_token(15, ctx) as f64 / 1e9;
         println!("forward {batch} x {ctx}: {rate:.0} tokens/s, {gflops:.0} GFLOP/s");
     }
 }

@@ -113,7 +113,7 @@ impl Harvester {
             corpus_options: corpus.options().clone(),
             config: self.config.clone(),
             layers_run,
-            flop_per_token: self.transformer.flop_per_token(layers_run, self.config.ctx_len),
+            flop_per_token: self.transformer.config().flop_per_token(layers_run, self.config.ctx_len),
             counts: Counts {
                 duplicates: corpus.sources().iter().map(|source| source.duplicates).sum(),
                 skipped_files: corpus.sources().iter().map(|source| source.skipped_files).sum(),

@@ -14,6 +14,7 @@ pub mod harvest_config;
 mod harvest_folder;
 pub mod hook;
 pub mod hook_point;
+pub mod machine;
 pub mod manifest;
 pub mod model;
 pub mod model_source;

@@ -162,7 +162,7 @@ fn a_pass_ends_after_the_last_point_wanted() {
     assert_eq!(model.n_layers_run(&capture), 1);
     model.run(&tokens, &mut capture).unwrap();
     assert!(capture.take(HookPoint::resid_post(0)).is_some());
-    assert!(model.flop_per_token(1, 17) < model.flop_per_token(3, 17));
+    assert!(model.config().flop_per_token(1, 17) < model.config().flop_per_token(3, 17));
 }
 
 #[test]

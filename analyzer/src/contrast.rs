@@ -1,0 +1,67 @@
+//! [`contrast`]: the latents that tell two groups of text apart, by how often they fire in each.
+//!
+//! `separation = (p - q) / sqrt(m (1 - m))`, `m = (p + q) / 2`, with `p` and `q` the latent's density in the two groups:
+//! twice the phi coefficient of "fires" and "is in the first group" for groups of equal size. It prefers a latent that fires on a third of
+//! one group's tokens and none of the other's to one that fires on a thousandth and none.
+
+use serde::Serialize;
+
+use crate::{Feature, FeatureIndex, Result};
+
+/// A latent and how it tells two groups apart.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Contrast {
+    /// The latent.
+    pub latent: u32,
+    /// Its density in the first group.
+    pub positive: f32,
+    /// Its density in the second group.
+    pub negative: f32,
+    /// Positive: fires in the first group; -2 to 2.
+    pub separation: f32,
+}
+
+/// Every latent's contrast between two sets of corpus sources, most separating first.
+///
+/// # Errors
+/// A source that the index does not know; the message lists those it does.
+pub fn contrast(index: &FeatureIndex, positive: &[String], negative: &[String]) -> Result<Vec<Contrast>> {
+    let (positive, negative) = (index.source_places(positive)?, index.source_places(negative)?);
+    let tokens: Vec<u64> = index.manifest().sources.iter().map(|source| source.tokens).collect();
+    let mut contrasts: Vec<_> = index
+        .features()
+        .iter()
+        .map(|feature| {
+            let (p, q) = (density(feature, &positive, &tokens), density(feature, &negative, &tokens));
+            Contrast { latent: feature.latent, positive: p, negative: q, separation: separation(p, q) }
+        })
+        .collect();
+    contrasts.sort_by(|a, b| b.separation.total_cmp(&a.separation).then(a.latent.cmp(&b.latent)));
+    Ok(contrasts)
+}
+
+/// Density over several sources together.
+fn density(feature: &Feature, places: &[usize], tokens: &[u64]) -> f32 {
+    let total: u64 = places.iter().map(|&place| tokens[place]).sum();
+    let active: f64 = places.iter().map(|&p| f64::from(feature.density_by_source[p]) * tokens[p] as f64).sum();
+    if total == 0 { 0.0 } else { (active / total as f64) as f32 }
+}
+
+fn separation(p: f32, q: f32) -> f32 {
+    let m = (p + q) / 2.0;
+    if m <= 0.0 || m >= 1.0 { 0.0 } else { (p - q) / (m * (1.0 - m)).sqrt() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn separation_has_its_sign_and_its_extremes() {
+        assert_eq!(separation(1.0, 0.0), 2.0);
+        assert_eq!(separation(0.0, 1.0), -2.0);
+        assert_eq!(separation(0.3, 0.3), 0.0);
+        assert_eq!(separation(0.0, 0.0), 0.0);
+        assert!(separation(0.3, 0.0) > separation(0.001, 0.0));
+    }
+}

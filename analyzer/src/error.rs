@@ -1,0 +1,33 @@
+//! [`Error`]: what can go wrong while features are indexed or latents clamped. Files and values fail in the words of
+//! [`harvester::Error`]; this enum only says which stage they failed in.
+
+/// Result of every fallible function of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, where, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file, a value, the model or the activations.
+    #[error(transparent)]
+    Harvester(#[from] harvester::Error),
+    /// The sparse autoencoder.
+    #[error(transparent)]
+    Trainer(#[from] trainer::Error),
+    /// A feature table could not be written or read.
+    #[error("cannot {action} {}", path.display())]
+    Parquet {
+        /// What was attempted, as a verb.
+        action: &'static str,
+        /// The table.
+        path: std::path::PathBuf,
+        /// What the parquet library says.
+        source: parquet::errors::ParquetError,
+    },
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Harvester(error.into())
+    }
+}

@@ -1,0 +1,94 @@
+//! [`Feature`]: what is known of one latent. A row of `features.parquet`.
+
+use serde::Serialize;
+
+/// Bins of [`Feature::histogram`]: half-octaves from 2^-6 to 2^10; the first and last also hold what lies outside.
+pub const HISTOGRAM_BINS: usize = 32;
+
+/// A token and how strongly a latent promotes it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TokenWeight {
+    /// Token id.
+    pub token: u32,
+    /// Its text.
+    pub text: String,
+    /// Change of the token's logit per unit of activation, before the final norm's scale.
+    pub weight: f32,
+}
+
+/// What is known of one latent.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Feature {
+    /// Its number.
+    pub latent: u32,
+    /// Tokens on which it is active.
+    pub n_active: u64,
+    /// Share of tokens on which it is active.
+    pub density: f64,
+    /// Largest activation.
+    pub max: f32,
+    /// Mean activation where it is active.
+    pub mean: f32,
+    /// Tokens by activation; bin `i` of [`HISTOGRAM_BINS`] begins at `2^(i / 2 - 6)`.
+    pub histogram: Vec<u32>,
+    /// [`Feature::density`] within each source of the corpus, in the manifest's order.
+    pub density_by_source: Vec<f32>,
+    /// The tokens whose logits it raises most.
+    pub promoted: Vec<TokenWeight>,
+    /// The tokens whose logits it lowers most.
+    pub suppressed: Vec<TokenWeight>,
+    /// Latents whose decoder rows point the same way, nearest first, with their cosine.
+    pub nearest: Vec<(u32, f32)>,
+}
+
+impl Feature {
+    /// Activation at which bin `bin` of a histogram begins.
+    pub fn bin_start(bin: usize) -> f32 {
+        2f32.powf(bin as f32 / 2.0 - 6.0)
+    }
+
+    /// The bin that `activation` falls in.
+    pub(crate) fn bin(activation: f32) -> usize {
+        let bin = ((activation.log2() + 6.0) * 2.0).floor();
+        (bin.max(0.0) as usize).min(HISTOGRAM_BINS - 1)
+    }
+}
+
+/// A place where a latent fires. A row of `examples.parquet`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Example {
+    /// The latent.
+    pub latent: u32,
+    /// 0 for the strongest.
+    pub rank: u32,
+    /// The latent's activation at the peak.
+    pub activation: f32,
+    /// Document of the peak.
+    pub document: u64,
+    /// Context of the peak.
+    pub context: u64,
+    /// Position of the peak in its context.
+    pub position: u32,
+    /// Index of the peak in the window.
+    pub peak: u32,
+    /// Token ids round the peak.
+    pub tokens: Vec<u32>,
+    /// The text of each.
+    pub texts: Vec<String>,
+    /// The latent's activation on each; 0 where it is silent, and on attention sinks, which no SAE is trained on.
+    pub activations: Vec<f32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bin_begins_where_it_says() {
+        for bin in 0..HISTOGRAM_BINS {
+            assert_eq!(Feature::bin(Feature::bin_start(bin) * 1.001), bin);
+        }
+        assert_eq!(Feature::bin(1e-9), 0);
+        assert_eq!(Feature::bin(1e9), HISTOGRAM_BINS - 1);
+    }
+}

@@ -1,0 +1,129 @@
+//! [`Interventions`]: edits of latents, declared as data and applied inside a forward pass.
+//!
+//! With `z = encode(x)` and the edited activation `z'_j` of each latent `j` that is edited:
+//! ```text
+//! x' = x + sum_j (z'_j - z_j) W_dec[j]
+//! ```
+//! What the SAE does not explain of `x` stays in it. The edit of a position depends on that position's `x` alone, so
+//! cached generation equals a pass over the whole text.
+
+use candle_core::Tensor;
+use harvester::{Hook, HookPoint};
+use serde::Serialize;
+use trainer::Sae;
+
+use crate::{Result, splice};
+
+/// An edit of one latent.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Intervention {
+    /// `z' = value` on every token: 0 suppresses a feature, a large value drives it.
+    Clamp {
+        /// The latent.
+        latent: u32,
+        /// Its new activation.
+        value: f32,
+    },
+    /// `z' = factor z`: changes tokens on which the latent is active, and no others.
+    Scale {
+        /// The latent.
+        latent: u32,
+        /// What its activation is multiplied by.
+        factor: f32,
+    },
+}
+
+impl Intervention {
+    /// The latent edited.
+    pub fn latent(&self) -> u32 {
+        match self {
+            Self::Clamp { latent, .. } | Self::Scale { latent, .. } => *latent,
+        }
+    }
+
+    fn edited(&self, z: f32) -> f32 {
+        match self {
+            Self::Clamp { value, .. } => *value,
+            Self::Scale { factor, .. } => factor * z,
+        }
+    }
+}
+
+/// A hook that applies interventions.
+#[derive(Debug)]
+pub struct Interventions<'a> {
+    sae: &'a Sae,
+    hook_point: HookPoint,
+    sink_norm: f32,
+    edits: Vec<Intervention>,
+    /// Whether the pass goes on with the unedited text too, before the edited one along the batch.
+    keep_clean: bool,
+}
+
+impl<'a> Interventions<'a> {
+    /// Edits at `hook_point`, where `sae` was trained; rows of norm above `sink_norm` are left alone.
+    ///
+    /// # Errors
+    /// A latent that the SAE does not have, a latent edited twice, or a value that is not finite.
+    pub fn new(sae: &'a Sae, hook_point: HookPoint, sink_norm: f32, edits: Vec<Intervention>) -> Result<Self> {
+        for (i, edit) in edits.iter().enumerate() {
+            let latent = edit.latent();
+            let refuse = |expected: String, found: String| Err(harvester::Error::invalid("intervention", expected, found).into());
+            if latent as usize >= sae.d_sae() {
+                return refuse(format!("a latent below {}", sae.d_sae()), latent.to_string());
+            }
+            if edits[..i].iter().any(|other| other.latent() == latent) {
+                return refuse("each latent once".to_string(), format!("latent {latent} twice"));
+            }
+            if !edit.edited(1.0).is_finite() {
+                return refuse(format!("a finite number for latent {latent}"), edit.edited(1.0).to_string());
+            }
+        }
+        Ok(Self { sae, hook_point, sink_norm, edits, keep_clean: false })
+    }
+
+    /// Runs the unedited text beside the edited one: the batch doubles at the hook point, clean rows first.
+    pub(crate) fn beside_clean(mut self) -> Self {
+        self.keep_clean = true;
+        self
+    }
+
+    /// Edits rows in place. `x`: `[n, d_in]`
+    fn edit(&self, x: &mut [f32]) -> Result<()> {
+        let acts = self.sae.encode(x)?;
+        for (row, x) in x.chunks_exact_mut(self.sae.d_in()).enumerate() {
+            if splice::is_sink(x, self.sink_norm) {
+                continue;
+            }
+            for edit in &self.edits {
+                let z = acts.get(row, edit.latent());
+                let change = edit.edited(z) - z;
+                // Adding nothing must change nothing, not even the sign of a zero.
+                if change != 0.0 {
+                    let direction = self.sae.decoder_row(edit.latent());
+                    x.iter_mut().zip(direction).for_each(|(x, d)| *x += change * d);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Hook for Interventions<'_> {
+    fn wants(&self, point: HookPoint) -> bool {
+        point == self.hook_point && (!self.edits.is_empty() || self.keep_clean)
+    }
+
+    fn apply(&mut self, _point: HookPoint, activation: &Tensor) -> harvester::Result<Option<Tensor>> {
+        let edited = || -> Result<Tensor> {
+            let mut x = splice::rows(activation)?;
+            self.edit(&mut x)?;
+            if self.keep_clean {
+                return splice::stack(activation, vec![x]);
+            }
+            Ok(Tensor::from_vec(x, activation.shape(), activation.device())?)
+        };
+        edited().map(Some).map_err(harvester::Error::hook)
+    }
+}

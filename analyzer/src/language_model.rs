@@ -1,0 +1,79 @@
+//! [`LanguageModel`]: a model and its tokenizer, found again from what a manifest says of them.
+
+use candle_core::{Device, Tensor};
+use harvester::{
+    Checkpoint, ModelIdentity, Monitor, NoHook, TextTokenizer, Transformer, model_source::ModelSource,
+};
+
+use crate::Result;
+
+/// A model that can run text.
+#[derive(Debug)]
+pub struct LanguageModel {
+    /// The forward pass.
+    pub transformer: Transformer,
+    /// Text to token ids and back.
+    pub tokenizer: TextTokenizer,
+}
+
+impl LanguageModel {
+    /// Loads the model that a manifest names, and checks that it is the same to the bit.
+    ///
+    /// # Errors
+    /// It is no longer there, or it has changed.
+    pub fn load(identity: &ModelIdentity, monitor: &dyn Monitor) -> Result<Self> {
+        let resolved = identity.source.parse::<ModelSource>()?.resolve(monitor)?;
+        let checkpoint = Checkpoint::open(&resolved.path)?;
+        let found = checkpoint.sha256()?;
+        if found != identity.sha256 {
+            let hint = "The activations were made with other weights: harvest again, or put the old model back";
+            let expected = format!("weights of SHA-256 {}", identity.sha256);
+            return Err(harvester::Error::malformed(&resolved.path, expected, found, hint).into());
+        }
+        let transformer = Transformer::load(&checkpoint, &Device::Cpu)?;
+        Ok(Self { transformer, tokenizer: TextTokenizer::open(&resolved.path)? })
+    }
+
+    /// Token ids as one row. `[1, pos]`
+    pub(crate) fn row(&self, tokens: &[u32]) -> Result<Tensor> {
+        Ok(Tensor::from_slice(tokens, (1, tokens.len()), self.transformer.device())?)
+    }
+
+    /// The text of each token as a reader should see it. Characters that are spread over several tokens are shown at
+    /// the last of them, the others being empty.
+    pub fn token_texts(&self, tokens: &[u32]) -> Vec<String> {
+        token_texts(&self.tokenizer, tokens)
+    }
+
+    /// Logits of the last position of `tokens`, without any hook. `[d_vocab]`
+    ///
+    /// # Errors
+    /// More tokens than the model's context holds.
+    pub fn next_logits(&self, tokens: &[u32]) -> Result<Vec<f32>> {
+        let resid = self.transformer.resid_final(&self.row(tokens)?, None, &mut NoHook)?;
+        let last = resid.narrow(1, tokens.len() - 1, 1)?;
+        Ok(self.transformer.unembed(&last)?.flatten_all()?.to_vec1()?)
+    }
+}
+
+/// See [`LanguageModel::token_texts`].
+pub(crate) fn token_texts(tokenizer: &TextTokenizer, tokens: &[u32]) -> Vec<String> {
+    let mut texts = Vec::with_capacity(tokens.len());
+    let mut pending: Vec<u32> = vec![];
+    for &token in tokens {
+        pending.push(token);
+        // Four tokens hold any UTF-8 character: after that, a broken one is shown as it is.
+        match tokenizer.decode(&pending) {
+            Ok(text) if pending.len() < 4 && text.ends_with(char::REPLACEMENT_CHARACTER) => texts.push(String::new()),
+            Ok(text) if !text.is_empty() => {
+                pending.clear();
+                texts.push(text);
+            }
+            _ => {
+                pending.clear();
+                texts.push(tokenizer.token_text(token));
+            }
+        }
+    }
+    texts
+}

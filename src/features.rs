@@ -1,0 +1,192 @@
+//! `refract index`, `refract show`, `refract find`.
+
+use std::path::{Path, PathBuf};
+
+use analyzer::{Example, Feature, FeatureIndex, FeaturesManifest, IndexConfig, TokenWeight, interpretability::Pick};
+use harvester::ActivationDataset;
+use serde::{Deserialize, Serialize};
+use trainer::SaeManifest;
+
+use crate::{
+    cli::{FindArgs, IndexArgs, ShowArgs},
+    settings,
+    terminal::{BOLD, DIM, Terminal, grouped, lit, quoted},
+};
+
+/// [`IndexConfig`] under the names of the flags.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct Settings {
+    examples: usize,
+    reach: usize,
+    logit_tokens: usize,
+    neighbours: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let IndexConfig { examples, reach, logit_tokens, neighbours } = IndexConfig::default();
+        Self { examples, reach, logit_tokens, neighbours }
+    }
+}
+
+pub(crate) fn index(args: &IndexArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
+    let Settings { examples, reach, logit_tokens, neighbours } = settings::resolve("index", args, config)?;
+    let config = IndexConfig { examples, reach, logit_tokens, neighbours };
+    let manifest = build_index(&args.sae, args.activations.as_deref(), &config, &args.out, terminal)?;
+    terminal.line(format!(
+        "{}: {} latents over {} tokens",
+        args.out.display(),
+        grouped(manifest.d_sae as u64),
+        grouped(manifest.tokens)
+    ));
+    terminal.json(&serde_json::json!({ "out": args.out, "d_sae": manifest.d_sae, "tokens": manifest.tokens }))
+}
+
+/// Indexes `sae` over `activations`, by default those it was trained on.
+pub(crate) fn build_index(
+    sae: &Path,
+    activations: Option<&Path>,
+    config: &IndexConfig,
+    out: &Path,
+    terminal: &Terminal,
+) -> anyhow::Result<FeaturesManifest> {
+    let dataset = open_activations(sae, activations)?;
+    Ok(analyzer::index(sae, &dataset, config, out, terminal)?)
+}
+
+/// The activations given, or those that the SAE's manifest names.
+pub(crate) fn open_activations(sae: &Path, activations: Option<&Path>) -> anyhow::Result<ActivationDataset> {
+    let dir: PathBuf = match activations {
+        Some(dir) => dir.to_path_buf(),
+        None => SaeManifest::read(sae)?.activations,
+    };
+    Ok(ActivationDataset::open(&dir)?)
+}
+
+pub(crate) fn show(args: &ShowArgs, terminal: &Terminal) -> anyhow::Result<()> {
+    let index = FeatureIndex::open(&args.features)?;
+    if args.latents.is_empty() {
+        return show_most_interpretable(&index, args.top, args.examples, terminal);
+    }
+    for &latent in &args.latents {
+        let feature = index.feature(latent)?;
+        let examples = index.examples(latent);
+        show_feature(&index, feature, examples, args.examples, terminal);
+        terminal.json(&serde_json::json!({ "feature": feature, "examples": examples }))?;
+    }
+    Ok(())
+}
+
+/// The latents whose strongest examples agree most.
+pub(crate) fn most_interpretable(index: &FeatureIndex, n: usize) -> Vec<Pick> {
+    analyzer::most_interpretable(
+        index.features(),
+        |latent| index.examples(latent),
+        |document| index.source_of(document),
+        &index.source_names(),
+        n,
+    )
+}
+
+pub(crate) fn show_most_interpretable(
+    index: &FeatureIndex,
+    n: usize,
+    n_examples: usize,
+    terminal: &Terminal,
+) -> anyhow::Result<()> {
+    let picks = most_interpretable(index, n);
+    if picks.is_empty() {
+        terminal.say("no latent has enough agreeing examples: index more text, or train longer");
+    }
+    for pick in &picks {
+        let feature = index.feature(pick.latent)?;
+        let about = format!("{} ({:.0} % of its examples)", quoted(&pick.about), 100.0 * pick.agreement);
+        terminal.line(format!("\n{BOLD}latent {}{BOLD:#}  {about}", pick.latent));
+        show_examples(index, index.examples(pick.latent), n_examples, terminal);
+        terminal.line(format!("  {DIM}promotes{DIM:#} {}", tokens(&feature.promoted, 6)));
+        terminal.json(&serde_json::json!({ "pick": pick, "feature": feature, "examples": index.examples(pick.latent) }))?;
+    }
+    Ok(())
+}
+
+fn show_feature(index: &FeatureIndex, feature: &Feature, examples: &[Example], n: usize, terminal: &Terminal) {
+    terminal.heading(&format!("latent {}", feature.latent));
+    if feature.n_active == 0 {
+        terminal.line("  silent: it fires on no token of the index");
+    } else {
+        terminal.line(format!(
+            "  fires on {:.3} % of tokens ({}), mean {:.1}, max {:.1}",
+            100.0 * feature.density,
+            grouped(feature.n_active),
+            feature.mean,
+            feature.max
+        ));
+        terminal.line(format!("  {DIM}strength{DIM:#}   {}", histogram(feature)));
+        terminal.line(format!("  {DIM}where{DIM:#}      {}", by_source(index, feature)));
+    }
+    terminal.line(format!("  {DIM}promotes{DIM:#}   {}", tokens(&feature.promoted, 10)));
+    terminal.line(format!("  {DIM}suppresses{DIM:#} {}", tokens(&feature.suppressed, 10)));
+    let near: Vec<_> = feature.nearest.iter().map(|(latent, cosine)| format!("{latent} ({cosine:.2})")).collect();
+    terminal.line(format!("  {DIM}nearest{DIM:#}    {}", near.join("  ")));
+    show_examples(index, examples, n, terminal);
+}
+
+/// Its strongest examples, one from a document where it has enough documents.
+fn show_examples(index: &FeatureIndex, examples: &[Example], n: usize, terminal: &Terminal) {
+    let max = examples.first().map_or(0.0, |example| example.activation);
+    for example in examples.iter().take(n) {
+        let source = index.source_of(example.document).map_or("?", |place| index.manifest().sources[place].name.as_str());
+        let text = lit(&example.texts, &example.activations, max);
+        terminal.line(format!("  {:7.1}  {DIM}{source:10.10}{DIM:#}  {text}", example.activation));
+    }
+}
+
+/// `"the"  "a"  ..`
+pub(crate) fn tokens(tokens: &[TokenWeight], n: usize) -> String {
+    tokens.iter().take(n).map(|token| quoted(&token.text)).collect::<Vec<_>>().join("  ")
+}
+
+/// The non-empty stretch of a histogram as a row of blocks, with the strengths at its ends.
+fn histogram(feature: &Feature) -> String {
+    const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let filled = |count: &u32| *count > 0;
+    let (Some(first), Some(last)) = (feature.histogram.iter().position(filled), feature.histogram.iter().rposition(filled))
+    else {
+        return String::new();
+    };
+    let most = feature.histogram.iter().copied().max().unwrap_or(1);
+    let block = |count: &u32| match *count {
+        0 => ' ',
+        count => BLOCKS[(count as usize * (BLOCKS.len() - 1)).div_ceil(most as usize)],
+    };
+    let bars: String = feature.histogram[first..=last].iter().map(block).collect();
+    format!("{:.2} {bars} {:.0}", Feature::bin_start(first), Feature::bin_start(last + 1))
+}
+
+/// Sources by how often the latent fires in them, with its density there.
+fn by_source(index: &FeatureIndex, feature: &Feature) -> String {
+    let mut sources: Vec<_> = index.source_names().into_iter().zip(&feature.density_by_source).collect();
+    sources.sort_by(|a, b| b.1.total_cmp(a.1));
+    let shown = sources.iter().filter(|(_, density)| **density > 0.0).take(4);
+    shown.map(|(name, density)| format!("{name} {:.2} %", 100.0 * **density)).collect::<Vec<_>>().join("  ")
+}
+
+pub(crate) fn find(args: &FindArgs, terminal: &Terminal) -> anyhow::Result<()> {
+    let index = FeatureIndex::open(&args.features)?;
+    let contrasts = analyzer::contrast(&index, &args.positive, &args.negative)?;
+    let (positive, negative) = (args.positive.join(" + "), args.negative.join(" + "));
+    terminal.line(format!("{BOLD}latent  separation  {positive} / {negative}  promotes{BOLD:#}"));
+    for contrast in contrasts.iter().take(args.top) {
+        terminal.line(format!(
+            "{:6}  {:10.2}  {:.2} % / {:.2} %  {}",
+            contrast.latent,
+            contrast.separation,
+            100.0 * contrast.positive,
+            100.0 * contrast.negative,
+            tokens(&index.feature(contrast.latent)?.promoted, 5),
+        ));
+        terminal.json(contrast)?;
+    }
+    Ok(())
+}

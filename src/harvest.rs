@@ -1,0 +1,147 @@
+//! `refract harvest`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use harvester::{
+    Checkpoint, Corpus, CorpusOptions, HarvestConfig, HarvestManifest, HookPoint, ModelConfig, SpecialToken, StorageDtype,
+    model_source::{ModelSource, ResolvedModel},
+};
+use serde::Deserialize;
+
+use crate::{
+    cli::HarvestArgs,
+    settings,
+    terminal::{Terminal, grouped, human_bytes, human_seconds},
+};
+
+/// The flags and the config file, resolved.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct Settings {
+    model: String,
+    corpus: Vec<PathBuf>,
+    hook_point: Vec<HookPoint>,
+    out: Option<PathBuf>,
+    tokens: Option<u64>,
+    ctx_len: usize,
+    batch: usize,
+    dtype: StorageDtype,
+    seed: u64,
+    no_shuffle: bool,
+    separator: SpecialToken,
+    bos: SpecialToken,
+    document_tokens: Option<usize>,
+    part_tokens: usize,
+    text_field: String,
+    keep_duplicates: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let (config, options) = (HarvestConfig::default(), CorpusOptions::default());
+        Self {
+            model: ModelSource::Default.to_string(),
+            corpus: vec![],
+            hook_point: vec![],
+            out: None,
+            tokens: config.tokens,
+            ctx_len: config.ctx_len,
+            batch: config.batch,
+            dtype: config.dtype,
+            seed: config.seed.unwrap_or(0),
+            no_shuffle: config.seed.is_none(),
+            separator: config.separator,
+            bos: config.bos,
+            document_tokens: config.document_tokens,
+            part_tokens: config.part_tokens,
+            text_field: options.text_field,
+            keep_duplicates: !options.drop_duplicates,
+        }
+    }
+}
+
+impl Settings {
+    fn config(&self) -> HarvestConfig {
+        HarvestConfig {
+            hook_points: self.hook_point.clone(),
+            ctx_len: self.ctx_len,
+            batch: self.batch,
+            tokens: self.tokens,
+            dtype: self.dtype,
+            seed: (!self.no_shuffle).then_some(self.seed),
+            separator: self.separator,
+            bos: self.bos,
+            document_tokens: self.document_tokens,
+            part_tokens: self.part_tokens,
+        }
+    }
+}
+
+pub(crate) fn run(args: &HarvestArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
+    let settings: Settings = settings::resolve("harvest", args, config)?;
+    anyhow::ensure!(!settings.corpus.is_empty(), "harvest needs --corpus: text files, .jsonl files or folders of them");
+    let out = settings.out.clone().context("harvest needs --out: the folder to write")?;
+    let options =
+        CorpusOptions { text_field: settings.text_field.clone(), drop_duplicates: !settings.keep_duplicates };
+    let manifest = harvest(&settings.model, &settings.corpus, &options, &settings.config(), &out, terminal)?;
+    report(&manifest, &out, terminal)
+}
+
+/// Finds the model, reads the corpus, says what will be needed, harvests.
+pub(crate) fn harvest(
+    model: &str,
+    corpus: &[PathBuf],
+    options: &CorpusOptions,
+    config: &HarvestConfig,
+    out: &Path,
+    terminal: &Terminal,
+) -> anyhow::Result<HarvestManifest> {
+    let model = model.parse::<ModelSource>()?.resolve(terminal)?;
+    let shape = Checkpoint::open(&model.path)?.config().clone();
+    config.check(&shape)?;
+    let corpus = Corpus::open(corpus, options)?;
+    terminal.say(needs(&model, &shape, &corpus, config));
+    Ok(harvester::harvest(&model, &corpus, config, out, terminal)?)
+}
+
+/// The first line of a run: what it will take.
+fn needs(model: &ResolvedModel, shape: &ModelConfig, corpus: &Corpus, config: &HarvestConfig) -> String {
+    let layers = config.hook_points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
+    let values: usize = config.hook_points.iter().map(|point| point.width(shape)).sum();
+    // About four bytes a token in European languages; other scripts and tables have more tokens.
+    let tokens = config.tokens.unwrap_or(corpus.bytes() / 4);
+    let bytes_per_token = values * config.dtype.bytes() + 4 * config.hook_points.len() + 24;
+    let seconds = (tokens * shape.flop_per_token(layers, config.ctx_len)) as f64 / harvester::machine::gemm_flops();
+    format!(
+        "{} tokens through {layers} of {} layers of {}: about {}, {} on disk",
+        grouped(tokens),
+        shape.n_layers,
+        model.source,
+        human_seconds(seconds / FORWARD_EFFICIENCY),
+        human_bytes(tokens * bytes_per_token as u64),
+    )
+}
+
+/// Share of the matrix-product rate that a whole forward pass reaches (`just bench`).
+const FORWARD_EFFICIENCY: f64 = 0.75;
+
+fn report(manifest: &HarvestManifest, out: &Path, terminal: &Terminal) -> anyhow::Result<()> {
+    let counts = &manifest.counts;
+    terminal.line(format!(
+        "{}: {} tokens in {} contexts from {} documents, {} layers run, {} MFLOP a token",
+        out.display(),
+        grouped(counts.tokens),
+        grouped(counts.contexts),
+        grouped(counts.documents),
+        manifest.layers_run,
+        manifest.flop_per_token / 1_000_000,
+    ));
+    if counts.duplicates + counts.skipped_files + counts.dropped_tokens > 0 {
+        terminal.say(format!(
+            "left out: {} repeated documents, {} files that are not text, {} tokens after the last whole context",
+            counts.duplicates, counts.skipped_files, counts.dropped_tokens
+        ));
+    }
+    terminal.json(&serde_json::json!({ "out": out, "counts": counts, "complete": manifest.complete }))
+}

@@ -1,0 +1,128 @@
+//! `refract inspect`: what a folder or a model is, and whether it is whole.
+
+use std::path::Path;
+
+use analyzer::FeatureIndex;
+use anyhow::{Context, bail};
+use harvester::{ActivationDataset, Checkpoint, HarvestManifest, manifest::MANIFEST_FILE};
+use serde_json::Value;
+use trainer::{Sae, SaeManifest};
+
+use crate::{
+    cli::InspectArgs,
+    terminal::{DIM, Terminal, grouped, human_bytes},
+};
+
+pub(crate) fn run(args: &InspectArgs, terminal: &Terminal) -> anyhow::Result<()> {
+    let path = &args.path;
+    let manifest = path.join(MANIFEST_FILE);
+    if !manifest.exists() {
+        return model_or_foreign_sae(path, terminal);
+    }
+    let text = std::fs::read_to_string(&manifest).with_context(|| format!("cannot read {}", manifest.display()))?;
+    let parsed: Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", manifest.display()))?;
+    match parsed.get("format").and_then(Value::as_str) {
+        Some(harvester::manifest::ACTIVATIONS_FORMAT) => activations(path, args.verify, terminal)?,
+        Some(trainer::SAE_FORMAT) => sae(path, terminal)?,
+        Some(analyzer::feature_index::FEATURES_FORMAT) => features(path, terminal)?,
+        found => bail!(
+            "{}: expected a format of refract (activations, sae or features), found {}",
+            manifest.display(),
+            found.unwrap_or("none")
+        ),
+    }
+    terminal.json(&parsed)
+}
+
+fn fact(terminal: &Terminal, name: &str, value: impl AsRef<str>) {
+    terminal.line(format!("  {DIM}{name:14}{DIM:#} {}", value.as_ref()));
+}
+
+fn activations(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()> {
+    let dataset = ActivationDataset::open(path)?;
+    let manifest: &HarvestManifest = dataset.manifest();
+    terminal.heading(&format!("{}: activations", path.display()));
+    fact(terminal, "state", if manifest.complete { "complete" } else { "unfinished: repeat its command to go on" });
+    fact(terminal, "model", format!("{} ({}, {} layers)", manifest.model.source, manifest.model.family, manifest.model.n_layers));
+    let counts = &manifest.counts;
+    fact(terminal, "tokens", format!("{} in {} contexts of {}", grouped(counts.tokens), grouped(counts.contexts), manifest.config.ctx_len));
+    fact(terminal, "files", format!("{} parts, {}", manifest.parts.len(), human_bytes(manifest.parts.iter().map(|part| part.bytes).sum())));
+    for source in &manifest.corpus {
+        fact(terminal, "source", format!("{} ({} documents)", source.name, grouped(source.documents)));
+    }
+    for point in &manifest.hook_points {
+        let norms = &point.norm_quantiles;
+        fact(terminal, "hook point", format!("{} x {} {}", point.name, point.d_model, manifest.config.dtype));
+        fact(terminal, "  norms", format!("median {:.1}, 99 % {:.1}, max {:.1}; {} sinks above {:.1}", norms.p50, norms.p99, norms.max, point.sinks, point.sink_norm));
+        fact(terminal, "  |mean| / std", format!("{:.2}", point.mean_to_spread));
+    }
+    if verify {
+        dataset.verify(terminal)?;
+        fact(terminal, "checksums", "every byte is as recorded");
+    }
+    Ok(())
+}
+
+fn sae(path: &Path, terminal: &Terminal) -> anyhow::Result<()> {
+    let manifest = SaeManifest::read(path)?;
+    terminal.heading(&format!("{}: sparse autoencoder", path.display()));
+    fact(terminal, "model", &manifest.model.source);
+    fact(terminal, "hook point", manifest.hook_point.to_string());
+    fact(terminal, "activations", manifest.activations.display().to_string());
+    if manifest.complete {
+        sae_shape(&Sae::load(path)?, terminal);
+    } else {
+        fact(terminal, "state", "unfinished: repeat its command to go on");
+    }
+    Ok(())
+}
+
+fn sae_shape(sae: &Sae, terminal: &Terminal) {
+    fact(terminal, "shape", format!("d_in {} x d_sae {}", sae.d_in(), grouped(sae.d_sae() as u64)));
+    fact(terminal, "architecture", sae.config.architecture.to_string());
+}
+
+fn features(path: &Path, terminal: &Terminal) -> anyhow::Result<()> {
+    let index = FeatureIndex::open(path)?;
+    let manifest = index.manifest();
+    terminal.heading(&format!("{}: features", path.display()));
+    fact(terminal, "sae", manifest.sae.display().to_string());
+    fact(terminal, "activations", manifest.activations.display().to_string());
+    fact(terminal, "tokens", grouped(manifest.tokens));
+    let silent = index.features().iter().filter(|feature| feature.n_active == 0).count();
+    fact(terminal, "latents", format!("{}, {silent} of them silent", grouped(manifest.d_sae as u64)));
+    for source in &manifest.sources {
+        fact(terminal, "source", format!("{} ({} tokens)", source.name, grouped(source.tokens)));
+    }
+    Ok(())
+}
+
+/// A path without a manifest of ours: a model, or an SAE of another tool.
+fn model_or_foreign_sae(path: &Path, terminal: &Terminal) -> anyhow::Result<()> {
+    if path.join("cfg.json").exists() {
+        let sae = Sae::load(path)?;
+        terminal.heading(&format!("{}: sparse autoencoder, in SAELens' format", path.display()));
+        sae_shape(&sae, terminal);
+        return terminal.json(&serde_json::json!({ "d_in": sae.d_in(), "d_sae": sae.d_sae() }));
+    }
+    anyhow::ensure!(path.exists(), "{}: no such file or folder", path.display());
+    if path.is_dir() && !path.join("config.json").exists() {
+        bail!(
+            "{}: expected manifest.json (refract), cfg.json (SAELens) or config.json (a model), found none of them",
+            path.display()
+        );
+    }
+    let checkpoint = Checkpoint::open(path)?;
+    let config = checkpoint.config();
+    terminal.heading(&format!("{}: model", path.display()));
+    fact(terminal, "family", config.family.to_string());
+    fact(terminal, "layers", config.n_layers.to_string());
+    fact(terminal, "d_model", config.d_model.to_string());
+    fact(terminal, "heads", format!("{} of {}, {} for keys and values", config.n_heads, config.d_head, config.n_kv_heads));
+    fact(terminal, "d_mlp", config.d_mlp.to_string());
+    fact(terminal, "vocabulary", grouped(config.d_vocab as u64));
+    fact(terminal, "context", format!("{} tokens", grouped(config.ctx_len as u64)));
+    let points = format!("hook_embed, blocks.0..{}.*; as in blocks.{}.hook_resid_post", config.n_layers - 1, config.n_layers / 2);
+    fact(terminal, "hook points", points);
+    terminal.json(config)
+}

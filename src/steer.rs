@@ -1,0 +1,124 @@
+//! `refract steer`.
+
+use std::path::Path;
+
+use analyzer::{GenerateConfig, Intervention, Interventions, LanguageModel, Shift, generate, shift};
+use harvester::{ChatMessage, NoHook};
+use serde::{Deserialize, Serialize};
+use trainer::{Sae, SaeManifest};
+
+use crate::{
+    cli::{LatentValue, SteerArgs},
+    settings,
+    terminal::{BOLD, DIM, Terminal, on_one_line, quoted},
+};
+
+/// [`GenerateConfig`] under the names of the flags.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct Settings {
+    max_new_tokens: usize,
+    temperature: f64,
+    top_p: f64,
+    seed: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let GenerateConfig { max_new_tokens, temperature, top_p, seed } = GenerateConfig::default();
+        Self { max_new_tokens, temperature, top_p, seed }
+    }
+}
+
+/// Everything needed to write under interventions: an SAE and its model.
+pub(crate) struct Steering {
+    model: LanguageModel,
+    sae: Sae,
+    manifest: SaeManifest,
+}
+
+/// The same prompt continued without and with interventions.
+#[derive(Debug, Serialize)]
+pub(crate) struct SideBySide {
+    prompt: String,
+    interventions: Vec<Intervention>,
+    without: String,
+    with: String,
+    shift: Shift,
+}
+
+pub(crate) fn run(args: &SteerArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
+    let Settings { max_new_tokens, temperature, top_p, seed } = settings::resolve("steer", args, config)?;
+    let config = GenerateConfig { max_new_tokens, temperature, top_p, seed };
+    let interventions = interventions(&args.clamp, &args.scale);
+    anyhow::ensure!(!interventions.is_empty(), "steer needs --clamp LATENT=VALUE or --scale LATENT=FACTOR");
+    let steering = Steering::load(&args.sae, terminal)?;
+    let prompt = if args.chat { steering.chat_prompt(&args.prompt)? } else { args.prompt.clone() };
+    let result = steering.side_by_side(&prompt, &interventions, &config, terminal)?;
+    result.print(terminal);
+    terminal.json(&result)
+}
+
+fn interventions(clamp: &[LatentValue], scale: &[LatentValue]) -> Vec<Intervention> {
+    let clamp = clamp.iter().map(|&LatentValue { latent, value }| Intervention::Clamp { latent, value });
+    let scale = scale.iter().map(|&LatentValue { latent, value }| Intervention::Scale { latent, factor: value });
+    clamp.chain(scale).collect()
+}
+
+impl Steering {
+    /// Loads an SAE and the model that its manifest names.
+    pub(crate) fn load(sae: &Path, terminal: &Terminal) -> anyhow::Result<Self> {
+        let manifest = SaeManifest::read(sae)?;
+        let model = LanguageModel::load(&manifest.model, terminal)?;
+        let sae = Sae::load(sae)?;
+        let width = manifest.hook_point.width(model.transformer.config());
+        anyhow::ensure!(
+            sae.d_in() == width,
+            "the SAE reads {} values a token, {} of {} has {width}: it was trained on another model",
+            sae.d_in(),
+            manifest.hook_point,
+            manifest.model.source
+        );
+        Ok(Self { model, sae, manifest })
+    }
+
+    fn chat_prompt(&self, message: &str) -> anyhow::Result<String> {
+        let message = ChatMessage { role: "user".to_string(), content: message.to_string() };
+        Ok(self.model.tokenizer.render_chat(&[message], true)?)
+    }
+
+    /// Continues `prompt` twice and measures how far the interventions move the model on its own continuation.
+    pub(crate) fn side_by_side(
+        &self,
+        prompt: &str,
+        interventions: &[Intervention],
+        config: &GenerateConfig,
+        terminal: &Terminal,
+    ) -> anyhow::Result<SideBySide> {
+        let (sae, point, sink_norm) = (&self.sae, self.manifest.hook_point, self.manifest.sink_norm);
+        let mut hook = Interventions::new(sae, point, sink_norm, interventions.to_vec())?;
+        let tokens = self.model.tokenizer.encode(prompt)?;
+        let without = generate(&self.model, &tokens, config, &mut NoHook, terminal)?;
+        let with = generate(&self.model, &tokens, config, &mut hook, terminal)?;
+        let shift = shift(&self.model, sae, (point, sink_norm), interventions, &tokens, 8)?;
+        Ok(SideBySide {
+            prompt: prompt.to_string(),
+            interventions: interventions.to_vec(),
+            without: self.model.tokenizer.decode(&without)?,
+            with: self.model.tokenizer.decode(&with)?,
+            shift,
+        })
+    }
+}
+
+impl SideBySide {
+    pub(crate) fn print(&self, terminal: &Terminal) {
+        terminal.line(format!("{DIM}prompt{DIM:#}   {}", on_one_line(&self.prompt)));
+        terminal.line(format!("{BOLD}without{BOLD:#}  {}", on_one_line(&self.without)));
+        terminal.line(format!("{BOLD}with{BOLD:#}     {}", on_one_line(&self.with)));
+        let Shift { kl_next, kl_mean, moved } = &self.shift;
+        terminal.line(format!("{DIM}next token after the prompt: KL {kl_next:.3} nats; mean over the prompt {kl_mean:.3}{DIM:#}"));
+        let moved = moved.iter().map(|m| format!("{} {:.1} → {:.1} %", quoted(&m.text), 100.0 * m.before, 100.0 * m.after));
+        terminal.line(format!("{DIM}moved{DIM:#}    {}", moved.collect::<Vec<_>>().join("  ")));
+    }
+}

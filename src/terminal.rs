@@ -1,0 +1,267 @@
+//! [`Terminal`]: everything that meets the user's eyes. Results go to standard output; progress, logs and errors to
+//! standard error. Colours respect NO_COLOR and disappear where the output is not a terminal.
+
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+    sync::{
+        Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anstyle::{AnsiColor, Color, RgbColor, Style};
+use harvester::Monitor;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+
+use crate::cli::{Global, LogFormat};
+
+/// Set once Ctrl-C was pressed.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+pub(crate) const BOLD: Style = Style::new().bold();
+pub(crate) const DIM: Style = Style::new().dimmed();
+const RED: Style = Style::new().bold().fg_color(Some(Color::Ansi(AnsiColor::Red)));
+
+/// The user's terminal, and the [`Monitor`] of every stage.
+pub(crate) struct Terminal {
+    bar: Mutex<Option<ProgressBar>>,
+    /// Machine-readable results only.
+    pub(crate) json: bool,
+}
+
+/// All bars, so that a log line can be written between them.
+fn bars() -> &'static MultiProgress {
+    static BARS: OnceLock<MultiProgress> = OnceLock::new();
+    BARS.get_or_init(MultiProgress::new)
+}
+
+/// Asks running stages to stop at the first Ctrl-C; leaves at once at the second.
+pub(crate) async fn watch_ctrl_c() {
+    while tokio::signal::ctrl_c().await.is_ok() {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(crate::INTERRUPTED));
+        }
+        bars().suspend(|| eprintln_styled(DIM, "stopping; what is done is being saved (Ctrl-C again to leave at once)"));
+    }
+}
+
+/// Whether Ctrl-C was pressed.
+pub(crate) fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+fn eprintln_styled(style: Style, text: &str) {
+    // Nothing can be done about a standard error that cannot be written to.
+    let _ = writeln!(anstream::stderr(), "{style}{text}{style:#}");
+}
+
+impl Terminal {
+    pub(crate) fn new(global: &Global) -> Self {
+        start_logs(global);
+        Self { bar: Mutex::new(None), json: global.json }
+    }
+
+    /// A line of a result, on standard output.
+    pub(crate) fn line(&self, text: impl AsRef<str>) {
+        if !self.json {
+            bars().suspend(|| write_result(text.as_ref()));
+        }
+    }
+
+    /// A result for programs, where `--json` asks for it.
+    pub(crate) fn json(&self, value: &impl serde::Serialize) -> anyhow::Result<()> {
+        if self.json {
+            write_result(&serde_json::to_string(value)?);
+        }
+        Ok(())
+    }
+
+    /// A heading of a result.
+    pub(crate) fn heading(&self, text: &str) {
+        self.line(format!("\n{BOLD}{text}{BOLD:#}"));
+    }
+
+    /// A word to the user beside the results, on standard error: what will be needed, what was left out.
+    pub(crate) fn say(&self, text: impl AsRef<str>) {
+        bars().suspend(|| eprintln_styled(DIM, text.as_ref()));
+    }
+
+    /// Prints an error with all its causes.
+    pub(crate) fn fail(&self, error: &anyhow::Error) -> ExitCode {
+        if let Some(bar) = self.bar().take() {
+            bar.abandon();
+        }
+        let mut causes: Vec<String> = vec![];
+        for cause in error.chain() {
+            let text = cause.to_string();
+            // A transparent error repeats its cause.
+            if causes.last() != Some(&text) {
+                causes.push(text);
+            }
+        }
+        let _ = writeln!(anstream::stderr(), "{RED}error:{RED:#} {}", causes.join("\n  because: "));
+        ExitCode::FAILURE
+    }
+
+    fn bar(&self) -> std::sync::MutexGuard<'_, Option<ProgressBar>> {
+        self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Standard output that is closed early (`| head`) ends the program quietly, as other tools do.
+fn write_result(text: &str) {
+    if writeln!(anstream::stdout(), "{text}").is_err() {
+        std::process::exit(0);
+    }
+}
+
+impl Monitor for Terminal {
+    fn start(&self, what: &str, total: u64, unit: &str) {
+        let bar = if std::io::stderr().is_terminal() { bars().add(ProgressBar::new(total)) } else { ProgressBar::hidden() };
+        let (amount, rate) = match unit {
+            "bytes" => ("{bytes}/{total_bytes}", "{bytes_per_sec}"),
+            _ => ("{human_pos}/{human_len}", "{per_sec}"),
+        };
+        let known = format!("{{msg:12}} {{bar:30.cyan/dim}} {amount} {unit}  {rate}  {{eta}} left {{prefix:.dim}}");
+        let unknown = format!("{{msg:12}} {{spinner}} {{human_pos}} {unit}  {rate} {{prefix:.dim}}");
+        let style = ProgressStyle::with_template(if total > 0 { &known } else { &unknown });
+        bar.set_style(style.expect("the template is a constant"));
+        bar.set_message(what.to_string());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        if let Some(old) = self.bar().replace(bar) {
+            old.finish_and_clear();
+        }
+    }
+
+    fn advance(&self, n: u64) {
+        if let Some(bar) = self.bar().as_ref() {
+            bar.inc(n);
+        }
+    }
+
+    fn note(&self, text: &str) {
+        if let Some(bar) = self.bar().as_ref() {
+            bar.set_prefix(text.to_string());
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = self.bar().take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        interrupted()
+    }
+}
+
+/// Logs on standard error, between the bars: warnings by default, more with `-v` or RUST_LOG.
+fn start_logs(global: &Global) {
+    let default = match global.verbose {
+        0 => "warn",
+        1 => "warn,refract=info,harvester=info,trainer=info,analyzer=info",
+        2 => "warn,refract=debug,harvester=debug,trainer=debug,analyzer=debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(BesideBars);
+    match global.log_format {
+        LogFormat::Json => logs.json().init(),
+        LogFormat::Text => {
+            let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            logs.with_ansi(colour).with_target(false).init();
+        }
+    }
+}
+
+struct BesideBars;
+
+impl<'a> MakeWriter<'a> for BesideBars {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        Self
+    }
+}
+
+impl Write for BesideBars {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        bars().suspend(|| std::io::stderr().write_all(bytes))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
+/// A text of tokens on one line, each lit by its activation; without colours, lit tokens stand in brackets.
+pub(crate) fn lit(texts: &[String], activations: &[f32], max: f32) -> String {
+    let colours = anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never;
+    let mut line = String::new();
+    for (text, &activation) in texts.iter().zip(activations) {
+        let text = on_one_line(text);
+        let share = if max > 0.0 { (activation / max).clamp(0.0, 1.0) } else { 0.0 };
+        match (activation > 0.0, colours) {
+            (false, _) => line.push_str(&text),
+            (true, false) => line.push_str(&format!("[{text}]")),
+            (true, true) => {
+                let style = heat(share);
+                line.push_str(&format!("{style}{text}{style:#}"));
+            }
+        }
+    }
+    line
+}
+
+/// From a dark to a bright orange background.
+fn heat(share: f32) -> Style {
+    let mix = |from: f32, to: f32| (from + (to - from) * share) as u8;
+    let background = RgbColor(mix(60.0, 255.0), mix(40.0, 150.0), mix(20.0, 30.0));
+    let text = if share > 0.5 { RgbColor(20, 12, 0) } else { RgbColor(255, 230, 200) };
+    Style::new().bg_color(Some(Color::Rgb(background))).fg_color(Some(Color::Rgb(text)))
+}
+
+/// A token's text with line breaks and control characters made visible: text of a model must not move the cursor.
+pub(crate) fn on_one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' => '⏎',
+            '\t' => '⇥',
+            c if c.is_control() => '·',
+            c => c,
+        })
+        .collect()
+}
+
+/// A token as it stands in a list: quoted, since most begin with a space.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("\"{}\"", on_one_line(text))
+}
+
+/// `1234567` -> `1,234,567`
+pub(crate) fn grouped(n: u64) -> String {
+    indicatif::HumanCount(n).to_string()
+}
+
+pub(crate) fn human_bytes(n: u64) -> String {
+    indicatif::BinaryBytes(n).to_string()
+}
+
+pub(crate) fn human_seconds(seconds: f64) -> String {
+    indicatif::HumanDuration(Duration::from_secs_f64(seconds.clamp(1.0, 1e9))).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_a_model_cannot_move_the_cursor() {
+        assert_eq!(on_one_line("a\n\x1b[2J\tb\r"), "a⏎·[2J⇥b·");
+    }
+}
