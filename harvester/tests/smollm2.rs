@@ -1,0 +1,151 @@
+//! The default model against Hugging Face transformers on the same dequantised weights: token ids, the residual stream
+//! after every layer, logits, greedy text. `tests/fixtures/reference/make_smollm2.py` made the references.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{collections::HashMap, path::PathBuf, sync::LazyLock};
+
+use candle_core::{D, DType, Device, Tensor};
+use candle_transformers::models::quantized_llama::ModelWeights;
+use harvester::{
+    Capture, ChatMessage, Checkpoint, HookPoint, KvCache, NoHook, Silent, TextTokenizer, Transformer,
+    model_source::ModelSource,
+};
+use serde::Deserialize;
+
+/// The bound. transformers in f32 itself is up to 7e-6 from transformers in f64 (`fixtures/README.md`).
+const TOLERANCE: f64 = 1e-4;
+
+#[derive(Deserialize)]
+struct References {
+    prompts: Vec<Prompt>,
+}
+
+#[derive(Deserialize)]
+struct Prompt {
+    name: String,
+    text: String,
+    ids: Vec<u32>,
+    messages: Option<Vec<ChatMessage>>,
+    continuation: Option<Continuation>,
+}
+
+#[derive(Deserialize)]
+struct Continuation {
+    ids: Vec<u32>,
+}
+
+struct Fixture {
+    path: PathBuf,
+    model: Transformer,
+    tokenizer: TextTokenizer,
+    prompts: Vec<Prompt>,
+    tensors: HashMap<String, Tensor>,
+}
+
+/// Loaded once for all tests: half a gigabyte.
+static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/reference");
+    let path = ModelSource::Default.resolve(&Silent).unwrap().path;
+    let model = Transformer::load(&Checkpoint::open(&path).unwrap(), &Device::Cpu).unwrap();
+    let json = std::fs::read_to_string(folder.join("smollm2.json")).unwrap();
+    Fixture {
+        model,
+        tokenizer: TextTokenizer::open(&path).unwrap(),
+        prompts: serde_json::from_str::<References>(&json).unwrap().prompts,
+        tensors: candle_core::safetensors::load(folder.join("smollm2.safetensors"), &Device::Cpu).unwrap(),
+        path,
+    }
+});
+
+fn row(ids: &[u32]) -> Tensor {
+    Tensor::from_slice(ids, (1, ids.len()), &Device::Cpu).unwrap()
+}
+
+fn norm(x: &Tensor) -> f64 {
+    x.to_dtype(DType::F64).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
+}
+
+/// Largest error of a row relative to the row, over `[rows, width]`.
+fn row_error(got: &Tensor, want: &Tensor) -> f64 {
+    let rows = want.dim(0).unwrap();
+    let error = |i| {
+        let (got, want) = (got.get(i).unwrap(), want.get(i).unwrap());
+        norm(&(got - &want).unwrap()) / norm(&want)
+    };
+    (0..rows).map(error).fold(0.0, f64::max)
+}
+
+#[test]
+fn token_ids_equal_transformers() {
+    for prompt in &FIXTURE.prompts {
+        assert_eq!(FIXTURE.tokenizer.encode(&prompt.text).unwrap(), prompt.ids, "{}", prompt.name);
+        if let Some(messages) = &prompt.messages {
+            assert_eq!(FIXTURE.tokenizer.render_chat(messages, true).unwrap(), prompt.text, "{}", prompt.name);
+        }
+    }
+    assert_eq!(FIXTURE.prompts.len(), 8);
+}
+
+#[test]
+fn residual_stream_of_every_layer_and_logits_agree_with_transformers() {
+    let layers = FIXTURE.model.config().n_layers;
+    for Prompt { name, ids, .. } in &FIXTURE.prompts {
+        let points: Vec<_> = [HookPoint::Embed].into_iter().chain((0..layers).map(HookPoint::resid_post)).collect();
+        let mut capture = Capture::new(points.clone());
+        let resid = FIXTURE.model.resid_final(&row(ids), None, &mut capture).unwrap();
+        let positions = &FIXTURE.tensors[&format!("{name}.positions")].to_dtype(DType::U32).unwrap();
+        let want = &FIXTURE.tensors[&format!("{name}.resid")]; // [31, positions, d_model]
+        for (i, point) in points.into_iter().enumerate() {
+            let got = capture.take(point).unwrap().get(0).unwrap().index_select(positions, 0).unwrap();
+            let error = row_error(&got, &want.get(i).unwrap());
+            assert!(error < TOLERANCE, "{name} {point}: {error:.1e}");
+        }
+        let logits = FIXTURE.model.unembed(&resid).unwrap().get(0).unwrap(); // [pos, d_vocab]
+        let want = FIXTURE.tensors[&format!("{name}.logits_last")].unsqueeze(0).unwrap();
+        let error = row_error(&logits.narrow(0, ids.len() - 1, 1).unwrap(), &want);
+        assert!(error < TOLERANCE, "{name} logits: {error:.1e}");
+        let log_probs = candle_nn::ops::log_softmax(&logits.to_dtype(DType::F64).unwrap(), D::Minus1).unwrap();
+        let targets = Tensor::from_slice(&ids[1..], (ids.len() - 1, 1), &Device::Cpu).unwrap();
+        let chosen = log_probs.narrow(0, 0, ids.len() - 1).unwrap().gather(&targets, 1).unwrap();
+        let ce = -chosen.mean_all().unwrap().to_scalar::<f64>().unwrap();
+        let want = f64::from(FIXTURE.tensors[&format!("{name}.ce")].to_scalar::<f32>().unwrap());
+        assert!((ce - want).abs() < 1e-4, "{name}: cross-entropy {ce}, not {want}");
+    }
+}
+
+#[test]
+fn cached_greedy_text_equals_transformers() {
+    let with_text = FIXTURE.prompts.iter().filter_map(|prompt| Some((prompt, prompt.continuation.as_ref()?)));
+    let mut checked = 0;
+    for (prompt, continuation) in with_text {
+        let mut cache = KvCache::new(FIXTURE.model.config(), 1, 200, &Device::Cpu).unwrap();
+        let mut input = prompt.ids.clone();
+        let mut written: Vec<u32> = vec![];
+        while written.len() < continuation.ids.len() {
+            let resid = FIXTURE.model.resid_final(&row(&input), Some(&mut cache), &mut NoHook).unwrap();
+            let last = resid.narrow(1, input.len() - 1, 1).unwrap();
+            let next = FIXTURE.model.unembed(&last).unwrap().flatten_all().unwrap().argmax(0).unwrap();
+            input = vec![next.to_scalar::<u32>().unwrap()];
+            written.extend(&input);
+        }
+        assert_eq!(written, continuation.ids, "{}", prompt.name);
+        checked += 1;
+    }
+    assert_eq!(checked, 2);
+}
+
+/// A second oracle that shares no code with ours but candle's tensors: its own GGUF loader, unpermuted weights, other
+/// rotary layout. It multiplies quantised weights with quantised activations, hence the looser bound.
+#[test]
+fn logits_agree_with_candle_transformers() {
+    let mut file = std::fs::File::open(&FIXTURE.path).unwrap();
+    let content = candle_core::quantized::gguf_file::Content::read(&mut file).unwrap();
+    let mut oracle = ModelWeights::from_gguf(content, &mut file, &Device::Cpu).unwrap();
+    let ids = &FIXTURE.prompts[0].ids;
+    let want = oracle.forward(&row(ids), 0).unwrap(); // [1, d_vocab]
+    let resid = FIXTURE.model.resid_final(&row(ids), None, &mut NoHook).unwrap();
+    let got = FIXTURE.model.unembed(&resid.narrow(1, ids.len() - 1, 1).unwrap()).unwrap().get(0).unwrap();
+    let error = row_error(&got, &want);
+    assert!(error < 2e-2, "{error:.1e}");
+}
