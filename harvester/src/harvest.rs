@@ -20,7 +20,8 @@ use crate::{
     Capture, Checkpoint, Context, Contexts, Corpus, Error, HarvestConfig, HarvestManifest, HookPointSummary,
     ModelIdentity, Monitor, Result, ShardWriter, TextTokenizer, Transformer,
     harvest_folder::HarvestFolder,
-    manifest::{ACTIVATIONS_FORMAT, Counts, FORMAT_VERSION},
+    manifest::{ACTIVATIONS_FORMAT, Counts},
+    manifest_file::FORMAT_VERSION,
     model_source::ResolvedModel,
     stats::HookPointStatistics,
 };
