@@ -1,5 +1,5 @@
 //! Runs a small open transformer over text and streams the residual-stream activations it is asked for into parquet
-//! shards. First stage of `refract`: everything downstream reads the folder that [`harvest`] writes.
+//! shards. First stage of `refract`: everything downstream reads the folder that [`harvest()`] writes.
 //!
 //! The data path, one file each: [`model_source`] finds the model, [`model`] runs it, [`corpus`] and [`contexts`]
 //! turn text into token contexts, [`hook`] picks activations out of the forward pass, [`shard`] and [`manifest`]

@@ -15,6 +15,8 @@ use crate::{
     stats::HookPointStatistics,
 };
 
+pub use crate::manifest_file::{FORMAT_VERSION, MANIFEST_FILE};
+
 /// `format` of a folder of activations.
 pub const ACTIVATIONS_FORMAT: &str = "refract.activations";
 
@@ -23,7 +25,7 @@ pub const ACTIVATIONS_FORMAT: &str = "refract.activations";
 pub struct HarvestManifest {
     /// [`ACTIVATIONS_FORMAT`].
     pub format: String,
-    /// [`FORMAT_VERSION`](crate::manifest_file::FORMAT_VERSION).
+    /// [`FORMAT_VERSION`].
     pub version: u32,
     /// The refract that began this folder.
     pub refract_version: String,
@@ -275,7 +277,6 @@ fn compare(name: &str, there: &Value, here: &Value, differences: &mut Vec<String
 #[expect(clippy::unwrap_used, reason = "tests")]
 pub(crate) mod tests {
     use super::*;
-    use crate::manifest_file::FORMAT_VERSION;
 
     /// A manifest without parts, for a model of `d_model` values at the hook point `hook_embed`.
     pub(crate) fn example(d_model: usize, config: HarvestConfig) -> HarvestManifest {
