@@ -17,10 +17,11 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 
 use crate::{
-    Capture, Checkpoint, Context, Contexts, Corpus, Error, HarvestConfig, HarvestManifest, HookPointSummary,
+    Capture, Checkpoint, Context, Contexts, Corpus, Error, HarvestConfig, HarvestManifest, HookPoint, HookPointSummary,
     ModelIdentity, Monitor, Result, ShardWriter, TextTokenizer, Transformer,
     harvest_folder::HarvestFolder,
-    manifest::{ACTIVATIONS_FORMAT, Counts, FORMAT_VERSION},
+    manifest::{ACTIVATIONS_FORMAT, Counts},
+    manifest_file::FORMAT_VERSION,
     model_source::ResolvedModel,
     stats::HookPointStatistics,
 };
@@ -42,23 +43,67 @@ pub fn harvest(
     out: &Path,
     monitor: &dyn Monitor,
 ) -> Result<HarvestManifest> {
-    let harvester = Harvester::load(model, config)?;
-    let folder = HarvestFolder::open(out, harvester.manifest(model, corpus)?)?;
+    let checkpoint = Checkpoint::open(&model.path)?;
+    config.check(checkpoint.config())?;
+    let tokenizer = TextTokenizer::open(&model.path)?;
+    let config = config.resolve(&tokenizer, checkpoint.config())?;
+    let folder = HarvestFolder::open(out, begin(model, &checkpoint, &tokenizer, corpus, &config)?)?;
     if folder.manifest().complete {
         return Ok(folder.manifest().clone());
     }
+    let transformer = Transformer::load(&checkpoint, &Device::Cpu)?;
     let writer = ShardWriter::open(out, folder.manifest().clone())?;
-    let total = harvester.config.tokens.map_or(0, |_| harvester.config.context_budget() * harvester.ctx_len());
+    let total = config.tokens.map_or(0, |_| config.context_budget() * config.ctx_len as u64);
     monitor.start("harvest", total, "tokens");
     monitor.advance(folder.manifest().counts.tokens);
-    let manifest = harvester.run(corpus, writer, out, monitor)?;
+    let manifest = Harvester { transformer, tokenizer, config }.run(corpus, writer, out, monitor)?;
     monitor.finish();
     Ok(manifest)
 }
 
+/// The manifest of a run that has not finished a part yet.
+fn begin(
+    model: &ResolvedModel,
+    checkpoint: &Checkpoint,
+    tokenizer: &TextTokenizer,
+    corpus: &Corpus,
+    config: &HarvestConfig,
+) -> Result<HarvestManifest> {
+    let shape = checkpoint.config();
+    let points = &config.hook_points;
+    let layers_run = points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
+    let nothing_seen = |point: &HookPoint| HookPointStatistics::new(point.width(shape), f32::MAX);
+    Ok(HarvestManifest {
+        format: ACTIVATIONS_FORMAT.into(),
+        version: FORMAT_VERSION,
+        refract_version: env!("CARGO_PKG_VERSION").into(),
+        complete: false,
+        model: ModelIdentity {
+            source: model.source.clone(),
+            family: shape.family,
+            sha256: checkpoint.sha256()?,
+            tokenizer_sha256: tokenizer.sha256().into(),
+            n_layers: shape.n_layers,
+            d_model: shape.d_model,
+            d_vocab: shape.d_vocab,
+        },
+        corpus: corpus.sources().to_vec(),
+        corpus_options: corpus.options().clone(),
+        config: config.clone(),
+        layers_run,
+        flop_per_token: shape.flop_per_token(layers_run, config.ctx_len),
+        counts: Counts {
+            duplicates: corpus.sources().iter().map(|source| source.duplicates).sum(),
+            skipped_files: corpus.sources().iter().map(|source| source.skipped_files).sum(),
+            ..Counts::default()
+        },
+        hook_points: points.iter().map(|point| HookPointSummary::new(*point, &nothing_seen(point))).collect(),
+        parts: vec![],
+    })
+}
+
 /// A model, its tokenizer and the resolved config.
 struct Harvester {
-    model_sha256: String,
     transformer: Transformer,
     tokenizer: TextTokenizer,
     config: HarvestConfig,
@@ -76,56 +121,6 @@ enum FromText {
 type Activations = (Vec<Context>, Vec<Vec<f32>>);
 
 impl Harvester {
-    /// Loads the model; the config is checked against it before its weights are read.
-    fn load(model: &ResolvedModel, config: &HarvestConfig) -> Result<Self> {
-        let checkpoint = Checkpoint::open(&model.path)?;
-        config.check(checkpoint.config())?;
-        let tokenizer = TextTokenizer::open(&model.path)?;
-        let config = config.resolve(&tokenizer, checkpoint.config())?;
-        let transformer = Transformer::load(&checkpoint, &Device::Cpu)?;
-        Ok(Self { model_sha256: checkpoint.sha256()?, transformer, tokenizer, config })
-    }
-
-    fn ctx_len(&self) -> u64 {
-        self.config.ctx_len as u64
-    }
-
-    /// The manifest of a run that has not finished a part yet.
-    fn manifest(&self, model: &ResolvedModel, corpus: &Corpus) -> Result<HarvestManifest> {
-        let shape = self.transformer.config();
-        let layers_run = self.transformer.n_layers_run(&Capture::new(self.config.hook_points.clone()));
-        let points = self.config.hook_points.iter();
-        Ok(HarvestManifest {
-            format: ACTIVATIONS_FORMAT.into(),
-            version: FORMAT_VERSION,
-            refract_version: env!("CARGO_PKG_VERSION").into(),
-            complete: false,
-            model: ModelIdentity {
-                source: model.source.clone(),
-                family: shape.family,
-                sha256: self.model_sha256.clone(),
-                tokenizer_sha256: self.tokenizer.sha256().into(),
-                n_layers: shape.n_layers,
-                d_model: shape.d_model,
-                d_vocab: shape.d_vocab,
-            },
-            corpus: corpus.sources().to_vec(),
-            corpus_options: corpus.options().clone(),
-            config: self.config.clone(),
-            layers_run,
-            flop_per_token: self.transformer.config().flop_per_token(layers_run, self.config.ctx_len),
-            counts: Counts {
-                duplicates: corpus.sources().iter().map(|source| source.duplicates).sum(),
-                skipped_files: corpus.sources().iter().map(|source| source.skipped_files).sum(),
-                ..Counts::default()
-            },
-            hook_points: points
-                .map(|point| HookPointSummary::new(*point, &HookPointStatistics::new(point.width(shape), f32::MAX)))
-                .collect(),
-            parts: vec![],
-        })
-    }
-
     /// Runs the three threads to the end of the corpus or of the budget.
     fn run(&self, corpus: &Corpus, writer: ShardWriter, out: &Path, monitor: &dyn Monitor) -> Result<HarvestManifest> {
         let order = corpus.order(self.config.seed);
@@ -170,7 +165,7 @@ impl Harvester {
                 return Err(Error::Cancelled { path: out.to_path_buf() });
             }
             let values = self.compute(&contexts)?;
-            monitor.advance(contexts.len() as u64 * self.ctx_len());
+            monitor.advance((contexts.len() * self.config.ctx_len) as u64);
             if to_writer.send((contexts, values)).is_err() {
                 break; // the writer has failed, and says why
             }

@@ -6,10 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{
-    Error, Result,
-    manifest::{HarvestManifest, MANIFEST_FILE},
-};
+use crate::{Error, Result, manifest::HarvestManifest, manifest_file::MANIFEST_FILE};
 
 /// An output folder, locked for this process, whose manifest is on disk and agrees with the run that is wanted.
 #[derive(Debug)]
@@ -120,4 +117,43 @@ fn names(dir: &Path) -> Result<Vec<String>> {
     let mut names = names.map_err(Error::io("list", dir))?;
     names.sort();
     Ok(names)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::{StorageDtype, shard::testing::manifest};
+
+    fn wanted() -> HarvestManifest {
+        manifest(3, 4, 8, StorageDtype::F16)
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn two_processes_never_write_to_one_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = HarvestFolder::open(dir.path(), wanted()).unwrap();
+        let message = HarvestFolder::open(dir.path(), wanted()).unwrap_err().to_string();
+        assert!(message.contains("another process"), "{message}");
+        drop(first);
+        HarvestFolder::open(dir.path(), wanted()).unwrap();
+    }
+
+    #[test]
+    fn a_run_that_finished_no_part_gives_way_to_another() {
+        let dir = tempfile::tempdir().unwrap();
+        HarvestFolder::open(dir.path(), wanted()).unwrap();
+        let other = manifest(3, 4, 8, StorageDtype::F32);
+        let folder = HarvestFolder::open(dir.path(), other.clone()).unwrap();
+        assert_eq!(*folder.manifest(), other);
+    }
+
+    #[test]
+    fn a_folder_killed_while_its_first_manifest_was_written_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("manifest.json.tmp"), "{").unwrap();
+        HarvestFolder::open(dir.path(), wanted()).unwrap();
+        assert_eq!(names(dir.path()).unwrap(), ["manifest.json"]);
+    }
 }

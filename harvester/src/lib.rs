@@ -1,5 +1,5 @@
 //! Runs a small open transformer over text and streams the residual-stream activations it is asked for into parquet
-//! shards. First stage of `refract`: everything downstream reads the folder that [`harvest`] writes.
+//! shards. First stage of `refract`: everything downstream reads the folder that [`harvest()`] writes.
 //!
 //! The data path, one file each: [`model_source`] finds the model, [`model`] runs it, [`corpus`] and [`contexts`]
 //! turn text into token contexts, [`hook`] picks activations out of the forward pass, [`shard`] and [`manifest`]
@@ -16,6 +16,7 @@ pub mod hook;
 pub mod hook_point;
 pub mod machine;
 pub mod manifest;
+pub mod manifest_file;
 pub mod model;
 pub mod model_source;
 pub mod monitor;
@@ -31,7 +32,8 @@ pub use harvest::harvest;
 pub use harvest_config::{HarvestConfig, SpecialToken};
 pub use hook::{Capture, Hook, NoHook};
 pub use hook_point::{HookPoint, Site};
-pub use manifest::{HarvestManifest, HookPointSummary, ModelIdentity, read_manifest, write_manifest};
+pub use manifest::{HarvestManifest, HookPointSummary, ModelIdentity};
+pub use manifest_file::{read_manifest, write_manifest};
 pub use model::{Checkpoint, GgufMetadata, KvCache, ModelConfig, Transformer};
 pub use model_source::{ModelSource, ResolvedModel};
 pub use monitor::{Monitor, Silent};

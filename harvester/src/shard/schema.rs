@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, HookPoint, Result,
-    manifest::{ACTIVATIONS_FORMAT, FORMAT_VERSION, HarvestManifest},
+    manifest::{ACTIVATIONS_FORMAT, HarvestManifest},
+    manifest_file::FORMAT_VERSION,
 };
 
 /// Rows a row group at most: about 19 MB of f16 at 576 values a row.
