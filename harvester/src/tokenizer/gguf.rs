@@ -177,24 +177,155 @@ fn token_types(metadata: &GgufMetadata, n_tokens: usize) -> Result<Vec<i64>> {
         let expected = format!("{n_tokens} entries in `{key}`, one a token");
         return Err(damaged(metadata.path(), &expected, values.len().to_string()));
     }
-    let kind = |value: &Value| {
-        value.to_i64().or_else(|_| value.to_i32().map(i64::from)).or_else(|_| value.to_u32().map(i64::from))
+    let number = |value| {
+        integer(value).ok_or_else(|| damaged(metadata.path(), &format!("numbers in `{key}`"), format!("{value:?}")))
     };
-    let number =
-        |value| kind(value).map_err(|_| damaged(metadata.path(), &format!("numbers in `{key}`"), format!("{value:?}")));
     values.iter().map(number).collect()
 }
 
 /// A special token's id; absent is fine, outside the vocabulary is not.
 fn token_id(metadata: &GgufMetadata, key: &str, n_tokens: usize) -> Result<Option<u32>> {
-    if metadata.get(key).is_none() {
-        return Ok(None);
+    let Some(value) = metadata.get(key) else { return Ok(None) };
+    let id = integer(value).and_then(|id| u32::try_from(id).ok()).filter(|id| (*id as usize) < n_tokens);
+    id.map(Some).ok_or_else(|| damaged(metadata.path(), &format!("`{key}` below {n_tokens}"), format!("{value:?}")))
+}
+
+/// Converters disagree on the width and the sign of ids and types.
+fn integer(value: &Value) -> Option<i64> {
+    match value {
+        Value::U8(number) => Some(i64::from(*number)),
+        Value::I8(number) => Some(i64::from(*number)),
+        Value::U16(number) => Some(i64::from(*number)),
+        Value::I16(number) => Some(i64::from(*number)),
+        Value::U32(number) => Some(i64::from(*number)),
+        Value::I32(number) => Some(i64::from(*number)),
+        Value::U64(number) => i64::try_from(*number).ok(),
+        Value::I64(number) => Some(*number),
+        _ => None,
     }
-    let id = metadata.integer(key)?;
-    let fits = u32::try_from(id).ok().filter(|_| id < n_tokens);
-    fits.map(Some).ok_or_else(|| damaged(metadata.path(), &format!("`{key}` below {n_tokens}"), id.to_string()))
 }
 
 fn damaged(path: &Path, expected: &str, found: impl Into<String>) -> Error {
     Error::malformed(path, expected, found, "Download the file again, or name another model")
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::fs::File;
+
+    use candle_core::quantized::gguf_file;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn texts(list: &[&str]) -> Value {
+        Value::Array(list.iter().map(|text| Value::String((*text).to_owned())).collect())
+    }
+
+    /// Token n has id n: control tokens, then letters, digits and two merges of digits.
+    const TOKENS: [&str; 13] = ["<s>", "</s>", "<|user|>", "a", "b", "1", "2", "3", "Ġ", "12", "123", "Ã", "©"];
+
+    /// A GGUF file without weights; `changed` replaces or, where there is no value, removes an entry.
+    fn file_with(changed: &[(&str, Option<Value>)]) -> (TempDir, std::path::PathBuf) {
+        let types = TOKENS.iter().enumerate().map(|(id, _)| Value::I32(if id < 3 { 3 } else { 1 }));
+        let mut entries = vec![
+            ("tokenizer.ggml.model", Value::String("gpt2".into())),
+            ("tokenizer.ggml.pre", Value::String("smollm".into())),
+            ("tokenizer.ggml.tokens", texts(&TOKENS)),
+            ("tokenizer.ggml.merges", texts(&["1 2", "12 3"])),
+            ("tokenizer.ggml.token_type", Value::Array(types.collect())),
+            ("tokenizer.ggml.bos_token_id", Value::U32(0)),
+            ("tokenizer.ggml.eos_token_id", Value::I32(1)),
+            ("tokenizer.ggml.add_bos_token", Value::Bool(true)),
+        ];
+        entries.retain(|(key, _)| changed.iter().all(|(changed, _)| changed != key));
+        entries.extend(changed.iter().filter_map(|(key, value)| Some((*key, value.clone()?))));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        let borrowed: Vec<_> = entries.iter().map(|(key, value)| (*key, value)).collect();
+        gguf_file::write(&mut File::create(&path).unwrap(), &borrowed, &[]).unwrap();
+        (folder, path)
+    }
+
+    fn with_pre(pre: &str) -> (TempDir, std::path::PathBuf) {
+        file_with(&[("tokenizer.ggml.pre", Some(Value::String(pre.into())))])
+    }
+
+    fn refusal(changed: &[(&str, Option<Value>)]) -> String {
+        let (_folder, path) = file_with(changed);
+        read(&path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn special_tokens_come_from_the_metadata() {
+        let (_folder, path) = file_with(&[]);
+        let tokenizer = read(&path).unwrap();
+        assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.add_bos()), (Some(0), Some(1), true));
+        assert_eq!(tokenizer.encode("a<|user|>b").unwrap(), [3, 2, 4]);
+        assert_eq!(tokenizer.decode(&[3, 2, 8, 11, 12]).unwrap(), "a<|user|> é");
+        assert!(tokenizer.is_special(2) && !tokenizer.is_special(3));
+        let message = tokenizer.render_chat(&[], true).unwrap_err().to_string();
+        assert!(message.contains("expected a chat template"), "{message}");
+    }
+
+    #[test]
+    fn each_rule_cuts_digits_in_its_own_way() {
+        let cases: [(&str, &[u32]); 5] = [
+            ("smollm", &[3, 8, 5, 6, 7, 5, 6, 7]),
+            ("gpt-2", &[3, 8, 10, 10]),
+            ("olmo", &[3, 8, 10, 10]),
+            ("qwen2", &[3, 8, 5, 6, 7, 5, 6, 7]),
+            ("llama-bpe", &[3, 8, 10, 10]),
+        ];
+        for (pre, ids) in cases {
+            let (_folder, path) = with_pre(pre);
+            assert_eq!(read(&path).unwrap().encode("a 123123").unwrap(), ids, "{pre}");
+        }
+        let (_folder, path) = with_pre("llama3");
+        assert_eq!(read(&path).unwrap().encode("12312").unwrap(), [10, 9], "three digits at a time");
+    }
+
+    #[test]
+    fn some_rules_compose_accents_first() {
+        for (pre, ids) in [("smollm", &[][..]), ("olmo", &[11, 12]), ("qwen2", &[11, 12])] {
+            let (_folder, path) = with_pre(pre);
+            // Decomposed, the accent's bytes and `e` are not in this vocabulary, and are dropped.
+            assert_eq!(read(&path).unwrap().encode("e\u{301}").unwrap(), ids, "{pre}");
+        }
+    }
+
+    #[test]
+    fn rules_that_are_not_known_exactly_are_refused() {
+        let message = refusal(&[("tokenizer.ggml.pre", Some(Value::String("brand-new".into())))]);
+        assert!(message.contains("`brand-new`") && message.contains("smollm, gpt-2"), "{message}");
+        let message = refusal(&[("tokenizer.ggml.model", Some(Value::String("llama".into())))]);
+        assert!(message.contains("`llama`") && message.contains("gpt2"), "{message}");
+    }
+
+    #[test]
+    fn damaged_vocabularies_are_refused_by_name() {
+        let one_type = Value::Array(vec![Value::I32(1)]);
+        let cases = [
+            (("tokenizer.ggml.tokens", None), "tokenizer.ggml.tokens"),
+            (("tokenizer.ggml.merges", Some(texts(&["1 2", "zz"]))), "`zz`, which is not a pair"),
+            (("tokenizer.ggml.merges", Some(texts(&["x y"]))), "a usable vocabulary"),
+            (("tokenizer.ggml.tokens", Some(texts(&["a"; 13]))), "only 1 differ"),
+            (("tokenizer.ggml.token_type", Some(one_type)), "13 entries"),
+            (("tokenizer.ggml.bos_token_id", Some(Value::U32(13))), "below 13"),
+        ];
+        for (change, expected) in cases {
+            let message = refusal(&[change]);
+            assert!(message.contains(expected) && message.contains("model.gguf"), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_fingerprint_tells_vocabularies_apart() {
+        let base = fingerprint("smollm", &["a", "bc"], &[], &[1, 1]);
+        assert_ne!(base, fingerprint("smollm", &["ab", "c"], &[], &[1, 1]));
+        assert_ne!(base, fingerprint("gpt-2", &["a", "bc"], &[], &[1, 1]));
+        assert_ne!(base, fingerprint("smollm", &["a", "bc"], &[], &[1, 3]));
+        assert_eq!(base, fingerprint("smollm", &["a", "bc"], &[], &[1, 1]));
+    }
 }

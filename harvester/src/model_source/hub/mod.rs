@@ -46,6 +46,18 @@ pub struct HubSettings {
 }
 
 impl HubSettings {
+    /// The Hub at hf-hub's own address, without a token, with a cache in `cache_dir`.
+    pub fn in_folder(cache_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            endpoint: None,
+            cache_dir: cache_dir.into(),
+            token: None,
+            timeout: Duration::from_secs(10),
+            stall: Duration::from_secs(30),
+            offline: false,
+        }
+    }
+
     /// What the environment says, in the variables that Hugging Face's own tools read: `HF_ENDPOINT`, `HF_TOKEN`,
     /// `HF_HUB_OFFLINE`, and `HF_HUB_CACHE` or `HF_HOME`; and `REFRACT_HUB_TIMEOUT`, in seconds.
     ///
@@ -57,14 +69,14 @@ impl HubSettings {
         let home = hf_home()?;
         let token_file = set("HF_TOKEN_PATH").map_or_else(|| home.join("token"), PathBuf::from);
         let token_in_file = || fs::read_to_string(token_file).ok().map(|token| token.trim().to_owned());
+        let is_on = |value: String| ["1", "on", "yes", "true"].contains(&value.to_lowercase().as_str());
+        let default = Self::in_folder(set("HF_HUB_CACHE").map_or_else(|| home.join("hub"), PathBuf::from));
         Ok(Self {
             endpoint: set("HF_ENDPOINT").map(|endpoint| endpoint.trim_end_matches('/').to_owned()),
-            cache_dir: set("HF_HUB_CACHE").map_or_else(|| home.join("hub"), PathBuf::from),
             token: set("HF_TOKEN").or_else(token_in_file).filter(|token| !token.is_empty()),
-            timeout: timeout(set("REFRACT_HUB_TIMEOUT"))?,
-            stall: Duration::from_secs(30),
-            offline: set("HF_HUB_OFFLINE")
-                .is_some_and(|value| ["1", "on", "yes", "true"].contains(&value.to_lowercase().as_str())),
+            timeout: seconds(set("REFRACT_HUB_TIMEOUT"))?.unwrap_or(default.timeout),
+            offline: set("HF_HUB_OFFLINE").is_some_and(is_on),
+            ..default
         })
     }
 }
@@ -77,11 +89,11 @@ fn hf_home() -> Result<PathBuf> {
     home.ok_or_else(|| Error::invalid("HF_HOME", "a folder to keep models in", "no such variable"))
 }
 
-fn timeout(given: Option<String>) -> Result<Duration> {
-    let Some(text) = given else { return Ok(Duration::from_secs(10)) };
-    let seconds = text.parse().ok().filter(|seconds| (0.001..86_400.0).contains(seconds));
-    let invalid = || Error::invalid("REFRACT_HUB_TIMEOUT", "a number of seconds", format!("`{text}`"));
-    seconds.map(Duration::from_secs_f64).ok_or_else(invalid)
+/// `REFRACT_HUB_TIMEOUT`, if given.
+fn seconds(given: Option<String>) -> Result<Option<Duration>> {
+    let Some(text) = given else { return Ok(None) };
+    let seconds = text.parse().ok().filter(|seconds| (0.001..86_400.0).contains(seconds)).map(Duration::from_secs_f64);
+    seconds.map(Some).ok_or_else(|| Error::invalid("REFRACT_HUB_TIMEOUT", "a number of seconds", format!("`{text}`")))
 }
 
 /// A model in the Hub's cache.
@@ -121,7 +133,10 @@ pub(super) fn resolve(
             check_listed(&info, &client, file)?;
             get(file)?
         }
-        None => get_folder(&info, &client, get)?,
+        None => {
+            get_folder(&info, &client, get)?;
+            cache.snapshot(&info.sha)
+        }
     };
     // Last, so that the reference never names a snapshot that lacks what was asked for.
     cache.set_commit(revision, &info.sha)?;
@@ -176,18 +191,18 @@ fn check_listed(info: &RepoInfo, client: &Client, file: &str) -> Result<()> {
 }
 
 /// Fetches the files of a safetensors model, the weights last.
-fn get_folder(info: &RepoInfo, client: &Client, get: impl Fn(&str) -> Result<PathBuf>) -> Result<PathBuf> {
+fn get_folder(info: &RepoInfo, client: &Client, get: impl Fn(&str) -> Result<PathBuf>) -> Result<()> {
     check_loadable(info, client)?;
-    let small = NEEDED.into_iter().chain(OPTIONAL.into_iter().filter(|name| info.has(name)));
-    let paths: Vec<_> = small.map(&get).collect::<Result<_>>()?;
-    if info.has(WEIGHTS) {
-        get(WEIGHTS)?;
-    } else {
-        for shard in read_shards(&get(WEIGHTS_INDEX)?)? {
-            get(&shard)?;
-        }
+    for name in NEEDED.into_iter().chain(OPTIONAL.into_iter().filter(|name| info.has(name))) {
+        get(name)?;
     }
-    Ok(paths[0].with_file_name(""))
+    if info.has(WEIGHTS) {
+        return get(WEIGHTS).map(|_| ());
+    }
+    for shard in read_shards(&get(WEIGHTS_INDEX)?)? {
+        get(&shard)?;
+    }
+    Ok(())
 }
 
 /// Says before anything is downloaded what a repository lacks.
