@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use harvester::{HookPoint, SpecialToken, StorageDtype};
 use serde::Serialize;
+use trainer::TrainArchitecture;
 
 /// Split a language model's residual stream into the features it is made of.
 #[derive(Debug, Parser)]
@@ -159,7 +160,6 @@ pub(crate) struct HarvestArgs {
     pub(crate) keep_duplicates: bool,
 }
 
-/// Filled in from the trainer's config.
 #[derive(Debug, Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct TrainArgs {
@@ -171,6 +171,74 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) out: Option<PathBuf>,
+    /// topk or batch-topk [default: batch-topk].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) arch: Option<TrainArchitecture>,
+    /// Which column of the activations [default: the only one].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hook_point: Option<HookPoint>,
+    /// Active latents a token [default: 32].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) k: Option<usize>,
+    /// Number of latents [default: --expansion times the width].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) d_sae: Option<usize>,
+    /// Latents for each value of the activations [default: 8].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) expansion: Option<usize>,
+    /// Tokens to train on; more than there are is several passes [default: 1500000].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tokens: Option<u64>,
+    /// Tokens a step [default: 4096].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) batch: Option<usize>,
+    /// Peak learning rate [default: 0.002].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lr: Option<f64>,
+    /// Share of the steps in which the learning rate rises [default: 0.05].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) warmup: Option<f64>,
+    /// Share of the steps in which it falls to zero [default: 0.2].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) decay: Option<f64>,
+    /// Largest norm of the gradient [default: none].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) clip: Option<f64>,
+    /// Weight of the loss by which dead latents learn; 0 switches it off [default: 1/32].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) auxk_alpha: Option<f64>,
+    /// A latent that was not active for so many tokens is dead [default: 250000].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) dead_after_tokens: Option<u64>,
+    /// Share of the contexts, the last ones, never trained on [default: 0.05].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) held_out_fraction: Option<f64>,
+    /// Seed of the weights and of the order of the tokens [default: 0].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seed: Option<u64>,
+    /// Memory for activations that are shuffled together, in MiB [default: 512].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) buffer_mib: Option<u64>,
+    /// Steps from one checkpoint to the next [default: 100].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) checkpoint_every: Option<u64>,
 }
 
 #[derive(Debug, Args, Serialize)]

@@ -126,7 +126,7 @@ fn needs(model: &ResolvedModel, shape: &ModelConfig, corpus: &Corpus, config: &H
 /// Share of the matrix-product rate that a whole forward pass reaches (`just bench`).
 const FORWARD_EFFICIENCY: f64 = 0.75;
 
-fn report(manifest: &HarvestManifest, out: &Path, terminal: &Terminal) -> anyhow::Result<()> {
+pub(crate) fn report(manifest: &HarvestManifest, out: &Path, terminal: &Terminal) -> anyhow::Result<()> {
     let counts = &manifest.counts;
     terminal.line(format!(
         "{}: {} tokens in {} contexts from {} documents, {} layers run, {} MFLOP a token",

@@ -7,12 +7,15 @@
 use std::ops::Range;
 
 use candle_core::Tensor;
-use harvester::{ActivationDataset, Hook, HookPoint, Monitor};
+use harvester::{ActivationDataset, ActivationRows, Hook, HookPoint, Monitor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use trainer::Sae;
+use trainer::{
+    Sae,
+    metrics::{Reconstruction, ReconstructionMetrics},
+};
 
-use crate::{LanguageModel, Result, feature_index::encode_rows, shift, splice};
+use crate::{LanguageModel, Result, feature_index::{ENCODE_ROWS, counts}, shift, splice};
 
 /// How much to evaluate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,16 +34,9 @@ impl Default for EvaluationConfig {
 /// What an SAE keeps of the model. Cross-entropies in nats a token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Held-out tokens that were reconstructed.
-    pub tokens: u64,
-    /// Mean active latents a token.
-    pub l0: f64,
-    /// Fraction of variance unexplained.
-    pub fvu: f64,
-    /// `1 - fvu`.
-    pub explained_variance: f64,
-    /// Latents that fire on no held-out token.
-    pub silent_latents: u64,
+    /// How well and how sparsely the held-out rows are rebuilt.
+    #[serde(flatten)]
+    pub reconstruction: Reconstruction,
     /// Number of latents.
     pub d_sae: u64,
     /// Predictions behind the cross-entropies.
@@ -74,7 +70,7 @@ pub fn evaluate(
     monitor: &dyn Monitor,
 ) -> Result<Evaluation> {
     let sink_norm = dataset.manifest().sink_norm(hook_point)?;
-    let mut reconstruction = Reconstruction::new(sae);
+    let mut metrics = ReconstructionMetrics::new(sae.d_in(), sae.d_sae());
     let mut behaviour = Behaviour::default();
     let contexts_wanted = config.ce_tokens.div_ceil(dataset.manifest().config.ctx_len.max(1) as u64);
     let in_range = |context: &u64| held_out.contains(context);
@@ -85,7 +81,7 @@ pub fn evaluate(
             continue;
         }
         let read = dataset.read(group, hook_point)?;
-        reconstruction.add(sae, &read, sink_norm, &held_out)?;
+        add_rows(&mut metrics, sae, &read, sink_norm, &held_out)?;
         let mut hook = Compare { sae, hook_point, sink_norm };
         for rows in tokens.context.chunk_by(|a, b| a == b).scan(0, |start, rows| {
             *start += rows.len();
@@ -102,89 +98,32 @@ pub fn evaluate(
     if monitor.cancelled() {
         return Err(harvester::Error::Cancelled { path: dataset.dir().to_path_buf() }.into());
     }
-    if reconstruction.tokens == 0 || behaviour.predictions == 0 {
-        let expected = format!("some of the held-out contexts {held_out:?} in {}", dataset.dir().display());
-        return Err(harvester::Error::invalid("evaluation", expected, "none").into());
+    match metrics.finish() {
+        Some(reconstruction) if behaviour.predictions > 0 => Ok(behaviour.beside(reconstruction, sae.d_sae())),
+        _ => {
+            let expected = format!("some of the held-out contexts {held_out:?} in {}", dataset.dir().display());
+            Err(harvester::Error::invalid("evaluation", expected, "none").into())
+        }
     }
-    Ok(reconstruction.with(&behaviour))
 }
 
-/// Sums over all held-out rows; nothing here depends on how they are cut into batches.
-struct Reconstruction {
-    tokens: u64,
-    active: u64,
-    fired: Vec<bool>,
-    squared_error: f64,
-    /// Per dimension, for the variance about the held-out mean.
-    sum: Vec<f64>,
-    sum_of_squares: f64,
-}
-
-impl Reconstruction {
-    fn new(sae: &Sae) -> Self {
-        Self {
-            tokens: 0,
-            active: 0,
-            fired: vec![false; sae.d_sae()],
-            squared_error: 0.0,
-            sum: vec![0.0; sae.d_in()],
-            sum_of_squares: 0.0,
-        }
+/// Adds the held-out rows of a row group to the reconstruction metrics.
+fn add_rows(
+    metrics: &mut ReconstructionMetrics,
+    sae: &Sae,
+    read: &ActivationRows,
+    sink_norm: f32,
+    held_out: &Range<u64>,
+) -> Result<()> {
+    let values = read.to_f32();
+    let rows = values.chunks_exact(read.d_model).enumerate();
+    let wanted = |row: usize| held_out.contains(&read.rows.context[row]) && counts(read, row, sink_norm);
+    let x: Vec<f32> = rows.filter(|(row, _)| wanted(*row)).flat_map(|(_, x)| x).copied().collect();
+    for x in x.chunks(ENCODE_ROWS * read.d_model) {
+        let acts = sae.encode(x)?;
+        metrics.add(x, &sae.decode(&acts), &acts);
     }
-
-    fn add(
-        &mut self,
-        sae: &Sae,
-        read: &harvester::ActivationRows,
-        sink_norm: f32,
-        held_out: &Range<u64>,
-    ) -> Result<()> {
-        let values = read.to_f32();
-        let acts = encode_rows(sae, read, sink_norm)?;
-        let x_hat = sae.decode(&acts);
-        let pairs = values.chunks_exact(read.d_model).zip(x_hat.chunks_exact(read.d_model)).enumerate();
-        for (row, (x, x_hat)) in pairs {
-            if !held_out.contains(&read.rows.context[row]) || !crate::feature_index::counts(read, row, sink_norm) {
-                continue;
-            }
-            self.tokens += 1;
-            let (latents, _) = acts.row(row);
-            self.active += latents.len() as u64;
-            latents.iter().for_each(|&latent| self.fired[latent as usize] = true);
-            for ((x, x_hat), sum) in x.iter().zip(x_hat).zip(&mut self.sum) {
-                let x = f64::from(*x);
-                self.squared_error += (x - f64::from(*x_hat)).powi(2);
-                self.sum_of_squares += x * x;
-                *sum += x;
-            }
-        }
-        Ok(())
-    }
-
-    /// `sum |x - mean|^2 = sum |x|^2 - |sum x|^2 / n`
-    fn total_variance(&self) -> f64 {
-        self.sum_of_squares - self.sum.iter().map(|sum| sum * sum).sum::<f64>() / self.tokens as f64
-    }
-
-    fn with(&self, behaviour: &Behaviour) -> Evaluation {
-        let n = behaviour.predictions as f64;
-        let [without, with, ablated] = behaviour.cross_entropy.map(|sum| sum / n);
-        let fvu = self.squared_error / self.total_variance();
-        Evaluation {
-            tokens: self.tokens,
-            l0: self.active as f64 / self.tokens as f64,
-            fvu,
-            explained_variance: 1.0 - fvu,
-            silent_latents: self.fired.iter().filter(|fired| !**fired).count() as u64,
-            d_sae: self.fired.len() as u64,
-            ce_tokens: behaviour.predictions,
-            ce_loss_without_sae: without,
-            ce_loss_with_sae: with,
-            ce_loss_with_ablation: ablated,
-            ce_loss_score: (ablated - with) / (ablated - without),
-            kl: behaviour.kl / n,
-        }
-    }
+    Ok(())
 }
 
 /// Runs a text three times from the hook point on: as it is, reconstructed, ablated.
@@ -225,6 +164,21 @@ struct Behaviour {
 }
 
 impl Behaviour {
+    fn beside(&self, reconstruction: Reconstruction, d_sae: usize) -> Evaluation {
+        let n = self.predictions as f64;
+        let [without, with, ablated] = self.cross_entropy.map(|sum| sum / n);
+        Evaluation {
+            reconstruction,
+            d_sae: d_sae as u64,
+            ce_tokens: self.predictions,
+            ce_loss_without_sae: without,
+            ce_loss_with_sae: with,
+            ce_loss_with_ablation: ablated,
+            ce_loss_score: (ablated - with) / (ablated - without),
+            kl: self.kl / n,
+        }
+    }
+
     fn add(&mut self, model: &LanguageModel, tokens: &[u32], hook: &mut Compare<'_>) -> Result<()> {
         let resid = model.transformer.resid_final(&model.row(tokens)?, None, hook)?; // [3, pos, d_model]
         let predicted = tokens.len() - 1;

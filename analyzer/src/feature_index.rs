@@ -24,7 +24,7 @@ use crate::{
 pub const FEATURES_FORMAT: &str = "refract.features";
 
 /// Rows encoded together: their pre-activations are the largest buffer of the pass.
-const ENCODE_ROWS: usize = 2048;
+pub(crate) const ENCODE_ROWS: usize = 2048;
 
 /// What to keep of each latent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -322,7 +322,7 @@ fn contexts(read: &ActivationRows) -> Vec<Range<usize>> {
 }
 
 /// The acts of every row; rows that do not count have none.
-pub(crate) fn encode_rows(sae: &Sae, read: &ActivationRows, sink_norm: f32) -> Result<FeatureActs> {
+fn encode_rows(sae: &Sae, read: &ActivationRows, sink_norm: f32) -> Result<FeatureActs> {
     let values = read.to_f32();
     let mut all = FeatureActs::default();
     for (block, x) in values.chunks(ENCODE_ROWS * read.d_model).enumerate() {

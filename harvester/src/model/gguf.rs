@@ -62,10 +62,17 @@ impl GgufMetadata {
     /// Absent, negative, or of another type.
     pub fn integer(&self, key: &str) -> Result<usize> {
         let value = self.get(key);
-        let integer = value.and_then(|value| match value {
-            Value::I8(_) | Value::I16(_) | Value::I32(_) => value.to_i64().ok().and_then(|n| u64::try_from(n).ok()),
-            Value::I64(n) => u64::try_from(*n).ok(),
-            _ => value.to_u64().ok(),
+        let signed = |n: i64| u64::try_from(n).ok();
+        let integer = value.and_then(|value| match *value {
+            Value::U8(n) => Some(u64::from(n)),
+            Value::U16(n) => Some(u64::from(n)),
+            Value::U32(n) => Some(u64::from(n)),
+            Value::U64(n) => Some(n),
+            Value::I8(n) => signed(n.into()),
+            Value::I16(n) => signed(n.into()),
+            Value::I32(n) => signed(n.into()),
+            Value::I64(n) => signed(n),
+            _ => None,
         });
         let integer = integer.and_then(|n| usize::try_from(n).ok());
         integer.ok_or_else(|| self.unexpected(key, "a whole number", value))

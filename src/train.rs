@@ -1,0 +1,198 @@
+//! `refract train` and `refract evaluate`.
+
+use std::path::{Path, PathBuf};
+
+use analyzer::{Evaluation, EvaluationConfig, LanguageModel};
+use anyhow::Context;
+use harvester::{ActivationDataset, HookPoint};
+use serde::{Deserialize, Serialize};
+use trainer::{Sae, SaeManifest, TrainArchitecture, TrainConfig};
+
+use crate::{
+    cli::{EvaluateArgs, TrainArgs},
+    features::open_activations,
+    settings,
+    terminal::{DIM, Terminal, grouped, human_bytes, human_seconds},
+};
+
+/// The flags and the config file, resolved.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct Settings {
+    activations: Option<PathBuf>,
+    out: Option<PathBuf>,
+    arch: TrainArchitecture,
+    hook_point: Option<HookPoint>,
+    k: usize,
+    d_sae: Option<usize>,
+    expansion: usize,
+    tokens: u64,
+    batch: usize,
+    lr: f64,
+    warmup: f64,
+    decay: f64,
+    clip: Option<f64>,
+    auxk_alpha: f64,
+    dead_after_tokens: u64,
+    held_out_fraction: f64,
+    seed: u64,
+    buffer_mib: u64,
+    checkpoint_every: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let config = TrainConfig::default();
+        Self {
+            activations: None,
+            out: None,
+            arch: config.architecture,
+            hook_point: config.hook_point,
+            k: config.k,
+            d_sae: config.d_sae,
+            expansion: config.expansion_factor,
+            tokens: config.tokens,
+            batch: config.batch,
+            lr: config.lr,
+            warmup: config.warmup,
+            decay: config.decay,
+            clip: config.clip,
+            auxk_alpha: config.auxk_alpha,
+            dead_after_tokens: config.dead_after_tokens,
+            held_out_fraction: config.held_out_fraction,
+            seed: config.seed,
+            buffer_mib: config.buffer_bytes >> 20,
+            checkpoint_every: config.checkpoint_every,
+        }
+    }
+}
+
+impl Settings {
+    fn config(&self) -> TrainConfig {
+        TrainConfig {
+            architecture: self.arch,
+            hook_point: self.hook_point,
+            d_sae: self.d_sae,
+            expansion_factor: self.expansion,
+            k: self.k,
+            tokens: self.tokens,
+            batch: self.batch,
+            lr: self.lr,
+            warmup: self.warmup,
+            decay: self.decay,
+            clip: self.clip,
+            auxk_alpha: self.auxk_alpha,
+            dead_after_tokens: self.dead_after_tokens,
+            held_out_fraction: self.held_out_fraction,
+            seed: self.seed,
+            buffer_bytes: self.buffer_mib << 20,
+            checkpoint_every: self.checkpoint_every,
+            ..TrainConfig::default()
+        }
+    }
+}
+
+pub(crate) fn run(args: &TrainArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
+    let settings: Settings = settings::resolve("train", args, config)?;
+    let activations = settings.activations.clone().context("train needs --activations: what refract harvest wrote")?;
+    let out = settings.out.clone().context("train needs --out: the folder to write")?;
+    let manifest = train(&activations, &settings.config(), &out, terminal)?;
+    terminal.line(format!("{}: {} at {}", out.display(), settings.arch, manifest.hook_point));
+    terminal.json(&serde_json::json!({ "out": out, "hook_point": manifest.hook_point, "held_out": manifest.held_out }))
+}
+
+/// Says what will be needed and trains.
+pub(crate) fn train(
+    activations: &Path,
+    config: &TrainConfig,
+    out: &Path,
+    terminal: &Terminal,
+) -> anyhow::Result<SaeManifest> {
+    let dataset = ActivationDataset::open(activations)?;
+    terminal.say(needs(&dataset, config));
+    Ok(trainer::train(&dataset, config, out, terminal)?)
+}
+
+/// Share of the encoder's floor that a whole training step reaches (`just bench`).
+const STEP_EFFICIENCY: f64 = 0.6;
+
+/// The first line of a run: what it will take.
+fn needs(dataset: &ActivationDataset, config: &TrainConfig) -> String {
+    let d_in = dataset.manifest().hook_points.first().map_or(0, |summary| summary.d_model);
+    let d_sae = config.d_sae.unwrap_or(config.expansion_factor * d_in);
+    let flop = 2 * (d_in * d_sae) as u64 * config.tokens;
+    let seconds = flop as f64 / harvester::machine::gemm_flops() / STEP_EFFICIENCY;
+    // Weights and two moments, pre-activations of a batch, activations in the buffer.
+    let data = dataset.n_rows() * (d_in * dataset.manifest().config.dtype.bytes()) as u64;
+    let memory = 3 * 2 * 4 * d_in * d_sae + 4 * config.batch * d_sae;
+    format!(
+        "{} tokens ({} harvested), d_in {d_in}, d_sae {d_sae}, k {}: about {}, {} of memory",
+        grouped(config.tokens),
+        grouped(dataset.n_rows()),
+        config.k,
+        human_seconds(seconds),
+        human_bytes(memory as u64 + data.min(config.buffer_bytes)),
+    )
+}
+
+/// [`EvaluationConfig`] under the names of the flags.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct EvaluateSettings {
+    ce_tokens: u64,
+}
+
+impl Default for EvaluateSettings {
+    fn default() -> Self {
+        Self { ce_tokens: EvaluationConfig::default().ce_tokens }
+    }
+}
+
+pub(crate) fn evaluate(args: &EvaluateArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
+    let EvaluateSettings { ce_tokens } = settings::resolve("evaluate", args, config)?;
+    let evaluation = measure(&args.sae, args.activations.as_deref(), &EvaluationConfig { ce_tokens }, terminal)?;
+    print(&evaluation, terminal);
+    terminal.json(&evaluation)
+}
+
+/// Evaluates an SAE on the contexts that its manifest holds out.
+pub(crate) fn measure(
+    sae_dir: &Path,
+    activations: Option<&Path>,
+    config: &EvaluationConfig,
+    terminal: &Terminal,
+) -> anyhow::Result<Evaluation> {
+    let manifest = SaeManifest::read(sae_dir)?;
+    let dataset = open_activations(sae_dir, activations)?;
+    let sae = Sae::load(sae_dir)?;
+    let model = LanguageModel::load(&manifest.model, terminal)?;
+    let (point, held_out) = (manifest.hook_point, manifest.held_out.clone());
+    Ok(analyzer::evaluate(&model, &sae, point, &dataset, held_out, config, terminal)?)
+}
+
+pub(crate) fn print(evaluation: &Evaluation, terminal: &Terminal) {
+    let fact = |name: &str, value: String| terminal.line(format!("  {DIM}{name:22}{DIM:#} {value}"));
+    fact("L0", format!("{:.1} latents a token", evaluation.reconstruction.l0));
+    let explained = 100.0 * evaluation.reconstruction.explained_variance;
+    fact("FVU", format!("{:.3} ({explained:.1} % of the variance explained)", evaluation.reconstruction.fvu));
+    fact("CE loss score", format!("{:.3} of what zero ablation destroys is kept", evaluation.ce_loss_score));
+    fact(
+        "CE loss",
+        format!(
+            "{:.3} without the SAE, {:.3} with it, {:.2} ablated (nats a token)",
+            evaluation.ce_loss_without_sae, evaluation.ce_loss_with_sae, evaluation.ce_loss_with_ablation
+        ),
+    );
+    fact("KL", format!("{:.3} nats from the model's own next token", evaluation.kl));
+    let silent = 1.0 - evaluation.reconstruction.frac_alive;
+    fact(
+        "silent latents",
+        format!(
+            "{:.0} of {} ({:.1} %) on {} held-out tokens",
+            silent * evaluation.d_sae as f64,
+            grouped(evaluation.d_sae),
+            100.0 * silent,
+            grouped(evaluation.reconstruction.tokens)
+        ),
+    );
+}
