@@ -36,7 +36,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     /// Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts, so that `n * LN2_HI` is exact.
-    const LN2_HI: f32 = 0.693_359_375;
+    const LN2_HI: f32 = 0.693_359_4;
     const LN2_LO: f32 = -2.121_944_4e-4;
     let x = x.clamp(-87.0, 88.0);
     let n = x.mul_add(std::f32::consts::LOG2_E, ROUND) - ROUND;

@@ -97,15 +97,15 @@ fn check(config: ModelConfig, path: &Path) -> Result<ModelConfig> {
     if let Some((name, size)) = sizes.into_iter().find(|(_, size)| !(1..=1 << 24).contains(size)) {
         return Err(Error::malformed(path, format!("{name} between 1 and {}", 1 << 24), size.to_string(), hint));
     }
-    if c.n_heads % c.n_kv_heads != 0 {
+    if !c.n_heads.is_multiple_of(c.n_kv_heads) {
         let found = format!("{} and {}", c.n_heads, c.n_kv_heads);
         return Err(Error::malformed(path, "query heads to be a multiple of key-value heads", found, hint));
     }
-    if let super::Positions::Rotary { rotary_dim, base } = c.positions {
-        if rotary_dim % 2 != 0 || rotary_dim > c.d_head || base.is_nan() || base <= 1.0 {
-            let found = format!("{rotary_dim} rotated of {}, base {base}", c.d_head);
-            return Err(Error::malformed(path, "an even number of rotated dimensions, base over 1", found, hint));
-        }
+    if let super::Positions::Rotary { rotary_dim, base } = c.positions
+        && (rotary_dim % 2 != 0 || rotary_dim > c.d_head || base.is_nan() || base <= 1.0)
+    {
+        let found = format!("{rotary_dim} rotated of {}, base {base}", c.d_head);
+        return Err(Error::malformed(path, "an even number of rotated dimensions, base over 1", found, hint));
     }
     Ok(config)
 }

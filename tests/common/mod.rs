@@ -1,0 +1,115 @@
+//! The vocabulary of the end-to-end tests: a folder, and the built binary run in it.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+/// The repository.
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A bundled corpus, by name.
+pub fn corpus(name: &str) -> String {
+    root().join(format!("data/corpora/{name}.jsonl")).display().to_string()
+}
+
+/// A tiny random checkpoint, by name.
+pub fn tiny(name: &str) -> String {
+    root().join("tests/fixtures/tiny").join(name).display().to_string()
+}
+
+/// A folder that goes away, and the binary run in it.
+pub struct Sandbox(tempfile::TempDir);
+
+impl Sandbox {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+        std::fs::write(self.path(name), bytes).unwrap();
+        name.to_string()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_refract"));
+        command.args(args).current_dir(self.0.path()).env_remove("RUST_LOG").stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs to success; returns standard output.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?} failed:\n{}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Runs to success with `--json`; returns each line.
+    pub fn json(&self, args: &[&str]) -> Vec<Value> {
+        let out = self.ok(&[args, &["--json"]].concat());
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Runs to a failure that is an error message, not a panic; returns standard error.
+    pub fn error(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?} did not fail with an error:\n{message}");
+        assert!(message.contains("error:") && !message.contains("panicked"), "{args:?}:\n{message}");
+        message
+    }
+
+    pub fn start(&self, args: &[&str]) -> Child {
+        self.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// A JSON file.
+    pub fn read_json(&self, name: &str) -> Value {
+        serde_json::from_slice(&std::fs::read(self.path(name)).unwrap()).unwrap()
+    }
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Every file under a folder with its bytes, but for folders called `checkpoints`.
+pub fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found = vec![];
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_file() {
+            found.push((name, std::fs::read(&path).unwrap()));
+        } else if name != "checkpoints" {
+            found.extend(files(&path).into_iter().map(|(inner, bytes)| (format!("{name}/{inner}"), bytes)));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The Python with pyarrow and polars that `.ci/run` makes. Without it such tests are skipped, but never in CI.
+pub fn test_python() -> Option<String> {
+    let python = std::env::var("REFRACT_TEST_PYTHON").ok();
+    if python.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "CI must set REFRACT_TEST_PYTHON: see .ci/run");
+        eprintln!("skipped: set REFRACT_TEST_PYTHON to a Python that has pyarrow, polars and safetensors");
+    }
+    python
+}

@@ -1,0 +1,159 @@
+//! What a user reads when something is wrong: which file, what was expected, what was found, what to do. Never a panic,
+//! and nothing written before is touched.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::{fs, time::Duration};
+
+use common::{Sandbox, corpus, files, text, tiny};
+
+const POINT: &str = "blocks.1.hook_resid_post";
+
+/// Harvests a tiny model; small enough to be run by the dozen.
+fn harvest<'a>(model: &'a str, corpus: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let fixed = ["harvest", "--model", model, "--corpus", corpus, "--out", out, "--ctx-len", "32", "--part-tokens", "1024"];
+    let point = if more.contains(&"--hook-point") { &[][..] } else { &["--hook-point", POINT] };
+    [&fixed[..], point, more].concat()
+}
+
+fn assert_says(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "`{part}` is missing in:\n{message}");
+    }
+}
+
+#[test]
+fn models_that_are_not_there_or_not_whole() {
+    let (sandbox, text) = (Sandbox::new(), corpus("speeches"));
+    let message = sandbox.error(&harvest("absent.gguf", &text, "out", &[]));
+    assert_says(&message, &["absent.gguf"]);
+    sandbox.write("cut.gguf", b"GGUF\x03\0\0\0\x05\0\0\0\0\0\0\0");
+    assert_says(&sandbox.error(&harvest("cut.gguf", &text, "out", &[])), &["cut.gguf", "GGUF"]);
+    sandbox.write("prose.gguf", "It is a truth universally acknowledged");
+    assert_says(&sandbox.error(&harvest("prose.gguf", &text, "out", &[])), &["prose.gguf", "GGUF"]);
+    fs::create_dir(sandbox.path("strange")).unwrap();
+    sandbox.write("strange/config.json", r#"{"model_type": "mamba"}"#);
+    assert_says(&sandbox.error(&harvest("./strange", &text, "out", &[])), &["config.json", "mamba", "llama"]);
+    assert!(!sandbox.path("out").exists());
+}
+
+#[test]
+fn hook_points_that_the_model_lacks() {
+    let (sandbox, model, text) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
+    let past = sandbox.error(&harvest(&model, &text, "out", &["--hook-point", "blocks.3.hook_resid_post"]));
+    assert_says(&past, &["blocks.3.hook_resid_post", "0 to 2"]);
+    let output = sandbox.run(&harvest(&model, &text, "out", &["--hook-point", "layer_3"]));
+    assert_says(&common::text(&output.stderr), &["layer_3", "hook_resid_post"]);
+}
+
+#[test]
+fn corpora_without_usable_text() {
+    let (sandbox, model) = (Sandbox::new(), tiny("llama"));
+    assert_says(&sandbox.error(&harvest(&model, "absent.txt", "out", &[])), &["absent.txt"]);
+    sandbox.write("empty.txt", "");
+    assert_says(&sandbox.error(&harvest(&model, "empty.txt", "out", &[])), &["empty"]);
+    sandbox.write("latin1.txt", b"caf\xe9 ".repeat(200));
+    assert_says(&sandbox.error(&harvest(&model, "latin1.txt", "out", &[])), &["latin1.txt", "UTF-8"]);
+    sandbox.write("rows.jsonl", "{\"text\": \"one\"}\n{\"body\": \"two\"}\n");
+    assert_says(&sandbox.error(&harvest(&model, "rows.jsonl", "out", &[])), &["rows.jsonl", "2", "text"]);
+    sandbox.write("short.txt", "too short");
+    assert_says(&sandbox.error(&harvest(&model, "short.txt", "out", &[])), &["context"]);
+}
+
+#[test]
+fn a_folder_of_another_run_is_refused_and_left_alone() {
+    let (sandbox, model, text) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
+    sandbox.ok(&harvest(&model, &text, "out", &["--tokens", "2048"]));
+    let before = files(&sandbox.path("out"));
+    let message = sandbox.error(&harvest(&model, &text, "out", &["--tokens", "2048", "--dtype", "f32"]));
+    assert_says(&message, &["out", "dtype", "f16", "f32"]);
+    assert_eq!(files(&sandbox.path("out")), before);
+    fs::create_dir(sandbox.path("mine")).unwrap();
+    sandbox.write("mine/thesis.txt", "irreplaceable");
+    assert_says(&sandbox.error(&harvest(&model, &text, "mine", &["--tokens", "2048"])), &["mine"]);
+    assert_eq!(fs::read_to_string(sandbox.path("mine/thesis.txt")).unwrap(), "irreplaceable");
+}
+
+#[test]
+fn damaged_shards_are_noticed() {
+    let (sandbox, model, text) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
+    sandbox.ok(&harvest(&model, &text, "out", &["--tokens", "4096"]));
+    sandbox.ok(&["inspect", "out", "--verify"]);
+    let part = sandbox.path("out/part-00001.parquet");
+    let whole = fs::read(&part).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 3] ^= 1;
+    fs::write(&part, flipped).unwrap();
+    assert_says(&sandbox.error(&["inspect", "out", "--verify"]), &["part-00001.parquet"]);
+    fs::write(&part, &whole[..whole.len() / 2]).unwrap();
+    let train = ["train", "--activations", "out", "--out", "sae", "--d-sae", "64", "--k", "4"];
+    assert_says(&sandbox.error(&train), &["part-00001.parquet"]);
+    fs::remove_file(&part).unwrap();
+    assert_says(&sandbox.error(&train), &["part-00001.parquet"]);
+}
+
+#[test]
+fn training_settings_that_cannot_work() {
+    let (sandbox, model, text) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
+    sandbox.ok(&harvest(&model, &text, "out", &["--tokens", "4096"]));
+    let train = |more: &[&'static str]| [&["train", "--activations", "out", "--out", "sae", "--batch", "256"][..], more].concat();
+    assert_says(&sandbox.error(&train(&["--d-sae", "16", "--k", "17"])), &["k", "16", "17"]);
+    assert_says(&sandbox.error(&train(&["--d-sae", "64", "--hook-point", "blocks.0.hook_resid_post"])), &["blocks.0", POINT]);
+    assert_says(&sandbox.error(&train(&["--d-sae", "64", "--batch", "1000000"])), &["batch"]);
+    assert_says(&sandbox.error(&["train", "--activations", "absent", "--out", "sae"]), &["absent"]);
+    assert_says(&sandbox.error(&["train", "--out", "sae"]), &["--activations"]);
+}
+
+#[test]
+fn a_config_file_with_unknown_names() {
+    let (sandbox, model, text) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
+    sandbox.write("run.toml", "[harvest]\ncontext-length = 32\n");
+    let message = sandbox.error(&harvest(&model, &text, "out", &["--config", "run.toml"]));
+    assert_says(&message, &["run.toml", "context-length"]);
+}
+
+/// A limit on file sizes stands in for a full disk: the write fails in the middle of a part.
+#[test]
+fn a_disk_that_fills_up_loses_nothing_and_the_run_goes_on_after() {
+    let (sandbox, model, text_file) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
+    let args = harvest(&model, &text_file, "out", &["--tokens", "8192", "--hook-point", "hook_embed", POINT]);
+    let limited = std::process::Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 100; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_refract")])
+        .args(&args)
+        .current_dir(sandbox.path(""))
+        .output()
+        .unwrap();
+    let message = text(&limited.stderr);
+    assert!(!limited.status.success() && message.contains("part-00000.parquet"), "{message}");
+    assert!(!message.contains("panicked"), "{message}");
+    sandbox.ok(&args);
+    let fresh = Sandbox::new();
+    fresh.ok(&args);
+    assert_eq!(files(&sandbox.path("out")), files(&fresh.path("out")));
+}
+
+fn interrupt(child: &std::process::Child) {
+    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+}
+
+#[test]
+fn ctrl_c_in_a_harvest_loses_nothing() {
+    let (sandbox, model, text_file) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
+    let args = harvest(&model, &text_file, "out", &["--tokens", "400000"]);
+    let mut child = sandbox.start(&args);
+    while !sandbox.path("out/part-00002.parquet").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be interrupted");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    assert_says(&text(&output.stderr), &["stopped on request", "out"]);
+    sandbox.ok(&args);
+    let fresh = Sandbox::new();
+    fresh.ok(&args);
+    assert!(files(&sandbox.path("out")) == files(&fresh.path("out")), "the resumed folder differs");
+}

@@ -1,0 +1,165 @@
+//! The whole pipeline, with the built binary and the real default model, on few tokens.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::{fs, process::Command, sync::LazyLock};
+
+use common::{Sandbox, corpus, files, root, test_python};
+use serde_json::Value;
+
+const POINT: &str = "blocks.14.hook_resid_post";
+const HARVEST: [&str; 12] =
+    ["harvest", "--hook-point", POINT, "--tokens", "12288", "--ctx-len", "128", "--document-tokens", "512", "--out", "acts", "--corpus"];
+const TRAIN: [&str; 13] = [
+    "train", "--activations", "acts", "--out", "sae", "--d-sae", "768", "--k", "16", "--tokens", "122880", "--batch", "1024",
+];
+
+/// Run once; every test looks at it.
+static RUN: LazyLock<Sandbox> = LazyLock::new(|| {
+    let sandbox = Sandbox::new();
+    let (code, speeches) = (corpus("code"), corpus("speeches"));
+    sandbox.ok(&[&HARVEST[..], &[&code, &speeches]].concat());
+    sandbox.ok(&TRAIN);
+    sandbox.ok(&["index", "--sae", "sae", "--out", "features"]);
+    sandbox
+});
+
+fn number(value: &Value, key: &str) -> f64 {
+    value[key].as_f64().unwrap_or_else(|| panic!("no number `{key}` in {value}"))
+}
+
+#[test]
+fn the_manifest_of_the_activations_says_what_they_are() {
+    let manifest = RUN.read_json("acts/manifest.json");
+    assert_eq!(manifest["complete"], true);
+    assert_eq!(manifest["layers_run"], 15);
+    assert_eq!(manifest["counts"]["tokens"], 12_288);
+    assert_eq!(manifest["model"]["sha256"], "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53");
+    assert_eq!(manifest["config"]["ctx_len"], 128);
+    // Sinks have norms over 20,000 where others have about 150: the threshold must part them.
+    let sink_norm = number(&manifest["hook_points"][0], "sink_norm");
+    assert!((500.0..5_000.0).contains(&sink_norm), "{sink_norm}");
+}
+
+#[test]
+fn an_sae_explains_held_out_text_and_keeps_the_models_behaviour() {
+    let evaluation = RUN.json(&["evaluate", "--sae", "sae", "--ce-tokens", "512"]).remove(0);
+    // 12,000 distinct tokens are few; a broken sign, scale or bias gives an FVU over 1 and a score under 0.
+    assert!(number(&evaluation, "fvu") < 0.6, "{evaluation}");
+    assert!(number(&evaluation, "ce_loss_score") > 0.7, "{evaluation}");
+    assert!((8.0..32.0).contains(&number(&evaluation, "l0")), "{evaluation}");
+    assert!(number(&evaluation, "ce_loss_with_ablation") > number(&evaluation, "ce_loss_with_sae"));
+    assert!(number(&evaluation, "ce_loss_with_sae") > number(&evaluation, "ce_loss_without_sae"));
+}
+
+#[test]
+fn the_index_knows_what_tells_code_from_speeches() {
+    let found = RUN.json(&["find", "--features", "features", "--positive", "code", "--negative", "speeches"]);
+    assert!(number(&found[0], "separation") > 0.3, "{}", found[0]);
+    assert!(number(&found[0], "positive") > number(&found[0], "negative"));
+    let latent = found[0]["latent"].to_string();
+    let shown = RUN.json(&["show", "--features", "features", &latent]).remove(0);
+    let examples = shown["examples"].as_array().unwrap();
+    assert!(!examples.is_empty());
+    for pair in examples.windows(2) {
+        assert!(number(&pair[0], "activation") >= number(&pair[1], "activation"));
+    }
+    let peak = examples[0]["peak"].as_u64().unwrap() as usize;
+    assert_eq!(examples[0]["activations"][peak], examples[0]["activation"]);
+    let unknown = RUN.error(&["find", "--features", "features", "--positive", "poems", "--negative", "code"]);
+    assert!(unknown.contains("poems") && unknown.contains("speeches"), "{unknown}");
+}
+
+#[test]
+fn a_driven_latent_changes_what_the_model_writes_and_an_idle_edit_does_not() {
+    let found = RUN.json(&["find", "--features", "features", "--positive", "code", "--negative", "speeches"]);
+    let latent = found[0]["latent"].to_string();
+    let steer = |edit: &str, value: &str| {
+        let edited = format!("{latent}={value}");
+        let args = ["steer", "--sae", "sae", "--prompt", "The weather today is", "--max-new-tokens", "8", edit, &edited];
+        RUN.json(&args).remove(0)
+    };
+    let driven = steer("--clamp", "400");
+    assert_ne!(driven["with"], driven["without"]);
+    assert!(number(&driven["shift"], "kl_next") > 0.01, "{driven}");
+    let idle = steer("--scale", "1");
+    assert_eq!(idle["with"], idle["without"]);
+    assert_eq!(number(&idle["shift"], "kl_next"), 0.0);
+}
+
+#[test]
+fn a_latent_that_the_sae_lacks_is_refused() {
+    let message = RUN.error(&["steer", "--sae", "sae", "--prompt", "Hi", "--clamp", "768=0"]);
+    assert!(message.contains("768"), "{message}");
+    assert!(RUN.error(&["show", "--features", "features", "768"]).contains("768"));
+}
+
+#[test]
+fn inspect_explains_every_artifact() {
+    assert!(RUN.ok(&["inspect", "acts", "--verify"]).contains(POINT));
+    assert!(RUN.ok(&["inspect", "sae"]).contains("768"));
+    assert!(RUN.ok(&["inspect", "features"]).contains("speeches"));
+    assert!(RUN.error(&["inspect", "absent"]).contains("absent"));
+}
+
+#[test]
+fn finished_stages_are_reused() {
+    let (code, speeches) = (corpus("code"), corpus("speeches"));
+    for (folder, args) in [
+        ("acts", [&HARVEST[..], &[&code, &speeches]].concat()),
+        ("sae", TRAIN.to_vec()),
+        ("features", vec!["index", "--sae", "sae", "--out", "features"]),
+    ] {
+        let before = files(&RUN.path(folder));
+        RUN.ok(&args);
+        assert!(files(&RUN.path(folder)) == before, "{folder} changed");
+    }
+}
+
+#[test]
+fn an_sae_of_another_width_is_refused() {
+    let sandbox = Sandbox::new();
+    let model = common::tiny("llama");
+    let speeches = corpus("speeches");
+    let harvest = ["harvest", "--model", &model, "--hook-point", "blocks.1.hook_resid_post", "--tokens", "4096", "--ctx-len", "32", "--corpus", &speeches, "--out", "tiny"];
+    sandbox.ok(&harvest);
+    let sae = RUN.path("sae").display().to_string();
+    let message = sandbox.error(&["index", "--sae", &sae, "--activations", "tiny", "--out", "features"]);
+    assert!(message.contains(POINT) || message.contains("576"), "{message}");
+}
+
+#[test]
+fn python_reads_the_artifacts_with_no_code_of_ours() {
+    let Some(python) = test_python() else { return };
+    LazyLock::force(&RUN);
+    let script = root().join("tests/read_artifacts.py");
+    let output = Command::new(python).arg(script).arg(RUN.path("")).output().unwrap();
+    assert!(output.status.success(), "{}", common::text(&output.stderr));
+}
+
+#[test]
+fn a_killed_training_run_goes_on_to_the_same_weights() {
+    LazyLock::force(&RUN);
+    let acts = RUN.path("acts").display().to_string();
+    let args: Vec<&str> = ["train", "--activations", &acts, "--out", "sae", "--checkpoint-every", "10"]
+        .into_iter()
+        .chain(TRAIN[5..].iter().copied())
+        .collect();
+    let (whole, killed) = (Sandbox::new(), Sandbox::new());
+    whole.ok(&args);
+    for _ in 0..3 {
+        let before = fs::read_dir(killed.path("sae/checkpoints")).map_or(0, Iterator::count);
+        let mut child = killed.start(&args);
+        let newer = || fs::read_dir(killed.path("sae/checkpoints")).map_or(0, Iterator::count) > before.min(1);
+        while !newer() && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    killed.ok(&args);
+    let weights = |sandbox: &Sandbox| fs::read(sandbox.path("sae/sae_weights.safetensors")).unwrap();
+    assert!(weights(&whole) == weights(&killed), "the resumed weights differ");
+}
