@@ -107,3 +107,19 @@ pub(crate) fn pre_activation(parameters: &Parameters, x: &[f32], latent: u32) ->
     let product = x.iter().zip(&parameters.b_dec).zip(w).map(|((&x, b), w)| (f64::from(x) - b) * w);
     parameters.b_enc[latent as usize] + product.sum::<f64>()
 }
+
+/// Mean squared error of dead latents rebuilding the residual, without `b_dec`.
+pub(crate) fn residual_loss(parameters: &Parameters, x: &[f32], active: &FeatureActs, residual: &[f64]) -> f64 {
+    let d_in = parameters.b_dec.len();
+    let mut loss = 0.0;
+    for (row, x) in x.chunks_exact(d_in).enumerate() {
+        let mut left = residual[row * d_in..][..d_in].to_vec();
+        for &latent in active.row(row).0 {
+            let f = pre_activation(parameters, x, latent);
+            let w = &parameters.w_dec[latent as usize * d_in..];
+            left.iter_mut().zip(w).for_each(|(left, w)| *left -= f * w);
+        }
+        loss += left.iter().map(|left| left * left).sum::<f64>();
+    }
+    loss / active.n_rows() as f64
+}
