@@ -44,6 +44,11 @@ impl ReconstructionMetrics {
         Self { n_tokens: 0, squared_error: 0.0, sum: vec![0.0; d_in], sum_of_squares: 0.0, fired: vec![0; d_sae] }
     }
 
+    /// Tokens added so far.
+    pub fn n_tokens(&self) -> u64 {
+        self.n_tokens
+    }
+
     /// Adds a batch.
     ///
     /// # Shapes

@@ -80,6 +80,8 @@ pub struct SaeConfig {
     pub model_name: String,
     /// Tokens a context in training.
     pub ctx_len: Option<usize>,
+    /// Whether contexts began with a beginning-of-sequence token.
+    pub prepend_bos: bool,
     /// The text it was trained on.
     pub dataset: String,
 }
@@ -238,6 +240,7 @@ pub(crate) mod tests {
                 hook_point: HookPoint::resid_post(3),
                 model_name: "tiny".into(),
                 ctx_len: Some(256),
+                prepend_bos: false,
                 dataset: "made up".into(),
             },
             w_enc: plain::random(d_sae * d_in, 1),

@@ -27,6 +27,7 @@ impl Weights {
     pub(crate) fn random(d_sae: usize, b_dec: Vec<f32>, seed: u64) -> Self {
         let d_in = b_dec.len();
         let mut random = ChaCha8Rng::seed_from_u64(seed);
+        random.set_stream(u64::MAX); // the shuffle's streams begin at 0
         let mut w_dec: Vec<f32> = (0..d_sae * d_in).map(|_| normal(&mut random)).collect();
         w_dec.par_chunks_exact_mut(d_in).for_each(|row| wide(Normalise(row)));
         Self { d_in, d_sae, w_enc: w_dec.clone(), b_enc: vec![0.0; d_sae], w_dec, b_dec }

@@ -177,7 +177,7 @@ impl Cfg {
                 context_size: config.ctx_len,
                 seqpos_slice: Some(serde_json::json!([null])),
                 model_from_pretrained_kwargs: Some(serde_json::json!({})),
-                prepend_bos: Some(false),
+                prepend_bos: Some(config.prepend_bos),
                 exclude_special_tokens: Some(Value::Bool(false)),
                 sequence_separator_token: None,
                 disable_concat_sequences: Some(false),
@@ -223,6 +223,7 @@ impl Cfg {
             hook_point,
             model_name: self.metadata.model_name.clone().unwrap_or_default(),
             ctx_len: self.metadata.context_size,
+            prepend_bos: self.metadata.prepend_bos.unwrap_or(false),
             dataset: self.metadata.dataset_path.clone().unwrap_or_default(),
         })
     }
