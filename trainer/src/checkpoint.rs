@@ -143,7 +143,9 @@ mod tests {
         let mut resumed = learner();
         let progress = restore(dir.path(), &mut resumed).unwrap().unwrap();
         assert_eq!((progress.step, progress.cursor.row), (3, 3));
-        (3..6).for_each(|step| drop(resumed.step(&batch(step), 1e-3)));
+        for step in 3..6 {
+            resumed.step(&batch(step), 1e-3);
+        }
         assert!(resumed.weights == whole.weights && resumed.adam == whole.adam);
         assert_eq!(resumed.dead_latents, whole.dead_latents);
     }

@@ -165,11 +165,6 @@ impl Learner {
         }
     }
 
-    /// The active latents of the last batch.
-    pub(crate) fn acts(&self) -> &FeatureActs {
-        &self.buffers.acts
-    }
-
     fn list_dead(&mut self) {
         let dead = &mut self.buffers.auxiliary.dead;
         dead.clear();

@@ -20,7 +20,7 @@ const LATENTS_PER_TASK: usize = 32;
 /// Rows that one task adds up for the decoder bias; likewise.
 const ROWS_PER_TASK: usize = 128;
 
-/// Gradients of one batch. Rows of latents without any entry hold old numbers: ask [`Gradients::is_zero`].
+/// Gradients of one batch. Rows of latents without any entry hold old numbers: see `silent`.
 #[derive(Debug, Default)]
 pub(crate) struct Gradients {
     /// `[d_sae, d_in]`
@@ -92,11 +92,6 @@ impl Gradients {
             add_scaled(&mut self.b_dec, 1.0, &sums.through_encoder);
         }
         self.sum_of_squares += f64::from(sum_of_squares(&self.b_dec));
-    }
-
-    /// Whether latent `latent` has no gradient in this batch.
-    pub(crate) fn is_zero(&self, latent: usize) -> bool {
-        self.silent[latent]
     }
 }
 
