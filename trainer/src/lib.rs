@@ -1,1 +1,38 @@
-//! stub
+//! Trains sparse autoencoders (SAEs) on harvested activations. Second stage of `refract`: it reads the folder that
+//! `harvester` wrote and writes an SAE folder, which SAELens opens too.
+//!
+//! The data path, one file each: `activations` reads the rows that count, `shuffle_buffer` mixes them, `step` is a
+//! training step over the `kernels`, [`train()`] is the loop around it, `checkpoint` makes it resumable, and [`sae`] is
+//! what comes out. The encoder's matrix product is the only dense one: everything after it costs k of d_sae.
+
+mod activations;
+pub mod adam;
+mod calibrate;
+mod checkpoint;
+pub mod config;
+mod dead_latents;
+pub mod error;
+pub mod feature_acts;
+mod formats;
+mod kernels;
+pub mod manifest;
+pub mod metrics;
+pub mod metrics_log;
+pub mod sae;
+mod schedule;
+mod shuffle_buffer;
+pub mod speed;
+mod step;
+mod tensors;
+pub mod train;
+mod weights;
+
+pub use config::{TrainArchitecture, TrainConfig};
+pub use error::{Error, Result};
+pub use feature_acts::FeatureActs;
+pub use manifest::{SAE_FORMAT, SaeManifest, TrainResults};
+pub use metrics::{Reconstruction, ReconstructionMetrics};
+pub use metrics_log::MetricsLine;
+pub use sae::{Architecture, Sae, SaeConfig};
+pub use step::StepTimes;
+pub use train::train;

@@ -1,0 +1,53 @@
+//! Speed of the training step beside the encoder product alone: `cargo bench -p trainer` (or `just bench`).
+//! Arguments: `[d_in d_sae k batch]`; without them, the shapes of the documentation's table.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
+
+use trainer::{
+    config::TrainArchitecture,
+    speed::{StepShape, measure_step},
+};
+
+fn main() {
+    let given: Vec<usize> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
+    let shapes = match given[..] {
+        [d_in, d_sae, k, batch] => vec![(d_in, d_sae, k, batch)],
+        _ => vec![(576, 2304, 32, 4096), (576, 4608, 32, 4096), (576, 9216, 32, 4096)],
+    };
+    println!("threads {}", rayon::current_num_threads());
+    println!(
+        "architecture   d_in  d_sae   k batch  dead  tokens/s  product alone  share  GFLOP/s  ms: encode select decode aux gradients update"
+    );
+    for (d_in, d_sae, k, batch) in shapes {
+        for (architecture, dead) in
+            [(TrainArchitecture::TopK, 0.0), (TrainArchitecture::BatchTopK, 0.0), (TrainArchitecture::BatchTopK, 0.3)]
+        {
+            let n_steps = 7;
+            let speed = measure_step(StepShape { architecture, d_in, d_sae, k, batch, dead }, n_steps);
+            let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3 / n_steps as f64;
+            let t = speed.times;
+            println!(
+                "{:12} {d_in:6} {d_sae:6} {k:3} {batch:5} {:4.0}% {:9.0} {:14.0} {:5.0}% {:8.0}   {:10.1} {:6.1} {:6.1} {:5.1} {:5.1} {:5.1}",
+                format!("{architecture:?}"),
+                dead * 100.0,
+                speed.tokens_per_second,
+                speed.product_tokens_per_second,
+                100.0 * speed.tokens_per_second / speed.product_tokens_per_second,
+                speed.product_gflops,
+                ms(t.encode),
+                ms(t.select),
+                ms(t.decode),
+                ms(t.auxiliary),
+                ms(t.gradients),
+                ms(t.update),
+            );
+        }
+    }
+    println!("peak memory {} MiB", peak_mib());
+}
+
+/// The kernel's high-water mark of resident memory; 0 where there is none.
+fn peak_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) / 1024
+}

@@ -1,0 +1,172 @@
+//! [`Activations`]: the rows of a harvested folder that count in training, or in held-out evaluation. What is dropped is
+//! dropped here, at read time: the token at position 0, attention sinks, and the contexts of the other part.
+
+use std::ops::Range;
+
+use harvester::{ActivationDataset, ActivationRows, HookPoint, RowGroup, Values};
+
+use crate::{Error, Result};
+
+/// Something rows can be read from, a group at a time. A trait, so that the shuffling is tested without files.
+pub(crate) trait RowSource: Sync {
+    fn d_in(&self) -> usize;
+    /// Bytes of one row as it is held in memory.
+    fn row_bytes(&self) -> usize;
+    /// Rows of each group, before any are dropped.
+    fn group_sizes(&self) -> Vec<usize>;
+    /// The rows of a group that count.
+    fn read(&self, group: usize) -> Result<Rows>;
+}
+
+/// Rows in the dtype that they are stored in.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    /// Row-major. `[n, d_in]`
+    values: Values,
+    d_in: usize,
+}
+
+impl Rows {
+    pub(crate) fn new(values: Values, d_in: usize) -> Self {
+        Self { values, d_in }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.values.len() / self.d_in
+    }
+
+    /// Writes row `row`, times `scale`, to `x` `[d_in]`.
+    pub(crate) fn copy_row(&self, row: usize, scale: f32, x: &mut [f32]) {
+        let range = row * self.d_in..(row + 1) * self.d_in;
+        match &self.values {
+            Values::F32(values) => x.copy_from_slice(&values[range]),
+            Values::F16(values) => half::slice::HalfFloatSliceExt::convert_to_f32_slice(&values[range], x),
+        }
+        x.iter_mut().for_each(|value| *value *= scale);
+    }
+
+    /// All rows in f32, row-major.
+    pub(crate) fn to_f32(&self) -> Vec<f32> {
+        self.values.to_f32().into_owned()
+    }
+}
+
+/// The rows of one part of a folder at one hook point.
+#[derive(Debug)]
+pub(crate) struct Activations<'a> {
+    dataset: &'a ActivationDataset,
+    hook_point: HookPoint,
+    d_in: usize,
+    sink_norm: f32,
+    contexts: Range<u64>,
+    groups: Vec<RowGroup>,
+}
+
+/// Cuts a folder in two by context: the first is for training, the second, the last contexts, is held out.
+pub(crate) fn split(
+    dataset: &ActivationDataset,
+    hook_point: HookPoint,
+    held_out_fraction: f64,
+) -> Result<(Activations<'_>, Activations<'_>)> {
+    let n_contexts = dataset.manifest().counts.contexts;
+    let n_held_out = (n_contexts as f64 * held_out_fraction).ceil() as u64;
+    if n_held_out >= n_contexts {
+        let found = format!("{n_contexts} contexts, of which {n_held_out} are held out");
+        let hint = "Harvest more tokens, or hold out a smaller --held-out-fraction";
+        return Err(Error::malformed(dataset.dir(), "contexts to train on", found, hint));
+    }
+    let middle = n_contexts - n_held_out;
+    let part = |contexts| Activations::open(dataset, hook_point, contexts);
+    Ok((part(0..middle)?, part(middle..n_contexts)?))
+}
+
+impl<'a> Activations<'a> {
+    fn open(dataset: &'a ActivationDataset, hook_point: HookPoint, contexts: Range<u64>) -> Result<Self> {
+        let summary = dataset.manifest().hook_point(hook_point)?;
+        let ctx_len = dataset.manifest().config.ctx_len as u64;
+        // Groups are whole contexts in order, so those of the other part need not be read.
+        let overlaps = |group: &RowGroup| {
+            let first = group.first_row / ctx_len;
+            let last = (group.first_row + group.rows as u64).div_ceil(ctx_len);
+            first < contexts.end && contexts.start < last
+        };
+        let groups = dataset.row_groups().iter().copied().filter(overlaps).collect();
+        Ok(Self { dataset, hook_point, d_in: summary.d_model, sink_norm: summary.sink_norm, contexts, groups })
+    }
+
+    /// Which contexts these are.
+    pub(crate) fn contexts(&self) -> Range<u64> {
+        self.contexts.clone()
+    }
+
+    /// Whether row `row` counts.
+    fn keeps(&self, read: &ActivationRows, row: usize) -> bool {
+        read.rows.position[row] > 0
+            && read.norm[row] <= self.sink_norm
+            && self.contexts.contains(&read.rows.context[row])
+    }
+
+    /// Refuses a number that no gradient survives, by file and row.
+    fn check_finite(&self, group: RowGroup, values: &Values) -> Result<()> {
+        let bad = match values {
+            Values::F32(values) => values.iter().position(|value| !value.is_finite()),
+            Values::F16(values) => values.iter().position(|value| !value.is_finite()),
+        };
+        let Some(at) = bad else { return Ok(()) };
+        let part = &self.dataset.manifest().parts[group.part];
+        let row = group.first_row as usize + at / self.d_in;
+        let found = format!("a nan or an infinity in row {row} of the folder, at index {}", at % self.d_in);
+        let hint = "Check the folder with `refract inspect --verify`, and harvest it again";
+        let place = self.dataset.dir().join(&part.file);
+        Err(Error::malformed(place, format!("finite numbers at {}", self.hook_point), found, hint))
+    }
+}
+
+impl RowSource for Activations<'_> {
+    fn d_in(&self) -> usize {
+        self.d_in
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.d_in * self.dataset.manifest().config.dtype.bytes()
+    }
+
+    fn group_sizes(&self) -> Vec<usize> {
+        self.groups.iter().map(|group| group.rows).collect()
+    }
+
+    fn read(&self, group: usize) -> Result<Rows> {
+        let group = self.groups[group];
+        let mut read = self.dataset.read(group, self.hook_point)?;
+        self.check_finite(group, &read.values)?;
+        let keep: Vec<bool> = (0..read.rows.len()).map(|row| self.keeps(&read, row)).collect();
+        match &mut read.values {
+            Values::F32(values) => keep_rows(values, self.d_in, &keep),
+            Values::F16(values) => keep_rows(values, self.d_in, &keep),
+        }
+        Ok(Rows::new(read.values, self.d_in))
+    }
+}
+
+/// Moves the rows to keep to the front and drops the rest.
+fn keep_rows<T: Copy>(values: &mut Vec<T>, d_in: usize, keep: &[bool]) {
+    let mut kept = 0;
+    for (row, _) in keep.iter().enumerate().filter(|(_, keep)| **keep) {
+        values.copy_within(row * d_in..(row + 1) * d_in, kept * d_in);
+        kept += 1;
+    }
+    values.truncate(kept * d_in);
+    values.shrink_to_fit();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_to_keep_move_to_the_front() {
+        let mut values: Vec<u8> = (0..8).collect();
+        keep_rows(&mut values, 2, &[false, true, false, true]);
+        assert_eq!(values, [2, 3, 6, 7]);
+    }
+}

@@ -1,0 +1,251 @@
+//! [`Adam`]: the optimiser, fused so that each latent's weights and moments pass through memory once a step.
+//!
+//! ```text
+//! m = beta1 m + (1 - beta1) g          m_hat = m / (1 - beta1^t)
+//! v = beta2 v + (1 - beta2) g^2        v_hat = v / (1 - beta2^t)
+//! w = w - lr m_hat / (sqrt(v_hat) + eps)
+//! ```
+//!
+//! The same numbers as torch.optim.Adam: moments of latents without a gradient decay, and still move the weights.
+//! After its update a decoder row is scaled back to norm 1. The moments are plain vectors, so a run can be saved.
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    kernels::{
+        gradients::Gradients,
+        simd::{Kernel, wide},
+    },
+    weights::{Weights, normalise},
+};
+
+/// Latents that one task updates.
+const LATENTS_PER_TASK: usize = 16;
+
+/// Constants of the optimiser; the learning rate is the schedule's.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct AdamConfig {
+    /// Decay of the mean of gradients.
+    pub beta1: f64,
+    /// Decay of the mean of squared gradients.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+}
+
+impl Default for AdamConfig {
+    /// beta1 0.9, beta2 0.999, eps 1e-8 (Kingma and Ba, section 2).
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8 }
+    }
+}
+
+/// First and second moment of one parameter tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Moments {
+    pub(crate) m: Vec<f32>,
+    pub(crate) v: Vec<f32>,
+}
+
+impl Moments {
+    fn zeros(n: usize) -> Self {
+        Self { m: vec![0.0; n], v: vec![0.0; n] }
+    }
+}
+
+/// Moments of all parameters, and how many steps were taken.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Adam {
+    pub(crate) config: AdamConfig,
+    pub(crate) step: u64,
+    pub(crate) w_enc: Moments,
+    pub(crate) b_enc: Moments,
+    pub(crate) w_dec: Moments,
+    pub(crate) b_dec: Moments,
+}
+
+impl Adam {
+    pub(crate) fn new(config: AdamConfig, d_in: usize, d_sae: usize) -> Self {
+        let matrix = || Moments::zeros(d_sae * d_in);
+        Self {
+            config,
+            step: 0,
+            w_enc: matrix(),
+            b_enc: Moments::zeros(d_sae),
+            w_dec: matrix(),
+            b_dec: Moments::zeros(d_in),
+        }
+    }
+
+    /// One step; `gradient_scale` multiplies every gradient (clipping).
+    pub(crate) fn update(&mut self, weights: &mut Weights, gradients: &Gradients, lr: f64, gradient_scale: f32) {
+        self.step += 1;
+        let rates = Rates::at(self.config, self.step, lr, gradient_scale);
+        let width = LATENTS_PER_TASK * weights.d_in;
+        let encoder = Rows::split(&mut weights.w_enc, &mut self.w_enc, &gradients.w_enc, width);
+        let decoder = Rows::split(&mut weights.w_dec, &mut self.w_dec, &gradients.w_dec, width);
+        let biases = Rows::split(&mut weights.b_enc, &mut self.b_enc, &gradients.b_enc, LATENTS_PER_TASK);
+        let tasks: Vec<_> = encoder.into_iter().zip(decoder).zip(biases).enumerate().collect();
+        tasks.into_par_iter().for_each(|(task, ((encoder, decoder), biases))| {
+            let silent = &gradients.silent[task * LATENTS_PER_TASK..];
+            wide(UpdateLatents { rates, d_in: weights.d_in, encoder, decoder, biases, silent });
+        });
+        let b_dec = Rows::whole(&mut weights.b_dec, &mut self.b_dec, &gradients.b_dec);
+        wide(UpdateVector { rates, vector: b_dec });
+    }
+}
+
+/// Some rows of one parameter, its moments and its gradient.
+struct Rows<'a> {
+    w: &'a mut [f32],
+    m: &'a mut [f32],
+    v: &'a mut [f32],
+    g: &'a [f32],
+}
+
+impl<'a> Rows<'a> {
+    fn whole(w: &'a mut [f32], moments: &'a mut Moments, g: &'a [f32]) -> Self {
+        Self { w, m: &mut moments.m, v: &mut moments.v, g }
+    }
+
+    fn split(w: &'a mut [f32], moments: &'a mut Moments, g: &'a [f32], width: usize) -> Vec<Self> {
+        let moments = moments.m.chunks_mut(width).zip(moments.v.chunks_mut(width));
+        let rows = w.chunks_mut(width).zip(moments).zip(g.chunks(width));
+        rows.map(|((w, (m, v)), g)| Self { w, m, v, g }).collect()
+    }
+
+    /// Row `i`, and its gradient unless it is zero.
+    #[inline(always)]
+    fn row(&mut self, i: usize, d_in: usize) -> (&mut [f32], &mut [f32], &mut [f32], &[f32]) {
+        let row = i * d_in..(i + 1) * d_in;
+        (&mut self.w[row.clone()], &mut self.m[row.clone()], &mut self.v[row.clone()], &self.g[row])
+    }
+}
+
+/// The step of some latents.
+struct UpdateLatents<'a> {
+    rates: Rates,
+    d_in: usize,
+    encoder: Rows<'a>,
+    decoder: Rows<'a>,
+    biases: Rows<'a>,
+    silent: &'a [bool],
+}
+
+impl Kernel for UpdateLatents<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { rates, d_in, mut encoder, mut decoder, biases, silent } = self;
+        for (i, &silent) in silent.iter().take(biases.w.len()).enumerate() {
+            let (w, m, v, g) = encoder.row(i, d_in);
+            rates.apply(w, m, v, (!silent).then_some(g));
+            let (w, m, v, g) = decoder.row(i, d_in);
+            rates.apply(w, m, v, (!silent).then_some(g));
+            normalise(w);
+        }
+        UpdateVector { rates, vector: biases }.run();
+    }
+}
+
+/// The step of one vector, all of whose gradient is there.
+struct UpdateVector<'a> {
+    rates: Rates,
+    vector: Rows<'a>,
+}
+
+impl Kernel for UpdateVector<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Rows { w, m, v, g } = self.vector;
+        self.rates.apply(w, m, v, Some(g));
+    }
+}
+
+/// What all parameters share in one step.
+#[derive(Debug, Clone, Copy)]
+struct Rates {
+    beta1: f32,
+    beta2: f32,
+    one_minus_beta1: f32,
+    one_minus_beta2: f32,
+    /// lr / (1 - beta1^t)
+    step_size: f32,
+    /// 1 / sqrt(1 - beta2^t)
+    inverse_root: f32,
+    eps: f32,
+    gradient_scale: f32,
+}
+
+impl Rates {
+    fn at(config: AdamConfig, step: u64, lr: f64, gradient_scale: f32) -> Self {
+        let AdamConfig { beta1, beta2, eps } = config;
+        let t = step as f64;
+        Self {
+            beta1: beta1 as f32,
+            beta2: beta2 as f32,
+            one_minus_beta1: (1.0 - beta1) as f32,
+            one_minus_beta2: (1.0 - beta2) as f32,
+            step_size: (lr / (1.0 - beta1.powf(t))) as f32,
+            inverse_root: (1.0 / (1.0 - beta2.powf(t)).sqrt()) as f32,
+            eps: eps as f32,
+            gradient_scale,
+        }
+    }
+
+    /// Updates one row; without a gradient it counts as zero.
+    #[inline(always)]
+    fn apply(self, w: &mut [f32], m: &mut [f32], v: &mut [f32], g: Option<&[f32]>) {
+        // One length for all slices, said once, removes every bounds check; `for`, since a closure is not inlined.
+        let n = w.len();
+        let (m, v) = (&mut m[..n], &mut v[..n]);
+        if let Some(g) = g {
+            let g = &g[..n];
+            for i in 0..n {
+                let g = g[i] * self.gradient_scale;
+                m[i] = self.one_minus_beta1.mul_add(g, self.beta1 * m[i]);
+                v[i] = (self.one_minus_beta2 * g).mul_add(g, self.beta2 * v[i]);
+                w[i] -= self.change(m[i], v[i]);
+            }
+        } else {
+            for i in 0..n {
+                m[i] *= self.beta1;
+                v[i] *= self.beta2;
+                w[i] -= self.change(m[i], v[i]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn change(self, m: f32, v: f32) -> f32 {
+        self.step_size * m / v.sqrt().mul_add(self.inverse_root, self.eps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_step_moves_by_lr_against_the_sign_of_the_gradient() {
+        let (mut w, mut m, mut v) = ([1.0, 1.0, 1.0], [0.0; 3], [0.0; 3]);
+        Rates::at(AdamConfig::default(), 1, 0.1, 1.0).apply(&mut w, &mut m, &mut v, Some(&[5.0, -0.01, 0.0]));
+        for (w, expected) in w.iter().zip([0.9, 1.1, 1.0]) {
+            assert!((w - expected).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn a_zero_gradient_and_no_gradient_are_the_same() {
+        let start = ([1.0f32, -2.0], [0.3f32, -0.1], [0.5f32, 0.2]);
+        let rates = Rates::at(AdamConfig::default(), 7, 0.01, 1.0);
+        let (mut zero, mut none) = (start, start);
+        rates.apply(&mut zero.0, &mut zero.1, &mut zero.2, Some(&[0.0, 0.0]));
+        rates.apply(&mut none.0, &mut none.1, &mut none.2, None);
+        assert_eq!(zero, none);
+    }
+}

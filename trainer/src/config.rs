@@ -1,0 +1,237 @@
+//! [`TrainConfig`]: what to train and how. Everything in it shapes the result, so the resolved config is kept in the
+//! manifest and a folder is only ever continued with the same one. Defaults were chosen by measuring; the tables are in
+//! `docs/training.md`.
+
+use std::{fmt, str::FromStr};
+
+use harvester::{HarvestManifest, HookPoint};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result, adam::AdamConfig, step::StepConfig};
+
+/// Which activations stay, while training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum TrainArchitecture {
+    /// `topk`: the k largest of each token (Gao et al. 2024).
+    TopK,
+    /// `batch-topk`: the k * n largest of a batch of n, so that a token gets as many latents as it needs; saved as
+    /// JumpReLU with one threshold (Bussmann et al. 2024).
+    BatchTopK,
+}
+
+impl TrainArchitecture {
+    /// Every architecture.
+    pub const ALL: [Self; 2] = [Self::TopK, Self::BatchTopK];
+}
+
+impl fmt::Display for TrainArchitecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::TopK => "topk",
+            Self::BatchTopK => "batch-topk",
+        })
+    }
+}
+
+impl FromStr for TrainArchitecture {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|architecture| architecture.to_string() == text).ok_or_else(|| {
+            Error::invalid("architecture", Self::ALL.map(|name| name.to_string()).join(" or "), format!("`{text}`"))
+        })
+    }
+}
+
+impl TryFrom<String> for TrainArchitecture {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<TrainArchitecture> for String {
+    fn from(architecture: TrainArchitecture) -> Self {
+        architecture.to_string()
+    }
+}
+
+/// What to train and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Default `batch-topk`.
+    pub architecture: TrainArchitecture,
+    /// Which column of the activations. Default: the only one.
+    pub hook_point: Option<HookPoint>,
+    /// Number of latents. Default: `expansion_factor` times the width of the activations.
+    pub d_sae: Option<usize>,
+    /// Default 8. Unused where `d_sae` is given.
+    pub expansion_factor: usize,
+    /// Active latents a token. Default 32.
+    pub k: usize,
+    /// Tokens to train on; more than there are is several passes. Default 1,500,000.
+    pub tokens: u64,
+    /// Tokens a step. Default 4,096.
+    pub batch: usize,
+    /// Peak learning rate. Default 2e-3.
+    pub lr: f64,
+    /// Share of the steps in which the learning rate rises. Default 0.05.
+    pub warmup: f64,
+    /// Share of the steps, at the end, in which the learning rate falls to zero. Default 0.2.
+    pub decay: f64,
+    /// Constants of the optimiser.
+    pub adam: AdamConfig,
+    /// Largest norm of the whole gradient; longer ones are scaled down to it. Default: none.
+    pub clip: Option<f64>,
+    /// Weight of the auxiliary loss by which dead latents learn; 0 switches it off. Default 1/32.
+    pub auxk_alpha: f64,
+    /// Dead latents a token in the auxiliary loss. Default: half the width of the activations.
+    pub k_aux: Option<usize>,
+    /// A latent that was not active for so many tokens is dead. Default 250,000.
+    pub dead_after_tokens: u64,
+    /// Share of the contexts, the last ones, that is never trained on. Default 0.05.
+    pub held_out_fraction: f64,
+    /// Seed of the initial weights and of the order of the tokens. Default 0.
+    pub seed: u64,
+    /// Bytes of activations held in memory and shuffled together. Default 512 MiB.
+    pub buffer_bytes: u64,
+    /// Steps from one checkpoint to the next. Does not shape the result. Default 100.
+    pub checkpoint_every: u64,
+    /// Steps from one line of `metrics.jsonl` to the next. Default 10.
+    pub log_every: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            architecture: TrainArchitecture::BatchTopK,
+            hook_point: None,
+            d_sae: None,
+            expansion_factor: 8,
+            k: 32,
+            tokens: 1_500_000,
+            batch: 4096,
+            lr: 2e-3,
+            warmup: 0.05,
+            decay: 0.2,
+            adam: AdamConfig::default(),
+            clip: None,
+            auxk_alpha: 1.0 / 32.0,
+            k_aux: None,
+            dead_after_tokens: 250_000,
+            held_out_fraction: 0.05,
+            seed: 0,
+            buffer_bytes: 512 << 20,
+            checkpoint_every: 100,
+            log_every: 10,
+        }
+    }
+}
+
+/// A [`TrainConfig`] whose open ends were decided by the activations, and checked against them.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Resolved {
+    /// With every `Option` that the activations decide filled in.
+    pub(crate) config: TrainConfig,
+    pub(crate) hook_point: HookPoint,
+    pub(crate) d_in: usize,
+    pub(crate) d_sae: usize,
+    pub(crate) k_aux: usize,
+    pub(crate) n_steps: u64,
+}
+
+impl TrainConfig {
+    /// Fills in what the activations decide and checks the rest against them.
+    pub(crate) fn resolve(&self, manifest: &HarvestManifest) -> Result<Resolved> {
+        let hook_point = self.choose_hook_point(manifest)?;
+        let d_in = manifest.hook_point(hook_point)?.d_model;
+        let d_sae = self.d_sae.unwrap_or(self.expansion_factor * d_in);
+        let k_aux = self.k_aux.unwrap_or(d_in / 2);
+        let n_steps = self.tokens.checked_div(self.batch as u64).unwrap_or(0);
+        let config = Self { hook_point: Some(hook_point), d_sae: Some(d_sae), k_aux: Some(k_aux), ..self.clone() };
+        let resolved = Resolved { config, hook_point, d_in, d_sae, k_aux, n_steps };
+        resolved.check()?;
+        Ok(resolved)
+    }
+
+    fn choose_hook_point(&self, manifest: &HarvestManifest) -> Result<HookPoint> {
+        let harvested: Vec<_> = manifest.hook_points.iter().map(|summary| summary.name).collect();
+        match (self.hook_point, harvested.as_slice()) {
+            (Some(chosen), _) => Ok(chosen),
+            (None, &[only]) => Ok(only),
+            (None, several) => {
+                let names: Vec<_> = several.iter().map(ToString::to_string).collect();
+                Err(Error::invalid("hook point", format!("one of {}", names.join(", ")), "none"))
+            }
+        }
+    }
+}
+
+impl Resolved {
+    pub(crate) fn step_config(&self) -> StepConfig {
+        let TrainConfig { architecture, k, adam, clip, auxk_alpha, dead_after_tokens, .. } = self.config;
+        StepConfig { architecture, k, adam, clip, auxk_alpha, k_aux: self.k_aux, dead_after_tokens }
+    }
+
+    fn check(&self) -> Result<()> {
+        let config = &self.config;
+        let at_least_one = |what: &str, value: u64| {
+            if value == 0 { Err(Error::invalid(what, "1 or more", "0")) } else { Ok(()) }
+        };
+        at_least_one("batch", config.batch as u64)?;
+        at_least_one("d_sae", self.d_sae as u64)?;
+        at_least_one("checkpoint_every", config.checkpoint_every)?;
+        at_least_one("log_every", config.log_every)?;
+        if config.k == 0 || config.k > self.d_sae {
+            return Err(Error::invalid("k", format!("1 to d_sae, {}", self.d_sae), config.k.to_string()));
+        }
+        // Places in a batch, and its active pairs, are counted in 32 bits.
+        let most = u32::MAX as usize / self.d_sae.max(self.d_in).max(1);
+        if config.batch > most {
+            return Err(Error::invalid("batch", format!("{most} or less at this width"), config.batch.to_string()));
+        }
+        if self.n_steps == 0 {
+            let expected = format!("at least one batch, {}", config.batch);
+            return Err(Error::invalid("tokens", expected, config.tokens.to_string()));
+        }
+        in_range("held_out_fraction", config.held_out_fraction, 0.0..=0.9)?;
+        in_range("warmup", config.warmup, 0.0..=1.0)?;
+        in_range("decay", config.decay, 0.0..=1.0)?;
+        in_range("lr", config.lr, f64::MIN_POSITIVE..=1.0)?;
+        in_range("auxk_alpha", config.auxk_alpha, 0.0..=f64::MAX)?;
+        in_range("adam.beta1", config.adam.beta1, 0.0..=1.0 - f64::EPSILON)?;
+        in_range("adam.beta2", config.adam.beta2, 0.0..=1.0 - f64::EPSILON)?;
+        in_range("adam.eps", config.adam.eps, 0.0..=1.0)?;
+        in_range("clip", config.clip.unwrap_or(1.0), f64::MIN_POSITIVE..=f64::MAX)
+    }
+}
+
+fn in_range(what: &str, value: f64, range: std::ops::RangeInclusive<f64>) -> Result<()> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(Error::invalid(what, format!("{} to {}", range.start(), range.end()), value.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_architectures_survive_a_round_trip() {
+        for architecture in TrainArchitecture::ALL {
+            assert_eq!(architecture.to_string().parse::<TrainArchitecture>().ok(), Some(architecture));
+        }
+        let message = "top-k".parse::<TrainArchitecture>().map_err(|error| error.to_string());
+        assert_eq!(message, Err("architecture: expected topk or batch-topk, found `top-k`".into()));
+    }
+
+    #[test]
+    fn an_unknown_option_is_refused() {
+        let message = serde_json::from_str::<TrainConfig>("{\"learning_rate\": 1}").map_err(|error| error.to_string());
+        assert!(message.is_err_and(|message| message.contains("learning_rate") && message.contains("`lr`")));
+    }
+}

@@ -1,0 +1,199 @@
+//! Gradients of the weights, only at active latents, each latent's by one thread in a fixed order.
+//!
+//! ```text
+//! dW_dec[j] = sum_i (2/n) f_ij e_i         then minus its part along W_dec[j], which is kept at norm 1
+//! dW_enc[j] = sum_i df_ij x_c_i
+//! db_enc[j] = sum_i df_ij
+//! db_dec    = sum_i (2/n) e_i - sum_j db_enc[j] W_enc[j]      (x_c = x - b_dec enters the encoder too)
+//! ```
+
+use rayon::prelude::*;
+
+use super::simd::{Kernel, add_scaled, add_weighted_rows, dot, sum_of_squares, wide};
+use crate::{
+    feature_acts::{ByLatent, FeatureActs},
+    weights::Weights,
+};
+
+/// Latents that one task handles. Partial sums are per task and added in order, so this is part of the result's bits.
+const LATENTS_PER_TASK: usize = 32;
+/// Rows that one task adds up for the decoder bias; likewise.
+const ROWS_PER_TASK: usize = 128;
+
+/// Gradients of one batch. Rows of latents without any entry hold old numbers: see `silent`.
+#[derive(Debug, Default)]
+pub(crate) struct Gradients {
+    /// `[d_sae, d_in]`
+    pub(crate) w_enc: Vec<f32>,
+    /// `[d_sae]`
+    pub(crate) b_enc: Vec<f32>,
+    /// `[d_sae, d_in]`
+    pub(crate) w_dec: Vec<f32>,
+    /// `[d_in]`
+    pub(crate) b_dec: Vec<f32>,
+    /// Whether the latent's rows are zero and not written. `[d_sae]`
+    pub(crate) silent: Vec<bool>,
+    /// |all gradients|^2, after the projection.
+    pub(crate) sum_of_squares: f64,
+}
+
+/// One reconstruction whose error is pulled back to the weights: the SAE's own, or the auxiliary one of dead latents.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reconstruction<'a> {
+    pub(crate) acts: &'a FeatureActs,
+    pub(crate) by_latent: &'a ByLatent,
+    /// dL/df of each entry of `acts`.
+    pub(crate) df: &'a [f32],
+    /// `[n, d_in]`; dL/dx_hat = `error_scale * error`.
+    pub(crate) error: &'a [f32],
+    pub(crate) error_scale: f32,
+    /// Whether `x_hat` contains `b_dec`; the auxiliary one does not.
+    pub(crate) has_b_dec: bool,
+}
+
+impl Gradients {
+    pub(crate) fn new(d_in: usize, d_sae: usize) -> Self {
+        Self {
+            w_enc: vec![0.0; d_sae * d_in],
+            b_enc: vec![0.0; d_sae],
+            w_dec: vec![0.0; d_sae * d_in],
+            b_dec: vec![0.0; d_in],
+            silent: vec![true; d_sae],
+            sum_of_squares: 0.0,
+        }
+    }
+
+    /// Fills in the gradients of the sum of the losses of `parts`.
+    ///
+    /// # Shapes
+    /// `x_c` `[n, d_in]`.
+    pub(crate) fn compute(&mut self, weights: &Weights, x_c: &[f32], parts: &[Reconstruction<'_>]) {
+        let d_in = weights.d_in;
+        let tasks = self
+            .w_enc
+            .par_chunks_mut(LATENTS_PER_TASK * d_in)
+            .zip(self.w_dec.par_chunks_mut(LATENTS_PER_TASK * d_in))
+            .zip(self.b_enc.par_chunks_mut(LATENTS_PER_TASK))
+            .zip(self.silent.par_chunks_mut(LATENTS_PER_TASK))
+            .enumerate();
+        let sums: Vec<TaskSums> = tasks
+            .map(|(task, (((w_enc, w_dec), b_enc), silent))| {
+                let first = task * LATENTS_PER_TASK;
+                wide(LatentRows { weights, x_c, parts, first, w_enc, w_dec, b_enc, silent })
+            })
+            .collect();
+        self.b_dec.fill(0.0);
+        for part in parts.iter().filter(|part| part.has_b_dec) {
+            add_error_sum(&mut self.b_dec, part.error, part.error_scale);
+        }
+        self.sum_of_squares = 0.0;
+        for sums in &sums {
+            self.sum_of_squares += sums.sum_of_squares;
+            add_scaled(&mut self.b_dec, 1.0, &sums.through_encoder);
+        }
+        self.sum_of_squares += f64::from(sum_of_squares(&self.b_dec));
+    }
+}
+
+/// What a task contributes to sums over latents.
+struct TaskSums {
+    sum_of_squares: f64,
+    /// `- sum_j db_enc[j] W_enc[j]`. `[d_in]`
+    through_encoder: Vec<f32>,
+}
+
+/// Makes the gradient rows of the latents of one task.
+struct LatentRows<'a> {
+    weights: &'a Weights,
+    x_c: &'a [f32],
+    parts: &'a [Reconstruction<'a>],
+    first: usize,
+    w_enc: &'a mut [f32],
+    w_dec: &'a mut [f32],
+    b_enc: &'a mut [f32],
+    silent: &'a mut [bool],
+}
+
+impl Kernel for LatentRows<'_> {
+    type Output = TaskSums;
+
+    #[inline(always)]
+    fn run(self) -> TaskSums {
+        let Self { weights, x_c, parts, first, w_enc, w_dec, b_enc, silent } = self;
+        let d_in = weights.d_in;
+        let mut sums = TaskSums { sum_of_squares: 0.0, through_encoder: vec![0.0; d_in] };
+        let mut coefficients = Vec::new();
+        let gradients = w_enc.chunks_exact_mut(d_in).zip(w_dec.chunks_exact_mut(d_in));
+        for (i, (g_enc, g_dec)) in gradients.enumerate() {
+            let latent = first + i;
+            silent[i] = parts.iter().all(|part| part.by_latent.n_active(latent) == 0);
+            b_enc[i] = 0.0;
+            if silent[i] {
+                continue;
+            }
+            g_enc.fill(0.0);
+            g_dec.fill(0.0);
+            for part in parts {
+                b_enc[i] += part.add_to(latent, x_c, g_enc, g_dec, &mut coefficients);
+            }
+            let w_dec = weights.decoder_row(latent);
+            let along = dot(g_dec, w_dec);
+            add_scaled(g_dec, -along, w_dec);
+            add_scaled(&mut sums.through_encoder, -b_enc[i], weights.encoder_row(latent));
+            let bias = f64::from(b_enc[i]);
+            sums.sum_of_squares += f64::from(sum_of_squares(g_enc) + sum_of_squares(g_dec)) + bias * bias;
+        }
+        sums
+    }
+}
+
+impl Reconstruction<'_> {
+    /// Adds this reconstruction's part of the gradient rows of `latent`; returns its part of `db_enc`.
+    #[inline(always)]
+    fn add_to(&self, latent: usize, x_c: &[f32], g_enc: &mut [f32], g_dec: &mut [f32], scratch: &mut Vec<f32>) -> f32 {
+        let d_in = g_enc.len();
+        let range = self.by_latent.range(latent);
+        let (rows, entries) = (&self.by_latent.rows[range.clone()], &self.by_latent.entries[range]);
+        scratch.clear();
+        scratch.extend(entries.iter().map(|&entry| self.error_scale * self.acts.values[entry as usize]));
+        add_weighted_rows(g_dec, scratch, |n| &self.error[rows[n] as usize * d_in..][..d_in]);
+        scratch.clear();
+        scratch.extend(entries.iter().map(|&entry| self.df[entry as usize]));
+        add_weighted_rows(g_enc, scratch, |n| &x_c[rows[n] as usize * d_in..][..d_in]);
+        scratch.iter().sum()
+    }
+}
+
+/// sum += scale * each row.
+struct AddRows<'a> {
+    sum: &'a mut [f32],
+    scale: f32,
+    rows: &'a [f32],
+}
+
+impl Kernel for AddRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for row in self.rows.chunks_exact(self.sum.len()) {
+            add_scaled(self.sum, self.scale, row);
+        }
+    }
+}
+
+/// total += scale * sum of the rows of `error`.
+fn add_error_sum(total: &mut [f32], error: &[f32], scale: f32) {
+    let d_in = total.len();
+    let sums: Vec<Vec<f32>> = error
+        .par_chunks(ROWS_PER_TASK * d_in)
+        .map(|rows| {
+            let mut sum = vec![0.0; d_in];
+            wide(AddRows { sum: &mut sum, scale, rows });
+            sum
+        })
+        .collect();
+    for sum in &sums {
+        add_scaled(total, 1.0, sum);
+    }
+}

@@ -1,0 +1,150 @@
+//! Vector building blocks of the kernels, as plain loops that the compiler turns into the widest instructions of the
+//! running machine when they are inlined into a [`wide`] call.
+//!
+//! The number of lanes is fixed here, not by the machine, and `mul_add` rounds once everywhere: so sums come out
+//! bit-identical with AVX2, with AVX-512 and without either, which an exact resume on another machine relies on.
+
+use pulp::{Arch, Simd, WithSimd};
+
+/// Partial sums kept apart in a reduction: enough for four AVX-512 or eight AVX2 accumulators in flight.
+const LANES: usize = 64;
+
+/// A kernel and its arguments. `run`, and all it calls, must be `#[inline(always)]`, and the heavy loops must not be
+/// in closures: what is not inlined into [`wide`] stays compiled for the oldest x86-64, where `mul_add` is a call of the
+/// C library and a loop runs ten times slower.
+pub(crate) trait Kernel {
+    type Output;
+    fn run(self) -> Self::Output;
+}
+
+/// Runs `kernel` compiled for the widest vectors of this machine.
+#[inline(always)]
+pub(crate) fn wide<K: Kernel>(kernel: K) -> K::Output {
+    Arch::new().dispatch(OnAnyMachine(kernel))
+}
+
+struct OnAnyMachine<K>(K);
+
+impl<K: Kernel> WithSimd for OnAnyMachine<K> {
+    type Output = K::Output;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) -> K::Output {
+        self.0.run()
+    }
+}
+
+/// sum_i a_i * b_i over slices of one length.
+#[inline(always)]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+    let mut sums = [0.0f32; LANES];
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        for lane in 0..LANES {
+            sums[lane] = a[lane].mul_add(b[lane], sums[lane]);
+        }
+    }
+    let rest = a_rest.iter().zip(b_rest).fold(0.0, |sum, (&a, &b)| a.mul_add(b, sum));
+    sum_lanes(sums) + rest
+}
+
+/// sum_i a_i^2.
+#[inline(always)]
+pub(crate) fn sum_of_squares(a: &[f32]) -> f32 {
+    dot(a, a)
+}
+
+/// y += c * x.
+#[inline(always)]
+pub(crate) fn add_scaled(y: &mut [f32], c: f32, x: &[f32]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = c.mul_add(x, *y);
+    }
+}
+
+/// y += sum_n c_n * x_n, where `row(n)` is the n-th vector. Four at a time, so that `y` is loaded and stored once for
+/// four products; the order of additions depends on nothing but the order of `coefficients`.
+#[inline(always)]
+pub(crate) fn add_weighted_rows<'a>(y: &mut [f32], coefficients: &[f32], row: impl Fn(usize) -> &'a [f32]) {
+    let (quads, rest) = coefficients.as_chunks::<4>();
+    for (quad, c) in quads.iter().enumerate() {
+        let first = quad * 4;
+        add_four_scaled(y, *c, [row(first), row(first + 1), row(first + 2), row(first + 3)]);
+    }
+    let first = quads.len() * 4;
+    for (n, &c) in rest.iter().enumerate() {
+        add_scaled(y, c, row(first + n));
+    }
+}
+
+#[inline(always)]
+fn add_four_scaled(y: &mut [f32], c: [f32; 4], x: [&[f32]; 4]) {
+    // One length for all five slices, said once, removes every bounds check from the loop.
+    let n = y.len();
+    let (x0, x1, x2, x3) = (&x[0][..n], &x[1][..n], &x[2][..n], &x[3][..n]);
+    for i in 0..n {
+        let low = c[1].mul_add(x1[i], c[0].mul_add(x0[i], y[i]));
+        y[i] = c[3].mul_add(x3[i], c[2].mul_add(x2[i], low));
+    }
+}
+
+/// Pairwise, in a fixed order.
+#[inline(always)]
+fn sum_lanes(mut sums: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            sums[lane] += sums[lane + width];
+        }
+        width /= 2;
+    }
+    sums[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Dot<'a>(&'a [f32], &'a [f32]);
+
+    impl Kernel for Dot<'_> {
+        type Output = f32;
+
+        #[inline(always)]
+        fn run(self) -> f32 {
+            dot(self.0, self.1)
+        }
+    }
+
+    #[test]
+    fn dot_agrees_with_a_plain_sum_at_every_length() {
+        for n in [0, 1, 3, 16, 63, 64, 65, 200, 576] {
+            let a: Vec<f32> = (0..n).map(|i| (i as f32 * 0.37).sin()).collect();
+            let b: Vec<f32> = (0..n).map(|i| (i as f32 * 0.91).cos()).collect();
+            let plain: f64 = a.iter().zip(&b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+            let fast = wide(Dot(&a, &b));
+            assert!((f64::from(fast) - plain).abs() < 1e-5, "length {n}: {fast} against {plain}");
+        }
+    }
+
+    #[test]
+    fn rows_add_up_whatever_their_number() {
+        let rows: Vec<Vec<f32>> = (0..7).map(|r| (0..19).map(|i| (r * 19 + i) as f32).collect()).collect();
+        for n in 0..=7 {
+            let coefficients: Vec<f32> = (0..n).map(|r| r as f32 + 0.5).collect();
+            let mut y = vec![1.0; 19];
+            add_weighted_rows(&mut y, &coefficients, |r| rows[r].as_slice());
+            for (i, &y) in y.iter().enumerate() {
+                let plain: f32 = 1.0 + (0..n).map(|r| coefficients[r] * rows[r][i]).sum::<f32>();
+                assert!((y - plain).abs() < 1e-3, "{n} rows, column {i}: {y} against {plain}");
+            }
+        }
+    }
+
+    #[test]
+    fn wide_and_plain_code_give_the_same_bits() {
+        let a: Vec<f32> = (0..577).map(|i| (i as f32 * 0.37).sin()).collect();
+        assert_eq!(wide(Dot(&a, &a)).to_bits(), sum_of_squares(&a).to_bits());
+    }
+}

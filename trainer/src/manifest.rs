@@ -1,0 +1,142 @@
+//! [`SaeManifest`]: what made an SAE folder, how far it has come, and how good it is. It holds no wall-clock facts, so
+//! the same run always writes the same bytes.
+
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use harvester::{
+    ActivationDataset, HookPoint, ModelIdentity, manifest_file, read_manifest, sha256_file, write_manifest,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    Error, Result,
+    config::{Resolved, TrainConfig},
+    metrics::Reconstruction,
+};
+
+/// `format` of an SAE folder.
+pub const SAE_FORMAT: &str = "refract.sae";
+
+/// Options that may differ when a run is continued: they do not shape the result.
+const FREE_OPTIONS: [&str; 1] = ["checkpoint_every"];
+
+/// What made an SAE folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SaeManifest {
+    /// [`SAE_FORMAT`].
+    pub format: String,
+    /// Version of the layout.
+    pub version: u32,
+    /// The refract that began this folder.
+    pub refract_version: String,
+    /// Whether training is done and the SAE is there.
+    pub complete: bool,
+    /// The folder of activations it was trained on.
+    pub activations: PathBuf,
+    /// SHA-256 of that folder's manifest.
+    pub activations_manifest_sha256: String,
+    /// The model whose activations they are.
+    pub model: ModelIdentity,
+    /// Where in the model.
+    pub hook_point: HookPoint,
+    /// Width of the activations.
+    pub d_in: usize,
+    /// Number of latents.
+    pub d_sae: usize,
+    /// Contexts of the activations that were never trained on.
+    pub held_out: Range<u64>,
+    /// Rows of a larger norm are attention sinks; they were dropped, together with position 0.
+    pub sink_norm: f32,
+    /// Everything that was asked for, with the defaults that the activations decide.
+    pub config: TrainConfig,
+    /// How it ended; absent until it has.
+    pub results: Option<TrainResults>,
+}
+
+/// How a training run ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainResults {
+    /// Steps done.
+    pub steps: u64,
+    /// Tokens seen, each as often as it was.
+    pub tokens: u64,
+    /// The last batch's fraction of variance unexplained.
+    pub last_fvu: f64,
+    /// Latents dead at the end: silent for `dead_after_tokens`.
+    pub dead: usize,
+    /// The saved SAE on the held-out contexts; absent where nothing is held out.
+    pub held_out: Option<Reconstruction>,
+}
+
+impl SaeManifest {
+    /// Reads the manifest of an SAE folder.
+    ///
+    /// # Errors
+    /// When there is none, or one of another kind or version.
+    pub fn read(dir: &Path) -> Result<Self> {
+        Ok(read_manifest(dir, SAE_FORMAT)?)
+    }
+
+    /// Replaces the manifest in `dir`.
+    pub(crate) fn write(&self, dir: &Path) -> Result<()> {
+        Ok(write_manifest(dir, self)?)
+    }
+
+    /// The manifest of a run that begins.
+    pub(crate) fn begin(dataset: &ActivationDataset, resolved: &Resolved, held_out: Range<u64>) -> Result<Self> {
+        let dir = dataset.dir();
+        let parent = dataset.manifest();
+        Ok(Self {
+            format: SAE_FORMAT.into(),
+            version: manifest_file::FORMAT_VERSION,
+            refract_version: env!("CARGO_PKG_VERSION").into(),
+            complete: false,
+            activations: dir.canonicalize().map_err(Error::io("open", dir))?,
+            activations_manifest_sha256: sha256_file(&dir.join(manifest_file::MANIFEST_FILE))?,
+            model: parent.model.clone(),
+            hook_point: resolved.hook_point,
+            d_in: resolved.d_in,
+            d_sae: resolved.d_sae,
+            held_out,
+            sink_norm: parent.sink_norm(resolved.hook_point)?,
+            config: resolved.config.clone(),
+            results: None,
+        })
+    }
+
+    /// What differs between the run that made this folder and `other`, one line each; empty when `other` may go on here.
+    pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
+        let mut differences = Vec::new();
+        let mut compare = |name: &str, there: &Value, here: &Value| {
+            if there != here && !FREE_OPTIONS.contains(&name) {
+                differences.push(format!("{name}: {there} there, {here} here"));
+            }
+        };
+        let hash = |manifest: &Self| Value::from(manifest.activations_manifest_sha256.as_str());
+        compare("manifest of the activations", &hash(self), &hash(other));
+        let options = |manifest: &Self| serde_json::to_value(&manifest.config).unwrap_or_default();
+        if let (Value::Object(there), Value::Object(here)) = (options(self), options(other)) {
+            there.iter().for_each(|(name, value)| compare(name, value, here.get(name).unwrap_or(&Value::Null)));
+        }
+        differences
+    }
+}
+
+/// Begins a folder, or checks that the one that is there belongs to the same run; returns its manifest.
+pub(crate) fn open_folder(out: &Path, wanted: SaeManifest) -> Result<SaeManifest> {
+    if out.join(manifest_file::MANIFEST_FILE).exists() {
+        let found = SaeManifest::read(out)?;
+        let differences = found.differences(&wanted);
+        if !differences.is_empty() {
+            return Err(Error::OtherRun { path: out.to_path_buf(), differences });
+        }
+        return Ok(found);
+    }
+    std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
+    wanted.write(out)?;
+    Ok(wanted)
+}

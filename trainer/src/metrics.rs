@@ -1,0 +1,142 @@
+//! [`ReconstructionMetrics`]: how well and how sparsely an SAE rebuilds a set of activations, accumulated over the whole
+//! set. Sums are in f64 and row by row, so the result is the same to the bit however the set is cut into batches.
+//!
+//! ```text
+//! l0  = active latents a token
+//! fvu = sum_i |x_i - x_hat_i|^2 / sum_i |x_i - mean|^2        mean over the whole set
+//! explained_variance = 1 - fvu
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::feature_acts::FeatureActs;
+
+/// Accumulates over batches; [`Self::finish`] gives the numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReconstructionMetrics {
+    n_tokens: u64,
+    squared_error: f64,
+    /// Of each dimension. `[d_in]`
+    sum: Vec<f64>,
+    sum_of_squares: f64,
+    /// Tokens on which each latent is active. `[d_sae]`
+    fired: Vec<u64>,
+}
+
+/// What [`ReconstructionMetrics`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Reconstruction {
+    /// Tokens measured.
+    pub tokens: u64,
+    /// Mean number of active latents a token.
+    pub l0: f64,
+    /// Fraction of variance unexplained.
+    pub fvu: f64,
+    /// `1 - fvu`.
+    pub explained_variance: f64,
+    /// Share of latents that were active at least once.
+    pub frac_alive: f64,
+}
+
+impl ReconstructionMetrics {
+    /// Nothing seen yet.
+    pub fn new(d_in: usize, d_sae: usize) -> Self {
+        Self { n_tokens: 0, squared_error: 0.0, sum: vec![0.0; d_in], sum_of_squares: 0.0, fired: vec![0; d_sae] }
+    }
+
+    /// Tokens added so far.
+    pub fn n_tokens(&self) -> u64 {
+        self.n_tokens
+    }
+
+    /// Adds a batch.
+    ///
+    /// # Shapes
+    /// `x` and `x_hat` `[n, d_in]`, `acts` of the same n rows.
+    pub fn add(&mut self, x: &[f32], x_hat: &[f32], acts: &FeatureActs) {
+        let d_in = self.sum.len();
+        for (x, x_hat) in x.chunks_exact(d_in).zip(x_hat.chunks_exact(d_in)) {
+            self.n_tokens += 1;
+            for ((sum, &x), &x_hat) in self.sum.iter_mut().zip(x).zip(x_hat) {
+                let (x, x_hat) = (f64::from(x), f64::from(x_hat));
+                *sum += x;
+                self.sum_of_squares += x * x;
+                self.squared_error += (x - x_hat).powi(2);
+            }
+        }
+        acts.latents.iter().for_each(|&latent| self.fired[latent as usize] += 1);
+    }
+
+    /// The metrics of everything added; `None` while nothing is.
+    pub fn finish(&self) -> Option<Reconstruction> {
+        if self.n_tokens == 0 {
+            return None;
+        }
+        let n = self.n_tokens as f64;
+        let of_mean: f64 = self.sum.iter().map(|sum| sum * sum / n).sum();
+        let fvu = self.squared_error / (self.sum_of_squares - of_mean);
+        let alive = self.fired.iter().filter(|&&fired| fired > 0).count();
+        Some(Reconstruction {
+            tokens: self.n_tokens,
+            l0: self.fired.iter().sum::<u64>() as f64 / n,
+            fvu,
+            explained_variance: 1.0 - fvu,
+            frac_alive: alive as f64 / self.fired.len().max(1) as f64,
+        })
+    }
+
+    /// Share of tokens on which each latent is active. `[d_sae]`
+    pub fn feature_density(&self) -> Vec<f32> {
+        let n = self.n_tokens.max(1) as f64;
+        self.fired.iter().map(|&fired| (fired as f64 / n) as f32).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::plain;
+
+    #[test]
+    fn known_answers() {
+        // Mean (2, 1); distances from it 1 + 4, 1 + 4, 0 + 0: 10. Errors 1, 0, 4: 5.
+        let x = [1.0, 3.0, 3.0, -1.0, 2.0, 1.0];
+        let x_hat = [1.0, 2.0, 3.0, -1.0, 4.0, 1.0];
+        let acts = FeatureActs { offsets: vec![0, 2, 2, 3], latents: vec![0, 3, 3], values: vec![1.0, 1.0, 1.0] };
+        let mut metrics = ReconstructionMetrics::new(2, 4);
+        metrics.add(&x, &x_hat, &acts);
+        let found = metrics.finish();
+        let expected = Reconstruction { tokens: 3, l0: 1.0, fvu: 0.5, explained_variance: 0.5, frac_alive: 0.5 };
+        assert_eq!(found, Some(expected));
+        assert_eq!(metrics.feature_density(), [1.0 / 3.0, 0.0, 0.0, 2.0 / 3.0]);
+    }
+
+    #[test]
+    fn the_mean_is_that_of_the_whole_set_and_the_cut_does_not_matter() {
+        let (n, d_in, d_sae) = (57, 5, 9);
+        let x: Vec<f32> = plain::random(n * d_in, 1).iter().map(|x| x + 100.0).collect();
+        let x_hat: Vec<f32> = plain::random(n * d_in, 2).iter().map(|x| x + 100.0).collect();
+        let acts = plain::top_k(&plain::random(n * d_sae, 3), &[0.0; 9], 2);
+        let cut_every = |rows: usize| {
+            let mut metrics = ReconstructionMetrics::new(d_in, d_sae);
+            for first in (0..n).step_by(rows) {
+                let last = n.min(first + rows);
+                let mut part = FeatureActs::default();
+                for row in first..last {
+                    part.latents.extend_from_slice(acts.row(row).0);
+                    part.values.extend_from_slice(acts.row(row).1);
+                    part.end_row();
+                }
+                metrics.add(&x[first * d_in..last * d_in], &x_hat[first * d_in..last * d_in], &part);
+            }
+            metrics
+        };
+        assert_eq!(cut_every(n), cut_every(1));
+        assert_eq!(cut_every(n), cut_every(10));
+    }
+
+    #[test]
+    fn nothing_added_gives_nothing() {
+        assert_eq!(ReconstructionMetrics::new(2, 4).finish(), None);
+    }
+}

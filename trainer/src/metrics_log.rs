@@ -1,0 +1,92 @@
+//! [`MetricsLog`]: `metrics.jsonl`, a line every few steps. Only what the run computes is in it, no wall-clock facts, so
+//! that a resumed run's file is the uninterrupted run's, byte for byte.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use harvester::write_atomically;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+const FILE: &str = "metrics.jsonl";
+
+/// A line of `metrics.jsonl`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MetricsLine {
+    /// Steps done.
+    pub step: u64,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// Mean squared error a token, in training units: each dimension of the activations has variance 1 on average.
+    pub loss: f64,
+    /// The batch's fraction of variance unexplained.
+    pub fvu: f64,
+    /// Active latents a token.
+    pub l0: f64,
+    /// Mean squared error of the dead latents' reconstruction of the residual.
+    pub aux_loss: f64,
+    /// Latents that were not active for `dead_after_tokens`.
+    pub dead: usize,
+    /// Learning rate of the step.
+    pub lr: f64,
+}
+
+/// The file, open for appending.
+#[derive(Debug)]
+pub(crate) struct MetricsLog {
+    path: PathBuf,
+    file: File,
+}
+
+impl MetricsLog {
+    /// Opens the log of a run that goes on after `step` steps: later lines are of steps that will be done again.
+    pub(crate) fn open(dir: &Path, step: u64) -> Result<Self> {
+        let path = dir.join(FILE);
+        let old = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(Error::io("read", &path)(error)),
+        };
+        // A last line that was cut short is of a later step as well.
+        let counts = |line: &&str| serde_json::from_str::<MetricsLine>(line).is_ok_and(|line| line.step <= step);
+        let kept: String = old.lines().take_while(counts).flat_map(|line| [line, "\n"]).collect();
+        write_atomically(&path, kept.as_bytes())?;
+        let file = OpenOptions::new().append(true).open(&path).map_err(Error::io("open", &path))?;
+        Ok(Self { path, file })
+    }
+
+    pub(crate) fn write(&mut self, line: &MetricsLine) -> Result<()> {
+        let mut text = serde_json::to_string(line).map_err(|error| Error::io("write", &self.path)(error.into()))?;
+        text.push('\n');
+        self.file.write_all(text.as_bytes()).map_err(Error::io("write", &self.path))
+    }
+
+    /// Makes what was written durable; before a checkpoint, so that none is newer than its lines.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(Error::io("flush to disk", &self.path))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_after_the_checkpoint_are_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let line =
+            |step| MetricsLine { step, tokens: 0, loss: 1.0, fvu: 0.5, l0: 3.0, aux_loss: 0.0, dead: 0, lr: 0.1 };
+        let mut log = MetricsLog::open(dir.path(), 0).unwrap();
+        (1..5).for_each(|step| log.write(&line(step)).unwrap());
+        let whole = fs::read(dir.path().join(FILE)).unwrap();
+        fs::write(dir.path().join(FILE), &whole[..whole.len() - 9]).unwrap(); // as after a power cut
+        let mut log = MetricsLog::open(dir.path(), 2).unwrap();
+        (3..5).for_each(|step| log.write(&line(step)).unwrap());
+        assert_eq!(fs::read(dir.path().join(FILE)).unwrap(), whole);
+    }
+}

@@ -1,0 +1,109 @@
+//! [`measure_step`]: how fast a training step is, and how near its floor, the encoder's matrix product alone. `just
+//! bench` and `benches/step.rs` print it.
+
+use std::time::Instant;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::{
+    adam::AdamConfig,
+    config::TrainArchitecture,
+    kernels::encode::encoder_product,
+    step::{Learner, StepConfig, StepTimes},
+    weights::Weights,
+};
+
+/// What to measure.
+#[derive(Debug, Clone, Copy)]
+pub struct StepShape {
+    /// Architecture.
+    pub architecture: TrainArchitecture,
+    /// Width of the activations.
+    pub d_in: usize,
+    /// Number of latents.
+    pub d_sae: usize,
+    /// Active latents a token.
+    pub k: usize,
+    /// Tokens a step.
+    pub batch: usize,
+    /// Share of latents that count as dead, so that the auxiliary loss runs.
+    pub dead: f64,
+}
+
+/// What was measured: medians over steps.
+#[derive(Debug, Clone, Copy)]
+pub struct StepSpeed {
+    /// Tokens a second of the whole step.
+    pub tokens_per_second: f64,
+    /// Tokens a second of the encoder's product alone, measured between the steps.
+    pub product_tokens_per_second: f64,
+    /// GFLOP/s of that product.
+    pub product_gflops: f64,
+    /// Where the time went, summed over the measured steps.
+    pub times: StepTimes,
+}
+
+/// Runs `n_steps` steps on synthetic activations, and as many plain encoder products between them.
+pub fn measure_step(shape: StepShape, n_steps: usize) -> StepSpeed {
+    let StepShape { d_in, d_sae, batch, .. } = shape;
+    let mut learner = Learner::new(Weights::random(d_sae, vec![0.0; d_in], 0), step_config(shape));
+    let n_dead = (shape.dead * d_sae as f64) as usize;
+    let mut hidden = vec![0.0; batch * d_sae];
+    let (mut steps, mut products) = (Vec::new(), Vec::new());
+    for step in 0..n_steps + 2 {
+        let x = synthetic_batch(batch, d_in, step as u64 % 3);
+        learner.dead_latents.tokens_since_fired[..n_dead].fill(u64::MAX / 2);
+        if step == 2 {
+            // The first two steps touch every page and have no filter yet.
+            learner.times = StepTimes::default();
+            steps.clear();
+        }
+        let begin = Instant::now();
+        learner.step(&x, 1e-3);
+        steps.push(begin.elapsed().as_secs_f64());
+        let begin = Instant::now();
+        encoder_product(&x, &learner.weights.w_enc, d_in, &mut hidden);
+        products.push(begin.elapsed().as_secs_f64());
+    }
+    let product_rate = batch as f64 / median(&mut products);
+    StepSpeed {
+        tokens_per_second: batch as f64 / median(&mut steps),
+        product_tokens_per_second: product_rate,
+        product_gflops: product_rate * (2 * d_in * d_sae) as f64 / 1e9,
+        times: learner.times,
+    }
+}
+
+fn step_config(shape: StepShape) -> StepConfig {
+    StepConfig {
+        architecture: shape.architecture,
+        k: shape.k,
+        adam: AdamConfig::default(),
+        clip: None,
+        auxk_alpha: if shape.dead > 0.0 { 1.0 / 32.0 } else { 0.0 },
+        k_aux: shape.d_in / 2,
+        dead_after_tokens: 10_000_000,
+    }
+}
+
+/// Tokens that are sums of a few of 2,000 fixed directions, frequent ones more often, plus noise.
+fn synthetic_batch(batch: usize, d_in: usize, seed: u64) -> Vec<f32> {
+    const N_DIRECTIONS: usize = 2000;
+    let directions = Weights::random(N_DIRECTIONS, vec![0.0; d_in], 99).w_dec;
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut x: Vec<f32> = (0..batch * d_in).map(|_| random.random_range(-0.3..0.3)).collect();
+    for x in x.chunks_exact_mut(d_in) {
+        for _ in 0..20 {
+            let direction = (random.random::<f64>().powi(2) * N_DIRECTIONS as f64) as usize;
+            let strength = random.random_range(2.0..8.0);
+            x.iter_mut().zip(&directions[direction * d_in..]).for_each(|(x, d)| *x += strength * d);
+        }
+    }
+    x
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
