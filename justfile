@@ -54,7 +54,7 @@ bench-peers rounds="3":
     [[ -f $PEERS_DIR/04_harvest.py && -f $PEERS_DIR/06_sae_speed.py ]] || { echo "just bench-peers: $PEERS_DIR has no 04_harvest.py and 06_sae_speed.py" >&2; exit 1; }
     export PEERS_MODELS_DIR SPARSIFY_DISABLE_TRITON=1
     peer() { echo "> $*"; (cd "$PEERS_DIR" && "$PY" "$@"); }
-    cargo bench --workspace --no-run
+    cargo bench --workspace --bench harvest --bench step --no-run
     for round in $(seq {{ rounds }}); do
         echo "=== round $round of {{ rounds }} ==="
         peer 04_harvest.py --impl hf --batch 8 --ctx 256 --tokens 4096
