@@ -16,7 +16,7 @@ demo *args:
 
 # Run a model over text and write its activations: just harvest --tokens 300000
 harvest *args:
-    {{ refract }} harvest --model default --corpus data/corpora --hook-point blocks.14.hook_resid_post --out {{ runs }}/activations {{ args }}
+    {{ refract }} harvest --model default --corpus data/corpora/*.jsonl --hook-point blocks.14.hook_resid_post --out {{ runs }}/activations {{ args }}
 
 # Fit a sparse autoencoder to the harvested activations: just train --k 32 --d-sae 4608
 train *args:
