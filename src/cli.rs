@@ -50,7 +50,9 @@ pub(crate) enum Command {
                             blocks.14.hook_resid_post --tokens 150000 --out runs/activations")]
     Harvest(HarvestArgs),
     /// Fit a sparse autoencoder to harvested activations.
-    #[command(after_help = "Example:\n  refract train --activations runs/activations --k 32 --d-sae 4608 --out runs/sae")]
+    #[command(
+        after_help = "Example:\n  refract train --activations runs/activations --k 32 --d-sae 4608 --out runs/sae"
+    )]
     Train(TrainArgs),
     /// Measure an SAE on held-out text: L0, FVU, dead latents, CE loss score.
     #[command(after_help = "Example:\n  refract evaluate --sae runs/sae")]
@@ -65,7 +67,9 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  refract find --features runs/features --positive code --negative speeches")]
     Find(FindArgs),
     /// Write with latents clamped, beside the same without.
-    #[command(after_help = "Example:\n  refract steer --sae runs/sae --prompt 'The weather today' --clamp 1234=0 --scale 77=3")]
+    #[command(
+        after_help = "Example:\n  refract steer --sae runs/sae --prompt 'The weather today' --clamp 1234=0 --scale 77=3"
+    )]
     Steer(SteerArgs),
     /// Explain a folder or model that refract reads or writes.
     #[command(after_help = "Example:\n  refract inspect runs/activations --verify")]

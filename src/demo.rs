@@ -10,8 +10,7 @@ use trainer::TrainConfig;
 
 use crate::{
     cli::DemoArgs,
-    features,
-    harvest,
+    features, harvest,
     steer::Steering,
     terminal::{DIM, Terminal},
     train,
@@ -59,7 +58,10 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
     steer_step(&index, &folders, terminal)?;
     terminal.heading("Next");
     terminal.line(format!("  refract inspect {}", folders.activations.display()));
-    terminal.line(format!("  refract find --features {} --positive languages --negative prose", folders.features.display()));
+    terminal.line(format!(
+        "  refract find --features {} --positive languages --negative prose",
+        folders.features.display()
+    ));
     terminal.line("  refract --help");
     Ok(())
 }
@@ -68,7 +70,8 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
 fn bundled_corpora() -> anyhow::Result<Vec<PathBuf>> {
     let places = [Path::new("data/corpora"), Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/data/corpora"))];
     let folder = places.into_iter().find(|folder| folder.is_dir());
-    let folder = folder.context("data/corpora is not here: run the demo in the repository, or name texts with --corpus")?;
+    let folder =
+        folder.context("data/corpora is not here: run the demo in the repository, or name texts with --corpus")?;
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "jsonl"));

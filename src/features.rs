@@ -105,7 +105,8 @@ pub(crate) fn show_most_interpretable(
         terminal.line(format!("\n{BOLD}latent {}{BOLD:#}  {about}", pick.latent));
         show_examples(index, index.examples(pick.latent), n_examples, terminal);
         terminal.line(format!("  {DIM}promotes{DIM:#} {}", tokens(&feature.promoted, 6)));
-        terminal.json(&serde_json::json!({ "pick": pick, "feature": feature, "examples": index.examples(pick.latent) }))?;
+        terminal
+            .json(&serde_json::json!({ "pick": pick, "feature": feature, "examples": index.examples(pick.latent) }))?;
     }
     Ok(())
 }
@@ -136,7 +137,8 @@ fn show_feature(index: &FeatureIndex, feature: &Feature, examples: &[Example], n
 fn show_examples(index: &FeatureIndex, examples: &[Example], n: usize, terminal: &Terminal) {
     let max = examples.first().map_or(0.0, |example| example.activation);
     for example in examples.iter().take(n) {
-        let source = index.source_of(example.document).map_or("?", |place| index.manifest().sources[place].name.as_str());
+        let source =
+            index.source_of(example.document).map_or("?", |place| index.manifest().sources[place].name.as_str());
         let text = lit(&example.texts, &example.activations, max);
         terminal.line(format!("  {:7.1}  {DIM}{source:10.10}{DIM:#}  {text}", example.activation));
     }
@@ -151,7 +153,8 @@ pub(crate) fn tokens(tokens: &[TokenWeight], n: usize) -> String {
 fn histogram(feature: &Feature) -> String {
     const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let filled = |count: &u32| *count > 0;
-    let (Some(first), Some(last)) = (feature.histogram.iter().position(filled), feature.histogram.iter().rposition(filled))
+    let (Some(first), Some(last)) =
+        (feature.histogram.iter().position(filled), feature.histogram.iter().rposition(filled))
     else {
         return String::new();
     };

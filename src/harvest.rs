@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use harvester::{
-    Checkpoint, Corpus, CorpusOptions, HarvestConfig, HarvestManifest, HookPoint, ModelConfig, SpecialToken, StorageDtype,
+    Checkpoint, Corpus, CorpusOptions, HarvestConfig, HarvestManifest, HookPoint, ModelConfig, SpecialToken,
+    StorageDtype,
     model_source::{ModelSource, ResolvedModel},
 };
 use serde::Deserialize;
@@ -82,8 +83,7 @@ pub(crate) fn run(args: &HarvestArgs, config: Option<&Path>, terminal: &Terminal
     let settings: Settings = settings::resolve("harvest", args, config)?;
     anyhow::ensure!(!settings.corpus.is_empty(), "harvest needs --corpus: text files, .jsonl files or folders of them");
     let out = settings.out.clone().context("harvest needs --out: the folder to write")?;
-    let options =
-        CorpusOptions { text_field: settings.text_field.clone(), drop_duplicates: !settings.keep_duplicates };
+    let options = CorpusOptions { text_field: settings.text_field.clone(), drop_duplicates: !settings.keep_duplicates };
     let manifest = harvest(&settings.model, &settings.corpus, &options, &settings.config(), &out, terminal)?;
     report(&manifest, &out, terminal)
 }

@@ -43,17 +43,36 @@ fn activations(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result
     let manifest: &HarvestManifest = dataset.manifest();
     terminal.heading(&format!("{}: activations", path.display()));
     fact(terminal, "state", if manifest.complete { "complete" } else { "unfinished: repeat its command to go on" });
-    fact(terminal, "model", format!("{} ({}, {} layers)", manifest.model.source, manifest.model.family, manifest.model.n_layers));
+    fact(
+        terminal,
+        "model",
+        format!("{} ({}, {} layers)", manifest.model.source, manifest.model.family, manifest.model.n_layers),
+    );
     let counts = &manifest.counts;
-    fact(terminal, "tokens", format!("{} in {} contexts of {}", grouped(counts.tokens), grouped(counts.contexts), manifest.config.ctx_len));
-    fact(terminal, "files", format!("{} parts, {}", manifest.parts.len(), human_bytes(manifest.parts.iter().map(|part| part.bytes).sum())));
+    fact(
+        terminal,
+        "tokens",
+        format!("{} in {} contexts of {}", grouped(counts.tokens), grouped(counts.contexts), manifest.config.ctx_len),
+    );
+    fact(
+        terminal,
+        "files",
+        format!("{} parts, {}", manifest.parts.len(), human_bytes(manifest.parts.iter().map(|part| part.bytes).sum())),
+    );
     for source in &manifest.corpus {
         fact(terminal, "source", format!("{} ({} documents)", source.name, grouped(source.documents)));
     }
     for point in &manifest.hook_points {
         let norms = &point.norm_quantiles;
         fact(terminal, "hook point", format!("{} x {} {}", point.name, point.d_model, manifest.config.dtype));
-        fact(terminal, "  norms", format!("median {:.1}, 99 % {:.1}, max {:.1}; {} sinks above {:.1}", norms.p50, norms.p99, norms.max, point.sinks, point.sink_norm));
+        fact(
+            terminal,
+            "  norms",
+            format!(
+                "median {:.1}, 99 % {:.1}, max {:.1}; {} sinks above {:.1}",
+                norms.p50, norms.p99, norms.max, point.sinks, point.sink_norm
+            ),
+        );
         fact(terminal, "  |mean| / std", format!("{:.2}", point.mean_to_spread));
     }
     if verify {
@@ -118,11 +137,19 @@ fn model_or_foreign_sae(path: &Path, terminal: &Terminal) -> anyhow::Result<()> 
     fact(terminal, "family", config.family.to_string());
     fact(terminal, "layers", config.n_layers.to_string());
     fact(terminal, "d_model", config.d_model.to_string());
-    fact(terminal, "heads", format!("{} of {}, {} for keys and values", config.n_heads, config.d_head, config.n_kv_heads));
+    fact(
+        terminal,
+        "heads",
+        format!("{} of {}, {} for keys and values", config.n_heads, config.d_head, config.n_kv_heads),
+    );
     fact(terminal, "d_mlp", config.d_mlp.to_string());
     fact(terminal, "vocabulary", grouped(config.d_vocab as u64));
     fact(terminal, "context", format!("{} tokens", grouped(config.ctx_len as u64)));
-    let points = format!("hook_embed, blocks.0..{}.*; as in blocks.{}.hook_resid_post", config.n_layers - 1, config.n_layers / 2);
+    let points = format!(
+        "hook_embed, blocks.0..{}.*; as in blocks.{}.hook_resid_post",
+        config.n_layers - 1,
+        config.n_layers / 2
+    );
     fact(terminal, "hook points", points);
     terminal.json(config)
 }

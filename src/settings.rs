@@ -37,7 +37,7 @@ fn table(path: &Path, command: &str) -> anyhow::Result<Table> {
     match file.remove(command) {
         None => Ok(Table::new()),
         Some(Value::Table(table)) => Ok(table),
-        Some(other) => bail!("{}: expected [{command}] to be a table, found {other}", path.display()),
+        Some(other) => bail!("{}: expected [{command}] to be a table, found a {}", path.display(), other.type_str()),
     }
 }
 

@@ -117,8 +117,11 @@ impl SideBySide {
         terminal.line(format!("{BOLD}without{BOLD:#}  {}", on_one_line(&self.without)));
         terminal.line(format!("{BOLD}with{BOLD:#}     {}", on_one_line(&self.with)));
         let Shift { kl_next, kl_mean, moved } = &self.shift;
-        terminal.line(format!("{DIM}next token after the prompt: KL {kl_next:.3} nats; mean over the prompt {kl_mean:.3}{DIM:#}"));
-        let moved = moved.iter().map(|m| format!("{} {:.1} → {:.1} %", quoted(&m.text), 100.0 * m.before, 100.0 * m.after));
+        terminal.line(format!(
+            "{DIM}next token after the prompt: KL {kl_next:.3} nats; mean over the prompt {kl_mean:.3}{DIM:#}"
+        ));
+        let moved =
+            moved.iter().map(|m| format!("{} {:.1} → {:.1} %", quoted(&m.text), 100.0 * m.before, 100.0 * m.after));
         terminal.line(format!("{DIM}moved{DIM:#}    {}", moved.collect::<Vec<_>>().join("  ")));
     }
 }

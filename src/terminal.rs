@@ -44,7 +44,8 @@ pub(crate) async fn watch_ctrl_c() {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(crate::INTERRUPTED));
         }
-        bars().suspend(|| eprintln_styled(DIM, "stopping; what is done is being saved (Ctrl-C again to leave at once)"));
+        bars()
+            .suspend(|| eprintln_styled(DIM, "stopping; what is done is being saved (Ctrl-C again to leave at once)"));
     }
 }
 
@@ -120,7 +121,8 @@ fn write_result(text: &str) {
 
 impl Monitor for Terminal {
     fn start(&self, what: &str, total: u64, unit: &str) {
-        let bar = if std::io::stderr().is_terminal() { bars().add(ProgressBar::new(total)) } else { ProgressBar::hidden() };
+        let bar =
+            if std::io::stderr().is_terminal() { bars().add(ProgressBar::new(total)) } else { ProgressBar::hidden() };
         let (amount, rate) = match unit {
             "bytes" => ("{bytes}/{total_bytes}", "{bytes_per_sec}"),
             _ => ("{human_pos}/{human_len}", "{per_sec}"),

@@ -13,7 +13,8 @@ const POINT: &str = "blocks.1.hook_resid_post";
 
 /// Harvests a tiny model; small enough to be run by the dozen.
 fn harvest<'a>(model: &'a str, corpus: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    let fixed = ["harvest", "--model", model, "--corpus", corpus, "--out", out, "--ctx-len", "32", "--part-tokens", "1024"];
+    let fixed =
+        ["harvest", "--model", model, "--corpus", corpus, "--out", out, "--ctx-len", "32", "--part-tokens", "1024"];
     let point = if more.contains(&"--hook-point") { &[][..] } else { &["--hook-point", POINT] };
     [&fixed[..], point, more].concat()
 }
@@ -98,9 +99,14 @@ fn damaged_shards_are_noticed() {
 fn training_settings_that_cannot_work() {
     let (sandbox, model, text) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
     sandbox.ok(&harvest(&model, &text, "out", &["--tokens", "4096"]));
-    let train = |more: &[&'static str]| [&["train", "--activations", "out", "--out", "sae", "--batch", "256"][..], more].concat();
+    let train = |more: &[&'static str]| {
+        [&["train", "--activations", "out", "--out", "sae", "--batch", "256"][..], more].concat()
+    };
     assert_says(&sandbox.error(&train(&["--d-sae", "16", "--k", "17"])), &["k", "16", "17"]);
-    assert_says(&sandbox.error(&train(&["--d-sae", "64", "--hook-point", "blocks.0.hook_resid_post"])), &["blocks.0", POINT]);
+    assert_says(
+        &sandbox.error(&train(&["--d-sae", "64", "--hook-point", "blocks.0.hook_resid_post"])),
+        &["blocks.0", POINT],
+    );
     assert_says(&sandbox.error(&train(&["--d-sae", "64", "--batch", "1000000"])), &["batch"]);
     assert_says(&sandbox.error(&["train", "--activations", "absent", "--out", "sae"]), &["absent"]);
     assert_says(&sandbox.error(&["train", "--out", "sae"]), &["--activations"]);

@@ -10,10 +10,34 @@ use common::{Sandbox, corpus, files, root, test_python};
 use serde_json::Value;
 
 const POINT: &str = "blocks.14.hook_resid_post";
-const HARVEST: [&str; 12] =
-    ["harvest", "--hook-point", POINT, "--tokens", "12288", "--ctx-len", "128", "--document-tokens", "512", "--out", "acts", "--corpus"];
+const HARVEST: [&str; 12] = [
+    "harvest",
+    "--hook-point",
+    POINT,
+    "--tokens",
+    "12288",
+    "--ctx-len",
+    "128",
+    "--document-tokens",
+    "512",
+    "--out",
+    "acts",
+    "--corpus",
+];
 const TRAIN: [&str; 13] = [
-    "train", "--activations", "acts", "--out", "sae", "--d-sae", "768", "--k", "16", "--tokens", "122880", "--batch", "1024",
+    "train",
+    "--activations",
+    "acts",
+    "--out",
+    "sae",
+    "--d-sae",
+    "768",
+    "--k",
+    "16",
+    "--tokens",
+    "122880",
+    "--batch",
+    "1024",
 ];
 
 /// Run once; every test looks at it.
@@ -78,7 +102,8 @@ fn a_driven_latent_changes_what_the_model_writes_and_an_idle_edit_does_not() {
     let latent = found[0]["latent"].to_string();
     let steer = |edit: &str, value: &str| {
         let edited = format!("{latent}={value}");
-        let args = ["steer", "--sae", "sae", "--prompt", "The weather today is", "--max-new-tokens", "8", edit, &edited];
+        let args =
+            ["steer", "--sae", "sae", "--prompt", "The weather today is", "--max-new-tokens", "8", edit, &edited];
         RUN.json(&args).remove(0)
     };
     let driven = steer("--clamp", "400");
@@ -123,7 +148,21 @@ fn an_sae_of_another_width_is_refused() {
     let sandbox = Sandbox::new();
     let model = common::tiny("llama");
     let speeches = corpus("speeches");
-    let harvest = ["harvest", "--model", &model, "--hook-point", "blocks.1.hook_resid_post", "--tokens", "4096", "--ctx-len", "32", "--corpus", &speeches, "--out", "tiny"];
+    let harvest = [
+        "harvest",
+        "--model",
+        &model,
+        "--hook-point",
+        "blocks.1.hook_resid_post",
+        "--tokens",
+        "4096",
+        "--ctx-len",
+        "32",
+        "--corpus",
+        &speeches,
+        "--out",
+        "tiny",
+    ];
     sandbox.ok(&harvest);
     let sae = RUN.path("sae").display().to_string();
     let message = sandbox.error(&["index", "--sae", &sae, "--activations", "tiny", "--out", "features"]);

@@ -15,7 +15,11 @@ use trainer::{
     metrics::{Reconstruction, ReconstructionMetrics},
 };
 
-use crate::{LanguageModel, Result, feature_index::{ENCODE_ROWS, counts}, shift, splice};
+use crate::{
+    LanguageModel, Result,
+    feature_index::{ENCODE_ROWS, counts},
+    shift, splice,
+};
 
 /// How much to evaluate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,7 +195,13 @@ impl Behaviour {
                 self.cross_entropy[variant] += surprise.sum::<f64>();
             }
             let (clean, others) = log_probs.split_at(len);
-            self.kl += clean.par_iter().zip(&others[..len]).map(|(p, q)| shift::kl(p, q)).collect::<Vec<_>>().iter().sum::<f64>();
+            self.kl += clean
+                .par_iter()
+                .zip(&others[..len])
+                .map(|(p, q)| shift::kl(p, q))
+                .collect::<Vec<_>>()
+                .iter()
+                .sum::<f64>();
         }
         self.contexts += 1;
         self.predictions += predicted as u64;

@@ -155,7 +155,9 @@ fn describe(
     let d_model = harvest.hook_point(hook_point)?.d_model;
     if d_model != sae.d_in() {
         let expected = format!("d_in {d_model}, the width of {hook_point} in {}", dataset.dir().display());
-        return Err(harvester::Error::invalid(format!("SAE {}", sae_dir.display()), expected, sae.d_in().to_string()).into());
+        return Err(
+            harvester::Error::invalid(format!("SAE {}", sae_dir.display()), expected, sae.d_in().to_string()).into()
+        );
     }
     if harvest.model.sha256 != sae_manifest.model.sha256 {
         let what = format!("model of the activations {}", dataset.dir().display());
@@ -211,8 +213,9 @@ impl<'a> Pass<'a> {
     fn add(&mut self, group: RowGroup, hook_point: HookPoint) -> Result<()> {
         let read = self.dataset.read(group, hook_point)?;
         let acts = encode_rows(self.sae, &read, self.sink_norm)?;
+        let sink_norm = self.sink_norm;
         for context in contexts(&read) {
-            for row in context.clone().filter(|&row| counts(&read, row, self.sink_norm)) {
+            for row in context.clone().filter(|&row| counts(&read, row, sink_norm)) {
                 self.count(&acts, row, self.dataset.manifest().source_of(read.rows.document[row]));
             }
             self.examples.add(ContextRows { tokens: &read.rows, acts: &acts, start: context.start, end: context.end });

@@ -9,7 +9,7 @@ use std::{
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, Float32Array, Float32Builder, Float64Array, ListArray, ListBuilder, RecordBatch,
+        ArrayRef, AsArray, Float32Array, Float32Builder, Float64Array, ListArray, ListBuilder, RecordBatch,
         StringBuilder, UInt32Array, UInt32Builder, UInt64Array,
     },
     datatypes::{Float32Type, Float64Type, UInt32Type, UInt64Type},
@@ -123,9 +123,10 @@ pub(crate) fn finished(out: &Path, wanted: &FeaturesManifest) -> Result<Option<F
 /// A folder without a manifest may hold only what a killed run of ours left.
 fn refuse_foreign(out: &Path) -> Result<()> {
     let Ok(entries) = fs::read_dir(out) else { return Ok(()) };
-    let foreign = entries.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned()).find(|name| {
-        !name.starts_with(FEATURES_FILE) && !name.starts_with(EXAMPLES_FILE) && !name.starts_with(MANIFEST_FILE)
-    });
+    let foreign =
+        entries.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned()).find(|name| {
+            !name.starts_with(FEATURES_FILE) && !name.starts_with(EXAMPLES_FILE) && !name.starts_with(MANIFEST_FILE)
+        });
     match foreign {
         None => Ok(()),
         Some(name) => {
@@ -177,9 +178,15 @@ fn features_batch(features: &[Feature]) -> Result<RecordBatch, arrow::error::Arr
     let f32s = Float32Builder::new;
     let texts = StringBuilder::new;
     let column = |name, array: ArrayRef| (name, array);
-    let tokens = |lens: fn(&Feature) -> &[TokenWeight]| list_column!(u32s(), features.iter().map(|f| lens(f).iter().map(|t| t.token)));
-    let words = |lens: fn(&Feature) -> &[TokenWeight]| list_column!(texts(), features.iter().map(|f| lens(f).iter().map(|t| t.text.as_str())));
-    let weights = |lens: fn(&Feature) -> &[TokenWeight]| list_column!(f32s(), features.iter().map(|f| lens(f).iter().map(|t| t.weight)));
+    let tokens = |lens: fn(&Feature) -> &[TokenWeight]| {
+        list_column!(u32s(), features.iter().map(|f| lens(f).iter().map(|t| t.token)))
+    };
+    let words = |lens: fn(&Feature) -> &[TokenWeight]| {
+        list_column!(texts(), features.iter().map(|f| lens(f).iter().map(|t| t.text.as_str())))
+    };
+    let weights = |lens: fn(&Feature) -> &[TokenWeight]| {
+        list_column!(f32s(), features.iter().map(|f| lens(f).iter().map(|t| t.weight)))
+    };
     RecordBatch::try_from_iter([
         column("latent", Arc::new(UInt32Array::from_iter_values(features.iter().map(|f| f.latent)))),
         column("n_active", Arc::new(UInt64Array::from_iter_values(features.iter().map(|f| f.n_active)))),
@@ -212,7 +219,10 @@ fn examples_batch(examples: &[Example]) -> Result<RecordBatch, arrow::error::Arr
         column("peak", Arc::new(UInt32Array::from_iter_values(examples.iter().map(|e| e.peak)))),
         column("tokens", list_column!(UInt32Builder::new(), examples.iter().map(|e| e.tokens.iter().copied()))),
         column("texts", list_column!(StringBuilder::new(), texts)),
-        column("activations", list_column!(Float32Builder::new(), examples.iter().map(|e| e.activations.iter().copied()))),
+        column(
+            "activations",
+            list_column!(Float32Builder::new(), examples.iter().map(|e| e.activations.iter().copied())),
+        ),
     ])
 }
 

@@ -66,7 +66,11 @@ fn about_a_source(
     let here = feature.density_by_source.get(place).copied().unwrap_or(0.0);
     let most_elsewhere =
         feature.density_by_source.iter().enumerate().filter(|(i, _)| *i != place).map(|(_, d)| *d).fold(0.0, f32::max);
-    (agreement >= 0.9 && here > 4.0 * most_elsewhere).then_some(Pick { latent: feature.latent, agreement, about: source })
+    (agreement >= 0.9 && here > 4.0 * most_elsewhere).then_some(Pick {
+        latent: feature.latent,
+        agreement,
+        about: source,
+    })
 }
 
 /// The word at the peak, lower-case, without surrounding space; `None` where the token is only space.

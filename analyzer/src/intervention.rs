@@ -69,7 +69,9 @@ impl<'a> Interventions<'a> {
     pub fn new(sae: &'a Sae, hook_point: HookPoint, sink_norm: f32, edits: Vec<Intervention>) -> Result<Self> {
         for (i, edit) in edits.iter().enumerate() {
             let latent = edit.latent();
-            let refuse = |expected: String, found: String| Err(harvester::Error::invalid("intervention", expected, found).into());
+            let refuse = |expected: String, found: String| {
+                Err(harvester::Error::invalid("intervention", expected, found).into())
+            };
             if latent as usize >= sae.d_sae() {
                 return refuse(format!("a latent below {}", sae.d_sae()), latent.to_string());
             }
@@ -101,7 +103,7 @@ impl<'a> Interventions<'a> {
                 let change = edit.edited(z) - z;
                 // Adding nothing must change nothing, not even the sign of a zero.
                 if change != 0.0 {
-                    let direction = self.sae.decoder_row(edit.latent());
+                    let direction = self.sae.decoder_row(edit.latent() as usize);
                     x.iter_mut().zip(direction).for_each(|(x, d)| *x += change * d);
                 }
             }

@@ -39,7 +39,10 @@ pub(crate) fn logit_lens(
     }
     monitor.finish();
     let named = |tokens: Vec<(u32, f32)>| -> Vec<TokenWeight> {
-        tokens.into_iter().map(|(token, weight)| TokenWeight { token, text: tokenizer.token_text(token), weight }).collect()
+        tokens
+            .into_iter()
+            .map(|(token, weight)| TokenWeight { token, text: tokenizer.token_text(token), weight })
+            .collect()
     };
     Ok(lenses.into_iter().map(|(up, down)| (named(up), named(down))).collect())
 }
@@ -47,9 +50,8 @@ pub(crate) fn logit_lens(
 /// The `n` largest of `sign * logits`, largest first; ties by token.
 fn top(logits: &[f32], n: usize, sign: f32) -> Vec<(u32, f32)> {
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();
-    let by_logit = |a: &u32, b: &u32| {
-        (sign * logits[*b as usize]).total_cmp(&(sign * logits[*a as usize])).then(a.cmp(b))
-    };
+    let by_logit =
+        |a: &u32, b: &u32| (sign * logits[*b as usize]).total_cmp(&(sign * logits[*a as usize])).then(a.cmp(b));
     let n = n.min(order.len());
     if n < order.len() {
         order.select_nth_unstable_by(n, by_logit);
