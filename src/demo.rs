@@ -23,8 +23,10 @@ const K: usize = 32;
 /// Tokens used of a document at most, so that few tokens show many documents.
 const DOCUMENT_TOKENS: usize = 768;
 /// The two kinds of text that the steered latent tells apart.
-const POSITIVE: &str = "code";
-const NEGATIVE: &str = "speeches";
+const POSITIVE: &str = "fiction";
+const NEGATIVE: &str = "code";
+/// How far a latent is driven, in units of the largest activation seen.
+const DRIVE: f32 = 2.0;
 /// A prompt that could go anywhere.
 const OPEN_PROMPT: &str = "Here is what I wrote this morning:";
 
@@ -169,29 +171,26 @@ fn steer_step(index: &FeatureIndex, folders: &Folders, terminal: &Terminal) -> a
     step(terminal, "6. Steer: one latent, suppressed and driven while the model writes", &command);
     let contrasts = analyzer::contrast(index, &[POSITIVE.to_string()], &[NEGATIVE.to_string()])?;
     let contrast = contrasts.first().context("the SAE has no latents")?;
-    let feature = index.feature(contrast.latent)?;
-    let example = index.examples(contrast.latent).first().context("no latent fires on this text")?;
+    let (latent, feature) = (contrast.latent, index.feature(contrast.latent)?);
     terminal.line(format!(
-        "latent {} fires on {:.1} % of tokens in {POSITIVE} and {:.2} % in {NEGATIVE}; it promotes {}",
-        contrast.latent,
+        "latent {latent} fires on {:.1} % of tokens in {POSITIVE} and {:.2} % in {NEGATIVE}; it promotes {}",
         100.0 * contrast.positive,
         100.0 * contrast.negative,
         features::tokens(&feature.promoted, 6)
     ));
+    features::show_examples(index, index.examples(latent), 3, terminal);
     let steering = Steering::load(&folders.sae, terminal)?;
-    let config = GenerateConfig::default();
-    let where_it_fires = example.texts[..=example.peak as usize].concat();
-    let runs = [("suppressed", where_it_fires.as_str(), 0.0), ("driven", OPEN_PROMPT, feature.max)];
+    let prompt = steering.text_before(index.examples(latent), &folders.activations)?;
+    let runs = [("suppressed", prompt.as_str(), 0.0), ("driven", OPEN_PROMPT, DRIVE * feature.max)];
     for (what, prompt, value) in runs {
         let command = format!(
-            "refract steer --sae {} --prompt {} --clamp {}={value:.1}",
+            "refract steer --sae {} --prompt {} --clamp {latent}={value:.1}",
             folders.sae.display(),
             shell_quoted(prompt),
-            contrast.latent
         );
-        step(terminal, &format!("latent {} {what}", contrast.latent), &command);
-        let edit = Intervention::Clamp { latent: contrast.latent, value };
-        let result = steering.side_by_side(prompt, &[edit], &config, terminal)?;
+        step(terminal, &format!("latent {latent} {what}"), &command);
+        let edit = Intervention::Clamp { latent, value };
+        let result = steering.side_by_side(prompt, &[edit], &GenerateConfig::default(), terminal)?;
         result.print(terminal);
         terminal.json(&result)?;
     }

@@ -133,8 +133,8 @@ fn show_feature(index: &FeatureIndex, feature: &Feature, examples: &[Example], n
     show_examples(index, examples, n, terminal);
 }
 
-/// Its strongest examples, one from a document where it has enough documents.
-fn show_examples(index: &FeatureIndex, examples: &[Example], n: usize, terminal: &Terminal) {
+/// The first `n` of a latent's examples, lit by activation, with the source they are from.
+pub(crate) fn show_examples(index: &FeatureIndex, examples: &[Example], n: usize, terminal: &Terminal) {
     let max = examples.first().map_or(0.0, |example| example.activation);
     for example in examples.iter().take(n) {
         let source =

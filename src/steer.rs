@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use analyzer::{GenerateConfig, Intervention, Interventions, LanguageModel, Shift, generate, shift};
-use harvester::{ChatMessage, NoHook};
+use analyzer::{Example, GenerateConfig, Intervention, Interventions, LanguageModel, Shift, generate, shift};
+use anyhow::Context;
+use harvester::{ActivationDataset, ChatMessage, NoHook};
 use serde::{Deserialize, Serialize};
 use trainer::{Sae, SaeManifest};
 
@@ -29,6 +30,9 @@ impl Default for Settings {
         Self { max_new_tokens, temperature, top_p, seed }
     }
 }
+
+/// Positions in a context with enough text before them to set a topic, and little enough to read.
+const READABLE: std::ops::Range<u32> = 24..80;
 
 /// Everything needed to write under interventions: an SAE and its model.
 pub(crate) struct Steering {
@@ -83,8 +87,24 @@ impl Steering {
     }
 
     fn chat_prompt(&self, message: &str) -> anyhow::Result<String> {
-        let message = ChatMessage { role: "user".to_string(), content: message.to_string() };
-        Ok(self.model.tokenizer.render_chat(&[message], true)?)
+        Ok(self.model.tokenizer.render_chat(&[ChatMessage::user(message)], true)?)
+    }
+
+    /// A prompt on which the latent of `examples` is active: the text up to the peak of the strongest example that has
+    /// some text before it, but not too much to read.
+    pub(crate) fn text_before(&self, examples: &[Example], activations: &Path) -> anyhow::Result<String> {
+        let example = examples.iter().find(|example| READABLE.contains(&example.position)).or(examples.first());
+        let example = example.context("the latent fires nowhere in the index")?;
+        let dataset = ActivationDataset::open(activations)?;
+        for &group in dataset.row_groups() {
+            let rows = dataset.tokens(group)?;
+            let places = (0..rows.len()).filter(|&row| rows.context[row] == example.context);
+            let tokens: Vec<u32> = places.take(example.position as usize + 1).map(|row| rows.token[row]).collect();
+            if !tokens.is_empty() {
+                return Ok(self.model.tokenizer.decode(&tokens)?);
+            }
+        }
+        anyhow::bail!("context {} of the index is not in {}", example.context, activations.display())
     }
 
     /// Continues `prompt` twice and measures how far the interventions move the model on its own continuation.

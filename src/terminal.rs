@@ -205,7 +205,14 @@ impl Write for BesideBars {
 pub(crate) fn lit(texts: &[String], activations: &[f32], max: f32) -> String {
     let colours = anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never;
     let mut line = String::new();
+    let mut of_character = 0f32;
     for (text, &activation) in texts.iter().zip(activations) {
+        // A character of several tokens is shown at its last one, lit by the strongest of them.
+        let activation = activation.max(of_character);
+        of_character = if text.is_empty() { activation } else { 0.0 };
+        if text.is_empty() {
+            continue;
+        }
         let text = on_one_line(text);
         let share = if max > 0.0 { (activation / max).clamp(0.0, 1.0) } else { 0.0 };
         match (activation > 0.0, colours) {

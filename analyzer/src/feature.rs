@@ -33,9 +33,9 @@ pub struct Feature {
     pub histogram: Vec<u32>,
     /// [`Feature::density`] within each source of the corpus, in the manifest's order.
     pub density_by_source: Vec<f32>,
-    /// The tokens whose logits it raises most.
+    /// The tokens whose logits it raises more than other latents do, furthest first; of those in the indexed text.
     pub promoted: Vec<TokenWeight>,
-    /// The tokens whose logits it lowers most.
+    /// The tokens whose logits it lowers more than other latents do, furthest first.
     pub suppressed: Vec<TokenWeight>,
     /// Latents whose decoder rows point the same way, nearest first, with their cosine.
     pub nearest: Vec<(u32, f32)>,

@@ -107,6 +107,8 @@ struct Pass<'a> {
     sink_norm: f32,
     latents: Vec<Counts>,
     source_tokens: Vec<u64>,
+    /// Whether each token of the vocabulary occurs.
+    occurs: Vec<bool>,
     examples: TopExamples,
 }
 
@@ -206,6 +208,7 @@ impl<'a> Pass<'a> {
             sink_norm: dataset.manifest().sink_norm(manifest.hook_point)?,
             latents: vec![empty; sae.d_sae()],
             source_tokens: vec![0; n_sources],
+            occurs: vec![false; manifest.model.d_vocab],
             examples: TopExamples::new(sae.d_sae(), manifest.config.examples, manifest.config.reach),
         })
     }
@@ -216,6 +219,7 @@ impl<'a> Pass<'a> {
         let sink_norm = self.sink_norm;
         for context in contexts(&read) {
             for row in context.clone().filter(|&row| counts(&read, row, sink_norm)) {
+                self.occurs[read.rows.token[row] as usize] = true;
                 self.count(&acts, row, self.dataset.manifest().source_of(read.rows.document[row]));
             }
             self.examples.add(ContextRows { tokens: &read.rows, acts: &acts, start: context.start, end: context.end });
@@ -243,7 +247,8 @@ impl<'a> Pass<'a> {
     fn finish(self, mut manifest: FeaturesManifest, out: &Path, monitor: &dyn Monitor) -> Result<FeaturesManifest> {
         let language_model = LanguageModel::load(&manifest.model, monitor)?;
         let (transformer, tokenizer) = (&language_model.transformer, &language_model.tokenizer);
-        let lenses = logit_lens(self.sae, transformer, tokenizer, manifest.config.logit_tokens, monitor)?;
+        let occurs: Vec<u32> = (0..).zip(&self.occurs).filter(|(_, occurs)| **occurs).map(|(token, _)| token).collect();
+        let lenses = logit_lens(self.sae, transformer, tokenizer, (&occurs, manifest.config.logit_tokens), monitor)?;
         if monitor.cancelled() {
             return Err(harvester::Error::Cancelled { path: out.to_path_buf() }.into());
         }

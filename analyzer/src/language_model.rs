@@ -56,6 +56,19 @@ impl LanguageModel {
 
 /// See [`LanguageModel::token_texts`].
 pub(crate) fn token_texts(tokenizer: &TextTokenizer, tokens: &[u32]) -> Vec<String> {
+    let mut texts = split_texts(tokenizer, tokens);
+    // A window may begin inside a character: what is left of it is nothing to show.
+    for text in texts.iter_mut().take(3) {
+        let rest = text.trim_start_matches(char::REPLACEMENT_CHARACTER);
+        if rest.len() == text.len() && !text.is_empty() {
+            break;
+        }
+        *text = rest.to_string();
+    }
+    texts
+}
+
+fn split_texts(tokenizer: &TextTokenizer, tokens: &[u32]) -> Vec<String> {
     let mut texts = Vec::with_capacity(tokens.len());
     let mut pending: Vec<u32> = vec![];
     for &token in tokens {

@@ -1,7 +1,12 @@
 //! What a latent writes: the tokens whose logits its decoder direction raises and lowers, read straight off the head.
 //!
-//! `logits_j = W_U (w_final * W_dec[j])`, `w_final` the weight of the norm before the head. The norm's own scale is left
-//! out: it multiplies all logits of a token alike.
+//! ```text
+//! logit_jt = W_U[t] . (w_final * W_dec[j])            w_final: weight of the norm before the head
+//! z_jt     = (logit_jt - mean_j logit_jt) / std_j logit_jt
+//! ```
+//! Tokens are ranked by `z`, how far this latent stands out from all others: by the plain logit the same few
+//! undertrained tokens, whose rows of W_U are long, would head nearly every list. For the same reason only tokens that
+//! occur in the indexed text take part. The norm's own scale is left out: it multiplies all logits of a position alike.
 
 use candle_core::Tensor;
 use harvester::{Monitor, TextTokenizer, Transformer};
@@ -16,60 +21,99 @@ const BLOCK: usize = 256;
 /// Promoted and suppressed tokens of one latent, strongest first.
 pub(crate) type Lens = (Vec<TokenWeight>, Vec<TokenWeight>);
 
-/// The `n` most promoted and the `n` most suppressed tokens of every latent.
+/// The `n` most promoted and the `n` most suppressed tokens of every latent, among the tokens that `occurs` lists.
 pub(crate) fn logit_lens(
     sae: &Sae,
     transformer: &Transformer,
     tokenizer: &TextTokenizer,
-    n: usize,
+    (occurs, n): (&[u32], usize),
     monitor: &dyn Monitor,
 ) -> Result<Vec<Lens>> {
-    let head = transformer.w_unembed().t()?; // [d_model, d_vocab]
+    let occurring = Tensor::from_slice(occurs, occurs.len(), transformer.device())?;
+    let head = transformer.w_unembed().index_select(&occurring, 0)?; // [tokens, d_model]
+    let directions = Tensor::from_slice(&sae.w_dec, (sae.d_sae(), sae.d_in()), transformer.device())?
+        .broadcast_mul(transformer.final_norm_weight())?; // [d_sae, d_model]
+    let (mean, std) = mean_and_std(&directions, &head)?; // [tokens] each
+    let columns = head.t()?;
     let mut lenses = Vec::with_capacity(sae.d_sae());
     monitor.start("logit lens", sae.d_sae() as u64, "latents");
-    for block in sae.w_dec.chunks(BLOCK * sae.d_in()) {
+    for first in (0..sae.d_sae()).step_by(BLOCK) {
         if monitor.cancelled() {
             break;
         }
-        let rows = Tensor::from_slice(block, (block.len() / sae.d_in(), sae.d_in()), transformer.device())?;
-        let logits = rows.broadcast_mul(transformer.final_norm_weight())?.matmul(&head)?; // [block, d_vocab]
-        let logits: Vec<Vec<f32>> = logits.to_vec2()?;
-        lenses.par_extend(logits.par_iter().map(|logits| (top(logits, n, 1.0), top(logits, n, -1.0))));
-        monitor.advance((block.len() / sae.d_in()) as u64);
+        let len = BLOCK.min(sae.d_sae() - first);
+        let logits: Vec<Vec<f32>> = directions.narrow(0, first, len)?.matmul(&columns)?.to_vec2()?; // [block, tokens]
+        lenses.par_extend(logits.par_iter().map(|logits| {
+            let z: Vec<f32> = logits.iter().zip(&mean).zip(&std).map(|((l, mean), std)| (l - mean) / std).collect();
+            let named = |places: Vec<usize>| {
+                let weight = |place: usize| TokenWeight {
+                    token: occurs[place],
+                    text: tokenizer.token_text(occurs[place]),
+                    weight: logits[place],
+                };
+                places.into_iter().map(weight).collect()
+            };
+            (named(top(&z, n, 1.0)), named(top(&z, n, -1.0)))
+        }));
+        monitor.advance(len as u64);
     }
     monitor.finish();
-    let named = |tokens: Vec<(u32, f32)>| -> Vec<TokenWeight> {
-        tokens
-            .into_iter()
-            .map(|(token, weight)| TokenWeight { token, text: tokenizer.token_text(token), weight })
-            .collect()
-    };
-    Ok(lenses.into_iter().map(|(up, down)| (named(up), named(down))).collect())
+    Ok(lenses)
 }
 
-/// The `n` largest of `sign * logits`, largest first; ties by token.
-fn top(logits: &[f32], n: usize, sign: f32) -> Vec<(u32, f32)> {
-    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
-    let by_logit =
-        |a: &u32, b: &u32| (sign * logits[*b as usize]).total_cmp(&(sign * logits[*a as usize])).then(a.cmp(b));
+/// Mean and standard deviation over all latents of each token's logit, without making the logits:
+/// `mean_t = W_U[t] . mean`, `var_t = W_U[t] C W_U[t]^T`, with `C` the covariance of the directions.
+///
+/// # Shapes
+/// `directions`: `[d_sae, d_model]`, `head`: `[tokens, d_model]` -> `[tokens]` each
+fn mean_and_std(directions: &Tensor, head: &Tensor) -> Result<(Vec<f32>, Vec<f32>)> {
+    let mean = directions.mean_keepdim(0)?; // [1, d_model]
+    let centred = directions.broadcast_sub(&mean)?;
+    let covariance = (centred.t()?.matmul(&centred)? / directions.dim(0)? as f64)?; // [d_model, d_model]
+    let variance = (head.matmul(&covariance)? * head)?.sum(1)?; // [tokens]
+    let means = head.matmul(&mean.t()?)?.flatten_all()?.to_vec1()?;
+    // A token that no latent touches stands out nowhere.
+    Ok((means, (variance.relu()?.sqrt()? + 1e-12)?.to_vec1()?))
+}
+
+/// Places of the `n` largest of `sign * values`, largest first; ties by place.
+fn top(values: &[f32], n: usize, sign: f32) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    let by_value = |a: &usize, b: &usize| (sign * values[*b]).total_cmp(&(sign * values[*a])).then(a.cmp(b));
     let n = n.min(order.len());
     if n < order.len() {
-        order.select_nth_unstable_by(n, by_logit);
+        order.select_nth_unstable_by(n, by_value);
     }
     order.truncate(n);
-    order.sort_unstable_by(by_logit);
-    order.into_iter().map(|token| (token, logits[token as usize])).collect()
+    order.sort_unstable_by(by_value);
+    order
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
 
     #[test]
     fn top_and_bottom_are_in_order() {
-        let logits = [0.5, -2.0, 3.0, 3.0, -1.0];
-        assert_eq!(top(&logits, 3, 1.0), [(2, 3.0), (3, 3.0), (0, 0.5)]);
-        assert_eq!(top(&logits, 2, -1.0), [(1, -2.0), (4, -1.0)]);
-        assert_eq!(top(&logits, 9, 1.0).len(), 5);
+        let values = [0.5, -2.0, 3.0, 3.0, -1.0];
+        assert_eq!(top(&values, 3, 1.0), [2, 3, 0]);
+        assert_eq!(top(&values, 2, -1.0), [1, 4]);
+        assert_eq!(top(&values, 9, 1.0).len(), 5);
+    }
+
+    #[test]
+    fn mean_and_deviation_equal_those_of_the_logits_themselves() {
+        let directions = Tensor::randn(0.3f32, 1., (40, 6), &Device::Cpu).unwrap();
+        let head = Tensor::randn(0f32, 2., (9, 6), &Device::Cpu).unwrap();
+        let (means, stds) = mean_and_std(&directions, &head).unwrap();
+        let logits: Vec<Vec<f32>> = head.matmul(&directions.t().unwrap()).unwrap().to_vec2().unwrap(); // [9, 40]
+        for ((logits, got_mean), got_std) in logits.iter().zip(means).zip(stds) {
+            let mean = logits.iter().sum::<f32>() / 40.0;
+            let std = (logits.iter().map(|l| (l - mean).powi(2)).sum::<f32>() / 40.0).sqrt();
+            assert!((got_mean - mean).abs() < 1e-4 && (got_std - std).abs() < 1e-4 * std.max(1.0));
+        }
     }
 }
