@@ -94,6 +94,12 @@ impl<'a> Activations<'a> {
         Ok(Self { dataset, hook_point, d_in: summary.d_model, sink_norm: summary.sink_norm, contexts, groups })
     }
 
+    /// Rows that count at most: position 0 does not; how many are sinks is not known before they are read.
+    pub(crate) fn n_rows_at_most(&self) -> u64 {
+        let ctx_len = self.dataset.manifest().config.ctx_len as u64;
+        (self.contexts.end - self.contexts.start) * ctx_len.saturating_sub(1)
+    }
+
     /// Which contexts these are.
     pub(crate) fn contexts(&self) -> Range<u64> {
         self.contexts.clone()

@@ -48,6 +48,7 @@ pub fn train(
 ) -> Result<SaeManifest> {
     let resolved = config.resolve(dataset.manifest())?;
     let (training, held_out) = split(dataset, resolved.hook_point, resolved.config.held_out_fraction)?;
+    check_size(dataset, &training, resolved.config.batch)?;
     let manifest = open_folder(out, SaeManifest::begin(dataset, &resolved, held_out.contexts())?)?;
     if manifest.complete {
         return Ok(manifest);
@@ -227,6 +228,16 @@ impl<'a> Run<'a> {
             threshold: None,
         }
     }
+}
+
+fn check_size(dataset: &ActivationDataset, training: &Activations<'_>, batch: usize) -> Result<()> {
+    let n = training.n_rows_at_most();
+    if n >= batch as u64 {
+        return Ok(());
+    }
+    let hint = "Harvest more tokens, or train with a smaller --batch";
+    let expected = format!("at least a batch, {batch} rows, to train on");
+    Err(Error::malformed(dataset.dir(), expected, n.to_string(), hint))
 }
 
 /// The scale after which dimensions have variance 1 on average, and the mean in that scale, where `b_dec` starts: a mean

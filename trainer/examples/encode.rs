@@ -1,0 +1,37 @@
+//! Encodes and decodes a file of activations with an SAE folder: `encode SAE_DIR X.safetensors OUT.safetensors`. The
+//! other half of `tests/interop/saelens.py`, and the shortest complete use of [`trainer::Sae`].
+
+use std::{collections::HashMap, env, fs, path::PathBuf};
+
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use trainer::Sae;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<PathBuf> = env::args_os().skip(1).map(PathBuf::from).collect();
+    let [sae_dir, x_path, out_path] = arguments.as_slice() else {
+        return Err("usage: encode SAE_DIR X.safetensors OUT.safetensors".into());
+    };
+    let sae = Sae::load(sae_dir)?;
+    let file = fs::read(x_path)?;
+    let x = SafeTensors::deserialize(&file)?.tensor("x")?;
+    let x: Vec<f32> = x.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(); // [n, d_in]
+
+    let acts = sae.encode(&x)?;
+    let x_hat = sae.decode(&acts); // [n, d_in]
+    let mut dense = vec![0.0; acts.n_rows() * sae.d_sae()]; // [n, d_sae]
+    for row in 0..acts.n_rows() {
+        let (latents, values) = acts.row(row);
+        for (&latent, &value) in latents.iter().zip(values) {
+            dense[row * sae.d_sae() + latent as usize] = value;
+        }
+    }
+
+    let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>();
+    let (dense, x_hat) = (bytes(&dense), bytes(&x_hat));
+    let tensors = HashMap::from([
+        ("feature_acts", TensorView::new(Dtype::F32, vec![acts.n_rows(), sae.d_sae()], &dense)?),
+        ("x_hat", TensorView::new(Dtype::F32, vec![acts.n_rows(), sae.d_in()], &x_hat)?),
+    ]);
+    fs::write(out_path, safetensors::serialize(tensors, None)?)?;
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! A folder of activations whose features are known: each token is a sum of a few of a fixed set of directions, plus a
+//! little noise and a common mean. Written by the same writer as a harvest.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::path::Path;
+
+use harvester::{
+    Context, ContextCursor, CorpusOptions, CorpusSource, HarvestConfig, HarvestManifest, HookPoint, HookPointSummary,
+    ModelIdentity, ShardWriter, SpecialToken, StorageDtype,
+    manifest::{ACTIVATIONS_FORMAT, Counts, NormQuantiles},
+    manifest_file::FORMAT_VERSION,
+    model::Family,
+};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// What the activations are made of.
+pub struct Dictionary {
+    pub d_in: usize,
+    pub n_features: usize,
+    /// Mean number of active features a token.
+    pub active: f64,
+    pub noise: f32,
+}
+
+pub const CTX_LEN: usize = 32;
+
+impl Dictionary {
+    /// Directions of norm 1. `[n_features, d_in]`
+    pub fn directions(&self) -> Vec<f32> {
+        let mut random = ChaCha8Rng::seed_from_u64(77);
+        let mut directions: Vec<f32> = (0..self.n_features * self.d_in).map(|_| normal(&mut random)).collect();
+        for row in directions.chunks_mut(self.d_in) {
+            let norm = row.iter().map(|value| value * value).sum::<f32>().sqrt();
+            row.iter_mut().for_each(|value| *value /= norm);
+        }
+        directions
+    }
+
+    /// Writes `n_contexts` contexts. Position 0 of each is a sink of huge norm, as in a real model.
+    pub fn write(&self, dir: &Path, n_contexts: u64) -> HarvestManifest {
+        let mut random = ChaCha8Rng::seed_from_u64(5);
+        let directions = self.directions();
+        let mut writer = ShardWriter::open(dir, self.manifest()).unwrap();
+        for index in 0..n_contexts {
+            let mut values = vec![0.0; CTX_LEN * self.d_in];
+            for (position, x) in values.chunks_mut(self.d_in).enumerate() {
+                self.token(&mut random, &directions, x);
+                if position == 0 {
+                    x.iter_mut().for_each(|value| *value = 1000.0);
+                }
+            }
+            let next = ContextCursor { contexts: index + 1, documents: index + 1, tokens: 0 };
+            let context = Context { index, tokens: vec![1; CTX_LEN], documents: vec![index; CTX_LEN], next };
+            writer.write(&[context], &[values]).unwrap();
+        }
+        writer.finish(0).unwrap()
+    }
+
+    fn token(&self, random: &mut ChaCha8Rng, directions: &[f32], x: &mut [f32]) {
+        for (i, value) in x.iter_mut().enumerate() {
+            *value = 0.5 * ((i % 3) as f32 - 1.0) + self.noise * normal(random);
+        }
+        for direction in directions.chunks(self.d_in) {
+            if random.random::<f64>() < self.active / self.n_features as f64 {
+                let strength = random.random_range(0.5..1.5);
+                x.iter_mut().zip(direction).for_each(|(x, d)| *x += strength * d);
+            }
+        }
+    }
+
+    fn manifest(&self) -> HarvestManifest {
+        let config = HarvestConfig {
+            hook_points: vec![HookPoint::resid_post(1)],
+            ctx_len: CTX_LEN,
+            dtype: StorageDtype::F32,
+            separator: SpecialToken::None,
+            bos: SpecialToken::None,
+            part_tokens: 16 * CTX_LEN * 8,
+            ..HarvestConfig::default()
+        };
+        HarvestManifest {
+            format: ACTIVATIONS_FORMAT.into(),
+            version: FORMAT_VERSION,
+            refract_version: "0.0.0".into(),
+            complete: false,
+            model: ModelIdentity {
+                source: "synthetic".into(),
+                family: Family::Llama,
+                sha256: "00".into(),
+                tokenizer_sha256: "00".into(),
+                n_layers: 2,
+                d_model: self.d_in,
+                d_vocab: 2,
+            },
+            corpus: vec![CorpusSource {
+                name: "synthetic".into(),
+                path: "none".into(),
+                sha256: "00".into(),
+                bytes: 1,
+                first_document: 0,
+                documents: 1,
+                duplicates: 0,
+                skipped_files: 0,
+            }],
+            corpus_options: CorpusOptions::default(),
+            config,
+            layers_run: 2,
+            flop_per_token: 1,
+            counts: Counts::default(),
+            hook_points: vec![HookPointSummary {
+                name: HookPoint::resid_post(1),
+                d_model: self.d_in,
+                sink_norm: 100.0,
+                sinks: 0,
+                mean_to_spread: 0.0,
+                norm_quantiles: NormQuantiles { p01: 0.0, p50: 0.0, p99: 0.0, p999: 0.0, max: 0.0 },
+                mean: vec![0.0; self.d_in],
+                std: vec![0.0; self.d_in],
+            }],
+            parts: vec![],
+        }
+    }
+}
+
+fn normal(random: &mut ChaCha8Rng) -> f32 {
+    let radius = (-2.0 * (1.0 - random.random::<f64>()).ln()).sqrt();
+    (radius * (std::f64::consts::TAU * random.random::<f64>()).cos()) as f32
+}
