@@ -21,6 +21,8 @@ pub struct Pick {
     pub about: String,
     /// Documents that its strongest examples are from: an agreement of many is worth more.
     pub documents: usize,
+    /// Share of tokens on which it is active.
+    pub density: f64,
 }
 
 /// Latents rarer than this have too few examples to agree on anything; more frequent ones are not specific.
@@ -46,7 +48,13 @@ pub fn most_interpretable<'a>(
         // One context may repeat a word; several documents make it a feature.
         let documents: HashSet<_> = examples.iter().map(|example| example.document).collect();
         if agreement >= 0.6 && documents.len() * 3 >= examples.len() {
-            words.push(Pick { latent: feature.latent, agreement, about: word, documents: documents.len() });
+            words.push(Pick {
+                latent: feature.latent,
+                agreement,
+                about: word,
+                documents: documents.len(),
+                density: feature.density,
+            });
         } else if let Some(pick) = about_a_source(feature, (examples, documents.len()), &source_of, sources) {
             kinds.push(pick);
         }
@@ -71,7 +79,7 @@ fn about_a_source(
     let most_elsewhere =
         feature.density_by_source.iter().enumerate().filter(|(i, _)| *i != place).map(|(_, d)| *d).fold(0.0, f32::max);
     let specific = agreement >= 0.9 && here > 4.0 * most_elsewhere;
-    specific.then_some(Pick { latent: feature.latent, agreement, about: source, documents })
+    specific.then_some(Pick { latent: feature.latent, agreement, about: source, documents, density: feature.density })
 }
 
 /// The word at the peak, lower-case, without surrounding space; `None` where the token is no word: that a latent follows
@@ -95,7 +103,8 @@ fn commonest(items: impl Iterator<Item = String>) -> (String, usize) {
 fn distinct(mut picks: Vec<Pick>, n: usize, each: usize) -> Vec<Pick> {
     picks.sort_by(|a, b| {
         let most_agreeing = b.agreement.total_cmp(&a.agreement).then(b.documents.cmp(&a.documents));
-        most_agreeing.then(a.latent.cmp(&b.latent))
+        // Of two as agreeing, the rarer is the more specific.
+        most_agreeing.then(a.density.total_cmp(&b.density)).then(a.latent.cmp(&b.latent))
     });
     let mut seen: HashMap<String, usize> = HashMap::new();
     picks.retain(|pick| {
