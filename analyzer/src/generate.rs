@@ -30,7 +30,8 @@ impl Default for GenerateConfig {
 impl GenerateConfig {
     fn sampler(&self) -> Result<LogitsProcessor> {
         let (temperature, p) = (self.temperature, self.top_p);
-        if !(0.0..=100.0).contains(&temperature) || !(p > 0.0 && p <= 1.0) {
+        let usable = (0.0..=100.0).contains(&temperature) && p > 0.0 && p <= 1.0; // false for nan
+        if !usable {
             let expected = "temperature from 0 to 100, top_p above 0 and at most 1";
             let found = format!("temperature {temperature}, top_p {p}");
             return Err(harvester::Error::invalid("sampling", expected, found).into());

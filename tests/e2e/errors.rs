@@ -1,13 +1,9 @@
 //! What a user reads when something is wrong: which file, what was expected, what was found, what to do. Never a panic,
 //! and nothing written before is touched.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-mod common;
-
 use std::{fs, time::Duration};
 
-use common::{Sandbox, corpus, files, text, tiny};
+use crate::sandbox::{Sandbox, corpus, files, text, tiny};
 
 const POINT: &str = "blocks.1.hook_resid_post";
 
@@ -46,7 +42,7 @@ fn hook_points_that_the_model_lacks() {
     let past = sandbox.error(&harvest(&model, &text, "out", &["--hook-point", "blocks.3.hook_resid_post"]));
     assert_says(&past, &["blocks.3.hook_resid_post", "0 to 2"]);
     let output = sandbox.run(&harvest(&model, &text, "out", &["--hook-point", "layer_3"]));
-    assert_says(&common::text(&output.stderr), &["layer_3", "hook_resid_post"]);
+    assert_says(&crate::sandbox::text(&output.stderr), &["layer_3", "hook_resid_post"]);
 }
 
 #[test]

@@ -1,12 +1,8 @@
 //! The whole pipeline, with the built binary and the real default model, on few tokens.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-mod common;
-
 use std::{fs, process::Command, sync::LazyLock};
 
-use common::{Sandbox, corpus, files, root, test_python};
+use crate::sandbox::{Sandbox, corpus, files, root, test_python};
 use serde_json::Value;
 
 const POINT: &str = "blocks.14.hook_resid_post";
@@ -146,7 +142,7 @@ fn finished_stages_are_reused() {
 #[test]
 fn an_sae_of_another_width_is_refused() {
     let sandbox = Sandbox::new();
-    let model = common::tiny("llama");
+    let model = crate::sandbox::tiny("llama");
     let speeches = corpus("speeches");
     let harvest = [
         "harvest",
@@ -173,9 +169,9 @@ fn an_sae_of_another_width_is_refused() {
 fn python_reads_the_artifacts_with_no_code_of_ours() {
     let Some(python) = test_python() else { return };
     LazyLock::force(&RUN);
-    let script = root().join("tests/read_artifacts.py");
+    let script = root().join("tests/e2e/read_artifacts.py");
     let output = Command::new(python).arg(script).arg(RUN.path("")).output().unwrap();
-    assert!(output.status.success(), "{}", common::text(&output.stderr));
+    assert!(output.status.success(), "{}", crate::sandbox::text(&output.stderr));
 }
 
 #[test]

@@ -1,8 +1,5 @@
 //! The vocabulary of the end-to-end tests: a folder, and the built binary run in it.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-#![allow(dead_code, reason = "each test file uses its own part")]
-
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -11,33 +8,33 @@ use std::{
 use serde_json::Value;
 
 /// The repository.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// A bundled corpus, by name.
-pub fn corpus(name: &str) -> String {
+pub(crate) fn corpus(name: &str) -> String {
     root().join(format!("data/corpora/{name}.jsonl")).display().to_string()
 }
 
 /// A tiny random checkpoint, by name.
-pub fn tiny(name: &str) -> String {
+pub(crate) fn tiny(name: &str) -> String {
     root().join("tests/fixtures/tiny").join(name).display().to_string()
 }
 
 /// A folder that goes away, and the binary run in it.
-pub struct Sandbox(tempfile::TempDir);
+pub(crate) struct Sandbox(tempfile::TempDir);
 
 impl Sandbox {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
         std::fs::write(self.path(name), bytes).unwrap();
         name.to_string()
     }
@@ -48,25 +45,25 @@ impl Sandbox {
         command
     }
 
-    pub fn run(&self, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
 
     /// Runs to success; returns standard output.
-    pub fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         let output = self.run(args);
         assert!(output.status.success(), "{args:?} failed:\n{}", text(&output.stderr));
         text(&output.stdout)
     }
 
     /// Runs to success with `--json`; returns each line.
-    pub fn json(&self, args: &[&str]) -> Vec<Value> {
+    pub(crate) fn json(&self, args: &[&str]) -> Vec<Value> {
         let out = self.ok(&[args, &["--json"]].concat());
         out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// Runs to a failure that is an error message, not a panic; returns standard error.
-    pub fn error(&self, args: &[&str]) -> String {
+    pub(crate) fn error(&self, args: &[&str]) -> String {
         let output = self.run(args);
         let message = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{args:?} did not fail with an error:\n{message}");
@@ -74,22 +71,22 @@ impl Sandbox {
         message
     }
 
-    pub fn start(&self, args: &[&str]) -> Child {
+    pub(crate) fn start(&self, args: &[&str]) -> Child {
         self.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     /// A JSON file.
-    pub fn read_json(&self, name: &str) -> Value {
+    pub(crate) fn read_json(&self, name: &str) -> Value {
         serde_json::from_slice(&std::fs::read(self.path(name)).unwrap()).unwrap()
     }
 }
 
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Every file under a folder with its bytes, but for folders called `checkpoints`.
-pub fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = vec![];
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -105,7 +102,7 @@ pub fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 /// The Python with pyarrow and polars that `.ci/run` makes. Without it such tests are skipped, but never in CI.
-pub fn test_python() -> Option<String> {
+pub(crate) fn test_python() -> Option<String> {
     let python = std::env::var("REFRACT_TEST_PYTHON").ok();
     if python.is_none() {
         assert!(std::env::var_os("CI").is_none(), "CI must set REFRACT_TEST_PYTHON: see .ci/run");

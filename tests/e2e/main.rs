@@ -1,0 +1,8 @@
+//! The built binary, run as a user runs it: the whole pipeline on the real default model, and everything that can be
+//! wrong with its input.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod errors;
+mod pipeline;
+mod sandbox;
