@@ -20,7 +20,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// Settings of the commands, a table each ([harvest], [train], ..), under the names of their flags; flags win.
+    /// Settings of the commands, a table for each (harvest, train, ..), under the names of their flags; flags win.
     #[arg(long, global = true, value_name = "FILE.toml")]
     pub(crate) config: Option<PathBuf>,
     /// Results as JSON on standard output, nothing else there.

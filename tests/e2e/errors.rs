@@ -95,9 +95,7 @@ fn damaged_shards_are_noticed() {
 fn training_settings_that_cannot_work() {
     let (sandbox, model, text) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
     sandbox.ok(&harvest(&model, &text, "out", &["--tokens", "4096"]));
-    let train = |more: &[&'static str]| {
-        [&["train", "--activations", "out", "--out", "sae", "--batch", "256"][..], more].concat()
-    };
+    let train = |more: &[&'static str]| [&["train", "--activations", "out", "--out", "sae"][..], more].concat();
     assert_says(&sandbox.error(&train(&["--d-sae", "16", "--k", "17"])), &["k", "16", "17"]);
     assert_says(
         &sandbox.error(&train(&["--d-sae", "64", "--hook-point", "blocks.0.hook_resid_post"])),

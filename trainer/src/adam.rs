@@ -1,4 +1,4 @@
-//! [`Adam`]: the optimiser, fused so that each latent's weights and moments pass through memory once a step.
+//! `Adam`: the optimiser, fused so that each latent's weights and moments pass through memory once a step.
 //!
 //! ```text
 //! m = beta1 m + (1 - beta1) g          m_hat = m / (1 - beta1^t)

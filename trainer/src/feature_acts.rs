@@ -1,5 +1,5 @@
 //! [`FeatureActs`]: which latents are active on which rows, and how strongly. Everything after the encoder's matrix
-//! product works on this and costs k, not d_sae, a token. [`ByLatent`] is the same seen from the latents.
+//! product works on this and costs k, not d_sae, a token. `ByLatent` is the same seen from the latents.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! [`MetricsLog`]: `metrics.jsonl`, a line every few steps. Only what the run computes is in it, no wall-clock facts, so
+//! `MetricsLog`: `metrics.jsonl`, a line every few steps. Only what the run computes is in it, no wall-clock facts, so
 //! that a resumed run's file is the uninterrupted run's, byte for byte.
 
 use std::{

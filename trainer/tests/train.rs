@@ -103,7 +103,6 @@ fn known_features_are_found() {
     };
     let manifest = train(&dataset, &config, out.path(), &Silent).unwrap();
     let held_out = manifest.results.unwrap().held_out.unwrap();
-    println!("{held_out:?}");
     assert!(held_out.fvu < 0.2 && (held_out.l0 - 3.0).abs() < 0.2, "{held_out:?}");
     assert_eq!(held_out.tokens, 100 * (CTX_LEN as u64 - 1), "position 0 is dropped, and nothing else");
 
@@ -115,7 +114,6 @@ fn known_features_are_found() {
     let best = |direction: &[f32]| (0..sae.d_sae()).map(|latent| cosine(direction, latent)).fold(-1.0, f32::max);
     let directions = dictionary.directions();
     let mmcs = directions.chunks(32).map(best).sum::<f32>() / 64.0;
-    println!("mmcs {mmcs}");
     assert!(mmcs > 0.93, "mean maximum cosine similarity {mmcs}");
 }
 

@@ -15,7 +15,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// What the activations are made of.
-pub struct Dictionary {
+pub(crate) struct Dictionary {
     pub d_in: usize,
     pub n_features: usize,
     /// Mean number of active features a token.
@@ -23,11 +23,11 @@ pub struct Dictionary {
     pub noise: f32,
 }
 
-pub const CTX_LEN: usize = 32;
+pub(crate) const CTX_LEN: usize = 32;
 
 impl Dictionary {
     /// Directions of norm 1. `[n_features, d_in]`
-    pub fn directions(&self) -> Vec<f32> {
+    pub(crate) fn directions(&self) -> Vec<f32> {
         let mut random = ChaCha8Rng::seed_from_u64(77);
         let mut directions: Vec<f32> = (0..self.n_features * self.d_in).map(|_| normal(&mut random)).collect();
         for row in directions.chunks_mut(self.d_in) {
@@ -38,7 +38,7 @@ impl Dictionary {
     }
 
     /// Writes `n_contexts` contexts. Position 0 of each is a sink of huge norm, as in a real model.
-    pub fn write(&self, dir: &Path, n_contexts: u64) -> HarvestManifest {
+    pub(crate) fn write(&self, dir: &Path, n_contexts: u64) -> HarvestManifest {
         let mut random = ChaCha8Rng::seed_from_u64(5);
         let directions = self.directions();
         let mut writer = ShardWriter::open(dir, self.manifest()).unwrap();
