@@ -2,26 +2,26 @@
 //! `refract`: it reads what [`harvester`] and [`trainer`] wrote.
 //!
 //! The data path, one file each: [`feature_index`] goes once over the activations and keeps, per latent, how often it
-//! fires ([`feature`]), where most strongly ([`top_examples`]), what it writes ([`logit_lens`]) and which latents are
-//! like it ([`neighbours`]); [`features_file`] puts that on disk. [`contrast`] and [`interpretability`] choose among latents.
-//! [`intervention`] edits them inside a forward pass, [`generate`] writes text under such edits, [`shift`] and
-//! [`evaluate`] measure what changed.
+//! fires ([`feature`]), where most strongly (`top_examples`), what it writes (`logit_lens`) and which latents are
+//! like it (`neighbours`); [`FeatureIndex`] puts that on disk. [`contrast()`] and [`interpretability`] choose among latents.
+//! [`Interventions`] edits them inside a forward pass, [`generate()`] writes text under such edits, [`shift()`] and
+//! [`evaluate()`] measure what changed.
 
-pub mod contrast;
-pub mod error;
-pub mod evaluate;
+mod contrast;
+mod error;
+mod evaluate;
 pub mod feature;
 pub mod feature_index;
-pub mod features_file;
-pub mod generate;
+mod features_file;
+mod generate;
 pub mod interpretability;
-pub mod intervention;
-pub mod language_model;
-pub mod logit_lens;
-pub mod neighbours;
-pub mod shift;
+mod intervention;
+mod language_model;
+mod logit_lens;
+mod neighbours;
+mod shift;
 mod splice;
-pub mod top_examples;
+mod top_examples;
 
 pub use contrast::{Contrast, contrast};
 pub use error::{Error, Result};
@@ -33,4 +33,4 @@ pub use generate::{GenerateConfig, generate};
 pub use interpretability::most_interpretable;
 pub use intervention::{Intervention, Interventions};
 pub use language_model::LanguageModel;
-pub use shift::{Shift, shift};
+pub use shift::{MovedToken, Shift, shift};
