@@ -31,12 +31,12 @@ use crate::{
 
 /// Rows whose pre-activations exist at one time. Fewer save memory; each tile costs the product one more packing of
 /// W_enc (measured: 3 % at 1,024 rows, 8 % at 256).
-const ROWS_PER_TILE: usize = 1024;
+const ROWS_PER_TILE: usize = 512;
 /// Rows that one task centres; sums over rows are made per task and added in order.
 const ROWS_PER_TASK: usize = 128;
 /// BatchTopK looks only at values over this share of the last batch's threshold. Any share gives the same result:
 /// too few candidates are noticed and the batch is encoded again.
-const FILTER_SHARE: f32 = 0.8;
+const FILTER_SHARE: f32 = 0.9;
 
 /// What the step needs to know of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

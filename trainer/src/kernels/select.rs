@@ -16,9 +16,11 @@ use super::simd::{Kernel, wide};
 use crate::feature_acts::FeatureActs;
 
 /// Rows that one task selects from: long enough to amortise the task, short enough to share the work evenly.
-const ROWS_PER_TASK: usize = 16;
-/// Values looked at together: a block without a value over the threshold costs one comparison of vectors.
-const BLOCK: usize = 64;
+const ROWS_PER_TASK: usize = 64;
+/// A row is searched from this share of the k-th largest value of the row before.
+const FLOOR_SHARE: f32 = 0.8;
+/// Values looked at together: what exceeds the threshold among them is a mask of 64 bits, most often all zero.
+const BLOCK: usize = u64::BITS as usize;
 
 /// The least a value must exceed to be kept by [`above`].
 #[derive(Debug, Clone, Copy)]
@@ -34,8 +36,9 @@ pub(crate) enum Threshold<'a> {
 /// # Shapes
 /// `hidden` `[n, d_sae]`, `b_enc` `[d_sae]`.
 pub(crate) fn top_k(hidden: &[f32], b_enc: &[f32], k: usize, acts: &mut FeatureActs) {
-    select_rows(hidden, b_enc.len(), acts, |row, kept, acts| {
-        wide(TopKOfRow { row: Row { hidden: row, b_enc }, k, kept: &mut *kept });
+    select_rows(hidden, b_enc.len(), acts, |hidden, scratch, acts| {
+        let Scratch { floor, kept, .. } = scratch;
+        wide(TopKOfRow { row: Row { hidden, b_enc }, k, floor, kept });
         for &key in kept.iter() {
             acts.latents.push(latent_of(key));
             acts.values.push(value_of(key));
@@ -46,9 +49,11 @@ pub(crate) fn top_k(hidden: &[f32], b_enc: &[f32], k: usize, acts: &mut FeatureA
 /// Like [`top_k`], but of the latents listed in `among` (ascending) only.
 pub(crate) fn top_k_among(hidden: &[f32], b_enc: &[f32], among: &[u32], k: usize, acts: &mut FeatureActs) {
     let b_among: Vec<f32> = among.iter().map(|&latent| b_enc[latent as usize]).collect();
-    select_rows(hidden, b_enc.len(), acts, |row, kept, acts| {
-        let row: Vec<f32> = among.iter().map(|&latent| row[latent as usize]).collect();
-        wide(TopKOfRow { row: Row { hidden: &row, b_enc: &b_among }, k, kept: &mut *kept });
+    select_rows(hidden, b_enc.len(), acts, |hidden, scratch, acts| {
+        let Scratch { floor, kept, gathered } = scratch;
+        gathered.clear();
+        gathered.extend(among.iter().map(|&latent| hidden[latent as usize]));
+        wide(TopKOfRow { row: Row { hidden: gathered, b_enc: &b_among }, k, floor, kept });
         for &key in kept.iter() {
             acts.latents.push(among[latent_of(key) as usize]);
             acts.values.push(value_of(key));
@@ -88,17 +93,25 @@ pub(crate) fn keep_largest(acts: &mut FeatureActs, count: usize) -> Option<f32> 
     Some(value_of(cut))
 }
 
+/// What a task keeps from row to row.
+#[derive(Default)]
+struct Scratch {
+    floor: f32,
+    kept: Vec<u64>,
+    gathered: Vec<f32>,
+}
+
 /// Runs `select(row, scratch, acts)` over the rows in parallel and appends the results in row order.
 fn select_rows(
     hidden: &[f32],
     d_sae: usize,
     acts: &mut FeatureActs,
-    select: impl Fn(&[f32], &mut Vec<u64>, &mut FeatureActs) + Sync,
+    select: impl Fn(&[f32], &mut Scratch, &mut FeatureActs) + Sync,
 ) {
     let parts: Vec<FeatureActs> = hidden
         .par_chunks(ROWS_PER_TASK * d_sae)
         .map(|rows| {
-            let (mut part, mut scratch) = (FeatureActs::default(), Vec::new());
+            let (mut part, mut scratch) = (FeatureActs::default(), Scratch::default());
             for row in rows.chunks_exact(d_sae) {
                 select(row, &mut scratch, &mut part);
                 part.end_row();
@@ -118,38 +131,28 @@ struct Row<'a> {
     b_enc: &'a [f32],
 }
 
-/// The `k` largest of one row as keys, latents ascending. One scan: a value is looked at closer only if it exceeds
-/// the k-th largest known so far, which soon is a rare event.
+/// The `k` largest of one row as keys, latents ascending.
 struct TopKOfRow<'a> {
     row: Row<'a>,
     k: usize,
+    /// Where looking begins: what was enough for the row before.
+    floor: &'a mut f32,
     kept: &'a mut Vec<u64>,
 }
 
 impl Kernel for TopKOfRow<'_> {
     type Output = ();
 
+    /// Gathers what exceeds the floor. Neighbouring rows are alike, so that is a little more than k values; where it is
+    /// less, the row is searched again from zero.
     #[inline(always)]
     fn run(self) {
-        let Self { row, k, kept } = self;
-        kept.clear();
-        let room = 4 * k + BLOCK;
-        let mut threshold = 0.0f32;
-        for block in 0..row.n_blocks() {
-            let pre = row.block(block);
-            if !any_exceeds(&pre, threshold) {
-                continue;
-            }
-            for (i, &value) in pre.iter().enumerate() {
-                if value > threshold {
-                    kept.push(key(value, (block * BLOCK + i) as u32));
-                }
-            }
-            if kept.len() > room {
-                threshold = cut_to_largest(kept, k);
-            }
+        let Self { row, k, floor, kept } = self;
+        row.keys_above(*floor, k, kept);
+        if kept.len() < k && *floor > 0.0 {
+            row.keys_above(0.0, k, kept);
         }
-        cut_to_largest(kept, k);
+        *floor = FLOOR_SHARE * cut_to_largest(kept, k);
         kept.sort_unstable_by_key(|&key| latent_of(key));
     }
 }
@@ -167,19 +170,12 @@ impl Kernel for AboveGlobal<'_> {
     #[inline(always)]
     fn run(self) {
         let Self { row, threshold, acts } = self;
-        for block in 0..row.n_blocks() {
-            let pre = row.block(block);
-            if any_exceeds(&pre, threshold) {
-                for (i, &value) in pre.iter().enumerate() {
-                    if value > threshold {
-                        acts.latents.push((block * BLOCK + i) as u32);
-                        acts.values.push(value);
-                    }
-                }
-            }
+        for block in row.blocks() {
+            push(acts, &block, block.over(threshold));
         }
     }
 }
+
 /// Every value of one row over its latent's threshold.
 struct AboveEach<'a> {
     row: Row<'a>,
@@ -193,64 +189,101 @@ impl Kernel for AboveEach<'_> {
     #[inline(always)]
     fn run(self) {
         let Self { row, thresholds, acts } = self;
-        for block in 0..row.n_blocks() {
-            let pre = row.block(block);
-            let thresholds = &thresholds[block * BLOCK..];
-            // Values that are not over zero never count, and most blocks have few over it.
-            if any_exceeds(&pre, 0.0) {
-                for (i, (&value, &threshold)) in pre.iter().zip(thresholds).enumerate() {
-                    if value > threshold.max(0.0) {
-                        acts.latents.push((block * BLOCK + i) as u32);
-                        acts.values.push(value);
-                    }
-                }
+        for block in row.blocks() {
+            let mut mask = block.over(0.0);
+            for i in places(mask) {
+                let least = thresholds[block.first + i];
+                mask &= !(u64::from(block.value(i) <= least) << i);
+            }
+            push(acts, &block, mask);
+        }
+    }
+}
+
+/// Appends the values of a block whose bits are set.
+#[inline(always)]
+fn push(acts: &mut FeatureActs, block: &Block<'_>, mask: u64) {
+    for i in places(mask) {
+        acts.latents.push((block.first + i) as u32);
+        acts.values.push(block.value(i));
+    }
+}
+
+impl<'a> Row<'a> {
+    /// The row in blocks. The last one may be shorter.
+    #[inline(always)]
+    fn blocks(self) -> impl Iterator<Item = Block<'a>> {
+        let pairs = self.hidden.chunks(BLOCK).zip(self.b_enc.chunks(BLOCK));
+        pairs.enumerate().map(|(at, (hidden, b_enc))| Block { first: at * BLOCK, hidden, b_enc })
+    }
+
+    /// The keys of all values over `threshold`; of very many, only those that can be among the `k` largest.
+    #[inline(always)]
+    fn keys_above(self, mut threshold: f32, k: usize, keys: &mut Vec<u64>) {
+        keys.clear();
+        let room = 8 * k + BLOCK;
+        for block in self.blocks() {
+            for i in places(block.over(threshold)) {
+                keys.push(key(block.value(i), (block.first + i) as u32));
+            }
+            if keys.len() > room {
+                threshold = cut_to_largest(keys, k);
             }
         }
     }
 }
-impl Row<'_> {
+
+/// Some neighbouring values of a row. They are computed twice, to be compared and when one is taken: keeping them in
+/// between would cost more than the addition.
+struct Block<'a> {
+    first: usize,
+    hidden: &'a [f32],
+    b_enc: &'a [f32],
+}
+
+impl Block<'_> {
     #[inline(always)]
-    fn n_blocks(self) -> usize {
-        self.hidden.len().div_ceil(BLOCK)
+    fn value(&self, i: usize) -> f32 {
+        self.hidden[i] + self.b_enc[i]
     }
 
-    /// `hidden + b_enc` of a block; the last one is filled up with minus infinity, which nothing selects.
+    /// One bit a value: whether it exceeds `threshold`. A whole block compiles to comparisons of vectors.
     #[inline(always)]
-    fn block(self, block: usize) -> [f32; BLOCK] {
-        let (hidden, b_enc) = (&self.hidden[block * BLOCK..], &self.b_enc[block * BLOCK..]);
-        let mut pre = [f32::NEG_INFINITY; BLOCK];
-        if let (Some(hidden), Some(b_enc)) = (hidden.first_chunk::<BLOCK>(), b_enc.first_chunk::<BLOCK>()) {
+    fn over(&self, threshold: f32) -> u64 {
+        let mut mask = 0;
+        if let (Ok(hidden), Ok(b_enc)) = (<&[f32; BLOCK]>::try_from(self.hidden), <&[f32; BLOCK]>::try_from(self.b_enc))
+        {
             for i in 0..BLOCK {
-                pre[i] = hidden[i] + b_enc[i];
+                mask |= u64::from(hidden[i] + b_enc[i] > threshold) << i;
             }
         } else {
-            for (pre, (hidden, bias)) in pre.iter_mut().zip(hidden.iter().zip(b_enc)) {
-                *pre = hidden + bias;
+            for i in 0..self.hidden.len() {
+                mask |= u64::from(self.value(i) > threshold) << i;
             }
         }
-        pre
+        mask
     }
 }
 
+/// The places of the ones in a mask, ascending.
 #[inline(always)]
-fn any_exceeds(values: &[f32; BLOCK], threshold: f32) -> bool {
-    let mut any = false;
-    // No early exit: the whole block is compared as vectors.
-    for &value in values {
-        any |= value > threshold;
-    }
-    any
+fn places(mut mask: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let place = mask.trailing_zeros() as usize;
+        mask &= mask.wrapping_sub(1);
+        (place < BLOCK).then_some(place)
+    })
 }
 
-/// Keeps the `k` largest keys and returns the smallest value among them; 0 while there are fewer.
+/// Keeps the `k` largest keys and returns the smallest value among them; 0 where there are fewer than `k`.
 #[inline(always)]
 fn cut_to_largest(keys: &mut Vec<u64>, k: usize) -> f32 {
-    if keys.len() > k {
-        keys.select_nth_unstable_by(k.max(1) - 1, |a, b| b.cmp(a));
-        keys.truncate(k);
-        return keys.last().map_or(f32::INFINITY, |&key| value_of(key));
+    if k == 0 || keys.len() < k {
+        return 0.0;
     }
-    0.0
+    let (_, &mut smallest, _) = keys.select_nth_unstable_by(k - 1, |a, b| b.cmp(a));
+    keys.truncate(k);
+    value_of(smallest)
 }
 
 /// A positive value and its place as one integer: larger means a larger value, or the same value at an earlier place.
