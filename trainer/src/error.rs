@@ -1,5 +1,5 @@
-//! [`Error`]: everything that can go wrong between a folder of activations and a finished SAE. Each message names the
-//! file, what was expected, what was found and what to do next.
+//! [`Error`]: what can go wrong between a folder of activations and a finished SAE. Files and values fail in the words of
+//! [`harvester::Error`], which names the file, what was expected, what was found and what to do next.
 
 use std::path::{Path, PathBuf};
 
@@ -10,49 +10,6 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused a file operation.
-    #[error("cannot {action} {}", path.display())]
-    Io {
-        /// What was attempted, as a verb: "read", "write", "rename to".
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// A file was opened and is not what it should be.
-    #[error("{}: expected {expected}, found {found}. {hint}", path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What a good file has there.
-        expected: String,
-        /// What this one has.
-        found: String,
-        /// What to do next.
-        hint: String,
-    },
-    /// A value given by the user cannot be used.
-    #[error("{what}: expected {expected}, found {found}")]
-    Invalid {
-        /// The option or field.
-        what: String,
-        /// What would be accepted.
-        expected: String,
-        /// What was given.
-        found: String,
-    },
-    /// The output folder holds a run with other inputs or settings.
-    #[error(
-        "{} holds another run; these differ:\n{}\nChoose another --out, or repeat the command that made this folder",
-        path.display(), differences.join("\n")
-    )]
-    OtherRun {
-        /// The output folder.
-        path: PathBuf,
-        /// One line a difference: name, there, here.
-        differences: Vec<String>,
-    },
     /// The loss became infinite, nan, or far larger than at the start.
     #[error(
         "training diverged at step {step}: the loss is {loss}, it was {before} before. The last checkpoint is kept in \
@@ -71,41 +28,30 @@ pub enum Error {
         /// Where the checkpoints are.
         path: PathBuf,
     },
-    /// The user asked to stop; everything finished so far is on disk.
-    #[error("stopped on request; what was finished is kept in {}, and the same command goes on from there", path.display())]
-    Cancelled {
-        /// Where the finished part is.
-        path: PathBuf,
-    },
-    /// The activations could not be read.
+    /// A file, a folder of another run, a value, or the user's wish to stop.
     #[error(transparent)]
     Harvester(#[from] harvester::Error),
 }
 
 impl Error {
-    /// An [`Error::Io`] constructor to be used in `map_err`.
-    pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.as_ref().to_path_buf();
-        move |source| Self::Io { action, path, source }
+    /// To be used in `map_err`: the operating system refused a file operation.
+    pub(crate) fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let of_harvester = harvester::Error::io(action, path);
+        move |source| Self::Harvester(of_harvester(source))
     }
 
-    /// An [`Error::Malformed`].
-    pub fn malformed(
+    /// A file was opened and is not what it should be.
+    pub(crate) fn malformed(
         path: impl AsRef<Path>,
         expected: impl Into<String>,
         found: impl Into<String>,
         hint: impl Into<String>,
     ) -> Self {
-        Self::Malformed {
-            path: path.as_ref().to_path_buf(),
-            expected: expected.into(),
-            found: found.into(),
-            hint: hint.into(),
-        }
+        harvester::Error::malformed(path, expected, found, hint).into()
     }
 
-    /// An [`Error::Invalid`].
-    pub fn invalid(what: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Self {
-        Self::Invalid { what: what.into(), expected: expected.into(), found: found.into() }
+    /// A value given by the user cannot be used.
+    pub(crate) fn invalid(what: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        harvester::Error::invalid(what, expected, found).into()
     }
 }

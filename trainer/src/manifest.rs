@@ -132,7 +132,7 @@ pub(crate) fn open_folder(out: &Path, wanted: SaeManifest) -> Result<SaeManifest
         let found = SaeManifest::read(out)?;
         let differences = found.differences(&wanted);
         if !differences.is_empty() {
-            return Err(Error::OtherRun { path: out.to_path_buf(), differences });
+            return Err(harvester::Error::OtherRun { path: out.to_path_buf(), differences }.into());
         }
         return Ok(found);
     }

@@ -107,7 +107,7 @@ impl<'a> Run<'a> {
         while self.progress.step < self.resolved.n_steps {
             if self.monitor.cancelled() {
                 self.save_checkpoint()?;
-                return Err(Error::Cancelled { path: self.out.to_path_buf() });
+                return Err(harvester::Error::Cancelled { path: self.out.to_path_buf() }.into());
             }
             self.buffer.next_batch(self.scale, &mut x)?;
             let lr = self.schedule.at(self.progress.step);

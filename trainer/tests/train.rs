@@ -132,7 +132,7 @@ fn an_interrupted_run_ends_in_the_same_bytes() {
         for (step, how) in stops {
             let monitor = stop_at(step * 512, how);
             let result = catch_unwind(AssertUnwindSafe(|| train(&dataset, &config, interrupted.path(), &monitor)));
-            let cancelled = matches!(result, Ok(Err(Error::Cancelled { .. })));
+            let cancelled = matches!(result, Ok(Err(Error::Harvester(harvester::Error::Cancelled { .. }))));
             assert!(if how == Stop::Cancel { cancelled } else { result.is_err() }, "step {step}");
         }
         train(&dataset, &config, interrupted.path(), &Silent).unwrap();
