@@ -6,18 +6,18 @@
 //! what comes out. The encoder's matrix product is the only dense one: everything after it costs k of d_sae.
 
 mod activations;
-pub mod adam;
+mod adam;
 mod calibrate;
 mod checkpoint;
 pub mod config;
 mod dead_latents;
 pub mod error;
-pub mod feature_acts;
+mod feature_acts;
 mod formats;
 mod kernels;
 pub mod manifest;
 pub mod metrics;
-pub mod metrics_log;
+mod metrics_log;
 pub mod sae;
 mod schedule;
 mod shuffle_buffer;
@@ -27,6 +27,7 @@ mod tensors;
 pub mod train;
 mod weights;
 
+pub use adam::AdamConfig;
 pub use config::{TrainArchitecture, TrainConfig};
 pub use error::{Error, Result};
 pub use feature_acts::FeatureActs;
