@@ -19,8 +19,9 @@ pub(crate) struct Cli {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// Settings of the commands, a table for each (harvest, train, ..), under the names of their flags; flags win.
+    /// Settings of harvest, train, evaluate, index and steer, a table for each, under the names of their flags; flags win.
     #[arg(long, global = true, value_name = "FILE.toml")]
     pub(crate) config: Option<PathBuf>,
     /// Results as JSON on standard output, nothing else there.
@@ -46,11 +47,12 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  refract demo --out demo")]
     Demo(DemoArgs),
     /// Run a model over text and write its activations.
-    #[command(after_help = "Example:\n  refract harvest --model default --corpus data/corpora --hook-point \
+    #[command(after_help = "Example:\n  refract harvest --corpus data/corpora/*.jsonl --hook-point \
                             blocks.14.hook_resid_post --tokens 150000 --out runs/activations")]
     Harvest(HarvestArgs),
     /// Fit a sparse autoencoder to harvested activations.
     #[command(
+        allow_negative_numbers = true,
         after_help = "Example:\n  refract train --activations runs/activations --k 32 --d-sae 4608 --out runs/sae"
     )]
     Train(TrainArgs),
@@ -68,6 +70,7 @@ pub(crate) enum Command {
     Find(FindArgs),
     /// Write with latents clamped, beside the same without.
     #[command(
+        allow_negative_numbers = true,
         after_help = "Example:\n  refract steer --sae runs/sae --prompt 'The weather today' --clamp 1234=0 --scale 77=3"
     )]
     Steer(SteerArgs),
@@ -81,12 +84,6 @@ pub(crate) struct DemoArgs {
     /// Where everything goes. A second run reuses what the first finished.
     #[arg(long, default_value = "demo")]
     pub(crate) out: PathBuf,
-    /// The model; see `refract harvest --help`.
-    #[arg(long, default_value = "default")]
-    pub(crate) model: String,
-    /// Text to learn from. Default: the corpora in data/corpora.
-    #[arg(long)]
-    pub(crate) corpus: Vec<PathBuf>,
     /// Tokens to harvest.
     #[arg(long, default_value_t = 160_000)]
     pub(crate) tokens: u64,
@@ -192,7 +189,7 @@ pub(crate) struct TrainArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) d_sae: Option<usize>,
     /// Latents for each value of the activations [default: 8].
-    #[arg(long)]
+    #[arg(long, conflicts_with = "d_sae")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) expansion: Option<usize>,
     /// Tokens to train on; more than there are is several passes [default: 1500000].

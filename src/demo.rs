@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use analyzer::{Evaluation, EvaluationConfig, FeatureIndex, GenerateConfig, IndexConfig, Intervention};
+use analyzer::{Evaluation, EvaluationConfig, Example, FeatureIndex, GenerateConfig, IndexConfig, Intervention};
 use anyhow::Context;
 use harvester::{CorpusOptions, HarvestConfig, HookPoint, manifest::MANIFEST_FILE};
 use serde::{Deserialize, Serialize};
@@ -12,10 +12,12 @@ use crate::{
     cli::DemoArgs,
     features, harvest,
     steer::Steering,
-    terminal::{DIM, Terminal},
+    terminal::{DIM, Terminal, grouped},
     train,
 };
 
+/// What `--model` is where it is not given.
+const DEFAULT_MODEL: &str = "default";
 /// The middle of the default model: late enough for topics, early enough to steer what comes.
 const LAYER: usize = 14;
 const D_SAE: usize = 4608;
@@ -51,7 +53,7 @@ impl Folders {
 
 pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let folders = Folders::under(&args.out);
-    let corpus = if args.corpus.is_empty() { bundled_corpora()? } else { args.corpus.clone() };
+    let corpus = bundled_corpora()?;
     harvest_step(args, &corpus, &folders, terminal)?;
     train_step(args, &folders, terminal)?;
     evaluate_step(&folders, terminal)?;
@@ -72,8 +74,7 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
 fn bundled_corpora() -> anyhow::Result<Vec<PathBuf>> {
     let places = [Path::new("data/corpora"), Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/data/corpora"))];
     let folder = places.into_iter().find(|folder| folder.is_dir());
-    let folder =
-        folder.context("data/corpora is not here: run the demo in the repository, or name texts with --corpus")?;
+    let folder = folder.context("data/corpora is not here: run the demo in the repository")?;
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "jsonl"));
@@ -97,14 +98,13 @@ fn harvest_step(args: &DemoArgs, corpus: &[PathBuf], folders: &Folders, terminal
     };
     let texts = corpus.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ");
     let command = format!(
-        "refract harvest --model {} --corpus {texts} --hook-point {hook_point} --tokens {} --document-tokens {DOCUMENT_TOKENS} --out {}",
-        args.model,
+        "refract harvest --corpus {texts} --hook-point {hook_point} --tokens {} --document-tokens {DOCUMENT_TOKENS} --out {}",
         args.tokens,
         folders.activations.display()
     );
     step(terminal, "1. Harvest: the model reads, its residual stream is kept", &command);
     let out = &folders.activations;
-    let manifest = harvest::harvest(&args.model, corpus, &CorpusOptions::default(), &config, out, terminal)?;
+    let manifest = harvest::harvest(DEFAULT_MODEL, corpus, &CorpusOptions::default(), &config, out, terminal)?;
     harvest::report(&manifest, out, terminal)
 }
 
@@ -117,8 +117,8 @@ fn train_step(args: &DemoArgs, folders: &Folders, terminal: &Terminal) -> anyhow
         folders.sae.display()
     );
     step(terminal, "2. Train: a sparse autoencoder learns to write it with few latents", &command);
-    train::train(&folders.activations, &config, &folders.sae, terminal)?;
-    terminal.line(format!("{}: opens in SAELens too", folders.sae.display()));
+    let manifest = train::train(&folders.activations, &config, &folders.sae, terminal)?;
+    train::report(&manifest, &folders.sae, terminal);
     Ok(())
 }
 
@@ -154,7 +154,8 @@ fn index_step(folders: &Folders, terminal: &Terminal) -> anyhow::Result<FeatureI
     features::build_index(&folders.sae, None, &IndexConfig::default(), &folders.features, terminal)?;
     let index = FeatureIndex::open(&folders.features)?;
     let active = index.features().iter().filter(|feature| feature.n_active > 0).count();
-    terminal.line(format!("{active} of {} latents fire on this text", index.features().len()));
+    let all = index.features().len() as u64;
+    terminal.line(format!("{} of {} latents fire on this text", grouped(active as u64), grouped(all)));
     Ok(index)
 }
 
@@ -178,9 +179,14 @@ fn steer_step(index: &FeatureIndex, folders: &Folders, terminal: &Terminal) -> a
         100.0 * contrast.negative,
         features::tokens(&feature.promoted, 6)
     ));
-    features::show_examples(index, index.examples(latent), 3, terminal);
+    let here = |example: &&Example| {
+        let source = index.source_of(example.document).map(|place| index.manifest().sources[place].name.as_str());
+        source == Some(POSITIVE)
+    };
+    let examples: Vec<Example> = index.examples(latent).iter().filter(here).cloned().collect();
+    features::show_examples(index, &examples, 3, terminal);
     let steering = Steering::load(&folders.sae, terminal)?;
-    let prompt = steering.text_before(index.examples(latent), &folders.activations)?;
+    let prompt = steering.text_before(&examples, &folders.activations)?;
     let runs = [("suppressed", prompt.as_str(), 0.0), ("driven", OPEN_PROMPT, DRIVE * feature.max)];
     for (what, prompt, value) in runs {
         let command = format!(

@@ -2,8 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use analyzer::{Example, Feature, FeatureIndex, FeaturesManifest, IndexConfig, TokenWeight, interpretability::Pick};
-use harvester::ActivationDataset;
+use analyzer::{
+    Example, Feature, FeatureIndex, FeaturesManifest, IndexConfig, TokenWeight,
+    interpretability::{About, Pick},
+};
+use anyhow::Context;
+use harvester::{ActivationDataset, manifest::MANIFEST_FILE};
 use serde::{Deserialize, Serialize};
 use trainer::SaeManifest;
 
@@ -55,13 +59,26 @@ pub(crate) fn build_index(
     Ok(analyzer::index(sae, &dataset, config, out, terminal)?)
 }
 
-/// The activations given, or those that the SAE's manifest names.
+/// The activations given, or those that the SAE was trained on: the same ones, not others put in their place.
 pub(crate) fn open_activations(sae: &Path, activations: Option<&Path>) -> anyhow::Result<ActivationDataset> {
-    let dir: PathBuf = match activations {
-        Some(dir) => dir.to_path_buf(),
-        None => SaeManifest::read(sae)?.activations,
+    if let Some(dir) = activations {
+        return Ok(ActivationDataset::open(dir)?);
+    }
+    let manifest = SaeManifest::finished(sae)?;
+    let dir: PathBuf = manifest.activations.clone();
+    let named = || {
+        let (sae, dir) = (sae.display(), dir.display());
+        format!("{sae} was trained on the activations in {dir}; name others, or where they are now, with --activations")
     };
-    Ok(ActivationDataset::open(&dir)?)
+    let dataset = ActivationDataset::open(&dir).with_context(named)?;
+    anyhow::ensure!(is_trained_on(&manifest, &dataset)?, "{}. What is there now was harvested anew", named());
+    Ok(dataset)
+}
+
+/// Whether an SAE was trained on exactly these activations.
+pub(crate) fn is_trained_on(manifest: &SaeManifest, dataset: &ActivationDataset) -> anyhow::Result<bool> {
+    let found = harvester::sha256_file(&dataset.dir().join(MANIFEST_FILE))?;
+    Ok(found == manifest.activations_manifest_sha256)
 }
 
 pub(crate) fn show(args: &ShowArgs, terminal: &Terminal) -> anyhow::Result<()> {
@@ -101,7 +118,11 @@ pub(crate) fn show_most_interpretable(
     }
     for pick in &picks {
         let feature = index.feature(pick.latent)?;
-        let about = format!("{} ({:.0} % of its examples)", quoted(&pick.about), 100.0 * pick.agreement);
+        let about = match &pick.about {
+            About::Word(word) => format!("on {}", quoted(word)),
+            About::Source(source) => format!("in {source}"),
+        };
+        let about = format!("{about} ({:.0} % of its strongest examples)", 100.0 * pick.agreement);
         terminal.line(format!("\n{BOLD}latent {}{BOLD:#}  {about}", pick.latent));
         show_examples(index, index.examples(pick.latent), n_examples, terminal);
         terminal.line(format!("  {DIM}promotes{DIM:#} {}", tokens(&feature.promoted, 6)));
@@ -177,6 +198,9 @@ fn by_source(index: &FeatureIndex, feature: &Feature) -> String {
 
 pub(crate) fn find(args: &FindArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let index = FeatureIndex::open(&args.features)?;
+    if let Some(both) = args.positive.iter().find(|name| args.negative.contains(name)) {
+        anyhow::bail!("`{both}` is in --positive and in --negative: a source cannot be told apart from itself");
+    }
     let contrasts = analyzer::contrast(&index, &args.positive, &args.negative)?;
     let (positive, negative) = (args.positive.join(" + "), args.negative.join(" + "));
     terminal.line(format!("{BOLD}latent  separation  {positive} / {negative}  promotes{BOLD:#}"));

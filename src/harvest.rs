@@ -101,7 +101,13 @@ pub(crate) fn harvest(
     let shape = Checkpoint::open(&model.path)?.config().clone();
     config.check(&shape)?;
     let corpus = Corpus::open(corpus, options)?;
-    terminal.say(needs(&model, &shape, &corpus, config));
+    match HarvestManifest::read(out) {
+        Ok(found) if found.complete => terminal.say(format!("{}: finished before", out.display())),
+        Ok(found) if found.counts.tokens > 0 => {
+            terminal.say(format!("{}: going on after {} tokens", out.display(), grouped(found.counts.tokens)));
+        }
+        _ => terminal.say(needs(&model, &shape, &corpus, config)),
+    }
     Ok(harvester::harvest(&model, &corpus, config, out, terminal)?)
 }
 

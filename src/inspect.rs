@@ -23,8 +23,8 @@ pub(crate) fn run(args: &InspectArgs, terminal: &Terminal) -> anyhow::Result<()>
     let parsed: Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", manifest.display()))?;
     match parsed.get("format").and_then(Value::as_str) {
         Some(harvester::manifest::ACTIVATIONS_FORMAT) => activations(path, args.verify, terminal)?,
-        Some(trainer::SAE_FORMAT) => sae(path, terminal)?,
-        Some(analyzer::feature_index::FEATURES_FORMAT) => features(path, terminal)?,
+        Some(trainer::SAE_FORMAT) => sae(path, args.verify, terminal)?,
+        Some(analyzer::feature_index::FEATURES_FORMAT) => features(path, args.verify, terminal)?,
         found => bail!(
             "{}: expected a format of refract (activations, sae or features), found {}",
             manifest.display(),
@@ -82,7 +82,7 @@ fn activations(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result
     Ok(())
 }
 
-fn sae(path: &Path, terminal: &Terminal) -> anyhow::Result<()> {
+fn sae(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()> {
     let manifest = SaeManifest::read(path)?;
     terminal.heading(&format!("{}: sparse autoencoder", path.display()));
     fact(terminal, "model", &manifest.model.source);
@@ -90,6 +90,19 @@ fn sae(path: &Path, terminal: &Terminal) -> anyhow::Result<()> {
     fact(terminal, "activations", manifest.activations.display().to_string());
     if manifest.complete {
         sae_shape(&Sae::load(path)?, terminal);
+        let config = &manifest.config;
+        fact(
+            terminal,
+            "trained as",
+            format!("{}, k {}, {} tokens", config.architecture, config.k, grouped(config.tokens)),
+        );
+        if let Some(held_out) = manifest.results.as_ref().and_then(|results| results.held_out) {
+            fact(terminal, "held out", format!("L0 {:.1}, FVU {:.3}", held_out.l0, held_out.fvu));
+        }
+        if verify {
+            SaeManifest::verify(path)?;
+            fact(terminal, "checksum", "the weights are as recorded");
+        }
     } else {
         fact(terminal, "state", "unfinished: repeat its command to go on");
     }
@@ -101,7 +114,7 @@ fn sae_shape(sae: &Sae, terminal: &Terminal) {
     fact(terminal, "architecture", sae.config.architecture.to_string());
 }
 
-fn features(path: &Path, terminal: &Terminal) -> anyhow::Result<()> {
+fn features(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()> {
     let index = FeatureIndex::open(path)?;
     let manifest = index.manifest();
     terminal.heading(&format!("{}: features", path.display()));
@@ -112,6 +125,10 @@ fn features(path: &Path, terminal: &Terminal) -> anyhow::Result<()> {
     fact(terminal, "latents", format!("{}, {silent} of them silent", grouped(manifest.d_sae as u64)));
     for source in &manifest.sources {
         fact(terminal, "source", format!("{} ({} tokens)", source.name, grouped(source.tokens)));
+    }
+    if verify {
+        index.verify(path)?;
+        fact(terminal, "checksums", "every byte is as recorded");
     }
     Ok(())
 }

@@ -47,6 +47,11 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
     let config = cli.global.config.as_deref();
+    let takes_settings = matches!(
+        cli.command,
+        Command::Harvest(_) | Command::Train(_) | Command::Evaluate(_) | Command::Index(_) | Command::Steer(_)
+    );
+    anyhow::ensure!(config.is_none() || takes_settings, "this command takes no settings from --config: use its flags");
     match cli.command {
         Command::Demo(args) => demo::run(&args, terminal),
         Command::Harvest(args) => harvest::run(&args, config, terminal),

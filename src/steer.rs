@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use analyzer::{Example, GenerateConfig, Intervention, Interventions, LanguageModel, Shift, generate, shift};
+use analyzer::{
+    Example, GenerateConfig, Intervention, Interventions, LanguageModel, MovedToken, Shift, generate, shift,
+};
 use anyhow::Context;
 use harvester::{ActivationDataset, ChatMessage, NoHook};
 use serde::{Deserialize, Serialize};
@@ -33,6 +35,9 @@ impl Default for Settings {
 
 /// Positions in a context with enough text before them to set a topic, and little enough to read.
 const READABLE: std::ops::Range<u32> = 24..80;
+
+/// Changes of a probability that are worth a place in the list.
+const VISIBLE: f64 = 0.001;
 
 /// Everything needed to write under interventions: an SAE and its model.
 pub(crate) struct Steering {
@@ -72,9 +77,10 @@ fn interventions(clamp: &[LatentValue], scale: &[LatentValue]) -> Vec<Interventi
 impl Steering {
     /// Loads an SAE and the model that its manifest names.
     pub(crate) fn load(sae: &Path, terminal: &Terminal) -> anyhow::Result<Self> {
-        let manifest = SaeManifest::read(sae)?;
+        let manifest = SaeManifest::finished(sae)?;
         let model = LanguageModel::load(&manifest.model, terminal)?;
         let sae = Sae::load(sae)?;
+        manifest.hook_point.check(model.transformer.config())?;
         let width = manifest.hook_point.width(model.transformer.config());
         anyhow::ensure!(
             sae.d_in() == width,
@@ -140,8 +146,14 @@ impl SideBySide {
         terminal.line(format!(
             "{DIM}next token after the prompt: KL {kl_next:.3} nats; mean over the prompt {kl_mean:.3}{DIM:#}"
         ));
-        let moved =
-            moved.iter().map(|m| format!("{} {:.1} → {:.1} %", quoted(&m.text), 100.0 * m.before, 100.0 * m.after));
-        terminal.line(format!("{DIM}moved{DIM:#}    {}", moved.collect::<Vec<_>>().join("  ")));
+        let visible: Vec<_> = moved.iter().filter(|m| (m.before - m.after).abs() >= VISIBLE).collect();
+        if visible.is_empty() {
+            terminal.line(format!("{DIM}no token's probability moves by {:.1} % or more{DIM:#}", 100.0 * VISIBLE));
+            return;
+        }
+        let percent =
+            |m: &MovedToken| format!("{} {:.1} → {:.1} %", quoted(&m.text), 100.0 * m.before, 100.0 * m.after);
+        let moved: Vec<_> = visible.into_iter().map(percent).collect();
+        terminal.line(format!("{DIM}moved{DIM:#}    {}", moved.join("  ")));
     }
 }

@@ -112,11 +112,16 @@ impl Terminal {
     }
 }
 
-/// Standard output that is closed early (`| head`) ends the program quietly, as other tools do.
+/// Standard output that is closed early (`| head`) ends the program quietly, as other tools do; a result that cannot be
+/// written for another reason is an error.
 fn write_result(text: &str) {
-    if writeln!(anstream::stdout(), "{text}").is_err() {
+    let mut out = anstream::stdout();
+    let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) else { return };
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
         std::process::exit(0);
     }
+    let _ = writeln!(anstream::stderr(), "{RED}error:{RED:#} cannot write to standard output: {error}");
+    std::process::exit(1);
 }
 
 impl Monitor for Terminal {

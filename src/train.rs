@@ -10,7 +10,7 @@ use trainer::{Sae, SaeManifest, TrainArchitecture, TrainConfig};
 
 use crate::{
     cli::{EvaluateArgs, TrainArgs},
-    features::open_activations,
+    features::{is_trained_on, open_activations},
     settings,
     terminal::{DIM, Terminal, grouped, human_bytes, human_seconds},
 };
@@ -97,8 +97,11 @@ pub(crate) fn run(args: &TrainArgs, config: Option<&Path>, terminal: &Terminal) 
     let activations = settings.activations.clone().context("train needs --activations: what refract harvest wrote")?;
     let out = settings.out.clone().context("train needs --out: the folder to write")?;
     let manifest = train(&activations, &settings.config(), &out, terminal)?;
-    terminal.line(format!("{}: {} at {}", out.display(), settings.arch, manifest.hook_point));
-    terminal.json(&serde_json::json!({ "out": out, "hook_point": manifest.hook_point, "held_out": manifest.held_out }))
+    report(&manifest, &out, terminal);
+    let (held_out, results) = (&manifest.held_out, &manifest.results);
+    terminal.json(
+        &serde_json::json!({ "out": out, "hook_point": manifest.hook_point, "held_out": held_out, "results": results }),
+    )
 }
 
 /// Says what will be needed and trains.
@@ -109,8 +112,24 @@ pub(crate) fn train(
     terminal: &Terminal,
 ) -> anyhow::Result<SaeManifest> {
     let dataset = ActivationDataset::open(activations)?;
-    terminal.say(needs(&dataset, config));
+    match SaeManifest::read(out) {
+        Ok(manifest) if manifest.complete => terminal.say(format!("{}: finished before", out.display())),
+        Ok(_) => terminal.say(format!("{}: going on from its last checkpoint", out.display())),
+        Err(_) => terminal.say(needs(&dataset, config)),
+    }
     Ok(trainer::train(&dataset, config, out, terminal)?)
+}
+
+/// What came out of training.
+pub(crate) fn report(manifest: &SaeManifest, out: &Path, terminal: &Terminal) {
+    let Some(results) = &manifest.results else { return };
+    let (arch, k) = (manifest.config.architecture, manifest.config.k);
+    let tokens = grouped(results.tokens);
+    terminal.line(format!("{}: {arch}, k {k}, at {}, after {tokens} tokens", out.display(), manifest.hook_point));
+    if let Some(held_out) = &results.held_out {
+        terminal
+            .line(format!("held out: L0 {:.1}, FVU {:.3}; {} dead latents", held_out.l0, held_out.fvu, results.dead));
+    }
 }
 
 /// Share of the encoder's floor that a whole training step reaches (`just bench`).
@@ -162,12 +181,23 @@ pub(crate) fn measure(
     config: &EvaluationConfig,
     terminal: &Terminal,
 ) -> anyhow::Result<Evaluation> {
-    let manifest = SaeManifest::read(sae_dir)?;
+    let manifest = SaeManifest::finished(sae_dir)?;
     let dataset = open_activations(sae_dir, activations)?;
+    // Of other activations nothing was trained on.
+    let held_out = if is_trained_on(&manifest, &dataset)? {
+        manifest.held_out.clone()
+    } else {
+        0..dataset.manifest().counts.contexts
+    };
+    anyhow::ensure!(
+        !held_out.is_empty(),
+        "{} was trained with --held-out-fraction 0 or so few contexts that none was held out: name other --activations",
+        sae_dir.display()
+    );
+    anyhow::ensure!(config.ce_tokens > 0, "--ce-tokens: expected 1 or more, found 0");
     let sae = Sae::load(sae_dir)?;
     let model = LanguageModel::load(&manifest.model, terminal)?;
-    let (point, held_out) = (manifest.hook_point, manifest.held_out.clone());
-    Ok(analyzer::evaluate(&model, &sae, point, &dataset, held_out, config, terminal)?)
+    Ok(analyzer::evaluate(&model, &sae, manifest.hook_point, &dataset, held_out, config, terminal)?)
 }
 
 pub(crate) fn print(evaluation: &Evaluation, terminal: &Terminal) {

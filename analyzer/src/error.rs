@@ -14,6 +14,9 @@ pub enum Error {
     /// The sparse autoencoder.
     #[error(transparent)]
     Trainer(#[from] trainer::Error),
+    /// The user asked to stop a stage that writes only at its end.
+    #[error("stopped on request; nothing was written: repeat the command to start again")]
+    Stopped,
     /// A feature table could not be written or read.
     #[error("cannot {action} {}", path.display())]
     Parquet {

@@ -16,7 +16,7 @@ use trainer::{
 };
 
 use crate::{
-    LanguageModel, Result,
+    Error, LanguageModel, Result,
     feature_index::{ENCODE_ROWS, counts},
     shift, splice,
 };
@@ -73,7 +73,12 @@ pub fn evaluate(
     config: &EvaluationConfig,
     monitor: &dyn Monitor,
 ) -> Result<Evaluation> {
-    let sink_norm = dataset.manifest().sink_norm(hook_point)?;
+    let summary = dataset.manifest().hook_point(hook_point)?;
+    if summary.d_model != sae.d_in() {
+        let expected = format!("d_in {}, the width of {hook_point} in {}", summary.d_model, dataset.dir().display());
+        return Err(harvester::Error::invalid("SAE", expected, sae.d_in().to_string()).into());
+    }
+    let sink_norm = summary.sink_norm;
     let mut metrics = ReconstructionMetrics::new(sae.d_in(), sae.d_sae());
     let mut behaviour = Behaviour::default();
     let contexts_wanted = config.ce_tokens.div_ceil(dataset.manifest().config.ctx_len.max(1) as u64);
@@ -83,6 +88,9 @@ pub fn evaluate(
         let tokens = dataset.tokens(group)?;
         if !tokens.context.iter().any(in_range) {
             continue;
+        }
+        if monitor.cancelled() {
+            return Err(Error::Stopped);
         }
         let read = dataset.read(group, hook_point)?;
         add_rows(&mut metrics, sae, &read, sink_norm, &held_out)?;
@@ -100,7 +108,7 @@ pub fn evaluate(
     }
     monitor.finish();
     if monitor.cancelled() {
-        return Err(harvester::Error::Cancelled { path: dataset.dir().to_path_buf() }.into());
+        return Err(Error::Stopped);
     }
     match metrics.finish() {
         Some(reconstruction) if behaviour.predictions > 0 => Ok(behaviour.beside(reconstruction, sae.d_sae())),

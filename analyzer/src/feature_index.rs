@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use trainer::{FeatureActs, Sae, SaeManifest};
 
 use crate::{
-    Example, Feature, LanguageModel, Result,
+    Error, Example, Feature, LanguageModel, Result,
     feature::HISTOGRAM_BINS,
     features_file,
     language_model::token_texts,
@@ -75,6 +75,17 @@ pub struct FeaturesManifest {
     pub sources: Vec<IndexedSource>,
     /// What was kept.
     pub config: IndexConfig,
+    /// The tables.
+    pub files: Vec<IndexedFile>,
+}
+
+/// A table of a folder of features.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexedFile {
+    /// Its name in the folder.
+    pub file: String,
+    /// SHA-256 of its bytes.
+    pub sha256: String,
 }
 
 /// A source of the corpus, as far as the index went over it.
@@ -126,8 +137,10 @@ pub fn index(
     monitor: &dyn Monitor,
 ) -> Result<FeaturesManifest> {
     let sae = Sae::load(sae_dir)?;
-    let sae_manifest = SaeManifest::read(sae_dir)?;
+    let sae_manifest = SaeManifest::finished(sae_dir)?;
     let manifest = describe(sae_dir, &sae, &sae_manifest, dataset, config)?;
+    std::fs::create_dir_all(out).map_err(harvester::Error::io("create", out))?;
+    let _lock = harvester::lock(out)?;
     if let Some(finished) = features_file::finished(out, &manifest)? {
         return Ok(finished);
     }
@@ -135,7 +148,7 @@ pub fn index(
     monitor.start("indexing", dataset.n_rows(), "tokens");
     for &group in dataset.row_groups() {
         if monitor.cancelled() {
-            return Err(harvester::Error::Cancelled { path: out.to_path_buf() }.into());
+            return Err(Error::Stopped);
         }
         pass.add(group, manifest.hook_point)?;
         monitor.advance(group.rows as u64);
@@ -187,6 +200,7 @@ fn describe(
         tokens: 0,
         sources: harvest.corpus.iter().map(source).collect(),
         config: config.clone(),
+        files: vec![],
     })
 }
 
@@ -219,7 +233,9 @@ impl<'a> Pass<'a> {
         let sink_norm = self.sink_norm;
         for context in contexts(&read) {
             for row in context.clone().filter(|&row| counts(&read, row, sink_norm)) {
-                self.occurs[read.rows.token[row] as usize] = true;
+                if let Some(occurs) = self.occurs.get_mut(read.rows.token[row] as usize) {
+                    *occurs = true;
+                }
                 self.count(&acts, row, self.dataset.manifest().source_of(read.rows.document[row]));
             }
             self.examples.add(ContextRows { tokens: &read.rows, acts: &acts, start: context.start, end: context.end });
@@ -248,9 +264,11 @@ impl<'a> Pass<'a> {
         let language_model = LanguageModel::load(&manifest.model, monitor)?;
         let (transformer, tokenizer) = (&language_model.transformer, &language_model.tokenizer);
         let occurs: Vec<u32> = (0..).zip(&self.occurs).filter(|(_, occurs)| **occurs).map(|(token, _)| token).collect();
-        let lenses = logit_lens(self.sae, transformer, tokenizer, (&occurs, manifest.config.logit_tokens), monitor)?;
+        // Only directions in the residual stream can be read off the head.
+        let n = if manifest.hook_point.writes_to_resid() { manifest.config.logit_tokens } else { 0 };
+        let lenses = logit_lens(self.sae, transformer, tokenizer, (&occurs, n), monitor)?;
         if monitor.cancelled() {
-            return Err(harvester::Error::Cancelled { path: out.to_path_buf() }.into());
+            return Err(Error::Stopped);
         }
         let nearest = nearest(self.sae, manifest.config.neighbours)?;
         manifest.tokens = self.source_tokens.iter().sum();
@@ -272,8 +290,7 @@ impl<'a> Pass<'a> {
             .flat_map(|(latent, best)| best.into_iter().enumerate().map(move |(rank, c)| (latent, rank, c)))
             .map(|(latent, rank, candidate)| example(latent, rank, candidate, tokenizer))
             .collect();
-        features_file::write(out, &manifest, &features, &examples)?;
-        Ok(manifest)
+        features_file::write(out, manifest, &features, &examples)
     }
 }
 

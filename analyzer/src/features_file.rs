@@ -17,7 +17,10 @@ use arrow::{
 use harvester::{manifest::MANIFEST_FILE, read_manifest, write_manifest};
 use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
 
-use crate::{Error, Example, Feature, FeaturesManifest, Result, TokenWeight, feature_index::FEATURES_FORMAT};
+use crate::{
+    Error, Example, Feature, FeaturesManifest, Result, TokenWeight,
+    feature_index::{FEATURES_FORMAT, IndexedFile},
+};
 
 const FEATURES_FILE: &str = "features.parquet";
 const EXAMPLES_FILE: &str = "examples.parquet";
@@ -46,6 +49,23 @@ impl FeatureIndex {
             return Err(harvester::Error::malformed(dir.join(FEATURES_FILE), expected, found, hint).into());
         }
         Ok(Self { manifest, features, examples })
+    }
+
+    /// Compares the tables of `dir` with the checksums that were recorded when they were written.
+    ///
+    /// # Errors
+    /// A table that has changed.
+    pub fn verify(&self, dir: &Path) -> Result<()> {
+        for IndexedFile { file, sha256 } in &self.manifest.files {
+            let found = harvester::sha256_file(&dir.join(file))?;
+            if found != *sha256 {
+                let hint = "The file has changed since it was written: index again into another folder";
+                return Err(
+                    harvester::Error::malformed(dir.join(file), format!("SHA-256 {sha256}"), found, hint).into()
+                );
+            }
+        }
+        Ok(())
     }
 
     /// What made this folder.
@@ -137,11 +157,21 @@ fn refuse_foreign(out: &Path) -> Result<()> {
     }
 }
 
-pub(crate) fn write(out: &Path, manifest: &FeaturesManifest, features: &[Feature], examples: &[Example]) -> Result<()> {
-    fs::create_dir_all(out).map_err(harvester::Error::io("create", out))?;
+/// Writes the tables and, once both are there, the manifest that lists them.
+pub(crate) fn write(
+    out: &Path,
+    mut manifest: FeaturesManifest,
+    features: &[Feature],
+    examples: &[Example],
+) -> Result<FeaturesManifest> {
     write_table(&out.join(FEATURES_FILE), features_batch(features))?;
     write_table(&out.join(EXAMPLES_FILE), examples_batch(examples))?;
-    Ok(write_manifest(out, manifest)?)
+    for file in [FEATURES_FILE, EXAMPLES_FILE] {
+        let sha256 = harvester::sha256_file(&out.join(file))?;
+        manifest.files.push(IndexedFile { file: file.to_string(), sha256 });
+    }
+    write_manifest(out, &manifest)?;
+    Ok(manifest)
 }
 
 /// Writes to a temporary name, flushes to the disk and renames.

@@ -5,7 +5,7 @@ use candle_transformers::generation::{LogitsProcessor, Sampling};
 use harvester::{Hook, KvCache, Monitor};
 use serde::{Deserialize, Serialize};
 
-use crate::{LanguageModel, Result};
+use crate::{Error, LanguageModel, Result};
 
 /// How to write.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,7 +66,10 @@ pub fn generate(
     let mut new: Vec<u32> = vec![];
     let mut input = prompt.to_vec();
     monitor.start("writing", config.max_new_tokens as u64, "tokens");
-    while new.len() < config.max_new_tokens && !monitor.cancelled() {
+    while new.len() < config.max_new_tokens {
+        if monitor.cancelled() {
+            return Err(Error::Stopped);
+        }
         let resid = transformer.resid_final(&model.row(&input)?, Some(&mut cache), hook)?;
         let logits = last_logits(model, &resid)?;
         let next = sampler.sample(&logits)?;

@@ -10,6 +10,16 @@ use serde::Serialize;
 
 use crate::{Example, Feature};
 
+/// What the strongest examples of a latent agree on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum About {
+    /// The word at their peak.
+    Word(String),
+    /// The source of the corpus they are from, on many words.
+    Source(String),
+}
+
 /// A latent worth showing and why.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Pick {
@@ -17,8 +27,8 @@ pub struct Pick {
     pub latent: u32,
     /// Agreement of its strongest examples, 0 to 1.
     pub agreement: f32,
-    /// What they agree on: a word, or a source of the corpus.
-    pub about: String,
+    /// What they agree on.
+    pub about: About,
     /// Documents that its strongest examples are from: an agreement of many is worth more.
     pub documents: usize,
     /// Share of tokens on which it is active.
@@ -51,7 +61,7 @@ pub fn most_interpretable<'a>(
             words.push(Pick {
                 latent: feature.latent,
                 agreement,
-                about: word,
+                about: About::Word(word),
                 documents: documents.len(),
                 density: feature.density,
             });
@@ -78,8 +88,15 @@ fn about_a_source(
     let here = feature.density_by_source.get(place).copied().unwrap_or(0.0);
     let most_elsewhere =
         feature.density_by_source.iter().enumerate().filter(|(i, _)| *i != place).map(|(_, d)| *d).fold(0.0, f32::max);
-    let specific = agreement >= 0.9 && here > 4.0 * most_elsewhere;
-    specific.then_some(Pick { latent: feature.latent, agreement, about: source, documents, density: feature.density })
+    // Where there is one source only, being from it says nothing.
+    let specific = sources.len() > 1 && agreement >= 0.9 && here > 4.0 * most_elsewhere;
+    specific.then_some(Pick {
+        latent: feature.latent,
+        agreement,
+        about: About::Source(source),
+        documents,
+        density: feature.density,
+    })
 }
 
 /// The word at the peak, lower-case, without surrounding space; `None` where the token is no word: that a latent follows
@@ -106,7 +123,7 @@ fn distinct(mut picks: Vec<Pick>, n: usize, each: usize) -> Vec<Pick> {
         // Of two as agreeing, the rarer is the more specific.
         most_agreeing.then(a.density.total_cmp(&b.density)).then(a.latent.cmp(&b.latent))
     });
-    let mut seen: HashMap<String, usize> = HashMap::new();
+    let mut seen: HashMap<About, usize> = HashMap::new();
     picks.retain(|pick| {
         let count = seen.entry(pick.about.clone()).or_default();
         *count += 1;

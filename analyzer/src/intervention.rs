@@ -14,6 +14,10 @@ use trainer::Sae;
 
 use crate::{Result, splice};
 
+/// Largest value or factor: thousands of times what any latent reaches. Much larger ones overflow in the next norm, and
+/// the model then predicts nothing at all.
+const LARGEST: f32 = 1e6;
+
 /// An edit of one latent.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -78,8 +82,10 @@ impl<'a> Interventions<'a> {
             if edits[..i].iter().any(|other| other.latent() == latent) {
                 return refuse("each latent once".to_string(), format!("latent {latent} twice"));
             }
-            if !edit.edited(1.0).is_finite() {
-                return refuse(format!("a finite number for latent {latent}"), edit.edited(1.0).to_string());
+            // False for nan too.
+            if !(-LARGEST..=LARGEST).contains(&edit.edited(1.0)) {
+                let expected = format!("a number from -{LARGEST} to {LARGEST} for latent {latent}");
+                return refuse(expected, format!("{:e}", edit.edited(1.0)));
             }
         }
         Ok(Self { sae, hook_point, sink_norm, edits, keep_clean: false })

@@ -1,7 +1,7 @@
 //! [`LanguageModel`]: a model and its tokenizer, found again from what a manifest says of them.
 
 use candle_core::{Device, Tensor};
-use harvester::{Checkpoint, ModelIdentity, Monitor, NoHook, TextTokenizer, Transformer, model_source::ModelSource};
+use harvester::{Checkpoint, ModelIdentity, Monitor, TextTokenizer, Transformer, model_source::ModelSource};
 
 use crate::Result;
 
@@ -28,8 +28,13 @@ impl LanguageModel {
             let expected = format!("weights of SHA-256 {}", identity.sha256);
             return Err(harvester::Error::malformed(&resolved.path, expected, found, hint).into());
         }
-        let transformer = Transformer::load(&checkpoint, &Device::Cpu)?;
-        Ok(Self { transformer, tokenizer: TextTokenizer::open(&resolved.path)? })
+        let tokenizer = TextTokenizer::open(&resolved.path)?;
+        if tokenizer.sha256() != identity.tokenizer_sha256 {
+            let hint = "The activations were made with another tokenizer: harvest again, or put the old one back";
+            let expected = format!("a tokenizer of SHA-256 {}", identity.tokenizer_sha256);
+            return Err(harvester::Error::malformed(&resolved.path, expected, tokenizer.sha256(), hint).into());
+        }
+        Ok(Self { transformer: Transformer::load(&checkpoint, &Device::Cpu)?, tokenizer })
     }
 
     /// Token ids as one row. `[1, pos]`
@@ -41,16 +46,6 @@ impl LanguageModel {
     /// the last of them, the others being empty.
     pub fn token_texts(&self, tokens: &[u32]) -> Vec<String> {
         token_texts(&self.tokenizer, tokens)
-    }
-
-    /// Logits of the last position of `tokens`, without any hook. `[d_vocab]`
-    ///
-    /// # Errors
-    /// More tokens than the model's context holds.
-    pub fn next_logits(&self, tokens: &[u32]) -> Result<Vec<f32>> {
-        let resid = self.transformer.resid_final(&self.row(tokens)?, None, &mut NoHook)?;
-        let last = resid.narrow(1, tokens.len() - 1, 1)?;
-        Ok(self.transformer.unembed(&last)?.flatten_all()?.to_vec1()?)
     }
 }
 

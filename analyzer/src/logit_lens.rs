@@ -1,7 +1,8 @@
 //! What a latent writes: the tokens whose logits its decoder direction raises and lowers, read straight off the head.
 //!
 //! ```text
-//! logit_jt = W_U[t] . (w_final * W_dec[j])            w_final: weight of the norm before the head
+//! logit_jt = W_U[t] . (w_final * W_dec[j])            w_final: weight of the norm before the head;
+//!                                                     before a layer norm W_dec[j] loses its mean, as there
 //! z_jt     = (logit_jt - mean_j logit_jt) / std_j logit_jt
 //! ```
 //! Tokens are ranked by `z`, how far this latent stands out from all others: by the plain logit the same few
@@ -9,7 +10,7 @@
 //! occur in the indexed text take part. The norm's own scale is left out: it multiplies all logits of a position alike.
 
 use candle_core::Tensor;
-use harvester::{Monitor, TextTokenizer, Transformer};
+use harvester::{Monitor, TextTokenizer, Transformer, model::NormKind};
 use rayon::prelude::*;
 use trainer::Sae;
 
@@ -29,10 +30,17 @@ pub(crate) fn logit_lens(
     (occurs, n): (&[u32], usize),
     monitor: &dyn Monitor,
 ) -> Result<Vec<Lens>> {
+    if n == 0 {
+        return Ok(vec![(vec![], vec![]); sae.d_sae()]);
+    }
     let occurring = Tensor::from_slice(occurs, occurs.len(), transformer.device())?;
     let head = transformer.w_unembed().index_select(&occurring, 0)?; // [tokens, d_model]
-    let directions = Tensor::from_slice(&sae.w_dec, (sae.d_sae(), sae.d_in()), transformer.device())?
-        .broadcast_mul(transformer.final_norm_weight())?; // [d_sae, d_model]
+    let directions = Tensor::from_slice(&sae.w_dec, (sae.d_sae(), sae.d_in()), transformer.device())?;
+    let directions = match transformer.config().norm {
+        NormKind::Rms => directions,
+        NormKind::Layer => directions.broadcast_sub(&directions.mean_keepdim(1)?)?, // what the norm subtracts
+    };
+    let directions = directions.broadcast_mul(transformer.final_norm_weight())?; // [d_sae, d_model]
     let (mean, std) = mean_and_std(&directions, &head)?; // [tokens] each
     let columns = head.t()?;
     let mut lenses = Vec::with_capacity(sae.d_sae());

@@ -70,9 +70,12 @@ fn continued(dir: &Path, found: HarvestManifest, wanted: HarvestManifest) -> Res
     Ok(extended)
 }
 
-/// Takes the folder for this process. The lock goes with the process, however it ends, and leaves no file behind.
+/// Takes an existing folder for this process. The lock goes with the process, however it ends, and leaves no file behind.
 /// Systems and file systems that cannot lock a folder are written to without.
-fn lock(dir: &Path) -> Result<Option<File>> {
+///
+/// # Errors
+/// When another process is writing to the folder.
+pub fn lock(dir: &Path) -> Result<Option<File>> {
     let Ok(file) = File::open(dir) else { return Ok(None) };
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),

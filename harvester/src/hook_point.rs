@@ -81,11 +81,6 @@ impl HookPoint {
         Self::Block { layer, site: Site::ResidPost }
     }
 
-    /// The name of this point's column in a shard: its own name.
-    pub fn column(self) -> String {
-        self.to_string()
-    }
-
     /// Number of values a token has here.
     pub fn width(self, config: &ModelConfig) -> usize {
         match self {
@@ -93,6 +88,12 @@ impl HookPoint {
             Self::Block { site: Site::MlpPost, .. } => config.d_mlp,
             _ => config.d_model,
         }
+    }
+
+    /// Whether vectors here are in the residual stream, or are added to it: whether the head can read them.
+    pub fn writes_to_resid(self) -> bool {
+        let Self::Block { site, .. } = self else { return true };
+        matches!(site, Site::ResidPre | Site::ResidMid | Site::ResidPost | Site::AttnOut | Site::MlpOut)
     }
 
     /// How many blocks a pass must run to reach this point.

@@ -30,6 +30,7 @@ pub use corpus::{Corpus, CorpusOptions, CorpusSource};
 pub use error::{Error, Result};
 pub use harvest::harvest;
 pub use harvest_config::{HarvestConfig, SpecialToken};
+pub use harvest_folder::lock;
 pub use hook::{Capture, Hook, NoHook};
 pub use hook_point::{HookPoint, Site};
 pub use manifest::{HarvestManifest, HookPointSummary, ModelIdentity};

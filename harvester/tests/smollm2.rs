@@ -13,7 +13,7 @@ use harvester::{
 };
 use serde::Deserialize;
 
-/// The bound. transformers in f32 itself is up to 7e-6 from transformers in f64 (`fixtures/README.md`).
+/// transformers in f32 itself is up to 7e-6 from transformers in f64 (`fixtures/README.md`).
 const TOLERANCE: f64 = 1e-4;
 
 #[derive(Deserialize)]

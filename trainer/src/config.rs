@@ -213,7 +213,10 @@ fn in_range(what: &str, value: f64, range: std::ops::RangeInclusive<f64>) -> Res
     if range.contains(&value) {
         return Ok(());
     }
-    Err(Error::invalid(what, format!("{} to {}", range.start(), range.end()), value.to_string()))
+    // The smallest and largest numbers there are stand for "above 0" and "finite".
+    let from = if *range.start() == f64::MIN_POSITIVE { "above 0".to_string() } else { range.start().to_string() };
+    let to = if *range.end() == f64::MAX { "finite".to_string() } else { format!("at most {}", range.end()) };
+    Err(Error::invalid(what, format!("{from}, {to}"), format!("{value:e}")))
 }
 
 #[cfg(test)]

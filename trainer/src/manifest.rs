@@ -60,6 +60,8 @@ pub struct SaeManifest {
 /// How a training run ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainResults {
+    /// SHA-256 of `sae_weights.safetensors`.
+    pub weights_sha256: String,
     /// Steps done.
     pub steps: u64,
     /// Tokens seen, each as often as it was.
@@ -79,6 +81,34 @@ impl SaeManifest {
     /// When there is none, or one of another kind or version.
     pub fn read(dir: &Path) -> Result<Self> {
         Ok(read_manifest(dir, SAE_FORMAT)?)
+    }
+
+    /// The manifest of an SAE whose training is done.
+    ///
+    /// # Errors
+    /// When there is none, or training is not done.
+    pub fn finished(dir: &Path) -> Result<Self> {
+        let manifest = Self::read(dir)?;
+        if !manifest.complete {
+            let hint = "Repeat the command that made this folder: it goes on where it stopped";
+            return Err(Error::malformed(dir, "an SAE whose training is done", "an unfinished one", hint));
+        }
+        Ok(manifest)
+    }
+
+    /// Compares the weights with the checksum that was recorded when training ended.
+    ///
+    /// # Errors
+    /// When training is not done, or the file has changed.
+    pub fn verify(dir: &Path) -> Result<()> {
+        let Some(results) = Self::finished(dir)?.results else { return Ok(()) };
+        let path = dir.join(crate::formats::saelens::WEIGHTS_FILE);
+        let found = sha256_file(&path)?;
+        if found != results.weights_sha256 {
+            let hint = "The file has changed since training ended: train again into another folder";
+            return Err(Error::malformed(path, format!("SHA-256 {}", results.weights_sha256), found, hint));
+        }
+        Ok(())
     }
 
     /// Replaces the manifest in `dir`.
@@ -126,6 +156,20 @@ impl SaeManifest {
     }
 }
 
+/// Refuses a folder that has no manifest and yet is not empty: an SAE of another tool, or anything else of the user's.
+fn refuse_foreign(out: &Path) -> Result<()> {
+    let leftover = format!("{}.tmp", manifest_file::MANIFEST_FILE);
+    let entries = std::fs::read_dir(out).map_err(Error::io("list", out))?;
+    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
+    match names.into_iter().find(|name| *name != leftover) {
+        None => Ok(()),
+        Some(name) => {
+            let found = format!("a folder without a manifest that holds `{name}`");
+            Err(Error::malformed(out, "an empty folder, or one that train wrote", found, "Choose another --out"))
+        }
+    }
+}
+
 /// Begins a folder, or checks that the one that is there belongs to the same run; returns its manifest.
 pub(crate) fn open_folder(out: &Path, wanted: SaeManifest) -> Result<SaeManifest> {
     if out.join(manifest_file::MANIFEST_FILE).exists() {
@@ -136,7 +180,7 @@ pub(crate) fn open_folder(out: &Path, wanted: SaeManifest) -> Result<SaeManifest
         }
         return Ok(found);
     }
-    std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
+    refuse_foreign(out)?;
     wanted.write(out)?;
     Ok(wanted)
 }

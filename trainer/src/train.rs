@@ -49,6 +49,8 @@ pub fn train(
     let resolved = config.resolve(dataset.manifest())?;
     let (training, held_out) = split(dataset, resolved.hook_point, resolved.config.held_out_fraction)?;
     check_size(dataset, &training, resolved.config.batch)?;
+    std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
+    let _lock = harvester::lock(out)?;
     let manifest = open_folder(out, SaeManifest::begin(dataset, &resolved, held_out.contexts())?)?;
     if manifest.complete {
         return Ok(manifest);
@@ -66,6 +68,8 @@ struct Run<'a> {
     scale: f32,
     learner: Learner,
     buffer: ShuffleBuffer<'a, Activations<'a>>,
+    /// Rows to train on at most; an epoch has no more.
+    training_rows: u64,
     progress: Progress,
     log: MetricsLog,
     out: &'a Path,
@@ -90,6 +94,7 @@ impl<'a> Run<'a> {
             scale,
             learner,
             buffer: ShuffleBuffer::new(training, config.seed, config.buffer_bytes, progress.cursor),
+            training_rows: training.n_rows_at_most(),
             progress,
             log: MetricsLog::open(out, progress.step)?,
             out,
@@ -169,7 +174,7 @@ impl<'a> Run<'a> {
     ) -> Result<SaeManifest> {
         let dead = self.learner.dead_latents.count();
         // The batches after the last one trained on: the same ones whether or not the run was interrupted.
-        let sample_rows = CALIBRATION_TOKENS.min(dataset.n_rows() as usize);
+        let sample_rows = CALIBRATION_TOKENS.min(self.training_rows as usize);
         let mut sample = vec![0.0; sample_rows * self.resolved.d_in];
         self.buffer.next_batch(1.0, &mut sample)?;
         let mut sae = self.export(dataset);
@@ -182,6 +187,7 @@ impl<'a> Run<'a> {
         sae.save(self.out)?;
         saelens::save_sparsity(&on_sample.feature_density(), self.out)?;
         manifest.results = Some(TrainResults {
+            weights_sha256: harvester::sha256_file(&self.out.join(saelens::WEIGHTS_FILE))?,
             steps: self.progress.step,
             tokens: self.progress.step * self.resolved.config.batch as u64,
             last_fvu,

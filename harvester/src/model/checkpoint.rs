@@ -57,14 +57,15 @@ impl Checkpoint {
         }
     }
 
-    /// SHA-256 of the weight file; of several files, in the order of their names, of their bytes one after the other.
+    /// SHA-256 of everything that decides the numbers: of the GGUF file, or of a folder's `config.json` and its weight
+    /// files in the order of their names, their bytes one after the other.
     ///
     /// # Errors
     /// A file that cannot be read.
     pub fn sha256(&self) -> Result<String> {
         let files = match &self.store {
             Store::Gguf { metadata, .. } => vec![metadata.path().to_path_buf()],
-            Store::Safetensors { files, .. } => files.clone(),
+            Store::Safetensors { files, .. } => [vec![self.path.join("config.json")], files.clone()].concat(),
         };
         let mut hasher = Sha256::new();
         let mut buffer = vec![0u8; 1 << 20];

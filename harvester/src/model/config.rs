@@ -97,6 +97,8 @@ pub struct ModelConfig {
     pub gated_mlp: bool,
     /// Attention and MLP both read the block's input and are added together.
     pub parallel_residual: bool,
+    /// The head is the embedding, transposed.
+    pub tied_embeddings: bool,
 }
 
 impl ModelConfig {

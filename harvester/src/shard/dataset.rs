@@ -26,8 +26,8 @@ use super::{
     schema::{ShardSchema, TOKEN_COLUMNS},
 };
 use crate::{
-    Error, HarvestManifest, HookPoint, Result, atomic::sha256_file, manifest::Part, monitor::Monitor,
-    stats::HookPointStatistics,
+    Error, HarvestManifest, HookPoint, Result, atomic::sha256_file, manifest::Part, manifest_file::MANIFEST_FILE,
+    monitor::Monitor, stats::HookPointStatistics,
 };
 
 /// A folder of activations, opened for reading.
@@ -67,6 +67,7 @@ impl ActivationDataset {
         if !manifest.complete {
             tracing::warn!("{} is not complete: reading the {} finished parts", dir.display(), manifest.parts.len());
         }
+        check_counts(dir, &manifest)?;
         let schema = ShardSchema::of(&manifest);
         let mut row_groups: Vec<RowGroup> = vec![];
         for (part, recorded) in manifest.parts.iter().enumerate() {
@@ -248,6 +249,19 @@ fn unreadable(path: &Path, part: &Part, error: ParquetError) -> Error {
         }
         io => io,
     }
+}
+
+/// Refuses counts that contradict each other: everything after trusts them.
+fn check_counts(dir: &Path, manifest: &HarvestManifest) -> Result<()> {
+    let rows: u64 = manifest.parts.iter().map(|part| part.rows).sum();
+    let (counts, ctx_len) = (&manifest.counts, manifest.config.ctx_len as u64);
+    if ctx_len == 0 || counts.tokens != rows || counts.contexts.checked_mul(ctx_len) != Some(rows) {
+        let expected = format!("tokens and contexts that add up to the parts' {rows} rows");
+        let found = format!("{} tokens, {} contexts of {ctx_len}", counts.tokens, counts.contexts);
+        let hint = "The manifest was changed by hand: restore it, or harvest again into another folder";
+        return Err(Error::malformed(dir.join(MANIFEST_FILE), expected, found, hint));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

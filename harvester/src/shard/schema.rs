@@ -100,7 +100,7 @@ impl ShardSchema {
 
     /// Name of the column of row norms beside a hook point's column.
     pub(super) fn norm_column(point: HookPoint) -> String {
-        format!("{}.norm", point.column())
+        format!("{point}.norm")
     }
 
     /// The item of a row's list of values. Neither lists nor values are ever null.
@@ -113,7 +113,10 @@ impl ShardSchema {
         let token = TOKEN_COLUMNS.into_iter().map(|(name, kind)| Field::new(name, kind, false));
         let points = self.hook_points.iter().flat_map(|(point, width)| {
             let list = DataType::FixedSizeList(self.item(), *width as i32);
-            [Field::new(point.column(), list, false), Field::new(Self::norm_column(*point), DataType::Float32, false)]
+            [
+                Field::new(point.to_string(), list, false),
+                Field::new(Self::norm_column(*point), DataType::Float32, false),
+            ]
         });
         Arc::new(Schema::new(token.chain(points).collect::<Vec<_>>()))
     }
@@ -141,7 +144,7 @@ impl ShardSchema {
 
     /// What a file says about itself, should it lose its manifest.
     fn key_values(&self) -> Vec<KeyValue> {
-        let names: Vec<_> = self.hook_points.iter().map(|(point, _)| point.column()).collect();
+        let names: Vec<_> = self.hook_points.iter().map(|(point, _)| point.to_string()).collect();
         vec![
             KeyValue::new("refract.format".into(), ACTIVATIONS_FORMAT.to_string()),
             KeyValue::new("refract.version".into(), FORMAT_VERSION.to_string()),

@@ -23,7 +23,7 @@ use crate::{
 };
 
 const CFG_FILE: &str = "cfg.json";
-const WEIGHTS_FILE: &str = "sae_weights.safetensors";
+pub(crate) const WEIGHTS_FILE: &str = "sae_weights.safetensors";
 const SPARSITY_FILE: &str = "sparsity.safetensors";
 /// The layout that we write is that of this version.
 const SAE_LENS_VERSION: &str = "6.0.0";

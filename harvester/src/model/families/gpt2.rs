@@ -25,6 +25,7 @@ pub(super) struct Json {
     #[serde(default)]
     scale_attn_by_inverse_layer_idx: bool,
     scale_attn_weights: Option<bool>,
+    tie_word_embeddings: Option<bool>,
 }
 
 impl Json {
@@ -53,6 +54,7 @@ impl Json {
             activation,
             gated_mlp: false,
             parallel_residual: false,
+            tied_embeddings: self.tie_word_embeddings.unwrap_or(true),
         })
     }
 }
@@ -62,16 +64,16 @@ pub(super) fn weights(reader: &Reader<'_>) -> Result<Weights> {
     // The language model's checkpoint has this prefix, the bare model's has not.
     let root = if reader.checkpoint.contains("transformer.wte.weight") { "transformer." } else { "" };
     let embed = reader.tensor(&format!("{root}wte.weight"), &[c.d_vocab, c.d_model])?;
-    let unembed = reader.optional("lm_head.weight", &[c.d_vocab, c.d_model])?;
     let weights = Weights {
         pos_embed: Some(reader.tensor(&format!("{root}wpe.weight"), &[c.ctx_len, c.d_model])?),
         blocks: (0..c.n_layers).map(|layer| block(reader, &format!("{root}h.{layer}"))).collect::<Result<_>>()?,
         ln_final: reader.norm(&format!("{root}ln_f"))?,
-        unembed: unembed.unwrap_or_else(|| embed.clone()),
+        unembed: reader.unembed("lm_head.weight", &embed)?,
         embed,
     };
-    // Older checkpoints store the causal mask.
-    reader.finish(weights, |name| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"))
+    // Older checkpoints store the causal mask, and some a head that they tie.
+    let harmless = [".attn.bias", ".attn.masked_bias", "lm_head.weight"];
+    reader.finish(weights, |name| harmless.iter().any(|suffix| name.ends_with(suffix)))
 }
 
 fn block(reader: &Reader<'_>, prefix: &str) -> Result<Block> {

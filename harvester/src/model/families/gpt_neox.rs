@@ -29,6 +29,8 @@ pub(super) struct Json {
     rope_scaling: Option<serde_json::Value>,
     rope_parameters: Option<Rope>,
     use_parallel_residual: bool,
+    #[serde(default)]
+    tie_word_embeddings: bool,
 }
 
 /// What transformers 5 writes instead of `rotary_pct` and `rotary_emb_base`.
@@ -73,6 +75,7 @@ impl Json {
             activation,
             gated_mlp: false,
             parallel_residual: self.use_parallel_residual,
+            tied_embeddings: self.tie_word_embeddings,
         })
     }
 }
@@ -80,17 +83,16 @@ impl Json {
 pub(super) fn weights(reader: &Reader<'_>) -> Result<Weights> {
     let c = reader.config();
     let embed = reader.tensor("gpt_neox.embed_in.weight", &[c.d_vocab, c.d_model])?;
-    let unembed = reader.optional("embed_out.weight", &[c.d_vocab, c.d_model])?;
     let block = |layer| block(reader, &format!("gpt_neox.layers.{layer}"));
     let weights = Weights {
         pos_embed: None,
         blocks: (0..c.n_layers).map(block).collect::<Result<_>>()?,
         ln_final: reader.norm("gpt_neox.final_layer_norm")?,
-        unembed: unembed.unwrap_or_else(|| embed.clone()),
+        unembed: reader.unembed("embed_out.weight", &embed)?,
         embed,
     };
-    // Older checkpoints store the causal mask and the rotary frequencies.
-    let harmless = [".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"];
+    // Older checkpoints store the causal mask and the rotary frequencies, and some a head that they tie.
+    let harmless = [".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq", "embed_out.weight"];
     reader.finish(weights, |name| harmless.iter().any(|suffix| name.ends_with(suffix)))
 }
 

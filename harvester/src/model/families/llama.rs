@@ -25,6 +25,8 @@ pub(super) struct Json {
     max_position_embeddings: usize,
     rms_norm_eps: f64,
     hidden_act: String,
+    #[serde(default)]
+    tie_word_embeddings: bool,
     rope_theta: Option<f64>,
     rope_scaling: Option<Rope>,
     rope_parameters: Option<Rope>,
@@ -68,6 +70,7 @@ impl Json {
             activation: Activation::Silu,
             gated_mlp: true,
             parallel_residual: false,
+            tied_embeddings: self.tie_word_embeddings,
         })
     }
 }
@@ -103,6 +106,7 @@ pub(super) fn config_from_gguf(metadata: &GgufMetadata) -> Result<ModelConfig> {
         activation: Activation::Silu,
         gated_mlp: true,
         parallel_residual: false,
+        tied_embeddings: !metadata.content().tensor_infos.contains_key(GGUF.unembed),
     })
 }
 
@@ -175,16 +179,15 @@ fn deinterleave(rows: &Tensor, heads: usize, d_head: usize) -> Result<Tensor> {
 fn load(reader: &Reader<'_>, names: &Names, order: impl Fn(Tensor, usize) -> Result<Tensor>) -> Result<Weights> {
     let c = reader.config();
     let embed = reader.tensor(names.embed, &[c.d_vocab, c.d_model])?;
-    let unembed = reader.optional(names.unembed, &[c.d_vocab, c.d_model])?;
     let weights = Weights {
         pos_embed: None,
         blocks: (0..c.n_layers).map(|layer| block(reader, names, layer, &order)).collect::<Result<_>>()?,
         ln_final: reader.norm(names.ln_final)?,
-        unembed: unembed.unwrap_or_else(|| embed.clone()),
+        unembed: reader.unembed(names.unembed, &embed)?,
         embed,
     };
-    // Old checkpoints store the rotary frequencies, and GGUF a table of ones beside unscaled ones.
-    reader.finish(weights, |name| name.ends_with("rotary_emb.inv_freq"))
+    // Old checkpoints store the rotary frequencies, and some a head that they tie.
+    reader.finish(weights, |name| name.ends_with("rotary_emb.inv_freq") || name == names.unembed)
 }
 
 fn block(

@@ -30,8 +30,11 @@ const FAMILIES: &str = "llama, gpt2, gpt_neox";
 pub(crate) fn config_from_json(path: &Path) -> Result<ModelConfig> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
     let malformed = |error: serde_json::Error| {
-        let expected = format!("the config.json of a model_type that is supported ({FAMILIES})");
-        Error::malformed(path, expected, error.to_string(), "CONTRIBUTING.md shows how to add a family")
+        let (found, hint) = (error.to_string(), "CONTRIBUTING.md shows how to add a family");
+        if found.contains("model_type") || found.contains("unknown variant") {
+            return Error::malformed(path, format!("a model_type that is supported ({FAMILIES})"), found, hint);
+        }
+        Error::malformed(path, "the keys of its model_type, each of its type", found, "Download it again")
     };
     let config = match serde_json::from_str(&text).map_err(malformed)? {
         JsonConfig::Llama(json) => json.config(),
@@ -101,6 +104,11 @@ fn check(config: ModelConfig, path: &Path) -> Result<ModelConfig> {
         let found = format!("{} and {}", c.n_heads, c.n_kv_heads);
         return Err(Error::malformed(path, "query heads to be a multiple of key-value heads", found, hint));
     }
+    let fused = matches!(c.family, Family::Gpt2 | Family::GptNeox);
+    if fused && c.n_heads * c.d_head != c.d_model {
+        let found = format!("{} and {}", c.d_model, c.n_heads);
+        return Err(Error::malformed(path, "d_model to be a multiple of the number of heads", found, hint));
+    }
     if let super::Positions::Rotary { rotary_dim, base } = c.positions
         && (rotary_dim % 2 != 0 || rotary_dim > c.d_head || base.is_nan() || base <= 1.0)
     {
@@ -147,16 +155,30 @@ impl Reader<'_> {
         Norm::new(kind, weight, bias, eps)
     }
 
+    /// W_U. A checkpoint that ties it to the embedding needs none of its own, and one that it stores is not used.
+    fn unembed(&self, name: &str, embed: &Tensor) -> Result<Tensor> {
+        if self.config().tied_embeddings {
+            return Ok(embed.clone());
+        }
+        self.tensor(name, &[self.config().d_vocab, self.config().d_model])
+    }
+
     fn finish(&self, weights: Weights, harmless: impl Fn(&str) -> bool) -> Result<Weights> {
         self.checkpoint.refuse_unread(harmless)?;
         Ok(weights)
     }
 }
 
-/// Stacks matrices that read the same input, so that one product serves them all. `[d_out_i, d_in]` each.
+/// Stacks matrices that read the same input, so that one product serves them all; those without a bias get zeros.
+/// `[d_out_i, d_in]` and `[d_out_i]` each.
 fn stack(parts: &[(Tensor, Option<Tensor>)]) -> Result<Linear> {
     let weights: Vec<_> = parts.iter().map(|(weight, _)| weight).collect();
-    let biases: Option<Vec<_>> = parts.iter().map(|(_, bias)| bias.as_ref()).collect();
-    let bias = biases.map(|biases| Tensor::cat(&biases, 0)).transpose()?;
+    let bias = if parts.iter().any(|(_, bias)| bias.is_some()) {
+        let zeros = |weight: &Tensor| Tensor::zeros(weight.dim(0)?, weight.dtype(), weight.device());
+        let filled = parts.iter().map(|(weight, bias)| bias.clone().map_or_else(|| zeros(weight), Ok));
+        Some(Tensor::cat(&filled.collect::<candle_core::Result<Vec<_>>>()?, 0)?)
+    } else {
+        None
+    };
     Ok(Linear::new(Tensor::cat(&weights, 0)?, bias))
 }
