@@ -76,7 +76,7 @@ pub struct TrainConfig {
     pub tokens: u64,
     /// Tokens a step. Default 4,096.
     pub batch: usize,
-    /// Peak learning rate. Default 2e-3.
+    /// Peak learning rate. Default 3e-3.
     pub lr: f64,
     /// Share of the steps in which the learning rate rises. Default 0.05.
     pub warmup: f64,
@@ -84,7 +84,8 @@ pub struct TrainConfig {
     pub decay: f64,
     /// Constants of the optimiser.
     pub adam: AdamConfig,
-    /// Largest norm of the whole gradient; longer ones are scaled down to it. Default: none.
+    /// Largest norm of the whole gradient; longer ones are scaled down to it. A few rows of ten times the usual norm
+    /// would otherwise fill the second moments for a thousand steps. Default 1.
     pub clip: Option<f64>,
     /// Weight of the auxiliary loss by which dead latents learn; 0 switches it off. Default 1/32.
     pub auxk_alpha: f64,
@@ -114,11 +115,11 @@ impl Default for TrainConfig {
             k: 32,
             tokens: 1_500_000,
             batch: 4096,
-            lr: 2e-3,
+            lr: 3e-3,
             warmup: 0.05,
             decay: 0.2,
             adam: AdamConfig::default(),
-            clip: None,
+            clip: Some(1.0),
             auxk_alpha: 1.0 / 32.0,
             k_aux: None,
             dead_after_tokens: 250_000,
