@@ -200,7 +200,7 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) batch: Option<usize>,
-    /// Peak learning rate [default: 0.002].
+    /// Peak learning rate [default: 0.003].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) lr: Option<f64>,
@@ -212,7 +212,7 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) decay: Option<f64>,
-    /// Largest norm of the gradient [default: none].
+    /// Largest norm of the gradient; 0 for none [default: 1].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) clip: Option<f64>,

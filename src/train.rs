@@ -80,7 +80,7 @@ impl Settings {
             lr: self.lr,
             warmup: self.warmup,
             decay: self.decay,
-            clip: self.clip,
+            clip: self.clip.filter(|clip| *clip != 0.0),
             auxk_alpha: self.auxk_alpha,
             dead_after_tokens: self.dead_after_tokens,
             held_out_fraction: self.held_out_fraction,
