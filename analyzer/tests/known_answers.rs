@@ -1,0 +1,168 @@
+//! Evaluation and steering where the right answer is known without running anything: an SAE that is the identity, one
+//! that is always silent, edits small enough for paper. The model is a tiny random llama.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::path::PathBuf;
+
+use analyzer::{
+    Evaluation, EvaluationConfig, GenerateConfig, Intervention, Interventions, LanguageModel, evaluate, generate, shift,
+};
+use candle_core::{Device, Tensor};
+use harvester::{
+    ActivationDataset, Checkpoint, Corpus, CorpusOptions, HarvestConfig, Hook, HookPoint, Silent, TextTokenizer,
+    Transformer, model_source::ModelSource,
+};
+use trainer::{Architecture, Sae, SaeConfig};
+
+/// Width of the tiny model.
+const D: usize = 48;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn point() -> HookPoint {
+    HookPoint::resid_post(1)
+}
+
+fn model() -> LanguageModel {
+    let folder = root().join("tests/fixtures/tiny/llama");
+    let transformer = Transformer::load(&Checkpoint::open(&folder).unwrap(), &Device::Cpu).unwrap();
+    LanguageModel { transformer, tokenizer: TextTokenizer::open(&folder).unwrap() }
+}
+
+/// Latent `i` is the positive part of dimension `i`, latent `D + i` of its negative: together the identity. Latents at or
+/// under `threshold` stay silent.
+fn identity(threshold: f32) -> Sae {
+    let mut w_enc = vec![0.0; 2 * D * D];
+    for i in 0..D {
+        w_enc[i * D + i] = 1.0;
+        w_enc[(D + i) * D + i] = -1.0;
+    }
+    let config = SaeConfig {
+        architecture: Architecture::JumpRelu,
+        d_in: D,
+        d_sae: 2 * D,
+        k: None,
+        apply_b_dec_to_input: true,
+        hook_point: point(),
+        model_name: "tiny".to_string(),
+        ctx_len: None,
+        prepend_bos: false,
+        dataset: String::new(),
+    };
+    Sae {
+        config,
+        w_dec: w_enc.clone(),
+        w_enc,
+        b_enc: vec![0.0; 2 * D],
+        b_dec: vec![0.0; D],
+        threshold: Some(vec![threshold; 2 * D]),
+    }
+}
+
+fn evaluate_on_speeches(sae: &Sae) -> Evaluation {
+    let folder = tempfile::tempdir().unwrap();
+    let corpus = Corpus::open(&[root().join("data/corpora/speeches.jsonl")], &CorpusOptions::default()).unwrap();
+    let source = root().join("tests/fixtures/tiny/llama").display().to_string();
+    let resolved = source.parse::<ModelSource>().unwrap().resolve(&Silent).unwrap();
+    let config = HarvestConfig {
+        hook_points: vec![point()],
+        ctx_len: 32,
+        tokens: Some(2048),
+        part_tokens: 1024,
+        ..HarvestConfig::default()
+    };
+    harvester::harvest(&resolved, &corpus, &config, folder.path(), &Silent).unwrap();
+    let dataset = ActivationDataset::open(folder.path()).unwrap();
+    evaluate(&model(), sae, point(), &dataset, 40..64, &EvaluationConfig { ce_tokens: 128 }, &Silent).unwrap()
+}
+
+#[test]
+fn the_identity_loses_nothing() {
+    let found = evaluate_on_speeches(&identity(0.0));
+    assert_eq!(found.reconstruction.tokens, 24 * 31); // 24 contexts, position 0 of each left out
+    assert_eq!(found.ce_tokens, 4 * 31); // 128 tokens are 4 contexts, whose last tokens predict nothing
+    assert!(found.reconstruction.fvu < 1e-12, "{found:?}");
+    assert!((found.reconstruction.l0 - D as f64).abs() < 0.1, "one sign of each dimension: {found:?}");
+    assert_eq!(found.ce_loss_with_sae, found.ce_loss_without_sae);
+    assert_eq!((found.ce_loss_score, found.kl), (1.0, 0.0));
+}
+
+#[test]
+fn an_sae_that_is_always_silent_is_the_ablation() {
+    let found = evaluate_on_speeches(&identity(f32::MAX));
+    assert_eq!((found.reconstruction.l0, found.reconstruction.frac_alive), (0.0, 0.0));
+    assert!(found.reconstruction.fvu >= 1.0, "{found:?}"); // it predicts zero, which is no better than the mean
+    assert_eq!(found.ce_loss_with_sae, found.ce_loss_with_ablation);
+    assert_eq!(found.ce_loss_score, 0.0);
+    assert!(found.kl > 0.0);
+}
+
+/// Applies edits to rows of numbers.
+fn edited(rows: &[[f32; D]], sink_norm: f32, edits: &[Intervention]) -> Vec<f32> {
+    let sae = identity(0.0);
+    let x = Tensor::new(rows, &Device::Cpu).unwrap().unsqueeze(0).unwrap(); // [1, rows, D]
+    let mut hook = Interventions::new(&sae, point(), sink_norm, edits.to_vec()).unwrap();
+    assert!(hook.wants(point()) && !hook.wants(HookPoint::resid_post(0)));
+    hook.apply(point(), &x).unwrap().unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn edits_move_one_direction_by_the_difference() {
+    let mut row = [0.5; D];
+    row[3] = 2.0;
+    row[4] = -1.0;
+    let clamp = |latent: usize, value| Intervention::Clamp { latent: latent as u32, value };
+    // Latent 3 is 2 and becomes 5; latent D + 4 is 1 and its direction is -e_4, so suppressing it adds 1 to dimension 4.
+    let got = edited(&[row], 1e9, &[clamp(3, 5.0), clamp(D + 4, 0.0)]);
+    let mut want = row;
+    want[3] = 5.0;
+    want[4] = 0.0;
+    assert_eq!(got, want);
+    // Scaling an idle latent changes nothing: latent D + 3 is silent, since dimension 3 is positive.
+    let scale = Intervention::Scale { latent: (D + 3) as u32, factor: 7.0 };
+    assert_eq!(edited(&[row], 1e9, &[scale]), row);
+}
+
+#[test]
+fn attention_sinks_are_left_alone_to_the_bit() {
+    let (row, mut sink) = ([0.5; D], [0.25; D]);
+    sink[0] = 1e6;
+    let got = edited(&[row, sink], 1e3, &[Intervention::Clamp { latent: 0, value: 9.0 }]);
+    assert_eq!(got[0], 9.0);
+    assert_eq!(got[D..], sink);
+}
+
+#[test]
+fn unusable_edits_are_refused() {
+    let sae = identity(0.0);
+    let refused = |edits: Vec<Intervention>| Interventions::new(&sae, point(), 1e9, edits).is_err();
+    let clamp = |latent, value| Intervention::Clamp { latent, value };
+    assert!(refused(vec![clamp(2 * D as u32, 0.0)]), "past the last latent");
+    assert!(refused(vec![clamp(1, 0.0), clamp(1, 2.0)]), "one latent twice");
+    assert!(refused(vec![clamp(1, f32::NAN)]) && refused(vec![clamp(1, 1e30)]), "not a usable number");
+}
+
+#[test]
+fn steered_text_is_the_same_with_and_without_a_cache() {
+    let (model, sae) = (model(), identity(0.0));
+    let edits = vec![Intervention::Clamp { latent: 5, value: 8.0 }];
+    let hook = || Interventions::new(&sae, point(), 1e9, edits.clone()).unwrap();
+    let prompt = model.tokenizer.encode("fellow citizens of the senate").unwrap();
+    let config = GenerateConfig { max_new_tokens: 12, ..GenerateConfig::default() };
+    let cached = generate(&model, &prompt, &config, &mut hook(), &Silent).unwrap();
+    let mut text = prompt.clone();
+    for token in &cached {
+        let tokens = Tensor::from_slice(&text, (1, text.len()), &Device::Cpu).unwrap();
+        let resid = model.transformer.resid_final(&tokens, None, &mut hook()).unwrap();
+        let last = resid.narrow(1, text.len() - 1, 1).unwrap();
+        let logits = model.transformer.unembed(&last).unwrap().flatten_all().unwrap();
+        assert_eq!(logits.argmax(0).unwrap().to_scalar::<u32>().unwrap(), *token);
+        text.push(*token);
+    }
+    assert!(!cached.is_empty());
+    let moved = shift(&model, &sae, (point(), 1e9), &edits, &prompt, 3).unwrap();
+    assert!(moved.kl_next > 0.0 && moved.kl_mean > 0.0, "{moved:?}");
+}
