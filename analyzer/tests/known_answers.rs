@@ -103,7 +103,7 @@ fn an_sae_that_is_always_silent_is_the_ablation() {
 /// Applies edits to rows of numbers.
 fn edited(rows: &[[f32; D]], sink_norm: f32, edits: &[Intervention]) -> Vec<f32> {
     let sae = identity(0.0);
-    let x = Tensor::new(rows, &Device::Cpu).unwrap().unsqueeze(0).unwrap(); // [1, rows, D]
+    let x = Tensor::from_slice(rows.as_flattened(), (1, rows.len(), D), &Device::Cpu).unwrap();
     let mut hook = Interventions::new(&sae, point(), sink_norm, edits.to_vec()).unwrap();
     assert!(hook.wants(point()) && !hook.wants(HookPoint::resid_post(0)));
     hook.apply(point(), &x).unwrap().unwrap().flatten_all().unwrap().to_vec1().unwrap()
