@@ -24,7 +24,7 @@ pub(crate) fn run(args: &InspectArgs, terminal: &Terminal) -> anyhow::Result<()>
     match parsed.get("format").and_then(Value::as_str) {
         Some(harvester::manifest::ACTIVATIONS_FORMAT) => activations(path, args.verify, terminal)?,
         Some(trainer::SAE_FORMAT) => sae(path, args.verify, terminal)?,
-        Some(analyzer::feature_index::FEATURES_FORMAT) => features(path, args.verify, terminal)?,
+        Some(analyzer::features_manifest::FEATURES_FORMAT) => features(path, args.verify, terminal)?,
         found => bail!(
             "{}: expected a format of refract (activations, sae or features), found {}",
             manifest.display(),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use analyzer::{
-    Example, GenerateConfig, Intervention, Interventions, LanguageModel, MovedToken, Shift, generate, shift,
+    Example, GenerateConfig, Intervention, Interventions, LanguageModel, MovedToken, Shift, Site, generate, shift,
 };
 use anyhow::Context;
 use harvester::{ActivationDataset, ChatMessage, NoHook};
@@ -121,12 +121,12 @@ impl Steering {
         config: &GenerateConfig,
         terminal: &Terminal,
     ) -> anyhow::Result<SideBySide> {
-        let (sae, point, sink_norm) = (&self.sae, self.manifest.hook_point, self.manifest.sink_norm);
-        let mut hook = Interventions::new(sae, point, sink_norm, interventions.to_vec())?;
+        let site = Site::new(&self.sae, &self.manifest);
+        let mut hook = Interventions::new(site, interventions.to_vec())?;
         let tokens = self.model.tokenizer.encode(prompt)?;
         let without = generate(&self.model, &tokens, config, &mut NoHook, terminal)?;
         let with = generate(&self.model, &tokens, config, &mut hook, terminal)?;
-        let shift = shift(&self.model, sae, (point, sink_norm), interventions, &tokens, 8)?;
+        let shift = shift(&self.model, site, interventions, &tokens, 8)?;
         Ok(SideBySide {
             prompt: prompt.to_string(),
             interventions: interventions.to_vec(),

@@ -174,7 +174,14 @@ fn start_logs(global: &Global) {
         2 => "warn,refract=debug,harvester=debug,trainer=debug,analyzer=debug",
         _ => "trace",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let filter = match std::env::var(EnvFilter::DEFAULT_ENV).ok().map(EnvFilter::try_new) {
+        Some(Ok(filter)) => filter,
+        Some(Err(error)) => {
+            eprintln_styled(DIM, &format!("RUST_LOG is not used: {error}"));
+            EnvFilter::new(default)
+        }
+        None => EnvFilter::new(default),
+    };
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(BesideBars);
     match global.log_format {
         LogFormat::Json => logs.json().init(),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use analyzer::{Evaluation, EvaluationConfig, LanguageModel};
+use analyzer::{Evaluation, EvaluationConfig, LanguageModel, Site};
 use anyhow::Context;
 use harvester::{ActivationDataset, HookPoint};
 use serde::{Deserialize, Serialize};
@@ -197,7 +197,7 @@ pub(crate) fn measure(
     anyhow::ensure!(config.ce_tokens > 0, "--ce-tokens: expected 1 or more, found 0");
     let sae = Sae::load(sae_dir)?;
     let model = LanguageModel::load(&manifest.model, terminal)?;
-    Ok(analyzer::evaluate(&model, &sae, manifest.hook_point, &dataset, held_out, config, terminal)?)
+    Ok(analyzer::evaluate(&model, Site::new(&sae, &manifest), &dataset, held_out, config, terminal)?)
 }
 
 pub(crate) fn print(evaluation: &Evaluation, terminal: &Terminal) {
@@ -205,7 +205,11 @@ pub(crate) fn print(evaluation: &Evaluation, terminal: &Terminal) {
     fact("L0", format!("{:.1} latents a token", evaluation.reconstruction.l0));
     let explained = 100.0 * evaluation.reconstruction.explained_variance;
     fact("FVU", format!("{:.3} ({explained:.1} % of the variance explained)", evaluation.reconstruction.fvu));
-    fact("CE loss score", format!("{:.3} of what zero ablation destroys is kept", evaluation.ce_loss_score));
+    let score = match evaluation.ce_loss_score {
+        Some(score) => format!("{score:.3} of what zero ablation destroys is kept"),
+        None => "none: zero ablation destroys nothing here".to_string(),
+    };
+    fact("CE loss score", score);
     fact(
         "CE loss",
         format!(

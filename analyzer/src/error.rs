@@ -17,16 +17,6 @@ pub enum Error {
     /// The user asked to stop a stage that writes only at its end.
     #[error("stopped on request; nothing was written: repeat the command to start again")]
     Stopped,
-    /// A feature table could not be written or read.
-    #[error("cannot {action} {}", path.display())]
-    Parquet {
-        /// What was attempted, as a verb.
-        action: &'static str,
-        /// The table.
-        path: std::path::PathBuf,
-        /// What the parquet library says.
-        source: parquet::errors::ParquetError,
-    },
 }
 
 impl From<candle_core::Error> for Error {

@@ -10,16 +10,9 @@ use candle_core::Tensor;
 use harvester::{ActivationDataset, ActivationRows, Hook, HookPoint, Monitor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use trainer::{
-    Sae,
-    metrics::{Reconstruction, ReconstructionMetrics},
-};
+use trainer::{Reconstruction, ReconstructionMetrics};
 
-use crate::{
-    Error, LanguageModel, Result,
-    feature_index::{ENCODE_ROWS, counts},
-    shift, splice,
-};
+use crate::{Error, LanguageModel, Result, Site, shift, splice};
 
 /// How much to evaluate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,8 +44,8 @@ pub struct Evaluation {
     pub ce_loss_with_sae: f64,
     /// With the activation replaced by zero.
     pub ce_loss_with_ablation: f64,
-    /// Share of what ablation destroys that the SAE keeps: 1 is perfect.
-    pub ce_loss_score: f64,
+    /// Share of what ablation destroys that the SAE keeps: 1 is perfect. `None` where ablation destroys nothing.
+    pub ce_loss_score: Option<f64>,
     /// Mean KL divergence from the model's own next-token distribution, in nats.
     pub kl: f64,
 }
@@ -60,25 +53,24 @@ pub struct Evaluation {
 /// Positions whose logits are computed together.
 const BLOCK: usize = 64;
 
-/// Evaluates `sae` on the contexts `held_out` of `dataset`.
+/// Evaluates the SAE at `site` on the contexts `held_out` of `dataset`.
 ///
 /// # Errors
 /// No held-out context, or a file that cannot be read.
 pub fn evaluate(
     model: &LanguageModel,
-    sae: &Sae,
-    hook_point: HookPoint,
+    site: Site<'_>,
     dataset: &ActivationDataset,
     held_out: Range<u64>,
     config: &EvaluationConfig,
     monitor: &dyn Monitor,
 ) -> Result<Evaluation> {
+    let Site { sae, hook_point, .. } = site;
     let summary = dataset.manifest().hook_point(hook_point)?;
     if summary.d_model != sae.d_in() {
         let expected = format!("d_in {}, the width of {hook_point} in {}", summary.d_model, dataset.dir().display());
         return Err(harvester::Error::invalid("SAE", expected, sae.d_in().to_string()).into());
     }
-    let sink_norm = summary.sink_norm;
     let mut metrics = ReconstructionMetrics::new(sae.d_in(), sae.d_sae());
     let mut behaviour = Behaviour::default();
     let contexts_wanted = config.ce_tokens.div_ceil(dataset.manifest().config.ctx_len.max(1) as u64);
@@ -93,15 +85,11 @@ pub fn evaluate(
             return Err(Error::Stopped);
         }
         let read = dataset.read(group, hook_point)?;
-        add_rows(&mut metrics, sae, &read, sink_norm, &held_out)?;
-        let mut hook = Compare { sae, hook_point, sink_norm };
-        for rows in tokens.context.chunk_by(|a, b| a == b).scan(0, |start, rows| {
-            *start += rows.len();
-            Some(*start - rows.len()..*start)
-        }) {
-            let wanted = held_out.contains(&tokens.context[rows.start]) && behaviour.contexts < contexts_wanted;
+        add_rows(&mut metrics, site, &read, &held_out)?;
+        for rows in read.rows.contexts() {
+            let wanted = held_out.contains(&read.rows.context[rows.start]) && behaviour.contexts < contexts_wanted;
             if wanted && !monitor.cancelled() {
-                behaviour.add(model, &tokens.token[rows], &mut hook)?;
+                behaviour.add(model, &read.rows.token[rows], &mut Compare(site))?;
                 monitor.advance(1);
             }
         }
@@ -113,8 +101,9 @@ pub fn evaluate(
     match metrics.finish() {
         Some(reconstruction) if behaviour.predictions > 0 => Ok(behaviour.beside(reconstruction, sae.d_sae())),
         _ => {
-            let expected = format!("some of the held-out contexts {held_out:?} in {}", dataset.dir().display());
-            Err(harvester::Error::invalid("evaluation", expected, "none").into())
+            let expected =
+                format!("two ordinary tokens or more in contexts {held_out:?} of {}", dataset.dir().display());
+            Err(harvester::Error::invalid("evaluation", expected, "fewer").into())
         }
     }
 }
@@ -122,41 +111,34 @@ pub fn evaluate(
 /// Adds the held-out rows of a row group to the reconstruction metrics.
 fn add_rows(
     metrics: &mut ReconstructionMetrics,
-    sae: &Sae,
+    Site { sae, sink_norm, .. }: Site<'_>,
     read: &ActivationRows,
-    sink_norm: f32,
     held_out: &Range<u64>,
 ) -> Result<()> {
     let values = read.to_f32();
+    let wanted = |row: usize| held_out.contains(&read.rows.context[row]) && read.is_ordinary(row, sink_norm);
     let rows = values.chunks_exact(read.d_model).enumerate();
-    let wanted = |row: usize| held_out.contains(&read.rows.context[row]) && counts(read, row, sink_norm);
     let x: Vec<f32> = rows.filter(|(row, _)| wanted(*row)).flat_map(|(_, x)| x).copied().collect();
-    for x in x.chunks(ENCODE_ROWS * read.d_model) {
-        let acts = sae.encode(x)?;
-        metrics.add(x, &sae.decode(&acts), &acts);
-    }
+    let acts = sae.encode(&x)?;
+    metrics.add(&x, &sae.decode(&acts), &acts);
     Ok(())
 }
 
 /// Runs a text three times from the hook point on: as it is, reconstructed, ablated.
-struct Compare<'a> {
-    sae: &'a Sae,
-    hook_point: HookPoint,
-    sink_norm: f32,
-}
+struct Compare<'a>(Site<'a>);
 
 impl Hook for Compare<'_> {
     fn wants(&self, point: HookPoint) -> bool {
-        point == self.hook_point
+        point == self.0.hook_point
     }
 
     fn apply(&mut self, _point: HookPoint, activation: &Tensor) -> harvester::Result<Option<Tensor>> {
         let stacked = || -> Result<Tensor> {
             let x = splice::rows(activation)?;
-            let mut x_hat = splice::reconstruct(self.sae, &x, self.sink_norm)?;
-            let mut ablated = splice::ablate(&x, self.sae.d_in(), self.sink_norm);
+            let mut x_hat = splice::reconstruct(self.0, &x)?;
+            let mut ablated = splice::ablate(self.0, &x);
             // Position 0 of a context is not trained on, whatever its norm.
-            let first = self.sae.d_in();
+            let first = self.0.sae.d_in();
             x_hat[..first].copy_from_slice(&x[..first]);
             ablated[..first].copy_from_slice(&x[..first]);
             splice::stack(activation, vec![x_hat, ablated])
@@ -186,7 +168,7 @@ impl Behaviour {
             ce_loss_without_sae: without,
             ce_loss_with_sae: with,
             ce_loss_with_ablation: ablated,
-            ce_loss_score: (ablated - with) / (ablated - without),
+            ce_loss_score: (ablated > without).then(|| (ablated - with) / (ablated - without)),
             kl: self.kl / n,
         }
     }

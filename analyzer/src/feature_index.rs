@@ -1,105 +1,21 @@
 //! [`index`]: one pass over a folder of activations through an SAE's encoder, which turns latents into [`Feature`]s.
 //! What it costs is the encoder's matrix product; what it keeps is bounded, however long the corpus.
 
-use std::{
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use harvester::{ActivationDataset, ActivationRows, HookPoint, ModelIdentity, Monitor, RowGroup};
-use serde::{Deserialize, Serialize};
+use harvester::{ActivationDataset, ActivationRows, HookPoint, Monitor, RowGroup};
 use trainer::{FeatureActs, Sae, SaeManifest};
 
 use crate::{
     Error, Example, Feature, LanguageModel, Result,
     feature::HISTOGRAM_BINS,
     features_file,
+    features_manifest::{FEATURES_FORMAT, FeaturesManifest, IndexConfig, IndexedSource},
     language_model::token_texts,
     logit_lens::logit_lens,
     neighbours::nearest,
     top_examples::{Candidate, ContextRows, TopExamples},
 };
-
-/// `format` of a folder of features.
-pub const FEATURES_FORMAT: &str = "refract.features";
-
-/// Rows encoded together: their pre-activations are the largest buffer of the pass.
-pub(crate) const ENCODE_ROWS: usize = 2048;
-
-/// What to keep of each latent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct IndexConfig {
-    /// Strongest examples kept, from as many contexts. Default 20.
-    pub examples: usize,
-    /// Tokens shown on each side of an example's peak. Default 12.
-    pub reach: usize,
-    /// Promoted and suppressed tokens kept, each. Default 10.
-    pub logit_tokens: usize,
-    /// Nearest latents kept. Default 5.
-    pub neighbours: usize,
-}
-
-impl Default for IndexConfig {
-    fn default() -> Self {
-        Self { examples: 20, reach: 12, logit_tokens: 10, neighbours: 5 }
-    }
-}
-
-/// `manifest.json` of a folder of features.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FeaturesManifest {
-    /// [`FEATURES_FORMAT`].
-    pub format: String,
-    /// Version of the artifacts' layout.
-    pub version: u32,
-    /// The refract that wrote this folder.
-    pub refract_version: String,
-    /// The SAE's folder.
-    pub sae: PathBuf,
-    /// SHA-256 of its manifest.
-    pub sae_manifest_sha256: String,
-    /// The activations' folder.
-    pub activations: PathBuf,
-    /// SHA-256 of its manifest.
-    pub activations_manifest_sha256: String,
-    /// The model.
-    pub model: ModelIdentity,
-    /// Where in the model.
-    pub hook_point: HookPoint,
-    /// Number of latents: rows of `features.parquet`.
-    pub d_sae: usize,
-    /// Tokens that were encoded: all but position 0 and attention sinks.
-    pub tokens: u64,
-    /// Where the documents came from.
-    pub sources: Vec<IndexedSource>,
-    /// What was kept.
-    pub config: IndexConfig,
-    /// The tables.
-    pub files: Vec<IndexedFile>,
-}
-
-/// A table of a folder of features.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IndexedFile {
-    /// Its name in the folder.
-    pub file: String,
-    /// SHA-256 of its bytes.
-    pub sha256: String,
-}
-
-/// A source of the corpus, as far as the index went over it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IndexedSource {
-    /// Its name, e.g. `code`.
-    pub name: String,
-    /// Tokens of it that were encoded.
-    pub tokens: u64,
-    /// Number of its first document.
-    pub first_document: u64,
-    /// Documents it has.
-    pub documents: u64,
-}
 
 /// Running counts of one latent.
 #[derive(Debug, Clone, Default)]
@@ -144,7 +60,7 @@ pub fn index(
     if let Some(finished) = features_file::finished(out, &manifest)? {
         return Ok(finished);
     }
-    let mut pass = Pass::new(dataset, &sae, &manifest)?;
+    let mut pass = Pass::new(dataset, &sae, sae_manifest.sink_norm, &manifest);
     monitor.start("indexing", dataset.n_rows(), "tokens");
     for &group in dataset.row_groups() {
         if monitor.cancelled() {
@@ -213,26 +129,26 @@ fn manifest_hash(dir: &Path) -> Result<String> {
 }
 
 impl<'a> Pass<'a> {
-    fn new(dataset: &'a ActivationDataset, sae: &'a Sae, manifest: &FeaturesManifest) -> Result<Self> {
+    fn new(dataset: &'a ActivationDataset, sae: &'a Sae, sink_norm: f32, manifest: &FeaturesManifest) -> Self {
         let n_sources = dataset.manifest().corpus.len();
         let empty = Counts { by_source: vec![0; n_sources], ..Counts::default() };
-        Ok(Self {
+        Self {
             dataset,
             sae,
-            sink_norm: dataset.manifest().sink_norm(manifest.hook_point)?,
+            sink_norm,
             latents: vec![empty; sae.d_sae()],
             source_tokens: vec![0; n_sources],
             occurs: vec![false; manifest.model.d_vocab],
             examples: TopExamples::new(sae.d_sae(), manifest.config.examples, manifest.config.reach),
-        })
+        }
     }
 
     fn add(&mut self, group: RowGroup, hook_point: HookPoint) -> Result<()> {
         let read = self.dataset.read(group, hook_point)?;
         let acts = encode_rows(self.sae, &read, self.sink_norm)?;
         let sink_norm = self.sink_norm;
-        for context in contexts(&read) {
-            for row in context.clone().filter(|&row| counts(&read, row, sink_norm)) {
+        for context in read.rows.contexts() {
+            for row in context.clone().filter(|&row| read.is_ordinary(row, sink_norm)) {
                 if let Some(occurs) = self.occurs.get_mut(read.rows.token[row] as usize) {
                     *occurs = true;
                 }
@@ -329,37 +245,17 @@ fn example(latent: usize, rank: usize, candidate: Candidate, tokenizer: &harvest
     }
 }
 
-/// Whether a row is one that SAEs are trained on: neither position 0 nor an attention sink.
-pub(crate) fn counts(read: &ActivationRows, row: usize, sink_norm: f32) -> bool {
-    read.rows.position[row] > 0 && read.norm[row] <= sink_norm
-}
-
-/// The rows of each context.
-fn contexts(read: &ActivationRows) -> Vec<Range<usize>> {
-    let mut start = 0;
-    let lengths = read.rows.context.chunk_by(|a, b| a == b).map(<[u64]>::len);
-    lengths
-        .map(|len| {
-            start += len;
-            start - len..start
-        })
-        .collect()
-}
-
-/// The acts of every row; rows that do not count have none.
+/// The acts of every row; position 0 and attention sinks have none.
 fn encode_rows(sae: &Sae, read: &ActivationRows, sink_norm: f32) -> Result<FeatureActs> {
-    let values = read.to_f32();
-    let mut all = FeatureActs::default();
-    for (block, x) in values.chunks(ENCODE_ROWS * read.d_model).enumerate() {
-        let acts = sae.encode(x)?;
-        for row in 0..acts.n_rows() {
-            if counts(read, block * ENCODE_ROWS + row, sink_norm) {
-                let (latents, values) = acts.row(row);
-                all.latents.extend_from_slice(latents);
-                all.values.extend_from_slice(values);
-            }
-            all.offsets.push(all.latents.len());
+    let acts = sae.encode(&read.to_f32())?;
+    let mut kept = FeatureActs::default();
+    for row in 0..acts.n_rows() {
+        if read.is_ordinary(row, sink_norm) {
+            let (latents, values) = acts.row(row);
+            kept.latents.extend_from_slice(latents);
+            kept.values.extend_from_slice(values);
         }
+        kept.offsets.push(kept.latents.len());
     }
-    Ok(all)
+    Ok(kept)
 }

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -13,13 +13,14 @@ use arrow::{
         StringBuilder, UInt32Array, UInt32Builder, UInt64Array,
     },
     datatypes::{Float32Type, Float64Type, UInt32Type, UInt64Type},
+    error::ArrowError,
 };
-use harvester::{manifest::MANIFEST_FILE, read_manifest, write_manifest};
+use harvester::{AtomicFile, manifest::MANIFEST_FILE, read_manifest, write_manifest};
 use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
 
 use crate::{
     Error, Example, Feature, FeaturesManifest, Result, TokenWeight,
-    feature_index::{FEATURES_FORMAT, IndexedFile},
+    features_manifest::{FEATURES_FORMAT, IndexedFile},
 };
 
 const FEATURES_FILE: &str = "features.parquet";
@@ -43,11 +44,7 @@ impl FeatureIndex {
         let manifest: FeaturesManifest = read_manifest(dir, FEATURES_FORMAT)?;
         let features = read_table(&dir.join(FEATURES_FILE), read_features)?;
         let examples = read_table(&dir.join(EXAMPLES_FILE), read_examples)?;
-        if features.len() != manifest.d_sae {
-            let hint = "Index again into another folder";
-            let (expected, found) = (format!("{} rows", manifest.d_sae), features.len().to_string());
-            return Err(harvester::Error::malformed(dir.join(FEATURES_FILE), expected, found, hint).into());
-        }
+        check(dir, &manifest, &features, &examples)?;
         Ok(Self { manifest, features, examples })
     }
 
@@ -119,6 +116,26 @@ impl FeatureIndex {
     }
 }
 
+/// Refuses tables that contradict the manifest or each other: everything after indexes into them.
+fn check(dir: &Path, manifest: &FeaturesManifest, features: &[Feature], examples: &[Example]) -> Result<()> {
+    let refuse = |file: &str, expected: &str| {
+        let hint = "It was changed by hand: index again into another folder";
+        Err(harvester::Error::malformed(dir.join(file), expected, "something else", hint).into())
+    };
+    let in_place = |(place, feature): (usize, &Feature)| {
+        feature.latent as usize == place && feature.density_by_source.len() == manifest.sources.len()
+    };
+    if features.len() != manifest.d_sae || !features.iter().enumerate().all(in_place) {
+        let expected = format!("latents 0 to {}, each with a density for every source", manifest.d_sae);
+        return refuse(FEATURES_FILE, &expected);
+    }
+    let whole = |e: &Example| (e.peak as usize) < e.texts.len() && e.texts.len() == e.activations.len();
+    if !examples.iter().all(whole) || !examples.is_sorted_by_key(|e| (e.latent, e.rank)) {
+        return refuse(EXAMPLES_FILE, "whole windows, sorted by latent and rank");
+    }
+    Ok(())
+}
+
 /// The manifest of `out` where that folder was finished from the same inputs; `None` where it is empty or half-written.
 pub(crate) fn finished(out: &Path, wanted: &FeaturesManifest) -> Result<Option<FeaturesManifest>> {
     if !out.join(MANIFEST_FILE).exists() {
@@ -164,29 +181,23 @@ pub(crate) fn write(
     features: &[Feature],
     examples: &[Example],
 ) -> Result<FeaturesManifest> {
-    write_table(&out.join(FEATURES_FILE), features_batch(features))?;
-    write_table(&out.join(EXAMPLES_FILE), examples_batch(examples))?;
-    for file in [FEATURES_FILE, EXAMPLES_FILE] {
-        let sha256 = harvester::sha256_file(&out.join(file))?;
-        manifest.files.push(IndexedFile { file: file.to_string(), sha256 });
-    }
+    manifest.files = vec![
+        write_table(&out.join(FEATURES_FILE), features_batch(features))?,
+        write_table(&out.join(EXAMPLES_FILE), examples_batch(examples))?,
+    ];
     write_manifest(out, &manifest)?;
     Ok(manifest)
 }
 
-/// Writes to a temporary name, flushes to the disk and renames.
-fn write_table(path: &Path, batch: Result<RecordBatch, arrow::error::ArrowError>) -> Result<()> {
-    let failed = |source| Error::Parquet { action: "write", path: path.to_path_buf(), source };
+/// Publishes a table whole.
+fn write_table(path: &Path, batch: Result<RecordBatch, ArrowError>) -> Result<IndexedFile> {
+    let failed = |error| harvester::Error::parquet("write", path)(error);
     let batch = batch.map_err(|error| failed(error.into()))?;
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = PathBuf::from(temporary);
-    let file = File::create(&temporary).map_err(harvester::Error::io("create", &temporary))?;
-    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).map_err(failed)?;
+    let mut writer = ArrowWriter::try_new(AtomicFile::create(path)?, batch.schema(), None).map_err(failed)?;
     writer.write(&batch).map_err(failed)?;
-    let file = writer.into_inner().map_err(failed)?;
-    file.sync_all().map_err(harvester::Error::io("flush", &temporary))?;
-    Ok(fs::rename(&temporary, path).map_err(harvester::Error::io("rename to", path))?)
+    let published = writer.into_inner().map_err(failed)?.publish()?;
+    let file = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    Ok(IndexedFile { file, sha256: published.sha256 })
 }
 
 /// A list column of one value type from rows of slices.
@@ -203,7 +214,7 @@ macro_rules! list_column {
     }};
 }
 
-fn features_batch(features: &[Feature]) -> Result<RecordBatch, arrow::error::ArrowError> {
+fn features_batch(features: &[Feature]) -> Result<RecordBatch, ArrowError> {
     let u32s = UInt32Builder::new;
     let f32s = Float32Builder::new;
     let texts = StringBuilder::new;
@@ -236,7 +247,7 @@ fn features_batch(features: &[Feature]) -> Result<RecordBatch, arrow::error::Arr
     ])
 }
 
-fn examples_batch(examples: &[Example]) -> Result<RecordBatch, arrow::error::ArrowError> {
+fn examples_batch(examples: &[Example]) -> Result<RecordBatch, ArrowError> {
     let column = |name, array: ArrayRef| (name, array);
     let texts = examples.iter().map(|e| e.texts.iter().map(String::as_str));
     RecordBatch::try_from_iter([
@@ -258,7 +269,7 @@ fn examples_batch(examples: &[Example]) -> Result<RecordBatch, arrow::error::Arr
 
 /// All rows of a table. `read` turns a batch into rows, or names the column that is not as it should be.
 fn read_table<T>(path: &Path, read: impl Fn(&Columns<'_>) -> Option<Vec<T>>) -> Result<Vec<T>> {
-    let failed = |source| Error::Parquet { action: "read", path: path.to_path_buf(), source };
+    let failed = |error| harvester::Error::parquet("read", path)(error);
     let file = File::open(path).map_err(harvester::Error::io("open", path))?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build()).map_err(failed)?;
     let mut rows = vec![];

@@ -10,9 +10,8 @@
 use candle_core::Tensor;
 use harvester::{Hook, HookPoint};
 use serde::Serialize;
-use trainer::Sae;
 
-use crate::{Result, splice};
+use crate::{Result, Site, splice};
 
 /// Largest value or factor: thousands of times what any latent reaches. Much larger ones overflow in the next norm, and
 /// the model then predicts nothing at all.
@@ -57,27 +56,25 @@ impl Intervention {
 /// A hook that applies interventions.
 #[derive(Debug)]
 pub struct Interventions<'a> {
-    sae: &'a Sae,
-    hook_point: HookPoint,
-    sink_norm: f32,
+    site: Site<'a>,
     edits: Vec<Intervention>,
     /// Whether the pass goes on with the unedited text too, before the edited one along the batch.
     keep_clean: bool,
 }
 
 impl<'a> Interventions<'a> {
-    /// Edits at `hook_point`, where `sae` was trained; rows of norm above `sink_norm` are left alone.
+    /// Edits latents of the SAE at `site`; attention sinks are left alone.
     ///
     /// # Errors
-    /// A latent that the SAE does not have, a latent edited twice, or a value that is not finite.
-    pub fn new(sae: &'a Sae, hook_point: HookPoint, sink_norm: f32, edits: Vec<Intervention>) -> Result<Self> {
+    /// A latent that the SAE does not have, a latent edited twice, or a value that is no usable number.
+    pub fn new(site: Site<'a>, edits: Vec<Intervention>) -> Result<Self> {
         for (i, edit) in edits.iter().enumerate() {
             let latent = edit.latent();
             let refuse = |expected: String, found: String| {
                 Err(harvester::Error::invalid("intervention", expected, found).into())
             };
-            if latent as usize >= sae.d_sae() {
-                return refuse(format!("a latent below {}", sae.d_sae()), latent.to_string());
+            if latent as usize >= site.sae.d_sae() {
+                return refuse(format!("a latent below {}", site.sae.d_sae()), latent.to_string());
             }
             if edits[..i].iter().any(|other| other.latent() == latent) {
                 return refuse("each latent once".to_string(), format!("latent {latent} twice"));
@@ -88,7 +85,7 @@ impl<'a> Interventions<'a> {
                 return refuse(expected, format!("{:e}", edit.edited(1.0)));
             }
         }
-        Ok(Self { sae, hook_point, sink_norm, edits, keep_clean: false })
+        Ok(Self { site, edits, keep_clean: false })
     }
 
     /// Runs the unedited text beside the edited one: the batch doubles at the hook point, clean rows first.
@@ -99,9 +96,9 @@ impl<'a> Interventions<'a> {
 
     /// Edits rows in place. `x`: `[n, d_in]`
     fn edit(&self, x: &mut [f32]) -> Result<()> {
-        let acts = self.sae.encode(x)?;
-        for (row, x) in x.chunks_exact_mut(self.sae.d_in()).enumerate() {
-            if splice::is_sink(x, self.sink_norm) {
+        let acts = self.site.sae.encode(x)?;
+        for (row, x) in x.chunks_exact_mut(self.site.sae.d_in()).enumerate() {
+            if self.site.is_sink(x) {
                 continue;
             }
             for edit in &self.edits {
@@ -109,7 +106,7 @@ impl<'a> Interventions<'a> {
                 let change = edit.edited(z) - z;
                 // Adding nothing must change nothing, not even the sign of a zero.
                 if change != 0.0 {
-                    let direction = self.sae.decoder_row(edit.latent() as usize);
+                    let direction = self.site.sae.decoder_row(edit.latent() as usize);
                     x.iter_mut().zip(direction).for_each(|(x, d)| *x += change * d);
                 }
             }
@@ -120,7 +117,7 @@ impl<'a> Interventions<'a> {
 
 impl Hook for Interventions<'_> {
     fn wants(&self, point: HookPoint) -> bool {
-        point == self.hook_point && (!self.edits.is_empty() || self.keep_clean)
+        point == self.site.hook_point && (!self.edits.is_empty() || self.keep_clean)
     }
 
     fn apply(&mut self, _point: HookPoint, activation: &Tensor) -> harvester::Result<Option<Tensor>> {

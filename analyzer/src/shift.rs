@@ -3,12 +3,10 @@
 //! `KL = sum_t p(t) log(p(t) / q(t))`, `p` without and `q` with the interventions, in nats.
 
 use candle_core::Tensor;
-use harvester::HookPoint;
 use rayon::prelude::*;
 use serde::Serialize;
-use trainer::Sae;
 
-use crate::{Intervention, Interventions, LanguageModel, Result};
+use crate::{Intervention, Interventions, LanguageModel, Result, Site};
 
 /// Positions whose logits are computed together.
 const BLOCK: usize = 32;
@@ -43,13 +41,12 @@ pub struct MovedToken {
 /// An empty text, one longer than the model's context, or an edit that [`Interventions::new`] refuses.
 pub fn shift(
     model: &LanguageModel,
-    sae: &Sae,
-    (hook_point, sink_norm): (HookPoint, f32),
+    site: Site<'_>,
     edits: &[Intervention],
     text: &[u32],
     n_moved: usize,
 ) -> Result<Shift> {
-    let mut hook = Interventions::new(sae, hook_point, sink_norm, edits.to_vec())?.beside_clean();
+    let mut hook = Interventions::new(site, edits.to_vec())?.beside_clean();
     let resid = model.transformer.resid_final(&model.row(text)?, None, &mut hook)?; // [2, pos, d_model]
     let mut divergences = vec![];
     let mut last = None;

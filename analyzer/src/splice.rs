@@ -1,9 +1,8 @@
 //! What the hooks of this crate share: activations as rows of numbers, and several variants of a text in one pass.
 
 use candle_core::Tensor;
-use trainer::Sae;
 
-use crate::Result;
+use crate::{Result, Site};
 
 /// The rows of an activation. `[batch, pos, d]` -> `[batch * pos, d]`, row-major.
 pub(crate) fn rows(activation: &Tensor) -> Result<Vec<f32>> {
@@ -22,32 +21,26 @@ pub(crate) fn stack(activation: &Tensor, variants: Vec<Vec<f32>>) -> Result<Tens
     Ok(Tensor::cat(&all, 0)?)
 }
 
-/// `x_hat = decode(encode(x))` for every row but attention sinks, which stay: no SAE is trained on them.
+/// `x_hat = decode(encode(x))` for every row but attention sinks, which stay.
 ///
 /// # Shapes
 /// `x`: `[n, d_in]` -> the same
-pub(crate) fn reconstruct(sae: &Sae, x: &[f32], sink_norm: f32) -> Result<Vec<f32>> {
-    let mut x_hat = sae.decode(&sae.encode(x)?);
-    for (x, x_hat) in x.chunks_exact(sae.d_in()).zip(x_hat.chunks_exact_mut(sae.d_in())) {
-        if is_sink(x, sink_norm) {
-            x_hat.copy_from_slice(x);
-        }
-    }
-    Ok(x_hat)
+pub(crate) fn reconstruct(site: Site<'_>, x: &[f32]) -> Result<Vec<f32>> {
+    Ok(keep_sinks(site, x, site.sae.decode(&site.sae.encode(x)?)))
 }
 
-/// Zeros for every row but attention sinks.
-pub(crate) fn ablate(x: &[f32], d_in: usize, sink_norm: f32) -> Vec<f32> {
-    let mut ablated = vec![0.0; x.len()];
-    for (x, ablated) in x.chunks_exact(d_in).zip(ablated.chunks_exact_mut(d_in)) {
-        if is_sink(x, sink_norm) {
-            ablated.copy_from_slice(x);
-        }
-    }
-    ablated
+/// Zeros for every row but attention sinks, which stay.
+pub(crate) fn ablate(site: Site<'_>, x: &[f32]) -> Vec<f32> {
+    keep_sinks(site, x, vec![0.0; x.len()])
 }
 
-/// Whether a row is an attention sink by its norm.
-pub(crate) fn is_sink(row: &[f32], sink_norm: f32) -> bool {
-    row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt() > f64::from(sink_norm)
+/// `replaced` with the sinks of `x` put back. `[n, d_in]` both
+fn keep_sinks(site: Site<'_>, x: &[f32], mut replaced: Vec<f32>) -> Vec<f32> {
+    let d_in = site.sae.d_in();
+    for (x, replaced) in x.chunks_exact(d_in).zip(replaced.chunks_exact_mut(d_in)) {
+        if site.is_sink(x) {
+            replaced.copy_from_slice(x);
+        }
+    }
+    replaced
 }

@@ -6,7 +6,8 @@
 use std::path::PathBuf;
 
 use analyzer::{
-    Evaluation, EvaluationConfig, GenerateConfig, Intervention, Interventions, LanguageModel, evaluate, generate, shift,
+    Evaluation, EvaluationConfig, GenerateConfig, Intervention, Interventions, LanguageModel, Site, evaluate, generate,
+    shift,
 };
 use candle_core::{Device, Tensor};
 use harvester::{
@@ -62,6 +63,10 @@ fn identity(threshold: f32) -> Sae {
     }
 }
 
+fn at(sae: &Sae, sink_norm: f32) -> Site<'_> {
+    Site { sae, hook_point: point(), sink_norm }
+}
+
 fn evaluate_on_speeches(sae: &Sae) -> Evaluation {
     let folder = tempfile::tempdir().unwrap();
     let corpus = Corpus::open(&[root().join("data/corpora/speeches.jsonl")], &CorpusOptions::default()).unwrap();
@@ -76,7 +81,7 @@ fn evaluate_on_speeches(sae: &Sae) -> Evaluation {
     };
     harvester::harvest(&resolved, &corpus, &config, folder.path(), &Silent).unwrap();
     let dataset = ActivationDataset::open(folder.path()).unwrap();
-    evaluate(&model(), sae, point(), &dataset, 40..64, &EvaluationConfig { ce_tokens: 128 }, &Silent).unwrap()
+    evaluate(&model(), at(sae, 1e9), &dataset, 40..64, &EvaluationConfig { ce_tokens: 128 }, &Silent).unwrap()
 }
 
 #[test]
@@ -87,7 +92,7 @@ fn the_identity_loses_nothing() {
     assert!(found.reconstruction.fvu < 1e-12, "{found:?}");
     assert!((found.reconstruction.l0 - D as f64).abs() < 0.1, "one sign of each dimension: {found:?}");
     assert_eq!(found.ce_loss_with_sae, found.ce_loss_without_sae);
-    assert_eq!((found.ce_loss_score, found.kl), (1.0, 0.0));
+    assert_eq!((found.ce_loss_score, found.kl), (Some(1.0), 0.0));
 }
 
 #[test]
@@ -96,7 +101,7 @@ fn an_sae_that_is_always_silent_is_the_ablation() {
     assert_eq!((found.reconstruction.l0, found.reconstruction.frac_alive), (0.0, 0.0));
     assert!(found.reconstruction.fvu >= 1.0, "{found:?}"); // it predicts zero, which is no better than the mean
     assert_eq!(found.ce_loss_with_sae, found.ce_loss_with_ablation);
-    assert_eq!(found.ce_loss_score, 0.0);
+    assert_eq!(found.ce_loss_score, Some(0.0));
     assert!(found.kl > 0.0);
 }
 
@@ -104,7 +109,7 @@ fn an_sae_that_is_always_silent_is_the_ablation() {
 fn edited(rows: &[[f32; D]], sink_norm: f32, edits: &[Intervention]) -> Vec<f32> {
     let sae = identity(0.0);
     let x = Tensor::from_slice(rows.as_flattened(), (1, rows.len(), D), &Device::Cpu).unwrap();
-    let mut hook = Interventions::new(&sae, point(), sink_norm, edits.to_vec()).unwrap();
+    let mut hook = Interventions::new(at(&sae, sink_norm), edits.to_vec()).unwrap();
     assert!(hook.wants(point()) && !hook.wants(HookPoint::resid_post(0)));
     hook.apply(point(), &x).unwrap().unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
@@ -138,7 +143,7 @@ fn attention_sinks_are_left_alone_to_the_bit() {
 #[test]
 fn unusable_edits_are_refused() {
     let sae = identity(0.0);
-    let refused = |edits: Vec<Intervention>| Interventions::new(&sae, point(), 1e9, edits).is_err();
+    let refused = |edits: Vec<Intervention>| Interventions::new(at(&sae, 1e9), edits).is_err();
     let clamp = |latent, value| Intervention::Clamp { latent, value };
     assert!(refused(vec![clamp(2 * D as u32, 0.0)]), "past the last latent");
     assert!(refused(vec![clamp(1, 0.0), clamp(1, 2.0)]), "one latent twice");
@@ -149,7 +154,7 @@ fn unusable_edits_are_refused() {
 fn steered_text_is_the_same_with_and_without_a_cache() {
     let (model, sae) = (model(), identity(0.0));
     let edits = vec![Intervention::Clamp { latent: 5, value: 8.0 }];
-    let hook = || Interventions::new(&sae, point(), 1e9, edits.clone()).unwrap();
+    let hook = || Interventions::new(at(&sae, 1e9), edits.clone()).unwrap();
     let prompt = model.tokenizer.encode("fellow citizens of the senate").unwrap();
     let config = GenerateConfig { max_new_tokens: 12, ..GenerateConfig::default() };
     let cached = generate(&model, &prompt, &config, &mut hook(), &Silent).unwrap();
@@ -163,6 +168,6 @@ fn steered_text_is_the_same_with_and_without_a_cache() {
         text.push(*token);
     }
     assert!(!cached.is_empty());
-    let moved = shift(&model, &sae, (point(), 1e9), &edits, &prompt, 3).unwrap();
+    let moved = shift(&model, at(&sae, 1e9), &edits, &prompt, 3).unwrap();
     assert!(moved.kl_next > 0.0 && moved.kl_mean > 0.0, "{moved:?}");
 }

@@ -55,7 +55,7 @@ pub(crate) fn temporary_path(path: &Path) -> PathBuf {
 
 /// A file being written under its temporary name. Hashes what passes through it; removes itself unless published.
 #[derive(Debug)]
-pub(crate) struct AtomicFile {
+pub struct AtomicFile {
     path: PathBuf,
     temporary: PathBuf,
     file: Option<File>,
@@ -65,23 +65,29 @@ pub(crate) struct AtomicFile {
 
 /// What was published.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Published {
+pub struct Published {
     /// Length of the file.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// SHA-256 of its content, in hexadecimal.
-    pub(crate) sha256: String,
+    pub sha256: String,
 }
 
 impl AtomicFile {
     /// Starts `path` anew under its temporary name.
-    pub(crate) fn create(path: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When the temporary file cannot be created.
+    pub fn create(path: &Path) -> Result<Self> {
         let temporary = temporary_path(path);
         let file = File::create(&temporary).map_err(Error::io("create", &temporary))?;
         Ok(Self { path: path.to_path_buf(), temporary, file: Some(file), hasher: Sha256::new(), bytes: 0 })
     }
 
     /// Makes the file appear at its path, durably. The order matters: content, then name, then the folder's entry.
-    pub(crate) fn publish(mut self) -> Result<Published> {
+    ///
+    /// # Errors
+    /// When a file operation fails; the path then holds what it held before.
+    pub fn publish(mut self) -> Result<Published> {
         if let Some(file) = &self.file {
             file.sync_all().map_err(Error::io("flush to disk", &self.temporary))?;
         }

@@ -149,7 +149,7 @@ impl Error {
     }
 
     /// To be used in `map_err`: an [`Error::Io`] where the file system is the cause, else an [`Error::Parquet`].
-    pub(crate) fn parquet(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(ParquetError) -> Self {
+    pub fn parquet(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(ParquetError) -> Self {
         let path = path.as_ref().to_path_buf();
         move |error| match error {
             ParquetError::External(cause) => match cause.downcast::<std::io::Error>() {

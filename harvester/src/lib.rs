@@ -24,7 +24,7 @@ pub mod shard;
 pub mod stats;
 pub mod tokenizer;
 
-pub use atomic::{sha256_file, write_atomically};
+pub use atomic::{AtomicFile, Published, sha256_file, write_atomically};
 pub use contexts::{Context, ContextCursor, ContextOptions, Contexts};
 pub use corpus::{Corpus, CorpusOptions, CorpusSource};
 pub use error::{Error, Result};

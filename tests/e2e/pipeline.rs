@@ -184,15 +184,21 @@ fn a_killed_training_run_goes_on_to_the_same_weights() {
         .collect();
     let (whole, killed) = (Sandbox::new(), Sandbox::new());
     whole.ok(&args);
+    let newest = || {
+        let names = fs::read_dir(killed.path("sae/checkpoints")).into_iter().flatten().filter_map(Result::ok);
+        let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| !name.ends_with(".tmp")).max()
+    };
     for _ in 0..3 {
-        let before = fs::read_dir(killed.path("sae/checkpoints")).map_or(0, Iterator::count);
+        let before = newest();
         let mut child = killed.start(&args);
-        let newer = || fs::read_dir(killed.path("sae/checkpoints")).map_or(0, Iterator::count) > before.min(1);
-        while !newer() && child.try_wait().unwrap().is_none() {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+        while newest() == before {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
+            std::thread::sleep(std::time::Duration::from_millis(2));
         }
         child.kill().unwrap();
         child.wait().unwrap();
+        assert_eq!(killed.read_json("sae/manifest.json")["complete"], false);
     }
     killed.ok(&args);
     let weights = |sandbox: &Sandbox| fs::read(sandbox.path("sae/sae_weights.safetensors")).unwrap();

@@ -107,24 +107,7 @@ impl<'a> Activations<'a> {
 
     /// Whether row `row` counts.
     fn keeps(&self, read: &ActivationRows, row: usize) -> bool {
-        read.rows.position[row] > 0
-            && read.norm[row] <= self.sink_norm
-            && self.contexts.contains(&read.rows.context[row])
-    }
-
-    /// Refuses a number that no gradient survives, by file and row.
-    fn check_finite(&self, group: RowGroup, values: &Values) -> Result<()> {
-        let bad = match values {
-            Values::F32(values) => values.iter().position(|value| !value.is_finite()),
-            Values::F16(values) => values.iter().position(|value| !value.is_finite()),
-        };
-        let Some(at) = bad else { return Ok(()) };
-        let part = &self.dataset.manifest().parts[group.part];
-        let row = group.first_row as usize + at / self.d_in;
-        let found = format!("a nan or an infinity in row {row} of the folder, at index {}", at % self.d_in);
-        let hint = "Check the folder with `refract inspect --verify`, and harvest it again";
-        let place = self.dataset.dir().join(&part.file);
-        Err(Error::malformed(place, format!("finite numbers at {}", self.hook_point), found, hint))
+        read.is_ordinary(row, self.sink_norm) && self.contexts.contains(&read.rows.context[row])
     }
 }
 
@@ -144,7 +127,6 @@ impl RowSource for Activations<'_> {
     fn read(&self, group: usize) -> Result<Rows> {
         let group = self.groups[group];
         let mut read = self.dataset.read(group, self.hook_point)?;
-        self.check_finite(group, &read.values)?;
         let keep: Vec<bool> = (0..read.rows.len()).map(|row| self.keeps(&read, row)).collect();
         match &mut read.values {
             Values::F32(values) => keep_rows(values, self.d_in, &keep),

@@ -67,14 +67,15 @@ impl ReconstructionMetrics {
         acts.latents.iter().for_each(|&latent| self.fired[latent as usize] += 1);
     }
 
-    /// The metrics of everything added; `None` while nothing is.
+    /// The metrics of everything added; `None` while that does not vary, so that there is nothing to explain.
     pub fn finish(&self) -> Option<Reconstruction> {
-        if self.n_tokens == 0 {
+        let n = self.n_tokens.max(1) as f64;
+        let of_mean: f64 = self.sum.iter().map(|sum| sum * sum / n).sum();
+        let variance = self.sum_of_squares - of_mean;
+        if self.n_tokens < 2 || variance <= 0.0 {
             return None;
         }
-        let n = self.n_tokens as f64;
-        let of_mean: f64 = self.sum.iter().map(|sum| sum * sum / n).sum();
-        let fvu = self.squared_error / (self.sum_of_squares - of_mean);
+        let fvu = self.squared_error / variance;
         let alive = self.fired.iter().filter(|&&fired| fired > 0).count();
         Some(Reconstruction {
             tokens: self.n_tokens,
@@ -136,7 +137,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_added_gives_nothing() {
-        assert_eq!(ReconstructionMetrics::new(2, 4).finish(), None);
+    fn what_does_not_vary_has_no_fraction_unexplained() {
+        let mut metrics = ReconstructionMetrics::new(2, 4);
+        assert_eq!(metrics.finish(), None);
+        let silent = FeatureActs { offsets: vec![0, 0], ..FeatureActs::default() };
+        for _ in 0..3 {
+            metrics.add(&[1.0, 2.0], &[1.0, 1.0], &silent);
+            assert_eq!(metrics.finish(), None);
+        }
     }
 }

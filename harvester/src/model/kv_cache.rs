@@ -46,11 +46,6 @@ impl KvCache {
         self.len == 0
     }
 
-    /// Tokens that fit.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
     pub(crate) fn layer(&self, layer: usize) -> &LayerCache {
         &self.layers[layer]
     }

@@ -113,7 +113,7 @@ impl ActivationDataset {
     /// The rows of `group` at `hook_point`; no other hook point is read from the disk.
     ///
     /// # Errors
-    /// When the folder lacks the hook point, or the file cannot be read.
+    /// When the folder lacks the hook point, the file cannot be read, or a value is not finite.
     pub fn read(&self, group: RowGroup, hook_point: HookPoint) -> Result<ActivationRows> {
         let d_model = self.manifest.hook_point(hook_point)?.d_model;
         let place = self.schema.hook_points.iter().position(|(point, _)| *point == hook_point).unwrap_or(0);
@@ -122,7 +122,19 @@ impl ActivationDataset {
         let batch = self.read_columns(group, &leaves)?;
         let norm = column::<Float32Type>(batch.column(TOKEN_COLUMNS.len()));
         let values = self.read_values(group, first, d_model)?;
+        if let Some(place) = values.first_not_finite() {
+            return Err(self.not_finite(group, hook_point, place / d_model, place % d_model));
+        }
         Ok(ActivationRows { rows: token_rows(&batch), norm, values, d_model })
+    }
+
+    /// We never write such a number, so the file is not as it was.
+    fn not_finite(&self, group: RowGroup, hook_point: HookPoint, row: usize, place: usize) -> Error {
+        let path = self.dir.join(&self.manifest.parts[group.part].file);
+        let row = group.first_row + row as u64;
+        let found = format!("a nan or an infinity in row {row} of the folder, at index {place}");
+        let hint = "Check the folder with `refract inspect --verify`, and harvest it again";
+        Error::malformed(path, format!("finite numbers at {hook_point}"), found, hint)
     }
 
     /// Reads every byte and compares the hashes with the manifest's.
@@ -251,6 +263,8 @@ fn unreadable(path: &Path, part: &Part, error: ParquetError) -> Error {
     }
 }
 
+const EDITED: &str = "The manifest was changed by hand: restore it, or harvest again into another folder";
+
 /// Refuses counts that contradict each other: everything after trusts them.
 fn check_counts(dir: &Path, manifest: &HarvestManifest) -> Result<()> {
     let rows: u64 = manifest.parts.iter().map(|part| part.rows).sum();
@@ -258,8 +272,14 @@ fn check_counts(dir: &Path, manifest: &HarvestManifest) -> Result<()> {
     if ctx_len == 0 || counts.tokens != rows || counts.contexts.checked_mul(ctx_len) != Some(rows) {
         let expected = format!("tokens and contexts that add up to the parts' {rows} rows");
         let found = format!("{} tokens, {} contexts of {ctx_len}", counts.tokens, counts.contexts);
-        let hint = "The manifest was changed by hand: restore it, or harvest again into another folder";
-        return Err(Error::malformed(dir.join(MANIFEST_FILE), expected, found, hint));
+        return Err(Error::malformed(dir.join(MANIFEST_FILE), expected, found, EDITED));
+    }
+    for point in &manifest.hook_points {
+        if point.mean.len() != point.d_model || point.std.len() != point.d_model || point.d_model == 0 {
+            let expected = format!("a mean and a std of {} values at {}", point.d_model, point.name);
+            let found = format!("{} and {}", point.mean.len(), point.std.len());
+            return Err(Error::malformed(dir.join(MANIFEST_FILE), expected, found, EDITED));
+        }
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! [`ActivationRows`]: consecutive tokens and their activations in memory, in the dtype they are stored in.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use half::{f16, slice::HalfFloatSliceExt};
 
@@ -28,6 +28,17 @@ impl TokenRows {
     /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
         self.token.is_empty()
+    }
+
+    /// The rows of each context, in order.
+    pub fn contexts(&self) -> Vec<Range<usize>> {
+        let mut end = 0;
+        let lengths = self.context.chunk_by(|a, b| a == b).map(<[u64]>::len);
+        let ranges = lengths.map(|len| {
+            end += len;
+            end - len..end
+        });
+        ranges.collect()
     }
 }
 
@@ -79,6 +90,14 @@ impl Values {
                 values.convert_to_f32_slice(&mut wide);
                 Cow::Owned(wide)
             }
+        }
+    }
+
+    /// Place of the first value that is not finite.
+    pub(crate) fn first_not_finite(&self) -> Option<usize> {
+        match self {
+            Self::F32(values) => first(values, |value| !value.is_finite()).err(),
+            Self::F16(values) => first(values, |value| !value.is_finite()).err(),
         }
     }
 
@@ -142,5 +161,11 @@ impl ActivationRows {
     /// The values in f32, row-major `[n, d_model]`; copies only what is not f32 already.
     pub fn to_f32(&self) -> Cow<'_, [f32]> {
         self.values.to_f32()
+    }
+
+    /// Whether a row is one that SAEs are trained on: neither at position 0 nor an attention sink, whose norm is above
+    /// `sink_norm`. Training, the index and evaluation all ask here.
+    pub fn is_ordinary(&self, row: usize, sink_norm: f32) -> bool {
+        self.rows.position[row] > 0 && self.norm[row] <= sink_norm
     }
 }
