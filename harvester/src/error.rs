@@ -24,6 +24,16 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// An object store refused an operation, or could not be reached.
+    #[error("cannot {action} {url}")]
+    Store {
+        /// What was attempted, as a verb.
+        action: &'static str,
+        /// The object or folder.
+        url: String,
+        /// The store's reason.
+        source: object_store::Error,
+    },
     /// A file was opened and is not what it should be.
     #[error("{}: expected {expected}, found {found}. {hint}", path.display())]
     Malformed {
