@@ -1,6 +1,6 @@
 //! `refract index`, `refract show`, `refract find`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use analyzer::{
     Example, Feature, FeatureIndex, FeaturesManifest, IndexConfig, TokenWeight,
@@ -65,7 +65,7 @@ pub(crate) fn open_activations(sae: &Path, activations: Option<&Path>) -> anyhow
         return Ok(ActivationDataset::open(dir)?);
     }
     let manifest = SaeManifest::finished(sae)?;
-    let dir: PathBuf = manifest.activations.clone();
+    let dir = manifest.activations_dir(sae);
     let named = || {
         let (sae, dir) = (sae.display(), dir.display());
         format!("{sae} was trained on the activations in {dir}; name others, or where they are now, with --activations")

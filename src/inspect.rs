@@ -87,7 +87,7 @@ fn sae(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()> {
     terminal.heading(&format!("{}: sparse autoencoder", path.display()));
     fact(terminal, "model", &manifest.model.source);
     fact(terminal, "hook point", manifest.hook_point.to_string());
-    fact(terminal, "activations", manifest.activations.display().to_string());
+    fact(terminal, "activations", manifest.activations_dir(path).display().to_string());
     if manifest.complete {
         sae_shape(&Sae::load(path)?, terminal);
         let config = &manifest.config;

@@ -18,7 +18,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::{
     Capture, Checkpoint, Context, Contexts, Corpus, Error, HarvestConfig, HarvestManifest, HookPoint, HookPointSummary,
-    ModelIdentity, Monitor, Result, ShardWriter, TextTokenizer, Transformer,
+    ModelConfig, ModelIdentity, Monitor, Result, ShardWriter, TextTokenizer, Transformer,
     harvest_folder::HarvestFolder,
     manifest::{ACTIVATIONS_FORMAT, Counts},
     manifest_file::FORMAT_VERSION,
@@ -103,7 +103,7 @@ fn begin(
 }
 
 /// A model, its tokenizer and the resolved config.
-struct Harvester {
+pub(crate) struct Harvester {
     transformer: Transformer,
     tokenizer: TextTokenizer,
     config: HarvestConfig,
@@ -121,6 +121,30 @@ enum FromText {
 type Activations = (Vec<Context>, Vec<Vec<f32>>);
 
 impl Harvester {
+    /// Loads `model` for what `config` asks of it.
+    pub(crate) fn open(model: &ResolvedModel, config: &HarvestConfig) -> Result<Self> {
+        let checkpoint = Checkpoint::open(&model.path)?;
+        config.check(checkpoint.config())?;
+        let tokenizer = TextTokenizer::open(&model.path)?;
+        let config = config.resolve(&tokenizer, checkpoint.config())?;
+        Ok(Self { transformer: Transformer::load(&checkpoint, &Device::Cpu)?, tokenizer, config })
+    }
+
+    /// What is harvested, its special tokens resolved.
+    pub(crate) fn config(&self) -> &HarvestConfig {
+        &self.config
+    }
+
+    /// The model's shape.
+    pub(crate) fn model(&self) -> &ModelConfig {
+        self.transformer.config()
+    }
+
+    /// The token ids of a document.
+    pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.tokenizer.encode(text)
+    }
+
     /// Runs the three threads to the end of the corpus or of the budget.
     fn run(&self, corpus: &Corpus, writer: ShardWriter, out: &Path, monitor: &dyn Monitor) -> Result<HarvestManifest> {
         let order = corpus.order(self.config.seed);
@@ -174,7 +198,7 @@ impl Harvester {
     }
 
     /// One forward pass. For each hook point: `[batch, ctx_len, width]`, row-major.
-    fn compute(&self, contexts: &[Context]) -> Result<Vec<Vec<f32>>> {
+    pub(crate) fn compute(&self, contexts: &[Context]) -> Result<Vec<Vec<f32>>> {
         let tokens: Vec<u32> = contexts.iter().flat_map(|context| context.tokens.iter().copied()).collect();
         self.check_tokens(&tokens)?;
         let shape = (contexts.len(), self.config.ctx_len);

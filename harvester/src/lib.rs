@@ -5,6 +5,7 @@
 //! turn text into token contexts, [`hook`] picks activations out of the forward pass, [`shard`] and [`manifest`]
 //! put them on disk so that a later reader needs nothing else.
 
+pub mod activation_stream;
 pub mod atomic;
 pub mod contexts;
 pub mod corpus;
@@ -25,6 +26,7 @@ pub mod shard;
 pub mod stats;
 pub mod tokenizer;
 
+pub use activation_stream::{ActivationStream, LiveModel, StreamedBatch};
 pub use atomic::{AtomicFile, Published, sha256_file, write_atomically};
 pub use contexts::{Context, ContextCursor, ContextOptions, Contexts};
 pub use corpus::{Corpus, CorpusOptions, CorpusSource};

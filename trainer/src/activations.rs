@@ -35,6 +35,11 @@ impl Rows {
         self.values.len() / self.d_in
     }
 
+    /// Bytes of the values.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.values.len() * self.values.dtype().bytes()) as u64
+    }
+
     /// Writes row `row`, times `scale`, to `x` `[d_in]`.
     pub(crate) fn copy_row(&self, row: usize, scale: f32, x: &mut [f32]) {
         let range = row * self.d_in..(row + 1) * self.d_in;
@@ -81,6 +86,11 @@ pub(crate) fn split(
 }
 
 impl<'a> Activations<'a> {
+    /// The whole folder.
+    pub(crate) fn all(dataset: &'a ActivationDataset, hook_point: HookPoint) -> Result<Self> {
+        Self::open(dataset, hook_point, 0..dataset.manifest().counts.contexts)
+    }
+
     fn open(dataset: &'a ActivationDataset, hook_point: HookPoint, contexts: Range<u64>) -> Result<Self> {
         let summary = dataset.manifest().hook_point(hook_point)?;
         let ctx_len = dataset.manifest().config.ctx_len as u64;
@@ -104,11 +114,6 @@ impl<'a> Activations<'a> {
     pub(crate) fn contexts(&self) -> Range<u64> {
         self.contexts.clone()
     }
-
-    /// Whether row `row` counts.
-    fn keeps(&self, read: &ActivationRows, row: usize) -> bool {
-        read.is_ordinary(row, self.sink_norm) && self.contexts.contains(&read.rows.context[row])
-    }
 }
 
 impl RowSource for Activations<'_> {
@@ -125,15 +130,20 @@ impl RowSource for Activations<'_> {
     }
 
     fn read(&self, group: usize) -> Result<Rows> {
-        let group = self.groups[group];
-        let mut read = self.dataset.read(group, self.hook_point)?;
-        let keep: Vec<bool> = (0..read.rows.len()).map(|row| self.keeps(&read, row)).collect();
-        match &mut read.values {
-            Values::F32(values) => keep_rows(values, self.d_in, &keep),
-            Values::F16(values) => keep_rows(values, self.d_in, &keep),
-        }
-        Ok(Rows::new(read.values, self.d_in))
+        let read = self.dataset.read(self.groups[group], self.hook_point)?;
+        Ok(ordinary_rows(read, self.sink_norm, |context| self.contexts.contains(&context)))
     }
+}
+
+/// The rows that count: those of the contexts wanted, without position 0 and attention sinks.
+pub(crate) fn ordinary_rows(mut read: ActivationRows, sink_norm: f32, wanted: impl Fn(u64) -> bool) -> Rows {
+    let keeps = |row| read.is_ordinary(row, sink_norm) && wanted(read.rows.context[row]);
+    let keep: Vec<bool> = (0..read.rows.len()).map(keeps).collect();
+    match &mut read.values {
+        Values::F32(values) => keep_rows(values, read.d_model, &keep),
+        Values::F16(values) => keep_rows(values, read.d_model, &keep),
+    }
+    Rows::new(read.values, read.d_model)
 }
 
 /// Moves the rows to keep to the front and drops the rest.

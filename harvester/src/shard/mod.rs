@@ -16,3 +16,4 @@ pub use dataset::{ActivationDataset, RowGroup};
 pub use rows::{ActivationRows, TokenRows, Values};
 pub use schema::StorageDtype;
 pub use writer::ShardWriter;
+pub(crate) use writer::push_tokens;

@@ -205,7 +205,8 @@ pub(super) fn group_rows(manifest: &HarvestManifest) -> usize {
     (ROW_GROUP_ROWS / ctx_len).max(1) * ctx_len
 }
 
-fn push_tokens(rows: &mut TokenRows, context: &Context) {
+/// Adds the tokens of a context.
+pub(crate) fn push_tokens(rows: &mut TokenRows, context: &Context) {
     let length = rows.len() + context.tokens.len();
     rows.document.extend_from_slice(&context.documents);
     rows.context.resize(length, context.index);
