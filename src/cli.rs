@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use harvester::{HookPoint, SpecialToken, StorageDtype};
+use harvester::{CorpusPart, HookPoint, Layout, SpecialToken, StorageDtype};
 use serde::Serialize;
 use trainer::TrainArchitecture;
 
@@ -50,6 +50,9 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  refract harvest --corpus data/corpora/*.jsonl --hook-point \
                             blocks.14.hook_resid_post --tokens 150000 --out runs/activations")]
     Harvest(HarvestArgs),
+    /// Make one dataset of the harvests of a corpus' parts.
+    #[command(after_help = "Example:\n  refract merge runs/part-* --out runs/activations")]
+    Merge(MergeArgs),
     /// Fit a sparse autoencoder to harvested activations.
     #[command(
         allow_negative_numbers = true,
@@ -107,7 +110,7 @@ pub(crate) struct HarvestArgs {
     #[arg(long, num_args = 1..)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) hook_point: Vec<HookPoint>,
-    /// The folder to write. An unfinished run of the same command goes on there.
+    /// The folder to write, or an s3://, gs:// or az:// URL. An unfinished run of the same command goes on there.
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) out: Option<PathBuf>,
@@ -123,10 +126,14 @@ pub(crate) struct HarvestArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) batch: Option<usize>,
-    /// How values are stored: f16 or f32 [default: f16].
+    /// How values are stored: f16, f32, or int8 with a scale a row [default: f16].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dtype: Option<StorageDtype>,
+    /// Columns of values: `list` opens as numbers everywhere, `binary` is faster for other readers [default: list].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) layout: Option<Layout>,
     /// Seed of the documents' order [default: 0].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -151,6 +158,10 @@ pub(crate) struct HarvestArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) part_tokens: Option<usize>,
+    /// Harvest one part of the corpus, 0/16 to 15/16, each into a folder of its own; --tokens counts for the part.
+    #[arg(long, value_name = "INDEX/OF")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) part: Option<CorpusPart>,
     /// The field of a .jsonl line that holds the text [default: text].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -161,10 +172,20 @@ pub(crate) struct HarvestArgs {
     pub(crate) keep_duplicates: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct MergeArgs {
+    /// The folders that `refract harvest --part` wrote, one of each part, in any order.
+    #[arg(required = true)]
+    pub(crate) folders: Vec<PathBuf>,
+    /// The folder to write. Files are linked into it where they can be, else copied.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
 #[derive(Debug, Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct TrainArgs {
-    /// The folder that `refract harvest` wrote.
+    /// The folder that `refract harvest` wrote, a folder of the parts of one corpus, or an URL.
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) activations: Option<PathBuf>,

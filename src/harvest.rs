@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use harvester::{
-    Checkpoint, Corpus, CorpusOptions, HarvestConfig, HarvestManifest, HookPoint, ModelConfig, SpecialToken,
-    StorageDtype,
+    Checkpoint, Corpus, CorpusOptions, CorpusPart, HarvestConfig, HarvestManifest, HookPoint, Layout, Location,
+    ModelConfig, SpecialToken, StorageDtype,
     model_source::{ModelSource, ResolvedModel},
 };
 use serde::Deserialize;
@@ -28,12 +28,14 @@ struct Settings {
     ctx_len: usize,
     batch: usize,
     dtype: StorageDtype,
+    layout: Layout,
     seed: u64,
     no_shuffle: bool,
     separator: SpecialToken,
     bos: SpecialToken,
     document_tokens: Option<usize>,
     part_tokens: usize,
+    part: Option<CorpusPart>,
     text_field: String,
     keep_duplicates: bool,
 }
@@ -50,12 +52,14 @@ impl Default for Settings {
             ctx_len: config.ctx_len,
             batch: config.batch,
             dtype: config.dtype,
+            layout: config.layout,
             seed: config.seed.unwrap_or(0),
             no_shuffle: config.seed.is_none(),
             separator: config.separator,
             bos: config.bos,
             document_tokens: config.document_tokens,
             part_tokens: config.part_tokens,
+            part: config.part,
             text_field: options.text_field,
             keep_duplicates: !options.drop_duplicates,
         }
@@ -70,11 +74,13 @@ impl Settings {
             batch: self.batch,
             tokens: self.tokens,
             dtype: self.dtype,
+            layout: self.layout,
             seed: (!self.no_shuffle).then_some(self.seed),
             separator: self.separator,
             bos: self.bos,
             document_tokens: self.document_tokens,
             part_tokens: self.part_tokens,
+            part: self.part,
         }
     }
 }
@@ -101,23 +107,24 @@ pub(crate) fn harvest(
     let shape = Checkpoint::open(&model.path)?.config().clone();
     config.check(&shape)?;
     let corpus = Corpus::open(corpus, options)?;
-    match HarvestManifest::read(out) {
+    let location = Location::named(out)?;
+    match HarvestManifest::read(&location) {
         Ok(found) if found.complete => terminal.say(format!("{}: finished before", out.display())),
-        Ok(found) if found.counts.tokens > 0 => {
-            terminal.say(format!("{}: going on after {} tokens", out.display(), grouped(found.counts.tokens)));
+        Ok(_) => {
+            terminal.say(format!("{}: going on where it stopped", out.display()));
         }
         _ => terminal.say(needs(&model, &shape, &corpus, config)),
     }
-    Ok(harvester::harvest(&model, &corpus, config, out, terminal)?)
+    Ok(harvester::harvest(&model, &corpus, config, location, terminal)?)
 }
 
 /// The first line of a run: what it will take.
 fn needs(model: &ResolvedModel, shape: &ModelConfig, corpus: &Corpus, config: &HarvestConfig) -> String {
     let layers = config.hook_points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
-    let values: usize = config.hook_points.iter().map(|point| point.width(shape)).sum();
+    let row_bytes: usize = config.hook_points.iter().map(|point| config.dtype.row_bytes(point.width(shape))).sum();
     // About four bytes a token in European languages; other scripts and tables have more tokens.
     let tokens = config.tokens.unwrap_or(corpus.bytes() / 4);
-    let bytes_per_token = values * config.dtype.bytes() + 4 * config.hook_points.len() + 24;
+    let bytes_per_token = row_bytes + 4 * config.hook_points.len() + 24;
     let seconds = (tokens * shape.flop_per_token(layers, config.ctx_len)) as f64 / harvester::machine::gemm_flops();
     format!(
         "{} tokens through {layers} of {} layers of {}: about {}, {} on disk",

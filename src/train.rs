@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use analyzer::{Evaluation, EvaluationConfig, LanguageModel, Site};
 use anyhow::Context;
-use harvester::{ActivationDataset, HookPoint};
+use harvester::{ActivationDataset, HookPoint, Location};
 use serde::{Deserialize, Serialize};
 use trainer::{Sae, SaeManifest, TrainArchitecture, TrainConfig};
 
@@ -111,7 +111,7 @@ pub(crate) fn train(
     out: &Path,
     terminal: &Terminal,
 ) -> anyhow::Result<SaeManifest> {
-    let dataset = ActivationDataset::open(activations)?;
+    let dataset = ActivationDataset::open(Location::named(activations)?)?;
     match SaeManifest::read(out) {
         Ok(manifest) if manifest.complete => terminal.say(format!("{}: finished before", out.display())),
         Ok(_) => terminal.say(format!("{}: going on from its last checkpoint", out.display())),

@@ -12,8 +12,10 @@ use std::{
 };
 
 use crate::{
-    ActivationRows, Context, ContextCursor, Contexts, Corpus, Error, HarvestConfig, HookPoint, Result, TokenRows,
-    Values, harvest::Harvester, model_source::ResolvedModel, shard::push_tokens, stats::norm,
+    ActivationRows, Context, ContextCursor, Contexts, Corpus, Error, HarvestConfig, HookPoint, Result,
+    harvest::Harvester,
+    model_source::ResolvedModel,
+    shard::{StoredBatch, norms},
 };
 
 /// Batches computed ahead.
@@ -49,7 +51,7 @@ impl LiveModel {
     /// When the model cannot be used, or the config does not fit it.
     pub fn open(model: &ResolvedModel, corpus: Corpus, config: &HarvestConfig) -> Result<Self> {
         let harvester = Harvester::open(model, config)?;
-        let order = corpus.order(config.seed);
+        let order = config.documents(corpus.order(config.seed));
         Ok(Self { harvester: Arc::new(harvester), corpus: Arc::new(corpus), order: Arc::new(order) })
     }
 
@@ -89,7 +91,7 @@ impl LiveModel {
             let Some(last) = batch.last() else { return Ok(()) };
             let next = last.next;
             let values = self.harvester.compute(&batch)?.swap_remove(point);
-            let activations = self.rows(point, &batch, &values)?;
+            let activations = self.rows(point, &batch, values)?;
             if send(Ok(StreamedBatch { activations, next })).is_err() {
                 return Ok(());
             }
@@ -97,29 +99,13 @@ impl LiveModel {
     }
 
     /// The batch as a shard would hold it: rounded to the dtype, with the norm of what is left.
-    fn rows(&self, point: usize, contexts: &[Context], computed: &[f32]) -> Result<ActivationRows> {
+    fn rows(&self, point: usize, contexts: &[Context], computed: Vec<f32>) -> Result<ActivationRows> {
         let config = self.harvester.config();
         let hook_point = config.hook_points[point];
         let d_model = hook_point.width(self.harvester.model());
-        let mut rows = TokenRows::default();
-        contexts.iter().for_each(|context| push_tokens(&mut rows, context));
-        let mut values = Values::with_capacity(config.dtype, computed.len());
-        values.extend_finite(computed).map_err(|place| {
-            let row = place / d_model;
-            Error::NotStorable {
-                hook_point,
-                value: computed[place],
-                context: rows.context[row],
-                position: rows.position[row] as usize,
-                dtype: config.dtype,
-            }
-        })?;
-        let mut row = vec![0.0; d_model];
-        let norm = (0..rows.len()).map(|i| {
-            values.copy_row(i * d_model, &mut row);
-            norm(&row)
-        });
-        Ok(ActivationRows { norm: norm.collect(), rows, values, d_model })
+        let mut batch = StoredBatch::round(&[(hook_point, d_model)], config.dtype, contexts, &[computed])?;
+        let (rows, values) = (batch.token_rows(config.part), batch.values.swap_remove(0));
+        Ok(ActivationRows { norm: norms(&values, d_model), rows, values, d_model })
     }
 }
 

@@ -105,6 +105,19 @@ pub enum Error {
         /// One line a difference: name, there, here.
         differences: Vec<String>,
     },
+    /// Folders to be read as one are of different harvests.
+    #[error(
+        "{} is no other part of the harvest in {}; these differ (the former's first):\n{}",
+        path.display(), first.display(), differences.join("\n")
+    )]
+    OtherHarvest {
+        /// The folder that differs.
+        path: PathBuf,
+        /// The folder it was compared with.
+        first: PathBuf,
+        /// One line a difference: name, there, here.
+        differences: Vec<String>,
+    },
     /// The user asked to stop; everything finished so far is on disk.
     #[error("stopped on request; what was finished is kept in {}, and the same command goes on from there", path.display())]
     Cancelled {

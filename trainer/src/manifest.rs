@@ -126,7 +126,10 @@ impl SaeManifest {
 
     /// The folder of activations, for a manifest read from the SAE folder `dir`.
     pub fn activations_dir(&self, dir: &Path) -> PathBuf {
-        dir.join(&self.activations)
+        match self.activations.to_str() {
+            Some(url) if url.contains("://") => self.activations.clone(),
+            _ => dir.join(&self.activations),
+        }
     }
 
     /// The manifest of a run on a running model that begins: what it knows of its data is what was held out, in `dir`.
@@ -138,15 +141,14 @@ impl SaeManifest {
 
     /// The manifest of a run that begins.
     pub(crate) fn begin(dataset: &ActivationDataset, resolved: &Resolved, held_out: Range<u64>) -> Result<Self> {
-        let dir = dataset.dir();
         let parent = dataset.manifest();
         Ok(Self {
             format: SAE_FORMAT.into(),
             version: manifest_file::FORMAT_VERSION,
             refract_version: env!("CARGO_PKG_VERSION").into(),
             complete: false,
-            activations: dir.canonicalize().map_err(Error::io("open", dir))?,
-            activations_manifest_sha256: sha256_file(&dir.join(manifest_file::MANIFEST_FILE))?,
+            activations: dataset.absolute()?,
+            activations_manifest_sha256: dataset.manifest_sha256()?,
             model: parent.model.clone(),
             hook_point: resolved.hook_point,
             d_in: resolved.d_in,

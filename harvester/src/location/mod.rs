@@ -49,6 +49,14 @@ impl Location {
     /// The URL schemes that are understood.
     pub const SCHEMES: &str = "s3://, gs://, az:// and file://";
 
+    /// What a user named on the command line: a path, or an URL, which passes for a path until here.
+    ///
+    /// # Errors
+    /// As [`Location::from_str`].
+    pub fn named(path: &Path) -> Result<Self> {
+        path.to_str().map_or_else(|| Ok(path.into()), str::parse)
+    }
+
     /// A file or folder below this one; `name` may hold several parts, joined by `/`.
     pub fn join(&self, name: &str) -> Self {
         match self {
@@ -220,6 +228,18 @@ fn list_local(path: &Path) -> Result<Vec<Entry>> {
 impl From<PathBuf> for Location {
     fn from(path: PathBuf) -> Self {
         Self::Local(path)
+    }
+}
+
+impl From<&PathBuf> for Location {
+    fn from(path: &PathBuf) -> Self {
+        Self::Local(path.clone())
+    }
+}
+
+impl From<&Location> for Location {
+    fn from(location: &Location) -> Self {
+        location.clone()
     }
 }
 

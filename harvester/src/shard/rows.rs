@@ -30,6 +30,14 @@ impl TokenRows {
         self.token.is_empty()
     }
 
+    /// Adds the rows of another.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.document.extend_from_slice(&other.document);
+        self.context.extend_from_slice(&other.context);
+        self.position.extend_from_slice(&other.position);
+        self.token.extend_from_slice(&other.token);
+    }
+
     /// The rows of each context, in order.
     pub fn contexts(&self) -> Vec<Range<usize>> {
         let mut end = 0;
@@ -64,9 +72,7 @@ impl Values {
         match dtype {
             StorageDtype::F32 => Self::F32(Vec::with_capacity(rows * width)),
             StorageDtype::F16 => Self::F16(Vec::with_capacity(rows * width)),
-            StorageDtype::I8 => {
-                Self::I8 { values: Vec::with_capacity(rows * width), scales: Vec::with_capacity(rows) }
-            }
+            StorageDtype::I8 => Self::I8 { values: Vec::with_capacity(rows * width), scales: Vec::with_capacity(rows) },
         }
     }
 
@@ -105,7 +111,9 @@ impl Values {
             Self::I8 { values, scales } => {
                 let width = values.len() / scales.len().max(1);
                 let rows = values.chunks_exact(width.max(1)).zip(scales);
-                Cow::Owned(rows.flat_map(|(row, scale)| row.iter().map(move |value| f32::from(*value) * scale)).collect())
+                Cow::Owned(
+                    rows.flat_map(|(row, scale)| row.iter().map(move |value| f32::from(*value) * scale)).collect(),
+                )
             }
         }
     }
@@ -182,6 +190,19 @@ impl Values {
                 scales.extend_from_slice(&from_scales[rows]);
             }
             _ => unreachable!("one schema has one dtype"),
+        }
+    }
+
+    /// Keeps the values `range`; not to be called once there are scales.
+    pub(crate) fn narrow(&mut self, range: Range<usize>) {
+        fn narrow<T>(values: &mut Vec<T>, range: Range<usize>) {
+            values.truncate(range.end);
+            values.drain(..range.start);
+        }
+        match self {
+            Self::F32(values) => narrow(values, range),
+            Self::F16(values) => narrow(values, range),
+            Self::I8 { values, .. } => narrow(values, range),
         }
     }
 

@@ -130,17 +130,17 @@ impl FromStr for Layout {
 
 /// The schema of one folder's parts.
 #[derive(Debug, Clone)]
-pub(super) struct ShardSchema {
+pub(crate) struct ShardSchema {
     pub(super) dtype: StorageDtype,
     pub(super) layout: Layout,
     /// Each hook point and how many values a row has there.
-    pub(super) hook_points: Vec<(HookPoint, usize)>,
+    pub(crate) hook_points: Vec<(HookPoint, usize)>,
     pub(super) model_sha256: String,
 }
 
 impl ShardSchema {
     /// The schema of the parts of `manifest`.
-    pub(super) fn of(manifest: &HarvestManifest) -> Self {
+    pub(crate) fn of(manifest: &HarvestManifest) -> Self {
         Self {
             dtype: manifest.config.dtype,
             layout: manifest.config.layout,
@@ -175,7 +175,10 @@ impl ShardSchema {
         let points = self.hook_points.iter().flat_map(|(point, width)| {
             let beside = |name: &str| Field::new(format!("{point}.{name}"), DataType::Float32, false);
             let scale = self.dtype.has_scale().then(|| beside("scale"));
-            [Field::new(point.to_string(), self.values_type(*width), false)].into_iter().chain(scale).chain([beside("norm")])
+            [Field::new(point.to_string(), self.values_type(*width), false)]
+                .into_iter()
+                .chain(scale)
+                .chain([beside("norm")])
         });
         Arc::new(Schema::new(token.chain(points).collect::<Vec<_>>()))
     }

@@ -278,7 +278,10 @@ mod tests {
 
     #[test]
     fn levels_on_paper() {
-        let Page::DataPage { buf, num_values, .. } = page(&Values::F16(vec![f16::ONE; 6]), 1..2, 3, Layout::List) else { panic!() };
+        let Page::DataPage { buf, num_values, .. } = page(&Values::F16(vec![f16::ONE; 6]), 1..2, 3, Layout::List)
+        else {
+            panic!()
+        };
         assert_eq!(num_values, 3);
         // 4 bytes: once 0, twice 1; 2 bytes: three times 1; then three times 1.0
         assert_eq!(buf[..], [4, 0, 0, 0, 2, 0, 4, 1, 2, 0, 0, 0, 6, 1, 0, 0x3c, 0, 0x3c, 0, 0x3c]);
@@ -304,7 +307,9 @@ mod tests {
     #[test]
     fn a_page_that_ends_early_is_an_error() {
         let cut = |length: usize| {
-            let Page::DataPage { buf, .. } = page(&Values::F16(vec![f16::ONE; 6]), 0..2, 3, Layout::List) else { panic!() };
+            let Page::DataPage { buf, .. } = page(&Values::F16(vec![f16::ONE; 6]), 0..2, 3, Layout::List) else {
+                panic!()
+            };
             let page = Page::DataPage {
                 buf: buf.slice(..length),
                 num_values: 6,
