@@ -1,5 +1,5 @@
 //! [`harvest`]: the loop that turns a model and a corpus into a folder of activations. Three threads in a row, joined
-//! by channels two batches deep, so that tokenising and writing overlap computing and memory stays flat:
+//! by short channels, so that tokenising and writing overlap computing and memory stays flat:
 //!
 //! ```text
 //! contexts -> [batch] -> forward pass as far as the last hook point -> [activations] -> parts and manifest
@@ -164,7 +164,8 @@ impl Harvester {
         let contexts = Contexts::new(corpus, &order, options, writer.next(), encode)?;
         thread::scope(|scope| {
             let (to_model, from_text) = sync_channel(QUEUE);
-            let (to_writer, from_model) = sync_channel(QUEUE);
+            // No queue here: a batch computed and not yet in the journal is one that a kill costs.
+            let (to_writer, from_model) = sync_channel(0);
             let reading = scope.spawn(|| send_batches(contexts, &self.config, to_model));
             let writing = scope.spawn(|| write_all(writer, from_model));
             let computed = self.compute_all(from_text, to_writer, out, monitor);
