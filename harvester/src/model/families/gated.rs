@@ -130,6 +130,9 @@ fn plain(p: Plain) -> ModelConfig {
     }
 }
 
+/// No layer is the n-th global one.
+const ALL_LAYERS: usize = 0;
+
 /// A plain llama of the sizes that a GGUF header gives.
 pub(super) fn config_from_gguf(header: &Header<'_>, family: Family, activation: Activation) -> Result<ModelConfig> {
     let n_heads = header.integer("attention.head_count")?;
@@ -149,10 +152,10 @@ pub(super) fn config_from_gguf(header: &Header<'_>, family: Family, activation: 
         positions: header.positions(d_head, ctx_len)?,
         activation,
     });
-    let all_layers = vec![true; config.n_layers];
+    let layers = header.local_layers(config.n_layers, ALL_LAYERS)?;
     Ok(ModelConfig {
         n_kv_heads: header.integer_or("attention.head_count_kv", n_heads)?,
-        local: local_attention(header.optional_integer("attention.sliding_window")?.filter(|n| *n > 0), all_layers),
+        local: local_attention(header.optional_integer("attention.sliding_window")?.filter(|n| *n > 0), layers),
         attn_scale: header.optional_real("attention.scale")?.unwrap_or(config.attn_scale),
         tied_embeddings: !header.contains("output.weight"),
         ..config

@@ -41,7 +41,7 @@ impl Json {
 
 pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
     let config = gemma::config_from_gguf(header, Family::Gemma2)?;
-    let layers = (0..config.n_layers).map(|layer| layer % 2 == 0).collect();
+    let layers = header.local_layers(config.n_layers, 2)?;
     // 4,096 where the header says nothing, as in llama.cpp: the first files were made without the key.
     let window = header.integer_or("attention.sliding_window", 4096)?;
     Ok(ModelConfig {

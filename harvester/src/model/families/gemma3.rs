@@ -100,8 +100,7 @@ impl Json {
 
 pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
     let config = gemma::config_from_gguf(header, Family::Gemma3)?;
-    let pattern = header.integer_or("attention.sliding_window_pattern", PATTERN)?.max(1);
-    let layers = (0..config.n_layers).map(|layer: usize| !(layer + 1).is_multiple_of(pattern)).collect();
+    let layers = header.local_layers(config.n_layers, PATTERN)?;
     let base = header.optional_real("rope.freq_base_swa")?.unwrap_or(LOCAL_BASE);
     let window = header.optional_integer("attention.sliding_window")?;
     Ok(ModelConfig {

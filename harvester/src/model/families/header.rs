@@ -47,6 +47,22 @@ impl Header<'_> {
         }
     }
 
+    /// Which of the layers are local: a list, or all but every n-th; `every_nth` where the header says nothing.
+    pub(super) fn local_layers(&self, n_layers: usize, every_nth: usize) -> Result<Vec<bool>> {
+        let name = "attention.sliding_window_pattern";
+        if let Some(Value::Array(flags)) = self.metadata.get(&self.key(name)) {
+            return flags
+                .iter()
+                .map(|flag| match flag {
+                    Value::Bool(flag) => Ok(*flag),
+                    other => Err(self.refused(&format!("{name} to be true or false"), format!("{other:?}"))),
+                })
+                .collect();
+        }
+        let nth = self.integer_or(name, every_nth)?;
+        Ok((1..=n_layers).map(|number| nth == 0 || !number.is_multiple_of(nth)).collect())
+    }
+
     pub(super) fn contains(&self, tensor: &str) -> bool {
         self.metadata.content().tensor_infos.contains_key(tensor)
     }

@@ -11,6 +11,9 @@ pub(super) fn config(json: gated::Json) -> Result<ModelConfig, Unsupported> {
 }
 
 pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
+    if let Some(window) = header.optional_integer("attention.sliding_window")? {
+        return Err(header.refused("attention without a window (OLMo 3 has one)", format!("one of {window}")));
+    }
     Ok(rearranged(gated::config_from_gguf(header, Family::Olmo2, Activation::Silu)?))
 }
 
