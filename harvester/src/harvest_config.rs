@@ -5,7 +5,10 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, HookPoint, Result, StorageDtype, TextTokenizer, contexts::ContextOptions, model::ModelConfig};
+use crate::{
+    CorpusPart, Error, HookPoint, Layout, Result, StorageDtype, TextTokenizer, contexts::ContextOptions,
+    model::ModelConfig,
+};
 
 /// What to harvest and how to lay it out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +24,8 @@ pub struct HarvestConfig {
     pub tokens: Option<u64>,
     /// How values are stored. Default f16.
     pub dtype: StorageDtype,
+    /// Which kind of column values are in. Default list.
+    pub layout: Layout,
     /// Seed of the documents' order; corpus order when absent. Default 0.
     pub seed: Option<u64>,
     /// The token after each document. Default: the model's end-of-sequence token.
@@ -31,6 +36,8 @@ pub struct HarvestConfig {
     pub document_tokens: Option<usize>,
     /// Rows a parquet file: a whole number of contexts. Default 65,536.
     pub part_tokens: usize,
+    /// Which part of the corpus, where several harvests share it; all of it when absent. The token budget is this part's.
+    pub part: Option<CorpusPart>,
 }
 
 impl Default for HarvestConfig {
@@ -41,11 +48,13 @@ impl Default for HarvestConfig {
             batch: 8,
             tokens: None,
             dtype: StorageDtype::F16,
+            layout: Layout::List,
             seed: Some(0),
             separator: SpecialToken::FromModel,
             bos: SpecialToken::FromModel,
             document_tokens: None,
             part_tokens: 65_536,
+            part: None,
         }
     }
 }
@@ -106,6 +115,20 @@ impl HarvestConfig {
     /// Contexts a part.
     pub fn part_contexts(&self) -> u64 {
         (self.part_tokens / self.ctx_len) as u64
+    }
+
+    /// Contexts of the forward pass that begins with context `first`: a batch never reaches beyond its part or the budget.
+    pub(crate) fn batch_contexts(&self, first: u64) -> u64 {
+        let to_part_end = self.part_contexts() - first % self.part_contexts();
+        (self.batch as u64).min(to_part_end).min(self.context_budget().saturating_sub(first))
+    }
+
+    /// The documents to read, in order, of the corpus' documents in the order of the seed.
+    pub(crate) fn documents(&self, order: Vec<u64>) -> Vec<u64> {
+        match self.part {
+            Some(part) => part.documents(&order),
+            None => order,
+        }
     }
 
     /// How documents are packed, once the special tokens are resolved.

@@ -4,5 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod errors;
+mod live;
+mod object_store;
 mod pipeline;
 mod sandbox;

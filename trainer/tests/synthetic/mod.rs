@@ -105,6 +105,7 @@ impl Dictionary {
             }],
             corpus_options: CorpusOptions::default(),
             config,
+            merged_from: None,
             layers_run: 2,
             flop_per_token: 1,
             counts: Counts::default(),
