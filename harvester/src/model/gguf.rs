@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::{
+    Device,
+    quantized::gguf_file::{Content, Value},
+};
 
 use crate::{Error, Result};
 
@@ -88,6 +91,20 @@ impl GgufMetadata {
             Some(Value::F64(x)) => Ok(*x),
             other => Err(self.unexpected(key, "a real number", other)),
         }
+    }
+
+    /// A short tensor that belongs to the header in all but name: rotary factors, `[len]`.
+    pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let hint = "Download it again: it may have been cut short";
+        let wrong = |found: String| Error::malformed(&self.path, format!("tensor `{name}` [{len}]"), found, hint);
+        let info = self.content.tensor_infos.get(name).ok_or_else(|| wrong("no such tensor".to_string()))?;
+        if info.shape.dims() != [len] {
+            return Err(wrong(format!("{:?}", info.shape.dims())));
+        }
+        let mut file = File::open(&self.path).map_err(Error::io("open", &self.path))?;
+        let read = info.read(&mut file, self.content.tensor_data_offset, &Device::Cpu);
+        let values = read.and_then(|tensor| tensor.dequantize(&Device::Cpu)?.to_vec1());
+        values.map_err(|error| wrong(first_line(&error)))
     }
 
     fn unexpected(&self, key: &str, expected: &str, found: Option<&Value>) -> Error {
