@@ -4,5 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod errors;
+mod kills;
+mod layouts;
 mod pipeline;
 mod sandbox;
