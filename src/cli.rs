@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use harvester::{CorpusPart, HookPoint, Layout, SpecialToken, StorageDtype};
+use harvester::{CorpusPart, HookPattern, HookPoint, Layout, SpecialToken, StorageDtype};
 use serde::Serialize;
 use trainer::TrainArchitecture;
 
@@ -53,10 +53,11 @@ pub(crate) enum Command {
     /// Make one dataset of the harvests of a corpus' parts.
     #[command(after_help = "Example:\n  refract merge runs/part-* --out runs/activations")]
     Merge(MergeArgs),
-    /// Fit a sparse autoencoder to harvested activations.
+    /// Fit a sparse autoencoder to harvested activations, or to those of a running model.
     #[command(
         allow_negative_numbers = true,
-        after_help = "Example:\n  refract train --activations runs/activations --k 32 --d-sae 4608 --out runs/sae"
+        after_help = "Examples:\n  refract train --activations runs/activations --k 32 --d-sae 4608 --out runs/sae\n  refract \
+                      train --model default --corpus data/corpora/*.jsonl --hook-point blocks.14.hook_resid_post --out runs/sae"
     )]
     Train(TrainArgs),
     /// Measure an SAE on held-out text: L0, FVU, dead latents, CE loss score.
@@ -106,10 +107,10 @@ pub(crate) struct HarvestArgs {
     #[arg(long, num_args = 1..)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) corpus: Vec<PathBuf>,
-    /// Where to take activations, e.g. blocks.14.hook_resid_post; several may be given.
+    /// Where to take activations, e.g. blocks.14.hook_resid_post; several, or 'blocks.*.hook_resid_post', become columns.
     #[arg(long, num_args = 1..)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) hook_point: Vec<HookPoint>,
+    pub(crate) hook_point: Vec<HookPattern>,
     /// The folder to write, or an s3://, gs:// or az:// URL. An unfinished run of the same command goes on there.
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -197,7 +198,7 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) arch: Option<TrainArchitecture>,
-    /// Which column of the activations [default: the only one].
+    /// Which column of the activations, or where in the model [default: the only one].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hook_point: Option<HookPoint>,
@@ -261,6 +262,30 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) checkpoint_every: Option<u64>,
+    #[command(flatten)]
+    #[serde(skip)]
+    pub(crate) live: LiveArgs,
+}
+
+/// Flags of training on a running model, under their names in the table `[harvest]`.
+#[derive(Debug, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(
+    next_help_heading = "Instead of --activations, a model that computes them (other settings: [harvest] in --config)"
+)]
+pub(crate) struct LiveArgs {
+    /// The model, as harvest takes it.
+    #[arg(long, conflicts_with = "activations")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) model: Option<String>,
+    /// The corpus, as harvest takes it.
+    #[arg(long, num_args = 1.., conflicts_with = "activations")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) corpus: Vec<PathBuf>,
+    /// Tokens a context [default: 256].
+    #[arg(long, conflicts_with = "activations")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ctx_len: Option<usize>,
 }
 
 #[derive(Debug, Args, Serialize)]

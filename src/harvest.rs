@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use harvester::{
-    Checkpoint, Corpus, CorpusOptions, CorpusPart, HarvestConfig, HarvestManifest, HookPoint, Layout, Location,
+    Checkpoint, Corpus, CorpusOptions, CorpusPart, HarvestConfig, HarvestManifest, HookPattern, Layout, Location,
     ModelConfig, SpecialToken, StorageDtype,
     model_source::{ModelSource, ResolvedModel},
 };
@@ -19,10 +19,10 @@ use crate::{
 /// The flags and the config file, resolved.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct Settings {
-    model: String,
-    corpus: Vec<PathBuf>,
-    hook_point: Vec<HookPoint>,
+pub(crate) struct Settings {
+    pub(crate) model: String,
+    pub(crate) corpus: Vec<PathBuf>,
+    hook_point: Vec<HookPattern>,
     out: Option<PathBuf>,
     tokens: Option<u64>,
     ctx_len: usize,
@@ -67,9 +67,15 @@ impl Default for Settings {
 }
 
 impl Settings {
-    fn config(&self) -> HarvestConfig {
-        HarvestConfig {
-            hook_points: self.hook_point.clone(),
+    /// How the corpus is read.
+    pub(crate) fn corpus_options(&self) -> CorpusOptions {
+        CorpusOptions { text_field: self.text_field.clone(), drop_duplicates: !self.keep_duplicates }
+    }
+
+    /// What is harvested of `model`.
+    pub(crate) fn config(&self, model: &ModelConfig) -> anyhow::Result<HarvestConfig> {
+        Ok(HarvestConfig {
+            hook_points: HookPattern::resolve(&self.hook_point, model)?,
             ctx_len: self.ctx_len,
             batch: self.batch,
             tokens: self.tokens,
@@ -81,7 +87,7 @@ impl Settings {
             document_tokens: self.document_tokens,
             part_tokens: self.part_tokens,
             part: self.part,
-        }
+        })
     }
 }
 
@@ -89,21 +95,21 @@ pub(crate) fn run(args: &HarvestArgs, config: Option<&Path>, terminal: &Terminal
     let settings: Settings = settings::resolve("harvest", args, config)?;
     anyhow::ensure!(!settings.corpus.is_empty(), "harvest needs --corpus: text files, .jsonl files or folders of them");
     let out = settings.out.clone().context("harvest needs --out: the folder to write")?;
-    let options = CorpusOptions { text_field: settings.text_field.clone(), drop_duplicates: !settings.keep_duplicates };
-    let manifest = harvest(&settings.model, &settings.corpus, &options, &settings.config(), &out, terminal)?;
+    let model = settings.model.parse::<ModelSource>()?.resolve(terminal)?;
+    let harvest_config = settings.config(Checkpoint::open(&model.path)?.config())?;
+    let manifest = harvest(&model, &settings.corpus, &settings.corpus_options(), &harvest_config, &out, terminal)?;
     report(&manifest, &out, terminal)
 }
 
-/// Finds the model, reads the corpus, says what will be needed, harvests.
+/// Reads the corpus, says what will be needed, harvests.
 pub(crate) fn harvest(
-    model: &str,
+    model: &ResolvedModel,
     corpus: &[PathBuf],
     options: &CorpusOptions,
     config: &HarvestConfig,
     out: &Path,
     terminal: &Terminal,
 ) -> anyhow::Result<HarvestManifest> {
-    let model = model.parse::<ModelSource>()?.resolve(terminal)?;
     let shape = Checkpoint::open(&model.path)?.config().clone();
     config.check(&shape)?;
     let corpus = Corpus::open(corpus, options)?;
@@ -113,9 +119,9 @@ pub(crate) fn harvest(
         Ok(_) => {
             terminal.say(format!("{}: going on where it stopped", out.display()));
         }
-        _ => terminal.say(needs(&model, &shape, &corpus, config)),
+        _ => terminal.say(needs(model, &shape, &corpus, config)),
     }
-    Ok(harvester::harvest(&model, &corpus, config, location, terminal)?)
+    Ok(harvester::harvest(model, &corpus, config, location, terminal)?)
 }
 
 /// The first line of a run: what it will take.
@@ -137,7 +143,7 @@ fn needs(model: &ResolvedModel, shape: &ModelConfig, corpus: &Corpus, config: &H
 }
 
 /// Share of the matrix-product rate that a whole forward pass reaches (`just bench`).
-const FORWARD_EFFICIENCY: f64 = 0.75;
+pub(crate) const FORWARD_EFFICIENCY: f64 = 0.75;
 
 pub(crate) fn report(manifest: &HarvestManifest, out: &Path, terminal: &Terminal) -> anyhow::Result<()> {
     let counts = &manifest.counts;

@@ -10,6 +10,7 @@ mod settings;
 mod steer;
 mod terminal;
 mod train;
+mod train_live;
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
 //! [`harvest`]: the loop that turns a model and a corpus into a folder of activations. Three threads in a row, joined
-//! by channels two batches deep, so that tokenising and writing overlap computing and memory stays flat:
+//! by short channels, so that tokenising and writing overlap computing and memory stays flat:
 //!
 //! ```text
 //! contexts -> [batch] -> forward pass as far as the last hook point -> [activations] -> parts and manifest
@@ -59,6 +59,9 @@ pub fn harvest(
     let writer = ShardWriter::resume(&folder)?;
     let total = config.tokens.map_or(0, |_| config.context_budget() * config.ctx_len as u64);
     monitor.start("harvest", total, "tokens");
+    if writer.tokens() > 0 {
+        tracing::info!("going on after {} tokens, {} of them in a journal", writer.tokens(), writer.journaled_tokens());
+    }
     monitor.advance(writer.tokens());
     let manifest = Harvester { transformer, tokenizer, config }.run(corpus, writer, &out, monitor)?;
     monitor.finish();
@@ -164,7 +167,8 @@ impl Harvester {
         let contexts = Contexts::new(corpus, &order, options, writer.next(), encode)?;
         thread::scope(|scope| {
             let (to_model, from_text) = sync_channel(QUEUE);
-            let (to_writer, from_model) = sync_channel(QUEUE);
+            // No queue here: a batch computed and not yet in the journal is one that a kill costs.
+            let (to_writer, from_model) = sync_channel(0);
             let reading = scope.spawn(|| send_batches(contexts, &self.config, to_model));
             let writing = scope.spawn(|| write_all(writer, from_model));
             let computed = self.compute_all(from_text, to_writer, out, monitor);

@@ -6,5 +6,7 @@
 mod errors;
 mod kills;
 mod layouts;
+mod live;
+mod object_store;
 mod pipeline;
 mod sandbox;
