@@ -98,6 +98,11 @@ impl ShardWriter {
         self.rows
     }
 
+    /// Tokens written that are not in finished parts.
+    pub fn journaled_tokens(&self) -> u64 {
+        self.rows - self.manifest.counts.tokens
+    }
+
     /// The manifest as it is on disk.
     pub fn manifest(&self) -> &HarvestManifest {
         &self.manifest
