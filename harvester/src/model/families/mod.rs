@@ -31,6 +31,7 @@ use crate::{Error, Result};
 /// `config.json`, its family chosen by `model_type`.
 #[derive(Deserialize)]
 #[serde(tag = "model_type", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "one lives for the length of a parse")]
 enum JsonConfig {
     Llama(gated::Json),
     Mistral(mistral::Json),
