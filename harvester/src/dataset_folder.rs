@@ -42,6 +42,12 @@ impl DatasetFolder {
         Ok(Self { published: location.clone(), resume: resume_folder(location)? })
     }
 
+    /// The dataset at `location`, unfinished parts being in `resume`.
+    #[cfg(test)]
+    pub(crate) fn with_resume(location: &Location, resume: &Path) -> Self {
+        Self { published: location.clone(), resume: resume.to_path_buf() }
+    }
+
     /// The dataset in a folder on this machine.
     pub(crate) fn local(dir: &Path) -> Self {
         Self { published: dir.into(), resume: dir.join(RESUME_FOLDER) }

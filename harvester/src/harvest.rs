@@ -59,6 +59,9 @@ pub fn harvest(
     let writer = ShardWriter::resume(&folder)?;
     let total = config.tokens.map_or(0, |_| config.context_budget() * config.ctx_len as u64);
     monitor.start("harvest", total, "tokens");
+    if writer.tokens() > 0 {
+        tracing::info!("going on after {} tokens, {} of them in a journal", writer.tokens(), writer.journaled_tokens());
+    }
     monitor.advance(writer.tokens());
     let manifest = Harvester { transformer, tokenizer, config }.run(corpus, writer, &out, monitor)?;
     monitor.finish();

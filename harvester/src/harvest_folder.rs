@@ -30,7 +30,12 @@ impl HarvestFolder {
     /// # Errors
     /// When the folder holds another run or something else, or another process is writing to it.
     pub(crate) fn open(location: &Location, wanted: HarvestManifest) -> Result<Self> {
-        let folder = DatasetFolder::at(location)?;
+        Self::open_in(DatasetFolder::at(location)?, wanted)
+    }
+
+    /// [`Self::open`], where it is settled in which folder of this machine unfinished parts are.
+    pub(crate) fn open_in(folder: DatasetFolder, wanted: HarvestManifest) -> Result<Self> {
+        let location = folder.location();
         let lock = folder.lock()?;
         let manifest = if location.join(MANIFEST_FILE).bytes()?.is_some() {
             continued(&folder, HarvestManifest::read(location)?, wanted)?

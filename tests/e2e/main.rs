@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod errors;
+mod kills;
+mod layouts;
 mod live;
 mod object_store;
 mod pipeline;

@@ -57,6 +57,12 @@ impl Location {
         path.to_str().map_or_else(|| Ok(path.into()), str::parse)
     }
 
+    /// A folder in a store that lives as long as this process.
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> Self {
+        Self::Remote(RemoteLocation(Object::in_memory("memory://bucket/runs/activations")))
+    }
+
     /// A file or folder below this one; `name` may hold several parts, joined by `/`.
     pub fn join(&self, name: &str) -> Self {
         match self {
@@ -340,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_folder_in_a_store() {
-        lives(&Location::Remote(RemoteLocation(Object::in_memory("memory://bucket/runs/activations"))));
+        lives(&Location::in_memory());
     }
 
     #[test]

@@ -98,6 +98,11 @@ impl ShardWriter {
         self.rows
     }
 
+    /// Tokens written that are not in finished parts.
+    pub fn journaled_tokens(&self) -> u64 {
+        self.rows - self.manifest.counts.tokens
+    }
+
     /// The manifest as it is on disk.
     pub fn manifest(&self) -> &HarvestManifest {
         &self.manifest
@@ -328,7 +333,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        ActivationDataset, HarvestConfig, StorageDtype,
+        ActivationDataset, HarvestConfig, HookPoint, Location, Silent, StorageDtype,
         manifest::tests::example,
         shard::testing::{contexts, manifest, uneven_contexts, write},
     };
@@ -442,6 +447,52 @@ mod tests {
             writer.finish(0).unwrap();
             assert!(bytes_of(dir.path()) == bytes_of(whole.path()), "step {i}");
         }
+    }
+
+    #[test]
+    fn a_dataset_in_a_store_is_resumed_on_this_machine_and_on_another_and_read_by_ranges() {
+        let whole = tempfile::tempdir().unwrap();
+        let mut writer = ShardWriter::open(whole.path(), batched(StorageDtype::I8)).unwrap();
+        write_batches(&mut writer, 18);
+        writer.finish(0).unwrap();
+
+        let store = Location::in_memory();
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let open = |staging: &tempfile::TempDir| {
+            let folder = DatasetFolder::with_resume(&store, &staging.path().join("staging"));
+            HarvestFolder::open_in(folder, batched(StorageDtype::I8)).unwrap()
+        };
+        let stop_after = |folder: &HarvestFolder, contexts| {
+            let mut writer = ShardWriter::resume(folder).unwrap();
+            let began_at = writer.next().contexts;
+            write_batches(&mut writer, contexts);
+            began_at
+        };
+        assert_eq!(stop_after(&open(&here), 10), 0);
+        assert_eq!(stop_after(&open(&here), 10), 10, "on this machine the journal is there");
+        assert_eq!(stop_after(&open(&there), 14), 7, "elsewhere the published parts are");
+        // This machine's journal is of a part that another has published.
+        let mut writer = ShardWriter::resume(&open(&here)).unwrap();
+        assert_eq!(writer.next().contexts, 14);
+        write_batches(&mut writer, 18);
+        writer.finish(0).unwrap();
+        assert!(!here.path().join("staging").exists());
+        for (name, bytes) in bytes_of(whole.path()) {
+            assert!(store.join(&name).read().unwrap() == bytes, "{name}");
+        }
+        assert_eq!(store.list().unwrap().len(), bytes_of(whole.path()).len());
+
+        let (local, remote) =
+            (ActivationDataset::open(whole.path()).unwrap(), ActivationDataset::open(&store).unwrap());
+        remote.verify(&Silent).unwrap();
+        assert_eq!(remote.manifest_sha256().unwrap(), local.manifest_sha256().unwrap());
+        for group in local.row_groups() {
+            let read = remote.read(*group, HookPoint::Embed).unwrap();
+            assert_eq!(read, local.read(*group, HookPoint::Embed).unwrap());
+        }
+        let few = remote.read_contexts(6..9, HookPoint::Embed).unwrap();
+        assert_eq!(few, local.read_contexts(6..9, HookPoint::Embed).unwrap());
+        assert_eq!(few.rows.len(), 12);
     }
 
     #[test]
