@@ -53,14 +53,13 @@ pub(super) const USER_DEFINED: i64 = 4;
 
 impl Splitter {
     /// llama.cpp's names, and what each means.
-    const NAMES: [(&'static str, Self); 11] = [
+    const NAMES: [(&'static str, Self); 10] = [
         ("smollm", Self::SmolLm),
         ("starcoder", Self::SmolLm),
         ("refact", Self::SmolLm),
         ("gpt-2", Self::Gpt2),
         ("olmo", Self::Olmo),
         ("qwen2", Self::Qwen2),
-        ("deepseek-r1-qwen", Self::Qwen2),
         ("llama3", Self::Llama3),
         ("llama-v3", Self::Llama3),
         ("llama-bpe", Self::Llama3),
@@ -329,8 +328,10 @@ mod tests {
 
     #[test]
     fn each_rule_cuts_digits_in_its_own_way() {
-        let cases: [(&str, &[u32]); 5] = [
+        let cases: [(&str, &[u32]); 7] = [
             ("smollm", &[3, 8, 5, 6, 7, 5, 6, 7]),
+            ("starcoder", &[3, 8, 5, 6, 7, 5, 6, 7]),
+            ("dbrx", &[3, 8, 10, 10]),
             ("gpt-2", &[3, 8, 10, 10]),
             ("olmo", &[3, 8, 10, 10]),
             ("qwen2", &[3, 8, 5, 6, 7, 5, 6, 7]),
@@ -357,6 +358,8 @@ mod tests {
     fn rules_that_are_not_known_exactly_are_refused() {
         let message = refusal(&[("tokenizer.ggml.pre", Some(Value::String("brand-new".into())))]);
         assert!(message.contains("`brand-new`") && message.contains("smollm, starcoder"), "{message}");
+        let message = refusal(&[("tokenizer.ggml.pre", Some(Value::String("default".into())))]);
+        assert!(message.contains("`default`"), "{message}");
         let message = refusal(&[("tokenizer.ggml.model", Some(Value::String("rwkv".into())))]);
         assert!(message.contains("`rwkv`") && message.contains("gpt2"), "{message}");
     }
