@@ -6,9 +6,9 @@ use anyhow::Context;
 use harvester::{
     Checkpoint, Corpus, CorpusOptions, CorpusPart, Document, HarvestConfig, HarvestManifest, HookPattern, Layout,
     Location, LongDocuments, ModelConfig, Packing, SpecialToken, StorageDtype, TextTokenizer,
-    dataset_folder::resume_folder,
     harvest::SAVED_CORPUS,
     model_source::{ModelSource, ResolvedModel},
+    resume_folder,
 };
 use serde::Deserialize;
 

@@ -1,5 +1,5 @@
 //! [`LiveModel`] and [`ActivationStream`]: activations as they are computed, without a disk. A thread runs the model and
-//! waits when [`QUEUE`] batches are not taken yet, so memory stays flat; dropping the stream ends it.
+//! waits when a few batches are not taken yet, so memory stays flat; dropping the stream ends it.
 //!
 //! A stream may begin at any [`ContextCursor`] that another one has passed, and then yields the same bits from there on.
 

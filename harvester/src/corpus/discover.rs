@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Location, Result};
 
-/// The name of standard input, as a path; with an ending, `-.jsonl`, it says what it holds.
+/// Standard input as a path: a text, or a document a line.
 const STDIN: &str = "-";
+const STDIN_LINES: &str = "jsonl:-";
 
 /// What a file's bytes mean, told by its ending without that of its packing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,12 +86,9 @@ pub(super) struct FoundSource {
 pub(super) fn sources(paths: &[PathBuf]) -> Result<Vec<FoundSource>> {
     let mut sources = vec![];
     for path in paths {
-        if let Some(ending) = path
-            .to_str()
-            .and_then(|path| path.strip_prefix(STDIN))
-            .filter(|rest| rest.is_empty() || rest.starts_with('.'))
-        {
-            sources.push(stdin_source(ending));
+        let stdin = [(STDIN, FileKind::Text), (STDIN_LINES, FileKind::JsonLines)];
+        if let Some((_, kind)) = stdin.into_iter().find(|(name, _)| path.as_os_str() == *name) {
+            sources.push(stdin_source(kind));
             continue;
         }
         let location = Location::named(path)?;
@@ -104,8 +102,8 @@ pub(super) fn sources(paths: &[PathBuf]) -> Result<Vec<FoundSource>> {
     Ok(sources)
 }
 
-fn stdin_source(ending: &str) -> FoundSource {
-    let file = FoundFile { origin: Origin::Stdin, relative: String::new(), kind: FileKind::of(ending) };
+fn stdin_source(kind: FileKind) -> FoundSource {
+    let file = FoundFile { origin: Origin::Stdin, relative: String::new(), kind };
     FoundSource { name: "stdin".into(), path: STDIN.into(), is_folder: false, files: vec![file], skipped: 0 }
 }
 

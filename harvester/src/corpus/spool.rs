@@ -6,6 +6,7 @@ use std::{
     fs::{self, File},
     io::{self, BufReader, Read, Write},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use sha2::{Digest, Sha256};
@@ -103,7 +104,9 @@ impl Drop for Temporary {
 }
 
 fn tempfile_in(folder: &Path) -> Result<Temporary> {
-    let path = folder.join(format!("{}.tmp", std::process::id()));
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let path = folder.join(format!("{}-{number}.tmp", std::process::id()));
     let file = File::create(&path).map_err(Error::io("create", &path))?;
     Ok(Temporary { path, file })
 }
