@@ -188,7 +188,7 @@ pub(crate) struct HarvestArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_document_mib: Option<u64>,
-    /// Keep documents whose text was seen before (repetitions are not looked for in parquet files).
+    /// Keep documents whose text was seen before.
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) keep_duplicates: bool,

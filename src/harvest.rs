@@ -204,7 +204,7 @@ pub(crate) fn report(manifest: &HarvestManifest, out: &Path, terminal: &Terminal
         manifest.flop_per_token / 1_000_000,
     ));
     let left_out = [
-        (counts.duplicates, "repeated documents"),
+        (counts.duplicates + counts.left_out.repeated_documents, "repeated documents"),
         (counts.left_out.empty_documents, "empty documents"),
         (counts.left_out.short_documents, "short documents"),
         (counts.left_out.truncated_tokens, "tokens of long documents"),

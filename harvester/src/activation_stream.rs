@@ -86,7 +86,7 @@ impl LiveModel {
     ) -> Result<()> {
         let config = self.harvester.config();
         let encode = |document: &Document| self.harvester.encode(document);
-        let mut contexts = Contexts::new(&self.corpus, &self.order, config.context_options(), from, encode)?;
+        let mut contexts = Contexts::new(&self.corpus, &self.order, config.context_options(), from, None, encode)?;
         loop {
             let batch: Vec<Context> = contexts.by_ref().take(config.batch).collect::<Result<_>>()?;
             let Some(last) = batch.last() else { return Ok(()) };

@@ -13,7 +13,9 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Corpus, Document, DocumentOrder, Error, Result};
+use std::path::Path;
+
+use crate::{Corpus, Document, DocumentOrder, Error, Result, corpus::SeenDocuments};
 
 /// How documents fill contexts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +80,8 @@ pub struct LeftOut {
     pub empty_documents: u64,
     /// Documents of fewer than `min_document_tokens` tokens.
     pub short_documents: u64,
+    /// Rows of a parquet file that repeat an earlier one.
+    pub repeated_documents: u64,
     /// Tokens beyond `document_tokens`, or beyond a context of the document's own.
     pub truncated_tokens: u64,
 }
@@ -93,6 +97,7 @@ impl LeftOut {
         Self {
             empty_documents: self.empty_documents + other.empty_documents,
             short_documents: self.short_documents + other.short_documents,
+            repeated_documents: self.repeated_documents + other.repeated_documents,
             truncated_tokens: self.truncated_tokens + other.truncated_tokens,
         }
     }
@@ -120,26 +125,31 @@ pub struct Contexts<'a, E> {
     cursor: ContextCursor,
     /// The document at the cursor with its separator, once it is tokenised.
     current: Option<Vec<u32>>,
+    /// What came before, where repetitions are left out.
+    seen: Option<SeenDocuments>,
     dropped_tokens: u64,
 }
 
 impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
     /// Contexts from `cursor` on. `order` is the corpus' documents in the order of use, `encode` a tokenizer that adds
-    /// no special token.
+    /// no special token. `seen` is a file that a run which starts again finds what it had seen in; without it, it reads that
+    /// anew.
     ///
     /// # Errors
-    /// When a context is too short to hold a position that is not the first.
+    /// When a context is too short to hold a position that is not the first, or a file cannot be read.
     pub fn new(
         corpus: &'a Corpus,
         order: &'a DocumentOrder,
         options: ContextOptions,
         cursor: ContextCursor,
+        seen: Option<&Path>,
         encode: E,
     ) -> Result<Self> {
         if options.ctx_len < 2 {
             return Err(Error::invalid("context length", "at least 2 tokens", options.ctx_len.to_string()));
         }
-        Ok(Self { corpus, order, options, encode, cursor, current: None, dropped_tokens: 0 })
+        let seen = SeenDocuments::before(cursor.documents, corpus, order, seen)?;
+        Ok(Self { corpus, order, options, encode, cursor, current: None, seen, dropped_tokens: 0 })
     }
 
     /// Where the next context starts.
@@ -213,7 +223,12 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
     /// The tokens of a document and its separator; `None` where it adds nothing. Counts what is left out, once: a run
     /// that starts again in the middle of a document has counted it before.
     fn tokens_of(&mut self, document: u64) -> Result<Option<Vec<u32>>> {
-        let mut tokens = (self.encode)(&self.corpus.document(document)?)?;
+        let read = self.corpus.document(document)?;
+        if self.is_repeated(document, &read)? {
+            self.cursor.left_out.repeated_documents += 1;
+            return Ok(None);
+        }
+        let mut tokens = (self.encode)(&read)?;
         let (whole, most) = (tokens.len(), self.options.document_tokens.unwrap_or(usize::MAX));
         tokens.truncate(most);
         let left_out = &mut self.cursor.left_out;
@@ -230,6 +245,14 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
         }
         tokens.extend(self.options.separator);
         Ok(Some(tokens))
+    }
+
+    fn is_repeated(&mut self, document: u64, read: &Document) -> Result<bool> {
+        match &mut self.seen {
+            None => Ok(false),
+            Some(seen) if self.corpus.is_streamed(document) => Ok(!seen.is_new(read)?),
+            Some(seen) => seen.pass().map(|()| false),
+        }
     }
 
     /// Moves up to `wanted` tokens of the current document to `tokens` and the cursor past them.
@@ -309,7 +332,7 @@ mod tests {
 
     fn pack(corpus: &Corpus, options: ContextOptions, cursor: ContextCursor) -> (Vec<Context>, u64) {
         let order = corpus.order(None);
-        let mut contexts = Contexts::new(corpus, &order, options, cursor, encode).unwrap();
+        let mut contexts = Contexts::new(corpus, &order, options, cursor, None, encode).unwrap();
         let packed = contexts.by_ref().map(Result::unwrap).collect();
         (packed, contexts.dropped_tokens())
     }
@@ -420,6 +443,6 @@ mod tests {
         let (_folder, corpus) = corpus(&["a"]);
         let options = ContextOptions { ctx_len: 1, ..ContextOptions::default() };
         let order = corpus.order(None);
-        assert!(Contexts::new(&corpus, &order, options, ContextCursor::default(), encode).is_err());
+        assert!(Contexts::new(&corpus, &order, options, ContextCursor::default(), None, encode).is_err());
     }
 }

@@ -9,7 +9,7 @@
 //! interrupted, and so is every bit of what it computes.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::{self, ScopedJoinHandle},
 };
@@ -58,6 +58,7 @@ pub fn harvest(
     }
     corpus.save(&folder.folder().unfinished(SAVED_CORPUS)?)?;
     let transformer = Transformer::load(&checkpoint, &Device::Cpu)?;
+    let seen = folder.folder().unfinished(SEEN_DOCUMENTS)?;
     let writer = ShardWriter::resume(&folder)?;
     let total = config.tokens.map_or(0, |_| config.context_budget() * config.ctx_len as u64);
     monitor.start("harvest", total, "tokens");
@@ -65,13 +66,16 @@ pub fn harvest(
         tracing::info!("going on after {} tokens, {} of them in a journal", writer.tokens(), writer.journaled_tokens());
     }
     monitor.advance(writer.tokens());
-    let manifest = Harvester { transformer, tokenizer, config }.run(corpus, writer, &out, monitor)?;
+    let manifest = Harvester { transformer, tokenizer, config }.run(corpus, &seen, writer, &out, monitor)?;
     monitor.finish();
     Ok(manifest)
 }
 
 /// The corpus of an unfinished harvest, as [`harvest`] saves it in its folder of unfinished things for [`Corpus::open_saved`].
 pub const SAVED_CORPUS: &str = "corpus.parquet";
+
+/// The log of documents that were read, for [`Contexts`].
+const SEEN_DOCUMENTS: &str = "seen";
 
 /// The manifest of a run that has not finished a part yet.
 fn begin(
@@ -179,6 +183,7 @@ impl Harvester {
     fn run(
         &self,
         corpus: &Corpus,
+        seen: &Path,
         writer: ShardWriter,
         out: &Location,
         monitor: &dyn Monitor,
@@ -186,7 +191,7 @@ impl Harvester {
         let order = self.order(corpus);
         let options = self.config.context_options();
         let encode = |document: &Document| self.encode(document);
-        let contexts = Contexts::new(corpus, &order, options, writer.next(), encode)?;
+        let contexts = Contexts::new(corpus, &order, options, writer.next(), Some(seen), encode)?;
         thread::scope(|scope| {
             let (to_model, from_text) = sync_channel(QUEUE);
             // No queue here: a batch computed and not yet in the journal is one that a kill costs.

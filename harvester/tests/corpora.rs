@@ -8,7 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use harvester::{Corpus, CorpusOptions, Document};
+use harvester::{Context, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Document};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/corpora").join(name)
@@ -143,4 +143,35 @@ fn a_saved_corpus_is_taken_as_long_as_no_file_has_changed() {
     assert_ne!(Corpus::open_saved(&paths, &options, &saved).unwrap().sources(), corpus.sources());
     fs::write(&saved, "damaged").unwrap();
     Corpus::open_saved(&paths, &options, &saved).unwrap();
+}
+
+#[test]
+fn a_row_that_comes_again_is_left_out_also_by_a_run_that_starts_again() {
+    let folder = tempfile::tempdir().unwrap();
+    // Every text of these two files is in both; the texts of one file differ.
+    let paths = ["snappy.parquet", "zstd_large.parquet"].map(fixture);
+    let corpus = Corpus::open(&paths, &CorpusOptions::default()).unwrap();
+    let order = corpus.order(Some(2));
+    let encode = |document: &Document| match document {
+        Document::Text(text) => Ok(text.bytes().map(u32::from).collect()),
+        Document::Chat(_) => Ok(vec![]),
+    };
+    let options = ContextOptions { ctx_len: 64, ..ContextOptions::default() };
+    let pack = |cursor: ContextCursor, seen: Option<&Path>| -> Vec<Context> {
+        Contexts::new(&corpus, &order, options, cursor, seen, encode).unwrap().map(Result::unwrap).collect()
+    };
+    let log = folder.path().join("seen");
+    let all = pack(ContextCursor::default(), Some(&log));
+    let mut documents: Vec<u64> = all.iter().flat_map(|context| context.documents.clone()).collect();
+    documents.dedup();
+    let texts: std::collections::HashSet<_> =
+        documents.iter().map(|index| format!("{:?}", corpus.document(*index).unwrap())).collect();
+    assert_eq!(texts.len(), documents.len(), "a text came twice");
+    assert!(all.last().unwrap().next.left_out.repeated_documents > 30);
+    for (done, context) in all.iter().enumerate() {
+        assert!(pack(context.next, Some(&log)) == all[done + 1..], "with the log, after context {done}");
+        assert!(pack(context.next, None) == all[done + 1..], "without a log, after context {done}");
+        fs::File::options().write(true).open(&log).unwrap().set_len(39).unwrap();
+        assert!(pack(context.next, Some(&log)) == all[done + 1..], "with a torn log, after context {done}");
+    }
 }

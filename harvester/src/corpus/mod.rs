@@ -16,6 +16,7 @@ mod order;
 mod plain_file;
 mod saved;
 mod scan;
+mod seen;
 mod spool;
 mod table;
 
@@ -36,6 +37,7 @@ use order::Block;
 pub use order::DocumentOrder;
 use plain_file::{DocumentPlace, PlainFile};
 use scan::{Scanned, ScannedFile};
+pub(crate) use seen::SeenDocuments;
 use table::{RowBlock, TableFile, Tables};
 
 /// How the files of a corpus are read.
@@ -46,7 +48,8 @@ pub struct CorpusOptions {
     pub text_field: String,
     /// The field or column that holds a conversation, to be written by the model's chat template, instead of a text.
     pub chat_field: Option<String>,
-    /// Whether a document whose text was seen before is left out. Not looked for in parquet files.
+    /// Whether a document whose text was seen before is left out. Rows of parquet files are compared with each other while
+    /// they are harvested.
     pub drop_duplicates: bool,
     /// A longer document is an error, bytes: documents are tokenised in memory.
     pub max_document_bytes: u64,
@@ -295,6 +298,13 @@ impl Corpus {
             Error::invalid("document", format!("a number below {}", self.n_documents()), index.to_string())
         })?;
         self.files[place.file as usize].document(*place, &self.options)
+    }
+
+    /// Whether a document is a row of a table.
+    pub(crate) fn is_streamed(&self, index: u64) -> bool {
+        let at = self.blocks.partition_point(|placed| placed.block.first_document <= index);
+        let before = at.checked_sub(1).map(|at| self.blocks[at].block);
+        before.is_some_and(|block| index < block.first_document + block.documents)
     }
 
     /// The order in which documents are harvested: shuffled by `seed`, or as they are.
