@@ -19,6 +19,7 @@ mod kv_cache;
 mod linear;
 mod mlp;
 mod norm;
+mod packed;
 mod rotary;
 mod simd;
 mod transformer;
