@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use harvester::{HookPoint, SpecialToken, StorageDtype};
+use harvester::{CorpusPart, HookPattern, HookPoint, Layout, LongDocuments, Packing, SpecialToken, StorageDtype};
 use serde::Serialize;
 use trainer::TrainArchitecture;
 
@@ -50,10 +50,14 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  refract harvest --corpus data/corpora/*.jsonl --hook-point \
                             blocks.14.hook_resid_post --tokens 150000 --out runs/activations")]
     Harvest(HarvestArgs),
-    /// Fit a sparse autoencoder to harvested activations.
+    /// Make one dataset of the harvests of a corpus' parts.
+    #[command(after_help = "Example:\n  refract merge runs/part-* --out runs/activations")]
+    Merge(MergeArgs),
+    /// Fit a sparse autoencoder to harvested activations, or to those of a running model.
     #[command(
         allow_negative_numbers = true,
-        after_help = "Example:\n  refract train --activations runs/activations --k 32 --d-sae 4608 --out runs/sae"
+        after_help = "Examples:\n  refract train --activations runs/activations --k 32 --d-sae 4608 --out runs/sae\n  refract \
+                      train --model default --corpus data/corpora/*.jsonl --hook-point blocks.14.hook_resid_post --out runs/sae"
     )]
     Train(TrainArgs),
     /// Measure an SAE on held-out text: L0, FVU, dead latents, CE loss score.
@@ -99,15 +103,16 @@ pub(crate) struct HarvestArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) model: Option<String>,
-    /// Text files, .jsonl files (a document a line) or folders of them.
+    /// Text files, .jsonl files (a document a line), .parquet files (a document a row), also packed (.gz, .zst); folders of
+    /// them; URLs of an object store; `-` for a text on standard input, `jsonl:-` for documents there.
     #[arg(long, num_args = 1..)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) corpus: Vec<PathBuf>,
-    /// Where to take activations, e.g. blocks.14.hook_resid_post; several may be given.
+    /// Where to take activations, e.g. blocks.14.hook_resid_post; several, or 'blocks.*.hook_resid_post', become columns.
     #[arg(long, num_args = 1..)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) hook_point: Vec<HookPoint>,
-    /// The folder to write. An unfinished run of the same command goes on there.
+    pub(crate) hook_point: Vec<HookPattern>,
+    /// The folder to write, or an s3://, gs:// or az:// URL. An unfinished run of the same command goes on there.
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) out: Option<PathBuf>,
@@ -123,10 +128,14 @@ pub(crate) struct HarvestArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) batch: Option<usize>,
-    /// How values are stored: f16 or f32 [default: f16].
+    /// How values are stored: f16, f32, or int8 with a scale a row [default: f16].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dtype: Option<StorageDtype>,
+    /// Columns of values: `list` opens as numbers everywhere, `binary` is faster for other readers [default: list].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) layout: Option<Layout>,
     /// Seed of the documents' order [default: 0].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -147,24 +156,58 @@ pub(crate) struct HarvestArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) document_tokens: Option<usize>,
+    /// Leave out documents of fewer tokens [default: 0].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) min_document_tokens: Option<usize>,
+    /// `concatenate`: documents fill contexts one after the other; `document`: each begins its own [default: concatenate].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) packing: Option<Packing>,
+    /// With --packing document, a longer one is `split` into several contexts, or `truncate` [default: split].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) long_documents: Option<LongDocuments>,
     /// Rows a parquet file [default: 65536].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) part_tokens: Option<usize>,
-    /// The field of a .jsonl line that holds the text [default: text].
+    /// Harvest one part of the corpus, 0/16 to 15/16, each into a folder of its own; --tokens counts for the part.
+    #[arg(long, value_name = "INDEX/OF")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) part: Option<CorpusPart>,
+    /// The field of a .jsonl line, or column of a .parquet file, that holds the text [default: text].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) text_field: Option<String>,
-    /// Keep documents whose text was seen before.
+    /// The field or column that holds a conversation, for the model's chat template, instead of a text.
+    #[arg(long, conflicts_with = "text_field")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) chat_field: Option<String>,
+    /// A longer document is an error, in MiB [default: 256].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_document_mib: Option<u64>,
+    /// Keep documents whose text was seen before (repetitions are not looked for in parquet files).
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) keep_duplicates: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct MergeArgs {
+    /// The folders that `refract harvest --part` wrote, one of each part, in any order.
+    #[arg(required = true)]
+    pub(crate) folders: Vec<PathBuf>,
+    /// The folder to write. Files are linked into it where they can be, else copied.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
 #[derive(Debug, Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct TrainArgs {
-    /// The folder that `refract harvest` wrote.
+    /// The folder that `refract harvest` wrote, a folder of the parts of one corpus, or an URL.
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) activations: Option<PathBuf>,
@@ -176,7 +219,7 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) arch: Option<TrainArchitecture>,
-    /// Which column of the activations [default: the only one].
+    /// Which column of the activations, or where in the model [default: the only one].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hook_point: Option<HookPoint>,
@@ -240,6 +283,30 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) checkpoint_every: Option<u64>,
+    #[command(flatten)]
+    #[serde(skip)]
+    pub(crate) live: LiveArgs,
+}
+
+/// Flags of training on a running model, under their names in the table `[harvest]`.
+#[derive(Debug, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(
+    next_help_heading = "Instead of --activations, a model that computes them (other settings: [harvest] in --config)"
+)]
+pub(crate) struct LiveArgs {
+    /// The model, as harvest takes it.
+    #[arg(long, conflicts_with = "activations")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) model: Option<String>,
+    /// The corpus, as harvest takes it.
+    #[arg(long, num_args = 1.., conflicts_with = "activations")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) corpus: Vec<PathBuf>,
+    /// Tokens a context [default: 256].
+    #[arg(long, conflicts_with = "activations")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ctx_len: Option<usize>,
 }
 
 #[derive(Debug, Args, Serialize)]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use analyzer::{Evaluation, EvaluationConfig, Example, FeatureIndex, GenerateConfig, IndexConfig, Intervention};
 use anyhow::Context;
-use harvester::{CorpusOptions, HarvestConfig, HookPoint, manifest::MANIFEST_FILE};
+use harvester::{CorpusOptions, HarvestConfig, HookPoint, manifest::MANIFEST_FILE, model_source::ModelSource};
 use serde::{Deserialize, Serialize};
 use trainer::TrainConfig;
 
@@ -16,8 +16,6 @@ use crate::{
     train,
 };
 
-/// What `--model` is where it is not given.
-const DEFAULT_MODEL: &str = "default";
 /// The middle of the default model: late enough for topics, early enough to steer what comes.
 const LAYER: usize = 14;
 const D_SAE: usize = 4608;
@@ -104,7 +102,8 @@ fn harvest_step(args: &DemoArgs, corpus: &[PathBuf], folders: &Folders, terminal
     );
     step(terminal, "1. Harvest: the model reads, its residual stream is kept", &command);
     let out = &folders.activations;
-    let manifest = harvest::harvest(DEFAULT_MODEL, corpus, &CorpusOptions::default(), &config, out, terminal)?;
+    let model = ModelSource::Default.resolve(terminal)?;
+    let manifest = harvest::harvest(&model, corpus, &CorpusOptions::default(), &config, out, terminal)?;
     harvest::report(&manifest, out, terminal)
 }
 

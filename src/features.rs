@@ -1,13 +1,13 @@
 //! `refract index`, `refract show`, `refract find`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use analyzer::{
     Example, Feature, FeatureIndex, FeaturesManifest, IndexConfig, TokenWeight,
     interpretability::{About, Pick},
 };
 use anyhow::Context;
-use harvester::{ActivationDataset, manifest::MANIFEST_FILE};
+use harvester::{ActivationDataset, Location};
 use serde::{Deserialize, Serialize};
 use trainer::SaeManifest;
 
@@ -62,23 +62,22 @@ pub(crate) fn build_index(
 /// The activations given, or those that the SAE was trained on: the same ones, not others put in their place.
 pub(crate) fn open_activations(sae: &Path, activations: Option<&Path>) -> anyhow::Result<ActivationDataset> {
     if let Some(dir) = activations {
-        return Ok(ActivationDataset::open(dir)?);
+        return Ok(ActivationDataset::open(Location::named(dir)?)?);
     }
     let manifest = SaeManifest::finished(sae)?;
-    let dir: PathBuf = manifest.activations.clone();
+    let dir = manifest.activations_dir(sae);
     let named = || {
         let (sae, dir) = (sae.display(), dir.display());
         format!("{sae} was trained on the activations in {dir}; name others, or where they are now, with --activations")
     };
-    let dataset = ActivationDataset::open(&dir).with_context(named)?;
+    let dataset = ActivationDataset::open(Location::named(&dir)?).with_context(named)?;
     anyhow::ensure!(is_trained_on(&manifest, &dataset)?, "{}. What is there now was harvested anew", named());
     Ok(dataset)
 }
 
 /// Whether an SAE was trained on exactly these activations.
 pub(crate) fn is_trained_on(manifest: &SaeManifest, dataset: &ActivationDataset) -> anyhow::Result<bool> {
-    let found = harvester::sha256_file(&dataset.dir().join(MANIFEST_FILE))?;
-    Ok(found == manifest.activations_manifest_sha256)
+    Ok(dataset.manifest_sha256()? == manifest.activations_manifest_sha256)
 }
 
 pub(crate) fn show(args: &ShowArgs, terminal: &Terminal) -> anyhow::Result<()> {

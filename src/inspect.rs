@@ -4,7 +4,7 @@ use std::path::Path;
 
 use analyzer::FeatureIndex;
 use anyhow::{Context, bail};
-use harvester::{ActivationDataset, Checkpoint, HarvestManifest, manifest::MANIFEST_FILE};
+use harvester::{ActivationDataset, Checkpoint, HarvestManifest, Location, manifest::MANIFEST_FILE};
 use serde_json::Value;
 use trainer::{Sae, SaeManifest};
 
@@ -15,14 +15,25 @@ use crate::{
 
 pub(crate) fn run(args: &InspectArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let path = &args.path;
+    let location = Location::named(path)?;
     let manifest = path.join(MANIFEST_FILE);
-    if !manifest.exists() {
+    if location.join(MANIFEST_FILE).bytes()?.is_none() {
+        if is_folder_of_parts(&location)? {
+            let dataset = activations(path, args.verify, terminal)?;
+            return terminal.json(dataset.manifest());
+        }
         return model_or_foreign_sae(path, terminal);
     }
-    let text = std::fs::read_to_string(&manifest).with_context(|| format!("cannot read {}", manifest.display()))?;
-    let parsed: Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", manifest.display()))?;
+    let bytes = location.join(MANIFEST_FILE).read()?;
+    let parsed: Value =
+        serde_json::from_slice(&bytes).with_context(|| format!("{} is not JSON", manifest.display()))?;
+    if args.verify {
+        harvester::verify_manifest(&location)?;
+    }
     match parsed.get("format").and_then(Value::as_str) {
-        Some(harvester::manifest::ACTIVATIONS_FORMAT) => activations(path, args.verify, terminal)?,
+        Some(harvester::manifest::ACTIVATIONS_FORMAT) => {
+            activations(path, args.verify, terminal)?;
+        }
         Some(trainer::SAE_FORMAT) => sae(path, args.verify, terminal)?,
         Some(analyzer::features_manifest::FEATURES_FORMAT) => features(path, args.verify, terminal)?,
         found => bail!(
@@ -38,8 +49,17 @@ fn fact(terminal: &Terminal, name: &str, value: impl AsRef<str>) {
     terminal.line(format!("  {DIM}{name:14}{DIM:#} {}", value.as_ref()));
 }
 
-fn activations(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()> {
-    let dataset = ActivationDataset::open(path)?;
+/// Whether a folder without a manifest holds folders of activations.
+fn is_folder_of_parts(location: &Location) -> anyhow::Result<bool> {
+    if !location.is_folder()? {
+        return Ok(false);
+    }
+    let folders = location.list()?.into_iter().filter(|entry| entry.is_folder);
+    Ok(folders.into_iter().any(|folder| HarvestManifest::read(folder.location).is_ok()))
+}
+
+fn activations(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<ActivationDataset> {
+    let dataset = ActivationDataset::open(Location::named(path)?)?;
     let manifest: &HarvestManifest = dataset.manifest();
     terminal.heading(&format!("{}: activations", path.display()));
     fact(terminal, "state", if manifest.complete { "complete" } else { "unfinished: repeat its command to go on" });
@@ -49,10 +69,21 @@ fn activations(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result
         format!("{} ({}, {} layers)", manifest.model.source, manifest.model.family, manifest.model.n_layers),
     );
     let counts = &manifest.counts;
+    if let Some(part) = manifest.config.part {
+        fact(terminal, "part", format!("{part} of the corpus"));
+    }
+    if let Some(parts) = manifest.merged_from {
+        fact(terminal, "merged from", format!("{parts} parts of the corpus"));
+    }
     fact(
         terminal,
         "tokens",
-        format!("{} in {} contexts of {}", grouped(counts.tokens), grouped(counts.contexts), manifest.config.ctx_len),
+        format!(
+            "{} in {} contexts of up to {}",
+            grouped(counts.tokens),
+            grouped(counts.contexts),
+            manifest.config.ctx_len
+        ),
     );
     fact(
         terminal,
@@ -64,7 +95,8 @@ fn activations(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result
     }
     for point in &manifest.hook_points {
         let norms = &point.norm_quantiles;
-        fact(terminal, "hook point", format!("{} x {} {}", point.name, point.d_model, manifest.config.dtype));
+        let (dtype, layout) = (manifest.config.dtype, manifest.config.layout);
+        fact(terminal, "hook point", format!("{} x {} {dtype}, {layout}", point.name, point.d_model));
         fact(
             terminal,
             "  norms",
@@ -79,7 +111,7 @@ fn activations(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result
         dataset.verify(terminal)?;
         fact(terminal, "checksums", "every byte is as recorded");
     }
-    Ok(())
+    Ok(dataset)
 }
 
 fn sae(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()> {
@@ -87,7 +119,7 @@ fn sae(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()> {
     terminal.heading(&format!("{}: sparse autoencoder", path.display()));
     fact(terminal, "model", &manifest.model.source);
     fact(terminal, "hook point", manifest.hook_point.to_string());
-    fact(terminal, "activations", manifest.activations.display().to_string());
+    fact(terminal, "activations", manifest.activations_dir(path).display().to_string());
     if manifest.complete {
         sae_shape(&Sae::load(path)?, terminal);
         let config = &manifest.config;

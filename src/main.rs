@@ -5,10 +5,12 @@ mod demo;
 mod features;
 mod harvest;
 mod inspect;
+mod merge;
 mod settings;
 mod steer;
 mod terminal;
 mod train;
+mod train_live;
 
 use std::process::ExitCode;
 
@@ -55,6 +57,7 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
     match cli.command {
         Command::Demo(args) => demo::run(&args, terminal),
         Command::Harvest(args) => harvest::run(&args, config, terminal),
+        Command::Merge(args) => merge::run(&args, terminal),
         Command::Train(args) => train::run(&args, config, terminal),
         Command::Evaluate(args) => train::evaluate(&args, config, terminal),
         Command::Index(args) => features::index(&args, config, terminal),

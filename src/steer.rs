@@ -6,7 +6,7 @@ use analyzer::{
     Example, GenerateConfig, Intervention, Interventions, LanguageModel, MovedToken, Shift, Site, generate, shift,
 };
 use anyhow::Context;
-use harvester::{ActivationDataset, ChatMessage, NoHook};
+use harvester::{ActivationDataset, ChatMessage, Location, NoHook};
 use serde::{Deserialize, Serialize};
 use trainer::{Sae, SaeManifest};
 
@@ -101,7 +101,7 @@ impl Steering {
     pub(crate) fn text_before(&self, examples: &[Example], activations: &Path) -> anyhow::Result<String> {
         let example = examples.iter().find(|example| READABLE.contains(&example.position)).or(examples.first());
         let example = example.context("the latent fires nowhere in the index")?;
-        let dataset = ActivationDataset::open(activations)?;
+        let dataset = ActivationDataset::open(Location::named(activations)?)?;
         for &group in dataset.row_groups() {
             let rows = dataset.tokens(group)?;
             let places = (0..rows.len()).filter(|&row| rows.context[row] == example.context);

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use analyzer::{Evaluation, EvaluationConfig, LanguageModel, Site};
-use anyhow::Context;
-use harvester::{ActivationDataset, HookPoint};
+use anyhow::{Context, bail};
+use harvester::{ActivationDataset, HookPoint, Location};
 use serde::{Deserialize, Serialize};
 use trainer::{Sae, SaeManifest, TrainArchitecture, TrainConfig};
 
@@ -13,6 +13,7 @@ use crate::{
     features::{is_trained_on, open_activations},
     settings,
     terminal::{DIM, Terminal, grouped, human_bytes, human_seconds},
+    train_live,
 };
 
 /// The flags and the config file, resolved.
@@ -94,9 +95,14 @@ impl Settings {
 
 pub(crate) fn run(args: &TrainArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
     let settings: Settings = settings::resolve("train", args, config)?;
-    let activations = settings.activations.clone().context("train needs --activations: what refract harvest wrote")?;
     let out = settings.out.clone().context("train needs --out: the folder to write")?;
-    let manifest = train(&activations, &settings.config(), &out, terminal)?;
+    let manifest = match &settings.activations {
+        Some(activations) => train(activations, &settings.config(), &out, terminal)?,
+        None if args.live.corpus.is_empty() => {
+            bail!("train needs --activations, what refract harvest wrote, or --corpus, what a running model is to read")
+        }
+        None => train_live::train(&args.live, &settings.config(), config, &out, terminal)?,
+    };
     report(&manifest, &out, terminal);
     let (held_out, results) = (&manifest.held_out, &manifest.results);
     terminal.json(
@@ -111,7 +117,7 @@ pub(crate) fn train(
     out: &Path,
     terminal: &Terminal,
 ) -> anyhow::Result<SaeManifest> {
-    let dataset = ActivationDataset::open(activations)?;
+    let dataset = ActivationDataset::open(Location::named(activations)?)?;
     match SaeManifest::read(out) {
         Ok(manifest) if manifest.complete => terminal.say(format!("{}: finished before", out.display())),
         Ok(_) => terminal.say(format!("{}: going on from its last checkpoint", out.display())),
@@ -133,7 +139,7 @@ pub(crate) fn report(manifest: &SaeManifest, out: &Path, terminal: &Terminal) {
 }
 
 /// Share of the encoder's floor that a whole training step reaches (`just bench`).
-const STEP_EFFICIENCY: f64 = 0.6;
+pub(crate) const STEP_EFFICIENCY: f64 = 0.6;
 
 /// The first line of a run: what it will take.
 fn needs(dataset: &ActivationDataset, config: &TrainConfig) -> String {

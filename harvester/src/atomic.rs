@@ -11,7 +11,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Result};
+use crate::{Error, Location, Result};
 
 /// Replaces the file at `path` by `bytes`.
 ///
@@ -29,11 +29,16 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// When the file cannot be read.
 pub fn sha256_file(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(Error::io("open", path))?;
+    sha256_of(&path.into())
+}
+
+/// [`sha256_file`], here or in an object store.
+pub(crate) fn sha256_of(location: &Location) -> Result<String> {
+    let mut file = location.reader()?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
-        let read = file.read(&mut buffer).map_err(Error::io("read", path))?;
+        let read = file.read(&mut buffer).map_err(Error::io("read", location.to_string()))?;
         if read == 0 {
             return Ok(hex(&hasher.finalize()));
         }
@@ -123,7 +128,7 @@ impl Drop for AtomicFile {
 
 /// Makes a rename survive a power cut. Only POSIX systems let a folder be flushed.
 #[cfg(unix)]
-fn sync_folder_of(path: &Path) -> Result<()> {
+pub(crate) fn sync_folder_of(path: &Path) -> Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -132,7 +137,7 @@ fn sync_folder_of(path: &Path) -> Result<()> {
 }
 
 #[cfg(not(unix))]
-fn sync_folder_of(_path: &Path) -> Result<()> {
+pub(crate) fn sync_folder_of(_path: &Path) -> Result<()> {
     Ok(())
 }
 

@@ -24,6 +24,16 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// An object store refused an operation, or could not be reached.
+    #[error("cannot {action} {url}")]
+    Store {
+        /// What was attempted, as a verb.
+        action: &'static str,
+        /// The object or folder.
+        url: String,
+        /// The store's reason.
+        source: object_store::Error,
+    },
     /// A file was opened and is not what it should be.
     #[error("{}: expected {expected}, found {found}. {hint}", path.display())]
     Malformed {
@@ -92,6 +102,19 @@ pub enum Error {
     OtherRun {
         /// The output folder.
         path: PathBuf,
+        /// One line a difference: name, there, here.
+        differences: Vec<String>,
+    },
+    /// Folders to be read as one are of different harvests.
+    #[error(
+        "{} is no other part of the harvest in {}; these differ (the former's first):\n{}",
+        path.display(), first.display(), differences.join("\n")
+    )]
+    OtherHarvest {
+        /// The folder that differs.
+        path: PathBuf,
+        /// The folder it was compared with.
+        first: PathBuf,
         /// One line a difference: name, there, here.
         differences: Vec<String>,
     },

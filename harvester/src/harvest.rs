@@ -1,5 +1,5 @@
 //! [`harvest`]: the loop that turns a model and a corpus into a folder of activations. Three threads in a row, joined
-//! by channels two batches deep, so that tokenising and writing overlap computing and memory stays flat:
+//! by short channels, so that tokenising and writing overlap computing and memory stays flat:
 //!
 //! ```text
 //! contexts -> [batch] -> forward pass as far as the last hook point -> [activations] -> parts and manifest
@@ -9,7 +9,7 @@
 //! interrupted, and so is every bit of what it computes.
 
 use std::{
-    path::Path,
+    path::PathBuf,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::{self, ScopedJoinHandle},
 };
@@ -17,8 +17,9 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 
 use crate::{
-    Capture, Checkpoint, Context, Contexts, Corpus, Error, HarvestConfig, HarvestManifest, HookPoint, HookPointSummary,
-    ModelIdentity, Monitor, Result, ShardWriter, TextTokenizer, Transformer,
+    Capture, Checkpoint, Context, Contexts, Corpus, Document, DocumentOrder, Error, HarvestConfig, HarvestManifest,
+    HookPoint, HookPointSummary, LeftOut, Location, ModelConfig, ModelIdentity, Monitor, Result, ShardWriter,
+    TextTokenizer, Transformer,
     harvest_folder::HarvestFolder,
     manifest::{ACTIVATIONS_FORMAT, Counts},
     manifest_file::FORMAT_VERSION,
@@ -29,9 +30,12 @@ use crate::{
 /// Batches that wait between two threads.
 const QUEUE: usize = 2;
 
+/// Fills up contexts shorter than the longest of their batch. Any token would do: nothing of it is kept.
+const PADDING: u32 = 0;
+
 /// Harvests the activations of `model` over `corpus` into the folder `out`. A folder that holds an unfinished run with
-/// the same inputs and settings is continued after its last finished part; a finished one is left as it is. A larger
-/// token budget than that of a finished folder extends it.
+/// the same inputs and settings is continued after its last finished batch; a finished one is left as it is. A larger
+/// token budget than that of a finished folder extends it. `out` may be in an object store.
 ///
 /// # Errors
 /// When an input or the config cannot be used, `out` holds something else, a value does not fit the dtype, a file
@@ -40,26 +44,34 @@ pub fn harvest(
     model: &ResolvedModel,
     corpus: &Corpus,
     config: &HarvestConfig,
-    out: &Path,
+    out: impl Into<Location>,
     monitor: &dyn Monitor,
 ) -> Result<HarvestManifest> {
+    let out = out.into();
     let checkpoint = Checkpoint::open(&model.path)?;
     config.check(checkpoint.config())?;
     let tokenizer = TextTokenizer::open(&model.path)?;
     let config = config.resolve(&tokenizer, checkpoint.config())?;
-    let folder = HarvestFolder::open(out, begin(model, &checkpoint, &tokenizer, corpus, &config)?)?;
+    let folder = HarvestFolder::open(&out, begin(model, &checkpoint, &tokenizer, corpus, &config)?)?;
     if folder.manifest().complete {
         return Ok(folder.manifest().clone());
     }
+    corpus.save(&folder.folder().unfinished(SAVED_CORPUS)?)?;
     let transformer = Transformer::load(&checkpoint, &Device::Cpu)?;
-    let writer = ShardWriter::open(out, folder.manifest().clone())?;
+    let writer = ShardWriter::resume(&folder)?;
     let total = config.tokens.map_or(0, |_| config.context_budget() * config.ctx_len as u64);
     monitor.start("harvest", total, "tokens");
-    monitor.advance(folder.manifest().counts.tokens);
-    let manifest = Harvester { transformer, tokenizer, config }.run(corpus, writer, out, monitor)?;
+    if writer.tokens() > 0 {
+        tracing::info!("going on after {} tokens, {} of them in a journal", writer.tokens(), writer.journaled_tokens());
+    }
+    monitor.advance(writer.tokens());
+    let manifest = Harvester { transformer, tokenizer, config }.run(corpus, writer, &out, monitor)?;
     monitor.finish();
     Ok(manifest)
 }
+
+/// The corpus of an unfinished harvest, as [`harvest`] saves it in its folder of unfinished things for [`Corpus::open_saved`].
+pub const SAVED_CORPUS: &str = "corpus.parquet";
 
 /// The manifest of a run that has not finished a part yet.
 fn begin(
@@ -90,6 +102,7 @@ fn begin(
         corpus: corpus.sources().to_vec(),
         corpus_options: corpus.options().clone(),
         config: config.clone(),
+        merged_from: None,
         layers_run,
         flop_per_token: shape.flop_per_token(layers_run, config.ctx_len),
         counts: Counts {
@@ -103,7 +116,7 @@ fn begin(
 }
 
 /// A model, its tokenizer and the resolved config.
-struct Harvester {
+pub(crate) struct Harvester {
     transformer: Transformer,
     tokenizer: TextTokenizer,
     config: HarvestConfig,
@@ -113,71 +126,125 @@ struct Harvester {
 enum FromText {
     /// Contexts of one forward pass.
     Batch(Vec<Context>),
-    /// Everything asked for was sent; how many tokens were left over.
-    End { dropped_tokens: u64 },
+    /// Everything asked for was sent.
+    End(Leftover),
 }
 
-/// What the computing thread sends: a batch's contexts, and for each hook point their values `[batch, ctx_len, width]`.
+/// What was read of the corpus and is in no context.
+#[derive(Debug, Clone, Copy, Default)]
+struct Leftover {
+    /// Tokens at its end that did not fill a context.
+    dropped_tokens: u64,
+    /// Documents and parts of them.
+    left_out: LeftOut,
+}
+
+/// What the computing thread sends: a batch's contexts, and for each hook point their values `[batch, pos, width]`.
 type Activations = (Vec<Context>, Vec<Vec<f32>>);
 
 impl Harvester {
+    /// Loads `model` for what `config` asks of it.
+    pub(crate) fn open(model: &ResolvedModel, config: &HarvestConfig) -> Result<Self> {
+        let checkpoint = Checkpoint::open(&model.path)?;
+        config.check(checkpoint.config())?;
+        let tokenizer = TextTokenizer::open(&model.path)?;
+        let config = config.resolve(&tokenizer, checkpoint.config())?;
+        Ok(Self { transformer: Transformer::load(&checkpoint, &Device::Cpu)?, tokenizer, config })
+    }
+
+    /// What is harvested, its special tokens resolved.
+    pub(crate) fn config(&self) -> &HarvestConfig {
+        &self.config
+    }
+
+    /// The model's shape.
+    pub(crate) fn model(&self) -> &ModelConfig {
+        self.transformer.config()
+    }
+
+    /// The token ids of a document.
+    pub(crate) fn encode(&self, document: &Document) -> Result<Vec<u32>> {
+        match document {
+            Document::Text(text) => self.tokenizer.encode(text),
+            Document::Chat(messages) => self.tokenizer.encode(&self.tokenizer.render_chat(messages, false)?),
+        }
+    }
+
+    /// The documents to read, in order.
+    pub(crate) fn order(&self, corpus: &Corpus) -> DocumentOrder {
+        corpus.order(self.config.seed).of_part(self.config.part)
+    }
+
     /// Runs the three threads to the end of the corpus or of the budget.
-    fn run(&self, corpus: &Corpus, writer: ShardWriter, out: &Path, monitor: &dyn Monitor) -> Result<HarvestManifest> {
-        let order = corpus.order(self.config.seed);
+    fn run(
+        &self,
+        corpus: &Corpus,
+        writer: ShardWriter,
+        out: &Location,
+        monitor: &dyn Monitor,
+    ) -> Result<HarvestManifest> {
+        let order = self.order(corpus);
         let options = self.config.context_options();
-        let encode = |text: &str| self.tokenizer.encode(text);
+        let encode = |document: &Document| self.encode(document);
         let contexts = Contexts::new(corpus, &order, options, writer.next(), encode)?;
         thread::scope(|scope| {
             let (to_model, from_text) = sync_channel(QUEUE);
-            let (to_writer, from_model) = sync_channel(QUEUE);
+            // No queue here: a batch computed and not yet in the journal is one that a kill costs.
+            let (to_writer, from_model) = sync_channel(0);
             let reading = scope.spawn(|| send_batches(contexts, &self.config, to_model));
             let writing = scope.spawn(|| write_all(writer, from_model));
             let computed = self.compute_all(from_text, to_writer, out, monitor);
             // A thread that stops early makes its neighbours stop; its own error is the cause and comes first.
             let written = join(writing);
             let read = join(reading);
-            let (writer, dropped_tokens) = match (written, read, computed) {
+            let (writer, leftover) = match (written, read, computed) {
                 (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => return Err(error),
-                (Ok(writer), Ok(()), Ok(dropped_tokens)) => (writer, dropped_tokens),
+                (Ok(writer), Ok(()), Ok(leftover)) => (writer, leftover),
             };
             if writer.next().contexts == 0 {
                 let expected = format!("enough text for one context of {} tokens", self.config.ctx_len);
-                return Err(Error::invalid("corpus", expected, format!("{dropped_tokens} tokens in all")));
+                return Err(Error::invalid("corpus", expected, format!("{} tokens in all", leftover.dropped_tokens)));
             }
-            writer.finish(dropped_tokens)
+            writer.finish(leftover.dropped_tokens, leftover.left_out)
         })
     }
 
-    /// The forward passes. Returns how many tokens were left over at the corpus' end.
+    /// The forward passes. Returns what was left over.
     fn compute_all(
         &self,
         from_text: Receiver<FromText>,
         to_writer: SyncSender<Activations>,
-        out: &Path,
+        out: &Location,
         monitor: &dyn Monitor,
-    ) -> Result<u64> {
+    ) -> Result<Leftover> {
         for message in from_text {
             let contexts = match message {
                 FromText::Batch(contexts) => contexts,
-                FromText::End { dropped_tokens } => return Ok(dropped_tokens),
+                FromText::End(leftover) => return Ok(leftover),
             };
             if monitor.cancelled() {
-                return Err(Error::Cancelled { path: out.to_path_buf() });
+                return Err(Error::Cancelled { path: PathBuf::from(out.to_string()) });
             }
             let values = self.compute(&contexts)?;
-            monitor.advance((contexts.len() * self.config.ctx_len) as u64);
+            monitor.advance(contexts.iter().map(|context| context.tokens.len() as u64).sum());
             if to_writer.send((contexts, values)).is_err() {
                 break; // the writer has failed, and says why
             }
         }
-        Ok(0)
+        Ok(Leftover::default())
     }
 
-    /// One forward pass. For each hook point: `[batch, ctx_len, width]`, row-major.
-    fn compute(&self, contexts: &[Context]) -> Result<Vec<Vec<f32>>> {
-        let tokens: Vec<u32> = contexts.iter().flat_map(|context| context.tokens.iter().copied()).collect();
+    /// One forward pass. For each hook point: `[batch, pos, width]`, row-major, pos being the longest context's length.
+    /// Shorter ones are padded on the right, where causal attention keeps the padding from changing anything.
+    pub(crate) fn compute(&self, contexts: &[Context]) -> Result<Vec<Vec<f32>>> {
+        let longest = contexts.iter().map(|context| context.tokens.len()).max().unwrap_or(0);
+        let mut tokens = Vec::with_capacity(contexts.len() * longest);
+        for context in contexts {
+            tokens.extend_from_slice(&context.tokens);
+            tokens.resize(tokens.len().next_multiple_of(longest), PADDING);
+        }
         self.check_tokens(&tokens)?;
-        let shape = (contexts.len(), self.config.ctx_len);
+        let shape = (contexts.len(), longest);
         let tokens = Tensor::from_vec(tokens, shape, self.transformer.device())?; // [batch, pos]
         let mut capture = Capture::new(self.config.hook_points.clone());
         self.transformer.run(&tokens, &mut capture)?;
@@ -203,31 +270,25 @@ impl Harvester {
 }
 
 /// The reading thread: contexts up to the budget, a batch at a time. A batch never reaches beyond its part.
-fn send_batches<E: FnMut(&str) -> Result<Vec<u32>>>(
+fn send_batches<E: FnMut(&Document) -> Result<Vec<u32>>>(
     mut contexts: Contexts<'_, E>,
     config: &HarvestConfig,
     to_model: SyncSender<FromText>,
 ) -> Result<()> {
-    let part_contexts = config.part_contexts();
-    let mut batch: Vec<Context> = vec![];
-    while contexts.cursor().contexts < config.context_budget() {
-        let Some(context) = contexts.next().transpose()? else { break };
-        let ends_part = (context.index + 1).is_multiple_of(part_contexts);
-        batch.push(context);
-        if (batch.len() == config.batch || ends_part)
-            && to_model.send(FromText::Batch(std::mem::take(&mut batch))).is_err()
-        {
+    loop {
+        let wanted = config.batch_contexts(contexts.cursor().contexts) as usize;
+        let batch: Vec<Context> = contexts.by_ref().take(wanted).collect::<Result<_>>()?;
+        let ended = wanted == 0 || batch.len() < wanted;
+        if !batch.is_empty() && to_model.send(FromText::Batch(batch)).is_err() {
             return Ok(()); // nobody wants more: the others have stopped, and say why
         }
-    }
-    let dropped_tokens = contexts.dropped_tokens();
-    let last = (!batch.is_empty()).then_some(FromText::Batch(batch));
-    for message in last.into_iter().chain([FromText::End { dropped_tokens }]) {
-        if to_model.send(message).is_err() {
+        if ended {
+            // Where nobody is left to hear it, the others say why.
+            let (dropped_tokens, left_out) = (contexts.dropped_tokens(), contexts.cursor().left_out);
+            let _ = to_model.send(FromText::End(Leftover { dropped_tokens, left_out }));
             return Ok(());
         }
     }
-    Ok(())
 }
 
 /// The writing thread: everything that arrives, until the computing thread ends. Finished parts are on disk by then.
@@ -241,4 +302,49 @@ fn write_all(mut writer: ShardWriter, from_model: Receiver<Activations>) -> Resu
 /// What a thread returned; its panic, a bug, goes on in this one.
 fn join<T>(handle: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::ContextCursor;
+
+    #[test]
+    fn padding_changes_nothing_before_it() {
+        for family in ["llama", "gpt2", "gpt_neox"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny").join(family);
+            let model = ResolvedModel { path, source: family.into() };
+            let config = HarvestConfig {
+                hook_points: vec![HookPoint::Embed, HookPoint::resid_post(1)],
+                ctx_len: 16,
+                ..HarvestConfig::default()
+            };
+            let harvester = Harvester::open(&model, &config).unwrap();
+            let context = |index: u64, length: u32| Context {
+                index,
+                tokens: (0..length).map(|i| (7 * i + index as u32) % 40 + 1).collect(),
+                documents: vec![0; length as usize],
+                next: ContextCursor::default(),
+            };
+            let contexts = [context(0, 5), context(1, 16), context(2, 1)];
+            let batch = harvester.compute(&contexts).unwrap();
+            for (point, batch) in batch.iter().enumerate() {
+                let width = batch.len() / (3 * 16);
+                for (context, in_batch) in contexts.iter().zip(batch.chunks(16 * width)) {
+                    let alone = harvester.compute(std::slice::from_ref(context)).unwrap().swap_remove(point);
+                    // The same sums; only the blocks in which products are computed differ.
+                    for (a, b) in alone.iter().zip(in_batch) {
+                        assert!(
+                            (a - b).abs() <= 2e-6 * (1.0 + a.abs()),
+                            "{family}, {} tokens: {a}, {b}",
+                            context.tokens.len()
+                        );
+                    }
+                }
+            }
+        }
+    }
 }

@@ -5,7 +5,11 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, HookPoint, Result, StorageDtype, TextTokenizer, contexts::ContextOptions, model::ModelConfig};
+use crate::{
+    CorpusPart, Error, HookPoint, Layout, Result, StorageDtype, TextTokenizer,
+    contexts::{ContextOptions, LongDocuments, Packing},
+    model::ModelConfig,
+};
 
 /// What to harvest and how to lay it out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +25,8 @@ pub struct HarvestConfig {
     pub tokens: Option<u64>,
     /// How values are stored. Default f16.
     pub dtype: StorageDtype,
+    /// Which kind of column values are in. Default list.
+    pub layout: Layout,
     /// Seed of the documents' order; corpus order when absent. Default 0.
     pub seed: Option<u64>,
     /// The token after each document. Default: the model's end-of-sequence token.
@@ -29,8 +35,16 @@ pub struct HarvestConfig {
     pub bos: SpecialToken,
     /// Tokens used of a document at most, so that a small budget sees many; all of it when absent, the default.
     pub document_tokens: Option<usize>,
+    /// How documents fill contexts. Default: one after the other.
+    pub packing: Packing,
+    /// What happens to the rest of a document longer than a context, where each has a context of its own. Default: split.
+    pub long_documents: LongDocuments,
+    /// Documents of fewer tokens are left out. Default 0.
+    pub min_document_tokens: usize,
     /// Rows a parquet file: a whole number of contexts. Default 65,536.
     pub part_tokens: usize,
+    /// Which part of the corpus, where several harvests share it; all of it when absent. The token budget is this part's.
+    pub part: Option<CorpusPart>,
 }
 
 impl Default for HarvestConfig {
@@ -41,11 +55,16 @@ impl Default for HarvestConfig {
             batch: 8,
             tokens: None,
             dtype: StorageDtype::F16,
+            layout: Layout::List,
             seed: Some(0),
             separator: SpecialToken::FromModel,
             bos: SpecialToken::FromModel,
             document_tokens: None,
+            packing: Packing::Concatenate,
+            long_documents: LongDocuments::Split,
+            min_document_tokens: 0,
             part_tokens: 65_536,
+            part: None,
         }
     }
 }
@@ -108,10 +127,24 @@ impl HarvestConfig {
         (self.part_tokens / self.ctx_len) as u64
     }
 
+    /// Contexts of the forward pass that begins with context `first`: a batch never reaches beyond its part or the budget.
+    pub(crate) fn batch_contexts(&self, first: u64) -> u64 {
+        let to_part_end = self.part_contexts() - first % self.part_contexts();
+        (self.batch as u64).min(to_part_end).min(self.context_budget().saturating_sub(first))
+    }
+
     /// How documents are packed, once the special tokens are resolved.
     pub(crate) fn context_options(&self) -> ContextOptions {
         let (separator, bos) = (self.separator.id(), self.bos.id());
-        ContextOptions { ctx_len: self.ctx_len, separator, bos, document_tokens: self.document_tokens }
+        ContextOptions {
+            ctx_len: self.ctx_len,
+            separator,
+            bos,
+            packing: self.packing,
+            long_documents: self.long_documents,
+            document_tokens: self.document_tokens,
+            min_document_tokens: self.min_document_tokens,
+        }
     }
 }
 

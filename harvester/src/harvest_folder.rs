@@ -6,52 +6,70 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Result, manifest::HarvestManifest, manifest_file::MANIFEST_FILE};
+use crate::{
+    Error, Location, Result,
+    dataset_folder::{DatasetFolder, RESUME_FOLDER},
+    manifest::HarvestManifest,
+    manifest_file::MANIFEST_FILE,
+    shard::{has_journal, is_journal_of},
+};
 
-/// An output folder, locked for this process, whose manifest is on disk and agrees with the run that is wanted.
+/// An output folder, locked for this process, whose manifest is there and agrees with the run that is wanted.
 #[derive(Debug)]
 pub(crate) struct HarvestFolder {
+    folder: DatasetFolder,
     manifest: HarvestManifest,
     /// Held while the folder is written.
     _lock: Option<File>,
 }
 
 impl HarvestFolder {
-    /// Opens `dir` for the run that `wanted` describes, a manifest without parts. Leftovers of a killed run go.
+    /// Opens `location` for the run that `wanted` describes, a manifest without parts. Leftovers of a killed run go, but
+    /// for the journal of the part that it was making.
     ///
     /// # Errors
     /// When the folder holds another run or something else, or another process is writing to it.
-    pub(crate) fn open(dir: &Path, wanted: HarvestManifest) -> Result<Self> {
-        fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
-        let lock = lock(dir)?;
-        let manifest = if dir.join(MANIFEST_FILE).exists() {
-            let found = HarvestManifest::read(dir)?;
-            continued(dir, found, wanted)?
-        } else {
-            check_empty(dir)?;
-            wanted.write(dir)?;
-            wanted
-        };
-        remove_leftovers(dir, &manifest)?;
-        Ok(Self { manifest, _lock: lock })
+    pub(crate) fn open(location: &Location, wanted: HarvestManifest) -> Result<Self> {
+        Self::open_in(DatasetFolder::at(location)?, wanted)
     }
 
-    /// The manifest that is on disk now.
+    /// [`Self::open`], where it is settled in which folder of this machine unfinished parts are.
+    pub(crate) fn open_in(folder: DatasetFolder, wanted: HarvestManifest) -> Result<Self> {
+        let location = folder.location();
+        let lock = folder.lock()?;
+        let manifest = if location.join(MANIFEST_FILE).bytes()?.is_some() {
+            continued(&folder, HarvestManifest::read(location)?, wanted)?
+        } else {
+            check_empty(&folder)?;
+            wanted.write(location)?;
+            wanted
+        };
+        remove_leftovers(&folder, &manifest)?;
+        Ok(Self { folder, manifest, _lock: lock })
+    }
+
+    /// Where the parts go.
+    pub(crate) fn folder(&self) -> &DatasetFolder {
+        &self.folder
+    }
+
+    /// The manifest that is in the folder now.
     pub(crate) fn manifest(&self) -> &HarvestManifest {
         &self.manifest
     }
 }
 
-/// The manifest to go on with: the one wanted, where no part is finished; else the one found; or where a larger budget
+/// The manifest to go on with: the one wanted, where nothing is finished; else the one found; or where a larger budget
 /// extends a finished folder, that one without its completeness and without a last part shorter than the others.
-fn continued(dir: &Path, found: HarvestManifest, wanted: HarvestManifest) -> Result<HarvestManifest> {
+fn continued(folder: &DatasetFolder, found: HarvestManifest, wanted: HarvestManifest) -> Result<HarvestManifest> {
     let differences = found.differences(&wanted);
-    if found.parts.is_empty() {
-        wanted.write(dir)?;
-        return Ok(wanted);
+    let nothing_finished = found.parts.is_empty() && !has_journal(folder);
+    if !differences.is_empty() && !nothing_finished {
+        return Err(Error::OtherRun { path: folder.path(), differences });
     }
-    if !differences.is_empty() {
-        return Err(Error::OtherRun { path: dir.to_path_buf(), differences });
+    if found.parts.is_empty() {
+        wanted.write(folder.location())?;
+        return Ok(wanted);
     }
     if found.config.tokens == wanted.config.tokens {
         return Ok(found);
@@ -61,12 +79,10 @@ fn continued(dir: &Path, found: HarvestManifest, wanted: HarvestManifest) -> Res
     // Tokens were left over only where the corpus ended, and then there is nothing to extend with.
     if extended.complete && extended.counts.dropped_tokens == 0 {
         extended.complete = false;
-        let part_tokens = extended.config.part_tokens as u64;
-        extended.parts.pop_if(|last| last.rows < part_tokens);
-        extended.count_parts();
+        extended.drop_short_part();
     }
     // Written before any file is replaced: a manifest never lists a part that changes under it.
-    extended.write(dir)?;
+    extended.write(folder.location())?;
     Ok(extended)
 }
 
@@ -88,38 +104,47 @@ pub fn lock(dir: &Path) -> Result<Option<File>> {
 }
 
 /// Refuses a folder with anything in it but what a run killed at its very start leaves.
-fn check_empty(dir: &Path) -> Result<()> {
-    let leftover = format!("{MANIFEST_FILE}.tmp");
-    match names(dir)?.into_iter().find(|name| *name != leftover) {
+fn check_empty(folder: &DatasetFolder) -> Result<()> {
+    let leftovers = [format!("{MANIFEST_FILE}.tmp"), RESUME_FOLDER.to_string()];
+    match folder.names()?.into_iter().find(|name| !leftovers.contains(name)) {
         None => Ok(()),
         Some(name) => {
             let found = format!("a folder without a manifest that holds {name}");
-            Err(Error::malformed(dir, "an empty folder, or one that harvest wrote", found, "Choose another --out"))
+            let expected = "an empty folder, or one that harvest wrote";
+            Err(Error::malformed(folder.path(), expected, found, "Choose another --out"))
         }
     }
 }
 
-/// Removes temporary files, and parts that were renamed but not yet listed when the run was killed.
-fn remove_leftovers(dir: &Path, manifest: &HarvestManifest) -> Result<()> {
-    for name in names(dir)? {
+/// Removes temporary files, parts that appeared but were not listed yet when the run was killed, and what is unfinished
+/// but for the next part's journal.
+fn remove_leftovers(folder: &DatasetFolder, manifest: &HarvestManifest) -> Result<()> {
+    for name in folder.names()? {
         let ours = name.strip_suffix(".tmp").unwrap_or(&name);
         let is_part = ours.starts_with("part-") && ours.ends_with(".parquet");
         let listed = manifest.parts.iter().any(|part| part.file == name);
         if (is_part && !listed) || name == format!("{MANIFEST_FILE}.tmp") {
-            let path: PathBuf = dir.join(&name);
+            folder.location().join(&name).remove()?;
+        }
+    }
+    if manifest.complete {
+        return folder.remove_unfinished();
+    }
+    for path in unfinished_parts(folder.resume())? {
+        if !is_journal_of(&path, manifest.parts.len()) {
             fs::remove_file(&path).map_err(Error::io("remove", &path))?;
         }
     }
     Ok(())
 }
 
-fn names(dir: &Path) -> Result<Vec<String>> {
-    let entries = fs::read_dir(dir).map_err(Error::io("list", dir))?;
-    let names: std::io::Result<Vec<String>> =
-        entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned())).collect();
-    let mut names = names.map_err(Error::io("list", dir))?;
-    names.sort();
-    Ok(names)
+/// The parts and journals in the folder of unfinished things. Others keep things there too.
+fn unfinished_parts(resume: &Path) -> Result<Vec<PathBuf>> {
+    if !resume.exists() {
+        return Ok(vec![]);
+    }
+    let entries = Location::from(resume).list()?.into_iter().filter(|entry| entry.name.starts_with("part-"));
+    Ok(entries.filter_map(|entry| entry.location.local().map(Path::to_path_buf)).collect())
 }
 
 #[cfg(test)]
@@ -136,19 +161,19 @@ mod tests {
     #[cfg(unix)]
     fn two_processes_never_write_to_one_folder() {
         let dir = tempfile::tempdir().unwrap();
-        let first = HarvestFolder::open(dir.path(), wanted()).unwrap();
-        let message = HarvestFolder::open(dir.path(), wanted()).unwrap_err().to_string();
+        let first = HarvestFolder::open(&dir.path().into(), wanted()).unwrap();
+        let message = HarvestFolder::open(&dir.path().into(), wanted()).unwrap_err().to_string();
         assert!(message.contains("another process"), "{message}");
         drop(first);
-        HarvestFolder::open(dir.path(), wanted()).unwrap();
+        HarvestFolder::open(&dir.path().into(), wanted()).unwrap();
     }
 
     #[test]
     fn a_run_that_finished_no_part_gives_way_to_another() {
         let dir = tempfile::tempdir().unwrap();
-        HarvestFolder::open(dir.path(), wanted()).unwrap();
+        HarvestFolder::open(&dir.path().into(), wanted()).unwrap();
         let other = manifest(3, 4, 8, StorageDtype::F32);
-        let folder = HarvestFolder::open(dir.path(), other.clone()).unwrap();
+        let folder = HarvestFolder::open(&dir.path().into(), other.clone()).unwrap();
         assert_eq!(*folder.manifest(), other);
     }
 
@@ -156,7 +181,8 @@ mod tests {
     fn a_folder_killed_while_its_first_manifest_was_written_is_used() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("manifest.json.tmp"), "{").unwrap();
-        HarvestFolder::open(dir.path(), wanted()).unwrap();
-        assert_eq!(names(dir.path()).unwrap(), ["manifest.json"]);
+        HarvestFolder::open(&dir.path().into(), wanted()).unwrap();
+        let names = DatasetFolder::local(dir.path()).names().unwrap();
+        assert_eq!(names, ["manifest.json"]);
     }
 }

@@ -5,13 +5,16 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, model::ModelConfig};
+use crate::{
+    Error, Result,
+    model::{ModelConfig, NormPlaces},
+};
 
 /// A place in the forward pass whose activation can be read or replaced, e.g. `blocks.14.hook_resid_post`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum HookPoint {
-    /// `hook_embed`: the token embeddings, before any position embedding is added.
+    /// `hook_embed`: the token embeddings, scaled where the family does so, before any position embedding is added.
     Embed,
     /// `blocks.{layer}.{site}`.
     Block {
@@ -27,19 +30,22 @@ pub enum HookPoint {
 pub enum Site {
     /// `hook_resid_pre`: the residual stream entering the block. `[batch, pos, d_model]`
     ResidPre,
-    /// `ln1.hook_normalized`: what attention reads: the norm's output with its weight and bias. `[batch, pos, d_model]`
+    /// `ln1.hook_normalized`: what attention reads: the norm's output with its weight and bias. Absent where no norm
+    /// stands before it (OLMo 2): `hook_resid_pre` is what attention reads there. `[batch, pos, d_model]`
     Ln1Normalized,
     /// `attn.hook_z`: the heads' outputs, concatenated, before W_O. `[batch, pos, n_heads * d_head]`
     AttnZ,
-    /// `hook_attn_out`: what attention adds to the residual stream. `[batch, pos, d_model]`
+    /// `hook_attn_out`: what attention adds to the residual stream: after the norm that Gemma 2, Gemma 3 and OLMo 2
+    /// apply to it. `[batch, pos, d_model]`
     AttnOut,
     /// `hook_resid_mid`: after attention was added. Absent in parallel blocks (GPT-NeoX). `[batch, pos, d_model]`
     ResidMid,
-    /// `ln2.hook_normalized`: what the MLP reads. `[batch, pos, d_model]`
+    /// `ln2.hook_normalized`: what the MLP reads. Absent in OLMo 2, as `ln1`. `[batch, pos, d_model]`
     Ln2Normalized,
     /// `mlp.hook_post`: the MLP's hidden activations, which its last matrix reads. `[batch, pos, d_mlp]`
     MlpPost,
-    /// `hook_mlp_out`: what the MLP adds to the residual stream. `[batch, pos, d_model]`
+    /// `hook_mlp_out`: what the MLP adds to the residual stream: after the norm that some families apply to it.
+    /// `[batch, pos, d_model]`
     MlpOut,
     /// `hook_resid_post`: the residual stream leaving the block. `[batch, pos, d_model]`
     ResidPost,
@@ -108,7 +114,8 @@ impl HookPoint {
     /// Checks that the model has this point.
     ///
     /// # Errors
-    /// Past the last layer, or `hook_resid_mid` of a block that adds attention and MLP in parallel.
+    /// Past the last layer, `hook_resid_mid` of a block that adds attention and MLP in parallel, or a norm that the
+    /// family does not have.
     pub fn check(self, config: &ModelConfig) -> Result<()> {
         let Self::Block { layer, site } = self else { return Ok(()) };
         if layer >= config.n_layers {
@@ -118,6 +125,10 @@ impl HookPoint {
         }
         if site == Site::ResidMid && config.parallel_residual {
             let expected = "another site: attention and MLP are added in parallel here, so nothing lies between them";
+            return Err(Error::invalid("hook point", expected, self.to_string()));
+        }
+        if matches!(site, Site::Ln1Normalized | Site::Ln2Normalized) && config.norm_places == NormPlaces::After {
+            let expected = format!("another site: {} has no norms before attention and MLP", config.family);
             return Err(Error::invalid("hook point", expected, self.to_string()));
         }
         Ok(())

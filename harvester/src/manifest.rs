@@ -2,15 +2,13 @@
 //! in it, so that no later command is told the model or the layer again. It is rewritten whole after each finished
 //! part; it holds no wall-clock facts, so the same run always writes the same bytes.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    CorpusOptions, CorpusSource, Error, HarvestConfig, HookPoint, Result,
-    contexts::ContextCursor,
-    manifest_file::{read_manifest, write_manifest},
+    CorpusOptions, CorpusSource, Error, HarvestConfig, HookPoint, Location, Result,
+    contexts::{ContextCursor, LeftOut},
+    manifest_file::{read_manifest_from, write_manifest_to},
     model::Family,
     stats::HookPointStatistics,
 };
@@ -39,6 +37,9 @@ pub struct HarvestManifest {
     pub corpus_options: CorpusOptions,
     /// Everything that was asked for, with the special tokens resolved.
     pub config: HarvestConfig,
+    /// How many harvests of parts of the corpus were merged into this folder; absent where it is one harvest's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged_from: Option<u64>,
     /// Blocks that the forward pass ran.
     pub layers_run: usize,
     /// Floating-point operations a token of the forward pass.
@@ -81,10 +82,27 @@ pub struct Counts {
     pub tokens: u64,
     /// Tokens at the corpus' end that did not fill a context.
     pub dropped_tokens: u64,
+    /// What was left out of the documents that were read, and why.
+    pub left_out: LeftOut,
     /// Documents of the corpus left out because their text had been seen before.
     pub duplicates: u64,
     /// Files of the corpus' folders left out because they are not text.
     pub skipped_files: u64,
+}
+
+impl Counts {
+    /// These and those of another part of the same corpus. What was left out of the whole corpus is counted once.
+    pub(crate) fn plus_part(self, other: &Self) -> Self {
+        Self {
+            documents: self.documents + other.documents,
+            contexts: self.contexts + other.contexts,
+            tokens: self.tokens + other.tokens,
+            dropped_tokens: self.dropped_tokens + other.dropped_tokens,
+            left_out: self.left_out.plus(&other.left_out),
+            duplicates: other.duplicates,
+            skipped_files: other.skipped_files,
+        }
+    }
 }
 
 /// What the values of one hook point look like. See `stats.rs` for which rows count where.
@@ -163,20 +181,20 @@ impl HookPointSummary {
 }
 
 impl HarvestManifest {
-    /// Reads the manifest of a folder of activations.
+    /// Reads the manifest of a folder of activations, here or in an object store.
     ///
     /// # Errors
     /// When there is none, or one of another kind or version.
-    pub fn read(dir: &Path) -> Result<Self> {
-        read_manifest(dir, ACTIVATIONS_FORMAT)
+    pub fn read(folder: impl Into<Location>) -> Result<Self> {
+        read_manifest_from(&folder.into(), ACTIVATIONS_FORMAT)
     }
 
-    /// Replaces the manifest in `dir`.
+    /// Replaces the manifest in `folder`.
     ///
     /// # Errors
     /// When it cannot be written; the old one is then still there.
-    pub fn write(&self, dir: &Path) -> Result<()> {
-        write_manifest(dir, self)
+    pub fn write(&self, folder: impl Into<Location>) -> Result<()> {
+        write_manifest_to(&folder.into(), self)
     }
 
     /// The summary of `hook_point`.
@@ -211,11 +229,26 @@ impl HarvestManifest {
         (document - source.first_document < source.documents).then_some(found)
     }
 
+    /// The context at which part `part` of one harvest starts, counted from 0.
+    fn first_context(&self, part: usize) -> u64 {
+        part.checked_sub(1).map_or(0, |before| self.parts[before].next.contexts)
+    }
+
+    /// Takes back a last part that holds fewer contexts than a whole one.
+    pub(crate) fn drop_short_part(&mut self) {
+        let Some(last) = self.parts.len().checked_sub(1) else { return };
+        if self.parts[last].next.contexts - self.first_context(last) < self.config.part_contexts() {
+            self.parts.pop();
+            self.count_parts();
+        }
+    }
+
     /// Brings the counts in line with the list of finished parts.
     pub(crate) fn count_parts(&mut self) {
         let next = self.parts.last().map_or_else(ContextCursor::default, |part| part.next);
         self.counts.documents = next.documents + u64::from(next.tokens > 0);
         self.counts.contexts = next.contexts;
+        self.counts.left_out = next.left_out;
         self.counts.tokens = self.parts.iter().map(|part| part.rows).sum();
     }
 
@@ -232,12 +265,13 @@ impl HarvestManifest {
     }
 
     /// Everything that shapes the files' content, without what only locates the inputs and without the token budget.
-    fn identity(&self) -> Value {
+    pub(crate) fn identity(&self) -> Value {
         let mut identity = serde_json::json!({
             "model": &self.model,
             "corpus": &self.corpus,
             "corpus_options": &self.corpus_options,
             "config": &self.config,
+            "merged_from": &self.merged_from,
         });
         let remove = |value: Option<&mut Value>, key: &str| {
             if let Some(Value::Object(object)) = value {
@@ -254,7 +288,7 @@ impl HarvestManifest {
 }
 
 /// Collects the leaves in which two JSON values differ.
-fn compare(name: &str, there: &Value, here: &Value, differences: &mut Vec<String>) {
+pub(crate) fn compare(name: &str, there: &Value, here: &Value, differences: &mut Vec<String>) {
     match (there, here) {
         (Value::Object(a), Value::Object(b)) if a.keys().eq(b.keys()) => {
             for (key, there) in a {
@@ -307,6 +341,7 @@ pub(crate) mod tests {
             corpus: vec![source("a", 0, 2), source("empty", 2, 0), source("b", 2, 3)],
             corpus_options: CorpusOptions::default(),
             config,
+            merged_from: None,
             layers_run: 1,
             flop_per_token: 1,
             counts: Counts::default(),

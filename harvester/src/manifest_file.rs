@@ -1,12 +1,14 @@
 //! [`read_manifest`] and [`write_manifest`]: the `manifest.json` of any stage's folder. Its `format` says which stage
-//! wrote it and its `version` how; both are checked before anything else in the folder is believed.
+//! wrote it and its `version` how; both are checked before anything else in the folder is believed. Its last field is a
+//! checksum of the rest, which [`verify_manifest`] compares.
 
-use std::{fs, path::Path};
+use std::path::{Path, PathBuf};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
-use crate::{Error, Result, atomic::write_atomically};
+use crate::{Error, Location, Result, atomic::hex};
 
 /// File name of every manifest.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -14,15 +16,71 @@ pub const MANIFEST_FILE: &str = "manifest.json";
 /// Version of the artifacts' layout. A reader refuses any other.
 pub const FORMAT_VERSION: u32 = 1;
 
+/// The field of [`Checked`] that holds the SHA-256 of the manifest's own bytes, taken with zeros in the place of the hash.
+const CHECKSUM_FIELD: &str = "manifest_sha256";
+
 /// Replaces the manifest in `dir`; shared by the folders of every stage.
 ///
 /// # Errors
 /// When it cannot be written; the old one is then still there.
 pub fn write_manifest<T: Serialize>(dir: &Path, manifest: &T) -> Result<()> {
-    let path = dir.join(MANIFEST_FILE);
-    let mut bytes = serde_json::to_vec_pretty(manifest).map_err(|error| Error::io("write", &path)(error.into()))?;
-    bytes.push(b'\n');
-    write_atomically(&path, &bytes)
+    write_manifest_to(&dir.into(), manifest)
+}
+
+/// [`write_manifest`], here or in an object store.
+pub(crate) fn write_manifest_to<T: Serialize>(folder: &Location, manifest: &T) -> Result<()> {
+    let place = folder.join(MANIFEST_FILE);
+    let bytes = to_bytes(manifest).map_err(|error| Error::io("write", place.to_string())(error.into()))?;
+    place.write(&bytes)
+}
+
+/// A manifest and its checksum, which comes last.
+#[derive(Serialize)]
+struct Checked<'a, T> {
+    #[serde(flatten)]
+    manifest: &'a T,
+    manifest_sha256: &'a str,
+}
+
+/// The bytes of the file: the manifest and its checksum.
+fn to_bytes<T: Serialize>(manifest: &T) -> serde_json::Result<Vec<u8>> {
+    let zeros = "0".repeat(64);
+    let mut text = serde_json::to_string_pretty(&Checked { manifest, manifest_sha256: &zeros })?;
+    text.push('\n');
+    if let Some(place) = text.rfind(&zeros) {
+        let sum = hex(&Sha256::digest(&text));
+        text.replace_range(place..place + 64, &sum);
+    }
+    Ok(text.into_bytes())
+}
+
+/// Checks that a manifest has the very bytes that were written.
+///
+/// # Errors
+/// When it is not there, or a bit of it is another.
+pub fn verify_manifest(folder: &Location) -> Result<()> {
+    let place = folder.join(MANIFEST_FILE);
+    let bytes = place.read()?;
+    let field = format!("\"{CHECKSUM_FIELD}\": \"");
+    let start = bytes.windows(field.len()).rposition(|window| window == field.as_bytes()).map(|at| at + field.len());
+    let sum = start.and_then(|start| bytes.get(start..start + 64));
+    let computed = start.zip(sum).map(|(start, _)| {
+        let mut hasher = Sha256::new();
+        hasher.update(&bytes[..start]);
+        hasher.update([b'0'; 64]);
+        hasher.update(&bytes[start + 64..]);
+        hex(&hasher.finalize())
+    });
+    match (sum, computed) {
+        (Some(sum), Some(computed)) if sum == computed.as_bytes() => Ok(()),
+        (sum, computed) => {
+            let found = sum.map_or("none".into(), String::from_utf8_lossy);
+            let expected =
+                format!("its own SHA-256, {}, in {CHECKSUM_FIELD}", computed.unwrap_or_else(|| "at its end".into()));
+            let hint = "The manifest was edited or damaged; restore it, or run its stage again into another folder";
+            Err(Error::malformed(place.to_string(), expected, found, hint))
+        }
+    }
 }
 
 /// Reads the manifest of a folder that should hold `expected_format`; shared by the folders of every stage.
@@ -30,25 +88,29 @@ pub fn write_manifest<T: Serialize>(dir: &Path, manifest: &T) -> Result<()> {
 /// # Errors
 /// When there is none, or one of another kind or version, or one that is damaged.
 pub fn read_manifest<T: DeserializeOwned>(dir: &Path, expected_format: &str) -> Result<T> {
-    let path = dir.join(MANIFEST_FILE);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => {
-            let expected = format!("a folder that holds {expected_format}");
-            let hint = "Name the output folder of the stage before; it has a manifest.json";
-            return Err(Error::malformed(dir, expected, "a folder without a manifest.json", hint));
-        }
-        Err(error) => return Err(Error::io("read", &path)(error)),
-    };
-    let damaged = |error: serde_json::Error| {
+    read_manifest_from(&dir.into(), expected_format)
+}
+
+/// [`read_manifest`], here or in an object store.
+pub(crate) fn read_manifest_from<T: DeserializeOwned>(folder: &Location, expected_format: &str) -> Result<T> {
+    let place = folder.join(MANIFEST_FILE);
+    if place.bytes()?.is_none() && folder.is_folder()? {
+        let expected = format!("a folder that holds {expected_format}");
+        let hint = "Name the output folder of the stage before; it has a manifest.json";
+        return Err(Error::malformed(folder.to_string(), expected, "a folder without a manifest.json", hint));
+    }
+    let path = PathBuf::from(place.to_string());
+    let damaged = |reason: String| {
         let hint = "The file was edited or damaged; restore it, or run its stage again into another folder";
-        Error::malformed(&path, format!("a manifest of {expected_format}"), error.to_string(), hint)
+        Error::malformed(&path, format!("a manifest of {expected_format}"), reason, hint)
     };
-    let value: Value = serde_json::from_str(&text).map_err(damaged)?;
+    let bytes = place.read()?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| damaged(error.to_string()))?;
+    let value: Value = serde_json::from_str(text).map_err(|error| damaged(error.to_string()))?;
     check_field(&path, &value, "format", &Value::from(expected_format), "Name the output folder of the right stage")?;
     let hint = "Read it with the refract that wrote it, or run its stage again";
     check_field(&path, &value, "version", &Value::from(FORMAT_VERSION), hint)?;
-    serde_json::from_value(value).map_err(damaged)
+    serde_json::from_value(value).map_err(|error| damaged(error.to_string()))
 }
 
 fn check_field(path: &Path, manifest: &Value, field: &str, expected: &Value, hint: &str) -> Result<()> {
@@ -62,8 +124,28 @@ fn check_field(path: &Path, manifest: &Value, field: &str, expected: &Value, hin
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::HarvestManifest;
+
+    #[test]
+    fn a_flipped_bit_anywhere_in_a_manifest_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::from(folder.path());
+        write_manifest(folder.path(), &serde_json::json!({ "format": "refract.test", "zeros": "0".repeat(64) }))
+            .unwrap();
+        verify_manifest(&location).unwrap();
+        let path = folder.path().join(MANIFEST_FILE);
+        let bytes = fs::read(&path).unwrap();
+        for bit in 0..8 * bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, damaged).unwrap();
+            let message = verify_manifest(&location).expect_err(&format!("bit {bit}")).to_string();
+            assert!(message.contains(MANIFEST_FILE), "{message}");
+        }
+    }
 
     #[test]
     fn what_is_no_manifest_of_ours_is_refused_by_name() {

@@ -130,11 +130,12 @@ impl HookPointStatistics {
 /// Euclidean norm of a row, summed in f64 in a fixed order so that it is the same in every run.
 pub fn norm(row: &[f32]) -> f32 {
     let mut lanes = [0.0_f64; 8]; // independent sums, so that the additions need not wait for each other
-    for chunk in row.chunks(lanes.len()) {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane += f64::from(*value) * f64::from(*value);
-        }
+    let (chunks, rest) = row.as_chunks::<8>();
+    let add = |lane: &mut f64, value: f32| *lane += f64::from(value) * f64::from(value);
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, value)| add(lane, *value));
     }
+    lanes.iter_mut().zip(rest).for_each(|(lane, value)| add(lane, *value));
     lanes.iter().sum::<f64>().sqrt() as f32
 }
 

@@ -11,11 +11,15 @@ use std::{
 use candle_core::{Device, Tensor};
 use half::f16;
 use harvester::{
-    ActivationDataset, Capture, Checkpoint, Corpus, CorpusOptions, Error, HarvestConfig, HarvestManifest, HookPoint,
-    Monitor, Silent, SpecialToken, StorageDtype, TextTokenizer, Transformer, harvest, model_source::ResolvedModel,
+    ActivationDataset, Capture, Checkpoint, Corpus, CorpusOptions, Document, Error, HarvestConfig, HarvestManifest,
+    HookPoint, Layout, Location, Monitor, Silent, SpecialToken, StorageDtype, TextTokenizer, TokenRows, Transformer,
+    harvest, merge, model_source::ResolvedModel,
 };
 
 const CTX_LEN: usize = 16;
+
+/// Forward passes of [`config`]: three parts of 16 contexts in threes, and one of 12.
+const BATCHES: u64 = 22;
 
 fn model() -> ResolvedModel {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/llama");
@@ -61,14 +65,19 @@ impl Bench {
     }
 
     fn run(&self, monitor: &dyn Monitor) -> Result<HarvestManifest, Error> {
-        harvest(&model(), &self.corpus, &self.config, &self.out(), monitor)
+        harvest(&model(), &self.corpus, &self.config, self.out(), monitor)
     }
 
-    /// Names and content of the output files; the temporary folder's own name is taken out of the manifest.
+    /// Names and content of the output files. The temporary folder's own name is taken out of the manifest, and with it
+    /// the checksum of the manifest.
     fn files(&self) -> Vec<(String, Vec<u8>)> {
         let here = self.folder.path().to_str().unwrap();
         let content = |name: &str, path: &Path| match name {
-            "manifest.json" => fs::read_to_string(path).unwrap().replace(here, "").into_bytes(),
+            "manifest.json" => {
+                let text = fs::read_to_string(path).unwrap().replace(here, "");
+                let lines: Vec<_> = text.lines().filter(|line| !line.contains("manifest_sha256")).collect();
+                lines.join("\n").into_bytes()
+            }
             _ => fs::read(path).unwrap(),
         };
         let entries = fs::read_dir(self.out()).unwrap().map(Result::unwrap);
@@ -87,6 +96,12 @@ struct StopAfter {
     asked: AtomicU64,
 }
 
+impl StopAfter {
+    fn batches(after: u64) -> Self {
+        Self { after, asked: AtomicU64::new(0) }
+    }
+}
+
 impl Monitor for StopAfter {
     fn start(&self, _what: &str, _total: u64, _unit: &str) {}
     fn advance(&self, _n: u64) {}
@@ -103,7 +118,7 @@ fn what_is_stored_is_what_the_model_computes() {
         let bench = Bench { config: HarvestConfig { dtype, ..config() }, ..Bench::new() };
         let manifest = bench.run(&Silent).unwrap();
         assert_eq!((manifest.counts.contexts, manifest.counts.tokens, manifest.layers_run), (60, 960, 2));
-        let dataset = ActivationDataset::open(&bench.out()).unwrap();
+        let dataset = ActivationDataset::open(bench.out()).unwrap();
         let transformer = Transformer::load(&Checkpoint::open(&model().path).unwrap(), &Device::Cpu).unwrap();
         for group in dataset.row_groups() {
             for point in &bench.config.hook_points {
@@ -134,11 +149,13 @@ fn tokens_are_the_documents_in_the_seeds_order() {
     let separator = manifest.config.separator.id();
     assert_eq!(separator, tokenizer.eos());
     let mut expected = vec![];
-    for document in bench.corpus.order(Some(0)) {
-        let tokens = tokenizer.encode(&bench.corpus.document(document).unwrap()).unwrap();
+    let order = bench.corpus.order(Some(0));
+    for document in (0..).map_while(|place| order.get(place)) {
+        let Document::Text(text) = bench.corpus.document(document).unwrap() else { panic!("a text") };
+        let tokens = tokenizer.encode(&text).unwrap();
         expected.extend(tokens.into_iter().chain(separator).map(|token| (document, token)));
     }
-    let dataset = ActivationDataset::open(&bench.out()).unwrap();
+    let dataset = ActivationDataset::open(bench.out()).unwrap();
     let mut found = vec![];
     for group in dataset.row_groups() {
         let rows = dataset.tokens(*group).unwrap();
@@ -158,15 +175,172 @@ fn a_run_stopped_anywhere_and_repeated_equals_one_that_was_not() {
     );
     for after in 0..24 {
         let bench = Bench::new();
-        match bench.run(&StopAfter { after, asked: AtomicU64::new(0) }) {
+        match bench.run(&StopAfter::batches(after)) {
             Err(Error::Cancelled { path }) => assert_eq!(path, bench.out()),
-            other => assert!(other.is_ok() && after >= 22, "after {after} batches: {other:?}"),
+            other => assert!(other.is_ok() && after >= BATCHES, "after {after} batches: {other:?}"),
         }
         // What a killed process leaves besides: half a part, and a part that is not listed yet.
         fs::write(bench.out().join("part-00009.parquet.tmp"), "half").unwrap();
         fs::write(bench.out().join("part-00008.parquet"), "not listed").unwrap();
-        bench.run(&Silent).unwrap();
+        let rest = StopAfter::batches(u64::MAX);
+        bench.run(&rest).unwrap();
+        assert_eq!(rest.asked.into_inner(), BATCHES.saturating_sub(after), "no batch is computed twice");
         assert!(bench.files() == whole.files(), "stopped after {after} batches");
+    }
+}
+
+#[test]
+fn a_torn_journal_costs_one_batch() {
+    let whole = Bench::new();
+    whole.run(&Silent).unwrap();
+    for (after, torn) in [(1, 1), (4, 700), (5, 13), (8, 2000), (15, 5), (21, 1)] {
+        let bench = Bench::new();
+        assert!(bench.run(&StopAfter::batches(after)).is_err());
+        let journal = bench.out().join(format!(".resume/part-{:05}.journal", after / 6));
+        let file = fs::OpenOptions::new().write(true).open(&journal).unwrap();
+        file.set_len(file.metadata().unwrap().len() - torn).unwrap();
+        let rest = StopAfter::batches(u64::MAX);
+        bench.run(&rest).unwrap();
+        assert_eq!(rest.asked.into_inner(), BATCHES - after + 1, "stopped after {after} batches");
+        assert!(bench.files() == whole.files(), "stopped after {after} batches");
+    }
+}
+
+#[test]
+fn work_in_a_journal_does_not_give_way_to_another_run() {
+    let mut bench = Bench::new();
+    assert!(bench.run(&StopAfter::batches(2)).is_err());
+    bench.config.seed = Some(5);
+    let Err(Error::OtherRun { differences, .. }) = bench.run(&Silent) else { panic!("gave up what was computed") };
+    assert_eq!(differences, ["config.seed: 0 there, 5 here"]);
+}
+
+/// Harvests part `part` of the corpus into a folder of its own.
+fn harvest_part(bench: &Bench, part: &str) -> Location {
+    let config = HarvestConfig { part: Some(part.parse().unwrap()), tokens: None, ..bench.config.clone() };
+    let out = bench.folder.path().join("parts").join(part.replace('/', "-of-"));
+    harvest(&model(), &bench.corpus, &config, &out, &Silent).unwrap();
+    Location::from(out)
+}
+
+/// Context, position, document, token and values of each row, by context.
+fn rows_of(dataset: &ActivationDataset) -> Vec<(u64, u32, u64, u32, Vec<f32>)> {
+    let mut rows = vec![];
+    for group in dataset.row_groups() {
+        let read = dataset.read(*group, HookPoint::resid_post(1)).unwrap();
+        let values = read.to_f32();
+        for (i, row) in values.chunks(read.d_model).enumerate() {
+            let TokenRows { context, position, document, token } = &read.rows;
+            rows.push((context[i], position[i], document[i], token[i], row.to_vec()));
+        }
+    }
+    rows
+}
+
+#[test]
+fn parts_of_a_corpus_are_merged_or_read_as_one() {
+    let bench = Bench::new();
+    let parts: Vec<_> = ["0/3", "1/3", "2/3"].map(|part| harvest_part(&bench, part)).into();
+    let merged = bench.folder.path().join("merged");
+    // In any order.
+    let folders = [parts[2].clone(), parts[0].clone(), parts[1].clone()];
+    let manifest = merge(&folders, &merged, &Silent).unwrap();
+    assert_eq!((manifest.merged_from, manifest.complete, manifest.config.part), (Some(3), true, None));
+    let dataset = ActivationDataset::open(&merged).unwrap();
+    dataset.verify(&Silent).unwrap();
+    let rows = rows_of(&dataset);
+    let of_parts: Vec<_> = parts.iter().flat_map(|part| rows_of(&ActivationDataset::open(part).unwrap())).collect();
+    assert!(rows == of_parts, "merging changes no row");
+    assert_eq!(rows.len() as u64, manifest.counts.tokens);
+
+    // Every document of the corpus is in one part, and every context has a number of its own.
+    let documents: std::collections::BTreeSet<_> = rows.iter().map(|row| row.2).collect();
+    assert!(documents.len() as u64 >= bench.corpus.n_documents() - 3, "each part may drop its last tokens");
+    let places: std::collections::BTreeSet<_> = rows.iter().map(|row| (row.0, row.1)).collect();
+    assert_eq!(places.len(), rows.len());
+    let few = dataset.read_contexts(3..6, HookPoint::resid_post(1)).unwrap();
+    assert_eq!(few.rows.context.chunks(CTX_LEN).map(|context| context[0]).collect::<Vec<_>>(), [3, 4, 5]);
+
+    // The folder of the parts, and the parts by name, are the same dataset.
+    let folder = ActivationDataset::open(bench.folder.path().join("parts")).unwrap();
+    let many = ActivationDataset::open_many(&folders).unwrap();
+    for other in [&folder, &many] {
+        assert_eq!(other.manifest(), &manifest);
+        assert!(rows_of(other) == rows);
+    }
+
+    // The summary is that of all rows.
+    let ordinary: Vec<_> = rows.iter().filter(|row| row.1 > 0).collect();
+    let summary = manifest.hook_point(HookPoint::resid_post(1)).unwrap();
+    assert_eq!(summary.sinks, 0);
+    let mean = ordinary.iter().map(|row| f64::from(row.4[2])).sum::<f64>() / ordinary.len() as f64;
+    assert!((f64::from(summary.mean[2]) - mean).abs() < 1e-6);
+
+    // Again, it is left as it is; and a harvest does not go on in it.
+    assert_eq!(merge(&folders, &merged, &Silent).unwrap(), manifest);
+    let Err(Error::OtherRun { differences, .. }) =
+        harvest(&model(), &bench.corpus, &HarvestConfig { tokens: None, ..config() }, &merged, &Silent)
+    else {
+        panic!("went on in a merged folder")
+    };
+    assert_eq!(differences, ["merged_from: 3 there, null here"]);
+}
+
+#[test]
+fn folders_that_are_not_all_the_parts_of_one_harvest_are_refused() {
+    let bench = Bench::new();
+    let parts: Vec<_> = ["0/2", "1/2"].map(|part| harvest_part(&bench, part)).into();
+    let refused = |folders: &[Location]| {
+        let out = bench.folder.path().join("refused");
+        let message = merge(folders, &out, &Silent).unwrap_err().to_string();
+        assert!(!out.exists(), "{message}");
+        message
+    };
+    let missing = refused(&parts[1..]);
+    assert!(missing.contains("part 0/2 of the corpus once") && missing.contains("no folder with it"), "{missing}");
+    let twice = refused(&[parts[0].clone(), parts[0].clone(), parts[1].clone()]);
+    assert!(twice.contains("0/2") && twice.contains("0-of-2, "), "{twice}");
+    let other = Bench { config: HarvestConfig { seed: Some(5), ..config() }, ..Bench::new() };
+    let different = refused(&[parts[0].clone(), harvest_part(&other, "1/2")]);
+    assert!(different.contains("config.seed: 5 there, 0 here"), "{different}");
+    let whole = bench.out();
+    bench.run(&Silent).unwrap();
+    assert!(refused(&[whole.clone().into()]).contains("part 0/1"));
+    let unfinished = bench.folder.path().join("unfinished");
+    let config = HarvestConfig { part: Some("1/2".parse().unwrap()), tokens: None, ..config() };
+    assert!(harvest(&model(), &bench.corpus, &config, &unfinished, &StopAfter::batches(7)).is_err());
+    let message = refused(&[parts[0].clone(), unfinished.into()]);
+    assert!(message.contains("a complete harvest"), "{message}");
+}
+
+#[test]
+fn every_storage_is_continued_and_read() {
+    for dtype in [StorageDtype::F32, StorageDtype::F16, StorageDtype::I8] {
+        for layout in [Layout::List, Layout::Binary] {
+            let config = HarvestConfig { dtype, layout, ..config() };
+            let (whole, stopped) = (Bench { config: config.clone(), ..Bench::new() }, Bench { config, ..Bench::new() });
+            whole.run(&Silent).unwrap();
+            assert!(stopped.run(&StopAfter::batches(9)).is_err());
+            stopped.run(&Silent).unwrap();
+            assert!(whole.files() == stopped.files(), "{dtype} {layout}");
+            let exact =
+                Bench { config: HarvestConfig { dtype: StorageDtype::F32, ..whole.config.clone() }, ..Bench::new() };
+            exact.run(&Silent).unwrap();
+            let exact = rows_of(&ActivationDataset::open(exact.out()).unwrap());
+            let stored = rows_of(&ActivationDataset::open(whole.out()).unwrap());
+            for (exact, stored) in exact.iter().zip(&stored) {
+                // Half a unit in the last place of f16; half a step of int8.
+                let largest = exact.4.iter().map(|value| value.abs()).fold(0.0, f32::max);
+                for (exact, stored) in exact.4.iter().zip(&stored.4) {
+                    let tolerance = match dtype {
+                        StorageDtype::F32 => 0.0,
+                        StorageDtype::F16 => exact.abs() / 2048.0 + 3e-8,
+                        StorageDtype::I8 => largest / 127.0 * 0.5001,
+                    };
+                    assert!((exact - stored).abs() <= tolerance, "{dtype}: {exact} became {stored}");
+                }
+            }
+        }
     }
 }
 
@@ -175,7 +349,7 @@ fn a_finished_folder_is_left_as_it_is() {
     let bench = Bench::new();
     let manifest = bench.run(&Silent).unwrap();
     let before = fs::metadata(bench.out().join("manifest.json")).unwrap().modified().unwrap();
-    assert_eq!(bench.run(&StopAfter { after: 0, asked: AtomicU64::new(0) }).unwrap(), manifest);
+    assert_eq!(bench.run(&StopAfter::batches(0)).unwrap(), manifest);
     assert_eq!(fs::metadata(bench.out().join("manifest.json")).unwrap().modified().unwrap(), before);
 }
 

@@ -126,7 +126,7 @@ fn a_disk_that_fills_up_loses_nothing_and_the_run_goes_on_after() {
         .output()
         .unwrap();
     let message = text(&limited.stderr);
-    assert!(!limited.status.success() && message.contains("part-00000.parquet"), "{message}");
+    assert!(!limited.status.success() && message.contains("part-00000.journal"), "{message}");
     assert!(!message.contains("panicked"), "{message}");
     sandbox.ok(&args);
     let fresh = Sandbox::new();

@@ -3,6 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod corpora;
 mod errors;
+mod kills;
+mod layouts;
+mod live;
+mod object_store;
 mod pipeline;
 mod sandbox;

@@ -23,15 +23,24 @@ pub(crate) fn tiny(name: &str) -> String {
 }
 
 /// A folder that goes away, and the binary run in it.
-pub(crate) struct Sandbox(tempfile::TempDir);
+pub(crate) struct Sandbox {
+    folder: tempfile::TempDir,
+    env: Vec<(String, String)>,
+}
 
 impl Sandbox {
     pub(crate) fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self { folder: tempfile::tempdir().unwrap(), env: vec![] }
+    }
+
+    /// The same with more environment variables.
+    pub(crate) fn with_env(mut self, variables: &[(&str, &str)]) -> Self {
+        self.env.extend(variables.iter().map(|(name, value)| (name.to_string(), value.to_string())));
+        self
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.folder.path().join(name)
     }
 
     pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
@@ -39,9 +48,10 @@ impl Sandbox {
         name.to_string()
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_refract"));
-        command.args(args).current_dir(self.0.path()).env_remove("RUST_LOG").stdin(Stdio::null());
+        command.args(args).current_dir(self.folder.path()).env_remove("RUST_LOG").stdin(Stdio::null());
+        command.envs(self.env.iter().cloned());
         command
     }
 

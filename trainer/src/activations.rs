@@ -35,13 +35,14 @@ impl Rows {
         self.values.len() / self.d_in
     }
 
+    /// Bytes of the values.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.len() * self.values.dtype().row_bytes(self.d_in)) as u64
+    }
+
     /// Writes row `row`, times `scale`, to `x` `[d_in]`.
     pub(crate) fn copy_row(&self, row: usize, scale: f32, x: &mut [f32]) {
-        let range = row * self.d_in..(row + 1) * self.d_in;
-        match &self.values {
-            Values::F32(values) => x.copy_from_slice(&values[range]),
-            Values::F16(values) => half::slice::HalfFloatSliceExt::convert_to_f32_slice(&values[range], x),
-        }
+        self.values.copy_row(row, x);
         x.iter_mut().for_each(|value| *value *= scale);
     }
 
@@ -68,7 +69,7 @@ pub(crate) fn split(
     hook_point: HookPoint,
     held_out_fraction: f64,
 ) -> Result<(Activations<'_>, Activations<'_>)> {
-    let n_contexts = dataset.manifest().counts.contexts;
+    let n_contexts = dataset.context_end();
     let n_held_out = (n_contexts as f64 * held_out_fraction).ceil() as u64;
     if n_held_out >= n_contexts {
         let found = format!("{n_contexts} contexts, of which {n_held_out} are held out");
@@ -81,33 +82,29 @@ pub(crate) fn split(
 }
 
 impl<'a> Activations<'a> {
+    /// The whole folder.
+    pub(crate) fn all(dataset: &'a ActivationDataset, hook_point: HookPoint) -> Result<Self> {
+        Self::open(dataset, hook_point, 0..dataset.context_end())
+    }
+
     fn open(dataset: &'a ActivationDataset, hook_point: HookPoint, contexts: Range<u64>) -> Result<Self> {
         let summary = dataset.manifest().hook_point(hook_point)?;
-        let ctx_len = dataset.manifest().config.ctx_len as u64;
-        // Groups are whole contexts in order, so those of the other part need not be read.
-        let overlaps = |group: &RowGroup| {
-            let first = group.first_row / ctx_len;
-            let last = (group.first_row + group.rows as u64).div_ceil(ctx_len);
-            first < contexts.end && contexts.start < last
-        };
-        let groups = dataset.row_groups().iter().copied().filter(overlaps).collect();
+        // Groups are whole contexts, so those of the other part need not be read.
+        let groups = dataset.row_groups().iter().copied().filter(|group| group.overlaps(&contexts)).collect();
         Ok(Self { dataset, hook_point, d_in: summary.d_model, sink_norm: summary.sink_norm, contexts, groups })
     }
 
-    /// Rows that count at most: position 0 does not; how many are sinks is not known before they are read.
+    /// Rows that count at most: position 0 does not; how many are sinks, and how long each context is, is not known before
+    /// they are read.
     pub(crate) fn n_rows_at_most(&self) -> u64 {
         let ctx_len = self.dataset.manifest().config.ctx_len as u64;
-        (self.contexts.end - self.contexts.start) * ctx_len.saturating_sub(1)
+        let n_rows: u64 = self.groups.iter().map(|group| group.rows as u64).sum();
+        ((self.contexts.end - self.contexts.start) * ctx_len.saturating_sub(1)).min(n_rows)
     }
 
     /// Which contexts these are.
     pub(crate) fn contexts(&self) -> Range<u64> {
         self.contexts.clone()
-    }
-
-    /// Whether row `row` counts.
-    fn keeps(&self, read: &ActivationRows, row: usize) -> bool {
-        read.is_ordinary(row, self.sink_norm) && self.contexts.contains(&read.rows.context[row])
     }
 }
 
@@ -117,7 +114,7 @@ impl RowSource for Activations<'_> {
     }
 
     fn row_bytes(&self) -> usize {
-        self.d_in * self.dataset.manifest().config.dtype.bytes()
+        self.dataset.manifest().config.dtype.row_bytes(self.d_in)
     }
 
     fn group_sizes(&self) -> Vec<usize> {
@@ -125,36 +122,15 @@ impl RowSource for Activations<'_> {
     }
 
     fn read(&self, group: usize) -> Result<Rows> {
-        let group = self.groups[group];
-        let mut read = self.dataset.read(group, self.hook_point)?;
-        let keep: Vec<bool> = (0..read.rows.len()).map(|row| self.keeps(&read, row)).collect();
-        match &mut read.values {
-            Values::F32(values) => keep_rows(values, self.d_in, &keep),
-            Values::F16(values) => keep_rows(values, self.d_in, &keep),
-        }
-        Ok(Rows::new(read.values, self.d_in))
+        let read = self.dataset.read(self.groups[group], self.hook_point)?;
+        Ok(ordinary_rows(read, self.sink_norm, |context| self.contexts.contains(&context)))
     }
 }
 
-/// Moves the rows to keep to the front and drops the rest.
-fn keep_rows<T: Copy>(values: &mut Vec<T>, d_in: usize, keep: &[bool]) {
-    let mut kept = 0;
-    for (row, _) in keep.iter().enumerate().filter(|(_, keep)| **keep) {
-        values.copy_within(row * d_in..(row + 1) * d_in, kept * d_in);
-        kept += 1;
-    }
-    values.truncate(kept * d_in);
-    values.shrink_to_fit();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_to_keep_move_to_the_front() {
-        let mut values: Vec<u8> = (0..8).collect();
-        keep_rows(&mut values, 2, &[false, true, false, true]);
-        assert_eq!(values, [2, 3, 6, 7]);
-    }
+/// The rows that count: those of the contexts wanted, without position 0 and attention sinks.
+pub(crate) fn ordinary_rows(mut read: ActivationRows, sink_norm: f32, wanted: impl Fn(u64) -> bool) -> Rows {
+    let keeps = |row| read.is_ordinary(row, sink_norm) && wanted(read.rows.context[row]);
+    let keep: Vec<bool> = (0..read.rows.len()).map(keeps).collect();
+    read.values.keep_rows(read.d_model, &keep);
+    Rows::new(read.values, read.d_model)
 }

@@ -113,7 +113,10 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>> {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::{adam::AdamConfig, config::TrainArchitecture, kernels::plain, step::StepConfig, weights::Weights};
+    use crate::{
+        activation_source::BlockPlace, adam::AdamConfig, config::TrainArchitecture, kernels::plain, step::StepConfig,
+        weights::Weights,
+    };
 
     fn learner() -> Learner {
         let config = StepConfig {
@@ -136,7 +139,7 @@ mod tests {
         for step in 0..6 {
             whole.step(&batch(step), 1e-3);
             if step == 2 {
-                let cursor = Cursor { epoch: 1, block: 2, row: 3 };
+                let cursor = Cursor { place: BlockPlace { epoch: 1, block: 2 }, row: 3, began_at: None };
                 save(dir.path(), &whole, Progress { step: 3, cursor, loss: 0.1, fvu: 0.1 }).unwrap();
             }
         }

@@ -7,7 +7,8 @@ use std::{
 };
 
 use harvester::{
-    ActivationDataset, HookPoint, ModelIdentity, manifest_file, read_manifest, sha256_file, write_manifest,
+    ActivationDataset, ContextCursor, HookPoint, ModelIdentity, manifest_file, read_manifest, sha256_file,
+    write_manifest,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -20,6 +21,9 @@ use crate::{
 
 /// `format` of an SAE folder.
 pub const SAE_FORMAT: &str = "refract.sae";
+
+/// Folder of the activations held out by a run on a running model, in its own.
+pub(crate) const HELD_OUT_FOLDER: &str = "held-out";
 
 /// Options that may differ when a run is continued: they do not shape the result.
 const FREE_OPTIONS: [&str; 1] = ["checkpoint_every"];
@@ -35,7 +39,8 @@ pub struct SaeManifest {
     pub refract_version: String,
     /// Whether training is done and the SAE is there.
     pub complete: bool,
-    /// The folder of activations it was trained on.
+    /// The folder of activations it was trained on, or where it was trained on a running model, those held out. A relative
+    /// path is below the SAE's folder.
     pub activations: PathBuf,
     /// SHA-256 of that folder's manifest.
     pub activations_manifest_sha256: String,
@@ -49,6 +54,9 @@ pub struct SaeManifest {
     pub d_sae: usize,
     /// Contexts of the activations that were never trained on.
     pub held_out: Range<u64>,
+    /// Where a running model's contexts to train on begin; absent where the activations were harvested first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live_from: Option<ContextCursor>,
     /// Rows of a larger norm are attention sinks; they were dropped, together with position 0.
     pub sink_norm: f32,
     /// Everything that was asked for, with the defaults that the activations decide.
@@ -116,22 +124,37 @@ impl SaeManifest {
         Ok(write_manifest(dir, self)?)
     }
 
+    /// The folder of activations, for a manifest read from the SAE folder `dir`.
+    pub fn activations_dir(&self, dir: &Path) -> PathBuf {
+        match self.activations.to_str() {
+            Some(url) if url.contains("://") => self.activations.clone(),
+            _ => dir.join(&self.activations),
+        }
+    }
+
+    /// The manifest of a run on a running model that begins: what it knows of its data is what was held out, in `dir`.
+    pub(crate) fn begin_live(held_out: &ActivationDataset, resolved: &Resolved) -> Result<Self> {
+        let contexts = held_out.manifest().counts.contexts;
+        let live_from = held_out.manifest().parts.last().map(|part| part.next);
+        Ok(Self { activations: HELD_OUT_FOLDER.into(), live_from, ..Self::begin(held_out, resolved, 0..contexts)? })
+    }
+
     /// The manifest of a run that begins.
     pub(crate) fn begin(dataset: &ActivationDataset, resolved: &Resolved, held_out: Range<u64>) -> Result<Self> {
-        let dir = dataset.dir();
         let parent = dataset.manifest();
         Ok(Self {
             format: SAE_FORMAT.into(),
             version: manifest_file::FORMAT_VERSION,
             refract_version: env!("CARGO_PKG_VERSION").into(),
             complete: false,
-            activations: dir.canonicalize().map_err(Error::io("open", dir))?,
-            activations_manifest_sha256: sha256_file(&dir.join(manifest_file::MANIFEST_FILE))?,
+            activations: dataset.absolute()?,
+            activations_manifest_sha256: dataset.manifest_sha256()?,
             model: parent.model.clone(),
             hook_point: resolved.hook_point,
             d_in: resolved.d_in,
             d_sae: resolved.d_sae,
             held_out,
+            live_from: None,
             sink_norm: parent.sink_norm(resolved.hook_point)?,
             config: resolved.config.clone(),
             results: None,
@@ -157,11 +180,11 @@ impl SaeManifest {
 }
 
 /// Refuses a folder that has no manifest and yet is not empty: an SAE of another tool, or anything else of the user's.
-fn refuse_foreign(out: &Path) -> Result<()> {
-    let leftover = format!("{}.tmp", manifest_file::MANIFEST_FILE);
+pub(crate) fn refuse_foreign(out: &Path) -> Result<()> {
+    let leftovers = [format!("{}.tmp", manifest_file::MANIFEST_FILE), HELD_OUT_FOLDER.to_string()];
     let entries = std::fs::read_dir(out).map_err(Error::io("list", out))?;
     let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
-    match names.into_iter().find(|name| *name != leftover) {
+    match names.into_iter().find(|name| !leftovers.contains(name)) {
         None => Ok(()),
         Some(name) => {
             let found = format!("a folder without a manifest that holds `{name}`");

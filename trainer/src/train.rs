@@ -12,6 +12,7 @@ use harvester::{ActivationDataset, Monitor};
 
 use crate::{
     Error, Result,
+    activation_source::ActivationSource,
     activations::{Activations, RowSource, split},
     calibrate::calibrate,
     checkpoint::{self, Progress},
@@ -22,7 +23,8 @@ use crate::{
     metrics_log::{MetricsLine, MetricsLog},
     sae::{Architecture, Sae, SaeConfig},
     schedule::Schedule,
-    shuffle_buffer::ShuffleBuffer,
+    shard_source::ShardSource,
+    shuffle_buffer::{Cursor, ShuffleBuffer},
     step::{Learner, StepReport},
     weights::Weights,
 };
@@ -55,19 +57,20 @@ pub fn train(
     if manifest.complete {
         return Ok(manifest);
     }
-    let mut run = Run::open(dataset, &training, resolved, out, monitor)?;
-    let fvu = run.fit()?;
-    run.finish(manifest, fvu, dataset, &held_out)
+    let (seed, buffer_bytes) = (resolved.config.seed, resolved.config.buffer_bytes);
+    let source = |_: Cursor| Box::new(ShardSource::new(&training, seed, buffer_bytes)) as Box<dyn ActivationSource>;
+    Run::open(dataset, training.n_rows_at_most(), source, resolved, out, monitor)?
+        .complete(manifest, dataset, &held_out)
 }
 
 /// A run in progress.
-struct Run<'a> {
+pub(crate) struct Run<'a> {
     resolved: Resolved,
     schedule: Schedule,
     /// Multiplies raw activations into training units.
     scale: f32,
     learner: Learner,
-    buffer: ShuffleBuffer<'a, Activations<'a>>,
+    buffer: ShuffleBuffer<Box<dyn ActivationSource + 'a>>,
     /// Rows to train on at most; an epoch has no more.
     training_rows: u64,
     progress: Progress,
@@ -77,10 +80,11 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// A new run, or the one that `out` holds.
-    fn open(
+    /// A new run, or the one that `out` holds. `source` gives rows from the place where the run goes on.
+    pub(crate) fn open(
         dataset: &ActivationDataset,
-        training: &'a Activations<'a>,
+        training_rows: u64,
+        source: impl FnOnce(Cursor) -> Box<dyn ActivationSource + 'a>,
         resolved: Resolved,
         out: &'a Path,
         monitor: &'a dyn Monitor,
@@ -93,14 +97,25 @@ impl<'a> Run<'a> {
             schedule: Schedule::new(config.lr, resolved.n_steps, config.warmup, config.decay),
             scale,
             learner,
-            buffer: ShuffleBuffer::new(training, config.seed, config.buffer_bytes, progress.cursor),
-            training_rows: training.n_rows_at_most(),
+            buffer: ShuffleBuffer::new(source(progress.cursor), config.seed, progress.cursor),
+            training_rows,
             progress,
             log: MetricsLog::open(out, progress.step)?,
             out,
             monitor,
             resolved,
         })
+    }
+
+    /// Everything that is left to do.
+    pub(crate) fn complete(
+        mut self,
+        manifest: SaeManifest,
+        dataset: &ActivationDataset,
+        held_out: &Activations<'_>,
+    ) -> Result<SaeManifest> {
+        let fvu = self.fit()?;
+        self.finish(manifest, fvu, dataset, held_out)
     }
 
     /// All steps that are left. Returns the last batch's fraction of variance unexplained.

@@ -4,26 +4,43 @@
 use candle_core::{CpuStorage, CustomOp3, D, Device, Layout, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::simd::{Kernel, exp, wide};
+use super::simd::{Kernel, exp, tanh, wide};
 use crate::Result;
 
 /// Queries handled together. 64 rows of scores over 1,024 keys are 256 KiB: they stay in the second-level cache.
 const QUERY_BLOCK: usize = 64;
 
-/// `z = softmax(q k^T / sqrt(d_head)) v`, each query seeing the keys up to its own position; the queries are the last
-/// `pos` of the `keys` positions.
+/// How scores come from products of queries and keys: `cap(scale q k^T)`, `cap(s) = softcap * tanh(s / softcap)`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scores {
+    pub(crate) scale: f32,
+    pub(crate) softcap: Option<f32>,
+    /// How many keys a query sees, its own included; `None`: all up to its own.
+    pub(crate) window: Option<usize>,
+}
+
+impl Scores {
+    /// The first key that the query at a position sees.
+    #[inline(always)]
+    fn first_key(&self, query: usize) -> usize {
+        self.window.map_or(0, |window| (query + 1).saturating_sub(window))
+    }
+}
+
+/// `z = softmax(scores) v`, each query seeing the keys up to its own position, or the last `window` of them; the
+/// queries are the last `pos` of the `keys` positions.
 ///
 /// # Shapes
 /// `q`: `[batch, pos, n_heads, d_head]`; `k`, `v`: `[batch, keys, n_kv_heads, d_head]` -> `[batch, pos, n_heads * d_head]`
-pub(crate) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+pub(crate) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor, scores: Scores) -> Result<Tensor> {
     if matches!(q.device(), Device::Cpu) {
-        return Ok(q.apply_op3_no_bwd(k, v, &CausalAttention)?);
+        return Ok(q.apply_op3_no_bwd(k, v, &CausalAttention(scores))?);
     }
-    causal_attention_plain(q, k, v)
+    causal_attention_plain(q, k, v, scores)
 }
 
 /// The same with plain tensor operations: other devices, and the reference of the tests.
-fn causal_attention_plain(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+fn causal_attention_plain(q: &Tensor, k: &Tensor, v: &Tensor, rule: Scores) -> Result<Tensor> {
     let (batch, pos, n_heads, d_head) = q.dims4()?;
     let (_, keys, n_kv_heads, _) = k.dims4()?;
     let by_head = |x: &Tensor| -> Result<Tensor> {
@@ -32,10 +49,15 @@ fn causal_attention_plain(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> 
         Ok(x.reshape((batch, n_heads, keys, d_head))?)
     };
     let scores = q.transpose(1, 2)?.contiguous()?.matmul(&by_head(k)?.transpose(2, 3)?)?;
-    let mask: Vec<f32> =
-        (0..pos * keys).map(|i| if i % keys > keys - pos + i / keys { f32::NEG_INFINITY } else { 0.0 }).collect();
-    let mask = Tensor::from_vec(mask, (pos, keys), q.device())?;
-    let scores = (scores / (d_head as f64).sqrt())?.broadcast_add(&mask)?; // [batch, n_heads, pos, keys]
+    let scores = (scores * f64::from(rule.scale))?;
+    let scores = match rule.softcap.map(f64::from) {
+        Some(cap) => ((scores / cap)?.tanh()? * cap)?,
+        None => scores,
+    };
+    let sees = |query: usize, key: usize| key <= query && key >= rule.first_key(query);
+    let hidden = |i: usize| if sees(keys - pos + i / keys, i % keys) { 0.0 } else { f32::NEG_INFINITY };
+    let mask = Tensor::from_vec((0..pos * keys).map(hidden).collect(), (pos, keys), q.device())?;
+    let scores = scores.broadcast_add(&mask)?; // [batch, n_heads, pos, keys]
     let pattern = candle_nn::ops::softmax(&scores, D::Minus1)?;
     let z = pattern.matmul(&by_head(v)?)?; // [batch, n_heads, pos, d_head]
     Ok(z.transpose(1, 2)?.reshape((batch, pos, n_heads * d_head))?)
@@ -106,54 +128,68 @@ impl Product {
     }
 }
 
-struct CausalAttention;
+struct CausalAttention(Scores);
 
 impl CausalAttention {
     /// One head of one batch row. `z`: `[pos, d_head]`, filled.
-    fn head(q: View<'_>, k: View<'_>, v: View<'_>, batch: usize, head: usize, z: &mut [f32]) {
+    fn head(&self, q: View<'_>, k: View<'_>, v: View<'_>, batch: usize, head: usize, z: &mut [f32]) {
         let [_, pos, n_heads, d_head] = q.dims;
         let [_, keys, n_kv_heads, _] = k.dims;
         let kv_head = head / (n_heads / n_kv_heads);
-        let before = keys - pos; // keys that every query sees
-        let mut scores = vec![0f32; QUERY_BLOCK.min(pos) * keys];
+        let before = keys - pos; // keys that every query sees, or could but for the window
+        let widest = keys.min(self.0.window.map_or(keys, |window| window.saturating_add(QUERY_BLOCK - 1)));
+        let mut scores = vec![0f32; QUERY_BLOCK.min(pos) * widest];
         for first in (0..pos).step_by(QUERY_BLOCK) {
             let rows = QUERY_BLOCK.min(pos - first);
-            let seen = before + first + rows; // keys that the block's last query sees
+            // Keys that some query of the block sees; those wholly outside the window are never touched.
+            let (from, to) = (self.0.first_key(before + first), before + first + rows);
+            let seen = to - from;
             let scores = &mut scores[..rows * seen]; // [rows, seen]
             let q_block = (q.head_from(batch, first, head), [q.strides[1], 1]);
-            let k_transposed = (k.head_from(batch, 0, kv_head), [1, k.strides[1]]);
+            let k_transposed = (k.head_from(batch, from, kv_head), [1, k.strides[1]]);
             Product { m: rows, n: seen, k: d_head }.run(q_block, k_transposed, scores, seen);
-            let scale = 1.0 / (d_head as f32).sqrt();
-            wide(SoftmaxRows { scores: &mut *scores, seen, visible: before + first + 1, scale });
-            let v_head = (v.head_from(batch, 0, kv_head), [v.strides[1], 1]);
+            wide(SoftmaxRows { scores: &mut *scores, seen, from, query: before + first, rule: self.0 });
+            let v_head = (v.head_from(batch, from, kv_head), [v.strides[1], 1]);
             let z_block = &mut z[first * d_head..];
             Product { m: rows, n: d_head, k: seen }.run((scores, [seen, 1]), v_head, z_block, d_head);
         }
     }
 }
 
-/// Softmax of each row of a block of `scores`, `[rows, seen]`; the first row sees `visible` keys, each next one more.
+/// Softmax of each row of a block of `scores`, `[rows, seen]`, whose first key is `from` and first query `query`.
 struct SoftmaxRows<'a> {
     scores: &'a mut [f32],
     seen: usize,
-    visible: usize,
-    scale: f32,
+    from: usize,
+    query: usize,
+    rule: Scores,
 }
 
 impl Kernel for SoftmaxRows<'_> {
     #[inline(always)]
     fn run(self) {
         for (row, scores) in self.scores.chunks_exact_mut(self.seen).enumerate() {
-            softmax_row(scores, self.visible + row, self.scale);
+            let query = self.query + row;
+            let (past, rest) = scores.split_at_mut(self.rule.first_key(query) - self.from);
+            let (visible, future) = rest.split_at_mut(query + 1 - self.from - past.len());
+            past.fill(0.0);
+            future.fill(0.0);
+            match self.rule.softcap {
+                Some(cap) => {
+                    for score in visible.iter_mut() {
+                        *score = cap * tanh(*score * self.rule.scale / cap);
+                    }
+                    softmax_row(visible, 1.0);
+                }
+                None => softmax_row(visible, self.rule.scale),
+            }
         }
     }
 }
 
-/// Softmax of `scale * scores` over the first `visible` entries; the rest, which lie in the future, become zero.
+/// Softmax of `scale * scores`.
 #[inline(always)]
-fn softmax_row(scores: &mut [f32], visible: usize, scale: f32) {
-    let (seen, future) = scores.split_at_mut(visible);
-    future.fill(0.0);
+fn softmax_row(seen: &mut [f32], scale: f32) {
     // Lanes of their own, since the compiler must not reorder a floating-point reduction by itself.
     let mut lanes = [f32::NEG_INFINITY; 16];
     for chunk in seen.chunks(16) {
@@ -202,7 +238,7 @@ impl CustomOp3 for CausalAttention {
         }
         let mut by_head = vec![0f32; batch * n_heads * pos * d_head]; // [batch, n_heads, pos, d_head]
         by_head.par_chunks_mut(pos * d_head).enumerate().for_each(|(i, z)| {
-            Self::head(q, k, v, i / n_heads, i % n_heads, z);
+            self.head(q, k, v, i / n_heads, i % n_heads, z);
         });
         let mut z = vec![0f32; by_head.len()]; // [batch, pos, n_heads, d_head]
         z.par_chunks_mut(n_heads * d_head).enumerate().for_each(|(token, row)| {
@@ -220,26 +256,50 @@ impl CustomOp3 for CausalAttention {
 mod tests {
     use super::*;
 
-    fn assert_equal_to_plain(batch: usize, pos: usize, keys: usize, n_heads: usize, n_kv_heads: usize) {
+    fn plain_scale(d_head: usize) -> Scores {
+        Scores { scale: 1.0 / (d_head as f32).sqrt(), softcap: None, window: None }
+    }
+
+    fn assert_equal_to_plain(rule: Scores, [batch, pos, keys]: [usize; 3], n_heads: usize, n_kv_heads: usize) {
         let random = |heads, n| Tensor::randn(0f32, 1., (batch, n, heads, 32), &Device::Cpu).unwrap();
         let (q, k, v) = (random(n_heads, pos), random(n_kv_heads, keys), random(n_kv_heads, keys));
-        let got = causal_attention(&q, &k, &v).unwrap();
-        let want = causal_attention_plain(&q, &k, &v).unwrap();
+        let got = causal_attention(&q, &k, &v, rule).unwrap();
+        let want = causal_attention_plain(&q, &k, &v, rule).unwrap();
         let diff = (got - want).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-        assert!(diff < 2e-6, "{batch} x {pos} of {keys}, {n_heads}/{n_kv_heads} heads: {diff}");
+        assert!(diff < 2e-6, "{batch} x {pos} of {keys}, {n_heads}/{n_kv_heads} heads, {rule:?}: {diff}");
     }
 
     #[test]
     fn kernel_equals_plain_tensor_operations() {
-        assert_equal_to_plain(2, 150, 150, 6, 2); // blocks of queries, the last one partial
-        assert_equal_to_plain(1, 1, 77, 4, 4); // a generated token
-        assert_equal_to_plain(3, 5, 9, 4, 1); // a few tokens after a cache
+        assert_equal_to_plain(plain_scale(32), [2, 150, 150], 6, 2); // blocks of queries, the last one partial
+        assert_equal_to_plain(plain_scale(32), [1, 1, 77], 4, 4); // a generated token
+        assert_equal_to_plain(plain_scale(32), [3, 5, 9], 4, 1); // a few tokens after a cache
+    }
+
+    #[test]
+    fn windows_and_caps_equal_plain_tensor_operations() {
+        for window in [1, 3, 64, 65, 100, 1_000] {
+            let rule = Scores { window: Some(window), ..plain_scale(32) };
+            assert_equal_to_plain(rule, [2, 150, 150], 4, 2);
+            assert_equal_to_plain(rule, [1, 1, 77], 4, 4);
+            assert_equal_to_plain(rule, [1, 70, 210], 2, 1);
+        }
+        let capped = Scores { scale: 0.3, softcap: Some(1.5), window: Some(20) };
+        assert_equal_to_plain(capped, [2, 90, 100], 4, 2);
+    }
+
+    #[test]
+    fn a_window_of_one_returns_the_value_itself() {
+        let x = Tensor::randn(0f32, 1., (1, 70, 2, 8), &Device::Cpu).unwrap();
+        let z = causal_attention(&x, &x, &x, Scores { window: Some(1), ..plain_scale(8) }).unwrap();
+        let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values(&z), values(&x));
     }
 
     #[test]
     fn the_first_token_sees_only_itself() {
         let x = Tensor::randn(0f32, 1., (1, 9, 2, 8), &Device::Cpu).unwrap();
-        let z = causal_attention(&x, &x, &x).unwrap();
+        let z = causal_attention(&x, &x, &x, plain_scale(8)).unwrap();
         let first = |t: &Tensor| t.narrow(1, 0, 1).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(first(&z), first(&x));
     }

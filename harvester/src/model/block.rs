@@ -5,13 +5,17 @@ use candle_core::Tensor;
 use super::{attention::Attention, attention::AttentionContext, kv_cache::LayerCache, mlp::Mlp, norm::Norm};
 use crate::{Error, Hook, HookPoint, Result, Site};
 
-/// One layer.
+/// One layer. Which norms there are, the config's `norm_places` says.
 #[derive(Debug, Clone)]
 pub(crate) struct Block {
-    pub(crate) ln1: Norm,
+    pub(crate) ln1: Option<Norm>,
     pub(crate) attention: Attention,
-    pub(crate) ln2: Norm,
+    /// Of what attention adds.
+    pub(crate) ln1_post: Option<Norm>,
+    pub(crate) ln2: Option<Norm>,
     pub(crate) mlp: Mlp,
+    /// Of what the MLP adds.
+    pub(crate) ln2_post: Option<Norm>,
 }
 
 /// The hook of a running pass, and the point after which nobody needs the rest.
@@ -55,9 +59,10 @@ impl Block {
     ) -> Result<Option<Tensor>> {
         let at = |site| HookPoint::Block { layer, site };
         let Some(resid) = pass.see(at(Site::ResidPre), resid)? else { return Ok(None) };
-        let Some(x) = pass.see(at(Site::Ln1Normalized), self.ln1.forward(&resid)?)? else { return Ok(None) };
-        let Some(z) = pass.see(at(Site::AttnZ), self.attention.z(&x, context, cache)?)? else { return Ok(None) };
-        let Some(attn_out) = pass.see(at(Site::AttnOut), self.attention.project(&z)?)? else { return Ok(None) };
+        let Some(x) = normed(self.ln1.as_ref(), &resid, at(Site::Ln1Normalized), pass)? else { return Ok(None) };
+        let Some(z) = pass.see(at(Site::AttnZ), self.attention.z(&x, layer, context, cache)?)? else { return Ok(None) };
+        let attn_out = added(self.ln1_post.as_ref(), self.attention.project(&z)?)?;
+        let Some(attn_out) = pass.see(at(Site::AttnOut), attn_out)? else { return Ok(None) };
         let mid = (&resid + attn_out)?;
         let (mlp_input, mid) = if context.config.parallel_residual {
             (resid, mid) // the MLP reads what attention read
@@ -65,9 +70,23 @@ impl Block {
             let Some(mid) = pass.see(at(Site::ResidMid), mid)? else { return Ok(None) };
             (mid.clone(), mid)
         };
-        let Some(x) = pass.see(at(Site::Ln2Normalized), self.ln2.forward(&mlp_input)?)? else { return Ok(None) };
+        let Some(x) = normed(self.ln2.as_ref(), &mlp_input, at(Site::Ln2Normalized), pass)? else { return Ok(None) };
         let Some(post) = pass.see(at(Site::MlpPost), self.mlp.post(&x)?)? else { return Ok(None) };
-        let Some(mlp_out) = pass.see(at(Site::MlpOut), self.mlp.project(&post)?)? else { return Ok(None) };
+        let mlp_out = added(self.ln2_post.as_ref(), self.mlp.project(&post)?)?;
+        let Some(mlp_out) = pass.see(at(Site::MlpOut), mlp_out)? else { return Ok(None) };
         pass.see(at(Site::ResidPost), (mid + mlp_out)?)
     }
+}
+
+/// What attention or the MLP reads. Without a norm before it there is nothing to hook: it reads the stream itself.
+fn normed(norm: Option<&Norm>, resid: &Tensor, point: HookPoint, pass: &mut Pass<'_>) -> Result<Option<Tensor>> {
+    match norm {
+        Some(norm) => pass.see(point, norm.forward(resid)?),
+        None => Ok(Some(resid.clone())),
+    }
+}
+
+/// What attention or the MLP adds to the stream.
+fn added(norm: Option<&Norm>, out: Tensor) -> Result<Tensor> {
+    norm.map_or(Ok(out.clone()), |norm| norm.forward(&out))
 }

@@ -11,6 +11,22 @@ use serde::{Deserialize, Serialize};
 pub enum Family {
     /// Llama and its like: RMS norm, rotary positions, gated MLP, grouped keys and values. SmolLM2, TinyLlama.
     Llama,
+    /// Mistral: llama, attending over a sliding window.
+    Mistral,
+    /// Qwen 2 and 2.5: llama with biases on queries, keys and values.
+    Qwen2,
+    /// Qwen 3: llama whose queries and keys are normalised, head by head.
+    Qwen3,
+    /// Gemma: scaled embeddings, GELU in the gate, norm weights stored less one.
+    Gemma,
+    /// Gemma 2: norms before and after, capped scores and logits, a sliding window in every second layer.
+    Gemma2,
+    /// Gemma 3: norms before and after, normalised queries and keys, most layers local with a rotary base of their own.
+    Gemma3,
+    /// Phi-3: llama with fused matrices, partly rotary positions, frequencies that depend on the length.
+    Phi3,
+    /// OLMo 2: norms only after attention and MLP; queries and keys normalised over their whole width.
+    Olmo2,
     /// GPT-2: layer norm, learned positions, biases everywhere.
     Gpt2,
     /// GPT-NeoX, Pythia: layer norm, partly rotary positions, attention and MLP in parallel.
@@ -21,13 +37,21 @@ impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Llama => "llama",
+            Self::Mistral => "mistral",
+            Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
+            Self::Gemma => "gemma",
+            Self::Gemma2 => "gemma2",
+            Self::Gemma3 => "gemma3",
+            Self::Phi3 => "phi3",
+            Self::Olmo2 => "olmo2",
             Self::Gpt2 => "gpt2",
             Self::GptNeox => "gpt_neox",
         })
     }
 }
 
-/// The normalisation before attention and MLP.
+/// The normalisation around attention and MLP, and before the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NormKind {
@@ -37,8 +61,31 @@ pub enum NormKind {
     Layer,
 }
 
+/// Where a block's norms stand. Those before are `ln1` and `ln2`; those after apply to what is added to the residual
+/// stream, so `hook_attn_out` and `hook_mlp_out` come after them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormPlaces {
+    /// `x + f(norm(x))`
+    Before,
+    /// `x + norm(f(norm(x)))`
+    BeforeAndAfter,
+    /// `x + norm(f(x))`
+    After,
+}
+
+/// The RMS norm of queries and keys, before they are rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QkNorm {
+    /// Each head by itself, all with the same weight `[d_head]`.
+    Head,
+    /// All heads of a token together, weight `[n_heads * d_head]` and `[n_kv_heads * d_head]`.
+    Whole,
+}
+
 /// How a token's position enters.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Positions {
     /// Queries and keys are rotated; pairs are `(i, i + rotary_dim / 2)` (Hugging Face's half-split layout).
@@ -47,9 +94,62 @@ pub enum Positions {
         base: f64,
         /// How many of a head's dimensions are rotated, from the first.
         rotary_dim: usize,
+        /// How a model made for short contexts was stretched to longer ones.
+        scaling: RopeScaling,
     },
     /// A learned vector for each position is added to the token embedding.
     Learned,
+}
+
+/// What is done to the rotary frequencies, `f_i = base^(-2i / rotary_dim)`, so that longer contexts fit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RopeScaling {
+    /// Nothing.
+    None,
+    /// `f_i / factor`
+    Linear {
+        /// The same for all.
+        factor: f64,
+    },
+    /// Llama 3.1: slow frequencies are divided by `factor`, fast ones kept, those between interpolated.
+    Llama3 {
+        /// Divides the slow frequencies.
+        factor: f64,
+        /// Wavelengths over `original_ctx_len / low_freq_factor` are slow.
+        low_freq_factor: f64,
+        /// Wavelengths under `original_ctx_len / high_freq_factor` are fast.
+        high_freq_factor: f64,
+        /// Context length before stretching.
+        original_ctx_len: usize,
+    },
+    /// `f_i / divisors[i]`: llama.cpp stores Llama 3's rule so, worked out.
+    Divisors(
+        /// `[rotary_dim / 2]`
+        Vec<f32>,
+    ),
+    /// LongRoPE (Phi-3): `f_i / short[i]` in texts of at most `original_ctx_len` tokens, `f_i / long[i]` in longer ones.
+    LongRope {
+        /// `[rotary_dim / 2]`
+        short: Vec<f32>,
+        /// `[rotary_dim / 2]`
+        long: Vec<f32>,
+        /// Context length before stretching.
+        original_ctx_len: usize,
+        /// Multiplies the cosines and sines.
+        attention_factor: f64,
+    },
+}
+
+/// Layers that see only the last tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LocalAttention {
+    /// How many keys a query sees, its own included.
+    pub window: usize,
+    /// Which layers, `[n_layers]`.
+    pub layers: Vec<bool>,
+    /// These layers' own rotary base, unscaled; `None`: they rotate as the others do.
+    pub rotary_base: Option<f64>,
 }
 
 /// The MLP's nonlinearity.
@@ -85,12 +185,24 @@ pub struct ModelConfig {
     pub d_vocab: usize,
     /// Longest context the model was made for, in tokens.
     pub ctx_len: usize,
-    /// Normalisation before attention, before the MLP, and before the head.
+    /// Normalisation around attention, around the MLP, and before the head.
     pub norm: NormKind,
+    /// Where the blocks' norms stand.
+    pub norm_places: NormPlaces,
     /// Added to the variance (or mean square) under the root.
     pub norm_eps: f64,
+    /// Multiplies the token embeddings. `None`: 1.
+    pub embed_scale: Option<f64>,
     /// How positions enter.
     pub positions: Positions,
+    /// How queries and keys are normalised.
+    pub qk_norm: Option<QkNorm>,
+    /// Multiplies the attention scores; `1 / sqrt(d_head)` nearly everywhere.
+    pub attn_scale: f64,
+    /// Scores, scaled, become `cap * tanh(score / cap)`.
+    pub attn_softcap: Option<f64>,
+    /// The layers that attend over a sliding window.
+    pub local: Option<LocalAttention>,
     /// The MLP's nonlinearity.
     pub activation: Activation,
     /// `act(x W_gate) * (x W_up)` instead of `act(x W_in)`.
@@ -99,15 +211,44 @@ pub struct ModelConfig {
     pub parallel_residual: bool,
     /// The head is the embedding, transposed.
     pub tied_embeddings: bool,
+    /// Logits become `cap * tanh(logit / cap)`.
+    pub logit_softcap: Option<f64>,
 }
 
 impl ModelConfig {
+    /// How many keys a query of a layer sees at most; `None`: all earlier ones.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        self.local.as_ref().filter(|local| local.layers.get(layer) == Some(&true)).map(|local| local.window)
+    }
+
     /// Floating-point operations a token costs through `n_layers` whole blocks: two for each multiplication by a
-    /// weight, and causal attention over half of `ctx_len` on average. The head is not counted.
+    /// weight, and causal attention over the keys that a token of `ctx_len` sees on average. The head is not counted.
     pub fn flop_per_token(&self, n_layers: usize, ctx_len: usize) -> u64 {
         let attention_weights = self.d_model * self.d_head * (2 * self.n_heads + 2 * self.n_kv_heads);
         let mlp_weights = self.d_model * self.d_mlp * if self.gated_mlp { 3 } else { 2 };
-        let scores_and_values = 2 * self.n_heads * self.d_head * ctx_len.div_ceil(2);
-        2 * (n_layers * (attention_weights + mlp_weights + scores_and_values)) as u64
+        let keys: usize = (0..n_layers).map(|layer| keys_seen(self.window(layer), ctx_len)).sum();
+        let scores_and_values = 2 * self.n_heads * self.d_head * keys;
+        2 * (n_layers * (attention_weights + mlp_weights) + scores_and_values) as u64
+    }
+}
+
+/// Keys that a token of a context sees on average: half of them, or less where a window cuts them off. The first
+/// `window` tokens see half a window, the others a whole one.
+fn keys_seen(window: Option<usize>, ctx_len: usize) -> usize {
+    let window = window.unwrap_or(ctx_len).min(ctx_len);
+    let cut_off = ctx_len - window;
+    (window * window.div_ceil(2) + cut_off * window).div_ceil(ctx_len.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_bounds_the_keys_seen() {
+        assert_eq!(keys_seen(None, 1_024), 512);
+        assert_eq!(keys_seen(Some(4_096), 1_024), 512);
+        assert_eq!(keys_seen(Some(256), 1_024), (256 * 128 + 768 * 256) / 1_024);
+        assert_eq!(keys_seen(None, 0), 0);
     }
 }

@@ -6,8 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::{
+    Device,
+    quantized::gguf_file::{Content, Value},
+};
 
+use super::gguf_skim::skim;
 use crate::{Error, Result};
 
 /// A GGUF file's header: metadata by key, and where the tensors lie.
@@ -23,11 +27,13 @@ impl GgufMetadata {
     /// # Errors
     /// The file cannot be opened, or is no GGUF file, or ends too early.
     pub fn read(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        let content = Content::read(&mut BufReader::new(file)).map_err(|error| {
+        let mut file = File::open(path).map_err(Error::io("open", path))?;
+        let damaged = |found: String| {
             let hint = "Download it again: it may have been cut short";
-            Error::malformed(path, "a GGUF header", first_line(&error), hint)
-        })?;
+            Error::malformed(path, "a GGUF header", found, hint)
+        };
+        skim(&mut file).map_err(damaged)?;
+        let content = Content::read(&mut BufReader::new(file)).map_err(|error| damaged(first_line(&error)))?;
         Ok(Self { path: path.to_path_buf(), content })
     }
 
@@ -88,6 +94,20 @@ impl GgufMetadata {
             Some(Value::F64(x)) => Ok(*x),
             other => Err(self.unexpected(key, "a real number", other)),
         }
+    }
+
+    /// A short tensor that belongs to the header in all but name: rotary factors, `[len]`.
+    pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let hint = "Download it again: it may have been cut short";
+        let wrong = |found: String| Error::malformed(&self.path, format!("tensor `{name}` [{len}]"), found, hint);
+        let info = self.content.tensor_infos.get(name).ok_or_else(|| wrong("no such tensor".to_string()))?;
+        if info.shape.dims() != [len] {
+            return Err(wrong(format!("{:?}", info.shape.dims())));
+        }
+        let mut file = File::open(&self.path).map_err(Error::io("open", &self.path))?;
+        let read = info.read(&mut file, self.content.tensor_data_offset, &Device::Cpu);
+        let values = read.and_then(|tensor| tensor.dequantize(&Device::Cpu)?.to_vec1());
+        values.map_err(|error| wrong(first_line(&error)))
     }
 
     fn unexpected(&self, key: &str, expected: &str, found: Option<&Value>) -> Error {

@@ -7,6 +7,13 @@
 //!     parallel:    resid = resid + attn(ln1(resid)) + mlp(ln2(resid))
 //! logits = ln_final(resid) W_U^T
 //! ```
+//!
+//! Some families scale the embedding, normalise what attention and MLP add, or cap the logits: each a field of
+//! [`ModelConfig`].
+//!
+//! ```text
+//! resid = s W_E[token]        mid = resid + ln1_post(attn(ln1(resid)))        logits = c tanh(ln_final(resid) W_U^T / c)
+//! ```
 
 mod attention;
 mod attention_kernel;
@@ -15,17 +22,21 @@ mod checkpoint;
 mod config;
 mod families;
 mod gguf;
+mod gguf_skim;
 mod kv_cache;
 mod linear;
 mod mlp;
 mod norm;
 mod packed;
+mod qk_norm;
 mod rotary;
 mod simd;
 mod transformer;
 
 pub use checkpoint::Checkpoint;
-pub use config::{Activation, Family, ModelConfig, NormKind, Positions};
+pub use config::{
+    Activation, Family, LocalAttention, ModelConfig, NormKind, NormPlaces, Positions, QkNorm, RopeScaling,
+};
 pub use gguf::GgufMetadata;
 pub use kv_cache::KvCache;
 pub use transformer::Transformer;

@@ -1,4 +1,5 @@
-//! [`Norm`]: the normalisation before attention, before the MLP and before the head.
+//! [`Norm`]: the normalisation before attention, before the MLP and before the head; in some families also of what
+//! attention and MLP add.
 
 use candle_core::Tensor;
 use candle_nn::ops;
@@ -13,7 +14,7 @@ use crate::Result;
 #[derive(Debug, Clone)]
 pub(crate) struct Norm {
     kind: NormKind,
-    /// `[d_model]`
+    /// `[d_model]`; where a family stores it less one (Gemma), the one was added on load.
     weight: Tensor,
     /// `[d_model]`; zeros for `rms`, which has none.
     bias: Tensor,

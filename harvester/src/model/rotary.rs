@@ -1,57 +1,143 @@
 //! [`Rotary`]: positions as rotations of queries and keys.
 //!
-//! With `half = rotary_dim / 2`, position `p` and `angle_i = p / base^(i / half)`:
+//! With `half = rotary_dim / 2`, position `p` and `angle_i = p f_i`, `f_i = 1 / base^(i / half)` before scaling:
 //! ```text
 //! x'[i]        = x[i] cos(angle_i) - x[i + half] sin(angle_i)
 //! x'[i + half] = x[i] sin(angle_i) + x[i + half] cos(angle_i)         for i < half; the other dimensions stay
 //! ```
 
+use std::f64::consts::TAU;
+
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Tensor, bail};
 use rayon::prelude::*;
 
-use super::simd::{Kernel, wide};
-use crate::Result;
+use super::{
+    ModelConfig, Positions, RopeScaling,
+    simd::{Kernel, wide},
+};
+use crate::{Error, Result};
 
-/// Cosines and sines of every position.
+/// The frequencies of a model.
 #[derive(Debug, Clone)]
 pub(crate) struct Rotary {
     rotary_dim: usize,
-    /// `[ctx_len, rotary_dim / 2]`, row-major.
+    /// `[rotary_dim / 2]`
+    frequencies: Vec<f32>,
+    /// LongRoPE: what longer texts use.
+    long: Option<LongFrequencies>,
+    /// Multiplies cosines and sines.
+    amplitude: f32,
+}
+
+#[derive(Debug, Clone)]
+struct LongFrequencies {
+    /// The longest text that is not long.
+    original_ctx_len: usize,
+    /// `[rotary_dim / 2]`
+    frequencies: Vec<f32>,
+}
+
+/// Cosines and sines of a pass's positions.
+#[derive(Debug)]
+pub(crate) struct Rotation {
+    rotary_dim: usize,
+    /// `[pos, rotary_dim / 2]`, row-major.
     cos: Vec<f32>,
-    /// `[ctx_len, rotary_dim / 2]`, row-major.
+    /// `[pos, rotary_dim / 2]`, row-major.
     sin: Vec<f32>,
 }
 
 impl Rotary {
-    pub(crate) fn new(base: f64, rotary_dim: usize, ctx_len: usize) -> Self {
-        let half = rotary_dim / 2;
-        // Frequencies are rounded to f32 first, as Hugging Face transformers does: the angle at position 8,000
-        // differs by more than 1e-4 otherwise.
-        let frequencies: Vec<f32> = (0..half).map(|i| (1.0 / base.powf(i as f64 / half as f64)) as f32).collect();
-        let angles = || (0..ctx_len).flat_map(|pos| frequencies.iter().map(move |f| pos as f32 * f));
-        Self { rotary_dim, cos: angles().map(f32::cos).collect(), sin: angles().map(f32::sin).collect() }
+    /// The frequencies of a model's layers, where it has rotary positions.
+    pub(crate) fn of(config: &ModelConfig) -> Option<Self> {
+        match &config.positions {
+            Positions::Rotary { base, rotary_dim, scaling } => Some(Self::new(*base, *rotary_dim, scaling)),
+            Positions::Learned => None,
+        }
     }
 
+    /// Those of its local layers, where they differ.
+    pub(crate) fn of_local_layers(config: &ModelConfig) -> Option<Self> {
+        let base = config.local.as_ref()?.rotary_base?;
+        match config.positions {
+            Positions::Rotary { rotary_dim, .. } => Some(Self::new(base, rotary_dim, &RopeScaling::None)),
+            Positions::Learned => None,
+        }
+    }
+
+    fn new(base: f64, rotary_dim: usize, scaling: &RopeScaling) -> Self {
+        let half = rotary_dim / 2;
+        let exact = |i: usize| 1.0 / base.powf(i as f64 / half as f64);
+        // Frequencies are rounded to f32 first, as Hugging Face transformers does: the angle at position 8,000
+        // differs by more than 1e-4 otherwise.
+        let scaled = |scale: &dyn Fn(usize, f64) -> f64| (0..half).map(|i| scale(i, exact(i)) as f32).collect();
+        let (mut long, mut amplitude) = (None, 1.0);
+        let frequencies = match scaling {
+            RopeScaling::None => scaled(&|_, f| f),
+            RopeScaling::Linear { factor } => scaled(&|_, f| f / factor),
+            RopeScaling::Divisors(divisors) => scaled(&|i, f| f / f64::from(divisors[i])),
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_ctx_len } => {
+                scaled(&|_, f| llama3(f, *factor, [*low_freq_factor, *high_freq_factor], *original_ctx_len))
+            }
+            RopeScaling::LongRope { short, long: stretched, original_ctx_len, attention_factor } => {
+                amplitude = *attention_factor as f32;
+                let frequencies = scaled(&|i, f| f / f64::from(stretched[i]));
+                long = Some(LongFrequencies { original_ctx_len: *original_ctx_len, frequencies });
+                scaled(&|i, f| f / f64::from(short[i]))
+            }
+        };
+        Self { rotary_dim, frequencies, long, amplitude }
+    }
+
+    /// The rotation of `pos` tokens from position `start` on.
+    ///
+    /// # Errors
+    /// A cached text grows past the length at which LongRoPE's frequencies change: its keys would have to be rotated anew.
+    pub(crate) fn at(&self, start: usize, pos: usize) -> Result<Rotation> {
+        let frequencies = match &self.long {
+            Some(long) if start + pos > long.original_ctx_len => {
+                if (1..=long.original_ctx_len).contains(&start) {
+                    let expected = format!("to stay within {} tokens, or to start beyond", long.original_ctx_len);
+                    return Err(Error::invalid("generated text", expected, format!("{} tokens", start + pos)));
+                }
+                &long.frequencies
+            }
+            _ => &self.frequencies,
+        };
+        let angles = || (start..start + pos).flat_map(|pos| frequencies.iter().map(move |f| pos as f32 * f));
+        Ok(Rotation {
+            rotary_dim: self.rotary_dim,
+            cos: angles().map(|angle| angle.cos() * self.amplitude).collect(),
+            sin: angles().map(|angle| angle.sin() * self.amplitude).collect(),
+        })
+    }
+}
+
+/// Llama 3.1's rule for a frequency, by its wavelength `2 pi / f` against the old context length.
+fn llama3(f: f64, factor: f64, [low, high]: [f64; 2], original_ctx_len: usize) -> f64 {
+    let turns = original_ctx_len as f64 * f / TAU; // in the old context
+    let smooth = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+    (1.0 - smooth) * f / factor + smooth * f
+}
+
+impl Rotation {
     /// Rotates the first `n_rotated` heads of every token, in place where the device is the CPU.
     ///
     /// # Shapes
-    /// `x`: `[batch, pos, heads, d_head]`, contiguous and not shared; token `t` of a row is at position `start + t`
-    pub(crate) fn apply(&self, x: Tensor, n_rotated: usize, start: usize) -> Result<Tensor> {
+    /// `x`: `[batch, pos, heads, d_head]`, contiguous and not shared
+    pub(crate) fn apply(&self, x: Tensor, n_rotated: usize) -> Result<Tensor> {
         if matches!(x.device(), Device::Cpu) {
-            x.inplace_op1(&RotateHeads { rotary: self, n_rotated, start })?;
+            x.inplace_op1(&RotateHeads { rotation: self, n_rotated })?;
             return Ok(x);
         }
-        self.apply_plain(&x, n_rotated, start)
+        self.apply_plain(&x, n_rotated)
     }
 
     /// The same with plain tensor operations: other devices, and the reference of the tests.
-    fn apply_plain(&self, x: &Tensor, n_rotated: usize, start: usize) -> Result<Tensor> {
+    fn apply_plain(&self, x: &Tensor, n_rotated: usize) -> Result<Tensor> {
         let (_, pos, heads, d_head) = x.dims4()?;
         let half = self.rotary_dim / 2;
-        let table = |values: &[f32]| {
-            let rows = values[start * half..(start + pos) * half].to_vec();
-            Tensor::from_vec(rows, (1, pos, 1, half), x.device())
-        };
+        let table = |values: &[f32]| Tensor::from_slice(values, (1, pos, 1, half), x.device());
         let (cos, sin) = (table(&self.cos)?, table(&self.sin)?);
         let rotated = x.narrow(2, 0, n_rotated)?;
         let (a, b) = (rotated.narrow(3, 0, half)?, rotated.narrow(3, half, half)?);
@@ -64,18 +150,17 @@ impl Rotary {
 }
 
 struct RotateHeads<'a> {
-    rotary: &'a Rotary,
+    rotation: &'a Rotation,
     n_rotated: usize,
-    start: usize,
 }
 
 impl RotateHeads<'_> {
     /// Rotates one head of one token.
     #[inline(always)]
-    fn rotate(&self, head: &mut [f32], pos: usize) {
-        let half = self.rotary.rotary_dim / 2;
-        let cos = &self.rotary.cos[pos * half..][..half];
-        let sin = &self.rotary.sin[pos * half..][..half];
+    fn rotate(&self, head: &mut [f32], token: usize) {
+        let half = self.rotation.rotary_dim / 2;
+        let cos = &self.rotation.cos[token * half..][..half];
+        let sin = &self.rotation.sin[token * half..][..half];
         let (first, rest) = head.split_at_mut(half);
         for (((a, b), cos), sin) in first.iter_mut().zip(&mut rest[..half]).zip(cos).zip(sin) {
             (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
@@ -87,7 +172,7 @@ impl RotateHeads<'_> {
 struct RotateToken<'a> {
     op: &'a RotateHeads<'a>,
     heads: &'a mut [f32],
-    pos: usize,
+    token: usize,
     d_head: usize,
 }
 
@@ -95,7 +180,7 @@ impl Kernel for RotateToken<'_> {
     #[inline(always)]
     fn run(self) {
         for head in self.heads.chunks_exact_mut(self.d_head) {
-            self.op.rotate(head, self.pos);
+            self.op.rotate(head, self.token);
         }
     }
 }
@@ -110,12 +195,7 @@ impl InplaceOp1 for RotateHeads<'_> {
         let Some((from, to)) = layout.contiguous_offsets() else { bail!("rotate-heads needs a contiguous tensor") };
         let CpuStorage::F32(values) = storage else { bail!("rotate-heads needs f32") };
         values[from..to].par_chunks_mut(heads * d_head).enumerate().for_each(|(token, row)| {
-            wide(RotateToken {
-                op: self,
-                heads: &mut row[..self.n_rotated * d_head],
-                pos: self.start + token % pos,
-                d_head,
-            });
+            wide(RotateToken { op: self, heads: &mut row[..self.n_rotated * d_head], token: token % pos, d_head });
         });
         Ok(())
     }
@@ -126,12 +206,16 @@ impl InplaceOp1 for RotateHeads<'_> {
 mod tests {
     use super::*;
 
+    fn rotary(rotary_dim: usize, scaling: RopeScaling) -> Rotary {
+        Rotary::new(10_000.0, rotary_dim, &scaling)
+    }
+
     #[test]
     fn in_place_rotation_equals_plain_tensor_operations() {
-        let rotary = Rotary::new(10_000.0, 6, 32);
+        let rotation = rotary(6, RopeScaling::None).at(7, 5).unwrap();
         let x = Tensor::randn(0f32, 1., (2, 5, 4, 8), &Device::Cpu).unwrap();
-        let want = rotary.apply_plain(&x, 3, 7).unwrap();
-        let got = rotary.apply(x.copy().unwrap(), 3, 7).unwrap();
+        let want = rotation.apply_plain(&x, 3).unwrap();
+        let got = rotation.apply(x.copy().unwrap(), 3).unwrap();
         let diff = (got - want).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
         assert!(diff < 1e-6, "{diff}");
     }
@@ -139,11 +223,22 @@ mod tests {
     #[test]
     fn a_quarter_turn_is_a_quarter_turn() {
         // rotary_dim 2 has one frequency, 1: position p turns by p radians.
-        let rotary = Rotary::new(10_000.0, 2, 4);
+        let rotation = rotary(2, RopeScaling::None).at(1, 2).unwrap();
         let x = Tensor::new(&[[[[1f32, 0.]], [[1., 0.]]]], &Device::Cpu).unwrap();
-        let y = rotary.apply(x, 1, 1).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let y = rotation.apply(x, 1).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         for (got, want) in y.iter().zip([1f32.cos(), 1f32.sin(), 2f32.cos(), 2f32.sin()]) {
             assert!((got - want).abs() < 1e-7);
         }
+    }
+
+    #[test]
+    fn a_long_text_cannot_grow_out_of_a_cached_short_one() {
+        let (short, long) = (vec![1.0; 4], vec![8.0; 4]);
+        let rotary = rotary(8, RopeScaling::LongRope { short, long, original_ctx_len: 10, attention_factor: 1.5 });
+        assert!(rotary.at(0, 10).unwrap().cos[8..12] != rotary.at(0, 11).unwrap().cos[8..12]);
+        assert_eq!(rotary.at(0, 1).unwrap().cos, [1.5; 4]);
+        assert!(rotary.at(9, 1).is_ok() && rotary.at(11, 5).is_ok());
+        let message = rotary.at(10, 1).unwrap_err().to_string();
+        assert!(message.contains("10 tokens"), "{message}");
     }
 }

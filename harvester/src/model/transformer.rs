@@ -14,6 +14,8 @@ pub struct Transformer {
     config: ModelConfig,
     weights: Weights,
     rotary: Option<Rotary>,
+    /// Of local layers, where those have their own.
+    local_rotary: Option<Rotary>,
     device: Device,
 }
 
@@ -43,8 +45,8 @@ impl Transformer {
                 linear.pack()?;
             }
         }
-        let rotary = AttentionContext::rotary_of(&config);
-        Ok(Self { config, weights, rotary, device: device.clone() })
+        let (rotary, local_rotary) = (Rotary::of(&config), Rotary::of_local_layers(&config));
+        Ok(Self { config, weights, rotary, local_rotary, device: device.clone() })
     }
 
     /// The model's shape.
@@ -91,7 +93,11 @@ impl Transformer {
     /// # Errors
     /// `resid` of another width.
     pub fn unembed(&self, resid: &Tensor) -> Result<Tensor> {
-        Linear::new(self.weights.unembed.clone(), None).forward(&self.weights.ln_final.forward(resid)?)
+        let logits = Linear::new(self.weights.unembed.clone(), None).forward(&self.weights.ln_final.forward(resid)?)?;
+        match self.config.logit_softcap {
+            Some(cap) => Ok(((logits / cap)?.tanh()? * cap)?),
+            None => Ok(logits),
+        }
     }
 
     /// W_U, `[d_vocab, d_model]`.
@@ -122,7 +128,9 @@ impl Transformer {
         if let Some(cache) = &cache {
             cache.check_room(pos)?;
         }
-        let context = AttentionContext { config: &self.config, rotary: self.rotary.as_ref(), start };
+        let rotation = |rotary: &Option<Rotary>| rotary.as_ref().map(|rotary| rotary.at(start, pos)).transpose();
+        let (rotation, local_rotation) = (rotation(&self.rotary)?, rotation(&self.local_rotary)?);
+        let context = AttentionContext { config: &self.config, rotation, local_rotation, start };
         let Some(resid) = pass.see(HookPoint::Embed, self.embed(tokens)?)? else { return Ok(None) };
         let mut resid = self.add_positions(resid, start)?;
         for (layer, block) in self.weights.blocks.iter().enumerate() {
@@ -147,7 +155,11 @@ impl Transformer {
             let expected = format!("below {}, the rows of the model's embedding", self.config.d_vocab);
             return Err(Error::invalid("token id", expected, largest.to_string()));
         }
-        Ok(self.weights.embed.index_select(&ids, 0)?.reshape((batch, pos, ()))?)
+        let embedded = self.weights.embed.index_select(&ids, 0)?.reshape((batch, pos, ()))?;
+        match self.config.embed_scale {
+            Some(scale) => Ok((embedded * scale)?),
+            None => Ok(embedded),
+        }
     }
 
     fn add_positions(&self, resid: Tensor, start: usize) -> Result<Tensor> {

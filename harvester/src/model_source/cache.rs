@@ -22,18 +22,12 @@ impl ModelCache {
         Self { folder: folder.into() }
     }
 
-    /// `models` in `$REFRACT_CACHE`, else `$XDG_CACHE_HOME/refract`, else `~/.cache/refract`.
+    /// `models` in the [`cache_folder`].
     ///
     /// # Errors
-    /// None of the three variables is set.
+    /// As there.
     pub fn from_env() -> Result<Self> {
-        let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let root = set("REFRACT_CACHE")
-            .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("refract")))
-            .or_else(|| set("HOME").map(|home| home.join(".cache").join("refract")));
-        let root =
-            root.ok_or_else(|| Error::invalid("REFRACT_CACHE", "a folder to keep models in", "no such variable"))?;
-        Ok(Self::new(root.join("models")))
+        Ok(Self::new(cache_folder()?.join("models")))
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -58,6 +52,18 @@ impl ModelCache {
         fs::create_dir_all(&scratch.folder).map_err(Error::io("create", &scratch.folder))?;
         Ok(scratch)
     }
+}
+
+/// What refract may keep between runs: `$REFRACT_CACHE`, else `$XDG_CACHE_HOME/refract`, else `~/.cache/refract`.
+///
+/// # Errors
+/// None of the three variables is set.
+pub fn cache_folder() -> Result<PathBuf> {
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("REFRACT_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("refract")))
+        .or_else(|| set("HOME").map(|home| home.join(".cache").join("refract")))
+        .ok_or_else(|| Error::invalid("REFRACT_CACHE", "a folder to keep models in", "no such variable"))
 }
 
 /// A temporary folder.

@@ -12,7 +12,11 @@ mod wheel;
 
 use std::path::{Path, PathBuf};
 
-pub use self::{cache::ModelCache, hub::HubSettings, wheel::Pip};
+pub use self::{
+    cache::{ModelCache, cache_folder},
+    hub::HubSettings,
+    wheel::Pip,
+};
 use crate::{Error, Monitor, Result};
 
 /// Where a model comes from. `FromStr` and `Display` are inverses.

@@ -4,15 +4,23 @@
 //! A context's rows are contiguous and lie in one row group, so each row group can be shuffled, dropped or shown alone.
 
 mod dataset;
+mod journal;
+mod part_file;
 mod part_writer;
-mod plain_lists;
 mod rows;
 mod schema;
+mod stored_batch;
 #[cfg(test)]
 pub(crate) mod testing;
+mod value_chunks;
 mod writer;
 
+pub(crate) use dataset::part_statistics;
 pub use dataset::{ActivationDataset, RowGroup};
+pub(crate) use part_file::PartFile;
 pub use rows::{ActivationRows, TokenRows, Values};
-pub use schema::StorageDtype;
+pub(crate) use schema::ShardSchema;
+pub use schema::{Layout, StorageDtype};
+pub(crate) use stored_batch::{StoredBatch, norms};
 pub use writer::ShardWriter;
+pub(crate) use writer::{has_journal, is_journal_of, part_file};

@@ -16,9 +16,9 @@ use parquet::{
 };
 
 use super::{
-    plain_lists,
     rows::{TokenRows, Values},
-    schema::{ShardSchema, TOKEN_COLUMNS},
+    schema::ShardSchema,
+    value_chunks,
 };
 use crate::{
     Error, Result,
@@ -42,7 +42,7 @@ pub(super) struct RowGroupBuffer {
 impl RowGroupBuffer {
     /// No rows, with room for `capacity`.
     pub(super) fn new(schema: &ShardSchema, capacity: usize) -> Self {
-        let values = schema.hook_points.iter().map(|(_, width)| Values::with_capacity(schema.dtype, capacity * width));
+        let values = schema.hook_points.iter().map(|(_, width)| Values::with_capacity(schema.dtype, capacity, *width));
         let norms = schema.hook_points.iter().map(|_| Vec::with_capacity(capacity));
         Self { rows: TokenRows::default(), values: values.collect(), norms: norms.collect() }
     }
@@ -58,7 +58,7 @@ impl RowGroupBuffer {
 /// A part being written. Dropped before [`Self::finish`], it leaves nothing behind.
 pub(super) struct PartWriter {
     writer: SerializedFileWriter<AtomicFile>,
-    widths: Vec<usize>,
+    schema: ShardSchema,
     path: PathBuf,
 }
 
@@ -72,8 +72,7 @@ impl PartWriter {
                 SerializedFileWriter::new(file, columns.root_schema_ptr(), Arc::new(schema.properties()))
             })
             .map_err(Error::parquet("write", path))?;
-        let widths = schema.hook_points.iter().map(|(_, width)| *width).collect();
-        Ok(Self { writer, widths, path: path.to_path_buf() })
+        Ok(Self { writer, schema: schema.clone(), path: path.to_path_buf() })
     }
 
     /// Writes a row group.
@@ -88,10 +87,13 @@ impl PartWriter {
         write_column::<Int64Type>(&mut group, &as_i64(&rows.rows.context))?;
         write_column::<Int32Type>(&mut group, &as_i32(&rows.rows.position))?;
         write_column::<Int32Type>(&mut group, &as_i32(&rows.rows.token))?;
-        for (point, width) in self.widths.iter().enumerate() {
-            let column = &columns[TOKEN_COLUMNS.len() + 2 * point];
-            let (chunk, close) = plain_lists::encode(column, &rows.values[point], *width)?;
+        for (point, (_, width)) in self.schema.hook_points.iter().enumerate() {
+            let (column, values) = (&columns[self.schema.first_leaf(point)], &rows.values[point]);
+            let (chunk, close) = value_chunks::encode(column, values, *width, self.schema.layout)?;
             group.append_column(&chunk, close)?;
+            if let Some(scales) = values.scales() {
+                write_column::<FloatType>(&mut group, scales)?;
+            }
             write_column::<FloatType>(&mut group, &rows.norms[point])?;
         }
         group.close()?;

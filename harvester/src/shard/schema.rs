@@ -39,6 +39,9 @@ pub enum StorageDtype {
     F32,
     /// 2 bytes a value: 11 significant bits, at most 65,504. A value beyond is an error, never stored.
     F16,
+    /// 1 byte a value and 4 a row: whole steps of the row's largest absolute value over 127.
+    #[serde(rename = "int8")]
+    I8,
 }
 
 impl StorageDtype {
@@ -47,13 +50,25 @@ impl StorageDtype {
         match self {
             Self::F32 => 4,
             Self::F16 => 2,
+            Self::I8 => 1,
         }
+    }
+
+    /// Bytes a row of `width` values, its scale included where there is one.
+    pub fn row_bytes(self, width: usize) -> usize {
+        self.bytes() * width + if self.has_scale() { 4 } else { 0 }
+    }
+
+    /// Whether each row has a scale, in a column of its own.
+    pub fn has_scale(self) -> bool {
+        self == Self::I8
     }
 
     pub(super) fn data_type(self) -> DataType {
         match self {
             Self::F32 => DataType::Float32,
             Self::F16 => DataType::Float16,
+            Self::I8 => DataType::Int8,
         }
     }
 }
@@ -63,6 +78,7 @@ impl fmt::Display for StorageDtype {
         f.write_str(match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
+            Self::I8 => "int8",
         })
     }
 }
@@ -74,49 +90,95 @@ impl FromStr for StorageDtype {
         match text {
             "f32" => Ok(Self::F32),
             "f16" => Ok(Self::F16),
-            _ => Err(Error::invalid("dtype", "f16 or f32", format!("`{text}`"))),
+            "int8" => Ok(Self::I8),
+            _ => Err(Error::invalid("dtype", "f16, f32 or int8", format!("`{text}`"))),
+        }
+    }
+}
+
+/// Which kind of column the values of a hook point are in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// A fixed-size list of numbers a row: any reader opens them as numbers.
+    #[default]
+    List,
+    /// The row's bytes: readers that take lists apart value by value are many times faster, and must know the dtype.
+    Binary,
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::List => "list",
+            Self::Binary => "binary",
+        })
+    }
+}
+
+impl FromStr for Layout {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "list" => Ok(Self::List),
+            "binary" => Ok(Self::Binary),
+            _ => Err(Error::invalid("layout", "list or binary", format!("`{text}`"))),
         }
     }
 }
 
 /// The schema of one folder's parts.
 #[derive(Debug, Clone)]
-pub(super) struct ShardSchema {
+pub(crate) struct ShardSchema {
     pub(super) dtype: StorageDtype,
+    pub(super) layout: Layout,
     /// Each hook point and how many values a row has there.
-    pub(super) hook_points: Vec<(HookPoint, usize)>,
+    pub(crate) hook_points: Vec<(HookPoint, usize)>,
     pub(super) model_sha256: String,
 }
 
 impl ShardSchema {
     /// The schema of the parts of `manifest`.
-    pub(super) fn of(manifest: &HarvestManifest) -> Self {
+    pub(crate) fn of(manifest: &HarvestManifest) -> Self {
         Self {
             dtype: manifest.config.dtype,
+            layout: manifest.config.layout,
             hook_points: manifest.hook_points.iter().map(|summary| (summary.name, summary.d_model)).collect(),
             model_sha256: manifest.model.sha256.clone(),
         }
     }
 
-    /// Name of the column of row norms beside a hook point's column.
-    pub(super) fn norm_column(point: HookPoint) -> String {
-        format!("{point}.norm")
+    /// Flat columns of a hook point: its values, their scale where there is one, their norm.
+    pub(super) fn leaves_per_point(&self) -> usize {
+        2 + usize::from(self.dtype.has_scale())
     }
 
-    /// The item of a row's list of values. Neither lists nor values are ever null.
-    pub(super) fn item(&self) -> Arc<Field> {
-        Arc::new(Field::new("item", self.dtype.data_type(), false))
+    /// Place of the flat column with the values of hook point number `point`.
+    pub(super) fn first_leaf(&self, point: usize) -> usize {
+        TOKEN_COLUMNS.len() + self.leaves_per_point() * point
     }
 
-    /// The columns: four for the token, then per hook point the values and their norm.
+    /// Type of a column of values. Neither lists nor values are ever null.
+    fn values_type(&self, width: usize) -> DataType {
+        match self.layout {
+            Layout::List => {
+                DataType::FixedSizeList(Arc::new(Field::new("item", self.dtype.data_type(), false)), width as i32)
+            }
+            Layout::Binary => DataType::FixedSizeBinary((width * self.dtype.bytes()) as i32),
+        }
+    }
+
+    /// The columns: four for the token, then per hook point the values, their scale and their norm.
     pub(super) fn arrow(&self) -> SchemaRef {
         let token = TOKEN_COLUMNS.into_iter().map(|(name, kind)| Field::new(name, kind, false));
         let points = self.hook_points.iter().flat_map(|(point, width)| {
-            let list = DataType::FixedSizeList(self.item(), *width as i32);
-            [
-                Field::new(point.to_string(), list, false),
-                Field::new(Self::norm_column(*point), DataType::Float32, false),
-            ]
+            let beside = |name: &str| Field::new(format!("{point}.{name}"), DataType::Float32, false);
+            let scale = self.dtype.has_scale().then(|| beside("scale"));
+            [Field::new(point.to_string(), self.values_type(*width), false)]
+                .into_iter()
+                .chain(scale)
+                .chain([beside("norm")])
         });
         Arc::new(Schema::new(token.chain(points).collect::<Vec<_>>()))
     }
@@ -149,6 +211,7 @@ impl ShardSchema {
             KeyValue::new("refract.format".into(), ACTIVATIONS_FORMAT.to_string()),
             KeyValue::new("refract.version".into(), FORMAT_VERSION.to_string()),
             KeyValue::new("refract.hook_points".into(), names.join(",")),
+            KeyValue::new("refract.dtype".into(), self.dtype.to_string()),
             KeyValue::new("refract.model_sha256".into(), self.model_sha256.clone()),
         ]
     }

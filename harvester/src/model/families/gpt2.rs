@@ -2,12 +2,12 @@
 
 use serde::Deserialize;
 
-use super::{Reader, Unsupported};
+use super::{Header, Reader, Unsupported};
 use crate::{
     Result,
     model::{
-        Activation, Family, ModelConfig, NormKind, Positions, attention::Attention, block::Block, linear::Linear,
-        mlp::Mlp, transformer::Weights,
+        Activation, Family, ModelConfig, NormKind, NormPlaces, Positions, attention::Attention, block::Block,
+        linear::Linear, mlp::Mlp, transformer::Weights,
     },
 };
 
@@ -38,25 +38,94 @@ impl Json {
             "gelu" => Activation::Gelu,
             other => return Err(Unsupported::new("activation_function gelu or gelu_new", format!("`{other}`"))),
         };
+        let sizes = [self.n_layer, self.n_embd, self.n_head, self.n_inner.unwrap_or(4 * self.n_embd)];
         Ok(ModelConfig {
-            family: Family::Gpt2,
-            n_layers: self.n_layer,
-            d_model: self.n_embd,
-            n_heads: self.n_head,
-            n_kv_heads: self.n_head,
-            d_head: self.n_embd / self.n_head.max(1),
-            d_mlp: self.n_inner.unwrap_or(4 * self.n_embd),
-            d_vocab: self.vocab_size,
-            ctx_len: self.n_positions,
-            norm: NormKind::Layer,
-            norm_eps: self.layer_norm_epsilon,
-            positions: Positions::Learned,
             activation,
-            gated_mlp: false,
-            parallel_residual: false,
             tied_embeddings: self.tie_word_embeddings.unwrap_or(true),
+            ..config(sizes, self.vocab_size, self.n_positions, self.layer_norm_epsilon)
         })
     }
+}
+
+fn config(
+    [n_layers, d_model, n_heads, d_mlp]: [usize; 4],
+    d_vocab: usize,
+    ctx_len: usize,
+    norm_eps: f64,
+) -> ModelConfig {
+    let d_head = d_model / n_heads.max(1);
+    ModelConfig {
+        family: Family::Gpt2,
+        n_layers,
+        d_model,
+        n_heads,
+        n_kv_heads: n_heads,
+        d_head,
+        d_mlp,
+        d_vocab,
+        ctx_len,
+        norm: NormKind::Layer,
+        norm_places: NormPlaces::Before,
+        norm_eps,
+        embed_scale: None,
+        positions: Positions::Learned,
+        qk_norm: None,
+        attn_scale: 1.0 / (d_head as f64).sqrt(),
+        attn_softcap: None,
+        local: None,
+        activation: Activation::GeluTanh,
+        gated_mlp: false,
+        parallel_residual: false,
+        tied_embeddings: true,
+        logit_softcap: None,
+    }
+}
+
+pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
+    let size = |name| header.integer(name);
+    let (layers, heads) = (size("block_count")?, size("attention.head_count")?);
+    let sizes = [layers, size("embedding_length")?, heads, size("feed_forward_length")?];
+    let norm_eps = header.real("attention.layer_norm_epsilon")?;
+    Ok(ModelConfig {
+        tied_embeddings: !header.contains("output.weight"),
+        ..config(sizes, header.d_vocab(), size("context_length")?, norm_eps)
+    })
+}
+
+/// llama.cpp has turned the matrices round, and names everything as in its other families.
+pub(super) fn gguf_weights(reader: &Reader<'_>) -> Result<Weights> {
+    let c = reader.config();
+    let embed = reader.tensor("token_embd.weight", &[c.d_vocab, c.d_model])?;
+    let block = |layer: usize| -> Result<Block> {
+        let name = |name: &str| format!("blk.{layer}.{name}");
+        Ok(Block {
+            ln1: Some(reader.norm(&name("attn_norm"))?),
+            attention: Attention {
+                qkv: reader.linear(&name("attn_qkv"), 3 * c.d_model, c.d_model)?,
+                qk_norm: None,
+                out: reader.linear(&name("attn_output"), c.d_model, c.d_model)?,
+            },
+            ln1_post: None,
+            ln2: Some(reader.norm(&name("ffn_norm"))?),
+            mlp: Mlp {
+                input: reader.linear(&name("ffn_up"), c.d_mlp, c.d_model)?,
+                out: reader.linear(&name("ffn_down"), c.d_model, c.d_mlp)?,
+                activation: c.activation,
+                gated: false,
+            },
+            ln2_post: None,
+        })
+    };
+    let has_positions = c.positions == Positions::Learned;
+    let pos_embed = || reader.tensor("position_embd.weight", &[c.ctx_len, c.d_model]);
+    let weights = Weights {
+        pos_embed: has_positions.then(pos_embed).transpose()?,
+        blocks: (0..c.n_layers).map(block).collect::<Result<_>>()?,
+        ln_final: reader.norm("output_norm")?,
+        unembed: reader.unembed("output.weight", &embed)?,
+        embed,
+    };
+    reader.finish(weights, |name| name == "output.weight")
 }
 
 pub(super) fn weights(reader: &Reader<'_>) -> Result<Weights> {
@@ -79,18 +148,21 @@ pub(super) fn weights(reader: &Reader<'_>) -> Result<Weights> {
 fn block(reader: &Reader<'_>, prefix: &str) -> Result<Block> {
     let c = reader.config();
     Ok(Block {
-        ln1: reader.norm(&format!("{prefix}.ln_1"))?,
+        ln1: Some(reader.norm(&format!("{prefix}.ln_1"))?),
         attention: Attention {
             qkv: transposed(reader, &format!("{prefix}.attn.c_attn"), 3 * c.d_model, c.d_model)?,
+            qk_norm: None,
             out: transposed(reader, &format!("{prefix}.attn.c_proj"), c.d_model, c.d_model)?,
         },
-        ln2: reader.norm(&format!("{prefix}.ln_2"))?,
+        ln1_post: None,
+        ln2: Some(reader.norm(&format!("{prefix}.ln_2"))?),
         mlp: Mlp {
             input: transposed(reader, &format!("{prefix}.mlp.c_fc"), c.d_mlp, c.d_model)?,
             out: transposed(reader, &format!("{prefix}.mlp.c_proj"), c.d_model, c.d_mlp)?,
             activation: c.activation,
             gated: false,
         },
+        ln2_post: None,
     })
 }
 

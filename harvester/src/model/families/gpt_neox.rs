@@ -3,12 +3,12 @@
 use candle_core::Tensor;
 use serde::Deserialize;
 
-use super::{Reader, Unsupported};
+use super::{Header, Reader, Unsupported, gpt2, rope};
 use crate::{
     Result,
     model::{
-        Activation, Family, ModelConfig, NormKind, Positions, attention::Attention, block::Block, linear::Linear,
-        mlp::Mlp, transformer::Weights,
+        Activation, Family, ModelConfig, NormKind, NormPlaces, Positions, attention::Attention, block::Block,
+        linear::Linear, mlp::Mlp, transformer::Weights,
     },
 };
 
@@ -25,20 +25,11 @@ pub(super) struct Json {
     hidden_act: String,
     rotary_pct: Option<f64>,
     rotary_emb_base: Option<f64>,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<serde_json::Value>,
-    rope_parameters: Option<Rope>,
+    #[serde(flatten)]
+    rope: rope::Json,
     use_parallel_residual: bool,
     #[serde(default)]
     tie_word_embeddings: bool,
-}
-
-/// What transformers 5 writes instead of `rotary_pct` and `rotary_emb_base`.
-#[derive(Deserialize)]
-struct Rope {
-    rope_type: Option<String>,
-    rope_theta: Option<f64>,
-    partial_rotary_factor: Option<f64>,
 }
 
 impl Json {
@@ -48,36 +39,69 @@ impl Json {
             "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Activation::GeluTanh,
             other => return Err(Unsupported::new("hidden_act gelu or gelu_new", format!("`{other}`"))),
         };
-        let rope = self.rope_parameters.as_ref();
-        let kind = rope.and_then(|rope| rope.rope_type.as_deref()).filter(|kind| *kind != "default");
-        if let Some(found) = kind.map(str::to_string).or(self.rope_scaling.map(|scaling| scaling.to_string())) {
-            return Err(Unsupported::new("rotary positions without scaling", found));
-        }
-        let factor = self.rotary_pct.or(rope.and_then(|rope| rope.partial_rotary_factor));
-        let theta = self.rotary_emb_base.or(self.rope_theta).or(rope.and_then(|rope| rope.rope_theta));
-        let (Some(factor), Some(base)) = (factor, theta) else {
-            return Err(Unsupported::new("keys rotary_pct and rotary_emb_base, or rope_parameters", "neither"));
-        };
         let d_head = self.hidden_size / self.num_attention_heads.max(1);
+        let rope = self.rope.or(self.rotary_emb_base, self.rotary_pct);
+        let positions = rope.positions(d_head, self.max_position_embeddings)?;
+        let sizes = [self.num_hidden_layers, self.hidden_size, self.num_attention_heads, self.intermediate_size];
         Ok(ModelConfig {
-            family: Family::GptNeox,
-            n_layers: self.num_hidden_layers,
-            d_model: self.hidden_size,
-            n_heads: self.num_attention_heads,
-            n_kv_heads: self.num_attention_heads,
-            d_head,
-            d_mlp: self.intermediate_size,
             d_vocab: self.vocab_size,
             ctx_len: self.max_position_embeddings,
-            norm: NormKind::Layer,
-            norm_eps: self.layer_norm_eps,
-            positions: Positions::Rotary { base, rotary_dim: (d_head as f64 * factor) as usize },
             activation,
-            gated_mlp: false,
             parallel_residual: self.use_parallel_residual,
             tied_embeddings: self.tie_word_embeddings,
+            ..config(sizes, self.layer_norm_eps, positions)
         })
     }
+}
+
+fn config([n_layers, d_model, n_heads, d_mlp]: [usize; 4], norm_eps: f64, positions: Positions) -> ModelConfig {
+    let d_head = d_model / n_heads.max(1);
+    ModelConfig {
+        family: Family::GptNeox,
+        n_layers,
+        d_model,
+        n_heads,
+        n_kv_heads: n_heads,
+        d_head,
+        d_mlp,
+        d_vocab: 0,
+        ctx_len: 0,
+        norm: NormKind::Layer,
+        norm_places: NormPlaces::Before,
+        norm_eps,
+        embed_scale: None,
+        positions,
+        qk_norm: None,
+        attn_scale: 1.0 / (d_head as f64).sqrt(),
+        attn_softcap: None,
+        local: None,
+        activation: Activation::Gelu,
+        gated_mlp: false,
+        parallel_residual: true,
+        tied_embeddings: false,
+        logit_softcap: None,
+    }
+}
+
+/// llama.cpp's files do not say which GELU: it computes the tanh approximation, the published models have the exact one.
+pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
+    let size = |name| header.integer(name);
+    let (d_model, n_heads, ctx_len) =
+        (size("embedding_length")?, size("attention.head_count")?, size("context_length")?);
+    let positions = header.positions(d_model / n_heads.max(1), ctx_len)?;
+    let sizes = [size("block_count")?, d_model, n_heads, size("feed_forward_length")?];
+    Ok(ModelConfig {
+        d_vocab: header.d_vocab(),
+        ctx_len,
+        parallel_residual: header.flag_or("use_parallel_residual", true)?,
+        tied_embeddings: !header.contains("output.weight"),
+        ..config(sizes, header.real("attention.layer_norm_epsilon")?, positions)
+    })
+}
+
+/// In GGUF the fused matrix is split by kind, not by head: GPT-2's layout, without position embeddings.
+pub(super) fn gguf_weights(reader: &Reader<'_>) -> Result<Weights> {
+    gpt2::gguf_weights(reader)
 }
 
 pub(super) fn weights(reader: &Reader<'_>) -> Result<Weights> {
@@ -104,18 +128,21 @@ fn block(reader: &Reader<'_>, prefix: &str) -> Result<Block> {
     let bias = reader.optional(&format!("{qkv}.bias"), &[width])?;
     let bias = bias.map(|bias| split_heads(&bias, c)).transpose()?;
     Ok(Block {
-        ln1: reader.norm(&format!("{prefix}.input_layernorm"))?,
+        ln1: Some(reader.norm(&format!("{prefix}.input_layernorm"))?),
         attention: Attention {
             qkv: Linear::new(split_heads(&weight, c)?, bias),
+            qk_norm: None,
             out: reader.linear(&format!("{prefix}.attention.dense"), c.d_model, c.d_model)?,
         },
-        ln2: reader.norm(&format!("{prefix}.post_attention_layernorm"))?,
+        ln1_post: None,
+        ln2: Some(reader.norm(&format!("{prefix}.post_attention_layernorm"))?),
         mlp: Mlp {
             input: reader.linear(&format!("{prefix}.mlp.dense_h_to_4h"), c.d_mlp, c.d_model)?,
             out: reader.linear(&format!("{prefix}.mlp.dense_4h_to_h"), c.d_model, c.d_mlp)?,
             activation: c.activation,
             gated: false,
         },
+        ln2_post: None,
     })
 }
 

@@ -1,31 +1,58 @@
 //! A file a family: how its `config.json` or GGUF header reads, and what its weights are called. To add one, write its
 //! file, name it in [`Family`], [`JsonConfig`] and the `match`es below, and make a fixture (CONTRIBUTING says how).
 
+mod gated;
+mod gemma;
+mod gemma2;
+mod gemma3;
 mod gpt2;
 mod gpt_neox;
+mod header;
 mod llama;
+mod mistral;
+mod olmo2;
+mod phi3;
+mod qwen2;
+mod qwen3;
+mod rope;
 
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 
+use self::{gated::RowOrder, header::Header};
 use super::{
-    Checkpoint, Family, GgufMetadata, ModelConfig, NormKind, linear::Linear, norm::Norm, transformer::Weights,
+    Checkpoint, Family, GgufMetadata, ModelConfig, NormKind, Positions, RopeScaling, linear::Linear, norm::Norm,
+    transformer::Weights,
 };
 use crate::{Error, Result};
 
 /// `config.json`, its family chosen by `model_type`.
 #[derive(Deserialize)]
 #[serde(tag = "model_type", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "one lives for the length of a parse")]
 enum JsonConfig {
-    Llama(llama::Json),
+    Llama(gated::Json),
+    Mistral(mistral::Json),
+    Qwen2(qwen2::Json),
+    Qwen3(qwen2::Json),
+    Gemma(gemma::Json),
+    Gemma2(gemma2::Json),
+    #[serde(rename = "gemma3_text")]
+    Gemma3(gemma3::Json),
+    #[serde(rename = "gemma3")]
+    Gemma3Multimodal(gemma3::Multimodal),
     Gpt2(gpt2::Json),
     GptNeox(gpt_neox::Json),
+    Phi3(phi3::Json),
+    Olmo2(gated::Json),
 }
 
 /// The families as `config.json` names them, for messages.
-const FAMILIES: &str = "llama, gpt2, gpt_neox";
+const FAMILIES: &str = "llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text, gemma3, gpt2, gpt_neox, phi3, olmo2";
+/// The same as GGUF names them.
+const ARCHITECTURES: &str = "llama, qwen2, qwen3, gemma, gemma2, gemma3, gpt2, gptneox, phi3, olmo2";
 
 pub(crate) fn config_from_json(path: &Path) -> Result<ModelConfig> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
@@ -37,19 +64,39 @@ pub(crate) fn config_from_json(path: &Path) -> Result<ModelConfig> {
         Error::malformed(path, "the keys of its model_type, each of its type", found, "Download it again")
     };
     let config = match serde_json::from_str(&text).map_err(malformed)? {
-        JsonConfig::Llama(json) => json.config(),
+        JsonConfig::Llama(json) => llama::config(json),
+        JsonConfig::Mistral(json) => json.config(),
+        JsonConfig::Qwen2(json) => json.config(Family::Qwen2),
+        JsonConfig::Qwen3(json) => qwen3::config(json),
+        JsonConfig::Gemma(json) => json.config(Family::Gemma),
+        JsonConfig::Gemma2(json) => json.config(),
+        JsonConfig::Gemma3(json) => json.config(),
+        JsonConfig::Gemma3Multimodal(json) => json.config(),
         JsonConfig::Gpt2(json) => json.config(),
         JsonConfig::GptNeox(json) => json.config(),
+        JsonConfig::Phi3(json) => json.config(),
+        JsonConfig::Olmo2(json) => olmo2::config(json),
     };
     check(config.map_err(|problem| refused(path, &problem))?, path)
 }
 
 pub(crate) fn config_from_gguf(metadata: &GgufMetadata) -> Result<ModelConfig> {
-    let config = match metadata.string("general.architecture")? {
-        "llama" => llama::config_from_gguf(metadata)?,
+    let architecture = metadata.string("general.architecture")?;
+    let header = Header { metadata, architecture };
+    let config = match architecture {
+        "llama" => llama::config_from_gguf(&header)?,
+        "qwen2" => qwen2::config_from_gguf(&header)?,
+        "qwen3" => qwen3::config_from_gguf(&header)?,
+        "gemma" => gemma::config_from_gguf(&header, Family::Gemma)?,
+        "gemma2" => gemma2::config_from_gguf(&header)?,
+        "gemma3" => gemma3::config_from_gguf(&header)?,
+        "gpt2" => gpt2::config_from_gguf(&header)?,
+        "gptneox" => gpt_neox::config_from_gguf(&header)?,
+        "phi3" => phi3::config_from_gguf(&header)?,
+        "olmo2" => olmo2::config_from_gguf(&header)?,
         other => {
             let hint = "CONTRIBUTING.md shows how to add a family; a safetensors folder may be supported already";
-            let expected = "general.architecture to be `llama`";
+            let expected = format!("a general.architecture that is supported ({ARCHITECTURES})");
             return Err(Error::malformed(metadata.path(), expected, format!("`{other}`"), hint));
         }
     };
@@ -60,9 +107,18 @@ pub(crate) fn load_weights(checkpoint: &Checkpoint, device: &Device) -> Result<W
     let reader = Reader { checkpoint, device };
     match (checkpoint.config().family, checkpoint.gguf_metadata().is_some()) {
         (Family::Llama, true) => llama::gguf_weights(&reader),
-        (Family::Llama, false) => llama::weights(&reader),
-        (Family::Gpt2, _) => gpt2::weights(&reader),
-        (Family::GptNeox, _) => gpt_neox::weights(&reader),
+        (Family::Phi3, true) => phi3::gguf_weights(&reader),
+        (Family::Gpt2, true) => gpt2::gguf_weights(&reader),
+        (Family::GptNeox, true) => gpt_neox::gguf_weights(&reader),
+        // llama.cpp rotates halves in every family but llama, and adds Gemma's one before it stores.
+        (_, true) => gated::weights(&reader, &gated::GGUF, RowOrder::Halves),
+        (Family::Gemma, false) => gemma::weights(&reader),
+        (Family::Gemma2, false) => gemma2::weights(&reader),
+        (Family::Gemma3, false) => gemma3::weights(&reader),
+        (Family::Phi3, false) => phi3::weights(&reader),
+        (Family::Gpt2, false) => gpt2::weights(&reader),
+        (Family::GptNeox, false) => gpt_neox::weights(&reader),
+        (_, false) => gated::weights(&reader, &gated::HUGGING_FACE, RowOrder::Halves),
     }
 }
 
@@ -83,11 +139,17 @@ fn refused(path: &Path, problem: &Unsupported) -> Error {
     Error::malformed(path, &problem.expected, &problem.found, hint)
 }
 
+/// More than any model has; bounds what is allocated for each before the weights are there.
+const MAX_LAYERS: usize = 4096;
+
 /// Refuses shapes that no model has, before anything is allocated for them.
 fn check(config: ModelConfig, path: &Path) -> Result<ModelConfig> {
     let c = &config;
+    if !(1..=MAX_LAYERS).contains(&c.n_layers) {
+        let (expected, hint) = (format!("layers between 1 and {MAX_LAYERS}"), "The header is damaged");
+        return Err(Error::malformed(path, expected, c.n_layers.to_string(), hint));
+    }
     let sizes = [
-        ("layers", c.n_layers),
         ("d_model", c.d_model),
         ("heads", c.n_heads),
         ("key-value heads", c.n_kv_heads),
@@ -109,13 +171,48 @@ fn check(config: ModelConfig, path: &Path) -> Result<ModelConfig> {
         let found = format!("{} and {}", c.d_model, c.n_heads);
         return Err(Error::malformed(path, "d_model to be a multiple of the number of heads", found, hint));
     }
-    if let super::Positions::Rotary { rotary_dim, base } = c.positions
-        && (rotary_dim % 2 != 0 || rotary_dim > c.d_head || base.is_nan() || base <= 1.0)
-    {
-        let found = format!("{rotary_dim} rotated of {}, base {base}", c.d_head);
-        return Err(Error::malformed(path, "an even number of rotated dimensions, base over 1", found, hint));
-    }
+    check_attention(c).map_err(|(expected, found)| Error::malformed(path, expected, found, hint))?;
     Ok(config)
+}
+
+/// Refuses what the attention kernels would divide by, or index past.
+fn check_attention(c: &ModelConfig) -> Result<(), (&'static str, String)> {
+    let positive = |x: f64| x.is_finite() && x > 0.0;
+    let factors = [Some(c.attn_scale), c.attn_softcap, c.logit_softcap, c.embed_scale, Some(c.norm_eps)];
+    if let Some(found) = factors.into_iter().flatten().find(|x| !positive(*x)) {
+        return Err(("scales, caps and the norms' epsilon to be over 0", found.to_string()));
+    }
+    if let Some(local) = &c.local {
+        if local.layers.len() != c.n_layers || local.window == 0 {
+            let found = format!("a window of {} in {} layers", local.window, local.layers.len());
+            return Err(("a window over 0 and a kind for each layer", found));
+        }
+        if local.rotary_base.is_some_and(|base| !positive(base - 1.0)) {
+            return Err(("a local rotary base over 1", format!("{:?}", local.rotary_base)));
+        }
+    }
+    let Positions::Rotary { base, rotary_dim, scaling } = &c.positions else { return Ok(()) };
+    if rotary_dim % 2 != 0 || *rotary_dim > c.d_head || *rotary_dim == 0 || !positive(base - 1.0) {
+        let found = format!("{rotary_dim} rotated of {}, base {base}", c.d_head);
+        return Err(("an even number of rotated dimensions, base over 1", found));
+    }
+    let (lists, numbers): (Vec<&[f32]>, Vec<f64>) = match scaling {
+        RopeScaling::None => (vec![], vec![]),
+        RopeScaling::Linear { factor } => (vec![], vec![*factor]),
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, .. } => {
+            (vec![], vec![*factor, high_freq_factor - low_freq_factor])
+        }
+        RopeScaling::Divisors(divisors) => (vec![divisors], vec![]),
+        RopeScaling::LongRope { short, long, attention_factor, .. } => (vec![short, long], vec![*attention_factor]),
+    };
+    if let Some(list) = lists.iter().find(|list| list.len() != rotary_dim / 2) {
+        return Err(("a rotary factor for each pair of dimensions", format!("{} for {rotary_dim}", list.len())));
+    }
+    let listed = lists.into_iter().flatten().map(|factor| f64::from(*factor));
+    match listed.chain(numbers).find(|factor| !positive(*factor)) {
+        Some(found) => Err(("rotary factors over 0", found.to_string())),
+        None => Ok(()),
+    }
 }
 
 /// Reads tensors by name and shape for a family's loader.

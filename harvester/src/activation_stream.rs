@@ -1,0 +1,126 @@
+//! [`LiveModel`] and [`ActivationStream`]: activations as they are computed, without a disk. A thread runs the model and
+//! waits when a few batches are not taken yet, so memory stays flat; dropping the stream ends it.
+//!
+//! A stream may begin at any [`ContextCursor`] that another one has passed, and then yields the same bits from there on.
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, sync_channel},
+    },
+    thread,
+};
+
+use crate::{
+    ActivationRows, Context, ContextCursor, Contexts, Corpus, Document, DocumentOrder, Error, HarvestConfig, HookPoint,
+    Result,
+    harvest::Harvester,
+    model_source::ResolvedModel,
+    shard::{StoredBatch, norms},
+};
+
+/// Batches computed ahead.
+const QUEUE: usize = 2;
+
+/// A model over a corpus, ready to compute activations from any place on.
+#[derive(Clone)]
+pub struct LiveModel {
+    harvester: Arc<Harvester>,
+    corpus: Arc<Corpus>,
+    order: Arc<DocumentOrder>,
+}
+
+/// One forward pass.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamedBatch {
+    /// The rows of its contexts, at the stream's hook point.
+    pub activations: ActivationRows,
+    /// Where the next batch starts.
+    pub next: ContextCursor,
+}
+
+/// Activations of one hook point, in the order of the corpus' contexts.
+#[derive(Debug)]
+pub struct ActivationStream {
+    batches: Receiver<Result<StreamedBatch>>,
+}
+
+impl LiveModel {
+    /// Loads the model. `config` says what [`crate::harvest()`] would be told; its token budget does not matter here.
+    ///
+    /// # Errors
+    /// When the model cannot be used, or the config does not fit it.
+    pub fn open(model: &ResolvedModel, corpus: Corpus, config: &HarvestConfig) -> Result<Self> {
+        let harvester = Harvester::open(model, config)?;
+        let order = harvester.order(&corpus);
+        Ok(Self { harvester: Arc::new(harvester), corpus: Arc::new(corpus), order: Arc::new(order) })
+    }
+
+    /// The activations at `hook_point` from `from` on, to the end of the corpus.
+    ///
+    /// # Errors
+    /// When the config did not name the hook point.
+    pub fn stream(&self, hook_point: HookPoint, from: ContextCursor) -> Result<ActivationStream> {
+        let points = &self.harvester.config().hook_points;
+        let point = points.iter().position(|point| *point == hook_point).ok_or_else(|| {
+            let names: Vec<_> = points.iter().map(ToString::to_string).collect();
+            Error::invalid("hook point", format!("one of {}", names.join(", ")), hook_point.to_string())
+        })?;
+        let (sender, batches) = sync_channel(QUEUE);
+        let live = self.clone();
+        thread::spawn(move || {
+            let send = |batch| sender.send(batch).map_err(drop);
+            if let Err(error) = live.compute_all(point, from, send) {
+                let _ = sender.send(Err(error)); // where nobody listens any more, nobody needs to know
+            }
+        });
+        Ok(ActivationStream { batches })
+    }
+
+    /// Computes batch after batch until `send` says that nobody wants more.
+    fn compute_all(
+        &self,
+        point: usize,
+        from: ContextCursor,
+        send: impl Fn(Result<StreamedBatch>) -> std::result::Result<(), ()>,
+    ) -> Result<()> {
+        let config = self.harvester.config();
+        let encode = |document: &Document| self.harvester.encode(document);
+        let mut contexts = Contexts::new(&self.corpus, &self.order, config.context_options(), from, encode)?;
+        loop {
+            let batch: Vec<Context> = contexts.by_ref().take(config.batch).collect::<Result<_>>()?;
+            let Some(last) = batch.last() else { return Ok(()) };
+            let next = last.next;
+            let values = self.harvester.compute(&batch)?.swap_remove(point);
+            let activations = self.rows(point, &batch, values)?;
+            if send(Ok(StreamedBatch { activations, next })).is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The batch as a shard would hold it: rounded to the dtype, with the norm of what is left.
+    fn rows(&self, point: usize, contexts: &[Context], computed: Vec<f32>) -> Result<ActivationRows> {
+        let config = self.harvester.config();
+        let hook_point = config.hook_points[point];
+        let d_model = hook_point.width(self.harvester.model());
+        let mut batch = StoredBatch::round(&[(hook_point, d_model)], config.dtype, contexts, &[computed])?;
+        let (rows, values) = (batch.token_rows(config.part), batch.values.swap_remove(0));
+        Ok(ActivationRows { norm: norms(&values, d_model), rows, values, d_model })
+    }
+}
+
+impl std::fmt::Debug for LiveModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LiveModel").field("config", self.harvester.config()).finish_non_exhaustive()
+    }
+}
+
+impl Iterator for ActivationStream {
+    type Item = Result<StreamedBatch>;
+
+    /// Waits for the next batch; `None` after the corpus' last.
+    fn next(&mut self) -> Option<Self::Item> {
+        self.batches.recv().ok()
+    }
+}

@@ -1,0 +1,73 @@
+//! Gemma 2: Gemma with norms before and after, capped scores and logits, and a window in every second layer.
+
+use serde::Deserialize;
+
+use super::{
+    Header, Reader, Unsupported,
+    gated::{self, LayerType, Names, RowOrder},
+    gemma,
+};
+use crate::{
+    Result,
+    model::{Family, ModelConfig, NormPlaces, transformer::Weights},
+};
+
+/// Gemma's keys and what this generation added. Layers 0, 2, 4.. have the window where no list says otherwise.
+#[derive(Deserialize)]
+pub(super) struct Json {
+    #[serde(flatten)]
+    common: gemma::Json,
+    query_pre_attn_scalar: f64,
+    attn_logit_softcapping: Option<f64>,
+    final_logit_softcapping: Option<f64>,
+    sliding_window: Option<usize>,
+    layer_types: Option<Vec<LayerType>>,
+}
+
+impl Json {
+    pub(super) fn config(self) -> Result<ModelConfig, Unsupported> {
+        let config = self.common.config(Family::Gemma2)?;
+        let layers = gated::local_layers(self.layer_types.as_deref(), config.n_layers, |layer| layer % 2 == 0);
+        Ok(ModelConfig {
+            norm_places: NormPlaces::BeforeAndAfter,
+            attn_scale: self.query_pre_attn_scalar.powf(-0.5),
+            attn_softcap: self.attn_logit_softcapping,
+            logit_softcap: self.final_logit_softcapping,
+            local: gated::local_attention(self.sliding_window, layers),
+            ..config
+        })
+    }
+}
+
+pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
+    let config = gemma::config_from_gguf(header, Family::Gemma2)?;
+    let layers = header.local_layers(config.n_layers, 2)?;
+    // 4,096 where the header says nothing, as in llama.cpp: the first files were made without the key.
+    let window = header.integer_or("attention.sliding_window", 4096)?;
+    Ok(ModelConfig {
+        norm_places: NormPlaces::BeforeAndAfter,
+        // The header does not hold the scale. Of the published sizes only the largest, with 46 layers, departs from
+        // 1 / sqrt(d_head): it has 1 / sqrt(d_model / n_heads).
+        attn_scale: largest_model_scale(&config, 46),
+        attn_softcap: Some(header.optional_real("attn_logit_softcapping")?.unwrap_or(50.0)),
+        logit_softcap: Some(header.optional_real("final_logit_softcapping")?.unwrap_or(30.0)),
+        local: gated::local_attention(Some(window), layers),
+        ..config
+    })
+}
+
+/// The score scale of a Gemma 2 or 3 file: another than the header's in the size that has `n_layers` layers.
+pub(super) fn largest_model_scale(config: &ModelConfig, n_layers: usize) -> f64 {
+    if config.n_layers == n_layers {
+        return ((config.d_model / config.n_heads.max(1)) as f64).powf(-0.5);
+    }
+    config.attn_scale
+}
+
+/// The names of Gemma 2 and 3 in safetensors: `post_attention_layernorm` is what it says.
+pub(super) const HUGGING_FACE: Names =
+    Names { ln2: "pre_feedforward_layernorm", norms_less_one: true, ..gated::HUGGING_FACE };
+
+pub(super) fn weights(reader: &Reader<'_>) -> Result<Weights> {
+    gated::weights(reader, &HUGGING_FACE, RowOrder::Halves)
+}

@@ -1,0 +1,109 @@
+//! [`Header`]: a GGUF header read for one architecture, whose name stands before every key.
+
+use candle_core::quantized::gguf_file::Value;
+
+use super::{MAX_LAYERS, Unsupported, refused};
+use crate::{
+    Error, GgufMetadata, Result,
+    model::{Positions, RopeScaling},
+};
+
+/// The keys `{architecture}.*`.
+pub(super) struct Header<'a> {
+    pub(super) metadata: &'a GgufMetadata,
+    pub(super) architecture: &'a str,
+}
+
+impl Header<'_> {
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture)
+    }
+
+    pub(super) fn integer(&self, name: &str) -> Result<usize> {
+        self.metadata.integer(&self.key(name))
+    }
+
+    pub(super) fn optional_integer(&self, name: &str) -> Result<Option<usize>> {
+        self.metadata.get(&self.key(name)).map(|_| self.integer(name)).transpose()
+    }
+
+    pub(super) fn integer_or(&self, name: &str, default: usize) -> Result<usize> {
+        Ok(self.optional_integer(name)?.unwrap_or(default))
+    }
+
+    pub(super) fn real(&self, name: &str) -> Result<f64> {
+        self.metadata.real(&self.key(name))
+    }
+
+    pub(super) fn optional_real(&self, name: &str) -> Result<Option<f64>> {
+        self.metadata.get(&self.key(name)).map(|_| self.real(name)).transpose()
+    }
+
+    pub(super) fn flag_or(&self, name: &str, default: bool) -> Result<bool> {
+        match self.metadata.get(&self.key(name)) {
+            None => Ok(default),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => Err(self.refused(&format!("{name} to be true or false"), format!("{other:?}"))),
+        }
+    }
+
+    /// Which of the layers are local: a list, or all but every n-th; `every_nth` where the header says nothing.
+    pub(super) fn local_layers(&self, n_layers: usize, every_nth: usize) -> Result<Vec<bool>> {
+        let name = "attention.sliding_window_pattern";
+        if let Some(Value::Array(flags)) = self.metadata.get(&self.key(name)) {
+            return flags
+                .iter()
+                .map(|flag| match flag {
+                    Value::Bool(flag) => Ok(*flag),
+                    other => Err(self.refused(&format!("{name} to be true or false"), format!("{other:?}"))),
+                })
+                .collect();
+        }
+        let nth = self.integer_or(name, every_nth)?;
+        Ok((1..=n_layers.min(MAX_LAYERS)).map(|number| nth == 0 || !number.is_multiple_of(nth)).collect())
+    }
+
+    pub(super) fn contains(&self, tensor: &str) -> bool {
+        self.metadata.content().tensor_infos.contains_key(tensor)
+    }
+
+    /// Rows of the embedding; 0, which is refused later, where there is none.
+    pub(super) fn d_vocab(&self) -> usize {
+        let embed = self.metadata.content().tensor_infos.get("token_embd.weight");
+        embed.and_then(|info| info.shape.dims().first().copied()).unwrap_or(0)
+    }
+
+    /// Rotary positions of heads of `d_head` dimensions in a model made for `ctx_len` tokens.
+    pub(super) fn positions(&self, d_head: usize, ctx_len: usize) -> Result<Positions> {
+        let base = self.optional_real("rope.freq_base")?.unwrap_or(10_000.0); // the format's documented default
+        let rotary_dim = self.integer_or("rope.dimension_count", d_head)?;
+        Ok(Positions::Rotary { base, rotary_dim, scaling: self.scaling(rotary_dim / 2, ctx_len)? })
+    }
+
+    fn scaling(&self, half: usize, ctx_len: usize) -> Result<RopeScaling> {
+        if self.contains("rope_factors_short.weight") {
+            let original_ctx_len = self.integer_or("rope.scaling.original_context_length", ctx_len)?;
+            return Ok(RopeScaling::LongRope {
+                short: self.metadata.vector("rope_factors_short.weight", half)?,
+                long: self.metadata.vector("rope_factors_long.weight", half)?,
+                original_ctx_len,
+                attention_factor: self.optional_real("rope.scaling.attn_factor")?.unwrap_or(1.0),
+            });
+        }
+        let kind_key = self.key("rope.scaling.type");
+        let kind = self.metadata.get(&kind_key).map(|_| self.metadata.string(&kind_key)).transpose()?.unwrap_or("none");
+        match kind {
+            // Llama 3's rule comes worked out, and unannounced.
+            "none" if self.contains("rope_freqs.weight") => {
+                Ok(RopeScaling::Divisors(self.metadata.vector("rope_freqs.weight", half)?))
+            }
+            "none" => Ok(RopeScaling::None),
+            "linear" => Ok(RopeScaling::Linear { factor: self.real("rope.scaling.factor")? }),
+            other => Err(self.refused("rope.scaling.type none or linear", format!("`{other}`"))),
+        }
+    }
+
+    pub(super) fn refused(&self, expected: &str, found: impl Into<String>) -> Error {
+        refused(self.metadata.path(), &Unsupported::new(format!("{}.{expected}", self.architecture), found))
+    }
+}

@@ -1,0 +1,43 @@
+//! Phi-3: llama with fused matrices, partly rotary positions and LongRoPE.
+
+use serde::Deserialize;
+
+use super::{
+    Header, Reader, Unsupported,
+    gated::{self, GateUp, Names, Qkv, RowOrder},
+};
+use crate::{
+    Result,
+    model::{Activation, Family, ModelConfig, transformer::Weights},
+};
+
+/// Llama's keys and the window, which all layers have.
+#[derive(Deserialize)]
+pub(super) struct Json {
+    #[serde(flatten)]
+    common: gated::Json,
+    sliding_window: Option<usize>,
+}
+
+impl Json {
+    pub(super) fn config(self) -> Result<ModelConfig, Unsupported> {
+        let config = self.common.config(Family::Phi3)?;
+        let layers = gated::local_layers(None, config.n_layers, |_| true);
+        let local = gated::local_attention(self.sliding_window, layers);
+        Ok(ModelConfig { local, ..config })
+    }
+}
+
+pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
+    gated::config_from_gguf(header, Family::Phi3, Activation::Silu)
+}
+
+pub(super) fn weights(reader: &Reader<'_>) -> Result<Weights> {
+    let (qkv, gate_up) = (Qkv::Fused("self_attn.qkv_proj"), GateUp::Fused("mlp.gate_up_proj"));
+    gated::weights(reader, &Names { qkv, gate_up, ..gated::HUGGING_FACE }, RowOrder::Halves)
+}
+
+pub(super) fn gguf_weights(reader: &Reader<'_>) -> Result<Weights> {
+    let (qkv, gate_up) = (Qkv::Fused("attn_qkv"), GateUp::Fused("ffn_up"));
+    gated::weights(reader, &Names { qkv, gate_up, ..gated::GGUF }, RowOrder::Halves)
+}

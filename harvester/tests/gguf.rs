@@ -1,0 +1,107 @@
+//! GGUF files in llama.cpp's layout: each architecture gives what its safetensors folder gives, each tensor type what
+//! the gguf package dequantises. `tests/fixtures/gguf/make_gguf.py` made the files.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{collections::HashMap, fs::File, path::PathBuf};
+
+use candle_core::{DType, Device, Tensor, quantized::gguf_file::Content};
+use harvester::{Checkpoint, NoHook, Transformer};
+
+/// As in `families.rs`: f32 on both sides.
+const TOLERANCE: f64 = 1e-5;
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
+}
+
+fn tensors(name: &str) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(fixture(name), &Device::Cpu).unwrap()
+}
+
+fn load(path: &str) -> Transformer {
+    Transformer::load(&Checkpoint::open(&fixture(path)).unwrap(), &Device::Cpu).unwrap()
+}
+
+fn logits(model: &Transformer, tokens: &Tensor) -> Tensor {
+    model.unembed(&model.resid_final(tokens, None, &mut NoHook).unwrap()).unwrap()
+}
+
+fn relative_error(got: &Tensor, want: &Tensor) -> f64 {
+    let norm = |x: &Tensor| {
+        x.to_dtype(DType::F64).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
+    };
+    norm(&(got - want).unwrap()) / norm(want)
+}
+
+const FOLDERS: [&str; 13] = [
+    "llama",
+    "llama3",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "gpt2",
+    "gpt_neox",
+    "gpt_neox_sequential",
+    "phi3",
+    "phi3_long",
+    "olmo2",
+];
+
+#[test]
+fn every_architecture_agrees_with_transformers() {
+    for name in FOLDERS {
+        let model = load(&format!("gguf/{name}.gguf"));
+        let reference = tensors(&format!("tiny/{name}/reference.safetensors"));
+        let tokens = reference["input_ids"].to_dtype(DType::U32).unwrap();
+        let error = relative_error(&logits(&model, &tokens), &reference["logits"]);
+        assert!(error < TOLERANCE, "{name}: relative error {error:.1e}");
+        let short = &reference["short.logits"];
+        let tokens = tokens.narrow(1, 0, short.dim(1).unwrap()).unwrap().contiguous().unwrap();
+        let error = relative_error(&logits(&model, &tokens), short);
+        assert!(error < TOLERANCE, "{name}, a short text: relative error {error:.1e}");
+    }
+}
+
+/// Same weights, same shape: nothing but the two descriptions of rotary scaling may differ.
+#[test]
+fn a_file_describes_the_model_that_its_folder_describes() {
+    for name in FOLDERS {
+        let of = |path: String| {
+            let mut config = Checkpoint::open(&fixture(&path)).unwrap().config().clone();
+            // GGUF keeps reals in f32.
+            config.norm_eps = f64::from(config.norm_eps as f32);
+            config.attn_scale = f64::from(config.attn_scale as f32);
+            config.positions = harvester::model::Positions::Learned;
+            config
+        };
+        assert_eq!(of(format!("gguf/{name}.gguf")), of(format!("tiny/{name}")), "{name}");
+    }
+}
+
+#[test]
+fn quantised_models_agree_with_transformers() {
+    let reference = tensors("gguf/quantised.safetensors");
+    let tokens = reference["input_ids"].to_dtype(DType::U32).unwrap();
+    for kind in ["Q4_0", "Q4_1", "Q5_0", "Q8_0"] {
+        let model = load(&format!("gguf/quantised_{kind}.gguf"));
+        let error = relative_error(&logits(&model, &tokens), &reference[&format!("{kind}.logits")]);
+        assert!(error < TOLERANCE, "{kind}: relative error {error:.1e}");
+    }
+}
+
+/// candle dequantises; the K types, which no Python package quantises to, have random bits here.
+#[test]
+fn blocks_of_every_type_dequantise_to_the_same_numbers() {
+    let mut file = File::open(fixture("gguf/blocks.gguf")).unwrap();
+    let content = Content::read(&mut file).unwrap();
+    let reference = tensors("gguf/blocks.safetensors");
+    assert_eq!(reference.len(), 10);
+    for (kind, want) in reference {
+        let got = content.tensor(&mut file, &kind, &Device::Cpu).unwrap().dequantize(&Device::Cpu).unwrap();
+        let error = relative_error(&got, &want);
+        assert!(error < 1e-7, "{kind}: relative error {error:.1e}");
+    }
+}

@@ -1,0 +1,66 @@
+//! `refract train` without `--activations`: the model runs while the SAE learns.
+
+use std::path::Path;
+
+use anyhow::ensure;
+use harvester::{Checkpoint, Corpus, HookPoint, ModelConfig, model_source::ModelSource};
+use trainer::{SaeManifest, TrainConfig};
+
+use crate::{
+    cli::LiveArgs,
+    harvest::{self, FORWARD_EFFICIENCY},
+    settings,
+    terminal::{Terminal, grouped, human_seconds},
+    train::STEP_EFFICIENCY,
+};
+
+/// Says what will be needed and trains.
+pub(crate) fn train(
+    live: &LiveArgs,
+    train_config: &TrainConfig,
+    file: Option<&Path>,
+    out: &Path,
+    terminal: &Terminal,
+) -> anyhow::Result<SaeManifest> {
+    let settings: harvest::Settings = settings::resolve("harvest", live, file)?;
+    let model = settings.model.parse::<ModelSource>()?.resolve(terminal)?;
+    let shape = Checkpoint::open(&model.path)?.config().clone();
+    let mut harvest_config = settings.config(&shape)?;
+    harvest_config.hook_points.retain(|point| train_config.hook_point.is_none_or(|wanted| wanted == *point));
+    if let (true, Some(point)) = (harvest_config.hook_points.is_empty(), train_config.hook_point) {
+        point.check(&shape)?;
+        harvest_config.hook_points = vec![point];
+    }
+    let [point] = harvest_config.hook_points[..] else {
+        anyhow::bail!("train needs --hook-point, one place in the model, such as blocks.14.hook_resid_post");
+    };
+    ensure!(
+        harvest_config.part.is_none(),
+        "`part` of [harvest] is for harvests that are merged: train on all of the corpus"
+    );
+    let corpus = Corpus::open(&settings.corpus, &settings.corpus_options())?;
+    match SaeManifest::read(out) {
+        Ok(manifest) if manifest.complete => terminal.say(format!("{}: finished before", out.display())),
+        Ok(_) => terminal.say(format!("{}: going on from its last checkpoint", out.display())),
+        Err(_) => terminal.say(needs(&shape, point, harvest_config.ctx_len, train_config)),
+    }
+    let config = TrainConfig { hook_point: Some(point), ..train_config.clone() };
+    Ok(trainer::train_live(&model, corpus, &harvest_config, &config, out, terminal)?)
+}
+
+/// The first line of a run: what it will take.
+fn needs(shape: &ModelConfig, point: HookPoint, ctx_len: usize, config: &TrainConfig) -> String {
+    let d_in = point.width(shape);
+    let d_sae = config.d_sae.unwrap_or(config.expansion_factor * d_in);
+    let forward = shape.flop_per_token(point.layers_needed(), ctx_len) as f64 / FORWARD_EFFICIENCY;
+    let step = (2 * d_in * d_sae) as f64 / STEP_EFFICIENCY;
+    let seconds = config.tokens as f64 * (forward + step) / harvester::machine::gemm_flops();
+    format!(
+        "{} tokens through {} layers and into an SAE, d_in {d_in}, d_sae {d_sae}, k {}: about {}, nothing on disk but {} tokens held out",
+        grouped(config.tokens),
+        point.layers_needed(),
+        config.k,
+        human_seconds(seconds),
+        grouped((config.tokens as f64 * config.held_out_fraction).ceil() as u64),
+    )
+}

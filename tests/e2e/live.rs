@@ -1,0 +1,49 @@
+//! Training on a running model: the SAE folder serves every later command, and a killed run goes on to the same weights.
+
+use crate::sandbox::{Sandbox, corpus, files, tiny};
+
+fn args<'a>(model: &'a str, corpus: &'a str) -> Vec<&'a str> {
+    let what = ["train", "--model", model, "--corpus", corpus, "--hook-point", "blocks.1.hook_resid_post"];
+    let size = ["--ctx-len", "32", "--k", "4", "--d-sae", "128", "--tokens", "100000", "--batch", "512"];
+    [&what[..], &size, &["--checkpoint-every", "10", "--buffer-mib", "1", "--out", "sae"]].concat()
+}
+
+#[test]
+fn a_run_killed_anywhere_goes_on_to_the_same_weights() {
+    let (model, corpus) = (tiny("llama"), corpus("speeches"));
+    let (whole, killed) = (Sandbox::new(), Sandbox::new());
+    whole.ok(&args(&model, &corpus));
+    let mut unfinished = 0;
+    for millis in [300, 700, 1100] {
+        let mut child = killed.start(&args(&model, &corpus));
+        std::thread::sleep(std::time::Duration::from_millis(millis));
+        child.kill().unwrap();
+        unfinished += usize::from(!child.wait().unwrap().success());
+    }
+    assert!(unfinished > 0, "every run ended before it could be killed");
+    killed.ok(&args(&model, &corpus));
+    assert!(files(&whole.path("sae")) == files(&killed.path("sae")));
+}
+
+#[test]
+fn later_commands_find_what_was_held_out() {
+    let (model, corpus) = (tiny("llama"), corpus("speeches"));
+    let sandbox = Sandbox::new();
+    sandbox.ok(&args(&model, &corpus));
+    let evaluation = &sandbox.json(&["evaluate", "--sae", "sae", "--ce-tokens", "512"])[0];
+    assert!(evaluation["fvu"].as_f64().unwrap() < 1.0, "{evaluation}");
+    sandbox.ok(&["index", "--sae", "sae", "--out", "features"]);
+    // A project that moves keeps working: nothing in it is named by an absolute path.
+    std::fs::rename(sandbox.path("sae"), sandbox.path("moved")).unwrap();
+    sandbox.ok(&["evaluate", "--sae", "moved", "--ce-tokens", "512"]);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let sandbox = Sandbox::new();
+    let message = sandbox.error(&["train", "--out", "sae"]);
+    assert!(message.contains("--activations") && message.contains("--corpus"), "{message}");
+    let (model, corpus) = (tiny("llama"), corpus("speeches"));
+    let message = sandbox.error(&["train", "--model", &model, "--corpus", &corpus, "--out", "sae"]);
+    assert!(message.contains("--hook-point"), "{message}");
+}

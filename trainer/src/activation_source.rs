@@ -1,0 +1,43 @@
+//! [`ActivationSource`]: where an SAE's training rows come from, a block at a time. Two sources: folders that were
+//! harvested ([`crate::shard_source`]) and a model that computes them now ([`crate::live_source`]).
+
+use harvester::ContextCursor;
+use serde::{Deserialize, Serialize};
+
+use crate::{Result, activations::Rows};
+
+/// Rows in blocks that fit in memory. A block is shuffled as a whole; its rows are the same whenever it is loaded.
+pub(crate) trait ActivationSource {
+    /// Values a row.
+    fn d_in(&self) -> usize;
+
+    /// Makes `rows` those of the block at `place`; `false` where the epoch has no such block. `rows` are those of the
+    /// block loaded last, or none: a source may keep what is the same.
+    fn load(&mut self, place: BlockPlace, rows: &mut Vec<Rows>) -> Result<bool>;
+
+    /// Where in the stream of contexts the block loaded last begins. `None` for a source that finds any block by its place.
+    fn began_at(&self) -> Option<ContextCursor>;
+}
+
+/// A block's number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct BlockPlace {
+    /// Pass over the data, from 0.
+    pub(crate) epoch: u64,
+    /// Block of the epoch, from 0.
+    pub(crate) block: u64,
+}
+
+impl<S: ActivationSource + ?Sized> ActivationSource for Box<S> {
+    fn d_in(&self) -> usize {
+        (**self).d_in()
+    }
+
+    fn load(&mut self, place: BlockPlace, rows: &mut Vec<Rows>) -> Result<bool> {
+        (**self).load(place, rows)
+    }
+
+    fn began_at(&self) -> Option<ContextCursor> {
+        (**self).began_at()
+    }
+}

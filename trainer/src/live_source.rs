@@ -1,0 +1,94 @@
+//! [`LiveSource`]: blocks of rows that a model computes while the SAE learns, in the order of the corpus' contexts. No
+//! disk is involved, and the documents' shuffled order mixes what one block cannot.
+//!
+//! ```text
+//! contexts:  | held out | block 0 | block 1 | ..         epoch 1 begins again after those held out
+//! ```
+
+use harvester::{ActivationStream, ContextCursor, HookPoint, LiveModel};
+
+use crate::{
+    Result,
+    activation_source::{ActivationSource, BlockPlace},
+    activations::{Rows, ordinary_rows},
+};
+
+/// Where the rows are and which of them count.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LiveRows {
+    pub(crate) hook_point: HookPoint,
+    pub(crate) d_in: usize,
+    /// Rows of a larger norm are dropped, together with position 0.
+    pub(crate) sink_norm: f32,
+    /// Where an epoch begins: after the contexts held out.
+    pub(crate) first: ContextCursor,
+    /// Bytes of a block: it ends with the forward pass that reaches them.
+    pub(crate) budget_bytes: u64,
+}
+
+/// Blocks of a running [`ActivationStream`].
+pub(crate) struct LiveSource<'a> {
+    model: &'a LiveModel,
+    rows: LiveRows,
+    stream: Option<ActivationStream>,
+    /// The block that the stream reaches next, and where it begins.
+    next: (BlockPlace, ContextCursor),
+    /// Where the block loaded last begins.
+    began_at: ContextCursor,
+}
+
+impl<'a> LiveSource<'a> {
+    /// Goes on with the block at `place`, which a run that was stopped had begun at `began_at`; else with the first.
+    pub(crate) fn new(
+        model: &'a LiveModel,
+        rows: LiveRows,
+        place: BlockPlace,
+        began_at: Option<ContextCursor>,
+    ) -> Self {
+        let begins = began_at.unwrap_or(rows.first);
+        Self { model, rows, stream: None, next: (place, begins), began_at: begins }
+    }
+
+    /// The stream, at the block wanted.
+    fn stream_at(&mut self, place: BlockPlace) -> Result<&mut ActivationStream> {
+        if place != self.next.0 {
+            // Blocks are asked for in order, so only the first one of an epoch is not the next.
+            debug_assert_eq!(place.block, 0, "a block in the middle of an epoch was passed over");
+            self.next = (place, self.rows.first);
+            self.stream = None;
+        }
+        let stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => self.model.stream(self.rows.hook_point, self.next.1)?,
+        };
+        Ok(self.stream.insert(stream))
+    }
+}
+
+impl ActivationSource for LiveSource<'_> {
+    fn d_in(&self) -> usize {
+        self.rows.d_in
+    }
+
+    fn load(&mut self, place: BlockPlace, rows: &mut Vec<Rows>) -> Result<bool> {
+        let LiveRows { sink_norm, budget_bytes, .. } = self.rows;
+        rows.clear();
+        let stream = self.stream_at(place)?;
+        let (mut bytes, mut end) = (0, None);
+        while bytes < budget_bytes {
+            let Some(batch) = stream.next().transpose()? else { break };
+            end = Some(batch.next);
+            let kept = ordinary_rows(batch.activations, sink_norm, |_| true);
+            bytes += kept.bytes();
+            rows.push(kept);
+        }
+        self.began_at = self.next.1;
+        let Some(end) = end else { return Ok(false) };
+        self.next = (BlockPlace { block: place.block + 1, ..place }, end);
+        Ok(true)
+    }
+
+    fn began_at(&self) -> Option<ContextCursor> {
+        Some(self.began_at)
+    }
+}

@@ -1,0 +1,91 @@
+//! [`train_live`]: an SAE from the activations of a running model, through a bounded channel and without a disk. It is the
+//! loop of [`crate::train()`] over another source.
+
+use std::path::Path;
+
+use harvester::{
+    ActivationDataset, Corpus, HarvestConfig, HarvestManifest, LiveModel, Monitor, ResolvedModel,
+    manifest_file::MANIFEST_FILE,
+};
+
+use crate::{
+    Error, Result, TrainConfig,
+    activation_source::ActivationSource,
+    activations::Activations,
+    live_source::{LiveRows, LiveSource},
+    manifest::{HELD_OUT_FOLDER, SaeManifest, open_folder, refuse_foreign},
+    shuffle_buffer::Cursor,
+    train::Run,
+};
+
+/// Trains an SAE on the activations of a running model, without writing them to disk, into the folder `out`. The first
+/// contexts, `held_out_fraction` of `tokens`, are harvested into `out/held-out`: they are never trained on, say where the activations' mean
+/// and their sinks are, and serve evaluation and the index like any folder of activations. Resumes like [`train`].
+///
+/// # Errors
+/// As [`train`]; or when the model or the corpus cannot be used.
+pub fn train_live(
+    model: &ResolvedModel,
+    corpus: Corpus,
+    harvest_config: &HarvestConfig,
+    config: &TrainConfig,
+    out: &Path,
+    monitor: &dyn Monitor,
+) -> Result<SaeManifest> {
+    std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
+    let _lock = harvester::lock(out)?;
+    if !out.join(MANIFEST_FILE).exists() {
+        refuse_foreign(out)?;
+    }
+    let held_out_config = HarvestConfig { tokens: Some(held_out_tokens(config)?), ..harvest_config.clone() };
+    let dataset = hold_out(model, &corpus, &held_out_config, &out.join(HELD_OUT_FOLDER), monitor)?;
+    let resolved = config.resolve(dataset.manifest())?;
+    let manifest = open_folder(out, SaeManifest::begin_live(&dataset, &resolved)?)?;
+    if manifest.complete {
+        return Ok(manifest);
+    }
+    let held_out = Activations::all(&dataset, resolved.hook_point)?;
+    let rows = LiveRows {
+        hook_point: resolved.hook_point,
+        d_in: resolved.d_in,
+        sink_norm: manifest.sink_norm,
+        first: manifest.live_from.unwrap_or_default(),
+        budget_bytes: resolved.config.buffer_bytes,
+    };
+    let live = LiveModel::open(model, corpus, &held_out_config)?;
+    let source = |cursor: Cursor| {
+        Box::new(LiveSource::new(&live, rows, cursor.place, cursor.began_at)) as Box<dyn ActivationSource>
+    };
+    let training_rows = resolved.config.tokens;
+    Run::open(&dataset, training_rows, source, resolved, out, monitor)?.complete(manifest, &dataset, &held_out)
+}
+
+/// Tokens that a run on a running model holds out.
+fn held_out_tokens(config: &TrainConfig) -> Result<u64> {
+    let tokens = (config.tokens as f64 * config.held_out_fraction).ceil();
+    if tokens >= 1.0 {
+        return Ok(tokens as u64);
+    }
+    let expected = "above 0: the activations' mean and their sinks are measured on what is held out";
+    Err(Error::invalid("held_out_fraction", expected, config.held_out_fraction.to_string()))
+}
+
+/// Harvests the contexts that are held out, or finds them there.
+fn hold_out(
+    model: &ResolvedModel,
+    corpus: &Corpus,
+    config: &HarvestConfig,
+    dir: &Path,
+    monitor: &dyn Monitor,
+) -> Result<ActivationDataset> {
+    // A larger budget would extend the folder, and change it under the run that began with it.
+    if let Ok(found) = HarvestManifest::read(dir)
+        && found.config.tokens != config.tokens
+    {
+        let tokens = |config: &HarvestConfig| config.tokens.unwrap_or_default();
+        let differences = vec![format!("tokens held out: {} there, {} here", tokens(&found.config), tokens(config))];
+        return Err(harvester::Error::OtherRun { path: dir.to_path_buf(), differences }.into());
+    }
+    harvester::harvest(model, corpus, config, dir, monitor)?;
+    Ok(ActivationDataset::open(dir)?)
+}

@@ -1,0 +1,166 @@
+//! Training on a running model: the rows are those that a harvest writes, and a run stopped anywhere ends in the same bytes.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use harvester::{
+    ActivationDataset, ContextCursor, Corpus, CorpusOptions, HarvestConfig, HookPoint, LiveModel, Monitor, Silent,
+    harvest, model_source::ResolvedModel,
+};
+use trainer::{SaeManifest, TrainConfig, train_live};
+
+const POINT: HookPoint = HookPoint::Embed;
+
+fn model() -> ResolvedModel {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/llama");
+    ResolvedModel { path, source: "tiny/llama".into() }
+}
+
+/// 60 documents of different lengths.
+fn corpus(folder: &Path) -> Corpus {
+    let sentence = |i: usize| "the cat sat on the mat, and then 12 dogs came. ".repeat(i % 5 + 1) + &i.to_string();
+    let lines: String = (0..60).map(|i| format!("{{\"text\": \"{}\"}}\n", sentence(i))).collect();
+    let path = folder.join("corpus.jsonl");
+    fs::write(&path, lines).unwrap();
+    Corpus::open(&[path], &CorpusOptions::default()).unwrap()
+}
+
+fn harvest_config(tokens: Option<u64>) -> HarvestConfig {
+    HarvestConfig {
+        hook_points: vec![POINT],
+        ctx_len: 16,
+        batch: 3,
+        tokens,
+        part_tokens: 16 * 16,
+        ..Default::default()
+    }
+}
+
+/// About three passes over the corpus, several blocks a pass, blocks that end inside steps.
+fn train_config() -> TrainConfig {
+    TrainConfig {
+        d_sae: Some(32),
+        k: 3,
+        tokens: 60 * 128,
+        batch: 128,
+        held_out_fraction: 0.05,
+        dead_after_tokens: 1000,
+        buffer_bytes: 700 * 48 * 2,
+        checkpoint_every: 4,
+        log_every: 5,
+        ..TrainConfig::default()
+    }
+}
+
+struct StopAt {
+    tokens: u64,
+    seen: AtomicU64,
+}
+
+impl Monitor for StopAt {
+    fn start(&self, _what: &str, _total: u64, _unit: &str) {}
+    fn advance(&self, n: u64) {
+        self.seen.fetch_add(n, Ordering::Relaxed);
+    }
+    fn note(&self, _text: &str) {}
+    fn finish(&self) {}
+    fn cancelled(&self) -> bool {
+        self.seen.load(Ordering::Relaxed) >= self.tokens
+    }
+}
+
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = PathBuf::from(path.file_name().unwrap());
+        if path.is_dir() {
+            found.extend(files(&path).into_iter().map(|(inner, bytes)| (name.join(inner), bytes)));
+        } else {
+            found.insert(name, fs::read(path).unwrap());
+        }
+    }
+    found
+}
+
+#[test]
+fn a_stream_has_the_rows_that_a_harvest_writes_from_any_place_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    harvest(&model(), &corpus(folder.path()), &harvest_config(None), &out, &Silent).unwrap();
+    let dataset = ActivationDataset::open(&out).unwrap();
+    let (mut tokens, mut written) = (vec![], vec![]);
+    for group in dataset.row_groups() {
+        let read = dataset.read(*group, POINT).unwrap();
+        tokens.extend_from_slice(&read.rows.token);
+        written.extend_from_slice(&read.to_f32());
+    }
+    let live = LiveModel::open(&model(), corpus(folder.path()), &harvest_config(None)).unwrap();
+    let streamed = |from: ContextCursor| -> (Vec<u32>, Vec<f32>, Vec<ContextCursor>) {
+        let batches: Vec<_> = live.stream(POINT, from).unwrap().map(Result::unwrap).collect();
+        let tokens = batches.iter().flat_map(|batch| batch.activations.rows.token.clone()).collect();
+        let values = batches.iter().flat_map(|batch| batch.activations.to_f32().into_owned()).collect();
+        (tokens, values, batches.iter().map(|batch| batch.next).collect())
+    };
+    let (live_tokens, live_values, places) = streamed(ContextCursor::default());
+    assert_eq!(live_tokens, tokens);
+    assert_eq!(live_values, written);
+    let middle = places[places.len() / 2];
+    let (rest, _, _) = streamed(middle);
+    assert!(!rest.is_empty() && rest == tokens[middle.contexts as usize * 16..]);
+}
+
+#[test]
+fn a_run_stopped_anywhere_ends_in_the_same_bytes() {
+    let (whole, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let run = |folder: &Path, monitor: &dyn Monitor| {
+        train_live(&model(), corpus(folder), &harvest_config(None), &train_config(), &folder.join("sae"), monitor)
+    };
+    run(whole.path(), &Silent).unwrap();
+    for tokens in [100, 900, 2000, 5000, 7500] {
+        let stop = StopAt { tokens, seen: AtomicU64::new(0) };
+        let message = run(stopped.path(), &stop).unwrap_err().to_string();
+        assert!(message.contains("stopped on request"), "{message}");
+    }
+    run(stopped.path(), &Silent).unwrap();
+    let (whole, stopped_files) = (files(&whole.path().join("sae")), files(&stopped.path().join("sae")));
+    // The corpus lies in each run's own temporary folder, and its path stands in the held-out folder's manifest alone.
+    let compared = |files: &BTreeMap<PathBuf, Vec<u8>>| -> Vec<PathBuf> {
+        let name = |path: &PathBuf| path.to_string_lossy().into_owned();
+        files
+            .keys()
+            .filter(|path| !name(path).ends_with("manifest.json") && !name(path).contains("step-"))
+            .cloned()
+            .collect()
+    };
+    assert!(compared(&whole).iter().any(|name| name.ends_with("sae_weights.safetensors")));
+    assert_eq!(compared(&whole), compared(&stopped_files));
+    for name in compared(&whole) {
+        assert!(whole[&name] == stopped_files[&name], "{} differs", name.display());
+    }
+
+    let manifest = SaeManifest::finished(&stopped.path().join("sae")).unwrap();
+    let held_out = ActivationDataset::open(&manifest.activations_dir(&stopped.path().join("sae"))).unwrap();
+    assert_eq!(manifest.held_out, 0..held_out.manifest().counts.contexts);
+    assert_eq!(manifest.live_from.unwrap().contexts, manifest.held_out.end, "what is held out is not trained on");
+}
+
+#[test]
+fn another_split_and_nothing_held_out_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |fraction| {
+        let config = TrainConfig { held_out_fraction: fraction, ..train_config() };
+        let out = folder.path().join("sae");
+        train_live(&model(), corpus(folder.path()), &harvest_config(None), &config, &out, &Silent)
+    };
+    let message = run(0.0).unwrap_err().to_string();
+    assert!(message.contains("held_out_fraction"), "{message}");
+    run(0.05).unwrap();
+    let message = run(0.5).unwrap_err().to_string();
+    assert!(message.contains("tokens held out: 384 there, 3840 here"), "{message}");
+}
