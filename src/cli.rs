@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use harvester::{CorpusPart, HookPattern, HookPoint, Layout, SpecialToken, StorageDtype};
+use harvester::{CorpusPart, HookPattern, HookPoint, Layout, LongDocuments, Packing, SpecialToken, StorageDtype};
 use serde::Serialize;
 use trainer::TrainArchitecture;
 
@@ -103,7 +103,8 @@ pub(crate) struct HarvestArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) model: Option<String>,
-    /// Text files, .jsonl files (a document a line) or folders of them.
+    /// Text files, .jsonl files (a document a line), .parquet files (a document a row), also packed (.gz, .zst); folders of
+    /// them; URLs of an object store; `-` for a text on standard input, `jsonl:-` for documents there.
     #[arg(long, num_args = 1..)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) corpus: Vec<PathBuf>,
@@ -155,6 +156,18 @@ pub(crate) struct HarvestArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) document_tokens: Option<usize>,
+    /// Leave out documents of fewer tokens [default: 0].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) min_document_tokens: Option<usize>,
+    /// `concatenate`: documents fill contexts one after the other; `document`: each begins its own [default: concatenate].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) packing: Option<Packing>,
+    /// With --packing document, a longer one is `split` into several contexts, or `truncate` [default: split].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) long_documents: Option<LongDocuments>,
     /// Rows a parquet file [default: 65536].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -163,10 +176,18 @@ pub(crate) struct HarvestArgs {
     #[arg(long, value_name = "INDEX/OF")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) part: Option<CorpusPart>,
-    /// The field of a .jsonl line that holds the text [default: text].
+    /// The field of a .jsonl line, or column of a .parquet file, that holds the text [default: text].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) text_field: Option<String>,
+    /// The field or column that holds a conversation, for the model's chat template, instead of a text.
+    #[arg(long, conflicts_with = "text_field")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) chat_field: Option<String>,
+    /// A longer document is an error, in MiB [default: 256].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_document_mib: Option<u64>,
     /// Keep documents whose text was seen before.
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use harvester::{
-    Checkpoint, Corpus, CorpusOptions, CorpusPart, HarvestConfig, HarvestManifest, HookPattern, Layout, Location,
-    ModelConfig, SpecialToken, StorageDtype,
+    Checkpoint, Corpus, CorpusOptions, CorpusPart, Document, HarvestConfig, HarvestManifest, HookPattern, Layout,
+    Location, LongDocuments, ModelConfig, Packing, SpecialToken, StorageDtype, TextTokenizer,
+    harvest::SAVED_CORPUS,
     model_source::{ModelSource, ResolvedModel},
+    resume_folder,
 };
 use serde::Deserialize;
 
@@ -36,7 +38,12 @@ pub(crate) struct Settings {
     document_tokens: Option<usize>,
     part_tokens: usize,
     part: Option<CorpusPart>,
+    packing: Packing,
+    long_documents: LongDocuments,
+    min_document_tokens: usize,
     text_field: String,
+    chat_field: Option<String>,
+    max_document_mib: u64,
     keep_duplicates: bool,
 }
 
@@ -60,7 +67,12 @@ impl Default for Settings {
             document_tokens: config.document_tokens,
             part_tokens: config.part_tokens,
             part: config.part,
+            packing: config.packing,
+            long_documents: config.long_documents,
+            min_document_tokens: config.min_document_tokens,
             text_field: options.text_field,
+            chat_field: options.chat_field,
+            max_document_mib: options.max_document_bytes >> 20,
             keep_duplicates: !options.drop_duplicates,
         }
     }
@@ -69,7 +81,12 @@ impl Default for Settings {
 impl Settings {
     /// How the corpus is read.
     pub(crate) fn corpus_options(&self) -> CorpusOptions {
-        CorpusOptions { text_field: self.text_field.clone(), drop_duplicates: !self.keep_duplicates }
+        CorpusOptions {
+            text_field: self.text_field.clone(),
+            chat_field: self.chat_field.clone(),
+            drop_duplicates: !self.keep_duplicates,
+            max_document_bytes: self.max_document_mib << 20,
+        }
     }
 
     /// What is harvested of `model`.
@@ -85,6 +102,9 @@ impl Settings {
             separator: self.separator,
             bos: self.bos,
             document_tokens: self.document_tokens,
+            packing: self.packing,
+            long_documents: self.long_documents,
+            min_document_tokens: self.min_document_tokens,
             part_tokens: self.part_tokens,
             part: self.part,
         })
@@ -112,35 +132,62 @@ pub(crate) fn harvest(
 ) -> anyhow::Result<HarvestManifest> {
     let shape = Checkpoint::open(&model.path)?.config().clone();
     config.check(&shape)?;
-    let corpus = Corpus::open(corpus, options)?;
     let location = Location::named(out)?;
+    let corpus = Corpus::open_saved(corpus, options, &resume_folder(&location)?.join(SAVED_CORPUS))?;
     match HarvestManifest::read(&location) {
         Ok(found) if found.complete => terminal.say(format!("{}: finished before", out.display())),
         Ok(_) => {
             terminal.say(format!("{}: going on where it stopped", out.display()));
         }
-        _ => terminal.say(needs(model, &shape, &corpus, config)),
+        _ => terminal.say(needs(model, &shape, &corpus, config)?),
     }
     Ok(harvester::harvest(model, &corpus, config, location, terminal)?)
 }
 
 /// The first line of a run: what it will take.
-fn needs(model: &ResolvedModel, shape: &ModelConfig, corpus: &Corpus, config: &HarvestConfig) -> String {
+fn needs(
+    model: &ResolvedModel,
+    shape: &ModelConfig,
+    corpus: &Corpus,
+    config: &HarvestConfig,
+) -> anyhow::Result<String> {
     let layers = config.hook_points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
     let row_bytes: usize = config.hook_points.iter().map(|point| config.dtype.row_bytes(point.width(shape))).sum();
-    // About four bytes a token in European languages; other scripts and tables have more tokens.
-    let tokens = config.tokens.unwrap_or(corpus.bytes() / 4);
+    let tokens = match config.tokens {
+        Some(tokens) => tokens,
+        None => (corpus.bytes() as f64 / bytes_per_token(model, corpus)?) as u64,
+    };
     let bytes_per_token = row_bytes + 4 * config.hook_points.len() + 24;
     let seconds = (tokens * shape.flop_per_token(layers, config.ctx_len)) as f64 / harvester::machine::gemm_flops();
-    format!(
+    Ok(format!(
         "{} tokens through {layers} of {} layers of {}: about {}, {} on disk",
         grouped(tokens),
         shape.n_layers,
         model.source,
         human_seconds(seconds / FORWARD_EFFICIENCY),
         human_bytes(tokens * bytes_per_token as u64),
-    )
+    ))
 }
+
+/// How long a token of the corpus is, by a few of its documents.
+fn bytes_per_token(model: &ResolvedModel, corpus: &Corpus) -> anyhow::Result<f64> {
+    let tokenizer = TextTokenizer::open(&model.path)?;
+    let (mut bytes, mut tokens) = (1, 1);
+    for sample in 0..SAMPLES.min(corpus.n_documents()) {
+        let text = match corpus.document(sample * corpus.n_documents() / SAMPLES.min(corpus.n_documents()))? {
+            Document::Text(text) => text,
+            Document::Chat(messages) => messages.into_iter().map(|message| message.content).collect(),
+        };
+        let text: String = text.chars().take(SAMPLE_CHARACTERS).collect();
+        bytes += text.len();
+        tokens += tokenizer.encode(&text)?.len();
+    }
+    Ok(bytes as f64 / tokens as f64)
+}
+
+/// Documents that the length of a token is estimated by, and characters of each at most.
+const SAMPLES: u64 = 8;
+const SAMPLE_CHARACTERS: usize = 16_384;
 
 /// Share of the matrix-product rate that a whole forward pass reaches (`just bench`).
 pub(crate) const FORWARD_EFFICIENCY: f64 = 0.75;
@@ -156,11 +203,18 @@ pub(crate) fn report(manifest: &HarvestManifest, out: &Path, terminal: &Terminal
         manifest.layers_run,
         manifest.flop_per_token / 1_000_000,
     ));
-    if counts.duplicates + counts.skipped_files + counts.dropped_tokens > 0 {
-        terminal.say(format!(
-            "left out: {} repeated documents, {} files that are not text, {} tokens after the last whole context",
-            counts.duplicates, counts.skipped_files, counts.dropped_tokens
-        ));
+    let left_out = [
+        (counts.duplicates + counts.left_out.repeated_documents, "repeated documents"),
+        (counts.left_out.empty_documents, "empty documents"),
+        (counts.left_out.short_documents, "short documents"),
+        (counts.left_out.truncated_tokens, "tokens of long documents"),
+        (counts.skipped_files, "files that are not text"),
+        (counts.dropped_tokens, "tokens after the last whole context"),
+    ];
+    let said: Vec<_> =
+        left_out.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", grouped(*n))).collect();
+    if !said.is_empty() {
+        terminal.say(format!("left out: {}", said.join(", ")));
     }
     terminal.json(&serde_json::json!({ "out": out, "counts": counts, "complete": manifest.complete }))
 }

@@ -12,7 +12,7 @@ use std::{
 
 use harvester::{
     ActivationDataset, Context, ContextCursor, CorpusOptions, HarvestConfig, HarvestManifest, HookPoint,
-    HookPointSummary, Layout, ModelIdentity, ShardWriter, StorageDtype,
+    HookPointSummary, Layout, LeftOut, ModelIdentity, ShardWriter, StorageDtype,
     manifest::{ACTIVATIONS_FORMAT, Counts, NormQuantiles},
     manifest_file::FORMAT_VERSION,
     model::Family,
@@ -73,7 +73,7 @@ fn contexts(first: u64) -> Vec<Context> {
         index,
         tokens: (0..CTX_LEN as u32).map(|i| (i * 7919 + index as u32) % 49_000).collect(),
         documents: vec![index / 3; CTX_LEN],
-        next: ContextCursor { contexts: index + 1, documents: index / 3, tokens: 0 },
+        next: ContextCursor { contexts: index + 1, documents: index / 3, tokens: 0, ..ContextCursor::default() },
     };
     (first..first + BATCH as u64).map(context).collect()
 }
@@ -87,7 +87,7 @@ fn write(dir: &Path, dtype: StorageDtype, layout: Layout, values: &[f32], tokens
     for batch in &batches {
         writer.write(batch, &values).expect("a batch");
     }
-    writer.finish(0).expect("a dataset");
+    writer.finish(0, LeftOut::default()).expect("a dataset");
     start.elapsed()
 }
 

@@ -1,5 +1,5 @@
 //! [`LiveModel`] and [`ActivationStream`]: activations as they are computed, without a disk. A thread runs the model and
-//! waits when [`QUEUE`] batches are not taken yet, so memory stays flat; dropping the stream ends it.
+//! waits when a few batches are not taken yet, so memory stays flat; dropping the stream ends it.
 //!
 //! A stream may begin at any [`ContextCursor`] that another one has passed, and then yields the same bits from there on.
 
@@ -12,7 +12,8 @@ use std::{
 };
 
 use crate::{
-    ActivationRows, Context, ContextCursor, Contexts, Corpus, Error, HarvestConfig, HookPoint, Result,
+    ActivationRows, Context, ContextCursor, Contexts, Corpus, Document, DocumentOrder, Error, HarvestConfig, HookPoint,
+    Result,
     harvest::Harvester,
     model_source::ResolvedModel,
     shard::{StoredBatch, norms},
@@ -26,7 +27,7 @@ const QUEUE: usize = 2;
 pub struct LiveModel {
     harvester: Arc<Harvester>,
     corpus: Arc<Corpus>,
-    order: Arc<Vec<u64>>,
+    order: Arc<DocumentOrder>,
 }
 
 /// One forward pass.
@@ -51,7 +52,7 @@ impl LiveModel {
     /// When the model cannot be used, or the config does not fit it.
     pub fn open(model: &ResolvedModel, corpus: Corpus, config: &HarvestConfig) -> Result<Self> {
         let harvester = Harvester::open(model, config)?;
-        let order = config.documents(corpus.order(config.seed));
+        let order = harvester.order(&corpus);
         Ok(Self { harvester: Arc::new(harvester), corpus: Arc::new(corpus), order: Arc::new(order) })
     }
 
@@ -84,8 +85,8 @@ impl LiveModel {
         send: impl Fn(Result<StreamedBatch>) -> std::result::Result<(), ()>,
     ) -> Result<()> {
         let config = self.harvester.config();
-        let encode = |text: &str| self.harvester.encode(text);
-        let mut contexts = Contexts::new(&self.corpus, &self.order, config.context_options(), from, encode)?;
+        let encode = |document: &Document| self.harvester.encode(document);
+        let mut contexts = Contexts::new(&self.corpus, &self.order, config.context_options(), from, None, encode)?;
         loop {
             let batch: Vec<Context> = contexts.by_ref().take(config.batch).collect::<Result<_>>()?;
             let Some(last) = batch.last() else { return Ok(()) };

@@ -1,28 +1,61 @@
-//! [`Contexts`]: documents become token contexts of one length, all of them full. Documents are tokenised one at a
-//! time, joined by the separator token and cut into contexts, so no position is wasted on padding.
+//! [`Contexts`]: documents become token contexts. Documents are tokenised one at a time, so that no more than one of them
+//! is in memory.
 //!
 //! ```text
-//! stream   = doc[0] sep doc[1] sep doc[2] sep ..            (documents cut to document_tokens; empty ones add nothing)
-//! context  = [bos]? followed by the next ctx_len (- 1) tokens of the stream
+//! document     = its tokens, cut to document_tokens, and the separator      (one without tokens adds nothing)
+//! concatenate:   doc doc doc .. is one stream;  context = [bos]? and the next ctx_len (- 1) tokens: all of them full
+//! document:      context = [bos]? and a document's first ctx_len (- 1) tokens; what is left is another context or dropped
 //! ```
 //!
 //! A [`ContextCursor`] is a place in that stream: a run that starts again from one reads no earlier document.
 
+use std::{fmt, str::FromStr};
+
 use serde::{Deserialize, Serialize};
 
-use crate::{Corpus, Error, Result};
+use std::path::Path;
+
+use crate::{Corpus, Document, DocumentOrder, Error, Result, corpus::SeenDocuments};
+
+/// How documents fill contexts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Packing {
+    /// One after the other without a gap: no position is wasted, and a token may see the end of an earlier document.
+    #[default]
+    Concatenate,
+    /// Each begins a context of its own, which is as long as the document.
+    Document,
+}
+
+/// What happens to the rest of a document that is longer than a context, where each has a context of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LongDocuments {
+    /// It is the next context, and so on.
+    #[default]
+    Split,
+    /// It is dropped, and counted.
+    Truncate,
+}
 
 /// How documents are packed. Token ids, resolved from the tokenizer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ContextOptions {
-    /// Tokens a context.
+    /// Tokens a context at most.
     pub ctx_len: usize,
     /// Follows every document.
     pub separator: Option<u32>,
     /// At position 0 of every context.
     pub bos: Option<u32>,
+    /// How documents fill contexts.
+    pub packing: Packing,
+    /// What happens to long ones where each has a context of its own.
+    pub long_documents: LongDocuments,
     /// Tokens used of a document at most; the whole document when absent.
     pub document_tokens: Option<usize>,
+    /// Documents of fewer tokens are left out.
+    pub min_document_tokens: usize,
 }
 
 /// A place in the stream of tokens, before which everything is in finished contexts.
@@ -34,50 +67,89 @@ pub struct ContextCursor {
     pub documents: u64,
     /// Tokens of the next document, its separator included, that are used up.
     pub tokens: u64,
+    /// What was left out of the documents used up, and of the next one once a token of it is.
+    #[serde(default, skip_serializing_if = "LeftOut::is_nothing")]
+    pub left_out: LeftOut,
 }
 
-/// A full context.
+/// What no context holds, and why.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LeftOut {
+    /// Documents without a token.
+    pub empty_documents: u64,
+    /// Documents of fewer than `min_document_tokens` tokens.
+    pub short_documents: u64,
+    /// Rows of a parquet file that repeat an earlier one.
+    pub repeated_documents: u64,
+    /// Tokens beyond `document_tokens`, or beyond a context of the document's own.
+    pub truncated_tokens: u64,
+}
+
+impl LeftOut {
+    /// Whether nothing was left out.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The sum of both.
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            empty_documents: self.empty_documents + other.empty_documents,
+            short_documents: self.short_documents + other.short_documents,
+            repeated_documents: self.repeated_documents + other.repeated_documents,
+            truncated_tokens: self.truncated_tokens + other.truncated_tokens,
+        }
+    }
+}
+
+/// A context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Context {
     /// Its number, from 0.
     pub index: u64,
-    /// Token ids. `[ctx_len]`
+    /// Token ids, `ctx_len` of them unless each document has a context of its own.
     pub tokens: Vec<u32>,
-    /// The document each token is from; BOS counts to the token after it, a separator to the one before. `[ctx_len]`
+    /// The document each token is from; BOS counts to the token after it, a separator to the one before. As many as `tokens`.
     pub documents: Vec<u64>,
     /// Where the next context starts.
     pub next: ContextCursor,
 }
 
-/// Yields contexts until the corpus ends; what is left then is less than a context and dropped.
+/// Yields contexts until the corpus ends; what is left then of a stream is less than a context and dropped.
 pub struct Contexts<'a, E> {
     corpus: &'a Corpus,
-    order: &'a [u64],
+    order: &'a DocumentOrder,
     options: ContextOptions,
     encode: E,
     cursor: ContextCursor,
     /// The document at the cursor with its separator, once it is tokenised.
     current: Option<Vec<u32>>,
+    /// What came before, where repetitions are left out.
+    seen: Option<SeenDocuments>,
     dropped_tokens: u64,
 }
 
-impl<'a, E: FnMut(&str) -> Result<Vec<u32>>> Contexts<'a, E> {
+impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
     /// Contexts from `cursor` on. `order` is the corpus' documents in the order of use, `encode` a tokenizer that adds
-    /// no special token.
+    /// no special token. `seen` is a file that a run which starts again finds what it had seen in; without it, it reads that
+    /// anew.
     ///
     /// # Errors
-    /// When a context is too short to hold a position that is not the first.
+    /// When a context is too short to hold a position that is not the first, or a file cannot be read.
     pub fn new(
         corpus: &'a Corpus,
-        order: &'a [u64],
+        order: &'a DocumentOrder,
         options: ContextOptions,
         cursor: ContextCursor,
+        seen: Option<&Path>,
         encode: E,
     ) -> Result<Self> {
         if options.ctx_len < 2 {
             return Err(Error::invalid("context length", "at least 2 tokens", options.ctx_len.to_string()));
         }
-        Ok(Self { corpus, order, options, encode, cursor, current: None, dropped_tokens: 0 })
+        let seen = SeenDocuments::before(cursor.documents, corpus, order, seen)?;
+        Ok(Self { corpus, order, options, encode, cursor, current: None, seen, dropped_tokens: 0 })
     }
 
     /// Where the next context starts.
@@ -90,19 +162,17 @@ impl<'a, E: FnMut(&str) -> Result<Vec<u32>>> Contexts<'a, E> {
         self.dropped_tokens
     }
 
-    /// The next full context, or `None` when the corpus ends before it is full.
+    /// The next context, or `None` when the corpus ends before it.
     fn pack(&mut self) -> Result<Option<Context>> {
-        let ctx_len = self.options.ctx_len;
-        let mut tokens = Vec::with_capacity(ctx_len);
-        let mut documents = Vec::with_capacity(ctx_len);
-        tokens.extend(self.options.bos);
-        while tokens.len() < ctx_len {
-            let Some(document) = self.load()? else {
-                self.dropped_tokens = documents.len() as u64;
-                return Ok(None);
-            };
-            let taken = self.take(ctx_len - tokens.len(), &mut tokens);
-            documents.resize(documents.len() + taken, document);
+        let mut tokens: Vec<u32> = self.options.bos.into_iter().collect();
+        let mut documents = vec![];
+        let packed = match self.options.packing {
+            Packing::Concatenate => self.fill(&mut tokens, &mut documents)?,
+            Packing::Document => self.fill_from_one(&mut tokens, &mut documents)?,
+        };
+        if !packed {
+            self.dropped_tokens = documents.len() as u64;
+            return Ok(None);
         }
         if self.options.bos.is_some() {
             documents.insert(0, documents[0]);
@@ -112,23 +182,77 @@ impl<'a, E: FnMut(&str) -> Result<Vec<u32>>> Contexts<'a, E> {
         Ok(Some(Context { index, tokens, documents, next: self.cursor }))
     }
 
-    /// Makes the document at the cursor current, passing over those without tokens. Its number, or `None` at the end.
+    /// Fills a context from as many documents as it takes; `false` when the corpus ends before it is full.
+    fn fill(&mut self, tokens: &mut Vec<u32>, documents: &mut Vec<u64>) -> Result<bool> {
+        while tokens.len() < self.options.ctx_len {
+            let Some(document) = self.load()? else { return Ok(false) };
+            let taken = self.take(self.options.ctx_len - tokens.len(), tokens);
+            documents.resize(documents.len() + taken, document);
+        }
+        Ok(true)
+    }
+
+    /// Fills a context from one document; `false` when there is none left.
+    fn fill_from_one(&mut self, tokens: &mut Vec<u32>, documents: &mut Vec<u64>) -> Result<bool> {
+        let Some(document) = self.load()? else { return Ok(false) };
+        let taken = self.take(self.options.ctx_len - tokens.len(), tokens);
+        documents.resize(taken, document);
+        if self.options.long_documents == LongDocuments::Truncate
+            && let Some(current) = &self.current
+        {
+            self.cursor.left_out.truncated_tokens += current.len() as u64 - self.cursor.tokens;
+            self.next_document();
+        }
+        Ok(true)
+    }
+
+    /// Makes the document at the cursor current, passing over those that add nothing. Its number, or `None` at the end.
     fn load(&mut self) -> Result<Option<u64>> {
-        while let Some(document) = self.order.get(self.cursor.documents as usize) {
+        while let Some(document) = self.order.get(self.cursor.documents) {
             if self.current.is_none() {
-                let mut tokens = (self.encode)(&self.corpus.document(*document)?)?;
-                tokens.truncate(self.options.document_tokens.unwrap_or(usize::MAX));
-                if !tokens.is_empty() {
-                    tokens.extend(self.options.separator);
-                    self.current = Some(tokens);
-                }
+                self.current = self.tokens_of(document)?;
             }
             if self.current.is_some() {
-                return Ok(Some(*document));
+                return Ok(Some(document));
             }
-            self.cursor.documents += 1;
+            self.next_document();
         }
         Ok(None)
+    }
+
+    /// The tokens of a document and its separator; `None` where it adds nothing. Counts what is left out, once: a run
+    /// that starts again in the middle of a document has counted it before.
+    fn tokens_of(&mut self, document: u64) -> Result<Option<Vec<u32>>> {
+        let read = self.corpus.document(document)?;
+        if self.is_repeated(document, &read)? {
+            self.cursor.left_out.repeated_documents += 1;
+            return Ok(None);
+        }
+        let mut tokens = (self.encode)(&read)?;
+        let (whole, most) = (tokens.len(), self.options.document_tokens.unwrap_or(usize::MAX));
+        tokens.truncate(most);
+        let left_out = &mut self.cursor.left_out;
+        if whole == 0 {
+            left_out.empty_documents += 1;
+            return Ok(None);
+        }
+        if whole < self.options.min_document_tokens {
+            left_out.short_documents += 1;
+            return Ok(None);
+        }
+        if self.cursor.tokens == 0 {
+            left_out.truncated_tokens += (whole - tokens.len()) as u64;
+        }
+        tokens.extend(self.options.separator);
+        Ok(Some(tokens))
+    }
+
+    fn is_repeated(&mut self, document: u64, read: &Document) -> Result<bool> {
+        match &mut self.seen {
+            None => Ok(false),
+            Some(seen) if self.corpus.is_streamed(document) => Ok(!seen.is_new(read)?),
+            Some(seen) => seen.pass().map(|()| false),
+        }
     }
 
     /// Moves up to `wanted` tokens of the current document to `tokens` and the cursor past them.
@@ -139,20 +263,49 @@ impl<'a, E: FnMut(&str) -> Result<Vec<u32>>> Contexts<'a, E> {
         tokens.extend_from_slice(&current[start..start + taken]);
         self.cursor.tokens += taken as u64;
         if start + taken == current.len() {
-            self.current = None;
-            self.cursor = ContextCursor { documents: self.cursor.documents + 1, tokens: 0, ..self.cursor };
+            self.next_document();
         }
         taken
     }
+
+    fn next_document(&mut self) {
+        self.current = None;
+        self.cursor = ContextCursor { documents: self.cursor.documents + 1, tokens: 0, ..self.cursor };
+    }
 }
 
-impl<E: FnMut(&str) -> Result<Vec<u32>>> Iterator for Contexts<'_, E> {
+impl<E: FnMut(&Document) -> Result<Vec<u32>>> Iterator for Contexts<'_, E> {
     type Item = Result<Context>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.pack().transpose()
     }
 }
+
+/// Names on the command line, as serde spells them.
+macro_rules! named {
+    ($kind:ident, $what:literal, $($name:literal => $variant:ident),+) => {
+        impl fmt::Display for $kind {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Self::$variant => $name),+ })
+            }
+        }
+
+        impl FromStr for $kind {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<Self> {
+                match text {
+                    $($name => Ok(Self::$variant),)+
+                    _ => Err(Error::invalid($what, [$($name),+].join(" or "), format!("`{text}`"))),
+                }
+            }
+        }
+    };
+}
+
+named!(Packing, "packing", "concatenate" => Concatenate, "document" => Document);
+named!(LongDocuments, "long documents", "split" => Split, "truncate" => Truncate);
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
@@ -163,8 +316,9 @@ mod tests {
     use crate::CorpusOptions;
 
     /// A token a letter: its code.
-    fn encode(text: &str) -> Result<Vec<u32>> {
-        Ok(text.chars().map(u32::from).collect())
+    fn encode(document: &Document) -> Result<Vec<u32>> {
+        let Document::Text(letters) = document else { panic!("a text") };
+        Ok(letters.chars().map(u32::from).collect())
     }
 
     fn corpus(documents: &[&str]) -> (tempfile::TempDir, Corpus) {
@@ -178,7 +332,7 @@ mod tests {
 
     fn pack(corpus: &Corpus, options: ContextOptions, cursor: ContextCursor) -> (Vec<Context>, u64) {
         let order = corpus.order(None);
-        let mut contexts = Contexts::new(corpus, &order, options, cursor, encode).unwrap();
+        let mut contexts = Contexts::new(corpus, &order, options, cursor, None, encode).unwrap();
         let packed = contexts.by_ref().map(Result::unwrap).collect();
         (packed, contexts.dropped_tokens())
     }
@@ -190,7 +344,7 @@ mod tests {
     #[test]
     fn packing_on_paper() {
         let (_folder, corpus) = corpus(&["abcde", "", "fg", "hij"]);
-        let options = ContextOptions { ctx_len: 4, separator: Some('|'.into()), bos: None, document_tokens: None };
+        let options = ContextOptions { ctx_len: 4, separator: Some('|'.into()), ..ContextOptions::default() };
         let (packed, dropped) = pack(&corpus, options, ContextCursor::default());
         // abcd | e|fg | |hij, and the last separator is left over
         assert_eq!(packed.iter().map(text).collect::<Vec<_>>(), ["abcd", "e|fg", "|hij"]);
@@ -204,7 +358,8 @@ mod tests {
     #[test]
     fn bos_opens_every_context() {
         let (_folder, corpus) = corpus(&["abcde", "fgh"]);
-        let options = ContextOptions { ctx_len: 4, separator: None, bos: Some('^'.into()), document_tokens: None };
+        let options =
+            ContextOptions { ctx_len: 4, separator: None, bos: Some('^'.into()), ..ContextOptions::default() };
         let (packed, dropped) = pack(&corpus, options, ContextCursor::default());
         assert_eq!(packed.iter().map(text).collect::<Vec<_>>(), ["^abc", "^def"]);
         assert_eq!(packed[1].documents, [0, 0, 0, 1]);
@@ -214,17 +369,66 @@ mod tests {
     #[test]
     fn long_documents_are_cut_and_still_followed_by_a_separator() {
         let (_folder, corpus) = corpus(&["abcde", "fg"]);
-        let options = ContextOptions { ctx_len: 3, separator: Some('|'.into()), bos: None, document_tokens: Some(2) };
+        let options = ContextOptions {
+            ctx_len: 3,
+            separator: Some('|'.into()),
+            bos: None,
+            document_tokens: Some(2),
+            ..ContextOptions::default()
+        };
         let (packed, dropped) = pack(&corpus, options, ContextCursor::default());
         assert_eq!(packed.iter().map(text).collect::<Vec<_>>(), ["ab|", "fg|"]);
         assert_eq!(dropped, 0);
     }
 
     #[test]
+    fn a_document_a_context_on_paper() {
+        let (_folder, corpus) = corpus(&["abcdef", "", "g", "hij"]);
+        let split = ContextOptions {
+            ctx_len: 4,
+            bos: Some('^'.into()),
+            separator: Some('|'.into()),
+            packing: Packing::Document,
+            ..ContextOptions::default()
+        };
+        let (packed, dropped) = pack(&corpus, split, ContextCursor::default());
+        assert_eq!(packed.iter().map(text).collect::<Vec<_>>(), ["^abc", "^def", "^|", "^g|", "^hij", "^|"]);
+        assert_eq!(dropped, 0);
+        assert_eq!(packed[3].documents, [2, 2, 2]);
+        let cut = ContextOptions { long_documents: LongDocuments::Truncate, separator: None, ..split };
+        let (packed, _) = pack(&corpus, cut, ContextCursor::default());
+        assert_eq!(packed.iter().map(text).collect::<Vec<_>>(), ["^abc", "^g", "^hij"]);
+        let left_out = packed[2].next.left_out;
+        assert_eq!((left_out.truncated_tokens, left_out.empty_documents), (3, 1));
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted_once() {
+        let (_folder, corpus) = corpus(&["abcdefgh", "", "i", "jk", "lmnop"]);
+        let options = ContextOptions {
+            ctx_len: 2,
+            document_tokens: Some(4),
+            min_document_tokens: 2,
+            ..ContextOptions::default()
+        };
+        let (all, _) = pack(&corpus, options, ContextCursor::default());
+        assert_eq!(all.iter().map(text).collect::<Vec<_>>(), ["ab", "cd", "jk", "lm", "no"]);
+        let expected = LeftOut { empty_documents: 1, short_documents: 1, truncated_tokens: 5, ..LeftOut::default() };
+        assert_eq!(all[4].next.left_out, expected);
+        for context in &all {
+            let (rest, _) = pack(&corpus, options, context.next);
+            assert_eq!(rest.last().map_or(context.next, |last| last.next).left_out, expected);
+        }
+    }
+
+    #[test]
     fn going_on_from_any_cursor_gives_the_rest() {
         let (_folder, corpus) = corpus(&["abcde", "", "fg", "hijklmnop", "q", "rstuvwxyz"]);
-        for bos in [None, Some('^'.into())] {
-            let options = ContextOptions { ctx_len: 3, separator: Some('|'.into()), bos, document_tokens: None };
+        for (bos, packing) in
+            [(None, Packing::Concatenate), (Some('^'.into()), Packing::Concatenate), (None, Packing::Document)]
+        {
+            let options =
+                ContextOptions { ctx_len: 3, separator: Some('|'.into()), bos, packing, ..ContextOptions::default() };
             let (all, dropped) = pack(&corpus, options, ContextCursor::default());
             for (done, context) in all.iter().enumerate() {
                 let (rest, rest_dropped) = pack(&corpus, options, context.next);
@@ -237,7 +441,8 @@ mod tests {
     #[test]
     fn a_context_needs_a_position_after_the_first() {
         let (_folder, corpus) = corpus(&["a"]);
-        let options = ContextOptions { ctx_len: 1, separator: None, bos: None, document_tokens: None };
-        assert!(Contexts::new(&corpus, &[0], options, ContextCursor::default(), encode).is_err());
+        let options = ContextOptions { ctx_len: 1, ..ContextOptions::default() };
+        let order = corpus.order(None);
+        assert!(Contexts::new(&corpus, &order, options, ContextCursor::default(), None, encode).is_err());
     }
 }

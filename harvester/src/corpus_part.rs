@@ -31,9 +31,9 @@ impl CorpusPart {
         self.of
     }
 
-    /// The documents of this part, in the order of `order`.
-    pub fn documents(self, order: &[u64]) -> Vec<u64> {
-        order.iter().copied().skip(self.index as usize).step_by(self.of as usize).collect()
+    /// The place in the harvest's order of this part's document `index`.
+    pub fn place(self, index: u64) -> u64 {
+        index * self.of + self.index
     }
 
     /// The number of this part's context `index`.
@@ -86,10 +86,10 @@ mod tests {
 
     #[test]
     fn parts_have_every_document_and_number_once() {
-        let order = [5, 3, 1, 0, 2, 4, 6];
         let parts: Vec<CorpusPart> = ["0/3", "1/3", "2/3"].map(|text| text.parse().unwrap()).into();
-        let documents: Vec<_> = parts.iter().map(|part| part.documents(&order)).collect();
-        assert_eq!(documents, [vec![5, 0, 6], vec![3, 2], vec![1, 4]]);
+        let mut places: Vec<_> = parts.iter().flat_map(|part| (0..4).map(|index| part.place(index))).collect();
+        places.sort_unstable();
+        assert_eq!(places, (0..12).collect::<Vec<_>>());
         let mut numbers: Vec<_> =
             parts.iter().flat_map(|part| (0..4).map(|index| part.context_number(index))).collect();
         numbers.sort_unstable();

@@ -9,7 +9,7 @@
 //! interrupted, and so is every bit of what it computes.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::{self, ScopedJoinHandle},
 };
@@ -17,8 +17,9 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 
 use crate::{
-    Capture, Checkpoint, Context, Contexts, Corpus, Error, HarvestConfig, HarvestManifest, HookPoint, HookPointSummary,
-    Location, ModelConfig, ModelIdentity, Monitor, Result, ShardWriter, TextTokenizer, Transformer,
+    Capture, Checkpoint, Context, Contexts, Corpus, Document, DocumentOrder, Error, HarvestConfig, HarvestManifest,
+    HookPoint, HookPointSummary, LeftOut, Location, ModelConfig, ModelIdentity, Monitor, Result, ShardWriter,
+    TextTokenizer, Transformer,
     harvest_folder::HarvestFolder,
     manifest::{ACTIVATIONS_FORMAT, Counts},
     manifest_file::FORMAT_VERSION,
@@ -55,7 +56,9 @@ pub fn harvest(
     if folder.manifest().complete {
         return Ok(folder.manifest().clone());
     }
+    corpus.save(&folder.folder().unfinished(SAVED_CORPUS)?)?;
     let transformer = Transformer::load(&checkpoint, &Device::Cpu)?;
+    let seen = folder.folder().unfinished(SEEN_DOCUMENTS)?;
     let writer = ShardWriter::resume(&folder)?;
     let total = config.tokens.map_or(0, |_| config.context_budget() * config.ctx_len as u64);
     monitor.start("harvest", total, "tokens");
@@ -63,10 +66,16 @@ pub fn harvest(
         tracing::info!("going on after {} tokens, {} of them in a journal", writer.tokens(), writer.journaled_tokens());
     }
     monitor.advance(writer.tokens());
-    let manifest = Harvester { transformer, tokenizer, config }.run(corpus, writer, &out, monitor)?;
+    let manifest = Harvester { transformer, tokenizer, config }.run(corpus, &seen, writer, &out, monitor)?;
     monitor.finish();
     Ok(manifest)
 }
+
+/// The corpus of an unfinished harvest, as [`harvest`] saves it in its folder of unfinished things for [`Corpus::open_saved`].
+pub const SAVED_CORPUS: &str = "corpus.parquet";
+
+/// The log of documents that were read, for [`Contexts`].
+const SEEN_DOCUMENTS: &str = "seen";
 
 /// The manifest of a run that has not finished a part yet.
 fn begin(
@@ -121,8 +130,17 @@ pub(crate) struct Harvester {
 enum FromText {
     /// Contexts of one forward pass.
     Batch(Vec<Context>),
-    /// Everything asked for was sent; how many tokens were left over.
-    End { dropped_tokens: u64 },
+    /// Everything asked for was sent.
+    End(Leftover),
+}
+
+/// What was read of the corpus and is in no context.
+#[derive(Debug, Clone, Copy, Default)]
+struct Leftover {
+    /// Tokens at its end that did not fill a context.
+    dropped_tokens: u64,
+    /// Documents and parts of them.
+    left_out: LeftOut,
 }
 
 /// What the computing thread sends: a batch's contexts, and for each hook point their values `[batch, pos, width]`.
@@ -149,22 +167,31 @@ impl Harvester {
     }
 
     /// The token ids of a document.
-    pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        self.tokenizer.encode(text)
+    pub(crate) fn encode(&self, document: &Document) -> Result<Vec<u32>> {
+        match document {
+            Document::Text(text) => self.tokenizer.encode(text),
+            Document::Chat(messages) => self.tokenizer.encode(&self.tokenizer.render_chat(messages, false)?),
+        }
+    }
+
+    /// The documents to read, in order.
+    pub(crate) fn order(&self, corpus: &Corpus) -> DocumentOrder {
+        corpus.order(self.config.seed).of_part(self.config.part)
     }
 
     /// Runs the three threads to the end of the corpus or of the budget.
     fn run(
         &self,
         corpus: &Corpus,
+        seen: &Path,
         writer: ShardWriter,
         out: &Location,
         monitor: &dyn Monitor,
     ) -> Result<HarvestManifest> {
-        let order = self.config.documents(corpus.order(self.config.seed));
+        let order = self.order(corpus);
         let options = self.config.context_options();
-        let encode = |text: &str| self.tokenizer.encode(text);
-        let contexts = Contexts::new(corpus, &order, options, writer.next(), encode)?;
+        let encode = |document: &Document| self.encode(document);
+        let contexts = Contexts::new(corpus, &order, options, writer.next(), Some(seen), encode)?;
         thread::scope(|scope| {
             let (to_model, from_text) = sync_channel(QUEUE);
             // No queue here: a batch computed and not yet in the journal is one that a kill costs.
@@ -175,30 +202,30 @@ impl Harvester {
             // A thread that stops early makes its neighbours stop; its own error is the cause and comes first.
             let written = join(writing);
             let read = join(reading);
-            let (writer, dropped_tokens) = match (written, read, computed) {
+            let (writer, leftover) = match (written, read, computed) {
                 (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => return Err(error),
-                (Ok(writer), Ok(()), Ok(dropped_tokens)) => (writer, dropped_tokens),
+                (Ok(writer), Ok(()), Ok(leftover)) => (writer, leftover),
             };
             if writer.next().contexts == 0 {
                 let expected = format!("enough text for one context of {} tokens", self.config.ctx_len);
-                return Err(Error::invalid("corpus", expected, format!("{dropped_tokens} tokens in all")));
+                return Err(Error::invalid("corpus", expected, format!("{} tokens in all", leftover.dropped_tokens)));
             }
-            writer.finish(dropped_tokens)
+            writer.finish(leftover.dropped_tokens, leftover.left_out)
         })
     }
 
-    /// The forward passes. Returns how many tokens were left over at the corpus' end.
+    /// The forward passes. Returns what was left over.
     fn compute_all(
         &self,
         from_text: Receiver<FromText>,
         to_writer: SyncSender<Activations>,
         out: &Location,
         monitor: &dyn Monitor,
-    ) -> Result<u64> {
+    ) -> Result<Leftover> {
         for message in from_text {
             let contexts = match message {
                 FromText::Batch(contexts) => contexts,
-                FromText::End { dropped_tokens } => return Ok(dropped_tokens),
+                FromText::End(leftover) => return Ok(leftover),
             };
             if monitor.cancelled() {
                 return Err(Error::Cancelled { path: PathBuf::from(out.to_string()) });
@@ -209,7 +236,7 @@ impl Harvester {
                 break; // the writer has failed, and says why
             }
         }
-        Ok(0)
+        Ok(Leftover::default())
     }
 
     /// One forward pass. For each hook point: `[batch, pos, width]`, row-major, pos being the longest context's length.
@@ -248,7 +275,7 @@ impl Harvester {
 }
 
 /// The reading thread: contexts up to the budget, a batch at a time. A batch never reaches beyond its part.
-fn send_batches<E: FnMut(&str) -> Result<Vec<u32>>>(
+fn send_batches<E: FnMut(&Document) -> Result<Vec<u32>>>(
     mut contexts: Contexts<'_, E>,
     config: &HarvestConfig,
     to_model: SyncSender<FromText>,
@@ -262,7 +289,8 @@ fn send_batches<E: FnMut(&str) -> Result<Vec<u32>>>(
         }
         if ended {
             // Where nobody is left to hear it, the others say why.
-            let _ = to_model.send(FromText::End { dropped_tokens: contexts.dropped_tokens() });
+            let (dropped_tokens, left_out) = (contexts.dropped_tokens(), contexts.cursor().left_out);
+            let _ = to_model.send(FromText::End(Leftover { dropped_tokens, left_out }));
             return Ok(());
         }
     }

@@ -6,7 +6,8 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CorpusPart, Error, HookPoint, Layout, Result, StorageDtype, TextTokenizer, contexts::ContextOptions,
+    CorpusPart, Error, HookPoint, Layout, Result, StorageDtype, TextTokenizer,
+    contexts::{ContextOptions, LongDocuments, Packing},
     model::ModelConfig,
 };
 
@@ -34,6 +35,12 @@ pub struct HarvestConfig {
     pub bos: SpecialToken,
     /// Tokens used of a document at most, so that a small budget sees many; all of it when absent, the default.
     pub document_tokens: Option<usize>,
+    /// How documents fill contexts. Default: one after the other.
+    pub packing: Packing,
+    /// What happens to the rest of a document longer than a context, where each has a context of its own. Default: split.
+    pub long_documents: LongDocuments,
+    /// Documents of fewer tokens are left out. Default 0.
+    pub min_document_tokens: usize,
     /// Rows a parquet file: a whole number of contexts. Default 65,536.
     pub part_tokens: usize,
     /// Which part of the corpus, where several harvests share it; all of it when absent. The token budget is this part's.
@@ -53,6 +60,9 @@ impl Default for HarvestConfig {
             separator: SpecialToken::FromModel,
             bos: SpecialToken::FromModel,
             document_tokens: None,
+            packing: Packing::Concatenate,
+            long_documents: LongDocuments::Split,
+            min_document_tokens: 0,
             part_tokens: 65_536,
             part: None,
         }
@@ -123,18 +133,18 @@ impl HarvestConfig {
         (self.batch as u64).min(to_part_end).min(self.context_budget().saturating_sub(first))
     }
 
-    /// The documents to read, in order, of the corpus' documents in the order of the seed.
-    pub(crate) fn documents(&self, order: Vec<u64>) -> Vec<u64> {
-        match self.part {
-            Some(part) => part.documents(&order),
-            None => order,
-        }
-    }
-
     /// How documents are packed, once the special tokens are resolved.
     pub(crate) fn context_options(&self) -> ContextOptions {
         let (separator, bos) = (self.separator.id(), self.bos.id());
-        ContextOptions { ctx_len: self.ctx_len, separator, bos, document_tokens: self.document_tokens }
+        ContextOptions {
+            ctx_len: self.ctx_len,
+            separator,
+            bos,
+            packing: self.packing,
+            long_documents: self.long_documents,
+            document_tokens: self.document_tokens,
+            min_document_tokens: self.min_document_tokens,
+        }
     }
 }
 

@@ -32,8 +32,8 @@ pub mod tokenizer;
 
 pub use activation_stream::{ActivationStream, LiveModel, StreamedBatch};
 pub use atomic::{AtomicFile, Published, sha256_file, write_atomically};
-pub use contexts::{Context, ContextCursor, ContextOptions, Contexts};
-pub use corpus::{Corpus, CorpusOptions, CorpusSource};
+pub use contexts::{Context, ContextCursor, ContextOptions, Contexts, LeftOut, LongDocuments, Packing};
+pub use corpus::{Corpus, CorpusOptions, CorpusSource, Document, DocumentOrder};
 pub use corpus_part::CorpusPart;
 pub use dataset_folder::{RESUME_FOLDER, resume_folder};
 pub use error::{Error, Result};

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     CorpusOptions, CorpusSource, Error, HarvestConfig, HookPoint, Location, Result,
-    contexts::ContextCursor,
+    contexts::{ContextCursor, LeftOut},
     manifest_file::{read_manifest_from, write_manifest_to},
     model::Family,
     stats::HookPointStatistics,
@@ -82,6 +82,8 @@ pub struct Counts {
     pub tokens: u64,
     /// Tokens at the corpus' end that did not fill a context.
     pub dropped_tokens: u64,
+    /// What was left out of the documents that were read, and why.
+    pub left_out: LeftOut,
     /// Documents of the corpus left out because their text had been seen before.
     pub duplicates: u64,
     /// Files of the corpus' folders left out because they are not text.
@@ -96,6 +98,7 @@ impl Counts {
             contexts: self.contexts + other.contexts,
             tokens: self.tokens + other.tokens,
             dropped_tokens: self.dropped_tokens + other.dropped_tokens,
+            left_out: self.left_out.plus(&other.left_out),
             duplicates: other.duplicates,
             skipped_files: other.skipped_files,
         }
@@ -245,6 +248,7 @@ impl HarvestManifest {
         let next = self.parts.last().map_or_else(ContextCursor::default, |part| part.next);
         self.counts.documents = next.documents + u64::from(next.tokens > 0);
         self.counts.contexts = next.contexts;
+        self.counts.left_out = next.left_out;
         self.counts.tokens = self.parts.iter().map(|part| part.rows).sum();
     }
 

@@ -3,12 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
+    collections::HashMap,
     fs,
     path::{Path, PathBuf},
 };
 
-use candle_core::Device;
-use harvester::{Checkpoint, Transformer};
+use candle_core::{DType, Device, Tensor};
+use harvester::{Checkpoint, NoHook, Transformer};
 
 fn tiny(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny").join(name)
@@ -42,7 +43,13 @@ fn an_unknown_model_type_names_the_known_ones() {
     let copy = copy_of("llama");
     edit_config(copy.path(), "\"llama\"", "\"mamba\"");
     let error = error_of(copy.path());
-    assert!(error.contains("config.json") && error.contains("mamba") && error.contains("gpt_neox"), "{error}");
+    assert!(
+        error.contains("config.json")
+            && error.contains("mamba")
+            && error.contains("gpt_neox")
+            && error.contains("phi3"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -119,4 +126,90 @@ fn files_that_are_no_gguf_say_so() {
         assert!(error_of(&path).contains("model.gguf"));
     }
     assert!(error_of(&folder.path().join("absent.gguf")).contains("absent.gguf"));
+}
+
+fn config_of(path: &Path) -> harvester::ModelConfig {
+    Checkpoint::open(path).unwrap().config().clone()
+}
+
+fn json_of(folder: &Path) -> serde_json::Value {
+    serde_json::from_str(&fs::read_to_string(folder.join("config.json")).unwrap()).unwrap()
+}
+
+fn write_json(folder: &Path, json: &serde_json::Value) {
+    fs::write(folder.join("config.json"), json.to_string()).unwrap();
+}
+
+#[test]
+fn the_keys_of_published_gemma_3_mean_the_same() {
+    let copy = copy_of("gemma3");
+    let want = config_of(copy.path());
+    let mut json = json_of(copy.path());
+    let keys = json.as_object_mut().unwrap();
+    for key in ["rope_parameters", "layer_types", "_sliding_window_pattern"] {
+        keys.remove(key).unwrap();
+    }
+    let published = serde_json::json!({
+        "rope_theta": 40000.0, "rope_local_base_freq": 300.0, "rope_scaling": {"rope_type": "linear", "factor": 2.5},
+    });
+    keys.extend(published.as_object().unwrap().clone());
+    write_json(copy.path(), &json);
+    assert_eq!(config_of(copy.path()), want);
+}
+
+#[test]
+fn the_text_model_inside_a_multimodal_gemma_3_is_read() {
+    let logits = |path: &Path| {
+        let model = Transformer::load(&Checkpoint::open(path).unwrap(), &Device::Cpu).unwrap();
+        let tokens = Tensor::new(&[[3u32, 1, 4, 1, 5, 9]], &Device::Cpu).unwrap();
+        let logits = model.unembed(&model.resid_final(&tokens, None, &mut NoHook).unwrap()).unwrap();
+        logits.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    let want = logits(&tiny("gemma3"));
+    for (from, to) in [("model.", "language_model.model."), ("model.", "model.language_model.")] {
+        let copy = copy_of("gemma3");
+        write_json(copy.path(), &serde_json::json!({"model_type": "gemma3", "text_config": json_of(copy.path())}));
+        let weights = candle_core::safetensors::load(copy.path().join("model.safetensors"), &Device::Cpu).unwrap();
+        let renamed = |(name, x): (String, Tensor)| (name.replacen(from, to, 1), x);
+        let mut weights: HashMap<_, _> = weights.into_iter().map(renamed).collect();
+        let image = Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap();
+        weights.insert(format!("{}vision_tower.x", if to.starts_with("model") { "model." } else { "" }), image);
+        candle_core::safetensors::save(&weights, copy.path().join("model.safetensors")).unwrap();
+        assert_eq!(logits(copy.path()), want, "{to}");
+    }
+}
+
+#[test]
+fn what_the_pass_does_not_compute_is_refused_by_name() {
+    let cases = [
+        ("gemma2", "\"gelu_pytorch_tanh\"", "\"relu\"", "relu"),
+        ("gemma3", "\"use_bidirectional_attention\": false", "\"use_bidirectional_attention\": true", "bidirectional"),
+        ("phi3_long", "\"longrope\"", "\"yarn\"", "yarn"),
+        ("phi3_long", "\"short_factor\"", "\"shorter_factor\"", "short_factor"),
+        ("llama3", "\"factor\": 8.0", "\"factor\": 0.0", "over 0"),
+        ("mistral", "\"sliding_window\": 5", "\"sliding_window\": 0", "window of 0"),
+        ("qwen3", "\"vocab_size\": 100", "\"vocab_size\": 101", "embed_tokens.weight"),
+        ("olmo2", "\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", "`gelu`"),
+        ("qwen2", "\"full_attention\"", "\"chunked_attention\"", "chunked_attention"),
+    ];
+    for (name, from, to, expected) in cases {
+        let copy = copy_of(name);
+        edit_config(copy.path(), from, to);
+        let error = error_of(copy.path());
+        assert!(error.contains(expected) && error.contains(&*copy.path().to_string_lossy()), "{error}");
+    }
+}
+
+#[test]
+fn a_header_that_would_divide_by_zero_is_refused() {
+    let (name, value) = (b"general.alignment", 0u32);
+    let mut bytes = b"GGUF\x03\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0".to_vec();
+    bytes.extend((name.len() as u64).to_le_bytes());
+    bytes.extend(name);
+    bytes.extend(4u32.to_le_bytes());
+    bytes.extend(value.to_le_bytes());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    fs::write(&path, bytes).unwrap();
+    assert!(error_of(&path).contains("an alignment of 0"));
 }

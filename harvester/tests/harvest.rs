@@ -11,9 +11,9 @@ use std::{
 use candle_core::{Device, Tensor};
 use half::f16;
 use harvester::{
-    ActivationDataset, Capture, Checkpoint, Corpus, CorpusOptions, Error, HarvestConfig, HarvestManifest, HookPoint,
-    Layout, Location, Monitor, Silent, SpecialToken, StorageDtype, TextTokenizer, TokenRows, Transformer, harvest,
-    merge, model_source::ResolvedModel,
+    ActivationDataset, Capture, Checkpoint, Corpus, CorpusOptions, Document, Error, HarvestConfig, HarvestManifest,
+    HookPoint, Layout, Location, Monitor, Silent, SpecialToken, StorageDtype, TextTokenizer, TokenRows, Transformer,
+    harvest, merge, model_source::ResolvedModel,
 };
 
 const CTX_LEN: usize = 16;
@@ -149,8 +149,10 @@ fn tokens_are_the_documents_in_the_seeds_order() {
     let separator = manifest.config.separator.id();
     assert_eq!(separator, tokenizer.eos());
     let mut expected = vec![];
-    for document in bench.corpus.order(Some(0)) {
-        let tokens = tokenizer.encode(&bench.corpus.document(document).unwrap()).unwrap();
+    let order = bench.corpus.order(Some(0));
+    for document in (0..).map_while(|place| order.get(place)) {
+        let Document::Text(text) = bench.corpus.document(document).unwrap() else { panic!("a text") };
+        let tokens = tokenizer.encode(&text).unwrap();
         expected.extend(tokens.into_iter().chain(separator).map(|token| (document, token)));
     }
     let dataset = ActivationDataset::open(bench.out()).unwrap();

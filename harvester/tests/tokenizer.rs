@@ -130,3 +130,27 @@ fn files_that_are_no_tokenizer_are_named() {
     let message = TextTokenizer::open(&gguf).unwrap_err().to_string();
     assert!(message.contains("model.gguf") && message.contains("expected a GGUF header"), "{message}");
 }
+
+#[derive(Deserialize)]
+struct SentencePieceReference {
+    sentence_piece: Vec<Encoded>,
+    sentence_piece_prefix: Vec<Encoded>,
+}
+
+/// A GGUF file has a SentencePiece vocabulary's scores and no merges: those are made up, and must act the same.
+#[test]
+fn a_sentence_piece_vocabulary_cuts_as_the_sentencepiece_library_does() {
+    let reference: SentencePieceReference = read("gguf/sentence_piece.json");
+    let files = [
+        ("gguf/sentence_piece.gguf", reference.sentence_piece),
+        ("gguf/sentence_piece_prefix.gguf", reference.sentence_piece_prefix),
+    ];
+    for (name, texts) in files {
+        let tokenizer = TextTokenizer::open(&fixtures().join(name)).unwrap();
+        assert!(tokenizer.add_bos(), "{name}: llama.cpp's default");
+        for Encoded { text, ids } in texts {
+            assert_eq!(tokenizer.encode(&text).unwrap(), ids, "{name}: {text:?}");
+            assert_eq!(tokenizer.decode(&ids).unwrap(), text, "{name}");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod corpora;
 mod errors;
 mod kills;
 mod layouts;

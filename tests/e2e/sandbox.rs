@@ -48,7 +48,7 @@ impl Sandbox {
         name.to_string()
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_refract"));
         command.args(args).current_dir(self.folder.path()).env_remove("RUST_LOG").stdin(Stdio::null());
         command.envs(self.env.iter().cloned());

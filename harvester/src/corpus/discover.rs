@@ -5,21 +5,67 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 
-/// What a file's bytes mean, told by its extension.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use crate::{Error, Location, Result};
+
+/// Standard input as a path: a text, or a document a line.
+const STDIN: &str = "-";
+const STDIN_LINES: &str = "jsonl:-";
+
+/// What a file's bytes mean, told by its ending without that of its packing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum FileKind {
     /// The whole file is a document.
     Text,
     /// Each line is a JSON object with a document in one field.
     JsonLines,
+    /// Each row has a document in one column.
+    Parquet,
 }
 
 impl FileKind {
-    fn of(path: &Path) -> Self {
-        let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
-        if extension.is_some_and(|extension| extension == "jsonl") { Self::JsonLines } else { Self::Text }
+    /// `lines.jsonl.gz` -> [`Self::JsonLines`].
+    fn of(name: &str) -> Self {
+        let name = name.to_ascii_lowercase();
+        let plain = [".gz", ".zst", ".zstd"].iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(&name);
+        match plain.rsplit_once('.') {
+            Some((_, "jsonl" | "ndjson")) => Self::JsonLines,
+            Some((_, "parquet")) => Self::Parquet,
+            _ => Self::Text,
+        }
+    }
+}
+
+/// Where a file's bytes come from.
+#[derive(Debug, Clone)]
+pub(super) enum Origin {
+    At(Location),
+    Stdin,
+}
+
+/// A file that has not been read yet.
+#[derive(Debug, Clone)]
+pub(super) struct FoundFile {
+    pub(super) origin: Origin,
+    /// Its path in the source, with `/`; empty for a file that was named.
+    pub(super) relative: String,
+    pub(super) kind: FileKind,
+}
+
+impl FoundFile {
+    fn at(location: Location, relative: String) -> Self {
+        let kind = FileKind::of(&location.file_name());
+        Self { origin: Origin::At(location), relative, kind }
+    }
+
+    /// As errors name it.
+    pub(super) fn name(&self) -> String {
+        match &self.origin {
+            Origin::At(location) => location.to_string(),
+            Origin::Stdin => "standard input".into(),
+        }
     }
 }
 
@@ -27,46 +73,66 @@ impl FileKind {
 #[derive(Debug)]
 pub(super) struct FoundSource {
     pub(super) name: String,
-    pub(super) path: PathBuf,
+    pub(super) path: String,
     /// A file that was named is refused when it is no text; one met in a folder is left out and counted.
     pub(super) is_folder: bool,
-    /// Path, path relative to the source with `/`, kind.
-    pub(super) files: Vec<(PathBuf, String, FileKind)>,
+    pub(super) files: Vec<FoundFile>,
     /// Folder entries left out already: hidden files and links to folders.
     pub(super) skipped: u64,
 }
 
 /// The sources at `paths`: one for a file; for a folder one for the loose files in it, then one for each subfolder and
-/// each `.jsonl` file.
+/// each file of many documents.
 pub(super) fn sources(paths: &[PathBuf]) -> Result<Vec<FoundSource>> {
     let mut sources = vec![];
     for path in paths {
-        let metadata = fs::metadata(path).map_err(Error::io("read", path))?;
-        if metadata.is_dir() { sources.extend(folder_sources(path)?) } else { sources.push(file_source(path)) }
+        let stdin = [(STDIN, FileKind::Text), (STDIN_LINES, FileKind::JsonLines)];
+        if let Some((_, kind)) = stdin.into_iter().find(|(name, _)| path.as_os_str() == *name) {
+            sources.push(stdin_source(kind));
+            continue;
+        }
+        let location = Location::named(path)?;
+        if location.is_folder()? {
+            sources.extend(folder_sources(&location)?)
+        } else {
+            sources.push(file_source(&location))
+        }
     }
     make_names_distinct(&mut sources);
     Ok(sources)
 }
 
-fn file_source(path: &Path) -> FoundSource {
-    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let files = vec![(path.to_path_buf(), String::new(), FileKind::of(path))];
-    FoundSource { name, path: path.to_path_buf(), is_folder: false, files, skipped: 0 }
+fn stdin_source(kind: FileKind) -> FoundSource {
+    let file = FoundFile { origin: Origin::Stdin, relative: String::new(), kind };
+    FoundSource { name: "stdin".into(), path: STDIN.into(), is_folder: false, files: vec![file], skipped: 0 }
 }
 
-fn folder_sources(path: &Path) -> Result<Vec<FoundSource>> {
-    let mut loose = empty_folder_source(path);
+/// The name of a file without the endings that say what it holds: `lines.jsonl.gz` -> `lines`.
+fn stem(name: &str) -> String {
+    let plain = [".gz", ".zst", ".zstd"].iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(name);
+    Path::new(plain).file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn file_source(location: &Location) -> FoundSource {
+    let files = vec![FoundFile::at(location.clone(), String::new())];
+    let name = stem(&location.file_name());
+    FoundSource { name, path: location.to_string(), is_folder: false, files, skipped: 0 }
+}
+
+fn folder_sources(folder: &Location) -> Result<Vec<FoundSource>> {
+    let mut loose = empty_folder_source(folder);
     let mut others = vec![];
-    for entry in entries(path)? {
+    for entry in entries(folder)? {
         match entry {
             Entry::Skipped => loose.skipped += 1,
-            Entry::Folder(path) => {
-                let mut source = empty_folder_source(&path);
-                collect(&path, &path, &mut source)?;
+            Entry::Folder(location, name) => {
+                let mut source = empty_folder_source(&location);
+                source.name = name;
+                collect(&location, "", &mut source)?;
                 others.push(source);
             }
-            Entry::File(path) if FileKind::of(&path) == FileKind::JsonLines => others.push(file_source(&path)),
-            Entry::File(file) => push_file(&mut loose, path, file),
+            Entry::File(file, name) if FileKind::of(&name) != FileKind::Text => others.push(file_source(&file)),
+            Entry::File(file, name) => loose.files.push(FoundFile::at(file, name)),
         }
     }
     let mut sources = if loose.files.is_empty() && loose.skipped == 0 { vec![] } else { vec![loose] };
@@ -74,59 +140,50 @@ fn folder_sources(path: &Path) -> Result<Vec<FoundSource>> {
     Ok(sources)
 }
 
-fn empty_folder_source(path: &Path) -> FoundSource {
+fn empty_folder_source(folder: &Location) -> FoundSource {
     // `.` and `..` have no file name of their own.
-    let resolved = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let name = resolved.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    FoundSource { name, path: path.to_path_buf(), is_folder: true, files: vec![], skipped: 0 }
-}
-
-fn push_file(source: &mut FoundSource, root: &Path, file: PathBuf) {
-    let relative = file.strip_prefix(root).unwrap_or(&file);
-    let parts: Vec<_> = relative.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-    let relative = parts.join("/");
-    let kind = FileKind::of(&file);
-    source.files.push((file, relative, kind));
+    let resolved = folder.local().and_then(|path| fs::canonicalize(path).ok()).map_or(folder.clone(), Location::from);
+    FoundSource { name: resolved.file_name(), path: folder.to_string(), is_folder: true, files: vec![], skipped: 0 }
 }
 
 /// Adds everything below `folder`: its files first, then its subfolders', each sorted by name.
-fn collect(root: &Path, folder: &Path, source: &mut FoundSource) -> Result<()> {
+fn collect(folder: &Location, before: &str, source: &mut FoundSource) -> Result<()> {
     let mut subfolders = vec![];
     for entry in entries(folder)? {
         match entry {
             Entry::Skipped => source.skipped += 1,
-            Entry::Folder(path) => subfolders.push(path),
-            Entry::File(path) => push_file(source, root, path),
+            Entry::Folder(location, name) => subfolders.push((location, format!("{before}{name}/"))),
+            Entry::File(file, name) => source.files.push(FoundFile::at(file, format!("{before}{name}"))),
         }
     }
-    subfolders.iter().try_for_each(|path| collect(root, path, source))
+    subfolders.iter().try_for_each(|(location, before)| collect(location, before, source))
 }
 
+/// What is in a folder, with its own name.
 enum Entry {
-    File(PathBuf),
-    Folder(PathBuf),
+    File(Location, String),
+    Folder(Location, String),
     Skipped,
 }
 
-fn entries(folder: &Path) -> Result<Vec<Entry>> {
-    let read = fs::read_dir(folder).map_err(Error::io("list", folder))?;
-    let paths: std::io::Result<Vec<PathBuf>> = read.map(|entry| entry.map(|entry| entry.path())).collect();
-    let mut paths = paths.map_err(Error::io("list", folder))?;
-    paths.sort();
-    paths.into_iter().map(entry).collect()
+fn entries(folder: &Location) -> Result<Vec<Entry>> {
+    folder.list()?.into_iter().map(entry).collect()
 }
 
-fn entry(path: PathBuf) -> Result<Entry> {
-    let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-    let link = fs::symlink_metadata(&path).map_err(Error::io("read", &path))?.is_symlink();
-    let folder = fs::metadata(&path).map_err(Error::io("read", &path))?.is_dir();
-    if hidden || (link && folder) {
+fn entry(found: crate::location::Entry) -> Result<Entry> {
+    let hidden = found.name.starts_with('.');
+    let link = match found.location.local() {
+        Some(path) => fs::symlink_metadata(path).map_err(Error::io("read", path))?.is_symlink(),
+        None => false,
+    };
+    if hidden || (link && found.is_folder) {
         // A link to a folder could lead back up, for ever.
         let why = if hidden { "its name starts with a dot" } else { "it is a link to a folder" };
-        tracing::warn!("left out of the corpus: {}, because {why}", path.display());
+        tracing::warn!("left out of the corpus: {}, because {why}", found.location);
         return Ok(Entry::Skipped);
     }
-    Ok(if folder { Entry::Folder(path) } else { Entry::File(path) })
+    let (location, name) = (found.location, found.name);
+    Ok(if found.is_folder { Entry::Folder(location, name) } else { Entry::File(location, name) })
 }
 
 /// Where two sources share a name, both take their whole path instead.
@@ -134,7 +191,7 @@ fn make_names_distinct(sources: &mut [FoundSource]) {
     let names: Vec<String> = sources.iter().map(|source| source.name.clone()).collect();
     for source in sources {
         if names.iter().filter(|name| **name == source.name).count() > 1 {
-            source.name = source.path.display().to_string();
+            source.name = source.path.clone();
         }
     }
 }

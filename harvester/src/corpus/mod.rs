@@ -1,40 +1,80 @@
-//! [`Corpus`]: the text that is harvested, as a numbered list of documents. Opening it reads every file once, to check
-//! and hash it and to note where each document lies; the text itself stays on disk, so memory does not grow with it.
+//! [`Corpus`]: the text that is harvested, as a numbered list of documents. The text itself stays where it is, so memory
+//! does not grow with it.
+//!
+//! ```text
+//! text, JSONL      read once when it is opened: checked, hashed, each document's place noted     (scan.rs)
+//! .gz .zst, URLs,
+//! standard input   copied in plain to the cache first                                            (spool.rs)
+//! parquet          only the footers are read; rows come in blocks while harvesting               (table.rs)
+//! ```
+//!
+//! What opening found out can be saved, so that a run which starts again reads no document for it ([`Corpus::save`]).
 
 mod discover;
+mod document;
+mod order;
+mod plain_file;
+mod saved;
 mod scan;
+mod seen;
+mod spool;
+mod table;
 
 use std::{
     collections::HashSet,
-    fs::File,
-    io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
 
-use rand_chacha::{
-    ChaCha8Rng,
-    rand_core::{RngCore, SeedableRng},
-};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{Error, Result, atomic::hex};
-use discover::{FileKind, FoundSource};
-use scan::Scanned;
+use discover::{FileKind, FoundFile, FoundSource, Origin};
+pub use document::Document;
+use document::DocumentHash;
+use order::Block;
+pub use order::DocumentOrder;
+use plain_file::{DocumentPlace, PlainFile};
+use scan::{Scanned, ScannedFile};
+pub(crate) use seen::SeenDocuments;
+use table::{RowBlock, TableFile, Tables};
 
 /// How the files of a corpus are read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CorpusOptions {
-    /// The field of a JSONL line that holds the document.
+    /// The field of a JSONL line, or the column of a parquet file, that holds the document.
     pub text_field: String,
-    /// Whether a document whose text was seen before is left out.
+    /// The field or column that holds a conversation, to be written by the model's chat template, instead of a text.
+    pub chat_field: Option<String>,
+    /// Whether a document whose text was seen before is left out. Rows of parquet files are compared with each other while
+    /// they are harvested.
     pub drop_duplicates: bool,
+    /// A longer document is an error, bytes: documents are tokenised in memory.
+    pub max_document_bytes: u64,
 }
 
 impl Default for CorpusOptions {
     fn default() -> Self {
-        Self { text_field: "text".into(), drop_duplicates: true }
+        Self { text_field: "text".into(), chat_field: None, drop_duplicates: true, max_document_bytes: 256 << 20 }
+    }
+}
+
+impl CorpusOptions {
+    /// The field or column that holds the document.
+    fn field(&self) -> &str {
+        self.chat_field.as_ref().unwrap_or(&self.text_field)
+    }
+
+    /// Refuses a document that is too long to be held in memory.
+    fn check_size(&self, name: &str, bytes: u64) -> Result<()> {
+        if bytes <= self.max_document_bytes {
+            return Ok(());
+        }
+        let (most, mib) = (self.max_document_bytes >> 20, bytes >> 20);
+        let hint = "Cut it into several documents, or allow it with --max-document-mib";
+        Err(Error::malformed(name, format!("a document of {most} MiB or less"), format!("{mib} MiB or more"), hint))
     }
 }
 
@@ -45,9 +85,10 @@ pub struct CorpusSource {
     pub name: String,
     /// Where it was read from, as it was given.
     pub path: String,
-    /// SHA-256 of the file's bytes; for a folder, of the lines `relative path NUL file's SHA-256` in order.
+    /// SHA-256 of the file's bytes; for a folder, of the lines `relative path NUL file's SHA-256` in order. A parquet file of
+    /// an object store counts with the SHA-256 of its size and tag.
     pub sha256: String,
-    /// Size of the file or files, bytes.
+    /// Size of the file or files, bytes; of packed text, of its plain content.
     pub bytes: u64,
     /// Number of the first document of this source.
     pub first_document: u64,
@@ -60,91 +101,163 @@ pub struct CorpusSource {
 }
 
 /// Documents, numbered from 0 in the order of the paths given and of the files in a folder (sorted).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Corpus {
     options: CorpusOptions,
     sources: Vec<CorpusSource>,
-    files: Vec<(PathBuf, FileKind)>,
-    documents: Vec<DocumentPlace>,
+    files: Vec<PlainFile>,
+    /// The documents in `files`. This is all the memory that one takes, besides its order and 16 bytes against duplicates.
+    places: Vec<DocumentPlace>,
+    tables: Vec<TableFile>,
+    /// The documents in `tables`: where each block of rows stands in the numbering, ascending.
+    blocks: Vec<PlacedBlock>,
+    reader: Tables,
+    /// Every file by name, and what changes when its content does.
+    stamps: Vec<(String, String)>,
+    /// Whether it was read from what an earlier run saved.
+    was_saved: bool,
 }
 
-/// Where a document lies. This is all the memory a document takes, besides its order and 16 bytes against duplicates.
+/// A block of rows and its place in the numbering.
 #[derive(Debug, Clone, Copy)]
-struct DocumentPlace {
-    file: u32,
-    offset: u64,
-    bytes: u64,
+struct PlacedBlock {
+    block: Block,
+    rows: RowBlock,
+    /// Documents of the blocks before it.
+    streamed_before: u64,
+}
+
+impl PlacedBlock {
+    /// Documents of this block and those before it.
+    fn streamed(self) -> u64 {
+        self.streamed_before + self.block.documents
+    }
 }
 
 impl Corpus {
-    /// Reads `paths` once and numbers their documents.
+    /// Finds the documents at `paths` and numbers them.
     ///
-    /// A `.jsonl` file has a document a line; any other file is one document. In a folder, each `.jsonl` file and each
-    /// subfolder is a source of its own, and the remaining files together are one more. Hidden files, files that are
-    /// not UTF-8 text and links to folders are left out of a folder, counted, and logged as warnings.
+    /// A path is a file, a folder, an URL of an object store, or `-` for standard input. A `.jsonl` file has a document a line, a `.parquet`
+    /// file one a row; any other file is one document. In a folder, each file of many documents and each subfolder is a source of its own, and the remaining
+    /// files together are one more. Hidden files, files that are not UTF-8 text and links to folders are left out of a folder, counted, and logged as warnings.
     ///
     /// # Errors
-    /// When a path cannot be read, a named file is not UTF-8 text, a JSONL line is not an object with the text field,
-    /// or there is no text at all.
+    /// When a path cannot be read, a named file is not UTF-8 text, a JSONL line is not an object with the text field, a parquet file lacks the
+    /// column, a document is too long, or there is no text at all.
     pub fn open(paths: &[PathBuf], options: &CorpusOptions) -> Result<Self> {
-        let mut corpus = Self { options: options.clone(), sources: vec![], files: vec![], documents: vec![] };
+        Self::read(paths, options, discover::sources(paths)?)
+    }
+
+    /// As [`Self::open`], but takes from the file `saved` what an earlier run found out, if it was the same run and no file
+    /// has changed since.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_saved(paths: &[PathBuf], options: &CorpusOptions, saved: &Path) -> Result<Self> {
+        let sources = discover::sources(paths)?;
+        match saved::load(saved, options, &sources) {
+            Some(corpus) => Ok(corpus),
+            None => Self::read(paths, options, sources),
+        }
+    }
+
+    /// Saves what opening found out, for [`Self::open_saved`].
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        if self.was_saved { Ok(()) } else { saved::save(self, path) }
+    }
+
+    fn read(paths: &[PathBuf], options: &CorpusOptions, sources: Vec<FoundSource>) -> Result<Self> {
+        let mut corpus = Self { options: options.clone(), ..Self::default() };
         let mut seen = HashSet::new();
-        for source in discover::sources(paths)? {
+        for source in sources {
             corpus.add(source, &mut seen)?;
         }
-        if corpus.documents.iter().all(|document| document.bytes == 0) {
+        if corpus.blocks.is_empty() && corpus.places.iter().all(|place| place.bytes == 0) {
             let given: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
-            return Err(Error::invalid(
-                "corpus",
-                "at least one document with text",
-                format!("none in {}", given.join(", ")),
-            ));
+            let found = format!("none in {}", given.join(", "));
+            return Err(Error::invalid("corpus", "at least one document with text", found));
         }
         Ok(corpus)
     }
 
-    fn add(&mut self, found: FoundSource, seen: &mut HashSet<[u8; 16]>) -> Result<()> {
-        let first_document = self.documents.len() as u64;
-        let (mut bytes, mut duplicates, mut skipped_files) = (0, 0, found.skipped);
+    fn add(&mut self, found: FoundSource, seen: &mut HashSet<DocumentHash>) -> Result<()> {
+        let mut source = CorpusSource {
+            name: found.name,
+            path: found.path,
+            sha256: String::new(),
+            bytes: 0,
+            first_document: self.n_documents(),
+            documents: 0,
+            duplicates: 0,
+            skipped_files: found.skipped,
+        };
         let mut hasher = Sha256::new();
         let mut only_hash = None;
-        for (path, relative, kind) in found.files {
-            let scanned = match scan::scan(&path, kind, &self.options.text_field)? {
-                Scanned::Text(scanned) => scanned,
-                Scanned::NotText(error) if found.is_folder => {
-                    tracing::warn!("left out of the corpus: {error}");
-                    skipped_files += 1;
-                    continue;
-                }
-                Scanned::NotText(error) => return Err(error),
+        let tables = open_tables(&found.files, self.tables.len(), &self.options)?;
+        for (file, blocks) in found.files.into_iter().zip(tables) {
+            self.stamps.push((file.name(), stamp(&file)?));
+            let sha256 = match blocks {
+                Some((table, blocks)) => self.add_table(table, blocks, &mut source)?,
+                None => match self.add_file(&file, found.is_folder, seen, &mut source)? {
+                    Some(sha256) => sha256,
+                    None => continue,
+                },
             };
-            let file = self.files.len() as u32;
-            self.files.push((path, kind));
-            bytes += scanned.bytes;
-            for document in scanned.documents {
-                if self.options.drop_duplicates && !seen.insert(document.hash) {
-                    duplicates += 1;
-                    continue;
-                }
-                self.documents.push(DocumentPlace { file, offset: document.offset, bytes: document.bytes });
-            }
-            hasher.update(format!("{relative}\0{}\n", scanned.sha256));
-            only_hash = Some(scanned.sha256);
+            hasher.update(format!("{}\0{sha256}\n", file.relative));
+            only_hash = Some(sha256);
         }
-        let sha256 = only_hash.filter(|_| !found.is_folder).unwrap_or_else(|| hex(&hasher.finalize()));
-        let (name, path) = (found.name, found.path.display().to_string());
-        let documents = self.documents.len() as u64 - first_document;
-        self.sources.push(CorpusSource {
-            name,
-            path,
-            sha256,
-            bytes,
-            first_document,
-            documents,
-            duplicates,
-            skipped_files,
-        });
+        source.sha256 = only_hash.filter(|_| !found.is_folder).unwrap_or_else(|| hex(&hasher.finalize()));
+        source.documents = self.n_documents() - source.first_document;
+        self.sources.push(source);
         Ok(())
+    }
+
+    /// Adds the documents of a text or JSONL file; returns its hash, or `None` where it is left out.
+    fn add_file(
+        &mut self,
+        found: &FoundFile,
+        in_folder: bool,
+        seen: &mut HashSet<DocumentHash>,
+        source: &mut CorpusSource,
+    ) -> Result<Option<String>> {
+        let plain = PlainFile::of(found)?;
+        let ScannedFile { sha256, bytes, documents } = match scan::scan(&plain, &self.options)? {
+            Scanned::Text(scanned) => scanned,
+            Scanned::NotText(error) if in_folder => {
+                tracing::warn!("left out of the corpus: {error}");
+                source.skipped_files += 1;
+                return Ok(None);
+            }
+            Scanned::NotText(error) => return Err(error),
+        };
+        let file = self.files.len() as u32;
+        source.bytes += bytes;
+        for document in documents {
+            if self.options.drop_duplicates && !seen.insert(document.hash) {
+                source.duplicates += 1;
+                continue;
+            }
+            self.places.push(DocumentPlace { file, offset: document.offset, bytes: document.bytes });
+        }
+        let sha256 = plain.original_sha256.clone().unwrap_or(sha256);
+        self.files.push(plain);
+        Ok(Some(sha256))
+    }
+
+    /// Adds the rows of a parquet file; returns what stands for its hash.
+    fn add_table(&mut self, table: TableFile, blocks: Vec<RowBlock>, source: &mut CorpusSource) -> Result<String> {
+        for rows in blocks {
+            let block = Block { first_document: self.n_documents(), documents: rows.rows };
+            let streamed_before = block.first_document - self.places.len() as u64;
+            self.blocks.push(PlacedBlock { block, rows, streamed_before });
+        }
+        source.bytes += table.bytes();
+        let sha256 = table.identity()?;
+        self.tables.push(table);
+        Ok(sha256)
     }
 
     /// How the files were read.
@@ -159,7 +272,7 @@ impl Corpus {
 
     /// Number of documents.
     pub fn n_documents(&self) -> u64 {
-        self.documents.len() as u64
+        self.places.len() as u64 + self.blocks.last().map_or(0, |placed| placed.streamed())
     }
 
     /// Size of the files that documents come from, bytes.
@@ -167,52 +280,65 @@ impl Corpus {
         self.sources.iter().map(|source| source.bytes).sum()
     }
 
-    /// The text of document `index`.
+    /// Document `index`.
     ///
     /// # Errors
     /// When its file cannot be read, or changed since the corpus was opened.
-    pub fn document(&self, index: u64) -> Result<String> {
-        let place = usize::try_from(index).ok().and_then(|index| self.documents.get(index)).ok_or_else(|| {
+    pub fn document(&self, index: u64) -> Result<Document> {
+        let at = self.blocks.partition_point(|placed| placed.block.first_document <= index);
+        let before = at.checked_sub(1).map(|at| self.blocks[at]);
+        if let Some(PlacedBlock { block, rows, .. }) = before
+            && index < block.first_document + block.documents
+        {
+            return self.reader.document(&self.tables, rows, index - block.first_document, &self.options);
+        }
+        let streamed = before.map_or(0, |placed| placed.streamed());
+        let place = self.places.get((index - streamed) as usize);
+        let place = place.ok_or_else(|| {
             Error::invalid("document", format!("a number below {}", self.n_documents()), index.to_string())
         })?;
-        let (path, kind) = &self.files[place.file as usize];
-        let bytes = read_at(path, place.offset, place.bytes)?;
-        let text = match kind {
-            FileKind::Text => String::from_utf8(bytes).ok(),
-            FileKind::JsonLines => scan::text_of_line(&bytes, &self.options.text_field).ok(),
-        };
-        text.ok_or_else(|| changed(path, place))
+        self.files[place.file as usize].document(*place, &self.options)
     }
 
-    /// The documents' numbers in the order in which they are harvested: shuffled by `seed`, or as they are.
-    ///
-    /// Fisher-Yates driven by ChaCha8, both written down here so that a seed means the same on every machine and with
-    /// every version of a library.
-    pub fn order(&self, seed: Option<u64>) -> Vec<u64> {
-        let mut order: Vec<u64> = (0..self.n_documents()).collect();
-        if let Some(seed) = seed {
-            let mut random = ChaCha8Rng::seed_from_u64(seed);
-            for last in (1..order.len()).rev() {
-                // The high half of a 64 x 64 bit product: uniform on 0..=last but for 2^-64 a value.
-                let pick = (u128::from(random.next_u64()) * (last as u128 + 1)) >> 64;
-                order.swap(last, pick as usize);
-            }
-        }
-        order
+    /// Whether a document is a row of a table.
+    pub(crate) fn is_streamed(&self, index: u64) -> bool {
+        let at = self.blocks.partition_point(|placed| placed.block.first_document <= index);
+        let before = at.checked_sub(1).map(|at| self.blocks[at].block);
+        before.is_some_and(|block| index < block.first_document + block.documents)
+    }
+
+    /// The order in which documents are harvested: shuffled by `seed`, or as they are.
+    pub fn order(&self, seed: Option<u64>) -> DocumentOrder {
+        DocumentOrder::new(self.n_documents(), self.blocks.iter().map(|placed| placed.block).collect(), seed)
     }
 }
 
-fn read_at(path: &Path, offset: u64, bytes: u64) -> Result<Vec<u8>> {
-    let mut file = File::open(path).map_err(Error::io("open", path))?;
-    file.seek(SeekFrom::Start(offset)).map_err(Error::io("read", path))?;
-    let mut buffer = vec![0; bytes as usize];
-    file.read_exact(&mut buffer).map_err(Error::io("read", path))?;
-    Ok(buffer)
+/// The parquet files among `files`, each with its blocks of rows. Footers are read side by side: in a store each takes a while.
+fn open_tables(
+    files: &[FoundFile],
+    first: usize,
+    options: &CorpusOptions,
+) -> Result<Vec<Option<(TableFile, Vec<RowBlock>)>>> {
+    let is_table = |file: &FoundFile| file.kind == FileKind::Parquet;
+    let numbers = files.iter().scan(first, |next, file| {
+        *next += usize::from(is_table(file));
+        Some(*next - usize::from(is_table(file)))
+    });
+    let numbered: Vec<_> = files.iter().zip(numbers).collect();
+    let open = |(file, number): (&FoundFile, usize)| {
+        let Some(table) = is_table(file).then(|| TableFile::of(file)).transpose()? else { return Ok(None) };
+        let blocks = table.blocks(number as u32, options)?;
+        Ok(Some((table, blocks)))
+    };
+    numbered.into_par_iter().map(open).collect()
 }
 
-fn changed(path: &Path, place: &DocumentPlace) -> Error {
-    let expected = format!("the document of {} bytes that was at byte {}", place.bytes, place.offset);
-    Error::malformed(path, expected, "something else", "The file changed while it was read; start again")
+/// What changes when a file does. Standard input is never the same again.
+fn stamp(file: &FoundFile) -> Result<String> {
+    match &file.origin {
+        Origin::At(location) => location.stamp(),
+        Origin::Stdin => Ok(String::new()),
+    }
 }
 
 #[cfg(test)]
@@ -236,6 +362,13 @@ mod tests {
         folder
     }
 
+    fn text(corpus: &Corpus, index: u64) -> String {
+        match corpus.document(index).unwrap() {
+            Document::Text(text) => text,
+            Document::Chat(messages) => panic!("a conversation: {messages:?}"),
+        }
+    }
+
     fn message(result: Result<Corpus>) -> String {
         result.unwrap_err().to_string()
     }
@@ -246,7 +379,7 @@ mod tests {
         let folder = folder(&[("prose.txt", "Call me Ishmael.\n".as_bytes()), ("lines.jsonl", lines.as_bytes())]);
         let paths = [folder.path().join("prose.txt"), folder.path().join("lines.jsonl")];
         let corpus = Corpus::open(&paths, &CorpusOptions::default()).unwrap();
-        let texts: Vec<_> = (0..corpus.n_documents()).map(|i| corpus.document(i).unwrap()).collect();
+        let texts: Vec<_> = (0..corpus.n_documents()).map(|i| text(&corpus, i)).collect();
         assert_eq!(texts, ["Call me Ishmael.\n", "one é", "two", "three"]);
         let spans: Vec<_> = corpus.sources().iter().map(|s| (s.name.as_str(), s.first_document, s.documents)).collect();
         assert_eq!(spans, [("prose", 0, 1), ("lines", 1, 3)]);
@@ -266,7 +399,7 @@ mod tests {
         ];
         let folder = folder(&files);
         let corpus = open(folder.path()).unwrap();
-        let texts: Vec<_> = (0..corpus.n_documents()).map(|i| corpus.document(i).unwrap()).collect();
+        let texts: Vec<_> = (0..corpus.n_documents()).map(|i| text(&corpus, i)).collect();
         assert_eq!(texts, ["a", "b", "fn main() {}", "fn deep() {}", "w"]);
         let own_name = folder.path().file_name().unwrap().to_str().unwrap();
         let names: Vec<_> = corpus.sources().iter().map(|source| source.name.as_str()).collect();
@@ -316,22 +449,6 @@ mod tests {
         assert!(message(open(folder.path())).contains("at least one document"));
         assert!(message(open(&folder.path().join("nowhere.txt"))).contains("nowhere.txt"));
         assert!(message(Corpus::open(&[], &CorpusOptions::default())).contains("corpus"));
-    }
-
-    #[test]
-    fn a_seed_gives_one_permutation_for_ever() {
-        let lines: String = (0..100).map(|i| format!("{{\"text\":\"{i}\"}}\n")).collect();
-        let folder = folder(&[("many.jsonl", lines.as_bytes())]);
-        let corpus = open(folder.path()).unwrap();
-        let order = corpus.order(Some(0));
-        let mut sorted = order.clone();
-        sorted.sort_unstable();
-        assert_eq!(sorted, corpus.order(None));
-        assert_ne!(order, sorted);
-        assert_eq!(order, corpus.order(Some(0)));
-        assert_ne!(order, corpus.order(Some(1)));
-        // By ChaCha8 and Fisher-Yates written out in Python.
-        assert_eq!(order[..8], [96, 53, 11, 31, 76, 2, 62, 43]);
     }
 
     #[test]

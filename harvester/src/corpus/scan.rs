@@ -3,13 +3,17 @@
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read},
-    path::Path,
 };
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::discover::FileKind;
+use super::{
+    CorpusOptions, Document,
+    discover::FileKind,
+    document::{DocumentHash, first_16},
+    plain_file::PlainFile,
+};
 use crate::{Error, Result, atomic::hex};
 
 /// What a file holds.
@@ -26,23 +30,25 @@ pub(super) struct ScannedFile {
     pub(super) documents: Vec<ScannedDocument>,
 }
 
-/// Where a document lies in its file, and the first 16 bytes of its text's SHA-256.
+/// Where a document lies in its file, and what tells it from others.
 pub(super) struct ScannedDocument {
     pub(super) offset: u64,
     pub(super) bytes: u64,
-    pub(super) hash: [u8; 16],
+    pub(super) hash: DocumentHash,
 }
 
-/// Reads the file at `path` once, in pieces.
-pub(super) fn scan(path: &Path, kind: FileKind, text_field: &str) -> Result<Scanned> {
-    match kind {
-        FileKind::Text => scan_text(path),
-        FileKind::JsonLines => scan_lines(path, text_field).map(Scanned::Text),
+/// Reads a file once, in pieces.
+pub(super) fn scan(file: &PlainFile, options: &CorpusOptions) -> Result<Scanned> {
+    match file.kind {
+        FileKind::JsonLines => scan_lines(file, options).map(Scanned::Text),
+        FileKind::Text | FileKind::Parquet => scan_text(file, options),
     }
 }
 
-fn scan_text(path: &Path) -> Result<Scanned> {
+fn scan_text(plain: &PlainFile, options: &CorpusOptions) -> Result<Scanned> {
+    let path = &plain.path;
     let mut file = File::open(path).map_err(Error::io("open", path))?;
+    options.check_size(&plain.name, file.metadata().map_err(Error::io("read", path))?.len())?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     let (mut carried, mut bytes) = (0, 0); // a character cut by the end of a piece is carried to the next one
@@ -54,7 +60,7 @@ fn scan_text(path: &Path) -> Result<Scanned> {
         let piece = &buffer[..carried + read];
         let checked = match text_end(piece) {
             Ok(end) if read > 0 || end == piece.len() => end,
-            Ok(end) | Err(end) => return Ok(Scanned::NotText(not_text(path, start + end as u64, piece[end]))),
+            Ok(end) | Err(end) => return Ok(Scanned::NotText(not_text(&plain.name, start + end as u64, piece[end]))),
         };
         if read == 0 {
             break;
@@ -80,12 +86,13 @@ fn text_end(piece: &[u8]) -> Result<usize, usize> {
     }
 }
 
-fn not_text(path: &Path, offset: u64, byte: u8) -> Error {
+fn not_text(name: &str, offset: u64, byte: u8) -> Error {
     let found = format!("byte 0x{byte:02x} at byte {offset}");
-    Error::malformed(path, "UTF-8 text", found, "Convert it to UTF-8, or leave it out of the corpus")
+    Error::malformed(name, "UTF-8 text", found, "Convert it to UTF-8, or leave it out of the corpus")
 }
 
-fn scan_lines(path: &Path, text_field: &str) -> Result<ScannedFile> {
+fn scan_lines(plain: &PlainFile, options: &CorpusOptions) -> Result<ScannedFile> {
+    let path = &plain.path;
     let file = File::open(path).map_err(Error::io("open", path))?;
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let mut hasher = Sha256::new();
@@ -93,15 +100,21 @@ fn scan_lines(path: &Path, text_field: &str) -> Result<ScannedFile> {
     let mut line = vec![];
     for number in 1_u64.. {
         line.clear();
-        let read = reader.read_until(b'\n', &mut line).map_err(Error::io("read", path))?;
+        // A line of any length is never read further than to where it is too long.
+        let mut bounded = reader.by_ref().take(options.max_document_bytes.saturating_add(1));
+        let read = bounded.read_until(b'\n', &mut line).map_err(Error::io("read", path))?;
         if read == 0 {
             break;
         }
+        options.check_size(&format!("{}:{number}", plain.name), read as u64)?;
         hasher.update(&line);
         if !line.trim_ascii().is_empty() {
-            let text = text_of_line(&line, text_field).map_err(|found| bad_line(path, number, text_field, found))?;
-            let hash = first_16(&Sha256::digest(text.as_bytes()));
-            scanned.documents.push(ScannedDocument { offset: scanned.bytes, bytes: read as u64, hash });
+            let document = document_of_line(&line, options).map_err(|found| bad_line(plain, number, options, found))?;
+            scanned.documents.push(ScannedDocument {
+                offset: scanned.bytes,
+                bytes: read as u64,
+                hash: document.hash(),
+            });
         }
         scanned.bytes += read as u64;
     }
@@ -110,12 +123,16 @@ fn scan_lines(path: &Path, text_field: &str) -> Result<ScannedFile> {
 }
 
 /// The document of a JSONL line, or what is there instead.
-pub(super) fn text_of_line(line: &[u8], text_field: &str) -> Result<String, String> {
+pub(super) fn document_of_line(line: &[u8], options: &CorpusOptions) -> Result<Document, String> {
+    let field = options.field();
     match serde_json::from_slice::<Value>(line) {
-        Ok(Value::Object(mut object)) => match object.remove(text_field) {
-            Some(Value::String(text)) => Ok(text),
-            Some(_) => Err(format!("a field `{text_field}` that is no string")),
-            None => {
+        Ok(Value::Object(mut object)) => match (object.remove(field), &options.chat_field) {
+            (Some(value), Some(_)) => {
+                Document::chat_of(value).map_err(|found| format!("in the field `{field}` {found}"))
+            }
+            (Some(Value::String(text)), None) => Ok(Document::Text(text)),
+            (Some(_), None) => Err(format!("a field `{field}` that is no string")),
+            (None, _) => {
                 let fields: Vec<_> = object.keys().map(String::as_str).collect();
                 Err(format!("an object with the fields [{}]", fields.join(", ")))
             }
@@ -125,22 +142,27 @@ pub(super) fn text_of_line(line: &[u8], text_field: &str) -> Result<String, Stri
     }
 }
 
-fn bad_line(path: &Path, number: u64, text_field: &str, found: String) -> Error {
-    let place = format!("{}:{number}", path.display());
-    let expected = format!("a JSON object with a string in the field `{text_field}`");
-    Error::malformed(place, expected, found, "Correct the line, or name the field that holds the text")
-}
-
-fn first_16(digest: &[u8]) -> [u8; 16] {
-    let mut first = [0; 16];
-    first.copy_from_slice(&digest[..16]);
-    first
+fn bad_line(plain: &PlainFile, number: u64, options: &CorpusOptions, found: String) -> Error {
+    let place = format!("{}:{number}", plain.name);
+    let (what, flag) = match options.chat_field {
+        Some(_) => ("a list of turns", "--chat-field"),
+        None => ("a string", "--text-field"),
+    };
+    let expected = format!("a JSON object with {what} in the field `{}`", options.field());
+    Error::malformed(place, expected, found, format!("Correct the line, or name another field with {flag}"))
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    fn plain(path: &Path) -> PlainFile {
+        let name = path.display().to_string();
+        PlainFile { name, path: path.into(), kind: FileKind::Text, original_sha256: None }
+    }
 
     #[test]
     fn a_character_across_two_pieces_is_text() {
@@ -149,7 +171,9 @@ mod tests {
         for shift in 0..4 {
             let text = "x".repeat(shift) + &"\u{1f980}".repeat(700_000); // pieces are 1 MiB, characters 4 bytes
             std::fs::write(&path, &text).unwrap();
-            let Scanned::Text(scanned) = scan(&path, FileKind::Text, "text").unwrap() else { panic!("shift {shift}") };
+            let Scanned::Text(scanned) = scan(&plain(&path), &CorpusOptions::default()).unwrap() else {
+                panic!("shift {shift}")
+            };
             assert_eq!(scanned.bytes, text.len() as u64);
             assert_eq!(scanned.sha256, crate::atomic::sha256_file(&path).unwrap());
         }
@@ -162,7 +186,7 @@ mod tests {
         let mut bytes = "a".repeat((1 << 20) - 1).into_bytes();
         bytes.extend(&"\u{1f980}".as_bytes()[..2]);
         std::fs::write(&path, &bytes).unwrap();
-        let Scanned::NotText(error) = scan(&path, FileKind::Text, "text").unwrap() else {
+        let Scanned::NotText(error) = scan(&plain(&path), &CorpusOptions::default()).unwrap() else {
             panic!("was taken for text")
         };
         assert!(error.to_string().contains("byte 1048575"), "{error}");

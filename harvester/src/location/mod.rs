@@ -12,6 +12,7 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     str::FromStr,
+    time::UNIX_EPOCH,
 };
 
 use bytes::Bytes;
@@ -99,6 +100,21 @@ impl Location {
                 Err(error) => Err(Error::io("read", path)(error)),
             },
             Self::Remote(remote) => remote.0.bytes(),
+        }
+    }
+
+    /// What changes when the file does: its size and time of change, or a store's tag.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn stamp(&self) -> Result<String> {
+        match self {
+            Self::Local(path) => {
+                let metadata = fs::metadata(path).map_err(Error::io("read", path))?;
+                let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+                Ok(format!("{} bytes, {} ns", metadata.len(), changed.map_or(0, |changed| changed.as_nanos())))
+            }
+            Self::Remote(remote) => remote.0.stamp(),
         }
     }
 
@@ -324,12 +340,14 @@ mod tests {
         let mut text = String::new();
         file.reader().unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "0123456789");
+        let before = file.stamp().unwrap();
         let names: Vec<_> = folder.list().unwrap().into_iter().map(|entry| (entry.name, entry.is_folder)).collect();
         assert_eq!(names, [("a.bin".into(), false)]);
         let local = tempfile::NamedTempFile::new().unwrap();
         fs::write(local.path(), b"new").unwrap();
         file.upload(local.path()).unwrap();
         assert_eq!(file.read().unwrap(), &b"new"[..]);
+        assert_ne!(file.stamp().unwrap(), before);
         assert!(folder.is_folder().unwrap() && !file.is_folder().unwrap());
         file.remove().unwrap();
         file.remove().unwrap();

@@ -91,6 +91,12 @@ impl Object {
         }
     }
 
+    pub(super) fn stamp(&self) -> Result<String> {
+        let (store, path) = (self.store.clone(), self.path.clone());
+        let meta = blocking(async move { store.head(&path).await }).map_err(self.failed("read"))?;
+        Ok(format!("{} bytes, {}", meta.size, meta.e_tag.unwrap_or_else(|| meta.last_modified.to_string())))
+    }
+
     pub(super) fn read(&self) -> Result<Bytes> {
         let (store, path) = (self.store.clone(), self.path.clone());
         blocking(async move { store.get(&path).await?.bytes().await }).map_err(self.failed("read"))

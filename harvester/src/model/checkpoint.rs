@@ -96,17 +96,27 @@ impl Checkpoint {
             let hint = "The file is incomplete, or of another family than its header says";
             return Err(Error::malformed(&self.path, format!("tensor `{name}` {shape:?}"), "no such tensor", hint));
         }
+        // Before anything is read: nothing is allocated for a shape that is not the model's.
+        let found = self.shape(name);
+        if found.as_deref() != Some(shape) {
+            let (found, hint) = (format!("{:?}", found.unwrap_or_default()), "Its header and its weights disagree");
+            return Err(Error::malformed(&self.path, format!("tensor `{name}` to be {shape:?}"), found, hint));
+        }
         let tensor = self.read_tensor(name, device).map_err(|error| {
             let hint = "Download it again: it may have been cut short";
             Error::malformed(&self.path, format!("tensor `{name}`"), first_line(&error), hint)
         })?;
-        if tensor.dims() != shape {
-            let hint = "Its header and its weights disagree";
-            let found = format!("{:?}", tensor.dims());
-            return Err(Error::malformed(&self.path, format!("tensor `{name}` to be {shape:?}"), found, hint));
-        }
         self.read.borrow_mut().insert(name.to_string());
         Ok(tensor)
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        match &self.store {
+            Store::Gguf { metadata, .. } => {
+                metadata.content().tensor_infos.get(name).map(|info| info.shape.dims().to_vec())
+            }
+            Store::Safetensors { tensors, .. } => tensors.get(name).ok().map(|view| view.shape().to_vec()),
+        }
     }
 
     fn read_tensor(&self, name: &str, device: &Device) -> candle_core::Result<Tensor> {

@@ -11,6 +11,7 @@ use candle_core::{
     quantized::gguf_file::{Content, Value},
 };
 
+use super::gguf_skim::skim;
 use crate::{Error, Result};
 
 /// A GGUF file's header: metadata by key, and where the tensors lie.
@@ -26,11 +27,13 @@ impl GgufMetadata {
     /// # Errors
     /// The file cannot be opened, or is no GGUF file, or ends too early.
     pub fn read(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        let content = Content::read(&mut BufReader::new(file)).map_err(|error| {
+        let mut file = File::open(path).map_err(Error::io("open", path))?;
+        let damaged = |found: String| {
             let hint = "Download it again: it may have been cut short";
-            Error::malformed(path, "a GGUF header", first_line(&error), hint)
-        })?;
+            Error::malformed(path, "a GGUF header", found, hint)
+        };
+        skim(&mut file).map_err(damaged)?;
+        let content = Content::read(&mut BufReader::new(file)).map_err(|error| damaged(first_line(&error)))?;
         Ok(Self { path: path.to_path_buf(), content })
     }
 

@@ -22,6 +22,7 @@ mod checkpoint;
 mod config;
 mod families;
 mod gguf;
+mod gguf_skim;
 mod kv_cache;
 mod linear;
 mod mlp;

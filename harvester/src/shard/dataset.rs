@@ -520,7 +520,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Context, Layout, ShardWriter, Silent, StorageDtype,
+        Context, Layout, LeftOut, ShardWriter, Silent, StorageDtype,
         shard::testing::{manifest, rounded, storages, uneven_contexts, write},
     };
 
@@ -539,7 +539,7 @@ mod tests {
         let (contexts, values) = uneven_contexts(300, 64, 0..500);
         let mut writer = ShardWriter::open(dir.path(), manifest).unwrap();
         writer.write(&contexts, &values).unwrap();
-        writer.finish(0).unwrap();
+        writer.finish(0, LeftOut::default()).unwrap();
         let expected = rounded(dtype, 300, &contexts, &values[0]);
         (dir, contexts, expected)
     }

@@ -20,7 +20,7 @@ const WINDOW: u64 = 64 << 10;
 
 /// A part, opened for reading.
 #[derive(Debug, Clone)]
-pub(super) enum PartFile {
+pub(crate) enum PartFile {
     /// On this machine.
     Local(Arc<File>),
     /// In an object store.
@@ -29,7 +29,7 @@ pub(super) enum PartFile {
 
 impl PartFile {
     /// Opens the file at `location`, which has `bytes` bytes.
-    pub(super) fn open(location: &Location, bytes: u64) -> Result<Self> {
+    pub(crate) fn open(location: &Location, bytes: u64) -> Result<Self> {
         match location.local() {
             Some(path) => Ok(Self::Local(Arc::new(File::open(path).map_err(Error::io("open", path))?))),
             None => Ok(Self::Remote { location: location.clone(), bytes }),

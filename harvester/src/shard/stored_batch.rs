@@ -152,7 +152,7 @@ pub(super) mod tests {
             index,
             tokens: tokens.to_vec(),
             documents: vec![index; tokens.len()],
-            next: ContextCursor { contexts: index + 1, documents: index + 1, tokens: 0 },
+            next: ContextCursor { contexts: index + 1, documents: index + 1, tokens: 0, ..ContextCursor::default() },
         };
         let computed = vec![1.0, 2.0, 9.0, 9.0, 9.0, 9.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
         (vec![context(0, &[10]), context(1, &[20, 21, 22])], vec![computed])

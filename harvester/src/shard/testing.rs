@@ -6,7 +6,7 @@ use std::{ops::Range, path::Path};
 use super::{Layout, ShardWriter, StorageDtype};
 use crate::{
     HarvestConfig, HarvestManifest, HookPoint,
-    contexts::{Context, ContextCursor},
+    contexts::{Context, ContextCursor, LeftOut},
     manifest::{HookPointSummary, tests::example},
     stats::HookPointStatistics,
 };
@@ -29,7 +29,12 @@ pub(crate) fn contexts(d_model: usize, ctx_len: usize, indices: Range<u64>) -> (
         index,
         tokens: (0..ctx_len as u32).map(|position| index as u32 * 10 + position).collect(),
         documents: vec![index / 2; ctx_len],
-        next: ContextCursor { contexts: index + 1, documents: index / 2, tokens: index % 2 },
+        next: ContextCursor {
+            contexts: index + 1,
+            documents: index / 2,
+            tokens: index % 2,
+            ..ContextCursor::default()
+        },
     };
     (indices.map(context).collect(), vec![values])
 }
@@ -78,5 +83,5 @@ pub(crate) fn write(dir: &Path, manifest: HarvestManifest, indices: Range<u64>) 
     let (contexts, values) = contexts(summary.d_model, manifest.config.ctx_len, indices);
     let mut writer = ShardWriter::open(dir, manifest).unwrap();
     writer.write(&contexts, &values).unwrap();
-    writer.finish(0).unwrap()
+    writer.finish(0, LeftOut::default()).unwrap()
 }

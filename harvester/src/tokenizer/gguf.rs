@@ -4,7 +4,7 @@
 //! Only rules known exactly are listed. A tokenizer that is almost right gives activations of texts the model never
 //! saw in that form, and nothing downstream would notice.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use candle_core::quantized::gguf_file::Value;
 use sha2::{Digest, Sha256};
@@ -20,7 +20,7 @@ use tokenizers::{
     },
 };
 
-use super::TextTokenizer;
+use super::{TextTokenizer, sentence_piece::SentencePieces};
 use crate::{Error, GgufMetadata, Result, atomic::hex};
 
 /// How text is cut into words before byte-pair merging.
@@ -36,6 +36,8 @@ enum Splitter {
     Qwen2,
     /// Words by [`LLAMA3_WORDS`]; a word that is a token is not merged from its bytes.
     Llama3,
+    /// Words by [`LLAMA3_WORDS`]: OLMo 2, and whatever shares OpenAI's cl100k vocabulary.
+    Dbrx,
 }
 
 // As in the `tokenizer.json` files of Qwen/Qwen2-7B and meta-llama/Meta-Llama-3-8B. They differ in the digits.
@@ -44,19 +46,24 @@ const QWEN2_WORDS: &str =
 const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 // `tokenizer.ggml.token_type`, from the GGUF specification.
-const CONTROL: i64 = 3;
-const USER_DEFINED: i64 = 4;
+pub(super) const NORMAL: i64 = 1;
+pub(super) const UNKNOWN: i64 = 2;
+pub(super) const CONTROL: i64 = 3;
+pub(super) const USER_DEFINED: i64 = 4;
 
 impl Splitter {
     /// llama.cpp's names, and what each means.
-    const NAMES: [(&'static str, Self); 7] = [
+    const NAMES: [(&'static str, Self); 10] = [
         ("smollm", Self::SmolLm),
+        ("starcoder", Self::SmolLm),
+        ("refact", Self::SmolLm),
         ("gpt-2", Self::Gpt2),
         ("olmo", Self::Olmo),
         ("qwen2", Self::Qwen2),
         ("llama3", Self::Llama3),
         ("llama-v3", Self::Llama3),
         ("llama-bpe", Self::Llama3),
+        ("dbrx", Self::Dbrx),
     ];
 
     fn normalizer(self) -> Option<NormalizerWrapper> {
@@ -75,7 +82,7 @@ impl Splitter {
             Self::SmolLm => Ok(Sequence::new(vec![Digits::new(true).into(), gpt2_words.into()]).into()),
             Self::Gpt2 | Self::Olmo => Ok(gpt2_words.into()),
             Self::Qwen2 => words(QWEN2_WORDS),
-            Self::Llama3 => words(LLAMA3_WORDS),
+            Self::Llama3 | Self::Dbrx => words(LLAMA3_WORDS),
         }
     }
 }
@@ -83,22 +90,62 @@ impl Splitter {
 /// Reads the tokenizer of a GGUF file. The weights are not touched.
 pub(super) fn read(path: &Path) -> Result<TextTokenizer> {
     let metadata = GgufMetadata::read(path)?;
-    let splitter = splitter(&metadata)?;
-    let tokens = strings(&metadata, "tokenizer.ggml.tokens")?;
-    let merges = strings(&metadata, "tokenizer.ggml.merges")?;
-    let types = token_types(&metadata, tokens.len())?;
-    let tokenizer = build(splitter, &tokens, &merges, &types)
-        .map_err(|source| damaged(path, "a usable vocabulary", source.to_string()))?;
+    let (tokenizer, sha256, adds_bos) = match metadata.string("tokenizer.ggml.model")? {
+        "gpt2" => byte_level(&metadata)?,
+        "llama" => sentence_piece(&metadata)?,
+        other => {
+            let expected = "tokenizer.ggml.model to be gpt2 (byte-level BPE) or llama (SentencePiece)";
+            return Err(Error::malformed(path, expected, format!("`{other}`"), OTHER_TOKENIZERS));
+        }
+    };
+    let n_tokens = tokenizer.get_vocab_size(true);
+    let add_bos = match metadata.get("tokenizer.ggml.add_bos_token") {
+        Some(Value::Bool(flag)) => *flag,
+        _ => adds_bos,
+    };
     Ok(TextTokenizer {
         path: path.to_path_buf(),
         special: super::special_ids(&tokenizer),
         tokenizer,
-        bos: token_id(&metadata, "tokenizer.ggml.bos_token_id", tokens.len())?,
-        eos: token_id(&metadata, "tokenizer.ggml.eos_token_id", tokens.len())?,
-        add_bos: matches!(metadata.get("tokenizer.ggml.add_bos_token"), Some(Value::Bool(true))),
+        bos: token_id(&metadata, "tokenizer.ggml.bos_token_id", n_tokens)?,
+        eos: token_id(&metadata, "tokenizer.ggml.eos_token_id", n_tokens)?,
+        add_bos,
         chat_template: metadata.string("tokenizer.chat_template").ok().map(str::to_owned),
-        sha256: fingerprint(metadata.string("tokenizer.ggml.pre")?, &tokens, &merges, &types),
+        sha256,
     })
+}
+
+const OTHER_TOKENIZERS: &str =
+    "A folder with tokenizer.json works for any tokenizer: name the original model instead of the GGUF";
+
+/// The tokenizer, its fingerprint, and whether a header that does not say so asks for BOS.
+fn byte_level(metadata: &GgufMetadata) -> Result<(Tokenizer, String, bool)> {
+    let splitter = splitter(metadata)?;
+    let tokens = strings(metadata, "tokenizer.ggml.tokens")?;
+    let merges = strings(metadata, "tokenizer.ggml.merges")?;
+    let types = token_types(metadata, tokens.len())?;
+    let tokenizer = build(splitter, &tokens, &merges, &types)
+        .map_err(|source| damaged(metadata.path(), "a usable vocabulary", source.to_string()))?;
+    Ok((tokenizer, fingerprint(metadata.string("tokenizer.ggml.pre")?, &tokens, &merges, &types, &[]), false))
+}
+
+/// The same of a SentencePiece vocabulary, as llama.cpp's defaults have it.
+fn sentence_piece(metadata: &GgufMetadata) -> Result<(Tokenizer, String, bool)> {
+    let path = metadata.path();
+    let tokens = strings(metadata, "tokenizer.ggml.tokens")?;
+    let types = token_types(metadata, tokens.len())?;
+    let scores = scores(metadata, tokens.len())?;
+    let add_space_prefix = !matches!(metadata.get("tokenizer.ggml.add_space_prefix"), Some(Value::Bool(false)));
+    let unknown = token_id(metadata, "tokenizer.ggml.unknown_token_id", tokens.len())?.unwrap_or(0) as usize;
+    let distinct: HashSet<_> = tokens.iter().collect();
+    if distinct.len() != tokens.len() {
+        let found = format!("{} tokens of which only {} differ", tokens.len(), distinct.len());
+        return Err(damaged(path, "a usable vocabulary", found));
+    }
+    let pieces = SentencePieces { tokens: &tokens, scores: &scores, types: &types, unknown, add_space_prefix };
+    let tokenizer = pieces.build().map_err(|source| damaged(path, "a usable vocabulary", source.to_string()))?;
+    let rules = if add_space_prefix { "sentencepiece, space before" } else { "sentencepiece" };
+    Ok((tokenizer, fingerprint(rules, &tokens, &[], &types, &scores), true))
 }
 
 fn build(splitter: Splitter, tokens: &[&str], merges: &[&str], types: &[i64]) -> tokenizers::Result<Tokenizer> {
@@ -126,7 +173,7 @@ fn build(splitter: Splitter, tokens: &[&str], merges: &[&str], types: &[i64]) ->
 
 /// SHA-256 of everything that decides the ids. Each list and each text is preceded by its length, so that no two
 /// vocabularies run together into the same bytes.
-fn fingerprint(pre: &str, tokens: &[&str], merges: &[&str], types: &[i64]) -> String {
+fn fingerprint(pre: &str, tokens: &[&str], merges: &[&str], types: &[i64], scores: &[f32]) -> String {
     let mut hash = Sha256::new();
     for list in [&[pre][..], tokens, merges] {
         hash.update((list.len() as u64).to_le_bytes());
@@ -136,22 +183,18 @@ fn fingerprint(pre: &str, tokens: &[&str], merges: &[&str], types: &[i64]) -> St
         }
     }
     types.iter().for_each(|kind| hash.update(kind.to_le_bytes()));
+    scores.iter().for_each(|score| hash.update(score.to_le_bytes()));
     hex(&hash.finalize())
 }
 
-/// The rule by which text is cut, if it is one that is known exactly.
+/// The rule by which text is cut, if it is one that is known exactly. `default` is not: a converter writes it for a
+/// tokenizer that it does not recognise, whose rule may be any.
 fn splitter(metadata: &GgufMetadata) -> Result<Splitter> {
-    let hint = "A folder with tokenizer.json works for any tokenizer: name the original model instead of the GGUF";
-    let model = metadata.string("tokenizer.ggml.model")?;
-    if model != "gpt2" {
-        let expected = "tokenizer.ggml.model to be gpt2 (byte-level BPE)";
-        return Err(Error::malformed(metadata.path(), expected, format!("`{model}`"), hint));
-    }
     let pre = metadata.string("tokenizer.ggml.pre")?;
     Splitter::NAMES.iter().find(|(name, _)| *name == pre).map(|(_, splitter)| *splitter).ok_or_else(|| {
         let names: Vec<_> = Splitter::NAMES.iter().map(|(name, _)| *name).collect();
         let expected = format!("tokenizer.ggml.pre to be one of {}", names.join(", "));
-        Error::malformed(metadata.path(), expected, format!("`{pre}`"), hint)
+        Error::malformed(metadata.path(), expected, format!("`{pre}`"), OTHER_TOKENIZERS)
     })
 }
 
@@ -179,6 +222,20 @@ fn token_types(metadata: &GgufMetadata, n_tokens: usize) -> Result<Vec<i64>> {
     }
     let number = |value| {
         integer(value).ok_or_else(|| damaged(metadata.path(), &format!("numbers in `{key}`"), format!("{value:?}")))
+    };
+    values.iter().map(number).collect()
+}
+
+fn scores(metadata: &GgufMetadata, n_tokens: usize) -> Result<Vec<f32>> {
+    let key = "tokenizer.ggml.scores";
+    let values = list(metadata, key)?;
+    if values.len() != n_tokens {
+        let expected = format!("{n_tokens} entries in `{key}`, one a token");
+        return Err(damaged(metadata.path(), &expected, values.len().to_string()));
+    }
+    let number = |value: &Value| match value {
+        Value::F32(score) => Ok(*score),
+        other => Err(damaged(metadata.path(), &format!("real numbers in `{key}`"), format!("{other:?}"))),
     };
     values.iter().map(number).collect()
 }
@@ -271,8 +328,10 @@ mod tests {
 
     #[test]
     fn each_rule_cuts_digits_in_its_own_way() {
-        let cases: [(&str, &[u32]); 5] = [
+        let cases: [(&str, &[u32]); 7] = [
             ("smollm", &[3, 8, 5, 6, 7, 5, 6, 7]),
+            ("starcoder", &[3, 8, 5, 6, 7, 5, 6, 7]),
+            ("dbrx", &[3, 8, 10, 10]),
             ("gpt-2", &[3, 8, 10, 10]),
             ("olmo", &[3, 8, 10, 10]),
             ("qwen2", &[3, 8, 5, 6, 7, 5, 6, 7]),
@@ -298,9 +357,11 @@ mod tests {
     #[test]
     fn rules_that_are_not_known_exactly_are_refused() {
         let message = refusal(&[("tokenizer.ggml.pre", Some(Value::String("brand-new".into())))]);
-        assert!(message.contains("`brand-new`") && message.contains("smollm, gpt-2"), "{message}");
-        let message = refusal(&[("tokenizer.ggml.model", Some(Value::String("llama".into())))]);
-        assert!(message.contains("`llama`") && message.contains("gpt2"), "{message}");
+        assert!(message.contains("`brand-new`") && message.contains("smollm, starcoder"), "{message}");
+        let message = refusal(&[("tokenizer.ggml.pre", Some(Value::String("default".into())))]);
+        assert!(message.contains("`default`"), "{message}");
+        let message = refusal(&[("tokenizer.ggml.model", Some(Value::String("rwkv".into())))]);
+        assert!(message.contains("`rwkv`") && message.contains("gpt2"), "{message}");
     }
 
     #[test]
@@ -322,10 +383,10 @@ mod tests {
 
     #[test]
     fn the_fingerprint_tells_vocabularies_apart() {
-        let base = fingerprint("smollm", &["a", "bc"], &[], &[1, 1]);
-        assert_ne!(base, fingerprint("smollm", &["ab", "c"], &[], &[1, 1]));
-        assert_ne!(base, fingerprint("gpt-2", &["a", "bc"], &[], &[1, 1]));
-        assert_ne!(base, fingerprint("smollm", &["a", "bc"], &[], &[1, 3]));
-        assert_eq!(base, fingerprint("smollm", &["a", "bc"], &[], &[1, 1]));
+        let base = fingerprint("smollm", &["a", "bc"], &[], &[1, 1], &[]);
+        assert_ne!(base, fingerprint("smollm", &["ab", "c"], &[], &[1, 1], &[]));
+        assert_ne!(base, fingerprint("gpt-2", &["a", "bc"], &[], &[1, 1], &[]));
+        assert_ne!(base, fingerprint("smollm", &["a", "bc"], &[], &[1, 3], &[]));
+        assert_eq!(base, fingerprint("smollm", &["a", "bc"], &[], &[1, 1], &[]));
     }
 }

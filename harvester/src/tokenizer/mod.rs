@@ -1,11 +1,13 @@
 //! [`TextTokenizer`]: text to token ids and back, exactly as the model was trained on. It stands between documents
 //! and contexts, and again wherever a latent's tokens are shown.
 //!
-//! Two sources, a file each: a folder's `tokenizer.json` (`folder.rs`), and the vocabulary inside a GGUF (`gguf.rs`).
+//! Two sources, a file each: a folder's `tokenizer.json` (`folder.rs`), and the vocabulary inside a GGUF (`gguf.rs`,
+//! `sentence_piece.rs`).
 
 mod chat;
 mod folder;
 mod gguf;
+mod sentence_piece;
 
 use std::{
     collections::HashSet,

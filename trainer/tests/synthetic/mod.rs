@@ -6,7 +6,7 @@ use std::path::Path;
 
 use harvester::{
     Context, ContextCursor, CorpusOptions, CorpusSource, HarvestConfig, HarvestManifest, HookPoint, HookPointSummary,
-    ModelIdentity, ShardWriter, SpecialToken, StorageDtype,
+    LeftOut, ModelIdentity, ShardWriter, SpecialToken, StorageDtype,
     manifest::{ACTIVATIONS_FORMAT, Counts, NormQuantiles},
     manifest_file::FORMAT_VERSION,
     model::Family,
@@ -50,11 +50,12 @@ impl Dictionary {
                     x.iter_mut().for_each(|value| *value = 1000.0);
                 }
             }
-            let next = ContextCursor { contexts: index + 1, documents: index + 1, tokens: 0 };
+            let next =
+                ContextCursor { contexts: index + 1, documents: index + 1, tokens: 0, ..ContextCursor::default() };
             let context = Context { index, tokens: vec![1; CTX_LEN], documents: vec![index; CTX_LEN], next };
             writer.write(&[context], &[values]).unwrap();
         }
-        writer.finish(0).unwrap()
+        writer.finish(0, LeftOut::default()).unwrap()
     }
 
     fn token(&self, random: &mut ChaCha8Rng, directions: &[f32], x: &mut [f32]) {

@@ -4,7 +4,7 @@
 use candle_core::Tensor;
 use serde::Deserialize;
 
-use super::{Header, Reader, Unsupported, rope, stack};
+use super::{Header, MAX_LAYERS, Reader, Unsupported, rope, stack};
 use crate::{
     Result,
     model::{
@@ -49,7 +49,7 @@ pub(super) fn local_attention(window: Option<usize>, layers: Vec<bool>) -> Optio
 pub(super) fn local_layers(listed: Option<&[LayerType]>, n_layers: usize, rule: impl Fn(usize) -> bool) -> Vec<bool> {
     match listed {
         Some(types) => types.iter().map(|kind| *kind == LayerType::SlidingAttention).collect(),
-        None => (0..n_layers).map(rule).collect(),
+        None => (0..n_layers.min(MAX_LAYERS)).map(rule).collect(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use candle_core::quantized::gguf_file::Value;
 
-use super::{Unsupported, refused};
+use super::{MAX_LAYERS, Unsupported, refused};
 use crate::{
     Error, GgufMetadata, Result,
     model::{Positions, RopeScaling},
@@ -60,7 +60,7 @@ impl Header<'_> {
                 .collect();
         }
         let nth = self.integer_or(name, every_nth)?;
-        Ok((1..=n_layers).map(|number| nth == 0 || !number.is_multiple_of(nth)).collect())
+        Ok((1..=n_layers.min(MAX_LAYERS)).map(|number| nth == 0 || !number.is_multiple_of(nth)).collect())
     }
 
     pub(super) fn contains(&self, tensor: &str) -> bool {

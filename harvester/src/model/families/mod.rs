@@ -31,6 +31,7 @@ use crate::{Error, Result};
 /// `config.json`, its family chosen by `model_type`.
 #[derive(Deserialize)]
 #[serde(tag = "model_type", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "one lives for the length of a parse")]
 enum JsonConfig {
     Llama(gated::Json),
     Mistral(mistral::Json),
@@ -138,11 +139,17 @@ fn refused(path: &Path, problem: &Unsupported) -> Error {
     Error::malformed(path, &problem.expected, &problem.found, hint)
 }
 
+/// More than any model has; bounds what is allocated for each before the weights are there.
+const MAX_LAYERS: usize = 4096;
+
 /// Refuses shapes that no model has, before anything is allocated for them.
 fn check(config: ModelConfig, path: &Path) -> Result<ModelConfig> {
     let c = &config;
+    if !(1..=MAX_LAYERS).contains(&c.n_layers) {
+        let (expected, hint) = (format!("layers between 1 and {MAX_LAYERS}"), "The header is damaged");
+        return Err(Error::malformed(path, expected, c.n_layers.to_string(), hint));
+    }
     let sizes = [
-        ("layers", c.n_layers),
         ("d_model", c.d_model),
         ("heads", c.n_heads),
         ("key-value heads", c.n_kv_heads),

@@ -22,7 +22,8 @@ pub(super) struct Json {
 impl Json {
     pub(super) fn config(self) -> Result<ModelConfig, Unsupported> {
         let config = self.common.config(Family::Phi3)?;
-        let local = gated::local_attention(self.sliding_window, vec![true; config.n_layers]);
+        let layers = gated::local_layers(None, config.n_layers, |_| true);
+        let local = gated::local_attention(self.sliding_window, layers);
         Ok(ModelConfig { local, ..config })
     }
 }

@@ -1,0 +1,149 @@
+//! What opening a [`Corpus`] found out, in a file: a run that starts again takes it from there instead of reading every
+//! document once more. It holds only as long as no file of the corpus has changed.
+//!
+//! ```text
+//! parquet:  a row a document that is not streamed: file, offset, bytes;  everything else as JSON in the file's metadata
+//! ```
+
+use std::{fs::File, path::Path, sync::Arc};
+
+use arrow::{
+    array::{Array, AsArray, RecordBatch, UInt32Array, UInt64Array},
+    datatypes::{UInt32Type, UInt64Type},
+};
+use parquet::{
+    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
+    errors::ParquetError,
+    file::{metadata::KeyValue, properties::WriterProperties},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Block, Corpus, CorpusOptions, CorpusSource, DocumentPlace, FileKind, FoundSource, PlacedBlock, PlainFile, RowBlock,
+    TableFile, stamp,
+};
+use crate::{Error, Result, atomic::AtomicFile};
+
+/// Key of the JSON in the file's metadata.
+const KEY: &str = "refract.corpus";
+
+/// Everything but the places of documents.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    /// A file that another refract wrote is read anew.
+    refract_version: String,
+    options: CorpusOptions,
+    sources: Vec<CorpusSource>,
+    files: Vec<SavedFile>,
+    /// First document, documents; file, row group, first row.
+    blocks: Vec<(u64, u64, u32, u32, u64)>,
+    stamps: Vec<(String, String)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedFile {
+    name: String,
+    path: std::path::PathBuf,
+    kind: FileKind,
+    original_sha256: Option<String>,
+}
+
+/// Writes what `corpus` knows.
+pub(super) fn save(corpus: &Corpus, path: &Path) -> Result<()> {
+    let file = |file: &PlainFile| SavedFile {
+        name: file.name.clone(),
+        path: file.path.clone(),
+        kind: file.kind,
+        original_sha256: file.original_sha256.clone(),
+    };
+    let block = |placed: &PlacedBlock| {
+        let (block, rows) = (placed.block, placed.rows);
+        (block.first_document, block.documents, rows.file, rows.group, rows.first_row)
+    };
+    let saved = Saved {
+        refract_version: env!("CARGO_PKG_VERSION").into(),
+        options: corpus.options.clone(),
+        sources: corpus.sources.clone(),
+        files: corpus.files.iter().map(file).collect(),
+        blocks: corpus.blocks.iter().map(block).collect(),
+        stamps: corpus.stamps.clone(),
+    };
+    let json = serde_json::to_string(&saved).map_err(|error| Error::io("write", path)(error.into()))?;
+    let places = &corpus.places;
+    let numbers = |of: fn(&DocumentPlace) -> u64| Arc::new(UInt64Array::from_iter_values(places.iter().map(of))) as _;
+    let files = Arc::new(UInt32Array::from_iter_values(places.iter().map(|place| place.file))) as _;
+    let columns = [("file", files), ("offset", numbers(|place| place.offset)), ("bytes", numbers(|place| place.bytes))];
+    write(path, columns, json).map_err(Error::parquet("write", path))?.publish().map(drop)
+}
+
+fn write(
+    path: &Path,
+    columns: [(&str, Arc<dyn Array>); 3],
+    json: String,
+) -> std::result::Result<AtomicFile, ParquetError> {
+    let batch = RecordBatch::try_from_iter(columns)?;
+    let metadata = vec![KeyValue::new(KEY.into(), json)];
+    let properties = WriterProperties::builder().set_key_value_metadata(Some(metadata)).build();
+    let file = AtomicFile::create(path).map_err(|error| ParquetError::External(error.into()))?;
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties))?;
+    writer.write(&batch)?;
+    writer.into_inner()
+}
+
+/// The corpus that was saved; `None` where there is none, or where anything is not as it was. What cannot be read is read anew.
+pub(super) fn load(path: &Path, options: &CorpusOptions, found: &[FoundSource]) -> Option<Corpus> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).ok()?).ok()?;
+    let metadata = reader.metadata().file_metadata().key_value_metadata()?;
+    let json = metadata.iter().find(|entry| entry.key == KEY)?.value.as_deref()?;
+    let saved: Saved = serde_json::from_str(json).ok()?;
+    let files = found.iter().flat_map(|source| &source.files);
+    let stamps: Vec<(String, String)> =
+        files.clone().map(|file| Some((file.name(), stamp(file).ok()?))).collect::<Option<_>>()?;
+    let same =
+        saved.refract_version == env!("CARGO_PKG_VERSION") && saved.options == *options && saved.stamps == stamps;
+    // Standard input has no stamp, and a plain copy may have been removed from the cache.
+    let there = stamps.iter().all(|(_, stamp)| !stamp.is_empty()) && saved.files.iter().all(|file| file.path.exists());
+    let sources = found.iter().map(|source| (&source.path, &source.name));
+    if !same || !there || !sources.eq(saved.sources.iter().map(|source| (&source.path, &source.name))) {
+        return None;
+    }
+    let mut places = vec![];
+    for batch in reader.build().ok()? {
+        let batch = batch.ok()?;
+        let column = |name: &str| batch.column_by_name(name).cloned();
+        let (file, offset, bytes) = (column("file")?, column("offset")?, column("bytes")?);
+        let file = file.as_primitive_opt::<UInt32Type>()?.values();
+        let (offset, bytes) = (offset.as_primitive_opt::<UInt64Type>()?, bytes.as_primitive_opt::<UInt64Type>()?);
+        let rows = file.iter().zip(offset.values()).zip(bytes.values());
+        places.extend(rows.map(|((file, offset), bytes)| DocumentPlace {
+            file: *file,
+            offset: *offset,
+            bytes: *bytes,
+        }));
+    }
+    let tables = files.filter(|file| file.kind == FileKind::Parquet);
+    let mut streamed_before = 0;
+    let blocks = saved.blocks.into_iter().map(|(first_document, documents, file, group, first_row)| {
+        let block = Block { first_document, documents };
+        let placed = PlacedBlock { block, rows: RowBlock { file, group, first_row, rows: documents }, streamed_before };
+        streamed_before += documents;
+        placed
+    });
+    let file = |file: SavedFile| PlainFile {
+        name: file.name,
+        path: file.path,
+        kind: file.kind,
+        original_sha256: file.original_sha256,
+    };
+    Some(Corpus {
+        options: saved.options,
+        sources: saved.sources,
+        files: saved.files.into_iter().map(file).collect(),
+        places,
+        tables: tables.map(TableFile::of).collect::<Result<_>>().ok()?,
+        blocks: blocks.collect(),
+        stamps,
+        was_saved: true,
+        ..Corpus::default()
+    })
+}

@@ -1,0 +1,86 @@
+//! [`SeenDocuments`]: the documents of tables that were read before, so that one which comes again is left out. Files that are
+//! read when a corpus is opened are cleared of repetitions then; tables are too large for that.
+//!
+//! A run that starts again must know what it had seen. A log holds 16 bytes for each place of the order that was reached;
+//! what a power cut took from its end, or all of it where there is none, is read from the corpus again.
+
+use std::{
+    collections::HashSet,
+    fs::{File, OpenOptions},
+    io::{Read, Write},
+    path::{Path, PathBuf},
+};
+
+use super::{Corpus, DocumentOrder, document::DocumentHash};
+use crate::{Document, Error, Result};
+
+/// Stands in the log for a document that is not looked for again.
+const NOT_LOOKED_FOR: DocumentHash = [0; 16];
+
+/// What was seen up to a place of the order.
+#[derive(Debug)]
+pub(crate) struct SeenDocuments {
+    hashes: HashSet<DocumentHash>,
+    log: Option<(PathBuf, File)>,
+}
+
+impl SeenDocuments {
+    /// What the places before `next` hold, by the log at `path` where there is one; `None` where repetitions do not matter.
+    pub(crate) fn before(
+        next: u64,
+        corpus: &Corpus,
+        order: &DocumentOrder,
+        path: Option<&Path>,
+    ) -> Result<Option<Self>> {
+        if corpus.blocks.is_empty() || !corpus.options.drop_duplicates {
+            return Ok(None);
+        }
+        let (mut logged, log) = match path {
+            Some(path) => open_log(path, next).map(|(logged, file)| (logged, Some((path.to_path_buf(), file))))?,
+            None => (vec![], None),
+        };
+        let known = logged.len() as u64;
+        let mut seen = Self { hashes: HashSet::new(), log };
+        logged.retain(|hash| *hash != NOT_LOOKED_FOR);
+        seen.hashes.extend(logged);
+        for document in (known..next).map_while(|place| order.get(place)) {
+            if corpus.is_streamed(document) {
+                seen.is_new(&corpus.document(document)?)?;
+            } else {
+                seen.pass()?;
+            }
+        }
+        Ok(Some(seen))
+    }
+
+    /// Whether the document at the next place comes for the first time.
+    pub(crate) fn is_new(&mut self, document: &Document) -> Result<bool> {
+        let hash = document.hash();
+        self.write(hash)?;
+        Ok(self.hashes.insert(hash))
+    }
+
+    /// The next place holds a document that is not looked for.
+    pub(crate) fn pass(&mut self) -> Result<()> {
+        self.write(NOT_LOOKED_FOR)
+    }
+
+    fn write(&mut self, hash: DocumentHash) -> Result<()> {
+        match &mut self.log {
+            Some((path, file)) => file.write_all(&hash).map_err(Error::io("write", path)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The first `places` entries of the log, or as many as there are, and the file to go on writing after them.
+fn open_log(path: &Path, places: u64) -> Result<(Vec<DocumentHash>, File)> {
+    let mut options = OpenOptions::new();
+    let mut file = options.read(true).append(true).create(true).open(path).map_err(Error::io("open", path))?;
+    let mut bytes = vec![];
+    let entry = size_of::<DocumentHash>();
+    (&mut file).take(places * entry as u64).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    let (hashes, _) = bytes.as_chunks::<{ size_of::<DocumentHash>() }>();
+    file.set_len((hashes.len() * entry) as u64).map_err(Error::io("write", path))?;
+    Ok((hashes.to_vec(), file))
+}

@@ -1,0 +1,137 @@
+//! Thousands of damaged model files, seeded: whatever is cut off, flipped or announced too large, opening and loading end
+//! in an error or a model, never in a panic, and never allocate more than a small multiple of the file.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use candle_core::Device;
+use harvester::{Checkpoint, TextTokenizer, Transformer};
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{RngCore, SeedableRng},
+};
+
+/// The system's allocator, keeping count.
+struct Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+static LARGEST: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is handed to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        PEAK.fetch_max(HELD.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
+        LARGEST.fetch_max(layout.size(), Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Relaxed);
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// A list's element takes 32 bytes in memory and at least one in the file, and a growing list holds itself twice.
+const FACTOR: usize = 64;
+/// Buffers whose size does not depend on the file: readers', the thread pool's.
+const BASE: usize = 4 << 20;
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
+}
+
+/// Where a file is damaged: in its first `reach` bytes mostly, since there the lengths are.
+fn damaged(whole: &[u8], reach: usize, rng: &mut ChaCha8Rng) -> Vec<u8> {
+    let mut bytes = whole.to_vec();
+    let mut below = |n: usize| (rng.next_u64() % n.max(1) as u64) as usize;
+    match below(5) {
+        0 => bytes.truncate(below(whole.len())),
+        1 => bytes.truncate(below(reach)),
+        2 => {
+            for _ in 0..1 + below(4) {
+                bytes[below(reach)] ^= 1 << below(8);
+            }
+        }
+        3 => {
+            // A length of 8 bytes becomes huge, or merely too large.
+            let at = below(reach - 8);
+            let huge = [u64::MAX, u64::MAX / 2, 1 << 62, 1 << 40, 1 << 31, 1 << 20, whole.len() as u64, 0];
+            bytes[at..at + 8].copy_from_slice(&huge[below(huge.len())].to_le_bytes());
+        }
+        _ => {
+            let (from, to, n) = (below(reach), below(reach), below(64));
+            let piece = whole[from..(from + n).min(whole.len())].to_vec();
+            let end = (to + piece.len()).min(bytes.len());
+            bytes[to..end].copy_from_slice(&piece[..end - to]);
+        }
+    }
+    bytes
+}
+
+/// Opens everything that can be opened of a model; the message where it is refused.
+fn open(path: &Path) -> Result<(), String> {
+    let _ = TextTokenizer::open(path);
+    let checkpoint = Checkpoint::open(path).map_err(|error| error.to_string())?;
+    Transformer::load(&checkpoint, &Device::Cpu).map(drop).map_err(|error| error.to_string())
+}
+
+/// Damages `file` `n` times and opens `model`; how often it was refused.
+fn refusals(model: &Path, file: &Path, n: usize, reach: usize) -> usize {
+    let whole = fs::read(file).unwrap();
+    open(model).unwrap(); // the buffers that stay are there from here on
+    let mut rng = ChaCha8Rng::seed_from_u64(20);
+    let mut refused = 0;
+    for round in 0..n {
+        let bytes = damaged(&whole, reach.min(whole.len()), &mut rng);
+        fs::write(file, &bytes).unwrap();
+        let before = HELD.load(Relaxed);
+        PEAK.store(before, Relaxed);
+        let outcome = open(model);
+        let peak = PEAK.load(Relaxed).saturating_sub(before);
+        assert!(peak < BASE + FACTOR * whole.len(), "round {round}: {peak} bytes allocated, {outcome:?}");
+        if let Err(message) = outcome {
+            assert!(message.contains(&*model.file_name().unwrap().to_string_lossy()), "round {round}: {message}");
+            refused += 1;
+        }
+    }
+    fs::write(file, whole).unwrap();
+    refused
+}
+
+/// One test for all: the count of what is held is the process's.
+#[test]
+fn damaged_files_are_refused_without_panic_or_huge_allocation() {
+    // candle's errors carry a backtrace where one is asked for, and that one holds 30 MB of symbols.
+    // SAFETY: this is the only test, and it has started no thread yet.
+    unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") };
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["gemma3.gguf", "phi3_long.gguf", "quantised_Q5_0.gguf"] {
+        let path = folder.path().join(name);
+        fs::copy(fixture("gguf").join(name), &path).unwrap();
+        let refused = refusals(&path, &path, 2_000, 3_000);
+        assert!(refused > 1_000, "{name}: only {refused} refused");
+    }
+    for name in ["qwen3", "gemma3"] {
+        let model = folder.path().join(name);
+        fs::create_dir(&model).unwrap();
+        for file in ["config.json", "model.safetensors"] {
+            fs::copy(fixture("tiny").join(name).join(file), model.join(file)).unwrap();
+        }
+        let refused = refusals(&model, &model.join("model.safetensors"), 2_000, 4_000);
+        assert!(refused > 1_000, "{name}: only {refused} refused");
+        let refused = refusals(&model, &model.join("config.json"), 1_000, 1_000);
+        assert!(refused > 300, "{name}, config.json: only {refused} refused");
+    }
+    let largest = LARGEST.load(Relaxed);
+    assert!(largest < 64 << 20, "one allocation of {largest} bytes");
+}

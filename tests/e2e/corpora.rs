@@ -1,0 +1,69 @@
+//! What a harvest reads: standard input, conversations, a document a context; and what it says of what it left out.
+
+use std::{io::Write, process::Stdio};
+
+use crate::sandbox::{Sandbox, root, text, tiny};
+
+fn fixture(name: &str) -> String {
+    root().join("tests/fixtures/corpora").join(name).display().to_string()
+}
+
+fn harvest<'a>(model: &'a str, corpus: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let args = ["harvest", "--model", model, "--corpus", corpus, "--hook-point", "hook_embed", "--ctx-len", "32"];
+    [&args[..], more].concat()
+}
+
+#[test]
+fn standard_input_is_a_corpus_and_goes_on_when_it_comes_again() {
+    let (sandbox, model) = (Sandbox::new(), tiny("llama"));
+    let lines = std::fs::read(fixture("lines.jsonl")).unwrap();
+    let run = |input: &[u8], out: &str| {
+        let mut command = sandbox.command(&harvest(&model, "jsonl:-", &["--out", out]));
+        let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.success(), text(&output.stderr))
+    };
+    assert!(run(&lines, "piped").0);
+    sandbox.ok(&harvest(&model, &fixture("lines.jsonl"), &["--out", "file"]));
+    let part = |out: &str| std::fs::read(sandbox.path(out).join("part-00000.parquet")).unwrap();
+    assert!(part("piped") == part("file"));
+    assert!(run(&lines, "piped").1.contains("finished before"));
+    let (success, message) =
+        run(b"{\"text\": \"something else, long enough for a context of thirty-two tokens\"}", "piped");
+    assert!(!success && message.contains("corpus[0].sha256"), "{message}");
+    let (success, message) = run(b"", "empty");
+    assert!(!success && message.contains("at least one document"), "{message}");
+}
+
+#[test]
+fn a_document_a_context_and_what_was_left_out_is_said() {
+    let (sandbox, model) = (Sandbox::new(), tiny("llama"));
+    let corpus = sandbox.write("c.jsonl", "{\"text\":\"\"}\n{\"text\":\"a\"}\n{\"text\":\"the cat sat on the mat, and then it went\"}\n{\"text\":\"a\"}\n");
+    let packing = ["--packing", "document", "--min-document-tokens", "2", "--long-documents", "truncate"];
+    let args = ["harvest", "--model", &model, "--corpus", &corpus, "--hook-point", "hook_embed", "--ctx-len", "8"];
+    let output = sandbox.run(&[&args[..], &packing, &["--out", "out"]].concat());
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("1 repeated documents")
+            && said.contains("1 empty documents")
+            && said.contains("1 short documents"),
+        "{said}"
+    );
+    assert!(said.contains("tokens of long documents"), "{said}");
+    let manifest = sandbox.read_json("out/manifest.json");
+    assert_eq!((manifest["counts"]["contexts"].as_u64(), manifest["counts"]["tokens"].as_u64()), (Some(1), Some(8)));
+}
+
+#[test]
+fn conversations_go_through_the_models_own_template() {
+    let (sandbox, model) = (Sandbox::new(), tiny("llama"));
+    for (corpus, field) in [("messages.jsonl", "messages"), ("sharegpt.parquet", "conversations")] {
+        let corpus = fixture(corpus);
+        sandbox.ok(&harvest(&model, &corpus, &["--no-shuffle", "--chat-field", field, "--out", field]));
+    }
+    let tokens = |out: &str| sandbox.read_json(&format!("{out}/manifest.json"))["counts"]["tokens"].as_u64().unwrap();
+    assert!(tokens("messages") > 0);
+    assert_eq!(tokens("messages"), tokens("conversations"));
+}
