@@ -76,6 +76,19 @@ impl Values {
         }
     }
 
+    /// Rows of `width` values as a shard of this dtype holds them.
+    ///
+    /// # Errors
+    /// When a value does not fit the dtype.
+    pub fn stored_as(dtype: StorageDtype, rows: &[f32], width: usize) -> crate::Result<Self> {
+        let mut values = Self::with_capacity(dtype, rows.len() / width.max(1), width);
+        values.extend_finite(rows, width).map_err(|place| {
+            let expected = format!("numbers that {dtype} can hold");
+            crate::Error::invalid("activation", expected, format!("{} at index {place}", rows[place]))
+        })?;
+        Ok(values)
+    }
+
     /// How the values are stored.
     pub fn dtype(&self) -> StorageDtype {
         match self {

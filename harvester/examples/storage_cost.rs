@@ -1,0 +1,146 @@
+//! What storing activations in fewer bits costs: the fraction of variance that rounding loses, and what the model makes of
+//! the rounded activations when they take the exact ones' place.
+//!
+//! `cargo run --release --example storage_cost --package harvester -- HOOK_POINT.. [--model MODEL] [--contexts N]`
+//!
+//! ```text
+//! FVU = sum |x - stored(x)|^2 / sum |x - mean|^2          over rows at position > 0 that are no attention sinks
+//! CE  = mean of -log p(next token), the activation at every position being replaced by stored(x)
+//! KL  = mean of KL(p exact || p stored)
+//! ```
+
+#![expect(clippy::print_stdout, reason = "a measurement reports on standard output")]
+
+use std::path::PathBuf;
+
+use candle_core::{DType, Device, Tensor};
+use harvester::{
+    Checkpoint, Context, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Hook, HookPoint, Result,
+    Silent, StorageDtype, TextTokenizer, Transformer, Values,
+    model_source::ModelSource,
+    stats::{SINK_MULTIPLE, norm},
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const CTX_LEN: usize = 256;
+const DTYPES: [StorageDtype; 2] = [StorageDtype::F16, StorageDtype::I8];
+
+/// Runs one text three times from the hook point on: as it is, and as each of [`DTYPES`] stores it.
+struct Stored {
+    point: HookPoint,
+    /// Exact rows, then each dtype's. `[pos, width]`
+    seen: Vec<Vec<f32>>,
+}
+
+impl Hook for Stored {
+    fn wants(&self, point: HookPoint) -> bool {
+        point == self.point
+    }
+
+    fn apply(&mut self, _point: HookPoint, activation: &Tensor) -> Result<Option<Tensor>> {
+        let (_, pos, width) = activation.dims3()?;
+        let exact: Vec<f32> = activation.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        self.seen = vec![exact.clone()];
+        for dtype in DTYPES {
+            self.seen.push(Values::stored_as(dtype, &exact, width)?.to_f32().into_owned());
+        }
+        Ok(Some(Tensor::from_vec(self.seen.concat(), (self.seen.len(), pos, width), activation.device())?))
+    }
+}
+
+/// Sums over tokens.
+#[derive(Default)]
+struct Sums {
+    rows: Vec<Vec<f32>>,
+    errors: [f64; 2],
+    cross_entropy: [f64; 3],
+    kl: [f64; 2],
+    predictions: f64,
+}
+
+impl Sums {
+    fn add(&mut self, model: &Transformer, point: HookPoint, tokens: &[u32]) -> Result<()> {
+        let mut hook = Stored { point, seen: vec![] };
+        let resid =
+            model.resid_final(&Tensor::from_slice(tokens, (1, tokens.len()), &Device::Cpu)?, None, &mut hook)?;
+        let log_probs = candle_nn::ops::log_softmax(&model.unembed(&resid)?, 2)?; // [3, pos, d_vocab]
+        for (position, target) in tokens[1..].iter().enumerate() {
+            let rows: Vec<Vec<f32>> = (0..3)
+                .map(|variant| log_probs.get(variant)?.get(position)?.to_vec1())
+                .collect::<candle_core::Result<_>>()?;
+            for (sum, row) in self.cross_entropy.iter_mut().zip(&rows) {
+                *sum -= f64::from(row[*target as usize]);
+            }
+            for (sum, row) in self.kl.iter_mut().zip(&rows[1..]) {
+                let terms = rows[0].iter().zip(row).map(|(p, q)| f64::from(p.exp()) * f64::from(p - q));
+                *sum += terms.sum::<f64>();
+            }
+            self.predictions += 1.0;
+        }
+        self.add_rows(&hook.seen, hook.seen[0].len() / tokens.len());
+        Ok(())
+    }
+
+    fn add_rows(&mut self, seen: &[Vec<f32>], width: usize) {
+        let mut norms: Vec<f32> = seen[0].chunks(width).skip(1).map(norm).collect();
+        norms.sort_by(f32::total_cmp);
+        let sink_norm = SINK_MULTIPLE * norms[norms.len() / 2];
+        for (row, exact) in seen[0].chunks(width).enumerate().skip(1).filter(|(_, exact)| norm(exact) <= sink_norm) {
+            for (error, stored) in self.errors.iter_mut().zip(&seen[1..]) {
+                let stored = &stored[row * width..(row + 1) * width];
+                *error += exact.iter().zip(stored).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>();
+            }
+            self.rows.push(exact.to_vec());
+        }
+    }
+
+    /// Sum of squared distances from the mean.
+    fn variance(&self) -> f64 {
+        let (n, width) = (self.rows.len() as f64, self.rows[0].len());
+        (0..width)
+            .map(|i| {
+                let mean = self.rows.iter().map(|row| f64::from(row[i])).sum::<f64>() / n;
+                self.rows.iter().map(|row| (f64::from(row[i]) - mean).powi(2)).sum::<f64>()
+            })
+            .sum()
+    }
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let option = |name: &str| args.iter().position(|arg| arg == name).map(|place| args[place + 1].clone());
+    let points = args.iter().take_while(|arg| !arg.starts_with("--"));
+    let points: Vec<HookPoint> = points.map(|point| point.parse().expect("a hook point")).collect();
+    let source: ModelSource = option("--model").as_deref().unwrap_or("default").parse().expect("a model");
+    let n = option("--contexts").map_or(16, |n| n.parse().expect("a number"));
+    let path = source.resolve(&Silent).expect("the model").path;
+    let model = Transformer::load(&Checkpoint::open(&path).expect("a model"), &Device::Cpu).expect("weights");
+    let tokenizer = TextTokenizer::open(&path).expect("a tokenizer");
+    println!("hook point dtype: FVU, CE without and with, KL; {n} contexts of {CTX_LEN}");
+    for point in points {
+        let mut sums = Sums::default();
+        for context in contexts(&tokenizer, n) {
+            sums.add(&model, point, &context.tokens).expect("a pass");
+        }
+        let (variance, n) = (sums.variance(), sums.predictions);
+        for (i, dtype) in DTYPES.iter().enumerate() {
+            let fvu = sums.errors[i] / variance;
+            let (without, with, kl) = (sums.cross_entropy[0] / n, sums.cross_entropy[i + 1] / n, sums.kl[i] / n);
+            println!("{point} {dtype}: FVU {fvu:.2e}, CE {without:.5} {with:.5} ({:+.5}), KL {kl:.2e}", with - without);
+        }
+    }
+}
+
+/// The first contexts of the bundled corpora, shuffled.
+fn contexts(tokenizer: &TextTokenizer, n: usize) -> Vec<Context> {
+    let corpora = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../data/corpora");
+    let paths = ["code", "fiction", "speeches"].map(|name| corpora.join(format!("{name}.jsonl")));
+    let corpus = Corpus::open(&paths, &CorpusOptions::default()).expect("the bundled corpora");
+    let options =
+        ContextOptions { ctx_len: CTX_LEN, separator: tokenizer.eos(), bos: None, document_tokens: Some(512) };
+    let order = corpus.order(Some(0));
+    let contexts = Contexts::new(&corpus, &order, options, ContextCursor::default(), |text| tokenizer.encode(text));
+    contexts.expect("contexts").take(n).collect::<Result<_>>().expect("text")
+}
