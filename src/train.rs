@@ -213,7 +213,7 @@ pub(crate) fn print(evaluation: &Evaluation, terminal: &Terminal) {
     fact("FVU", format!("{:.3} ({explained:.1} % of the variance explained)", evaluation.reconstruction.fvu));
     let score = match evaluation.ce_loss_score {
         Some(score) => format!("{score:.3} of what zero ablation destroys is kept"),
-        None => "none: zero ablation destroys nothing here".to_string(),
+        None => "none: zero ablation changes nothing here".to_string(),
     };
     fact("CE loss score", score);
     fact(

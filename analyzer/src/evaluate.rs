@@ -44,7 +44,7 @@ pub struct Evaluation {
     pub ce_loss_with_sae: f64,
     /// With the activation replaced by zero.
     pub ce_loss_with_ablation: f64,
-    /// Share of what ablation destroys that the SAE keeps: 1 is perfect. `None` where ablation destroys nothing.
+    /// Share of what ablation changes that the SAE keeps: 1 is perfect. `None` where ablation changes nothing.
     pub ce_loss_score: Option<f64>,
     /// Mean KL divergence from the model's own next-token distribution, in nats.
     pub kl: f64,
@@ -168,7 +168,7 @@ impl Behaviour {
             ce_loss_without_sae: without,
             ce_loss_with_sae: with,
             ce_loss_with_ablation: ablated,
-            ce_loss_score: (ablated > without).then(|| (ablated - with) / (ablated - without)),
+            ce_loss_score: (ablated != without).then(|| (ablated - with) / (ablated - without)),
             kl: self.kl / n,
         }
     }
