@@ -102,6 +102,6 @@ fn harvest_once(
     let config =
         HarvestConfig { hook_points: vec![point], batch, ctx_len, tokens: Some(n as u64), ..Default::default() };
     let stopwatch = Stopwatch::default();
-    harvest(model, &corpus, &config, &out.path().join("activations"), &stopwatch).expect("a harvest");
+    harvest(model, &corpus, &config, out.path().join("activations"), &stopwatch).expect("a harvest");
     stopwatch.0.into_inner().expect("one thread").expect("it started").elapsed()
 }

@@ -145,7 +145,7 @@ fn a_run_stopped_anywhere_ends_in_the_same_bytes() {
     }
 
     let manifest = SaeManifest::finished(&stopped.path().join("sae")).unwrap();
-    let held_out = ActivationDataset::open(&manifest.activations_dir(&stopped.path().join("sae"))).unwrap();
+    let held_out = ActivationDataset::open(manifest.activations_dir(&stopped.path().join("sae"))).unwrap();
     assert_eq!(manifest.held_out, 0..held_out.manifest().counts.contexts);
     assert_eq!(manifest.live_from.unwrap().contexts, manifest.held_out.end, "what is held out is not trained on");
 }
