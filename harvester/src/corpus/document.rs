@@ -85,6 +85,7 @@ pub(super) fn first_16(digest: &[u8]) -> DocumentHash {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use serde_json::json;
 

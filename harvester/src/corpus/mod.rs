@@ -313,12 +313,11 @@ impl Corpus {
     }
 }
 
+/// A parquet file and its blocks of rows.
+type OpenTable = (TableFile, Vec<RowBlock>);
+
 /// The parquet files among `files`, each with its blocks of rows. Footers are read side by side: in a store each takes a while.
-fn open_tables(
-    files: &[FoundFile],
-    first: usize,
-    options: &CorpusOptions,
-) -> Result<Vec<Option<(TableFile, Vec<RowBlock>)>>> {
+fn open_tables(files: &[FoundFile], first: usize, options: &CorpusOptions) -> Result<Vec<Option<OpenTable>>> {
     let is_table = |file: &FoundFile| file.kind == FileKind::Parquet;
     let numbers = files.iter().scan(first, |next, file| {
         *next += usize::from(is_table(file));

@@ -81,6 +81,6 @@ fn open_log(path: &Path, places: u64) -> Result<(Vec<DocumentHash>, File)> {
     let entry = size_of::<DocumentHash>();
     (&mut file).take(places * entry as u64).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     let (hashes, _) = bytes.as_chunks::<{ size_of::<DocumentHash>() }>();
-    file.set_len((hashes.len() * entry) as u64).map_err(Error::io("write", path))?;
+    file.set_len(size_of_val(hashes) as u64).map_err(Error::io("write", path))?;
     Ok((hashes.to_vec(), file))
 }

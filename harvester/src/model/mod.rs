@@ -27,6 +27,7 @@ mod kv_cache;
 mod linear;
 mod mlp;
 mod norm;
+mod packed;
 mod qk_norm;
 mod rotary;
 mod simd;

@@ -39,7 +39,12 @@ impl Transformer {
     /// A missing, surplus or wrongly shaped tensor; an unreadable file.
     pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
         let config = checkpoint.config().clone();
-        let weights = families::load_weights(checkpoint, device)?;
+        let mut weights = families::load_weights(checkpoint, device)?;
+        for Block { attention, mlp, .. } in &mut weights.blocks {
+            for linear in [&mut attention.qkv, &mut attention.out, &mut mlp.input, &mut mlp.out] {
+                linear.pack()?;
+            }
+        }
         let (rotary, local_rotary) = (Rotary::of(&config), Rotary::of_local_layers(&config));
         Ok(Self { config, weights, rotary, local_rotary, device: device.clone() })
     }

@@ -1,0 +1,97 @@
+//! [`Grid`]: a product's tiles, dealt out to threads; [`Output`]: the matrix that they fill.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::kernel::{Instructions, MAX_ROWS, PANEL};
+
+/// Rows that one task multiplies: enough to be worth reading the whole matrix from the shared cache for, few enough
+/// that no thread waits long for the last task.
+const TASK_ROWS: usize = 4 * MAX_ROWS;
+
+/// Tasks a thread, where there are rows or panels enough.
+const TASKS_PER_THREAD: usize = 4;
+
+/// Tiles of a `[rows, panels * PANEL]` matrix: rows in groups, and where those are too few for all threads, as when
+/// single tokens are generated, panels in groups too. What a tile holds does not depend on who computes it.
+pub(crate) struct Grid {
+    rows: usize,
+    panels: usize,
+    panels_per_task: usize,
+}
+
+impl Grid {
+    pub(crate) fn new(rows: usize, panels: usize) -> Self {
+        let wanted = TASKS_PER_THREAD * rayon::current_num_threads();
+        let panel_groups = wanted.div_ceil(rows.div_ceil(TASK_ROWS).max(1));
+        let panels_per_task = if rows >= wanted / 2 * TASK_ROWS { panels } else { panels.div_ceil(panel_groups) };
+        Self { rows, panels, panels_per_task: panels_per_task.max(1) }
+    }
+
+    /// Calls `work(first row, rows, panel)` for every tile, once.
+    pub(crate) fn for_each_tile(&self, work: impl Fn(usize, usize, usize) + Sync) {
+        let panel_groups = self.panels.div_ceil(self.panels_per_task);
+        let tasks = self.rows.div_ceil(TASK_ROWS) * panel_groups;
+        (0..tasks).into_par_iter().for_each(|task| {
+            let rows = part(task / panel_groups, TASK_ROWS, self.rows);
+            // Panels outside: a panel stays in the second-level cache for all rows of the task.
+            for panel in part(task % panel_groups, self.panels_per_task, self.panels) {
+                let mut first = rows.start;
+                while first < rows.end {
+                    let tile_rows = Instructions::tile_rows(rows.end - first);
+                    work(first, tile_rows, panel);
+                    first += tile_rows;
+                }
+            }
+        });
+    }
+}
+
+/// The `i`-th group of `size` out of `n`; the last may be smaller.
+fn part(i: usize, size: usize, n: usize) -> Range<usize> {
+    i * size..((i + 1) * size).min(n)
+}
+
+/// A `[rows, columns]` matrix that threads fill a tile each. Not zeroed first: that would be a pass over memory.
+pub(crate) struct Output {
+    values: Vec<f32>,
+    start: *mut f32,
+    rows: usize,
+    columns: usize,
+}
+
+// SAFETY: threads only `write`, whose caller promises that no two of them write the same element.
+unsafe impl Sync for Output {}
+
+impl Output {
+    pub(crate) fn new(rows: usize, columns: usize) -> Self {
+        let mut values = Vec::with_capacity(rows * columns);
+        let start = values.as_mut_ptr();
+        Self { values, start, rows, columns }
+    }
+
+    /// Writes `tile`, `[rows, PANEL]`, its first element at (`row`, `column`); columns beyond the matrix are left out.
+    ///
+    /// # Safety
+    /// No other call writes the same elements.
+    pub(crate) unsafe fn write(&self, row: usize, column: usize, tile: &[f32]) {
+        let width = PANEL.min(self.columns - column);
+        assert!(row + tile.len() / PANEL <= self.rows, "a tile inside the matrix");
+        for (i, tile) in tile.chunks_exact(PANEL).enumerate() {
+            // SAFETY: the row and its `width` columns lie inside the allocation (the assertion, and `width`).
+            unsafe {
+                let to = self.start.add((row + i) * self.columns + column);
+                to.copy_from_nonoverlapping(tile.as_ptr(), width);
+            }
+        }
+    }
+
+    /// # Safety
+    /// Every element was written.
+    pub(crate) unsafe fn into_values(mut self) -> Vec<f32> {
+        // SAFETY: the caller's promise; the capacity was reserved in `new`.
+        unsafe { self.values.set_len(self.rows * self.columns) };
+        self.values
+    }
+}

@@ -1,0 +1,218 @@
+//! [`Instructions`]: the inner loop of a product by a packed matrix, once for each instruction set, and the plain loop
+//! that says what all of them compute:
+//!
+//! ```text
+//! c[i][j] = a[i][0] b[0][j] + a[i][1] b[1][j] + ..        fused multiply-adds, in this order
+//! ```
+//!
+//! The order is part of the contract. An element's sum is the same whatever tile it falls into, so that a batch row
+//! equals a single row, and one machine equals another, bit for bit.
+
+use std::sync::OnceLock;
+
+/// Columns of a panel: two AVX-512 registers, or four of AVX2.
+pub(crate) const PANEL: usize = 32;
+
+/// Rows of the largest tile: 12 x 32 sums and a row of the panel fill 26 of AVX-512's 32 registers.
+pub(crate) const MAX_ROWS: usize = 12;
+
+/// The instruction set that the inner loop is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Instructions {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Plain,
+}
+
+/// The operands of a tile: `c = a b`, or `c += a b` where the tile holds the product of earlier columns of `a`.
+pub(crate) struct Operands<'a> {
+    /// `[rows, k]`, its rows `a_row` values apart.
+    pub(crate) a: &'a [f32],
+    pub(crate) a_row: usize,
+    /// `[k, PANEL]`
+    pub(crate) b: &'a [f32],
+    /// `[rows, PANEL]`
+    pub(crate) c: &'a mut [f32],
+    /// Whether what `c` holds counts.
+    pub(crate) add: bool,
+}
+
+impl Instructions {
+    /// The fastest that this machine has, if any is faster than the `gemm` crate's loops.
+    pub(crate) fn of_this_machine() -> Option<Self> {
+        static BEST: OnceLock<Option<Instructions>> = OnceLock::new();
+        *BEST.get_or_init(|| Self::available().find(|set| *set != Self::Plain))
+    }
+
+    /// All that this machine has, the fastest first.
+    pub(crate) fn available() -> impl Iterator<Item = Self> {
+        #[cfg(target_arch = "x86_64")]
+        let vector = [
+            (Self::Avx512, is_x86_feature_detected!("avx512f")),
+            (Self::Avx2, is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")),
+        ];
+        #[cfg(not(target_arch = "x86_64"))]
+        let vector: [(Self, bool); 0] = [];
+        vector.into_iter().filter(|(_, has)| *has).map(|(set, _)| set).chain([Self::Plain])
+    }
+
+    /// How many of `left` rows the next tile takes: the most that one of the loops below is compiled for.
+    pub(crate) fn tile_rows(left: usize) -> usize {
+        [MAX_ROWS, 8, 4, 2, 1].into_iter().find(|rows| *rows <= left).unwrap_or(0)
+    }
+
+    /// Computes a tile.
+    ///
+    /// # Shapes
+    /// Those of [`Operands`], `rows` being one that [`Self::tile_rows`] gives.
+    pub(crate) fn product(self, rows: usize, operands: Operands<'_>) {
+        let Operands { a, a_row, b, c, add } = operands;
+        let k = b.len() / PANEL;
+        assert!(b.len() == k * PANEL && a.len() >= (rows - 1) * a_row + k && c.len() >= rows * PANEL, "a tile's sizes");
+        let call = Call { k, a: a.as_ptr(), a_row, b: b.as_ptr(), c: c.as_mut_ptr(), add };
+        // SAFETY: the assertions above bound what `Call` describes, and `of_this_machine` and `available` name only
+        // what the processor has.
+        unsafe {
+            match rows {
+                12 => self.run::<12>(call),
+                8 => self.run::<8>(call),
+                4 => self.run::<4>(call),
+                2 => self.run::<2>(call),
+                1 => self.run::<1>(call),
+                _ => unreachable!("tile_rows gives no tile of {rows} rows"),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Call`]; the processor has these instructions.
+    unsafe fn run<const ROWS: usize>(self, call: Call) {
+        match self {
+            // SAFETY: handed on from the caller.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => unsafe { avx512::<ROWS>(call) },
+            // SAFETY: handed on from the caller.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { avx2::<ROWS>(call) },
+            // SAFETY: handed on from the caller.
+            Self::Plain => unsafe { plain::<ROWS>(call) },
+        }
+    }
+}
+
+/// A call that was checked: `a` points to `ROWS` rows of `k` values, `a_row` apart, `b` to `k * PANEL` values, and `c` to
+/// `ROWS * PANEL` that nothing else reads or writes.
+struct Call {
+    k: usize,
+    a: *const f32,
+    a_row: usize,
+    b: *const f32,
+    c: *mut f32,
+    add: bool,
+}
+
+/// # Safety
+/// As [`Call`].
+unsafe fn plain<const ROWS: usize>(call: Call) {
+    let Call { k, a, a_row, b, c, add } = call;
+    for i in 0..ROWS {
+        for j in 0..PANEL {
+            // SAFETY: i, j and p stay below the sizes that `Call` promises.
+            unsafe {
+                let c = c.add(i * PANEL + j);
+                let start = if add { *c } else { 0.0 };
+                *c = (0..k).fold(start, |sum, p| (*a.add(i * a_row + p)).mul_add(*b.add(p * PANEL + j), sum));
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+/// # Safety
+/// As [`Call`]; the processor has AVX-512F.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn avx512<const ROWS: usize>(call: Call) {
+    let Call { k, a, a_row, b, c, add } = call;
+    // SAFETY: i and p stay below the sizes that `Call` promises; loads and stores need no alignment.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+        if add {
+            for (i, sums) in sums.iter_mut().enumerate() {
+                *sums = [_mm512_loadu_ps(c.add(i * PANEL)), _mm512_loadu_ps(c.add(i * PANEL + 16))];
+            }
+        }
+        for p in 0..k {
+            let b = [_mm512_loadu_ps(b.add(p * PANEL)), _mm512_loadu_ps(b.add(p * PANEL + 16))];
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let a = _mm512_set1_ps(*a.add(i * a_row + p));
+                *sums = [_mm512_fmadd_ps(a, b[0], sums[0]), _mm512_fmadd_ps(a, b[1], sums[1])];
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            _mm512_storeu_ps(c.add(i * PANEL), sums[0]);
+            _mm512_storeu_ps(c.add(i * PANEL + 16), sums[1]);
+        }
+    }
+}
+
+/// The tile in pieces of six rows (or fewer) by half a panel, which is what 16 registers hold.
+///
+/// # Safety
+/// As [`Call`]; the processor has AVX2 and FMA.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2<const ROWS: usize>(call: Call) {
+    let Call { k, a, a_row, b, c, add } = call;
+    for half in [0, PANEL / 2] {
+        let mut first = 0;
+        while first < ROWS {
+            // SAFETY: `first` and what a piece takes stay below ROWS, and `half + 16` within the panel.
+            unsafe {
+                let (a, b, c) = (a.add(first * a_row), b.add(half), c.add(first * PANEL + half));
+                let call = Call { k, a, a_row, b, c, add };
+                first += match ROWS - first {
+                    6.. => avx2_piece::<6>(call),
+                    4.. => avx2_piece::<4>(call),
+                    2.. => avx2_piece::<2>(call),
+                    _ => avx2_piece::<1>(call),
+                };
+            }
+        }
+    }
+}
+
+/// `PIECE` rows of a tile by 16 columns. Returns `PIECE`.
+///
+/// # Safety
+/// As [`Call`], but `PIECE` rows and 16 columns from where its pointers are; the processor has AVX2 and FMA.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2_piece<const PIECE: usize>(call: Call) -> usize {
+    let Call { k, a, a_row, b, c, add } = call;
+    // SAFETY: i and p stay below the sizes that the caller promises; loads and stores need no alignment.
+    unsafe {
+        let mut sums = [[_mm256_setzero_ps(); 2]; PIECE];
+        if add {
+            for (i, sums) in sums.iter_mut().enumerate() {
+                *sums = [_mm256_loadu_ps(c.add(i * PANEL)), _mm256_loadu_ps(c.add(i * PANEL + 8))];
+            }
+        }
+        for p in 0..k {
+            let b = [_mm256_loadu_ps(b.add(p * PANEL)), _mm256_loadu_ps(b.add(p * PANEL + 8))];
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let a = _mm256_set1_ps(*a.add(i * a_row + p));
+                *sums = [_mm256_fmadd_ps(a, b[0], sums[0]), _mm256_fmadd_ps(a, b[1], sums[1])];
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            _mm256_storeu_ps(c.add(i * PANEL), sums[0]);
+            _mm256_storeu_ps(c.add(i * PANEL + 8), sums[1]);
+        }
+    }
+    PIECE
+}
