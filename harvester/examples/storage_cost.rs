@@ -15,8 +15,8 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 use harvester::{
-    Checkpoint, Context, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Hook, HookPoint, Result,
-    Silent, StorageDtype, TextTokenizer, Transformer, Values,
+    Checkpoint, Context, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Document, Hook, HookPoint,
+    Result, Silent, StorageDtype, TextTokenizer, Transformer, Values,
     model_source::ModelSource,
     stats::{SINK_MULTIPLE, norm},
 };
@@ -138,9 +138,17 @@ fn contexts(tokenizer: &TextTokenizer, n: usize) -> Vec<Context> {
     let corpora = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../data/corpora");
     let paths = ["code", "fiction", "speeches"].map(|name| corpora.join(format!("{name}.jsonl")));
     let corpus = Corpus::open(&paths, &CorpusOptions::default()).expect("the bundled corpora");
-    let options =
-        ContextOptions { ctx_len: CTX_LEN, separator: tokenizer.eos(), bos: None, document_tokens: Some(512) };
+    let options = ContextOptions {
+        ctx_len: CTX_LEN,
+        separator: tokenizer.eos(),
+        document_tokens: Some(512),
+        ..ContextOptions::default()
+    };
     let order = corpus.order(Some(0));
-    let contexts = Contexts::new(&corpus, &order, options, ContextCursor::default(), |text| tokenizer.encode(text));
+    let encode = |document: &Document| match document {
+        Document::Text(text) => tokenizer.encode(text),
+        Document::Chat(messages) => tokenizer.encode(&tokenizer.render_chat(messages, false)?),
+    };
+    let contexts = Contexts::new(&corpus, &order, options, ContextCursor::default(), None, encode);
     contexts.expect("contexts").take(n).collect::<Result<_>>().expect("text")
 }
