@@ -19,6 +19,7 @@ mod attention;
 mod attention_kernel;
 mod block;
 mod checkpoint;
+mod compute;
 mod config;
 mod families;
 mod gguf;
@@ -34,6 +35,7 @@ mod simd;
 mod transformer;
 
 pub use checkpoint::Checkpoint;
+pub use compute::Compute;
 pub use config::{
     Activation, Family, LocalAttention, ModelConfig, NormKind, NormPlaces, Positions, QkNorm, RopeScaling,
 };
