@@ -30,6 +30,7 @@ mod mlp;
 mod norm;
 mod packed;
 mod qk_norm;
+mod residual;
 mod rotary;
 mod simd;
 mod transformer;
