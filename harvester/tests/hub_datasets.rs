@@ -87,10 +87,13 @@ fn good(request: &Request) -> Vec<u8> {
     }
 }
 
+/// Paths and ranges, in the order in which they were asked for.
+type Asked = Vec<(String, Option<(usize, usize)>)>;
+
 /// A server and what was asked of it.
 struct Hub {
     settings: HubSettings,
-    asked: Arc<Mutex<Vec<(String, Option<(usize, usize)>)>>>,
+    asked: Arc<Mutex<Asked>>,
     _folder: tempfile::TempDir,
 }
 
@@ -98,7 +101,7 @@ struct Hub {
 fn serve(answer: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static) -> Hub {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let asked: Arc<Mutex<Vec<_>>> = Arc::default();
+    let asked: Arc<Mutex<Asked>> = Arc::default();
     let log = Arc::clone(&asked);
     thread::spawn(move || {
         for stream in listener.incoming() {
