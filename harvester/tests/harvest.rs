@@ -419,3 +419,23 @@ fn a_corpus_shorter_than_a_context_is_refused_and_the_folder_can_be_used_again()
     bench.corpus = long;
     bench.run(&Silent).unwrap();
 }
+
+#[test]
+fn row_groups_are_read_side_by_side() {
+    let bench = Bench { config: HarvestConfig { part_tokens: 64 * CTX_LEN, ..config() }, ..Bench::new() };
+    bench.run(&Silent).unwrap();
+    let dataset = ActivationDataset::open(bench.out()).unwrap();
+    let (points, groups) = (&bench.config.hook_points, dataset.row_groups());
+    let alone: Vec<_> = points.iter().map(|point| dataset.read(groups[0], *point).unwrap()).collect();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (dataset, alone) = (&dataset, &alone);
+            scope.spawn(move || {
+                for turn in 0..100 {
+                    let point = (thread + turn) % points.len();
+                    assert_eq!(dataset.read(groups[0], points[point]).unwrap(), alone[point]);
+                }
+            });
+        }
+    });
+}

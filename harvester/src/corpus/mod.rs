@@ -452,6 +452,13 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_of_the_encoding_and_a_missing_text_are_no_errors() {
+        let folder = folder(&[("marked.jsonl", b"\xef\xbb\xbf{\"text\":\"a\"}\n{\"text\":null}\n")]);
+        let corpus = open(folder.path()).unwrap();
+        assert_eq!([text(&corpus, 0), text(&corpus, 1)], ["a", ""]);
+    }
+
+    #[test]
     fn no_text_at_all_is_refused() {
         let folder = folder(&[("empty.txt", b""), ("empty.jsonl", b"\n")]);
         assert!(message(open(folder.path())).contains("at least one document"));

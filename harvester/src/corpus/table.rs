@@ -111,10 +111,10 @@ impl TableFile {
         }
     }
 
-    fn open(&self) -> Result<PartFile> {
+    fn open(&self) -> PartFile {
         match self {
-            Self::At { location, bytes } => PartFile::open(location, *bytes),
-            Self::OnHub(file) => Ok(PartFile::Remote { ranges: Arc::new(file.clone()), bytes: file.bytes }),
+            Self::At { location, bytes } => PartFile::new(location.clone(), *bytes),
+            Self::OnHub(file) => PartFile::new(file.clone(), file.bytes),
         }
     }
 
@@ -134,7 +134,7 @@ impl TableFile {
     }
 
     fn metadata(&self) -> Result<ArrowReaderMetadata> {
-        ArrowReaderMetadata::load(&self.open()?, ArrowReaderOptions::new()).map_err(|error| self.unreadable(error))
+        ArrowReaderMetadata::load(&self.open(), ArrowReaderOptions::new()).map_err(|error| self.unreadable(error))
     }
 
     fn unreadable(&self, error: ParquetError) -> Error {
@@ -192,7 +192,7 @@ impl Tables {
         let column = column_of(&metadata, options, &name)?;
         let mask = ProjectionMask::roots(metadata.parquet_schema(), [column]);
         let wanted = [RowSelector::skip(block.first_row as usize), RowSelector::select(block.rows as usize)];
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file.open()?, metadata)
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file.open(), metadata)
             .with_row_groups(vec![block.group as usize])
             .with_row_selection(RowSelection::from(wanted.to_vec()))
             .with_projection(mask)

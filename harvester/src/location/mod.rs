@@ -96,7 +96,9 @@ impl Location {
         match self {
             Self::Local(path) => match fs::metadata(path) {
                 Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                    Ok(None)
+                }
                 Err(error) => Err(Error::io("read", path)(error)),
             },
             Self::Remote(remote) => remote.0.bytes(),

@@ -1,8 +1,6 @@
-//! [`PartFile`]: parquet's access to a part, wherever it is. Of a file in an object store only the ranges asked for are
-//! fetched.
+//! [`PartFile`]: parquet's access to a part, wherever it is. Only the ranges asked for are read.
 
 use std::{
-    fs::File,
     io::{self, Read},
     sync::Arc,
 };
@@ -13,21 +11,19 @@ use parquet::{
     file::reader::{ChunkReader, Length},
 };
 
-use crate::{Error, Location, Result};
+use crate::{Location, Result};
 
 /// Bytes that are fetched at once where parquet does not say how many it will need: it wants a header.
 const WINDOW: u64 = 64 << 10;
 
-/// A part, opened for reading.
+/// A part, read by range. Each range is a read of its own: readers on several threads share no place in a file.
 #[derive(Debug, Clone)]
-pub(crate) enum PartFile {
-    /// On this machine.
-    Local(Arc<File>),
-    /// Elsewhere, by range.
-    Remote { ranges: Arc<dyn ReadRange>, bytes: u64 },
+pub(crate) struct PartFile {
+    ranges: Arc<dyn ReadRange>,
+    bytes: u64,
 }
 
-/// A file that is elsewhere.
+/// A file of which ranges can be read.
 pub(crate) trait ReadRange: std::fmt::Debug + Send + Sync {
     /// `length` bytes from byte `start` on.
     fn read_range(&self, start: u64, length: u64) -> Result<Bytes>;
@@ -40,48 +36,32 @@ impl ReadRange for Location {
 }
 
 impl PartFile {
-    /// Opens the file at `location`, which has `bytes` bytes.
-    pub(crate) fn open(location: &Location, bytes: u64) -> Result<Self> {
-        match location.local() {
-            Some(path) => Ok(Self::Local(Arc::new(File::open(path).map_err(Error::io("open", path))?))),
-            None => Ok(Self::Remote { ranges: Arc::new(location.clone()), bytes }),
-        }
+    /// A file of `bytes` bytes.
+    pub(crate) fn new(ranges: impl ReadRange + 'static, bytes: u64) -> Self {
+        Self { ranges: Arc::new(ranges), bytes }
     }
 }
 
 impl Length for PartFile {
     fn len(&self) -> u64 {
-        match self {
-            Self::Local(file) => Length::len(&**file),
-            Self::Remote { bytes, .. } => *bytes,
-        }
+        self.bytes
     }
 }
 
 impl ChunkReader for PartFile {
-    type T = Box<dyn Read>;
+    type T = Windows;
 
     fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
-        match self {
-            Self::Local(file) => Ok(Box::new(ChunkReader::get_read(&**file, start)?)),
-            Self::Remote { ranges, bytes } => {
-                Ok(Box::new(Windows { ranges: Arc::clone(ranges), start, end: *bytes, window: Bytes::new() }))
-            }
-        }
+        Ok(Windows { ranges: Arc::clone(&self.ranges), start, end: self.bytes, window: Bytes::new() })
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
-        match self {
-            Self::Local(file) => ChunkReader::get_bytes(&**file, start, length),
-            Self::Remote { ranges, .. } => {
-                ranges.read_range(start, length as u64).map_err(|error| ParquetError::External(error.into()))
-            }
-        }
+        self.ranges.read_range(start, length as u64).map_err(|error| ParquetError::External(error.into()))
     }
 }
 
-/// A remote file from some byte on, a window at a time.
-struct Windows {
+/// A file from some byte on, a window at a time.
+pub(crate) struct Windows {
     ranges: Arc<dyn ReadRange>,
     start: u64,
     end: u64,
