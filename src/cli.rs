@@ -106,7 +106,7 @@ pub(crate) struct HarvestArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) model: Option<String>,
     /// Text files, .jsonl files (a document a line), .parquet files (a document a row), also packed (.gz, .zst); folders of
-    /// them; URLs of an object store; `-` for a text on standard input, `jsonl:-` for documents there.
+    /// them; URLs of an object store; `hf://datasets/ORG/NAME[@REVISION][/PATH]`, streamed; `-` for a text on standard input, `jsonl:-` for documents there.
     #[arg(long, num_args = 1..)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) corpus: Vec<PathBuf>,

@@ -7,7 +7,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Location, Result};
+use crate::{
+    Error, Location, Result,
+    model_source::{HubDataset, HubFile, HubSettings},
+};
 
 /// Standard input as a path: a text, or a document a line.
 const STDIN: &str = "-";
@@ -42,6 +45,7 @@ impl FileKind {
 #[derive(Debug, Clone)]
 pub(super) enum Origin {
     At(Location),
+    OnHub(HubFile),
     Stdin,
 }
 
@@ -64,6 +68,7 @@ impl FoundFile {
     pub(super) fn name(&self) -> String {
         match &self.origin {
             Origin::At(location) => location.to_string(),
+            Origin::OnHub(file) => file.url().to_string(),
             Origin::Stdin => "standard input".into(),
         }
     }
@@ -82,13 +87,21 @@ pub(super) struct FoundSource {
 }
 
 /// The sources at `paths`: one for a file; for a folder one for the loose files in it, then one for each subfolder and
-/// each file of many documents.
-pub(super) fn sources(paths: &[PathBuf]) -> Result<Vec<FoundSource>> {
+/// each file of many documents. Datasets are from the Hub that `hub` describes, else from the environment's.
+pub(super) fn sources(paths: &[PathBuf], hub: Option<&HubSettings>) -> Result<Vec<FoundSource>> {
     let mut sources = vec![];
     for path in paths {
         let stdin = [(STDIN, FileKind::Text), (STDIN_LINES, FileKind::JsonLines)];
         if let Some((_, kind)) = stdin.into_iter().find(|(name, _)| path.as_os_str() == *name) {
             sources.push(stdin_source(kind));
+            continue;
+        }
+        if let Some(text) = path.to_str().filter(|text| HubDataset::is_named(text)) {
+            let dataset = match hub {
+                Some(hub) => HubDataset::open(text, hub)?,
+                None => HubDataset::open(text, &HubSettings::from_env()?)?,
+            };
+            sources.push(hub_source(dataset));
             continue;
         }
         let location = Location::named(path)?;
@@ -105,6 +118,13 @@ pub(super) fn sources(paths: &[PathBuf]) -> Result<Vec<FoundSource>> {
 fn stdin_source(kind: FileKind) -> FoundSource {
     let file = FoundFile { origin: Origin::Stdin, relative: String::new(), kind };
     FoundSource { name: "stdin".into(), path: STDIN.into(), is_folder: false, files: vec![file], skipped: 0 }
+}
+
+fn hub_source(dataset: HubDataset) -> FoundSource {
+    let file =
+        |file: HubFile| FoundFile { relative: file.path.clone(), origin: Origin::OnHub(file), kind: FileKind::Parquet };
+    let files = dataset.files.into_iter().map(file).collect();
+    FoundSource { name: dataset.name, path: dataset.pinned, is_folder: true, files, skipped: 0 }
 }
 
 /// The name of a file without the endings that say what it holds: `lines.jsonl.gz` -> `lines`.

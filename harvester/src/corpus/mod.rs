@@ -29,7 +29,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Result, atomic::hex};
+use crate::{Error, Result, atomic::hex, model_source::HubSettings};
 use discover::{FileKind, FoundFile, FoundSource, Origin};
 pub use document::Document;
 use document::DocumentHash;
@@ -137,7 +137,7 @@ impl PlacedBlock {
 impl Corpus {
     /// Finds the documents at `paths` and numbers them.
     ///
-    /// A path is a file, a folder, an URL of an object store, or `-` for standard input. A `.jsonl` file has a document a line, a `.parquet`
+    /// A path is a file, a folder, an URL of an object store, `hf://datasets/ORG/NAME` for a dataset on the Hub, or `-` for standard input. A `.jsonl` file has a document a line, a `.parquet`
     /// file one a row; any other file is one document. In a folder, each file of many documents and each subfolder is a source of its own, and the remaining
     /// files together are one more. Hidden files, files that are not UTF-8 text and links to folders are left out of a folder, counted, and logged as warnings.
     ///
@@ -145,7 +145,15 @@ impl Corpus {
     /// When a path cannot be read, a named file is not UTF-8 text, a JSONL line is not an object with the text field, a parquet file lacks the
     /// column, a document is too long, or there is no text at all.
     pub fn open(paths: &[PathBuf], options: &CorpusOptions) -> Result<Self> {
-        Self::read(paths, options, discover::sources(paths)?)
+        Self::read(paths, options, discover::sources(paths, None)?)
+    }
+
+    /// As [`Self::open`], with datasets from the Hub that `hub` describes.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with_hub(paths: &[PathBuf], options: &CorpusOptions, hub: &HubSettings) -> Result<Self> {
+        Self::read(paths, options, discover::sources(paths, Some(hub))?)
     }
 
     /// As [`Self::open`], but takes from the file `saved` what an earlier run found out, if it was the same run and no file
@@ -154,7 +162,7 @@ impl Corpus {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_saved(paths: &[PathBuf], options: &CorpusOptions, saved: &Path) -> Result<Self> {
-        let sources = discover::sources(paths)?;
+        let sources = discover::sources(paths, None)?;
         match saved::load(saved, options, &sources) {
             Some(corpus) => Ok(corpus),
             None => Self::read(paths, options, sources),
@@ -336,6 +344,7 @@ fn open_tables(files: &[FoundFile], first: usize, options: &CorpusOptions) -> Re
 fn stamp(file: &FoundFile) -> Result<String> {
     match &file.origin {
         Origin::At(location) => location.stamp(),
+        Origin::OnHub(file) => Ok(file.hash.clone()),
         Origin::Stdin => Ok(String::new()),
     }
 }

@@ -38,6 +38,7 @@ impl PlainFile {
     pub(super) fn of(found: &FoundFile) -> Result<Self> {
         let copied = match &found.origin {
             Origin::Stdin => Some(spool_stdin()?),
+            Origin::OnHub(_) => unreachable!("of the Hub's files only tables are taken"),
             Origin::At(location) => {
                 let packed = packed(location)?;
                 (packed.is_some() || location.local().is_none()).then(|| spool(location, packed)).transpose()?

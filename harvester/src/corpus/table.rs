@@ -16,8 +16,7 @@ use parquet::{
             ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
         },
     },
-    errors::{ParquetError, Result as ParquetResult},
-    file::reader::{ChunkReader, Length},
+    errors::ParquetError,
 };
 
 use sha2::{Digest, Sha256};
@@ -30,7 +29,8 @@ use super::{
 use crate::{
     Error, Location, Result,
     atomic::{hex, sha256_file},
-    shard::PartFile,
+    model_source::HubFile,
+    shard::{PartFile, ReadRange},
     tokenizer::ChatMessage,
 };
 
@@ -42,6 +42,14 @@ const BLOCK_ROWS: u64 = 4096;
 pub(super) enum TableFile {
     /// Here or in an object store.
     At { location: Location, bytes: u64 },
+    /// On the Hugging Face Hub.
+    OnHub(HubFile),
+}
+
+impl ReadRange for HubFile {
+    fn read_range(&self, start: u64, length: u64) -> Result<Bytes> {
+        Self::read_range(self, start, length)
+    }
 }
 
 /// Consecutive rows of a row group.
@@ -69,6 +77,7 @@ impl TableFile {
                 let bytes = location.bytes()?.unwrap_or(0);
                 Ok(Self::At { location: location.clone(), bytes })
             }
+            Origin::OnHub(file) => Ok(Self::OnHub(file.clone())),
             Origin::Stdin => {
                 let hint = "Save it as a file: parquet is read from its end";
                 Err(Error::malformed("standard input", "text or JSON lines", "parquet", hint))
@@ -80,6 +89,7 @@ impl TableFile {
     pub(super) fn bytes(&self) -> u64 {
         match self {
             Self::At { bytes, .. } => *bytes,
+            Self::OnHub(file) => file.bytes,
         }
     }
 
@@ -90,18 +100,21 @@ impl TableFile {
                 Some(path) => sha256_file(path),
                 None => Ok(hex(&Sha256::digest(location.stamp()?))),
             },
+            Self::OnHub(file) => Ok(file.hash.clone()),
         }
     }
 
     pub(super) fn name(&self) -> String {
         match self {
             Self::At { location, .. } => location.to_string(),
+            Self::OnHub(file) => file.url().to_string(),
         }
     }
 
-    fn open(&self) -> Result<AnyFile> {
+    fn open(&self) -> Result<PartFile> {
         match self {
-            Self::At { location, bytes } => Ok(AnyFile(PartFile::open(location, *bytes)?)),
+            Self::At { location, bytes } => PartFile::open(location, *bytes),
+            Self::OnHub(file) => Ok(PartFile::Remote { ranges: Arc::new(file.clone()), bytes: file.bytes }),
         }
     }
 
@@ -286,25 +299,4 @@ fn turn_columns(turns: &StructArray) -> std::result::Result<(LargeStringArray, L
         }
     }
     Err(format!("turns with the fields [{}]", turns.column_names().join(", ")))
-}
-
-/// The bytes of a table.
-struct AnyFile(PartFile);
-
-impl Length for AnyFile {
-    fn len(&self) -> u64 {
-        self.0.len()
-    }
-}
-
-impl ChunkReader for AnyFile {
-    type T = <PartFile as ChunkReader>::T;
-
-    fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
-        self.0.get_read(start)
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
-        self.0.get_bytes(start, length)
-    }
 }

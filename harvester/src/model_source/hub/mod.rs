@@ -5,6 +5,7 @@
 //! [`request`] asks the Hub one question, [`snapshot`] is the cache on disk, [`file`] puts one file into it. This file
 //! decides which files make a model.
 
+mod dataset;
 mod file;
 mod request;
 mod snapshot;
@@ -16,8 +17,10 @@ use std::{
     time::Duration,
 };
 
+use hf_hub::RepoType;
 use serde::Deserialize;
 
+pub(crate) use self::dataset::{HubDataset, HubFile};
 use self::{request::Client, snapshot::RepoCache};
 use super::parse::is_file;
 use crate::{Error, Monitor, Result};
@@ -124,7 +127,7 @@ pub(super) fn resolve(
         let reason = format!("HF_HUB_OFFLINE is set and it is not complete in {}", settings.cache_dir.display());
         return Err(Error::download(what, reason, "Unset HF_HUB_OFFLINE"));
     }
-    let client = Client::new(settings, repo, revision)?;
+    let client = Client::new(settings, RepoType::Model, repo, revision)?;
     let info = client.info(monitor)?;
     let client = client.at_commit(&info.sha);
     let get = |name: &str| file::get(&client, &cache, &info.sha, name, monitor);

@@ -8,11 +8,16 @@ use hf_hub::{
     api::sync::{Api, ApiBuilder, ApiRepo},
 };
 
+use serde::de::DeserializeOwned;
+
 use super::{HubSettings, RepoInfo, snapshot::is_plain};
 use crate::{Error, Monitor, Result, model_source::cache::pause};
 
 /// How often a question is asked while the Hub is overloaded.
-const ATTEMPTS: u32 = 3;
+pub(super) const ATTEMPTS: u32 = 3;
+
+/// How long an overloaded Hub may ask to be left alone.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 // What to do next, by kind of refusal.
 const NAMES: &str = "Check its spelling";
@@ -26,6 +31,7 @@ const MAX_REDIRECTS: u32 = 10;
 pub(super) struct Client {
     api: Api,
     settings: HubSettings,
+    kind: RepoType,
     repo: String,
     revision: String,
 }
@@ -52,8 +58,14 @@ impl Answer {
     }
 }
 
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("repo", &self.repo).field("revision", &self.revision).finish_non_exhaustive()
+    }
+}
+
 impl Client {
-    pub(super) fn new(settings: &HubSettings, repo: &str, revision: &str) -> Result<Self> {
+    pub(super) fn new(settings: &HubSettings, kind: RepoType, repo: &str, revision: &str) -> Result<Self> {
         let mut builder =
             ApiBuilder::from_cache(Cache::new(settings.cache_dir.clone())).with_token(settings.token.clone());
         if let Some(endpoint) = &settings.endpoint {
@@ -62,7 +74,7 @@ impl Client {
         let api = builder.build().map_err(|source| {
             Error::download(repo, format!("the HTTP client does not start: {source}"), "Check HF_ENDPOINT")
         })?;
-        Ok(Self { api, settings: settings.clone(), repo: repo.to_owned(), revision: revision.to_owned() })
+        Ok(Self { api, settings: settings.clone(), kind, repo: repo.to_owned(), revision: revision.to_owned() })
     }
 
     /// The same repository at one commit, so that all files are of the same state.
@@ -81,7 +93,7 @@ impl Client {
     }
 
     fn handle(&self) -> ApiRepo {
-        self.api.repo(Repo::with_revision(self.repo.clone(), RepoType::Model, self.revision.clone()))
+        self.api.repo(Repo::with_revision(self.repo.clone(), self.kind, self.revision.clone()))
     }
 
     /// The repository's files, and the commit that the revision stands for.
@@ -95,6 +107,22 @@ impl Client {
             return Err(unreadable(format!("`{}` is no commit", info.sha)));
         }
         Ok(info)
+    }
+
+    /// The same with the size and hash of each file.
+    pub(super) fn info_with_blobs<T: DeserializeOwned>(&self, monitor: &dyn Monitor) -> Result<T> {
+        let address = self.handle().info_request().uri_ref().map(ToString::to_string).unwrap_or_default();
+        let url = format!("{address}?blobs=true");
+        let answer = self.ask(&Question { url: Some(&url), range: None, redirects: MAX_REDIRECTS }, monitor)?;
+        serde_json::from_reader(answer.body).map_err(|source| {
+            Error::download(&url, format!("the answer is not a Hub's: {source}"), "Check HF_ENDPOINT")
+        })
+    }
+
+    /// Asks for bytes `first` to `last` of a file.
+    pub(super) fn file_range(&self, url: &str, first: u64, last: u64, monitor: &dyn Monitor) -> Result<Answer> {
+        let range = Some(format!("bytes={first}-{last}"));
+        self.ask(&Question { url: Some(url), range, redirects: MAX_REDIRECTS }, monitor)
     }
 
     /// Asks what a file is. A large file's answer is a redirect that carries hash and size; it is not followed.
@@ -116,7 +144,9 @@ impl Client {
             if !is_busy(answer.status) {
                 break;
             }
-            pause(wait, &self.settings.cache_dir, monitor)?;
+            let asked_for = answer.header("retry-after").and_then(|seconds| seconds.trim().parse().ok());
+            let longer = asked_for.map_or(wait, |seconds| Duration::from_secs(seconds).min(LONGEST_WAIT));
+            pause(longer, &self.settings.cache_dir, monitor)?;
             wait *= 2;
             answer = self.ask_once(question)?;
         }
@@ -155,14 +185,18 @@ impl Client {
     /// Turns a refusal into words. The Hub gives the exact reason in a header of its own; mirrors may not.
     fn accept(&self, answer: Answer) -> Result<Answer> {
         let (repo, revision) = (&self.repo, &self.revision);
+        let kind = match self.kind {
+            RepoType::Dataset => "dataset",
+            RepoType::Model | RepoType::Space => "model",
+        };
         let (reason, hint) = match (answer.status, answer.header("x-error-code")) {
             (200..=399, _) => return Ok(answer),
             (_, Some("EntryNotFound")) => ("there is no such file".to_owned(), NAMES),
             (_, Some("RevisionNotFound")) => (format!("{repo} has no revision `{revision}`"), NAMES),
             (401 | 403, Some("GatedRepo")) => (format!("{repo} is gated, and access was not granted"), GATED),
-            (401, _) if self.settings.token.is_none() => (format!("there is no public model {repo}"), GATED),
+            (401, _) if self.settings.token.is_none() => (format!("there is no public {kind} {repo}"), GATED),
             (401 | 403, _) => (format!("the token does not give access to {repo}"), GATED),
-            (404, _) => (format!("there is no such model, revision or file ({repo}@{revision})"), NAMES),
+            (404, _) => (format!("there is no such {kind}, revision or file ({repo}@{revision})"), NAMES),
             (429, _) => (format!("the Hub refused {ATTEMPTS} times: too many requests"), "Wait, or set HF_TOKEN"),
             (status, _) if is_busy(status) => (format!("the Hub failed {ATTEMPTS} times with status {status}"), LATER),
             (status, _) => (format!("unexpected status {status}"), LATER),
