@@ -181,7 +181,7 @@ fn needs(
         grouped(tokens),
         shape.n_layers,
         model.source,
-        human_seconds(seconds / FORWARD_EFFICIENCY),
+        human_seconds(seconds / forward_efficiency(config.compute)),
         human_bytes(tokens * bytes_per_token as u64),
     ))
 }
@@ -206,8 +206,13 @@ fn bytes_per_token(model: &ResolvedModel, corpus: &Corpus) -> anyhow::Result<f64
 const SAMPLES: u64 = 8;
 const SAMPLE_CHARACTERS: usize = 16_384;
 
-/// Share of the matrix-product rate that a whole forward pass reaches (`just bench`).
-pub(crate) const FORWARD_EFFICIENCY: f64 = 0.75;
+/// Share of the rate of f32 matrix products that a whole forward pass reaches (`just bench`).
+pub(crate) fn forward_efficiency(compute: Compute) -> f64 {
+    match compute {
+        Compute::F32 => 0.8,
+        Compute::Int8 => 1.7,
+    }
+}
 
 pub(crate) fn report(manifest: &HarvestManifest, out: &Path, terminal: &Terminal) -> anyhow::Result<()> {
     let counts = &manifest.counts;
