@@ -119,7 +119,7 @@ pub(crate) struct HarvestArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) out: Option<PathBuf>,
-    /// Stop after this many tokens [default: the whole corpus].
+    /// Stop after this many tokens, in whole contexts of --ctx-len, whatever their own length [default: the whole corpus].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tokens: Option<u64>,

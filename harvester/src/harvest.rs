@@ -172,6 +172,7 @@ impl Harvester {
     pub(crate) fn encode(&self, document: &Document) -> Result<Vec<u32>> {
         match document {
             Document::Text(text) => self.tokenizer.encode(text),
+            Document::Chat(messages) if messages.is_empty() => Ok(vec![]),
             Document::Chat(messages) => self.tokenizer.encode(&self.tokenizer.render_chat(messages, false)?),
         }
     }

@@ -287,6 +287,23 @@ fn parts_of_a_corpus_are_merged_or_read_as_one() {
 }
 
 #[test]
+fn parts_with_a_budget_are_merged_once() {
+    let bench = Bench::new();
+    let budget = |part: &str| HarvestConfig { part: part.parse().ok(), tokens: Some(5 * CTX_LEN as u64), ..config() };
+    let folders: Vec<Location> = ["0/2", "1/2"]
+        .map(|part| {
+            let out = bench.folder.path().join(part.replace('/', "-of-"));
+            harvest(&model(), &bench.corpus, &budget(part), out.as_path(), &Silent).unwrap();
+            out.into()
+        })
+        .into();
+    let merged = bench.folder.path().join("merged");
+    let manifest = merge(&folders, &merged, &Silent).unwrap();
+    assert_eq!(manifest.counts.contexts, 10);
+    assert_eq!(merge(&folders, &merged, &Silent).unwrap(), manifest);
+}
+
+#[test]
 fn folders_that_are_not_all_the_parts_of_one_harvest_are_refused() {
     let bench = Bench::new();
     let parts: Vec<_> = ["0/2", "1/2"].map(|part| harvest_part(&bench, part)).into();

@@ -5,7 +5,7 @@
 //! text, JSONL      read once when it is opened: checked, hashed, each document's place noted     (scan.rs)
 //! .gz .zst, URLs,
 //! standard input   copied in plain to the cache first                                            (spool.rs)
-//! parquet          only the footers are read; rows come in blocks while harvesting               (table.rs)
+//! parquet          footers are read (and here the bytes hashed); rows come in blocks             (table.rs)
 //! ```
 //!
 //! What opening found out can be saved, so that a run which starts again reads no document for it ([`Corpus::save`]).

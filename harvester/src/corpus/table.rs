@@ -1,5 +1,5 @@
-//! [`Tables`]: documents in a column of parquet files, here, in an object store or on the Hub. Nothing but the footers is
-//! read beforehand; rows are read a block at a time and the one column only, and the last block stays in memory.
+//! [`Tables`]: documents in a column of parquet files, here, in an object store or on the Hub. Beforehand only the footers are
+//! read, and the bytes hashed of files on this machine; rows are read a block at a time and the one column only, and the last block stays in memory.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,6 +17,7 @@ use parquet::{
         },
     },
     errors::ParquetError,
+    file::metadata::PageIndexPolicy,
 };
 
 use sha2::{Digest, Sha256};
@@ -36,6 +37,9 @@ use crate::{
 
 /// Rows of a block at most: what is in memory at a time.
 const BLOCK_ROWS: u64 = 4096;
+
+/// More rows than any row group has.
+const MOST_ROWS: u64 = 1 << 32;
 
 /// A parquet file, wherever it is.
 #[derive(Debug, Clone)]
@@ -124,7 +128,11 @@ impl TableFile {
         column_of(&metadata, options, &self.name())?;
         let mut blocks = vec![];
         for (group, group_metadata) in metadata.metadata().row_groups().iter().enumerate() {
-            let rows = u64::try_from(group_metadata.num_rows()).unwrap_or(0);
+            let rows = u64::try_from(group_metadata.num_rows()).ok().filter(|rows| *rows <= MOST_ROWS);
+            let rows = rows.ok_or_else(|| {
+                let (expected, found) = (format!("row groups of {MOST_ROWS} rows or fewer"), group_metadata.num_rows());
+                Error::malformed(self.name(), expected, found.to_string(), "Its footer is damaged: download it again")
+            })?;
             for first_row in (0..rows).step_by(BLOCK_ROWS as usize) {
                 let group = group as u32;
                 blocks.push(RowBlock { file, group, first_row, rows: BLOCK_ROWS.min(rows - first_row) });
@@ -134,7 +142,11 @@ impl TableFile {
     }
 
     fn metadata(&self) -> Result<ArrowReaderMetadata> {
-        ArrowReaderMetadata::load(&self.open(), ArrowReaderOptions::new()).map_err(|error| self.unreadable(error))
+        ArrowReaderMetadata::load(
+            &self.open(),
+            ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional),
+        )
+        .map_err(|error| self.unreadable(error))
     }
 
     fn unreadable(&self, error: ParquetError) -> Error {

@@ -56,6 +56,11 @@ impl ChunkReader for PartFile {
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        // Where a column lies is what the footer says, and the footer may be anybody's.
+        if start.checked_add(length as u64).is_none_or(|end| end > self.bytes) {
+            let found = format!("{length} bytes from byte {start} on, of a file of {} bytes", self.bytes);
+            return Err(ParquetError::EOF(found));
+        }
         self.ranges.read_range(start, length as u64).map_err(|error| ParquetError::External(error.into()))
     }
 }

@@ -96,6 +96,7 @@ impl HubDataset {
         let converted = Self::at(&address, CONVERTED, settings);
         match converted {
             Ok(converted) if !converted.files.is_empty() => Ok(converted),
+            Err(error) if !is_missing(&error) => Err(error),
             _ => {
                 let place = if address.path.is_empty() { "it".into() } else { format!("`{}`", address.path) };
                 let reason =
@@ -214,6 +215,11 @@ impl HubFile {
             Ok(_) => Ok(()),
         }
     }
+}
+
+/// Whether the Hub said that there is no such thing.
+fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::Download { reason, .. } if reason.contains("has no revision") || reason.contains("there is no"))
 }
 
 /// Why a range did not arrive whole.
