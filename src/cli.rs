@@ -314,6 +314,10 @@ pub(crate) struct LiveArgs {
     #[arg(long, conflicts_with = "activations")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ctx_len: Option<usize>,
+    /// The numbers that the model's matrix products are computed in, f32 or int8 [default: f32].
+    #[arg(long, conflicts_with = "activations")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) compute: Option<Compute>,
 }
 
 #[derive(Debug, Args, Serialize)]

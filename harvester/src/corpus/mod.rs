@@ -340,9 +340,10 @@ fn open_tables(files: &[FoundFile], first: usize, options: &CorpusOptions) -> Re
     numbered.into_par_iter().map(open).collect()
 }
 
-/// What changes when a file does. Standard input is never the same again.
+/// What changes when a file does. Standard input and pipes are never the same again.
 fn stamp(file: &FoundFile) -> Result<String> {
     match &file.origin {
+        Origin::At(location) if location.is_pipe() => Ok(String::new()),
         Origin::At(location) => location.stamp(),
         Origin::OnHub(file) => Ok(file.hash.clone()),
         Origin::Stdin => Ok(String::new()),

@@ -10,7 +10,7 @@ use super::{
     CorpusOptions, Document,
     discover::{FileKind, FoundFile, Origin},
     scan,
-    spool::{Packed, Spooled, spool, spool_stdin},
+    spool::{Packed, Spooled, spool, spool_stream},
 };
 use crate::{Error, Location, Result};
 
@@ -37,7 +37,8 @@ impl PlainFile {
     /// The file found, or a plain copy of it where it cannot be read from any place.
     pub(super) fn of(found: &FoundFile) -> Result<Self> {
         let copied = match &found.origin {
-            Origin::Stdin => Some(spool_stdin()?),
+            Origin::Stdin => Some(spool_stream(std::io::stdin(), &found.name())?),
+            Origin::At(location) if location.is_pipe() => Some(spool_stream(location.reader()?, &found.name())?),
             Origin::OnHub(_) => unreachable!("of the Hub's files only tables are taken"),
             Origin::At(location) => {
                 let packed = packed(location)?;

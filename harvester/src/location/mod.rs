@@ -182,6 +182,12 @@ impl Location {
         }
     }
 
+    /// Whether this is a pipe or another thing of this machine that can be read once and from its start only.
+    pub fn is_pipe(&self) -> bool {
+        let metadata = self.local().and_then(|path| fs::metadata(path).ok());
+        metadata.is_some_and(|metadata| !metadata.is_file() && !metadata.is_dir())
+    }
+
     /// Whether this is a folder: on this machine one that exists, in a store a name with objects below it.
     ///
     /// # Errors
