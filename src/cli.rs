@@ -191,7 +191,7 @@ pub(crate) struct HarvestArgs {
     #[arg(long, conflicts_with = "text_field")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) chat_field: Option<String>,
-    /// A longer document is an error, in MiB [default: 256].
+    /// A longer document is an error, in MiB: tokenising takes about 120 times its size of memory [default: 16].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_document_mib: Option<u64>,

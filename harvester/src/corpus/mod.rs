@@ -57,7 +57,7 @@ pub struct CorpusOptions {
 
 impl Default for CorpusOptions {
     fn default() -> Self {
-        Self { text_field: "text".into(), chat_field: None, drop_duplicates: true, max_document_bytes: 256 << 20 }
+        Self { text_field: "text".into(), chat_field: None, drop_duplicates: true, max_document_bytes: 16 << 20 }
     }
 }
 
