@@ -30,8 +30,9 @@ use super::{
 use crate::{
     Error, Location, Result,
     atomic::{hex, sha256_file},
+    location::ReadRange,
     model_source::HubFile,
-    shard::{PartFile, ReadRange},
+    shard::PartFile,
     tokenizer::ChatMessage,
 };
 

@@ -1,9 +1,6 @@
 //! [`PartFile`]: parquet's access to a part, wherever it is. Only the ranges asked for are read.
 
-use std::{
-    io::{self, Read},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parquet::{
@@ -11,7 +8,7 @@ use parquet::{
     file::reader::{ChunkReader, Length},
 };
 
-use crate::{Location, Result};
+use crate::location::{RangeReader, ReadRange};
 
 /// Bytes that are fetched at once where parquet does not say how many it will need: it wants a header.
 const WINDOW: u64 = 64 << 10;
@@ -21,18 +18,6 @@ const WINDOW: u64 = 64 << 10;
 pub(crate) struct PartFile {
     ranges: Arc<dyn ReadRange>,
     bytes: u64,
-}
-
-/// A file of which ranges can be read.
-pub(crate) trait ReadRange: std::fmt::Debug + Send + Sync {
-    /// `length` bytes from byte `start` on.
-    fn read_range(&self, start: u64, length: u64) -> Result<Bytes>;
-}
-
-impl ReadRange for Location {
-    fn read_range(&self, start: u64, length: u64) -> Result<Bytes> {
-        Self::read_range(self, start, length)
-    }
 }
 
 impl PartFile {
@@ -49,10 +34,10 @@ impl Length for PartFile {
 }
 
 impl ChunkReader for PartFile {
-    type T = Windows;
+    type T = RangeReader;
 
     fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
-        Ok(Windows { ranges: Arc::clone(&self.ranges), start, end: self.bytes, window: Bytes::new() })
+        Ok(RangeReader::new(Arc::clone(&self.ranges), start, self.bytes, WINDOW))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
@@ -62,27 +47,6 @@ impl ChunkReader for PartFile {
             return Err(ParquetError::EOF(found));
         }
         self.ranges.read_range(start, length as u64).map_err(|error| ParquetError::External(error.into()))
-    }
-}
-
-/// A file from some byte on, a window at a time.
-pub(crate) struct Windows {
-    ranges: Arc<dyn ReadRange>,
-    start: u64,
-    end: u64,
-    window: Bytes,
-}
-
-impl Read for Windows {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.window.is_empty() && self.start < self.end {
-            let length = WINDOW.min(self.end - self.start);
-            self.window = self.ranges.read_range(self.start, length).map_err(io::Error::other)?;
-            self.start += length;
-        }
-        let n = buffer.len().min(self.window.len());
-        buffer[..n].copy_from_slice(&self.window.split_to(n));
-        Ok(n)
     }
 }
 
