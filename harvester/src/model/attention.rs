@@ -81,12 +81,4 @@ impl Attention {
         let softcap = config.attn_softcap.map(|cap| cap as f32);
         attention_kernel::causal_attention(&q, &k, &v, Scores { scale: config.attn_scale as f32, softcap, window })
     }
-
-    /// What attention adds to the residual stream, from [`Attention::z`].
-    ///
-    /// # Shapes
-    /// `z`: `[batch, pos, n_heads * d_head]` -> `[batch, pos, d_model]`
-    pub(crate) fn project(&self, z: &Tensor) -> Result<Tensor> {
-        self.out.forward(z)
-    }
 }

@@ -1,14 +1,14 @@
-//! Causal attention on the CPU, a block of queries at a time: no `[heads, pos, pos]` tensor ever exists, masked keys
-//! are not computed, and queries, keys and values are read where they lie.
+//! Causal attention on the CPU, twelve queries of a head at a time: their scores stay in the first caches, no
+//! `[heads, pos, pos]` tensor ever exists, and masked keys are not computed.
 
 use candle_core::{CpuStorage, CustomOp3, D, Device, Layout, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::simd::{Kernel, exp, tanh, wide};
+use super::{
+    packed::{Instructions, MAX_ROWS, Operands, Output, PANEL},
+    simd::{Kernel, exp, tanh, wide},
+};
 use crate::Result;
-
-/// Queries handled together. 64 rows of scores over 1,024 keys are 256 KiB: they stay in the second-level cache.
-const QUERY_BLOCK: usize = 64;
 
 /// How scores come from products of queries and keys: `cap(scale q k^T)`, `cap(s) = softcap * tanh(s / softcap)`.
 #[derive(Debug, Clone, Copy)]
@@ -89,115 +89,162 @@ impl<'a> View<'a> {
     }
 }
 
-/// `c = a b`, single-threaded; `a` is `[m, k]`, `b` `[k, n]`, `c` `[m, n]`, each with its strides `[row, column]`.
-struct Product {
-    m: usize,
-    n: usize,
-    k: usize,
+/// Keys and values of every head, in panels as the inner loop of a product reads them.
+struct Panels {
+    /// Transposed. `[batch, n_kv_heads, keys / PANEL rounded up, d_head, PANEL]`; zeros fill the last panel.
+    keys: Vec<f32>,
+    /// `[batch, n_kv_heads, d_head / PANEL rounded up, keys, PANEL]`; zeros fill the last panel.
+    values: Vec<f32>,
+    /// Values of one head in either.
+    per_head: [usize; 2],
 }
 
-impl Product {
-    fn run(&self, a: (&[f32], [usize; 2]), b: (&[f32], [usize; 2]), c: &mut [f32], c_row: usize) {
-        let reach = |rows: usize, columns: usize, [row, column]: [usize; 2]| (rows - 1) * row + (columns - 1) * column;
-        assert!(reach(self.m, self.k, a.1) < a.0.len() && reach(self.k, self.n, b.1) < b.0.len());
-        assert!(reach(self.m, self.n, [c_row, 1]) < c.len());
-        // SAFETY: the assertions above bound every address the product reads or writes.
-        unsafe {
-            gemm::gemm(
-                self.m,
-                self.n,
-                self.k,
-                c.as_mut_ptr(),
-                1,
-                c_row as isize,
-                false,
-                a.0.as_ptr(),
-                a.1[1] as isize,
-                a.1[0] as isize,
-                b.0.as_ptr(),
-                b.1[1] as isize,
-                b.1[0] as isize,
-                0.0,
-                1.0,
-                false,
-                false,
-                false,
-                gemm::Parallelism::None,
-            );
+impl Panels {
+    fn new(k: View<'_>, v: View<'_>) -> Self {
+        let [batch, keys, n_kv_heads, d_head] = k.dims;
+        let per_head = [keys.next_multiple_of(PANEL) * d_head, d_head.next_multiple_of(PANEL) * keys];
+        let heads = batch * n_kv_heads;
+        let mut panels =
+            Self { keys: vec![0.0; heads * per_head[0]], values: vec![0.0; heads * per_head[1]], per_head };
+        let (k_heads, v_heads) = (panels.keys.par_chunks_mut(per_head[0]), panels.values.par_chunks_mut(per_head[1]));
+        k_heads.zip(v_heads).enumerate().for_each(|(i, (k_panels, v_panels))| {
+            let (batch, head) = (i / n_kv_heads, i % n_kv_heads);
+            for key in 0..keys {
+                let panel = &mut k_panels[key / PANEL * PANEL * d_head..][..PANEL * d_head];
+                for (row, value) in panel.chunks_exact_mut(PANEL).zip(k.head_from(batch, key, head)) {
+                    row[key % PANEL] = *value;
+                }
+                let values = v.head_from(batch, key, head)[..d_head].chunks(PANEL);
+                for (panel, values) in v_panels.chunks_exact_mut(PANEL * keys).zip(values) {
+                    panel[key * PANEL..][..values.len()].copy_from_slice(values);
+                }
+            }
+        });
+        panels
+    }
+}
+
+/// Queries that one task takes: enough that a head's keys and values are worth fetching into the second-level cache.
+const TASK_QUERIES: usize = 4 * MAX_ROWS;
+
+/// One call's operands.
+struct Attending<'a> {
+    instructions: Instructions,
+    rule: Scores,
+    q: View<'a>,
+    /// Of keys and values.
+    n_kv_heads: usize,
+    keys: usize,
+    panels: Panels,
+    /// `[batch * pos, n_heads * d_head]`
+    z: Output,
+}
+
+impl Attending<'_> {
+    /// All heads of all queries. -> `[batch, pos, n_heads * d_head]`
+    fn run(self) -> Vec<f32> {
+        let [batch, pos, n_heads, _] = self.q.dims;
+        let blocks = pos.div_ceil(TASK_QUERIES);
+        (0..batch * n_heads * blocks).into_par_iter().for_each(|task| {
+            let (batch, head, block) = (task / blocks / n_heads, task / blocks % n_heads, task % blocks);
+            let mut scores = vec![];
+            let (mut first, end) = (block * TASK_QUERIES, pos.min((block + 1) * TASK_QUERIES));
+            while first < end {
+                let rows = Instructions::tile_rows(end - first);
+                self.tile([batch, head], first, rows, &mut scores);
+                first += rows;
+            }
+        });
+        // SAFETY: the tasks wrote every head of every query.
+        unsafe { self.z.into_values() }
+    }
+
+    /// `rows` queries of one head, from `first` on. `scores` is room that calls share.
+    fn tile(&self, [batch, head]: [usize; 2], first: usize, rows: usize, scores: &mut Vec<f32>) {
+        let [_, pos, n_heads, d_head] = self.q.dims;
+        let kv_head = batch * self.n_kv_heads + head / (n_heads / self.n_kv_heads);
+        let query = self.keys - pos + first; // the first query's position
+        // Panels of keys that some query of the tile sees; those wholly outside the window are never touched.
+        let (from, to) = (self.rule.first_key(query) / PANEL, query + rows);
+        let panels = from..to.div_ceil(PANEL);
+        let width = panels.len() * PANEL;
+        scores.resize(scores.len().max(rows * width), 0.0);
+        let scores = &mut scores[..rows * width];
+        let (q, q_row) = (self.q.head_from(batch, first, head), self.q.strides[1]);
+        let [k_size, v_size] = self.panels.per_head;
+        let k_panels =
+            &self.panels.keys[kv_head * k_size..][panels.start * PANEL * d_head..panels.end * PANEL * d_head];
+        for (b, column) in k_panels.chunks_exact(PANEL * d_head).zip((0..).step_by(PANEL)) {
+            let operands = Operands { a: q, a_row: q_row, b, c: &mut scores[column..], c_row: width, add: false };
+            self.instructions.product(rows, operands);
+        }
+        let from = from * PANEL;
+        let mut inverses = [0f32; MAX_ROWS];
+        wide(ExpRows { scores, width, from, query, rule: self.rule, inverses: &mut inverses });
+        let v_panels = &self.panels.values[kv_head * v_size..][..v_size];
+        for (panel, column) in v_panels.chunks_exact(PANEL * self.keys).zip((0..).step_by(PANEL)) {
+            let mut tile = [0f32; MAX_ROWS * PANEL];
+            let b = &panel[from * PANEL..to * PANEL];
+            let operands = Operands { a: scores, a_row: width, b, c: &mut tile, c_row: PANEL, add: false };
+            self.instructions.product(rows, operands);
+            for (row, inverse) in tile.chunks_exact_mut(PANEL).zip(inverses) {
+                row.iter_mut().for_each(|z| *z *= inverse);
+            }
+            let columns = head * d_head + column..head * d_head + d_head.min(column + PANEL);
+            // SAFETY: no other tile has these queries of this head.
+            unsafe { self.z.write(batch * pos + first, columns, &tile[..rows * PANEL]) };
         }
     }
 }
 
-struct CausalAttention(Scores);
-
-impl CausalAttention {
-    /// One head of one batch row. `z`: `[pos, d_head]`, filled.
-    fn head(&self, q: View<'_>, k: View<'_>, v: View<'_>, batch: usize, head: usize, z: &mut [f32]) {
-        let [_, pos, n_heads, d_head] = q.dims;
-        let [_, keys, n_kv_heads, _] = k.dims;
-        let kv_head = head / (n_heads / n_kv_heads);
-        let before = keys - pos; // keys that every query sees, or could but for the window
-        let widest = keys.min(self.0.window.map_or(keys, |window| window.saturating_add(QUERY_BLOCK - 1)));
-        let mut scores = vec![0f32; QUERY_BLOCK.min(pos) * widest];
-        for first in (0..pos).step_by(QUERY_BLOCK) {
-            let rows = QUERY_BLOCK.min(pos - first);
-            // Keys that some query of the block sees; those wholly outside the window are never touched.
-            let (from, to) = (self.0.first_key(before + first), before + first + rows);
-            let seen = to - from;
-            let scores = &mut scores[..rows * seen]; // [rows, seen]
-            let q_block = (q.head_from(batch, first, head), [q.strides[1], 1]);
-            let k_transposed = (k.head_from(batch, from, kv_head), [1, k.strides[1]]);
-            Product { m: rows, n: seen, k: d_head }.run(q_block, k_transposed, scores, seen);
-            wide(SoftmaxRows { scores: &mut *scores, seen, from, query: before + first, rule: self.0 });
-            let v_head = (v.head_from(batch, from, kv_head), [v.strides[1], 1]);
-            let z_block = &mut z[first * d_head..];
-            Product { m: rows, n: d_head, k: seen }.run((scores, [seen, 1]), v_head, z_block, d_head);
-        }
-    }
-}
-
-/// Softmax of each row of a block of `scores`, `[rows, seen]`, whose first key is `from` and first query `query`.
-struct SoftmaxRows<'a> {
+/// `exp(score - largest score)` of each row of a tile of scores, zero where the query does not see the key, and the inverse of
+/// each row's sum: a softmax whose last multiplication is left to the shorter rows of `z`.
+struct ExpRows<'a> {
+    /// `[rows, width]`, of keys from `from` on and queries from `query` on.
     scores: &'a mut [f32],
-    seen: usize,
+    width: usize,
     from: usize,
     query: usize,
     rule: Scores,
+    /// `[rows]`
+    inverses: &'a mut [f32],
 }
 
-impl Kernel for SoftmaxRows<'_> {
+impl Kernel for ExpRows<'_> {
     #[inline(always)]
     fn run(self) {
-        for (row, scores) in self.scores.chunks_exact_mut(self.seen).enumerate() {
-            let query = self.query + row;
+        let rows = self.scores.chunks_exact_mut(self.width).zip(self.inverses);
+        for (query, (scores, inverse)) in (self.query..).zip(rows) {
             let (past, rest) = scores.split_at_mut(self.rule.first_key(query) - self.from);
             let (visible, future) = rest.split_at_mut(query + 1 - self.from - past.len());
             past.fill(0.0);
             future.fill(0.0);
-            match self.rule.softcap {
+            let scale = match self.rule.softcap {
                 Some(cap) => {
                     for score in visible.iter_mut() {
                         *score = cap * tanh(*score * self.rule.scale / cap);
                     }
-                    softmax_row(visible, 1.0);
+                    1.0
                 }
-                None => softmax_row(visible, self.rule.scale),
-            }
+                None => self.rule.scale,
+            };
+            *inverse = 1.0 / exp_row(visible, scale);
         }
     }
 }
 
-/// Softmax of `scale * scores`.
+/// `exp(scale (score - largest score))` in place; returns the sum.
 #[inline(always)]
-fn softmax_row(seen: &mut [f32], scale: f32) {
+fn exp_row(seen: &mut [f32], scale: f32) -> f32 {
     // Lanes of their own, since the compiler must not reorder a floating-point reduction by itself.
     let mut lanes = [f32::NEG_INFINITY; 16];
-    for chunk in seen.chunks(16) {
+    let (chunks, rest) = seen.as_chunks::<16>();
+    for chunk in chunks {
         for (lane, &score) in lanes.iter_mut().zip(chunk) {
             *lane = if score > *lane { score } else { *lane };
         }
     }
-    let max = lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let max = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
     let mut lanes = [0f32; 16];
     let mut chunks = seen.chunks_exact_mut(16);
     for chunk in &mut chunks {
@@ -210,11 +257,10 @@ fn softmax_row(seen: &mut [f32], scale: f32) {
         *score = exp((*score - max) * scale);
         lanes[0] += *score;
     }
-    let inverse = 1.0 / lanes.iter().sum::<f32>();
-    for score in seen {
-        *score *= inverse;
-    }
+    lanes.iter().sum()
 }
+
+struct CausalAttention(Scores);
 
 impl CustomOp3 for CausalAttention {
     fn name(&self) -> &'static str {
@@ -236,18 +282,16 @@ impl CustomOp3 for CausalAttention {
         {
             bail!("attention: q {:?}, k {:?} and v {:?} do not fit together", q.dims, k.dims, v.dims);
         }
-        let mut by_head = vec![0f32; batch * n_heads * pos * d_head]; // [batch, n_heads, pos, d_head]
-        by_head.par_chunks_mut(pos * d_head).enumerate().for_each(|(i, z)| {
-            self.head(q, k, v, i / n_heads, i % n_heads, z);
-        });
-        let mut z = vec![0f32; by_head.len()]; // [batch, pos, n_heads, d_head]
-        z.par_chunks_mut(n_heads * d_head).enumerate().for_each(|(token, row)| {
-            let (batch, t) = (token / pos, token % pos);
-            for (head, out) in row.chunks_exact_mut(d_head).enumerate() {
-                out.copy_from_slice(&by_head[((batch * n_heads + head) * pos + t) * d_head..][..d_head]);
-            }
-        });
-        Ok((CpuStorage::F32(z), Shape::from((batch, pos, n_heads * d_head))))
+        let attending = Attending {
+            instructions: Instructions::of_this_machine().unwrap_or(Instructions::Plain),
+            rule: self.0,
+            q,
+            n_kv_heads: k.dims[2],
+            keys: k.dims[1],
+            panels: Panels::new(k, v),
+            z: Output::new(batch * pos, n_heads * d_head),
+        };
+        Ok((CpuStorage::F32(attending.run()), Shape::from((batch, pos, n_heads * d_head))))
     }
 }
 

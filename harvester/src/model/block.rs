@@ -2,7 +2,10 @@
 
 use candle_core::Tensor;
 
-use super::{attention::Attention, attention::AttentionContext, kv_cache::LayerCache, mlp::Mlp, norm::Norm, residual};
+use super::{
+    attention::Attention, attention::AttentionContext, kv_cache::LayerCache, linear::Linear, mlp::Mlp, norm::Norm,
+    residual,
+};
 use crate::{Error, Hook, HookPoint, Result, Site};
 
 /// One layer. Which norms there are, the config's `norm_places` says.
@@ -26,6 +29,10 @@ pub(crate) struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    fn wants(&self, point: HookPoint) -> bool {
+        self.last == Some(point) || self.hook.wants(point)
+    }
+
     /// Shows `activation` to the hook; returns what the pass goes on with, or `None` where it ends.
     ///
     /// # Shapes
@@ -61,9 +68,8 @@ impl Block {
         let Some(resid) = pass.see(at(Site::ResidPre), resid)? else { return Ok(None) };
         let Some(x) = normed(self.ln1.as_ref(), &resid, at(Site::Ln1Normalized), pass)? else { return Ok(None) };
         let Some(z) = pass.see(at(Site::AttnZ), self.attention.z(&x, layer, context, cache)?)? else { return Ok(None) };
-        let attn_out = added(self.ln1_post.as_ref(), self.attention.project(&z)?)?;
-        let Some(attn_out) = pass.see(at(Site::AttnOut), attn_out)? else { return Ok(None) };
-        let mid = residual::add(&resid, &attn_out)?;
+        let attention = Adder { linear: &self.attention.out, norm: self.ln1_post.as_ref(), point: at(Site::AttnOut) };
+        let Some(mid) = attention.add_to(&resid, &z, pass)? else { return Ok(None) };
         let (mlp_input, mid) = if context.config.parallel_residual {
             (resid, mid) // the MLP reads what attention read
         } else {
@@ -72,9 +78,9 @@ impl Block {
         };
         let Some(x) = normed(self.ln2.as_ref(), &mlp_input, at(Site::Ln2Normalized), pass)? else { return Ok(None) };
         let Some(post) = pass.see(at(Site::MlpPost), self.mlp.post(&x)?)? else { return Ok(None) };
-        let mlp_out = added(self.ln2_post.as_ref(), self.mlp.project(&post)?)?;
-        let Some(mlp_out) = pass.see(at(Site::MlpOut), mlp_out)? else { return Ok(None) };
-        pass.see(at(Site::ResidPost), residual::add(&mid, &mlp_out)?)
+        let mlp = Adder { linear: &self.mlp.out, norm: self.ln2_post.as_ref(), point: at(Site::MlpOut) };
+        let Some(resid) = mlp.add_to(&mid, &post, pass)? else { return Ok(None) };
+        pass.see(at(Site::ResidPost), resid)
     }
 }
 
@@ -86,7 +92,23 @@ fn normed(norm: Option<&Norm>, resid: &Tensor, point: HookPoint, pass: &mut Pass
     }
 }
 
-/// What attention or the MLP adds to the stream.
-fn added(norm: Option<&Norm>, out: Tensor) -> Result<Tensor> {
-    norm.map_or(Ok(out.clone()), |norm| norm.forward(&out))
+/// The last step of attention or of the MLP: what it adds to the stream.
+struct Adder<'a> {
+    linear: &'a Linear,
+    norm: Option<&'a Norm>,
+    /// Where the hook sees what is added.
+    point: HookPoint,
+}
+
+impl Adder<'_> {
+    /// `resid + norm(x W^T + b)`; where nobody looks at what is added, it is added inside the product, to the same bits.
+    fn add_to(&self, resid: &Tensor, x: &Tensor, pass: &mut Pass<'_>) -> Result<Option<Tensor>> {
+        if self.norm.is_none() && !pass.wants(self.point) {
+            return self.linear.forward_onto(resid, x).map(Some);
+        }
+        let out = self.linear.forward(x)?;
+        let out = self.norm.map_or(Ok(out.clone()), |norm| norm.forward(&out))?;
+        let Some(out) = pass.see(self.point, out)? else { return Ok(None) };
+        residual::add(resid, &out).map(Some)
+    }
 }

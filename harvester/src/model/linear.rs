@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Device, Layout, Shape, Tensor, bail};
 
 use super::{
     Compute,
-    packed::{Instructions, Int8Matrix, PackedMatrix},
+    gate::Gating,
+    packed::{Epilogue, Instructions, Int8Matrix, PackedMatrix, by_turns},
+    residual,
 };
 use crate::{Error, Result};
 
@@ -33,6 +35,16 @@ impl Linear {
 
     /// Lays the matrix out for [`Self::forward`], where that is faster, and frees it as it was stored.
     pub(crate) fn pack(&mut self, compute: Compute) -> Result<()> {
+        self.pack_with(compute, None)
+    }
+
+    /// As [`Self::pack`], for a matrix of gates above the values they gate: where it is laid out, [`Self::forward`] gives
+    /// `act(gate) * value`, `[batch, pos, d_out / 2]`.
+    pub(crate) fn pack_gated(&mut self, compute: Compute, gating: Gating) -> Result<()> {
+        self.pack_with(compute, Some(gating))
+    }
+
+    fn pack_with(&mut self, compute: Compute, gating: Option<Gating>) -> Result<()> {
         let Weight::Stored(weight) = &self.weight else { return Ok(()) };
         if !matches!(weight.device(), Device::Cpu) {
             return match compute {
@@ -40,15 +52,27 @@ impl Linear {
                 Compute::Int8 => Err(Error::invalid("compute", "f32 on this device: int8 is for the CPU", "int8")),
             };
         }
-        let (values, d_in) = (weight.flatten_all()?.to_vec1::<f32>()?, weight.dim(1)?);
+        let (mut values, d_in) = (weight.flatten_all()?.to_vec1::<f32>()?, weight.dim(1)?);
+        let mut bias = self.bias.as_ref().map(|bias| bias.to_vec1::<f32>()).transpose()?;
+        let mut columns = weight.dim(0)?;
+        if gating.is_some() {
+            columns /= 2;
+            values = by_turns(&values, d_in);
+            bias = bias.map(|bias| by_turns(&bias, 1));
+        }
         let matrix = match (compute, Instructions::of_this_machine()) {
             (Compute::Int8, _) => Matrix::Int8(Int8Matrix::new(&values, d_in)),
             (Compute::F32, Some(instructions)) => Matrix::F32(PackedMatrix::new(instructions, &values, d_in)),
             (Compute::F32, None) => return Ok(()),
         };
-        let bias = self.bias.take().map(|bias| bias.to_vec1::<f32>()).transpose()?;
-        self.weight = Weight::Packed(Arc::new(Packed { matrix, bias }));
+        self.bias = None;
+        self.weight = Weight::Packed(Arc::new(Packed { matrix, epilogue: Epilogue { columns, bias, gating } }));
         Ok(())
+    }
+
+    /// Whether [`Self::forward`] gates.
+    pub(crate) fn has_gated(&self) -> bool {
+        matches!(&self.weight, Weight::Packed(packed) if packed.epilogue.gating.is_some())
     }
 
     /// # Shapes
@@ -57,6 +81,19 @@ impl Linear {
         match &self.weight {
             Weight::Packed(packed) => Ok(x.contiguous()?.apply_op1_no_bwd(packed.as_ref())?),
             Weight::Stored(weight) => stored_product(x, weight, self.bias.as_ref()),
+        }
+    }
+
+    /// `resid + y`, without a pass over memory for the sum.
+    ///
+    /// # Shapes
+    /// `x`: `[batch, pos, d_in]`; `resid`: `[batch, pos, d_out]` -> the same
+    pub(crate) fn forward_onto(&self, resid: &Tensor, x: &Tensor) -> Result<Tensor> {
+        match &self.weight {
+            Weight::Packed(packed) if resid.dims()[..2] == x.dims()[..2] => {
+                Ok(x.contiguous()?.apply_op2_no_bwd(&resid.contiguous()?, packed.as_ref())?)
+            }
+            _ => residual::add(resid, &self.forward(x)?),
         }
     }
 }
@@ -72,12 +109,11 @@ fn stored_product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<
     Ok(y.reshape((batch, pos, ()))?)
 }
 
-/// A matrix and its bias, laid out for this processor.
+/// A matrix and what follows its product, laid out for this processor.
 #[derive(Debug)]
 struct Packed {
     matrix: Matrix,
-    /// `[d_out]`
-    bias: Option<Vec<f32>>,
+    epilogue: Epilogue,
 }
 
 #[derive(Debug)]
@@ -87,13 +123,42 @@ enum Matrix {
 }
 
 impl Matrix {
-    /// `[d_out, d_in]`
-    fn dims(&self) -> [usize; 2] {
+    fn d_in(&self) -> usize {
         match self {
-            Self::F32(matrix) => [matrix.d_out(), matrix.d_in()],
-            Self::Int8(matrix) => [matrix.d_out(), matrix.d_in()],
+            Self::F32(matrix) => matrix.d_in(),
+            Self::Int8(matrix) => matrix.d_in(),
         }
     }
+}
+
+impl Packed {
+    /// `x`: `[batch, pos, d_in]`; `onto`: `[batch, pos, d_out]` -> the same
+    fn product(
+        &self,
+        (x, x_layout): (&CpuStorage, &Layout),
+        onto: Option<&[f32]>,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let x = contiguous(x, x_layout)?;
+        let (batch, pos, d_in) = x_layout.shape().dims3()?;
+        if d_in != self.matrix.d_in() {
+            bail!("a product of {:?} with a matrix of {} columns", x_layout.shape(), self.matrix.d_in());
+        }
+        let shape = Shape::from((batch, pos, self.epilogue.columns));
+        if onto.is_some_and(|onto| onto.len() != shape.elem_count()) {
+            bail!("a product of shape {shape:?} added to another");
+        }
+        let y = match &self.matrix {
+            Matrix::F32(matrix) => matrix.product(x, &self.epilogue, onto),
+            Matrix::Int8(matrix) => matrix.product(x, &self.epilogue, onto),
+        };
+        Ok((CpuStorage::F32(y), shape))
+    }
+}
+
+fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
+    let CpuStorage::F32(values) = storage else { bail!("a product with packed weights needs f32") };
+    let Some((from, to)) = layout.contiguous_offsets() else { bail!("it needs contiguous tensors") };
+    Ok(&values[from..to])
 }
 
 impl CustomOp1 for Packed {
@@ -101,20 +166,25 @@ impl CustomOp1 for Packed {
         "packed-product"
     }
 
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let CpuStorage::F32(values) = storage else { bail!("a product with packed weights needs f32") };
-        let Some((from, to)) = layout.contiguous_offsets() else { bail!("it needs a contiguous tensor") };
-        let (batch, pos, d_in) = layout.shape().dims3()?;
-        let [d_out, columns] = self.matrix.dims();
-        if d_in != columns {
-            bail!("a product of {:?} with a matrix of {columns} columns", layout.shape());
-        }
-        let (x, bias) = (&values[from..to], self.bias.as_deref());
-        let y = match &self.matrix {
-            Matrix::F32(matrix) => matrix.product(x, bias),
-            Matrix::Int8(matrix) => matrix.product(x, bias),
-        };
-        Ok((CpuStorage::F32(y), Shape::from((batch, pos, d_out))))
+    fn cpu_fwd(&self, x: &CpuStorage, x_layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        self.product((x, x_layout), None)
+    }
+}
+
+/// Of `x` and what the product is added to.
+impl CustomOp2 for Packed {
+    fn name(&self) -> &'static str {
+        "packed-product-onto"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        onto: &CpuStorage,
+        onto_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        self.product((x, x_layout), Some(contiguous(onto, onto_layout)?))
     }
 }
 
@@ -136,6 +206,11 @@ mod tests {
             let diff = (linear.forward(&x).unwrap() - want).unwrap().abs().unwrap().max_all().unwrap();
             assert!(diff.to_scalar::<f32>().unwrap() < 2e-5);
             assert!(is_stored || linear.forward(&x.narrow(2, 0, 35).unwrap()).is_err());
+            let resid = Tensor::randn(0f32, 1., (2, 9, 70), &Device::Cpu).unwrap();
+            let values = |x: Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let apart = residual::add(&resid, &linear.forward(&x).unwrap()).unwrap();
+            assert_eq!(values(linear.forward_onto(&resid, &x).unwrap()), values(apart));
+            assert!(linear.forward_onto(&resid.narrow(0, 0, 1).unwrap(), &x).is_err());
         }
     }
 }

@@ -22,6 +22,7 @@ mod checkpoint;
 mod compute;
 mod config;
 mod families;
+mod gate;
 mod gguf;
 mod gguf_skim;
 mod kv_cache;

@@ -33,13 +33,14 @@ pub(crate) fn wide(kernel: impl Kernel) {
 /// `e^x = 2^n e^r`, `n = round(x / ln 2)`, `|r| <= ln 2 / 2`, `e^r` by the polynomial of the Cephes library's `expf`.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    /// Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
+    /// Adding 1.5 * 2^23 rounds to the nearest integer, which the low bits of the sum hold.
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts, so that `n * LN2_HI` is exact.
     const LN2_HI: f32 = 0.693_359_4;
     const LN2_LO: f32 = -2.121_944_4e-4;
     let x = x.clamp(-87.0, 88.0);
-    let n = x.mul_add(std::f32::consts::LOG2_E, ROUND) - ROUND;
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
     let r = n.mul_add(-LN2_LO, n.mul_add(-LN2_HI, x));
     let mut p = 1.987_569_1e-4_f32;
     p = p.mul_add(r, 1.398_199_9e-3);
@@ -48,8 +49,8 @@ pub(crate) fn exp(x: f32) -> f32 {
     p = p.mul_add(r, 1.666_666_5e-1);
     p = p.mul_add(r, 0.5);
     let e_r = p.mul_add(r * r, r) + 1.0;
-    // `n` is a small whole number: shift it into the exponent bits.
-    let two_n = f32::from_bits(((n as i32 + 127) << 23) as u32);
+    // `n` moves into the exponent's bits. Not `n as i32`, whose care for what no i32 holds takes a branch a value.
+    let two_n = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
     e_r * two_n
 }
 

@@ -49,9 +49,9 @@ impl Transformer {
         let config = checkpoint.config().clone();
         let mut weights = families::load_weights(checkpoint, device)?;
         for Block { attention, mlp, .. } in &mut weights.blocks {
-            for linear in [&mut attention.qkv, &mut attention.out, &mut mlp.input, &mut mlp.out] {
-                linear.pack(compute)?;
-            }
+            attention.qkv.pack(compute)?;
+            attention.out.pack(compute)?;
+            mlp.pack(compute)?;
         }
         let (rotary, local_rotary) = (Rotary::of(&config), Rotary::of_local_layers(&config));
         Ok(Self { config, weights, rotary, local_rotary, device: device.clone() })

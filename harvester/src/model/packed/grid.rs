@@ -71,18 +71,22 @@ impl Output {
         Self { values, start, rows, columns }
     }
 
-    /// Writes `tile`, `[rows, PANEL]`, its first element at (`row`, `column`); columns beyond the matrix are left out.
+    /// Writes a tile, `[rows, PANEL]`, into rows from `first` on: as many of its columns as `columns` of the matrix.
     ///
     /// # Safety
     /// No other call writes the same elements.
-    pub(crate) unsafe fn write(&self, row: usize, column: usize, tile: &[f32]) {
-        let width = PANEL.min(self.columns - column);
-        assert!(row + tile.len() / PANEL <= self.rows, "a tile inside the matrix");
-        for (i, tile) in tile.chunks_exact(PANEL).enumerate() {
-            // SAFETY: the row and its `width` columns lie inside the allocation (the assertion, and `width`).
+    pub(crate) unsafe fn write(&self, first: usize, columns: Range<usize>, tile: &[f32]) {
+        let (rows, _) = tile.as_chunks::<PANEL>();
+        assert!(first + rows.len() <= self.rows && columns.end <= self.columns, "a tile inside the matrix");
+        for (row, values) in (first..).zip(rows) {
+            // SAFETY: the row and its columns lie inside the allocation, as asserted.
             unsafe {
-                let to = self.start.add((row + i) * self.columns + column);
-                to.copy_from_nonoverlapping(tile.as_ptr(), width);
+                let to = self.start.add(row * self.columns + columns.start);
+                match columns.len() {
+                    // Of a known size, it is moved without a call.
+                    PANEL => to.cast::<[f32; PANEL]>().write(*values),
+                    width => to.copy_from_nonoverlapping(values[..width].as_ptr(), width),
+                }
             }
         }
     }

@@ -13,10 +13,10 @@ use rayon::prelude::*;
 
 use super::{
     super::simd::{Kernel, wide},
-    add_to_rows,
-    grid::{Grid, Output},
+    epilogue::Epilogue,
+    fill,
     int8_kernel::{GROUP, Int8Instructions, Int8Operands, QUAD},
-    kernel::{MAX_ROWS, PANEL},
+    kernel::PANEL,
 };
 
 /// Largest whole number of either side. -128 is left out: the negative of every value is one, too.
@@ -64,28 +64,17 @@ impl Int8Matrix {
         Self { instructions, d_out, d_in, panels, scales }
     }
 
-    pub(crate) fn d_out(&self) -> usize {
-        self.d_out
-    }
-
     pub(crate) fn d_in(&self) -> usize {
         self.d_in
     }
 
-    /// `x W^T`, and `bias` added where there is one.
-    ///
-    /// # Shapes
-    /// `x`: `[rows, d_in]`, row-major; `bias`: `[d_out]` -> `[rows, d_out]`
-    pub(crate) fn product(&self, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    /// As [`super::PackedMatrix::product`].
+    pub(crate) fn product(&self, x: &[f32], epilogue: &Epilogue, onto: Option<&[f32]>) -> Vec<f32> {
         let rows = x.len() / self.d_in;
-        assert!(bias.is_none_or(|bias| bias.len() == self.d_out), "a bias for each column");
         let x = Int8Rows::new(x, self.d_in);
-        let y = Output::new(rows, self.d_out);
         let Self { instructions, panels, scales, .. } = self;
-        Grid::new(rows, self.d_out.div_ceil(PANEL)).for_each_tile(|first, rows, panel| {
-            let mut tile = [0f32; MAX_ROWS * PANEL];
-            let tile = &mut tile[..rows * PANEL];
-            let (from, to) = (first * x.groups, (first + rows) * x.groups);
+        fill([rows, self.d_out], epilogue, onto, |first, panel, tile| {
+            let (from, to) = (first * x.groups, (first + tile.len() / PANEL) * x.groups);
             let (b_from, b_to) = (panel * PANEL * x.groups, (panel + 1) * PANEL * x.groups);
             instructions.product(Int8Operands {
                 a: &x.values[from * GROUP..to * GROUP],
@@ -93,16 +82,9 @@ impl Int8Matrix {
                 starts: &x.starts[from..to],
                 b: &panels[b_from * GROUP..b_to * GROUP],
                 b_scales: &scales[b_from..b_to],
-                c: &mut *tile,
+                c: tile,
             });
-            if let Some(bias) = bias {
-                add_to_rows(tile, &bias[panel * PANEL..]);
-            }
-            // SAFETY: the grid hands out every tile once.
-            unsafe { y.write(first, panel * PANEL, tile) };
-        });
-        // SAFETY: and so every element is written.
-        unsafe { y.into_values() }
+        })
     }
 }
 
@@ -179,7 +161,10 @@ impl std::fmt::Debug for Int8Matrix {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::values, *};
+    use super::{
+        super::tests::{plain_epilogue, values},
+        *,
+    };
 
     /// The three lines at the top of this file, in f64 but for the rounding.
     fn plain(x: &[f32], w: &[f32], d_in: usize, bias: Option<&[f32]>) -> Vec<f64> {
@@ -203,10 +188,11 @@ mod tests {
     fn every_instruction_set_computes_the_formula_and_all_the_same_bits() {
         for (rows, d_in, d_out) in [(1, 1, 1), (12, 576, 64), (31, 40, 33), (61, 769, 100), (9, 1536, 31)] {
             let (x, w, bias) = (values(rows * d_in, 1), values(d_out * d_in, 2), values(d_out, 3));
-            for bias in [None, Some(&bias[..])] {
-                let want = plain(&x, &w, d_in, bias);
+            for bias in [None, Some(bias)] {
+                let want = plain(&x, &w, d_in, bias.as_deref());
+                let epilogue = Epilogue { bias, ..plain_epilogue(d_out) };
                 let products: Vec<_> = Int8Instructions::available()
-                    .map(|instructions| Int8Matrix::with(instructions, &w, d_in).product(&x, bias))
+                    .map(|instructions| Int8Matrix::with(instructions, &w, d_in).product(&x, &epilogue, None))
                     .collect();
                 assert!(products.iter().all(|product| *product == products[0]), "[{rows}, {d_in}] by {d_out}");
                 // Scales and their products are rounded to f32, 24 groups are added in it.
@@ -228,7 +214,7 @@ mod tests {
             let (xs, ws) = (vec![x; 7 * d_in], vec![w; 40 * d_in]);
             let want = f64::from(x) * f64::from(w) * d_in as f64;
             for instructions in Int8Instructions::available() {
-                let y = Int8Matrix::with(instructions, &ws, d_in).product(&xs, None);
+                let y = Int8Matrix::with(instructions, &ws, d_in).product(&xs, &plain_epilogue(40), None);
                 assert!(
                     y.iter().all(|y| (f64::from(*y) / want - 1.0).abs() < 1e-6),
                     "{instructions:?} {x} {w}: {}",
@@ -245,18 +231,18 @@ mod tests {
         let matrix = Int8Matrix::new(&w, d_in);
         let mut x = values(2 * d_in, 1);
         x[GROUP..2 * GROUP].fill(0.0);
-        let without = matrix.product(&x, None);
+        let without = matrix.product(&x, &plain_epilogue(40), None);
         x[GROUP] = 20_000.0;
-        let outlier: Vec<f32> = matrix.product(&x, None)[..40].to_vec();
+        let outlier: Vec<f32> = matrix.product(&x, &plain_epilogue(40), None)[..40].to_vec();
         x[..GROUP].fill(0.0);
         x[2 * GROUP..d_in].fill(0.0);
-        let alone = matrix.product(&x, None);
+        let alone = matrix.product(&x, &plain_epilogue(40), None);
         for j in 0..40 {
             assert!((outlier[j] - alone[j] - without[j]).abs() < 1e-6 * outlier[j].abs() + 1e-6, "column {j}");
         }
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             x[5] = bad;
-            let y = matrix.product(&x, None);
+            let y = matrix.product(&x, &plain_epilogue(40), None);
             assert!(y[..40].iter().all(|y| y.is_nan()) && y[40..].iter().all(|y| y.is_finite()), "{bad}");
         }
     }
@@ -266,9 +252,13 @@ mod tests {
         let (d_in, d_out) = (800, 130);
         let (x, w) = (values(150 * d_in, 1), values(d_out * d_in, 2));
         let matrix = Int8Matrix::new(&w, d_in);
-        let all = matrix.product(&x, None);
+        let all = matrix.product(&x, &plain_epilogue(d_out), None);
         for rows in [1, 2, 7, 13, 47, 49, 96] {
-            assert_eq!(matrix.product(&x[..rows * d_in], None), all[..rows * d_out], "{rows} rows");
+            assert_eq!(
+                matrix.product(&x[..rows * d_in], &plain_epilogue(d_out), None),
+                all[..rows * d_out],
+                "{rows} rows"
+            );
         }
     }
 }

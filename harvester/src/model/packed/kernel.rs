@@ -33,8 +33,9 @@ pub(crate) struct Operands<'a> {
     pub(crate) a_row: usize,
     /// `[k, PANEL]`
     pub(crate) b: &'a [f32],
-    /// `[rows, PANEL]`
+    /// `[rows, PANEL]`, its rows `c_row` values apart.
     pub(crate) c: &'a mut [f32],
+    pub(crate) c_row: usize,
     /// Whether what `c` holds counts.
     pub(crate) add: bool,
 }
@@ -68,10 +69,11 @@ impl Instructions {
     /// # Shapes
     /// Those of [`Operands`], `rows` being one that [`Self::tile_rows`] gives.
     pub(crate) fn product(self, rows: usize, operands: Operands<'_>) {
-        let Operands { a, a_row, b, c, add } = operands;
+        let Operands { a, a_row, b, c, c_row, add } = operands;
         let k = b.len() / PANEL;
-        assert!(b.len() == k * PANEL && a.len() >= (rows - 1) * a_row + k && c.len() >= rows * PANEL, "a tile's sizes");
-        let call = Call { k, a: a.as_ptr(), a_row, b: b.as_ptr(), c: c.as_mut_ptr(), add };
+        assert!(b.len() == k * PANEL && a.len() >= (rows - 1) * a_row + k, "operands of a tile's sizes");
+        assert!(c.len() >= (rows - 1) * c_row + PANEL, "room for the tile");
+        let call = Call { k, a: a.as_ptr(), a_row, b: b.as_ptr(), c: c.as_mut_ptr(), c_row, add };
         // SAFETY: the assertions above bound what `Call` describes, and `of_this_machine` and `available` name only
         // what the processor has.
         unsafe {
@@ -103,28 +105,33 @@ impl Instructions {
 }
 
 /// A call that was checked: `a` points to `ROWS` rows of `k` values, `a_row` apart, `b` to `k * PANEL` values, and `c` to
-/// `ROWS * PANEL` that nothing else reads or writes.
+/// `ROWS` rows of `PANEL`, `c_row` apart, that nothing else reads or writes.
 struct Call {
     k: usize,
     a: *const f32,
     a_row: usize,
     b: *const f32,
     c: *mut f32,
+    c_row: usize,
     add: bool,
 }
 
 /// # Safety
 /// As [`Call`].
 unsafe fn plain<const ROWS: usize>(call: Call) {
-    let Call { k, a, a_row, b, c, add } = call;
+    let Call { k, a, a_row, b, c, c_row, add } = call;
     for i in 0..ROWS {
-        for j in 0..PANEL {
-            // SAFETY: i, j and p stay below the sizes that `Call` promises.
-            unsafe {
-                let c = c.add(i * PANEL + j);
-                let start = if add { *c } else { 0.0 };
-                *c = (0..k).fold(start, |sum, p| (*a.add(i * a_row + p)).mul_add(*b.add(p * PANEL + j), sum));
+        // SAFETY: i, j and p stay below the sizes that `Call` promises.
+        unsafe {
+            let c = c.add(i * c_row).cast::<[f32; PANEL]>();
+            let mut sums = if add { *c } else { [0.0; PANEL] };
+            for p in 0..k {
+                let a = *a.add(i * a_row + p);
+                for (sum, b) in sums.iter_mut().zip(&*b.add(p * PANEL).cast::<[f32; PANEL]>()) {
+                    *sum = a.mul_add(*b, *sum);
+                }
             }
+            *c = sums;
         }
     }
 }
@@ -137,13 +144,13 @@ use std::arch::x86_64::*;
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 unsafe fn avx512<const ROWS: usize>(call: Call) {
-    let Call { k, a, a_row, b, c, add } = call;
+    let Call { k, a, a_row, b, c, c_row, add } = call;
     // SAFETY: i and p stay below the sizes that `Call` promises; loads and stores need no alignment.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
         if add {
             for (i, sums) in sums.iter_mut().enumerate() {
-                *sums = [_mm512_loadu_ps(c.add(i * PANEL)), _mm512_loadu_ps(c.add(i * PANEL + 16))];
+                *sums = [_mm512_loadu_ps(c.add(i * c_row)), _mm512_loadu_ps(c.add(i * c_row + 16))];
             }
         }
         for p in 0..k {
@@ -154,8 +161,8 @@ unsafe fn avx512<const ROWS: usize>(call: Call) {
             }
         }
         for (i, sums) in sums.iter().enumerate() {
-            _mm512_storeu_ps(c.add(i * PANEL), sums[0]);
-            _mm512_storeu_ps(c.add(i * PANEL + 16), sums[1]);
+            _mm512_storeu_ps(c.add(i * c_row), sums[0]);
+            _mm512_storeu_ps(c.add(i * c_row + 16), sums[1]);
         }
     }
 }
@@ -167,14 +174,14 @@ unsafe fn avx512<const ROWS: usize>(call: Call) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2<const ROWS: usize>(call: Call) {
-    let Call { k, a, a_row, b, c, add } = call;
+    let Call { k, a, a_row, b, c, c_row, add } = call;
     for half in [0, PANEL / 2] {
         let mut first = 0;
         while first < ROWS {
             // SAFETY: `first` and what a piece takes stay below ROWS, and `half + 16` within the panel.
             unsafe {
-                let (a, b, c) = (a.add(first * a_row), b.add(half), c.add(first * PANEL + half));
-                let call = Call { k, a, a_row, b, c, add };
+                let (a, b, c) = (a.add(first * a_row), b.add(half), c.add(first * c_row + half));
+                let call = Call { k, a, a_row, b, c, c_row, add };
                 first += match ROWS - first {
                     6.. => avx2_piece::<6>(call),
                     4.. => avx2_piece::<4>(call),
@@ -193,13 +200,13 @@ unsafe fn avx2<const ROWS: usize>(call: Call) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2_piece<const PIECE: usize>(call: Call) -> usize {
-    let Call { k, a, a_row, b, c, add } = call;
+    let Call { k, a, a_row, b, c, c_row, add } = call;
     // SAFETY: i and p stay below the sizes that the caller promises; loads and stores need no alignment.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); 2]; PIECE];
         if add {
             for (i, sums) in sums.iter_mut().enumerate() {
-                *sums = [_mm256_loadu_ps(c.add(i * PANEL)), _mm256_loadu_ps(c.add(i * PANEL + 8))];
+                *sums = [_mm256_loadu_ps(c.add(i * c_row)), _mm256_loadu_ps(c.add(i * c_row + 8))];
             }
         }
         for p in 0..k {
@@ -210,8 +217,8 @@ unsafe fn avx2_piece<const PIECE: usize>(call: Call) -> usize {
             }
         }
         for (i, sums) in sums.iter().enumerate() {
-            _mm256_storeu_ps(c.add(i * PANEL), sums[0]);
-            _mm256_storeu_ps(c.add(i * PANEL + 8), sums[1]);
+            _mm256_storeu_ps(c.add(i * c_row), sums[0]);
+            _mm256_storeu_ps(c.add(i * c_row + 8), sums[1]);
         }
     }
     PIECE

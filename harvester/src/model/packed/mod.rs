@@ -8,6 +8,7 @@
 //! A tile's sums stay in registers, its rows of `x` in the first-level cache, the panel in the second. What follows the
 //! product, such as the bias, is done to the tile while it is there.
 
+mod epilogue;
 mod grid;
 mod int8;
 mod int8_kernel;
@@ -15,11 +16,12 @@ mod kernel;
 
 use rayon::prelude::*;
 
-use grid::{Grid, Output};
-use kernel::{MAX_ROWS, Operands, PANEL};
+use grid::Grid;
 
+pub(crate) use epilogue::{Epilogue, by_turns};
+pub(crate) use grid::Output;
 pub(crate) use int8::Int8Matrix;
-pub(crate) use kernel::Instructions;
+pub(crate) use kernel::{Instructions, MAX_ROWS, Operands, PANEL};
 
 /// Columns of `x` taken at once: a panel's part is 96 KiB, a fraction of any second-level cache.
 const DEPTH: usize = 768;
@@ -52,36 +54,21 @@ impl PackedMatrix {
         Self { instructions, d_out, d_in, panels }
     }
 
-    pub(crate) fn d_out(&self) -> usize {
-        self.d_out
-    }
-
     pub(crate) fn d_in(&self) -> usize {
         self.d_in
     }
 
-    /// `x W^T`, and `bias` added where there is one.
+    /// `x W^T`, and what follows it, on top of `onto` where there is one.
     ///
     /// # Shapes
-    /// `x`: `[rows, d_in]`, row-major; `bias`: `[d_out]` -> `[rows, d_out]`
-    pub(crate) fn product(&self, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    /// `x`: `[rows, d_in]`, row-major; `onto`: `[rows, epilogue.columns]` -> the same
+    pub(crate) fn product(&self, x: &[f32], epilogue: &Epilogue, onto: Option<&[f32]>) -> Vec<f32> {
         let rows = x.len() / self.d_in;
         assert_eq!(x.len(), rows * self.d_in, "whole rows");
-        assert!(bias.is_none_or(|bias| bias.len() == self.d_out), "a bias for each column");
-        let y = Output::new(rows, self.d_out);
-        let grid = Grid::new(rows, self.d_out.div_ceil(PANEL));
-        grid.for_each_tile(|first, rows, panel| {
-            let mut tile = [0f32; MAX_ROWS * PANEL];
-            let tile = &mut tile[..rows * PANEL];
+        fill([rows, self.d_out], epilogue, onto, |first, panel, tile| {
+            let rows = tile.len() / PANEL;
             self.tile(&x[first * self.d_in..(first + rows) * self.d_in], panel, tile);
-            if let Some(bias) = bias {
-                add_to_rows(tile, &bias[panel * PANEL..]);
-            }
-            // SAFETY: the grid hands out every tile once.
-            unsafe { y.write(first, panel * PANEL, tile) };
-        });
-        // SAFETY: and so every element is written.
-        unsafe { y.into_values() }
+        })
     }
 
     /// One tile of the product. `x`: `[rows, d_in]` -> `tile`: `[rows, PANEL]`
@@ -89,19 +76,41 @@ impl PackedMatrix {
         let rows = tile.len() / PANEL;
         let panel = &self.panels[panel * PANEL * self.d_in..][..PANEL * self.d_in];
         for (i, b) in panel.chunks(DEPTH * PANEL).enumerate() {
-            let operands = Operands { a: &x[i * DEPTH..], a_row: self.d_in, b, c: &mut *tile, add: i > 0 };
+            let operands =
+                Operands { a: &x[i * DEPTH..], a_row: self.d_in, b, c: &mut *tile, c_row: PANEL, add: i > 0 };
             self.instructions.product(rows, operands);
         }
     }
 }
 
-/// Adds `values`, one for each column, to every row of a tile; a last panel has fewer columns than the tile.
-fn add_to_rows(tile: &mut [f32], values: &[f32]) {
-    for row in tile.chunks_exact_mut(PANEL) {
-        for (sum, value) in row.iter_mut().zip(values) {
-            *sum += value;
+/// A product of `rows` rows and a matrix of `d_out`, tile by tile: `compute(first row, panel, tile)`, then what follows.
+///
+/// # Shapes
+/// `onto`: `[rows, epilogue.columns]` -> the same
+fn fill(
+    [rows, d_out]: [usize; 2],
+    epilogue: &Epilogue,
+    onto: Option<&[f32]>,
+    compute: impl Fn(usize, usize, &mut [f32]) + Sync,
+) -> Vec<f32> {
+    let width = epilogue.columns;
+    assert!(onto.is_none_or(|onto| onto.len() == rows * width), "something to add to each element");
+    let y = Output::new(rows, width);
+    Grid::new(rows, d_out.div_ceil(PANEL)).for_each_tile(|first, rows, panel| {
+        let mut tile = [0f32; MAX_ROWS * PANEL];
+        let tile = &mut tile[..rows * PANEL];
+        compute(first, panel, tile);
+        let columns = epilogue.finish(panel, tile);
+        if let Some(onto) = onto {
+            for (row, onto) in tile.chunks_exact_mut(PANEL).zip(onto[first * width..].chunks_exact(width)) {
+                row.iter_mut().zip(&onto[columns.clone()]).for_each(|(sum, value)| *sum += value);
+            }
         }
-    }
+        // SAFETY: the grid hands out every tile once.
+        unsafe { y.write(first, columns, tile) };
+    });
+    // SAFETY: and so every element is written.
+    unsafe { y.into_values() }
 }
 
 impl std::fmt::Debug for PackedMatrix {
@@ -124,6 +133,10 @@ mod tests {
         (0..n).map(|_| next()).collect()
     }
 
+    pub(super) fn plain_epilogue(columns: usize) -> Epilogue {
+        Epilogue { columns, bias: None, gating: None }
+    }
+
     /// `x W^T + b`, each element a chain of fused multiply-adds in the order of the columns.
     fn plain(x: &[f32], w: &[f32], d_in: usize, bias: Option<&[f32]>) -> Vec<f32> {
         let dot = |x: &[f32], w: &[f32]| x.iter().zip(w).fold(0f32, |sum, (x, w)| x.mul_add(*w, sum));
@@ -138,10 +151,11 @@ mod tests {
             [(1, 1, 1), (12, 576, 64), (31, 40, 33), (61, 769, 100), (5, 1600, 31), (200, 24, 96)]
         {
             let (x, w, bias) = (values(rows * d_in, 1), values(d_out * d_in, 2), values(d_out, 3));
-            for bias in [None, Some(&bias[..])] {
-                let want = plain(&x, &w, d_in, bias);
+            for bias in [None, Some(bias)] {
+                let want = plain(&x, &w, d_in, bias.as_deref());
+                let epilogue = Epilogue { bias, ..plain_epilogue(d_out) };
                 for instructions in Instructions::available() {
-                    let got = PackedMatrix::new(instructions, &w, d_in).product(&x, bias);
+                    let got = PackedMatrix::new(instructions, &w, d_in).product(&x, &epilogue, None);
                     assert_eq!(got, want, "{instructions:?}, [{rows}, {d_in}] by [{d_in}, {d_out}]");
                 }
             }
@@ -154,13 +168,14 @@ mod tests {
         let (x, w) = (values(150 * d_in, 1), values(d_out * d_in, 2));
         let Some(instructions) = Instructions::of_this_machine() else { return };
         let packed = PackedMatrix::new(instructions, &w, d_in);
-        let all = packed.product(&x, None);
+        let epilogue = plain_epilogue(d_out);
+        let all = packed.product(&x, &epilogue, None);
         for rows in [1, 2, 7, 13, 47, 49, 96] {
-            assert_eq!(packed.product(&x[..rows * d_in], None), all[..rows * d_out], "{rows} rows");
+            assert_eq!(packed.product(&x[..rows * d_in], &epilogue, None), all[..rows * d_out], "{rows} rows");
         }
         for threads in [1, 3, 8] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a small pool");
-            assert_eq!(pool.install(|| packed.product(&x, None)), all, "{threads} threads");
+            assert_eq!(pool.install(|| packed.product(&x, &epilogue, None)), all, "{threads} threads");
         }
     }
 }

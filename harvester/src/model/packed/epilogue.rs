@@ -1,0 +1,72 @@
+//! [`Epilogue`]: what follows a product, done to each of its tiles while the tile is in the first-level cache.
+
+use std::ops::Range;
+
+use super::{
+    super::{
+        gate::{GateRows, Gating},
+        simd::wide,
+    },
+    kernel::PANEL,
+};
+
+/// Gates in a panel, and as many values that they gate.
+pub(crate) const GATES: usize = PANEL / 2;
+
+/// What follows `x W^T`.
+#[derive(Debug, Clone)]
+pub(crate) struct Epilogue {
+    /// Of the result: as many as `W` has rows, or one for each gate.
+    pub(crate) columns: usize,
+    /// Added to every row. `[d_out]`
+    pub(crate) bias: Option<Vec<f32>>,
+    /// The rows of `W` are 16 gates, the 16 values they gate, and so on ([`by_turns`]): `act(gate) * value`.
+    pub(crate) gating: Option<Gating>,
+}
+
+impl Epilogue {
+    /// Finishes a tile of the product's `panel`-th 32 columns: the result's columns that it leaves in the beginnings of the
+    /// tile's rows.
+    ///
+    /// # Shapes
+    /// `tile`: `[rows, PANEL]`
+    pub(crate) fn finish(&self, panel: usize, tile: &mut [f32]) -> Range<usize> {
+        if let Some(bias) = &self.bias {
+            add_to_rows(tile, &bias[panel * PANEL..]);
+        }
+        if let Some(gating) = self.gating {
+            let (halves, _) = tile.as_chunks_mut::<GATES>();
+            let (rows, _) = halves.as_chunks_mut::<2>();
+            wide(GateRows { rows, gating });
+        }
+        let width = if self.gating.is_some() { GATES } else { PANEL };
+        panel * width..((panel + 1) * width).min(self.columns)
+    }
+}
+
+/// Adds `values`, one for each column, to every row of a tile; a last panel has fewer columns than the tile.
+fn add_to_rows(tile: &mut [f32], values: &[f32]) {
+    for row in tile.chunks_exact_mut(PANEL) {
+        for (sum, value) in row.iter_mut().zip(values) {
+            *sum += value;
+        }
+    }
+}
+
+/// The rows of a gated matrix, `n` gates above the `n` values they gate, as [`Epilogue::gating`] wants them. Zeros fill the
+/// last group.
+///
+/// # Shapes
+/// `rows`: `[2 n, width]` -> `[2 (n rounded up to 16), width]`
+pub(crate) fn by_turns(rows: &[f32], width: usize) -> Vec<f32> {
+    let (gates, values) = rows.split_at(rows.len() / 2);
+    let size = GATES * width;
+    let mut turns = Vec::with_capacity(2 * gates.len().next_multiple_of(size));
+    for (gates, values) in gates.chunks(size).zip(values.chunks(size)) {
+        for group in [gates, values] {
+            turns.extend_from_slice(group);
+            turns.resize(turns.len().next_multiple_of(size), 0.0);
+        }
+    }
+    turns
+}
