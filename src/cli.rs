@@ -53,7 +53,7 @@ pub(crate) enum Command {
                             blocks.14.hook_resid_post --tokens 150000 --out runs/activations")]
     Harvest(HarvestArgs),
     /// Make one dataset of the harvests of a corpus' parts.
-    #[command(after_help = "Example:\n  refract merge runs/part-* --out runs/activations")]
+    #[command(after_help = "Example:\n  refract merge runs/parts --out runs/activations")]
     Merge(MergeArgs),
     /// Fit a sparse autoencoder to harvested activations, or to those of a running model.
     #[command(
@@ -203,7 +203,7 @@ pub(crate) struct HarvestArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct MergeArgs {
-    /// The folders that `refract harvest --part` wrote, one of each part, in any order.
+    /// The folders that `refract harvest --part` wrote, one of each part, in any order; or the folder that they are in.
     #[arg(required = true)]
     pub(crate) folders: Vec<PathBuf>,
     /// The folder to write. Files are linked into it where they can be, else copied.

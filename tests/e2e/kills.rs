@@ -162,6 +162,9 @@ fn parts_are_harvested_merged_and_inspected() {
     assert_eq!(merged["counts"]["tokens"], 4096);
     assert!(sandbox.ok(&["inspect", "merged", "--verify"]).contains("2 parts of the corpus"));
     assert!(sandbox.ok(&["inspect", "parts", "--verify"]).contains("4,096"));
+    let of_folder = sandbox.json(&["merge", "parts", "--out", "parts/merged"]).remove(0);
+    assert_eq!(of_folder["counts"], merged["counts"]);
+    fs::remove_dir_all(sandbox.path("parts/merged")).unwrap();
     assert!(sandbox.error(&["merge", "parts/0", "--out", "other"]).contains("part 1/2"));
     for activations in ["merged", "parts"] {
         let out = format!("sae-{activations}");

@@ -299,7 +299,7 @@ impl ActivationDataset {
 }
 
 /// The folders that are the dataset at `location`: it alone, or those in it where it has no manifest and they have.
-fn folders_of(location: &Location) -> Result<Vec<Location>> {
+pub(crate) fn folders_of(location: &Location) -> Result<Vec<Location>> {
     let has_manifest = |location: &Location| Ok::<_, Error>(location.join(MANIFEST_FILE).bytes()?.is_some());
     if has_manifest(location)? || !location.is_folder()? {
         return Ok(vec![location.clone()]);
