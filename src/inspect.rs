@@ -27,9 +27,6 @@ pub(crate) fn run(args: &InspectArgs, terminal: &Terminal) -> anyhow::Result<()>
     let bytes = location.join(MANIFEST_FILE).read()?;
     let parsed: Value =
         serde_json::from_slice(&bytes).with_context(|| format!("{} is not JSON", manifest.display()))?;
-    if args.verify {
-        harvester::verify_manifest(&location)?;
-    }
     match parsed.get("format").and_then(Value::as_str) {
         Some(harvester::manifest::ACTIVATIONS_FORMAT) => {
             activations(path, args.verify, terminal)?;

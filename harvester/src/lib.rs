@@ -45,7 +45,7 @@ pub use hook_pattern::HookPattern;
 pub use hook_point::{HookPoint, Site};
 pub use location::Location;
 pub use manifest::{HarvestManifest, HookPointSummary, ModelIdentity};
-pub use manifest_file::{read_manifest, verify_manifest, write_manifest};
+pub use manifest_file::{read_manifest, write_manifest};
 pub use merge::merge;
 pub use model::{Checkpoint, Compute, GgufMetadata, KvCache, ModelConfig, Transformer};
 pub use model_source::{ModelSource, ResolvedModel};

@@ -184,7 +184,7 @@ impl HarvestManifest {
     /// Reads the manifest of a folder of activations, here or in an object store.
     ///
     /// # Errors
-    /// When there is none, or one of another kind or version.
+    /// When there is none, or one of another kind or version, or one that is not as it was written.
     pub fn read(folder: impl Into<Location>) -> Result<Self> {
         read_manifest_from(&folder.into(), ACTIVATIONS_FORMAT)
     }

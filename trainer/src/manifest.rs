@@ -86,7 +86,7 @@ impl SaeManifest {
     /// Reads the manifest of an SAE folder.
     ///
     /// # Errors
-    /// When there is none, or one of another kind or version.
+    /// When there is none, or one of another kind or version, or one that is not as it was written.
     pub fn read(dir: &Path) -> Result<Self> {
         Ok(read_manifest(dir, SAE_FORMAT)?)
     }
