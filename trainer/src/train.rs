@@ -39,6 +39,10 @@ const HELD_OUT_TOKENS: u64 = 131_072;
 /// Trains an SAE on `dataset` into the folder `out`. A folder that holds an unfinished run of the same config is
 /// continued; a finished one is left as it is.
 ///
+/// What opening `dataset` compared is all that is compared: each manifest with its own checksum; each part's size, rows and
+/// columns with the manifest. The content of a part is not hashed: row groups are read in random order and one hook point
+/// of each, so a hash would cost a pass of its own. [`ActivationDataset::verify`] makes that pass.
+///
 /// # Errors
 /// When the config does not fit the activations, `out` holds another run, a file cannot be read or written, the loss
 /// explodes, or the user asked to stop. The last checkpoint is kept in every case.
