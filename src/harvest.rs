@@ -230,7 +230,7 @@ pub(crate) fn report(manifest: &HarvestManifest, out: &Path, terminal: &Terminal
         (counts.left_out.empty_documents, "empty documents"),
         (counts.left_out.short_documents, "short documents"),
         (counts.left_out.truncated_tokens, "tokens of long documents"),
-        (counts.skipped_files, "files that are not text"),
+        (counts.skipped_files, "files of folders (hidden, not text, or links)"),
         (counts.dropped_tokens, "tokens after the last whole context"),
     ];
     let said: Vec<_> =

@@ -86,7 +86,7 @@ pub struct Counts {
     pub left_out: LeftOut,
     /// Documents of the corpus left out because their text had been seen before.
     pub duplicates: u64,
-    /// Files of the corpus' folders left out because they are not text.
+    /// Files and links of the corpus' folders that were left out; see [`CorpusSource::skipped_files`].
     pub skipped_files: u64,
 }
 

@@ -82,7 +82,7 @@ pub(super) struct FoundSource {
     /// A file that was named is refused when it is no text; one met in a folder is left out and counted.
     pub(super) is_folder: bool,
     pub(super) files: Vec<FoundFile>,
-    /// Folder entries left out already: hidden files and links to folders.
+    /// Folder entries left out already: hidden files, links to folders and links that lead nowhere.
     pub(super) skipped: u64,
 }
 
@@ -191,19 +191,27 @@ fn entries(folder: &Location) -> Result<Vec<Entry>> {
 }
 
 fn entry(found: crate::location::Entry) -> Result<Entry> {
-    let hidden = found.name.starts_with('.');
-    let link = match found.location.local() {
-        Some(path) => fs::symlink_metadata(path).map_err(Error::io("read", path))?.is_symlink(),
-        None => false,
-    };
-    if hidden || (link && found.is_folder) {
-        // A link to a folder could lead back up, for ever.
-        let why = if hidden { "its name starts with a dot" } else { "it is a link to a folder" };
+    if let Some(why) = why_skipped(&found)? {
         tracing::warn!("left out of the corpus: {}, because {why}", found.location);
         return Ok(Entry::Skipped);
     }
     let (location, name) = (found.location, found.name);
     Ok(if found.is_folder { Entry::Folder(location, name) } else { Entry::File(location, name) })
+}
+
+/// Why an entry of a folder is left out, if it is.
+fn why_skipped(found: &crate::location::Entry) -> Result<Option<String>> {
+    if found.name.starts_with('.') {
+        return Ok(Some("its name starts with a dot".into()));
+    }
+    let Some(path) = found.location.local() else { return Ok(None) };
+    if !fs::symlink_metadata(path).map_err(Error::io("read", path))?.is_symlink() {
+        return Ok(None);
+    }
+    if found.is_folder {
+        return Ok(Some("it is a link to a folder".into())); // which could lead back up, for ever
+    }
+    Ok(fs::metadata(path).err().map(|error| format!("it is a link that leads nowhere ({error})")))
 }
 
 /// Where two sources share a name, both take their whole path instead.

@@ -96,7 +96,7 @@ pub struct CorpusSource {
     pub documents: u64,
     /// Documents left out because their text had been seen before, in this source or an earlier one.
     pub duplicates: u64,
-    /// Files of a folder that were left out because they are not text.
+    /// Entries of a folder that were left out: files that are hidden or not text, links to folders, links that lead nowhere.
     pub skipped_files: u64,
 }
 
@@ -139,7 +139,7 @@ impl Corpus {
     ///
     /// A path is a file, a folder, an URL of an object store, `hf://datasets/ORG/NAME` for a dataset on the Hub, or `-` for standard input. A `.jsonl` file has a document a line, a `.parquet`
     /// file one a row; any other file is one document. In a folder, each file of many documents and each subfolder is a source of its own, and the remaining
-    /// files together are one more. Hidden files, files that are not UTF-8 text and links to folders are left out of a folder, counted, and logged as warnings.
+    /// files together are one more. Hidden files, files that are not UTF-8 text, links to folders and links that lead nowhere are left out of a folder, counted, and logged as warnings.
     ///
     /// # Errors
     /// When a path cannot be read, a named file is not UTF-8 text, a JSONL line is not an object with the text field, a parquet file lacks the
@@ -414,6 +414,21 @@ mod tests {
         let names: Vec<_> = corpus.sources().iter().map(|source| source.name.as_str()).collect();
         assert_eq!(names, [own_name, "rust", "web"]);
         assert_eq!(corpus.sources()[0].skipped_files, 1);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_that_leads_nowhere_is_left_out_of_a_folder_and_counted() {
+        let folder = folder(&[("a.txt", b"a"), ("deep/b.txt", b"b")]);
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, folder.path().join(name)).unwrap();
+        link("gone.txt", "dangling.txt");
+        link("loop.jsonl", "loop.jsonl");
+        link("../a.txt", "deep/good.md");
+        let corpus = open(folder.path()).unwrap();
+        assert_eq!((corpus.n_documents(), corpus.sources()[0].skipped_files), (2, 2));
+        assert_eq!(corpus.sources()[1].duplicates, 1, "a link to a file is read");
+        let named = message(open(&folder.path().join("dangling.txt")));
+        assert!(named.contains("dangling.txt"), "{named}");
     }
 
     #[test]

@@ -243,7 +243,7 @@ fn list_local(path: &Path) -> Result<Vec<Entry>> {
     let read = || -> io::Result<Vec<Entry>> {
         let entries = fs::read_dir(path)?.map(|entry| {
             let entry = entry?;
-            let metadata = fs::metadata(entry.path())?; // of what a link leads to
+            let metadata = metadata_of(&entry.path())?;
             Ok(Entry {
                 location: Location::Local(entry.path()),
                 name: entry.file_name().to_string_lossy().into_owned(),
@@ -256,6 +256,14 @@ fn list_local(path: &Path) -> Result<Vec<Entry>> {
     let mut entries = read().map_err(Error::io("list", path))?;
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(entries)
+}
+
+/// Of what a link leads to; of a link that leads nowhere its own, which is neither a file's nor a folder's.
+fn metadata_of(path: &Path) -> io::Result<fs::Metadata> {
+    fs::metadata(path).or_else(|error| match fs::symlink_metadata(path) {
+        Ok(own) if own.is_symlink() => Ok(own),
+        _ => Err(error),
+    })
 }
 
 impl From<PathBuf> for Location {
