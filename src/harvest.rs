@@ -191,13 +191,17 @@ fn bytes_per_token(model: &ResolvedModel, corpus: &Corpus) -> anyhow::Result<f64
     let tokenizer = TextTokenizer::open(&model.path)?;
     let (mut bytes, mut tokens) = (1, 1);
     for sample in 0..SAMPLES.min(corpus.n_documents()) {
-        let text = match corpus.document(sample * corpus.n_documents() / SAMPLES.min(corpus.n_documents()))? {
+        let document = sample * corpus.n_documents() / SAMPLES.min(corpus.n_documents());
+        let text = match corpus.document(document)? {
             Document::Text(text) => text,
             Document::Chat(messages) => messages.into_iter().map(|message| message.content).collect(),
         };
         let text: String = text.chars().take(SAMPLE_CHARACTERS).collect();
         bytes += text.len();
-        tokens += tokenizer.encode(&text)?.len();
+        let encoded = tokenizer.encode(&text);
+        tokens += encoded
+            .with_context(|| format!("{}: this document cannot be made into tokens", corpus.place_of(document)))?
+            .len();
     }
     Ok(bytes as f64 / tokens as f64)
 }

@@ -228,7 +228,7 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
             self.cursor.left_out.repeated_documents += 1;
             return Ok(None);
         }
-        let mut tokens = (self.encode)(&read)?;
+        let mut tokens = (self.encode)(&read).map_err(|error| self.named(document, error))?;
         let (whole, most) = (tokens.len(), self.options.document_tokens.unwrap_or(usize::MAX));
         tokens.truncate(most);
         let left_out = &mut self.cursor.left_out;
@@ -253,6 +253,11 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
             Some(seen) if self.corpus.is_streamed(document) => Ok(!seen.is_new(read)?),
             Some(seen) => seen.pass().map(|()| false),
         }
+    }
+
+    /// `error`, with the file and the line or row that the document is in.
+    fn named(&self, document: u64, error: Error) -> Error {
+        Error::Document { place: self.corpus.place_of(document), source: error.into() }
     }
 
     /// Moves up to `wanted` tokens of the current document to `tokens` and the cursor past them.
@@ -436,6 +441,26 @@ mod tests {
                 assert_eq!(rest_dropped, dropped);
             }
         }
+    }
+
+    #[test]
+    fn a_document_that_the_tokenizer_refuses_is_named_with_its_line() {
+        let (folder, _) = corpus(&["ab", "cd"]);
+        let path = folder.path().join("c.jsonl");
+        fs::write(&path, "{\"text\":\"ab\"}\n\n{\"text\":\"odd\"}\n").unwrap();
+        let corpus = Corpus::open(&[path], &CorpusOptions::default()).unwrap();
+        let encode = |document: &Document| match document {
+            Document::Text(text) if text == "odd" => {
+                Err(Error::Tokenizer { path: "tokenizer.json".into(), source: "no such token".into() })
+            }
+            _ => encode(document),
+        };
+        let (order, options) = (corpus.order(None), ContextOptions { ctx_len: 4, ..ContextOptions::default() });
+        let mut contexts = Contexts::new(&corpus, &order, options, ContextCursor::default(), None, encode).unwrap();
+        let error = contexts.next().unwrap().unwrap_err();
+        assert!(error.to_string().contains("c.jsonl:3: "), "{error}");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("tokenizer.json"), "{cause}");
     }
 
     #[test]

@@ -78,6 +78,14 @@ pub enum Error {
         /// What to do next.
         hint: String,
     },
+    /// A document of the corpus could not be made into tokens.
+    #[error("{place}: this document cannot be made into tokens")]
+    Document {
+        /// Its file, and the line or row in it.
+        place: String,
+        /// Why not.
+        source: Box<Self>,
+    },
     /// The tokenizer refused a text.
     #[error("{}: the tokenizer failed", path.display())]
     Tokenizer {

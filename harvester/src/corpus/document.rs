@@ -50,6 +50,9 @@ impl Document {
     }
 }
 
+/// What is found where a turn lacks who speaks or what is said.
+pub(super) const NOT_A_TURN: &str = "a turn without strings `role` and `content`, or `from` and `value`";
+
 fn turn(value: Value) -> Result<ChatMessage, String> {
     let Value::Object(mut turn) = value else { return Err("a turn that is no object".into()) };
     let mut text = |name: &str| match turn.remove(name) {
@@ -63,10 +66,7 @@ fn turn(value: Value) -> Result<ChatMessage, String> {
         return Ok(ChatMessage { role: role_of(from), content });
     }
     let fields: Vec<_> = turn.keys().map(String::as_str).collect();
-    Err(format!(
-        "a turn without strings `role` and `content`, or `from` and `value`; its other fields are [{}]",
-        fields.join(", ")
-    ))
+    Err(format!("{NOT_A_TURN}; its other fields are [{}]", fields.join(", ")))
 }
 
 /// The templates' name of a speaker of ShareGPT's.

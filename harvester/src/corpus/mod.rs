@@ -127,6 +127,14 @@ struct PlacedBlock {
     streamed_before: u64,
 }
 
+/// Where a document is found.
+enum Found {
+    /// This row of a block.
+    Row(RowBlock, u64),
+    /// In a text or JSONL file.
+    Place(DocumentPlace),
+}
+
 impl PlacedBlock {
     /// Documents of this block and those before it.
     fn streamed(self) -> u64 {
@@ -293,26 +301,45 @@ impl Corpus {
     /// # Errors
     /// When its file cannot be read, or changed since the corpus was opened.
     pub fn document(&self, index: u64) -> Result<Document> {
+        match self.find(index)? {
+            Found::Row(rows, row) => self.reader.document(&self.tables, rows, row, &self.options),
+            Found::Place(place) => self.files[place.file as usize].document(place, &self.options),
+        }
+    }
+
+    /// Where document `index` is, for errors: its file, and the line or the row in it, as far as that can be told.
+    pub fn place_of(&self, index: u64) -> String {
+        match self.find(index) {
+            Ok(Found::Row(rows, row)) => {
+                let file = self.tables[rows.file as usize].name();
+                format!("{file}, row {} of row group {}, counted from 0", rows.first_row + row, rows.group)
+            }
+            Ok(Found::Place(place)) => {
+                let file = &self.files[place.file as usize];
+                file.place_of(place).unwrap_or_else(|_| file.name.clone())
+            }
+            Err(_) => format!("document {index}"),
+        }
+    }
+
+    /// Whether a document is a row of a table.
+    pub(crate) fn is_streamed(&self, index: u64) -> bool {
+        matches!(self.find(index), Ok(Found::Row(..)))
+    }
+
+    fn find(&self, index: u64) -> Result<Found> {
         let at = self.blocks.partition_point(|placed| placed.block.first_document <= index);
         let before = at.checked_sub(1).map(|at| self.blocks[at]);
         if let Some(PlacedBlock { block, rows, .. }) = before
             && index < block.first_document + block.documents
         {
-            return self.reader.document(&self.tables, rows, index - block.first_document, &self.options);
+            return Ok(Found::Row(rows, index - block.first_document));
         }
         let streamed = before.map_or(0, |placed| placed.streamed());
-        let place = self.places.get((index - streamed) as usize);
-        let place = place.ok_or_else(|| {
+        let place = self.places.get((index - streamed) as usize).copied();
+        place.map(Found::Place).ok_or_else(|| {
             Error::invalid("document", format!("a number below {}", self.n_documents()), index.to_string())
-        })?;
-        self.files[place.file as usize].document(*place, &self.options)
-    }
-
-    /// Whether a document is a row of a table.
-    pub(crate) fn is_streamed(&self, index: u64) -> bool {
-        let at = self.blocks.partition_point(|placed| placed.block.first_document <= index);
-        let before = at.checked_sub(1).map(|at| self.blocks[at].block);
-        before.is_some_and(|block| index < block.first_document + block.documents)
+        })
     }
 
     /// The order in which documents are harvested: shuffled by `seed`, or as they are.

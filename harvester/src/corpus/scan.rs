@@ -129,11 +129,13 @@ pub(super) fn document_of_line(line: &[u8], options: &CorpusOptions) -> Result<D
     let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
     match serde_json::from_slice::<Value>(line) {
         Ok(Value::Object(mut object)) => match (object.remove(field), &options.chat_field) {
+            // As in a table: counted as empty.
+            (Some(Value::Null), Some(_)) => Ok(Document::Chat(vec![])),
+            (Some(Value::Null), None) => Ok(Document::Text(String::new())),
             (Some(value), Some(_)) => {
                 Document::chat_of(value).map_err(|found| format!("in the field `{field}` {found}"))
             }
             (Some(Value::String(text)), None) => Ok(Document::Text(text)),
-            (Some(Value::Null), None) => Ok(Document::Text(String::new())), // as in a table: counted as empty
             (Some(_), None) => Err(format!("a field `{field}` that is no string")),
             (None, _) => {
                 let fields: Vec<_> = object.keys().map(String::as_str).collect();

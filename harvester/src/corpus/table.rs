@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 use super::{
     CorpusOptions, Document,
     discover::{FoundFile, Origin},
-    document::role_of,
+    document::{NOT_A_TURN, role_of},
 };
 use crate::{
     Error, Location, Result,
@@ -295,13 +295,18 @@ fn chats(column: &ArrayRef) -> std::result::Result<Vec<Document>, String> {
     let lists = wide.as_list::<i64>();
     let turns = lists.values().as_struct();
     let (roles, contents, are_ours) = turn_columns(turns)?;
-    let turn = |at: usize| ChatMessage {
-        role: if are_ours { roles.value(at).to_string() } else { role_of(roles.value(at).to_string()) },
-        content: contents.value(at).to_string(),
+    let turn = |at: usize| {
+        let (role, content) = (roles.value(at).to_string(), contents.value(at).to_string());
+        let is_whole = turns.is_valid(at) && roles.is_valid(at) && contents.is_valid(at);
+        is_whole.then_some(ChatMessage { role: if are_ours { role } else { role_of(role) }, content })
     };
     let ends = lists.value_offsets();
-    let conversation = |row: usize| Document::Chat((ends[row] as usize..ends[row + 1] as usize).map(turn).collect());
-    Ok((0..lists.len()).map(conversation).collect())
+    let conversation = |row: usize| {
+        let turns = if lists.is_valid(row) { ends[row] as usize..ends[row + 1] as usize } else { 0..0 };
+        let turns: Option<Vec<_>> = turns.map(turn).collect();
+        turns.map(Document::Chat).ok_or_else(|| format!("in row {row} of these {NOT_A_TURN}"))
+    };
+    (0..lists.len()).map(conversation).collect()
 }
 
 /// Who speaks, what is said, and whether the roles are named as templates name them.
@@ -312,4 +317,41 @@ fn turn_columns(turns: &StructArray) -> std::result::Result<(LargeStringArray, L
         }
     }
     Err(format!("turns with the fields [{}]", turns.column_names().join(", ")))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use arrow::{
+        array::{ListArray, StringArray},
+        buffer::OffsetBuffer,
+        datatypes::{Field, Fields},
+    };
+
+    use super::*;
+    use crate::corpus::scan::document_of_line;
+
+    /// Conversations of a turn each.
+    fn column(turns: &[(Option<&str>, Option<&str>)]) -> ArrayRef {
+        let (roles, contents): (Vec<_>, Vec<_>) = turns.iter().copied().unzip();
+        let fields = Fields::from(["role", "content"].map(|name| Field::new(name, DataType::Utf8, true)).to_vec());
+        let columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(roles)), Arc::new(StringArray::from(contents))];
+        let structs = StructArray::new(fields.clone(), columns, None);
+        let item = Arc::new(Field::new("item", DataType::Struct(fields), true));
+        let ends = OffsetBuffer::from_lengths(turns.iter().map(|_| 1));
+        Arc::new(ListArray::new(item, ends, Arc::new(structs), None))
+    }
+
+    #[test]
+    fn a_turn_without_a_role_or_a_content_is_the_same_error_as_in_a_line() {
+        assert_eq!(chats(&column(&[(Some("user"), Some("hi")), (Some("user"), Some(""))])).unwrap().len(), 2);
+        let options = CorpusOptions { chat_field: Some("turns".into()), ..CorpusOptions::default() };
+        for (role, content) in [(None, Some("hi")), (Some("user"), None)] {
+            let found = chats(&column(&[(Some("user"), Some("hi")), (role, content)])).unwrap_err();
+            assert!(found.contains("in row 1") && found.contains(NOT_A_TURN), "{found}");
+            let line = serde_json::json!({ "turns": [{ "role": role, "content": content }] }).to_string();
+            let in_a_line = document_of_line(line.as_bytes(), &options).unwrap_err();
+            assert!(in_a_line.contains(NOT_A_TURN), "{in_a_line}");
+        }
+    }
 }
