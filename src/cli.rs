@@ -195,6 +195,10 @@ pub(crate) struct HarvestArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_document_mib: Option<u64>,
+    /// Leave out lines of .jsonl files that hold no document, and count them, instead of stopping at the first.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) skip_malformed: bool,
     /// Keep documents whose text was seen before.
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]

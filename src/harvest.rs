@@ -45,6 +45,7 @@ pub(crate) struct Settings {
     text_field: String,
     chat_field: Option<String>,
     max_document_mib: u64,
+    skip_malformed: bool,
     keep_duplicates: bool,
 }
 
@@ -75,6 +76,7 @@ impl Default for Settings {
             text_field: options.text_field,
             chat_field: options.chat_field,
             max_document_mib: options.max_document_bytes >> 20,
+            skip_malformed: options.skip_malformed,
             keep_duplicates: !options.drop_duplicates,
         }
     }
@@ -87,6 +89,7 @@ impl Settings {
             text_field: self.text_field.clone(),
             chat_field: self.chat_field.clone(),
             drop_duplicates: !self.keep_duplicates,
+            skip_malformed: self.skip_malformed,
             max_document_bytes: self.max_document_mib << 20,
         }
     }
@@ -234,6 +237,7 @@ pub(crate) fn report(manifest: &HarvestManifest, out: &Path, terminal: &Terminal
         (counts.left_out.empty_documents, "empty documents"),
         (counts.left_out.short_documents, "short documents"),
         (counts.left_out.truncated_tokens, "tokens of long documents"),
+        (counts.malformed_lines, "malformed lines (-v names them)"),
         (counts.skipped_files, "files of folders (hidden, not text, or links)"),
         (counts.dropped_tokens, "tokens after the last whole context"),
     ];

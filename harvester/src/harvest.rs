@@ -113,6 +113,7 @@ fn begin(
         counts: Counts {
             duplicates: corpus.sources().iter().map(|source| source.duplicates).sum(),
             skipped_files: corpus.sources().iter().map(|source| source.skipped_files).sum(),
+            malformed_lines: corpus.sources().iter().map(|source| source.malformed_lines).sum(),
             ..Counts::default()
         },
         hook_points: points.iter().map(|point| HookPointSummary::new(*point, &nothing_seen(point))).collect(),

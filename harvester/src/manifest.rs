@@ -88,6 +88,9 @@ pub struct Counts {
     pub duplicates: u64,
     /// Files and links of the corpus' folders that were left out; see [`CorpusSource::skipped_files`].
     pub skipped_files: u64,
+    /// Lines of the corpus' JSONL files left out because they hold no document.
+    #[serde(default)]
+    pub malformed_lines: u64,
 }
 
 impl Counts {
@@ -101,6 +104,7 @@ impl Counts {
             left_out: self.left_out.plus(&other.left_out),
             duplicates: other.duplicates,
             skipped_files: other.skipped_files,
+            malformed_lines: other.malformed_lines,
         }
     }
 }
@@ -323,6 +327,7 @@ pub(crate) mod tests {
             documents,
             duplicates: 0,
             skipped_files: 0,
+            malformed_lines: 0,
         };
         HarvestManifest {
             format: ACTIVATIONS_FORMAT.into(),

@@ -76,6 +76,22 @@ fn a_document_a_context_and_what_was_left_out_is_said() {
 }
 
 #[test]
+fn malformed_lines_are_left_out_on_request_and_said() {
+    let (sandbox, model) = (Sandbox::new(), tiny("llama"));
+    let line = |i: usize| format!("{{\"text\":\"the cat sat on the mat, and then {i} dogs came\"}}\n");
+    let lines: String = (0..9).map(|i| if i == 4 { "{\"text\": \"cut\n".into() } else { line(i) }).collect();
+    let corpus = sandbox.write("c.jsonl", lines);
+    let harvest = harvest(&model, &corpus, &["--out", "out"]);
+    assert!(sandbox.error(&harvest).contains("--skip-malformed"));
+    let output = sandbox.run(&[&harvest[..], &["--skip-malformed"]].concat());
+    let said = text(&output.stderr);
+    assert!(output.status.success() && said.contains("1 malformed lines"), "{said}");
+    let manifest = sandbox.read_json("out/manifest.json");
+    assert_eq!(manifest["counts"]["malformed_lines"], 1);
+    assert_eq!(manifest["corpus_options"]["skip_malformed"], true);
+}
+
+#[test]
 fn conversations_go_through_the_models_own_template() {
     let (sandbox, model) = (Sandbox::new(), tiny("llama"));
     for (corpus, field) in [("messages.jsonl", "messages"), ("sharegpt.parquet", "conversations")] {

@@ -55,6 +55,7 @@ fn corpora_without_usable_text() {
     assert_says(&sandbox.error(&harvest(&model, "latin1.txt", "out", &[])), &["latin1.txt", "UTF-8"]);
     sandbox.write("rows.jsonl", "{\"text\": \"one\"}\n{\"body\": \"two\"}\n");
     assert_says(&sandbox.error(&harvest(&model, "rows.jsonl", "out", &[])), &["rows.jsonl", "2", "text"]);
+    assert_says(&sandbox.error(&harvest(&model, "rows.jsonl", "out", &[])), &["--skip-malformed"]);
     sandbox.write("short.txt", "too short");
     assert_says(&sandbox.error(&harvest(&model, "short.txt", "out", &[])), &["context"]);
 }

@@ -51,13 +51,21 @@ pub struct CorpusOptions {
     /// Whether a document whose text was seen before is left out. Rows of parquet files are compared with each other while
     /// they are harvested.
     pub drop_duplicates: bool,
+    /// Whether a line of a JSONL file that holds no document is left out and counted; else it is an error. Default: an error.
+    pub skip_malformed: bool,
     /// A longer document is an error, bytes: documents are tokenised in memory.
     pub max_document_bytes: u64,
 }
 
 impl Default for CorpusOptions {
     fn default() -> Self {
-        Self { text_field: "text".into(), chat_field: None, drop_duplicates: true, max_document_bytes: 16 << 20 }
+        Self {
+            text_field: "text".into(),
+            chat_field: None,
+            drop_duplicates: true,
+            skip_malformed: false,
+            max_document_bytes: 16 << 20,
+        }
     }
 }
 
@@ -98,6 +106,9 @@ pub struct CorpusSource {
     pub duplicates: u64,
     /// Entries of a folder that were left out: files that are hidden or not text, links to folders, links that lead nowhere.
     pub skipped_files: u64,
+    /// Lines of JSONL files that were left out because they hold no document.
+    #[serde(default)]
+    pub malformed_lines: u64,
 }
 
 /// Documents, numbered from 0 in the order of the paths given and of the files in a folder (sorted).
@@ -150,8 +161,8 @@ impl Corpus {
     /// files together are one more. Hidden files, files that are not UTF-8 text, links to folders and links that lead nowhere are left out of a folder, counted, and logged as warnings.
     ///
     /// # Errors
-    /// When a path cannot be read, a named file is not UTF-8 text, a JSONL line is not an object with the text field, a parquet file lacks the
-    /// column, a document is too long, or there is no text at all.
+    /// When a path cannot be read, a named file is not UTF-8 text, a JSONL line is not an object with the text field (unless such
+    /// lines are skipped), a parquet file lacks the column, a document is too long, or there is no text at all.
     pub fn open(paths: &[PathBuf], options: &CorpusOptions) -> Result<Self> {
         Self::read(paths, options, discover::sources(paths, None)?)
     }
@@ -193,7 +204,9 @@ impl Corpus {
         }
         if corpus.blocks.is_empty() && corpus.places.iter().all(|place| place.bytes == 0) {
             let given: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
-            let found = format!("none in {}", given.join(", "));
+            let malformed: u64 = corpus.sources.iter().map(|source| source.malformed_lines).sum();
+            let without = if malformed > 0 { format!(" without {malformed} malformed lines") } else { String::new() };
+            let found = format!("none in {}{without}", given.join(", "));
             return Err(Error::invalid("corpus", "at least one document with text", found));
         }
         Ok(corpus)
@@ -209,6 +222,7 @@ impl Corpus {
             documents: 0,
             duplicates: 0,
             skipped_files: found.skipped,
+            malformed_lines: 0,
         };
         let mut hasher = Sha256::new();
         let mut only_hash = None;
@@ -240,7 +254,7 @@ impl Corpus {
         source: &mut CorpusSource,
     ) -> Result<Option<String>> {
         let plain = PlainFile::of(found)?;
-        let ScannedFile { sha256, bytes, documents } = match scan::scan(&plain, &self.options)? {
+        let ScannedFile { sha256, bytes, documents, malformed_lines } = match scan::scan(&plain, &self.options)? {
             Scanned::Text(scanned) => scanned,
             Scanned::NotText(error) if in_folder => {
                 tracing::warn!("left out of the corpus: {error}");
@@ -251,6 +265,7 @@ impl Corpus {
         };
         let file = self.files.len() as u32;
         source.bytes += bytes;
+        source.malformed_lines += malformed_lines;
         for document in documents {
             if self.options.drop_duplicates && !seen.insert(document.hash) {
                 source.duplicates += 1;
@@ -492,6 +507,21 @@ mod tests {
             let message = message(open(&folder.path().join("bad.jsonl")));
             assert!(message.contains(expected), "{message}");
         }
+    }
+
+    #[test]
+    fn malformed_lines_are_left_out_and_counted_where_that_is_asked_for() {
+        let lines = b"{\"text\":\"a\"}\n{\"text\": \"cut\n\n[1]\n{\"text\":\"caf\xe9\"}\n{\"text\":\"b\"}\n";
+        let folder = folder(&[("lines.jsonl", lines)]);
+        let refused = message(open(folder.path()));
+        assert!(refused.contains("lines.jsonl:2") && refused.contains("--skip-malformed"), "{refused}");
+        let skip = CorpusOptions { skip_malformed: true, ..CorpusOptions::default() };
+        let corpus = Corpus::open(&[folder.path().to_path_buf()], &skip).unwrap();
+        assert_eq!([text(&corpus, 0), text(&corpus, 1)], ["a", "b"]);
+        assert_eq!((corpus.n_documents(), corpus.sources()[0].malformed_lines), (2, 3));
+        let other_field = CorpusOptions { text_field: "body".into(), ..skip };
+        let none = message(Corpus::open(&[folder.path().to_path_buf()], &other_field));
+        assert!(none.contains("without 5 malformed lines"), "{none}");
     }
 
     #[test]

@@ -103,6 +103,7 @@ impl Dictionary {
                 documents: 1,
                 duplicates: 0,
                 skipped_files: 0,
+                malformed_lines: 0,
             }],
             corpus_options: CorpusOptions::default(),
             config,
