@@ -148,7 +148,7 @@ pub(crate) struct HarvestArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) seed: Option<u64>,
     /// Take documents in the order of the corpus.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "seed")]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) no_shuffle: bool,
     /// The token between documents: `model` (its end-of-sequence token), `none` or an id [default: model].
@@ -307,7 +307,7 @@ pub(crate) struct TrainArgs {
 )]
 pub(crate) struct LiveArgs {
     /// The model, as harvest takes it.
-    #[arg(long, conflicts_with = "activations")]
+    #[arg(long, requires = "corpus", conflicts_with = "activations")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) model: Option<String>,
     /// The corpus, as harvest takes it.
@@ -315,11 +315,11 @@ pub(crate) struct LiveArgs {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) corpus: Vec<PathBuf>,
     /// Tokens a context [default: 256].
-    #[arg(long, conflicts_with = "activations")]
+    #[arg(long, requires = "corpus", conflicts_with = "activations")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ctx_len: Option<usize>,
     /// The numbers that the model's matrix products are computed in, f32 or int8 [default: f32].
-    #[arg(long, conflicts_with = "activations")]
+    #[arg(long, requires = "corpus", conflicts_with = "activations")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) compute: Option<Compute>,
 }
@@ -382,7 +382,7 @@ pub(crate) struct ShowArgs {
     /// The latents to show [default: the most interpretable ones].
     pub(crate) latents: Vec<u32>,
     /// How many latents to show where none is named.
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 12, conflicts_with = "latents")]
     pub(crate) top: usize,
     /// Examples shown of each.
     #[arg(long, default_value_t = 5)]
@@ -466,9 +466,9 @@ impl std::str::FromStr for LatentValue {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A folder of activations, an SAE, features, a model folder or a .gguf file.
+    /// A folder of activations or of their parts, an SAE, features, a model folder, a .gguf file, `default` or `wheel:NAME`.
     pub(crate) path: PathBuf,
-    /// Read every byte and compare it with the recorded checksums.
+    /// Read every byte and compare it with the recorded checksums, which folders of refract have.
     #[arg(long)]
     pub(crate) verify: bool,
 }

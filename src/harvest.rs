@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::{
     cli::HarvestArgs,
     settings,
-    terminal::{Terminal, grouped, human_bytes, human_seconds},
+    terminal::{Terminal, grouped, human_bytes, human_flop, human_seconds},
 };
 
 /// The flags and the config file, resolved.
@@ -83,15 +83,34 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Of two settings that exclude each other, the one given as a flag wins over the file's.
+    ///
+    /// # Errors
+    /// When a flag would have no effect.
+    fn settle(&mut self, args: &HarvestArgs) -> anyhow::Result<()> {
+        self.no_shuffle &= args.seed.is_none();
+        if args.text_field.is_some() {
+            self.chat_field = None;
+        }
+        anyhow::ensure!(
+            args.long_documents.is_none() || self.packing == Packing::Document,
+            "--long-documents has an effect only with --packing document"
+        );
+        Ok(())
+    }
+
     /// How the corpus is read.
-    pub(crate) fn corpus_options(&self) -> CorpusOptions {
-        CorpusOptions {
+    ///
+    /// # Errors
+    /// When the bound on a document is none.
+    pub(crate) fn corpus_options(&self) -> anyhow::Result<CorpusOptions> {
+        Ok(CorpusOptions {
             text_field: self.text_field.clone(),
             chat_field: self.chat_field.clone(),
             drop_duplicates: !self.keep_duplicates,
             skip_malformed: self.skip_malformed,
-            max_document_bytes: self.max_document_mib << 20,
-        }
+            max_document_bytes: settings::mib("max-document-mib", self.max_document_mib)?,
+        })
     }
 
     /// What is harvested of `model`.
@@ -118,12 +137,13 @@ impl Settings {
 }
 
 pub(crate) fn run(args: &HarvestArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
-    let settings: Settings = settings::resolve("harvest", args, config)?;
+    let mut settings: Settings = settings::resolve("harvest", args, config)?;
+    settings.settle(args)?;
     anyhow::ensure!(!settings.corpus.is_empty(), "harvest needs --corpus: text files, .jsonl files or folders of them");
     let out = settings.out.clone().context("harvest needs --out: the folder to write")?;
     let model = settings.model.parse::<ModelSource>()?.resolve(terminal)?;
     let harvest_config = settings.config(Checkpoint::open(&model.path)?.config())?;
-    let manifest = harvest(&model, &settings.corpus, &settings.corpus_options(), &harvest_config, &out, terminal)?;
+    let manifest = harvest(&model, &settings.corpus, &settings.corpus_options()?, &harvest_config, &out, terminal)?;
     report(&manifest, &out, terminal)
 }
 
@@ -178,7 +198,8 @@ fn needs(
         None => there()?,
     };
     let bytes_per_token = row_bytes + 4 * config.hook_points.len() + 24;
-    let seconds = (tokens * shape.flop_per_token(layers, config.ctx_len)) as f64 / harvester::machine::gemm_flops();
+    let flop = tokens as f64 * shape.flop_per_token(layers, config.ctx_len) as f64;
+    let seconds = flop / harvester::machine::gemm_flops();
     Ok(format!(
         "{} tokens through {layers} of {} layers of {}: about {}, {} on disk",
         grouped(tokens),
@@ -224,13 +245,13 @@ pub(crate) fn forward_efficiency(compute: Compute) -> f64 {
 pub(crate) fn report(manifest: &HarvestManifest, out: &Path, terminal: &Terminal) -> anyhow::Result<()> {
     let counts = &manifest.counts;
     terminal.line(format!(
-        "{}: {} tokens in {} contexts from {} documents, {} layers run, {} MFLOP a token",
+        "{}: {} tokens in {} contexts from {} documents, {} layers run, {} a token",
         out.display(),
         grouped(counts.tokens),
         grouped(counts.contexts),
         grouped(counts.documents),
         manifest.layers_run,
-        manifest.flop_per_token / 1_000_000,
+        human_flop(manifest.flop_per_token),
     ));
     let left_out = [
         (counts.duplicates + counts.left_out.repeated_documents, "repeated documents"),

@@ -44,7 +44,8 @@ pub struct Evaluation {
     pub ce_loss_with_sae: f64,
     /// With the activation replaced by zero.
     pub ce_loss_with_ablation: f64,
-    /// Share of what ablation changes that the SAE keeps: 1 is perfect. `None` where ablation changes nothing.
+    /// Share of what ablation changes that the SAE keeps: 1 is perfect. `None` where ablation changes nothing. It says nothing
+    /// where ablation lowers the loss.
     pub ce_loss_score: Option<f64>,
     /// Mean KL divergence from the model's own next-token distribution, in nats.
     pub kl: f64,

@@ -79,17 +79,19 @@ impl HarvestConfig {
     /// Names the value that cannot be used, and what could.
     pub fn check(&self, model: &ModelConfig) -> Result<()> {
         if self.hook_points.is_empty() {
-            return Err(Error::invalid("hook points", "at least one, such as blocks.0.hook_resid_post", "none"));
+            return Err(Error::invalid("--hook-point", "at least one, such as blocks.0.hook_resid_post", "none"));
         }
         for (i, point) in self.hook_points.iter().enumerate() {
             point.check(model)?;
             if self.hook_points[..i].contains(point) {
-                return Err(Error::invalid("hook points", "each once", format!("{point} twice")));
+                return Err(Error::invalid("--hook-point", "each once", format!("{point} twice")));
             }
         }
         if self.ctx_len < 2 || self.ctx_len > model.ctx_len {
             let expected = format!("2 to {} tokens, the longest that this model was made for", model.ctx_len);
-            return Err(Error::invalid("context length", expected, self.ctx_len.to_string()));
+            let is_default = self.ctx_len == Self::default().ctx_len;
+            let found = format!("{}{}", self.ctx_len, if is_default { ", the default" } else { "" });
+            return Err(Error::invalid("--ctx-len", expected, found));
         }
         if let (Packing::Document, Positions::Rotary { scaling: RopeScaling::LongRope { original_ctx_len, .. }, .. }) =
             (self.packing, &model.positions)
@@ -99,17 +101,21 @@ impl HarvestConfig {
             let expected = format!(
                 "at most {original_ctx_len} where documents have contexts of their own: this model's rotation depends on a text's length"
             );
-            return Err(Error::invalid("context length", expected, self.ctx_len.to_string()));
+            return Err(Error::invalid("--ctx-len", expected, self.ctx_len.to_string()));
         }
         if self.batch == 0 {
-            return Err(Error::invalid("batch", "at least one context", "0"));
+            return Err(Error::invalid("--batch", "at least one context", "0"));
         }
-        if self.tokens == Some(0) || self.document_tokens == Some(0) {
-            return Err(Error::invalid("tokens", "at least one", "0"));
+        for (flag, tokens) in [("--tokens", self.tokens), ("--document-tokens", self.document_tokens.map(|n| n as u64))]
+        {
+            if tokens == Some(0) {
+                return Err(Error::invalid(flag, "at least one", "0"));
+            }
         }
         if self.part_tokens == 0 || !self.part_tokens.is_multiple_of(self.ctx_len) {
-            let expected = format!("a multiple of the context length, {}", self.ctx_len);
-            return Err(Error::invalid("tokens a part", expected, self.part_tokens.to_string()));
+            let near = (self.part_tokens / self.ctx_len).max(1) * self.ctx_len;
+            let expected = format!("a multiple of --ctx-len, {}, such as {near}", self.ctx_len);
+            return Err(Error::invalid("--part-tokens", expected, self.part_tokens.to_string()));
         }
         Ok(())
     }

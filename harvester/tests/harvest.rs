@@ -455,9 +455,9 @@ fn what_cannot_be_harvested_is_said_before_anything_is_written() {
         message
     };
     assert!(refused(&|config| config.hook_points = vec![HookPoint::resid_post(3)]).contains("layer from 0 to 2"));
-    assert!(refused(&|config| config.hook_points.clear()).contains("hook points"));
+    assert!(refused(&|config| config.hook_points.clear()).contains("--hook-point"));
     assert!(refused(&|config| config.ctx_len = 65).contains("2 to 64"));
-    assert!(refused(&|config| config.part_tokens = 100).contains("a multiple of the context length, 16"));
+    assert!(refused(&|config| config.part_tokens = 100).contains("a multiple of --ctx-len, 16, such as 96"));
     assert!(refused(&|config| config.bos = SpecialToken::Id(99_999)).contains("99999"));
 }
 

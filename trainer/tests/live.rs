@@ -159,7 +159,7 @@ fn another_split_and_nothing_held_out_are_refused() {
         train_live(&model(), corpus(folder.path()), &harvest_config(None), &config, &out, &Silent)
     };
     let message = run(0.0).unwrap_err().to_string();
-    assert!(message.contains("held_out_fraction"), "{message}");
+    assert!(message.contains("--held-out-fraction"), "{message}");
     run(0.05).unwrap();
     let message = run(0.5).unwrap_err().to_string();
     assert!(message.contains("tokens held out: 384 there, 3840 here"), "{message}");

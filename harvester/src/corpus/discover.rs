@@ -64,6 +64,16 @@ impl FoundFile {
         Self { origin: Origin::At(location), relative, kind }
     }
 
+    /// Refuses a parquet file in a further packing, which would have to be unpacked to be read from its end.
+    pub(super) fn check_not_packed(&self) -> Result<()> {
+        let Origin::At(location) = &self.origin else { return Ok(()) };
+        if location.file_name().to_ascii_lowercase().ends_with(".parquet") {
+            return Ok(());
+        }
+        let hint = "Unpack it: what is in a parquet file is compressed already";
+        Err(Error::malformed(self.name(), "a .parquet file as it is", "a packed one", hint))
+    }
+
     /// As errors name it.
     pub(super) fn name(&self) -> String {
         match &self.origin {

@@ -375,7 +375,11 @@ fn open_tables(files: &[FoundFile], first: usize, options: &CorpusOptions) -> Re
     });
     let numbered: Vec<_> = files.iter().zip(numbers).collect();
     let open = |(file, number): (&FoundFile, usize)| {
-        let Some(table) = is_table(file).then(|| TableFile::of(file)).transpose()? else { return Ok(None) };
+        if !is_table(file) {
+            return Ok(None);
+        }
+        file.check_not_packed()?;
+        let table = TableFile::of(file)?;
         let blocks = table.blocks(number as u32, options)?;
         Ok(Some((table, blocks)))
     };
@@ -529,6 +533,15 @@ mod tests {
         let folder = folder(&[("marked.jsonl", b"\xef\xbb\xbf{\"text\":\"a\"}\n{\"text\":null}\n")]);
         let corpus = open(folder.path()).unwrap();
         assert_eq!([text(&corpus, 0), text(&corpus, 1)], ["a", ""]);
+    }
+
+    #[test]
+    fn a_packed_parquet_file_is_named_and_what_to_do() {
+        let folder = folder(&[("rows.parquet.gz", b"\x1f\x8b")]);
+        for path in [folder.path().to_path_buf(), folder.path().join("rows.parquet.gz")] {
+            let message = message(open(&path));
+            assert!(message.contains("rows.parquet.gz") && message.contains("Unpack it"), "{message}");
+        }
     }
 
     #[test]
