@@ -23,7 +23,8 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// Settings of harvest, train, evaluate, index and steer, a table for each, under the names of their flags; flags win.
+    /// Settings of harvest, train, evaluate, index and steer, a table for each, under the names of their flags; flags
+    /// win.
     #[arg(long, global = true, value_name = "FILE.toml")]
     pub(crate) config: Option<PathBuf>,
     /// Results as JSON on standard output, nothing else there.
@@ -105,13 +106,14 @@ pub(crate) struct HarvestArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) model: Option<String>,
-    /// Text files and .jsonl files (a document a line), also packed (.gz, .zst); .parquet files (a document a row); folders
-    /// of them; URLs of an object store; `hf://datasets/ORG/NAME[@REVISION][/PATH]`, streamed; `-` for a text on standard
-    /// input, `jsonl:-` for documents there.
+    /// Text files and .jsonl files (a document a line), also packed (.gz, .zst); .parquet files (a document a row);
+    /// folders of them; URLs of an object store; `hf://datasets/ORG/NAME[@REVISION][/PATH]`, streamed; `-` for a text
+    /// on standard input, `jsonl:-` for documents there.
     #[arg(long, num_args = 1..)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) corpus: Vec<PathBuf>,
-    /// Where to take activations, e.g. blocks.14.hook_resid_post; several, or 'blocks.*.hook_resid_post', become columns.
+    /// Where to take activations, e.g. blocks.14.hook_resid_post; several, or 'blocks.*.hook_resid_post', become
+    /// columns.
     #[arg(long, num_args = 1..)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) hook_point: Vec<HookPattern>,
@@ -119,7 +121,8 @@ pub(crate) struct HarvestArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) out: Option<PathBuf>,
-    /// Stop after this many tokens, in whole contexts of --ctx-len, whatever their own length [default: the whole corpus].
+    /// Stop after this many tokens, in whole contexts of --ctx-len, whatever their own length [default: the whole
+    /// corpus].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tokens: Option<u64>,
@@ -167,7 +170,8 @@ pub(crate) struct HarvestArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) min_document_tokens: Option<usize>,
-    /// `concatenate`: documents fill contexts one after the other; `document`: each begins its own [default: concatenate].
+    /// `concatenate`: documents fill contexts one after the other; `document`: each begins its own [default:
+    /// concatenate].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) packing: Option<Packing>,
@@ -466,7 +470,8 @@ impl std::str::FromStr for LatentValue {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A folder of activations or of their parts, an SAE, features, a model folder, a .gguf file, `default` or `wheel:NAME`.
+    /// A folder of activations or of their parts, an SAE, features, a model folder, a .gguf file, `default` or
+    /// `wheel:NAME`.
     pub(crate) path: PathBuf,
     /// Read every byte and compare it with the recorded checksums, which folders of refract have.
     #[arg(long)]

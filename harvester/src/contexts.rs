@@ -1,62 +1,24 @@
-//! [`Contexts`]: documents become token contexts. Documents are tokenised one at a time, so that no more than one of them
-//! is in memory.
+//! [`Contexts`]: documents become token contexts. Documents are tokenised one at a time, so that no more than one of
+//! them is in memory.
 //!
 //! ```text
 //! document     = its tokens, cut to document_tokens, and the separator      (one without tokens adds nothing)
 //! concatenate:   doc doc doc .. is one stream;  context = [bos]? and the next ctx_len (- 1) tokens: all of them full
-//! document:      context = [bos]? and a document's first ctx_len (- 1) tokens; what is left is another context or dropped
+//! document:      context = [bos]? and a document's first ctx_len (- 1) tokens; the rest is another context or dropped
 //! ```
 //!
-//! A [`ContextCursor`] is a place in that stream: a run that starts again from one reads no earlier document.
-
-use std::{fmt, str::FromStr};
-
-use serde::{Deserialize, Serialize};
+//! Which of the two, and what else can be asked for, is in `packing.rs`. A [`ContextCursor`] is a place in that stream:
+//! a run that starts again from one reads no earlier document.
 
 use std::path::Path;
 
-use crate::{Corpus, Document, DocumentOrder, Error, Result, corpus::SeenDocuments};
+use serde::{Deserialize, Serialize};
 
-/// How documents fill contexts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Packing {
-    /// One after the other without a gap: no position is wasted, and a token may see the end of an earlier document.
-    #[default]
-    Concatenate,
-    /// Each begins a context of its own, which is as long as the document.
-    Document,
-}
-
-/// What happens to the rest of a document that is longer than a context, where each has a context of its own.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LongDocuments {
-    /// It is the next context, and so on.
-    #[default]
-    Split,
-    /// It is dropped, and counted.
-    Truncate,
-}
-
-/// How documents are packed. Token ids, resolved from the tokenizer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ContextOptions {
-    /// Tokens a context at most.
-    pub ctx_len: usize,
-    /// Follows every document.
-    pub separator: Option<u32>,
-    /// At position 0 of every context.
-    pub bos: Option<u32>,
-    /// How documents fill contexts.
-    pub packing: Packing,
-    /// What happens to long ones where each has a context of its own.
-    pub long_documents: LongDocuments,
-    /// Tokens used of a document at most; the whole document when absent.
-    pub document_tokens: Option<usize>,
-    /// Documents of fewer tokens are left out.
-    pub min_document_tokens: usize,
-}
+use crate::{
+    Corpus, Document, DocumentOrder, Error, Result,
+    corpus::SeenDocuments,
+    packing::{ContextOptions, LongDocuments, Packing},
+};
 
 /// A place in the stream of tokens, before which everything is in finished contexts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,7 +72,8 @@ pub struct Context {
     pub index: u64,
     /// Token ids, `ctx_len` of them unless each document has a context of its own.
     pub tokens: Vec<u32>,
-    /// The document each token is from; BOS counts to the token after it, a separator to the one before. As many as `tokens`.
+    /// The document each token is from; BOS counts to the token after it, a separator to the one before. As many as
+    /// `tokens`.
     pub documents: Vec<u64>,
     /// Where the next context starts.
     pub next: ContextCursor,
@@ -132,8 +95,8 @@ pub struct Contexts<'a, E> {
 
 impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
     /// Contexts from `cursor` on. `order` is the corpus' documents in the order of use, `encode` a tokenizer that adds
-    /// no special token. `seen` is a file that a run which starts again finds what it had seen in; without it, it reads that
-    /// anew.
+    /// no special token. `seen` is a file that a run which starts again finds what it had seen in; without it, it reads
+    /// that anew.
     ///
     /// # Errors
     /// When a context is too short to hold a position that is not the first, or a file cannot be read.
@@ -286,31 +249,6 @@ impl<E: FnMut(&Document) -> Result<Vec<u32>>> Iterator for Contexts<'_, E> {
         self.pack().transpose()
     }
 }
-
-/// Names on the command line, as serde spells them.
-macro_rules! named {
-    ($kind:ident, $what:literal, $($name:literal => $variant:ident),+) => {
-        impl fmt::Display for $kind {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $(Self::$variant => $name),+ })
-            }
-        }
-
-        impl FromStr for $kind {
-            type Err = Error;
-
-            fn from_str(text: &str) -> Result<Self> {
-                match text {
-                    $($name => Ok(Self::$variant),)+
-                    _ => Err(Error::invalid($what, [$($name),+].join(" or "), format!("`{text}`"))),
-                }
-            }
-        }
-    };
-}
-
-named!(Packing, "packing", "concatenate" => Concatenate, "document" => Document);
-named!(LongDocuments, "long documents", "split" => Split, "truncate" => Truncate);
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]

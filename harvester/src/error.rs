@@ -179,8 +179,8 @@ impl Error {
         Self::Hook(error.into())
     }
 
-    /// To be used in `map_err`: an [`Error::Io`] where the file system is the cause, this crate's own error where that was, else
-    /// an [`Error::Parquet`].
+    /// To be used in `map_err`: an [`Error::Io`] where the file system is the cause, this crate's own error where that
+    /// was, else an [`Error::Parquet`].
     pub fn parquet(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(ParquetError) -> Self {
         let path = path.as_ref().to_path_buf();
         move |error| match error {

@@ -48,17 +48,15 @@ pub fn harvest(
     monitor: &dyn Monitor,
 ) -> Result<HarvestManifest> {
     let out = out.into();
-    let checkpoint = Checkpoint::open(&model.path)?;
-    config.check(checkpoint.config())?;
-    let tokenizer = TextTokenizer::open(&model.path)?;
-    let config = config.resolve(&tokenizer, checkpoint.config())?;
-    let folder = HarvestFolder::open(&out, begin(model, &checkpoint, &tokenizer, corpus, &config)?)?;
+    let opened = Opened::open(model, config)?;
+    let folder = HarvestFolder::open(&out, opened.manifest(model, corpus)?)?;
     if folder.manifest().complete {
         ActivationDataset::open(out)?; // every part is there, as long as it was
         return Ok(folder.manifest().clone());
     }
     corpus.save(&folder.folder().unfinished(SAVED_CORPUS)?)?;
-    let transformer = Transformer::load_for(&checkpoint, &Device::Cpu, config.compute)?;
+    let harvester = opened.load()?;
+    let config = harvester.config();
     let seen = folder.folder().unfinished(SEEN_DOCUMENTS)?;
     let writer = ShardWriter::resume(&folder)?;
     let total = config.tokens.map_or(0, |_| config.context_budget() * config.ctx_len as u64);
@@ -67,58 +65,82 @@ pub fn harvest(
         tracing::info!("going on after {} tokens, {} of them in a journal", writer.tokens(), writer.journaled_tokens());
     }
     monitor.advance(writer.tokens());
-    let manifest = Harvester { transformer, tokenizer, config }.run(corpus, &seen, writer, &out, monitor)?;
+    let manifest = harvester.run(corpus, &seen, writer, &out, monitor)?;
     monitor.finish();
     Ok(manifest)
 }
 
-/// The corpus of an unfinished harvest, as [`harvest`] saves it in its folder of unfinished things for [`Corpus::open_saved`].
+/// The corpus of an unfinished harvest, as [`harvest`] saves it in its folder of unfinished things for
+/// [`Corpus::open_saved`].
 pub const SAVED_CORPUS: &str = "corpus.parquet";
 
 /// The log of documents that were read, for [`Contexts`].
 const SEEN_DOCUMENTS: &str = "seen";
 
-/// The manifest of a run that has not finished a part yet.
-fn begin(
-    model: &ResolvedModel,
-    checkpoint: &Checkpoint,
-    tokenizer: &TextTokenizer,
-    corpus: &Corpus,
-    config: &HarvestConfig,
-) -> Result<HarvestManifest> {
-    let shape = checkpoint.config();
-    let points = &config.hook_points;
-    let layers_run = points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
-    let nothing_seen = |point: &HookPoint| HookPointStatistics::new(point.width(shape), f32::MAX);
-    Ok(HarvestManifest {
-        format: ACTIVATIONS_FORMAT.into(),
-        version: FORMAT_VERSION,
-        refract_version: env!("CARGO_PKG_VERSION").into(),
-        complete: false,
-        model: ModelIdentity {
+/// A model's files opened and the config settled on them, before the weights are read.
+struct Opened {
+    checkpoint: Checkpoint,
+    tokenizer: TextTokenizer,
+    config: HarvestConfig,
+}
+
+impl Opened {
+    fn open(model: &ResolvedModel, config: &HarvestConfig) -> Result<Self> {
+        let checkpoint = Checkpoint::open(&model.path)?;
+        config.check(checkpoint.config())?;
+        let tokenizer = TextTokenizer::open(&model.path)?;
+        let config = config.resolve(&tokenizer, checkpoint.config())?;
+        Ok(Self { checkpoint, tokenizer, config })
+    }
+
+    /// Reads the weights.
+    fn load(self) -> Result<Harvester> {
+        let Self { checkpoint, tokenizer, config } = self;
+        let transformer = Transformer::load_for(&checkpoint, &Device::Cpu, config.compute)?;
+        Ok(Harvester { transformer, tokenizer, config })
+    }
+
+    /// The manifest of a run that has not finished a part yet.
+    fn manifest(&self, model: &ResolvedModel, corpus: &Corpus) -> Result<HarvestManifest> {
+        let (shape, config) = (self.checkpoint.config(), &self.config);
+        let points = &config.hook_points;
+        let layers_run = points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
+        let nothing_seen = |point: &HookPoint| HookPointStatistics::new(point.width(shape), f32::MAX);
+        Ok(HarvestManifest {
+            format: ACTIVATIONS_FORMAT.into(),
+            version: FORMAT_VERSION,
+            refract_version: env!("CARGO_PKG_VERSION").into(),
+            complete: false,
+            model: self.identity(model)?,
+            corpus: corpus.sources().to_vec(),
+            corpus_options: corpus.options().clone(),
+            config: config.clone(),
+            merged_from: None,
+            layers_run,
+            flop_per_token: shape.flop_per_token(layers_run, config.ctx_len),
+            counts: Counts {
+                duplicates: corpus.sources().iter().map(|source| source.duplicates).sum(),
+                skipped_files: corpus.sources().iter().map(|source| source.skipped_files).sum(),
+                malformed_lines: corpus.sources().iter().map(|source| source.malformed_lines).sum(),
+                ..Counts::default()
+            },
+            hook_points: points.iter().map(|point| HookPointSummary::new(*point, &nothing_seen(point))).collect(),
+            parts: vec![],
+        })
+    }
+
+    fn identity(&self, model: &ResolvedModel) -> Result<ModelIdentity> {
+        let shape = self.checkpoint.config();
+        Ok(ModelIdentity {
             source: model.source.clone(),
             family: shape.family,
-            sha256: checkpoint.sha256()?,
-            tokenizer_sha256: tokenizer.sha256().into(),
+            sha256: self.checkpoint.sha256()?,
+            tokenizer_sha256: self.tokenizer.sha256().into(),
             n_layers: shape.n_layers,
             d_model: shape.d_model,
             d_vocab: shape.d_vocab,
-        },
-        corpus: corpus.sources().to_vec(),
-        corpus_options: corpus.options().clone(),
-        config: config.clone(),
-        merged_from: None,
-        layers_run,
-        flop_per_token: shape.flop_per_token(layers_run, config.ctx_len),
-        counts: Counts {
-            duplicates: corpus.sources().iter().map(|source| source.duplicates).sum(),
-            skipped_files: corpus.sources().iter().map(|source| source.skipped_files).sum(),
-            malformed_lines: corpus.sources().iter().map(|source| source.malformed_lines).sum(),
-            ..Counts::default()
-        },
-        hook_points: points.iter().map(|point| HookPointSummary::new(*point, &nothing_seen(point))).collect(),
-        parts: vec![],
-    })
+        })
+    }
 }
 
 /// A model, its tokenizer and the resolved config.
@@ -151,12 +173,7 @@ type Activations = (Vec<Context>, Vec<Vec<f32>>);
 impl Harvester {
     /// Loads `model` for what `config` asks of it.
     pub(crate) fn open(model: &ResolvedModel, config: &HarvestConfig) -> Result<Self> {
-        let checkpoint = Checkpoint::open(&model.path)?;
-        config.check(checkpoint.config())?;
-        let tokenizer = TextTokenizer::open(&model.path)?;
-        let config = config.resolve(&tokenizer, checkpoint.config())?;
-        let transformer = Transformer::load_for(&checkpoint, &Device::Cpu, config.compute)?;
-        Ok(Self { transformer, tokenizer, config })
+        Opened::open(model, config)?.load()
     }
 
     /// What is harvested, its special tokens resolved.

@@ -24,8 +24,8 @@ pub(crate) struct HarvestFolder {
 }
 
 impl HarvestFolder {
-    /// Opens `location` for the run that `wanted` describes, a manifest without parts. Leftovers of a killed run go, but
-    /// for the journal of the part that it was making.
+    /// Opens `location` for the run that `wanted` describes, a manifest without parts. Leftovers of a killed run go,
+    /// but for the journal of the part that it was making.
     ///
     /// # Errors
     /// When the folder holds another run or something else, or another process is writing to it.
@@ -33,8 +33,8 @@ impl HarvestFolder {
         Self::open_in(DatasetFolder::at(location)?, wanted)
     }
 
-    /// [`Self::open`] for a run that knows its files beforehand: those of `planned` that a killed run left stay, for the
-    /// caller to look at.
+    /// [`Self::open`] for a run that knows its files beforehand: those of `planned` that a killed run left stay, for
+    /// the caller to look at.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -99,8 +99,8 @@ fn continued(folder: &DatasetFolder, found: HarvestManifest, wanted: HarvestMani
     Ok(extended)
 }
 
-/// Takes an existing folder for this process. The lock goes with the process, however it ends, and leaves no file behind.
-/// Systems and file systems that cannot lock a folder are written to without.
+/// Takes an existing folder for this process. The lock goes with the process, however it ends, and leaves no file
+/// behind. Systems and file systems that cannot lock a folder are written to without.
 ///
 /// # Errors
 /// When another process is writing to the folder.

@@ -1,6 +1,6 @@
 //! [`read_manifest`] and [`write_manifest`]: the `manifest.json` of any stage's folder. Its `format` says which stage
-//! wrote it and its `version` how; its last field is a checksum of the rest. All three are compared before anything else in
-//! the folder is believed.
+//! wrote it and its `version` how; its last field is a checksum of the rest. All three are compared before anything
+//! else in the folder is believed.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,8 @@ pub const MANIFEST_FILE: &str = "manifest.json";
 /// Version of the artifacts' layout. A reader refuses any other.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// The field of [`Checked`] that holds the SHA-256 of the manifest's own bytes, taken with zeros in the place of the hash.
+/// The field of [`Checked`] that holds the SHA-256 of the manifest's own bytes, taken with zeros in the place of the
+/// hash.
 const CHECKSUM_FIELD: &str = "manifest_sha256";
 
 /// Replaces the manifest in `dir`; shared by the folders of every stage.

@@ -1,5 +1,5 @@
-//! [`merge()`]: the harvests of the parts of one corpus become one dataset. Nothing is encoded again: the files are linked or
-//! copied as they are, because documents and contexts have numbers that no two parts share.
+//! [`merge()`]: the harvests of the parts of one corpus become one dataset. Nothing is encoded again: the files are
+//! linked or copied as they are, because documents and contexts have numbers that no two parts share.
 
 use std::{fs, path::Path};
 
@@ -14,8 +14,8 @@ use crate::{
 };
 
 /// Merges the finished harvests in `folders`, one of each part of a corpus, into the dataset `out`. A folder without a
-/// manifest stands for those in it that have one. A merge that was interrupted goes on: a file that is there already is kept
-/// if it is the harvest's own or has its SHA-256. A finished merge is left as it is.
+/// manifest stands for those in it that have one. A merge that was interrupted goes on: a file that is there already is
+/// kept if it is the harvest's own or has its SHA-256. A finished merge is left as it is.
 ///
 /// # Errors
 /// When a harvest is not complete, they differ in more than their part, a part is missing or there twice, `out` holds

@@ -1,5 +1,5 @@
-//! Corpora as other tools write them: parquet in several codecs and types of text, conversations, packed files; and that a
-//! run which starts again reads no document to find its place.
+//! Corpora as other tools write them: parquet in several codecs and types of text, conversations, packed files; and
+//! that a run which starts again reads no document to find its place.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{

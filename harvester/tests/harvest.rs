@@ -299,7 +299,8 @@ fn an_interrupted_merge_keeps_what_is_finished_and_harms_no_harvest() {
         merge(std::slice::from_ref(&folder), &merged, &StopAfter::batches(2)),
         Err(Error::Cancelled { .. })
     ));
-    // The first file becomes a whole copy, the second a damaged one; a link was left in the folder of unfinished things.
+    // The first file becomes a whole copy, the second a damaged one; a link was left in the folder of unfinished
+    // things.
     let part = |number: usize| merged.join(format!("part-{number:05}.parquet"));
     let bytes = [0, 1].map(|number| fs::read(part(number)).unwrap());
     for (number, bytes) in bytes.iter().enumerate() {

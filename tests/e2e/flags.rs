@@ -1,4 +1,5 @@
-//! Flags that cannot work, alone or together, and what `inspect` takes: the message names the flag, not what is behind it.
+//! Flags that cannot work, alone or together, and what `inspect` takes: the message names the flag, not what is behind
+//! it.
 
 use crate::sandbox::{Sandbox, corpus, root, text, tiny};
 
@@ -92,5 +93,5 @@ fn inspect_looks_for_the_default_model_as_harvest_does() {
     let cache = sandbox.path("cache").display().to_string();
     let nowhere = [("HF_HUB_OFFLINE", "1"), ("REFRACT_CACHE", &cache), ("HF_HOME", &cache), ("PATH", "/nowhere")];
     let message = sandbox.with_env(&nowhere).error(&["inspect", "default"]);
-    assert!(message.contains("could not get model default; tried:"), "{message}");
+    assert!(message.contains("could not get model default (SmolLM2"), "{message}");
 }

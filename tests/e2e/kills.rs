@@ -102,8 +102,8 @@ fn compare(sandbox: &Sandbox, out: &str) {
     sandbox.ok(&["inspect", out, "--verify"]);
 }
 
-/// A limit on the size of a file makes a write fail in its middle, as a full disk does: the system writes what fits, then
-/// refuses. Journals, parts and manifests have different sizes, so that different limits hit different files.
+/// A limit on the size of a file makes a write fail in its middle, as a full disk does: the system writes what fits,
+/// then refuses. Journals, parts and manifests have different sizes, so that different limits hit different files.
 #[test]
 #[cfg(unix)]
 fn a_harvest_whose_disk_is_full_goes_on_when_there_is_room() {

@@ -1,4 +1,5 @@
-//! The pipeline on a bucket of a real S3 server: the corpus is read from it and the activations are written to it and read back.
+//! The pipeline on a bucket of a real S3 server: the corpus is read from it and the activations are written to it and
+//! read back.
 
 use std::{
     io::{BufRead, BufReader},

@@ -1,9 +1,10 @@
-//! What `--compute int8` changes: how far the residual stream is from f32's after every layer, and what an SAE makes of it.
+//! What `--compute int8` changes: how far the residual stream is from f32's after every layer, and what an SAE makes of
+//! it.
 //!
 //! `cargo run --release --example compute_drift --package trainer -- [--model MODEL] [--contexts N] [--sae DIR]`
 //!
 //! ```text
-//! error   = |int8 - f32| / |f32|                       of each row; median and 99th percentile over rows at position > 0
+//! error   = |int8 - f32| / |f32|                     of each row; median and 99th percentile over rows at position > 0
 //! FVU     = sum |x - x_hat(x)|^2 / sum |x - mean|^2    of the SAE's reconstruction of f32's and of int8's activations,
 //!                                                      and of int8's activations as a stand-in for f32's
 //! overlap = share of f32's active latents that are active on int8's activations too

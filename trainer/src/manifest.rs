@@ -39,8 +39,8 @@ pub struct SaeManifest {
     pub refract_version: String,
     /// Whether training is done and the SAE is there.
     pub complete: bool,
-    /// The folder of activations it was trained on, or where it was trained on a running model, those held out. A relative
-    /// path is below the SAE's folder.
+    /// The folder of activations it was trained on, or where it was trained on a running model, those held out. A
+    /// relative path is below the SAE's folder.
     pub activations: PathBuf,
     /// SHA-256 of that folder's manifest.
     pub activations_manifest_sha256: String,
@@ -161,7 +161,8 @@ impl SaeManifest {
         })
     }
 
-    /// What differs between the run that made this folder and `other`, one line each; empty when `other` may go on here.
+    /// What differs between the run that made this folder and `other`, one line each; empty when `other` may go on
+    /// here.
     pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
         let mut differences = Vec::new();
         let mut compare = |name: &str, there: &Value, here: &Value| {

@@ -1,4 +1,5 @@
-//! Training on a running model: the rows are those that a harvest writes, and a run stopped anywhere ends in the same bytes.
+//! Training on a running model: the rows are those that a harvest writes, and a run stopped anywhere ends in the same
+//! bytes.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{

@@ -42,8 +42,8 @@ impl Document {
         first_16(&hasher.finalize())
     }
 
-    /// A conversation from JSON: a list of objects with `role` and `content`, or with `from` and `value` as ShareGPT has them.
-    /// What is there instead, where it is none.
+    /// A conversation from JSON: a list of objects with `role` and `content`, or with `from` and `value` as ShareGPT
+    /// has them. What is there instead, where it is none.
     pub(super) fn chat_of(value: Value) -> Result<Self, String> {
         let Value::Array(turns) = value else { return Err("no list of turns".into()) };
         turns.into_iter().map(turn).collect::<Result<_, _>>().map(Self::Chat)

@@ -1,5 +1,5 @@
-//! [`Corpus`]: the text that is harvested, as a numbered list of documents. The text itself stays where it is, so memory
-//! does not grow with it.
+//! [`Corpus`]: the text that is harvested, as a numbered list of documents. The text itself stays where it is, so
+//! memory does not grow with it.
 //!
 //! ```text
 //! text, JSONL      read once when it is opened: checked, hashed, each document's place noted     (scan.rs)
@@ -48,10 +48,11 @@ pub struct CorpusOptions {
     pub text_field: String,
     /// The field or column that holds a conversation, to be written by the model's chat template, instead of a text.
     pub chat_field: Option<String>,
-    /// Whether a document whose text was seen before is left out. Rows of parquet files are compared with each other while
-    /// they are harvested.
+    /// Whether a document whose text was seen before is left out. Rows of parquet files are compared with each other
+    /// while they are harvested.
     pub drop_duplicates: bool,
-    /// Whether a line of a JSONL file that holds no document is left out and counted; else it is an error. Default: an error.
+    /// Whether a line of a JSONL file that holds no document is left out and counted; else it is an error. Default: an
+    /// error.
     pub skip_malformed: bool,
     /// A longer document is an error, bytes: documents are tokenised in memory.
     pub max_document_bytes: u64,
@@ -93,8 +94,8 @@ pub struct CorpusSource {
     pub name: String,
     /// Where it was read from, as it was given.
     pub path: String,
-    /// SHA-256 of the file's bytes; for a folder, of the lines `relative path NUL file's SHA-256` in order. A parquet file of
-    /// an object store counts with the SHA-256 of its size and tag.
+    /// SHA-256 of the file's bytes; for a folder, of the lines `relative path NUL file's SHA-256` in order. A parquet
+    /// file of an object store counts with the SHA-256 of its size and tag.
     pub sha256: String,
     /// Size of the file or files, bytes; of packed text, of its plain content.
     pub bytes: u64,
@@ -104,7 +105,8 @@ pub struct CorpusSource {
     pub documents: u64,
     /// Documents left out because their text had been seen before, in this source or an earlier one.
     pub duplicates: u64,
-    /// Entries of a folder that were left out: files that are hidden or not text, links to folders, links that lead nowhere.
+    /// Entries of a folder that were left out: files that are hidden or not text, links to folders, links that lead
+    /// nowhere.
     pub skipped_files: u64,
     /// Lines of JSONL files that were left out because they hold no document.
     #[serde(default)]
@@ -117,7 +119,8 @@ pub struct Corpus {
     options: CorpusOptions,
     sources: Vec<CorpusSource>,
     files: Vec<PlainFile>,
-    /// The documents in `files`. This is all the memory that one takes, besides its order and 16 bytes against duplicates.
+    /// The documents in `files`. This is all the memory that one takes, besides its order and 16 bytes against
+    /// duplicates.
     places: Vec<DocumentPlace>,
     tables: Vec<TableFile>,
     /// The documents in `tables`: where each block of rows stands in the numbering, ascending.
@@ -156,13 +159,16 @@ impl PlacedBlock {
 impl Corpus {
     /// Finds the documents at `paths` and numbers them.
     ///
-    /// A path is a file, a folder, an URL of an object store, `hf://datasets/ORG/NAME` for a dataset on the Hub, or `-` for standard input. A `.jsonl` file has a document a line, a `.parquet`
-    /// file one a row; any other file is one document. In a folder, each file of many documents and each subfolder is a source of its own, and the remaining
-    /// files together are one more. Hidden files, files that are not UTF-8 text, links to folders and links that lead nowhere are left out of a folder, counted, and logged as warnings.
+    /// A path is a file, a folder, an URL of an object store, `hf://datasets/ORG/NAME` for a dataset on the Hub, or `-`
+    /// for standard input. A `.jsonl` file has a document a line, a `.parquet` file one a row; any other file is one
+    /// document. In a folder, each file of many documents and each subfolder is a source of its own, and the remaining
+    /// files together are one more. Hidden files, files that are not UTF-8 text, links to folders and links that lead
+    /// nowhere are left out of a folder, counted, and logged as warnings.
     ///
     /// # Errors
-    /// When a path cannot be read, a named file is not UTF-8 text, a JSONL line is not an object with the text field (unless such
-    /// lines are skipped), a parquet file lacks the column, a document is too long, or there is no text at all.
+    /// When a path cannot be read, a named file is not UTF-8 text, a JSONL line is not an object with the text field
+    /// (unless such lines are skipped), a parquet file lacks the column, a document is too long, or there is no text at
+    /// all.
     pub fn open(paths: &[PathBuf], options: &CorpusOptions) -> Result<Self> {
         Self::read(paths, options, discover::sources(paths, None)?)
     }
@@ -175,8 +181,8 @@ impl Corpus {
         Self::read(paths, options, discover::sources(paths, Some(hub))?)
     }
 
-    /// As [`Self::open`], but takes from the file `saved` what an earlier run found out, if it was the same run and no file
-    /// has changed since.
+    /// As [`Self::open`], but takes from the file `saved` what an earlier run found out, if it was the same run and no
+    /// file has changed since.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -366,7 +372,8 @@ impl Corpus {
 /// A parquet file and its blocks of rows.
 type OpenTable = (TableFile, Vec<RowBlock>);
 
-/// The parquet files among `files`, each with its blocks of rows. Footers are read side by side: in a store each takes a while.
+/// The parquet files among `files`, each with its blocks of rows. Footers are read side by side: in a store each takes
+/// a while.
 fn open_tables(files: &[FoundFile], first: usize, options: &CorpusOptions) -> Result<Vec<Option<OpenTable>>> {
     let is_table = |file: &FoundFile| file.kind == FileKind::Parquet;
     let numbers = files.iter().scan(first, |next, file| {

@@ -1,8 +1,8 @@
 //! [`Location`]: a file or folder, on this machine or in an object store. Corpora are read through it and datasets read
 //! and published, so that no other file knows whether a path is an URL.
 //!
-//! Reads are by range and blocking. Writes are whole: what a reader finds under a name is never half of a file, here by a
-//! rename and in a store because an object appears when its upload ends.
+//! Reads are by range and blocking. Writes are whole: what a reader finds under a name is never half of a file, here by
+//! a rename and in a store because an object appears when its upload ends.
 
 mod object;
 mod ranges;
@@ -165,8 +165,8 @@ impl Location {
         }
     }
 
-    /// What is directly in this folder, sorted by name. An object store has no empty folders, so there a folder that does
-    /// not exist is an empty one.
+    /// What is directly in this folder, sorted by name. An object store has no empty folders, so there a folder that
+    /// does not exist is an empty one.
     ///
     /// # Errors
     /// When it cannot be listed.
@@ -293,8 +293,9 @@ impl From<&Path> for Location {
 impl FromStr for Location {
     type Err = Error;
 
-    /// A path, or an URL of one of [`Location::SCHEMES`]. Credentials and endpoints of a store come from the variables that its own
-    /// tools read (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME` ..).
+    /// A path, or an URL of one of [`Location::SCHEMES`]. Credentials and endpoints of a store come from the variables
+    /// that its own tools read (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`,
+    /// `AZURE_STORAGE_ACCOUNT_NAME` ..).
     fn from_str(text: &str) -> Result<Self> {
         match text.split_once("://") {
             None => Ok(Self::Local(PathBuf::from(text))),

@@ -1,5 +1,5 @@
-//! [`Object`]: a name in an object store, with blocking operations. The store's own client is asynchronous and runs on a
-//! small runtime of its own, so that any thread may call, also one of another runtime.
+//! [`Object`]: a name in an object store, with blocking operations. The store's own client is asynchronous and runs on
+//! a small runtime of its own, so that any thread may call, also one of another runtime.
 
 use std::{
     fs::File,

@@ -1,5 +1,5 @@
-//! [`ActivationDataset`]: a finished folder, or several that are parts of one harvest, read a row group or a few contexts
-//! at a time and only the columns asked for.
+//! [`ActivationDataset`]: a finished folder, or several that are parts of one harvest, read a row group or a few
+//! contexts at a time and only the columns asked for.
 
 use std::{
     ops::Range,
@@ -64,8 +64,8 @@ pub struct RowGroup {
     pub rows: usize,
     /// Number of its first context.
     pub first_context: u64,
-    /// Number of its last context. Numbers in between may be those of other row groups, where several parts of a corpus are
-    /// one dataset.
+    /// Number of its last context. Numbers in between may be those of other row groups, where several parts of a corpus
+    /// are one dataset.
     pub last_context: u64,
 }
 
@@ -162,8 +162,8 @@ impl ActivationDataset {
         self.manifest.counts.tokens
     }
 
-    /// After the largest context number. There may be fewer contexts: where parts of a corpus were merged, one part's numbers
-    /// end before another's.
+    /// After the largest context number. There may be fewer contexts: where parts of a corpus were merged, one part's
+    /// numbers end before another's.
     pub fn context_end(&self) -> u64 {
         self.row_groups.iter().map(|group| group.last_context + 1).max().unwrap_or(0)
     }

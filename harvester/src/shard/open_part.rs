@@ -1,4 +1,5 @@
-//! [`OpenPart`]: one file of a dataset, opened after its size and footer were compared with the manifest, and read by page.
+//! [`OpenPart`]: one file of a dataset, opened after its size and footer were compared with the manifest, and read by
+//! page.
 
 use std::{
     ops::Range,
@@ -92,8 +93,8 @@ impl OpenPart {
         PathBuf::from(self.location.to_string())
     }
 
-    /// The pages of column `leaf` in row group `group`, of `n_rows` rows, that hold rows `rows`; with the first row of the
-    /// first page, and the number of rows in them. They are fetched at once.
+    /// The pages of column `leaf` in row group `group`, of `n_rows` rows, that hold rows `rows`; with the first row of
+    /// the first page, and the number of rows in them. They are fetched at once.
     pub(super) fn pages(
         &self,
         group: usize,
