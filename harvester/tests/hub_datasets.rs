@@ -1,5 +1,5 @@
-//! Datasets on the Hub, streamed from a server of our own on 127.0.0.1 that speaks as much of its API as is asked of
-//! it, well or badly. No test reads the environment or leaves the machine.
+//! Datasets on the Hub, streamed from a server of our own on 127.0.0.1 that speaks as much of its API as is asked of it, well
+//! or badly. No test reads the environment or leaves the machine.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{

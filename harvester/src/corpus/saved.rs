@@ -2,7 +2,7 @@
 //! document once more. It holds only as long as no file of the corpus has changed.
 //!
 //! ```text
-//! parquet:  a row a document that is not streamed: file, offset, bytes; everything else as JSON in the file's metadata
+//! parquet:  a row a document that is not streamed: file, offset, bytes;  everything else as JSON in the file's metadata
 //! ```
 
 use std::{fs::File, path::Path, sync::Arc};
@@ -90,8 +90,7 @@ fn write(
     writer.into_inner()
 }
 
-/// The corpus that was saved; `None` where there is none, or where anything is not as it was. What cannot be read is
-/// read anew.
+/// The corpus that was saved; `None` where there is none, or where anything is not as it was. What cannot be read is read anew.
 pub(super) fn load(path: &Path, options: &CorpusOptions, found: &[FoundSource]) -> Option<Corpus> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).ok()?).ok()?;
     let metadata = reader.metadata().file_metadata().key_value_metadata()?;

@@ -1,8 +1,8 @@
-//! [`SeenDocuments`]: the documents of tables that were read before, so that one which comes again is left out. Files
-//! that are read when a corpus is opened are cleared of repetitions then; tables are too large for that.
+//! [`SeenDocuments`]: the documents of tables that were read before, so that one which comes again is left out. Files that are
+//! read when a corpus is opened are cleared of repetitions then; tables are too large for that.
 //!
-//! A run that starts again must know what it had seen. A log holds 16 bytes for each place of the order that was
-//! reached; what a power cut took from its end, or all of it where there is none, is read from the corpus again.
+//! A run that starts again must know what it had seen. A log holds 16 bytes for each place of the order that was reached;
+//! what a power cut took from its end, or all of it where there is none, is read from the corpus again.
 
 use std::{
     collections::HashSet,
@@ -14,8 +14,8 @@ use std::{
 use super::{Corpus, DocumentOrder, document::DocumentHash};
 use crate::{Document, Error, Result};
 
-/// Stands in the log for a document that is not looked for again. Not zero: a file system may give a file that a power
-/// cut tore an end of zeros.
+/// Stands in the log for a document that is not looked for again. Not zero: a file system may give a file that a power cut
+/// tore an end of zeros.
 const NOT_LOOKED_FOR: DocumentHash = [1; 16];
 
 /// What was seen up to a place of the order.
@@ -26,8 +26,7 @@ pub(crate) struct SeenDocuments {
 }
 
 impl SeenDocuments {
-    /// What the places before `next` hold, by the log at `path` where there is one; `None` where repetitions do not
-    /// matter.
+    /// What the places before `next` hold, by the log at `path` where there is one; `None` where repetitions do not matter.
     pub(crate) fn before(
         next: u64,
         corpus: &Corpus,

@@ -1,5 +1,5 @@
-//! [`RangeReader`]: a stream over something of which ranges can be read. Every reader has a place of its own, so
-//! several threads may read one file.
+//! [`RangeReader`]: a stream over something of which ranges can be read. Every reader has a place of its own, so several
+//! threads may read one file.
 
 use std::{
     io::{self, Read},
