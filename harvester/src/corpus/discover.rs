@@ -7,6 +7,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::{
+    HubChoice,
+    hub_dataset::{HubDataset, HubFile},
+};
 use crate::{Error, Location, Result};
 
 /// Standard input as a path: a text, or a document a line.
@@ -42,6 +46,7 @@ impl FileKind {
 #[derive(Debug, Clone)]
 pub(super) enum Origin {
     At(Location),
+    Hub(HubFile),
     Stdin,
 }
 
@@ -64,6 +69,7 @@ impl FoundFile {
     pub(super) fn name(&self) -> String {
         match &self.origin {
             Origin::At(location) => location.to_string(),
+            Origin::Hub(file) => file.name().into(),
             Origin::Stdin => "standard input".into(),
         }
     }
@@ -79,13 +85,26 @@ pub(super) struct FoundSource {
     pub(super) files: Vec<FoundFile>,
     /// Folder entries left out already: hidden files and links to folders.
     pub(super) skipped: u64,
+    /// Of a dataset on the Hub: the commit that it is pinned to.
+    pub(super) pin: Option<Pin>,
+}
+
+/// A dataset as it was named, and the commit that it was found at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pin {
+    pub(super) named: String,
+    pub(super) commit: String,
 }
 
 /// The sources at `paths`: one for a file; for a folder one for the loose files in it, then one for each subfolder and
-/// each file of many documents.
-pub(super) fn sources(paths: &[PathBuf]) -> Result<Vec<FoundSource>> {
+/// each file of many documents; for a dataset on the Hub one, at the commit in `pins` if it is there.
+pub(super) fn sources(paths: &[PathBuf], hub: HubChoice<'_>, pins: &[Pin]) -> Result<Vec<FoundSource>> {
     let mut sources = vec![];
     for path in paths {
+        if let Some(dataset) = path.to_str().filter(|text| HubDataset::is_one(text)) {
+            sources.push(hub_source(dataset, hub, pins)?);
+            continue;
+        }
         let stdin = [(STDIN, FileKind::Text), (STDIN_LINES, FileKind::JsonLines)];
         if let Some((_, kind)) = stdin.into_iter().find(|(name, _)| path.as_os_str() == *name) {
             sources.push(stdin_source(kind));
@@ -102,9 +121,26 @@ pub(super) fn sources(paths: &[PathBuf]) -> Result<Vec<FoundSource>> {
     Ok(sources)
 }
 
+fn hub_source(named: &str, hub: HubChoice<'_>, pins: &[Pin]) -> Result<FoundSource> {
+    let pinned = pins.iter().find(|pin| pin.named == named).map(|pin| pin.commit.as_str());
+    let dataset = HubDataset::open(named, pinned, &hub.settings()?)?;
+    let file = |file: HubFile| {
+        let relative = file.path.clone();
+        FoundFile { origin: Origin::Hub(file), relative, kind: FileKind::Parquet }
+    };
+    Ok(FoundSource {
+        name: dataset.short_name().to_owned(),
+        path: dataset.pinned(),
+        is_folder: true,
+        files: dataset.files()?.into_iter().map(file).collect(),
+        skipped: 0,
+        pin: Some(Pin { named: named.to_owned(), commit: dataset.commit().to_owned() }),
+    })
+}
+
 fn stdin_source(kind: FileKind) -> FoundSource {
     let file = FoundFile { origin: Origin::Stdin, relative: String::new(), kind };
-    FoundSource { name: "stdin".into(), path: STDIN.into(), is_folder: false, files: vec![file], skipped: 0 }
+    FoundSource { name: "stdin".into(), path: STDIN.into(), is_folder: false, files: vec![file], skipped: 0, pin: None }
 }
 
 /// The name of a file without the endings that say what it holds: `lines.jsonl.gz` -> `lines`.
@@ -116,7 +152,7 @@ fn stem(name: &str) -> String {
 fn file_source(location: &Location) -> FoundSource {
     let files = vec![FoundFile::at(location.clone(), String::new())];
     let name = stem(&location.file_name());
-    FoundSource { name, path: location.to_string(), is_folder: false, files, skipped: 0 }
+    FoundSource { name, path: location.to_string(), is_folder: false, files, skipped: 0, pin: None }
 }
 
 fn folder_sources(folder: &Location) -> Result<Vec<FoundSource>> {
@@ -143,7 +179,8 @@ fn folder_sources(folder: &Location) -> Result<Vec<FoundSource>> {
 fn empty_folder_source(folder: &Location) -> FoundSource {
     // `.` and `..` have no file name of their own.
     let resolved = folder.local().and_then(|path| fs::canonicalize(path).ok()).map_or(folder.clone(), Location::from);
-    FoundSource { name: resolved.file_name(), path: folder.to_string(), is_folder: true, files: vec![], skipped: 0 }
+    let (name, path) = (resolved.file_name(), folder.to_string());
+    FoundSource { name, path, is_folder: true, files: vec![], skipped: 0, pin: None }
 }
 
 /// Adds everything below `folder`: its files first, then its subfolders', each sorted by name.

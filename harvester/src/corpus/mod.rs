@@ -6,12 +6,14 @@
 //! .gz .zst, URLs,
 //! standard input   copied in plain to the cache first                                            (spool.rs)
 //! parquet          only the footers are read; rows come in blocks while harvesting               (table.rs)
+//! hf://datasets/   its parquet files, by ranges                                                  (hub_dataset.rs)
 //! ```
 //!
 //! What opening found out can be saved, so that a run which starts again reads no document for it ([`Corpus::save`]).
 
 mod discover;
 mod document;
+mod hub_dataset;
 mod order;
 mod plain_file;
 mod saved;
@@ -29,8 +31,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Result, atomic::hex};
-use discover::{FileKind, FoundFile, FoundSource, Origin};
+use crate::{Error, Result, atomic::hex, model_source::HubSettings};
+use discover::{FileKind, FoundFile, FoundSource, Origin, Pin};
 pub use document::Document;
 use document::DocumentHash;
 use order::Block;
@@ -114,8 +116,27 @@ pub struct Corpus {
     reader: Tables,
     /// Every file by name, and what changes when its content does.
     stamps: Vec<(String, String)>,
+    /// The commits of datasets on the Hub.
+    pins: Vec<Pin>,
     /// Whether it was read from what an earlier run saved.
     was_saved: bool,
+}
+
+/// Which Hub datasets come from.
+#[derive(Debug, Clone, Copy)]
+enum HubChoice<'a> {
+    /// What the environment says, once a dataset is named.
+    Environment,
+    This(&'a HubSettings),
+}
+
+impl HubChoice<'_> {
+    fn settings(self) -> Result<HubSettings> {
+        match self {
+            Self::Environment => HubSettings::from_env(),
+            Self::This(settings) => Ok(settings.clone()),
+        }
+    }
 }
 
 /// A block of rows and its place in the numbering.
@@ -137,7 +158,7 @@ impl PlacedBlock {
 impl Corpus {
     /// Finds the documents at `paths` and numbers them.
     ///
-    /// A path is a file, a folder, an URL of an object store, or `-` for standard input. A `.jsonl` file has a document a line, a `.parquet`
+    /// A path is a file, a folder, an URL of an object store, a dataset on the Hub (`hf://datasets/ORG/NAME[@REVISION][/PATH]`), or `-` for standard input. A `.jsonl` file has a document a line, a `.parquet`
     /// file one a row; any other file is one document. In a folder, each file of many documents and each subfolder is a source of its own, and the remaining
     /// files together are one more. Hidden files, files that are not UTF-8 text and links to folders are left out of a folder, counted, and logged as warnings.
     ///
@@ -145,7 +166,7 @@ impl Corpus {
     /// When a path cannot be read, a named file is not UTF-8 text, a JSONL line is not an object with the text field, a parquet file lacks the
     /// column, a document is too long, or there is no text at all.
     pub fn open(paths: &[PathBuf], options: &CorpusOptions) -> Result<Self> {
-        Self::read(paths, options, discover::sources(paths)?)
+        Self::read(paths, options, discover::sources(paths, HubChoice::Environment, &[])?)
     }
 
     /// As [`Self::open`], but takes from the file `saved` what an earlier run found out, if it was the same run and no file
@@ -154,7 +175,19 @@ impl Corpus {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_saved(paths: &[PathBuf], options: &CorpusOptions, saved: &Path) -> Result<Self> {
-        let sources = discover::sources(paths)?;
+        Self::open_saved_with(paths, options, saved, HubChoice::Environment)
+    }
+
+    /// As [`Self::open_saved`], with datasets from the Hub that `hub` describes rather than the environment.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_saved_on(paths: &[PathBuf], options: &CorpusOptions, saved: &Path, hub: &HubSettings) -> Result<Self> {
+        Self::open_saved_with(paths, options, saved, HubChoice::This(hub))
+    }
+
+    fn open_saved_with(paths: &[PathBuf], options: &CorpusOptions, saved: &Path, hub: HubChoice<'_>) -> Result<Self> {
+        let sources = discover::sources(paths, hub, &saved::pins(saved))?;
         match saved::load(saved, options, &sources) {
             Some(corpus) => Ok(corpus),
             None => Self::read(paths, options, sources),
@@ -211,6 +244,7 @@ impl Corpus {
         }
         source.sha256 = only_hash.filter(|_| !found.is_folder).unwrap_or_else(|| hex(&hasher.finalize()));
         source.documents = self.n_documents() - source.first_document;
+        self.pins.extend(found.pin);
         self.sources.push(source);
         Ok(())
     }
@@ -336,6 +370,7 @@ fn open_tables(files: &[FoundFile], first: usize, options: &CorpusOptions) -> Re
 fn stamp(file: &FoundFile) -> Result<String> {
     match &file.origin {
         Origin::At(location) => location.stamp(),
+        Origin::Hub(file) => Ok(file.sha256.clone()),
         Origin::Stdin => Ok(String::new()),
     }
 }

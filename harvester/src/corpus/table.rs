@@ -1,7 +1,10 @@
 //! [`Tables`]: documents in a column of parquet files, here, in an object store or on the Hub. Nothing but the footers is
 //! read beforehand; rows are read a block at a time and the one column only, and the last block stays in memory.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    io::{self, Read},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, LargeStringArray, StructArray},
@@ -26,6 +29,7 @@ use super::{
     CorpusOptions, Document,
     discover::{FoundFile, Origin},
     document::role_of,
+    hub_dataset::HubFile,
 };
 use crate::{
     Error, Location, Result,
@@ -42,6 +46,8 @@ const BLOCK_ROWS: u64 = 4096;
 pub(super) enum TableFile {
     /// Here or in an object store.
     At { location: Location, bytes: u64 },
+    /// On the Hub.
+    Hub(HubFile),
 }
 
 /// Consecutive rows of a row group.
@@ -69,6 +75,7 @@ impl TableFile {
                 let bytes = location.bytes()?.unwrap_or(0);
                 Ok(Self::At { location: location.clone(), bytes })
             }
+            Origin::Hub(file) => Ok(Self::Hub(file.clone())),
             Origin::Stdin => {
                 let hint = "Save it as a file: parquet is read from its end";
                 Err(Error::malformed("standard input", "text or JSON lines", "parquet", hint))
@@ -80,6 +87,7 @@ impl TableFile {
     pub(super) fn bytes(&self) -> u64 {
         match self {
             Self::At { bytes, .. } => *bytes,
+            Self::Hub(file) => file.bytes,
         }
     }
 
@@ -90,18 +98,21 @@ impl TableFile {
                 Some(path) => sha256_file(path),
                 None => Ok(hex(&Sha256::digest(location.stamp()?))),
             },
+            Self::Hub(file) => Ok(file.sha256.clone()),
         }
     }
 
     pub(super) fn name(&self) -> String {
         match self {
             Self::At { location, .. } => location.to_string(),
+            Self::Hub(file) => file.name().to_owned(),
         }
     }
 
     fn open(&self) -> Result<AnyFile> {
         match self {
-            Self::At { location, bytes } => Ok(AnyFile(PartFile::open(location, *bytes)?)),
+            Self::At { location, bytes } => Ok(AnyFile::new(TableBytes::Part(PartFile::open(location, *bytes)?))),
+            Self::Hub(file) => Ok(AnyFile::new(TableBytes::Hub(file.clone()))),
         }
     }
 
@@ -121,10 +132,15 @@ impl TableFile {
     }
 
     fn metadata(&self) -> Result<ArrowReaderMetadata> {
-        ArrowReaderMetadata::load(&self.open()?, ArrowReaderOptions::new()).map_err(|error| self.unreadable(error))
+        let file = self.open()?;
+        ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(|error| self.unreadable(error, &file.cause))
     }
 
-    fn unreadable(&self, error: ParquetError) -> Error {
+    /// A failure of the network or the disk is one; anything else says that the file is damaged.
+    fn unreadable(&self, error: ParquetError, cause: &Cause) -> Error {
+        if let Some(cause) = cause.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return cause;
+        }
         match Error::parquet("read", self.name())(error) {
             Error::Parquet { source, .. } => {
                 let hint = "Download it again: it may have been cut short";
@@ -179,16 +195,18 @@ impl Tables {
         let column = column_of(&metadata, options, &name)?;
         let mask = ProjectionMask::roots(metadata.parquet_schema(), [column]);
         let wanted = [RowSelector::skip(block.first_row as usize), RowSelector::select(block.rows as usize)];
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file.open()?, metadata)
+        let bytes = file.open()?;
+        let cause = Arc::clone(&bytes.cause);
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata)
             .with_row_groups(vec![block.group as usize])
             .with_row_selection(RowSelection::from(wanted.to_vec()))
             .with_projection(mask)
             .with_batch_size(BLOCK_ROWS as usize)
             .build()
-            .map_err(|error| file.unreadable(error))?;
+            .map_err(|error| file.unreadable(error, &cause))?;
         let mut documents = vec![];
         for batch in reader {
-            let batch = batch.map_err(|error| file.unreadable(error.into()))?;
+            let batch = batch.map_err(|error| file.unreadable(error.into(), &cause))?;
             let column = batch.column(0);
             let more = if options.chat_field.is_some() { chats(column) } else { texts(column) };
             let more = more.map_err(|found| {
@@ -288,23 +306,110 @@ fn turn_columns(turns: &StructArray) -> std::result::Result<(LargeStringArray, L
     Err(format!("turns with the fields [{}]", turns.column_names().join(", ")))
 }
 
-/// The bytes of a table.
-struct AnyFile(PartFile);
+/// The bytes of a table, and why they could not be had: parquet passes on no more than a message.
+struct AnyFile {
+    bytes: TableBytes,
+    cause: Cause,
+}
+
+enum TableBytes {
+    Part(PartFile),
+    Hub(HubFile),
+}
+
+type Cause = Arc<Mutex<Option<Error>>>;
+
+impl AnyFile {
+    fn new(bytes: TableBytes) -> Self {
+        Self { bytes, cause: Cause::default() }
+    }
+}
 
 impl Length for AnyFile {
     fn len(&self) -> u64 {
-        self.0.len()
+        match &self.bytes {
+            TableBytes::Part(file) => file.len(),
+            TableBytes::Hub(file) => file.bytes,
+        }
     }
 }
 
 impl ChunkReader for AnyFile {
-    type T = <PartFile as ChunkReader>::T;
+    type T = Box<dyn Read>;
 
     fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
-        self.0.get_read(start)
+        let read: Box<dyn Read> = match &self.bytes {
+            TableBytes::Part(file) => file.get_read(start)?,
+            TableBytes::Hub(file) => Box::new(HubWindows { file: file.clone(), start, window: Bytes::new() }),
+        };
+        Ok(Box::new(Watched { read, cause: Arc::clone(&self.cause) }))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
-        self.0.get_bytes(start, length)
+        let read = match &self.bytes {
+            TableBytes::Part(file) => file.get_bytes(start, length),
+            TableBytes::Hub(file) => {
+                file.read_range(start, length as u64).map_err(|error| ParquetError::External(error.into()))
+            }
+        };
+        read.map_err(|error| match error {
+            ParquetError::External(cause) => ParquetError::External(keep(cause, &self.cause)),
+            other => other,
+        })
+    }
+}
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Keeps an error of ours where it is found again; anything else is passed on.
+fn keep(error: AnyError, cause: &Cause) -> AnyError {
+    match error.downcast::<Error>() {
+        Ok(ours) => {
+            let message = ours.to_string();
+            *cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(*ours);
+            message.into()
+        }
+        Err(other) => other,
+    }
+}
+
+/// A reader whose errors are kept.
+struct Watched {
+    read: Box<dyn Read>,
+    cause: Cause,
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read.read(buffer).map_err(|error| {
+            let kind = error.kind();
+            match error.into_inner() {
+                Some(inner) => io::Error::new(kind, keep(inner, &self.cause)),
+                None => kind.into(),
+            }
+        })
+    }
+}
+
+/// Bytes that are asked of the Hub at once where parquet does not say how many it will need: it wants a header.
+const WINDOW: u64 = 64 << 10;
+
+/// A file on the Hub from some byte on, a window at a time.
+struct HubWindows {
+    file: HubFile,
+    start: u64,
+    window: Bytes,
+}
+
+impl Read for HubWindows {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.window.is_empty() && self.start < self.file.bytes {
+            let length = WINDOW.min(self.file.bytes - self.start);
+            self.window = self.file.read_range(self.start, length).map_err(io::Error::other)?;
+            self.start += length;
+        }
+        let n = buffer.len().min(self.window.len());
+        buffer[..n].copy_from_slice(&self.window.split_to(n));
+        Ok(n)
     }
 }

@@ -2,6 +2,8 @@
 //! client and the addresses; what it does not bring is here: time-outs, cancellation, retries, and a check of every
 //! file's size and hash before it gets its name.
 //!
+//! Datasets go through the same client (`corpus/hub_dataset.rs`), and not into the cache.
+//!
 //! [`request`] asks the Hub one question, [`snapshot`] is the cache on disk, [`file`] puts one file into it. This file
 //! decides which files make a model.
 
@@ -16,9 +18,11 @@ use std::{
     time::Duration,
 };
 
+use hf_hub::RepoType;
 use serde::Deserialize;
 
-use self::{request::Client, snapshot::RepoCache};
+pub(crate) use self::request::{Client, escaped};
+use self::snapshot::RepoCache;
 use super::parse::is_file;
 use crate::{Error, Monitor, Result};
 
@@ -41,6 +45,10 @@ pub struct HubSettings {
     pub timeout: Duration,
     /// How long a download may stand still.
     pub stall: Duration,
+    /// How often a busy Hub is asked, and a connection that breaks made anew without a new byte.
+    pub attempts: u32,
+    /// The first wait between two attempts; each further one is twice as long.
+    pub backoff: Duration,
     /// Use the cache only.
     pub offline: bool,
 }
@@ -54,6 +62,8 @@ impl HubSettings {
             token: None,
             timeout: Duration::from_secs(10),
             stall: Duration::from_secs(30),
+            attempts: 6,
+            backoff: Duration::from_millis(500),
             offline: false,
         }
     }
@@ -124,7 +134,7 @@ pub(super) fn resolve(
         let reason = format!("HF_HUB_OFFLINE is set and it is not complete in {}", settings.cache_dir.display());
         return Err(Error::download(what, reason, "Unset HF_HUB_OFFLINE"));
     }
-    let client = Client::new(settings, repo, revision)?;
+    let client = Client::new(settings, RepoType::Model, repo, revision)?;
     let info = client.info(monitor)?;
     let client = client.at_commit(&info.sha);
     let get = |name: &str| file::get(&client, &cache, &info.sha, name, monitor);
@@ -161,8 +171,9 @@ fn is_complete(folder: &Path) -> bool {
 
 /// What the Hub tells about a repository.
 #[derive(Debug, Deserialize)]
-pub(super) struct RepoInfo {
-    sha: String,
+pub(crate) struct RepoInfo {
+    /// The commit that the revision stands for.
+    pub(crate) sha: String,
     siblings: Vec<Sibling>,
 }
 

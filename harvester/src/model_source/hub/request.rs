@@ -1,18 +1,26 @@
 //! [`Client`]: one question to the Hub and its answer, with time-outs, retries where waiting helps, and each refusal
 //! said in words. The only file that knows the HTTP client, which is hf-hub's own.
+//!
+//! ```text
+//! busy (429, 5xx)          asked again after Retry-After, else after backoff, 2 backoff, 4 backoff ..; attempts times in all
+//! a range that broke off   asked for again from the byte after the last that came; attempts times without a new byte
+//! anything else            said at once
+//! ```
 
-use std::{io::Read, time::Duration};
+use std::{fmt, io::Read, ops::Range, time::Duration};
 
+use bytes::Bytes;
 use hf_hub::{
     Cache, Repo, RepoType,
     api::sync::{Api, ApiBuilder, ApiRepo},
 };
+use serde::de::DeserializeOwned;
 
 use super::{HubSettings, RepoInfo, snapshot::is_plain};
 use crate::{Error, Monitor, Result, model_source::cache::pause};
 
-/// How often a question is asked while the Hub is overloaded.
-const ATTEMPTS: u32 = 3;
+/// The longest that one answer of a busy Hub is waited for, whatever it asks for.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 // What to do next, by kind of refusal.
 const NAMES: &str = "Check its spelling";
@@ -22,12 +30,35 @@ const LATER: &str = "Try again later, or set HF_ENDPOINT to a mirror of the Hub"
 
 const MAX_REDIRECTS: u32 = 10;
 
+/// Answers that one listing may come in: ten million files.
+const MAX_PAGES: usize = 10_000;
+
 /// Asks about one revision of one repository.
-pub(super) struct Client {
+pub(crate) struct Client {
     api: Api,
     settings: HubSettings,
+    kind: RepoType,
     repo: String,
     revision: String,
+}
+
+impl fmt::Debug for Client {
+    /// Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({}@{})", self.repo, self.revision)
+    }
+}
+
+/// Why a question has no answer, and whether asking again may help.
+struct Failure {
+    error: Error,
+    passing: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, passing: false }
+    }
 }
 
 /// What is asked: about a file's address, or, without one, about the repository.
@@ -36,6 +67,8 @@ struct Question<'a> {
     range: Option<String>,
     redirects: u32,
 }
+
+const ABOUT_THE_REPOSITORY: Question<'_> = Question { url: None, range: None, redirects: MAX_REDIRECTS };
 
 /// An answer: the body is still on its way.
 pub(super) struct Answer {
@@ -50,10 +83,24 @@ impl Answer {
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
+
+    /// How long a busy Hub asks to be left alone. The form with a date is not one that it uses.
+    fn retry_after(&self) -> Option<Duration> {
+        let seconds: u64 = self.header("retry-after")?.trim().parse().ok()?;
+        Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
+    }
+
+    /// The query of the address of the next page: `Link: <address>; rel="next"`.
+    fn next_page(&self) -> Option<String> {
+        let links = self.header("link")?.split(',');
+        let next = links.map(str::trim).find(|link| link.ends_with(r#"rel="next""#))?;
+        let address = next.strip_prefix('<')?.split('>').next()?;
+        address.split_once('?').map(|(_, query)| query.to_owned())
+    }
 }
 
 impl Client {
-    pub(super) fn new(settings: &HubSettings, repo: &str, revision: &str) -> Result<Self> {
+    pub(crate) fn new(settings: &HubSettings, kind: RepoType, repo: &str, revision: &str) -> Result<Self> {
         let mut builder =
             ApiBuilder::from_cache(Cache::new(settings.cache_dir.clone())).with_token(settings.token.clone());
         if let Some(endpoint) = &settings.endpoint {
@@ -62,11 +109,11 @@ impl Client {
         let api = builder.build().map_err(|source| {
             Error::download(repo, format!("the HTTP client does not start: {source}"), "Check HF_ENDPOINT")
         })?;
-        Ok(Self { api, settings: settings.clone(), repo: repo.to_owned(), revision: revision.to_owned() })
+        Ok(Self { api, settings: settings.clone(), kind, repo: repo.to_owned(), revision: revision.to_owned() })
     }
 
     /// The same repository at one commit, so that all files are of the same state.
-    pub(super) fn at_commit(self, commit: &str) -> Self {
+    pub(crate) fn at_commit(self, commit: &str) -> Self {
         Self { revision: commit.to_owned(), ..self }
     }
 
@@ -76,17 +123,26 @@ impl Client {
     }
 
     /// The address of a file.
-    pub(super) fn url(&self, file: &str) -> String {
+    pub(crate) fn url(&self, file: &str) -> String {
         self.handle().url(file)
     }
 
     fn handle(&self) -> ApiRepo {
-        self.api.repo(Repo::with_revision(self.repo.clone(), RepoType::Model, self.revision.clone()))
+        self.api.repo(Repo::with_revision(self.repo.clone(), self.kind, self.revision.clone()))
     }
 
     /// The repository's files, and the commit that the revision stands for.
-    pub(super) fn info(&self, monitor: &dyn Monitor) -> Result<RepoInfo> {
-        let answer = self.ask(&Question { url: None, range: None, redirects: MAX_REDIRECTS }, monitor)?;
+    pub(crate) fn info(&self, monitor: &dyn Monitor) -> Result<RepoInfo> {
+        self.info_in(self.ask(&ABOUT_THE_REPOSITORY, monitor)?)
+    }
+
+    /// As [`Self::info`], or `None` where there is no such revision.
+    pub(crate) fn info_if_there(&self, monitor: &dyn Monitor) -> Result<Option<RepoInfo>> {
+        let answer = self.settled(&ABOUT_THE_REPOSITORY, monitor).map_err(|failure| failure.error)?;
+        if answer.status == 404 { Ok(None) } else { self.info_in(self.accept(answer)?).map(Some) }
+    }
+
+    fn info_in(&self, answer: Answer) -> Result<RepoInfo> {
         let unreadable = |found: String| {
             Error::download(&answer.url, format!("the answer is not a Hub's: {found}"), "Check HF_ENDPOINT")
         };
@@ -108,22 +164,117 @@ impl Client {
         self.ask(&Question { url: Some(url), range, redirects: MAX_REDIRECTS }, monitor)
     }
 
-    /// Asks until there is an answer that waiting would not change.
-    fn ask(&self, question: &Question<'_>, monitor: &dyn Monitor) -> Result<Answer> {
-        let mut wait = Duration::from_millis(500);
-        let mut answer = self.ask_once(question)?;
-        for _ in 1..ATTEMPTS {
-            if !is_busy(answer.status) {
-                break;
+    /// Bytes `range` of a file, all of them. `total` is the length that the file should have.
+    pub(crate) fn range(&self, url: &str, range: Range<u64>, total: u64, monitor: &dyn Monitor) -> Result<Bytes> {
+        let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
+        let mut wait = self.settings.backoff;
+        let mut tries = 0;
+        loop {
+            let before = bytes.len();
+            let left = range.start + before as u64..range.end;
+            if left.is_empty() {
+                return Ok(bytes.into());
             }
+            let Err(failure) = self.receive(url, left, total, &mut bytes, monitor) else { continue };
+            if bytes.len() > before {
+                (tries, wait) = (0, self.settings.backoff);
+            }
+            tries += 1;
+            if !failure.passing || tries >= self.settings.attempts {
+                return Err(failure.error);
+            }
+            tracing::warn!("asked again in {wait:?}: {}", failure.error);
             pause(wait, &self.settings.cache_dir, monitor)?;
-            wait *= 2;
-            answer = self.ask_once(question)?;
+            wait = (wait * 2).min(LONGEST_WAIT);
         }
-        self.accept(answer)
     }
 
-    fn ask_once(&self, question: &Question<'_>) -> Result<Answer> {
+    /// Adds what one connection brings of a range.
+    fn receive(
+        &self,
+        url: &str,
+        range: Range<u64>,
+        total: u64,
+        bytes: &mut Vec<u8>,
+        monitor: &dyn Monitor,
+    ) -> Result<(), Failure> {
+        let (start, wanted) = (range.start, range.end - range.start);
+        let asked = format!("bytes={start}-{}", range.end - 1);
+        let answer =
+            self.answer(&Question { url: Some(url), range: Some(asked), redirects: MAX_REDIRECTS }, monitor)?;
+        let expected = format!("bytes {start}-{}/{total}", range.end - 1);
+        let given = answer.header("content-range").unwrap_or("no range").to_owned();
+        if answer.status != 206 || given != expected {
+            let reason = format!("asked for {expected}, it answered with status {} and {given}", answer.status);
+            return Err(Error::download(url, reason, "Check HF_ENDPOINT: files are read by ranges").into());
+        }
+        let before = bytes.len() as u64;
+        let read = answer.body.take(wanted + 1).read_to_end(bytes);
+        let came = bytes.len() as u64 - before;
+        if came > wanted {
+            let reason = format!("asked for {expected}, it sent more");
+            return Err(Error::download(url, reason, "Check HF_ENDPOINT: files are read by ranges").into());
+        }
+        let found = match read {
+            Ok(_) if came == wanted => return Ok(()),
+            Ok(_) => "it was closed".to_owned(),
+            Err(source) => source.to_string(),
+        };
+        let reason = format!("the connection broke after {came} of {wanted} bytes: {found}");
+        let hint = "Run the command again: it goes on where it stopped";
+        Err(Failure { error: Error::download(url, reason, hint), passing: true })
+    }
+
+    /// What is in a folder of the repository and below it: the list that the Hub gives in pages.
+    pub(crate) fn tree<T: DeserializeOwned>(&self, folder: &str, monitor: &dyn Monitor) -> Result<Vec<T>> {
+        // hf-hub has no address for this; its own for the repository is `ENDPOINT/api/datasets/ORG/NAME/revision/REVISION`.
+        let about = self.handle().info_request().uri_ref().map(ToString::to_string).unwrap_or_default();
+        let place = about.replacen("/revision/", "/tree/", 1);
+        let folder = if folder.is_empty() { String::new() } else { format!("/{}", escaped(folder)) };
+        let (mut entries, mut query) = (vec![], "recursive=true".to_owned());
+        for _ in 0..MAX_PAGES {
+            let url = format!("{place}{folder}?{query}");
+            let answer = self.ask(&Question { url: Some(&url), range: None, redirects: MAX_REDIRECTS }, monitor)?;
+            let next = answer.next_page();
+            let page: Vec<T> = serde_json::from_reader(answer.body).map_err(|source| {
+                let reason = format!("the answer is not a Hub's list of files: {source}");
+                Error::download(&url, reason, "Check HF_ENDPOINT")
+            })?;
+            entries.extend(page);
+            match next {
+                Some(next) => query = next,
+                None => return Ok(entries),
+            }
+        }
+        let reason = format!("its list of files has more than {MAX_PAGES} pages");
+        Err(Error::download(place, reason, "Name a folder of it"))
+    }
+
+    /// Asks until there is an answer that waiting would not change.
+    fn ask(&self, question: &Question<'_>, monitor: &dyn Monitor) -> Result<Answer> {
+        self.answer(question, monitor).map_err(|failure| failure.error)
+    }
+
+    fn answer(&self, question: &Question<'_>, monitor: &dyn Monitor) -> Result<Answer, Failure> {
+        Ok(self.accept(self.settled(question, monitor)?)?)
+    }
+
+    /// The answer of a Hub that is not busy, or the last of a busy one.
+    fn settled(&self, question: &Question<'_>, monitor: &dyn Monitor) -> Result<Answer, Failure> {
+        let mut wait = self.settings.backoff;
+        for _ in 1..self.settings.attempts {
+            let answer = self.ask_once(question)?;
+            if !is_busy(answer.status) {
+                return Ok(answer);
+            }
+            pause(answer.retry_after().unwrap_or(wait), &self.settings.cache_dir, monitor)?;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+        self.ask_once(question)
+    }
+
+    /// A question for which the network has no answer may have one later.
+    fn ask_once(&self, question: &Question<'_>) -> Result<Answer, Failure> {
         // hf-hub hands out requests to its API only. A file's address is set on one of them, so that proxy, token and
         // user agent are those of the same client.
         let mut request = self.handle().info_request();
@@ -139,7 +290,8 @@ impl Client {
         let request = request.max_redirects(question.redirects).max_redirects_will_error(false);
         let request = request.timeout_resolve(timeout).timeout_connect(timeout).timeout_recv_response(timeout);
         let response = request.timeout_per_read(Some(self.settings.stall)).build().call().map_err(|source| {
-            Error::download(&url, source.to_string(), "Check the network, or set HF_ENDPOINT to a mirror of the Hub")
+            let hint = "Check the network, or set HF_ENDPOINT to a mirror of the Hub";
+            Failure { error: Error::download(&url, source.to_string(), hint), passing: true }
         })?;
         let readable =
             response.headers().iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
@@ -154,17 +306,18 @@ impl Client {
 
     /// Turns a refusal into words. The Hub gives the exact reason in a header of its own; mirrors may not.
     fn accept(&self, answer: Answer) -> Result<Answer> {
-        let (repo, revision) = (&self.repo, &self.revision);
+        let (repo, revision, attempts) = (&self.repo, &self.revision, self.settings.attempts);
+        let kind = if matches!(self.kind, RepoType::Dataset) { "dataset" } else { "model" };
         let (reason, hint) = match (answer.status, answer.header("x-error-code")) {
             (200..=399, _) => return Ok(answer),
             (_, Some("EntryNotFound")) => ("there is no such file".to_owned(), NAMES),
             (_, Some("RevisionNotFound")) => (format!("{repo} has no revision `{revision}`"), NAMES),
             (401 | 403, Some("GatedRepo")) => (format!("{repo} is gated, and access was not granted"), GATED),
-            (401, _) if self.settings.token.is_none() => (format!("there is no public model {repo}"), GATED),
+            (401, _) if self.settings.token.is_none() => (format!("there is no public {kind} {repo}"), GATED),
             (401 | 403, _) => (format!("the token does not give access to {repo}"), GATED),
-            (404, _) => (format!("there is no such model, revision or file ({repo}@{revision})"), NAMES),
-            (429, _) => (format!("the Hub refused {ATTEMPTS} times: too many requests"), "Wait, or set HF_TOKEN"),
-            (status, _) if is_busy(status) => (format!("the Hub failed {ATTEMPTS} times with status {status}"), LATER),
+            (404, _) => (format!("there is no such {kind}, revision or file ({repo}@{revision})"), NAMES),
+            (429, _) => (format!("the Hub refused {attempts} times: too many requests"), "Wait, or set HF_TOKEN"),
+            (status, _) if is_busy(status) => (format!("the Hub failed {attempts} times with status {status}"), LATER),
             (status, _) => (format!("unexpected status {status}"), LATER),
         };
         Err(Error::download(answer.url, reason, hint))
@@ -173,4 +326,39 @@ impl Client {
 
 fn is_busy(status: u16) -> bool {
     status == 429 || status >= 500
+}
+
+/// A path as part of an address: everything but letters, digits and `-._~/` as `%XX`.
+pub(crate) fn escaped(path: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    path.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(name: &str, value: &str) -> Answer {
+        let headers = vec![(name.to_owned(), value.to_owned())];
+        Answer { url: String::new(), status: 429, headers, body: Box::new(std::io::empty()) }
+    }
+
+    #[test]
+    fn a_busy_hub_is_waited_for_but_not_for_ever() {
+        assert_eq!(answer("retry-after", " 7 ").retry_after(), Some(Duration::from_secs(7)));
+        assert_eq!(answer("retry-after", "99999999").retry_after(), Some(LONGEST_WAIT));
+        assert_eq!(answer("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT").retry_after(), None);
+    }
+
+    #[test]
+    fn the_next_page_is_found_whatever_host_it_names() {
+        let link = r#"<https://elsewhere/api/tree?recursive=true&cursor=abc>; rel="next", <x?y>; rel="last""#;
+        assert_eq!(answer("link", link).next_page().as_deref(), Some("recursive=true&cursor=abc"));
+        assert_eq!(answer("link", r#"<x?y>; rel="prev""#).next_page(), None);
+    }
+
+    #[test]
+    fn names_of_files_become_parts_of_addresses() {
+        assert_eq!(escaped("data/a b#1-é.parquet"), "data/a%20b%231-%C3%A9.parquet");
+    }
 }
