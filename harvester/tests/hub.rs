@@ -4,14 +4,11 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
-    net::{TcpListener, TcpStream},
     path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -21,41 +18,14 @@ use harvester::{
 };
 use tempfile::TempDir;
 
+mod hub_server;
+
+use hub_server::{Reply, Request, reply, serve};
+
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const CONTENT: &str = "twenty bytes of GGUF";
 /// SHA-256 of [`CONTENT`].
 const CONTENT_SHA256: &str = "7c048e26d1d5176d520f592efa5a57f7089f3233942dc6c49f387a81346673a0";
-
-/// One request, as far as the server looks at it.
-struct Request {
-    path: String,
-    head: String,
-}
-
-impl Request {
-    /// The first byte asked for.
-    fn start(&self) -> usize {
-        let range = self.head.lines().find_map(|line| line.strip_prefix("range: bytes="));
-        range.and_then(|range| range.split('-').next()?.parse().ok()).unwrap_or(0)
-    }
-
-    fn is_about_the_file(&self) -> bool {
-        self.head.contains("range: bytes=0-0")
-    }
-}
-
-/// What the server does with a request: full bytes of an answer, and whether it then keeps the connection open, silent.
-struct Reply {
-    bytes: String,
-    hang: bool,
-}
-
-fn reply(status: &str, headers: &[(&str, &str)], body: &str) -> Reply {
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let length = body.len();
-    let bytes = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
-    Reply { bytes, hang: false }
-}
 
 /// The repository's listing.
 fn listing(files: &[&str]) -> Reply {
@@ -76,33 +46,6 @@ fn content(request: &Request, text: &str, etag: &str) -> Reply {
     reply(status, &[("ETag", etag)], &text[start..])
 }
 
-/// Serves until the test ends; threads stay behind with their sockets, which the process takes with it.
-fn serve(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let answer = Arc::new(answer);
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let answer = Arc::clone(&answer);
-            thread::spawn(move || handle(&stream.unwrap(), answer.as_ref()));
-        }
-    });
-    endpoint
-}
-
-fn handle(mut stream: &TcpStream, answer: &(impl Fn(&Request) -> Reply + ?Sized)) {
-    let lines = BufReader::new(stream).lines().map_while(|line| line.ok());
-    let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
-    let Some(path) = head.first().and_then(|line| line.split(' ').nth(1)) else { return };
-    let request = Request { path: path.to_owned(), head: head.join("\n").to_lowercase() };
-    let Reply { bytes, hang } = answer(&request);
-    // The client may have had enough already.
-    let _ = stream.write_all(bytes.as_bytes());
-    if hang {
-        thread::sleep(Duration::from_secs(30));
-    }
-}
-
 /// Where this test's models come from and go to.
 struct Setup {
     root: TempDir,
@@ -116,6 +59,8 @@ impl Setup {
             endpoint: Some(endpoint.to_owned()),
             timeout: Duration::from_secs(1),
             stall: Duration::from_secs(1),
+            attempts: 3,
+            backoff: Duration::from_millis(20),
             ..HubSettings::in_folder(root.path().join("hub"))
         };
         let places =
@@ -265,7 +210,7 @@ fn a_busy_hub_is_asked_again() {
 
 #[test]
 fn a_silent_server_is_given_up() {
-    let setup = Setup::new(&serve(|_| Reply { bytes: String::new(), hang: true }));
+    let setup = Setup::new(&serve(|_| Reply { bytes: vec![], hang: true }));
     let start = Instant::now();
     let message = setup.refuse("org/name:model.gguf");
     assert!(message.contains("timeout"), "{message}");
@@ -292,8 +237,12 @@ fn breaking(request: &Request, hang: bool) -> Reply {
 
 fn cut(good: Reply, missing: usize, hang: bool) -> Reply {
     // The continuation loses its whole body, so that every attempt breaks.
-    let keep = if missing == 0 { good.bytes.find("\r\n\r\n").unwrap() + 4 } else { good.bytes.len() - missing };
-    Reply { bytes: good.bytes[..keep].to_owned(), hang }
+    let keep = if missing == 0 {
+        good.bytes.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4
+    } else {
+        good.bytes.len() - missing
+    };
+    Reply { bytes: good.bytes[..keep].to_vec(), hang }
 }
 
 #[test]

@@ -34,7 +34,7 @@ use super::{
 use crate::{
     Error, Location, Result,
     atomic::{hex, sha256_file},
-    shard::PartFile,
+    shard::{PartFile, Stretch},
     tokenizer::ChatMessage,
 };
 
@@ -116,6 +116,28 @@ impl TableFile {
         }
     }
 
+    /// The file, for reading the columns in `mask` of a block. From afar they come at once where the block is the whole row
+    /// group: one answer in place of two for each page.
+    fn open_for(&self, block: RowBlock, metadata: &ArrowReaderMetadata, mask: &ProjectionMask) -> Result<AnyFile> {
+        let group = metadata.metadata().row_group(block.group as usize);
+        let is_near = matches!(self, Self::At { location, .. } if location.local().is_some());
+        if is_near || u64::try_from(group.num_rows()) != Ok(block.rows) {
+            return self.open();
+        }
+        let columns = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
+        let ranges = columns.map(|(_, column)| column.byte_range());
+        let (start, end) = ranges.fold((u64::MAX, 0), |(start, end), (from, length)| {
+            (start.min(from), end.max(from.saturating_add(length)))
+        });
+        // A damaged footer may name anything.
+        let Some(length) = end.checked_sub(start).filter(|_| end <= self.bytes()) else { return self.open() };
+        let bytes = match self {
+            Self::At { location, .. } => location.read_range(start, length)?,
+            Self::Hub(file) => file.read_range(start, length)?,
+        };
+        Ok(AnyFile::new(TableBytes::Column(Stretch { start, bytes })))
+    }
+
     /// The blocks of the file, in order, after checking that it has the column.
     pub(super) fn blocks(&self, file: u32, options: &CorpusOptions) -> Result<Vec<RowBlock>> {
         let metadata = self.metadata()?;
@@ -195,7 +217,7 @@ impl Tables {
         let column = column_of(&metadata, options, &name)?;
         let mask = ProjectionMask::roots(metadata.parquet_schema(), [column]);
         let wanted = [RowSelector::skip(block.first_row as usize), RowSelector::select(block.rows as usize)];
-        let bytes = file.open()?;
+        let bytes = file.open_for(block, &metadata, &mask)?;
         let cause = Arc::clone(&bytes.cause);
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata)
             .with_row_groups(vec![block.group as usize])
@@ -315,6 +337,8 @@ struct AnyFile {
 enum TableBytes {
     Part(PartFile),
     Hub(HubFile),
+    /// The wanted column of a row group, already here.
+    Column(Stretch),
 }
 
 type Cause = Arc<Mutex<Option<Error>>>;
@@ -330,6 +354,7 @@ impl Length for AnyFile {
         match &self.bytes {
             TableBytes::Part(file) => file.len(),
             TableBytes::Hub(file) => file.bytes,
+            TableBytes::Column(column) => column.len(),
         }
     }
 }
@@ -341,6 +366,7 @@ impl ChunkReader for AnyFile {
         let read: Box<dyn Read> = match &self.bytes {
             TableBytes::Part(file) => file.get_read(start)?,
             TableBytes::Hub(file) => Box::new(HubWindows { file: file.clone(), start, window: Bytes::new() }),
+            TableBytes::Column(column) => Box::new(column.get_read(start)?),
         };
         Ok(Box::new(Watched { read, cause: Arc::clone(&self.cause) }))
     }
@@ -348,6 +374,7 @@ impl ChunkReader for AnyFile {
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
         let read = match &self.bytes {
             TableBytes::Part(file) => file.get_bytes(start, length),
+            TableBytes::Column(column) => column.get_bytes(start, length),
             TableBytes::Hub(file) => {
                 file.read_range(start, length as u64).map_err(|error| ParquetError::External(error.into()))
             }
@@ -381,12 +408,12 @@ struct Watched {
 
 impl Read for Watched {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.read.read(buffer).map_err(|error| {
-            let kind = error.kind();
-            match error.into_inner() {
-                Some(inner) => io::Error::new(kind, keep(inner, &self.cause)),
-                None => kind.into(),
+        self.read.read(buffer).map_err(|error| match error.get_ref() {
+            Some(inner) if inner.is::<Error>() => {
+                let kind = error.kind();
+                error.into_inner().map_or(kind.into(), |inner| io::Error::new(kind, keep(inner, &self.cause)))
             }
+            _ => error,
         })
     }
 }

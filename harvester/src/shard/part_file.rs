@@ -91,9 +91,9 @@ impl Read for Windows {
 
 /// A stretch of a file in memory, under the offsets that it has in the file.
 #[derive(Debug)]
-pub(super) struct Stretch {
-    pub(super) start: u64,
-    pub(super) bytes: Bytes,
+pub(crate) struct Stretch {
+    pub(crate) start: u64,
+    pub(crate) bytes: Bytes,
 }
 
 impl Length for Stretch {

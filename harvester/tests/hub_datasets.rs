@@ -1,0 +1,449 @@
+//! Datasets streamed from the Hub, against a server of our own on 127.0.0.1. What is read is what the files hold, no more
+//! than that is asked for, and a bad connection costs time and nothing else.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod hub_server;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use arrow::{
+    array::{ArrayRef, RecordBatch, StringArray},
+    datatypes::{DataType, Field, Schema},
+};
+use harvester::{Corpus, CorpusOptions, Document, Result, model_source::HubSettings};
+use hub_server::{Reply, Request, reply, serve};
+use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
+use serde_json::json;
+use tempfile::TempDir;
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+const CONVERTED: &str = "89abcdef0123456789abcdef0123456789abcdef";
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/corpora").join(name)
+}
+
+/// What a server was asked: path, the token sent, and the range.
+type Asked = Arc<Mutex<Vec<(String, bool, Option<(usize, usize)>)>>>;
+
+fn range(request: &Request) -> Option<(usize, usize)> {
+    let range = request.head.lines().find_map(|line| line.strip_prefix("range: bytes="))?;
+    let (start, end) = range.split_once('-')?;
+    Some((start.parse().ok()?, end.parse().ok()?))
+}
+
+fn note(asked: &Asked, request: &Request) {
+    let token = request.head.contains("authorization: bearer hf_token");
+    asked.lock().unwrap().push((request.path.clone(), token, range(request)));
+}
+
+/// A dataset on the Hub: its files by path, at a commit.
+struct Dataset {
+    files: BTreeMap<String, Vec<u8>>,
+    commit: &'static str,
+}
+
+impl Dataset {
+    fn of(files: &[(&str, &str)]) -> Self {
+        let files = files.iter().map(|(path, name)| (path.to_string(), fs::read(fixture(name)).unwrap()));
+        Self { files: files.collect(), commit: COMMIT }
+    }
+
+    /// The list of files, two a page.
+    fn tree(&self, path: &str) -> Reply {
+        let (place, query) = path.split_once('?').unwrap();
+        let folder = place.split_once(self.commit).unwrap().1.trim_matches('/');
+        let entry = |(path, bytes): (&String, &Vec<u8>)| {
+            let lfs = json!({ "oid": format!("{:064x}", bytes.len()), "size": bytes.len(), "pointerSize": 130 });
+            json!({ "type": "file", "oid": "a1b2", "size": bytes.len(), "lfs": lfs, "path": path })
+        };
+        let mut entries: Vec<_> = self.files.iter().filter(|(path, _)| path.starts_with(folder)).map(entry).collect();
+        if entries.is_empty() {
+            return reply("404 Not Found", &[("X-Error-Code", "EntryNotFound")], "");
+        }
+        entries.insert(0, json!({ "type": "directory", "oid": "c3d4", "size": 0, "path": "data" }));
+        let page: usize = query.split_once("cursor=").map_or(0, |(_, page)| page.parse().unwrap());
+        let link = format!("<https://hub.example{place}?recursive=true&cursor={}>; rel=\"next\"", page + 1);
+        let headers = if entries.len() > 2 * (page + 1) { vec![("Link", link.as_str())] } else { vec![] };
+        let entries: Vec<_> = entries.into_iter().skip(2 * page).take(2).collect();
+        reply("200 OK", &headers, json!(entries).to_string())
+    }
+
+    fn answer(&self, request: &Request) -> Reply {
+        let path = request.path.as_str();
+        let info = json!({ "sha": self.commit, "siblings": [] }).to_string();
+        let revision = if self.commit == CONVERTED { "refs%2Fconvert%2Fparquet" } else { "main" };
+        if path == format!("/api/datasets/org/name/revision/{revision}") {
+            return reply("200 OK", &[], info);
+        }
+        if path.starts_with(&format!("/api/datasets/org/name/tree/{}", self.commit)) {
+            return self.tree(path);
+        }
+        match path.strip_prefix(&format!("/datasets/org/name/resolve/{}/", self.commit)) {
+            Some(file) => part(request, &self.files[&file.replace("%20", " ")]),
+            None => reply("404 Not Found", &[], ""),
+        }
+    }
+}
+
+/// The range asked for.
+fn part(request: &Request, bytes: &[u8]) -> Reply {
+    let (start, end) = range(request).unwrap();
+    let range = format!("bytes {start}-{end}/{}", bytes.len());
+    reply("206 Partial Content", &[("Content-Range", &range)], &bytes[start..=end])
+}
+
+/// A reply cut so that `missing` bytes do not come.
+fn cut(good: Reply, missing: usize) -> Reply {
+    Reply { bytes: good.bytes[..good.bytes.len() - missing].to_vec(), hang: false }
+}
+
+/// A reply whose body does not come.
+fn without_body(good: Reply) -> Reply {
+    let head = good.bytes.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
+    let missing = good.bytes.len() - head;
+    cut(good, missing)
+}
+
+/// A server and where this test keeps things.
+struct Hub {
+    folder: TempDir,
+    settings: HubSettings,
+    asked: Asked,
+}
+
+impl Hub {
+    fn new(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        let asked = Asked::default();
+        let noted = Arc::clone(&asked);
+        let endpoint = serve(move |request| {
+            note(&noted, request);
+            answer(request)
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let settings = HubSettings {
+            endpoint: Some(endpoint),
+            token: Some("hf_token".into()),
+            timeout: Duration::from_secs(1),
+            stall: Duration::from_secs(1),
+            attempts: 3,
+            backoff: Duration::from_millis(10),
+            ..HubSettings::in_folder(folder.path().join("hub"))
+        };
+        Self { folder, settings, asked }
+    }
+
+    fn serving(dataset: Dataset) -> Self {
+        Self::new(move |request| dataset.answer(request))
+    }
+
+    fn saved(&self) -> PathBuf {
+        self.folder.path().join("corpus.parquet")
+    }
+
+    fn open(&self, text: &str) -> Result<Corpus> {
+        Corpus::open_saved_on(&[text.into()], &CorpusOptions::default(), &self.saved(), &self.settings)
+    }
+
+    fn refuse(&self, text: &str) -> String {
+        self.open(text).unwrap_err().to_string()
+    }
+
+    /// Ranges of files that were asked for so far.
+    fn ranges(&self) -> Vec<(usize, usize)> {
+        self.asked.lock().unwrap().iter().filter_map(|(_, _, range)| *range).collect()
+    }
+
+    fn forget(&self) {
+        self.asked.lock().unwrap().clear();
+    }
+}
+
+fn documents(corpus: &Corpus) -> Vec<Document> {
+    (0..corpus.n_documents()).map(|index| corpus.document(index).unwrap()).collect()
+}
+
+fn lines() -> Vec<Document> {
+    documents(&Corpus::open(&[fixture("lines.jsonl")], &CorpusOptions::default()).unwrap())
+}
+
+/// The same lines from `n` files.
+fn repeated(n: usize) -> Vec<Document> {
+    (0..n).flat_map(|_| lines()).collect()
+}
+
+#[test]
+fn a_dataset_is_its_parquet_files_at_one_commit() {
+    let files = [
+        ("README.md", "lines.jsonl"),
+        ("data/b c.parquet", "zstd_large.parquet"),
+        ("data/a.parquet", "snappy.parquet"),
+        ("data/deep/a.parquet", "binary.parquet"),
+        ("other/a.parquet", "gzip_dictionary.parquet"),
+    ];
+    let hub = Hub::serving(Dataset::of(&files));
+    let corpus = hub.open("hf://datasets/org/name").unwrap();
+    assert_eq!(documents(&corpus), repeated(4));
+    let source = &corpus.sources()[0];
+    assert_eq!((source.name.as_str(), source.path.as_str()), ("name", &*format!("hf://datasets/org/name@{COMMIT}")));
+    for (path, n) in [("data", 3), ("data/deep", 1), ("data/a.parquet", 1)] {
+        let corpus = hub.open(&format!("hf://datasets/org/name@main/{path}")).unwrap();
+        assert_eq!(documents(&corpus), repeated(n), "{path}");
+    }
+    assert!(!hub.settings.cache_dir.exists(), "something was written");
+}
+
+#[test]
+fn a_datasets_identity_is_that_of_its_files() {
+    let sha256 = |files: &[(&str, &str)]| {
+        Hub::serving(Dataset::of(files)).open("hf://datasets/org/name").unwrap().sources()[0].sha256.clone()
+    };
+    let one = sha256(&[("a.parquet", "snappy.parquet")]);
+    assert_eq!(sha256(&[("a.parquet", "snappy.parquet"), ("README.md", "lines.jsonl")]), one);
+    assert_ne!(sha256(&[("a.parquet", "binary.parquet")]), one);
+    assert_ne!(sha256(&[("b.parquet", "snappy.parquet")]), one);
+}
+
+#[test]
+fn a_run_that_starts_again_stays_at_its_commit_though_the_branch_has_moved() {
+    let mut hub = Hub::serving(Dataset::of(&[("a.parquet", "snappy.parquet")]));
+    let corpus = hub.open("hf://datasets/org/name").unwrap();
+    corpus.save(&hub.saved()).unwrap();
+    let moved = Dataset { commit: CONVERTED, ..Dataset::of(&[("a.parquet", "with_nulls.parquet")]) };
+    let there = Dataset::of(&[("a.parquet", "snappy.parquet")]);
+    let both = Hub::new(move |request| match request.path.contains("revision") {
+        true => moved.answer(&Request {
+            path: request.path.replace("main", "refs%2Fconvert%2Fparquet"),
+            head: request.head.clone(),
+        }),
+        false => there.answer(request),
+    });
+    hub.settings.endpoint.clone_from(&both.settings.endpoint);
+    let again = hub.open("hf://datasets/org/name").unwrap();
+    assert_eq!(again.sources(), corpus.sources());
+    assert_eq!(both.ranges(), [], "no footer was read again");
+    assert!(both.asked.lock().unwrap().iter().all(|(path, ..)| !path.contains("revision")));
+}
+
+#[test]
+fn the_token_goes_to_the_hub_and_not_where_it_sends_us() {
+    let dataset = Dataset::of(&[("a.parquet", "snappy.parquet")]);
+    let bytes = dataset.files["a.parquet"].clone();
+    let store = Hub::new(move |request| part(request, &bytes));
+    let place = format!("{}/store/a", store.settings.endpoint.as_ref().unwrap());
+    let hub = Hub::new(move |request| match request.path.contains("resolve") {
+        true => reply("302 Found", &[("Location", &place)], ""),
+        false => dataset.answer(request),
+    });
+    assert_eq!(documents(&hub.open("hf://datasets/org/name").unwrap()), lines());
+    assert!(hub.asked.lock().unwrap().iter().all(|(_, token, _)| *token));
+    let asked = store.asked.lock().unwrap();
+    assert!(!asked.is_empty() && asked.iter().all(|(path, token, _)| path == "/store/a" && !token), "{asked:?}");
+}
+
+/// A parquet file with a wide column that nobody wants before the text.
+fn wide(groups: usize, rows: usize, noise: usize) -> Vec<u8> {
+    let fields = ["noise", "text"].map(|name| Field::new(name, DataType::Utf8, false));
+    let schema = Arc::new(Schema::new(fields.to_vec()));
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(rows))
+        .set_dictionary_enabled(false)
+        .set_data_page_row_count_limit(500)
+        .set_write_batch_size(100)
+        .set_compression(Compression::SNAPPY);
+    let mut bytes = vec![];
+    let mut writer = ArrowWriter::try_new(&mut bytes, Arc::clone(&schema), Some(properties.build())).unwrap();
+    for group in 0..groups {
+        // Multiplying by an odd constant scatters the bits: the noise does not compress.
+        let number = |row: usize| (group * rows + row + 1) as u64;
+        let scatter = |row: usize, i: u64| (number(row) * 1_000 + i).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 8;
+        let noises = (0..rows)
+            .map(|row| (0..noise as u64 / 14).map(|i| format!("{:014x}", scatter(row, i))).collect::<String>());
+        let texts = (0..rows).map(|row| format!("document {}", number(row)));
+        let columns: Vec<ArrayRef> =
+            vec![Arc::new(StringArray::from_iter_values(noises)), Arc::new(StringArray::from_iter_values(texts))];
+        writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns).unwrap()).unwrap();
+    }
+    writer.close().unwrap();
+    bytes
+}
+
+fn hub_of(bytes: &[u8]) -> Hub {
+    Hub::serving(Dataset { files: BTreeMap::from([("a.parquet".into(), bytes.to_vec())]), commit: COMMIT })
+}
+
+#[test]
+fn only_the_column_and_the_row_groups_that_are_wanted_are_fetched() {
+    let bytes = wide(4, 100, 2_000);
+    let hub = hub_of(&bytes);
+    let corpus = hub.open("hf://datasets/org/name").unwrap();
+    let fetched = |hub: &Hub| hub.ranges().iter().map(|(start, end)| end + 1 - start).sum::<usize>();
+    assert!(fetched(&hub) < 2_000, "{} bytes for a footer", fetched(&hub));
+    hub.forget();
+    assert_eq!(corpus.document(205).unwrap(), Document::Text("document 206".into()));
+    assert_eq!(corpus.document(299).unwrap(), Document::Text("document 300".into()));
+    assert!(fetched(&hub) < 4_000, "{} of {} bytes for a row group", fetched(&hub), bytes.len());
+    assert_eq!(hub.ranges().len(), 3, "the footer, in two steps, and the column: {:?}", hub.ranges());
+}
+
+#[test]
+fn row_groups_longer_than_a_block_are_read_page_by_page() {
+    let hub = hub_of(&wide(1, 9_000, 14));
+    let corpus = hub.open("hf://datasets/org/name").unwrap();
+    for index in [8_999, 4_095, 4_096, 0] {
+        assert_eq!(corpus.document(index).unwrap(), Document::Text(format!("document {}", index + 1)));
+    }
+}
+
+#[test]
+fn a_range_that_is_cut_goes_on_at_the_byte_after_the_last() {
+    let bytes = wide(1, 100, 14);
+    let size = bytes.len();
+    let dataset = Dataset { files: BTreeMap::from([("a.parquet".into(), bytes)]), commit: COMMIT };
+    // Every answer longer than 300 bytes ends 300 bytes early; each brings something, so none is given up.
+    let hub = Hub::new(move |request| match range(request) {
+        Some((start, end)) if end - start > 300 => cut(dataset.answer(request), 300),
+        _ => dataset.answer(request),
+    });
+    let corpus = hub.open("hf://datasets/org/name").unwrap();
+    hub.forget();
+    assert_eq!(corpus.document(42).unwrap(), Document::Text("document 43".into()));
+    let ranges = hub.ranges();
+    let broken: Vec<_> = ranges.windows(2).filter(|pair| pair[0].1 - pair[0].0 > 300).collect();
+    assert!(!broken.is_empty(), "{ranges:?} of {size}");
+    assert!(broken.iter().all(|pair| pair[1] == (pair[0].1 - 299, pair[0].1)), "{ranges:?}");
+}
+
+/// A server that has trouble with the first `times` requests for the column of a file.
+fn troubled(times: usize, trouble: impl Fn(Reply) -> Reply + Send + Sync + 'static) -> (Hub, Corpus) {
+    let dataset = Dataset::of(&[("a.parquet", "snappy.parquet")]);
+    let switch = Arc::new(Mutex::new(None));
+    let on = Arc::clone(&switch);
+    let hub = Hub::new(move |request| {
+        let good = dataset.answer(request);
+        let mut left = on.lock().unwrap();
+        match left.as_mut().filter(|left: &&mut usize| **left > 0) {
+            Some(left) => {
+                *left -= 1;
+                trouble(good)
+            }
+            None => good,
+        }
+    });
+    let corpus = hub.open("hf://datasets/org/name").unwrap();
+    *switch.lock().unwrap() = Some(times);
+    hub.forget();
+    (hub, corpus)
+}
+
+#[test]
+fn a_hub_in_trouble_is_asked_again_and_then_given_up() {
+    type Trouble = Box<dyn Fn(Reply) -> Reply + Send + Sync>;
+    let troubles: [(fn() -> Trouble, &str); 4] = [
+        (|| Box::new(move |_| reply("429 Too Many Requests", &[("Retry-After", "0")], "")), "too many requests"),
+        (|| Box::new(move |_| reply("503 Service Unavailable", &[], "")), "status 503"),
+        (|| Box::new(move |_| Reply { bytes: vec![], hang: false }), "a.parquet"),
+        (|| Box::new(without_body), "the connection broke after 0 of"),
+    ];
+    for (trouble, said) in troubles {
+        let (_hub, corpus) = troubled(2, trouble());
+        assert_eq!(documents(&corpus), lines(), "{said}");
+        let (hub, corpus) = troubled(usize::MAX, trouble());
+        let message = corpus.document(0).unwrap_err().to_string();
+        assert!(message.contains(said) && message.contains("/resolve/"), "{message}");
+        assert_eq!(hub.ranges().len(), 3, "{said}");
+    }
+}
+
+#[test]
+fn a_wait_that_the_hub_asks_for_is_kept() {
+    let (_hub, corpus) = troubled(1, |_| reply("429 Too Many Requests", &[("Retry-After", "1")], ""));
+    let start = std::time::Instant::now();
+    corpus.document(0).unwrap();
+    assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_server_that_does_not_do_as_asked_is_not_believed() {
+    let whole = |good: Reply| reply("200 OK", &[], good.bytes);
+    let other = |_| reply("206 Partial Content", &[("Content-Range", "bytes 0-3/4")], "PAR1");
+    for (i, trouble) in [whole as fn(Reply) -> Reply, other].into_iter().enumerate() {
+        let (hub, corpus) = troubled(usize::MAX, trouble);
+        let message = corpus.document(0).unwrap_err().to_string();
+        assert!(message.contains("files are read by ranges"), "{i}: {message}");
+        assert_eq!(hub.ranges().len(), 1, "asking again would not help");
+    }
+}
+
+#[test]
+fn a_dataset_in_other_formats_is_read_from_the_hubs_own_copy() {
+    let original = Dataset::of(&[("lines.jsonl", "lines.jsonl")]);
+    let converted = Dataset { commit: CONVERTED, ..Dataset::of(&[("default/train/0000.parquet", "snappy.parquet")]) };
+    let hub = Hub::new(move |request| match request.path.contains(COMMIT) || request.path.ends_with("/main") {
+        true => original.answer(request),
+        false => converted.answer(request),
+    });
+    let corpus = hub.open("hf://datasets/org/name").unwrap();
+    assert_eq!(documents(&corpus), lines());
+    assert_eq!(corpus.sources()[0].path, format!("hf://datasets/org/name@{CONVERTED}"));
+    corpus.save(&hub.saved()).unwrap();
+    assert_eq!(documents(&hub.open("hf://datasets/org/name").unwrap()), lines(), "the copy is found again");
+}
+
+#[test]
+fn what_is_not_there_is_said() {
+    let hub = Hub::serving(Dataset::of(&[("data/lines.jsonl", "lines.jsonl"), ("a.parquet", "snappy.parquet")]));
+    let cases = [
+        ("hf://datasets/org/other", "no such dataset"),
+        ("hf://datasets/org/name@v9", "no such dataset, revision"),
+        ("hf://datasets/org/name/nowhere", "no such file"),
+        ("hf://datasets/org/name/data", "no parquet file"),
+        ("hf://datasets/org/name/b.parquet", "no parquet file"),
+        ("hf://org/name", "hf://datasets/ORG/NAME[@REVISION]"),
+    ];
+    for (text, said) in cases {
+        let message = hub.refuse(text);
+        assert!(message.contains(said), "{text}: {message}");
+    }
+    let hub = Hub::serving(Dataset::of(&[("lines.jsonl", "lines.jsonl")]));
+    assert!(hub.refuse("hf://datasets/org/name").contains("no parquet file"));
+    let hub = Hub::serving(Dataset::of(&[("a.parquet", "messages.parquet")]));
+    let message = hub.refuse("hf://datasets/org/name");
+    assert!(
+        message.contains("a.parquet") && message.contains("messages (List") && message.contains("--text-field"),
+        "{message}"
+    );
+}
+
+#[test]
+fn closed_datasets_ask_for_a_token_and_offline_says_so() {
+    let mut hub = Hub::new(|request| match request.head.contains("authorization") {
+        true => reply("403 Forbidden", &[("X-Error-Code", "GatedRepo")], ""),
+        false => reply("401 Unauthorized", &[], ""),
+    });
+    let message = hub.refuse("hf://datasets/org/name");
+    assert!(message.contains("org/name is gated") && message.contains("accept its terms"), "{message}");
+    hub.settings.token = None;
+    let message = hub.refuse("hf://datasets/org/name");
+    assert!(message.contains("no public dataset org/name") && message.contains("HF_TOKEN"), "{message}");
+    hub.settings.offline = true;
+    assert!(hub.refuse("hf://datasets/org/name").contains("HF_HUB_OFFLINE"));
+    hub.settings.offline = false;
+    hub.settings.endpoint = Some("http://127.0.0.1:1".into());
+    assert!(hub.refuse("hf://datasets/org/name").contains("refused"));
+}
+
+#[test]
+fn a_damaged_file_is_named() {
+    let mut bytes = fs::read(fixture("snappy.parquet")).unwrap();
+    let end = bytes.len() - 8;
+    bytes[end..end + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+    let message = hub_of(&bytes).refuse("hf://datasets/org/name");
+    assert!(message.contains("a.parquet") && message.contains("Download it again"), "{message}");
+}
