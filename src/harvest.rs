@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use harvester::{
-    Checkpoint, Corpus, CorpusOptions, CorpusPart, Document, HarvestConfig, HarvestManifest, HookPattern, Layout,
-    Location, LongDocuments, ModelConfig, Packing, SpecialToken, StorageDtype, TextTokenizer,
+    Checkpoint, Compute, Corpus, CorpusOptions, CorpusPart, Document, HarvestConfig, HarvestManifest, HookPattern,
+    Layout, Location, LongDocuments, ModelConfig, Packing, SpecialToken, StorageDtype, TextTokenizer,
     harvest::SAVED_CORPUS,
     model_source::{ModelSource, ResolvedModel},
     resume_folder,
@@ -29,6 +29,7 @@ pub(crate) struct Settings {
     tokens: Option<u64>,
     ctx_len: usize,
     batch: usize,
+    compute: Compute,
     dtype: StorageDtype,
     layout: Layout,
     seed: u64,
@@ -58,6 +59,7 @@ impl Default for Settings {
             tokens: config.tokens,
             ctx_len: config.ctx_len,
             batch: config.batch,
+            compute: config.compute,
             dtype: config.dtype,
             layout: config.layout,
             seed: config.seed.unwrap_or(0),
@@ -96,6 +98,7 @@ impl Settings {
             ctx_len: self.ctx_len,
             batch: self.batch,
             tokens: self.tokens,
+            compute: self.compute,
             dtype: self.dtype,
             layout: self.layout,
             seed: (!self.no_shuffle).then_some(self.seed),

@@ -1,7 +1,7 @@
 //! How near its floor harvesting runs: tokens/s, GFLOP/s and peak memory up to the middle layer, bare forward and with
 //! shards written, beside the rate of the matrix products they are made of, in the same run.
 //!
-//! `cargo bench -p harvester --bench harvest -- [--only BATCHxCTX] [MODEL]`
+//! `cargo bench --workspace --bench harvest -- [--only BATCHxCTX] [--compute f32|int8] [--model MODEL]`
 
 #![expect(clippy::print_stdout, reason = "a benchmark reports on standard output")]
 
@@ -13,8 +13,10 @@ use std::{
 
 use candle_core::{Device, Tensor};
 use harvester::{
-    Capture, Checkpoint, Corpus, CorpusOptions, HarvestConfig, HookPoint, Monitor, Silent, Transformer, harvest,
-    machine::gemm_flops, model_source::ModelSource,
+    Capture, Checkpoint, Compute, Corpus, CorpusOptions, HarvestConfig, Hook, HookPoint, Monitor, Silent, Site,
+    Transformer, harvest,
+    machine::gemm_flops,
+    model_source::{ModelSource, ResolvedModel},
 };
 
 #[global_allocator]
@@ -59,38 +61,108 @@ impl Monitor for Stopwatch {
     }
 }
 
+/// Wants every point of every block and notes how long the pass took from the one before: what each stage costs.
+struct StageClock {
+    last: HookPoint,
+    began: Instant,
+    stages: Vec<(Site, Duration)>,
+}
+
+impl StageClock {
+    fn new(last: HookPoint) -> Self {
+        Self { last, began: Instant::now(), stages: vec![] }
+    }
+}
+
+impl Hook for StageClock {
+    fn wants(&self, point: HookPoint) -> bool {
+        matches!((point, self.last), (HookPoint::Block { layer, .. }, HookPoint::Block { layer: last, .. }) if layer <= last)
+    }
+
+    fn apply(&mut self, point: HookPoint, _activation: &Tensor) -> harvester::Result<Option<Tensor>> {
+        if let HookPoint::Block { site, .. } = point {
+            match self.stages.iter_mut().find(|(seen, _)| *seen == site) {
+                Some((_, time)) => *time += self.began.elapsed(),
+                None => self.stages.push((site, self.began.elapsed())),
+            }
+        }
+        self.began = Instant::now();
+        Ok(None)
+    }
+}
+
+/// What the command line asks for.
+struct Asked {
+    model: ResolvedModel,
+    only: Option<String>,
+    compute: Vec<Compute>,
+}
+
+impl Asked {
+    fn read() -> Self {
+        let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+        let option = |name: &str| args.iter().position(|arg| arg == name).map(|place| args[place + 1].clone());
+        let source: ModelSource = option("--model").as_deref().unwrap_or("default").parse().expect("a model");
+        let compute = option("--compute").map(|name| name.parse().expect("f32 or int8"));
+        Self {
+            model: source.resolve(&Silent).expect("the model"),
+            only: option("--only"),
+            compute: compute.map_or(vec![Compute::F32, Compute::Int8], |compute| vec![compute]),
+        }
+    }
+
+    fn shapes(&self) -> impl Iterator<Item = (usize, usize)> {
+        SHAPES.into_iter().filter(|(b, c)| self.only.as_ref().is_none_or(|only| *only == format!("{b}x{c}")))
+    }
+}
+
 fn main() {
-    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    let only = args.iter().position(|arg| arg == "--only").map(|at| args[at + 1].clone());
-    let named = args.iter().enumerate().find(|(i, arg)| !arg.starts_with("--") && (*i == 0 || args[i - 1] != "--only"));
-    let source: ModelSource = named.map_or("default", |(_, arg)| arg).parse().expect("a model");
-    let resolved = source.resolve(&Silent).expect("the model");
-    let model = Transformer::load(&Checkpoint::open(&resolved.path).expect("a model"), &Device::Cpu).expect("weights");
-    let layer = model.config().n_layers / 2 - 1;
-    let point = HookPoint::resid_post(layer);
-    println!("hook point {point}");
-    for (batch, ctx_len) in SHAPES.into_iter().filter(|(b, c)| only.as_ref().is_none_or(|o| *o == format!("{b}x{c}"))) {
+    let asked = Asked::read();
+    for (compute, (batch, ctx_len)) in asked.compute.iter().flat_map(|c| asked.shapes().map(move |shape| (*c, shape))) {
         let gemm = gemm_flops() / 1e9;
-        let flop = model.config().flop_per_token(layer + 1, ctx_len) as f64;
+        let checkpoint = Checkpoint::open(&asked.model.path).expect("a model");
+        let layer = checkpoint.config().n_layers / 2 - 1;
+        let flop = checkpoint.config().flop_per_token(layer + 1, ctx_len) as f64;
+        let point = HookPoint::resid_post(layer);
         let report = |what: &str, tokens: usize, seconds: f64| {
             let rate = tokens as f64 / seconds;
             let (gflops, peak) = (rate * flop / 1e9, peak_mib());
             let share = 100.0 * gflops / gemm;
             println!(
-                "{what} {batch} x {ctx_len}: {rate:.0} tokens/s, {gflops:.0} of {gemm:.0} GFLOP/s ({share:.0} %), peak {peak} MiB"
+                "{what} {compute} {batch} x {ctx_len}: {rate:.0} tokens/s, {gflops:.0} of {gemm:.0} GFLOP/s ({share:.0} %), peak {peak} MiB"
             );
         };
-        let ids: Vec<u32> = (0..batch * ctx_len).map(|i| (i * 7919 % 49_000) as u32).collect();
-        let tokens = Tensor::from_vec(ids, (batch, ctx_len), &Device::Cpu).expect("shape");
-        let seconds = median(|| timed(|| model.run(&tokens, &mut Capture::new(vec![point])).expect("a pass")));
-        report("forward", batch * ctx_len, seconds);
+        forward(&checkpoint, compute, point, batch, ctx_len, &report);
         let n = 8 * batch * ctx_len;
-        report("harvest", n, median(|| harvest_once(&resolved, point, batch, ctx_len, n)));
+        report("harvest", n, median(|| harvest_once(&asked.model, compute, point, batch, ctx_len, n)));
     }
 }
 
+/// The bare forward pass, and the share of each stage in it.
+fn forward(
+    checkpoint: &Checkpoint,
+    compute: Compute,
+    point: HookPoint,
+    batch: usize,
+    ctx_len: usize,
+    report: &impl Fn(&str, usize, f64),
+) {
+    let model = Transformer::load_for(checkpoint, &Device::Cpu, compute).expect("weights");
+    let ids: Vec<u32> = (0..batch * ctx_len).map(|i| (i * 7919 % 49_000) as u32).collect();
+    let tokens = Tensor::from_vec(ids, (batch, ctx_len), &Device::Cpu).expect("shape");
+    let seconds = median(|| timed(|| model.run(&tokens, &mut Capture::new(vec![point])).expect("a pass")));
+    report("forward", batch * ctx_len, seconds);
+    let mut clock = StageClock::new(point);
+    model.run(&tokens, &mut clock).expect("a pass");
+    let whole: f64 = clock.stages.iter().map(|(_, time)| time.as_secs_f64()).sum();
+    let shares =
+        clock.stages.iter().map(|(site, time)| format!("{site:?} {:.1} %", 100.0 * time.as_secs_f64() / whole));
+    println!("  up to each hook of a block: {}", shares.collect::<Vec<_>>().join(", "));
+}
+
 fn harvest_once(
-    model: &harvester::model_source::ResolvedModel,
+    model: &ResolvedModel,
+    compute: Compute,
     point: HookPoint,
     batch: usize,
     ctx_len: usize,
@@ -99,8 +171,14 @@ fn harvest_once(
     let corpora = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../data/corpora/speeches.jsonl");
     let corpus = Corpus::open(&[corpora], &CorpusOptions::default()).expect("the bundled corpus");
     let out = tempfile::tempdir().expect("a temporary folder");
-    let config =
-        HarvestConfig { hook_points: vec![point], batch, ctx_len, tokens: Some(n as u64), ..Default::default() };
+    let config = HarvestConfig {
+        compute,
+        hook_points: vec![point],
+        batch,
+        ctx_len,
+        tokens: Some(n as u64),
+        ..Default::default()
+    };
     let stopwatch = Stopwatch::default();
     harvest(model, &corpus, &config, out.path().join("activations"), &stopwatch).expect("a harvest");
     stopwatch.0.into_inner().expect("one thread").expect("it started").elapsed()

@@ -171,13 +171,18 @@ impl Error {
         Self::Hook(error.into())
     }
 
-    /// To be used in `map_err`: an [`Error::Io`] where the file system is the cause, else an [`Error::Parquet`].
+    /// To be used in `map_err`: an [`Error::Io`] where the file system is the cause, this crate's own error where that was, else
+    /// an [`Error::Parquet`].
     pub fn parquet(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(ParquetError) -> Self {
         let path = path.as_ref().to_path_buf();
         move |error| match error {
-            ParquetError::External(cause) => match cause.downcast::<std::io::Error>() {
-                Ok(source) => Self::Io { action, path, source: *source },
-                Err(cause) => Self::Parquet { action, path, source: ParquetError::External(cause) },
+            ParquetError::External(cause) => match cause.downcast::<Self>() {
+                Ok(ours) => *ours,
+                Err(cause) => match cause.downcast::<std::io::Error>() {
+                    // A file that is elsewhere fails in our own words.
+                    Ok(source) => source.downcast::<Self>().unwrap_or_else(|source| Self::Io { action, path, source }),
+                    Err(cause) => Self::Parquet { action, path, source: ParquetError::External(cause) },
+                },
             },
             source => Self::Parquet { action, path, source },
         }

@@ -57,7 +57,7 @@ pub fn harvest(
         return Ok(folder.manifest().clone());
     }
     corpus.save(&folder.folder().unfinished(SAVED_CORPUS)?)?;
-    let transformer = Transformer::load(&checkpoint, &Device::Cpu)?;
+    let transformer = Transformer::load_for(&checkpoint, &Device::Cpu, config.compute)?;
     let seen = folder.folder().unfinished(SEEN_DOCUMENTS)?;
     let writer = ShardWriter::resume(&folder)?;
     let total = config.tokens.map_or(0, |_| config.context_budget() * config.ctx_len as u64);
@@ -153,7 +153,8 @@ impl Harvester {
         config.check(checkpoint.config())?;
         let tokenizer = TextTokenizer::open(&model.path)?;
         let config = config.resolve(&tokenizer, checkpoint.config())?;
-        Ok(Self { transformer: Transformer::load(&checkpoint, &Device::Cpu)?, tokenizer, config })
+        let transformer = Transformer::load_for(&checkpoint, &Device::Cpu, config.compute)?;
+        Ok(Self { transformer, tokenizer, config })
     }
 
     /// What is harvested, its special tokens resolved.

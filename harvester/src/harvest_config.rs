@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CorpusPart, Error, HookPoint, Layout, Result, StorageDtype, TextTokenizer,
+    Compute, CorpusPart, Error, HookPoint, Layout, Result, StorageDtype, TextTokenizer,
     contexts::{ContextOptions, LongDocuments, Packing},
     model::ModelConfig,
 };
@@ -23,6 +23,8 @@ pub struct HarvestConfig {
     pub batch: usize,
     /// Stop after this many tokens, rounded up to whole contexts; the whole corpus when absent.
     pub tokens: Option<u64>,
+    /// The numbers that the model's matrix products are computed in. Default f32.
+    pub compute: Compute,
     /// How values are stored. Default f16.
     pub dtype: StorageDtype,
     /// Which kind of column values are in. Default list.
@@ -54,6 +56,7 @@ impl Default for HarvestConfig {
             ctx_len: 256,
             batch: 8,
             tokens: None,
+            compute: Compute::F32,
             dtype: StorageDtype::F16,
             layout: Layout::List,
             seed: Some(0),

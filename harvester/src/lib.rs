@@ -47,7 +47,7 @@ pub use location::Location;
 pub use manifest::{HarvestManifest, HookPointSummary, ModelIdentity};
 pub use manifest_file::{read_manifest, verify_manifest, write_manifest};
 pub use merge::merge;
-pub use model::{Checkpoint, GgufMetadata, KvCache, ModelConfig, Transformer};
+pub use model::{Checkpoint, Compute, GgufMetadata, KvCache, ModelConfig, Transformer};
 pub use model_source::{ModelSource, ResolvedModel};
 pub use monitor::{Monitor, Silent};
 pub use shard::{ActivationDataset, ActivationRows, Layout, RowGroup, ShardWriter, StorageDtype, TokenRows, Values};

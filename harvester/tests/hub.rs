@@ -27,6 +27,24 @@ const CONTENT: &str = "twenty bytes of GGUF";
 /// SHA-256 of [`CONTENT`].
 const CONTENT_SHA256: &str = "7c048e26d1d5176d520f592efa5a57f7089f3233942dc6c49f387a81346673a0";
 
+/// What a request asks for.
+trait Range {
+    /// The first byte asked for.
+    fn start(&self) -> usize;
+    fn is_about_the_file(&self) -> bool;
+}
+
+impl Range for Request {
+    fn start(&self) -> usize {
+        let range = self.head.lines().find_map(|line| line.strip_prefix("range: bytes="));
+        range.and_then(|range| range.split('-').next()?.parse().ok()).unwrap_or(0)
+    }
+
+    fn is_about_the_file(&self) -> bool {
+        self.head.contains("range: bytes=0-0")
+    }
+}
+
 /// The repository's listing.
 fn listing(files: &[&str]) -> Reply {
     let siblings: Vec<_> = files.iter().map(|file| serde_json::json!({ "rfilename": file })).collect();

@@ -55,35 +55,24 @@ impl Dataset {
         Self { files: files.collect(), commit: COMMIT }
     }
 
-    /// The list of files, two a page.
-    fn tree(&self, path: &str) -> Reply {
-        let (place, query) = path.split_once('?').unwrap();
-        let folder = place.split_once(self.commit).unwrap().1.trim_matches('/');
-        let entry = |(path, bytes): (&String, &Vec<u8>)| {
-            let lfs = json!({ "oid": format!("{:064x}", bytes.len()), "size": bytes.len(), "pointerSize": 130 });
-            json!({ "type": "file", "oid": "a1b2", "size": bytes.len(), "lfs": lfs, "path": path })
+    /// The commit and the list of files.
+    fn info(&self) -> Reply {
+        let sibling = |(path, bytes): (&String, &Vec<u8>)| {
+            let lfs = json!({ "sha256": format!("{:064x}", bytes.len()), "size": bytes.len(), "pointerSize": 130 });
+            json!({ "rfilename": path, "size": bytes.len(), "blobId": "a1b2", "lfs": lfs })
         };
-        let mut entries: Vec<_> = self.files.iter().filter(|(path, _)| path.starts_with(folder)).map(entry).collect();
-        if entries.is_empty() {
-            return reply("404 Not Found", &[("X-Error-Code", "EntryNotFound")], "");
-        }
-        entries.insert(0, json!({ "type": "directory", "oid": "c3d4", "size": 0, "path": "data" }));
-        let page: usize = query.split_once("cursor=").map_or(0, |(_, page)| page.parse().unwrap());
-        let link = format!("<https://hub.example{place}?recursive=true&cursor={}>; rel=\"next\"", page + 1);
-        let headers = if entries.len() > 2 * (page + 1) { vec![("Link", link.as_str())] } else { vec![] };
-        let entries: Vec<_> = entries.into_iter().skip(2 * page).take(2).collect();
-        reply("200 OK", &headers, json!(entries).to_string())
+        let siblings: Vec<_> = self.files.iter().map(sibling).collect();
+        reply("200 OK", &[], json!({ "id": "org/name", "sha": self.commit, "siblings": siblings }).to_string())
     }
 
     fn answer(&self, request: &Request) -> Reply {
         let path = request.path.as_str();
-        let info = json!({ "sha": self.commit, "siblings": [] }).to_string();
-        let revision = if self.commit == CONVERTED { "refs%2Fconvert%2Fparquet" } else { "main" };
-        if path == format!("/api/datasets/org/name/revision/{revision}") {
-            return reply("200 OK", &[], info);
-        }
-        if path.starts_with(&format!("/api/datasets/org/name/tree/{}", self.commit)) {
-            return self.tree(path);
+        let branch = if self.commit == CONVERTED { "refs%2Fconvert%2Fparquet" } else { "main" };
+        if let Some(revision) = path.strip_prefix("/api/datasets/org/name/revision/") {
+            return match revision.strip_suffix("?blobs=true") {
+                Some(revision) if revision == branch || revision == self.commit => self.info(),
+                _ => reply("404 Not Found", &[("X-Error-Code", "RevisionNotFound")], ""),
+            };
         }
         match path.strip_prefix(&format!("/datasets/org/name/resolve/{}/", self.commit)) {
             Some(file) => part(request, &self.files[&file.replace("%20", " ")]),
@@ -148,7 +137,7 @@ impl Hub {
     }
 
     fn open(&self, text: &str) -> Result<Corpus> {
-        Corpus::open_saved_on(&[text.into()], &CorpusOptions::default(), &self.saved(), &self.settings)
+        Corpus::open_saved_with_hub(&[text.into()], &CorpusOptions::default(), &self.saved(), &self.settings)
     }
 
     fn refuse(&self, text: &str) -> String {
@@ -212,23 +201,26 @@ fn a_datasets_identity_is_that_of_its_files() {
 
 #[test]
 fn a_run_that_starts_again_stays_at_its_commit_though_the_branch_has_moved() {
-    let mut hub = Hub::serving(Dataset::of(&[("a.parquet", "snappy.parquet")]));
+    let branch = Arc::new(Mutex::new(COMMIT));
+    let (first, second) =
+        (Dataset::of(&[("a.parquet", "snappy.parquet")]), Dataset::of(&[("b.parquet", "binary.parquet")]));
+    let second = Dataset { commit: "second", ..second };
+    let now = Arc::clone(&branch);
+    let hub = Hub::new(move |request| {
+        let path = request.path.replace("/revision/main", &format!("/revision/{}", now.lock().unwrap()));
+        let dataset = if path.contains("second") { &second } else { &first };
+        dataset.answer(&Request { path, head: request.head.clone() })
+    });
     let corpus = hub.open("hf://datasets/org/name").unwrap();
     corpus.save(&hub.saved()).unwrap();
-    let moved = Dataset { commit: CONVERTED, ..Dataset::of(&[("a.parquet", "with_nulls.parquet")]) };
-    let there = Dataset::of(&[("a.parquet", "snappy.parquet")]);
-    let both = Hub::new(move |request| match request.path.contains("revision") {
-        true => moved.answer(&Request {
-            path: request.path.replace("main", "refs%2Fconvert%2Fparquet"),
-            head: request.head.clone(),
-        }),
-        false => there.answer(request),
-    });
-    hub.settings.endpoint.clone_from(&both.settings.endpoint);
+    *branch.lock().unwrap() = "second";
+    hub.forget();
     let again = hub.open("hf://datasets/org/name").unwrap();
     assert_eq!(again.sources(), corpus.sources());
-    assert_eq!(both.ranges(), [], "no footer was read again");
-    assert!(both.asked.lock().unwrap().iter().all(|(path, ..)| !path.contains("revision")));
+    assert_eq!(hub.ranges(), [], "a footer was read again");
+    assert_eq!(documents(&again), lines());
+    let new = hub.open("hf://datasets/org/name@main").unwrap();
+    assert_eq!(new.sources()[0].path, "hf://datasets/org/name@second", "another name is looked up");
 }
 
 #[test]
@@ -236,7 +228,8 @@ fn the_token_goes_to_the_hub_and_not_where_it_sends_us() {
     let dataset = Dataset::of(&[("a.parquet", "snappy.parquet")]);
     let bytes = dataset.files["a.parquet"].clone();
     let store = Hub::new(move |request| part(request, &bytes));
-    let place = format!("{}/store/a", store.settings.endpoint.as_ref().unwrap());
+    // Another name of this machine is another host.
+    let place = store.settings.endpoint.as_ref().unwrap().replace("127.0.0.1", "localhost") + "/store/a";
     let hub = Hub::new(move |request| match request.path.contains("resolve") {
         true => reply("302 Found", &[("Location", &place)], ""),
         false => dataset.answer(request),
@@ -385,9 +378,9 @@ fn a_server_that_does_not_do_as_asked_is_not_believed() {
 fn a_dataset_in_other_formats_is_read_from_the_hubs_own_copy() {
     let original = Dataset::of(&[("lines.jsonl", "lines.jsonl")]);
     let converted = Dataset { commit: CONVERTED, ..Dataset::of(&[("default/train/0000.parquet", "snappy.parquet")]) };
-    let hub = Hub::new(move |request| match request.path.contains(COMMIT) || request.path.ends_with("/main") {
-        true => original.answer(request),
-        false => converted.answer(request),
+    let hub = Hub::new(move |request| match request.path.contains("refs%2F") || request.path.contains(CONVERTED) {
+        true => converted.answer(request),
+        false => original.answer(request),
     });
     let corpus = hub.open("hf://datasets/org/name").unwrap();
     assert_eq!(documents(&corpus), lines());
@@ -401,11 +394,11 @@ fn what_is_not_there_is_said() {
     let hub = Hub::serving(Dataset::of(&[("data/lines.jsonl", "lines.jsonl"), ("a.parquet", "snappy.parquet")]));
     let cases = [
         ("hf://datasets/org/other", "no such dataset"),
-        ("hf://datasets/org/name@v9", "no such dataset, revision"),
-        ("hf://datasets/org/name/nowhere", "no such file"),
+        ("hf://datasets/org/name@v9", "no revision `v9`"),
+        ("hf://datasets/org/name/nowhere", "no parquet file in `nowhere`"),
         ("hf://datasets/org/name/data", "no parquet file"),
         ("hf://datasets/org/name/b.parquet", "no parquet file"),
-        ("hf://org/name", "hf://datasets/ORG/NAME[@REVISION]"),
+        ("hf://org/name", "hf://datasets/ORG/NAME, with @REVISION"),
     ];
     for (text, said) in cases {
         let message = hub.refuse(text);
@@ -413,6 +406,13 @@ fn what_is_not_there_is_said() {
     }
     let hub = Hub::serving(Dataset::of(&[("lines.jsonl", "lines.jsonl")]));
     assert!(hub.refuse("hf://datasets/org/name").contains("no parquet file"));
+    let hub = Hub::new(|_| reply("200 OK", &[], "{}"));
+    assert!(hub.refuse("hf://datasets/org/name").contains("not a Hub's"));
+    let hub = Hub::new(|request| match request.path.contains("refs%2F") {
+        true => reply("503 Service Unavailable", &[], ""),
+        false => Dataset::of(&[("lines.jsonl", "lines.jsonl")]).answer(request),
+    });
+    assert!(hub.refuse("hf://datasets/org/name").contains("status 503"), "trouble is not taken for absence");
     let hub = Hub::serving(Dataset::of(&[("a.parquet", "messages.parquet")]));
     let message = hub.refuse("hf://datasets/org/name");
     assert!(

@@ -7,11 +7,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    HubChoice,
-    hub_dataset::{HubDataset, HubFile},
+use crate::{
+    Error, Location, Result,
+    model_source::{HubDataset, HubFile, HubSettings},
 };
-use crate::{Error, Location, Result};
 
 /// Standard input as a path: a text, or a document a line.
 const STDIN: &str = "-";
@@ -46,7 +45,7 @@ impl FileKind {
 #[derive(Debug, Clone)]
 pub(super) enum Origin {
     At(Location),
-    Hub(HubFile),
+    OnHub(HubFile),
     Stdin,
 }
 
@@ -69,7 +68,7 @@ impl FoundFile {
     pub(super) fn name(&self) -> String {
         match &self.origin {
             Origin::At(location) => location.to_string(),
-            Origin::Hub(file) => file.name().into(),
+            Origin::OnHub(file) => file.url().to_string(),
             Origin::Stdin => "standard input".into(),
         }
     }
@@ -85,7 +84,7 @@ pub(super) struct FoundSource {
     pub(super) files: Vec<FoundFile>,
     /// Folder entries left out already: hidden files and links to folders.
     pub(super) skipped: u64,
-    /// Of a dataset on the Hub: the commit that it is pinned to.
+    /// Of a dataset on the Hub: the commit that it is read at.
     pub(super) pin: Option<Pin>,
 }
 
@@ -97,17 +96,23 @@ pub(super) struct Pin {
 }
 
 /// The sources at `paths`: one for a file; for a folder one for the loose files in it, then one for each subfolder and
-/// each file of many documents; for a dataset on the Hub one, at the commit in `pins` if it is there.
-pub(super) fn sources(paths: &[PathBuf], hub: HubChoice<'_>, pins: &[Pin]) -> Result<Vec<FoundSource>> {
+/// each file of many documents. Datasets are from the Hub that `hub` describes, else from the environment's,
+/// at the commits in `pins`.
+pub(super) fn sources(paths: &[PathBuf], hub: Option<&HubSettings>, pins: &[Pin]) -> Result<Vec<FoundSource>> {
     let mut sources = vec![];
     for path in paths {
-        if let Some(dataset) = path.to_str().filter(|text| HubDataset::is_one(text)) {
-            sources.push(hub_source(dataset, hub, pins)?);
-            continue;
-        }
         let stdin = [(STDIN, FileKind::Text), (STDIN_LINES, FileKind::JsonLines)];
         if let Some((_, kind)) = stdin.into_iter().find(|(name, _)| path.as_os_str() == *name) {
             sources.push(stdin_source(kind));
+            continue;
+        }
+        if let Some(text) = path.to_str().filter(|text| HubDataset::is_named(text)) {
+            let commit = pins.iter().find(|pin| pin.named == text).map(|pin| pin.commit.as_str());
+            let dataset = match hub {
+                Some(hub) => HubDataset::open(text, commit, hub)?,
+                None => HubDataset::open(text, commit, &HubSettings::from_env()?)?,
+            };
+            sources.push(hub_source(text, dataset));
             continue;
         }
         let location = Location::named(path)?;
@@ -121,26 +126,17 @@ pub(super) fn sources(paths: &[PathBuf], hub: HubChoice<'_>, pins: &[Pin]) -> Re
     Ok(sources)
 }
 
-fn hub_source(named: &str, hub: HubChoice<'_>, pins: &[Pin]) -> Result<FoundSource> {
-    let pinned = pins.iter().find(|pin| pin.named == named).map(|pin| pin.commit.as_str());
-    let dataset = HubDataset::open(named, pinned, &hub.settings()?)?;
-    let file = |file: HubFile| {
-        let relative = file.path.clone();
-        FoundFile { origin: Origin::Hub(file), relative, kind: FileKind::Parquet }
-    };
-    Ok(FoundSource {
-        name: dataset.short_name().to_owned(),
-        path: dataset.pinned(),
-        is_folder: true,
-        files: dataset.files()?.into_iter().map(file).collect(),
-        skipped: 0,
-        pin: Some(Pin { named: named.to_owned(), commit: dataset.commit().to_owned() }),
-    })
-}
-
 fn stdin_source(kind: FileKind) -> FoundSource {
     let file = FoundFile { origin: Origin::Stdin, relative: String::new(), kind };
     FoundSource { name: "stdin".into(), path: STDIN.into(), is_folder: false, files: vec![file], skipped: 0, pin: None }
+}
+
+fn hub_source(named: &str, dataset: HubDataset) -> FoundSource {
+    let file =
+        |file: HubFile| FoundFile { relative: file.path.clone(), origin: Origin::OnHub(file), kind: FileKind::Parquet };
+    let files = dataset.files.into_iter().map(file).collect();
+    let pin = Some(Pin { named: named.to_owned(), commit: dataset.commit });
+    FoundSource { name: dataset.name, path: dataset.pinned, is_folder: true, files, skipped: 0, pin }
 }
 
 /// The name of a file without the endings that say what it holds: `lines.jsonl.gz` -> `lines`.

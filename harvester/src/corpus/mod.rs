@@ -6,14 +6,12 @@
 //! .gz .zst, URLs,
 //! standard input   copied in plain to the cache first                                            (spool.rs)
 //! parquet          only the footers are read; rows come in blocks while harvesting               (table.rs)
-//! hf://datasets/   its parquet files, by ranges                                                  (hub_dataset.rs)
 //! ```
 //!
 //! What opening found out can be saved, so that a run which starts again reads no document for it ([`Corpus::save`]).
 
 mod discover;
 mod document;
-mod hub_dataset;
 mod order;
 mod plain_file;
 mod saved;
@@ -122,23 +120,6 @@ pub struct Corpus {
     was_saved: bool,
 }
 
-/// Which Hub datasets come from.
-#[derive(Debug, Clone, Copy)]
-enum HubChoice<'a> {
-    /// What the environment says, once a dataset is named.
-    Environment,
-    This(&'a HubSettings),
-}
-
-impl HubChoice<'_> {
-    fn settings(self) -> Result<HubSettings> {
-        match self {
-            Self::Environment => HubSettings::from_env(),
-            Self::This(settings) => Ok(settings.clone()),
-        }
-    }
-}
-
 /// A block of rows and its place in the numbering.
 #[derive(Debug, Clone, Copy)]
 struct PlacedBlock {
@@ -158,7 +139,7 @@ impl PlacedBlock {
 impl Corpus {
     /// Finds the documents at `paths` and numbers them.
     ///
-    /// A path is a file, a folder, an URL of an object store, a dataset on the Hub (`hf://datasets/ORG/NAME[@REVISION][/PATH]`), or `-` for standard input. A `.jsonl` file has a document a line, a `.parquet`
+    /// A path is a file, a folder, an URL of an object store, `hf://datasets/ORG/NAME` for a dataset on the Hub, or `-` for standard input. A `.jsonl` file has a document a line, a `.parquet`
     /// file one a row; any other file is one document. In a folder, each file of many documents and each subfolder is a source of its own, and the remaining
     /// files together are one more. Hidden files, files that are not UTF-8 text and links to folders are left out of a folder, counted, and logged as warnings.
     ///
@@ -166,7 +147,15 @@ impl Corpus {
     /// When a path cannot be read, a named file is not UTF-8 text, a JSONL line is not an object with the text field, a parquet file lacks the
     /// column, a document is too long, or there is no text at all.
     pub fn open(paths: &[PathBuf], options: &CorpusOptions) -> Result<Self> {
-        Self::read(paths, options, discover::sources(paths, HubChoice::Environment, &[])?)
+        Self::read(paths, options, discover::sources(paths, None, &[])?)
+    }
+
+    /// As [`Self::open`], with datasets from the Hub that `hub` describes.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with_hub(paths: &[PathBuf], options: &CorpusOptions, hub: &HubSettings) -> Result<Self> {
+        Self::read(paths, options, discover::sources(paths, Some(hub), &[])?)
     }
 
     /// As [`Self::open`], but takes from the file `saved` what an earlier run found out, if it was the same run and no file
@@ -175,18 +164,29 @@ impl Corpus {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_saved(paths: &[PathBuf], options: &CorpusOptions, saved: &Path) -> Result<Self> {
-        Self::open_saved_with(paths, options, saved, HubChoice::Environment)
+        Self::saved_or_read(paths, options, saved, None)
     }
 
-    /// As [`Self::open_saved`], with datasets from the Hub that `hub` describes rather than the environment.
+    /// As [`Self::open_saved`], with datasets from the Hub that `hub` describes. They are read at the commit that the earlier run
+    /// found, wherever their branch is now.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn open_saved_on(paths: &[PathBuf], options: &CorpusOptions, saved: &Path, hub: &HubSettings) -> Result<Self> {
-        Self::open_saved_with(paths, options, saved, HubChoice::This(hub))
+    pub fn open_saved_with_hub(
+        paths: &[PathBuf],
+        options: &CorpusOptions,
+        saved: &Path,
+        hub: &HubSettings,
+    ) -> Result<Self> {
+        Self::saved_or_read(paths, options, saved, Some(hub))
     }
 
-    fn open_saved_with(paths: &[PathBuf], options: &CorpusOptions, saved: &Path, hub: HubChoice<'_>) -> Result<Self> {
+    fn saved_or_read(
+        paths: &[PathBuf],
+        options: &CorpusOptions,
+        saved: &Path,
+        hub: Option<&HubSettings>,
+    ) -> Result<Self> {
         let sources = discover::sources(paths, hub, &saved::pins(saved))?;
         match saved::load(saved, options, &sources) {
             Some(corpus) => Ok(corpus),
@@ -370,7 +370,7 @@ fn open_tables(files: &[FoundFile], first: usize, options: &CorpusOptions) -> Re
 fn stamp(file: &FoundFile) -> Result<String> {
     match &file.origin {
         Origin::At(location) => location.stamp(),
-        Origin::Hub(file) => Ok(file.sha256.clone()),
+        Origin::OnHub(file) => Ok(file.hash.clone()),
         Origin::Stdin => Ok(String::new()),
     }
 }

@@ -38,10 +38,7 @@ impl PlainFile {
     pub(super) fn of(found: &FoundFile) -> Result<Self> {
         let copied = match &found.origin {
             Origin::Stdin => Some(spool_stdin()?),
-            Origin::Hub(file) => {
-                let hint = "Download it and name the file";
-                return Err(Error::malformed(file.name(), "a parquet file of a dataset", "another kind", hint));
-            }
+            Origin::OnHub(_) => unreachable!("of the Hub's files only tables are taken"),
             Origin::At(location) => {
                 let packed = packed(location)?;
                 (packed.is_some() || location.local().is_none()).then(|| spool(location, packed)).transpose()?

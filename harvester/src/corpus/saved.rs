@@ -92,7 +92,7 @@ fn write(
     writer.into_inner()
 }
 
-/// The commits at which an earlier run found datasets on the Hub, so that this one finds the same.
+/// The commits at which an earlier run found datasets on the Hub, so that this one reads the same.
 pub(super) fn pins(path: &Path) -> Vec<Pin> {
     let reader = File::open(path).ok().and_then(|file| ParquetRecordBatchReaderBuilder::try_new(file).ok());
     reader.and_then(|reader| said(&reader)).map_or_else(Vec::new, |saved| saved.pins)

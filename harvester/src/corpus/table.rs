@@ -1,10 +1,7 @@
 //! [`Tables`]: documents in a column of parquet files, here, in an object store or on the Hub. Nothing but the footers is
 //! read beforehand; rows are read a block at a time and the one column only, and the last block stays in memory.
 
-use std::{
-    io::{self, Read},
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, LargeStringArray, StructArray},
@@ -19,8 +16,8 @@ use parquet::{
             ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
         },
     },
-    errors::{ParquetError, Result as ParquetResult},
-    file::reader::{ChunkReader, Length},
+    errors::ParquetError,
+    file::reader::ChunkReader,
 };
 
 use sha2::{Digest, Sha256};
@@ -29,12 +26,12 @@ use super::{
     CorpusOptions, Document,
     discover::{FoundFile, Origin},
     document::role_of,
-    hub_dataset::HubFile,
 };
 use crate::{
     Error, Location, Result,
     atomic::{hex, sha256_file},
-    shard::{PartFile, Stretch},
+    model_source::HubFile,
+    shard::{PartFile, ReadRange, Stretch},
     tokenizer::ChatMessage,
 };
 
@@ -46,8 +43,40 @@ const BLOCK_ROWS: u64 = 4096;
 pub(super) enum TableFile {
     /// Here or in an object store.
     At { location: Location, bytes: u64 },
-    /// On the Hub.
-    Hub(HubFile),
+    /// On the Hugging Face Hub.
+    OnHub(HubFile),
+}
+
+impl ReadRange for HubFile {
+    fn read_range(&self, start: u64, length: u64) -> Result<Bytes> {
+        Self::read_range(self, start, length)
+    }
+}
+
+/// Why ranges of a file that is elsewhere could not be had: parquet passes on no more than a message.
+type Cause = Arc<Mutex<Option<Error>>>;
+
+/// A file that is elsewhere, whose errors are kept.
+#[derive(Debug)]
+struct Watched {
+    ranges: Arc<dyn ReadRange>,
+    cause: Cause,
+}
+
+impl ReadRange for Watched {
+    fn read_range(&self, start: u64, length: u64) -> Result<Bytes> {
+        self.ranges.read_range(start, length).map_err(|error| {
+            let message = error.to_string();
+            *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            Error::hook(message)
+        })
+    }
+}
+
+impl ReadRange for Stretch {
+    fn read_range(&self, start: u64, length: u64) -> Result<Bytes> {
+        self.get_bytes(start, length as usize).map_err(Error::parquet("read", "a column"))
+    }
 }
 
 /// Consecutive rows of a row group.
@@ -75,7 +104,7 @@ impl TableFile {
                 let bytes = location.bytes()?.unwrap_or(0);
                 Ok(Self::At { location: location.clone(), bytes })
             }
-            Origin::Hub(file) => Ok(Self::Hub(file.clone())),
+            Origin::OnHub(file) => Ok(Self::OnHub(file.clone())),
             Origin::Stdin => {
                 let hint = "Save it as a file: parquet is read from its end";
                 Err(Error::malformed("standard input", "text or JSON lines", "parquet", hint))
@@ -87,7 +116,7 @@ impl TableFile {
     pub(super) fn bytes(&self) -> u64 {
         match self {
             Self::At { bytes, .. } => *bytes,
-            Self::Hub(file) => file.bytes,
+            Self::OnHub(file) => file.bytes,
         }
     }
 
@@ -98,44 +127,61 @@ impl TableFile {
                 Some(path) => sha256_file(path),
                 None => Ok(hex(&Sha256::digest(location.stamp()?))),
             },
-            Self::Hub(file) => Ok(file.sha256.clone()),
+            Self::OnHub(file) => Ok(file.hash.clone()),
         }
     }
 
     pub(super) fn name(&self) -> String {
         match self {
             Self::At { location, .. } => location.to_string(),
-            Self::Hub(file) => file.name().to_owned(),
+            Self::OnHub(file) => file.url().to_string(),
         }
     }
 
-    fn open(&self) -> Result<AnyFile> {
+    fn open(&self, cause: &Cause) -> Result<PartFile> {
         match self {
-            Self::At { location, bytes } => Ok(AnyFile::new(TableBytes::Part(PartFile::open(location, *bytes)?))),
-            Self::Hub(file) => Ok(AnyFile::new(TableBytes::Hub(file.clone()))),
+            Self::At { location, bytes } if location.local().is_some() => PartFile::open(location, *bytes),
+            Self::At { .. } | Self::OnHub(_) => {
+                let watched = Watched { ranges: self.ranges(), cause: Arc::clone(cause) };
+                Ok(PartFile::Remote { ranges: Arc::new(watched), bytes: self.bytes() })
+            }
         }
     }
 
-    /// The file, for reading the columns in `mask` of a block. From afar they come at once where the block is the whole row
-    /// group: one answer in place of two for each page.
-    fn open_for(&self, block: RowBlock, metadata: &ArrowReaderMetadata, mask: &ProjectionMask) -> Result<AnyFile> {
+    fn ranges(&self) -> Arc<dyn ReadRange> {
+        match self {
+            Self::At { location, .. } => Arc::new(location.clone()),
+            Self::OnHub(file) => Arc::new(file.clone()),
+        }
+    }
+
+    /// The file, for reading the columns in `mask` of a block. From elsewhere they come at once where the block is the whole
+    /// row group: one answer in place of two for each page.
+    fn open_for(
+        &self,
+        block: RowBlock,
+        metadata: &ArrowReaderMetadata,
+        mask: &ProjectionMask,
+        cause: &Cause,
+    ) -> Result<PartFile> {
         let group = metadata.metadata().row_group(block.group as usize);
-        let is_near = matches!(self, Self::At { location, .. } if location.local().is_some());
-        if is_near || u64::try_from(group.num_rows()) != Ok(block.rows) {
-            return self.open();
+        let is_whole = u64::try_from(group.num_rows()) == Ok(block.rows);
+        let is_here = matches!(self, Self::At { location, .. } if location.local().is_some());
+        if is_here || !is_whole {
+            return self.open(cause);
         }
         let columns = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
-        let ranges = columns.map(|(_, column)| column.byte_range());
-        let (start, end) = ranges.fold((u64::MAX, 0), |(start, end), (from, length)| {
-            (start.min(from), end.max(from.saturating_add(length)))
-        });
-        // A damaged footer may name anything.
-        let Some(length) = end.checked_sub(start).filter(|_| end <= self.bytes()) else { return self.open() };
-        let bytes = match self {
-            Self::At { location, .. } => location.read_range(start, length)?,
-            Self::Hub(file) => file.read_range(start, length)?,
-        };
-        Ok(AnyFile::new(TableBytes::Column(Stretch { start, bytes })))
+        let (start, end) = columns
+            .map(|(_, column)| column.byte_range())
+            .fold((u64::MAX, 0), |(start, end), range| (start.min(range.0), end.max(range.0.saturating_add(range.1))));
+        // A damaged footer may name anything; the reader says so.
+        match end.checked_sub(start).filter(|_| end <= self.bytes()) {
+            None => self.open(cause),
+            Some(length) => {
+                let bytes = self.ranges().read_range(start, length)?;
+                Ok(PartFile::Remote { ranges: Arc::new(Stretch { start, bytes }), bytes: end })
+            }
+        }
     }
 
     /// The blocks of the file, in order, after checking that it has the column.
@@ -154,11 +200,12 @@ impl TableFile {
     }
 
     fn metadata(&self) -> Result<ArrowReaderMetadata> {
-        let file = self.open()?;
-        ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(|error| self.unreadable(error, &file.cause))
+        let cause = Cause::default();
+        ArrowReaderMetadata::load(&self.open(&cause)?, ArrowReaderOptions::new())
+            .map_err(|error| self.unreadable(error, &cause))
     }
 
-    /// A failure of the network or the disk is one; anything else says that the file is damaged.
+    /// A failure on the way is one; anything else says that the file is damaged.
     fn unreadable(&self, error: ParquetError, cause: &Cause) -> Error {
         if let Some(cause) = cause.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return cause;
@@ -217,8 +264,8 @@ impl Tables {
         let column = column_of(&metadata, options, &name)?;
         let mask = ProjectionMask::roots(metadata.parquet_schema(), [column]);
         let wanted = [RowSelector::skip(block.first_row as usize), RowSelector::select(block.rows as usize)];
-        let bytes = file.open_for(block, &metadata, &mask)?;
-        let cause = Arc::clone(&bytes.cause);
+        let cause = Cause::default();
+        let bytes = file.open_for(block, &metadata, &mask, &cause)?;
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata)
             .with_row_groups(vec![block.group as usize])
             .with_row_selection(RowSelection::from(wanted.to_vec()))
@@ -326,117 +373,4 @@ fn turn_columns(turns: &StructArray) -> std::result::Result<(LargeStringArray, L
         }
     }
     Err(format!("turns with the fields [{}]", turns.column_names().join(", ")))
-}
-
-/// The bytes of a table, and why they could not be had: parquet passes on no more than a message.
-struct AnyFile {
-    bytes: TableBytes,
-    cause: Cause,
-}
-
-enum TableBytes {
-    Part(PartFile),
-    Hub(HubFile),
-    /// The wanted column of a row group, already here.
-    Column(Stretch),
-}
-
-type Cause = Arc<Mutex<Option<Error>>>;
-
-impl AnyFile {
-    fn new(bytes: TableBytes) -> Self {
-        Self { bytes, cause: Cause::default() }
-    }
-}
-
-impl Length for AnyFile {
-    fn len(&self) -> u64 {
-        match &self.bytes {
-            TableBytes::Part(file) => file.len(),
-            TableBytes::Hub(file) => file.bytes,
-            TableBytes::Column(column) => column.len(),
-        }
-    }
-}
-
-impl ChunkReader for AnyFile {
-    type T = Box<dyn Read>;
-
-    fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
-        let read: Box<dyn Read> = match &self.bytes {
-            TableBytes::Part(file) => file.get_read(start)?,
-            TableBytes::Hub(file) => Box::new(HubWindows { file: file.clone(), start, window: Bytes::new() }),
-            TableBytes::Column(column) => Box::new(column.get_read(start)?),
-        };
-        Ok(Box::new(Watched { read, cause: Arc::clone(&self.cause) }))
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
-        let read = match &self.bytes {
-            TableBytes::Part(file) => file.get_bytes(start, length),
-            TableBytes::Column(column) => column.get_bytes(start, length),
-            TableBytes::Hub(file) => {
-                file.read_range(start, length as u64).map_err(|error| ParquetError::External(error.into()))
-            }
-        };
-        read.map_err(|error| match error {
-            ParquetError::External(cause) => ParquetError::External(keep(cause, &self.cause)),
-            other => other,
-        })
-    }
-}
-
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Keeps an error of ours where it is found again; anything else is passed on.
-fn keep(error: AnyError, cause: &Cause) -> AnyError {
-    match error.downcast::<Error>() {
-        Ok(ours) => {
-            let message = ours.to_string();
-            *cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(*ours);
-            message.into()
-        }
-        Err(other) => other,
-    }
-}
-
-/// A reader whose errors are kept.
-struct Watched {
-    read: Box<dyn Read>,
-    cause: Cause,
-}
-
-impl Read for Watched {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.read.read(buffer).map_err(|error| match error.get_ref() {
-            Some(inner) if inner.is::<Error>() => {
-                let kind = error.kind();
-                error.into_inner().map_or(kind.into(), |inner| io::Error::new(kind, keep(inner, &self.cause)))
-            }
-            _ => error,
-        })
-    }
-}
-
-/// Bytes that are asked of the Hub at once where parquet does not say how many it will need: it wants a header.
-const WINDOW: u64 = 64 << 10;
-
-/// A file on the Hub from some byte on, a window at a time.
-struct HubWindows {
-    file: HubFile,
-    start: u64,
-    window: Bytes,
-}
-
-impl Read for HubWindows {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.window.is_empty() && self.start < self.file.bytes {
-            let length = WINDOW.min(self.file.bytes - self.start);
-            self.window = self.file.read_range(self.start, length).map_err(io::Error::other)?;
-            self.start += length;
-        }
-        let n = buffer.len().min(self.window.len());
-        buffer[..n].copy_from_slice(&self.window.split_to(n));
-        Ok(n)
-    }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{attention::Attention, attention::AttentionContext, kv_cache::LayerCache, mlp::Mlp, norm::Norm};
+use super::{attention::Attention, attention::AttentionContext, kv_cache::LayerCache, mlp::Mlp, norm::Norm, residual};
 use crate::{Error, Hook, HookPoint, Result, Site};
 
 /// One layer. Which norms there are, the config's `norm_places` says.
@@ -63,7 +63,7 @@ impl Block {
         let Some(z) = pass.see(at(Site::AttnZ), self.attention.z(&x, layer, context, cache)?)? else { return Ok(None) };
         let attn_out = added(self.ln1_post.as_ref(), self.attention.project(&z)?)?;
         let Some(attn_out) = pass.see(at(Site::AttnOut), attn_out)? else { return Ok(None) };
-        let mid = (&resid + attn_out)?;
+        let mid = residual::add(&resid, &attn_out)?;
         let (mlp_input, mid) = if context.config.parallel_residual {
             (resid, mid) // the MLP reads what attention read
         } else {
@@ -74,7 +74,7 @@ impl Block {
         let Some(post) = pass.see(at(Site::MlpPost), self.mlp.post(&x)?)? else { return Ok(None) };
         let mlp_out = added(self.ln2_post.as_ref(), self.mlp.project(&post)?)?;
         let Some(mlp_out) = pass.see(at(Site::MlpOut), mlp_out)? else { return Ok(None) };
-        pass.see(at(Site::ResidPost), (mid + mlp_out)?)
+        pass.see(at(Site::ResidPost), residual::add(&mid, &mlp_out)?)
     }
 }
 

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, bail};
 
-use super::packed::{Instructions, PackedMatrix};
-use crate::Result;
+use super::{
+    Compute,
+    packed::{Instructions, Int8Matrix, PackedMatrix},
+};
+use crate::{Error, Result};
 
 /// A matrix, with an optional bias.
 #[derive(Debug, Clone)]
@@ -29,13 +32,22 @@ impl Linear {
     }
 
     /// Lays the matrix out for [`Self::forward`], where that is faster, and frees it as it was stored.
-    pub(crate) fn pack(&mut self) -> Result<()> {
+    pub(crate) fn pack(&mut self, compute: Compute) -> Result<()> {
         let Weight::Stored(weight) = &self.weight else { return Ok(()) };
-        if let (Device::Cpu, Some(instructions)) = (weight.device(), Instructions::of_this_machine()) {
-            let matrix = PackedMatrix::new(instructions, &weight.flatten_all()?.to_vec1::<f32>()?, weight.dim(1)?);
-            let bias = self.bias.take().map(|bias| bias.to_vec1::<f32>()).transpose()?;
-            self.weight = Weight::Packed(Arc::new(Packed { matrix, bias }));
+        if !matches!(weight.device(), Device::Cpu) {
+            return match compute {
+                Compute::F32 => Ok(()),
+                Compute::Int8 => Err(Error::invalid("compute", "f32 on this device: int8 is for the CPU", "int8")),
+            };
         }
+        let (values, d_in) = (weight.flatten_all()?.to_vec1::<f32>()?, weight.dim(1)?);
+        let matrix = match (compute, Instructions::of_this_machine()) {
+            (Compute::Int8, _) => Matrix::Int8(Int8Matrix::new(&values, d_in)),
+            (Compute::F32, Some(instructions)) => Matrix::F32(PackedMatrix::new(instructions, &values, d_in)),
+            (Compute::F32, None) => return Ok(()),
+        };
+        let bias = self.bias.take().map(|bias| bias.to_vec1::<f32>()).transpose()?;
+        self.weight = Weight::Packed(Arc::new(Packed { matrix, bias }));
         Ok(())
     }
 
@@ -63,9 +75,25 @@ fn stored_product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<
 /// A matrix and its bias, laid out for this processor.
 #[derive(Debug)]
 struct Packed {
-    matrix: PackedMatrix,
+    matrix: Matrix,
     /// `[d_out]`
     bias: Option<Vec<f32>>,
+}
+
+#[derive(Debug)]
+enum Matrix {
+    F32(PackedMatrix),
+    Int8(Int8Matrix),
+}
+
+impl Matrix {
+    /// `[d_out, d_in]`
+    fn dims(&self) -> [usize; 2] {
+        match self {
+            Self::F32(matrix) => [matrix.d_out(), matrix.d_in()],
+            Self::Int8(matrix) => [matrix.d_out(), matrix.d_in()],
+        }
+    }
 }
 
 impl CustomOp1 for Packed {
@@ -77,11 +105,16 @@ impl CustomOp1 for Packed {
         let CpuStorage::F32(values) = storage else { bail!("a product with packed weights needs f32") };
         let Some((from, to)) = layout.contiguous_offsets() else { bail!("it needs a contiguous tensor") };
         let (batch, pos, d_in) = layout.shape().dims3()?;
-        if d_in != self.matrix.d_in() {
-            bail!("a product of {:?} with a matrix of {} columns", layout.shape(), self.matrix.d_in());
+        let [d_out, columns] = self.matrix.dims();
+        if d_in != columns {
+            bail!("a product of {:?} with a matrix of {columns} columns", layout.shape());
         }
-        let y = self.matrix.product(&values[from..to], self.bias.as_deref());
-        Ok((CpuStorage::F32(y), Shape::from((batch, pos, self.matrix.d_out()))))
+        let (x, bias) = (&values[from..to], self.bias.as_deref());
+        let y = match &self.matrix {
+            Matrix::F32(matrix) => matrix.product(x, bias),
+            Matrix::Int8(matrix) => matrix.product(x, bias),
+        };
+        Ok((CpuStorage::F32(y), Shape::from((batch, pos, d_out))))
     }
 }
 
@@ -97,7 +130,7 @@ mod tests {
             let x = Tensor::randn(0f32, 1., (2, 9, 36), &Device::Cpu).unwrap();
             let mut linear = Linear::new(weight, bias);
             let want = linear.forward(&x).unwrap();
-            linear.pack().unwrap();
+            linear.pack(Compute::F32).unwrap();
             let is_stored = matches!(linear.weight, Weight::Stored(_));
             assert_eq!(is_stored, Instructions::of_this_machine().is_none());
             let diff = (linear.forward(&x).unwrap() - want).unwrap().abs().unwrap().max_all().unwrap();

@@ -19,6 +19,7 @@ mod attention;
 mod attention_kernel;
 mod block;
 mod checkpoint;
+mod compute;
 mod config;
 mod families;
 mod gguf;
@@ -29,11 +30,13 @@ mod mlp;
 mod norm;
 mod packed;
 mod qk_norm;
+mod residual;
 mod rotary;
 mod simd;
 mod transformer;
 
 pub use checkpoint::Checkpoint;
+pub use compute::Compute;
 pub use config::{
     Activation, Family, LocalAttention, ModelConfig, NormKind, NormPlaces, Positions, QkNorm, RopeScaling,
 };

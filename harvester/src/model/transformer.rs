@@ -3,8 +3,8 @@
 use candle_core::{Device, Tensor};
 
 use super::{
-    Checkpoint, KvCache, ModelConfig, attention::AttentionContext, block::Block, block::Pass, families, linear::Linear,
-    norm::Norm, rotary::Rotary,
+    Checkpoint, Compute, KvCache, ModelConfig, attention::AttentionContext, block::Block, block::Pass, families,
+    linear::Linear, norm::Norm, rotary::Rotary,
 };
 use crate::{Error, Hook, HookPoint, Result, Site};
 
@@ -38,11 +38,19 @@ impl Transformer {
     /// # Errors
     /// A missing, surplus or wrongly shaped tensor; an unreadable file.
     pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
+        Self::load_for(checkpoint, device, Compute::F32)
+    }
+
+    /// Loads the weights as `compute` needs them.
+    ///
+    /// # Errors
+    /// As [`Transformer::load`]; `compute` is not for this device.
+    pub fn load_for(checkpoint: &Checkpoint, device: &Device, compute: Compute) -> Result<Self> {
         let config = checkpoint.config().clone();
         let mut weights = families::load_weights(checkpoint, device)?;
         for Block { attention, mlp, .. } in &mut weights.blocks {
             for linear in [&mut attention.qkv, &mut attention.out, &mut mlp.input, &mut mlp.out] {
-                linear.pack()?;
+                linear.pack(compute)?;
             }
         }
         let (rotary, local_rotary) = (Rotary::of(&config), Rotary::of_local_layers(&config));

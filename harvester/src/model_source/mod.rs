@@ -12,7 +12,7 @@ mod wheel;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use self::hub::{Client, escaped};
+pub(crate) use self::hub::{HubDataset, HubFile};
 pub use self::{
     cache::{ModelCache, cache_folder},
     hub::HubSettings,

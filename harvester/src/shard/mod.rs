@@ -17,7 +17,7 @@ mod writer;
 
 pub(crate) use dataset::part_statistics;
 pub use dataset::{ActivationDataset, RowGroup};
-pub(crate) use part_file::{PartFile, Stretch};
+pub(crate) use part_file::{PartFile, ReadRange, Stretch};
 pub use rows::{ActivationRows, TokenRows, Values};
 pub(crate) use schema::ShardSchema;
 pub use schema::{Layout, StorageDtype};

@@ -23,8 +23,20 @@ const WINDOW: u64 = 64 << 10;
 pub(crate) enum PartFile {
     /// On this machine.
     Local(Arc<File>),
-    /// In an object store.
-    Remote { location: Location, bytes: u64 },
+    /// Elsewhere, by range.
+    Remote { ranges: Arc<dyn ReadRange>, bytes: u64 },
+}
+
+/// A file that is elsewhere.
+pub(crate) trait ReadRange: std::fmt::Debug + Send + Sync {
+    /// `length` bytes from byte `start` on.
+    fn read_range(&self, start: u64, length: u64) -> Result<Bytes>;
+}
+
+impl ReadRange for Location {
+    fn read_range(&self, start: u64, length: u64) -> Result<Bytes> {
+        Self::read_range(self, start, length)
+    }
 }
 
 impl PartFile {
@@ -32,7 +44,7 @@ impl PartFile {
     pub(crate) fn open(location: &Location, bytes: u64) -> Result<Self> {
         match location.local() {
             Some(path) => Ok(Self::Local(Arc::new(File::open(path).map_err(Error::io("open", path))?))),
-            None => Ok(Self::Remote { location: location.clone(), bytes }),
+            None => Ok(Self::Remote { ranges: Arc::new(location.clone()), bytes }),
         }
     }
 }
@@ -52,8 +64,8 @@ impl ChunkReader for PartFile {
     fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
         match self {
             Self::Local(file) => Ok(Box::new(ChunkReader::get_read(&**file, start)?)),
-            Self::Remote { location, bytes } => {
-                Ok(Box::new(Windows { location: location.clone(), start, end: *bytes, window: Bytes::new() }))
+            Self::Remote { ranges, bytes } => {
+                Ok(Box::new(Windows { ranges: Arc::clone(ranges), start, end: *bytes, window: Bytes::new() }))
             }
         }
     }
@@ -61,8 +73,8 @@ impl ChunkReader for PartFile {
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
         match self {
             Self::Local(file) => ChunkReader::get_bytes(&**file, start, length),
-            Self::Remote { location, .. } => {
-                location.read_range(start, length as u64).map_err(|error| ParquetError::External(error.into()))
+            Self::Remote { ranges, .. } => {
+                ranges.read_range(start, length as u64).map_err(|error| ParquetError::External(error.into()))
             }
         }
     }
@@ -70,7 +82,7 @@ impl ChunkReader for PartFile {
 
 /// A remote file from some byte on, a window at a time.
 struct Windows {
-    location: Location,
+    ranges: Arc<dyn ReadRange>,
     start: u64,
     end: u64,
     window: Bytes,
@@ -80,7 +92,7 @@ impl Read for Windows {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.window.is_empty() && self.start < self.end {
             let length = WINDOW.min(self.end - self.start);
-            self.window = self.location.read_range(self.start, length).map_err(io::Error::other)?;
+            self.window = self.ranges.read_range(self.start, length).map_err(io::Error::other)?;
             self.start += length;
         }
         let n = buffer.len().min(self.window.len());

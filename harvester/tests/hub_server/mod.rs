@@ -14,18 +14,6 @@ pub(crate) struct Request {
     pub(crate) head: String,
 }
 
-impl Request {
-    /// The first byte asked for.
-    pub(crate) fn start(&self) -> usize {
-        let range = self.head.lines().find_map(|line| line.strip_prefix("range: bytes="));
-        range.and_then(|range| range.split('-').next()?.parse().ok()).unwrap_or(0)
-    }
-
-    pub(crate) fn is_about_the_file(&self) -> bool {
-        self.head.contains("range: bytes=0-0")
-    }
-}
-
 /// What the server does with a request: full bytes of an answer, and whether it then keeps the connection open, silent.
 pub(crate) struct Reply {
     pub(crate) bytes: Vec<u8>,

@@ -9,6 +9,8 @@
 //! product, such as the bias, is done to the tile while it is there.
 
 mod grid;
+mod int8;
+mod int8_kernel;
 mod kernel;
 
 use rayon::prelude::*;
@@ -16,6 +18,7 @@ use rayon::prelude::*;
 use grid::{Grid, Output};
 use kernel::{MAX_ROWS, Operands, PANEL};
 
+pub(crate) use int8::Int8Matrix;
 pub(crate) use kernel::Instructions;
 
 /// Columns of `x` taken at once: a panel's part is 96 KiB, a fraction of any second-level cache.
@@ -112,7 +115,7 @@ mod tests {
     use super::*;
 
     /// Values that need every bit of their mantissa.
-    fn values(n: usize, seed: u32) -> Vec<f32> {
+    pub(super) fn values(n: usize, seed: u32) -> Vec<f32> {
         let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

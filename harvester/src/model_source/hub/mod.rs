@@ -2,11 +2,10 @@
 //! client and the addresses; what it does not bring is here: time-outs, cancellation, retries, and a check of every
 //! file's size and hash before it gets its name.
 //!
-//! Datasets go through the same client (`corpus/hub_dataset.rs`), and not into the cache.
-//!
-//! [`request`] asks the Hub one question, [`snapshot`] is the cache on disk, [`file`] puts one file into it. This file
+//! [`request`] asks the Hub one question, [`dataset`] reads the files of a dataset by ranges and keeps nothing, [`snapshot`] is the cache on disk, [`file`] puts one file into it. This file
 //! decides which files make a model.
 
+mod dataset;
 mod file;
 mod request;
 mod snapshot;
@@ -21,8 +20,8 @@ use std::{
 use hf_hub::RepoType;
 use serde::Deserialize;
 
-pub(crate) use self::request::{Client, escaped};
-use self::snapshot::RepoCache;
+pub(crate) use self::dataset::{HubDataset, HubFile};
+use self::{request::Client, snapshot::RepoCache};
 use super::parse::is_file;
 use crate::{Error, Monitor, Result};
 
@@ -171,9 +170,8 @@ fn is_complete(folder: &Path) -> bool {
 
 /// What the Hub tells about a repository.
 #[derive(Debug, Deserialize)]
-pub(crate) struct RepoInfo {
-    /// The commit that the revision stands for.
-    pub(crate) sha: String,
+pub(super) struct RepoInfo {
+    sha: String,
     siblings: Vec<Sibling>,
 }
 

@@ -30,11 +30,8 @@ const LATER: &str = "Try again later, or set HF_ENDPOINT to a mirror of the Hub"
 
 const MAX_REDIRECTS: u32 = 10;
 
-/// Answers that one listing may come in: ten million files.
-const MAX_PAGES: usize = 10_000;
-
 /// Asks about one revision of one repository.
-pub(crate) struct Client {
+pub(super) struct Client {
     api: Api,
     settings: HubSettings,
     kind: RepoType,
@@ -68,8 +65,6 @@ struct Question<'a> {
     redirects: u32,
 }
 
-const ABOUT_THE_REPOSITORY: Question<'_> = Question { url: None, range: None, redirects: MAX_REDIRECTS };
-
 /// An answer: the body is still on its way.
 pub(super) struct Answer {
     pub(super) url: String,
@@ -89,18 +84,10 @@ impl Answer {
         let seconds: u64 = self.header("retry-after")?.trim().parse().ok()?;
         Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
     }
-
-    /// The query of the address of the next page: `Link: <address>; rel="next"`.
-    fn next_page(&self) -> Option<String> {
-        let links = self.header("link")?.split(',');
-        let next = links.map(str::trim).find(|link| link.ends_with(r#"rel="next""#))?;
-        let address = next.strip_prefix('<')?.split('>').next()?;
-        address.split_once('?').map(|(_, query)| query.to_owned())
-    }
 }
 
 impl Client {
-    pub(crate) fn new(settings: &HubSettings, kind: RepoType, repo: &str, revision: &str) -> Result<Self> {
+    pub(super) fn new(settings: &HubSettings, kind: RepoType, repo: &str, revision: &str) -> Result<Self> {
         let mut builder =
             ApiBuilder::from_cache(Cache::new(settings.cache_dir.clone())).with_token(settings.token.clone());
         if let Some(endpoint) = &settings.endpoint {
@@ -113,8 +100,9 @@ impl Client {
     }
 
     /// The same repository at one commit, so that all files are of the same state.
-    pub(crate) fn at_commit(self, commit: &str) -> Self {
-        Self { revision: commit.to_owned(), ..self }
+    pub(super) fn at_commit(&self, commit: &str) -> Self {
+        let (api, settings, repo) = (self.api.clone(), self.settings.clone(), self.repo.clone());
+        Self { api, settings, kind: self.kind, repo, revision: commit.to_owned() }
     }
 
     /// `org/name`, as the user wrote it.
@@ -123,7 +111,7 @@ impl Client {
     }
 
     /// The address of a file.
-    pub(crate) fn url(&self, file: &str) -> String {
+    pub(super) fn url(&self, file: &str) -> String {
         self.handle().url(file)
     }
 
@@ -132,17 +120,8 @@ impl Client {
     }
 
     /// The repository's files, and the commit that the revision stands for.
-    pub(crate) fn info(&self, monitor: &dyn Monitor) -> Result<RepoInfo> {
-        self.info_in(self.ask(&ABOUT_THE_REPOSITORY, monitor)?)
-    }
-
-    /// As [`Self::info`], or `None` where there is no such revision.
-    pub(crate) fn info_if_there(&self, monitor: &dyn Monitor) -> Result<Option<RepoInfo>> {
-        let answer = self.settled(&ABOUT_THE_REPOSITORY, monitor).map_err(|failure| failure.error)?;
-        if answer.status == 404 { Ok(None) } else { self.info_in(self.accept(answer)?).map(Some) }
-    }
-
-    fn info_in(&self, answer: Answer) -> Result<RepoInfo> {
+    pub(super) fn info(&self, monitor: &dyn Monitor) -> Result<RepoInfo> {
+        let answer = self.ask(&Question { url: None, range: None, redirects: MAX_REDIRECTS }, monitor)?;
         let unreadable = |found: String| {
             Error::download(&answer.url, format!("the answer is not a Hub's: {found}"), "Check HF_ENDPOINT")
         };
@@ -165,7 +144,7 @@ impl Client {
     }
 
     /// Bytes `range` of a file, all of them. `total` is the length that the file should have.
-    pub(crate) fn range(&self, url: &str, range: Range<u64>, total: u64, monitor: &dyn Monitor) -> Result<Bytes> {
+    pub(super) fn range(&self, url: &str, range: Range<u64>, total: u64, monitor: &dyn Monitor) -> Result<Bytes> {
         let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
         let mut wait = self.settings.backoff;
         let mut tries = 0;
@@ -225,29 +204,23 @@ impl Client {
         Err(Failure { error: Error::download(url, reason, hint), passing: true })
     }
 
-    /// What is in a folder of the repository and below it: the list that the Hub gives in pages.
-    pub(crate) fn tree<T: DeserializeOwned>(&self, folder: &str, monitor: &dyn Monitor) -> Result<Vec<T>> {
-        // hf-hub has no address for this; its own for the repository is `ENDPOINT/api/datasets/ORG/NAME/revision/REVISION`.
-        let about = self.handle().info_request().uri_ref().map(ToString::to_string).unwrap_or_default();
-        let place = about.replacen("/revision/", "/tree/", 1);
-        let folder = if folder.is_empty() { String::new() } else { format!("/{}", escaped(folder)) };
-        let (mut entries, mut query) = (vec![], "recursive=true".to_owned());
-        for _ in 0..MAX_PAGES {
-            let url = format!("{place}{folder}?{query}");
-            let answer = self.ask(&Question { url: Some(&url), range: None, redirects: MAX_REDIRECTS }, monitor)?;
-            let next = answer.next_page();
-            let page: Vec<T> = serde_json::from_reader(answer.body).map_err(|source| {
-                let reason = format!("the answer is not a Hub's list of files: {source}");
-                Error::download(&url, reason, "Check HF_ENDPOINT")
-            })?;
-            entries.extend(page);
-            match next {
-                Some(next) => query = next,
-                None => return Ok(entries),
-            }
+    /// What the Hub tells of the repository with the size and hash of each file; `None` where there is no such revision.
+    pub(super) fn info_with_blobs<T: DeserializeOwned>(&self, monitor: &dyn Monitor) -> Result<Option<T>> {
+        let address = self.handle().info_request().uri_ref().map(ToString::to_string).unwrap_or_default();
+        let url = format!("{address}?blobs=true");
+        let question = Question { url: Some(&url), range: None, redirects: MAX_REDIRECTS };
+        let answer = self.settled(&question, monitor).map_err(|failure| failure.error)?;
+        if answer.header("x-error-code") == Some("RevisionNotFound") {
+            return Ok(None);
         }
-        let reason = format!("its list of files has more than {MAX_PAGES} pages");
-        Err(Error::download(place, reason, "Name a folder of it"))
+        serde_json::from_reader(self.accept(answer)?.body).map(Some).map_err(|source| {
+            Error::download(&url, format!("the answer is not a Hub's: {source}"), "Check HF_ENDPOINT")
+        })
+    }
+
+    /// The error for a revision that is not there.
+    pub(super) fn no_revision(&self) -> Error {
+        Error::download(&self.repo, format!("{} has no revision `{}`", self.repo, self.revision), NAMES)
     }
 
     /// Asks until there is an answer that waiting would not change.
@@ -329,7 +302,7 @@ fn is_busy(status: u16) -> bool {
 }
 
 /// A path as part of an address: everything but letters, digits and `-._~/` as `%XX`.
-pub(crate) fn escaped(path: &str) -> String {
+pub(super) fn escaped(path: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
     path.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
@@ -348,13 +321,6 @@ mod tests {
         assert_eq!(answer("retry-after", " 7 ").retry_after(), Some(Duration::from_secs(7)));
         assert_eq!(answer("retry-after", "99999999").retry_after(), Some(LONGEST_WAIT));
         assert_eq!(answer("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT").retry_after(), None);
-    }
-
-    #[test]
-    fn the_next_page_is_found_whatever_host_it_names() {
-        let link = r#"<https://elsewhere/api/tree?recursive=true&cursor=abc>; rel="next", <x?y>; rel="last""#;
-        assert_eq!(answer("link", link).next_page().as_deref(), Some("recursive=true&cursor=abc"));
-        assert_eq!(answer("link", r#"<x?y>; rel="prev""#).next_page(), None);
     }
 
     #[test]

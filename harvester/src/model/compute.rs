@@ -1,0 +1,41 @@
+//! [`Compute`]: the numbers that a model's matrix products are computed in.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// The numbers that a model's matrix products are computed in. Everything else (embedding, norms, attention's softmax, the
+/// residual stream, the head) is f32 in either.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compute {
+    /// As the checkpoint's weights are, once dequantised.
+    #[default]
+    F32,
+    /// Weights in 8 bits with a scale for each output, their inputs rounded to 8 bits with a scale for each token and 64 values:
+    /// faster and a quarter of the memory. The numbers differ by about a percent; `data/README.md` has the measurement.
+    Int8,
+}
+
+impl fmt::Display for Compute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Int8 => "int8",
+        })
+    }
+}
+
+impl FromStr for Compute {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "int8" => Ok(Self::Int8),
+            _ => Err(Error::invalid("compute", "f32 or int8", format!("`{text}`"))),
+        }
+    }
+}

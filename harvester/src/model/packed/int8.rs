@@ -1,0 +1,275 @@
+//! [`Int8Matrix`]: a matrix in 8 bits, and its product with rows that are rounded to 8 bits on the way in.
+//!
+//! ```text
+//! W[j][k] = weight_scale[j] * w[j][k],   w in -127..=127        a scale for each row of W, an output column
+//! x[i][k] = scale[i][g] * a[i][k],       a in -127..=127        a scale for each row and group of 64 columns
+//! y[i][j] = weight_scale[j] * sum_g scale[i][g] sum_{k in g} a[i][k] w[j][k]  (+ b[j])
+//! ```
+//!
+//! Rows are rounded in groups because a few columns of a residual stream are many times larger than the others: with one
+//! scale for the whole row, those others would be left a handful of steps.
+
+use rayon::prelude::*;
+
+use super::{
+    super::simd::{Kernel, wide},
+    add_to_rows,
+    grid::{Grid, Output},
+    int8_kernel::{GROUP, Int8Instructions, Int8Operands, QUAD},
+    kernel::{MAX_ROWS, PANEL},
+};
+
+/// Largest whole number of either side. -128 is left out: the negative of every value is one, too.
+const LEVELS: f32 = 127.0;
+
+/// `W`, `[d_out, d_in]`, transposed in panels of 32 columns of bytes.
+#[derive(Clone)]
+pub(crate) struct Int8Matrix {
+    instructions: Int8Instructions,
+    d_out: usize,
+    d_in: usize,
+    /// `[d_out / PANEL rounded up, d_in rounded up to groups / QUAD, PANEL, QUAD]`, each weight plus 128.
+    panels: Vec<u8>,
+    /// `[d_out]`
+    scales: Vec<f32>,
+}
+
+impl Int8Matrix {
+    /// # Shapes
+    /// `weight`: `[d_out, d_in]`, row-major
+    pub(crate) fn new(weight: &[f32], d_in: usize) -> Self {
+        Self::with(Int8Instructions::of_this_machine(), weight, d_in)
+    }
+
+    fn with(instructions: Int8Instructions, weight: &[f32], d_in: usize) -> Self {
+        let d_out = weight.len() / d_in;
+        assert_eq!(weight.len(), d_out * d_in, "whole rows");
+        let depth = d_in.next_multiple_of(GROUP);
+        let mut panels = vec![128u8; d_out.div_ceil(PANEL) * PANEL * depth];
+        let scales = weight.chunks_exact(d_in).map(|row| scale_of(row).0).collect();
+        panels.par_chunks_exact_mut(PANEL * depth).zip(weight.par_chunks(PANEL * d_in)).for_each(|(panel, rows)| {
+            for (j, row) in rows.chunks_exact(d_in).enumerate() {
+                let inverse = scale_of(row).1;
+                for (k, value) in row.iter().enumerate() {
+                    let whole = (value * inverse).round_ties_even() as i32;
+                    panel[(k / QUAD * PANEL + j) * QUAD + k % QUAD] = (whole + 128) as u8;
+                }
+            }
+        });
+        Self { instructions, d_out, d_in, panels, scales }
+    }
+
+    pub(crate) fn d_out(&self) -> usize {
+        self.d_out
+    }
+
+    pub(crate) fn d_in(&self) -> usize {
+        self.d_in
+    }
+
+    /// `x W^T`, and `bias` added where there is one.
+    ///
+    /// # Shapes
+    /// `x`: `[rows, d_in]`, row-major; `bias`: `[d_out]` -> `[rows, d_out]`
+    pub(crate) fn product(&self, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+        let rows = x.len() / self.d_in;
+        assert!(bias.is_none_or(|bias| bias.len() == self.d_out), "a bias for each column");
+        let x = Int8Rows::new(x, self.d_in);
+        let y = Output::new(rows, self.d_out);
+        let panel_bytes = PANEL * x.groups * GROUP;
+        Grid::new(rows, self.d_out.div_ceil(PANEL)).for_each_tile(|first, rows, panel| {
+            let mut tile = [0f32; MAX_ROWS * PANEL];
+            let tile = &mut tile[..rows * PANEL];
+            self.instructions.product(x.operands(
+                first,
+                rows,
+                &self.panels[panel * panel_bytes..][..panel_bytes],
+                tile,
+            ));
+            for row in tile.chunks_exact_mut(PANEL) {
+                for (sum, scale) in row.iter_mut().zip(&self.scales[panel * PANEL..]) {
+                    *sum *= scale;
+                }
+            }
+            if let Some(bias) = bias {
+                add_to_rows(tile, &bias[panel * PANEL..]);
+            }
+            // SAFETY: the grid hands out every tile once.
+            unsafe { y.write(first, panel * PANEL, tile) };
+        });
+        // SAFETY: and so every element is written.
+        unsafe { y.into_values() }
+    }
+}
+
+/// Rows rounded to 8 bits.
+struct Int8Rows {
+    groups: usize,
+    /// `[rows, groups * GROUP]`; zeros fill the last group.
+    values: Vec<i8>,
+    /// `[rows, groups]`
+    scales: Vec<f32>,
+    /// -128 times the sum of each group. `[rows, groups]`
+    starts: Vec<i32>,
+}
+
+impl Int8Rows {
+    /// `x`: `[rows, d_in]`
+    fn new(x: &[f32], d_in: usize) -> Self {
+        let (rows, groups) = (x.len() / d_in, d_in.div_ceil(GROUP));
+        assert_eq!(x.len(), rows * d_in, "whole rows");
+        let (mut values, mut scales) = (vec![0i8; rows * groups * GROUP], vec![0f32; rows * groups]);
+        let mut starts = vec![0i32; rows * groups];
+        let by_row = values.par_chunks_exact_mut(groups * GROUP).zip(scales.par_chunks_exact_mut(groups));
+        let by_row = by_row.zip(starts.par_chunks_exact_mut(groups)).zip(x.par_chunks_exact(d_in));
+        by_row.for_each(|(((values, scales), starts), x)| wide(RoundRow { x, values, scales, starts }));
+        Self { groups, values, scales, starts }
+    }
+
+    fn operands<'a>(&'a self, first: usize, rows: usize, b: &'a [u8], c: &'a mut [f32]) -> Int8Operands<'a> {
+        let (from, to) = (first * self.groups, (first + rows) * self.groups);
+        let (scales, starts) = (&self.scales[from..to], &self.starts[from..to]);
+        Int8Operands { a: &self.values[from * GROUP..to * GROUP], scales, starts, b, c }
+    }
+}
+
+/// Rounds one row.
+struct RoundRow<'a> {
+    x: &'a [f32],
+    values: &'a mut [i8],
+    scales: &'a mut [f32],
+    starts: &'a mut [i32],
+}
+
+impl Kernel for RoundRow<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let groups = self.x.chunks(GROUP).zip(self.values.chunks_exact_mut(GROUP));
+        for ((x, values), (scale, start)) in groups.zip(self.scales.iter_mut().zip(self.starts)) {
+            let (step, inverse) = scale_of(x);
+            let mut sum = 0i32;
+            for (value, x) in values.iter_mut().zip(x) {
+                // Adding 1.5 * 2^23 rounds to the nearest whole number, ties to even, and leaves it in the low bits.
+                let whole = (x * inverse + 12_582_912.0).to_bits() as i8;
+                *value = whole;
+                sum += i32::from(whole);
+            }
+            (*scale, *start) = (step, -128 * sum);
+        }
+    }
+}
+
+/// The step between neighbouring whole numbers of some values, and its inverse. A step of NaN where a value is not
+/// finite, so that what is computed from it is not a number either.
+#[inline(always)]
+fn scale_of(values: &[f32]) -> (f32, f32) {
+    // Without their sign, bit patterns of numbers are ordered as the numbers are, and infinity and NaN are above all.
+    let largest = values.iter().fold(0u32, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff));
+    let largest = f32::from_bits(largest);
+    if !largest.is_finite() {
+        return (f32::NAN, 0.0);
+    }
+    // Below the smallest normal numbers the inverse would be infinite: too little to matter beside anything else.
+    if largest < 1e-30 { (0.0, 0.0) } else { (largest / LEVELS, LEVELS / largest) }
+}
+
+impl std::fmt::Debug for Int8Matrix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Int8Matrix").field("d_out", &self.d_out).field("d_in", &self.d_in).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::values, *};
+
+    /// The three lines at the top of this file, in f64 but for the rounding.
+    fn plain(x: &[f32], w: &[f32], d_in: usize, bias: Option<&[f32]>) -> Vec<f64> {
+        let rounded = |values: &[f32]| -> Vec<f64> {
+            let largest = values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+            let (step, inverse) = (f64::from(largest / 127.0), 127.0 / largest);
+            values.iter().map(|value| step * f64::from((value * inverse).round_ties_even())).collect()
+        };
+        let w: Vec<Vec<f64>> = w.chunks(d_in).map(rounded).collect();
+        let x = x.chunks(d_in).map(|row| row.chunks(GROUP).flat_map(rounded).collect::<Vec<_>>());
+        let dot = |x: &[f64], w: &[f64]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
+        x.flat_map(|x| {
+            let row = w.iter().enumerate().map(|(j, w)| dot(&x, w) + bias.map_or(0.0, |bias| f64::from(bias[j])));
+            row.collect::<Vec<_>>()
+        })
+        .collect()
+    }
+
+    #[test]
+    fn every_instruction_set_computes_the_formula_and_all_the_same_bits() {
+        for (rows, d_in, d_out) in [(1, 1, 1), (12, 576, 64), (31, 40, 33), (61, 769, 100), (9, 1536, 31)] {
+            let (x, w, bias) = (values(rows * d_in, 1), values(d_out * d_in, 2), values(d_out, 3));
+            for bias in [None, Some(&bias[..])] {
+                let want = plain(&x, &w, d_in, bias);
+                let products: Vec<_> = Int8Instructions::available()
+                    .map(|instructions| Int8Matrix::with(instructions, &w, d_in).product(&x, bias))
+                    .collect();
+                assert!(products.iter().all(|product| *product == products[0]), "[{rows}, {d_in}] by {d_out}");
+                // Scales and their products are rounded to f32, 24 groups are added in it.
+                let scale = want.iter().fold(0f64, |largest, value| largest.max(value.abs()));
+                for (got, want) in products[0].iter().zip(&want) {
+                    assert!(
+                        (f64::from(*got) - want).abs() < 1e-6 * scale,
+                        "[{rows}, {d_in}] by {d_out}: {got}, {want}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_values_of_both_signs_do_not_overflow() {
+        let d_in = 4096;
+        for (x, w) in [(1e30, 3.0), (-1e30, 3.0), (-1e30, -3.0)] {
+            let (xs, ws) = (vec![x; 7 * d_in], vec![w; 40 * d_in]);
+            let want = f64::from(x) * f64::from(w) * d_in as f64;
+            for instructions in Int8Instructions::available() {
+                let y = Int8Matrix::with(instructions, &ws, d_in).product(&xs, None);
+                assert!(
+                    y.iter().all(|y| (f64::from(*y) / want - 1.0).abs() < 1e-6),
+                    "{instructions:?} {x} {w}: {}",
+                    y[0]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_outlier_costs_its_group_alone_and_what_is_not_finite_stays_so() {
+        let d_in = 3 * GROUP;
+        let w = values(40 * d_in, 2);
+        let matrix = Int8Matrix::new(&w, d_in);
+        let mut x = values(2 * d_in, 1);
+        x[GROUP..2 * GROUP].fill(0.0);
+        let without = matrix.product(&x, None);
+        x[GROUP] = 20_000.0;
+        let outlier: Vec<f32> = matrix.product(&x, None)[..40].to_vec();
+        x[..GROUP].fill(0.0);
+        x[2 * GROUP..d_in].fill(0.0);
+        let alone = matrix.product(&x, None);
+        for j in 0..40 {
+            assert!((outlier[j] - alone[j] - without[j]).abs() < 1e-6 * outlier[j].abs() + 1e-6, "column {j}");
+        }
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            x[5] = bad;
+            let y = matrix.product(&x, None);
+            assert!(y[..40].iter().all(|y| y.is_nan()) && y[40..].iter().all(|y| y.is_finite()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_row_gives_the_same_bits_among_any_number_of_rows() {
+        let (d_in, d_out) = (800, 130);
+        let (x, w) = (values(150 * d_in, 1), values(d_out * d_in, 2));
+        let matrix = Int8Matrix::new(&w, d_in);
+        let all = matrix.product(&x, None);
+        for rows in [1, 2, 7, 13, 47, 49, 96] {
+            assert_eq!(matrix.product(&x[..rows * d_in], None), all[..rows * d_out], "{rows} rows");
+        }
+    }
+}

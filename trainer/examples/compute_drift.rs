@@ -1,0 +1,137 @@
+//! What `--compute int8` changes: how far the residual stream is from f32's after every layer, and what an SAE makes of it.
+//!
+//! `cargo run --release --example compute_drift --package trainer -- [--model MODEL] [--contexts N] [--sae DIR]`
+//!
+//! ```text
+//! error   = |int8 - f32| / |f32|                       of each row; median and 99th percentile over rows at position > 0
+//! FVU     = sum |x - x_hat(x)|^2 / sum |x - mean|^2    of the SAE's reconstruction of f32's and of int8's activations,
+//!                                                      and of int8's activations as a stand-in for f32's
+//! overlap = share of f32's active latents that are active on int8's activations too
+//! ```
+//!
+//! Attention sinks, rows of more than ten times the median norm, are left out, as in training.
+
+#![expect(clippy::print_stdout, reason = "a measurement reports on standard output")]
+
+use std::path::PathBuf;
+
+use candle_core::{Device, Tensor};
+use harvester::{
+    Capture, Checkpoint, Compute, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Document, HookPoint,
+    Result, Silent, TextTokenizer, Transformer,
+    model_source::ModelSource,
+    stats::{SINK_MULTIPLE, norm},
+};
+use trainer::Sae;
+
+const CTX_LEN: usize = 256;
+
+/// One context's activations at a hook point, without position 0. `[CTX_LEN - 1, d_model]`
+type Rows = Vec<Vec<f32>>;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let option = |name: &str| args.iter().position(|arg| arg == name).map(|place| args[place + 1].clone());
+    let source: ModelSource = option("--model").as_deref().unwrap_or("default").parse().expect("a model");
+    let n = option("--contexts").map_or(16, |n| n.parse().expect("a number"));
+    let path = source.resolve(&Silent).expect("the model").path;
+    let checkpoint = || Checkpoint::open(&path).expect("a model");
+    let contexts = contexts(&TextTokenizer::open(&path).expect("a tokenizer"), n);
+    let layers = checkpoint().config().n_layers;
+    let points: Vec<HookPoint> = (0..layers).map(HookPoint::resid_post).collect();
+    let [exact, rounded] = [Compute::F32, Compute::Int8].map(|compute| {
+        let model = Transformer::load_for(&checkpoint(), &Device::Cpu, compute).expect("weights");
+        activations(&model, &points, &contexts).expect("a pass") // [points][rows]
+    });
+    println!("hook point: median and 99th percentile of the rows' relative error, {n} contexts of {CTX_LEN}");
+    for (point, (exact, rounded)) in points.iter().zip(exact.iter().zip(&rounded)) {
+        let pairs = without_sinks(exact, rounded);
+        let mut errors: Vec<f32> = pairs.iter().map(|(x, y)| norm(&difference(x, y)) / norm(x)).collect();
+        errors.sort_by(f32::total_cmp);
+        println!("{point}: {:.4} {:.4}", errors[errors.len() / 2], errors[errors.len() * 99 / 100]);
+    }
+    if let Some(dir) = option("--sae") {
+        let sae = Sae::load(&PathBuf::from(dir)).expect("an SAE");
+        let place = points.iter().position(|point| *point == sae.config.hook_point).expect("an SAE of hook_resid_post");
+        report_latents(&sae, &without_sinks(&exact[place], &rounded[place])).expect("activations of the SAE's width");
+    }
+}
+
+fn report_latents(sae: &Sae, pairs: &[(&[f32], &[f32])]) -> trainer::Result<()> {
+    let exact: Vec<f32> = pairs.iter().flat_map(|(x, _)| x.iter().copied()).collect();
+    let rounded: Vec<f32> = pairs.iter().flat_map(|(_, y)| y.iter().copied()).collect();
+    let (acts, rounded_acts) = (sae.encode(&exact)?, sae.encode(&rounded)?);
+    let shared: usize = (0..acts.n_rows())
+        .map(|row| acts.row(row).0.iter().filter(|latent| rounded_acts.get(row, **latent) > 0.0).count())
+        .sum();
+    let variance = squared(&exact, &mean_rows(&exact, sae.d_in()));
+    println!(
+        "SAE at {}: overlap {:.4}, FVU {:.4} of f32, {:.4} of int8 (its activations), {:.5} of int8 for f32; L0 {:.1}, {:.1}",
+        sae.config.hook_point,
+        shared as f64 / acts.n_active() as f64,
+        squared(&exact, &sae.decode(&acts)) / variance,
+        squared(&rounded, &sae.decode(&rounded_acts)) / squared(&rounded, &mean_rows(&rounded, sae.d_in())),
+        squared(&exact, &rounded) / variance,
+        acts.l0(),
+        rounded_acts.l0(),
+    );
+    Ok(())
+}
+
+/// The mean row of `x`, `[n, d]`, as often as `x` has rows.
+fn mean_rows(x: &[f32], d: usize) -> Vec<f32> {
+    let n = x.len() / d;
+    let column = |i: usize| x.iter().skip(i).step_by(d).map(|value| f64::from(*value)).sum::<f64>() / n as f64;
+    (0..d).map(|i| column(i) as f32).collect::<Vec<_>>().repeat(n)
+}
+
+fn squared(x: &[f32], y: &[f32]) -> f64 {
+    x.iter().zip(y).map(|(x, y)| f64::from(x - y).powi(2)).sum()
+}
+
+fn difference(x: &[f32], y: &[f32]) -> Vec<f32> {
+    x.iter().zip(y).map(|(x, y)| x - y).collect()
+}
+
+fn without_sinks<'a>(exact: &'a Rows, rounded: &'a Rows) -> Vec<(&'a [f32], &'a [f32])> {
+    let mut norms: Vec<f32> = exact.iter().map(|row| norm(row)).collect();
+    norms.sort_by(f32::total_cmp);
+    let sink_norm = SINK_MULTIPLE * norms[norms.len() / 2];
+    let pairs = exact.iter().map(Vec::as_slice).zip(rounded.iter().map(Vec::as_slice));
+    pairs.filter(|(x, _)| norm(x) <= sink_norm).collect()
+}
+
+/// All contexts' activations at each of `points`.
+fn activations(model: &Transformer, points: &[HookPoint], contexts: &[Vec<u32>]) -> Result<Vec<Rows>> {
+    let mut rows: Vec<Rows> = vec![vec![]; points.len()];
+    for tokens in contexts {
+        let mut capture = Capture::new(points.to_vec());
+        model.run(&Tensor::from_slice(tokens, (1, tokens.len()), &Device::Cpu)?, &mut capture)?;
+        for (rows, point) in rows.iter_mut().zip(points) {
+            let seen = capture.take(*point).expect("a pass as far as the last point");
+            rows.extend(seen.get(0)?.to_vec2::<f32>()?.into_iter().skip(1));
+        }
+    }
+    Ok(rows)
+}
+
+/// The first contexts of the bundled corpora, shuffled.
+fn contexts(tokenizer: &TextTokenizer, n: usize) -> Vec<Vec<u32>> {
+    let corpora = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../data/corpora");
+    let paths = ["code", "fiction", "speeches"].map(|name| corpora.join(format!("{name}.jsonl")));
+    let corpus = Corpus::open(&paths, &CorpusOptions::default()).expect("the bundled corpora");
+    let options = ContextOptions {
+        ctx_len: CTX_LEN,
+        separator: tokenizer.eos(),
+        document_tokens: Some(512),
+        ..ContextOptions::default()
+    };
+    let order = corpus.order(Some(0));
+    let encode = |document: &Document| match document {
+        Document::Text(text) => tokenizer.encode(text),
+        Document::Chat(messages) => tokenizer.encode(&tokenizer.render_chat(messages, false)?),
+    };
+    let contexts = Contexts::new(&corpus, &order, options, ContextCursor::default(), None, encode);
+    let contexts: Vec<_> = contexts.expect("contexts").take(n).collect::<Result<_>>().expect("text");
+    contexts.into_iter().map(|context| context.tokens).collect()
+}
