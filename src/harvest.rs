@@ -210,6 +210,7 @@ pub(crate) fn report(manifest: &HarvestManifest, out: &Path, terminal: &Terminal
         (counts.duplicates + counts.left_out.repeated_documents, "repeated documents"),
         (counts.left_out.empty_documents, "empty documents"),
         (counts.left_out.short_documents, "short documents"),
+        (counts.left_out.refused_documents, "conversations that the chat template refuses"),
         (counts.left_out.truncated_tokens, "tokens of long documents"),
         (counts.skipped_files, "files that are not text"),
         (counts.dropped_tokens, "tokens after the last whole context"),

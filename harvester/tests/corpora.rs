@@ -173,5 +173,7 @@ fn a_row_that_comes_again_is_left_out_also_by_a_run_that_starts_again() {
         assert!(pack(context.next, None) == all[done + 1..], "without a log, after context {done}");
         fs::File::options().write(true).open(&log).unwrap().set_len(39).unwrap();
         assert!(pack(context.next, Some(&log)) == all[done + 1..], "with a torn log, after context {done}");
+        fs::write(&log, vec![0; 16 * corpus.n_documents() as usize]).unwrap();
+        assert!(pack(context.next, Some(&log)) == all[done + 1..], "with a log of zeros, after context {done}");
     }
 }

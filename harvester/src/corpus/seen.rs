@@ -15,7 +15,10 @@ use super::{Corpus, DocumentOrder, document::DocumentHash};
 use crate::{Document, Error, Result};
 
 /// Stands in the log for a document that is not looked for again.
-const NOT_LOOKED_FOR: DocumentHash = [0; 16];
+const NOT_LOOKED_FOR: DocumentHash = [0xff; 16];
+
+/// What a file system leaves in a log that was growing when the power went.
+const LOST: DocumentHash = [0; 16];
 
 /// What was seen up to a place of the order.
 #[derive(Debug)]
@@ -81,6 +84,7 @@ fn open_log(path: &Path, places: u64) -> Result<(Vec<DocumentHash>, File)> {
     let entry = size_of::<DocumentHash>();
     (&mut file).take(places * entry as u64).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     let (hashes, _) = bytes.as_chunks::<{ size_of::<DocumentHash>() }>();
+    let hashes = &hashes[..hashes.iter().position(|hash| *hash == LOST).unwrap_or(hashes.len())];
     file.set_len(size_of_val(hashes) as u64).map_err(Error::io("write", path))?;
     Ok((hashes.to_vec(), file))
 }
