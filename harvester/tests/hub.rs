@@ -60,8 +60,11 @@ fn content(request: &Request, text: &str, etag: &str) -> Reply {
         return reply("206 Partial Content", &headers, &text[..1]);
     }
     let start = request.start();
-    let status = if start == 0 { "200 OK" } else { "206 Partial Content" };
-    reply(status, &[("ETag", etag)], &text[start..])
+    if start == 0 {
+        return reply("200 OK", &[("ETag", etag)], text);
+    }
+    let range = format!("bytes {start}-{}/{total}", total - 1);
+    reply("206 Partial Content", &[("ETag", etag), ("Content-Range", &range)], &text[start..])
 }
 
 /// Where this test's models come from and go to.
@@ -281,6 +284,42 @@ fn a_broken_download_is_said_and_continued_by_the_next_run() {
         assert_eq!(fs::read_to_string(&model.path).unwrap(), CONTENT);
         assert_eq!(*starts.lock().unwrap(), [5]);
     }
+}
+
+#[test]
+fn a_download_outlives_connections_that_bring_nothing() {
+    let starts = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&starts);
+    let setup = Setup::new(&serve(move |request| {
+        let good = one_file(request);
+        if !request.path.contains("resolve") || request.is_about_the_file() {
+            return good;
+        }
+        let mut seen = seen.lock().unwrap();
+        seen.push(request.start());
+        match seen.len() {
+            1 => cut(good, 15, false),
+            2 => cut(good, 0, false),
+            3 => Reply { bytes: vec![], hang: false },
+            4 => cut(good, 10, false),
+            5 => reply("429 Too Many Requests", &[("Retry-After", "0")], ""),
+            6 => cut(good, 0, false),
+            _ => good,
+        }
+    }));
+    let model = setup.resolve("org/name:model.gguf").unwrap();
+    assert_eq!(fs::read_to_string(&model.path).unwrap(), CONTENT);
+    assert_eq!(*starts.lock().unwrap(), [0, 5, 5, 5, 10, 10, 10]);
+}
+
+#[test]
+fn a_continuation_from_another_byte_is_refused() {
+    let setup = Setup::new(&serve(|request| match request.start() {
+        5 => reply("206 Partial Content", &[("Content-Range", "bytes 0-14/20")], &CONTENT[..15]),
+        _ => breaking(request, false),
+    }));
+    let message = setup.refuse("org/name:model.gguf");
+    assert!(message.contains("asked for the bytes from 5 on") && message.contains("bytes 0-14/20"), "{message}");
 }
 
 #[test]

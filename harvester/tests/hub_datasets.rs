@@ -55,24 +55,47 @@ impl Dataset {
         Self { files: files.collect(), commit: COMMIT }
     }
 
-    /// The commit and the list of files.
-    fn info(&self) -> Reply {
-        let sibling = |(path, bytes): (&String, &Vec<u8>)| {
-            let lfs = json!({ "sha256": format!("{:064x}", bytes.len()), "size": bytes.len(), "pointerSize": 130 });
-            json!({ "rfilename": path, "size": bytes.len(), "blobId": "a1b2", "lfs": lfs })
-        };
-        let siblings: Vec<_> = self.files.iter().map(sibling).collect();
-        reply("200 OK", &[], json!({ "id": "org/name", "sha": self.commit, "siblings": siblings }).to_string())
+    /// The list of what is in a folder, two a page.
+    fn tree(&self, path: &str) -> Reply {
+        let (place, query) = path.split_once('?').unwrap();
+        let folder = place.split_once(self.commit).unwrap().1.trim_start_matches('/').replace("%20", " ");
+        let before = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+        let mut entries = BTreeMap::new();
+        for (path, bytes) in self.files.iter().filter(|(path, _)| path.starts_with(&before)) {
+            for (end, _) in path.match_indices('/').filter(|(end, _)| *end > before.len()) {
+                let folder = json!({ "type": "directory", "oid": "c3d4", "size": 0, "path": path[..end] });
+                entries.insert(&path[..end], folder);
+            }
+            let lfs = json!({ "oid": format!("{:064x}", bytes.len()), "size": bytes.len(), "pointerSize": 130 });
+            let file = json!({ "type": "file", "oid": "a1b2", "size": bytes.len(), "lfs": lfs, "path": path });
+            entries.insert(path, file);
+        }
+        if query.contains("recursive=false") {
+            entries.retain(|path, _| !path[before.len()..].contains('/'));
+        }
+        if entries.is_empty() {
+            return reply("404 Not Found", &[("X-Error-Code", "EntryNotFound")], "");
+        }
+        let recursive = query.split('&').next().unwrap();
+        let page: usize = query.split_once("cursor=").map_or(0, |(_, page)| page.parse().unwrap());
+        let link = format!("<https://hub.example{place}?{recursive}&cursor={}>; rel=\"next\"", page + 1);
+        let headers = if entries.len() > 2 * (page + 1) { vec![("Link", link.as_str())] } else { vec![] };
+        let entries: Vec<_> = entries.into_values().skip(2 * page).take(2).collect();
+        reply("200 OK", &headers, json!(entries).to_string())
     }
 
     fn answer(&self, request: &Request) -> Reply {
         let path = request.path.as_str();
         let branch = if self.commit == CONVERTED { "refs%2Fconvert%2Fparquet" } else { "main" };
         if let Some(revision) = path.strip_prefix("/api/datasets/org/name/revision/") {
-            return match revision.strip_suffix("?blobs=true") {
-                Some(revision) if revision == branch || revision == self.commit => self.info(),
-                _ => reply("404 Not Found", &[("X-Error-Code", "RevisionNotFound")], ""),
+            return match revision == branch || revision == self.commit {
+                // The list of files here ends early where there are many.
+                true => reply("200 OK", &[], json!({ "sha": self.commit, "siblings": [] }).to_string()),
+                false => reply("404 Not Found", &[("X-Error-Code", "RevisionNotFound")], ""),
             };
+        }
+        if path.starts_with(&format!("/api/datasets/org/name/tree/{}", self.commit)) {
+            return self.tree(path);
         }
         match path.strip_prefix(&format!("/datasets/org/name/resolve/{}/", self.commit)) {
             Some(file) => part(request, &self.files[&file.replace("%20", " ")]),
@@ -181,11 +204,60 @@ fn a_dataset_is_its_parquet_files_at_one_commit() {
     assert_eq!(documents(&corpus), repeated(4));
     let source = &corpus.sources()[0];
     assert_eq!((source.name.as_str(), source.path.as_str()), ("name", &*format!("hf://datasets/org/name@{COMMIT}")));
-    for (path, n) in [("data", 3), ("data/deep", 1), ("data/a.parquet", 1)] {
+    for (path, n) in [("data", 3), ("data/deep", 1), ("data/a.parquet", 1), ("data/b c.parquet", 1)] {
         let corpus = hub.open(&format!("hf://datasets/org/name@main/{path}")).unwrap();
         assert_eq!(documents(&corpus), repeated(n), "{path}");
     }
     assert!(!hub.settings.cache_dir.exists(), "something was written");
+}
+
+#[test]
+fn a_list_of_files_comes_in_pages_of_the_folder_that_is_wanted() {
+    let files = ["train/a", "train/b", "train/c", "train/sub/d", "test/e"].map(|name| format!("{name}.parquet"));
+    let files = files.each_ref().map(|path| (path.as_str(), "snappy.parquet"));
+    let dataset = Dataset::of(&files);
+    let breaks = Mutex::new(2);
+    let hub = Hub::new(move |request| {
+        let good = dataset.answer(request);
+        let mut breaks = breaks.lock().unwrap();
+        if request.path.contains("cursor=1") && *breaks > 0 {
+            *breaks -= 1;
+            return cut(good, 10);
+        }
+        good
+    });
+    assert_eq!(hub.open("hf://datasets/org/name/train").unwrap().sources()[0].documents, 4 * lines().len() as u64);
+    let asked = hub.asked.lock().unwrap();
+    let tree = format!("/api/datasets/org/name/tree/{COMMIT}");
+    let pages: Vec<_> = asked.iter().filter_map(|(path, ..)| path.strip_prefix(&tree)).collect();
+    let second = "/train?recursive=true&cursor=1";
+    let expected = ["/train?recursive=true", second, second, second, "/train?recursive=true&cursor=2"];
+    assert_eq!(pages, expected, "a page that broke off is asked for again, and no page is left out");
+}
+
+#[test]
+fn a_folder_may_have_the_name_of_a_file() {
+    let hub = Hub::serving(Dataset::of(&[
+        ("a.parquet/part-0.parquet", "snappy.parquet"),
+        ("a.parquet/part-1.parquet", "snappy.parquet"),
+        ("b.parquet", "snappy.parquet"),
+    ]));
+    assert_eq!(documents(&hub.open("hf://datasets/org/name/a.parquet").unwrap()), repeated(2));
+    assert_eq!(documents(&hub.open("hf://datasets/org/name/b.parquet").unwrap()), lines());
+}
+
+#[test]
+fn no_copy_of_main_is_taken_for_another_revision() {
+    let original = Dataset::of(&[("lines.jsonl", "lines.jsonl")]);
+    let converted = Dataset { commit: CONVERTED, ..Dataset::of(&[("a.parquet", "snappy.parquet")]) };
+    let hub = Hub::new(move |request| match request.path.contains("refs%2F") || request.path.contains(CONVERTED) {
+        true => converted.answer(request),
+        false => original.answer(request),
+    });
+    let message = hub.refuse(&format!("hf://datasets/org/name@{COMMIT}"));
+    assert!(message.contains("no parquet file in it") && message.contains("@refs/convert/parquet"), "{message}");
+    assert_eq!(documents(&hub.open("hf://datasets/org/name@refs/convert/parquet").unwrap()), lines());
+    assert_eq!(documents(&hub.open("hf://datasets/org/name").unwrap()), lines());
 }
 
 #[test]

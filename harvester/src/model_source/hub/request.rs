@@ -3,11 +3,11 @@
 //!
 //! ```text
 //! busy (429, 5xx)          asked again after Retry-After, else after backoff, 2 backoff, 4 backoff ..; attempts times in all
-//! a range that broke off   asked for again from the byte after the last that came; attempts times without a new byte
+//! what broke off           asked for again from the byte after the last that came; attempts times without a new byte
 //! anything else            said at once
 //! ```
 
-use std::{fmt, io::Read, ops::Range, time::Duration};
+use std::{fmt, io::Read, iter, ops::Range, time::Duration};
 
 use bytes::Bytes;
 use hf_hub::{
@@ -30,6 +30,9 @@ const LATER: &str = "Try again later, or set HF_ENDPOINT to a mirror of the Hub"
 
 const MAX_REDIRECTS: u32 = 10;
 
+/// Answers that one list of files may come in: ten million files.
+const MAX_PAGES: usize = 10_000;
+
 /// Asks about one revision of one repository.
 pub(super) struct Client {
     api: Api,
@@ -47,9 +50,9 @@ impl fmt::Debug for Client {
 }
 
 /// Why a question has no answer, and whether asking again may help.
-struct Failure {
-    error: Error,
-    passing: bool,
+pub(super) struct Failure {
+    pub(super) error: Error,
+    pub(super) passing: bool,
 }
 
 impl From<Error> for Failure {
@@ -64,6 +67,8 @@ struct Question<'a> {
     range: Option<String>,
     redirects: u32,
 }
+
+const ABOUT_THE_REPOSITORY: Question<'_> = Question { url: None, range: None, redirects: MAX_REDIRECTS };
 
 /// An answer: the body is still on its way.
 pub(super) struct Answer {
@@ -83,6 +88,15 @@ impl Answer {
     fn retry_after(&self) -> Option<Duration> {
         let seconds: u64 = self.header("retry-after")?.trim().parse().ok()?;
         Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
+    }
+
+    /// The query of the address of the next page: `Link: <address>; rel="next"`. The rest of that address is the Hub's own
+    /// even where a mirror passes it on, and no other host gets the token.
+    fn next_page(&self) -> Option<String> {
+        let links = self.header("link")?.split(',');
+        let next = links.map(str::trim).find(|link| link.ends_with(r#"rel="next""#))?;
+        let address = next.strip_prefix('<')?.split('>').next()?;
+        address.split_once('?').map(|(_, query)| query.to_owned())
     }
 }
 
@@ -121,15 +135,83 @@ impl Client {
 
     /// The repository's files, and the commit that the revision stands for.
     pub(super) fn info(&self, monitor: &dyn Monitor) -> Result<RepoInfo> {
-        let answer = self.ask(&Question { url: None, range: None, redirects: MAX_REDIRECTS }, monitor)?;
-        let unreadable = |found: String| {
-            Error::download(&answer.url, format!("the answer is not a Hub's: {found}"), "Check HF_ENDPOINT")
-        };
-        let info: RepoInfo = serde_json::from_reader(answer.body).map_err(|source| unreadable(source.to_string()))?;
-        if !is_plain(&info.sha) {
-            return Err(unreadable(format!("`{}` is no commit", info.sha)));
+        info_in(self.ask(&ABOUT_THE_REPOSITORY, monitor)?)
+    }
+
+    /// The commit that the revision stands for; `None` where there is no such revision.
+    pub(super) fn commit(&self, monitor: &dyn Monitor) -> Result<Option<String>> {
+        let answer = self.settled(&ABOUT_THE_REPOSITORY, monitor).map_err(|failure| failure.error)?;
+        if answer.header("x-error-code") == Some("RevisionNotFound") {
+            return Ok(None);
         }
-        Ok(info)
+        info_in(self.accept(answer)?).map(|info| Some(info.sha))
+    }
+
+    /// The error for a revision that is not there.
+    pub(super) fn no_revision(&self) -> Error {
+        Error::download(&self.repo, format!("{} has no revision `{}`", self.repo, self.revision), NAMES)
+    }
+
+    /// What is in a folder of the repository, and below it if `recursive`; nothing where there is no such folder. The Hub
+    /// gives the list in pages; that in [`RepoInfo`] ends somewhere where a repository has very many files.
+    pub(super) fn tree<T: DeserializeOwned>(
+        &self,
+        folder: &str,
+        recursive: bool,
+        monitor: &dyn Monitor,
+    ) -> Result<Vec<T>> {
+        // hf-hub has no address for this; its own is `ENDPOINT/api/datasets/ORG/NAME/revision/REVISION`.
+        let about = self.handle().info_request().uri_ref().map(ToString::to_string).unwrap_or_default();
+        let (place, revision) = about.rsplit_once("/revision/").unwrap_or((&about, &self.revision));
+        let slash = if folder.is_empty() { "" } else { "/" };
+        let place = format!("{place}/tree/{revision}{slash}{}", escaped(folder));
+        let (mut entries, mut query) = (vec![], format!("recursive={recursive}"));
+        for _ in 0..MAX_PAGES {
+            let url = format!("{place}?{query}");
+            let Some((page, next)) = self.page::<T>(&url, monitor)? else { return Ok(entries) };
+            entries.extend(page);
+            match next {
+                Some(next) => query = next,
+                None => return Ok(entries),
+            }
+        }
+        Err(Error::download(place, format!("its list of files has more than {MAX_PAGES} pages"), "Name a folder of it"))
+    }
+
+    /// A page of a list, and the query of the next one's address. A page that breaks off is asked for again.
+    fn page<T: DeserializeOwned>(&self, url: &str, monitor: &dyn Monitor) -> Result<Option<(Vec<T>, Option<String>)>> {
+        let mut waits = self.waits();
+        loop {
+            let failure = match self.page_once(url, monitor) {
+                Ok(page) => return Ok(page),
+                Err(failure) => failure,
+            };
+            let Some(wait) = waits.next().filter(|_| failure.passing) else { return Err(failure.error) };
+            tracing::warn!("asked again in {wait:?}: {}", failure.error);
+            pause(wait, &self.settings.cache_dir, monitor)?;
+        }
+    }
+
+    fn page_once<T: DeserializeOwned>(
+        &self,
+        url: &str,
+        monitor: &dyn Monitor,
+    ) -> Result<Option<(Vec<T>, Option<String>)>, Failure> {
+        let answer = self.settled(&Question { url: Some(url), range: None, redirects: MAX_REDIRECTS }, monitor)?;
+        if answer.header("x-error-code") == Some("EntryNotFound") {
+            return Ok(None);
+        }
+        let mut answer = self.accept(answer)?;
+        let mut text = vec![];
+        answer.body.read_to_end(&mut text).map_err(|source| {
+            let reason = format!("the connection broke after {} bytes of a list of files: {source}", text.len());
+            Failure { error: Error::download(url, reason, LATER), passing: true }
+        })?;
+        let page = serde_json::from_slice(&text).map_err(|source| {
+            let reason = format!("the answer is not a Hub's list of files: {source}");
+            Error::download(url, reason, "Check HF_ENDPOINT")
+        })?;
+        Ok(Some((page, answer.next_page())))
     }
 
     /// Asks what a file is. A large file's answer is a redirect that carries hash and size; it is not followed.
@@ -138,16 +220,15 @@ impl Client {
     }
 
     /// Asks for a file's content from byte `start` on.
-    pub(super) fn file_from(&self, url: &str, start: u64, monitor: &dyn Monitor) -> Result<Answer> {
+    pub(super) fn file_from(&self, url: &str, start: u64, monitor: &dyn Monitor) -> Result<Answer, Failure> {
         let range = (start > 0).then(|| format!("bytes={start}-"));
-        self.ask(&Question { url: Some(url), range, redirects: MAX_REDIRECTS }, monitor)
+        self.answer(&Question { url: Some(url), range, redirects: MAX_REDIRECTS }, monitor)
     }
 
     /// Bytes `range` of a file, all of them. `total` is the length that the file should have.
     pub(super) fn range(&self, url: &str, range: Range<u64>, total: u64, monitor: &dyn Monitor) -> Result<Bytes> {
         let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
-        let mut wait = self.settings.backoff;
-        let mut tries = 0;
+        let mut waits = self.waits();
         loop {
             let before = bytes.len();
             let left = range.start + before as u64..range.end;
@@ -156,15 +237,11 @@ impl Client {
             }
             let Err(failure) = self.receive(url, left, total, &mut bytes, monitor) else { continue };
             if bytes.len() > before {
-                (tries, wait) = (0, self.settings.backoff);
+                waits = self.waits();
             }
-            tries += 1;
-            if !failure.passing || tries >= self.settings.attempts {
-                return Err(failure.error);
-            }
+            let Some(wait) = waits.next().filter(|_| failure.passing) else { return Err(failure.error) };
             tracing::warn!("asked again in {wait:?}: {}", failure.error);
             pause(wait, &self.settings.cache_dir, monitor)?;
-            wait = (wait * 2).min(LONGEST_WAIT);
         }
     }
 
@@ -204,23 +281,11 @@ impl Client {
         Err(Failure { error: Error::download(url, reason, hint), passing: true })
     }
 
-    /// What the Hub tells of the repository with the size and hash of each file; `None` where there is no such revision.
-    pub(super) fn info_with_blobs<T: DeserializeOwned>(&self, monitor: &dyn Monitor) -> Result<Option<T>> {
-        let address = self.handle().info_request().uri_ref().map(ToString::to_string).unwrap_or_default();
-        let url = format!("{address}?blobs=true");
-        let question = Question { url: Some(&url), range: None, redirects: MAX_REDIRECTS };
-        let answer = self.settled(&question, monitor).map_err(|failure| failure.error)?;
-        if answer.header("x-error-code") == Some("RevisionNotFound") {
-            return Ok(None);
-        }
-        serde_json::from_reader(self.accept(answer)?.body).map(Some).map_err(|source| {
-            Error::download(&url, format!("the answer is not a Hub's: {source}"), "Check HF_ENDPOINT")
-        })
-    }
-
-    /// The error for a revision that is not there.
-    pub(super) fn no_revision(&self) -> Error {
-        Error::download(&self.repo, format!("{} has no revision `{}`", self.repo, self.revision), NAMES)
+    /// How long to wait between attempts, of which there is one more.
+    pub(super) fn waits(&self) -> impl Iterator<Item = Duration> + use<> {
+        let longer = |wait: &Duration| Some((*wait * 2).min(LONGEST_WAIT));
+        let waits = iter::successors(Some(self.settings.backoff.min(LONGEST_WAIT)), longer);
+        waits.take(self.settings.attempts.saturating_sub(1) as usize)
     }
 
     /// Asks until there is an answer that waiting would not change.
@@ -234,14 +299,12 @@ impl Client {
 
     /// The answer of a Hub that is not busy, or the last of a busy one.
     fn settled(&self, question: &Question<'_>, monitor: &dyn Monitor) -> Result<Answer, Failure> {
-        let mut wait = self.settings.backoff;
-        for _ in 1..self.settings.attempts {
+        for wait in self.waits() {
             let answer = self.ask_once(question)?;
             if !is_busy(answer.status) {
                 return Ok(answer);
             }
             pause(answer.retry_after().unwrap_or(wait), &self.settings.cache_dir, monitor)?;
-            wait = (wait * 2).min(LONGEST_WAIT);
         }
         self.ask_once(question)
     }
@@ -297,6 +360,17 @@ impl Client {
     }
 }
 
+fn info_in(answer: Answer) -> Result<RepoInfo> {
+    let unreadable = |found: String| {
+        Error::download(&answer.url, format!("the answer is not a Hub's: {found}"), "Check HF_ENDPOINT")
+    };
+    let info: RepoInfo = serde_json::from_reader(answer.body).map_err(|source| unreadable(source.to_string()))?;
+    if !is_plain(&info.sha) {
+        return Err(unreadable(format!("`{}` is no commit", info.sha)));
+    }
+    Ok(info)
+}
+
 fn is_busy(status: u16) -> bool {
     status == 429 || status >= 500
 }
@@ -321,6 +395,13 @@ mod tests {
         assert_eq!(answer("retry-after", " 7 ").retry_after(), Some(Duration::from_secs(7)));
         assert_eq!(answer("retry-after", "99999999").retry_after(), Some(LONGEST_WAIT));
         assert_eq!(answer("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT").retry_after(), None);
+    }
+
+    #[test]
+    fn the_next_page_is_found_whatever_host_it_names() {
+        let link = r#"<https://elsewhere/api/tree?recursive=true&cursor=abc>; rel="next", <x?y>; rel="last""#;
+        assert_eq!(answer("link", link).next_page().as_deref(), Some("recursive=true&cursor=abc"));
+        assert_eq!(answer("link", r#"<x?y>; rel="prev""#).next_page(), None);
     }
 
     #[test]
