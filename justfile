@@ -41,7 +41,7 @@ bench:
     cargo bench --workspace --bench step
 
 # Ours beside the Python tools in turns (machines drift by 15-20 % within an hour, so compare within one run):
-# harvest against transformers, the training step against SAELens and sparsify. Needs three variables: PEERS_DIR, the
+# harvest (f32, then int8) against transformers and SAELens, the training step against SAELens and sparsify. Needs three variables: PEERS_DIR, the
 # folder of the peers' programs (04_harvest.py, 06_sae_speed.py, ..); PEERS_MODELS_DIR, the models and activations their
 # README makes; PY, the python they are installed in. Leave the machine otherwise idle.
 # The Python tools and refract in turns, same machine and shapes (PEERS_DIR, PEERS_MODELS_DIR, PY)
@@ -59,7 +59,10 @@ bench-peers rounds="3":
         echo "=== round $round of {{ rounds }} ==="
         peer 04_harvest.py --impl hf --batch 8 --ctx 256 --tokens 4096
         peer 04_harvest.py --impl hf-parquet --batch 8 --ctx 256 --tokens 8192
+        peer 04_harvest.py --impl saelens --batch 8 --ctx 256 --tokens 8192
         cargo bench --workspace --bench harvest -- --only 8x256
+        peer 04_harvest.py --impl hf --batch 2 --ctx 1024 --tokens 4096
+        cargo bench --workspace --bench harvest -- --only 2x1024
         for impl in sl-topk sl-batchtopk sparsify; do peer 06_sae_speed.py --impl $impl --d-sae 4608; done
         cargo bench --workspace --bench step -- 576 4608 32 4096
     done

@@ -137,14 +137,22 @@ pub(crate) fn harvest(
     config.check(&shape)?;
     let location = Location::named(out)?;
     let corpus = Corpus::open_saved(corpus, options, &resume_folder(&location)?.join(SAVED_CORPUS))?;
-    match HarvestManifest::read(&location) {
-        Ok(found) if found.complete => terminal.say(format!("{}: finished before", out.display())),
-        Ok(_) => {
-            terminal.say(format!("{}: going on where it stopped", out.display()));
-        }
-        _ => terminal.say(needs(model, &shape, &corpus, config)?),
+    let before = HarvestManifest::read(&location).ok();
+    if before.as_ref().is_none_or(|found| !found.complete) {
+        terminal.say(needs(model, &shape, &corpus, config)?);
     }
-    Ok(harvester::harvest(model, &corpus, config, location, terminal)?)
+    let manifest = harvester::harvest(model, &corpus, config, location, terminal)?;
+    match before {
+        Some(found) if found.complete && found.counts == manifest.counts => {
+            terminal.say(format!("{}: finished before", out.display()));
+        }
+        Some(found) if found.complete => {
+            let (from, to) = (grouped(found.counts.tokens), grouped(manifest.counts.tokens));
+            terminal.say(format!("{}: extended from {from} to {to} tokens", out.display()));
+        }
+        _ => {}
+    }
+    Ok(manifest)
 }
 
 /// The first line of a run: what it will take.
@@ -156,9 +164,15 @@ fn needs(
 ) -> anyhow::Result<String> {
     let layers = config.hook_points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
     let row_bytes: usize = config.hook_points.iter().map(|point| config.dtype.row_bytes(point.width(shape))).sum();
+    // What a part of the corpus has, or the whole of it.
+    let there = || -> anyhow::Result<u64> {
+        let tokens = corpus.bytes() as f64 / bytes_per_token(model, corpus)?;
+        Ok((tokens / config.part.map_or(1.0, |part| part.of() as f64)) as u64)
+    };
     let tokens = match config.tokens {
-        Some(tokens) => tokens,
-        None => (corpus.bytes() as f64 / bytes_per_token(model, corpus)?) as u64,
+        // No more than there can be: a token has a byte or more.
+        Some(tokens) => tokens.min(corpus.bytes().max(1)),
+        None => there()?,
     };
     let bytes_per_token = row_bytes + 4 * config.hook_points.len() + 24;
     let seconds = (tokens * shape.flop_per_token(layers, config.ctx_len)) as f64 / harvester::machine::gemm_flops();
@@ -167,7 +181,7 @@ fn needs(
         grouped(tokens),
         shape.n_layers,
         model.source,
-        human_seconds(seconds / FORWARD_EFFICIENCY),
+        human_seconds(seconds / forward_efficiency(config.compute)),
         human_bytes(tokens * bytes_per_token as u64),
     ))
 }
@@ -192,8 +206,13 @@ fn bytes_per_token(model: &ResolvedModel, corpus: &Corpus) -> anyhow::Result<f64
 const SAMPLES: u64 = 8;
 const SAMPLE_CHARACTERS: usize = 16_384;
 
-/// Share of the matrix-product rate that a whole forward pass reaches (`just bench`).
-pub(crate) const FORWARD_EFFICIENCY: f64 = 0.75;
+/// Share of the rate of f32 matrix products that a whole forward pass reaches (`just bench`).
+pub(crate) fn forward_efficiency(compute: Compute) -> f64 {
+    match compute {
+        Compute::F32 => 0.8,
+        Compute::Int8 => 1.7,
+    }
+}
 
 pub(crate) fn report(manifest: &HarvestManifest, out: &Path, terminal: &Terminal) -> anyhow::Result<()> {
     let counts = &manifest.counts;

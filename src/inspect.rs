@@ -4,7 +4,7 @@ use std::path::Path;
 
 use analyzer::FeatureIndex;
 use anyhow::{Context, bail};
-use harvester::{ActivationDataset, Checkpoint, HarvestManifest, Location, manifest::MANIFEST_FILE};
+use harvester::{ActivationDataset, Checkpoint, Compute, HarvestManifest, Location, manifest::MANIFEST_FILE};
 use serde_json::Value;
 use trainer::{Sae, SaeManifest};
 
@@ -68,6 +68,9 @@ fn activations(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result
         "model",
         format!("{} ({}, {} layers)", manifest.model.source, manifest.model.family, manifest.model.n_layers),
     );
+    if manifest.config.compute != Compute::F32 {
+        fact(terminal, "computed in", manifest.config.compute.to_string());
+    }
     let counts = &manifest.counts;
     if let Some(part) = manifest.config.part {
         fact(terminal, "part", format!("{part} of the corpus"));

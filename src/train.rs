@@ -190,11 +190,8 @@ pub(crate) fn measure(
     let manifest = SaeManifest::finished(sae_dir)?;
     let dataset = open_activations(sae_dir, activations)?;
     // Of other activations nothing was trained on.
-    let held_out = if is_trained_on(&manifest, &dataset)? {
-        manifest.held_out.clone()
-    } else {
-        0..dataset.manifest().counts.contexts
-    };
+    let held_out =
+        if is_trained_on(&manifest, &dataset)? { manifest.held_out.clone() } else { 0..dataset.context_end() };
     anyhow::ensure!(
         !held_out.is_empty(),
         "{} was trained with --held-out-fraction 0 or so few contexts that none was held out: name other --activations",

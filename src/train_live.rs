@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use anyhow::ensure;
-use harvester::{Checkpoint, Corpus, HookPoint, ModelConfig, model_source::ModelSource};
+use harvester::{Checkpoint, Corpus, HarvestConfig, HookPoint, ModelConfig, model_source::ModelSource};
 use trainer::{SaeManifest, TrainConfig};
 
 use crate::{
     cli::LiveArgs,
-    harvest::{self, FORWARD_EFFICIENCY},
+    harvest::{self, forward_efficiency},
     settings,
     terminal::{Terminal, grouped, human_seconds},
     train::STEP_EFFICIENCY,
@@ -42,17 +42,18 @@ pub(crate) fn train(
     match SaeManifest::read(out) {
         Ok(manifest) if manifest.complete => terminal.say(format!("{}: finished before", out.display())),
         Ok(_) => terminal.say(format!("{}: going on from its last checkpoint", out.display())),
-        Err(_) => terminal.say(needs(&shape, point, harvest_config.ctx_len, train_config)),
+        Err(_) => terminal.say(needs(&shape, point, &harvest_config, train_config)),
     }
     let config = TrainConfig { hook_point: Some(point), ..train_config.clone() };
     Ok(trainer::train_live(&model, corpus, &harvest_config, &config, out, terminal)?)
 }
 
 /// The first line of a run: what it will take.
-fn needs(shape: &ModelConfig, point: HookPoint, ctx_len: usize, config: &TrainConfig) -> String {
+fn needs(shape: &ModelConfig, point: HookPoint, harvest: &HarvestConfig, config: &TrainConfig) -> String {
     let d_in = point.width(shape);
     let d_sae = config.d_sae.unwrap_or(config.expansion_factor * d_in);
-    let forward = shape.flop_per_token(point.layers_needed(), ctx_len) as f64 / FORWARD_EFFICIENCY;
+    let forward =
+        shape.flop_per_token(point.layers_needed(), harvest.ctx_len) as f64 / forward_efficiency(harvest.compute);
     let step = (2 * d_in * d_sae) as f64 / STEP_EFFICIENCY;
     let seconds = config.tokens as f64 * (forward + step) / harvester::machine::gemm_flops();
     format!(

@@ -43,6 +43,8 @@ pub struct StreamedBatch {
 #[derive(Debug)]
 pub struct ActivationStream {
     batches: Receiver<Result<StreamedBatch>>,
+    /// Taken when it has ended.
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl LiveModel {
@@ -68,13 +70,13 @@ impl LiveModel {
         })?;
         let (sender, batches) = sync_channel(QUEUE);
         let live = self.clone();
-        thread::spawn(move || {
+        let thread = thread::spawn(move || {
             let send = |batch| sender.send(batch).map_err(drop);
             if let Err(error) = live.compute_all(point, from, send) {
                 let _ = sender.send(Err(error)); // where nobody listens any more, nobody needs to know
             }
         });
-        Ok(ActivationStream { batches })
+        Ok(ActivationStream { batches, thread: Some(thread) })
     }
 
     /// Computes batch after batch until `send` says that nobody wants more.
@@ -121,6 +123,13 @@ impl Iterator for ActivationStream {
 
     /// Waits for the next batch; `None` after the corpus' last.
     fn next(&mut self) -> Option<Self::Item> {
-        self.batches.recv().ok()
+        let batch = self.batches.recv().ok();
+        if batch.is_none()
+            && let Some(Err(panic)) = self.thread.take().map(thread::JoinHandle::join)
+        {
+            // A bug, and not the corpus' end.
+            std::panic::resume_unwind(panic);
+        }
+        batch
     }
 }

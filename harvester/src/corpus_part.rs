@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+/// So many that the numbers of contexts stay far below the largest.
+const MOST_PARTS: u64 = 1_000_000;
+
 /// Part `index` of `of`, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -54,8 +57,8 @@ impl FromStr for CorpusPart {
     fn from_str(text: &str) -> Result<Self> {
         let numbers = text.split_once('/').and_then(|(index, of)| Some((index.parse().ok()?, of.parse().ok()?)));
         match numbers {
-            Some((index, of)) if index < of => Ok(Self { index, of }),
-            Some((_, of @ 1..)) => Err(Error::invalid(
+            Some((index, of)) if index < of && of <= MOST_PARTS => Ok(Self { index, of }),
+            Some((_, of @ 1..=MOST_PARTS)) => Err(Error::invalid(
                 "part",
                 format!("0/{of} to {}/{of}: parts count from 0", of - 1),
                 format!("`{text}`"),

@@ -17,9 +17,9 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 
 use crate::{
-    Capture, Checkpoint, Context, Contexts, Corpus, Document, DocumentOrder, Error, HarvestConfig, HarvestManifest,
-    HookPoint, HookPointSummary, LeftOut, Location, ModelConfig, ModelIdentity, Monitor, Result, ShardWriter,
-    TextTokenizer, Transformer,
+    ActivationDataset, Capture, Checkpoint, Context, Contexts, Corpus, Document, DocumentOrder, Error, HarvestConfig,
+    HarvestManifest, HookPoint, HookPointSummary, LeftOut, Location, ModelConfig, ModelIdentity, Monitor, Result,
+    ShardWriter, TextTokenizer, Transformer,
     harvest_folder::HarvestFolder,
     manifest::{ACTIVATIONS_FORMAT, Counts},
     manifest_file::FORMAT_VERSION,
@@ -54,6 +54,7 @@ pub fn harvest(
     let config = config.resolve(&tokenizer, checkpoint.config())?;
     let folder = HarvestFolder::open(&out, begin(model, &checkpoint, &tokenizer, corpus, &config)?)?;
     if folder.manifest().complete {
+        ActivationDataset::open(out)?; // every part is there, as long as it was
         return Ok(folder.manifest().clone());
     }
     corpus.save(&folder.folder().unfinished(SAVED_CORPUS)?)?;
@@ -171,6 +172,7 @@ impl Harvester {
     pub(crate) fn encode(&self, document: &Document) -> Result<Vec<u32>> {
         match document {
             Document::Text(text) => self.tokenizer.encode(text),
+            Document::Chat(messages) if messages.is_empty() => Ok(vec![]),
             Document::Chat(messages) => self.tokenizer.encode(&self.tokenizer.render_chat(messages, false)?),
         }
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Compute, CorpusPart, Error, HookPoint, Layout, Result, StorageDtype, TextTokenizer,
     contexts::{ContextOptions, LongDocuments, Packing},
-    model::ModelConfig,
+    model::{ModelConfig, Positions, RopeScaling},
 };
 
 /// What to harvest and how to lay it out.
@@ -21,7 +21,7 @@ pub struct HarvestConfig {
     pub ctx_len: usize,
     /// Contexts a forward pass. Default 8.
     pub batch: usize,
-    /// Stop after this many tokens, rounded up to whole contexts; the whole corpus when absent.
+    /// Stop after this many tokens, rounded up to whole contexts, a short context counting as a full one; the whole corpus when absent.
     pub tokens: Option<u64>,
     /// The numbers that the model's matrix products are computed in. Default f32.
     pub compute: Compute,
@@ -89,6 +89,16 @@ impl HarvestConfig {
         }
         if self.ctx_len < 2 || self.ctx_len > model.ctx_len {
             let expected = format!("2 to {} tokens, the longest that this model was made for", model.ctx_len);
+            return Err(Error::invalid("context length", expected, self.ctx_len.to_string()));
+        }
+        if let (Packing::Document, Positions::Rotary { scaling: RopeScaling::LongRope { original_ctx_len, .. }, .. }) =
+            (self.packing, &model.positions)
+            && self.ctx_len > *original_ctx_len
+        {
+            // The frequencies follow the longest text of a batch, so a short document's values would depend on its neighbours.
+            let expected = format!(
+                "at most {original_ctx_len} where documents have contexts of their own: this model's rotation depends on a text's length"
+            );
             return Err(Error::invalid("context length", expected, self.ctx_len.to_string()));
         }
         if self.batch == 0 {

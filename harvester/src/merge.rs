@@ -86,6 +86,7 @@ pub(crate) fn merged_manifest(folders: &[Location], manifests: &[HarvestManifest
         ..first.clone()
     };
     merged.config.part = None;
+    merged.config.tokens = None; // each part had its own budget; the whole is not extended
     let mut totals: Option<Vec<HookPointStatistics>> = None;
     for (folder, manifest) in harvests {
         for part in &manifest.parts {

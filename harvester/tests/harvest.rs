@@ -287,6 +287,23 @@ fn parts_of_a_corpus_are_merged_or_read_as_one() {
 }
 
 #[test]
+fn parts_with_a_budget_are_merged_once() {
+    let bench = Bench::new();
+    let budget = |part: &str| HarvestConfig { part: part.parse().ok(), tokens: Some(5 * CTX_LEN as u64), ..config() };
+    let folders: Vec<Location> = ["0/2", "1/2"]
+        .map(|part| {
+            let out = bench.folder.path().join(part.replace('/', "-of-"));
+            harvest(&model(), &bench.corpus, &budget(part), out.as_path(), &Silent).unwrap();
+            out.into()
+        })
+        .into();
+    let merged = bench.folder.path().join("merged");
+    let manifest = merge(&folders, &merged, &Silent).unwrap();
+    assert_eq!(manifest.counts.contexts, 10);
+    assert_eq!(merge(&folders, &merged, &Silent).unwrap(), manifest);
+}
+
+#[test]
 fn folders_that_are_not_all_the_parts_of_one_harvest_are_refused() {
     let bench = Bench::new();
     let parts: Vec<_> = ["0/2", "1/2"].map(|part| harvest_part(&bench, part)).into();
@@ -418,4 +435,24 @@ fn a_corpus_shorter_than_a_context_is_refused_and_the_folder_can_be_used_again()
     assert!(message.contains("one context of 16 tokens"), "{message}");
     bench.corpus = long;
     bench.run(&Silent).unwrap();
+}
+
+#[test]
+fn row_groups_are_read_side_by_side() {
+    let bench = Bench { config: HarvestConfig { part_tokens: 64 * CTX_LEN, ..config() }, ..Bench::new() };
+    bench.run(&Silent).unwrap();
+    let dataset = ActivationDataset::open(bench.out()).unwrap();
+    let (points, groups) = (&bench.config.hook_points, dataset.row_groups());
+    let alone: Vec<_> = points.iter().map(|point| dataset.read(groups[0], *point).unwrap()).collect();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (dataset, alone) = (&dataset, &alone);
+            scope.spawn(move || {
+                for turn in 0..100 {
+                    let point = (thread + turn) % points.len();
+                    assert_eq!(dataset.read(groups[0], points[point]).unwrap(), alone[point]);
+                }
+            });
+        }
+    });
 }

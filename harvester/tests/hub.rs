@@ -48,7 +48,7 @@ impl Range for Request {
 /// The repository's listing.
 fn listing(files: &[&str]) -> Reply {
     let siblings: Vec<_> = files.iter().map(|file| serde_json::json!({ "rfilename": file })).collect();
-    reply("200 OK", &[], &serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string())
+    reply("200 OK", &[], serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string())
 }
 
 /// A good answer to a request for a file.

@@ -37,6 +37,25 @@ fn standard_input_is_a_corpus_and_goes_on_when_it_comes_again() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_pipe_is_read_like_standard_input() {
+    let (sandbox, model) = (Sandbox::new(), tiny("llama"));
+    let lines = fixture("lines.jsonl");
+    let script = "mkfifo lines.jsonl && { cat \"$0\" > lines.jsonl & } && exec \"$@\"";
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", script, &lines, env!("CARGO_BIN_EXE_refract")]).args(harvest(
+        &model,
+        "lines.jsonl",
+        &["--out", "piped"],
+    ));
+    let output = command.current_dir(sandbox.path("")).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    sandbox.ok(&harvest(&model, &lines, &["--out", "file"]));
+    let part = |out: &str| std::fs::read(sandbox.path(out).join("part-00000.parquet")).unwrap();
+    assert!(part("piped") == part("file"));
+}
+
+#[test]
 fn a_document_a_context_and_what_was_left_out_is_said() {
     let (sandbox, model) = (Sandbox::new(), tiny("llama"));
     let corpus = sandbox.write("c.jsonl", "{\"text\":\"\"}\n{\"text\":\"a\"}\n{\"text\":\"the cat sat on the mat, and then it went\"}\n{\"text\":\"a\"}\n");

@@ -52,8 +52,7 @@ impl<'a> LiveSource<'a> {
     /// The stream, at the block wanted.
     fn stream_at(&mut self, place: BlockPlace) -> Result<&mut ActivationStream> {
         if place != self.next.0 {
-            // Blocks are asked for in order, so only the first one of an epoch is not the next.
-            debug_assert_eq!(place.block, 0, "a block in the middle of an epoch was passed over");
+            assert_eq!(place.block, 0, "blocks are asked for in order: only the first of an epoch is not the next");
             self.next = (place, self.rows.first);
             self.stream = None;
         }

@@ -134,7 +134,7 @@ impl SaeManifest {
 
     /// The manifest of a run on a running model that begins: what it knows of its data is what was held out, in `dir`.
     pub(crate) fn begin_live(held_out: &ActivationDataset, resolved: &Resolved) -> Result<Self> {
-        let contexts = held_out.manifest().counts.contexts;
+        let contexts = held_out.context_end();
         let live_from = held_out.manifest().parts.last().map(|part| part.next);
         Ok(Self { activations: HELD_OUT_FOLDER.into(), live_from, ..Self::begin(held_out, resolved, 0..contexts)? })
     }

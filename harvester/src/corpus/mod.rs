@@ -5,7 +5,7 @@
 //! text, JSONL      read once when it is opened: checked, hashed, each document's place noted     (scan.rs)
 //! .gz .zst, URLs,
 //! standard input   copied in plain to the cache first                                            (spool.rs)
-//! parquet          only the footers are read; rows come in blocks while harvesting               (table.rs)
+//! parquet          footers are read (and here the bytes hashed); rows come in blocks             (table.rs)
 //! ```
 //!
 //! What opening found out can be saved, so that a run which starts again reads no document for it ([`Corpus::save`]).
@@ -57,7 +57,7 @@ pub struct CorpusOptions {
 
 impl Default for CorpusOptions {
     fn default() -> Self {
-        Self { text_field: "text".into(), chat_field: None, drop_duplicates: true, max_document_bytes: 256 << 20 }
+        Self { text_field: "text".into(), chat_field: None, drop_duplicates: true, max_document_bytes: 16 << 20 }
     }
 }
 
@@ -366,9 +366,10 @@ fn open_tables(files: &[FoundFile], first: usize, options: &CorpusOptions) -> Re
     numbered.into_par_iter().map(open).collect()
 }
 
-/// What changes when a file does. Standard input is never the same again.
+/// What changes when a file does. Standard input and pipes are never the same again.
 fn stamp(file: &FoundFile) -> Result<String> {
     match &file.origin {
+        Origin::At(location) if location.is_pipe() => Ok(String::new()),
         Origin::At(location) => location.stamp(),
         Origin::OnHub(file) => Ok(file.hash.clone()),
         Origin::Stdin => Ok(String::new()),
@@ -475,6 +476,13 @@ mod tests {
             let message = message(open(&folder.path().join("bad.jsonl")));
             assert!(message.contains(expected), "{message}");
         }
+    }
+
+    #[test]
+    fn a_mark_of_the_encoding_and_a_missing_text_are_no_errors() {
+        let folder = folder(&[("marked.jsonl", b"\xef\xbb\xbf{\"text\":\"a\"}\n{\"text\":null}\n")]);
+        let corpus = open(folder.path()).unwrap();
+        assert_eq!([text(&corpus, 0), text(&corpus, 1)], ["a", ""]);
     }
 
     #[test]

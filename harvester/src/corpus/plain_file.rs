@@ -1,16 +1,12 @@
 //! [`PlainFile`]: a file on this machine whose documents can be read from any place in it.
 
-use std::{
-    fs::File,
-    io::{Read, Seek, SeekFrom},
-    path::{Path, PathBuf},
-};
+use std::{io::Read, path::PathBuf};
 
 use super::{
     CorpusOptions, Document,
     discover::{FileKind, FoundFile, Origin},
     scan,
-    spool::{Packed, Spooled, spool, spool_stdin},
+    spool::{Packed, Spooled, spool, spool_stream},
 };
 use crate::{Error, Location, Result};
 
@@ -37,7 +33,8 @@ impl PlainFile {
     /// The file found, or a plain copy of it where it cannot be read from any place.
     pub(super) fn of(found: &FoundFile) -> Result<Self> {
         let copied = match &found.origin {
-            Origin::Stdin => Some(spool_stdin()?),
+            Origin::Stdin => Some(spool_stream(std::io::stdin(), &found.name())?),
+            Origin::At(location) if location.is_pipe() => Some(spool_stream(location.reader()?, &found.name())?),
             Origin::OnHub(_) => unreachable!("of the Hub's files only tables are taken"),
             Origin::At(location) => {
                 let packed = packed(location)?;
@@ -53,10 +50,10 @@ impl PlainFile {
 
     /// The document at `place`.
     pub(super) fn document(&self, place: DocumentPlace, options: &CorpusOptions) -> Result<Document> {
-        let bytes = read_at(&self.path, place.offset, place.bytes)?;
+        let bytes = Location::from(self.path.as_path()).read_range(place.offset, place.bytes)?;
         let document = match self.kind {
             FileKind::JsonLines => scan::document_of_line(&bytes, options).ok(),
-            FileKind::Text | FileKind::Parquet => String::from_utf8(bytes).ok().map(Document::Text),
+            FileKind::Text | FileKind::Parquet => String::from_utf8(bytes.into()).ok().map(Document::Text),
         };
         document.ok_or_else(|| {
             let expected = format!("the document of {} bytes that was at byte {}", place.bytes, place.offset);
@@ -78,12 +75,4 @@ fn packed(location: &Location) -> Result<Option<Packed>> {
         }
     }
     Ok(Packed::of(&start[..filled]))
-}
-
-fn read_at(path: &Path, offset: u64, bytes: u64) -> Result<Vec<u8>> {
-    let mut file = File::open(path).map_err(Error::io("open", path))?;
-    file.seek(SeekFrom::Start(offset)).map_err(Error::io("read", path))?;
-    let mut buffer = vec![0; bytes as usize];
-    file.read_exact(&mut buffer).map_err(Error::io("read", path))?;
-    Ok(buffer)
 }

@@ -125,12 +125,15 @@ fn scan_lines(plain: &PlainFile, options: &CorpusOptions) -> Result<ScannedFile>
 /// The document of a JSONL line, or what is there instead.
 pub(super) fn document_of_line(line: &[u8], options: &CorpusOptions) -> Result<Document, String> {
     let field = options.field();
+    // Some editors begin a file with a mark of its encoding.
+    let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
     match serde_json::from_slice::<Value>(line) {
         Ok(Value::Object(mut object)) => match (object.remove(field), &options.chat_field) {
             (Some(value), Some(_)) => {
                 Document::chat_of(value).map_err(|found| format!("in the field `{field}` {found}"))
             }
             (Some(Value::String(text)), None) => Ok(Document::Text(text)),
+            (Some(Value::Null), None) => Ok(Document::Text(String::new())), // as in a table: counted as empty
             (Some(_), None) => Err(format!("a field `{field}` that is no string")),
             (None, _) => {
                 let fields: Vec<_> = object.keys().map(String::as_str).collect();

@@ -15,7 +15,7 @@ use super::{Corpus, DocumentOrder, document::DocumentHash};
 use crate::{Document, Error, Result};
 
 /// Stands in the log for a document that is not looked for again.
-const NOT_LOOKED_FOR: DocumentHash = [0xff; 16];
+const NOT_LOOKED_FOR: DocumentHash = [1; 16];
 
 /// What a file system leaves in a log that was growing when the power went.
 const LOST: DocumentHash = [0; 16];

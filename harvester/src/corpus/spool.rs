@@ -1,5 +1,5 @@
 //! [`spool`]: a plain file on this machine for a file that cannot be read from any place in it: packed ones, those of an
-//! object store, and standard input. It lies in the cache under the hash of its content, so it is made once; documents
+//! object store, standard input and pipes. It lies in the cache under the hash of its content, so it is made once; documents
 //! are then read from it as from any other file.
 
 use std::{
@@ -45,10 +45,10 @@ pub(super) fn spool(location: &Location, packed: Option<Packed>) -> Result<Spool
     copy(location.reader()?, packed, Path::new(&name))
 }
 
-/// What standard input holds, to its end.
-pub(super) fn spool_stdin() -> Result<Spooled> {
-    let path = Path::new("standard input");
-    let mut input = BufReader::new(io::stdin());
+/// What standard input, or a pipe with a name, brings to its end. It can be read once.
+pub(super) fn spool_stream(stream: impl Read + Send + 'static, name: &str) -> Result<Spooled> {
+    let path = Path::new(name);
+    let mut input = BufReader::new(stream);
     let start = io::BufRead::fill_buf(&mut input).map_err(Error::io("read", path))?;
     let packed = Packed::of(start);
     copy(Box::new(input), packed, path)

@@ -1,5 +1,5 @@
-//! [`Tables`]: documents in a column of parquet files, here, in an object store or on the Hub. Nothing but the footers is
-//! read beforehand; rows are read a block at a time and the one column only, and the last block stays in memory.
+//! [`Tables`]: documents in a column of parquet files, here, in an object store or on the Hub. Beforehand only the footers are
+//! read, and the bytes hashed of files on this machine; rows are read a block at a time and the one column only, and the last block stays in memory.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,7 +17,7 @@ use parquet::{
         },
     },
     errors::ParquetError,
-    file::reader::ChunkReader,
+    file::metadata::PageIndexPolicy,
 };
 
 use sha2::{Digest, Sha256};
@@ -30,13 +30,17 @@ use super::{
 use crate::{
     Error, Location, Result,
     atomic::{hex, sha256_file},
+    location::{ReadRange, Stretch},
     model_source::HubFile,
-    shard::{PartFile, ReadRange, Stretch},
+    shard::PartFile,
     tokenizer::ChatMessage,
 };
 
 /// Rows of a block at most: what is in memory at a time.
 const BLOCK_ROWS: u64 = 4096;
+
+/// More rows than any row group has.
+const MOST_ROWS: u64 = 1 << 32;
 
 /// A parquet file, wherever it is.
 #[derive(Debug, Clone)]
@@ -70,12 +74,6 @@ impl ReadRange for Watched {
             *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             Error::hook(message)
         })
-    }
-}
-
-impl ReadRange for Stretch {
-    fn read_range(&self, start: u64, length: u64) -> Result<Bytes> {
-        self.get_bytes(start, length as usize).map_err(Error::parquet("read", "a column"))
     }
 }
 
@@ -138,16 +136,6 @@ impl TableFile {
         }
     }
 
-    fn open(&self, cause: &Cause) -> Result<PartFile> {
-        match self {
-            Self::At { location, bytes } if location.local().is_some() => PartFile::open(location, *bytes),
-            Self::At { .. } | Self::OnHub(_) => {
-                let watched = Watched { ranges: self.ranges(), cause: Arc::clone(cause) };
-                Ok(PartFile::Remote { ranges: Arc::new(watched), bytes: self.bytes() })
-            }
-        }
-    }
-
     fn ranges(&self) -> Arc<dyn ReadRange> {
         match self {
             Self::At { location, .. } => Arc::new(location.clone()),
@@ -155,8 +143,12 @@ impl TableFile {
         }
     }
 
-    /// The file, for reading the columns in `mask` of a block. From elsewhere they come at once where the block is the whole
-    /// row group: one answer in place of two for each page.
+    fn open(&self, cause: &Cause) -> PartFile {
+        PartFile::new(Watched { ranges: self.ranges(), cause: Arc::clone(cause) }, self.bytes())
+    }
+
+    /// The file, for reading the columns in `mask` of a block. They come at once where the block is the whole row group: one
+    /// answer in place of two for each page.
     fn open_for(
         &self,
         block: RowBlock,
@@ -165,10 +157,8 @@ impl TableFile {
         cause: &Cause,
     ) -> Result<PartFile> {
         let group = metadata.metadata().row_group(block.group as usize);
-        let is_whole = u64::try_from(group.num_rows()) == Ok(block.rows);
-        let is_here = matches!(self, Self::At { location, .. } if location.local().is_some());
-        if is_here || !is_whole {
-            return self.open(cause);
+        if u64::try_from(group.num_rows()) != Ok(block.rows) {
+            return Ok(self.open(cause));
         }
         let columns = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
         let (start, end) = columns
@@ -176,10 +166,10 @@ impl TableFile {
             .fold((u64::MAX, 0), |(start, end), range| (start.min(range.0), end.max(range.0.saturating_add(range.1))));
         // A damaged footer may name anything; the reader says so.
         match end.checked_sub(start).filter(|_| end <= self.bytes()) {
-            None => self.open(cause),
+            None => Ok(self.open(cause)),
             Some(length) => {
                 let bytes = self.ranges().read_range(start, length)?;
-                Ok(PartFile::Remote { ranges: Arc::new(Stretch { start, bytes }), bytes: end })
+                Ok(PartFile::new(Stretch { start, bytes }, end))
             }
         }
     }
@@ -190,7 +180,11 @@ impl TableFile {
         column_of(&metadata, options, &self.name())?;
         let mut blocks = vec![];
         for (group, group_metadata) in metadata.metadata().row_groups().iter().enumerate() {
-            let rows = u64::try_from(group_metadata.num_rows()).unwrap_or(0);
+            let rows = u64::try_from(group_metadata.num_rows()).ok().filter(|rows| *rows <= MOST_ROWS);
+            let rows = rows.ok_or_else(|| {
+                let (expected, found) = (format!("row groups of {MOST_ROWS} rows or fewer"), group_metadata.num_rows());
+                Error::malformed(self.name(), expected, found.to_string(), "Its footer is damaged: download it again")
+            })?;
             for first_row in (0..rows).step_by(BLOCK_ROWS as usize) {
                 let group = group as u32;
                 blocks.push(RowBlock { file, group, first_row, rows: BLOCK_ROWS.min(rows - first_row) });
@@ -201,8 +195,11 @@ impl TableFile {
 
     fn metadata(&self) -> Result<ArrowReaderMetadata> {
         let cause = Cause::default();
-        ArrowReaderMetadata::load(&self.open(&cause)?, ArrowReaderOptions::new())
-            .map_err(|error| self.unreadable(error, &cause))
+        ArrowReaderMetadata::load(
+            &self.open(&cause),
+            ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional),
+        )
+        .map_err(|error| self.unreadable(error, &cause))
     }
 
     /// A failure on the way is one; anything else says that the file is damaged.

@@ -5,6 +5,7 @@
 //! rename and in a store because an object appears when its upload ends.
 
 mod object;
+mod ranges;
 
 use std::{
     fmt,
@@ -12,12 +13,14 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
     time::UNIX_EPOCH,
 };
 
 use bytes::Bytes;
 
 use self::object::Object;
+pub(crate) use self::ranges::{RangeReader, ReadRange, Stretch};
 use crate::{Error, Result, write_atomically};
 
 /// Where a file or folder is.
@@ -96,7 +99,9 @@ impl Location {
         match self {
             Self::Local(path) => match fs::metadata(path) {
                 Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                    Ok(None)
+                }
                 Err(error) => Err(Error::io("read", path)(error)),
             },
             Self::Remote(remote) => remote.0.bytes(),
@@ -155,7 +160,7 @@ impl Location {
             Self::Local(path) => Ok(Box::new(File::open(path).map_err(Error::io("open", path))?)),
             Self::Remote(remote) => {
                 let bytes = remote.0.bytes()?.ok_or_else(|| remote.0.not_found())?;
-                Ok(Box::new(RangeReader::new(remote.0.clone(), bytes)))
+                Ok(Box::new(RangeReader::new(Arc::new(self.clone()), 0, bytes, WINDOW)))
             }
         }
     }
@@ -178,6 +183,12 @@ impl Location {
                 Ok(remote.0.list()?.into_iter().map(entry).collect())
             }
         }
+    }
+
+    /// Whether this is a pipe or another thing of this machine that can be read once and from its start only.
+    pub fn is_pipe(&self) -> bool {
+        let metadata = self.local().and_then(|path| fs::metadata(path).ok());
+        metadata.is_some_and(|metadata| !metadata.is_file() && !metadata.is_dir())
     }
 
     /// Whether this is a folder: on this machine one that exists, in a store a name with objects below it.
@@ -296,33 +307,6 @@ impl fmt::Display for Location {
 
 /// Bytes asked for at once when a remote file is streamed.
 const WINDOW: u64 = 4 << 20;
-
-/// A remote file as a stream of windows.
-struct RangeReader {
-    object: Object,
-    offset: u64,
-    end: u64,
-    window: Bytes,
-}
-
-impl RangeReader {
-    fn new(object: Object, end: u64) -> Self {
-        Self { object, offset: 0, end, window: Bytes::new() }
-    }
-}
-
-impl Read for RangeReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.window.is_empty() && self.offset < self.end {
-            let len = WINDOW.min(self.end - self.offset);
-            self.window = self.object.read_range(self.offset, len).map_err(io::Error::other)?;
-            self.offset += len;
-        }
-        let n = buffer.len().min(self.window.len());
-        buffer[..n].copy_from_slice(&self.window.split_to(n));
-        Ok(n)
-    }
-}
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]

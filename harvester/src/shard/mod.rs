@@ -5,6 +5,7 @@
 
 mod dataset;
 mod journal;
+mod open_part;
 mod part_file;
 mod part_writer;
 mod rows;
@@ -15,9 +16,9 @@ pub(crate) mod testing;
 mod value_chunks;
 mod writer;
 
-pub(crate) use dataset::part_statistics;
 pub use dataset::{ActivationDataset, RowGroup};
-pub(crate) use part_file::{PartFile, ReadRange, Stretch};
+pub(crate) use open_part::part_statistics;
+pub(crate) use part_file::PartFile;
 pub use rows::{ActivationRows, TokenRows, Values};
 pub(crate) use schema::ShardSchema;
 pub use schema::{Layout, StorageDtype};

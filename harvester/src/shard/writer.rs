@@ -12,8 +12,8 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::{
-    dataset::part_statistics,
     journal::{Journal, JournalHeader},
+    open_part::part_statistics,
     part_writer::{PartWriter, RowGroupBuffer},
     schema::{ROW_GROUP_ROWS, ShardSchema},
     stored_batch::{StoredBatch, norms, push_tokens},

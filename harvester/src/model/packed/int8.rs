@@ -1,13 +1,13 @@
 //! [`Int8Matrix`]: a matrix in 8 bits, and its product with rows that are rounded to 8 bits on the way in.
 //!
 //! ```text
-//! W[j][k] = weight_scale[j] * w[j][k],   w in -127..=127        a scale for each row of W, an output column
-//! x[i][k] = scale[i][g] * a[i][k],       a in -127..=127        a scale for each row and group of 64 columns
-//! y[i][j] = weight_scale[j] * sum_g scale[i][g] sum_{k in g} a[i][k] w[j][k]  (+ b[j])
+//! W[j][k] = w_scale[j][g] * w[j][k],   w in -127..=127        a scale for each row and group of neighbouring columns
+//! x[i][k] = x_scale[i][g] * a[i][k],   a in -127..=127        the same
+//! y[i][j] = sum_g x_scale[i][g] w_scale[j][g] sum_{k in g} a[i][k] w[j][k]  (+ b[j])
 //! ```
 //!
-//! Rows are rounded in groups because a few columns of a residual stream are many times larger than the others: with one
-//! scale for the whole row, those others would be left a handful of steps.
+//! In groups, because a few columns of a residual stream are many times larger than the others: with one scale for the
+//! whole row, those others would be left a handful of steps.
 
 use rayon::prelude::*;
 
@@ -30,7 +30,7 @@ pub(crate) struct Int8Matrix {
     d_in: usize,
     /// `[d_out / PANEL rounded up, d_in rounded up to groups / QUAD, PANEL, QUAD]`, each weight plus 128.
     panels: Vec<u8>,
-    /// `[d_out]`
+    /// `[d_out / PANEL rounded up, groups, PANEL]`
     scales: Vec<f32>,
 }
 
@@ -46,13 +46,18 @@ impl Int8Matrix {
         assert_eq!(weight.len(), d_out * d_in, "whole rows");
         let depth = d_in.next_multiple_of(GROUP);
         let mut panels = vec![128u8; d_out.div_ceil(PANEL) * PANEL * depth];
-        let scales = weight.chunks_exact(d_in).map(|row| scale_of(row).0).collect();
-        panels.par_chunks_exact_mut(PANEL * depth).zip(weight.par_chunks(PANEL * d_in)).for_each(|(panel, rows)| {
+        let mut scales = vec![0f32; panels.len() / GROUP];
+        let by_panel =
+            panels.par_chunks_exact_mut(PANEL * depth).zip(scales.par_chunks_exact_mut(PANEL * depth / GROUP));
+        by_panel.zip(weight.par_chunks(PANEL * d_in)).for_each(|((panel, scales), rows)| {
             for (j, row) in rows.chunks_exact(d_in).enumerate() {
-                let inverse = scale_of(row).1;
-                for (k, value) in row.iter().enumerate() {
-                    let whole = (value * inverse).round_ties_even() as i32;
-                    panel[(k / QUAD * PANEL + j) * QUAD + k % QUAD] = (whole + 128) as u8;
+                for (g, group) in row.chunks(GROUP).enumerate() {
+                    let (step, inverse) = scale_of(group);
+                    scales[g * PANEL + j] = step;
+                    for (k, value) in (g * GROUP..).zip(group) {
+                        let whole = (value * inverse).round_ties_even() as i32;
+                        panel[(k / QUAD * PANEL + j) * QUAD + k % QUAD] = (whole + 128) as u8;
+                    }
                 }
             }
         });
@@ -76,21 +81,20 @@ impl Int8Matrix {
         assert!(bias.is_none_or(|bias| bias.len() == self.d_out), "a bias for each column");
         let x = Int8Rows::new(x, self.d_in);
         let y = Output::new(rows, self.d_out);
-        let panel_bytes = PANEL * x.groups * GROUP;
+        let Self { instructions, panels, scales, .. } = self;
         Grid::new(rows, self.d_out.div_ceil(PANEL)).for_each_tile(|first, rows, panel| {
             let mut tile = [0f32; MAX_ROWS * PANEL];
             let tile = &mut tile[..rows * PANEL];
-            self.instructions.product(x.operands(
-                first,
-                rows,
-                &self.panels[panel * panel_bytes..][..panel_bytes],
-                tile,
-            ));
-            for row in tile.chunks_exact_mut(PANEL) {
-                for (sum, scale) in row.iter_mut().zip(&self.scales[panel * PANEL..]) {
-                    *sum *= scale;
-                }
-            }
+            let (from, to) = (first * x.groups, (first + rows) * x.groups);
+            let (b_from, b_to) = (panel * PANEL * x.groups, (panel + 1) * PANEL * x.groups);
+            instructions.product(Int8Operands {
+                a: &x.values[from * GROUP..to * GROUP],
+                a_scales: &x.scales[from..to],
+                starts: &x.starts[from..to],
+                b: &panels[b_from * GROUP..b_to * GROUP],
+                b_scales: &scales[b_from..b_to],
+                c: &mut *tile,
+            });
             if let Some(bias) = bias {
                 add_to_rows(tile, &bias[panel * PANEL..]);
             }
@@ -124,12 +128,6 @@ impl Int8Rows {
         let by_row = by_row.zip(starts.par_chunks_exact_mut(groups)).zip(x.par_chunks_exact(d_in));
         by_row.for_each(|(((values, scales), starts), x)| wide(RoundRow { x, values, scales, starts }));
         Self { groups, values, scales, starts }
-    }
-
-    fn operands<'a>(&'a self, first: usize, rows: usize, b: &'a [u8], c: &'a mut [f32]) -> Int8Operands<'a> {
-        let (from, to) = (first * self.groups, (first + rows) * self.groups);
-        let (scales, starts) = (&self.scales[from..to], &self.starts[from..to]);
-        Int8Operands { a: &self.values[from * GROUP..to * GROUP], scales, starts, b, c }
     }
 }
 
@@ -190,8 +188,9 @@ mod tests {
             let (step, inverse) = (f64::from(largest / 127.0), 127.0 / largest);
             values.iter().map(|value| step * f64::from((value * inverse).round_ties_even())).collect()
         };
-        let w: Vec<Vec<f64>> = w.chunks(d_in).map(rounded).collect();
-        let x = x.chunks(d_in).map(|row| row.chunks(GROUP).flat_map(rounded).collect::<Vec<_>>());
+        let in_groups = |row: &[f32]| row.chunks(GROUP).flat_map(rounded).collect::<Vec<_>>();
+        let w: Vec<Vec<f64>> = w.chunks(d_in).map(in_groups).collect();
+        let x = x.chunks(d_in).map(in_groups);
         let dot = |x: &[f64], w: &[f64]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
         x.flat_map(|x| {
             let row = w.iter().enumerate().map(|(j, w)| dot(&x, w) + bias.map_or(0.0, |bias| f64::from(bias[j])));

@@ -2,7 +2,7 @@
 //! the plain loop that says what all of them compute:
 //!
 //! ```text
-//! c[i][j] = sum over groups g of  scale[i][g] * sum over k in g of  a[i][k] (b[k][j] - 128)
+//! c[i][j] = sum over groups g of  a_scale[i][g] b_scale[g][j] * sum over k in g of  a[i][k] (b[k][j] - 128)
 //! ```
 //!
 //! The inner sum is of whole numbers and exact; the outer is a chain of fused multiply-adds in the order of the groups.
@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 
 use super::kernel::PANEL;
 
-/// Columns of a row that share a scale. An outlier spoils the resolution of its group alone.
+/// Neighbouring values, of a row of either side, that share a scale. An outlier spoils the resolution of its group alone.
 pub(super) const GROUP: usize = 64;
 
 /// Neighbouring values of a row that one instruction multiplies and adds up.
@@ -37,11 +37,13 @@ pub(super) struct Int8Operands<'a> {
     /// `[rows, groups * GROUP]`
     pub(super) a: &'a [i8],
     /// `[rows, groups]`
-    pub(super) scales: &'a [f32],
+    pub(super) a_scales: &'a [f32],
     /// -128 times the sum of each group, which makes up for `b`'s offset. `[rows, groups]`
     pub(super) starts: &'a [i32],
     /// `[groups * GROUP / QUAD, PANEL, QUAD]`, each weight plus 128.
     pub(super) b: &'a [u8],
+    /// `[groups, PANEL]`
+    pub(super) b_scales: &'a [f32],
     /// `[rows, PANEL]`, overwritten.
     pub(super) c: &'a mut [f32],
 }
@@ -67,19 +69,21 @@ impl Int8Instructions {
 
     /// Computes a tile, in pieces of as many rows as the registers hold.
     pub(super) fn product(self, operands: Int8Operands<'_>) {
-        let Int8Operands { a, scales, starts, b, c } = operands;
+        let Int8Operands { a, a_scales, starts, b, b_scales, c } = operands;
         let groups = b.len() / GROUP_BYTES;
         let rows = c.len() / PANEL;
         assert!(b.len() == groups * GROUP_BYTES && c.len() == rows * PANEL, "whole groups and rows");
-        assert!(a.len() == rows * groups * GROUP && scales.len() == rows * groups && starts.len() == rows * groups);
+        assert!(a.len() == rows * groups * GROUP && b_scales.len() == groups * PANEL, "a panel for these rows");
+        assert!(a_scales.len() == rows * groups && starts.len() == rows * groups, "a scale and a start for each group");
         let mut first = 0;
         while first < rows {
             let call = Call {
                 groups,
                 a: a[first * groups * GROUP..].as_ptr(),
-                scales: scales[first * groups..].as_ptr(),
+                a_scales: a_scales[first * groups..].as_ptr(),
                 starts: starts[first * groups..].as_ptr(),
                 b: b.as_ptr(),
+                b_scales: b_scales.as_ptr(),
                 c: c[first * PANEL..].as_mut_ptr(),
             };
             // SAFETY: the assertions bound what `Call` describes for the rows from `first`, of which there are at least
@@ -118,16 +122,17 @@ impl Int8Instructions {
 struct Call {
     groups: usize,
     a: *const i8,
-    scales: *const f32,
+    a_scales: *const f32,
     starts: *const i32,
     b: *const u8,
+    b_scales: *const f32,
     c: *mut f32,
 }
 
 /// # Safety
 /// As [`Call`].
 unsafe fn plain<const ROWS: usize>(call: Call) {
-    let Call { groups, a, scales, starts, b, c } = call;
+    let Call { groups, a, a_scales, starts, b, b_scales, c } = call;
     for i in 0..ROWS {
         for j in 0..PANEL {
             // SAFETY: i, j, g and k stay below the sizes that `Call` promises.
@@ -139,7 +144,8 @@ unsafe fn plain<const ROWS: usize>(call: Call) {
                         i32::from(a) * i32::from(b)
                     };
                     let whole = *starts.add(i * groups + g) + (0..GROUP).map(term).sum::<i32>();
-                    (*scales.add(i * groups + g)).mul_add(whole as f32, sum)
+                    let scale = *a_scales.add(i * groups + g) * *b_scales.add(g * PANEL + j);
+                    scale.mul_add(whole as f32, sum)
                 });
             }
         }
@@ -154,7 +160,7 @@ use std::arch::x86_64::*;
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn avx512<const ROWS: usize>(call: Call) {
-    let Call { groups, a, scales, starts, b, c } = call;
+    let Call { groups, a, a_scales, starts, b, b_scales, c } = call;
     // SAFETY: i, g and the quad stay below the sizes that `Call` promises; loads and stores need no alignment.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
@@ -173,9 +179,12 @@ unsafe fn avx512<const ROWS: usize>(call: Call) {
                     *whole = [_mm512_dpbusd_epi32(whole[0], b[0], a), _mm512_dpbusd_epi32(whole[1], b[1], a)];
                 }
             }
+            let b_scales = b_scales.add(g * PANEL);
+            let b_scales = [_mm512_loadu_ps(b_scales), _mm512_loadu_ps(b_scales.add(16))];
             for (i, (sums, whole)) in sums.iter_mut().zip(whole).enumerate() {
-                let scale = _mm512_set1_ps(*scales.add(i * groups + g));
-                for (sum, whole) in sums.iter_mut().zip(whole) {
+                let a_scale = _mm512_set1_ps(*a_scales.add(i * groups + g));
+                for (sum, (whole, b_scale)) in sums.iter_mut().zip(whole.into_iter().zip(b_scales)) {
+                    let scale = _mm512_mul_ps(a_scale, b_scale);
                     *sum = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(whole), *sum);
                 }
             }
@@ -195,7 +204,7 @@ unsafe fn avx512<const ROWS: usize>(call: Call) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2<const ROWS: usize>(call: Call) {
-    let Call { groups, a, scales, starts, b, c } = call;
+    let Call { groups, a, a_scales, starts, b, b_scales, c } = call;
     for first in (0..PANEL).step_by(8) {
         // SAFETY: i, g, the quad and the column stay below the sizes that `Call` promises; loads and stores need no alignment.
         unsafe {
@@ -217,11 +226,12 @@ unsafe fn avx2<const ROWS: usize>(call: Call) {
                         }
                     }
                 }
+                let b_scale = _mm256_loadu_ps(b_scales.add(g * PANEL + first));
                 for (i, (sum, pairs)) in sums.iter_mut().zip(pairs).enumerate() {
                     // Columns 0 1 4 5 2 3 6 7, put in order by halves of 64 bits.
                     let whole = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(pairs[0], pairs[1]));
                     let whole = _mm256_add_epi32(whole, _mm256_set1_epi32(*starts.add(i * groups + g)));
-                    let scale = _mm256_set1_ps(*scales.add(i * groups + g));
+                    let scale = _mm256_mul_ps(_mm256_set1_ps(*a_scales.add(i * groups + g)), b_scale);
                     *sum = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(whole), *sum);
                 }
             }

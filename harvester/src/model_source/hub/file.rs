@@ -119,8 +119,8 @@ fn receive_all(
         } else {
             waits.next()
         };
-        let Some(wait) = wait.filter(|_| failure.passing) else { return Err(failure.error) };
-        tracing::warn!("goes on in {wait:?}: {}", failure.error);
+        let Some(wait) = wait.filter(|_| failure.passing) else { return Err(failure.into()) };
+        tracing::warn!("goes on in {wait:?}: {failure}");
         pause(wait, part, monitor)?;
     }
 }
@@ -159,7 +159,7 @@ fn receive(
             let total = remote.bytes.map_or_else(|| "an unknown number of".to_owned(), |bytes| bytes.to_string());
             let reason = format!("the connection broke after {received} of {total} bytes: {found}");
             let hint = "Run the command again: it continues there";
-            Failure { error: Error::download(remote.url, reason, hint), passing: true }
+            Failure::passing(Error::download(remote.url, reason, hint))
         };
         let read = body.read(&mut buffer).map_err(|source| broken(source.to_string()))?;
         if read == 0 {

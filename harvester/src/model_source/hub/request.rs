@@ -51,14 +51,40 @@ impl fmt::Debug for Client {
 
 /// Why a question has no answer, and whether asking again may help.
 pub(super) struct Failure {
-    pub(super) error: Error,
+    error: Box<Error>,
     pub(super) passing: bool,
+}
+
+impl Failure {
+    /// One that may have gone when the same is asked again.
+    pub(super) fn passing(error: Error) -> Self {
+        Self { error: Box::new(error), passing: true }
+    }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, passing: false }
+        Self { error: Box::new(error), passing: false }
     }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        *failure.error
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+/// A part of a list.
+struct Page<T> {
+    entries: Vec<T>,
+    /// The query of the next page's address.
+    next: Option<String>,
 }
 
 /// What is asked: about a file's address, or, without one, about the repository.
@@ -140,7 +166,7 @@ impl Client {
 
     /// The commit that the revision stands for; `None` where there is no such revision.
     pub(super) fn commit(&self, monitor: &dyn Monitor) -> Result<Option<String>> {
-        let answer = self.settled(&ABOUT_THE_REPOSITORY, monitor).map_err(|failure| failure.error)?;
+        let answer = self.settled(&ABOUT_THE_REPOSITORY, monitor).map_err(Error::from)?;
         if answer.header("x-error-code") == Some("RevisionNotFound") {
             return Ok(None);
         }
@@ -168,9 +194,9 @@ impl Client {
         let (mut entries, mut query) = (vec![], format!("recursive={recursive}"));
         for _ in 0..MAX_PAGES {
             let url = format!("{place}?{query}");
-            let Some((page, next)) = self.page::<T>(&url, monitor)? else { return Ok(entries) };
-            entries.extend(page);
-            match next {
+            let Some(page) = self.page::<T>(&url, monitor)? else { return Ok(entries) };
+            entries.extend(page.entries);
+            match page.next {
                 Some(next) => query = next,
                 None => return Ok(entries),
             }
@@ -178,25 +204,21 @@ impl Client {
         Err(Error::download(place, format!("its list of files has more than {MAX_PAGES} pages"), "Name a folder of it"))
     }
 
-    /// A page of a list, and the query of the next one's address. A page that breaks off is asked for again.
-    fn page<T: DeserializeOwned>(&self, url: &str, monitor: &dyn Monitor) -> Result<Option<(Vec<T>, Option<String>)>> {
+    /// A page of a list; `None` where there is no such list. A page that breaks off is asked for again.
+    fn page<T: DeserializeOwned>(&self, url: &str, monitor: &dyn Monitor) -> Result<Option<Page<T>>> {
         let mut waits = self.waits();
         loop {
             let failure = match self.page_once(url, monitor) {
                 Ok(page) => return Ok(page),
                 Err(failure) => failure,
             };
-            let Some(wait) = waits.next().filter(|_| failure.passing) else { return Err(failure.error) };
-            tracing::warn!("asked again in {wait:?}: {}", failure.error);
+            let Some(wait) = waits.next().filter(|_| failure.passing) else { return Err(failure.into()) };
+            tracing::warn!("asked again in {wait:?}: {failure}");
             pause(wait, &self.settings.cache_dir, monitor)?;
         }
     }
 
-    fn page_once<T: DeserializeOwned>(
-        &self,
-        url: &str,
-        monitor: &dyn Monitor,
-    ) -> Result<Option<(Vec<T>, Option<String>)>, Failure> {
+    fn page_once<T: DeserializeOwned>(&self, url: &str, monitor: &dyn Monitor) -> Result<Option<Page<T>>, Failure> {
         let answer = self.settled(&Question { url: Some(url), range: None, redirects: MAX_REDIRECTS }, monitor)?;
         if answer.header("x-error-code") == Some("EntryNotFound") {
             return Ok(None);
@@ -205,13 +227,13 @@ impl Client {
         let mut text = vec![];
         answer.body.read_to_end(&mut text).map_err(|source| {
             let reason = format!("the connection broke after {} bytes of a list of files: {source}", text.len());
-            Failure { error: Error::download(url, reason, LATER), passing: true }
+            Failure::passing(Error::download(url, reason, LATER))
         })?;
-        let page = serde_json::from_slice(&text).map_err(|source| {
+        let entries = serde_json::from_slice(&text).map_err(|source| {
             let reason = format!("the answer is not a Hub's list of files: {source}");
             Error::download(url, reason, "Check HF_ENDPOINT")
         })?;
-        Ok(Some((page, answer.next_page())))
+        Ok(Some(Page { entries, next: answer.next_page() }))
     }
 
     /// Asks what a file is. A large file's answer is a redirect that carries hash and size; it is not followed.
@@ -239,8 +261,8 @@ impl Client {
             if bytes.len() > before {
                 waits = self.waits();
             }
-            let Some(wait) = waits.next().filter(|_| failure.passing) else { return Err(failure.error) };
-            tracing::warn!("asked again in {wait:?}: {}", failure.error);
+            let Some(wait) = waits.next().filter(|_| failure.passing) else { return Err(failure.into()) };
+            tracing::warn!("asked again in {wait:?}: {failure}");
             pause(wait, &self.settings.cache_dir, monitor)?;
         }
     }
@@ -278,7 +300,7 @@ impl Client {
         };
         let reason = format!("the connection broke after {came} of {wanted} bytes: {found}");
         let hint = "Run the command again: it goes on where it stopped";
-        Err(Failure { error: Error::download(url, reason, hint), passing: true })
+        Err(Failure::passing(Error::download(url, reason, hint)))
     }
 
     /// How long to wait between attempts, of which there is one more.
@@ -290,7 +312,7 @@ impl Client {
 
     /// Asks until there is an answer that waiting would not change.
     fn ask(&self, question: &Question<'_>, monitor: &dyn Monitor) -> Result<Answer> {
-        self.answer(question, monitor).map_err(|failure| failure.error)
+        self.answer(question, monitor).map_err(Error::from)
     }
 
     fn answer(&self, question: &Question<'_>, monitor: &dyn Monitor) -> Result<Answer, Failure> {
@@ -327,7 +349,7 @@ impl Client {
         let request = request.timeout_resolve(timeout).timeout_connect(timeout).timeout_recv_response(timeout);
         let response = request.timeout_per_read(Some(self.settings.stall)).build().call().map_err(|source| {
             let hint = "Check the network, or set HF_ENDPOINT to a mirror of the Hub";
-            Failure { error: Error::download(&url, source.to_string(), hint), passing: true }
+            Failure::passing(Error::download(&url, source.to_string(), hint))
         })?;
         let readable =
             response.headers().iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));

@@ -1,0 +1,75 @@
+//! [`ReadRange`]: something of which ranges can be read: a file wherever it is, or a [`Stretch`] of one in memory.
+//! [`RangeReader`] is a stream over it; every reader has a place of its own, so several threads may read one file.
+
+use std::{
+    io::{self, Read},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use parquet::errors::ParquetError;
+
+use super::Location;
+use crate::{Error, Result};
+
+/// A file of which ranges can be read.
+pub(crate) trait ReadRange: std::fmt::Debug + Send + Sync {
+    /// `length` bytes from byte `start` on.
+    fn read_range(&self, start: u64, length: u64) -> Result<Bytes>;
+}
+
+impl ReadRange for Location {
+    fn read_range(&self, start: u64, length: u64) -> Result<Bytes> {
+        Self::read_range(self, start, length)
+    }
+}
+
+/// Bytes of a file in memory, under the offsets that they have in the file: what a reader will need, fetched at once.
+#[derive(Debug)]
+pub(crate) struct Stretch {
+    pub(crate) start: u64,
+    pub(crate) bytes: Bytes,
+}
+
+impl ReadRange for Stretch {
+    fn read_range(&self, start: u64, length: u64) -> Result<Bytes> {
+        let skipped = start.checked_sub(self.start).and_then(|skipped| usize::try_from(skipped).ok());
+        let range = skipped.zip(usize::try_from(length).ok());
+        let range = range.and_then(|(skipped, length)| Some(skipped..skipped.checked_add(length)?));
+        let range = range.filter(|range| range.end <= self.bytes.len()).ok_or_else(|| {
+            let found = format!("{length} bytes from byte {start} on are not in this column");
+            Error::parquet("read", "a column")(ParquetError::EOF(found))
+        })?;
+        Ok(self.bytes.slice(range))
+    }
+}
+
+/// A file from some byte on, a window at a time.
+pub(crate) struct RangeReader {
+    ranges: Arc<dyn ReadRange>,
+    next: u64,
+    end: u64,
+    /// Bytes asked for at once.
+    window_bytes: u64,
+    window: Bytes,
+}
+
+impl RangeReader {
+    /// Bytes `start` to `end`.
+    pub(crate) fn new(ranges: Arc<dyn ReadRange>, start: u64, end: u64, window_bytes: u64) -> Self {
+        Self { ranges, next: start, end, window_bytes, window: Bytes::new() }
+    }
+}
+
+impl Read for RangeReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.window.is_empty() && self.next < self.end {
+            let length = self.window_bytes.min(self.end - self.next);
+            self.window = self.ranges.read_range(self.next, length).map_err(io::Error::other)?;
+            self.next += length;
+        }
+        let n = buffer.len().min(self.window.len());
+        buffer[..n].copy_from_slice(&self.window.split_to(n));
+        Ok(n)
+    }
+}
