@@ -1,5 +1,6 @@
 //! [`Tables`]: documents in a column of parquet files, here, in an object store or on the Hub. Beforehand only the footers are
-//! read, and the bytes hashed of files on this machine; rows are read a block at a time and the one column only, and the last block stays in memory.
+//! read, and the bytes hashed of files on this machine; rows are read a block at a time and the one column only, and the
+//! last block stays in memory.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,7 +18,7 @@ use parquet::{
         },
     },
     errors::ParquetError,
-    file::metadata::PageIndexPolicy,
+    file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData},
 };
 
 use sha2::{Digest, Sha256};
@@ -57,10 +58,10 @@ impl ReadRange for HubFile {
     }
 }
 
-/// Why ranges of a file that is elsewhere could not be had: parquet passes on no more than a message.
+/// Why ranges of a file could not be had: parquet passes on no more than a message.
 type Cause = Arc<Mutex<Option<Error>>>;
 
-/// A file that is elsewhere, whose errors are kept.
+/// A file whose errors are kept.
 #[derive(Debug)]
 struct Watched {
     ranges: Arc<dyn ReadRange>,
@@ -176,7 +177,7 @@ impl TableFile {
 
     /// The blocks of the file, in order, after checking that it has the column.
     pub(super) fn blocks(&self, file: u32, options: &CorpusOptions) -> Result<Vec<RowBlock>> {
-        let metadata = self.metadata()?;
+        let metadata = self.metadata(PageIndexPolicy::Skip)?;
         column_of(&metadata, options, &self.name())?;
         let mut blocks = vec![];
         for (group, group_metadata) in metadata.metadata().row_groups().iter().enumerate() {
@@ -193,13 +194,27 @@ impl TableFile {
         Ok(blocks)
     }
 
-    fn metadata(&self) -> Result<ArrowReaderMetadata> {
+    /// The footer; where `pages` asks for it and a row group is longer than a block, also where each page lies, so that no
+    /// page before the block is read.
+    fn metadata(&self, pages: PageIndexPolicy) -> Result<ArrowReaderMetadata> {
         let cause = Cause::default();
-        ArrowReaderMetadata::load(
-            &self.open(&cause),
-            ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional),
-        )
-        .map_err(|error| self.unreadable(error, &cause))
+        let file = self.open(&cause);
+        let read = || {
+            let mut reader = ParquetMetaDataReader::new();
+            reader.try_parse(&file)?;
+            let mut metadata = reader.finish()?;
+            check_columns(&metadata)?;
+            let is_long = |group: &RowGroupMetaData| group.num_rows() > BLOCK_ROWS as i64;
+            if pages != PageIndexPolicy::Skip && metadata.row_groups().iter().any(is_long) {
+                reader = ParquetMetaDataReader::new_with_metadata(metadata).with_offset_index_policy(pages);
+                reader.read_page_indexes(&file)?;
+                metadata = reader.finish()?;
+            }
+            // What Arrow itself has written into the footer is left alone: its parser panics where that is damaged.
+            let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+            ArrowReaderMetadata::try_new(Arc::new(metadata), options)
+        };
+        read().map_err(|error| self.unreadable(error, &cause))
     }
 
     /// A failure on the way is one; anything else says that the file is damaged.
@@ -213,6 +228,19 @@ impl TableFile {
                 Error::malformed(self.name(), "a parquet file", source.to_string(), hint)
             }
             other => other,
+        }
+    }
+}
+
+/// Refuses columns that lie before the file's first byte: parquet panics where it meets one.
+fn check_columns(metadata: &ParquetMetaData) -> std::result::Result<(), ParquetError> {
+    let mut columns = metadata.row_groups().iter().flat_map(RowGroupMetaData::columns);
+    let start = |column: &ColumnChunkMetaData| column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+    match columns.find(|column| start(column) < 0 || column.compressed_size() < 0) {
+        None => Ok(()),
+        Some(column) => {
+            let (bytes, start) = (column.compressed_size(), start(column));
+            Err(ParquetError::General(format!("a footer that names {bytes} bytes from byte {start} on")))
         }
     }
 }
@@ -254,7 +282,7 @@ impl Tables {
             let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
             match &*opened {
                 Some((of, metadata)) if *of == block.file => metadata.clone(),
-                _ => opened.insert((block.file, file.metadata()?)).1.clone(),
+                _ => opened.insert((block.file, file.metadata(PageIndexPolicy::Optional)?)).1.clone(),
             }
         };
         let name = file.name();
