@@ -7,8 +7,11 @@ mod hub_server;
 use std::{
     collections::BTreeMap,
     fs,
+    io::Write,
+    net::TcpListener,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    thread,
     time::Duration,
 };
 
@@ -16,8 +19,13 @@ use arrow::{
     array::{ArrayRef, RecordBatch, StringArray},
     datatypes::{DataType, Field, Schema},
 };
-use harvester::{Corpus, CorpusOptions, Document, Result, model_source::HubSettings};
-use hub_server::{Reply, Request, reply, serve};
+use harvester::{
+    Corpus, CorpusOptions, Document, HarvestConfig, HarvestManifest, HookPoint, Result, Silent, harvest,
+    harvest::SAVED_CORPUS,
+    model_source::{HubSettings, ResolvedModel},
+    resume_folder,
+};
+use hub_server::{Reply, Request, receive, reply, serve};
 use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
 use serde_json::json;
 use tempfile::TempDir;
@@ -116,11 +124,42 @@ fn cut(good: Reply, missing: usize) -> Reply {
     Reply { bytes: good.bytes[..good.bytes.len() - missing].to_vec(), hang: false }
 }
 
+fn head_bytes(reply: &Reply) -> usize {
+    reply.bytes.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4
+}
+
+fn body(reply: &Reply) -> &[u8] {
+    &reply.bytes[head_bytes(reply)..]
+}
+
+fn content_range(reply: &Reply) -> String {
+    let head = String::from_utf8_lossy(&reply.bytes[..head_bytes(reply)]).into_owned();
+    head.lines().find_map(|line| line.strip_prefix("Content-Range: ")).unwrap().to_string()
+}
+
 /// A reply whose body does not come.
 fn without_body(good: Reply) -> Reply {
-    let head = good.bytes.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
-    let missing = good.bytes.len() - head;
+    let missing = body(&good).len();
     cut(good, missing)
+}
+
+/// A server that goes away, and refuses every connection from then on, when it has no answer.
+fn serve_until_none(answer: impl Fn(&Request) -> Option<Reply> + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        loop {
+            let (mut stream, _) = listener.accept().unwrap();
+            let Some(request) = receive(&stream) else { continue };
+            let Some(reply) = answer(&request) else {
+                drop(listener); // before the connection ends, so that the next one is refused
+                return;
+            };
+            // The client may have had enough already.
+            let _ = stream.write_all(&reply.bytes);
+        }
+    });
+    endpoint
 }
 
 /// A server and where this test keeps things.
@@ -295,6 +334,59 @@ fn a_run_that_starts_again_stays_at_its_commit_though_the_branch_has_moved() {
     assert_eq!(new.sources()[0].path, "hf://datasets/org/name@second", "another name is looked up");
 }
 
+/// Harvests the dataset into a folder of the test, or goes on with that.
+fn harvest_from(hub: &Hub, out: &str) -> Result<HarvestManifest> {
+    let out = hub.folder.path().join(out);
+    let saved = resume_folder(&out.as_path().into())?.join(SAVED_CORPUS);
+    let paths = ["hf://datasets/org/name".into()];
+    let corpus = Corpus::open_saved_with_hub(&paths, &CorpusOptions::default(), &saved, &hub.settings)?;
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/llama");
+    let model = ResolvedModel { path, source: "tiny/llama".into() };
+    let config = HarvestConfig {
+        hook_points: vec![HookPoint::Embed],
+        ctx_len: 16,
+        batch: 3,
+        part_tokens: 16 * 16,
+        ..HarvestConfig::default()
+    };
+    harvest(&model, &corpus, &config, out, &Silent)
+}
+
+#[test]
+fn a_harvest_from_which_the_hub_goes_away_goes_on_in_the_same_process_at_the_same_commit() {
+    let dataset = Dataset { files: BTreeMap::from([("a.parquet".into(), wide(6, 50, 14))]), commit: COMMIT };
+    let dataset = Arc::new(dataset);
+    let serve_it = Arc::clone(&dataset);
+    let mut hub = Hub::new(move |request| serve_it.answer(request));
+    let whole = harvest_from(&hub, "whole").unwrap();
+    let ranges_of_whole = hub.ranges().len();
+    hub.forget();
+
+    // Two ranges for the footer when it is opened, two when it is read, one for each of three row groups.
+    let (goes, left) = (Arc::clone(&dataset), Mutex::new(7));
+    hub.settings.endpoint = Some(serve_until_none(move |request| {
+        let mut left = left.lock().unwrap();
+        *left -= usize::from(range(request).is_some() && *left > 0);
+        (*left > 0 || range(request).is_none()).then(|| goes.answer(request))
+    }));
+    let message = harvest_from(&hub, "out").unwrap_err().to_string();
+    assert!(message.contains("refused") && message.contains("/resolve/"), "{message}");
+
+    let moved = Dataset { commit: "second", ..Dataset::of(&[("b.parquet", "snappy.parquet")]) };
+    let asked = Arc::clone(&hub.asked);
+    hub.settings.endpoint = Some(serve(move |request| {
+        note(&asked, request);
+        match request.path.contains("/revision/main") || request.path.contains("second") {
+            true => moved.answer(request),
+            false => dataset.answer(request),
+        }
+    }));
+    let manifest = harvest_from(&hub, "out").unwrap();
+    assert_eq!(manifest.parts, whole.parts, "other bytes than those of a harvest that was not interrupted");
+    assert_eq!(manifest.corpus, whole.corpus);
+    assert!(hub.ranges().len() < ranges_of_whole, "{:?} of {ranges_of_whole}: it began anew", hub.ranges());
+}
+
 #[test]
 fn the_token_goes_to_the_hub_and_not_where_it_sends_us() {
     let dataset = Dataset::of(&[("a.parquet", "snappy.parquet")]);
@@ -365,6 +457,10 @@ fn row_groups_longer_than_a_block_are_read_page_by_page() {
     for index in [8_999, 4_095, 4_096, 0] {
         assert_eq!(corpus.document(index).unwrap(), Document::Text(format!("document {}", index + 1)));
     }
+    hub.forget();
+    corpus.document(8_500).unwrap();
+    // Pages of 500 rows from row 8,192 on: two, and none of the 16 before.
+    assert_eq!(hub.ranges().len(), 2, "{:?}", hub.ranges());
 }
 
 #[test]
@@ -439,7 +535,17 @@ fn a_wait_that_the_hub_asks_for_is_kept() {
 fn a_server_that_does_not_do_as_asked_is_not_believed() {
     let whole = |good: Reply| reply("200 OK", &[], good.bytes);
     let other = |_| reply("206 Partial Content", &[("Content-Range", "bytes 0-3/4")], "PAR1");
-    for (i, trouble) in [whole as fn(Reply) -> Reply, other].into_iter().enumerate() {
+    let unsaid = |good: Reply| reply("206 Partial Content", &[], body(&good));
+    let of_another_file = |good: Reply| {
+        let longer = format!("{}0", content_range(&good));
+        reply("206 Partial Content", &[("Content-Range", &longer)], body(&good))
+    };
+    let more = |good: Reply| {
+        let body = [body(&good), b"more"].concat();
+        reply("206 Partial Content", &[("Content-Range", &content_range(&good))], body)
+    };
+    let troubles = [whole as fn(Reply) -> Reply, other, unsaid, of_another_file, more];
+    for (i, trouble) in troubles.into_iter().enumerate() {
         let (hub, corpus) = troubled(usize::MAX, trouble);
         let message = corpus.document(0).unwrap_err().to_string();
         assert!(message.contains("files are read by ranges"), "{i}: {message}");

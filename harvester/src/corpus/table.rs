@@ -18,7 +18,7 @@ use parquet::{
         },
     },
     errors::ParquetError,
-    file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData},
+    file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData},
 };
 
 use sha2::{Digest, Sha256};
@@ -164,15 +164,9 @@ impl TableFile {
         let columns = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
         let (start, end) = columns
             .map(|(_, column)| column.byte_range())
-            .fold((u64::MAX, 0), |(start, end), range| (start.min(range.0), end.max(range.0.saturating_add(range.1))));
-        // A damaged footer may name anything; the reader says so.
-        match end.checked_sub(start).filter(|_| end <= self.bytes()) {
-            None => Ok(self.open(cause)),
-            Some(length) => {
-                let bytes = self.ranges().read_range(start, length)?;
-                Ok(PartFile::new(Stretch { start, bytes }, end))
-            }
-        }
+            .fold((u64::MAX, 0), |(start, end), range| (start.min(range.0), end.max(range.0 + range.1)));
+        let bytes = self.ranges().read_range(start, end.saturating_sub(start))?;
+        Ok(PartFile::new(Stretch { start, bytes }, end))
     }
 
     /// The blocks of the file, in order, after checking that it has the column.
@@ -203,7 +197,7 @@ impl TableFile {
             let mut reader = ParquetMetaDataReader::new();
             reader.try_parse(&file)?;
             let mut metadata = reader.finish()?;
-            check_columns(&metadata)?;
+            check_columns(&metadata, self.bytes())?;
             let is_long = |group: &RowGroupMetaData| group.num_rows() > BLOCK_ROWS as i64;
             if pages != PageIndexPolicy::Skip && metadata.row_groups().iter().any(is_long) {
                 reader = ParquetMetaDataReader::new_with_metadata(metadata).with_offset_index_policy(pages);
@@ -232,17 +226,18 @@ impl TableFile {
     }
 }
 
-/// Refuses columns that lie before the file's first byte: parquet panics where it meets one.
-fn check_columns(metadata: &ParquetMetaData) -> std::result::Result<(), ParquetError> {
-    let mut columns = metadata.row_groups().iter().flat_map(RowGroupMetaData::columns);
-    let start = |column: &ColumnChunkMetaData| column.dictionary_page_offset().unwrap_or(column.data_page_offset());
-    match columns.find(|column| start(column) < 0 || column.compressed_size() < 0) {
-        None => Ok(()),
-        Some(column) => {
-            let (bytes, start) = (column.compressed_size(), start(column));
-            Err(ParquetError::General(format!("a footer that names {bytes} bytes from byte {start} on")))
+/// Refuses columns that are not in the file, which has `bytes` bytes. Parquet panics where one has a negative place.
+fn check_columns(metadata: &ParquetMetaData, bytes: u64) -> std::result::Result<(), ParquetError> {
+    for column in metadata.row_groups().iter().flat_map(RowGroupMetaData::columns) {
+        let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+        let length = column.compressed_size();
+        let end = start.checked_add(length).and_then(|end| u64::try_from(end).ok());
+        if start < 0 || length < 0 || end.is_none_or(|end| end > bytes) {
+            let found = format!("a footer that names {length} bytes from byte {start} on, of a file of {bytes} bytes");
+            return Err(ParquetError::General(found));
         }
     }
+    Ok(())
 }
 
 impl Tables {

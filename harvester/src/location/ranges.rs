@@ -73,3 +73,23 @@ impl Read for RangeReader {
         Ok(n)
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stretch_answers_under_the_offsets_of_its_file_and_for_nothing_outside() {
+        let stretch = Stretch { start: 100, bytes: Bytes::from_static(b"0123456789") };
+        assert_eq!(stretch.read_range(103, 4).unwrap(), &b"3456"[..]);
+        assert_eq!(stretch.read_range(110, 0).unwrap(), &b""[..]);
+        for (start, length) in [(99, 2), (108, 3), (111, 0), (0, 1), (105, u64::MAX), (u64::MAX, 1)] {
+            let message = stretch.read_range(start, length).unwrap_err().to_string();
+            assert!(message.contains("a column"), "{message}");
+        }
+        let mut text = String::new();
+        RangeReader::new(Arc::new(stretch), 102, 109, 3).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "2345678");
+    }
+}

@@ -43,14 +43,19 @@ pub(crate) fn serve(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) 
 }
 
 fn handle(mut stream: &TcpStream, answer: &(impl Fn(&Request) -> Reply + ?Sized)) {
-    let lines = BufReader::new(stream).lines().map_while(|line| line.ok());
-    let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
-    let Some(path) = head.first().and_then(|line| line.split(' ').nth(1)) else { return };
-    let request = Request { path: path.to_owned(), head: head.join("\n").to_lowercase() };
+    let Some(request) = receive(stream) else { return };
     let Reply { bytes, hang } = answer(&request);
     // The client may have had enough already.
     let _ = stream.write_all(&bytes);
     if hang {
         thread::sleep(Duration::from_secs(30));
     }
+}
+
+/// The request that a client sends; `None` where it sends nothing.
+pub(crate) fn receive(stream: &TcpStream) -> Option<Request> {
+    let lines = BufReader::new(stream).lines().map_while(|line| line.ok());
+    let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+    let path = head.first()?.split(' ').nth(1)?;
+    Some(Request { path: path.to_owned(), head: head.join("\n").to_lowercase() })
 }

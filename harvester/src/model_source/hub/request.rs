@@ -404,8 +404,18 @@ pub(super) fn escaped(path: &str) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_longest_one_fewer_than_attempts() {
+        let backoff = Duration::from_secs(100);
+        let settings = HubSettings { attempts: 5, backoff, ..HubSettings::in_folder("unused") };
+        let client = Client::new(&settings, RepoType::Dataset, "org/name", "main").unwrap();
+        let seconds: Vec<_> = client.waits().map(|wait| wait.as_secs()).collect();
+        assert_eq!(seconds, [100, 200, 300, 300]);
+    }
 
     fn answer(name: &str, value: &str) -> Answer {
         let headers = vec![(name.to_owned(), value.to_owned())];
