@@ -2,103 +2,41 @@
 //! does not grow with it.
 //!
 //! ```text
-//! text, JSONL      read once when it is opened: checked, hashed, each document's place noted     (scan.rs)
+//! text, JSONL      read once when it is opened: checked, hashed, each document's place noted     (reading.rs, scan.rs)
 //! .gz .zst, URLs,
 //! standard input   copied in plain to the cache first                                            (spool.rs)
-//! parquet          footers are read (and here the bytes hashed); rows come in blocks             (table.rs)
+//! parquet          footers are read (and here the bytes hashed); rows come in blocks             (table_file.rs, table.rs)
 //! ```
 //!
 //! What opening found out can be saved, so that a run which starts again reads no document for it ([`Corpus::save`]).
 
 mod discover;
 mod document;
+mod options;
 mod order;
 mod plain_file;
+mod reading;
 mod saved;
 mod scan;
 mod seen;
+mod source;
 mod spool;
 mod table;
+mod table_file;
 
-use std::{
-    collections::HashSet,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-
-use crate::{Error, Result, atomic::hex, model_source::HubSettings};
-use discover::{FileKind, FoundFile, FoundSource, Origin, Pin};
+use crate::{Error, Result, model_source::HubSettings};
+use discover::Pin;
 pub use document::Document;
-use document::DocumentHash;
+pub use options::CorpusOptions;
 use order::Block;
 pub use order::DocumentOrder;
 use plain_file::{DocumentPlace, PlainFile};
-use scan::{Scanned, ScannedFile};
 pub(crate) use seen::SeenDocuments;
-use table::{RowBlock, TableFile, Tables};
-
-/// How the files of a corpus are read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CorpusOptions {
-    /// The field of a JSONL line, or the column of a parquet file, that holds the document.
-    pub text_field: String,
-    /// The field or column that holds a conversation, to be written by the model's chat template, instead of a text.
-    pub chat_field: Option<String>,
-    /// Whether a document whose text was seen before is left out. Rows of parquet files are compared with each other while
-    /// they are harvested.
-    pub drop_duplicates: bool,
-    /// A longer document is an error, bytes: documents are tokenised in memory.
-    pub max_document_bytes: u64,
-}
-
-impl Default for CorpusOptions {
-    fn default() -> Self {
-        Self { text_field: "text".into(), chat_field: None, drop_duplicates: true, max_document_bytes: 16 << 20 }
-    }
-}
-
-impl CorpusOptions {
-    /// The field or column that holds the document.
-    fn field(&self) -> &str {
-        self.chat_field.as_ref().unwrap_or(&self.text_field)
-    }
-
-    /// Refuses a document that is too long to be held in memory.
-    fn check_size(&self, name: &str, bytes: u64) -> Result<()> {
-        if bytes <= self.max_document_bytes {
-            return Ok(());
-        }
-        let (most, mib) = (self.max_document_bytes >> 20, bytes >> 20);
-        let hint = "Cut it into several documents, or allow it with --max-document-mib";
-        Err(Error::malformed(name, format!("a document of {most} MiB or less"), format!("{mib} MiB or more"), hint))
-    }
-}
-
-/// A named stretch of the corpus: a file, or a folder of them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CorpusSource {
-    /// File name without its extension, or folder name; made longer where two sources would share it.
-    pub name: String,
-    /// Where it was read from, as it was given.
-    pub path: String,
-    /// SHA-256 of the file's bytes; for a folder, of the lines `relative path NUL file's SHA-256` in order. A parquet file of
-    /// an object store counts with the SHA-256 of its size and tag.
-    pub sha256: String,
-    /// Size of the file or files, bytes; of packed text, of its plain content.
-    pub bytes: u64,
-    /// Number of the first document of this source.
-    pub first_document: u64,
-    /// How many documents it has, without dropped duplicates: they are numbered without a gap.
-    pub documents: u64,
-    /// Documents left out because their text had been seen before, in this source or an earlier one.
-    pub duplicates: u64,
-    /// Files of a folder that were left out because they are not text.
-    pub skipped_files: u64,
-}
+pub use source::CorpusSource;
+use table::Tables;
+use table_file::{RowBlock, TableFile};
 
 /// Documents, numbered from 0 in the order of the paths given and of the files in a folder (sorted).
 #[derive(Debug, Default)]
@@ -202,98 +140,6 @@ impl Corpus {
         if self.was_saved { Ok(()) } else { saved::save(self, path) }
     }
 
-    fn read(paths: &[PathBuf], options: &CorpusOptions, sources: Vec<FoundSource>) -> Result<Self> {
-        let mut corpus = Self { options: options.clone(), ..Self::default() };
-        let mut seen = HashSet::new();
-        for source in sources {
-            corpus.add(source, &mut seen)?;
-        }
-        if corpus.blocks.is_empty() && corpus.places.iter().all(|place| place.bytes == 0) {
-            let given: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
-            let found = format!("none in {}", given.join(", "));
-            return Err(Error::invalid("corpus", "at least one document with text", found));
-        }
-        Ok(corpus)
-    }
-
-    fn add(&mut self, found: FoundSource, seen: &mut HashSet<DocumentHash>) -> Result<()> {
-        let mut source = CorpusSource {
-            name: found.name,
-            path: found.path,
-            sha256: String::new(),
-            bytes: 0,
-            first_document: self.n_documents(),
-            documents: 0,
-            duplicates: 0,
-            skipped_files: found.skipped,
-        };
-        let mut hasher = Sha256::new();
-        let mut only_hash = None;
-        let tables = open_tables(&found.files, self.tables.len(), &self.options)?;
-        for (file, blocks) in found.files.into_iter().zip(tables) {
-            self.stamps.push((file.name(), stamp(&file)?));
-            let sha256 = match blocks {
-                Some((table, blocks)) => self.add_table(table, blocks, &mut source)?,
-                None => match self.add_file(&file, found.is_folder, seen, &mut source)? {
-                    Some(sha256) => sha256,
-                    None => continue,
-                },
-            };
-            hasher.update(format!("{}\0{sha256}\n", file.relative));
-            only_hash = Some(sha256);
-        }
-        source.sha256 = only_hash.filter(|_| !found.is_folder).unwrap_or_else(|| hex(&hasher.finalize()));
-        source.documents = self.n_documents() - source.first_document;
-        self.pins.extend(found.pin);
-        self.sources.push(source);
-        Ok(())
-    }
-
-    /// Adds the documents of a text or JSONL file; returns its hash, or `None` where it is left out.
-    fn add_file(
-        &mut self,
-        found: &FoundFile,
-        in_folder: bool,
-        seen: &mut HashSet<DocumentHash>,
-        source: &mut CorpusSource,
-    ) -> Result<Option<String>> {
-        let plain = PlainFile::of(found)?;
-        let ScannedFile { sha256, bytes, documents } = match scan::scan(&plain, &self.options)? {
-            Scanned::Text(scanned) => scanned,
-            Scanned::NotText(error) if in_folder => {
-                tracing::warn!("left out of the corpus: {error}");
-                source.skipped_files += 1;
-                return Ok(None);
-            }
-            Scanned::NotText(error) => return Err(error),
-        };
-        let file = self.files.len() as u32;
-        source.bytes += bytes;
-        for document in documents {
-            if self.options.drop_duplicates && !seen.insert(document.hash) {
-                source.duplicates += 1;
-                continue;
-            }
-            self.places.push(DocumentPlace { file, offset: document.offset, bytes: document.bytes });
-        }
-        let sha256 = plain.original_sha256.clone().unwrap_or(sha256);
-        self.files.push(plain);
-        Ok(Some(sha256))
-    }
-
-    /// Adds the rows of a parquet file; returns what stands for its hash.
-    fn add_table(&mut self, table: TableFile, blocks: Vec<RowBlock>, source: &mut CorpusSource) -> Result<String> {
-        for rows in blocks {
-            let block = Block { first_document: self.n_documents(), documents: rows.rows };
-            let streamed_before = block.first_document - self.places.len() as u64;
-            self.blocks.push(PlacedBlock { block, rows, streamed_before });
-        }
-        source.bytes += table.bytes();
-        let sha256 = table.identity()?;
-        self.tables.push(table);
-        Ok(sha256)
-    }
-
     /// How the files were read.
     pub fn options(&self) -> &CorpusOptions {
         &self.options
@@ -344,35 +190,6 @@ impl Corpus {
     /// The order in which documents are harvested: shuffled by `seed`, or as they are.
     pub fn order(&self, seed: Option<u64>) -> DocumentOrder {
         DocumentOrder::new(self.n_documents(), self.blocks.iter().map(|placed| placed.block).collect(), seed)
-    }
-}
-
-/// A parquet file and its blocks of rows.
-type OpenTable = (TableFile, Vec<RowBlock>);
-
-/// The parquet files among `files`, each with its blocks of rows. Footers are read side by side: in a store each takes a while.
-fn open_tables(files: &[FoundFile], first: usize, options: &CorpusOptions) -> Result<Vec<Option<OpenTable>>> {
-    let is_table = |file: &FoundFile| file.kind == FileKind::Parquet;
-    let numbers = files.iter().scan(first, |next, file| {
-        *next += usize::from(is_table(file));
-        Some(*next - usize::from(is_table(file)))
-    });
-    let numbered: Vec<_> = files.iter().zip(numbers).collect();
-    let open = |(file, number): (&FoundFile, usize)| {
-        let Some(table) = is_table(file).then(|| TableFile::of(file)).transpose()? else { return Ok(None) };
-        let blocks = table.blocks(number as u32, options)?;
-        Ok(Some((table, blocks)))
-    };
-    numbered.into_par_iter().map(open).collect()
-}
-
-/// What changes when a file does. Standard input and pipes are never the same again.
-fn stamp(file: &FoundFile) -> Result<String> {
-    match &file.origin {
-        Origin::At(location) if location.is_pipe() => Ok(String::new()),
-        Origin::At(location) => location.stamp(),
-        Origin::OnHub(file) => Ok(file.hash.clone()),
-        Origin::Stdin => Ok(String::new()),
     }
 }
 

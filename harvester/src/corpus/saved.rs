@@ -19,8 +19,9 @@ use parquet::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Block, Corpus, CorpusOptions, CorpusSource, DocumentPlace, FileKind, FoundSource, Pin, PlacedBlock, PlainFile,
-    RowBlock, TableFile, stamp,
+    Block, Corpus, CorpusOptions, CorpusSource, DocumentPlace, Pin, PlacedBlock, PlainFile, RowBlock, TableFile,
+    discover::{FileKind, FoundSource},
+    reading::stamp,
 };
 use crate::{Error, Result, atomic::AtomicFile};
 
