@@ -257,6 +257,7 @@ pub(crate) fn report(manifest: &HarvestManifest, out: &Path, terminal: &Terminal
         (counts.duplicates + counts.left_out.repeated_documents, "repeated documents"),
         (counts.left_out.empty_documents, "empty documents"),
         (counts.left_out.short_documents, "short documents"),
+        (counts.left_out.refused_documents, "conversations that the chat template refuses"),
         (counts.left_out.truncated_tokens, "tokens of long documents"),
         (counts.malformed_lines, "malformed lines (-v names them)"),
         (counts.skipped_files, "files of folders (hidden, not text, or links)"),

@@ -7,8 +7,10 @@
 //! document:      context = [bos]? and a document's first ctx_len (- 1) tokens; the rest is another context or dropped
 //! ```
 //!
-//! Which of the two, and what else can be asked for, is in `packing.rs`. A [`ContextCursor`] is a place in that stream:
-//! a run that starts again from one reads no earlier document.
+//! Which of the two, and what else can be asked for, is in `packing.rs`. Where the next token is BOS itself, as chat
+//! templates write it, none is put before it: no model has seen two.
+//!
+//! A [`ContextCursor`] is a place in that stream: a run that starts again from one reads no earlier document.
 
 use std::path::Path;
 
@@ -44,6 +46,8 @@ pub struct LeftOut {
     pub short_documents: u64,
     /// Rows of a parquet file that repeat an earlier one.
     pub repeated_documents: u64,
+    /// Conversations that the model's chat template refuses.
+    pub refused_documents: u64,
     /// Tokens beyond `document_tokens`, or beyond a context of the document's own.
     pub truncated_tokens: u64,
 }
@@ -60,6 +64,7 @@ impl LeftOut {
             empty_documents: self.empty_documents + other.empty_documents,
             short_documents: self.short_documents + other.short_documents,
             repeated_documents: self.repeated_documents + other.repeated_documents,
+            refused_documents: self.refused_documents + other.refused_documents,
             truncated_tokens: self.truncated_tokens + other.truncated_tokens,
         }
     }
@@ -127,7 +132,8 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
 
     /// The next context, or `None` when the corpus ends before it.
     fn pack(&mut self) -> Result<Option<Context>> {
-        let mut tokens: Vec<u32> = self.options.bos.into_iter().collect();
+        let bos = self.bos()?;
+        let mut tokens: Vec<u32> = bos.into_iter().collect();
         let mut documents = vec![];
         let packed = match self.options.packing {
             Packing::Concatenate => self.fill(&mut tokens, &mut documents)?,
@@ -137,12 +143,19 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
             self.dropped_tokens = documents.len() as u64;
             return Ok(None);
         }
-        if self.options.bos.is_some() {
+        if bos.is_some() {
             documents.insert(0, documents[0]);
         }
         let index = self.cursor.contexts;
         self.cursor.contexts += 1;
         Ok(Some(Context { index, tokens, documents, next: self.cursor }))
+    }
+
+    /// The BOS that the next context begins with, unless its text does.
+    fn bos(&mut self) -> Result<Option<u32>> {
+        self.load()?;
+        let next = self.current.as_ref().and_then(|current| current.get(self.cursor.tokens as usize).copied());
+        Ok(self.options.bos.filter(|bos| next != Some(*bos)))
     }
 
     /// Fills a context from as many documents as it takes; `false` when the corpus ends before it is full.
@@ -191,7 +204,18 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
             self.cursor.left_out.repeated_documents += 1;
             return Ok(None);
         }
-        let mut tokens = (self.encode)(&read).map_err(|error| self.named(document, error))?;
+        let mut tokens = match (self.encode)(&read) {
+            // One odd conversation among millions must not end a harvest.
+            Err(error @ Error::ChatTemplate { .. }) => {
+                if self.cursor.left_out.refused_documents == 0 {
+                    let place = self.corpus.place_of(document);
+                    tracing::warn!("{place} is left out, and any other like it: {error}");
+                }
+                self.cursor.left_out.refused_documents += 1;
+                return Ok(None);
+            }
+            encoded => encoded.map_err(|error| self.named(document, error))?,
+        };
         let (whole, most) = (tokens.len(), self.options.document_tokens.unwrap_or(usize::MAX));
         tokens.truncate(most);
         let left_out = &mut self.cursor.left_out;
@@ -307,6 +331,37 @@ mod tests {
         assert_eq!(packed.iter().map(text).collect::<Vec<_>>(), ["^abc", "^def"]);
         assert_eq!(packed[1].documents, [0, 0, 0, 1]);
         assert_eq!(dropped, 2);
+    }
+
+    #[test]
+    fn a_text_that_begins_with_bos_gets_no_second_one() {
+        let (_folder, corpus) = corpus(&["^abc", "^de", "fgh"]);
+        for (packing, expected) in [
+            (Packing::Concatenate, ["^abc", "^def"].as_slice()),
+            (Packing::Document, ["^abc", "^de", "^fgh"].as_slice()),
+        ] {
+            let options = ContextOptions { ctx_len: 4, bos: Some('^'.into()), packing, ..ContextOptions::default() };
+            let (packed, _) = pack(&corpus, options, ContextCursor::default());
+            assert_eq!(packed.iter().map(text).collect::<Vec<_>>(), expected);
+            assert!(packed.iter().all(|context| context.documents.len() == context.tokens.len()));
+        }
+    }
+
+    #[test]
+    fn a_conversation_that_the_template_refuses_is_left_out_and_counted() {
+        let (_folder, corpus) = corpus(&["ab", "refused", "cd", "refused too"]);
+        let encode = |document: &Document| match document {
+            Document::Text(text) if text.starts_with("refused") => {
+                Err(Error::ChatTemplate { path: "t".into(), reason: "roles must alternate".into() })
+            }
+            _ => encode(document),
+        };
+        let order = corpus.order(None);
+        let options = ContextOptions { ctx_len: 4, ..ContextOptions::default() };
+        let mut contexts = Contexts::new(&corpus, &order, options, ContextCursor::default(), None, encode).unwrap();
+        let packed: Vec<_> = contexts.by_ref().map(Result::unwrap).collect();
+        assert_eq!(packed.iter().map(text).collect::<Vec<_>>(), ["abcd"]);
+        assert_eq!(contexts.cursor().left_out.refused_documents, 2);
     }
 
     #[test]

@@ -229,7 +229,14 @@ impl Harvester {
             };
             if writer.next().contexts == 0 {
                 let expected = format!("enough text for one context of {} tokens", self.config.ctx_len);
-                return Err(Error::invalid("corpus", expected, format!("{} tokens in all", leftover.dropped_tokens)));
+                let found = match leftover.left_out.refused_documents {
+                    0 => format!("{} tokens in all", leftover.dropped_tokens),
+                    n => format!(
+                        "{} tokens in all, and {n} conversations that the chat template refuses",
+                        leftover.dropped_tokens
+                    ),
+                };
+                return Err(Error::invalid("corpus", expected, found));
             }
             writer.finish(leftover.dropped_tokens, leftover.left_out)
         })

@@ -94,11 +94,21 @@ pub(super) struct FoundSource {
     pub(super) files: Vec<FoundFile>,
     /// Folder entries left out already: hidden files, links to folders and links that lead nowhere.
     pub(super) skipped: u64,
+    /// Of a dataset on the Hub: the commit that it is read at.
+    pub(super) pin: Option<Pin>,
+}
+
+/// A dataset as it was named, and the commit that it was found at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pin {
+    pub(super) named: String,
+    pub(super) commit: String,
 }
 
 /// The sources at `paths`: one for a file; for a folder one for the loose files in it, then one for each subfolder and
-/// each file of many documents. Datasets are from the Hub that `hub` describes, else from the environment's.
-pub(super) fn sources(paths: &[PathBuf], hub: Option<&HubSettings>) -> Result<Vec<FoundSource>> {
+/// each file of many documents. Datasets are from the Hub that `hub` describes, else from the environment's,
+/// at the commits in `pins`.
+pub(super) fn sources(paths: &[PathBuf], hub: Option<&HubSettings>, pins: &[Pin]) -> Result<Vec<FoundSource>> {
     let mut sources = vec![];
     for path in paths {
         let stdin = [(STDIN, FileKind::Text), (STDIN_LINES, FileKind::JsonLines)];
@@ -107,11 +117,12 @@ pub(super) fn sources(paths: &[PathBuf], hub: Option<&HubSettings>) -> Result<Ve
             continue;
         }
         if let Some(text) = path.to_str().filter(|text| HubDataset::is_named(text)) {
+            let commit = pins.iter().find(|pin| pin.named == text).map(|pin| pin.commit.as_str());
             let dataset = match hub {
-                Some(hub) => HubDataset::open(text, hub)?,
-                None => HubDataset::open(text, &HubSettings::from_env()?)?,
+                Some(hub) => HubDataset::open(text, commit, hub)?,
+                None => HubDataset::open(text, commit, &HubSettings::from_env()?)?,
             };
-            sources.push(hub_source(dataset));
+            sources.push(hub_source(text, dataset));
             continue;
         }
         let location = Location::named(path)?;
@@ -127,14 +138,15 @@ pub(super) fn sources(paths: &[PathBuf], hub: Option<&HubSettings>) -> Result<Ve
 
 fn stdin_source(kind: FileKind) -> FoundSource {
     let file = FoundFile { origin: Origin::Stdin, relative: String::new(), kind };
-    FoundSource { name: "stdin".into(), path: STDIN.into(), is_folder: false, files: vec![file], skipped: 0 }
+    FoundSource { name: "stdin".into(), path: STDIN.into(), is_folder: false, files: vec![file], skipped: 0, pin: None }
 }
 
-fn hub_source(dataset: HubDataset) -> FoundSource {
+fn hub_source(named: &str, dataset: HubDataset) -> FoundSource {
     let file =
         |file: HubFile| FoundFile { relative: file.path.clone(), origin: Origin::OnHub(file), kind: FileKind::Parquet };
     let files = dataset.files.into_iter().map(file).collect();
-    FoundSource { name: dataset.name, path: dataset.pinned, is_folder: true, files, skipped: 0 }
+    let pin = Some(Pin { named: named.to_owned(), commit: dataset.commit });
+    FoundSource { name: dataset.name, path: dataset.pinned, is_folder: true, files, skipped: 0, pin }
 }
 
 /// The name of a file without the endings that say what it holds: `lines.jsonl.gz` -> `lines`.
@@ -146,7 +158,7 @@ fn stem(name: &str) -> String {
 fn file_source(location: &Location) -> FoundSource {
     let files = vec![FoundFile::at(location.clone(), String::new())];
     let name = stem(&location.file_name());
-    FoundSource { name, path: location.to_string(), is_folder: false, files, skipped: 0 }
+    FoundSource { name, path: location.to_string(), is_folder: false, files, skipped: 0, pin: None }
 }
 
 fn folder_sources(folder: &Location) -> Result<Vec<FoundSource>> {
@@ -173,7 +185,8 @@ fn folder_sources(folder: &Location) -> Result<Vec<FoundSource>> {
 fn empty_folder_source(folder: &Location) -> FoundSource {
     // `.` and `..` have no file name of their own.
     let resolved = folder.local().and_then(|path| fs::canonicalize(path).ok()).map_or(folder.clone(), Location::from);
-    FoundSource { name: resolved.file_name(), path: folder.to_string(), is_folder: true, files: vec![], skipped: 0 }
+    let (name, path) = (resolved.file_name(), folder.to_string());
+    FoundSource { name, path, is_folder: true, files: vec![], skipped: 0, pin: None }
 }
 
 /// Adds everything below `folder`: its files first, then its subfolders', each sorted by name.

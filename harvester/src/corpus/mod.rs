@@ -2,116 +2,41 @@
 //! memory does not grow with it.
 //!
 //! ```text
-//! text, JSONL      read once when it is opened: checked, hashed, each document's place noted     (scan.rs)
+//! text, JSONL      read once when it is opened: checked, hashed, each document's place noted     (reading.rs, scan.rs)
 //! .gz .zst, URLs,
 //! standard input   copied in plain to the cache first                                            (spool.rs)
-//! parquet          footers are read (and here the bytes hashed); rows come in blocks             (table.rs)
+//! parquet          footers are read (and here the bytes hashed); rows come in blocks             (table_file.rs, table.rs)
 //! ```
 //!
 //! What opening found out can be saved, so that a run which starts again reads no document for it ([`Corpus::save`]).
 
 mod discover;
 mod document;
+mod options;
 mod order;
 mod plain_file;
+mod reading;
 mod saved;
 mod scan;
 mod seen;
+mod source;
 mod spool;
 mod table;
+mod table_file;
 
-use std::{
-    collections::HashSet,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-
-use crate::{Error, Result, atomic::hex, model_source::HubSettings};
-use discover::{FileKind, FoundFile, FoundSource, Origin};
+use crate::{Error, Result, model_source::HubSettings};
+use discover::Pin;
 pub use document::Document;
-use document::DocumentHash;
+pub use options::CorpusOptions;
 use order::Block;
 pub use order::DocumentOrder;
 use plain_file::{DocumentPlace, PlainFile};
-use scan::{Scanned, ScannedFile};
 pub(crate) use seen::SeenDocuments;
-use table::{RowBlock, TableFile, Tables};
-
-/// How the files of a corpus are read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CorpusOptions {
-    /// The field of a JSONL line, or the column of a parquet file, that holds the document.
-    pub text_field: String,
-    /// The field or column that holds a conversation, to be written by the model's chat template, instead of a text.
-    pub chat_field: Option<String>,
-    /// Whether a document whose text was seen before is left out. Rows of parquet files are compared with each other
-    /// while they are harvested.
-    pub drop_duplicates: bool,
-    /// Whether a line of a JSONL file that holds no document is left out and counted; else it is an error. Default: an
-    /// error.
-    pub skip_malformed: bool,
-    /// A longer document is an error, bytes: documents are tokenised in memory.
-    pub max_document_bytes: u64,
-}
-
-impl Default for CorpusOptions {
-    fn default() -> Self {
-        Self {
-            text_field: "text".into(),
-            chat_field: None,
-            drop_duplicates: true,
-            skip_malformed: false,
-            max_document_bytes: 16 << 20,
-        }
-    }
-}
-
-impl CorpusOptions {
-    /// The field or column that holds the document.
-    fn field(&self) -> &str {
-        self.chat_field.as_ref().unwrap_or(&self.text_field)
-    }
-
-    /// Refuses a document that is too long to be held in memory.
-    fn check_size(&self, name: &str, bytes: u64) -> Result<()> {
-        if bytes <= self.max_document_bytes {
-            return Ok(());
-        }
-        let (most, mib) = (self.max_document_bytes >> 20, bytes >> 20);
-        let hint = "Cut it into several documents, or allow it with --max-document-mib";
-        Err(Error::malformed(name, format!("a document of {most} MiB or less"), format!("{mib} MiB or more"), hint))
-    }
-}
-
-/// A named stretch of the corpus: a file, or a folder of them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CorpusSource {
-    /// File name without its extension, or folder name; made longer where two sources would share it.
-    pub name: String,
-    /// Where it was read from, as it was given.
-    pub path: String,
-    /// SHA-256 of the file's bytes; for a folder, of the lines `relative path NUL file's SHA-256` in order. A parquet
-    /// file of an object store counts with the SHA-256 of its size and tag.
-    pub sha256: String,
-    /// Size of the file or files, bytes; of packed text, of its plain content.
-    pub bytes: u64,
-    /// Number of the first document of this source.
-    pub first_document: u64,
-    /// How many documents it has, without dropped duplicates: they are numbered without a gap.
-    pub documents: u64,
-    /// Documents left out because their text had been seen before, in this source or an earlier one.
-    pub duplicates: u64,
-    /// Entries of a folder that were left out: files that are hidden or not text, links to folders, links that lead
-    /// nowhere.
-    pub skipped_files: u64,
-    /// Lines of JSONL files that were left out because they hold no document.
-    #[serde(default)]
-    pub malformed_lines: u64,
-}
+pub use source::CorpusSource;
+use table::Tables;
+use table_file::{RowBlock, TableFile};
 
 /// Documents, numbered from 0 in the order of the paths given and of the files in a folder (sorted).
 #[derive(Debug, Default)]
@@ -128,6 +53,8 @@ pub struct Corpus {
     reader: Tables,
     /// Every file by name, and what changes when its content does.
     stamps: Vec<(String, String)>,
+    /// The commits of datasets on the Hub.
+    pins: Vec<Pin>,
     /// Whether it was read from what an earlier run saved.
     was_saved: bool,
 }
@@ -170,7 +97,7 @@ impl Corpus {
     /// (unless such lines are skipped), a parquet file lacks the column, a document is too long, or there is no text at
     /// all.
     pub fn open(paths: &[PathBuf], options: &CorpusOptions) -> Result<Self> {
-        Self::read(paths, options, discover::sources(paths, None)?)
+        Self::read(paths, options, discover::sources(paths, None, &[])?)
     }
 
     /// As [`Self::open`], with datasets from the Hub that `hub` describes.
@@ -178,7 +105,7 @@ impl Corpus {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with_hub(paths: &[PathBuf], options: &CorpusOptions, hub: &HubSettings) -> Result<Self> {
-        Self::read(paths, options, discover::sources(paths, Some(hub))?)
+        Self::read(paths, options, discover::sources(paths, Some(hub), &[])?)
     }
 
     /// As [`Self::open`], but takes from the file `saved` what an earlier run found out, if it was the same run and no
@@ -187,7 +114,30 @@ impl Corpus {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_saved(paths: &[PathBuf], options: &CorpusOptions, saved: &Path) -> Result<Self> {
-        let sources = discover::sources(paths, None)?;
+        Self::saved_or_read(paths, options, saved, None)
+    }
+
+    /// As [`Self::open_saved`], with datasets from the Hub that `hub` describes. They are read at the commit that the earlier run
+    /// found, wherever their branch is now.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_saved_with_hub(
+        paths: &[PathBuf],
+        options: &CorpusOptions,
+        saved: &Path,
+        hub: &HubSettings,
+    ) -> Result<Self> {
+        Self::saved_or_read(paths, options, saved, Some(hub))
+    }
+
+    fn saved_or_read(
+        paths: &[PathBuf],
+        options: &CorpusOptions,
+        saved: &Path,
+        hub: Option<&HubSettings>,
+    ) -> Result<Self> {
+        let sources = discover::sources(paths, hub, &saved::pins(saved))?;
         match saved::load(saved, options, &sources) {
             Some(corpus) => Ok(corpus),
             None => Self::read(paths, options, sources),
@@ -200,101 +150,6 @@ impl Corpus {
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         if self.was_saved { Ok(()) } else { saved::save(self, path) }
-    }
-
-    fn read(paths: &[PathBuf], options: &CorpusOptions, sources: Vec<FoundSource>) -> Result<Self> {
-        let mut corpus = Self { options: options.clone(), ..Self::default() };
-        let mut seen = HashSet::new();
-        for source in sources {
-            corpus.add(source, &mut seen)?;
-        }
-        if corpus.blocks.is_empty() && corpus.places.iter().all(|place| place.bytes == 0) {
-            let given: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
-            let malformed: u64 = corpus.sources.iter().map(|source| source.malformed_lines).sum();
-            let without = if malformed > 0 { format!(" without {malformed} malformed lines") } else { String::new() };
-            let found = format!("none in {}{without}", given.join(", "));
-            return Err(Error::invalid("corpus", "at least one document with text", found));
-        }
-        Ok(corpus)
-    }
-
-    fn add(&mut self, found: FoundSource, seen: &mut HashSet<DocumentHash>) -> Result<()> {
-        let mut source = CorpusSource {
-            name: found.name,
-            path: found.path,
-            sha256: String::new(),
-            bytes: 0,
-            first_document: self.n_documents(),
-            documents: 0,
-            duplicates: 0,
-            skipped_files: found.skipped,
-            malformed_lines: 0,
-        };
-        let mut hasher = Sha256::new();
-        let mut only_hash = None;
-        let tables = open_tables(&found.files, self.tables.len(), &self.options)?;
-        for (file, blocks) in found.files.into_iter().zip(tables) {
-            self.stamps.push((file.name(), stamp(&file)?));
-            let sha256 = match blocks {
-                Some((table, blocks)) => self.add_table(table, blocks, &mut source)?,
-                None => match self.add_file(&file, found.is_folder, seen, &mut source)? {
-                    Some(sha256) => sha256,
-                    None => continue,
-                },
-            };
-            hasher.update(format!("{}\0{sha256}\n", file.relative));
-            only_hash = Some(sha256);
-        }
-        source.sha256 = only_hash.filter(|_| !found.is_folder).unwrap_or_else(|| hex(&hasher.finalize()));
-        source.documents = self.n_documents() - source.first_document;
-        self.sources.push(source);
-        Ok(())
-    }
-
-    /// Adds the documents of a text or JSONL file; returns its hash, or `None` where it is left out.
-    fn add_file(
-        &mut self,
-        found: &FoundFile,
-        in_folder: bool,
-        seen: &mut HashSet<DocumentHash>,
-        source: &mut CorpusSource,
-    ) -> Result<Option<String>> {
-        let plain = PlainFile::of(found)?;
-        let ScannedFile { sha256, bytes, documents, malformed_lines } = match scan::scan(&plain, &self.options)? {
-            Scanned::Text(scanned) => scanned,
-            Scanned::NotText(error) if in_folder => {
-                tracing::warn!("left out of the corpus: {error}");
-                source.skipped_files += 1;
-                return Ok(None);
-            }
-            Scanned::NotText(error) => return Err(error),
-        };
-        let file = self.files.len() as u32;
-        source.bytes += bytes;
-        source.malformed_lines += malformed_lines;
-        for document in documents {
-            if self.options.drop_duplicates && !seen.insert(document.hash) {
-                source.duplicates += 1;
-                continue;
-            }
-            self.places.push(DocumentPlace { file, offset: document.offset, bytes: document.bytes });
-        }
-        let sha256 = plain.original_sha256.clone().unwrap_or(sha256);
-        self.files.push(plain);
-        Ok(Some(sha256))
-    }
-
-    /// Adds the rows of a parquet file; returns what stands for its hash.
-    fn add_table(&mut self, table: TableFile, blocks: Vec<RowBlock>, source: &mut CorpusSource) -> Result<String> {
-        for rows in blocks {
-            let block = Block { first_document: self.n_documents(), documents: rows.rows };
-            let streamed_before = block.first_document - self.places.len() as u64;
-            self.blocks.push(PlacedBlock { block, rows, streamed_before });
-        }
-        source.bytes += table.bytes();
-        let sha256 = table.identity()?;
-        self.tables.push(table);
-        Ok(sha256)
     }
 
     /// How the files were read.
@@ -366,40 +221,6 @@ impl Corpus {
     /// The order in which documents are harvested: shuffled by `seed`, or as they are.
     pub fn order(&self, seed: Option<u64>) -> DocumentOrder {
         DocumentOrder::new(self.n_documents(), self.blocks.iter().map(|placed| placed.block).collect(), seed)
-    }
-}
-
-/// A parquet file and its blocks of rows.
-type OpenTable = (TableFile, Vec<RowBlock>);
-
-/// The parquet files among `files`, each with its blocks of rows. Footers are read side by side: in a store each takes
-/// a while.
-fn open_tables(files: &[FoundFile], first: usize, options: &CorpusOptions) -> Result<Vec<Option<OpenTable>>> {
-    let is_table = |file: &FoundFile| file.kind == FileKind::Parquet;
-    let numbers = files.iter().scan(first, |next, file| {
-        *next += usize::from(is_table(file));
-        Some(*next - usize::from(is_table(file)))
-    });
-    let numbered: Vec<_> = files.iter().zip(numbers).collect();
-    let open = |(file, number): (&FoundFile, usize)| {
-        if !is_table(file) {
-            return Ok(None);
-        }
-        file.check_not_packed()?;
-        let table = TableFile::of(file)?;
-        let blocks = table.blocks(number as u32, options)?;
-        Ok(Some((table, blocks)))
-    };
-    numbered.into_par_iter().map(open).collect()
-}
-
-/// What changes when a file does. Standard input and pipes are never the same again.
-fn stamp(file: &FoundFile) -> Result<String> {
-    match &file.origin {
-        Origin::At(location) if location.is_pipe() => Ok(String::new()),
-        Origin::At(location) => location.stamp(),
-        Origin::OnHub(file) => Ok(file.hash.clone()),
-        Origin::Stdin => Ok(String::new()),
     }
 }
 

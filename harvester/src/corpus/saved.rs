@@ -19,8 +19,9 @@ use parquet::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Block, Corpus, CorpusOptions, CorpusSource, DocumentPlace, FileKind, FoundSource, PlacedBlock, PlainFile, RowBlock,
-    TableFile, stamp,
+    Block, Corpus, CorpusOptions, CorpusSource, DocumentPlace, Pin, PlacedBlock, PlainFile, RowBlock, TableFile,
+    discover::{FileKind, FoundSource},
+    reading::stamp,
 };
 use crate::{Error, Result, atomic::AtomicFile};
 
@@ -38,6 +39,7 @@ struct Saved {
     /// First document, documents; file, row group, first row.
     blocks: Vec<(u64, u64, u32, u32, u64)>,
     stamps: Vec<(String, String)>,
+    pins: Vec<Pin>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -67,6 +69,7 @@ pub(super) fn save(corpus: &Corpus, path: &Path) -> Result<()> {
         files: corpus.files.iter().map(file).collect(),
         blocks: corpus.blocks.iter().map(block).collect(),
         stamps: corpus.stamps.clone(),
+        pins: corpus.pins.clone(),
     };
     let json = serde_json::to_string(&saved).map_err(|error| Error::io("write", path)(error.into()))?;
     let places = &corpus.places;
@@ -90,12 +93,23 @@ fn write(
     writer.into_inner()
 }
 
+/// The commits at which an earlier run found datasets on the Hub, so that this one reads the same.
+pub(super) fn pins(path: &Path) -> Vec<Pin> {
+    let reader = File::open(path).ok().and_then(|file| ParquetRecordBatchReaderBuilder::try_new(file).ok());
+    reader.and_then(|reader| said(&reader)).map_or_else(Vec::new, |saved| saved.pins)
+}
+
+/// Everything that was saved but the places of documents.
+fn said(reader: &ParquetRecordBatchReaderBuilder<File>) -> Option<Saved> {
+    let metadata = reader.metadata().file_metadata().key_value_metadata()?;
+    let json = metadata.iter().find(|entry| entry.key == KEY)?.value.as_deref()?;
+    serde_json::from_str(json).ok()
+}
+
 /// The corpus that was saved; `None` where there is none, or where anything is not as it was. What cannot be read is read anew.
 pub(super) fn load(path: &Path, options: &CorpusOptions, found: &[FoundSource]) -> Option<Corpus> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).ok()?).ok()?;
-    let metadata = reader.metadata().file_metadata().key_value_metadata()?;
-    let json = metadata.iter().find(|entry| entry.key == KEY)?.value.as_deref()?;
-    let saved: Saved = serde_json::from_str(json).ok()?;
+    let saved = said(&reader)?;
     let files = found.iter().flat_map(|source| &source.files);
     let stamps: Vec<(String, String)> =
         files.clone().map(|file| Some((file.name(), stamp(file).ok()?))).collect::<Option<_>>()?;
@@ -143,6 +157,7 @@ pub(super) fn load(path: &Path, options: &CorpusOptions, found: &[FoundSource]) 
         tables: tables.map(TableFile::of).collect::<Result<_>>().ok()?,
         blocks: blocks.collect(),
         stamps,
+        pins: saved.pins,
         was_saved: true,
         ..Corpus::default()
     })

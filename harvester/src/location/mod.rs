@@ -20,7 +20,7 @@ use std::{
 use bytes::Bytes;
 
 use self::object::Object;
-pub(crate) use self::ranges::{RangeReader, ReadRange};
+pub(crate) use self::ranges::{RangeReader, ReadRange, Stretch};
 use crate::{Error, Result, write_atomically};
 
 /// Where a file or folder is.

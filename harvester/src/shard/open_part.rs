@@ -21,12 +21,8 @@ use parquet::{
     },
 };
 
-use super::{
-    part_file::{PartFile, Stretch},
-    part_writer::STATISTICS_KEY,
-    schema::ShardSchema,
-};
-use crate::{Error, Location, Result, manifest::Part, stats::HookPointStatistics};
+use super::{part_file::PartFile, part_writer::STATISTICS_KEY, schema::ShardSchema};
+use crate::{Error, Location, Result, location::Stretch, manifest::Part, stats::HookPointStatistics};
 
 /// A part whose footer was read and checked.
 #[derive(Debug)]
@@ -101,7 +97,7 @@ impl OpenPart {
         leaf: usize,
         rows: Range<usize>,
         n_rows: usize,
-    ) -> ParquetResult<(SerializedPageReader<Stretch>, usize, usize)> {
+    ) -> ParquetResult<(SerializedPageReader<PartFile>, usize, usize)> {
         let metadata = self.metadata.metadata();
         let chunk = metadata.row_group(group).column(leaf);
         let locations = metadata.offset_index().and_then(|index| Some(&index.get(group)?.get(leaf)?.page_locations));
@@ -120,6 +116,7 @@ impl OpenPart {
             return Err(ParquetError::General(format!("pages at bytes {start} to {end}, outside of their column")));
         }
         let stretch = Stretch { start, bytes: self.file.get_bytes(start, (end - start) as usize)? };
+        let stretch = PartFile::new(stretch, end);
         let mut of_pages = ColumnChunkMetaData::builder(chunk.column_descr_ptr())
             .set_data_page_offset(first.offset)
             .set_total_compressed_size((end - start) as i64);
