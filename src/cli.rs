@@ -59,8 +59,9 @@ pub(crate) enum Command {
     /// Fit a sparse autoencoder to harvested activations, or to those of a running model.
     #[command(
         allow_negative_numbers = true,
-        after_help = "Examples:\n  refract train --activations runs/activations --k 32 --d-sae 4608 --out runs/sae\n  refract \
-                      train --model default --corpus data/corpora/*.jsonl --hook-point blocks.14.hook_resid_post --out runs/sae"
+        after_help = "Examples:\n  refract train --activations runs/activations --k 32 --d-sae 4608 --out runs/sae\n  \
+                      refract train --model default --corpus data/corpora/*.jsonl \
+                      --hook-point blocks.14.hook_resid_post --out runs/sae"
     )]
     Train(TrainArgs),
     /// Measure an SAE on held-out text: L0, FVU, dead latents, CE loss score.

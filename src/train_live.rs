@@ -57,7 +57,8 @@ fn needs(shape: &ModelConfig, point: HookPoint, harvest: &HarvestConfig, config:
     let step = 2.0 * d_in as f64 * d_sae as f64 / STEP_EFFICIENCY;
     let seconds = config.tokens as f64 * (forward + step) / harvester::machine::gemm_flops();
     format!(
-        "{} tokens through {} layers and into an SAE, d_in {d_in}, d_sae {d_sae}, k {}: about {}, nothing on disk but {} tokens held out",
+        "{} tokens through {} layers and into an SAE, d_in {d_in}, d_sae {d_sae}, k {}: about {}, \
+         nothing on disk but {} tokens held out",
         grouped(config.tokens),
         point.layers_needed(),
         config.k,

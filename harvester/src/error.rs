@@ -127,7 +127,10 @@ pub enum Error {
         differences: Vec<String>,
     },
     /// The user asked to stop; everything finished so far is on disk.
-    #[error("stopped on request; what was finished is kept in {}, and the same command goes on from there", path.display())]
+    #[error(
+        "stopped on request; what was finished is kept in {}, and the same command goes on from there",
+        path.display()
+    )]
     Cancelled {
         /// Where the finished part is.
         path: PathBuf,

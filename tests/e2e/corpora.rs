@@ -58,7 +58,8 @@ fn a_pipe_is_read_like_standard_input() {
 #[test]
 fn a_document_a_context_and_what_was_left_out_is_said() {
     let (sandbox, model) = (Sandbox::new(), tiny("llama"));
-    let corpus = sandbox.write("c.jsonl", "{\"text\":\"\"}\n{\"text\":\"a\"}\n{\"text\":\"the cat sat on the mat, and then it went\"}\n{\"text\":\"a\"}\n");
+    let texts = ["", "a", "the cat sat on the mat, and then it went", "a"];
+    let corpus = sandbox.write("c.jsonl", texts.map(|text| format!("{{\"text\":\"{text}\"}}\n")).concat());
     let packing = ["--packing", "document", "--min-document-tokens", "2", "--long-documents", "truncate"];
     let args = ["harvest", "--model", &model, "--corpus", &corpus, "--hook-point", "hook_embed", "--ctx-len", "8"];
     let output = sandbox.run(&[&args[..], &packing, &["--out", "out"]].concat());
@@ -110,8 +111,8 @@ fn conversations_that_the_template_refuses_are_counted_and_end_no_harvest_unless
     for file in ["config.json", "model.safetensors", "tokenizer.json"] {
         std::fs::copy(format!("{}/{file}", tiny("llama")), sandbox.path("model").join(file)).unwrap();
     }
-    let template = "{% for message in messages %}{% if message.role == 'system' %}{{ raise_exception('no system here') }}\
-                    {% endif %}{{ message.content }}{% endfor %}";
+    let template = "{% for message in messages %}{% if message.role == 'system' %}\
+                    {{ raise_exception('no system here') }}{% endif %}{{ message.content }}{% endfor %}";
     sandbox.write("model/tokenizer_config.json", serde_json::json!({ "chat_template": template }).to_string());
     let good = std::fs::read_to_string(fixture("messages.jsonl")).unwrap();
     let bad = |i: u32| format!("{{\"messages\": [{{\"role\": \"system\", \"content\": \"be brief {i}\"}}]}}\n");

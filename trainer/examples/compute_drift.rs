@@ -67,7 +67,8 @@ fn report_latents(sae: &Sae, pairs: &[(&[f32], &[f32])]) -> trainer::Result<()> 
         .sum();
     let variance = squared(&exact, &mean_rows(&exact, sae.d_in()));
     println!(
-        "SAE at {}: overlap {:.4}, FVU {:.4} of f32, {:.4} of int8 (its activations), {:.5} of int8 for f32; L0 {:.1}, {:.1}",
+        "SAE at {}: overlap {:.4}, FVU {:.4} of f32, {:.4} of int8 (its activations), \
+         {:.5} of int8 for f32; L0 {:.1}, {:.1}",
         sae.config.hook_point,
         shared as f64 / acts.n_active() as f64,
         squared(&exact, &sae.decode(&acts)) / variance,

@@ -1,8 +1,8 @@
-//! [`SeenDocuments`]: the documents of tables that were read before, so that one which comes again is left out. Files that are
-//! read when a corpus is opened are cleared of repetitions then; tables are too large for that.
+//! [`SeenDocuments`]: the documents of tables that were read before, so that one which comes again is left out. Files
+//! that are read when a corpus is opened are cleared of repetitions then; tables are too large for that.
 //!
-//! A run that starts again must know what it had seen. A log holds 16 bytes for each place of the order that was reached;
-//! what a power cut took from its end, or all of it where there is none, is read from the corpus again.
+//! A run that starts again must know what it had seen. A log holds 16 bytes for each place of the order that was
+//! reached; what a power cut took from its end, or all of it where there is none, is read from the corpus again.
 
 use std::{
     collections::HashSet,
@@ -28,7 +28,8 @@ pub(crate) struct SeenDocuments {
 }
 
 impl SeenDocuments {
-    /// What the places before `next` hold, by the log at `path` where there is one; `None` where repetitions do not matter.
+    /// What the places before `next` hold, by the log at `path` where there is one; `None` where repetitions do not
+    /// matter.
     pub(crate) fn before(
         next: u64,
         corpus: &Corpus,

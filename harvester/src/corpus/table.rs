@@ -1,5 +1,5 @@
-//! [`Tables`]: documents in a column of parquet files. Rows are read a block at a time and the one column only, and the last
-//! block stays in memory.
+//! [`Tables`]: documents in a column of parquet files. Rows are read a block at a time and the one column only, and the
+//! last block stays in memory.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,5 +1,5 @@
-//! [`TableFile`]: a parquet file of a corpus, here, in an object store or on the Hub; its footer, its blocks of rows, and the
-//! bytes of one. What a footer says is checked: it may be anybody's.
+//! [`TableFile`]: a parquet file of a corpus, here, in an object store or on the Hub; its footer, its blocks of rows,
+//! and the bytes of one. What a footer says is checked: it may be anybody's.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -131,8 +131,8 @@ impl TableFile {
         PartFile::new(Watched { ranges: self.ranges(), cause: Arc::clone(cause) }, self.bytes())
     }
 
-    /// The file, for reading the columns in `mask` of a block. They come at once where the block is the whole row group: one
-    /// answer in place of two for each page.
+    /// The file, for reading the columns in `mask` of a block. They come at once where the block is the whole row
+    /// group: one answer in place of two for each page.
     pub(super) fn open_for(
         &self,
         block: RowBlock,
@@ -171,8 +171,8 @@ impl TableFile {
         Ok(blocks)
     }
 
-    /// The footer; where `pages` asks for it and a row group is longer than a block, also where each page lies, so that no
-    /// page before the block is read.
+    /// The footer; where `pages` asks for it and a row group is longer than a block, also where each page lies, so that
+    /// no page before the block is read.
     pub(super) fn metadata(&self, pages: PageIndexPolicy) -> Result<ArrowReaderMetadata> {
         let cause = Cause::default();
         let file = self.open(&cause);

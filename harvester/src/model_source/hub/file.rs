@@ -99,8 +99,8 @@ fn download(client: &Client, remote: &RemoteFile<'_>, blob: &Path, kept: &Path, 
     fs::rename(&part, blob).map_err(Error::io("rename to", blob))
 }
 
-/// Receives what is missing of a file. A connection may break as often as it likes, as long as each one brings something;
-/// after those that bring nothing there is a longer wait each time, and in the end the error.
+/// Receives what is missing of a file. A connection may break as often as it likes, as long as each one brings
+/// something; after those that bring nothing there is a longer wait each time, and in the end the error.
 fn receive_all(
     client: &Client,
     remote: &RemoteFile<'_>,

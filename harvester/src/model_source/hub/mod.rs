@@ -2,8 +2,8 @@
 //! client and the addresses; what it does not bring is here: time-outs, cancellation, retries, and a check of every
 //! file's size and hash before it gets its name.
 //!
-//! [`request`] asks the Hub one question, [`dataset`] reads the files of a dataset by ranges and keeps nothing, [`snapshot`] is the cache on disk, [`file`] puts one file into it. This file
-//! decides which files make a model.
+//! [`request`] asks the Hub one question, [`dataset`] reads the files of a dataset by ranges and keeps nothing,
+//! [`snapshot`] is the cache on disk, [`file`] puts one file into it. This file decides which files make a model.
 
 mod dataset;
 mod file;

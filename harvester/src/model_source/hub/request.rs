@@ -2,9 +2,9 @@
 //! said in words. The only file that knows the HTTP client, which is hf-hub's own.
 //!
 //! ```text
-//! busy (429, 5xx)          asked again after Retry-After, else after backoff, 2 backoff, 4 backoff ..; attempts times in all
-//! what broke off           asked for again from the byte after the last that came; attempts times without a new byte
-//! anything else            said at once
+//! busy (429, 5xx)    asked again after Retry-After, else after backoff, 2 backoff, 4 backoff ..; attempts times in all
+//! what broke off     asked for again from the byte after the last that came; attempts times without a new byte
+//! anything else      said at once
 //! ```
 
 use std::{fmt, io::Read, iter, ops::Range, time::Duration};
@@ -116,8 +116,8 @@ impl Answer {
         Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
     }
 
-    /// The query of the address of the next page: `Link: <address>; rel="next"`. The rest of that address is the Hub's own
-    /// even where a mirror passes it on, and no other host gets the token.
+    /// The query of the address of the next page: `Link: <address>; rel="next"`. The rest of that address is the Hub's
+    /// own even where a mirror passes it on, and no other host gets the token.
     fn next_page(&self) -> Option<String> {
         let links = self.header("link")?.split(',');
         let next = links.map(str::trim).find(|link| link.ends_with(r#"rel="next""#))?;
@@ -178,8 +178,8 @@ impl Client {
         Error::download(&self.repo, format!("{} has no revision `{}`", self.repo, self.revision), NAMES)
     }
 
-    /// What is in a folder of the repository, and below it if `recursive`; nothing where there is no such folder. The Hub
-    /// gives the list in pages; that in [`RepoInfo`] ends somewhere where a repository has very many files.
+    /// What is in a folder of the repository, and below it if `recursive`; nothing where there is no such folder. The
+    /// Hub gives the list in pages; that in [`RepoInfo`] ends somewhere where a repository has very many files.
     pub(super) fn tree<T: DeserializeOwned>(
         &self,
         folder: &str,
