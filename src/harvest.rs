@@ -6,9 +6,8 @@ use anyhow::Context;
 use harvester::{
     Checkpoint, Compute, Corpus, CorpusOptions, CorpusPart, Document, HarvestConfig, HarvestManifest, HookPattern,
     Layout, Location, LongDocuments, ModelConfig, Packing, SpecialToken, StorageDtype, TextTokenizer,
-    harvest::SAVED_CORPUS,
+    harvest::open_corpus,
     model_source::{ModelSource, ResolvedModel},
-    resume_folder,
 };
 use serde::Deserialize;
 
@@ -159,7 +158,7 @@ pub(crate) fn harvest(
     let shape = Checkpoint::open(&model.path)?.config().clone();
     config.check(&shape)?;
     let location = Location::named(out)?;
-    let corpus = Corpus::open_saved(corpus, options, &resume_folder(&location)?.join(SAVED_CORPUS))?;
+    let corpus = open_corpus(corpus, options, &location, None)?;
     let before = HarvestManifest::read(&location).ok();
     if before.as_ref().is_none_or(|found| !found.complete) {
         terminal.say(needs(model, &shape, &corpus, config)?);

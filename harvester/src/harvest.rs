@@ -17,13 +17,14 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 
 use crate::{
-    ActivationDataset, Capture, Checkpoint, Context, Contexts, Corpus, Document, DocumentOrder, Error, HarvestConfig,
-    HarvestManifest, HookPoint, HookPointSummary, LeftOut, Location, ModelConfig, ModelIdentity, Monitor, Result,
-    ShardWriter, TextTokenizer, Transformer,
+    ActivationDataset, Capture, Checkpoint, Context, Contexts, Corpus, CorpusOptions, Document, DocumentOrder, Error,
+    HarvestConfig, HarvestManifest, HookPoint, HookPointSummary, LeftOut, Location, ModelConfig, ModelIdentity,
+    Monitor, Result, ShardWriter, TextTokenizer, Transformer,
+    dataset_folder::resume_folder,
     harvest_folder::HarvestFolder,
     manifest::{ACTIVATIONS_FORMAT, Counts},
     manifest_file::FORMAT_VERSION,
-    model_source::ResolvedModel,
+    model_source::{HubSettings, ResolvedModel},
     stats::HookPointStatistics,
 };
 
@@ -32,6 +33,23 @@ const QUEUE: usize = 2;
 
 /// Fills up contexts shorter than the longest of their batch. Any token would do: nothing of it is kept.
 const PADDING: u32 = 0;
+
+/// Opens the corpus of a harvest into `out`. What an earlier run into `out` found out about it is taken from there, as
+/// long as no file has changed, and datasets on the Hub stay at the commits which that run read, also when it has
+/// finished. They are from the Hub that `hub` describes, else from the environment's.
+///
+/// # Errors
+/// As [`Corpus::open`].
+pub fn open_corpus(
+    paths: &[PathBuf],
+    options: &CorpusOptions,
+    out: &Location,
+    hub: Option<&HubSettings>,
+) -> Result<Corpus> {
+    // A manifest that cannot be read is refused when the folder is opened for writing.
+    let earlier = HarvestManifest::read(out).map_or_else(|_| vec![], |manifest| manifest.corpus);
+    Corpus::open_saved(paths, options, &resume_folder(out)?.join(SAVED_CORPUS), &earlier, hub)
+}
 
 /// Harvests the activations of `model` over `corpus` into the folder `out`. A folder that holds an unfinished run with
 /// the same inputs and settings is continued after its last finished batch; a finished one is left as it is. A larger
@@ -70,9 +88,8 @@ pub fn harvest(
     Ok(manifest)
 }
 
-/// The corpus of an unfinished harvest, as [`harvest`] saves it in its folder of unfinished things for
-/// [`Corpus::open_saved`].
-pub const SAVED_CORPUS: &str = "corpus.parquet";
+/// The corpus of an unfinished harvest, as [`harvest`] saves it in its folder of unfinished things for [`open_corpus`].
+const SAVED_CORPUS: &str = "corpus.parquet";
 
 /// The log of documents that were read, for [`Contexts`].
 const SEEN_DOCUMENTS: &str = "seen";

@@ -287,7 +287,8 @@ impl HarvestManifest {
         // What is longer is an error, so this decides nothing that is written: it may be raised, and the run goes on.
         remove(identity.get_mut("corpus_options"), "max_document_bytes");
         for source in identity.get_mut("corpus").and_then(Value::as_array_mut).into_iter().flatten() {
-            remove(Some(source), "path");
+            remove(Some(&mut *source), "path");
+            remove(Some(source), "named");
         }
         identity
     }
@@ -323,6 +324,7 @@ pub(crate) mod tests {
         let source = |name: &str, first_document, documents| CorpusSource {
             name: name.into(),
             path: format!("corpora/{name}.txt"),
+            named: None,
             sha256: "00".into(),
             bytes: 10,
             first_document,

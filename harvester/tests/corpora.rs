@@ -135,18 +135,18 @@ fn a_saved_corpus_is_taken_as_long_as_no_file_has_changed() {
     let time = fs::metadata(&path).unwrap().modified().unwrap();
     fs::write(&path, "{\"text\":\"ONE\"}\n{\"text\":\"TWO\"}\n{\"text\":\"ONE\"}\n").unwrap();
     fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
-    let again = Corpus::open_saved(&paths, &options, &saved).unwrap();
+    let again = Corpus::open_saved(&paths, &options, &saved, &[], None).unwrap();
     assert_eq!(again.sources(), corpus.sources());
     assert_eq!(again.n_documents(), 42);
     assert_eq!(again.document(1).unwrap(), Document::Text("TWO".into()));
     assert_eq!(again.document(2).unwrap(), corpus.document(2).unwrap());
 
     let other = CorpusOptions { drop_duplicates: false, ..options.clone() };
-    assert_eq!(Corpus::open_saved(&paths, &other, &saved).unwrap().n_documents(), 43);
+    assert_eq!(Corpus::open_saved(&paths, &other, &saved, &[], None).unwrap().n_documents(), 43);
     fs::File::options().write(true).open(&path).unwrap().set_modified(SystemTime::now()).unwrap();
-    assert_ne!(Corpus::open_saved(&paths, &options, &saved).unwrap().sources(), corpus.sources());
+    assert_ne!(Corpus::open_saved(&paths, &options, &saved, &[], None).unwrap().sources(), corpus.sources());
     fs::write(&saved, "damaged").unwrap();
-    Corpus::open_saved(&paths, &options, &saved).unwrap();
+    Corpus::open_saved(&paths, &options, &saved, &[], None).unwrap();
 }
 
 #[test]

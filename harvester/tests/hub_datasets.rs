@@ -1,5 +1,5 @@
-//! Datasets streamed from the Hub, against a server of our own on 127.0.0.1. What is read is what the files hold, no more
-//! than that is asked for, and a bad connection costs time and nothing else.
+//! Datasets streamed from the Hub, against a server of our own on 127.0.0.1. What is read is what the files hold, no
+//! more than that is asked for, and a bad connection costs time and nothing else.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod hub_server;
@@ -21,9 +21,8 @@ use arrow::{
 };
 use harvester::{
     Corpus, CorpusOptions, Document, HarvestConfig, HarvestManifest, HookPoint, Result, Silent, harvest,
-    harvest::SAVED_CORPUS,
+    harvest::open_corpus,
     model_source::{HubSettings, ResolvedModel},
-    resume_folder,
 };
 use hub_server::{Reply, Request, receive, reply, serve};
 use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
@@ -199,7 +198,7 @@ impl Hub {
     }
 
     fn open(&self, text: &str) -> Result<Corpus> {
-        Corpus::open_saved_with_hub(&[text.into()], &CorpusOptions::default(), &self.saved(), &self.settings)
+        Corpus::open_saved(&[text.into()], &CorpusOptions::default(), &self.saved(), &[], Some(&self.settings))
     }
 
     fn refuse(&self, text: &str) -> String {
@@ -310,18 +309,22 @@ fn a_datasets_identity_is_that_of_its_files() {
     assert_ne!(sha256(&[("b.parquet", "snappy.parquet")]), one);
 }
 
-#[test]
-fn a_run_that_starts_again_stays_at_its_commit_though_the_branch_has_moved() {
+/// A Hub with a dataset at [`COMMIT`] and another one at `second`, and the commit that its branch is at now.
+fn moving_hub(first: Dataset) -> (Hub, Arc<Mutex<&'static str>>) {
     let branch = Arc::new(Mutex::new(COMMIT));
-    let (first, second) =
-        (Dataset::of(&[("a.parquet", "snappy.parquet")]), Dataset::of(&[("b.parquet", "binary.parquet")]));
-    let second = Dataset { commit: "second", ..second };
+    let second = Dataset { commit: "second", ..Dataset::of(&[("b.parquet", "binary.parquet")]) };
     let now = Arc::clone(&branch);
     let hub = Hub::new(move |request| {
         let path = request.path.replace("/revision/main", &format!("/revision/{}", now.lock().unwrap()));
         let dataset = if path.contains("second") { &second } else { &first };
         dataset.answer(&Request { path, head: request.head.clone() })
     });
+    (hub, branch)
+}
+
+#[test]
+fn a_run_that_starts_again_stays_at_its_commit_though_the_branch_has_moved() {
+    let (hub, branch) = moving_hub(Dataset::of(&[("a.parquet", "snappy.parquet")]));
     let corpus = hub.open("hf://datasets/org/name").unwrap();
     corpus.save(&hub.saved()).unwrap();
     *branch.lock().unwrap() = "second";
@@ -336,10 +339,14 @@ fn a_run_that_starts_again_stays_at_its_commit_though_the_branch_has_moved() {
 
 /// Harvests the dataset into a folder of the test, or goes on with that.
 fn harvest_from(hub: &Hub, out: &str) -> Result<HarvestManifest> {
+    harvest_tokens(hub, out, None)
+}
+
+/// [`harvest_from`], no more than `tokens`.
+fn harvest_tokens(hub: &Hub, out: &str, tokens: Option<u64>) -> Result<HarvestManifest> {
     let out = hub.folder.path().join(out);
-    let saved = resume_folder(&out.as_path().into())?.join(SAVED_CORPUS);
     let paths = ["hf://datasets/org/name".into()];
-    let corpus = Corpus::open_saved_with_hub(&paths, &CorpusOptions::default(), &saved, &hub.settings)?;
+    let corpus = open_corpus(&paths, &CorpusOptions::default(), &out.as_path().into(), Some(&hub.settings))?;
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/llama");
     let model = ResolvedModel { path, source: "tiny/llama".into() };
     let config = HarvestConfig {
@@ -347,6 +354,7 @@ fn harvest_from(hub: &Hub, out: &str) -> Result<HarvestManifest> {
         ctx_len: 16,
         batch: 3,
         part_tokens: 16 * 16,
+        tokens,
         ..HarvestConfig::default()
     };
     harvest(&model, &corpus, &config, out, &Silent)
@@ -385,6 +393,20 @@ fn a_harvest_from_which_the_hub_goes_away_goes_on_in_the_same_process_at_the_sam
     assert_eq!(manifest.parts, whole.parts, "other bytes than those of a harvest that was not interrupted");
     assert_eq!(manifest.corpus, whole.corpus);
     assert!(hub.ranges().len() < ranges_of_whole, "{:?} of {ranges_of_whole}: it began anew", hub.ranges());
+}
+
+#[test]
+fn a_finished_harvest_is_repeated_and_extended_at_its_commit_though_the_branch_has_moved() {
+    let first = Dataset { files: BTreeMap::from([("a.parquet".into(), wide(6, 50, 14))]), commit: COMMIT };
+    let (hub, branch) = moving_hub(first);
+    let longer = harvest_tokens(&hub, "longer", Some(512)).unwrap();
+    let finished = harvest_tokens(&hub, "out", Some(384)).unwrap();
+    assert!(finished.complete && finished.parts.len() == 2 && longer.parts != finished.parts);
+    *branch.lock().unwrap() = "second";
+    assert_eq!(harvest_tokens(&hub, "out", Some(384)).unwrap(), finished, "it is repeated");
+    assert_eq!(harvest_tokens(&hub, "out", Some(512)).unwrap(), longer, "it is extended");
+    let new = harvest_tokens(&hub, "new", Some(384)).unwrap();
+    assert_eq!(new.corpus[0].path, "hf://datasets/org/name@second", "a new folder is of the branch as it is now");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::CorpusSource;
 use crate::{
     Error, Location, Result,
     model_source::{HubDataset, HubFile, HubSettings},
@@ -94,21 +95,18 @@ pub(super) struct FoundSource {
     pub(super) files: Vec<FoundFile>,
     /// Folder entries left out already: hidden files, links to folders and links that lead nowhere.
     pub(super) skipped: u64,
-    /// Of a dataset on the Hub: the commit that it is read at.
-    pub(super) pin: Option<Pin>,
-}
-
-/// A dataset as it was named, and the commit that it was found at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Pin {
-    pub(super) named: String,
-    pub(super) commit: String,
+    /// Of a dataset on the Hub: its address as it was given, while `path` has the commit.
+    pub(super) named: Option<String>,
 }
 
 /// The sources at `paths`: one for a file; for a folder one for the loose files in it, then one for each subfolder and
-/// each file of many documents. Datasets are from the Hub that `hub` describes, else from the environment's,
-/// at the commits in `pins`.
-pub(super) fn sources(paths: &[PathBuf], hub: Option<&HubSettings>, pins: &[Pin]) -> Result<Vec<FoundSource>> {
+/// each file of many documents. Datasets are from the Hub that `hub` describes, else from the environment's, at the
+/// commits of those in `earlier` that were given as now.
+pub(super) fn sources(
+    paths: &[PathBuf],
+    hub: Option<&HubSettings>,
+    earlier: &[CorpusSource],
+) -> Result<Vec<FoundSource>> {
     let mut sources = vec![];
     for path in paths {
         let stdin = [(STDIN, FileKind::Text), (STDIN_LINES, FileKind::JsonLines)];
@@ -117,10 +115,14 @@ pub(super) fn sources(paths: &[PathBuf], hub: Option<&HubSettings>, pins: &[Pin]
             continue;
         }
         if let Some(text) = path.to_str().filter(|text| HubDataset::is_named(text)) {
-            let commit = pins.iter().find(|pin| pin.named == text).map(|pin| pin.commit.as_str());
+            let before = earlier.iter().find(|source| source.named.as_deref() == Some(text));
+            let commit = before.and_then(|source| HubDataset::commit_of(&source.path));
+            if let Some(commit) = &commit {
+                tracing::info!("{text} is read at {commit}, as before");
+            }
             let dataset = match hub {
-                Some(hub) => HubDataset::open(text, commit, hub)?,
-                None => HubDataset::open(text, commit, &HubSettings::from_env()?)?,
+                Some(hub) => HubDataset::open(text, commit.as_deref(), hub)?,
+                None => HubDataset::open(text, commit.as_deref(), &HubSettings::from_env()?)?,
             };
             sources.push(hub_source(text, dataset));
             continue;
@@ -138,15 +140,16 @@ pub(super) fn sources(paths: &[PathBuf], hub: Option<&HubSettings>, pins: &[Pin]
 
 fn stdin_source(kind: FileKind) -> FoundSource {
     let file = FoundFile { origin: Origin::Stdin, relative: String::new(), kind };
-    FoundSource { name: "stdin".into(), path: STDIN.into(), is_folder: false, files: vec![file], skipped: 0, pin: None }
+    let (name, path) = ("stdin".into(), STDIN.into());
+    FoundSource { name, path, is_folder: false, files: vec![file], skipped: 0, named: None }
 }
 
 fn hub_source(named: &str, dataset: HubDataset) -> FoundSource {
     let file =
         |file: HubFile| FoundFile { relative: file.path.clone(), origin: Origin::OnHub(file), kind: FileKind::Parquet };
     let files = dataset.files.into_iter().map(file).collect();
-    let pin = Some(Pin { named: named.to_owned(), commit: dataset.commit });
-    FoundSource { name: dataset.name, path: dataset.pinned, is_folder: true, files, skipped: 0, pin }
+    let (name, path, named) = (dataset.name, dataset.pinned, Some(named.to_owned()));
+    FoundSource { name, path, is_folder: true, files, skipped: 0, named }
 }
 
 /// The name of a file without the endings that say what it holds: `lines.jsonl.gz` -> `lines`.
@@ -158,7 +161,7 @@ fn stem(name: &str) -> String {
 fn file_source(location: &Location) -> FoundSource {
     let files = vec![FoundFile::at(location.clone(), String::new())];
     let name = stem(&location.file_name());
-    FoundSource { name, path: location.to_string(), is_folder: false, files, skipped: 0, pin: None }
+    FoundSource { name, path: location.to_string(), is_folder: false, files, skipped: 0, named: None }
 }
 
 fn folder_sources(folder: &Location) -> Result<Vec<FoundSource>> {
@@ -186,7 +189,7 @@ fn empty_folder_source(folder: &Location) -> FoundSource {
     // `.` and `..` have no file name of their own.
     let resolved = folder.local().and_then(|path| fs::canonicalize(path).ok()).map_or(folder.clone(), Location::from);
     let (name, path) = (resolved.file_name(), folder.to_string());
-    FoundSource { name, path, is_folder: true, files: vec![], skipped: 0, pin: None }
+    FoundSource { name, path, is_folder: true, files: vec![], skipped: 0, named: None }
 }
 
 /// Adds everything below `folder`: its files first, then its subfolders', each sorted by name.

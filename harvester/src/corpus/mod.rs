@@ -2,10 +2,10 @@
 //! memory does not grow with it.
 //!
 //! ```text
-//! text, JSONL      read once when it is opened: checked, hashed, each document's place noted     (reading.rs, scan.rs)
+//! text, JSONL      read once when it is opened: checked, hashed, each document's place noted  reading.rs, scan.rs
 //! .gz .zst, URLs,
-//! standard input   copied in plain to the cache first                                            (spool.rs)
-//! parquet          footers are read (and here the bytes hashed); rows come in blocks             (table_file.rs, table.rs)
+//! standard input   copied in plain to the cache first                                         spool.rs
+//! parquet          footers are read (and here the bytes hashed); rows come in blocks          table_file.rs, table.rs
 //! ```
 //!
 //! What opening found out can be saved, so that a run which starts again reads no document for it ([`Corpus::save`]).
@@ -27,7 +27,6 @@ mod table_file;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result, model_source::HubSettings};
-use discover::Pin;
 pub use document::Document;
 pub use options::CorpusOptions;
 use order::Block;
@@ -53,8 +52,6 @@ pub struct Corpus {
     reader: Tables,
     /// Every file by name, and what changes when its content does.
     stamps: Vec<(String, String)>,
-    /// The commits of datasets on the Hub.
-    pins: Vec<Pin>,
     /// Whether it was read from what an earlier run saved.
     was_saved: bool,
 }
@@ -109,35 +106,20 @@ impl Corpus {
     }
 
     /// As [`Self::open`], but takes from the file `saved` what an earlier run found out, if it was the same run and no
-    /// file has changed since.
+    /// file has changed since. Datasets on the Hub are read at the commits that `earlier` or that file names, wherever
+    /// their branches are now. They are from the Hub that `hub` describes, else from the environment's.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn open_saved(paths: &[PathBuf], options: &CorpusOptions, saved: &Path) -> Result<Self> {
-        Self::saved_or_read(paths, options, saved, None)
-    }
-
-    /// As [`Self::open_saved`], with datasets from the Hub that `hub` describes. They are read at the commit that the earlier run
-    /// found, wherever their branch is now.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn open_saved_with_hub(
+    pub fn open_saved(
         paths: &[PathBuf],
         options: &CorpusOptions,
         saved: &Path,
-        hub: &HubSettings,
-    ) -> Result<Self> {
-        Self::saved_or_read(paths, options, saved, Some(hub))
-    }
-
-    fn saved_or_read(
-        paths: &[PathBuf],
-        options: &CorpusOptions,
-        saved: &Path,
+        earlier: &[CorpusSource],
         hub: Option<&HubSettings>,
     ) -> Result<Self> {
-        let sources = discover::sources(paths, hub, &saved::pins(saved))?;
+        let earlier = [earlier, &saved::sources(saved)].concat();
+        let sources = discover::sources(paths, hub, &earlier)?;
         match saved::load(saved, options, &sources) {
             Some(corpus) => Ok(corpus),
             None => Self::read(paths, options, sources),

@@ -1,5 +1,5 @@
-//! [`Corpus::read`]: what was found at the given paths becomes numbered documents. Text and JSONL are read once from end to
-//! end for that, of parquet only the footers.
+//! [`Corpus::read`]: what was found at the given paths becomes numbered documents. Text and JSONL are read once from
+//! end to end for that, of parquet only the footers.
 
 use std::{collections::HashSet, path::PathBuf};
 
@@ -38,6 +38,7 @@ impl Corpus {
         let mut source = CorpusSource {
             name: found.name,
             path: found.path,
+            named: found.named,
             sha256: String::new(),
             bytes: 0,
             first_document: self.n_documents(),
@@ -63,7 +64,6 @@ impl Corpus {
         }
         source.sha256 = only_hash.filter(|_| !found.is_folder).unwrap_or_else(|| hex(&hasher.finalize()));
         source.documents = self.n_documents() - source.first_document;
-        self.pins.extend(found.pin);
         self.sources.push(source);
         Ok(())
     }

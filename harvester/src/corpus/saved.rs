@@ -2,7 +2,7 @@
 //! document once more. It holds only as long as no file of the corpus has changed.
 //!
 //! ```text
-//! parquet:  a row a document that is not streamed: file, offset, bytes;  everything else as JSON in the file's metadata
+//! parquet:  a row a document that is not streamed: file, offset, bytes;  all else as JSON in the file's metadata
 //! ```
 
 use std::{fs::File, path::Path, sync::Arc};
@@ -19,7 +19,7 @@ use parquet::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Block, Corpus, CorpusOptions, CorpusSource, DocumentPlace, Pin, PlacedBlock, PlainFile, RowBlock, TableFile,
+    Block, Corpus, CorpusOptions, CorpusSource, DocumentPlace, PlacedBlock, PlainFile, RowBlock, TableFile,
     discover::{FileKind, FoundSource},
     reading::stamp,
 };
@@ -39,7 +39,6 @@ struct Saved {
     /// First document, documents; file, row group, first row.
     blocks: Vec<(u64, u64, u32, u32, u64)>,
     stamps: Vec<(String, String)>,
-    pins: Vec<Pin>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,7 +68,6 @@ pub(super) fn save(corpus: &Corpus, path: &Path) -> Result<()> {
         files: corpus.files.iter().map(file).collect(),
         blocks: corpus.blocks.iter().map(block).collect(),
         stamps: corpus.stamps.clone(),
-        pins: corpus.pins.clone(),
     };
     let json = serde_json::to_string(&saved).map_err(|error| Error::io("write", path)(error.into()))?;
     let places = &corpus.places;
@@ -93,10 +91,10 @@ fn write(
     writer.into_inner()
 }
 
-/// The commits at which an earlier run found datasets on the Hub, so that this one reads the same.
-pub(super) fn pins(path: &Path) -> Vec<Pin> {
+/// The sources that an earlier run found, and with them the commits of datasets on the Hub.
+pub(super) fn sources(path: &Path) -> Vec<CorpusSource> {
     let reader = File::open(path).ok().and_then(|file| ParquetRecordBatchReaderBuilder::try_new(file).ok());
-    reader.and_then(|reader| said(&reader)).map_or_else(Vec::new, |saved| saved.pins)
+    reader.and_then(|reader| said(&reader)).map_or_else(Vec::new, |saved| saved.sources)
 }
 
 /// Everything that was saved but the places of documents.
@@ -106,7 +104,8 @@ fn said(reader: &ParquetRecordBatchReaderBuilder<File>) -> Option<Saved> {
     serde_json::from_str(json).ok()
 }
 
-/// The corpus that was saved; `None` where there is none, or where anything is not as it was. What cannot be read is read anew.
+/// The corpus that was saved; `None` where there is none, or where anything is not as it was. What cannot be read is
+/// read anew.
 pub(super) fn load(path: &Path, options: &CorpusOptions, found: &[FoundSource]) -> Option<Corpus> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).ok()?).ok()?;
     let saved = said(&reader)?;
@@ -157,7 +156,6 @@ pub(super) fn load(path: &Path, options: &CorpusOptions, found: &[FoundSource]) 
         tables: tables.map(TableFile::of).collect::<Result<_>>().ok()?,
         blocks: blocks.collect(),
         stamps,
-        pins: saved.pins,
         was_saved: true,
         ..Corpus::default()
     })

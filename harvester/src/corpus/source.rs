@@ -7,8 +7,12 @@ use serde::{Deserialize, Serialize};
 pub struct CorpusSource {
     /// File name without its extension, or folder name; made longer where two sources would share it.
     pub name: String,
-    /// Where it was read from, as it was given.
+    /// Where it was read from, as it was given; of a dataset on the Hub, its address at one commit.
     pub path: String,
+    /// Of a dataset on the Hub, the address as it was given. Where a run that starts again is given the same, it reads
+    /// the commit in `path`, though the branch may have moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named: Option<String>,
     /// SHA-256 of the file's bytes; for a folder, of the lines `relative path NUL file's SHA-256` in order. A parquet
     /// file of an object store counts with the SHA-256 of its size and tag.
     pub sha256: String,

@@ -95,6 +95,7 @@ impl Dictionary {
                 d_vocab: 2,
             },
             corpus: vec![CorpusSource {
+                named: None,
                 name: "synthetic".into(),
                 path: "none".into(),
                 sha256: "00".into(),

@@ -1,5 +1,5 @@
-//! [`HubDataset`]: the parquet files of a dataset on the Hub, read where they are: each range over HTTP when it is needed,
-//! nothing kept on disk. What is read is of one commit, whatever happens to the branch meanwhile.
+//! [`HubDataset`]: the parquet files of a dataset on the Hub, read where they are: each range over HTTP when it is
+//! needed, nothing kept on disk. What is read is of one commit, whatever happens to the branch meanwhile.
 
 use std::sync::Arc;
 
@@ -30,8 +30,6 @@ const CONVERTED: &str = "refs/convert/parquet";
 pub(crate) struct HubDataset {
     /// `hf://datasets/ORG/NAME@COMMIT/PATH`: what finds the same bytes again.
     pub(crate) pinned: String,
-    /// The commit.
-    pub(crate) commit: String,
     /// Its own name.
     pub(crate) name: String,
     /// Its parquet files, sorted by path.
@@ -93,8 +91,14 @@ impl HubDataset {
         text.starts_with("hf://")
     }
 
-    /// The parquet files of the dataset at `hf://datasets/ORG/NAME[@REVISION][/FILE-OR-FOLDER]`; where `main` has none, those
-    /// of the Hub's own parquet copy of it, which is of no other revision. At the commit `pinned`, if an earlier run has found that: a branch may have moved since.
+    /// The commit in an address that [`Self::pinned`] was.
+    pub(crate) fn commit_of(pinned: &str) -> Option<String> {
+        Address::parse(pinned).ok().map(|address| address.revision)
+    }
+
+    /// The parquet files of the dataset at `hf://datasets/ORG/NAME[@REVISION][/FILE-OR-FOLDER]`; where `main` has none,
+    /// those of the Hub's own parquet copy of it, which is of no other revision. At the commit `pinned`, if an earlier
+    /// run has found that: a branch may have moved since.
     ///
     /// # Errors
     /// When the address is malformed, the Hub refuses or is not reached, or there is no parquet file.
@@ -135,7 +139,7 @@ impl HubDataset {
         let slash = if address.path.is_empty() { "" } else { "/" };
         let pinned = format!("{SCHEME}{}@{}{slash}{}", address.repo, sha, address.path);
         let name = address.repo.rsplit('/').next().unwrap_or_default().to_string();
-        Ok(Some(Self { pinned, commit: sha, name, files }))
+        Ok(Some(Self { pinned, name, files }))
     }
 }
 
