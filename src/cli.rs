@@ -23,7 +23,8 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// Settings of harvest, train, evaluate, index and steer, a table for each, under the names of their flags; flags win.
+    /// Settings of harvest, train, evaluate, index and steer, a table for each, under the names of their flags; flags
+    /// win.
     #[arg(long, global = true, value_name = "FILE.toml")]
     pub(crate) config: Option<PathBuf>,
     /// Results as JSON on standard output, nothing else there.
@@ -53,13 +54,14 @@ pub(crate) enum Command {
                             blocks.14.hook_resid_post --tokens 150000 --out runs/activations")]
     Harvest(HarvestArgs),
     /// Make one dataset of the harvests of a corpus' parts.
-    #[command(after_help = "Example:\n  refract merge runs/part-* --out runs/activations")]
+    #[command(after_help = "Example:\n  refract merge runs/parts --out runs/activations")]
     Merge(MergeArgs),
     /// Fit a sparse autoencoder to harvested activations, or to those of a running model.
     #[command(
         allow_negative_numbers = true,
-        after_help = "Examples:\n  refract train --activations runs/activations --k 32 --d-sae 4608 --out runs/sae\n  refract \
-                      train --model default --corpus data/corpora/*.jsonl --hook-point blocks.14.hook_resid_post --out runs/sae"
+        after_help = "Examples:\n  refract train --activations runs/activations --k 32 --d-sae 4608 --out runs/sae\n  \
+                      refract train --model default --corpus data/corpora/*.jsonl \
+                      --hook-point blocks.14.hook_resid_post --out runs/sae"
     )]
     Train(TrainArgs),
     /// Measure an SAE on held-out text: L0, FVU, dead latents, CE loss score.
@@ -105,13 +107,14 @@ pub(crate) struct HarvestArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) model: Option<String>,
-    /// Text files and .jsonl files (a document a line), also packed (.gz, .zst); .parquet files (a document a row); folders
-    /// of them; URLs of an object store; `hf://datasets/ORG/NAME[@REVISION][/PATH]`, streamed; `-` for a text on standard
-    /// input, `jsonl:-` for documents there.
+    /// Text files and .jsonl files (a document a line), also packed (.gz, .zst); .parquet files (a document a row);
+    /// folders of them; URLs of an object store; `hf://datasets/ORG/NAME[@REVISION][/PATH]`, streamed; `-` for a text
+    /// on standard input, `jsonl:-` for documents there.
     #[arg(long, num_args = 1..)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) corpus: Vec<PathBuf>,
-    /// Where to take activations, e.g. blocks.14.hook_resid_post; several, or 'blocks.*.hook_resid_post', become columns.
+    /// Where to take activations, e.g. blocks.14.hook_resid_post; several, or 'blocks.*.hook_resid_post', become
+    /// columns.
     #[arg(long, num_args = 1..)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) hook_point: Vec<HookPattern>,
@@ -119,7 +122,8 @@ pub(crate) struct HarvestArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) out: Option<PathBuf>,
-    /// Stop after this many tokens, in whole contexts of --ctx-len, whatever their own length [default: the whole corpus].
+    /// Stop after this many tokens, in whole contexts of --ctx-len, whatever their own length [default: the whole
+    /// corpus].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tokens: Option<u64>,
@@ -148,7 +152,7 @@ pub(crate) struct HarvestArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) seed: Option<u64>,
     /// Take documents in the order of the corpus.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "seed")]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) no_shuffle: bool,
     /// The token between documents: `model` (its end-of-sequence token), `none` or an id [default: model].
@@ -167,7 +171,8 @@ pub(crate) struct HarvestArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) min_document_tokens: Option<usize>,
-    /// `concatenate`: documents fill contexts one after the other; `document`: each begins its own [default: concatenate].
+    /// `concatenate`: documents fill contexts one after the other; `document`: each begins its own [default:
+    /// concatenate].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) packing: Option<Packing>,
@@ -195,6 +200,10 @@ pub(crate) struct HarvestArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_document_mib: Option<u64>,
+    /// Leave out lines of .jsonl files that hold no document, and count them, instead of stopping at the first.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) skip_malformed: bool,
     /// Keep documents whose text was seen before.
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -203,7 +212,7 @@ pub(crate) struct HarvestArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct MergeArgs {
-    /// The folders that `refract harvest --part` wrote, one of each part, in any order.
+    /// The folders that `refract harvest --part` wrote, one of each part, in any order; or the folder that they are in.
     #[arg(required = true)]
     pub(crate) folders: Vec<PathBuf>,
     /// The folder to write. Files are linked into it where they can be, else copied.
@@ -303,7 +312,7 @@ pub(crate) struct TrainArgs {
 )]
 pub(crate) struct LiveArgs {
     /// The model, as harvest takes it.
-    #[arg(long, conflicts_with = "activations")]
+    #[arg(long, requires = "corpus", conflicts_with = "activations")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) model: Option<String>,
     /// The corpus, as harvest takes it.
@@ -311,11 +320,11 @@ pub(crate) struct LiveArgs {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) corpus: Vec<PathBuf>,
     /// Tokens a context [default: 256].
-    #[arg(long, conflicts_with = "activations")]
+    #[arg(long, requires = "corpus", conflicts_with = "activations")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ctx_len: Option<usize>,
     /// The numbers that the model's matrix products are computed in, f32 or int8 [default: f32].
-    #[arg(long, conflicts_with = "activations")]
+    #[arg(long, requires = "corpus", conflicts_with = "activations")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) compute: Option<Compute>,
 }
@@ -378,7 +387,7 @@ pub(crate) struct ShowArgs {
     /// The latents to show [default: the most interpretable ones].
     pub(crate) latents: Vec<u32>,
     /// How many latents to show where none is named.
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 12, conflicts_with = "latents")]
     pub(crate) top: usize,
     /// Examples shown of each.
     #[arg(long, default_value_t = 5)]
@@ -462,9 +471,10 @@ impl std::str::FromStr for LatentValue {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A folder of activations, an SAE, features, a model folder or a .gguf file.
+    /// A folder of activations or of their parts, an SAE, features, a model folder, a .gguf file, `default` or
+    /// `wheel:NAME`.
     pub(crate) path: PathBuf,
-    /// Read every byte and compare it with the recorded checksums.
+    /// Read every byte and compare it with the recorded checksums, which folders of refract have.
     #[arg(long)]
     pub(crate) verify: bool,
 }

@@ -96,7 +96,8 @@ fn harvest_step(args: &DemoArgs, corpus: &[PathBuf], folders: &Folders, terminal
     };
     let texts = corpus.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ");
     let command = format!(
-        "refract harvest --corpus {texts} --hook-point {hook_point} --tokens {} --document-tokens {DOCUMENT_TOKENS} --out {}",
+        "refract harvest --corpus {texts} --hook-point {hook_point} --tokens {} \
+         --document-tokens {DOCUMENT_TOKENS} --out {}",
         args.tokens,
         folders.activations.display()
     );

@@ -6,16 +6,15 @@ use anyhow::Context;
 use harvester::{
     Checkpoint, Compute, Corpus, CorpusOptions, CorpusPart, Document, HarvestConfig, HarvestManifest, HookPattern,
     Layout, Location, LongDocuments, ModelConfig, Packing, SpecialToken, StorageDtype, TextTokenizer,
-    harvest::SAVED_CORPUS,
+    harvest::open_corpus,
     model_source::{ModelSource, ResolvedModel},
-    resume_folder,
 };
 use serde::Deserialize;
 
 use crate::{
     cli::HarvestArgs,
     settings,
-    terminal::{Terminal, grouped, human_bytes, human_seconds},
+    terminal::{Terminal, grouped, human_bytes, human_flop, human_seconds},
 };
 
 /// The flags and the config file, resolved.
@@ -45,6 +44,7 @@ pub(crate) struct Settings {
     text_field: String,
     chat_field: Option<String>,
     max_document_mib: u64,
+    skip_malformed: bool,
     keep_duplicates: bool,
 }
 
@@ -75,20 +75,41 @@ impl Default for Settings {
             text_field: options.text_field,
             chat_field: options.chat_field,
             max_document_mib: options.max_document_bytes >> 20,
+            skip_malformed: options.skip_malformed,
             keep_duplicates: !options.drop_duplicates,
         }
     }
 }
 
 impl Settings {
+    /// Of two settings that exclude each other, the one given as a flag wins over the file's.
+    ///
+    /// # Errors
+    /// When a flag would have no effect.
+    fn settle(&mut self, args: &HarvestArgs) -> anyhow::Result<()> {
+        self.no_shuffle &= args.seed.is_none();
+        if args.text_field.is_some() {
+            self.chat_field = None;
+        }
+        anyhow::ensure!(
+            args.long_documents.is_none() || self.packing == Packing::Document,
+            "--long-documents has an effect only with --packing document"
+        );
+        Ok(())
+    }
+
     /// How the corpus is read.
-    pub(crate) fn corpus_options(&self) -> CorpusOptions {
-        CorpusOptions {
+    ///
+    /// # Errors
+    /// When the bound on a document is none.
+    pub(crate) fn corpus_options(&self) -> anyhow::Result<CorpusOptions> {
+        Ok(CorpusOptions {
             text_field: self.text_field.clone(),
             chat_field: self.chat_field.clone(),
             drop_duplicates: !self.keep_duplicates,
-            max_document_bytes: self.max_document_mib << 20,
-        }
+            skip_malformed: self.skip_malformed,
+            max_document_bytes: settings::mib("max-document-mib", self.max_document_mib)?,
+        })
     }
 
     /// What is harvested of `model`.
@@ -115,12 +136,13 @@ impl Settings {
 }
 
 pub(crate) fn run(args: &HarvestArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
-    let settings: Settings = settings::resolve("harvest", args, config)?;
+    let mut settings: Settings = settings::resolve("harvest", args, config)?;
+    settings.settle(args)?;
     anyhow::ensure!(!settings.corpus.is_empty(), "harvest needs --corpus: text files, .jsonl files or folders of them");
     let out = settings.out.clone().context("harvest needs --out: the folder to write")?;
     let model = settings.model.parse::<ModelSource>()?.resolve(terminal)?;
     let harvest_config = settings.config(Checkpoint::open(&model.path)?.config())?;
-    let manifest = harvest(&model, &settings.corpus, &settings.corpus_options(), &harvest_config, &out, terminal)?;
+    let manifest = harvest(&model, &settings.corpus, &settings.corpus_options()?, &harvest_config, &out, terminal)?;
     report(&manifest, &out, terminal)
 }
 
@@ -136,7 +158,7 @@ pub(crate) fn harvest(
     let shape = Checkpoint::open(&model.path)?.config().clone();
     config.check(&shape)?;
     let location = Location::named(out)?;
-    let corpus = Corpus::open_saved(corpus, options, &resume_folder(&location)?.join(SAVED_CORPUS))?;
+    let corpus = open_corpus(corpus, options, &location, None)?;
     let before = HarvestManifest::read(&location).ok();
     if before.as_ref().is_none_or(|found| !found.complete) {
         terminal.say(needs(model, &shape, &corpus, config)?);
@@ -175,7 +197,8 @@ fn needs(
         None => there()?,
     };
     let bytes_per_token = row_bytes + 4 * config.hook_points.len() + 24;
-    let seconds = (tokens * shape.flop_per_token(layers, config.ctx_len)) as f64 / harvester::machine::gemm_flops();
+    let flop = tokens as f64 * shape.flop_per_token(layers, config.ctx_len) as f64;
+    let seconds = flop / harvester::machine::gemm_flops();
     Ok(format!(
         "{} tokens through {layers} of {} layers of {}: about {}, {} on disk",
         grouped(tokens),
@@ -191,13 +214,17 @@ fn bytes_per_token(model: &ResolvedModel, corpus: &Corpus) -> anyhow::Result<f64
     let tokenizer = TextTokenizer::open(&model.path)?;
     let (mut bytes, mut tokens) = (1, 1);
     for sample in 0..SAMPLES.min(corpus.n_documents()) {
-        let text = match corpus.document(sample * corpus.n_documents() / SAMPLES.min(corpus.n_documents()))? {
+        let document = sample * corpus.n_documents() / SAMPLES.min(corpus.n_documents());
+        let text = match corpus.document(document)? {
             Document::Text(text) => text,
             Document::Chat(messages) => messages.into_iter().map(|message| message.content).collect(),
         };
         let text: String = text.chars().take(SAMPLE_CHARACTERS).collect();
         bytes += text.len();
-        tokens += tokenizer.encode(&text)?.len();
+        let encoded = tokenizer.encode(&text);
+        tokens += encoded
+            .with_context(|| format!("{}: this document cannot be made into tokens", corpus.place_of(document)))?
+            .len();
     }
     Ok(bytes as f64 / tokens as f64)
 }
@@ -217,20 +244,22 @@ pub(crate) fn forward_efficiency(compute: Compute) -> f64 {
 pub(crate) fn report(manifest: &HarvestManifest, out: &Path, terminal: &Terminal) -> anyhow::Result<()> {
     let counts = &manifest.counts;
     terminal.line(format!(
-        "{}: {} tokens in {} contexts from {} documents, {} layers run, {} MFLOP a token",
+        "{}: {} tokens in {} contexts from {} documents, {} layers run, {} a token",
         out.display(),
         grouped(counts.tokens),
         grouped(counts.contexts),
         grouped(counts.documents),
         manifest.layers_run,
-        manifest.flop_per_token / 1_000_000,
+        human_flop(manifest.flop_per_token),
     ));
     let left_out = [
         (counts.duplicates + counts.left_out.repeated_documents, "repeated documents"),
         (counts.left_out.empty_documents, "empty documents"),
         (counts.left_out.short_documents, "short documents"),
+        (counts.left_out.refused_documents, "conversations that the chat template refuses"),
         (counts.left_out.truncated_tokens, "tokens of long documents"),
-        (counts.skipped_files, "files that are not text"),
+        (counts.malformed_lines, "malformed lines (-v names them)"),
+        (counts.skipped_files, "files of folders (hidden, not text, or links)"),
         (counts.dropped_tokens, "tokens after the last whole context"),
     ];
     let said: Vec<_> =

@@ -1,10 +1,12 @@
 //! `refract inspect`: what a folder or a model is, and whether it is whole.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use analyzer::FeatureIndex;
 use anyhow::{Context, bail};
-use harvester::{ActivationDataset, Checkpoint, Compute, HarvestManifest, Location, manifest::MANIFEST_FILE};
+use harvester::{
+    ActivationDataset, Checkpoint, Compute, HarvestManifest, Location, ModelSource, manifest::MANIFEST_FILE,
+};
 use serde_json::Value;
 use trainer::{Sae, SaeManifest};
 
@@ -15,6 +17,9 @@ use crate::{
 
 pub(crate) fn run(args: &InspectArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let path = &args.path;
+    if let Some(model) = fetched_model(path, terminal)? {
+        return model_or_foreign_sae(&model, args.verify, terminal);
+    }
     let location = Location::named(path)?;
     let manifest = path.join(MANIFEST_FILE);
     if location.join(MANIFEST_FILE).bytes()?.is_none() {
@@ -22,14 +27,11 @@ pub(crate) fn run(args: &InspectArgs, terminal: &Terminal) -> anyhow::Result<()>
             let dataset = activations(path, args.verify, terminal)?;
             return terminal.json(dataset.manifest());
         }
-        return model_or_foreign_sae(path, terminal);
+        return model_or_foreign_sae(path, args.verify, terminal);
     }
     let bytes = location.join(MANIFEST_FILE).read()?;
     let parsed: Value =
         serde_json::from_slice(&bytes).with_context(|| format!("{} is not JSON", manifest.display()))?;
-    if args.verify {
-        harvester::verify_manifest(&location)?;
-    }
     match parsed.get("format").and_then(Value::as_str) {
         Some(harvester::manifest::ACTIVATIONS_FORMAT) => {
             activations(path, args.verify, terminal)?;
@@ -49,13 +51,46 @@ fn fact(terminal: &Terminal, name: &str, value: impl AsRef<str>) {
     terminal.line(format!("  {DIM}{name:14}{DIM:#} {}", value.as_ref()));
 }
 
+/// The model that is named and not on a path: `default`, or one in a wheel. It is fetched as `harvest --model` fetches
+/// it.
+fn fetched_model(path: &Path, terminal: &Terminal) -> anyhow::Result<Option<PathBuf>> {
+    if path.exists() {
+        return Ok(None);
+    }
+    let source = path.to_str().filter(|text| !text.contains("://")).and_then(|text| text.parse().ok());
+    match source {
+        Some(source @ (ModelSource::Default | ModelSource::Wheel { .. })) => Ok(Some(source.resolve(terminal)?.path)),
+        Some(ModelSource::Hub { .. }) => bail!(
+            "{}: no such file or folder. Of a model on the Hub, name the folder or .gguf file on this machine",
+            path.display()
+        ),
+        _ => Ok(None),
+    }
+}
+
 /// Whether a folder without a manifest holds folders of activations.
+///
+/// # Errors
+/// When it holds folders of other stages too: which is meant is not known.
 fn is_folder_of_parts(location: &Location) -> anyhow::Result<bool> {
     if !location.is_folder()? {
         return Ok(false);
     }
-    let folders = location.list()?.into_iter().filter(|entry| entry.is_folder);
-    Ok(folders.into_iter().any(|folder| HarvestManifest::read(folder.location).is_ok()))
+    let mut stages = vec![];
+    for entry in location.list()?.into_iter().filter(|entry| entry.is_folder) {
+        let manifest = entry.location.join(MANIFEST_FILE);
+        if manifest.bytes()?.is_some() {
+            let parsed: Value = serde_json::from_slice(&manifest.read()?).unwrap_or_default();
+            let format = parsed.get("format").and_then(Value::as_str).unwrap_or("no format of refract");
+            stages.push((entry.location, format.to_string()));
+        }
+    }
+    let is_part = |(_, format): &(Location, String)| format == harvester::manifest::ACTIVATIONS_FORMAT;
+    if stages.is_empty() || stages.iter().all(is_part) {
+        return Ok(!stages.is_empty());
+    }
+    let names: Vec<_> = stages.iter().map(|(folder, format)| format!("{folder} ({format})")).collect();
+    bail!("{location} holds folders of several stages; name one of them: {}", names.join(", "))
 }
 
 fn activations(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<ActivationDataset> {
@@ -169,14 +204,15 @@ fn features(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()
 }
 
 /// A path without a manifest of ours: a model, or an SAE of another tool.
-fn model_or_foreign_sae(path: &Path, terminal: &Terminal) -> anyhow::Result<()> {
+fn model_or_foreign_sae(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()> {
+    anyhow::ensure!(path.exists(), "{}: no such file or folder", path.display());
+    anyhow::ensure!(!verify, "{}: --verify is for folders that refract wrote, which record checksums", path.display());
     if path.join("cfg.json").exists() {
         let sae = Sae::load(path)?;
         terminal.heading(&format!("{}: sparse autoencoder, in SAELens' format", path.display()));
         sae_shape(&sae, terminal);
         return terminal.json(&serde_json::json!({ "d_in": sae.d_in(), "d_sae": sae.d_sae() }));
     }
-    anyhow::ensure!(path.exists(), "{}: no such file or folder", path.display());
     if path.is_dir() && !path.join("config.json").exists() {
         bail!(
             "{}: expected manifest.json (refract), cfg.json (SAELens) or config.json (a model), found none of them",

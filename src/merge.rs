@@ -15,7 +15,7 @@ pub(crate) fn run(args: &MergeArgs, terminal: &Terminal) -> anyhow::Result<()> {
         args.out.display(),
         grouped(manifest.counts.tokens),
         grouped(manifest.counts.contexts),
-        folders.len(),
+        manifest.merged_from.unwrap_or(1),
     ));
     terminal.json(&serde_json::json!({ "out": args.out, "counts": manifest.counts, "complete": manifest.complete }))
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value as Json;
 use toml::{Table, Value};
 
 /// The tables a config file may have: one for each command that takes settings.
@@ -20,10 +21,31 @@ pub(crate) fn resolve<T: DeserializeOwned>(
     file: Option<&Path>,
 ) -> anyhow::Result<T> {
     let mut settings = file.map(|path| table(path, command)).transpose()?.unwrap_or_default();
-    let flags = Table::try_from(flags).context("these flags cannot be written as TOML")?;
-    settings.extend(flags);
+    settings.extend(as_table(flags)?);
     let from = file.map_or("the flags".to_string(), |path| format!("{} and the flags", path.display()));
     Value::Table(settings).try_into().with_context(|| format!("settings of `{command}` from {from}"))
+}
+
+/// The flags that were given. TOML has no whole number above 2^63 - 1.
+fn as_table(flags: &impl Serialize) -> anyhow::Result<Table> {
+    let Json::Object(flags) = serde_json::to_value(flags).context("these flags cannot be passed on")? else {
+        return Ok(Table::new());
+    };
+    let setting = |(name, value): (String, Json)| match Value::try_from(&value) {
+        Ok(setting) => Ok((name, setting)),
+        Err(_) if value.is_u64() => bail!("--{name}: expected at most {}, found {value}", i64::MAX),
+        Err(_) => bail!("--{name}: expected a finite number"),
+    };
+    flags.into_iter().map(setting).collect()
+}
+
+/// The bytes of a setting in MiB, which has the name of its flag.
+///
+/// # Errors
+/// When it is 0, or more bytes than can be counted.
+pub(crate) fn mib(flag: &str, mib: u64) -> anyhow::Result<u64> {
+    let bytes = mib.checked_mul(1 << 20).filter(|bytes| *bytes > 0);
+    bytes.with_context(|| format!("--{flag}: expected 1 to {} MiB, found {mib}", u64::MAX >> 20))
 }
 
 /// The table `[command]` of a config file; empty where it has none.
@@ -82,6 +104,17 @@ mod tests {
         assert_eq!(resolved, Settings { batch: 4, ctx_len: 128 });
         let resolved: Settings = resolve("harvest", &Flags { batch: None }, None).unwrap();
         assert_eq!(resolved, Settings::default());
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_passed_on_are_named_by_their_flag() {
+        let error = resolve::<Settings>("harvest", &Flags { batch: Some(usize::MAX) }, None).unwrap_err();
+        assert_eq!(error.to_string(), "--batch: expected at most 9223372036854775807, found 18446744073709551615");
+        assert_eq!(mib("buffer-mib", 512).unwrap(), 512 << 20);
+        for wrong in [0, 1 << 44] {
+            let error = mib("buffer-mib", wrong).unwrap_err();
+            assert!(error.to_string().contains("--buffer-mib: expected 1 to 17592186044415 MiB"), "{error}");
+        }
     }
 
     #[test]

@@ -59,6 +59,10 @@ pub(crate) struct SideBySide {
 pub(crate) fn run(args: &SteerArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
     let Settings { max_new_tokens, temperature, top_p, seed } = settings::resolve("steer", args, config)?;
     let config = GenerateConfig { max_new_tokens, temperature, top_p, seed };
+    anyhow::ensure!(
+        temperature > 0.0 || (args.top_p.is_none() && args.seed.is_none()),
+        "--top-p and --seed have an effect only with a --temperature above 0: at 0 the likeliest token is taken"
+    );
     let interventions = interventions(&args.clamp, &args.scale);
     anyhow::ensure!(!interventions.is_empty(), "steer needs --clamp LATENT=VALUE or --scale LATENT=FACTOR");
     let steering = Steering::load(&args.sae, terminal)?;

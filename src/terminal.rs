@@ -273,6 +273,12 @@ pub(crate) fn human_bytes(n: u64) -> String {
     indicatif::BinaryBytes(n).to_string()
 }
 
+/// Floating-point operations: `110 MFLOP`, `96 kFLOP`.
+pub(crate) fn human_flop(n: u64) -> String {
+    const MEGA: u64 = 1_000_000;
+    if n >= 10 * MEGA { format!("{} MFLOP", grouped(n / MEGA)) } else { format!("{} kFLOP", grouped(n.div_ceil(1000))) }
+}
+
 pub(crate) fn human_seconds(seconds: f64) -> String {
     indicatif::HumanDuration(Duration::from_secs_f64(seconds.clamp(1.0, 1e9))).to_string()
 }
@@ -280,6 +286,12 @@ pub(crate) fn human_seconds(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_model_computes_something_too() {
+        let said = [0, 1, 96_000, 9_999_999, 110_400_000, 1_234_000_000].map(human_flop);
+        assert_eq!(said, ["0 kFLOP", "1 kFLOP", "96 kFLOP", "10,000 kFLOP", "110 MFLOP", "1,234 MFLOP"]);
+    }
 
     #[test]
     fn text_of_a_model_cannot_move_the_cursor() {

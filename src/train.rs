@@ -69,8 +69,18 @@ impl Default for Settings {
 }
 
 impl Settings {
-    fn config(&self) -> TrainConfig {
-        TrainConfig {
+    /// Of two settings that exclude each other, the one given as a flag wins over the file's.
+    fn settle(&mut self, args: &TrainArgs) {
+        if args.expansion.is_some() {
+            self.d_sae = None;
+        }
+        if !args.live.corpus.is_empty() {
+            self.activations = None;
+        }
+    }
+
+    fn config(&self) -> anyhow::Result<TrainConfig> {
+        Ok(TrainConfig {
             architecture: self.arch,
             hook_point: self.hook_point,
             d_sae: self.d_sae,
@@ -86,22 +96,24 @@ impl Settings {
             dead_after_tokens: self.dead_after_tokens,
             held_out_fraction: self.held_out_fraction,
             seed: self.seed,
-            buffer_bytes: self.buffer_mib << 20,
+            buffer_bytes: settings::mib("buffer-mib", self.buffer_mib)?,
             checkpoint_every: self.checkpoint_every,
             ..TrainConfig::default()
-        }
+        })
     }
 }
 
 pub(crate) fn run(args: &TrainArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
-    let settings: Settings = settings::resolve("train", args, config)?;
+    let mut settings: Settings = settings::resolve("train", args, config)?;
+    settings.settle(args);
+    let train_config = settings.config()?;
     let out = settings.out.clone().context("train needs --out: the folder to write")?;
     let manifest = match &settings.activations {
-        Some(activations) => train(activations, &settings.config(), &out, terminal)?,
+        Some(activations) => train(activations, &train_config, &out, terminal)?,
         None if args.live.corpus.is_empty() => {
             bail!("train needs --activations, what refract harvest wrote, or --corpus, what a running model is to read")
         }
-        None => train_live::train(&args.live, &settings.config(), config, &out, terminal)?,
+        None => train_live::train(&args.live, &train_config, config, &out, terminal)?,
     };
     report(&manifest, &out, terminal);
     let (held_out, results) = (&manifest.held_out, &manifest.results);
@@ -138,25 +150,34 @@ pub(crate) fn report(manifest: &SaeManifest, out: &Path, terminal: &Terminal) {
     }
 }
 
+/// The score and what it says, which is nothing where the loss does not rise without the activation.
+fn score_note(score: Option<f64>, without: f64, ablated: f64) -> String {
+    match score {
+        Some(score) if ablated > without => format!("{score:.3} of what zero ablation destroys is kept"),
+        Some(_) => "none: zero ablation lowers the loss here, so nothing is destroyed".to_string(),
+        None => "none: zero ablation changes nothing here".to_string(),
+    }
+}
+
 /// Share of the encoder's floor that a whole training step reaches (`just bench`).
 pub(crate) const STEP_EFFICIENCY: f64 = 0.6;
 
 /// The first line of a run: what it will take.
 fn needs(dataset: &ActivationDataset, config: &TrainConfig) -> String {
     let d_in = dataset.manifest().hook_points.first().map_or(0, |summary| summary.d_model);
-    let d_sae = config.d_sae.unwrap_or(config.expansion_factor * d_in);
-    let flop = 2 * (d_in * d_sae) as u64 * config.tokens;
-    let seconds = flop as f64 / harvester::machine::gemm_flops() / STEP_EFFICIENCY;
+    let d_sae = config.d_sae.unwrap_or(config.expansion_factor.saturating_mul(d_in));
+    let flop = 2.0 * d_in as f64 * d_sae as f64 * config.tokens as f64;
+    let seconds = flop / harvester::machine::gemm_flops() / STEP_EFFICIENCY;
     // Weights and two moments, pre-activations of a batch, activations in the buffer.
     let data = dataset.n_rows() * (d_in * dataset.manifest().config.dtype.bytes()) as u64;
-    let memory = 3 * 2 * 4 * d_in * d_sae + 4 * config.batch * d_sae;
+    let memory = (24.0 * d_in as f64 + 4.0 * config.batch as f64) * d_sae as f64;
     format!(
         "{} tokens ({} harvested), d_in {d_in}, d_sae {d_sae}, k {}: about {}, {} of memory",
         grouped(config.tokens),
         grouped(dataset.n_rows()),
         config.k,
         human_seconds(seconds),
-        human_bytes(memory as u64 + data.min(config.buffer_bytes)),
+        human_bytes((memory as u64).saturating_add(data.min(config.buffer_bytes))),
     )
 }
 
@@ -208,11 +229,10 @@ pub(crate) fn print(evaluation: &Evaluation, terminal: &Terminal) {
     fact("L0", format!("{:.1} latents a token", evaluation.reconstruction.l0));
     let explained = 100.0 * evaluation.reconstruction.explained_variance;
     fact("FVU", format!("{:.3} ({explained:.1} % of the variance explained)", evaluation.reconstruction.fvu));
-    let score = match evaluation.ce_loss_score {
-        Some(score) => format!("{score:.3} of what zero ablation destroys is kept"),
-        None => "none: zero ablation changes nothing here".to_string(),
-    };
-    fact("CE loss score", score);
+    fact(
+        "CE loss score",
+        score_note(evaluation.ce_loss_score, evaluation.ce_loss_without_sae, evaluation.ce_loss_with_ablation),
+    );
     fact(
         "CE loss",
         format!(
@@ -232,4 +252,19 @@ pub(crate) fn print(evaluation: &Evaluation, terminal: &Terminal) {
             grouped(evaluation.reconstruction.tokens)
         ),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_score_where_ablation_does_no_harm_is_none() {
+        let note = |without: f64, with: f64, ablated: f64| {
+            score_note((ablated != without).then(|| (ablated - with) / (ablated - without)), without, ablated)
+        };
+        assert_eq!(note(3.0, 4.0, 13.0), "0.900 of what zero ablation destroys is kept");
+        assert!(note(3.0, 3.5, 2.0).starts_with("none: zero ablation lowers the loss"));
+        assert!(note(3.0, 3.5, 3.0).starts_with("none: zero ablation changes nothing"));
+    }
 }

@@ -38,7 +38,7 @@ pub(crate) fn train(
         harvest_config.part.is_none(),
         "`part` of [harvest] is for harvests that are merged: train on all of the corpus"
     );
-    let corpus = Corpus::open(&settings.corpus, &settings.corpus_options())?;
+    let corpus = Corpus::open(&settings.corpus, &settings.corpus_options()?)?;
     match SaeManifest::read(out) {
         Ok(manifest) if manifest.complete => terminal.say(format!("{}: finished before", out.display())),
         Ok(_) => terminal.say(format!("{}: going on from its last checkpoint", out.display())),
@@ -51,13 +51,14 @@ pub(crate) fn train(
 /// The first line of a run: what it will take.
 fn needs(shape: &ModelConfig, point: HookPoint, harvest: &HarvestConfig, config: &TrainConfig) -> String {
     let d_in = point.width(shape);
-    let d_sae = config.d_sae.unwrap_or(config.expansion_factor * d_in);
+    let d_sae = config.d_sae.unwrap_or(config.expansion_factor.saturating_mul(d_in));
     let forward =
         shape.flop_per_token(point.layers_needed(), harvest.ctx_len) as f64 / forward_efficiency(harvest.compute);
-    let step = (2 * d_in * d_sae) as f64 / STEP_EFFICIENCY;
+    let step = 2.0 * d_in as f64 * d_sae as f64 / STEP_EFFICIENCY;
     let seconds = config.tokens as f64 * (forward + step) / harvester::machine::gemm_flops();
     format!(
-        "{} tokens through {} layers and into an SAE, d_in {d_in}, d_sae {d_sae}, k {}: about {}, nothing on disk but {} tokens held out",
+        "{} tokens through {} layers and into an SAE, d_in {d_in}, d_sae {d_sae}, k {}: about {}, \
+         nothing on disk but {} tokens held out",
         grouped(config.tokens),
         point.layers_needed(),
         config.k,

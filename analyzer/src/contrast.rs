@@ -1,8 +1,8 @@
 //! [`contrast`]: the latents that tell two groups of text apart, by how often they fire in each.
 //!
-//! `separation = (p - q) / sqrt(m (1 - m))`, `m = (p + q) / 2`, with `p` and `q` the latent's density in the two groups:
-//! twice the phi coefficient of "fires" and "is in the first group" for groups of equal size. It prefers a latent that fires on a third of
-//! one group's tokens and none of the other's to one that fires on a thousandth and none.
+//! `separation = (p - q) / sqrt(m (1 - m))`, `m = (p + q) / 2`, with `p` and `q` a latent's density in the two groups:
+//! twice the phi coefficient of "fires" and "is in the first group" for groups of equal size. It prefers a latent that
+//! fires on a third of one group's tokens and none of the other's to one that fires on a thousandth and none.
 
 use serde::Serialize;
 

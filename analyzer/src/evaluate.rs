@@ -1,8 +1,9 @@
 //! [`evaluate`]: how much of the model an SAE keeps, on text it was not trained on.
 //!
-//! Reconstruction, over all held-out rows: `l0` = mean active latents a token, `fvu` = sum |x - x_hat|^2 / sum |x - mean|^2.
+//! Reconstruction, over all held-out rows: `l0` = mean active latents a token,
+//! `fvu` = sum |x - x_hat|^2 / sum |x - mean|^2.
 //! Behaviour, over some of them: cross-entropy of the next token with the activation replaced by `x_hat`, and by zero;
-//! `ce_loss_score = (ablated - with) / (ablated - without)`. Position 0 and attention sinks keep their value throughout.
+//! `ce_loss_score = (ablated - with) / (ablated - without)`. Position 0 and attention sinks always keep their value.
 
 use std::ops::Range;
 
@@ -44,7 +45,8 @@ pub struct Evaluation {
     pub ce_loss_with_sae: f64,
     /// With the activation replaced by zero.
     pub ce_loss_with_ablation: f64,
-    /// Share of what ablation changes that the SAE keeps: 1 is perfect. `None` where ablation changes nothing.
+    /// Share of what ablation changes that the SAE keeps: 1 is perfect. `None` where ablation changes nothing. It says
+    /// nothing where ablation lowers the loss.
     pub ce_loss_score: Option<f64>,
     /// Mean KL divergence from the model's own next-token distribution, in nats.
     pub kl: f64,

@@ -39,8 +39,8 @@ struct Pass<'a> {
     examples: TopExamples,
 }
 
-/// Indexes the SAE in `sae_dir` over `dataset` and writes the features to `out`. A finished folder of the same inputs is
-/// left as it is.
+/// Indexes the SAE in `sae_dir` over `dataset` and writes the features to `out`. A finished folder of the same inputs
+/// is left as it is.
 ///
 /// # Errors
 /// An SAE of another width or hook point than the activations; a file that cannot be read or written; another run's

@@ -1,8 +1,8 @@
 //! Which latents to show first: those whose strongest examples agree with each other, each about something else.
 //!
 //! A latent's *agreement* is the share of its strongest examples whose peak is the same word (case and surrounding
-//! space aside), or, where the words differ, the share that is from the commonest source of the corpus. Only latents that
-//! fire neither rarely nor everywhere are considered. No language model judges anything here.
+//! space aside), or, where the words differ, the share that is from the commonest source of the corpus. Only latents
+//! that fire neither rarely nor everywhere are considered. No language model judges anything here.
 
 use std::collections::{HashMap, HashSet};
 
@@ -99,8 +99,8 @@ fn about_a_source(
     })
 }
 
-/// The word at the peak, lower-case, without surrounding space; `None` where the token is no word: that a latent follows
-/// a bracket says little.
+/// The word at the peak, lower-case, without surrounding space; `None` where the token is no word: that a latent
+/// follows a bracket says little.
 fn peak_word(example: &Example) -> Option<String> {
     let word = example.texts.get(example.peak as usize)?.trim().to_lowercase();
     (word.chars().count() >= 3 && word.chars().all(char::is_alphabetic)).then_some(word)

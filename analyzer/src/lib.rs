@@ -3,9 +3,9 @@
 //!
 //! The data path, one file each: [`feature_index`] goes once over the activations and keeps, per latent, how often it
 //! fires ([`feature`]), where most strongly (`top_examples`), what it writes (`logit_lens`) and which latents are
-//! like it (`neighbours`); [`FeatureIndex`] puts that on disk. [`contrast()`] and [`interpretability`] choose among latents.
-//! [`Interventions`] edits them inside a forward pass, [`generate()`] writes text under such edits, [`shift()`] and
-//! [`evaluate()`] measure what changed.
+//! like it (`neighbours`); [`FeatureIndex`] puts that on disk. [`contrast()`] and [`interpretability`] choose among
+//! latents. [`Interventions`] edits them inside a forward pass, [`generate()`] writes text under such edits,
+//! [`shift()`] and [`evaluate()`] measure what changed.
 
 mod contrast;
 mod error;

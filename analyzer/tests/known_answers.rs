@@ -33,8 +33,8 @@ fn model() -> LanguageModel {
     LanguageModel { transformer, tokenizer: TextTokenizer::open(&folder).unwrap() }
 }
 
-/// Latent `i` is the positive part of dimension `i`, latent `D + i` of its negative: together the identity. Latents at or
-/// under `threshold` stay silent.
+/// Latent `i` is the positive part of dimension `i`, latent `D + i` of its negative: together the identity. Latents at
+/// or under `threshold` stay silent.
 fn identity(threshold: f32) -> Sae {
     let mut w_enc = vec![0.0; 2 * D * D];
     for i in 0..D {
@@ -120,7 +120,8 @@ fn edits_move_one_direction_by_the_difference() {
     row[3] = 2.0;
     row[4] = -1.0;
     let clamp = |latent: usize, value| Intervention::Clamp { latent: latent as u32, value };
-    // Latent 3 is 2 and becomes 5; latent D + 4 is 1 and its direction is -e_4, so suppressing it adds 1 to dimension 4.
+    // Latent 3 is 2 and becomes 5; latent D + 4 is 1 and its direction is -e_4, so suppressing it adds 1 to dimension
+    // 4.
     let got = edited(&[row], 1e9, &[clamp(3, 5.0), clamp(D + 4, 0.0)]);
     let mut want = row;
     want[3] = 5.0;

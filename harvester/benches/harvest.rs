@@ -76,7 +76,10 @@ impl StageClock {
 
 impl Hook for StageClock {
     fn wants(&self, point: HookPoint) -> bool {
-        matches!((point, self.last), (HookPoint::Block { layer, .. }, HookPoint::Block { layer: last, .. }) if layer <= last)
+        match (point, self.last) {
+            (HookPoint::Block { layer, .. }, HookPoint::Block { layer: last, .. }) => layer <= last,
+            _ => false,
+        }
     }
 
     fn apply(&mut self, point: HookPoint, _activation: &Tensor) -> harvester::Result<Option<Tensor>> {
@@ -129,7 +132,8 @@ fn main() {
             let (gflops, peak) = (rate * flop / 1e9, peak_mib());
             let share = 100.0 * gflops / gemm;
             println!(
-                "{what} {compute} {batch} x {ctx_len}: {rate:.0} tokens/s, {gflops:.0} of {gemm:.0} GFLOP/s ({share:.0} %), peak {peak} MiB"
+                "{what} {compute} {batch} x {ctx_len}: {rate:.0} tokens/s, {gflops:.0} of {gemm:.0} GFLOP/s \
+                 ({share:.0} %), peak {peak} MiB"
             );
         };
         forward(&checkpoint, compute, point, batch, ctx_len, &report);

@@ -1,5 +1,6 @@
-//! What writing and reading activations cost, for each dtype and layout: nanoseconds a token to write (rounding, journal,
-//! statistics, parquet, SHA-256 and the disk), of which the processor, and to read again; and a few contexts alone.
+//! What writing and reading activations cost, for each dtype and layout: nanoseconds a token to write (rounding,
+//! journal, statistics, parquet, SHA-256 and the disk), of which the processor, and to read again; and a few contexts
+//! alone.
 //!
 //! `cargo bench --workspace --bench shards -- [TOKENS]`
 

@@ -1,5 +1,5 @@
-//! What storing activations in fewer bits costs: the fraction of variance that rounding loses, and what the model makes of
-//! the rounded activations when they take the exact ones' place.
+//! What storing activations in fewer bits costs: the fraction of variance that rounding loses, and what the model makes
+//! of the rounded activations when they take the exact ones' place.
 //!
 //! `cargo run --release --example storage_cost --package harvester -- HOOK_POINT.. [--model MODEL] [--contexts N]`
 //!

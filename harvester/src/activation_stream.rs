@@ -1,7 +1,8 @@
-//! [`LiveModel`] and [`ActivationStream`]: activations as they are computed, without a disk. A thread runs the model and
-//! waits when a few batches are not taken yet, so memory stays flat; dropping the stream ends it.
+//! [`LiveModel`] and [`ActivationStream`]: activations as they are computed, without a disk. A thread runs the model
+//! and waits when a few batches are not taken yet, so memory stays flat; dropping the stream ends it.
 //!
-//! A stream may begin at any [`ContextCursor`] that another one has passed, and then yields the same bits from there on.
+//! A stream may begin at any [`ContextCursor`] that another one has passed, and then yields the same bits from there
+//! on.
 
 use std::{
     sync::{

@@ -1,62 +1,26 @@
-//! [`Contexts`]: documents become token contexts. Documents are tokenised one at a time, so that no more than one of them
-//! is in memory.
+//! [`Contexts`]: documents become token contexts. Documents are tokenised one at a time, so that no more than one of
+//! them is in memory.
 //!
 //! ```text
 //! document     = its tokens, cut to document_tokens, and the separator      (one without tokens adds nothing)
 //! concatenate:   doc doc doc .. is one stream;  context = [bos]? and the next ctx_len (- 1) tokens: all of them full
-//! document:      context = [bos]? and a document's first ctx_len (- 1) tokens; what is left is another context or dropped
+//! document:      context = [bos]? and a document's first ctx_len (- 1) tokens; the rest is another context or dropped
 //! ```
+//!
+//! Which of the two, and what else can be asked for, is in `packing.rs`. Where the next token is BOS itself, as chat
+//! templates write it, none is put before it: no model has seen two.
 //!
 //! A [`ContextCursor`] is a place in that stream: a run that starts again from one reads no earlier document.
 
-use std::{fmt, str::FromStr};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use std::path::Path;
-
-use crate::{Corpus, Document, DocumentOrder, Error, Result, corpus::SeenDocuments};
-
-/// How documents fill contexts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Packing {
-    /// One after the other without a gap: no position is wasted, and a token may see the end of an earlier document.
-    #[default]
-    Concatenate,
-    /// Each begins a context of its own, which is as long as the document.
-    Document,
-}
-
-/// What happens to the rest of a document that is longer than a context, where each has a context of its own.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LongDocuments {
-    /// It is the next context, and so on.
-    #[default]
-    Split,
-    /// It is dropped, and counted.
-    Truncate,
-}
-
-/// How documents are packed. Token ids, resolved from the tokenizer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ContextOptions {
-    /// Tokens a context at most.
-    pub ctx_len: usize,
-    /// Follows every document.
-    pub separator: Option<u32>,
-    /// At position 0 of every context.
-    pub bos: Option<u32>,
-    /// How documents fill contexts.
-    pub packing: Packing,
-    /// What happens to long ones where each has a context of its own.
-    pub long_documents: LongDocuments,
-    /// Tokens used of a document at most; the whole document when absent.
-    pub document_tokens: Option<usize>,
-    /// Documents of fewer tokens are left out.
-    pub min_document_tokens: usize,
-}
+use crate::{
+    Corpus, Document, DocumentOrder, Error, Result,
+    corpus::SeenDocuments,
+    packing::{ContextOptions, LongDocuments, Packing},
+};
 
 /// A place in the stream of tokens, before which everything is in finished contexts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +46,8 @@ pub struct LeftOut {
     pub short_documents: u64,
     /// Rows of a parquet file that repeat an earlier one.
     pub repeated_documents: u64,
+    /// Conversations that the model's chat template refuses.
+    pub refused_documents: u64,
     /// Tokens beyond `document_tokens`, or beyond a context of the document's own.
     pub truncated_tokens: u64,
 }
@@ -98,6 +64,7 @@ impl LeftOut {
             empty_documents: self.empty_documents + other.empty_documents,
             short_documents: self.short_documents + other.short_documents,
             repeated_documents: self.repeated_documents + other.repeated_documents,
+            refused_documents: self.refused_documents + other.refused_documents,
             truncated_tokens: self.truncated_tokens + other.truncated_tokens,
         }
     }
@@ -110,7 +77,8 @@ pub struct Context {
     pub index: u64,
     /// Token ids, `ctx_len` of them unless each document has a context of its own.
     pub tokens: Vec<u32>,
-    /// The document each token is from; BOS counts to the token after it, a separator to the one before. As many as `tokens`.
+    /// The document each token is from; BOS counts to the token after it, a separator to the one before. As many as
+    /// `tokens`.
     pub documents: Vec<u64>,
     /// Where the next context starts.
     pub next: ContextCursor,
@@ -132,8 +100,8 @@ pub struct Contexts<'a, E> {
 
 impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
     /// Contexts from `cursor` on. `order` is the corpus' documents in the order of use, `encode` a tokenizer that adds
-    /// no special token. `seen` is a file that a run which starts again finds what it had seen in; without it, it reads that
-    /// anew.
+    /// no special token. `seen` is a file that a run which starts again finds what it had seen in; without it, it reads
+    /// that anew.
     ///
     /// # Errors
     /// When a context is too short to hold a position that is not the first, or a file cannot be read.
@@ -164,7 +132,8 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
 
     /// The next context, or `None` when the corpus ends before it.
     fn pack(&mut self) -> Result<Option<Context>> {
-        let mut tokens: Vec<u32> = self.options.bos.into_iter().collect();
+        let bos = self.bos()?;
+        let mut tokens: Vec<u32> = bos.into_iter().collect();
         let mut documents = vec![];
         let packed = match self.options.packing {
             Packing::Concatenate => self.fill(&mut tokens, &mut documents)?,
@@ -174,12 +143,19 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
             self.dropped_tokens = documents.len() as u64;
             return Ok(None);
         }
-        if self.options.bos.is_some() {
+        if bos.is_some() {
             documents.insert(0, documents[0]);
         }
         let index = self.cursor.contexts;
         self.cursor.contexts += 1;
         Ok(Some(Context { index, tokens, documents, next: self.cursor }))
+    }
+
+    /// The BOS that the next context begins with, unless its text does.
+    fn bos(&mut self) -> Result<Option<u32>> {
+        self.load()?;
+        let next = self.current.as_ref().and_then(|current| current.get(self.cursor.tokens as usize).copied());
+        Ok(self.options.bos.filter(|bos| next != Some(*bos)))
     }
 
     /// Fills a context from as many documents as it takes; `false` when the corpus ends before it is full.
@@ -228,7 +204,18 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
             self.cursor.left_out.repeated_documents += 1;
             return Ok(None);
         }
-        let mut tokens = (self.encode)(&read)?;
+        let mut tokens = match (self.encode)(&read) {
+            // One odd conversation among millions must not end a harvest.
+            Err(error @ Error::ChatTemplate { .. }) => {
+                if self.cursor.left_out.refused_documents == 0 {
+                    let place = self.corpus.place_of(document);
+                    tracing::warn!("{place} is left out, and any other like it: {error}");
+                }
+                self.cursor.left_out.refused_documents += 1;
+                return Ok(None);
+            }
+            encoded => encoded.map_err(|error| self.named(document, error))?,
+        };
         let (whole, most) = (tokens.len(), self.options.document_tokens.unwrap_or(usize::MAX));
         tokens.truncate(most);
         let left_out = &mut self.cursor.left_out;
@@ -253,6 +240,11 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
             Some(seen) if self.corpus.is_streamed(document) => Ok(!seen.is_new(read)?),
             Some(seen) => seen.pass().map(|()| false),
         }
+    }
+
+    /// `error`, with the file and the line or row that the document is in.
+    fn named(&self, document: u64, error: Error) -> Error {
+        Error::Document { place: self.corpus.place_of(document), source: error.into() }
     }
 
     /// Moves up to `wanted` tokens of the current document to `tokens` and the cursor past them.
@@ -281,31 +273,6 @@ impl<E: FnMut(&Document) -> Result<Vec<u32>>> Iterator for Contexts<'_, E> {
         self.pack().transpose()
     }
 }
-
-/// Names on the command line, as serde spells them.
-macro_rules! named {
-    ($kind:ident, $what:literal, $($name:literal => $variant:ident),+) => {
-        impl fmt::Display for $kind {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $(Self::$variant => $name),+ })
-            }
-        }
-
-        impl FromStr for $kind {
-            type Err = Error;
-
-            fn from_str(text: &str) -> Result<Self> {
-                match text {
-                    $($name => Ok(Self::$variant),)+
-                    _ => Err(Error::invalid($what, [$($name),+].join(" or "), format!("`{text}`"))),
-                }
-            }
-        }
-    };
-}
-
-named!(Packing, "packing", "concatenate" => Concatenate, "document" => Document);
-named!(LongDocuments, "long documents", "split" => Split, "truncate" => Truncate);
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
@@ -364,6 +331,37 @@ mod tests {
         assert_eq!(packed.iter().map(text).collect::<Vec<_>>(), ["^abc", "^def"]);
         assert_eq!(packed[1].documents, [0, 0, 0, 1]);
         assert_eq!(dropped, 2);
+    }
+
+    #[test]
+    fn a_text_that_begins_with_bos_gets_no_second_one() {
+        let (_folder, corpus) = corpus(&["^abc", "^de", "fgh"]);
+        for (packing, expected) in [
+            (Packing::Concatenate, ["^abc", "^def"].as_slice()),
+            (Packing::Document, ["^abc", "^de", "^fgh"].as_slice()),
+        ] {
+            let options = ContextOptions { ctx_len: 4, bos: Some('^'.into()), packing, ..ContextOptions::default() };
+            let (packed, _) = pack(&corpus, options, ContextCursor::default());
+            assert_eq!(packed.iter().map(text).collect::<Vec<_>>(), expected);
+            assert!(packed.iter().all(|context| context.documents.len() == context.tokens.len()));
+        }
+    }
+
+    #[test]
+    fn a_conversation_that_the_template_refuses_is_left_out_and_counted() {
+        let (_folder, corpus) = corpus(&["ab", "refused", "cd", "refused too"]);
+        let encode = |document: &Document| match document {
+            Document::Text(text) if text.starts_with("refused") => {
+                Err(Error::ChatTemplate { path: "t".into(), reason: "roles must alternate".into() })
+            }
+            _ => encode(document),
+        };
+        let order = corpus.order(None);
+        let options = ContextOptions { ctx_len: 4, ..ContextOptions::default() };
+        let mut contexts = Contexts::new(&corpus, &order, options, ContextCursor::default(), None, encode).unwrap();
+        let packed: Vec<_> = contexts.by_ref().map(Result::unwrap).collect();
+        assert_eq!(packed.iter().map(text).collect::<Vec<_>>(), ["abcd"]);
+        assert_eq!(contexts.cursor().left_out.refused_documents, 2);
     }
 
     #[test]
@@ -436,6 +434,26 @@ mod tests {
                 assert_eq!(rest_dropped, dropped);
             }
         }
+    }
+
+    #[test]
+    fn a_document_that_the_tokenizer_refuses_is_named_with_its_line() {
+        let (folder, _) = corpus(&["ab", "cd"]);
+        let path = folder.path().join("c.jsonl");
+        fs::write(&path, "{\"text\":\"ab\"}\n\n{\"text\":\"odd\"}\n").unwrap();
+        let corpus = Corpus::open(&[path], &CorpusOptions::default()).unwrap();
+        let encode = |document: &Document| match document {
+            Document::Text(text) if text == "odd" => {
+                Err(Error::Tokenizer { path: "tokenizer.json".into(), source: "no such token".into() })
+            }
+            _ => encode(document),
+        };
+        let (order, options) = (corpus.order(None), ContextOptions { ctx_len: 4, ..ContextOptions::default() });
+        let mut contexts = Contexts::new(&corpus, &order, options, ContextCursor::default(), None, encode).unwrap();
+        let error = contexts.next().unwrap().unwrap_err();
+        assert!(error.to_string().contains("c.jsonl:3: "), "{error}");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("tokenizer.json"), "{cause}");
     }
 
     #[test]

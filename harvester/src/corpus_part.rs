@@ -1,5 +1,5 @@
-//! [`CorpusPart`]: one of several harvests that share a corpus, on as many machines. Which documents it reads, and how its
-//! contexts are numbered, follows from its own two numbers, so no part waits for another.
+//! [`CorpusPart`]: one of several harvests that share a corpus, on as many machines. Which documents it reads, and how
+//! its contexts are numbered, follows from its own two numbers, so no part waits for another.
 //!
 //! ```text
 //! documents of part p of n = the documents at places p, p + n, p + 2 n .. of the harvest's order

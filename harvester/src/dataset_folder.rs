@@ -105,8 +105,8 @@ impl DatasetFolder {
     }
 }
 
-/// The folder on this machine that an unfinished harvest into `out` keeps what it needs to go on in. It may not exist; the
-/// harvest removes it when it is complete.
+/// The folder on this machine that an unfinished harvest into `out` keeps what it needs to go on in. It may not exist;
+/// the harvest removes it when it is complete.
 ///
 /// # Errors
 /// When `out` is in an object store and there is no cache folder.

@@ -78,6 +78,14 @@ pub enum Error {
         /// What to do next.
         hint: String,
     },
+    /// A document of the corpus could not be made into tokens.
+    #[error("{place}: this document cannot be made into tokens")]
+    Document {
+        /// Its file, and the line or row in it.
+        place: String,
+        /// Why not.
+        source: Box<Self>,
+    },
     /// The tokenizer refused a text.
     #[error("{}: the tokenizer failed", path.display())]
     Tokenizer {
@@ -119,7 +127,10 @@ pub enum Error {
         differences: Vec<String>,
     },
     /// The user asked to stop; everything finished so far is on disk.
-    #[error("stopped on request; what was finished is kept in {}, and the same command goes on from there", path.display())]
+    #[error(
+        "stopped on request; what was finished is kept in {}, and the same command goes on from there",
+        path.display()
+    )]
     Cancelled {
         /// Where the finished part is.
         path: PathBuf,
@@ -171,8 +182,8 @@ impl Error {
         Self::Hook(error.into())
     }
 
-    /// To be used in `map_err`: an [`Error::Io`] where the file system is the cause, this crate's own error where that was, else
-    /// an [`Error::Parquet`].
+    /// To be used in `map_err`: an [`Error::Io`] where the file system is the cause, this crate's own error where that
+    /// was, else an [`Error::Parquet`].
     pub fn parquet(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(ParquetError) -> Self {
         let path = path.as_ref().to_path_buf();
         move |error| match error {

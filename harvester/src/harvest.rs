@@ -17,13 +17,14 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 
 use crate::{
-    ActivationDataset, Capture, Checkpoint, Context, Contexts, Corpus, Document, DocumentOrder, Error, HarvestConfig,
-    HarvestManifest, HookPoint, HookPointSummary, LeftOut, Location, ModelConfig, ModelIdentity, Monitor, Result,
-    ShardWriter, TextTokenizer, Transformer,
+    ActivationDataset, Capture, Checkpoint, Context, Contexts, Corpus, CorpusOptions, Document, DocumentOrder, Error,
+    HarvestConfig, HarvestManifest, HookPoint, HookPointSummary, LeftOut, Location, ModelConfig, ModelIdentity,
+    Monitor, Result, ShardWriter, TextTokenizer, Transformer,
+    dataset_folder::resume_folder,
     harvest_folder::HarvestFolder,
     manifest::{ACTIVATIONS_FORMAT, Counts},
     manifest_file::FORMAT_VERSION,
-    model_source::ResolvedModel,
+    model_source::{HubSettings, ResolvedModel},
     stats::HookPointStatistics,
 };
 
@@ -32,6 +33,23 @@ const QUEUE: usize = 2;
 
 /// Fills up contexts shorter than the longest of their batch. Any token would do: nothing of it is kept.
 const PADDING: u32 = 0;
+
+/// Opens the corpus of a harvest into `out`. What an earlier run into `out` found out about it is taken from there, as
+/// long as no file has changed, and datasets on the Hub stay at the commits which that run read, also when it has
+/// finished. They are from the Hub that `hub` describes, else from the environment's.
+///
+/// # Errors
+/// As [`Corpus::open`].
+pub fn open_corpus(
+    paths: &[PathBuf],
+    options: &CorpusOptions,
+    out: &Location,
+    hub: Option<&HubSettings>,
+) -> Result<Corpus> {
+    // A manifest that cannot be read is refused when the folder is opened for writing.
+    let earlier = HarvestManifest::read(out).map_or_else(|_| vec![], |manifest| manifest.corpus);
+    Corpus::open_saved(paths, options, &resume_folder(out)?.join(SAVED_CORPUS), &earlier, hub)
+}
 
 /// Harvests the activations of `model` over `corpus` into the folder `out`. A folder that holds an unfinished run with
 /// the same inputs and settings is continued after its last finished batch; a finished one is left as it is. A larger
@@ -48,17 +66,15 @@ pub fn harvest(
     monitor: &dyn Monitor,
 ) -> Result<HarvestManifest> {
     let out = out.into();
-    let checkpoint = Checkpoint::open(&model.path)?;
-    config.check(checkpoint.config())?;
-    let tokenizer = TextTokenizer::open(&model.path)?;
-    let config = config.resolve(&tokenizer, checkpoint.config())?;
-    let folder = HarvestFolder::open(&out, begin(model, &checkpoint, &tokenizer, corpus, &config)?)?;
+    let opened = Opened::open(model, config)?;
+    let folder = HarvestFolder::open(&out, opened.manifest(model, corpus)?)?;
     if folder.manifest().complete {
         ActivationDataset::open(out)?; // every part is there, as long as it was
         return Ok(folder.manifest().clone());
     }
     corpus.save(&folder.folder().unfinished(SAVED_CORPUS)?)?;
-    let transformer = Transformer::load_for(&checkpoint, &Device::Cpu, config.compute)?;
+    let harvester = opened.load()?;
+    let config = harvester.config();
     let seen = folder.folder().unfinished(SEEN_DOCUMENTS)?;
     let writer = ShardWriter::resume(&folder)?;
     let total = config.tokens.map_or(0, |_| config.context_budget() * config.ctx_len as u64);
@@ -67,57 +83,81 @@ pub fn harvest(
         tracing::info!("going on after {} tokens, {} of them in a journal", writer.tokens(), writer.journaled_tokens());
     }
     monitor.advance(writer.tokens());
-    let manifest = Harvester { transformer, tokenizer, config }.run(corpus, &seen, writer, &out, monitor)?;
+    let manifest = harvester.run(corpus, &seen, writer, &out, monitor)?;
     monitor.finish();
     Ok(manifest)
 }
 
-/// The corpus of an unfinished harvest, as [`harvest`] saves it in its folder of unfinished things for [`Corpus::open_saved`].
-pub const SAVED_CORPUS: &str = "corpus.parquet";
+/// The corpus of an unfinished harvest, as [`harvest`] saves it in its folder of unfinished things for [`open_corpus`].
+const SAVED_CORPUS: &str = "corpus.parquet";
 
 /// The log of documents that were read, for [`Contexts`].
 const SEEN_DOCUMENTS: &str = "seen";
 
-/// The manifest of a run that has not finished a part yet.
-fn begin(
-    model: &ResolvedModel,
-    checkpoint: &Checkpoint,
-    tokenizer: &TextTokenizer,
-    corpus: &Corpus,
-    config: &HarvestConfig,
-) -> Result<HarvestManifest> {
-    let shape = checkpoint.config();
-    let points = &config.hook_points;
-    let layers_run = points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
-    let nothing_seen = |point: &HookPoint| HookPointStatistics::new(point.width(shape), f32::MAX);
-    Ok(HarvestManifest {
-        format: ACTIVATIONS_FORMAT.into(),
-        version: FORMAT_VERSION,
-        refract_version: env!("CARGO_PKG_VERSION").into(),
-        complete: false,
-        model: ModelIdentity {
+/// A model's files opened and the config settled on them, before the weights are read.
+struct Opened {
+    checkpoint: Checkpoint,
+    tokenizer: TextTokenizer,
+    config: HarvestConfig,
+}
+
+impl Opened {
+    fn open(model: &ResolvedModel, config: &HarvestConfig) -> Result<Self> {
+        let checkpoint = Checkpoint::open(&model.path)?;
+        config.check(checkpoint.config())?;
+        let tokenizer = TextTokenizer::open(&model.path)?;
+        let config = config.resolve(&tokenizer, checkpoint.config())?;
+        Ok(Self { checkpoint, tokenizer, config })
+    }
+
+    /// Reads the weights.
+    fn load(self) -> Result<Harvester> {
+        let Self { checkpoint, tokenizer, config } = self;
+        let transformer = Transformer::load_for(&checkpoint, &Device::Cpu, config.compute)?;
+        Ok(Harvester { transformer, tokenizer, config })
+    }
+
+    /// The manifest of a run that has not finished a part yet.
+    fn manifest(&self, model: &ResolvedModel, corpus: &Corpus) -> Result<HarvestManifest> {
+        let (shape, config) = (self.checkpoint.config(), &self.config);
+        let points = &config.hook_points;
+        let layers_run = points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
+        let nothing_seen = |point: &HookPoint| HookPointStatistics::new(point.width(shape), f32::MAX);
+        Ok(HarvestManifest {
+            format: ACTIVATIONS_FORMAT.into(),
+            version: FORMAT_VERSION,
+            refract_version: env!("CARGO_PKG_VERSION").into(),
+            complete: false,
+            model: self.identity(model)?,
+            corpus: corpus.sources().to_vec(),
+            corpus_options: corpus.options().clone(),
+            config: config.clone(),
+            merged_from: None,
+            layers_run,
+            flop_per_token: shape.flop_per_token(layers_run, config.ctx_len),
+            counts: Counts {
+                duplicates: corpus.sources().iter().map(|source| source.duplicates).sum(),
+                skipped_files: corpus.sources().iter().map(|source| source.skipped_files).sum(),
+                malformed_lines: corpus.sources().iter().map(|source| source.malformed_lines).sum(),
+                ..Counts::default()
+            },
+            hook_points: points.iter().map(|point| HookPointSummary::new(*point, &nothing_seen(point))).collect(),
+            parts: vec![],
+        })
+    }
+
+    fn identity(&self, model: &ResolvedModel) -> Result<ModelIdentity> {
+        let shape = self.checkpoint.config();
+        Ok(ModelIdentity {
             source: model.source.clone(),
             family: shape.family,
-            sha256: checkpoint.sha256()?,
-            tokenizer_sha256: tokenizer.sha256().into(),
+            sha256: self.checkpoint.sha256()?,
+            tokenizer_sha256: self.tokenizer.sha256().into(),
             n_layers: shape.n_layers,
             d_model: shape.d_model,
             d_vocab: shape.d_vocab,
-        },
-        corpus: corpus.sources().to_vec(),
-        corpus_options: corpus.options().clone(),
-        config: config.clone(),
-        merged_from: None,
-        layers_run,
-        flop_per_token: shape.flop_per_token(layers_run, config.ctx_len),
-        counts: Counts {
-            duplicates: corpus.sources().iter().map(|source| source.duplicates).sum(),
-            skipped_files: corpus.sources().iter().map(|source| source.skipped_files).sum(),
-            ..Counts::default()
-        },
-        hook_points: points.iter().map(|point| HookPointSummary::new(*point, &nothing_seen(point))).collect(),
-        parts: vec![],
-    })
+        })
+    }
 }
 
 /// A model, its tokenizer and the resolved config.
@@ -150,12 +190,7 @@ type Activations = (Vec<Context>, Vec<Vec<f32>>);
 impl Harvester {
     /// Loads `model` for what `config` asks of it.
     pub(crate) fn open(model: &ResolvedModel, config: &HarvestConfig) -> Result<Self> {
-        let checkpoint = Checkpoint::open(&model.path)?;
-        config.check(checkpoint.config())?;
-        let tokenizer = TextTokenizer::open(&model.path)?;
-        let config = config.resolve(&tokenizer, checkpoint.config())?;
-        let transformer = Transformer::load_for(&checkpoint, &Device::Cpu, config.compute)?;
-        Ok(Self { transformer, tokenizer, config })
+        Opened::open(model, config)?.load()
     }
 
     /// What is harvested, its special tokens resolved.
@@ -211,7 +246,14 @@ impl Harvester {
             };
             if writer.next().contexts == 0 {
                 let expected = format!("enough text for one context of {} tokens", self.config.ctx_len);
-                return Err(Error::invalid("corpus", expected, format!("{} tokens in all", leftover.dropped_tokens)));
+                let found = match leftover.left_out.refused_documents {
+                    0 => format!("{} tokens in all", leftover.dropped_tokens),
+                    n => format!(
+                        "{} tokens in all, and {n} conversations that the chat template refuses",
+                        leftover.dropped_tokens
+                    ),
+                };
+                return Err(Error::invalid("corpus", expected, found));
             }
             writer.finish(leftover.dropped_tokens, leftover.left_out)
         })

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Compute, CorpusPart, Error, HookPoint, Layout, Result, StorageDtype, TextTokenizer,
-    contexts::{ContextOptions, LongDocuments, Packing},
     model::{ModelConfig, Positions, RopeScaling},
+    packing::{ContextOptions, LongDocuments, Packing},
 };
 
 /// What to harvest and how to lay it out.
@@ -21,7 +21,8 @@ pub struct HarvestConfig {
     pub ctx_len: usize,
     /// Contexts a forward pass. Default 8.
     pub batch: usize,
-    /// Stop after this many tokens, rounded up to whole contexts, a short context counting as a full one; the whole corpus when absent.
+    /// Stop after this many tokens, rounded up to whole contexts, a short context counting as a full one; the whole
+    /// corpus when absent.
     pub tokens: Option<u64>,
     /// The numbers that the model's matrix products are computed in. Default f32.
     pub compute: Compute,
@@ -39,13 +40,15 @@ pub struct HarvestConfig {
     pub document_tokens: Option<usize>,
     /// How documents fill contexts. Default: one after the other.
     pub packing: Packing,
-    /// What happens to the rest of a document longer than a context, where each has a context of its own. Default: split.
+    /// What happens to the rest of a document longer than a context, where each has a context of its own. Default:
+    /// split.
     pub long_documents: LongDocuments,
     /// Documents of fewer tokens are left out. Default 0.
     pub min_document_tokens: usize,
     /// Rows a parquet file: a whole number of contexts. Default 65,536.
     pub part_tokens: usize,
-    /// Which part of the corpus, where several harvests share it; all of it when absent. The token budget is this part's.
+    /// Which part of the corpus, where several harvests share it; all of it when absent. The token budget is this
+    /// part's.
     pub part: Option<CorpusPart>,
 }
 
@@ -79,37 +82,45 @@ impl HarvestConfig {
     /// Names the value that cannot be used, and what could.
     pub fn check(&self, model: &ModelConfig) -> Result<()> {
         if self.hook_points.is_empty() {
-            return Err(Error::invalid("hook points", "at least one, such as blocks.0.hook_resid_post", "none"));
+            return Err(Error::invalid("--hook-point", "at least one, such as blocks.0.hook_resid_post", "none"));
         }
         for (i, point) in self.hook_points.iter().enumerate() {
             point.check(model)?;
             if self.hook_points[..i].contains(point) {
-                return Err(Error::invalid("hook points", "each once", format!("{point} twice")));
+                return Err(Error::invalid("--hook-point", "each once", format!("{point} twice")));
             }
         }
         if self.ctx_len < 2 || self.ctx_len > model.ctx_len {
             let expected = format!("2 to {} tokens, the longest that this model was made for", model.ctx_len);
-            return Err(Error::invalid("context length", expected, self.ctx_len.to_string()));
+            let is_default = self.ctx_len == Self::default().ctx_len;
+            let found = format!("{}{}", self.ctx_len, if is_default { ", the default" } else { "" });
+            return Err(Error::invalid("--ctx-len", expected, found));
         }
         if let (Packing::Document, Positions::Rotary { scaling: RopeScaling::LongRope { original_ctx_len, .. }, .. }) =
             (self.packing, &model.positions)
             && self.ctx_len > *original_ctx_len
         {
-            // The frequencies follow the longest text of a batch, so a short document's values would depend on its neighbours.
+            // The frequencies follow the longest text of a batch, so a short document's values would depend on its
+            // neighbours.
             let expected = format!(
-                "at most {original_ctx_len} where documents have contexts of their own: this model's rotation depends on a text's length"
+                "at most {original_ctx_len} where documents have contexts of their own: this model's rotation depends \
+                 on a text's length"
             );
-            return Err(Error::invalid("context length", expected, self.ctx_len.to_string()));
+            return Err(Error::invalid("--ctx-len", expected, self.ctx_len.to_string()));
         }
         if self.batch == 0 {
-            return Err(Error::invalid("batch", "at least one context", "0"));
+            return Err(Error::invalid("--batch", "at least one context", "0"));
         }
-        if self.tokens == Some(0) || self.document_tokens == Some(0) {
-            return Err(Error::invalid("tokens", "at least one", "0"));
+        for (flag, tokens) in [("--tokens", self.tokens), ("--document-tokens", self.document_tokens.map(|n| n as u64))]
+        {
+            if tokens == Some(0) {
+                return Err(Error::invalid(flag, "at least one", "0"));
+            }
         }
         if self.part_tokens == 0 || !self.part_tokens.is_multiple_of(self.ctx_len) {
-            let expected = format!("a multiple of the context length, {}", self.ctx_len);
-            return Err(Error::invalid("tokens a part", expected, self.part_tokens.to_string()));
+            let near = (self.part_tokens / self.ctx_len).max(1) * self.ctx_len;
+            let expected = format!("a multiple of --ctx-len, {}, such as {near}", self.ctx_len);
+            return Err(Error::invalid("--part-tokens", expected, self.part_tokens.to_string()));
         }
         Ok(())
     }
@@ -140,7 +151,8 @@ impl HarvestConfig {
         (self.part_tokens / self.ctx_len) as u64
     }
 
-    /// Contexts of the forward pass that begins with context `first`: a batch never reaches beyond its part or the budget.
+    /// Contexts of the forward pass that begins with context `first`: a batch never reaches beyond its part or the
+    /// budget.
     pub(crate) fn batch_contexts(&self, first: u64) -> u64 {
         let to_part_end = self.part_contexts() - first % self.part_contexts();
         (self.batch as u64).min(to_part_end).min(self.context_budget().saturating_sub(first))

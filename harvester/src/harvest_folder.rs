@@ -9,7 +9,7 @@ use std::{
 use crate::{
     Error, Location, Result,
     dataset_folder::{DatasetFolder, RESUME_FOLDER},
-    manifest::HarvestManifest,
+    manifest::{HarvestManifest, Part},
     manifest_file::MANIFEST_FILE,
     shard::{has_journal, is_journal_of},
 };
@@ -24,8 +24,8 @@ pub(crate) struct HarvestFolder {
 }
 
 impl HarvestFolder {
-    /// Opens `location` for the run that `wanted` describes, a manifest without parts. Leftovers of a killed run go, but
-    /// for the journal of the part that it was making.
+    /// Opens `location` for the run that `wanted` describes, a manifest without parts. Leftovers of a killed run go,
+    /// but for the journal of the part that it was making.
     ///
     /// # Errors
     /// When the folder holds another run or something else, or another process is writing to it.
@@ -33,8 +33,21 @@ impl HarvestFolder {
         Self::open_in(DatasetFolder::at(location)?, wanted)
     }
 
+    /// [`Self::open`] for a run that knows its files beforehand: those of `planned` that a killed run left stay, for
+    /// the caller to look at.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) fn open_planned(location: &Location, wanted: HarvestManifest, planned: &[Part]) -> Result<Self> {
+        Self::open_keeping(DatasetFolder::at(location)?, wanted, planned)
+    }
+
     /// [`Self::open`], where it is settled in which folder of this machine unfinished parts are.
     pub(crate) fn open_in(folder: DatasetFolder, wanted: HarvestManifest) -> Result<Self> {
+        Self::open_keeping(folder, wanted, &[])
+    }
+
+    fn open_keeping(folder: DatasetFolder, wanted: HarvestManifest, planned: &[Part]) -> Result<Self> {
         let location = folder.location();
         let lock = folder.lock()?;
         let manifest = if location.join(MANIFEST_FILE).bytes()?.is_some() {
@@ -44,7 +57,7 @@ impl HarvestFolder {
             wanted.write(location)?;
             wanted
         };
-        remove_leftovers(&folder, &manifest)?;
+        remove_leftovers(&folder, &manifest, planned)?;
         Ok(Self { folder, manifest, _lock: lock })
     }
 
@@ -86,8 +99,8 @@ fn continued(folder: &DatasetFolder, found: HarvestManifest, wanted: HarvestMani
     Ok(extended)
 }
 
-/// Takes an existing folder for this process. The lock goes with the process, however it ends, and leaves no file behind.
-/// Systems and file systems that cannot lock a folder are written to without.
+/// Takes an existing folder for this process. The lock goes with the process, however it ends, and leaves no file
+/// behind. Systems and file systems that cannot lock a folder are written to without.
 ///
 /// # Errors
 /// When another process is writing to the folder.
@@ -117,12 +130,12 @@ fn check_empty(folder: &DatasetFolder) -> Result<()> {
 }
 
 /// Removes temporary files, parts that appeared but were not listed yet when the run was killed, and what is unfinished
-/// but for the next part's journal.
-fn remove_leftovers(folder: &DatasetFolder, manifest: &HarvestManifest) -> Result<()> {
+/// but for the next part's journal. Parts in `planned` stay.
+fn remove_leftovers(folder: &DatasetFolder, manifest: &HarvestManifest, planned: &[Part]) -> Result<()> {
     for name in folder.names()? {
         let ours = name.strip_suffix(".tmp").unwrap_or(&name);
         let is_part = ours.starts_with("part-") && ours.ends_with(".parquet");
-        let listed = manifest.parts.iter().any(|part| part.file == name);
+        let listed = manifest.parts.iter().chain(planned).any(|part| part.file == name);
         if (is_part && !listed) || name == format!("{MANIFEST_FILE}.tmp") {
             folder.location().join(&name).remove()?;
         }

@@ -1,5 +1,5 @@
-//! [`HookPattern`]: hook points as a user asks for them: one by name, or several with `*`. Becomes [`HookPoint`]s once the
-//! model is known.
+//! [`HookPattern`]: hook points as a user asks for them: one by name, or several with `*`. Becomes [`HookPoint`]s once
+//! the model is known.
 
 use std::{fmt, str::FromStr};
 

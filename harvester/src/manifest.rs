@@ -86,8 +86,11 @@ pub struct Counts {
     pub left_out: LeftOut,
     /// Documents of the corpus left out because their text had been seen before.
     pub duplicates: u64,
-    /// Files of the corpus' folders left out because they are not text.
+    /// Files and links of the corpus' folders that were left out; see [`CorpusSource::skipped_files`].
     pub skipped_files: u64,
+    /// Lines of the corpus' JSONL files left out because they hold no document.
+    #[serde(default)]
+    pub malformed_lines: u64,
 }
 
 impl Counts {
@@ -101,6 +104,7 @@ impl Counts {
             left_out: self.left_out.plus(&other.left_out),
             duplicates: other.duplicates,
             skipped_files: other.skipped_files,
+            malformed_lines: other.malformed_lines,
         }
     }
 }
@@ -184,7 +188,7 @@ impl HarvestManifest {
     /// Reads the manifest of a folder of activations, here or in an object store.
     ///
     /// # Errors
-    /// When there is none, or one of another kind or version.
+    /// When there is none, or one of another kind or version, or one that is not as it was written.
     pub fn read(folder: impl Into<Location>) -> Result<Self> {
         read_manifest_from(&folder.into(), ACTIVATIONS_FORMAT)
     }
@@ -280,8 +284,11 @@ impl HarvestManifest {
         };
         remove(identity.get_mut("model"), "source");
         remove(identity.get_mut("config"), "tokens");
+        // What is longer is an error, so this decides nothing that is written: it may be raised, and the run goes on.
+        remove(identity.get_mut("corpus_options"), "max_document_bytes");
         for source in identity.get_mut("corpus").and_then(Value::as_array_mut).into_iter().flatten() {
-            remove(Some(source), "path");
+            remove(Some(&mut *source), "path");
+            remove(Some(source), "named");
         }
         identity
     }
@@ -317,12 +324,14 @@ pub(crate) mod tests {
         let source = |name: &str, first_document, documents| CorpusSource {
             name: name.into(),
             path: format!("corpora/{name}.txt"),
+            named: None,
             sha256: "00".into(),
             bytes: 10,
             first_document,
             documents,
             duplicates: 0,
             skipped_files: 0,
+            malformed_lines: 0,
         };
         HarvestManifest {
             format: ACTIVATIONS_FORMAT.into(),
@@ -372,6 +381,7 @@ pub(crate) mod tests {
         here.model.sha256 = "cc".into();
         here.model.source = "elsewhere.gguf".into();
         here.corpus[0].path = "moved/a.txt".into();
+        here.corpus_options.max_document_bytes *= 2;
         let differences = there.differences(&here);
         assert_eq!(differences, ["model.sha256: \"aa\" there, \"cc\" here", "config.seed: 0 there, 7 here"]);
         here = example(4, HarvestConfig::default());

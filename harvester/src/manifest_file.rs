@@ -1,6 +1,6 @@
 //! [`read_manifest`] and [`write_manifest`]: the `manifest.json` of any stage's folder. Its `format` says which stage
-//! wrote it and its `version` how; both are checked before anything else in the folder is believed. Its last field is a
-//! checksum of the rest, which [`verify_manifest`] compares.
+//! wrote it and its `version` how; its last field is a checksum of the rest. All three are compared before anything
+//! else in the folder is believed.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,8 @@ pub const MANIFEST_FILE: &str = "manifest.json";
 /// Version of the artifacts' layout. A reader refuses any other.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// The field of [`Checked`] that holds the SHA-256 of the manifest's own bytes, taken with zeros in the place of the hash.
+/// The field of [`Checked`] that holds the SHA-256 of the manifest's own bytes, taken with zeros in the place of the
+/// hash.
 const CHECKSUM_FIELD: &str = "manifest_sha256";
 
 /// Replaces the manifest in `dir`; shared by the folders of every stage.
@@ -54,13 +55,8 @@ fn to_bytes<T: Serialize>(manifest: &T) -> serde_json::Result<Vec<u8>> {
     Ok(text.into_bytes())
 }
 
-/// Checks that a manifest has the very bytes that were written.
-///
-/// # Errors
-/// When it is not there, or a bit of it is another.
-pub fn verify_manifest(folder: &Location) -> Result<()> {
-    let place = folder.join(MANIFEST_FILE);
-    let bytes = place.read()?;
+/// Checks that the manifest at `path` has the very bytes that were written.
+fn check_sum(path: &Path, bytes: &[u8]) -> Result<()> {
     let field = format!("\"{CHECKSUM_FIELD}\": \"");
     let start = bytes.windows(field.len()).rposition(|window| window == field.as_bytes()).map(|at| at + field.len());
     let sum = start.and_then(|start| bytes.get(start..start + 64));
@@ -78,7 +74,7 @@ pub fn verify_manifest(folder: &Location) -> Result<()> {
             let expected =
                 format!("its own SHA-256, {}, in {CHECKSUM_FIELD}", computed.unwrap_or_else(|| "at its end".into()));
             let hint = "The manifest was edited or damaged; restore it, or run its stage again into another folder";
-            Err(Error::malformed(place.to_string(), expected, found, hint))
+            Err(Error::malformed(path, expected, found, hint))
         }
     }
 }
@@ -86,7 +82,7 @@ pub fn verify_manifest(folder: &Location) -> Result<()> {
 /// Reads the manifest of a folder that should hold `expected_format`; shared by the folders of every stage.
 ///
 /// # Errors
-/// When there is none, or one of another kind or version, or one that is damaged.
+/// When there is none, or one of another kind or version, or one that is not as it was written.
 pub fn read_manifest<T: DeserializeOwned>(dir: &Path, expected_format: &str) -> Result<T> {
     read_manifest_from(&dir.into(), expected_format)
 }
@@ -110,6 +106,7 @@ pub(crate) fn read_manifest_from<T: DeserializeOwned>(folder: &Location, expecte
     check_field(&path, &value, "format", &Value::from(expected_format), "Name the output folder of the right stage")?;
     let hint = "Read it with the refract that wrote it, or run its stage again";
     check_field(&path, &value, "version", &Value::from(FORMAT_VERSION), hint)?;
+    check_sum(&path, &bytes)?;
     serde_json::from_value(value).map_err(|error| damaged(error.to_string()))
 }
 
@@ -132,17 +129,18 @@ mod tests {
     #[test]
     fn a_flipped_bit_anywhere_in_a_manifest_is_found() {
         let folder = tempfile::tempdir().unwrap();
-        let location = Location::from(folder.path());
-        write_manifest(folder.path(), &serde_json::json!({ "format": "refract.test", "zeros": "0".repeat(64) }))
-            .unwrap();
-        verify_manifest(&location).unwrap();
+        let manifest =
+            serde_json::json!({ "format": "refract.test", "version": FORMAT_VERSION, "zeros": "0".repeat(64) });
+        write_manifest(folder.path(), &manifest).unwrap();
+        read_manifest::<Value>(folder.path(), "refract.test").unwrap();
         let path = folder.path().join(MANIFEST_FILE);
         let bytes = fs::read(&path).unwrap();
         for bit in 0..8 * bytes.len() {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
             fs::write(&path, damaged).unwrap();
-            let message = verify_manifest(&location).expect_err(&format!("bit {bit}")).to_string();
+            let read = read_manifest::<Value>(folder.path(), "refract.test");
+            let message = read.expect_err(&format!("bit {bit}")).to_string();
             assert!(message.contains(MANIFEST_FILE), "{message}");
         }
     }
@@ -157,7 +155,11 @@ mod tests {
         assert!(refused("{\"format\": \"refract.sae\"}").contains("found format \"refract.sae\""));
         let newer = refused("{\"format\": \"refract.activations\", \"version\": 9}");
         assert!(newer.contains("expected version 1, found version 9"), "{newer}");
-        assert!(refused("{\"format\": \"refract.activations\", \"version\": 1}").contains("missing field"));
+        let edited = refused("{\"format\": \"refract.activations\", \"version\": 1}");
+        assert!(edited.contains("manifest_sha256") && edited.contains("restore it"), "{edited}");
+        write_manifest(folder.path(), &serde_json::json!({ "format": "refract.activations", "version": 1 })).unwrap();
+        let without_fields = HarvestManifest::read(folder.path()).unwrap_err().to_string();
+        assert!(without_fields.contains("missing field"), "{without_fields}");
         assert!(refused("{").contains("manifest.json"));
         fs::remove_file(folder.path().join(MANIFEST_FILE)).unwrap();
         let none = HarvestManifest::read(folder.path()).unwrap_err().to_string();

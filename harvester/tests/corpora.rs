@@ -1,5 +1,5 @@
-//! Corpora as other tools write them: parquet in several codecs and types of text, conversations, packed files; and that a
-//! run which starts again reads no document to find its place.
+//! Corpora as other tools write them: parquet in several codecs and types of text, conversations, packed files; and
+//! that a run which starts again reads no document to find its place.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
@@ -9,6 +9,10 @@ use std::{
 };
 
 use harvester::{Context, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Document};
+use parquet::file::metadata::{
+    ColumnChunkMetaData, FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataReader,
+    ParquetMetaDataWriter,
+};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/corpora").join(name)
@@ -131,18 +135,18 @@ fn a_saved_corpus_is_taken_as_long_as_no_file_has_changed() {
     let time = fs::metadata(&path).unwrap().modified().unwrap();
     fs::write(&path, "{\"text\":\"ONE\"}\n{\"text\":\"TWO\"}\n{\"text\":\"ONE\"}\n").unwrap();
     fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
-    let again = Corpus::open_saved(&paths, &options, &saved).unwrap();
+    let again = Corpus::open_saved(&paths, &options, &saved, &[], None).unwrap();
     assert_eq!(again.sources(), corpus.sources());
     assert_eq!(again.n_documents(), 42);
     assert_eq!(again.document(1).unwrap(), Document::Text("TWO".into()));
     assert_eq!(again.document(2).unwrap(), corpus.document(2).unwrap());
 
     let other = CorpusOptions { drop_duplicates: false, ..options.clone() };
-    assert_eq!(Corpus::open_saved(&paths, &other, &saved).unwrap().n_documents(), 43);
+    assert_eq!(Corpus::open_saved(&paths, &other, &saved, &[], None).unwrap().n_documents(), 43);
     fs::File::options().write(true).open(&path).unwrap().set_modified(SystemTime::now()).unwrap();
-    assert_ne!(Corpus::open_saved(&paths, &options, &saved).unwrap().sources(), corpus.sources());
+    assert_ne!(Corpus::open_saved(&paths, &options, &saved, &[], None).unwrap().sources(), corpus.sources());
     fs::write(&saved, "damaged").unwrap();
-    Corpus::open_saved(&paths, &options, &saved).unwrap();
+    Corpus::open_saved(&paths, &options, &saved, &[], None).unwrap();
 }
 
 #[test]
@@ -173,5 +177,68 @@ fn a_row_that_comes_again_is_left_out_also_by_a_run_that_starts_again() {
         assert!(pack(context.next, None) == all[done + 1..], "without a log, after context {done}");
         fs::File::options().write(true).open(&log).unwrap().set_len(39).unwrap();
         assert!(pack(context.next, Some(&log)) == all[done + 1..], "with a torn log, after context {done}");
+        fs::write(&log, vec![0; 16 * corpus.n_documents() as usize]).unwrap();
+        assert!(pack(context.next, Some(&log)) == all[done + 1..], "with a log of zeros, after context {done}");
+    }
+}
+
+/// A parquet file under another footer.
+fn refooted(name: &str, change: impl Fn(ParquetMetaData) -> ParquetMetaData) -> tempfile::NamedTempFile {
+    let bytes = bytes::Bytes::from(fs::read(fixture(name)).unwrap());
+    let metadata = change(ParquetMetaDataReader::new().parse_and_finish(&bytes).unwrap());
+    let footer = u32::from_le_bytes(bytes[bytes.len() - 8..bytes.len() - 4].try_into().unwrap()) as usize;
+    let file = tempfile::Builder::new().suffix(".parquet").tempfile().unwrap();
+    let mut damaged = bytes[..bytes.len() - 8 - footer].to_vec();
+    ParquetMetaDataWriter::new(&mut damaged, &metadata).finish().unwrap();
+    fs::write(file.path(), damaged).unwrap();
+    file
+}
+
+#[test]
+fn a_footer_that_names_bytes_outside_of_the_file_is_an_error_and_no_panic() {
+    type Change = fn(ColumnChunkMetaData) -> ColumnChunkMetaData;
+    let changes: [Change; 4] = [
+        |column| column.into_builder().set_data_page_offset(-4).set_dictionary_page_offset(None).build().unwrap(),
+        |column| column.into_builder().set_total_compressed_size(-1).build().unwrap(),
+        |column| column.into_builder().set_total_compressed_size(1 << 40).build().unwrap(),
+        |column| column.into_builder().set_total_compressed_size(i64::MAX).build().unwrap(),
+    ];
+    for change in changes {
+        let file = refooted("snappy.parquet", |metadata| {
+            let mut builder = metadata.into_builder();
+            let groups = builder.take_row_groups().into_iter().map(|group| {
+                let columns = group.columns().iter().cloned().map(change).collect();
+                group.into_builder().set_column_metadata(columns).build().unwrap()
+            });
+            let groups = groups.collect();
+            builder.set_row_groups(groups).build()
+        });
+        let corpus = Corpus::open(&[file.path().to_path_buf()], &CorpusOptions::default());
+        let message = corpus.and_then(|corpus| corpus.document(0)).unwrap_err().to_string();
+        let name = file.path().file_name().unwrap().to_str().unwrap();
+        assert!(message.contains(name) && message.contains("Download it again"), "{message}");
+    }
+}
+
+#[test]
+fn what_arrow_wrote_into_a_footer_is_left_alone() {
+    let plain = documents(&open("snappy.parquet", &CorpusOptions::default()).unwrap());
+    let schema = |metadata: &ParquetMetaData| {
+        let entries = metadata.file_metadata().key_value_metadata().unwrap().iter();
+        entries.filter(|entry| entry.key == "ARROW:schema").find_map(|entry| entry.value.clone()).unwrap()
+    };
+    // Offsets that lead nowhere.
+    for at in (8..200).step_by(4) {
+        let file = refooted("snappy.parquet", |metadata| {
+            let mut damaged = schema(&metadata);
+            damaged.replace_range(at..at + 4, "////");
+            let of_file = metadata.file_metadata();
+            let entries = Some(vec![KeyValue::new("ARROW:schema".into(), damaged)]);
+            let (schema, orders) = (of_file.schema_descr_ptr(), of_file.column_orders().cloned());
+            let of_file = FileMetaData::new(of_file.version(), of_file.num_rows(), None, entries, schema, orders);
+            ParquetMetaDataBuilder::new(of_file).set_row_groups(metadata.row_groups().to_vec()).build()
+        });
+        let corpus = Corpus::open(&[file.path().to_path_buf()], &CorpusOptions::default()).unwrap();
+        assert!(documents(&corpus) == plain, "at {at}");
     }
 }

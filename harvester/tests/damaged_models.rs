@@ -1,5 +1,5 @@
-//! Thousands of damaged model files, seeded: whatever is cut off, flipped or announced too large, opening and loading end
-//! in an error or a model, never in a panic, and never allocate more than a small multiple of the file.
+//! Thousands of damaged model files, seeded: whatever is cut off, flipped or announced too large, opening and loading
+//! end in an error or a model, never in a panic, and never allocate more than a small multiple of the file.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

@@ -321,7 +321,8 @@ fn eight_bits_stay_near_f32_and_a_batch_row_is_what_it_is_alone() {
         for row in 0..tokens.dim(0).unwrap() {
             let alone = run(&model, &tokens.narrow(0, row, 1).unwrap().contiguous().unwrap());
             let error = relative_error(&resid.narrow(0, row, 1).unwrap(), &alone);
-            // Attention's products add in another order for other sizes; a rounded input then may fall to the next step.
+            // Attention's products add in another order for other sizes; a rounded input then may fall to the next
+            // step.
             assert!(error < 2e-3, "{name}, row {row}: {error:.1e}");
         }
     }

@@ -1,6 +1,6 @@
 //! A real model whose weights cannot be in the repository: Gemma 3 270M against Hugging Face transformers on the same
-//! dequantised weights, and its SentencePiece vocabulary against llama.cpp. `just interop` fetches the file and runs this;
-//! `tests/fixtures/reference/make_gemma3.py` made the references.
+//! dequantised weights, and its SentencePiece vocabulary against llama.cpp. `just interop` fetches the file and runs
+//! this; `tests/fixtures/reference/make_gemma3.py` made the references.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

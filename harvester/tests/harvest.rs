@@ -286,6 +286,45 @@ fn parts_of_a_corpus_are_merged_or_read_as_one() {
     assert_eq!(differences, ["merged_from: 3 there, null here"]);
 }
 
+/// What files are on disk is told by their inodes: a file that was made again has another.
+#[test]
+#[cfg(unix)]
+fn an_interrupted_merge_keeps_what_is_finished_and_harms_no_harvest() {
+    use std::os::unix::fs::MetadataExt;
+    let bench = Bench::new();
+    let parts: Vec<_> = ["0/2", "1/2"].map(|part| harvest_part(&bench, part)).into();
+    let harvests = rows_of(&ActivationDataset::open_many(&parts).unwrap());
+    let (merged, folder) = (bench.folder.path().join("merged"), Location::from(bench.folder.path().join("parts")));
+    assert!(matches!(
+        merge(std::slice::from_ref(&folder), &merged, &StopAfter::batches(2)),
+        Err(Error::Cancelled { .. })
+    ));
+    // The first file becomes a whole copy, the second a damaged one; a link was left in the folder of unfinished
+    // things.
+    let part = |number: usize| merged.join(format!("part-{number:05}.parquet"));
+    let bytes = [0, 1].map(|number| fs::read(part(number)).unwrap());
+    for (number, bytes) in bytes.iter().enumerate() {
+        fs::remove_file(part(number)).unwrap();
+        fs::write(part(number), bytes).unwrap();
+    }
+    let mut damaged = bytes[1].clone();
+    damaged[100] ^= 1;
+    fs::write(part(1), damaged).unwrap();
+    let inode = fs::metadata(part(0)).unwrap().ino();
+    let of_harvest = parts[1].join("part-00000.parquet");
+    fs::hard_link(of_harvest.local().unwrap(), merged.join(".resume/part-00002.parquet")).unwrap();
+
+    let manifest = merge(std::slice::from_ref(&folder), &merged, &Silent).unwrap();
+    assert_eq!(manifest.merged_from, Some(2));
+    assert_eq!(fs::metadata(part(0)).unwrap().ino(), inode, "the whole copy is kept");
+    let dataset = ActivationDataset::open(&merged).unwrap();
+    dataset.verify(&Silent).unwrap();
+    assert!(rows_of(&dataset) == harvests);
+    for part in &parts {
+        ActivationDataset::open(part).unwrap().verify(&Silent).unwrap();
+    }
+}
+
 #[test]
 fn parts_with_a_budget_are_merged_once() {
     let bench = Bench::new();
@@ -417,9 +456,9 @@ fn what_cannot_be_harvested_is_said_before_anything_is_written() {
         message
     };
     assert!(refused(&|config| config.hook_points = vec![HookPoint::resid_post(3)]).contains("layer from 0 to 2"));
-    assert!(refused(&|config| config.hook_points.clear()).contains("hook points"));
+    assert!(refused(&|config| config.hook_points.clear()).contains("--hook-point"));
     assert!(refused(&|config| config.ctx_len = 65).contains("2 to 64"));
-    assert!(refused(&|config| config.part_tokens = 100).contains("a multiple of the context length, 16"));
+    assert!(refused(&|config| config.part_tokens = 100).contains("a multiple of --ctx-len, 16, such as 96"));
     assert!(refused(&|config| config.bos = SpecialToken::Id(99_999)).contains("99999"));
 }
 

@@ -4,14 +4,11 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
-    net::{TcpListener, TcpStream},
     path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -21,19 +18,23 @@ use harvester::{
 };
 use tempfile::TempDir;
 
+mod hub_server;
+
+use hub_server::{Reply, Request, reply, serve};
+
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const CONTENT: &str = "twenty bytes of GGUF";
 /// SHA-256 of [`CONTENT`].
 const CONTENT_SHA256: &str = "7c048e26d1d5176d520f592efa5a57f7089f3233942dc6c49f387a81346673a0";
 
-/// One request, as far as the server looks at it.
-struct Request {
-    path: String,
-    head: String,
+/// What a request asks for.
+trait Range {
+    /// The first byte asked for.
+    fn start(&self) -> usize;
+    fn is_about_the_file(&self) -> bool;
 }
 
-impl Request {
-    /// The first byte asked for.
+impl Range for Request {
     fn start(&self) -> usize {
         let range = self.head.lines().find_map(|line| line.strip_prefix("range: bytes="));
         range.and_then(|range| range.split('-').next()?.parse().ok()).unwrap_or(0)
@@ -44,23 +45,10 @@ impl Request {
     }
 }
 
-/// What the server does with a request: full bytes of an answer, and whether it then keeps the connection open, silent.
-struct Reply {
-    bytes: String,
-    hang: bool,
-}
-
-fn reply(status: &str, headers: &[(&str, &str)], body: &str) -> Reply {
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let length = body.len();
-    let bytes = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
-    Reply { bytes, hang: false }
-}
-
 /// The repository's listing.
 fn listing(files: &[&str]) -> Reply {
     let siblings: Vec<_> = files.iter().map(|file| serde_json::json!({ "rfilename": file })).collect();
-    reply("200 OK", &[], &serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string())
+    reply("200 OK", &[], serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string())
 }
 
 /// A good answer to a request for a file.
@@ -72,35 +60,11 @@ fn content(request: &Request, text: &str, etag: &str) -> Reply {
         return reply("206 Partial Content", &headers, &text[..1]);
     }
     let start = request.start();
-    let status = if start == 0 { "200 OK" } else { "206 Partial Content" };
-    reply(status, &[("ETag", etag)], &text[start..])
-}
-
-/// Serves until the test ends; threads stay behind with their sockets, which the process takes with it.
-fn serve(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let answer = Arc::new(answer);
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let answer = Arc::clone(&answer);
-            thread::spawn(move || handle(&stream.unwrap(), answer.as_ref()));
-        }
-    });
-    endpoint
-}
-
-fn handle(mut stream: &TcpStream, answer: &(impl Fn(&Request) -> Reply + ?Sized)) {
-    let lines = BufReader::new(stream).lines().map_while(|line| line.ok());
-    let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
-    let Some(path) = head.first().and_then(|line| line.split(' ').nth(1)) else { return };
-    let request = Request { path: path.to_owned(), head: head.join("\n").to_lowercase() };
-    let Reply { bytes, hang } = answer(&request);
-    // The client may have had enough already.
-    let _ = stream.write_all(bytes.as_bytes());
-    if hang {
-        thread::sleep(Duration::from_secs(30));
+    if start == 0 {
+        return reply("200 OK", &[("ETag", etag)], text);
     }
+    let range = format!("bytes {start}-{}/{total}", total - 1);
+    reply("206 Partial Content", &[("ETag", etag), ("Content-Range", &range)], &text[start..])
 }
 
 /// Where this test's models come from and go to.
@@ -116,6 +80,8 @@ impl Setup {
             endpoint: Some(endpoint.to_owned()),
             timeout: Duration::from_secs(1),
             stall: Duration::from_secs(1),
+            attempts: 3,
+            backoff: Duration::from_millis(20),
             ..HubSettings::in_folder(root.path().join("hub"))
         };
         let places =
@@ -265,7 +231,7 @@ fn a_busy_hub_is_asked_again() {
 
 #[test]
 fn a_silent_server_is_given_up() {
-    let setup = Setup::new(&serve(|_| Reply { bytes: String::new(), hang: true }));
+    let setup = Setup::new(&serve(|_| Reply { bytes: vec![], hang: true }));
     let start = Instant::now();
     let message = setup.refuse("org/name:model.gguf");
     assert!(message.contains("timeout"), "{message}");
@@ -292,8 +258,12 @@ fn breaking(request: &Request, hang: bool) -> Reply {
 
 fn cut(good: Reply, missing: usize, hang: bool) -> Reply {
     // The continuation loses its whole body, so that every attempt breaks.
-    let keep = if missing == 0 { good.bytes.find("\r\n\r\n").unwrap() + 4 } else { good.bytes.len() - missing };
-    Reply { bytes: good.bytes[..keep].to_owned(), hang }
+    let keep = if missing == 0 {
+        good.bytes.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4
+    } else {
+        good.bytes.len() - missing
+    };
+    Reply { bytes: good.bytes[..keep].to_vec(), hang }
 }
 
 #[test]
@@ -314,6 +284,42 @@ fn a_broken_download_is_said_and_continued_by_the_next_run() {
         assert_eq!(fs::read_to_string(&model.path).unwrap(), CONTENT);
         assert_eq!(*starts.lock().unwrap(), [5]);
     }
+}
+
+#[test]
+fn a_download_outlives_connections_that_bring_nothing() {
+    let starts = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&starts);
+    let setup = Setup::new(&serve(move |request| {
+        let good = one_file(request);
+        if !request.path.contains("resolve") || request.is_about_the_file() {
+            return good;
+        }
+        let mut seen = seen.lock().unwrap();
+        seen.push(request.start());
+        match seen.len() {
+            1 => cut(good, 15, false),
+            2 => cut(good, 0, false),
+            3 => Reply { bytes: vec![], hang: false },
+            4 => cut(good, 10, false),
+            5 => reply("429 Too Many Requests", &[("Retry-After", "0")], ""),
+            6 => cut(good, 0, false),
+            _ => good,
+        }
+    }));
+    let model = setup.resolve("org/name:model.gguf").unwrap();
+    assert_eq!(fs::read_to_string(&model.path).unwrap(), CONTENT);
+    assert_eq!(*starts.lock().unwrap(), [0, 5, 5, 5, 10, 10, 10]);
+}
+
+#[test]
+fn a_continuation_from_another_byte_is_refused() {
+    let setup = Setup::new(&serve(|request| match request.start() {
+        5 => reply("206 Partial Content", &[("Content-Range", "bytes 0-14/20")], &CONTENT[..15]),
+        _ => breaking(request, false),
+    }));
+    let message = setup.refuse("org/name:model.gguf");
+    assert!(message.contains("asked for the bytes from 5 on") && message.contains("bytes 0-14/20"), "{message}");
 }
 
 #[test]

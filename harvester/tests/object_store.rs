@@ -1,5 +1,5 @@
-//! [`Location`] against a real S3 server over HTTP: whole writes, parts of a large one, ranges, lists, and what a user reads
-//! when the bucket or the server is not there.
+//! [`Location`] against a real S3 server over HTTP: whole writes, parts of a large one, ranges, lists, and what a user
+//! reads when the bucket or the server is not there.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{

@@ -58,7 +58,8 @@ fn a_pipe_is_read_like_standard_input() {
 #[test]
 fn a_document_a_context_and_what_was_left_out_is_said() {
     let (sandbox, model) = (Sandbox::new(), tiny("llama"));
-    let corpus = sandbox.write("c.jsonl", "{\"text\":\"\"}\n{\"text\":\"a\"}\n{\"text\":\"the cat sat on the mat, and then it went\"}\n{\"text\":\"a\"}\n");
+    let texts = ["", "a", "the cat sat on the mat, and then it went", "a"];
+    let corpus = sandbox.write("c.jsonl", texts.map(|text| format!("{{\"text\":\"{text}\"}}\n")).concat());
     let packing = ["--packing", "document", "--min-document-tokens", "2", "--long-documents", "truncate"];
     let args = ["harvest", "--model", &model, "--corpus", &corpus, "--hook-point", "hook_embed", "--ctx-len", "8"];
     let output = sandbox.run(&[&args[..], &packing, &["--out", "out"]].concat());
@@ -76,6 +77,22 @@ fn a_document_a_context_and_what_was_left_out_is_said() {
 }
 
 #[test]
+fn malformed_lines_are_left_out_on_request_and_said() {
+    let (sandbox, model) = (Sandbox::new(), tiny("llama"));
+    let line = |i: usize| format!("{{\"text\":\"the cat sat on the mat, and then {i} dogs came\"}}\n");
+    let lines: String = (0..9).map(|i| if i == 4 { "{\"text\": \"cut\n".into() } else { line(i) }).collect();
+    let corpus = sandbox.write("c.jsonl", lines);
+    let harvest = harvest(&model, &corpus, &["--out", "out"]);
+    assert!(sandbox.error(&harvest).contains("--skip-malformed"));
+    let output = sandbox.run(&[&harvest[..], &["--skip-malformed"]].concat());
+    let said = text(&output.stderr);
+    assert!(output.status.success() && said.contains("1 malformed lines"), "{said}");
+    let manifest = sandbox.read_json("out/manifest.json");
+    assert_eq!(manifest["counts"]["malformed_lines"], 1);
+    assert_eq!(manifest["corpus_options"]["skip_malformed"], true);
+}
+
+#[test]
 fn conversations_go_through_the_models_own_template() {
     let (sandbox, model) = (Sandbox::new(), tiny("llama"));
     for (corpus, field) in [("messages.jsonl", "messages"), ("sharegpt.parquet", "conversations")] {
@@ -85,4 +102,33 @@ fn conversations_go_through_the_models_own_template() {
     let tokens = |out: &str| sandbox.read_json(&format!("{out}/manifest.json"))["counts"]["tokens"].as_u64().unwrap();
     assert!(tokens("messages") > 0);
     assert_eq!(tokens("messages"), tokens("conversations"));
+}
+
+#[test]
+fn conversations_that_the_template_refuses_are_counted_and_end_no_harvest_unless_there_are_no_others() {
+    let sandbox = Sandbox::new();
+    std::fs::create_dir(sandbox.path("model")).unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(format!("{}/{file}", tiny("llama")), sandbox.path("model").join(file)).unwrap();
+    }
+    let template = "{% for message in messages %}{% if message.role == 'system' %}\
+                    {{ raise_exception('no system here') }}{% endif %}{{ message.content }}{% endfor %}";
+    sandbox.write("model/tokenizer_config.json", serde_json::json!({ "chat_template": template }).to_string());
+    let good = std::fs::read_to_string(fixture("messages.jsonl")).unwrap();
+    let bad = |i: u32| format!("{{\"messages\": [{{\"role\": \"system\", \"content\": \"be brief {i}\"}}]}}\n");
+    let mixed = sandbox.write("mixed.jsonl", format!("{}{good}{}", bad(1), bad(2)));
+    let good = sandbox.write("good.jsonl", good);
+    let bad = sandbox.write("bad.jsonl", bad(1) + &bad(2));
+    let run = |corpus: &str, out: &str| {
+        sandbox.run(&harvest("model", corpus, &["--no-shuffle", "--chat-field", "messages", "--out", out]))
+    };
+    let (mixed, good) = (run(&mixed, "mixed"), run(&good, "good"));
+    let said = text(&mixed.stderr);
+    assert!(mixed.status.success() && good.status.success(), "{said}{}", text(&good.stderr));
+    assert!(said.contains("2 conversations that the chat template refuses"), "{said}");
+    let counts = |out: &str| sandbox.read_json(&format!("{out}/manifest.json"))["counts"].clone();
+    assert_eq!(counts("mixed")["left_out"]["refused_documents"], 2);
+    assert_eq!(counts("mixed")["tokens"], counts("good")["tokens"]);
+    let message = sandbox.error(&harvest("model", &bad, &["--chat-field", "messages", "--out", "bad"]));
+    assert!(message.contains("2 conversations that the chat template refuses"), "{message}");
 }

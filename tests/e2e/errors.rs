@@ -55,6 +55,7 @@ fn corpora_without_usable_text() {
     assert_says(&sandbox.error(&harvest(&model, "latin1.txt", "out", &[])), &["latin1.txt", "UTF-8"]);
     sandbox.write("rows.jsonl", "{\"text\": \"one\"}\n{\"body\": \"two\"}\n");
     assert_says(&sandbox.error(&harvest(&model, "rows.jsonl", "out", &[])), &["rows.jsonl", "2", "text"]);
+    assert_says(&sandbox.error(&harvest(&model, "rows.jsonl", "out", &[])), &["--skip-malformed"]);
     sandbox.write("short.txt", "too short");
     assert_says(&sandbox.error(&harvest(&model, "short.txt", "out", &[])), &["context"]);
 }
@@ -84,8 +85,13 @@ fn damaged_shards_are_noticed() {
     flipped[whole.len() / 3] ^= 1;
     fs::write(&part, flipped).unwrap();
     assert_says(&sandbox.error(&["inspect", "out", "--verify"]), &["part-00001.parquet"]);
-    fs::write(&part, &whole[..whole.len() / 2]).unwrap();
+    fs::write(&part, &whole).unwrap();
     let train = ["train", "--activations", "out", "--out", "sae", "--d-sae", "64", "--k", "4"];
+    let manifest = fs::read_to_string(sandbox.path("out/manifest.json")).unwrap();
+    sandbox.write("out/manifest.json", manifest.replacen("\"seed\": 0", "\"seed\": 1", 1));
+    assert_says(&sandbox.error(&train), &["out/manifest.json", "SHA-256", "restore it"]);
+    sandbox.write("out/manifest.json", manifest);
+    fs::write(&part, &whole[..whole.len() / 2]).unwrap();
     assert_says(&sandbox.error(&train), &["part-00001.parquet"]);
     fs::remove_file(&part).unwrap();
     assert_says(&sandbox.error(&train), &["part-00001.parquet"]);

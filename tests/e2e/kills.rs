@@ -102,8 +102,8 @@ fn compare(sandbox: &Sandbox, out: &str) {
     sandbox.ok(&["inspect", out, "--verify"]);
 }
 
-/// A limit on the size of a file makes a write fail in its middle, as a full disk does: the system writes what fits, then
-/// refuses. Journals, parts and manifests have different sizes, so that different limits hit different files.
+/// A limit on the size of a file makes a write fail in its middle, as a full disk does: the system writes what fits,
+/// then refuses. Journals, parts and manifests have different sizes, so that different limits hit different files.
 #[test]
 #[cfg(unix)]
 fn a_harvest_whose_disk_is_full_goes_on_when_there_is_room() {
@@ -162,6 +162,9 @@ fn parts_are_harvested_merged_and_inspected() {
     assert_eq!(merged["counts"]["tokens"], 4096);
     assert!(sandbox.ok(&["inspect", "merged", "--verify"]).contains("2 parts of the corpus"));
     assert!(sandbox.ok(&["inspect", "parts", "--verify"]).contains("4,096"));
+    let of_folder = sandbox.json(&["merge", "parts", "--out", "parts/merged"]).remove(0);
+    assert_eq!(of_folder["counts"], merged["counts"]);
+    fs::remove_dir_all(sandbox.path("parts/merged")).unwrap();
     assert!(sandbox.error(&["merge", "parts/0", "--out", "other"]).contains("part 1/2"));
     for activations in ["merged", "parts"] {
         let out = format!("sae-{activations}");

@@ -87,7 +87,8 @@ fn an_sae_is_trained_and_indexed_on_every_storage() {
         let manifest = sandbox.read_json(&format!("{sae}/manifest.json"));
         fvu.push(manifest["results"]["held_out"]["fvu"].as_f64().unwrap());
     }
-    // int8's own error is a thousandth of the variance or so; training from it is another path to nearly the same place.
+    // int8's own error is a thousandth of the variance or so; training from it is another path to nearly the same
+    // place.
     assert!(fvu[0] < 1.0 && (fvu[1] / fvu[0] - 1.0).abs() < 0.05, "{fvu:?}");
     assert_eq!(fvu[1], fvu[2], "layouts hold the same numbers");
 }

@@ -1,4 +1,5 @@
-//! Training on a running model: the SAE folder serves every later command, and a killed run goes on to the same weights.
+//! Training on a running model: the SAE folder serves every later command, and a killed run goes on to the same
+//! weights.
 
 use crate::sandbox::{Sandbox, corpus, files, tiny};
 

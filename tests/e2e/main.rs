@@ -5,6 +5,7 @@
 
 mod corpora;
 mod errors;
+mod flags;
 mod kills;
 mod layouts;
 mod live;

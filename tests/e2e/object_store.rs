@@ -1,4 +1,5 @@
-//! The pipeline on a bucket of a real S3 server: the corpus is read from it and the activations are written to it and read back.
+//! The pipeline on a bucket of a real S3 server: the corpus is read from it and the activations are written to it and
+//! read back.
 
 use std::{
     io::{BufRead, BufReader},
@@ -88,8 +89,10 @@ fn a_bucket_is_a_folder_like_any_other() {
     );
 
     // A corpus may lie there too: text is copied to the cache, tables are read by range.
-    let upload = "import boto3, sys; boto3.client('s3', endpoint_url=sys.argv[1], aws_access_key_id='test', \
-                  aws_secret_access_key='test', region_name='us-east-1').upload_file(sys.argv[2], 'bucket', sys.argv[3])";
+    let upload = "import boto3, sys; \
+                  boto3.client('s3', endpoint_url=sys.argv[1], aws_access_key_id='test', \
+                  aws_secret_access_key='test', region_name='us-east-1')\
+                  .upload_file(sys.argv[2], 'bucket', sys.argv[3])";
     let table = root().join("tests/fixtures/corpora/snappy.parquet").display().to_string();
     for (from, to) in [(sandbox.path(&corpus).display().to_string(), "corpus/a.jsonl"), (table, "corpus/b.parquet")] {
         let status = Command::new(test_python().unwrap()).args(["-c", upload, &s3.url, &from, to]).status().unwrap();

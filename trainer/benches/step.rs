@@ -15,7 +15,8 @@ fn main() {
     };
     println!("threads {}", rayon::current_num_threads());
     println!(
-        "architecture   d_in  d_sae   k batch  dead  tokens/s  product alone  share  GFLOP/s  ms: encode select decode aux gradients update"
+        "architecture   d_in  d_sae   k batch  dead  tokens/s  product alone  share  GFLOP/s  \
+         ms: encode select decode aux gradients update"
     );
     for (d_in, d_sae, k, batch) in shapes {
         for (architecture, dead) in
@@ -26,7 +27,8 @@ fn main() {
             let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3 / n_steps as f64;
             let t = speed.times;
             println!(
-                "{:12} {d_in:6} {d_sae:6} {k:3} {batch:5} {:4.0}% {:9.0} {:14.0} {:5.0}% {:8.0}   {:10.1} {:6.1} {:6.1} {:5.1} {:5.1} {:5.1}",
+                "{:12} {d_in:6} {d_sae:6} {k:3} {batch:5} {:4.0}% {:9.0} {:14.0} {:5.0}% {:8.0}   \
+                 {:10.1} {:6.1} {:6.1} {:5.1} {:5.1} {:5.1}",
                 format!("{architecture:?}"),
                 dead * 100.0,
                 speed.tokens_per_second,

@@ -1,9 +1,10 @@
-//! What `--compute int8` changes: how far the residual stream is from f32's after every layer, and what an SAE makes of it.
+//! What `--compute int8` changes: how far the residual stream is from f32's after every layer, and what an SAE makes of
+//! it.
 //!
 //! `cargo run --release --example compute_drift --package trainer -- [--model MODEL] [--contexts N] [--sae DIR]`
 //!
 //! ```text
-//! error   = |int8 - f32| / |f32|                       of each row; median and 99th percentile over rows at position > 0
+//! error   = |int8 - f32| / |f32|                     of each row; median and 99th percentile over rows at position > 0
 //! FVU     = sum |x - x_hat(x)|^2 / sum |x - mean|^2    of the SAE's reconstruction of f32's and of int8's activations,
 //!                                                      and of int8's activations as a stand-in for f32's
 //! overlap = share of f32's active latents that are active on int8's activations too
@@ -66,7 +67,8 @@ fn report_latents(sae: &Sae, pairs: &[(&[f32], &[f32])]) -> trainer::Result<()> 
         .sum();
     let variance = squared(&exact, &mean_rows(&exact, sae.d_in()));
     println!(
-        "SAE at {}: overlap {:.4}, FVU {:.4} of f32, {:.4} of int8 (its activations), {:.5} of int8 for f32; L0 {:.1}, {:.1}",
+        "SAE at {}: overlap {:.4}, FVU {:.4} of f32, {:.4} of int8 (its activations), \
+         {:.5} of int8 for f32; L0 {:.1}, {:.1}",
         sae.config.hook_point,
         shared as f64 / acts.n_active() as f64,
         squared(&exact, &sae.decode(&acts)) / variance,

@@ -15,7 +15,8 @@ pub(crate) trait ActivationSource {
     /// block loaded last, or none: a source may keep what is the same.
     fn load(&mut self, place: BlockPlace, rows: &mut Vec<Rows>) -> Result<bool>;
 
-    /// Where in the stream of contexts the block loaded last begins. `None` for a source that finds any block by its place.
+    /// Where in the stream of contexts the block loaded last begins. `None` for a source that finds any block by its
+    /// place.
     fn began_at(&self) -> Option<ContextCursor>;
 }
 

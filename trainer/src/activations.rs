@@ -1,5 +1,5 @@
-//! [`Activations`]: the rows of a harvested folder that count in training, or in held-out evaluation. What is dropped is
-//! dropped here, at read time: the token at position 0, attention sinks, and the contexts of the other part.
+//! [`Activations`]: the rows of a harvested folder that count in training, or in held-out evaluation. What is dropped
+//! is dropped here, at read time: the token at position 0, attention sinks, and the contexts of the other part.
 
 use std::ops::Range;
 
@@ -94,8 +94,8 @@ impl<'a> Activations<'a> {
         Ok(Self { dataset, hook_point, d_in: summary.d_model, sink_norm: summary.sink_norm, contexts, groups })
     }
 
-    /// Rows that count at most: position 0 does not; how many are sinks, and how long each context is, is not known before
-    /// they are read.
+    /// Rows that count at most: position 0 does not; how many are sinks, and how long each context is, is not known
+    /// before they are read.
     pub(crate) fn n_rows_at_most(&self) -> u64 {
         let ctx_len = self.dataset.manifest().config.ctx_len as u64;
         let n_rows: u64 = self.groups.iter().map(|group| group.rows as u64).sum();

@@ -149,7 +149,7 @@ impl TrainConfig {
     pub(crate) fn resolve(&self, manifest: &HarvestManifest) -> Result<Resolved> {
         let hook_point = self.choose_hook_point(manifest)?;
         let d_in = manifest.hook_point(hook_point)?.d_model;
-        let d_sae = self.d_sae.unwrap_or(self.expansion_factor * d_in);
+        let d_sae = self.d_sae.unwrap_or(self.expansion_factor.saturating_mul(d_in));
         let k_aux = self.k_aux.unwrap_or(d_in / 2);
         let n_steps = self.tokens.checked_div(self.batch as u64).unwrap_or(0);
         let config = Self { hook_point: Some(hook_point), d_sae: Some(d_sae), k_aux: Some(k_aux), ..self.clone() };
@@ -165,7 +165,7 @@ impl TrainConfig {
             (None, &[only]) => Ok(only),
             (None, several) => {
                 let names: Vec<_> = several.iter().map(ToString::to_string).collect();
-                Err(Error::invalid("hook point", format!("one of {}", names.join(", ")), "none"))
+                Err(Error::invalid("--hook-point", format!("one of {}", names.join(", ")), "none"))
             }
         }
     }
@@ -182,31 +182,34 @@ impl Resolved {
         let at_least_one = |what: &str, value: u64| {
             if value == 0 { Err(Error::invalid(what, "1 or more", "0")) } else { Ok(()) }
         };
-        at_least_one("batch", config.batch as u64)?;
-        at_least_one("d_sae", self.d_sae as u64)?;
-        at_least_one("checkpoint_every", config.checkpoint_every)?;
+        at_least_one("--batch", config.batch as u64)?;
+        at_least_one("--d-sae", self.d_sae as u64)?;
+        at_least_one("--checkpoint-every", config.checkpoint_every)?;
         at_least_one("log_every", config.log_every)?;
         if config.k == 0 || config.k > self.d_sae {
-            return Err(Error::invalid("k", format!("1 to d_sae, {}", self.d_sae), config.k.to_string()));
+            return Err(Error::invalid("--k", format!("1 to d_sae, {}", self.d_sae), config.k.to_string()));
         }
         // Places in a batch, and its active pairs, are counted in 32 bits.
+        if self.d_sae > u32::MAX as usize {
+            return Err(Error::invalid("--d-sae", format!("at most {}", u32::MAX), self.d_sae.to_string()));
+        }
         let most = u32::MAX as usize / self.d_sae.max(self.d_in).max(1);
         if config.batch > most {
-            return Err(Error::invalid("batch", format!("{most} or less at this width"), config.batch.to_string()));
+            return Err(Error::invalid("--batch", format!("{most} or less at this width"), config.batch.to_string()));
         }
         if self.n_steps == 0 {
             let expected = format!("at least one batch, {}", config.batch);
-            return Err(Error::invalid("tokens", expected, config.tokens.to_string()));
+            return Err(Error::invalid("--tokens", expected, config.tokens.to_string()));
         }
-        in_range("held_out_fraction", config.held_out_fraction, 0.0..=0.9)?;
-        in_range("warmup", config.warmup, 0.0..=1.0)?;
-        in_range("decay", config.decay, 0.0..=1.0)?;
-        in_range("lr", config.lr, f64::MIN_POSITIVE..=1.0)?;
-        in_range("auxk_alpha", config.auxk_alpha, 0.0..=f64::MAX)?;
+        in_range("--held-out-fraction", config.held_out_fraction, 0.0..=0.9)?;
+        in_range("--warmup", config.warmup, 0.0..=1.0)?;
+        in_range("--decay", config.decay, 0.0..=1.0)?;
+        in_range("--lr", config.lr, f64::MIN_POSITIVE..=1.0)?;
+        in_range("--auxk-alpha", config.auxk_alpha, 0.0..=f64::MAX)?;
         in_range("adam.beta1", config.adam.beta1, 0.0..=1.0 - f64::EPSILON)?;
         in_range("adam.beta2", config.adam.beta2, 0.0..=1.0 - f64::EPSILON)?;
         in_range("adam.eps", config.adam.eps, 0.0..=1.0)?;
-        in_range("clip", config.clip.unwrap_or(1.0), f64::MIN_POSITIVE..=f64::MAX)
+        in_range("--clip", config.clip.unwrap_or(1.0), f64::MIN_POSITIVE..=f64::MAX)
     }
 }
 

@@ -1,5 +1,5 @@
-//! [`Error`]: what can go wrong between a folder of activations and a finished SAE. Files and values fail in the words of
-//! [`harvester::Error`], which names the file, what was expected, what was found and what to do next.
+//! [`Error`]: what can go wrong between a folder of activations and a finished SAE. Files and values fail in the words
+//! of [`harvester::Error`], which names the file, what was expected, what was found and what to do next.
 
 use std::path::{Path, PathBuf};
 

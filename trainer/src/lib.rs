@@ -1,8 +1,8 @@
 //! Trains sparse autoencoders (SAEs) on harvested activations. Second stage of `refract`: it reads the folder that
 //! `harvester` wrote and writes an SAE folder, which SAELens opens too.
 //!
-//! The data path, one file each: `activation_source` gives blocks of rows that count, from shards or from a running model,
-//! `shuffle_buffer` mixes them, `step` is a
+//! The data path, one file each: `activation_source` gives blocks of rows that count, from shards or from a running
+//! model, `shuffle_buffer` mixes them, `step` is a
 //! training step over the `kernels`, [`train()`] is the loop around it, `checkpoint` makes it resumable, and [`sae`] is
 //! what comes out. The encoder's matrix product is the only dense one: everything after it costs k of d_sae.
 

@@ -39,8 +39,8 @@ pub struct SaeManifest {
     pub refract_version: String,
     /// Whether training is done and the SAE is there.
     pub complete: bool,
-    /// The folder of activations it was trained on, or where it was trained on a running model, those held out. A relative
-    /// path is below the SAE's folder.
+    /// The folder of activations it was trained on, or where it was trained on a running model, those held out. A
+    /// relative path is below the SAE's folder.
     pub activations: PathBuf,
     /// SHA-256 of that folder's manifest.
     pub activations_manifest_sha256: String,
@@ -86,7 +86,7 @@ impl SaeManifest {
     /// Reads the manifest of an SAE folder.
     ///
     /// # Errors
-    /// When there is none, or one of another kind or version.
+    /// When there is none, or one of another kind or version, or one that is not as it was written.
     pub fn read(dir: &Path) -> Result<Self> {
         Ok(read_manifest(dir, SAE_FORMAT)?)
     }
@@ -161,7 +161,8 @@ impl SaeManifest {
         })
     }
 
-    /// What differs between the run that made this folder and `other`, one line each; empty when `other` may go on here.
+    /// What differs between the run that made this folder and `other`, one line each; empty when `other` may go on
+    /// here.
     pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
         let mut differences = Vec::new();
         let mut compare = |name: &str, there: &Value, here: &Value| {

@@ -1,5 +1,5 @@
-//! [`ReconstructionMetrics`]: how well and how sparsely an SAE rebuilds a set of activations, accumulated over the whole
-//! set. Sums are in f64 and row by row, so the result is the same to the bit however the set is cut into batches.
+//! [`ReconstructionMetrics`]: how well and how sparsely an SAE rebuilds a set of activations, accumulated over the
+//! whole set. Sums are in f64 and row by row, so the result is the same to the bit however the set is cut into batches.
 //!
 //! ```text
 //! l0  = active latents a token

@@ -188,8 +188,8 @@ impl Sae {
         }
     }
 
-    /// Checks every length against `d_in` and `d_sae`, that every number is finite, and that the architecture has what it
-    /// needs. `place` is what a message names.
+    /// Checks every length against `d_in` and `d_sae`, that every number is finite, and that the architecture has what
+    /// it needs. `place` is what a message names.
     pub(crate) fn check(&self, place: &Path) -> Result<()> {
         let SaeConfig { architecture, d_in, d_sae, k, .. } = self.config;
         let hint = "The file is damaged, or belongs to another SAE";

@@ -1,5 +1,5 @@
-//! [`train_live`]: an SAE from the activations of a running model, through a bounded channel and without a disk. It is the
-//! loop of [`crate::train()`] over another source.
+//! [`train_live`]: an SAE from the activations of a running model, through a bounded channel and without a disk. It is
+//! the loop of [`crate::train()`] over another source.
 
 use std::path::Path;
 
@@ -19,8 +19,9 @@ use crate::{
 };
 
 /// Trains an SAE on the activations of a running model, without writing them to disk, into the folder `out`. The first
-/// contexts, `held_out_fraction` of `tokens`, are harvested into `out/held-out`: they are never trained on, say where the activations' mean
-/// and their sinks are, and serve evaluation and the index like any folder of activations. Resumes like [`crate::train()`].
+/// contexts, `held_out_fraction` of `tokens`, are harvested into `out/held-out`: they are never trained on, say where
+/// the activations' mean and their sinks are, and serve evaluation and the index like any folder of activations.
+/// Resumes like [`crate::train()`].
 ///
 /// # Errors
 /// As [`crate::train()`]; or when the model or the corpus cannot be used.
@@ -67,7 +68,7 @@ fn held_out_tokens(config: &TrainConfig) -> Result<u64> {
         return Ok(tokens as u64);
     }
     let expected = "above 0: the activations' mean and their sinks are measured on what is held out";
-    Err(Error::invalid("held_out_fraction", expected, config.held_out_fraction.to_string()))
+    Err(Error::invalid("--held-out-fraction", expected, config.held_out_fraction.to_string()))
 }
 
 /// Harvests the contexts that are held out, or finds them there.

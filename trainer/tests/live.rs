@@ -1,4 +1,5 @@
-//! Training on a running model: the rows are those that a harvest writes, and a run stopped anywhere ends in the same bytes.
+//! Training on a running model: the rows are those that a harvest writes, and a run stopped anywhere ends in the same
+//! bytes.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
@@ -159,7 +160,7 @@ fn another_split_and_nothing_held_out_are_refused() {
         train_live(&model(), corpus(folder.path()), &harvest_config(None), &config, &out, &Silent)
     };
     let message = run(0.0).unwrap_err().to_string();
-    assert!(message.contains("held_out_fraction"), "{message}");
+    assert!(message.contains("--held-out-fraction"), "{message}");
     run(0.05).unwrap();
     let message = run(0.5).unwrap_err().to_string();
     assert!(message.contains("tokens held out: 384 there, 3840 here"), "{message}");

@@ -199,9 +199,9 @@ fn unusable_input_is_refused_before_anything_is_written() {
         assert!(!out.path().join("sae").exists(), "{message}");
         message
     };
-    assert_eq!(refused(TrainConfig { k: 33, ..config.clone() }), "k: expected 1 to d_sae, 32, found 33");
+    assert_eq!(refused(TrainConfig { k: 33, ..config.clone() }), "--k: expected 1 to d_sae, 32, found 33");
     assert!(refused(TrainConfig { tokens: 100, ..config.clone() }).contains("at least one batch, 512"));
-    assert!(refused(TrainConfig { held_out_fraction: 0.95, ..config.clone() }).contains("held_out_fraction"));
+    assert!(refused(TrainConfig { held_out_fraction: 0.95, ..config.clone() }).contains("--held-out-fraction"));
     let elsewhere = refused(TrainConfig { hook_point: Some(HookPoint::Embed), ..config.clone() });
     assert!(elsewhere.contains("blocks.1.hook_resid_post") && elsewhere.contains("hook_embed"), "{elsewhere}");
     assert!(refused(TrainConfig { batch: 0, ..config.clone() }).contains("batch"));

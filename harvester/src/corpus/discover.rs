@@ -7,6 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::CorpusSource;
 use crate::{
     Error, Location, Result,
     model_source::{HubDataset, HubFile, HubSettings},
@@ -64,6 +65,16 @@ impl FoundFile {
         Self { origin: Origin::At(location), relative, kind }
     }
 
+    /// Refuses a parquet file in a further packing, which would have to be unpacked to be read from its end.
+    pub(super) fn check_not_packed(&self) -> Result<()> {
+        let Origin::At(location) = &self.origin else { return Ok(()) };
+        if location.file_name().to_ascii_lowercase().ends_with(".parquet") {
+            return Ok(());
+        }
+        let hint = "Unpack it: what is in a parquet file is compressed already";
+        Err(Error::malformed(self.name(), "a .parquet file as it is", "a packed one", hint))
+    }
+
     /// As errors name it.
     pub(super) fn name(&self) -> String {
         match &self.origin {
@@ -82,13 +93,20 @@ pub(super) struct FoundSource {
     /// A file that was named is refused when it is no text; one met in a folder is left out and counted.
     pub(super) is_folder: bool,
     pub(super) files: Vec<FoundFile>,
-    /// Folder entries left out already: hidden files and links to folders.
+    /// Folder entries left out already: hidden files, links to folders and links that lead nowhere.
     pub(super) skipped: u64,
+    /// Of a dataset on the Hub: its address as it was given, while `path` has the commit.
+    pub(super) named: Option<String>,
 }
 
 /// The sources at `paths`: one for a file; for a folder one for the loose files in it, then one for each subfolder and
-/// each file of many documents. Datasets are from the Hub that `hub` describes, else from the environment's.
-pub(super) fn sources(paths: &[PathBuf], hub: Option<&HubSettings>) -> Result<Vec<FoundSource>> {
+/// each file of many documents. Datasets are from the Hub that `hub` describes, else from the environment's, at the
+/// commits of those in `earlier` that were given as now.
+pub(super) fn sources(
+    paths: &[PathBuf],
+    hub: Option<&HubSettings>,
+    earlier: &[CorpusSource],
+) -> Result<Vec<FoundSource>> {
     let mut sources = vec![];
     for path in paths {
         let stdin = [(STDIN, FileKind::Text), (STDIN_LINES, FileKind::JsonLines)];
@@ -97,11 +115,16 @@ pub(super) fn sources(paths: &[PathBuf], hub: Option<&HubSettings>) -> Result<Ve
             continue;
         }
         if let Some(text) = path.to_str().filter(|text| HubDataset::is_named(text)) {
+            let before = earlier.iter().find(|source| source.named.as_deref() == Some(text));
+            let commit = before.and_then(|source| HubDataset::commit_of(&source.path));
+            if let Some(commit) = &commit {
+                tracing::info!("{text} is read at {commit}, as before");
+            }
             let dataset = match hub {
-                Some(hub) => HubDataset::open(text, hub)?,
-                None => HubDataset::open(text, &HubSettings::from_env()?)?,
+                Some(hub) => HubDataset::open(text, commit.as_deref(), hub)?,
+                None => HubDataset::open(text, commit.as_deref(), &HubSettings::from_env()?)?,
             };
-            sources.push(hub_source(dataset));
+            sources.push(hub_source(text, dataset));
             continue;
         }
         let location = Location::named(path)?;
@@ -117,14 +140,16 @@ pub(super) fn sources(paths: &[PathBuf], hub: Option<&HubSettings>) -> Result<Ve
 
 fn stdin_source(kind: FileKind) -> FoundSource {
     let file = FoundFile { origin: Origin::Stdin, relative: String::new(), kind };
-    FoundSource { name: "stdin".into(), path: STDIN.into(), is_folder: false, files: vec![file], skipped: 0 }
+    let (name, path) = ("stdin".into(), STDIN.into());
+    FoundSource { name, path, is_folder: false, files: vec![file], skipped: 0, named: None }
 }
 
-fn hub_source(dataset: HubDataset) -> FoundSource {
+fn hub_source(named: &str, dataset: HubDataset) -> FoundSource {
     let file =
         |file: HubFile| FoundFile { relative: file.path.clone(), origin: Origin::OnHub(file), kind: FileKind::Parquet };
     let files = dataset.files.into_iter().map(file).collect();
-    FoundSource { name: dataset.name, path: dataset.pinned, is_folder: true, files, skipped: 0 }
+    let (name, path, named) = (dataset.name, dataset.pinned, Some(named.to_owned()));
+    FoundSource { name, path, is_folder: true, files, skipped: 0, named }
 }
 
 /// The name of a file without the endings that say what it holds: `lines.jsonl.gz` -> `lines`.
@@ -136,7 +161,7 @@ fn stem(name: &str) -> String {
 fn file_source(location: &Location) -> FoundSource {
     let files = vec![FoundFile::at(location.clone(), String::new())];
     let name = stem(&location.file_name());
-    FoundSource { name, path: location.to_string(), is_folder: false, files, skipped: 0 }
+    FoundSource { name, path: location.to_string(), is_folder: false, files, skipped: 0, named: None }
 }
 
 fn folder_sources(folder: &Location) -> Result<Vec<FoundSource>> {
@@ -163,7 +188,8 @@ fn folder_sources(folder: &Location) -> Result<Vec<FoundSource>> {
 fn empty_folder_source(folder: &Location) -> FoundSource {
     // `.` and `..` have no file name of their own.
     let resolved = folder.local().and_then(|path| fs::canonicalize(path).ok()).map_or(folder.clone(), Location::from);
-    FoundSource { name: resolved.file_name(), path: folder.to_string(), is_folder: true, files: vec![], skipped: 0 }
+    let (name, path) = (resolved.file_name(), folder.to_string());
+    FoundSource { name, path, is_folder: true, files: vec![], skipped: 0, named: None }
 }
 
 /// Adds everything below `folder`: its files first, then its subfolders', each sorted by name.
@@ -191,19 +217,27 @@ fn entries(folder: &Location) -> Result<Vec<Entry>> {
 }
 
 fn entry(found: crate::location::Entry) -> Result<Entry> {
-    let hidden = found.name.starts_with('.');
-    let link = match found.location.local() {
-        Some(path) => fs::symlink_metadata(path).map_err(Error::io("read", path))?.is_symlink(),
-        None => false,
-    };
-    if hidden || (link && found.is_folder) {
-        // A link to a folder could lead back up, for ever.
-        let why = if hidden { "its name starts with a dot" } else { "it is a link to a folder" };
+    if let Some(why) = why_skipped(&found)? {
         tracing::warn!("left out of the corpus: {}, because {why}", found.location);
         return Ok(Entry::Skipped);
     }
     let (location, name) = (found.location, found.name);
     Ok(if found.is_folder { Entry::Folder(location, name) } else { Entry::File(location, name) })
+}
+
+/// Why an entry of a folder is left out, if it is.
+fn why_skipped(found: &crate::location::Entry) -> Result<Option<String>> {
+    if found.name.starts_with('.') {
+        return Ok(Some("its name starts with a dot".into()));
+    }
+    let Some(path) = found.location.local() else { return Ok(None) };
+    if !fs::symlink_metadata(path).map_err(Error::io("read", path))?.is_symlink() {
+        return Ok(None);
+    }
+    if found.is_folder {
+        return Ok(Some("it is a link to a folder".into())); // which could lead back up, for ever
+    }
+    Ok(fs::metadata(path).err().map(|error| format!("it is a link that leads nowhere ({error})")))
 }
 
 /// Where two sources share a name, both take their whole path instead.

@@ -42,13 +42,16 @@ impl Document {
         first_16(&hasher.finalize())
     }
 
-    /// A conversation from JSON: a list of objects with `role` and `content`, or with `from` and `value` as ShareGPT has them.
-    /// What is there instead, where it is none.
+    /// A conversation from JSON: a list of objects with `role` and `content`, or with `from` and `value` as ShareGPT
+    /// has them. What is there instead, where it is none.
     pub(super) fn chat_of(value: Value) -> Result<Self, String> {
         let Value::Array(turns) = value else { return Err("no list of turns".into()) };
         turns.into_iter().map(turn).collect::<Result<_, _>>().map(Self::Chat)
     }
 }
+
+/// What is found where a turn lacks who speaks or what is said.
+pub(super) const NOT_A_TURN: &str = "a turn without strings `role` and `content`, or `from` and `value`";
 
 fn turn(value: Value) -> Result<ChatMessage, String> {
     let Value::Object(mut turn) = value else { return Err("a turn that is no object".into()) };
@@ -63,10 +66,7 @@ fn turn(value: Value) -> Result<ChatMessage, String> {
         return Ok(ChatMessage { role: role_of(from), content });
     }
     let fields: Vec<_> = turn.keys().map(String::as_str).collect();
-    Err(format!(
-        "a turn without strings `role` and `content`, or `from` and `value`; its other fields are [{}]",
-        fields.join(", ")
-    ))
+    Err(format!("{NOT_A_TURN}; its other fields are [{}]", fields.join(", ")))
 }
 
 /// The templates' name of a speaker of ShareGPT's.

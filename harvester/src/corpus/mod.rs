@@ -1,104 +1,41 @@
-//! [`Corpus`]: the text that is harvested, as a numbered list of documents. The text itself stays where it is, so memory
-//! does not grow with it.
+//! [`Corpus`]: the text that is harvested, as a numbered list of documents. The text itself stays where it is, so
+//! memory does not grow with it.
 //!
 //! ```text
-//! text, JSONL      read once when it is opened: checked, hashed, each document's place noted     (scan.rs)
+//! text, JSONL      read once when it is opened: checked, hashed, each document's place noted  reading.rs, scan.rs
 //! .gz .zst, URLs,
-//! standard input   copied in plain to the cache first                                            (spool.rs)
-//! parquet          footers are read (and here the bytes hashed); rows come in blocks             (table.rs)
+//! standard input   copied in plain to the cache first                                         spool.rs
+//! parquet          footers are read (and here the bytes hashed); rows come in blocks          table_file.rs, table.rs
 //! ```
 //!
 //! What opening found out can be saved, so that a run which starts again reads no document for it ([`Corpus::save`]).
 
 mod discover;
 mod document;
+mod options;
 mod order;
 mod plain_file;
+mod reading;
 mod saved;
 mod scan;
 mod seen;
+mod source;
 mod spool;
 mod table;
+mod table_file;
 
-use std::{
-    collections::HashSet,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-
-use crate::{Error, Result, atomic::hex, model_source::HubSettings};
-use discover::{FileKind, FoundFile, FoundSource, Origin};
+use crate::{Error, Result, model_source::HubSettings};
 pub use document::Document;
-use document::DocumentHash;
+pub use options::CorpusOptions;
 use order::Block;
 pub use order::DocumentOrder;
 use plain_file::{DocumentPlace, PlainFile};
-use scan::{Scanned, ScannedFile};
 pub(crate) use seen::SeenDocuments;
-use table::{RowBlock, TableFile, Tables};
-
-/// How the files of a corpus are read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CorpusOptions {
-    /// The field of a JSONL line, or the column of a parquet file, that holds the document.
-    pub text_field: String,
-    /// The field or column that holds a conversation, to be written by the model's chat template, instead of a text.
-    pub chat_field: Option<String>,
-    /// Whether a document whose text was seen before is left out. Rows of parquet files are compared with each other while
-    /// they are harvested.
-    pub drop_duplicates: bool,
-    /// A longer document is an error, bytes: documents are tokenised in memory.
-    pub max_document_bytes: u64,
-}
-
-impl Default for CorpusOptions {
-    fn default() -> Self {
-        Self { text_field: "text".into(), chat_field: None, drop_duplicates: true, max_document_bytes: 16 << 20 }
-    }
-}
-
-impl CorpusOptions {
-    /// The field or column that holds the document.
-    fn field(&self) -> &str {
-        self.chat_field.as_ref().unwrap_or(&self.text_field)
-    }
-
-    /// Refuses a document that is too long to be held in memory.
-    fn check_size(&self, name: &str, bytes: u64) -> Result<()> {
-        if bytes <= self.max_document_bytes {
-            return Ok(());
-        }
-        let (most, mib) = (self.max_document_bytes >> 20, bytes >> 20);
-        let hint = "Cut it into several documents, or allow it with --max-document-mib";
-        Err(Error::malformed(name, format!("a document of {most} MiB or less"), format!("{mib} MiB or more"), hint))
-    }
-}
-
-/// A named stretch of the corpus: a file, or a folder of them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CorpusSource {
-    /// File name without its extension, or folder name; made longer where two sources would share it.
-    pub name: String,
-    /// Where it was read from, as it was given.
-    pub path: String,
-    /// SHA-256 of the file's bytes; for a folder, of the lines `relative path NUL file's SHA-256` in order. A parquet file of
-    /// an object store counts with the SHA-256 of its size and tag.
-    pub sha256: String,
-    /// Size of the file or files, bytes; of packed text, of its plain content.
-    pub bytes: u64,
-    /// Number of the first document of this source.
-    pub first_document: u64,
-    /// How many documents it has, without dropped duplicates: they are numbered without a gap.
-    pub documents: u64,
-    /// Documents left out because their text had been seen before, in this source or an earlier one.
-    pub duplicates: u64,
-    /// Files of a folder that were left out because they are not text.
-    pub skipped_files: u64,
-}
+pub use source::CorpusSource;
+use table::Tables;
+use table_file::{RowBlock, TableFile};
 
 /// Documents, numbered from 0 in the order of the paths given and of the files in a folder (sorted).
 #[derive(Debug, Default)]
@@ -106,7 +43,8 @@ pub struct Corpus {
     options: CorpusOptions,
     sources: Vec<CorpusSource>,
     files: Vec<PlainFile>,
-    /// The documents in `files`. This is all the memory that one takes, besides its order and 16 bytes against duplicates.
+    /// The documents in `files`. This is all the memory that one takes, besides its order and 16 bytes against
+    /// duplicates.
     places: Vec<DocumentPlace>,
     tables: Vec<TableFile>,
     /// The documents in `tables`: where each block of rows stands in the numbering, ascending.
@@ -127,6 +65,14 @@ struct PlacedBlock {
     streamed_before: u64,
 }
 
+/// Where a document is found.
+enum Found {
+    /// This row of a block.
+    Row(RowBlock, u64),
+    /// In a text or JSONL file.
+    Place(DocumentPlace),
+}
+
 impl PlacedBlock {
     /// Documents of this block and those before it.
     fn streamed(self) -> u64 {
@@ -137,15 +83,18 @@ impl PlacedBlock {
 impl Corpus {
     /// Finds the documents at `paths` and numbers them.
     ///
-    /// A path is a file, a folder, an URL of an object store, `hf://datasets/ORG/NAME` for a dataset on the Hub, or `-` for standard input. A `.jsonl` file has a document a line, a `.parquet`
-    /// file one a row; any other file is one document. In a folder, each file of many documents and each subfolder is a source of its own, and the remaining
-    /// files together are one more. Hidden files, files that are not UTF-8 text and links to folders are left out of a folder, counted, and logged as warnings.
+    /// A path is a file, a folder, an URL of an object store, `hf://datasets/ORG/NAME` for a dataset on the Hub, or `-`
+    /// for standard input. A `.jsonl` file has a document a line, a `.parquet` file one a row; any other file is one
+    /// document. In a folder, each file of many documents and each subfolder is a source of its own, and the remaining
+    /// files together are one more. Hidden files, files that are not UTF-8 text, links to folders and links that lead
+    /// nowhere are left out of a folder, counted, and logged as warnings.
     ///
     /// # Errors
-    /// When a path cannot be read, a named file is not UTF-8 text, a JSONL line is not an object with the text field, a parquet file lacks the
-    /// column, a document is too long, or there is no text at all.
+    /// When a path cannot be read, a named file is not UTF-8 text, a JSONL line is not an object with the text field
+    /// (unless such lines are skipped), a parquet file lacks the column, a document is too long, or there is no text at
+    /// all.
     pub fn open(paths: &[PathBuf], options: &CorpusOptions) -> Result<Self> {
-        Self::read(paths, options, discover::sources(paths, None)?)
+        Self::read(paths, options, discover::sources(paths, None, &[])?)
     }
 
     /// As [`Self::open`], with datasets from the Hub that `hub` describes.
@@ -153,16 +102,24 @@ impl Corpus {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with_hub(paths: &[PathBuf], options: &CorpusOptions, hub: &HubSettings) -> Result<Self> {
-        Self::read(paths, options, discover::sources(paths, Some(hub))?)
+        Self::read(paths, options, discover::sources(paths, Some(hub), &[])?)
     }
 
-    /// As [`Self::open`], but takes from the file `saved` what an earlier run found out, if it was the same run and no file
-    /// has changed since.
+    /// As [`Self::open`], but takes from the file `saved` what an earlier run found out, if it was the same run and no
+    /// file has changed since. Datasets on the Hub are read at the commits that `earlier` or that file names, wherever
+    /// their branches are now. They are from the Hub that `hub` describes, else from the environment's.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn open_saved(paths: &[PathBuf], options: &CorpusOptions, saved: &Path) -> Result<Self> {
-        let sources = discover::sources(paths, None)?;
+    pub fn open_saved(
+        paths: &[PathBuf],
+        options: &CorpusOptions,
+        saved: &Path,
+        earlier: &[CorpusSource],
+        hub: Option<&HubSettings>,
+    ) -> Result<Self> {
+        let earlier = [earlier, &saved::sources(saved)].concat();
+        let sources = discover::sources(paths, hub, &earlier)?;
         match saved::load(saved, options, &sources) {
             Some(corpus) => Ok(corpus),
             None => Self::read(paths, options, sources),
@@ -175,97 +132,6 @@ impl Corpus {
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         if self.was_saved { Ok(()) } else { saved::save(self, path) }
-    }
-
-    fn read(paths: &[PathBuf], options: &CorpusOptions, sources: Vec<FoundSource>) -> Result<Self> {
-        let mut corpus = Self { options: options.clone(), ..Self::default() };
-        let mut seen = HashSet::new();
-        for source in sources {
-            corpus.add(source, &mut seen)?;
-        }
-        if corpus.blocks.is_empty() && corpus.places.iter().all(|place| place.bytes == 0) {
-            let given: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
-            let found = format!("none in {}", given.join(", "));
-            return Err(Error::invalid("corpus", "at least one document with text", found));
-        }
-        Ok(corpus)
-    }
-
-    fn add(&mut self, found: FoundSource, seen: &mut HashSet<DocumentHash>) -> Result<()> {
-        let mut source = CorpusSource {
-            name: found.name,
-            path: found.path,
-            sha256: String::new(),
-            bytes: 0,
-            first_document: self.n_documents(),
-            documents: 0,
-            duplicates: 0,
-            skipped_files: found.skipped,
-        };
-        let mut hasher = Sha256::new();
-        let mut only_hash = None;
-        let tables = open_tables(&found.files, self.tables.len(), &self.options)?;
-        for (file, blocks) in found.files.into_iter().zip(tables) {
-            self.stamps.push((file.name(), stamp(&file)?));
-            let sha256 = match blocks {
-                Some((table, blocks)) => self.add_table(table, blocks, &mut source)?,
-                None => match self.add_file(&file, found.is_folder, seen, &mut source)? {
-                    Some(sha256) => sha256,
-                    None => continue,
-                },
-            };
-            hasher.update(format!("{}\0{sha256}\n", file.relative));
-            only_hash = Some(sha256);
-        }
-        source.sha256 = only_hash.filter(|_| !found.is_folder).unwrap_or_else(|| hex(&hasher.finalize()));
-        source.documents = self.n_documents() - source.first_document;
-        self.sources.push(source);
-        Ok(())
-    }
-
-    /// Adds the documents of a text or JSONL file; returns its hash, or `None` where it is left out.
-    fn add_file(
-        &mut self,
-        found: &FoundFile,
-        in_folder: bool,
-        seen: &mut HashSet<DocumentHash>,
-        source: &mut CorpusSource,
-    ) -> Result<Option<String>> {
-        let plain = PlainFile::of(found)?;
-        let ScannedFile { sha256, bytes, documents } = match scan::scan(&plain, &self.options)? {
-            Scanned::Text(scanned) => scanned,
-            Scanned::NotText(error) if in_folder => {
-                tracing::warn!("left out of the corpus: {error}");
-                source.skipped_files += 1;
-                return Ok(None);
-            }
-            Scanned::NotText(error) => return Err(error),
-        };
-        let file = self.files.len() as u32;
-        source.bytes += bytes;
-        for document in documents {
-            if self.options.drop_duplicates && !seen.insert(document.hash) {
-                source.duplicates += 1;
-                continue;
-            }
-            self.places.push(DocumentPlace { file, offset: document.offset, bytes: document.bytes });
-        }
-        let sha256 = plain.original_sha256.clone().unwrap_or(sha256);
-        self.files.push(plain);
-        Ok(Some(sha256))
-    }
-
-    /// Adds the rows of a parquet file; returns what stands for its hash.
-    fn add_table(&mut self, table: TableFile, blocks: Vec<RowBlock>, source: &mut CorpusSource) -> Result<String> {
-        for rows in blocks {
-            let block = Block { first_document: self.n_documents(), documents: rows.rows };
-            let streamed_before = block.first_document - self.places.len() as u64;
-            self.blocks.push(PlacedBlock { block, rows, streamed_before });
-        }
-        source.bytes += table.bytes();
-        let sha256 = table.identity()?;
-        self.tables.push(table);
-        Ok(sha256)
     }
 
     /// How the files were read.
@@ -293,60 +159,50 @@ impl Corpus {
     /// # Errors
     /// When its file cannot be read, or changed since the corpus was opened.
     pub fn document(&self, index: u64) -> Result<Document> {
+        match self.find(index)? {
+            Found::Row(rows, row) => self.reader.document(&self.tables, rows, row, &self.options),
+            Found::Place(place) => self.files[place.file as usize].document(place, &self.options),
+        }
+    }
+
+    /// Where document `index` is, for errors: its file, and the line or the row in it, as far as that can be told.
+    pub fn place_of(&self, index: u64) -> String {
+        match self.find(index) {
+            Ok(Found::Row(rows, row)) => {
+                let file = self.tables[rows.file as usize].name();
+                format!("{file}, row {} of row group {}, counted from 0", rows.first_row + row, rows.group)
+            }
+            Ok(Found::Place(place)) => {
+                let file = &self.files[place.file as usize];
+                file.place_of(place).unwrap_or_else(|_| file.name.clone())
+            }
+            Err(_) => format!("document {index}"),
+        }
+    }
+
+    /// Whether a document is a row of a table.
+    pub(crate) fn is_streamed(&self, index: u64) -> bool {
+        matches!(self.find(index), Ok(Found::Row(..)))
+    }
+
+    fn find(&self, index: u64) -> Result<Found> {
         let at = self.blocks.partition_point(|placed| placed.block.first_document <= index);
         let before = at.checked_sub(1).map(|at| self.blocks[at]);
         if let Some(PlacedBlock { block, rows, .. }) = before
             && index < block.first_document + block.documents
         {
-            return self.reader.document(&self.tables, rows, index - block.first_document, &self.options);
+            return Ok(Found::Row(rows, index - block.first_document));
         }
         let streamed = before.map_or(0, |placed| placed.streamed());
-        let place = self.places.get((index - streamed) as usize);
-        let place = place.ok_or_else(|| {
+        let place = self.places.get((index - streamed) as usize).copied();
+        place.map(Found::Place).ok_or_else(|| {
             Error::invalid("document", format!("a number below {}", self.n_documents()), index.to_string())
-        })?;
-        self.files[place.file as usize].document(*place, &self.options)
-    }
-
-    /// Whether a document is a row of a table.
-    pub(crate) fn is_streamed(&self, index: u64) -> bool {
-        let at = self.blocks.partition_point(|placed| placed.block.first_document <= index);
-        let before = at.checked_sub(1).map(|at| self.blocks[at].block);
-        before.is_some_and(|block| index < block.first_document + block.documents)
+        })
     }
 
     /// The order in which documents are harvested: shuffled by `seed`, or as they are.
     pub fn order(&self, seed: Option<u64>) -> DocumentOrder {
         DocumentOrder::new(self.n_documents(), self.blocks.iter().map(|placed| placed.block).collect(), seed)
-    }
-}
-
-/// A parquet file and its blocks of rows.
-type OpenTable = (TableFile, Vec<RowBlock>);
-
-/// The parquet files among `files`, each with its blocks of rows. Footers are read side by side: in a store each takes a while.
-fn open_tables(files: &[FoundFile], first: usize, options: &CorpusOptions) -> Result<Vec<Option<OpenTable>>> {
-    let is_table = |file: &FoundFile| file.kind == FileKind::Parquet;
-    let numbers = files.iter().scan(first, |next, file| {
-        *next += usize::from(is_table(file));
-        Some(*next - usize::from(is_table(file)))
-    });
-    let numbered: Vec<_> = files.iter().zip(numbers).collect();
-    let open = |(file, number): (&FoundFile, usize)| {
-        let Some(table) = is_table(file).then(|| TableFile::of(file)).transpose()? else { return Ok(None) };
-        let blocks = table.blocks(number as u32, options)?;
-        Ok(Some((table, blocks)))
-    };
-    numbered.into_par_iter().map(open).collect()
-}
-
-/// What changes when a file does. Standard input and pipes are never the same again.
-fn stamp(file: &FoundFile) -> Result<String> {
-    match &file.origin {
-        Origin::At(location) if location.is_pipe() => Ok(String::new()),
-        Origin::At(location) => location.stamp(),
-        Origin::OnHub(file) => Ok(file.hash.clone()),
-        Origin::Stdin => Ok(String::new()),
     }
 }
 
@@ -417,6 +273,21 @@ mod tests {
     }
 
     #[test]
+    #[cfg(unix)]
+    fn a_link_that_leads_nowhere_is_left_out_of_a_folder_and_counted() {
+        let folder = folder(&[("a.txt", b"a"), ("deep/b.txt", b"b")]);
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, folder.path().join(name)).unwrap();
+        link("gone.txt", "dangling.txt");
+        link("loop.jsonl", "loop.jsonl");
+        link("../a.txt", "deep/good.md");
+        let corpus = open(folder.path()).unwrap();
+        assert_eq!((corpus.n_documents(), corpus.sources()[0].skipped_files), (2, 2));
+        assert_eq!(corpus.sources()[1].duplicates, 1, "a link to a file is read");
+        let named = message(open(&folder.path().join("dangling.txt")));
+        assert!(named.contains("dangling.txt"), "{named}");
+    }
+
+    #[test]
     fn the_same_text_is_kept_once_unless_asked_otherwise() {
         let folder = folder(&[("a.txt", b"same"), ("b.jsonl", b"{\"text\":\"same\"}\n{\"text\":\"other\"}\n")]);
         let corpus = open(folder.path()).unwrap();
@@ -453,10 +324,34 @@ mod tests {
     }
 
     #[test]
+    fn malformed_lines_are_left_out_and_counted_where_that_is_asked_for() {
+        let lines = b"{\"text\":\"a\"}\n{\"text\": \"cut\n\n[1]\n{\"text\":\"caf\xe9\"}\n{\"text\":\"b\"}\n";
+        let folder = folder(&[("lines.jsonl", lines)]);
+        let refused = message(open(folder.path()));
+        assert!(refused.contains("lines.jsonl:2") && refused.contains("--skip-malformed"), "{refused}");
+        let skip = CorpusOptions { skip_malformed: true, ..CorpusOptions::default() };
+        let corpus = Corpus::open(&[folder.path().to_path_buf()], &skip).unwrap();
+        assert_eq!([text(&corpus, 0), text(&corpus, 1)], ["a", "b"]);
+        assert_eq!((corpus.n_documents(), corpus.sources()[0].malformed_lines), (2, 3));
+        let other_field = CorpusOptions { text_field: "body".into(), ..skip };
+        let none = message(Corpus::open(&[folder.path().to_path_buf()], &other_field));
+        assert!(none.contains("without 5 malformed lines"), "{none}");
+    }
+
+    #[test]
     fn a_mark_of_the_encoding_and_a_missing_text_are_no_errors() {
         let folder = folder(&[("marked.jsonl", b"\xef\xbb\xbf{\"text\":\"a\"}\n{\"text\":null}\n")]);
         let corpus = open(folder.path()).unwrap();
         assert_eq!([text(&corpus, 0), text(&corpus, 1)], ["a", ""]);
+    }
+
+    #[test]
+    fn a_packed_parquet_file_is_named_and_what_to_do() {
+        let folder = folder(&[("rows.parquet.gz", b"\x1f\x8b")]);
+        for path in [folder.path().to_path_buf(), folder.path().join("rows.parquet.gz")] {
+            let message = message(open(&path));
+            assert!(message.contains("rows.parquet.gz") && message.contains("Unpack it"), "{message}");
+        }
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! [`PlainFile`]: a file on this machine whose documents can be read from any place in it.
 
-use std::{io::Read, path::PathBuf};
+use std::{
+    io::{BufReader, Read},
+    path::PathBuf,
+};
 
 use super::{
     CorpusOptions, Document,
@@ -46,6 +49,19 @@ impl PlainFile {
             Some(Spooled { path, sha256 }) => Self { name, path, kind, original_sha256: Some(sha256) },
             None => Self { path: PathBuf::from(&name), name, kind, original_sha256: None },
         })
+    }
+
+    /// Where the document at `place` is, as editors count lines. Reads the file up to there.
+    pub(super) fn place_of(&self, place: DocumentPlace) -> Result<String> {
+        if self.kind != FileKind::JsonLines {
+            return Ok(self.name.clone());
+        }
+        let before = Location::from(self.path.as_path()).reader()?.take(place.offset);
+        let mut lines = 0;
+        for byte in BufReader::new(before).bytes() {
+            lines += u64::from(byte.map_err(Error::io("read", &self.path))? == b'\n');
+        }
+        Ok(format!("{}:{}", self.name, lines + 1))
     }
 
     /// The document at `place`.

@@ -2,7 +2,7 @@
 //! document once more. It holds only as long as no file of the corpus has changed.
 //!
 //! ```text
-//! parquet:  a row a document that is not streamed: file, offset, bytes;  everything else as JSON in the file's metadata
+//! parquet:  a row a document that is not streamed: file, offset, bytes;  all else as JSON in the file's metadata
 //! ```
 
 use std::{fs::File, path::Path, sync::Arc};
@@ -19,8 +19,9 @@ use parquet::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Block, Corpus, CorpusOptions, CorpusSource, DocumentPlace, FileKind, FoundSource, PlacedBlock, PlainFile, RowBlock,
-    TableFile, stamp,
+    Block, Corpus, CorpusOptions, CorpusSource, DocumentPlace, PlacedBlock, PlainFile, RowBlock, TableFile,
+    discover::{FileKind, FoundSource},
+    reading::stamp,
 };
 use crate::{Error, Result, atomic::AtomicFile};
 
@@ -90,12 +91,24 @@ fn write(
     writer.into_inner()
 }
 
-/// The corpus that was saved; `None` where there is none, or where anything is not as it was. What cannot be read is read anew.
-pub(super) fn load(path: &Path, options: &CorpusOptions, found: &[FoundSource]) -> Option<Corpus> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).ok()?).ok()?;
+/// The sources that an earlier run found, and with them the commits of datasets on the Hub.
+pub(super) fn sources(path: &Path) -> Vec<CorpusSource> {
+    let reader = File::open(path).ok().and_then(|file| ParquetRecordBatchReaderBuilder::try_new(file).ok());
+    reader.and_then(|reader| said(&reader)).map_or_else(Vec::new, |saved| saved.sources)
+}
+
+/// Everything that was saved but the places of documents.
+fn said(reader: &ParquetRecordBatchReaderBuilder<File>) -> Option<Saved> {
     let metadata = reader.metadata().file_metadata().key_value_metadata()?;
     let json = metadata.iter().find(|entry| entry.key == KEY)?.value.as_deref()?;
-    let saved: Saved = serde_json::from_str(json).ok()?;
+    serde_json::from_str(json).ok()
+}
+
+/// The corpus that was saved; `None` where there is none, or where anything is not as it was. What cannot be read is
+/// read anew.
+pub(super) fn load(path: &Path, options: &CorpusOptions, found: &[FoundSource]) -> Option<Corpus> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).ok()?).ok()?;
+    let saved = said(&reader)?;
     let files = found.iter().flat_map(|source| &source.files);
     let stamps: Vec<(String, String)> =
         files.clone().map(|file| Some((file.name(), stamp(file).ok()?))).collect::<Option<_>>()?;

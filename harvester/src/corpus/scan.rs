@@ -28,6 +28,8 @@ pub(super) struct ScannedFile {
     pub(super) sha256: String,
     pub(super) bytes: u64,
     pub(super) documents: Vec<ScannedDocument>,
+    /// Lines that hold no document and were left out.
+    pub(super) malformed_lines: u64,
 }
 
 /// Where a document lies in its file, and what tells it from others.
@@ -70,7 +72,7 @@ fn scan_text(plain: &PlainFile, options: &CorpusOptions) -> Result<Scanned> {
     }
     let digest = hasher.finalize();
     let document = ScannedDocument { offset: 0, bytes, hash: first_16(&digest) };
-    Ok(Scanned::Text(ScannedFile { sha256: hex(&digest), bytes, documents: vec![document] }))
+    Ok(Scanned::Text(ScannedFile { sha256: hex(&digest), bytes, documents: vec![document], malformed_lines: 0 }))
 }
 
 /// Up to where `piece` is text: `Ok` at its end or before a character that the next piece may complete, `Err` at a
@@ -96,7 +98,7 @@ fn scan_lines(plain: &PlainFile, options: &CorpusOptions) -> Result<ScannedFile>
     let file = File::open(path).map_err(Error::io("open", path))?;
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let mut hasher = Sha256::new();
-    let mut scanned = ScannedFile { sha256: String::new(), bytes: 0, documents: vec![] };
+    let mut scanned = ScannedFile { sha256: String::new(), bytes: 0, documents: vec![], malformed_lines: 0 };
     let mut line = vec![];
     for number in 1_u64.. {
         line.clear();
@@ -109,12 +111,17 @@ fn scan_lines(plain: &PlainFile, options: &CorpusOptions) -> Result<ScannedFile>
         options.check_size(&format!("{}:{number}", plain.name), read as u64)?;
         hasher.update(&line);
         if !line.trim_ascii().is_empty() {
-            let document = document_of_line(&line, options).map_err(|found| bad_line(plain, number, options, found))?;
-            scanned.documents.push(ScannedDocument {
-                offset: scanned.bytes,
-                bytes: read as u64,
-                hash: document.hash(),
-            });
+            match document_of_line(&line, options).map_err(|found| bad_line(plain, number, options, found)) {
+                Ok(document) => {
+                    let (offset, bytes) = (scanned.bytes, read as u64);
+                    scanned.documents.push(ScannedDocument { offset, bytes, hash: document.hash() });
+                }
+                Err(error) if options.skip_malformed => {
+                    tracing::info!("left out of the corpus: {error}");
+                    scanned.malformed_lines += 1;
+                }
+                Err(error) => return Err(error),
+            }
         }
         scanned.bytes += read as u64;
     }
@@ -129,11 +136,13 @@ pub(super) fn document_of_line(line: &[u8], options: &CorpusOptions) -> Result<D
     let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
     match serde_json::from_slice::<Value>(line) {
         Ok(Value::Object(mut object)) => match (object.remove(field), &options.chat_field) {
+            // As in a table: counted as empty.
+            (Some(Value::Null), Some(_)) => Ok(Document::Chat(vec![])),
+            (Some(Value::Null), None) => Ok(Document::Text(String::new())),
             (Some(value), Some(_)) => {
                 Document::chat_of(value).map_err(|found| format!("in the field `{field}` {found}"))
             }
             (Some(Value::String(text)), None) => Ok(Document::Text(text)),
-            (Some(Value::Null), None) => Ok(Document::Text(String::new())), // as in a table: counted as empty
             (Some(_), None) => Err(format!("a field `{field}` that is no string")),
             (None, _) => {
                 let fields: Vec<_> = object.keys().map(String::as_str).collect();
@@ -152,7 +161,9 @@ fn bad_line(plain: &PlainFile, number: u64, options: &CorpusOptions, found: Stri
         None => ("a string", "--text-field"),
     };
     let expected = format!("a JSON object with {what} in the field `{}`", options.field());
-    Error::malformed(place, expected, found, format!("Correct the line, or name another field with {flag}"))
+    let hint =
+        format!("Correct the line, name another field with {flag}, or leave such lines out with --skip-malformed");
+    Error::malformed(place, expected, found, hint)
 }
 
 #[cfg(test)]

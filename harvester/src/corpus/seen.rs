@@ -1,8 +1,8 @@
-//! [`SeenDocuments`]: the documents of tables that were read before, so that one which comes again is left out. Files that are
-//! read when a corpus is opened are cleared of repetitions then; tables are too large for that.
+//! [`SeenDocuments`]: the documents of tables that were read before, so that one which comes again is left out. Files
+//! that are read when a corpus is opened are cleared of repetitions then; tables are too large for that.
 //!
-//! A run that starts again must know what it had seen. A log holds 16 bytes for each place of the order that was reached;
-//! what a power cut took from its end, or all of it where there is none, is read from the corpus again.
+//! A run that starts again must know what it had seen. A log holds 16 bytes for each place of the order that was
+//! reached; what a power cut took from its end, or all of it where there is none, is read from the corpus again.
 
 use std::{
     collections::HashSet,
@@ -14,9 +14,11 @@ use std::{
 use super::{Corpus, DocumentOrder, document::DocumentHash};
 use crate::{Document, Error, Result};
 
-/// Stands in the log for a document that is not looked for again. Not zero: a file system may give a file that a power cut
-/// tore an end of zeros.
+/// Stands in the log for a document that is not looked for again.
 const NOT_LOOKED_FOR: DocumentHash = [1; 16];
+
+/// What a file system leaves in a log that was growing when the power went.
+const LOST: DocumentHash = [0; 16];
 
 /// What was seen up to a place of the order.
 #[derive(Debug)]
@@ -26,7 +28,8 @@ pub(crate) struct SeenDocuments {
 }
 
 impl SeenDocuments {
-    /// What the places before `next` hold, by the log at `path` where there is one; `None` where repetitions do not matter.
+    /// What the places before `next` hold, by the log at `path` where there is one; `None` where repetitions do not
+    /// matter.
     pub(crate) fn before(
         next: u64,
         corpus: &Corpus,
@@ -82,8 +85,7 @@ fn open_log(path: &Path, places: u64) -> Result<(Vec<DocumentHash>, File)> {
     let entry = size_of::<DocumentHash>();
     (&mut file).take(places * entry as u64).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     let (hashes, _) = bytes.as_chunks::<{ size_of::<DocumentHash>() }>();
-    let whole = hashes.iter().take_while(|hash| **hash != [0; 16]);
-    let hashes: Vec<DocumentHash> = whole.copied().collect();
-    file.set_len(size_of_val(&*hashes) as u64).map_err(Error::io("write", path))?;
-    Ok((hashes, file))
+    let hashes = &hashes[..hashes.iter().position(|hash| *hash == LOST).unwrap_or(hashes.len())];
+    file.set_len(size_of_val(hashes) as u64).map_err(Error::io("write", path))?;
+    Ok((hashes.to_vec(), file))
 }

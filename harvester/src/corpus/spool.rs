@@ -1,6 +1,6 @@
-//! [`spool`]: a plain file on this machine for a file that cannot be read from any place in it: packed ones, those of an
-//! object store, standard input and pipes. It lies in the cache under the hash of its content, so it is made once; documents
-//! are then read from it as from any other file.
+//! [`spool`]: a plain file on this machine for a file that cannot be read from any place in it: packed ones, those of
+//! an object store, standard input and pipes. It lies in the cache under the hash of its content, so it is made once;
+//! documents are then read from it as from any other file.
 
 use std::{
     fs::{self, File},

@@ -1,5 +1,5 @@
-//! [`Tables`]: documents in a column of parquet files, here, in an object store or on the Hub. Beforehand only the footers are
-//! read, and the bytes hashed of files on this machine; rows are read a block at a time and the one column only, and the last block stays in memory.
+//! [`Tables`]: documents in a column of parquet files. Rows are read a block at a time and the one column only, and the
+//! last block stays in memory.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,157 +8,26 @@ use arrow::{
     compute::cast,
     datatypes::DataType,
 };
-use bytes::Bytes;
 use parquet::{
     arrow::{
         ProjectionMask,
-        arrow_reader::{
-            ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
-        },
+        arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector},
     },
-    errors::ParquetError,
     file::metadata::PageIndexPolicy,
 };
 
-use sha2::{Digest, Sha256};
-
 use super::{
     CorpusOptions, Document,
-    discover::{FoundFile, Origin},
-    document::role_of,
+    document::{NOT_A_TURN, role_of},
+    table_file::{BLOCK_ROWS, Cause, RowBlock, TableFile},
 };
-use crate::{
-    Error, Location, Result,
-    atomic::{hex, sha256_file},
-    location::ReadRange,
-    model_source::HubFile,
-    shard::PartFile,
-    tokenizer::ChatMessage,
-};
-
-/// Rows of a block at most: what is in memory at a time.
-const BLOCK_ROWS: u64 = 4096;
-
-/// More rows than any row group has.
-const MOST_ROWS: u64 = 1 << 32;
-
-/// A parquet file, wherever it is.
-#[derive(Debug, Clone)]
-pub(super) enum TableFile {
-    /// Here or in an object store.
-    At { location: Location, bytes: u64 },
-    /// On the Hugging Face Hub.
-    OnHub(HubFile),
-}
-
-impl ReadRange for HubFile {
-    fn read_range(&self, start: u64, length: u64) -> Result<Bytes> {
-        Self::read_range(self, start, length)
-    }
-}
-
-/// Consecutive rows of a row group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RowBlock {
-    pub(super) file: u32,
-    pub(super) group: u32,
-    /// Rows of the group before it.
-    pub(super) first_row: u64,
-    pub(super) rows: u64,
-}
+use crate::{Error, Result, tokenizer::ChatMessage};
 
 /// The file opened last and the block read last.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
     opened: Mutex<Option<(u32, ArrowReaderMetadata)>>,
     block: Mutex<Option<(RowBlock, Arc<Vec<Document>>)>>,
-}
-
-impl TableFile {
-    /// The parquet file found.
-    pub(super) fn of(found: &FoundFile) -> Result<Self> {
-        match &found.origin {
-            Origin::At(location) => {
-                let bytes = location.bytes()?.unwrap_or(0);
-                Ok(Self::At { location: location.clone(), bytes })
-            }
-            Origin::OnHub(file) => Ok(Self::OnHub(file.clone())),
-            Origin::Stdin => {
-                let hint = "Save it as a file: parquet is read from its end";
-                Err(Error::malformed("standard input", "text or JSON lines", "parquet", hint))
-            }
-        }
-    }
-
-    /// Its size, bytes.
-    pub(super) fn bytes(&self) -> u64 {
-        match self {
-            Self::At { bytes, .. } => *bytes,
-            Self::OnHub(file) => file.bytes,
-        }
-    }
-
-    /// SHA-256 of the file, or of what changes with it where it would have to be fetched for that.
-    pub(super) fn identity(&self) -> Result<String> {
-        match self {
-            Self::At { location, .. } => match location.local() {
-                Some(path) => sha256_file(path),
-                None => Ok(hex(&Sha256::digest(location.stamp()?))),
-            },
-            Self::OnHub(file) => Ok(file.hash.clone()),
-        }
-    }
-
-    pub(super) fn name(&self) -> String {
-        match self {
-            Self::At { location, .. } => location.to_string(),
-            Self::OnHub(file) => file.url().to_string(),
-        }
-    }
-
-    fn open(&self) -> PartFile {
-        match self {
-            Self::At { location, bytes } => PartFile::new(location.clone(), *bytes),
-            Self::OnHub(file) => PartFile::new(file.clone(), file.bytes),
-        }
-    }
-
-    /// The blocks of the file, in order, after checking that it has the column.
-    pub(super) fn blocks(&self, file: u32, options: &CorpusOptions) -> Result<Vec<RowBlock>> {
-        let metadata = self.metadata()?;
-        column_of(&metadata, options, &self.name())?;
-        let mut blocks = vec![];
-        for (group, group_metadata) in metadata.metadata().row_groups().iter().enumerate() {
-            let rows = u64::try_from(group_metadata.num_rows()).ok().filter(|rows| *rows <= MOST_ROWS);
-            let rows = rows.ok_or_else(|| {
-                let (expected, found) = (format!("row groups of {MOST_ROWS} rows or fewer"), group_metadata.num_rows());
-                Error::malformed(self.name(), expected, found.to_string(), "Its footer is damaged: download it again")
-            })?;
-            for first_row in (0..rows).step_by(BLOCK_ROWS as usize) {
-                let group = group as u32;
-                blocks.push(RowBlock { file, group, first_row, rows: BLOCK_ROWS.min(rows - first_row) });
-            }
-        }
-        Ok(blocks)
-    }
-
-    fn metadata(&self) -> Result<ArrowReaderMetadata> {
-        ArrowReaderMetadata::load(
-            &self.open(),
-            ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional),
-        )
-        .map_err(|error| self.unreadable(error))
-    }
-
-    fn unreadable(&self, error: ParquetError) -> Error {
-        match Error::parquet("read", self.name())(error) {
-            Error::Parquet { source, .. } => {
-                let hint = "Download it again: it may have been cut short";
-                Error::malformed(self.name(), "a parquet file", source.to_string(), hint)
-            }
-            other => other,
-        }
-    }
 }
 
 impl Tables {
@@ -198,23 +67,25 @@ impl Tables {
             let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
             match &*opened {
                 Some((of, metadata)) if *of == block.file => metadata.clone(),
-                _ => opened.insert((block.file, file.metadata()?)).1.clone(),
+                _ => opened.insert((block.file, file.metadata(PageIndexPolicy::Optional)?)).1.clone(),
             }
         };
         let name = file.name();
         let column = column_of(&metadata, options, &name)?;
         let mask = ProjectionMask::roots(metadata.parquet_schema(), [column]);
         let wanted = [RowSelector::skip(block.first_row as usize), RowSelector::select(block.rows as usize)];
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file.open(), metadata)
+        let cause = Cause::default();
+        let bytes = file.open_for(block, &metadata, &mask, &cause)?;
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata)
             .with_row_groups(vec![block.group as usize])
             .with_row_selection(RowSelection::from(wanted.to_vec()))
             .with_projection(mask)
             .with_batch_size(BLOCK_ROWS as usize)
             .build()
-            .map_err(|error| file.unreadable(error))?;
+            .map_err(|error| file.unreadable(error, &cause))?;
         let mut documents = vec![];
         for batch in reader {
-            let batch = batch.map_err(|error| file.unreadable(error.into()))?;
+            let batch = batch.map_err(|error| file.unreadable(error.into(), &cause))?;
             let column = batch.column(0);
             let more = if options.chat_field.is_some() { chats(column) } else { texts(column) };
             let more = more.map_err(|found| {
@@ -230,7 +101,7 @@ impl Tables {
 }
 
 /// The column that holds the documents.
-fn column_of(metadata: &ArrowReaderMetadata, options: &CorpusOptions, name: &str) -> Result<usize> {
+pub(super) fn column_of(metadata: &ArrowReaderMetadata, options: &CorpusOptions, name: &str) -> Result<usize> {
     let fields = metadata.schema().fields();
     let wanted = options.field();
     let usable = |kind: &DataType| match (options.chat_field.is_some(), kind) {
@@ -295,13 +166,18 @@ fn chats(column: &ArrayRef) -> std::result::Result<Vec<Document>, String> {
     let lists = wide.as_list::<i64>();
     let turns = lists.values().as_struct();
     let (roles, contents, are_ours) = turn_columns(turns)?;
-    let turn = |at: usize| ChatMessage {
-        role: if are_ours { roles.value(at).to_string() } else { role_of(roles.value(at).to_string()) },
-        content: contents.value(at).to_string(),
+    let turn = |at: usize| {
+        let (role, content) = (roles.value(at).to_string(), contents.value(at).to_string());
+        let is_whole = turns.is_valid(at) && roles.is_valid(at) && contents.is_valid(at);
+        is_whole.then_some(ChatMessage { role: if are_ours { role } else { role_of(role) }, content })
     };
     let ends = lists.value_offsets();
-    let conversation = |row: usize| Document::Chat((ends[row] as usize..ends[row + 1] as usize).map(turn).collect());
-    Ok((0..lists.len()).map(conversation).collect())
+    let conversation = |row: usize| {
+        let turns = if lists.is_valid(row) { ends[row] as usize..ends[row + 1] as usize } else { 0..0 };
+        let turns: Option<Vec<_>> = turns.map(turn).collect();
+        turns.map(Document::Chat).ok_or_else(|| format!("in row {row} of these {NOT_A_TURN}"))
+    };
+    (0..lists.len()).map(conversation).collect()
 }
 
 /// Who speaks, what is said, and whether the roles are named as templates name them.
@@ -312,4 +188,41 @@ fn turn_columns(turns: &StructArray) -> std::result::Result<(LargeStringArray, L
         }
     }
     Err(format!("turns with the fields [{}]", turns.column_names().join(", ")))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use arrow::{
+        array::{ListArray, StringArray},
+        buffer::OffsetBuffer,
+        datatypes::{Field, Fields},
+    };
+
+    use super::*;
+    use crate::corpus::scan::document_of_line;
+
+    /// Conversations of a turn each.
+    fn column(turns: &[(Option<&str>, Option<&str>)]) -> ArrayRef {
+        let (roles, contents): (Vec<_>, Vec<_>) = turns.iter().copied().unzip();
+        let fields = Fields::from(["role", "content"].map(|name| Field::new(name, DataType::Utf8, true)).to_vec());
+        let columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(roles)), Arc::new(StringArray::from(contents))];
+        let structs = StructArray::new(fields.clone(), columns, None);
+        let item = Arc::new(Field::new("item", DataType::Struct(fields), true));
+        let ends = OffsetBuffer::from_lengths(turns.iter().map(|_| 1));
+        Arc::new(ListArray::new(item, ends, Arc::new(structs), None))
+    }
+
+    #[test]
+    fn a_turn_without_a_role_or_a_content_is_the_same_error_as_in_a_line() {
+        assert_eq!(chats(&column(&[(Some("user"), Some("hi")), (Some("user"), Some(""))])).unwrap().len(), 2);
+        let options = CorpusOptions { chat_field: Some("turns".into()), ..CorpusOptions::default() };
+        for (role, content) in [(None, Some("hi")), (Some("user"), None)] {
+            let found = chats(&column(&[(Some("user"), Some("hi")), (role, content)])).unwrap_err();
+            assert!(found.contains("in row 1") && found.contains(NOT_A_TURN), "{found}");
+            let line = serde_json::json!({ "turns": [{ "role": role, "content": content }] }).to_string();
+            let in_a_line = document_of_line(line.as_bytes(), &options).unwrap_err();
+            assert!(in_a_line.contains(NOT_A_TURN), "{in_a_line}");
+        }
+    }
 }

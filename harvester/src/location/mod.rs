@@ -1,8 +1,8 @@
 //! [`Location`]: a file or folder, on this machine or in an object store. Corpora are read through it and datasets read
 //! and published, so that no other file knows whether a path is an URL.
 //!
-//! Reads are by range and blocking. Writes are whole: what a reader finds under a name is never half of a file, here by a
-//! rename and in a store because an object appears when its upload ends.
+//! Reads are by range and blocking. Writes are whole: what a reader finds under a name is never half of a file, here by
+//! a rename and in a store because an object appears when its upload ends.
 
 mod object;
 mod ranges;
@@ -20,7 +20,7 @@ use std::{
 use bytes::Bytes;
 
 use self::object::Object;
-pub(crate) use self::ranges::{RangeReader, ReadRange};
+pub(crate) use self::ranges::{RangeReader, ReadRange, Stretch};
 use crate::{Error, Result, write_atomically};
 
 /// Where a file or folder is.
@@ -165,8 +165,8 @@ impl Location {
         }
     }
 
-    /// What is directly in this folder, sorted by name. An object store has no empty folders, so there a folder that does
-    /// not exist is an empty one.
+    /// What is directly in this folder, sorted by name. An object store has no empty folders, so there a folder that
+    /// does not exist is an empty one.
     ///
     /// # Errors
     /// When it cannot be listed.
@@ -243,7 +243,7 @@ fn list_local(path: &Path) -> Result<Vec<Entry>> {
     let read = || -> io::Result<Vec<Entry>> {
         let entries = fs::read_dir(path)?.map(|entry| {
             let entry = entry?;
-            let metadata = fs::metadata(entry.path())?; // of what a link leads to
+            let metadata = metadata_of(&entry.path())?;
             Ok(Entry {
                 location: Location::Local(entry.path()),
                 name: entry.file_name().to_string_lossy().into_owned(),
@@ -256,6 +256,14 @@ fn list_local(path: &Path) -> Result<Vec<Entry>> {
     let mut entries = read().map_err(Error::io("list", path))?;
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(entries)
+}
+
+/// Of what a link leads to; of a link that leads nowhere its own, which is neither a file's nor a folder's.
+fn metadata_of(path: &Path) -> io::Result<fs::Metadata> {
+    fs::metadata(path).or_else(|error| match fs::symlink_metadata(path) {
+        Ok(own) if own.is_symlink() => Ok(own),
+        _ => Err(error),
+    })
 }
 
 impl From<PathBuf> for Location {
@@ -285,8 +293,9 @@ impl From<&Path> for Location {
 impl FromStr for Location {
     type Err = Error;
 
-    /// A path, or an URL of one of [`Location::SCHEMES`]. Credentials and endpoints of a store come from the variables that its own
-    /// tools read (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME` ..).
+    /// A path, or an URL of one of [`Location::SCHEMES`]. Credentials and endpoints of a store come from the variables
+    /// that its own tools read (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`,
+    /// `AZURE_STORAGE_ACCOUNT_NAME` ..).
     fn from_str(text: &str) -> Result<Self> {
         match text.split_once("://") {
             None => Ok(Self::Local(PathBuf::from(text))),

@@ -1,5 +1,5 @@
-//! [`Object`]: a name in an object store, with blocking operations. The store's own client is asynchronous and runs on a
-//! small runtime of its own, so that any thread may call, also one of another runtime.
+//! [`Object`]: a name in an object store, with blocking operations. The store's own client is asynchronous and runs on
+//! a small runtime of its own, so that any thread may call, also one of another runtime.
 
 use std::{
     fs::File,
@@ -12,8 +12,8 @@ use std::{
 
 use bytes::Bytes;
 use object_store::{
-    BackoffConfig, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload, RetryConfig, aws::AmazonS3Builder,
-    azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder, path::Path,
+    BackoffConfig, MultipartUpload, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutPayload, RetryConfig,
+    aws::AmazonS3Builder, azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder, path::Path,
 };
 use tokio::runtime::Runtime;
 
@@ -135,26 +135,41 @@ impl Object {
 
     /// Sends a local file, a large one in parts. The object appears when everything has arrived.
     pub(super) fn upload(&self, local: &FilePath) -> Result<()> {
-        let mut file = File::open(local).map_err(Error::io("open", local))?;
+        let file = File::open(local).map_err(Error::io("open", local))?;
         if file.metadata().map_err(Error::io("read", local))?.len() <= UPLOAD_PART as u64 {
             return self.write(std::fs::read(local).map_err(Error::io("read", local))?.into());
         }
         let (store, path) = (self.store.clone(), self.path.clone());
-        let mut upload = blocking(async move { store.put_multipart(&path).await }).map_err(self.failed("write"))?;
+        let upload = blocking(async move { store.put_multipart(&path).await }).map_err(self.failed("write"))?;
+        self.send(file, local, upload)
+    }
+
+    /// Sends `local`, open as `file`, and completes the object. Whatever fails, the upload is given up: parts that are
+    /// never completed cost their owner money.
+    fn send(&self, file: impl Read, local: &FilePath, mut upload: Box<dyn MultipartUpload>) -> Result<()> {
+        if let Err(error) = self.send_parts(file, local, &mut *upload) {
+            let _ = blocking(async move { upload.abort().await }); // best effort; the error is the parts' own
+            return Err(error);
+        }
+        let completing = async move {
+            let completed = upload.complete().await;
+            if completed.is_err() {
+                let _ = upload.abort().await; // best effort, as above
+            }
+            completed.map(drop)
+        };
+        blocking(completing).map_err(self.failed("write"))
+    }
+
+    fn send_parts(&self, mut file: impl Read, local: &FilePath, upload: &mut dyn MultipartUpload) -> Result<()> {
         loop {
             let mut part = Vec::with_capacity(UPLOAD_PART);
             let read = (&mut file).take(UPLOAD_PART as u64).read_to_end(&mut part).map_err(Error::io("read", local))?;
             if read == 0 {
-                break;
+                return Ok(());
             }
-            let sending = upload.put_part(PutPayload::from(part));
-            if let Err(error) = blocking(sending) {
-                // Best effort: parts that are never completed cost their owner money.
-                let _ = blocking(async move { upload.abort().await });
-                return Err(self.failed("write")(error));
-            }
+            blocking(upload.put_part(PutPayload::from(part))).map_err(self.failed("write"))?;
         }
-        blocking(async move { upload.complete().await }).map(drop).map_err(self.failed("write"))
     }
 
     pub(super) fn remove(&self) -> Result<()> {
@@ -199,4 +214,87 @@ fn blocking<T: Send + 'static>(
 
 fn generic(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> object_store::Error {
     object_store::Error::Generic { store: "object store", source: reason.into() }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::{future::ready, io, pin::Pin, sync::Mutex};
+
+    use object_store::{PutResult, UploadPart};
+
+    use super::*;
+
+    /// An upload that notes what is asked of it, and fails where it is told to.
+    #[derive(Debug)]
+    struct Noting {
+        asked: Arc<Mutex<Vec<&'static str>>>,
+        fails_at: &'static str,
+    }
+
+    impl Noting {
+        fn note(&self, what: &'static str) -> object_store::Result<()> {
+            self.asked.lock().unwrap().push(what);
+            if what == self.fails_at { Err(generic("told to fail")) } else { Ok(()) }
+        }
+    }
+
+    /// What an asynchronous function of a trait returns.
+    type Answer<'a, T> = Pin<Box<dyn Future<Output = object_store::Result<T>> + Send + 'a>>;
+
+    impl MultipartUpload for Noting {
+        fn put_part(&mut self, _: PutPayload) -> UploadPart {
+            Box::pin(ready(self.note("part")))
+        }
+
+        fn complete<'a, 'b>(&'a mut self) -> Answer<'b, PutResult>
+        where
+            'a: 'b,
+            Self: 'b,
+        {
+            let completed = self.note("complete").map(|()| PutResult { e_tag: None, version: None });
+            Box::pin(ready(completed))
+        }
+
+        fn abort<'a, 'b>(&'a mut self) -> Answer<'b, ()>
+        where
+            'a: 'b,
+            Self: 'b,
+        {
+            Box::pin(ready(self.note("abort")))
+        }
+    }
+
+    /// A file of 3 bytes, after which it cannot be read.
+    struct Broken(&'static [u8]);
+
+    impl Read for Broken {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(buffer)? {
+                0 => Err(io::Error::other("the disk is gone")),
+                read => Ok(read),
+            }
+        }
+    }
+
+    /// What is asked of an upload of `file`, and how it ends.
+    fn send(file: impl Read, fails_at: &'static str) -> (Vec<&'static str>, Result<()>) {
+        let asked = Arc::default();
+        let upload = Box::new(Noting { asked: Arc::clone(&asked), fails_at });
+        let object = Object::in_memory("memory://bucket/part");
+        let sent = object.send(file, FilePath::new("part-00000.parquet"), upload);
+        (asked.lock().unwrap().clone(), sent)
+    }
+
+    #[test]
+    fn an_upload_that_fails_anywhere_is_given_up() {
+        let (asked, sent) = send(&b"abc"[..], "nowhere");
+        assert!(sent.is_ok() && asked == ["part", "complete"], "{asked:?}");
+        let (asked, sent) = send(&b"abc"[..], "part");
+        assert!(sent.is_err() && asked == ["part", "abort"], "{asked:?}");
+        let (asked, sent) = send(&b"abc"[..], "complete");
+        assert!(sent.is_err() && asked == ["part", "complete", "abort"], "{asked:?}");
+        let (asked, sent) = send(Broken(b"abc"), "nowhere");
+        assert!(sent.unwrap_err().to_string().contains("part-00000.parquet") && asked == ["abort"], "{asked:?}");
+    }
 }

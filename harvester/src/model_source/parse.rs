@@ -103,7 +103,7 @@ fn cut<'a>(text: &'a str, separator: &str) -> (&'a str, Option<&'a str>) {
 }
 
 /// A part of a name. It becomes part of a path and of a command line, so it may be neither `..` nor an option.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-+!".contains(&byte);
     text.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric()) && text.bytes().all(plain)
 }

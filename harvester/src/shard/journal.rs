@@ -1,15 +1,15 @@
 //! [`Journal`]: the finished batches of a part that is not finished, on disk. A parquet file can be read only when its
-//! last byte is written; were it all there is, a killed run would lose everything since the part began. With the journal
-//! it loses the batch that was being computed.
+//! last byte is written; were it all there is, a killed run would lose everything since the part began. With the
+//! journal it loses the batch that was being computed.
 //!
 //! ```text
 //! journal = record(header) record(batch) record(batch) ..
 //! record  = length u64, CRC-32 of the bytes u32, bytes              (little-endian)
 //! ```
 //!
-//! Records are only ever appended. One that a kill, a full disk or a power cut left torn is the last one, is told by its
-//! length or its checksum, and is cut off. A record is flushed to the disk unless one was just before it: a power cut then
-//! costs [`SYNC_EVERY`] of work more, and a run of tiny batches does not wait for the disk each time.
+//! Records are only ever appended. One that a kill, a full disk or a power cut left torn is the last one, is told by
+//! its length or its checksum, and is cut off. A record is flushed to the disk unless one was just before it: a power
+//! cut then costs [`SYNC_EVERY`] of work more, and a run of tiny batches does not wait for the disk each time.
 
 use std::{
     fs::{self, File, OpenOptions},

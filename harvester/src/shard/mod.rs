@@ -16,6 +16,7 @@ pub(crate) mod testing;
 mod value_chunks;
 mod writer;
 
+pub(crate) use dataset::folders_of;
 pub use dataset::{ActivationDataset, RowGroup};
 pub(crate) use open_part::part_statistics;
 pub(crate) use part_file::PartFile;

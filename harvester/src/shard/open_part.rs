@@ -1,4 +1,5 @@
-//! [`OpenPart`]: one file of a dataset, opened after its size and footer were compared with the manifest, and read by page.
+//! [`OpenPart`]: one file of a dataset, opened after its size and footer were compared with the manifest, and read by
+//! page.
 
 use std::{
     ops::Range,
@@ -20,12 +21,8 @@ use parquet::{
     },
 };
 
-use super::{
-    part_file::{PartFile, Stretch},
-    part_writer::STATISTICS_KEY,
-    schema::ShardSchema,
-};
-use crate::{Error, Location, Result, manifest::Part, stats::HookPointStatistics};
+use super::{part_file::PartFile, part_writer::STATISTICS_KEY, schema::ShardSchema};
+use crate::{Error, Location, Result, location::Stretch, manifest::Part, stats::HookPointStatistics};
 
 /// A part whose footer was read and checked.
 #[derive(Debug)]
@@ -92,15 +89,15 @@ impl OpenPart {
         PathBuf::from(self.location.to_string())
     }
 
-    /// The pages of column `leaf` in row group `group`, of `n_rows` rows, that hold rows `rows`; with the first row of the
-    /// first page, and the number of rows in them. They are fetched at once.
+    /// The pages of column `leaf` in row group `group`, of `n_rows` rows, that hold rows `rows`; with the first row of
+    /// the first page, and the number of rows in them. They are fetched at once.
     pub(super) fn pages(
         &self,
         group: usize,
         leaf: usize,
         rows: Range<usize>,
         n_rows: usize,
-    ) -> ParquetResult<(SerializedPageReader<Stretch>, usize, usize)> {
+    ) -> ParquetResult<(SerializedPageReader<PartFile>, usize, usize)> {
         let metadata = self.metadata.metadata();
         let chunk = metadata.row_group(group).column(leaf);
         let locations = metadata.offset_index().and_then(|index| Some(&index.get(group)?.get(leaf)?.page_locations));
@@ -119,6 +116,7 @@ impl OpenPart {
             return Err(ParquetError::General(format!("pages at bytes {start} to {end}, outside of their column")));
         }
         let stretch = Stretch { start, bytes: self.file.get_bytes(start, (end - start) as usize)? };
+        let stretch = PartFile::new(stretch, end);
         let mut of_pages = ColumnChunkMetaData::builder(chunk.column_descr_ptr())
             .set_data_page_offset(first.offset)
             .set_total_compressed_size((end - start) as i64);

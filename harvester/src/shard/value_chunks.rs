@@ -1,6 +1,6 @@
-//! Column chunks of activation values, to and from flat values. [`encode`] and [`decode`] do for rows without nulls what
-//! parquet's general list code does, without its one object a value: 20 times faster for f16, and any parquet reader
-//! reads the result.
+//! Column chunks of activation values, to and from flat values. [`encode`] and [`decode`] do for rows without nulls
+//! what parquet's general list code does, without its one object a value: 20 times faster for f16, and any parquet
+//! reader reads the result.
 //!
 //! ```text
 //! list page    = length repetition  length definition  values     (data page version 1; lengths are u32)
@@ -14,8 +14,9 @@
 //! Levels are run-length encoded: a run of `n` equal levels is the varint `2 n` and the level as one byte.
 //!
 //! Parquet has no type of one byte: plain int8 takes four. So lists of int8 are written with a dictionary of all 256
-//! numbers, in the order of their bytes. An index of 8 bits is then the number's own byte, and the indices of a page are
-//! one bit-packed run, whose bytes are the values': `08, varint 2 ceil(n / 8) + 1, n bytes, zeros up to a multiple of 8`.
+//! numbers, in the order of their bytes. An index of 8 bits is then the number's own byte, and the indices of a page
+//! are one bit-packed run, whose bytes are the values': `08, varint 2 ceil(n / 8) + 1, n bytes, zeros up to a multiple
+//! of 8`.
 
 use std::{ops::Range, sync::Arc};
 

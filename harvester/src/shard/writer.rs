@@ -132,8 +132,8 @@ impl ShardWriter {
         self.add(&batch)
     }
 
-    /// Takes up the batches that an earlier process has computed of the part that comes next. They are taken as far as an
-    /// uninterrupted run to the present budget would have cut the contexts in the same way.
+    /// Takes up the batches that an earlier process has computed of the part that comes next. They are taken as far as
+    /// an uninterrupted run to the present budget would have cut the contexts in the same way.
     fn replay(&mut self) -> Result<()> {
         let path = self.folder.resume().join(journal_file(self.manifest.parts.len()));
         self.journal = Journal::open(&path, &header(&self.manifest, self.next))?;

@@ -116,7 +116,8 @@ mod tests {
 
     #[test]
     fn blocks_leave_no_white_space_of_their_own() {
-        let template = "{{ bos_token }}\n{% for message in messages %}\n    {% if true %}\n[{{ message.role }}]\n    {% endif %}\n{% endfor %}\n";
+        let template = "{{ bos_token }}\n{% for message in messages %}\n    {% if true %}\n\
+                        [{{ message.role }}]\n    {% endif %}\n{% endfor %}\n";
         assert_eq!(render_with(template, &[("user", "x"), ("assistant", "y")]).unwrap(), "<s>\n[user]\n[assistant]\n");
     }
 

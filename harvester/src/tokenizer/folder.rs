@@ -167,7 +167,8 @@ mod tests {
     fn folder_with(files: &[(&str, &str)]) -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         let tokenizer = r#"{
-            "version": "1.0", "truncation": {"max_length": 2, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
+            "version": "1.0",
+            "truncation": {"max_length": 2, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
             "padding": null, "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"}, "decoder": null,
             "post_processor": {
                 "type": "TemplateProcessing", "pair": [],

@@ -5,8 +5,8 @@
 //! sparsity [d_sae] = log10(frequency + 1e-10)
 //! ```
 //!
-//! `metadata.sae_lens_version` must be 6 or more, or SAELens reads `cfg.json` as its older, flat layout. A tensor that we
-//! do not know is refused: silently dropped ones are how SAEs come out wrong in this field.
+//! `metadata.sae_lens_version` must be 6 or more, or SAELens reads `cfg.json` as its older, flat layout. A tensor that
+//! we do not know is refused: silently dropped ones are how SAEs come out wrong in this field.
 
 use std::{fs, path::Path};
 

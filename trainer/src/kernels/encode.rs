@@ -1,7 +1,7 @@
 //! The encoder's matrix product: the one dense product of an SAE, and where most of the time goes.
 
-/// Below this many rows `gemm` adds in another order. Filled up to it, a row's result does not depend on how many others
-/// come with it: a token encoded alone, while generating, gives the bits that it gives in a batch.
+/// Below this many rows `gemm` adds in another order. Filled up to it, a row's result does not depend on how many
+/// others come with it: a token encoded alone, while generating, gives the bits that it gives in a batch.
 const MIN_ROWS: usize = 4;
 
 /// hidden = x_c W_enc^T, without the bias: selection adds it on its way through, which saves a pass over memory.

@@ -10,8 +10,8 @@ use pulp::{Arch, Simd, WithSimd};
 const LANES: usize = 64;
 
 /// A kernel and its arguments. `run`, and all it calls, must be `#[inline(always)]`, and the heavy loops must not be
-/// in closures: what is not inlined into [`wide`] stays compiled for the oldest x86-64, where `mul_add` is a call of the
-/// C library and a loop runs ten times slower.
+/// in closures: what is not inlined into [`wide`] stays compiled for the oldest x86-64, where `mul_add` is a call of
+/// the C library and a loop runs ten times slower.
 pub(crate) trait Kernel {
     type Output;
     fn run(self) -> Self::Output;

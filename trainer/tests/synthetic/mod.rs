@@ -95,6 +95,7 @@ impl Dictionary {
                 d_vocab: 2,
             },
             corpus: vec![CorpusSource {
+                named: None,
                 name: "synthetic".into(),
                 path: "none".into(),
                 sha256: "00".into(),
@@ -103,6 +104,7 @@ impl Dictionary {
                 documents: 1,
                 duplicates: 0,
                 skipped_files: 0,
+                malformed_lines: 0,
             }],
             corpus_options: CorpusOptions::default(),
             config,

@@ -1,7 +1,7 @@
-//! [`HubDataset`]: the parquet files of a dataset on the Hub, read where they are: each range over HTTP when it is needed,
-//! nothing kept on disk. What is read is of one commit, whatever happens to the branch meanwhile.
+//! [`HubDataset`]: the parquet files of a dataset on the Hub, read where they are: each range over HTTP when it is
+//! needed, nothing kept on disk. What is read is of one commit, whatever happens to the branch meanwhile.
 
-use std::{io::Read, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hf_hub::RepoType;
@@ -9,12 +9,18 @@ use serde::Deserialize;
 
 use super::{
     HubSettings,
-    request::{ATTEMPTS, Client},
+    request::{Client, escaped},
 };
-use crate::{Error, Result, Silent};
+use crate::{
+    Error, Result, Silent,
+    model_source::parse::{is_file, is_name},
+};
 
 /// How the address of a dataset begins.
 const SCHEME: &str = "hf://datasets/";
+
+/// The branch that is meant where none is named.
+const DEFAULT_REVISION: &str = "main";
 
 /// The branch on which the Hub keeps a parquet copy of datasets that are in another format.
 const CONVERTED: &str = "refs/convert/parquet";
@@ -39,7 +45,7 @@ pub(crate) struct HubFile {
     pub(crate) path: String,
     /// Its size.
     pub(crate) bytes: u64,
-    /// SHA-256 of its content, or git's name of it for a small file.
+    /// SHA-256 of its content; of a small file `git:` and git's name of it.
     pub(crate) hash: String,
 }
 
@@ -50,25 +56,32 @@ struct Address {
     path: String,
 }
 
-/// What the Hub tells of a dataset.
+/// What the Hub tells of a file or folder.
 #[derive(Deserialize)]
-struct Info {
-    sha: String,
-    siblings: Vec<Sibling>,
+struct Entry {
+    #[serde(rename = "type")]
+    kind: EntryKind,
+    path: String,
+    oid: String,
+    size: Option<u64>,
+    /// Of a large file.
+    lfs: Option<Lfs>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Sibling {
-    rfilename: String,
-    size: Option<u64>,
-    blob_id: Option<String>,
-    lfs: Option<Lfs>,
+#[derive(Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum EntryKind {
+    File,
+    Directory,
+    /// A submodule.
+    #[serde(other)]
+    Other,
 }
 
 #[derive(Deserialize)]
 struct Lfs {
-    sha256: String,
+    /// SHA-256 of the content.
+    oid: String,
     size: u64,
 }
 
@@ -78,51 +91,73 @@ impl HubDataset {
         text.starts_with("hf://")
     }
 
-    /// The parquet files of the dataset at `hf://datasets/ORG/NAME[@REVISION][/FILE-OR-FOLDER]`; where it has none, those of the
-    /// Hub's own parquet copy of it.
+    /// The commit in an address that [`Self::pinned`] was.
+    pub(crate) fn commit_of(pinned: &str) -> Option<String> {
+        Address::parse(pinned).ok().map(|address| address.revision)
+    }
+
+    /// The parquet files of the dataset at `hf://datasets/ORG/NAME[@REVISION][/FILE-OR-FOLDER]`; where `main` has none,
+    /// those of the Hub's own parquet copy of it, which is of no other revision. At the commit `pinned`, if an earlier
+    /// run has found that: a branch may have moved since.
     ///
     /// # Errors
     /// When the address is malformed, the Hub refuses or is not reached, or there is no parquet file.
-    pub(crate) fn open(text: &str, settings: &HubSettings) -> Result<Self> {
+    pub(crate) fn open(text: &str, pinned: Option<&str>, settings: &HubSettings) -> Result<Self> {
         let address = Address::parse(text)?;
         if settings.offline {
             let hint = "Unset HF_HUB_OFFLINE, or harvest from files on this machine";
             return Err(Error::download(text, "HF_HUB_OFFLINE is set", hint));
         }
-        let found = Self::at(&address, &address.revision, settings)?;
+        let revision = pinned.unwrap_or(&address.revision);
+        let client = Client::new(settings, RepoType::Dataset, &address.repo, revision)?;
+        let found = Self::at(&address, &client)?.ok_or_else(|| client.no_revision())?;
         if !found.files.is_empty() {
             return Ok(found);
         }
-        let converted = Self::at(&address, CONVERTED, settings);
-        match converted {
-            Ok(converted) if !converted.files.is_empty() => Ok(converted),
-            Err(error) if !is_missing(&error) => Err(error),
-            _ => {
-                let place = if address.path.is_empty() { "it".into() } else { format!("`{}`", address.path) };
-                let reason =
-                    format!("there is no parquet file in {place}, nor a parquet copy on the branch {CONVERTED}");
-                Err(Error::download(text, reason, "Check the path, or download the dataset's files and name those"))
-            }
+        let place = if address.path.is_empty() { "it".into() } else { format!("`{}`", address.path) };
+        if revision != DEFAULT_REVISION {
+            let hint =
+                format!("Check the path; the Hub's parquet copy of what is on {DEFAULT_REVISION} is @{CONVERTED}");
+            return Err(Error::download(text, format!("there is no parquet file in {place}"), hint));
         }
+        let client = Client::new(settings, RepoType::Dataset, &address.repo, CONVERTED)?;
+        let converted = Self::at(&address, &client)?.filter(|converted| !converted.files.is_empty());
+        converted.ok_or_else(|| {
+            let reason = format!("there is no parquet file in {place}, nor a parquet copy on the branch {CONVERTED}");
+            Error::download(text, reason, "Check the path, or download the dataset's files and name those")
+        })
     }
 
-    fn at(address: &Address, revision: &str, settings: &HubSettings) -> Result<Self> {
-        let client = Client::new(settings, RepoType::Dataset, &address.repo, revision)?;
-        let info: Info = client.info_with_blobs(&Silent)?;
-        let client = Arc::new(client.at_commit(&info.sha));
-        let folder = format!("{}/", address.path);
-        let is_wanted = |name: &str| {
-            let inside = address.path.is_empty() || name == address.path || name.starts_with(&folder);
-            inside && name.ends_with(".parquet")
-        };
-        let siblings = info.siblings.into_iter().filter(|sibling| is_wanted(&sibling.rfilename));
-        let mut files = siblings.map(|sibling| HubFile::of(&client, sibling)).collect::<Result<Vec<_>>>()?;
+    /// What is there at the revision that `client` asks about; `None` where there is no such revision.
+    fn at(address: &Address, client: &Client) -> Result<Option<Self>> {
+        let Some(sha) = client.commit(&Silent)? else { return Ok(None) };
+        let client = Arc::new(client.at_commit(&sha));
+        let entries = entries_at(&client, &address.path)?.into_iter();
+        let wanted = entries.filter(|entry| entry.kind == EntryKind::File && is_parquet(&entry.path));
+        let mut files = wanted.map(|entry| HubFile::of(&client, entry)).collect::<Result<Vec<_>>>()?;
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let slash = if address.path.is_empty() { "" } else { "/" };
-        let pinned = format!("{SCHEME}{}@{}{slash}{}", address.repo, info.sha, address.path);
+        let pinned = format!("{SCHEME}{}@{}{slash}{}", address.repo, sha, address.path);
         let name = address.repo.rsplit('/').next().unwrap_or_default().to_string();
-        Ok(Self { pinned, name, files })
+        Ok(Some(Self { pinned, name, files }))
     }
+}
+
+/// The file at a path, or what is below the folder there; nothing where there is neither.
+fn entries_at(client: &Client, path: &str) -> Result<Vec<Entry>> {
+    // The Hub lists folders only, and a folder may have a file's name: Spark writes `train.parquet/part-00000.parquet`.
+    if is_parquet(path) {
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let itself = client.tree::<Entry>(parent, false, &Silent)?.into_iter().find(|entry| entry.path == path);
+        if itself.as_ref().is_none_or(|entry| entry.kind != EntryKind::Directory) {
+            return Ok(itself.into_iter().collect());
+        }
+    }
+    client.tree(path, true, &Silent)
+}
+
+fn is_parquet(path: &str) -> bool {
+    path.ends_with(".parquet")
 }
 
 impl Address {
@@ -133,28 +168,32 @@ impl Address {
         };
         let rest = text.strip_prefix(SCHEME).ok_or_else(malformed)?.trim_end_matches('/');
         let (org, rest) = rest.split_once('/').ok_or_else(malformed)?;
-        let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (name, revision) = name.split_once('@').unwrap_or((name, "main"));
-        if [org, name, revision].iter().any(|part| part.is_empty()) {
+        let (name, path) = rest.split_at(rest.find(['@', '/']).unwrap_or(rest.len()));
+        let (revision, path) = match path.strip_prefix('@') {
+            None => (DEFAULT_REVISION, path),
+            Some(rest) => {
+                // Only the Hub's own references have slashes: `refs/convert/parquet`, `refs/pr/1`.
+                let slashes = if rest.starts_with("refs/") { 2 } else { 0 };
+                rest.split_at(rest.match_indices('/').nth(slashes).map_or(rest.len(), |(at, _)| at))
+            }
+        };
+        let (path, revision) = (path.trim_start_matches('/'), revision.replace("%2F", "/"));
+        let good = is_name(org) && is_name(name) && is_file(&revision) && (path.is_empty() || is_file(path));
+        if !good {
             return Err(malformed());
         }
-        Ok(Self { repo: format!("{org}/{name}"), revision: revision.into(), path: path.into() })
+        Ok(Self { repo: format!("{org}/{name}"), revision, path: path.into() })
     }
 }
 
 impl HubFile {
-    fn of(client: &Arc<Client>, sibling: Sibling) -> Result<Self> {
-        let url = client.url(&sibling.rfilename);
-        let bytes = sibling.lfs.as_ref().map(|lfs| lfs.size).or(sibling.size);
-        let hash = sibling.lfs.map(|lfs| lfs.sha256).or(sibling.blob_id);
-        let (Some(bytes), Some(hash)) = (bytes, hash) else {
-            return Err(Error::download(
-                &url,
-                "the Hub's list of files has no size and hash of it",
-                "Check HF_ENDPOINT",
-            ));
+    fn of(client: &Arc<Client>, entry: Entry) -> Result<Self> {
+        let url = client.url(&escaped(&entry.path));
+        let Some(bytes) = entry.lfs.as_ref().map(|lfs| lfs.size).or(entry.size) else {
+            return Err(Error::download(&url, "the Hub's list of files has no size of it", "Check HF_ENDPOINT"));
         };
-        Ok(Self { client: Arc::clone(client), url, path: sibling.rfilename, bytes, hash })
+        let hash = entry.lfs.map_or_else(|| format!("git:{}", entry.oid), |lfs| lfs.oid);
+        Ok(Self { client: Arc::clone(client), url, path: entry.path, bytes, hash })
     }
 
     /// The address of the file at its commit.
@@ -162,78 +201,12 @@ impl HubFile {
         &self.url
     }
 
-    /// `len` bytes from byte `start` on. A connection that breaks is taken up again where it broke, as long as each one
-    /// brings something.
+    /// `len` bytes from byte `start` on. A connection that breaks is taken up again where it broke.
     ///
     /// # Errors
-    /// When the Hub refuses, or [`ATTEMPTS`] connections in a row bring nothing.
+    /// When the Hub refuses, or connection after connection brings nothing.
     pub(crate) fn read_range(&self, start: u64, len: u64) -> Result<Bytes> {
-        let mut bytes = Vec::with_capacity(len as usize);
-        let mut fruitless = 0;
-        while (bytes.len() as u64) < len {
-            let before = bytes.len();
-            let received = self.receive(start, len, &mut bytes);
-            fruitless = if bytes.len() > before { 0 } else { fruitless + 1 };
-            match received {
-                Err(error) if fruitless >= ATTEMPTS || !matches!(error, Broken::Connection(_)) => {
-                    return Err(error.into());
-                }
-                Err(error) => tracing::info!(url = self.url, reason = %Error::from(error), "goes on"),
-                Ok(()) => {}
-            }
-        }
-        Ok(bytes.into())
-    }
-
-    /// Appends what one connection brings of the range.
-    fn receive(&self, start: u64, len: u64, bytes: &mut Vec<u8>) -> std::result::Result<(), Broken> {
-        let from = start + bytes.len() as u64;
-        let answer = self.client.file_range(&self.url, from, start + len - 1, &Silent).map_err(Broken::Refused)?;
-        if answer.status != 206 {
-            let reason =
-                format!("asked for bytes {from} to {}, the answer has status {}", start + len - 1, answer.status);
-            return Err(Broken::Refused(Error::download(
-                &self.url,
-                reason,
-                "A proxy or mirror ignores ranges: set HF_ENDPOINT to another",
-            )));
-        }
-        let left = len - bytes.len() as u64;
-        let read = answer.body.take(left + 1).read_to_end(bytes);
-        if bytes.len() as u64 > len {
-            let reason = format!("more than the {left} bytes asked for arrived");
-            return Err(Broken::Refused(Error::download(&self.url, reason, "Check HF_ENDPOINT")));
-        }
-        let (received, hint) = (bytes.len(), "Run the command again: it goes on where it stopped");
-        let broken = |found: String| {
-            let reason = format!("the connection broke after {received} of {len} bytes: {found}");
-            Broken::Connection(Error::download(&self.url, reason, hint))
-        };
-        match read {
-            Err(error) => Err(broken(error.to_string())),
-            Ok(_) if (bytes.len() as u64) < len => Err(broken("it was closed".into())),
-            Ok(_) => Ok(()),
-        }
-    }
-}
-
-/// Whether the Hub said that there is no such thing.
-fn is_missing(error: &Error) -> bool {
-    matches!(error, Error::Download { reason, .. } if reason.contains("has no revision") || reason.contains("there is no"))
-}
-
-/// Why a range did not arrive whole.
-enum Broken {
-    /// Asking again may help.
-    Connection(Error),
-    Refused(Error),
-}
-
-impl From<Broken> for Error {
-    fn from(broken: Broken) -> Self {
-        match broken {
-            Broken::Connection(error) | Broken::Refused(error) => error,
-        }
+        self.client.range(&self.url, start..start + len, self.bytes, &Silent)
     }
 }
 
@@ -248,7 +221,21 @@ mod tests {
         let found = |repo: &str, revision: &str, path: &str| (repo.to_string(), revision.to_string(), path.to_string());
         assert_eq!(parse("hf://datasets/org/name").unwrap(), found("org/name", "main", ""));
         assert_eq!(parse("hf://datasets/org/name@v1/data/train/").unwrap(), found("org/name", "v1", "data/train"));
-        for text in ["hf://org/name", "hf://datasets/name", "hf://datasets/org/", "hf://datasets/org/name@"] {
+        let pull_request = parse("hf://datasets/org/name@refs/pr/1/data").unwrap();
+        assert_eq!(pull_request, found("org/name", "refs/pr/1", "data"));
+        let escaped = parse("hf://datasets/org/name@refs%2Fconvert%2Fparquet/default").unwrap();
+        assert_eq!(escaped, found("org/name", "refs/convert/parquet", "default"));
+        let malformed = [
+            "hf://org/name",
+            "hf://datasets/name",
+            "hf://datasets/org/",
+            "hf://datasets/org/name@",
+            "hf://datasets/../name",
+            "hf://datasets/org/name?x",
+            "hf://datasets/org/name/../../api",
+            "hf://datasets/org/name/a//b",
+        ];
+        for text in malformed {
             let message = parse(text).unwrap_err().to_string();
             assert!(message.contains("hf://datasets/ORG/NAME") && message.contains(text), "{message}");
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    request::{Answer, Client},
+    request::{Answer, Client, Failure},
     snapshot::{RepoCache, is_plain},
 };
 use crate::{
@@ -89,20 +89,9 @@ fn download(client: &Client, remote: &RemoteFile<'_>, blob: &Path, kept: &Path, 
         // Another process had the lock, and finished.
         return Ok(());
     }
-    let mut arrived = length(&file, &part)?;
     monitor.start(&format!("download {}", remote.name), remote.bytes.unwrap_or(0), "bytes");
-    monitor.advance(arrived);
-    // A connection may break as often as it likes, as long as each one brings something.
-    let result = loop {
-        let result = receive(client, remote, &mut file, &part, monitor);
-        let before = std::mem::replace(&mut arrived, length(&file, &part)?);
-        match &result {
-            Err(Error::Download { reason, .. }) if arrived > before => {
-                tracing::info!(url = remote.url, reason, "goes on")
-            }
-            _ => break result,
-        }
-    };
+    monitor.advance(length(&file, &part)?);
+    let result = receive_all(client, remote, &mut file, &part, monitor);
     monitor.finish();
     result?;
     file.sync_all().map_err(Error::io("flush to disk", &part))?;
@@ -110,15 +99,40 @@ fn download(client: &Client, remote: &RemoteFile<'_>, blob: &Path, kept: &Path, 
     fs::rename(&part, blob).map_err(Error::io("rename to", blob))
 }
 
-/// Receives what is missing of a file. A connection that breaks or stands still is an [`Error::Download`]; what has
-/// arrived until then stays.
-fn receive(
+/// Receives what is missing of a file. A connection may break as often as it likes, as long as each one brings
+/// something; after those that bring nothing there is a longer wait each time, and in the end the error.
+fn receive_all(
     client: &Client,
     remote: &RemoteFile<'_>,
     file: &mut File,
     part: &Path,
     monitor: &dyn Monitor,
 ) -> Result<()> {
+    let mut waits = client.waits();
+    let mut arrived = length(file, part)?;
+    loop {
+        let Err(failure) = receive(client, remote, file, part, monitor) else { return Ok(()) };
+        let before = std::mem::replace(&mut arrived, length(file, part)?);
+        let wait = if arrived > before {
+            waits = client.waits();
+            Some(Duration::ZERO)
+        } else {
+            waits.next()
+        };
+        let Some(wait) = wait.filter(|_| failure.passing) else { return Err(failure.into()) };
+        tracing::warn!("goes on in {wait:?}: {failure}");
+        pause(wait, part, monitor)?;
+    }
+}
+
+/// Receives what one connection brings. What has arrived when it breaks or stands still stays.
+fn receive(
+    client: &Client,
+    remote: &RemoteFile<'_>,
+    file: &mut File,
+    part: &Path,
+    monitor: &dyn Monitor,
+) -> Result<(), Failure> {
     let mut start = length(file, part)?;
     if remote.bytes == Some(start) {
         return Ok(());
@@ -127,6 +141,11 @@ fn receive(
     let answer = client.file_from(remote.url, if restart { 0 } else { start }, monitor)?;
     // Some servers send the whole file whatever is asked for.
     restart |= answer.status != 206;
+    let given = answer.header("content-range").unwrap_or("no range");
+    if !restart && !given.starts_with(&format!("bytes {start}-")) {
+        let reason = format!("asked for the bytes from {start} on, it answered with {given}");
+        return Err(Error::download(remote.url, reason, "Check HF_ENDPOINT").into());
+    }
     if restart {
         file.set_len(0).map_err(Error::io("truncate", part))?;
         start = 0;
@@ -139,7 +158,8 @@ fn receive(
         let broken = |found: String| {
             let total = remote.bytes.map_or_else(|| "an unknown number of".to_owned(), |bytes| bytes.to_string());
             let reason = format!("the connection broke after {received} of {total} bytes: {found}");
-            Error::download(remote.url, reason, "Run the command again: it continues there")
+            let hint = "Run the command again: it continues there";
+            Failure::passing(Error::download(remote.url, reason, hint))
         };
         let read = body.read(&mut buffer).map_err(|source| broken(source.to_string()))?;
         if read == 0 {

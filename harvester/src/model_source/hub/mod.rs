@@ -2,8 +2,8 @@
 //! client and the addresses; what it does not bring is here: time-outs, cancellation, retries, and a check of every
 //! file's size and hash before it gets its name.
 //!
-//! [`request`] asks the Hub one question, [`snapshot`] is the cache on disk, [`file`] puts one file into it. This file
-//! decides which files make a model.
+//! [`request`] asks the Hub one question, [`dataset`] reads the files of a dataset by ranges and keeps nothing,
+//! [`snapshot`] is the cache on disk, [`file`] puts one file into it. This file decides which files make a model.
 
 mod dataset;
 mod file;
@@ -44,6 +44,10 @@ pub struct HubSettings {
     pub timeout: Duration,
     /// How long a download may stand still.
     pub stall: Duration,
+    /// How often a busy Hub is asked, and a connection that breaks made anew without a new byte.
+    pub attempts: u32,
+    /// The first wait between two attempts; each further one is twice as long.
+    pub backoff: Duration,
     /// Use the cache only.
     pub offline: bool,
 }
@@ -57,6 +61,8 @@ impl HubSettings {
             token: None,
             timeout: Duration::from_secs(10),
             stall: Duration::from_secs(30),
+            attempts: 6,
+            backoff: Duration::from_millis(500),
             offline: false,
         }
     }

@@ -1,0 +1,52 @@
+//! [`CorpusOptions`]: what of a file is a document, and which documents count. Part of a harvest's identity.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// How the files of a corpus are read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CorpusOptions {
+    /// The field of a JSONL line, or the column of a parquet file, that holds the document.
+    pub text_field: String,
+    /// The field or column that holds a conversation, to be written by the model's chat template, instead of a text.
+    pub chat_field: Option<String>,
+    /// Whether a document whose text was seen before is left out. Rows of parquet files are compared with each other
+    /// while they are harvested.
+    pub drop_duplicates: bool,
+    /// Whether a line of a JSONL file that holds no document is left out and counted; else it is an error. Default: an
+    /// error.
+    pub skip_malformed: bool,
+    /// A longer document is an error, bytes: documents are tokenised in memory.
+    pub max_document_bytes: u64,
+}
+
+impl Default for CorpusOptions {
+    fn default() -> Self {
+        Self {
+            text_field: "text".into(),
+            chat_field: None,
+            drop_duplicates: true,
+            skip_malformed: false,
+            max_document_bytes: 16 << 20,
+        }
+    }
+}
+
+impl CorpusOptions {
+    /// The field or column that holds the document.
+    pub(super) fn field(&self) -> &str {
+        self.chat_field.as_ref().unwrap_or(&self.text_field)
+    }
+
+    /// Refuses a document that is too long to be held in memory.
+    pub(super) fn check_size(&self, name: &str, bytes: u64) -> Result<()> {
+        if bytes <= self.max_document_bytes {
+            return Ok(());
+        }
+        let (most, mib) = (self.max_document_bytes >> 20, bytes >> 20);
+        let hint = "Cut it into several documents, or allow it with --max-document-mib";
+        Err(Error::malformed(name, format!("a document of {most} MiB or less"), format!("{mib} MiB or more"), hint))
+    }
+}
