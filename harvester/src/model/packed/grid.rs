@@ -79,14 +79,15 @@ impl Output {
         let (rows, _) = tile.as_chunks::<PANEL>();
         assert!(first + rows.len() <= self.rows && columns.end <= self.columns, "a tile inside the matrix");
         for (row, values) in (first..).zip(rows) {
-            // SAFETY: the row and its columns lie inside the allocation, as asserted.
+            let start = row * self.columns + columns.start;
+            let (whole, rest) = values[..columns.len()].as_chunks::<16>();
+            // SAFETY: the row and its columns lie inside the allocation, as asserted. Sixteen values move without a call.
             unsafe {
-                let to = self.start.add(row * self.columns + columns.start);
-                match columns.len() {
-                    // Of a known size, it is moved without a call.
-                    PANEL => to.cast::<[f32; PANEL]>().write(*values),
-                    width => to.copy_from_nonoverlapping(values[..width].as_ptr(), width),
+                let to = self.start.add(start);
+                for (i, values) in whole.iter().enumerate() {
+                    to.add(16 * i).cast::<[f32; 16]>().write(*values);
                 }
+                to.add(16 * whole.len()).copy_from_nonoverlapping(rest.as_ptr(), rest.len());
             }
         }
     }
