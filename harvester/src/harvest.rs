@@ -362,7 +362,9 @@ mod tests {
     use super::*;
     use crate::ContextCursor;
 
+    /// Bit for bit, where products are ours: elsewhere the order of a sum depends on how many rows there are.
     #[test]
+    #[cfg(target_arch = "x86_64")]
     fn padding_changes_nothing_before_it() {
         for family in ["llama", "gpt2", "gpt_neox"] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny").join(family);
@@ -385,14 +387,7 @@ mod tests {
                 let width = batch.len() / (3 * 16);
                 for (context, in_batch) in contexts.iter().zip(batch.chunks(16 * width)) {
                     let alone = harvester.compute(std::slice::from_ref(context)).unwrap().swap_remove(point);
-                    // The same sums; only the blocks in which products are computed differ.
-                    for (a, b) in alone.iter().zip(in_batch) {
-                        assert!(
-                            (a - b).abs() <= 2e-6 * (1.0 + a.abs()),
-                            "{family}, {} tokens: {a}, {b}",
-                            context.tokens.len()
-                        );
-                    }
+                    assert!(alone[..] == in_batch[..alone.len()], "{family}, {} tokens", context.tokens.len());
                 }
             }
         }

@@ -206,6 +206,32 @@ fn identity_hook_changes_no_bit() {
     }
 }
 
+/// Stacks what it sees at one point on itself.
+struct Twice(HookPoint);
+
+impl Hook for Twice {
+    fn wants(&self, point: HookPoint) -> bool {
+        point == self.0
+    }
+
+    fn apply(&mut self, _point: HookPoint, activation: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(Tensor::cat(&[activation, activation], 0)?))
+    }
+}
+
+#[test]
+fn a_batch_may_grow_at_every_point() {
+    for name in FAMILIES {
+        let (model, _, tokens) = load(name);
+        let plain = bits(&model.resid_final(&tokens, None, &mut NoHook).unwrap());
+        let sites = Site::ALL.into_iter().map(|site| HookPoint::Block { layer: 1, site });
+        for point in sites.chain([HookPoint::Embed]).filter(|point| point.check(model.config()).is_ok()) {
+            let twice = bits(&model.resid_final(&tokens, None, &mut Twice(point)).unwrap());
+            assert!(twice == [&plain[..], &plain[..]].concat(), "{name} {point}");
+        }
+    }
+}
+
 #[test]
 fn a_replaced_activation_reaches_the_rest_of_the_pass() {
     /// Zeroes the residual stream after block 0.

@@ -31,7 +31,8 @@ impl Scores {
 /// queries are the last `pos` of the `keys` positions.
 ///
 /// # Shapes
-/// `q`: `[batch, pos, n_heads, d_head]`; `k`, `v`: `[batch, keys, n_kv_heads, d_head]` -> `[batch, pos, n_heads * d_head]`
+/// `q`: `[batch, pos, n_heads, d_head]`; `k`, `v`: `[batch, keys, n_kv_heads, d_head]`
+/// -> `[batch, pos, n_heads * d_head]`
 pub(crate) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor, scores: Scores) -> Result<Tensor> {
     if matches!(q.device(), Device::Cpu) {
         return Ok(q.apply_op3_no_bwd(k, v, &CausalAttention(scores))?);
@@ -100,7 +101,8 @@ struct Panels {
 }
 
 impl Panels {
-    fn new(k: View<'_>, v: View<'_>) -> Self {
+    /// `first`: the first key that any query sees; the panels before it stay zeros.
+    fn new(k: View<'_>, v: View<'_>, first: usize) -> Self {
         let [batch, keys, n_kv_heads, d_head] = k.dims;
         let per_head = [keys.next_multiple_of(PANEL) * d_head, d_head.next_multiple_of(PANEL) * keys];
         let heads = batch * n_kv_heads;
@@ -109,7 +111,7 @@ impl Panels {
         let (k_heads, v_heads) = (panels.keys.par_chunks_mut(per_head[0]), panels.values.par_chunks_mut(per_head[1]));
         k_heads.zip(v_heads).enumerate().for_each(|(i, (k_panels, v_panels))| {
             let (batch, head) = (i / n_kv_heads, i % n_kv_heads);
-            for key in 0..keys {
+            for key in first / PANEL * PANEL..keys {
                 let panel = &mut k_panels[key / PANEL * PANEL * d_head..][..PANEL * d_head];
                 for (row, value) in panel.chunks_exact_mut(PANEL).zip(k.head_from(batch, key, head)) {
                     row[key % PANEL] = *value;
@@ -197,8 +199,8 @@ impl Attending<'_> {
     }
 }
 
-/// `exp(score - largest score)` of each row of a tile of scores, zero where the query does not see the key, and the inverse of
-/// each row's sum: a softmax whose last multiplication is left to the shorter rows of `z`.
+/// `exp(score - largest score)` of each row of a tile of scores, zero where the query does not see the key, and the
+/// inverse of each row's sum: a softmax whose last multiplication is left to the shorter rows of `z`.
 struct ExpRows<'a> {
     /// `[rows, width]`, of keys from `from` on and queries from `query` on.
     scores: &'a mut [f32],
@@ -288,7 +290,7 @@ impl CustomOp3 for CausalAttention {
             q,
             n_kv_heads: k.dims[2],
             keys: k.dims[1],
-            panels: Panels::new(k, v),
+            panels: Panels::new(k, v, self.0.first_key(k.dims[1] - pos)),
             z: Output::new(batch * pos, n_heads * d_head),
         };
         Ok((CpuStorage::F32(attending.run()), Shape::from((batch, pos, n_heads * d_head))))
@@ -304,8 +306,18 @@ mod tests {
         Scores { scale: 1.0 / (d_head as f32).sqrt(), softcap: None, window: None }
     }
 
-    fn assert_equal_to_plain(rule: Scores, [batch, pos, keys]: [usize; 3], n_heads: usize, n_kv_heads: usize) {
-        let random = |heads, n| Tensor::randn(0f32, 1., (batch, n, heads, 32), &Device::Cpu).unwrap();
+    fn assert_equal_to_plain(rule: Scores, shape: [usize; 3], n_heads: usize, n_kv_heads: usize) {
+        assert_equal_to_plain_of(32, rule, shape, n_heads, n_kv_heads);
+    }
+
+    fn assert_equal_to_plain_of(
+        d_head: usize,
+        rule: Scores,
+        [batch, pos, keys]: [usize; 3],
+        n_heads: usize,
+        n_kv_heads: usize,
+    ) {
+        let random = |heads, n| Tensor::randn(0f32, 1., (batch, n, heads, d_head), &Device::Cpu).unwrap();
         let (q, k, v) = (random(n_heads, pos), random(n_kv_heads, keys), random(n_kv_heads, keys));
         let got = causal_attention(&q, &k, &v, rule).unwrap();
         let want = causal_attention_plain(&q, &k, &v, rule).unwrap();
@@ -318,6 +330,13 @@ mod tests {
         assert_equal_to_plain(plain_scale(32), [2, 150, 150], 6, 2); // blocks of queries, the last one partial
         assert_equal_to_plain(plain_scale(32), [1, 1, 77], 4, 4); // a generated token
         assert_equal_to_plain(plain_scale(32), [3, 5, 9], 4, 1); // a few tokens after a cache
+    }
+
+    #[test]
+    fn heads_of_any_width_equal_plain_tensor_operations() {
+        for d_head in [1, 16, 40, 64, 80, 96] {
+            assert_equal_to_plain_of(d_head, plain_scale(d_head), [2, 50, 70], 4, 2);
+        }
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Pass<'_> {
             return Ok(None);
         }
         let Some(replaced) = replaced else { return Ok(Some(activation)) };
-        if replaced.dims()[1..] != activation.dims()[1..] {
+        if replaced.dims().get(1..) != activation.dims().get(1..) {
             let expected = format!("an activation of shape [batch, {:?}]", &activation.dims()[1..]);
             return Err(Error::invalid(format!("hook at {point}"), expected, format!("{:?}", replaced.dims())));
         }
@@ -101,7 +101,8 @@ struct Adder<'a> {
 }
 
 impl Adder<'_> {
-    /// `resid + norm(x W^T + b)`; where nobody looks at what is added, it is added inside the product, to the same bits.
+    /// `resid + norm(x W^T + b)`; where nobody looks at what is added, it is added inside the product, to the same
+    /// bits.
     fn add_to(&self, resid: &Tensor, x: &Tensor, pass: &mut Pass<'_>) -> Result<Option<Tensor>> {
         if self.norm.is_none() && !pass.wants(self.point) {
             return self.linear.forward_onto(resid, x).map(Some);

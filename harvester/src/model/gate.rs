@@ -31,7 +31,7 @@ fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
-/// `x / 2 * (1 + tanh(u))`, `u = sqrt(2 / pi) (x + 0.044715 x^3)`: the same as `x * sigmoid(2u)`, which needs no `tanh`.
+/// `x / 2 * (1 + tanh(u))`, `u = sqrt(2 / pi) (x + 0.044715 x^3)`: the same as `x * sigmoid(2u)`, without the `tanh`.
 #[inline(always)]
 fn gelu_tanh(x: f32) -> f32 {
     /// 2 sqrt(2 / pi)

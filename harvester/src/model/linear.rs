@@ -38,8 +38,8 @@ impl Linear {
         self.pack_with(compute, None)
     }
 
-    /// As [`Self::pack`], for a matrix of gates above the values they gate: where it is laid out, [`Self::forward`] gives
-    /// `act(gate) * value`, `[batch, pos, d_out / 2]`.
+    /// As [`Self::pack`], for a matrix of gates above the values they gate: where it is laid out, [`Self::forward`]
+    /// gives `act(gate) * value`.
     pub(crate) fn pack_gated(&mut self, compute: Compute, gating: Gating) -> Result<()> {
         self.pack_with(compute, Some(gating))
     }
@@ -76,7 +76,7 @@ impl Linear {
     }
 
     /// # Shapes
-    /// `x`: `[batch, pos, d_in]` -> `[batch, pos, d_out]`
+    /// `x`: `[batch, pos, d_in]` -> `[batch, pos, d_out]`, or half of `d_out` where it has gated
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.weight {
             Weight::Packed(packed) => Ok(x.contiguous()?.apply_op1_no_bwd(packed.as_ref())?),
@@ -210,7 +210,7 @@ mod tests {
             let values = |x: Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             let apart = residual::add(&resid, &linear.forward(&x).unwrap()).unwrap();
             assert_eq!(values(linear.forward_onto(&resid, &x).unwrap()), values(apart));
-            assert!(linear.forward_onto(&resid.narrow(0, 0, 1).unwrap(), &x).is_err());
+            assert!(linear.forward_onto(&resid.narrow(1, 0, 1).unwrap(), &x).is_err());
         }
     }
 }

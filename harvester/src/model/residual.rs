@@ -1,4 +1,5 @@
-//! [`add`]: `resid + out`, on all cores. candle adds on one, which at the width of a small model costs as much as a norm.
+//! [`add`]: `resid + out`, on all cores. candle adds on one, which at the width of a small model costs as much as a
+//! norm.
 
 use candle_core::{CpuStorage, CustomOp2, Device, Layout, Shape, Tensor, bail};
 use rayon::prelude::*;
@@ -11,12 +12,23 @@ const CHUNK: usize = 1 << 15;
 /// What attention or the MLP adds to the stream, added.
 ///
 /// # Shapes
-/// `resid`, `out`: `[batch, pos, d_model]` -> the same. Where a hook made one's batch grow, candle's error says so.
+/// `resid`, `out`: `[batch, pos, d_model]` -> the same. Where a hook made the batch of one grow, by stacking variants of it,
+/// the other is the same for every variant.
 pub(crate) fn add(resid: &Tensor, out: &Tensor) -> Result<Tensor> {
+    let batch = resid.dim(0)?.max(out.dim(0)?);
+    let (resid, out) = (&repeated(resid, batch)?, &repeated(out, batch)?);
     if matches!(resid.device(), Device::Cpu) && resid.dims() == out.dims() {
         return Ok(resid.contiguous()?.apply_op2_no_bwd(&out.contiguous()?, &Add)?);
     }
     Ok((resid + out)?)
+}
+
+/// `x` as often as it goes into `batch`, one after the other.
+fn repeated(x: &Tensor, batch: usize) -> Result<Tensor> {
+    match batch / x.dim(0)?.max(1) {
+        0 | 1 => Ok(x.clone()),
+        times => Ok(x.repeat((times, 1, 1))?),
+    }
 }
 
 struct Add;
@@ -61,5 +73,9 @@ mod tests {
         let values = |x: Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(values(add(&resid, &out).unwrap()), values((&resid + &out).unwrap()));
         assert!(add(&resid, &out.narrow(0, 0, 2).unwrap()).is_err());
+        let one = out.narrow(0, 1, 1).unwrap();
+        let stacked = Tensor::cat(&[&one, &one, &one], 0).unwrap();
+        assert_eq!(values(add(&resid, &one).unwrap()), values((&resid + &stacked).unwrap()));
+        assert_eq!(values(add(&one, &resid).unwrap()), values((&resid + &stacked).unwrap()));
     }
 }

@@ -27,8 +27,8 @@ pub(crate) fn wide(kernel: impl Kernel) {
     ARCH.get_or_init(pulp::Arch::new).dispatch(Wide(kernel));
 }
 
-/// `e^x` to about one unit in the last place, without branches. Inputs outside `[-87, 88]` are clamped: the smallest result is
-/// about 1.6e-38 where the true value underflows, which no sum of probabilities can see.
+/// `e^x` to about one unit in the last place, without branches. Inputs outside `[-87, 88]` are clamped: the smallest
+/// result is about 1.6e-38 where the true value underflows, which no sum of probabilities can see.
 ///
 /// `e^x = 2^n e^r`, `n = round(x / ln 2)`, `|r| <= ln 2 / 2`, `e^r` by the polynomial of the Cephes library's `expf`.
 #[inline(always)]
@@ -54,8 +54,8 @@ pub(crate) fn exp(x: f32) -> f32 {
     e_r * two_n
 }
 
-/// `tanh(x)` to a few units in the last place, without branches: near zero, where `1 - 2 / (e^2x + 1)` would cancel, the
-/// polynomial of the Cephes library's `tanhf`.
+/// `tanh(x)` to a few units in the last place, without branches: near zero, where `1 - 2 / (e^2x + 1)` would cancel,
+/// the polynomial of the Cephes library's `tanhf`.
 #[inline(always)]
 pub(crate) fn tanh(x: f32) -> f32 {
     let size = x.abs();

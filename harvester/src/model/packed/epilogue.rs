@@ -25,8 +25,19 @@ pub(crate) struct Epilogue {
 }
 
 impl Epilogue {
-    /// Finishes a tile of the product's `panel`-th 32 columns: the result's columns that it leaves in the beginnings of the
-    /// tile's rows.
+    /// # Panics
+    /// Where it is not one of a matrix of `d_out` rows: what it leaves would not be whole.
+    pub(crate) fn check(&self, d_out: usize) {
+        let rows = match self.gating {
+            Some(_) => 2 * self.columns.next_multiple_of(GATES),
+            None => self.columns,
+        };
+        assert_eq!(rows, d_out, "rows of the matrix");
+        assert!(self.bias.as_ref().is_none_or(|bias| bias.len() == d_out), "a bias for each of its rows");
+    }
+
+    /// Finishes a tile of the product's `panel`-th 32 columns. Returns the columns of the result that it leaves, in the
+    /// beginnings of the tile's rows.
     ///
     /// # Shapes
     /// `tile`: `[rows, PANEL]`
@@ -53,8 +64,8 @@ fn add_to_rows(tile: &mut [f32], values: &[f32]) {
     }
 }
 
-/// The rows of a gated matrix, `n` gates above the `n` values they gate, as [`Epilogue::gating`] wants them. Zeros fill the
-/// last group.
+/// The rows of a gated matrix, `n` gates above the `n` values they gate, as [`Epilogue::gating`] wants them. Zeros fill
+/// the last group.
 ///
 /// # Shapes
 /// `rows`: `[2 n, width]` -> `[2 (n rounded up to 16), width]`

@@ -81,7 +81,8 @@ impl Output {
         for (row, values) in (first..).zip(rows) {
             let start = row * self.columns + columns.start;
             let (whole, rest) = values[..columns.len()].as_chunks::<16>();
-            // SAFETY: the row and its columns lie inside the allocation, as asserted. Sixteen values move without a call.
+            // Sixteen values at once move without a call.
+            // SAFETY: the row and its columns lie inside the allocation, as asserted.
             unsafe {
                 let to = self.start.add(start);
                 for (i, values) in whole.iter().enumerate() {

@@ -104,8 +104,8 @@ impl Instructions {
     }
 }
 
-/// A call that was checked: `a` points to `ROWS` rows of `k` values, `a_row` apart, `b` to `k * PANEL` values, and `c` to
-/// `ROWS` rows of `PANEL`, `c_row` apart, that nothing else reads or writes.
+/// A call that was checked: `a` points to `ROWS` rows of `k` values, `a_row` apart, `b` to `k * PANEL` values, and `c`
+/// to `ROWS` rows of `PANEL`, `c_row` apart, that nothing else reads or writes.
 struct Call {
     k: usize,
     a: *const f32,
@@ -116,24 +116,59 @@ struct Call {
     add: bool,
 }
 
+/// The tile in pieces of four rows (or fewer) by half a panel: compiled to vectors, what 32 registers of four values
+/// hold.
+///
 /// # Safety
 /// As [`Call`].
 unsafe fn plain<const ROWS: usize>(call: Call) {
     let Call { k, a, a_row, b, c, c_row, add } = call;
-    for i in 0..ROWS {
-        // SAFETY: i, j and p stay below the sizes that `Call` promises.
-        unsafe {
-            let c = c.add(i * c_row).cast::<[f32; PANEL]>();
-            let mut sums = if add { *c } else { [0.0; PANEL] };
-            for p in 0..k {
-                let a = *a.add(i * a_row + p);
-                for (sum, b) in sums.iter_mut().zip(&*b.add(p * PANEL).cast::<[f32; PANEL]>()) {
-                    *sum = a.mul_add(*b, *sum);
-                }
+    for half in [0, PANEL / 2] {
+        let mut first = 0;
+        while first < ROWS {
+            // SAFETY: `first` and what a piece takes stay below ROWS, and `half + 16` within the panel.
+            unsafe {
+                let (a, b, c) = (a.add(first * a_row), b.add(half), c.add(first * c_row + half));
+                let call = Call { k, a, a_row, b, c, c_row, add };
+                first += match ROWS - first {
+                    4.. => plain_piece::<4>(call),
+                    2.. => plain_piece::<2>(call),
+                    _ => plain_piece::<1>(call),
+                };
             }
-            *c = sums;
         }
     }
+}
+
+/// `PIECE` rows of a tile by 16 columns. Returns `PIECE`.
+///
+/// # Safety
+/// As [`Call`], but `PIECE` rows and 16 columns from where its pointers are.
+unsafe fn plain_piece<const PIECE: usize>(call: Call) -> usize {
+    let Call { k, a, a_row, b, c, c_row, add } = call;
+    // SAFETY: i and p stay below the sizes that the caller promises.
+    unsafe {
+        let row = |i: usize| c.add(i * c_row).cast::<[f32; PANEL / 2]>();
+        let mut sums = [[0f32; PANEL / 2]; PIECE];
+        if add {
+            for (i, sums) in sums.iter_mut().enumerate() {
+                *sums = row(i).read();
+            }
+        }
+        for p in 0..k {
+            let b = b.add(p * PANEL).cast::<[f32; PANEL / 2]>().read();
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let a = *a.add(i * a_row + p);
+                for (sum, b) in sums.iter_mut().zip(b) {
+                    *sum = a.mul_add(b, *sum);
+                }
+            }
+        }
+        for (i, sums) in sums.into_iter().enumerate() {
+            row(i).write(sums);
+        }
+    }
+    PIECE
 }
 
 #[cfg(target_arch = "x86_64")]

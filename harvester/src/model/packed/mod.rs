@@ -83,7 +83,8 @@ impl PackedMatrix {
     }
 }
 
-/// A product of `rows` rows and a matrix of `d_out`, tile by tile: `compute(first row, panel, tile)`, then what follows.
+/// A product of `rows` rows and a matrix of `d_out`, tile by tile: `compute(first row, panel, tile)`, then what
+/// follows.
 ///
 /// # Shapes
 /// `onto`: `[rows, epilogue.columns]` -> the same
@@ -94,6 +95,7 @@ fn fill(
     compute: impl Fn(usize, usize, &mut [f32]) + Sync,
 ) -> Vec<f32> {
     let width = epilogue.columns;
+    epilogue.check(d_out);
     assert!(onto.is_none_or(|onto| onto.len() == rows * width), "something to add to each element");
     let y = Output::new(rows, width);
     Grid::new(rows, d_out.div_ceil(PANEL)).for_each_tile(|first, rows, panel| {
