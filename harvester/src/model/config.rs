@@ -128,7 +128,8 @@ pub enum RopeScaling {
         /// `[rotary_dim / 2]`
         Vec<f32>,
     ),
-    /// LongRoPE (Phi-3): `f_i / short[i]` in texts of at most `original_ctx_len` tokens, `f_i / long[i]` in longer ones.
+    /// LongRoPE (Phi-3): `f_i / short[i]` in texts of at most `original_ctx_len` tokens, `f_i / long[i]` in longer
+    /// ones.
     LongRope {
         /// `[rotary_dim / 2]`
         short: Vec<f32>,

@@ -12,7 +12,9 @@
 //! [`ModelConfig`].
 //!
 //! ```text
-//! resid = s W_E[token]        mid = resid + ln1_post(attn(ln1(resid)))        logits = c tanh(ln_final(resid) W_U^T / c)
+//! resid  = s W_E[token]
+//! mid    = resid + ln1_post(attn(ln1(resid)))
+//! logits = c tanh(ln_final(resid) W_U^T / c)
 //! ```
 
 mod attention;

@@ -12,8 +12,8 @@ const CHUNK: usize = 1 << 15;
 /// What attention or the MLP adds to the stream, added.
 ///
 /// # Shapes
-/// `resid`, `out`: `[batch, pos, d_model]` -> the same. Where a hook made the batch of one grow, by stacking variants of it,
-/// the other is the same for every variant.
+/// `resid`, `out`: `[batch, pos, d_model]` -> the same. Where a hook made the batch of one grow, by stacking variants
+/// of it, the other is the same for every variant.
 pub(crate) fn add(resid: &Tensor, out: &Tensor) -> Result<Tensor> {
     let batch = resid.dim(0)?.max(out.dim(0)?);
     let (resid, out) = (&repeated(resid, batch)?, &repeated(out, batch)?);

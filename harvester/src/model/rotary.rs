@@ -92,7 +92,8 @@ impl Rotary {
     /// The rotation of `pos` tokens from position `start` on.
     ///
     /// # Errors
-    /// A cached text grows past the length at which LongRoPE's frequencies change: its keys would have to be rotated anew.
+    /// A cached text grows past the length at which LongRoPE's frequencies change: its keys would have to be rotated
+    /// anew.
     pub(crate) fn at(&self, start: usize, pos: usize) -> Result<Rotation> {
         let frequencies = match &self.long {
             Some(long) if start + pos > long.original_ctx_len => {

@@ -1,5 +1,6 @@
-//! What llama and its descendants share: RMS norms, rotary positions, a gated MLP. Their files say only how they differ;
-//! here are the keys of `config.json` and of GGUF headers that all of them have, and the loader of their weights.
+//! What llama and its descendants share: RMS norms, rotary positions, a gated MLP. Their files say only how they
+//! differ; here are the keys of `config.json` and of GGUF headers that all of them have, and the loader of their
+//! weights.
 
 use candle_core::Tensor;
 use serde::Deserialize;

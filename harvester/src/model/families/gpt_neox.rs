@@ -83,7 +83,8 @@ fn config([n_layers, d_model, n_heads, d_mlp]: [usize; 4], norm_eps: f64, positi
     }
 }
 
-/// llama.cpp's files do not say which GELU: it computes the tanh approximation, the published models have the exact one.
+/// llama.cpp's files do not say which GELU: it computes the tanh approximation, the published models have the exact
+/// one.
 pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
     let size = |name| header.integer(name);
     let (d_model, n_heads, ctx_len) =
@@ -146,7 +147,8 @@ fn block(reader: &Reader<'_>, prefix: &str) -> Result<Block> {
     })
 }
 
-/// Rows come head by head, each with its query, key and value: `[n_heads, 3, d_head, ..]` -> `[3, n_heads, d_head, ..]`.
+/// Rows come head by head, each with its query, key and value: `[n_heads, 3, d_head, ..]` -> `[3, n_heads, d_head,
+/// ..]`.
 fn split_heads(rows: &Tensor, c: &ModelConfig) -> Result<Tensor> {
     let shape = rows.dims().to_vec();
     let by_head = rows.reshape((c.n_heads, 3, c.d_head, ()))?;

@@ -1,5 +1,5 @@
-//! [`Int8Instructions`]: the inner loop of a product of 8-bit rows by an 8-bit matrix, once for each instruction set, and
-//! the plain loop that says what all of them compute:
+//! [`Int8Instructions`]: the inner loop of a product of 8-bit rows by an 8-bit matrix, once for each instruction set,
+//! and the plain loop that says what all of them compute:
 //!
 //! ```text
 //! c[i][j] = sum over groups g of  a_scale[i][g] b_scale[g][j] * sum over k in g of  a[i][k] (b[k][j] - 128)
@@ -12,7 +12,8 @@ use std::sync::OnceLock;
 
 use super::kernel::PANEL;
 
-/// Neighbouring values, of a row of either side, that share a scale. An outlier spoils the resolution of its group alone.
+/// Neighbouring values, of a row of either side, that share a scale. An outlier spoils the resolution of its group
+/// alone.
 pub(super) const GROUP: usize = 64;
 
 /// Neighbouring values of a row that one instruction multiplies and adds up.
@@ -196,8 +197,8 @@ unsafe fn avx512<const ROWS: usize>(call: Call) {
     }
 }
 
-/// Eight columns at a time. AVX2's own product of bytes saturates at 16 bits, so bytes are widened to 16 bits first, and
-/// pairs of them multiplied and added exactly.
+/// Eight columns at a time. AVX2's own product of bytes saturates at 16 bits, so bytes are widened to 16 bits first,
+/// and pairs of them multiplied and added exactly.
 ///
 /// # Safety
 /// As [`Call`]; the processor has AVX2 and FMA.
@@ -206,7 +207,8 @@ unsafe fn avx512<const ROWS: usize>(call: Call) {
 unsafe fn avx2<const ROWS: usize>(call: Call) {
     let Call { groups, a, a_scales, starts, b, b_scales, c } = call;
     for first in (0..PANEL).step_by(8) {
-        // SAFETY: i, g, the quad and the column stay below the sizes that `Call` promises; loads and stores need no alignment.
+        // SAFETY: i, g, the quad and the column stay below the sizes that `Call` promises; loads and stores need no
+        // alignment.
         unsafe {
             let mut sums = [_mm256_setzero_ps(); ROWS];
             for g in 0..groups {
