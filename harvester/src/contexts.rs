@@ -46,7 +46,7 @@ pub struct LeftOut {
     pub short_documents: u64,
     /// Rows of a parquet file that repeat an earlier one.
     pub repeated_documents: u64,
-    /// Conversations that the model's chat template refuses.
+    /// Conversations that the model's chat template refuses, or that have a turn whose content is null.
     pub refused_documents: u64,
     /// Tokens beyond `document_tokens`, or beyond a context of the document's own.
     pub truncated_tokens: u64,
