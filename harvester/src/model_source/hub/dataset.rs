@@ -178,8 +178,10 @@ impl Address {
             }
         };
         let (path, revision) = (path.trim_start_matches('/'), revision.replace("%2F", "/"));
+        // hf-hub escapes no more of it than slashes.
+        let is_plain = revision.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte));
         let good = is_name(org) && is_name(name) && is_file(&revision) && (path.is_empty() || is_file(path));
-        if !good {
+        if !(good && is_plain) {
             return Err(malformed());
         }
         Ok(Self { repo: format!("{org}/{name}"), revision, path: path.into() })
@@ -230,6 +232,10 @@ mod tests {
             "hf://datasets/name",
             "hf://datasets/org/",
             "hf://datasets/org/name@",
+            "hf://datasets/org/name@a#b",
+            "hf://datasets/org/name@main?x",
+            "hf://datasets/org/name@a b",
+            "hf://datasets/org/name@a%23b",
             "hf://datasets/../name",
             "hf://datasets/org/name?x",
             "hf://datasets/org/name/../../api",
