@@ -274,6 +274,17 @@ fn a_list_of_files_comes_in_pages_of_the_folder_that_is_wanted() {
 }
 
 #[test]
+fn a_later_page_that_is_not_there_is_no_end_of_the_list() {
+    let dataset = Dataset::of(&["a", "b", "c"].map(|name| (name, "lines.jsonl")));
+    let hub = Hub::new(move |request| match request.path.contains("cursor=1") {
+        true => reply("404 Not Found", &[("X-Error-Code", "EntryNotFound")], ""),
+        false => dataset.answer(request),
+    });
+    let message = hub.refuse("hf://datasets/org/name");
+    assert!(message.contains("page 2 of its list of files is not there"), "{message}");
+}
+
+#[test]
 fn a_folder_may_have_the_name_of_a_file() {
     let hub = Hub::serving(Dataset::of(&[
         ("a.parquet/part-0.parquet", "snappy.parquet"),
