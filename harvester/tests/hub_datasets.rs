@@ -285,6 +285,25 @@ fn a_later_page_that_is_not_there_is_no_end_of_the_list() {
 }
 
 #[test]
+fn what_the_hub_tells_of_a_repository_is_asked_for_again_where_it_breaks_off() {
+    let (dataset, breaks) = (Dataset::of(&[("a.parquet", "snappy.parquet")]), Arc::new(Mutex::new(2)));
+    let left = Arc::clone(&breaks);
+    let hub = Hub::new(move |request| {
+        let good = dataset.answer(request);
+        let mut left = left.lock().unwrap();
+        if request.path.contains("/revision/") && *left > 0 {
+            *left -= 1;
+            return cut(good, 10);
+        }
+        good
+    });
+    assert_eq!(documents(&hub.open("hf://datasets/org/name").unwrap()), lines());
+    *breaks.lock().unwrap() = usize::MAX;
+    let message = hub.refuse("hf://datasets/org/name");
+    assert!(message.contains("the connection broke after"), "{message}");
+}
+
+#[test]
 fn a_folder_may_have_the_name_of_a_file() {
     let hub = Hub::serving(Dataset::of(&[
         ("a.parquet/part-0.parquet", "snappy.parquet"),

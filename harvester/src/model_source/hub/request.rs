@@ -110,6 +110,16 @@ impl Answer {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// The body, `what` by name.
+    fn read_to_end(&mut self, what: &str) -> Result<Vec<u8>, Failure> {
+        let mut text = vec![];
+        self.body.read_to_end(&mut text).map_err(|source| {
+            let reason = format!("the connection broke after {} bytes of {what}: {source}", text.len());
+            Failure::passing(Error::download(&self.url, reason, LATER))
+        })?;
+        Ok(text)
+    }
+
     /// How long a busy Hub asks to be left alone. The form with a date is not one that it uses.
     fn retry_after(&self) -> Option<Duration> {
         let seconds: u64 = self.header("retry-after")?.trim().parse().ok()?;
@@ -170,16 +180,25 @@ impl Client {
 
     /// The repository's files, and the commit that the revision stands for.
     pub(super) fn info(&self, monitor: &dyn Monitor) -> Result<RepoInfo> {
-        info_in(self.ask(&ABOUT_THE_REPOSITORY, monitor)?)
+        self.described(monitor)?.ok_or_else(|| self.no_revision())
     }
 
     /// The commit that the revision stands for; `None` where there is no such revision.
     pub(super) fn commit(&self, monitor: &dyn Monitor) -> Result<Option<String>> {
-        let answer = self.settled(&ABOUT_THE_REPOSITORY, monitor).map_err(Error::from)?;
-        if answer.header("x-error-code") == Some("RevisionNotFound") {
-            return Ok(None);
-        }
-        info_in(self.accept(answer)?).map(|info| Some(info.sha))
+        Ok(self.described(monitor)?.map(|info| info.sha))
+    }
+
+    fn described(&self, monitor: &dyn Monitor) -> Result<Option<RepoInfo>> {
+        self.persistently(monitor, || {
+            // The first question of a run: a Hub that is not reached at all is said at once.
+            let answer = self.settled(&ABOUT_THE_REPOSITORY, monitor).map_err(Error::from)?;
+            if answer.header("x-error-code") == Some("RevisionNotFound") {
+                return Ok(None);
+            }
+            let mut answer = self.accept(answer)?;
+            let text = answer.read_to_end("what the Hub tells of the repository")?;
+            Ok(Some(info_in(&answer.url, &text)?))
+        })
     }
 
     /// The error for a revision that is not there.
@@ -222,10 +241,15 @@ impl Client {
 
     /// A page of a list; `None` where there is no such list. A page that breaks off is asked for again.
     fn page<T: DeserializeOwned>(&self, url: &str, monitor: &dyn Monitor) -> Result<Option<Page<T>>> {
+        self.persistently(monitor, || self.page_once(url, monitor))
+    }
+
+    /// Asks again after what may pass, `attempts` times in all.
+    fn persistently<T>(&self, monitor: &dyn Monitor, ask: impl Fn() -> Result<T, Failure>) -> Result<T> {
         let mut waits = self.waits();
         loop {
-            let failure = match self.page_once(url, monitor) {
-                Ok(page) => return Ok(page),
+            let failure = match ask() {
+                Ok(found) => return Ok(found),
                 Err(failure) => failure,
             };
             let Some(wait) = waits.next().filter(|_| failure.passing) else { return Err(failure.into()) };
@@ -240,11 +264,7 @@ impl Client {
             return Ok(None);
         }
         let mut answer = self.accept(answer)?;
-        let mut text = vec![];
-        answer.body.read_to_end(&mut text).map_err(|source| {
-            let reason = format!("the connection broke after {} bytes of a list of files: {source}", text.len());
-            Failure::passing(Error::download(url, reason, LATER))
-        })?;
+        let text = answer.read_to_end("a list of files")?;
         let entries = serde_json::from_slice(&text).map_err(|source| {
             let reason = format!("the answer is not a Hub's list of files: {source}");
             Error::download(url, reason, "Check HF_ENDPOINT")
@@ -398,11 +418,10 @@ impl Client {
     }
 }
 
-fn info_in(answer: Answer) -> Result<RepoInfo> {
-    let unreadable = |found: String| {
-        Error::download(&answer.url, format!("the answer is not a Hub's: {found}"), "Check HF_ENDPOINT")
-    };
-    let info: RepoInfo = serde_json::from_reader(answer.body).map_err(|source| unreadable(source.to_string()))?;
+fn info_in(url: &str, text: &[u8]) -> Result<RepoInfo> {
+    let unreadable =
+        |found: String| Error::download(url, format!("the answer is not a Hub's: {found}"), "Check HF_ENDPOINT");
+    let info: RepoInfo = serde_json::from_slice(text).map_err(|source| unreadable(source.to_string()))?;
     if !is_plain(&info.sha) {
         return Err(unreadable(format!("`{}` is no commit", info.sha)));
     }
