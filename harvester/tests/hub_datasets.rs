@@ -367,6 +367,18 @@ fn a_run_that_starts_again_stays_at_its_commit_though_the_branch_has_moved() {
     assert_eq!(new.sources()[0].path, "hf://datasets/org/name@second", "another name is looked up");
 }
 
+#[test]
+fn a_commit_that_is_gone_is_said_to_be_an_earlier_runs() {
+    let dataset = Arc::new(Mutex::new(Dataset::of(&[("a.parquet", "snappy.parquet")])));
+    let now = Arc::clone(&dataset);
+    let hub = Hub::new(move |request| now.lock().unwrap().answer(request));
+    hub.open("hf://datasets/org/name").unwrap().save(&hub.saved()).unwrap();
+    dataset.lock().unwrap().commit = "squashed";
+    let message = hub.refuse("hf://datasets/org/name");
+    assert!(message.contains(COMMIT) && message.contains("the earlier run read"), "{message}");
+    assert!(message.contains("another --out") && !message.contains("spelling"), "{message}");
+}
+
 /// Harvests the dataset into a folder of the test, or goes on with that.
 fn harvest_from(hub: &Hub, out: &str) -> Result<HarvestManifest> {
     harvest_tokens(hub, out, None)

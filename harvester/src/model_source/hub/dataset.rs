@@ -110,7 +110,14 @@ impl HubDataset {
         }
         let revision = pinned.unwrap_or(&address.revision);
         let client = Client::new(settings, RepoType::Dataset, &address.repo, revision)?;
-        let found = Self::at(&address, &client)?.ok_or_else(|| client.no_revision())?;
+        let found = Self::at(&address, &client)?.ok_or_else(|| match pinned.filter(|it| *it != address.revision) {
+            Some(commit) => {
+                let reason = format!("the earlier run read commit {commit}, which is no longer there");
+                let hint = format!("Choose another --out to read what is on `{}` now", address.revision);
+                Error::download(text, reason, hint)
+            }
+            None => client.no_revision(),
+        })?;
         if !found.files.is_empty() {
             return Ok(found);
         }
