@@ -217,7 +217,9 @@ fn bytes_per_token(model: &ResolvedModel, corpus: &Corpus) -> anyhow::Result<f64
         let document = sample * corpus.n_documents() / SAMPLES.min(corpus.n_documents());
         let text = match corpus.document(document)? {
             Document::Text(text) => text,
-            Document::Chat(messages) => messages.into_iter().map(|message| message.content).collect(),
+            Document::Chat(messages) | Document::IncompleteChat(messages) => {
+                messages.into_iter().map(|message| message.content).collect()
+            }
         };
         let text: String = text.chars().take(SAMPLE_CHARACTERS).collect();
         bytes += text.len();

@@ -71,7 +71,7 @@ fn fetched_model(path: &Path, terminal: &Terminal) -> anyhow::Result<Option<Path
 /// Whether a folder without a manifest holds folders of activations.
 ///
 /// # Errors
-/// When it holds folders of other stages too: which is meant is not known.
+/// When it holds folders of other stages: which is meant is not known.
 fn is_folder_of_parts(location: &Location) -> anyhow::Result<bool> {
     if !location.is_folder()? {
         return Ok(false);
@@ -81,8 +81,10 @@ fn is_folder_of_parts(location: &Location) -> anyhow::Result<bool> {
         let manifest = entry.location.join(MANIFEST_FILE);
         if manifest.bytes()?.is_some() {
             let parsed: Value = serde_json::from_slice(&manifest.read()?).unwrap_or_default();
-            let format = parsed.get("format").and_then(Value::as_str).unwrap_or("no format of refract");
-            stages.push((entry.location, format.to_string()));
+            // Models have files of this name too, of other formats.
+            if let Some(format) = parsed.get("format").and_then(Value::as_str).filter(|it| it.starts_with("refract.")) {
+                stages.push((entry.location, format.to_string()));
+            }
         }
     }
     let is_part = |(_, format): &(Location, String)| format == harvester::manifest::ACTIVATIONS_FORMAT;
@@ -90,7 +92,10 @@ fn is_folder_of_parts(location: &Location) -> anyhow::Result<bool> {
         return Ok(!stages.is_empty());
     }
     let names: Vec<_> = stages.iter().map(|(folder, format)| format!("{folder} ({format})")).collect();
-    bail!("{location} holds folders of several stages; name one of them: {}", names.join(", "))
+    match &names[..] {
+        [name] => bail!("{location} holds a folder that refract wrote; name that: {name}"),
+        _ => bail!("{location} holds folders that refract wrote; name one of them: {}", names.join(", ")),
+    }
 }
 
 fn activations(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<ActivationDataset> {

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::ensure;
-use harvester::{Checkpoint, Corpus, HarvestConfig, HookPoint, ModelConfig, model_source::ModelSource};
-use trainer::{SaeManifest, TrainConfig};
+use harvester::{Checkpoint, HarvestConfig, HookPoint, ModelConfig, harvest::open_corpus, model_source::ModelSource};
+use trainer::{SaeManifest, TrainConfig, manifest::HELD_OUT_FOLDER};
 
 use crate::{
     cli::LiveArgs,
@@ -38,7 +38,9 @@ pub(crate) fn train(
         harvest_config.part.is_none(),
         "`part` of [harvest] is for harvests that are merged: train on all of the corpus"
     );
-    let corpus = Corpus::open(&settings.corpus, &settings.corpus_options()?)?;
+    // Where the held-out contexts are harvested into: a run that goes on reads what that read.
+    let held_out = out.join(HELD_OUT_FOLDER);
+    let corpus = open_corpus(&settings.corpus, &settings.corpus_options()?, &held_out.as_path().into(), None)?;
     match SaeManifest::read(out) {
         Ok(manifest) if manifest.complete => terminal.say(format!("{}: finished before", out.display())),
         Ok(_) => terminal.say(format!("{}: going on from its last checkpoint", out.display())),

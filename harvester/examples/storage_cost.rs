@@ -148,6 +148,7 @@ fn contexts(tokenizer: &TextTokenizer, n: usize) -> Vec<Context> {
     let encode = |document: &Document| match document {
         Document::Text(text) => tokenizer.encode(text),
         Document::Chat(messages) => tokenizer.encode(&tokenizer.render_chat(messages, false)?),
+        Document::IncompleteChat(_) => Ok(vec![]),
     };
     let contexts = Contexts::new(&corpus, &order, options, ContextCursor::default(), None, encode);
     contexts.expect("contexts").take(n).collect::<Result<_>>().expect("text")

@@ -4,7 +4,8 @@
 //! ```text
 //! document     = its tokens, cut to document_tokens, and the separator      (one without tokens adds nothing)
 //! concatenate:   doc doc doc .. is one stream;  context = [bos]? and the next ctx_len (- 1) tokens: all of them full
-//! document:      context = [bos]? and a document's first ctx_len (- 1) tokens; the rest is another context or dropped
+//! document:      context = [bos]? and a document's first ctx_len (- 1) tokens; the rest is another context or dropped,
+//!                and a rest that is the separator alone is dropped
 //! ```
 //!
 //! Which of the two, and what else can be asked for, is in `packing.rs`. Where the next token is BOS itself, as chat
@@ -46,7 +47,7 @@ pub struct LeftOut {
     pub short_documents: u64,
     /// Rows of a parquet file that repeat an earlier one.
     pub repeated_documents: u64,
-    /// Conversations that the model's chat template refuses.
+    /// Conversations that the model's chat template refuses, or that have a turn whose content is null.
     pub refused_documents: u64,
     /// Tokens beyond `document_tokens`, or beyond a context of the document's own.
     pub truncated_tokens: u64,
@@ -173,6 +174,11 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
         let Some(document) = self.load()? else { return Ok(false) };
         let taken = self.take(self.options.ctx_len - tokens.len(), tokens);
         documents.resize(taken, document);
+        // No context for a separator alone. Where it is BOS too (GPT-2) that would be a context of one token.
+        let rest = self.current.as_ref().map(|current| current.len() as u64 - self.cursor.tokens);
+        if rest == Some(1) && self.options.separator.is_some() {
+            self.next_document();
+        }
         if self.options.long_documents == LongDocuments::Truncate
             && let Some(current) = &self.current
         {
@@ -390,14 +396,36 @@ mod tests {
             ..ContextOptions::default()
         };
         let (packed, dropped) = pack(&corpus, split, ContextCursor::default());
-        assert_eq!(packed.iter().map(text).collect::<Vec<_>>(), ["^abc", "^def", "^|", "^g|", "^hij", "^|"]);
+        assert_eq!(packed.iter().map(text).collect::<Vec<_>>(), ["^abc", "^def", "^g|", "^hij"]);
         assert_eq!(dropped, 0);
-        assert_eq!(packed[3].documents, [2, 2, 2]);
+        assert_eq!(packed[2].documents, [2, 2, 2]);
         let cut = ContextOptions { long_documents: LongDocuments::Truncate, separator: None, ..split };
         let (packed, _) = pack(&corpus, cut, ContextCursor::default());
         assert_eq!(packed.iter().map(text).collect::<Vec<_>>(), ["^abc", "^g", "^hij"]);
         let left_out = packed[2].next.left_out;
         assert_eq!((left_out.truncated_tokens, left_out.empty_documents), (3, 1));
+    }
+
+    #[test]
+    fn no_context_is_a_separator_alone_where_that_is_bos_too() {
+        let (_folder, corpus) = corpus(&["abc", "de", "fghi"]);
+        for long_documents in [LongDocuments::Split, LongDocuments::Truncate] {
+            let options = ContextOptions {
+                ctx_len: 4,
+                bos: Some('|'.into()),
+                separator: Some('|'.into()),
+                packing: Packing::Document,
+                long_documents,
+                ..ContextOptions::default()
+            };
+            let (packed, _) = pack(&corpus, options, ContextCursor::default());
+            let rest = if long_documents == LongDocuments::Split { vec!["|i|"] } else { vec![] };
+            let expected = [vec!["|abc", "|de|", "|fgh"], rest].concat();
+            assert_eq!(packed.iter().map(text).collect::<Vec<_>>(), expected);
+            for (done, context) in packed.iter().enumerate() {
+                assert_eq!(pack(&corpus, options, context.next).0, packed[done + 1..]);
+            }
+        }
     }
 
     #[test]

@@ -209,6 +209,7 @@ impl Harvester {
             Document::Text(text) => self.tokenizer.encode(text),
             Document::Chat(messages) if messages.is_empty() => Ok(vec![]),
             Document::Chat(messages) => self.tokenizer.encode(&self.tokenizer.render_chat(messages, false)?),
+            Document::IncompleteChat(_) => Err(self.tokenizer.refused("a turn has no content: it is null")),
         }
     }
 

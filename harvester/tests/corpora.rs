@@ -158,7 +158,7 @@ fn a_row_that_comes_again_is_left_out_also_by_a_run_that_starts_again() {
     let order = corpus.order(Some(2));
     let encode = |document: &Document| match document {
         Document::Text(text) => Ok(text.bytes().map(u32::from).collect()),
-        Document::Chat(_) => Ok(vec![]),
+        Document::Chat(_) | Document::IncompleteChat(_) => Ok(vec![]),
     };
     let options = ContextOptions { ctx_len: 64, ..ContextOptions::default() };
     let pack = |cursor: ContextCursor, seen: Option<&Path>| -> Vec<Context> {

@@ -313,6 +313,27 @@ fn a_download_outlives_connections_that_bring_nothing() {
 }
 
 #[test]
+fn a_server_that_always_begins_anew_and_never_ends_is_given_up() {
+    let asked = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&asked);
+    let setup = Setup::new(&serve(move |request| {
+        if !request.path.contains("resolve") || request.is_about_the_file() {
+            return one_file(request);
+        }
+        let mut count = count.lock().unwrap();
+        *count += 1;
+        let whole = reply("200 OK", &[("ETag", CONTENT_SHA256)], CONTENT);
+        match *count {
+            1..50 => cut(whole, if *count % 2 == 1 { 10 } else { 15 }, false),
+            _ => whole,
+        }
+    }));
+    let message = setup.refuse("org/name:model.gguf");
+    assert!(message.contains("the connection broke after 5 of 20 bytes"), "{message}");
+    assert_eq!(*asked.lock().unwrap(), 4, "one that came further, and three attempts that did not");
+}
+
+#[test]
 fn a_continuation_from_another_byte_is_refused() {
     let setup = Setup::new(&serve(|request| match request.start() {
         5 => reply("206 Partial Content", &[("Content-Range", "bytes 0-14/20")], &CONTENT[..15]),

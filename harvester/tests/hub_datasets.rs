@@ -274,6 +274,36 @@ fn a_list_of_files_comes_in_pages_of_the_folder_that_is_wanted() {
 }
 
 #[test]
+fn a_later_page_that_is_not_there_is_no_end_of_the_list() {
+    let dataset = Dataset::of(&["a", "b", "c"].map(|name| (name, "lines.jsonl")));
+    let hub = Hub::new(move |request| match request.path.contains("cursor=1") {
+        true => reply("404 Not Found", &[("X-Error-Code", "EntryNotFound")], ""),
+        false => dataset.answer(request),
+    });
+    let message = hub.refuse("hf://datasets/org/name");
+    assert!(message.contains("page 2 of its list of files is not there"), "{message}");
+}
+
+#[test]
+fn what_the_hub_tells_of_a_repository_is_asked_for_again_where_it_breaks_off() {
+    let (dataset, breaks) = (Dataset::of(&[("a.parquet", "snappy.parquet")]), Arc::new(Mutex::new(2)));
+    let left = Arc::clone(&breaks);
+    let hub = Hub::new(move |request| {
+        let good = dataset.answer(request);
+        let mut left = left.lock().unwrap();
+        if request.path.contains("/revision/") && *left > 0 {
+            *left -= 1;
+            return cut(good, 10);
+        }
+        good
+    });
+    assert_eq!(documents(&hub.open("hf://datasets/org/name").unwrap()), lines());
+    *breaks.lock().unwrap() = usize::MAX;
+    let message = hub.refuse("hf://datasets/org/name");
+    assert!(message.contains("the connection broke after"), "{message}");
+}
+
+#[test]
 fn a_folder_may_have_the_name_of_a_file() {
     let hub = Hub::serving(Dataset::of(&[
         ("a.parquet/part-0.parquet", "snappy.parquet"),
@@ -335,6 +365,18 @@ fn a_run_that_starts_again_stays_at_its_commit_though_the_branch_has_moved() {
     assert_eq!(documents(&again), lines());
     let new = hub.open("hf://datasets/org/name@main").unwrap();
     assert_eq!(new.sources()[0].path, "hf://datasets/org/name@second", "another name is looked up");
+}
+
+#[test]
+fn a_commit_that_is_gone_is_said_to_be_an_earlier_runs() {
+    let dataset = Arc::new(Mutex::new(Dataset::of(&[("a.parquet", "snappy.parquet")])));
+    let now = Arc::clone(&dataset);
+    let hub = Hub::new(move |request| now.lock().unwrap().answer(request));
+    hub.open("hf://datasets/org/name").unwrap().save(&hub.saved()).unwrap();
+    dataset.lock().unwrap().commit = "squashed";
+    let message = hub.refuse("hf://datasets/org/name");
+    assert!(message.contains(COMMIT) && message.contains("the earlier run read"), "{message}");
+    assert!(message.contains("another --out") && !message.contains("spelling"), "{message}");
 }
 
 /// Harvests the dataset into a folder of the test, or goes on with that.

@@ -116,7 +116,9 @@ fn conversations_that_the_template_refuses_are_counted_and_end_no_harvest_unless
     sandbox.write("model/tokenizer_config.json", serde_json::json!({ "chat_template": template }).to_string());
     let good = std::fs::read_to_string(fixture("messages.jsonl")).unwrap();
     let bad = |i: u32| format!("{{\"messages\": [{{\"role\": \"system\", \"content\": \"be brief {i}\"}}]}}\n");
-    let mixed = sandbox.write("mixed.jsonl", format!("{}{good}{}", bad(1), bad(2)));
+    let call =
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}, {\"role\": \"assistant\", \"content\": null}]}\n";
+    let mixed = sandbox.write("mixed.jsonl", format!("{}{good}{call}{}", bad(1), bad(2)));
     let good = sandbox.write("good.jsonl", good);
     let bad = sandbox.write("bad.jsonl", bad(1) + &bad(2));
     let run = |corpus: &str, out: &str| {
@@ -125,9 +127,9 @@ fn conversations_that_the_template_refuses_are_counted_and_end_no_harvest_unless
     let (mixed, good) = (run(&mixed, "mixed"), run(&good, "good"));
     let said = text(&mixed.stderr);
     assert!(mixed.status.success() && good.status.success(), "{said}{}", text(&good.stderr));
-    assert!(said.contains("2 conversations that the chat template refuses"), "{said}");
+    assert!(said.contains("3 conversations that the chat template refuses"), "{said}");
     let counts = |out: &str| sandbox.read_json(&format!("{out}/manifest.json"))["counts"].clone();
-    assert_eq!(counts("mixed")["left_out"]["refused_documents"], 2);
+    assert_eq!(counts("mixed")["left_out"]["refused_documents"], 3);
     assert_eq!(counts("mixed")["tokens"], counts("good")["tokens"]);
     let message = sandbox.error(&harvest("model", &bad, &["--chat-field", "messages", "--out", "bad"]));
     assert!(message.contains("2 conversations that the chat template refuses"), "{message}");

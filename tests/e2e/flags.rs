@@ -84,6 +84,20 @@ fn inspect_takes_models_and_says_what_else_it_would_take() {
     sandbox.write("runs/sae/manifest.json", "{\"format\": \"refract.sae\"}");
     let several = sandbox.error(&["inspect", "runs"]);
     assert!(several.contains("runs/activations (refract.activations), runs/sae (refract.sae)"), "{several}");
+    std::fs::remove_dir_all(sandbox.path("runs/activations")).unwrap();
+    let one = sandbox.error(&["inspect", "runs"]);
+    assert!(one.contains("holds a folder that refract wrote; name that: runs/sae (refract.sae)"), "{one}");
+}
+
+#[test]
+fn inspect_passes_over_manifests_of_others_in_a_models_folder() {
+    let (sandbox, model) = (Sandbox::new(), tiny("llama"));
+    std::fs::create_dir_all(sandbox.path("model/assets")).unwrap();
+    for entry in std::fs::read_dir(model).unwrap().map(Result::unwrap) {
+        std::fs::copy(entry.path(), sandbox.path("model").join(entry.file_name())).unwrap();
+    }
+    sandbox.write("model/assets/manifest.json", "{\"format\": \"of another\"}");
+    assert!(sandbox.ok(&["inspect", "model"]).contains("family         llama"));
 }
 
 /// Where the default model is in no cache and nothing can be fetched, the error lists every way that was tried.

@@ -132,6 +132,7 @@ fn contexts(tokenizer: &TextTokenizer, n: usize) -> Vec<Vec<u32>> {
     let encode = |document: &Document| match document {
         Document::Text(text) => tokenizer.encode(text),
         Document::Chat(messages) => tokenizer.encode(&tokenizer.render_chat(messages, false)?),
+        Document::IncompleteChat(_) => Ok(vec![]),
     };
     let contexts = Contexts::new(&corpus, &order, options, ContextCursor::default(), None, encode);
     let contexts: Vec<_> = contexts.expect("contexts").take(n).collect::<Result<_>>().expect("text");

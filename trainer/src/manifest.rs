@@ -23,7 +23,7 @@ use crate::{
 pub const SAE_FORMAT: &str = "refract.sae";
 
 /// Folder of the activations held out by a run on a running model, in its own.
-pub(crate) const HELD_OUT_FOLDER: &str = "held-out";
+pub const HELD_OUT_FOLDER: &str = "held-out";
 
 /// Options that may differ when a run is continued: they do not shape the result.
 const FREE_OPTIONS: [&str; 1] = ["checkpoint_every"];

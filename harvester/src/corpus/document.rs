@@ -12,6 +12,9 @@ pub enum Document {
     Text(String),
     /// Turn by turn.
     Chat(Vec<ChatMessage>),
+    /// A conversation with a turn whose content is null, as that of one that calls a tool may be: empty here, and not to
+    /// be written as if that had been said.
+    IncompleteChat(Vec<ChatMessage>),
 }
 
 /// The first 16 bytes of a document's SHA-256: two documents with the same are the same.
@@ -22,16 +25,21 @@ impl Document {
     pub(super) fn bytes(&self) -> u64 {
         match self {
             Self::Text(text) => text.len() as u64,
-            Self::Chat(messages) => messages.iter().map(|message| message.content.len() as u64).sum(),
+            Self::Chat(messages) | Self::IncompleteChat(messages) => {
+                messages.iter().map(|message| message.content.len() as u64).sum()
+            }
         }
     }
 
     /// What tells this document from others.
     pub(super) fn hash(&self) -> DocumentHash {
         let mut hasher = Sha256::new();
+        if matches!(self, Self::IncompleteChat(_)) {
+            hasher.update([0xfd]);
+        }
         match self {
             Self::Text(text) => hasher.update(text),
-            Self::Chat(messages) => messages.iter().for_each(|message| {
+            Self::Chat(messages) | Self::IncompleteChat(messages) => messages.iter().for_each(|message| {
                 // No text has these bytes, so that no two conversations are written alike.
                 hasher.update([0xff]);
                 hasher.update(&message.role);
@@ -46,24 +54,34 @@ impl Document {
     /// has them. What is there instead, where it is none.
     pub(super) fn chat_of(value: Value) -> Result<Self, String> {
         let Value::Array(turns) = value else { return Err("no list of turns".into()) };
-        turns.into_iter().map(turn).collect::<Result<_, _>>().map(Self::Chat)
+        turns.into_iter().map(turn).collect::<Result<_, _>>().map(Self::chat_of_turns)
+    }
+
+    /// A conversation of turns that are each who speaks and, where it is not null, what is said.
+    pub(super) fn chat_of_turns(turns: Vec<(String, Option<String>)>) -> Self {
+        let is_whole = turns.iter().all(|(_, content)| content.is_some());
+        let message = |(role, content): (_, Option<_>)| ChatMessage { role, content: content.unwrap_or_default() };
+        let messages = turns.into_iter().map(message).collect();
+        if is_whole { Self::Chat(messages) } else { Self::IncompleteChat(messages) }
     }
 }
 
 /// What is found where a turn lacks who speaks or what is said.
 pub(super) const NOT_A_TURN: &str = "a turn without strings `role` and `content`, or `from` and `value`";
 
-fn turn(value: Value) -> Result<ChatMessage, String> {
+/// Who speaks and what is said, which may be null.
+fn turn(value: Value) -> Result<(String, Option<String>), String> {
     let Value::Object(mut turn) = value else { return Err("a turn that is no object".into()) };
     let mut text = |name: &str| match turn.remove(name) {
-        Some(Value::String(text)) => Some(text),
+        Some(Value::String(text)) => Some(Some(text)),
+        Some(Value::Null) => Some(None),
         _ => None,
     };
-    if let (Some(role), Some(content)) = (text("role"), text("content")) {
-        return Ok(ChatMessage { role, content });
+    if let (Some(Some(role)), Some(content)) = (text("role"), text("content")) {
+        return Ok((role, content));
     }
-    if let (Some(from), Some(content)) = (text("from"), text("value")) {
-        return Ok(ChatMessage { role: role_of(from), content });
+    if let (Some(Some(from)), Some(content)) = (text("from"), text("value")) {
+        return Ok((role_of(from), content));
     }
     let fields: Vec<_> = turn.keys().map(String::as_str).collect();
     Err(format!("{NOT_A_TURN}; its other fields are [{}]", fields.join(", ")))

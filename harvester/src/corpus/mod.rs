@@ -230,7 +230,7 @@ mod tests {
     fn text(corpus: &Corpus, index: u64) -> String {
         match corpus.document(index).unwrap() {
             Document::Text(text) => text,
-            Document::Chat(messages) => panic!("a conversation: {messages:?}"),
+            Document::Chat(messages) | Document::IncompleteChat(messages) => panic!("a conversation: {messages:?}"),
         }
     }
 

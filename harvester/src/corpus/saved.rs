@@ -37,9 +37,11 @@ struct Saved {
     sources: Vec<CorpusSource>,
     files: Vec<SavedFile>,
     /// First document, documents; file, row group, first row.
-    blocks: Vec<(u64, u64, u32, u32, u64)>,
+    blocks: Vec<SavedBlock>,
     stamps: Vec<(String, String)>,
 }
+
+type SavedBlock = (u64, u64, u32, u32, u64);
 
 #[derive(Serialize, Deserialize)]
 struct SavedFile {
@@ -135,13 +137,14 @@ pub(super) fn load(path: &Path, options: &CorpusOptions, found: &[FoundSource]) 
         }));
     }
     let tables = files.filter(|file| file.kind == FileKind::Parquet);
-    let mut streamed_before = 0;
-    let blocks = saved.blocks.into_iter().map(|(first_document, documents, file, group, first_row)| {
-        let block = Block { first_document, documents };
-        let placed = PlacedBlock { block, rows: RowBlock { file, group, first_row, rows: documents }, streamed_before };
-        streamed_before += documents;
-        placed
-    });
+    let tables: Vec<_> = tables.map(TableFile::of).collect::<Result<_>>().ok()?;
+    let is_place = |place: &DocumentPlace| {
+        (place.file as usize) < saved.files.len() && place.bytes <= saved.options.max_document_bytes
+    };
+    if !places.iter().all(is_place) {
+        return None;
+    }
+    let blocks = placed(&saved.blocks, tables.len(), places.len() as u64)?;
     let file = |file: SavedFile| PlainFile {
         name: file.name,
         path: file.path,
@@ -153,10 +156,74 @@ pub(super) fn load(path: &Path, options: &CorpusOptions, found: &[FoundSource]) 
         sources: saved.sources,
         files: saved.files.into_iter().map(file).collect(),
         places,
-        tables: tables.map(TableFile::of).collect::<Result<_>>().ok()?,
-        blocks: blocks.collect(),
+        tables,
+        blocks,
         stamps,
         was_saved: true,
         ..Corpus::default()
     })
+}
+
+/// Blocks of rows of `tables` files among `places` other documents; `None` where they cannot be that.
+fn placed(saved: &[SavedBlock], tables: usize, places: u64) -> Option<Vec<PlacedBlock>> {
+    let (mut end, mut streamed_before) = (0, 0);
+    let mut blocks = Vec::with_capacity(saved.len());
+    for &(first_document, documents, file, group, first_row) in saved {
+        // Before it are the blocks before it, all of them, and some of the other documents.
+        if file as usize >= tables || first_document < end || first_document - streamed_before > places {
+            return None;
+        }
+        end = first_document.checked_add(documents)?;
+        let block = Block { first_document, documents };
+        blocks.push(PlacedBlock { block, rows: RowBlock { file, group, first_row, rows: documents }, streamed_before });
+        streamed_before += documents;
+    }
+    Some(blocks)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_was_saved_of_other_files_than_there_are_is_read_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, saved) = (folder.path().join("lines.jsonl"), folder.path().join("saved.parquet"));
+        fs::write(&path, "{\"text\":\"one\"}\n{\"text\":\"two\"}\n").unwrap();
+        let paths = [path];
+        let open = || Corpus::open_saved(&paths, &CorpusOptions::default(), &saved, &[], None).unwrap();
+        type Damage = fn(&mut Corpus);
+        let damages: [(&str, Damage); 3] = [
+            ("a file of a place", |corpus| corpus.places[1].file = 7),
+            ("a length of a place", |corpus| corpus.places[1].bytes = u64::MAX),
+            ("a file of a block", |corpus| {
+                let rows = RowBlock { file: 1, group: 0, first_row: 0, rows: 3 };
+                let block = Block { first_document: 2, documents: 3 };
+                corpus.blocks = vec![PlacedBlock { block, rows, streamed_before: 0 }];
+            }),
+        ];
+        open().save(&saved).unwrap();
+        assert!(open().was_saved);
+        for (damage, change) in damages {
+            let mut corpus = Corpus::open(&paths, &CorpusOptions::default()).unwrap();
+            change(&mut corpus);
+            corpus.save(&saved).unwrap();
+            let found = open();
+            assert!(!found.was_saved, "{damage}");
+            assert_eq!(found.document(1).unwrap(), crate::Document::Text("two".into()));
+        }
+    }
+
+    #[test]
+    fn blocks_of_rows_are_in_order_and_leave_room_for_no_more_than_there_is() {
+        let good = [(0, 5, 0, 0, 0), (7, 5, 1, 0, 0)];
+        assert_eq!(placed(&good, 2, 2).unwrap()[1].streamed(), 10);
+        assert!(placed(&good, 1, 2).is_none(), "a file that is not there");
+        assert!(placed(&good, 2, 1).is_none(), "a gap");
+        assert!(placed(&[good[1], good[0]], 2, 7).is_none(), "out of order");
+        assert!(placed(&[(0, u64::MAX, 0, 0, 0), (u64::MAX, 1, 0, 0, 0)], 1, 0).is_none(), "too many");
+    }
 }

@@ -21,7 +21,7 @@ use super::{
     document::{NOT_A_TURN, role_of},
     table_file::{BLOCK_ROWS, Cause, RowBlock, TableFile},
 };
-use crate::{Error, Result, tokenizer::ChatMessage};
+use crate::{Error, Result};
 
 /// The file opened last and the block read last.
 #[derive(Debug, Default)]
@@ -167,15 +167,16 @@ fn chats(column: &ArrayRef) -> std::result::Result<Vec<Document>, String> {
     let turns = lists.values().as_struct();
     let (roles, contents, are_ours) = turn_columns(turns)?;
     let turn = |at: usize| {
-        let (role, content) = (roles.value(at).to_string(), contents.value(at).to_string());
-        let is_whole = turns.is_valid(at) && roles.is_valid(at) && contents.is_valid(at);
-        is_whole.then_some(ChatMessage { role: if are_ours { role } else { role_of(role) }, content })
+        let role = roles.value(at).to_string();
+        let content = contents.is_valid(at).then(|| contents.value(at).to_string());
+        let is_one = turns.is_valid(at) && roles.is_valid(at);
+        is_one.then_some((if are_ours { role } else { role_of(role) }, content))
     };
     let ends = lists.value_offsets();
     let conversation = |row: usize| {
         let turns = if lists.is_valid(row) { ends[row] as usize..ends[row + 1] as usize } else { 0..0 };
         let turns: Option<Vec<_>> = turns.map(turn).collect();
-        turns.map(Document::Chat).ok_or_else(|| format!("in row {row} of these {NOT_A_TURN}"))
+        turns.map(Document::chat_of_turns).ok_or_else(|| format!("in row {row} of these {NOT_A_TURN}"))
     };
     (0..lists.len()).map(conversation).collect()
 }
@@ -214,15 +215,18 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_without_a_role_or_a_content_is_the_same_error_as_in_a_line() {
-        assert_eq!(chats(&column(&[(Some("user"), Some("hi")), (Some("user"), Some(""))])).unwrap().len(), 2);
+    fn a_turn_is_read_as_that_of_a_line_is() {
         let options = CorpusOptions { chat_field: Some("turns".into()), ..CorpusOptions::default() };
-        for (role, content) in [(None, Some("hi")), (Some("user"), None)] {
-            let found = chats(&column(&[(Some("user"), Some("hi")), (role, content)])).unwrap_err();
-            assert!(found.contains("in row 1") && found.contains(NOT_A_TURN), "{found}");
+        let in_a_line = |role: Option<&str>, content: Option<&str>| {
             let line = serde_json::json!({ "turns": [{ "role": role, "content": content }] }).to_string();
-            let in_a_line = document_of_line(line.as_bytes(), &options).unwrap_err();
-            assert!(in_a_line.contains(NOT_A_TURN), "{in_a_line}");
-        }
+            document_of_line(line.as_bytes(), &options)
+        };
+        let found = chats(&column(&[(Some("user"), Some("hi")), (None, Some("hi"))])).unwrap_err();
+        assert!(found.contains("in row 1") && found.contains(NOT_A_TURN), "{found}");
+        assert!(in_a_line(None, Some("hi")).unwrap_err().contains(NOT_A_TURN));
+        let turns = [(Some("user"), Some("hi")), (Some("user"), Some("")), (Some("assistant"), None)];
+        let documents = chats(&column(&turns)).unwrap();
+        assert!(matches!(documents[..], [Document::Chat(_), Document::Chat(_), Document::IncompleteChat(_)]));
+        assert_eq!(documents, turns.map(|(role, content)| in_a_line(role, content).unwrap()));
     }
 }

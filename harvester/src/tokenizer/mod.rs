@@ -127,8 +127,12 @@ impl TextTokenizer {
         let token = |id: Option<u32>| id.and_then(|id| self.tokenizer.id_to_token(id)).unwrap_or_default();
         let prompt =
             chat::Prompt { messages, bos_token: token(self.bos), eos_token: token(self.eos), add_generation_prompt };
-        chat::render(template, &prompt)
-            .map_err(|source| Error::ChatTemplate { path: self.path.clone(), reason: chat::reason(&source) })
+        chat::render(template, &prompt).map_err(|source| self.refused(&chat::reason(&source)))
+    }
+
+    /// The error of a conversation that the chat template cannot write.
+    pub(crate) fn refused(&self, reason: &str) -> Error {
+        Error::ChatTemplate { path: self.path.clone(), reason: reason.to_owned() }
     }
 
     fn failed(&self, source: tokenizers::Error) -> Error {

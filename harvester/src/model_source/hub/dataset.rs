@@ -110,7 +110,14 @@ impl HubDataset {
         }
         let revision = pinned.unwrap_or(&address.revision);
         let client = Client::new(settings, RepoType::Dataset, &address.repo, revision)?;
-        let found = Self::at(&address, &client)?.ok_or_else(|| client.no_revision())?;
+        let found = Self::at(&address, &client)?.ok_or_else(|| match pinned.filter(|it| *it != address.revision) {
+            Some(commit) => {
+                let reason = format!("the earlier run read commit {commit}, which is no longer there");
+                let hint = format!("Choose another --out to read what is on `{}` now", address.revision);
+                Error::download(text, reason, hint)
+            }
+            None => client.no_revision(),
+        })?;
         if !found.files.is_empty() {
             return Ok(found);
         }
@@ -178,8 +185,10 @@ impl Address {
             }
         };
         let (path, revision) = (path.trim_start_matches('/'), revision.replace("%2F", "/"));
+        // hf-hub escapes no more of it than slashes.
+        let is_plain = revision.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte));
         let good = is_name(org) && is_name(name) && is_file(&revision) && (path.is_empty() || is_file(path));
-        if !good {
+        if !(good && is_plain) {
             return Err(malformed());
         }
         Ok(Self { repo: format!("{org}/{name}"), revision, path: path.into() })
@@ -230,6 +239,10 @@ mod tests {
             "hf://datasets/name",
             "hf://datasets/org/",
             "hf://datasets/org/name@",
+            "hf://datasets/org/name@a#b",
+            "hf://datasets/org/name@main?x",
+            "hf://datasets/org/name@a b",
+            "hf://datasets/org/name@a%23b",
             "hf://datasets/../name",
             "hf://datasets/org/name?x",
             "hf://datasets/org/name/../../api",

@@ -99,8 +99,9 @@ fn download(client: &Client, remote: &RemoteFile<'_>, blob: &Path, kept: &Path, 
     fs::rename(&part, blob).map_err(Error::io("rename to", blob))
 }
 
-/// Receives what is missing of a file. A connection may break as often as it likes, as long as each one brings
-/// something; after those that bring nothing there is a longer wait each time, and in the end the error.
+/// Receives what is missing of a file. A connection may break as often as it likes, as long as each one comes further
+/// than all before it (where the server sends the whole file each time, none goes on from another); after those that do
+/// not there is a longer wait each time, and in the end the error.
 fn receive_all(
     client: &Client,
     remote: &RemoteFile<'_>,
@@ -109,11 +110,12 @@ fn receive_all(
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let mut waits = client.waits();
-    let mut arrived = length(file, part)?;
+    let mut most = length(file, part)?;
     loop {
         let Err(failure) = receive(client, remote, file, part, monitor) else { return Ok(()) };
-        let before = std::mem::replace(&mut arrived, length(file, part)?);
-        let wait = if arrived > before {
+        let arrived = length(file, part)?;
+        let wait = if arrived > most {
+            most = arrived;
             waits = client.waits();
             Some(Duration::ZERO)
         } else {

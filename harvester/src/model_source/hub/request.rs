@@ -110,6 +110,16 @@ impl Answer {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// The body, `what` by name.
+    fn read_to_end(&mut self, what: &str) -> Result<Vec<u8>, Failure> {
+        let mut text = vec![];
+        self.body.read_to_end(&mut text).map_err(|source| {
+            let reason = format!("the connection broke after {} bytes of {what}: {source}", text.len());
+            Failure::passing(Error::download(&self.url, reason, LATER))
+        })?;
+        Ok(text)
+    }
+
     /// How long a busy Hub asks to be left alone. The form with a date is not one that it uses.
     fn retry_after(&self) -> Option<Duration> {
         let seconds: u64 = self.header("retry-after")?.trim().parse().ok()?;
@@ -117,12 +127,21 @@ impl Answer {
     }
 
     /// The query of the address of the next page: `Link: <address>; rel="next"`. The rest of that address is the Hub's
-    /// own even where a mirror passes it on, and no other host gets the token.
-    fn next_page(&self) -> Option<String> {
-        let links = self.header("link")?.split(',');
-        let next = links.map(str::trim).find(|link| link.ends_with(r#"rel="next""#))?;
-        let address = next.strip_prefix('<')?.split('>').next()?;
-        address.split_once('?').map(|(_, query)| query.to_owned())
+    /// own even where a mirror passes it on, and no other host gets the token. A list must not end where the header
+    /// speaks of a next page in a way that is not understood: that is an error.
+    fn next_page(&self) -> Result<Option<String>> {
+        let links = self.headers.iter().filter(|(key, _)| key == "link").map(|(_, value)| value.as_str());
+        let links = links.collect::<Vec<_>>().join(", ");
+        let query = |address: &str| address.split_once('?').map(|(_, query)| query.to_owned());
+        match next_link(&links).map(|next| next.map(query)) {
+            Some(None) => Ok(None),
+            Some(Some(Some(query))) => Ok(Some(query)),
+            None if !links.to_ascii_lowercase().contains("next") => Ok(None),
+            _ => {
+                let reason = format!("the list of files goes on, but the header that says where is odd: {links}");
+                Err(Error::download(&self.url, reason, "Check HF_ENDPOINT"))
+            }
+        }
     }
 }
 
@@ -161,16 +180,25 @@ impl Client {
 
     /// The repository's files, and the commit that the revision stands for.
     pub(super) fn info(&self, monitor: &dyn Monitor) -> Result<RepoInfo> {
-        info_in(self.ask(&ABOUT_THE_REPOSITORY, monitor)?)
+        self.described(monitor)?.ok_or_else(|| self.no_revision())
     }
 
     /// The commit that the revision stands for; `None` where there is no such revision.
     pub(super) fn commit(&self, monitor: &dyn Monitor) -> Result<Option<String>> {
-        let answer = self.settled(&ABOUT_THE_REPOSITORY, monitor).map_err(Error::from)?;
-        if answer.header("x-error-code") == Some("RevisionNotFound") {
-            return Ok(None);
-        }
-        info_in(self.accept(answer)?).map(|info| Some(info.sha))
+        Ok(self.described(monitor)?.map(|info| info.sha))
+    }
+
+    fn described(&self, monitor: &dyn Monitor) -> Result<Option<RepoInfo>> {
+        self.persistently(monitor, || {
+            // The first question of a run: a Hub that is not reached at all is said at once.
+            let answer = self.settled(&ABOUT_THE_REPOSITORY, monitor).map_err(Error::from)?;
+            if answer.header("x-error-code") == Some("RevisionNotFound") {
+                return Ok(None);
+            }
+            let mut answer = self.accept(answer)?;
+            let text = answer.read_to_end("what the Hub tells of the repository")?;
+            Ok(Some(info_in(&answer.url, &text)?))
+        })
     }
 
     /// The error for a revision that is not there.
@@ -192,9 +220,16 @@ impl Client {
         let slash = if folder.is_empty() { "" } else { "/" };
         let place = format!("{place}/tree/{revision}{slash}{}", escaped(folder));
         let (mut entries, mut query) = (vec![], format!("recursive={recursive}"));
-        for _ in 0..MAX_PAGES {
+        for number in 1..=MAX_PAGES {
             let url = format!("{place}?{query}");
-            let Some(page) = self.page::<T>(&url, monitor)? else { return Ok(entries) };
+            let Some(page) = self.page::<T>(&url, monitor)? else {
+                if number == 1 {
+                    return Ok(entries);
+                }
+                let reason =
+                    format!("page {number} of its list of files is not there, which page {} names", number - 1);
+                return Err(Error::download(url, reason, "Run the command again"));
+            };
             entries.extend(page.entries);
             match page.next {
                 Some(next) => query = next,
@@ -206,10 +241,15 @@ impl Client {
 
     /// A page of a list; `None` where there is no such list. A page that breaks off is asked for again.
     fn page<T: DeserializeOwned>(&self, url: &str, monitor: &dyn Monitor) -> Result<Option<Page<T>>> {
+        self.persistently(monitor, || self.page_once(url, monitor))
+    }
+
+    /// Asks again after what may pass, `attempts` times in all.
+    fn persistently<T>(&self, monitor: &dyn Monitor, ask: impl Fn() -> Result<T, Failure>) -> Result<T> {
         let mut waits = self.waits();
         loop {
-            let failure = match self.page_once(url, monitor) {
-                Ok(page) => return Ok(page),
+            let failure = match ask() {
+                Ok(found) => return Ok(found),
                 Err(failure) => failure,
             };
             let Some(wait) = waits.next().filter(|_| failure.passing) else { return Err(failure.into()) };
@@ -224,16 +264,12 @@ impl Client {
             return Ok(None);
         }
         let mut answer = self.accept(answer)?;
-        let mut text = vec![];
-        answer.body.read_to_end(&mut text).map_err(|source| {
-            let reason = format!("the connection broke after {} bytes of a list of files: {source}", text.len());
-            Failure::passing(Error::download(url, reason, LATER))
-        })?;
+        let text = answer.read_to_end("a list of files")?;
         let entries = serde_json::from_slice(&text).map_err(|source| {
             let reason = format!("the answer is not a Hub's list of files: {source}");
             Error::download(url, reason, "Check HF_ENDPOINT")
         })?;
-        Ok(Some(Page { entries, next: answer.next_page() }))
+        Ok(Some(Page { entries, next: answer.next_page()? }))
     }
 
     /// Asks what a file is. A large file's answer is a redirect that carries hash and size; it is not followed.
@@ -382,15 +418,42 @@ impl Client {
     }
 }
 
-fn info_in(answer: Answer) -> Result<RepoInfo> {
-    let unreadable = |found: String| {
-        Error::download(&answer.url, format!("the answer is not a Hub's: {found}"), "Check HF_ENDPOINT")
-    };
-    let info: RepoInfo = serde_json::from_reader(answer.body).map_err(|source| unreadable(source.to_string()))?;
+fn info_in(url: &str, text: &[u8]) -> Result<RepoInfo> {
+    let unreadable =
+        |found: String| Error::download(url, format!("the answer is not a Hub's: {found}"), "Check HF_ENDPOINT");
+    let info: RepoInfo = serde_json::from_slice(text).map_err(|source| unreadable(source.to_string()))?;
     if !is_plain(&info.sha) {
         return Err(unreadable(format!("`{}` is no commit", info.sha)));
     }
     Ok(info)
+}
+
+/// The address in a Link header of the next page: `Some(None)` where there is none, `None` where it is no such header.
+fn next_link(mut links: &str) -> Option<Option<&str>> {
+    loop {
+        links = links.trim_start_matches([',', ' ', '\t']);
+        if links.is_empty() {
+            return Some(None);
+        }
+        let (address, after) = links.strip_prefix('<')?.split_once('>')?;
+        let mut quoted = false;
+        let end = after.find(|character| {
+            quoted ^= character == '"';
+            character == ',' && !quoted
+        });
+        let (parameters, rest) = after.split_at(end.unwrap_or(after.len()));
+        if parameters.split(';').any(is_rel_next) {
+            return Some(Some(address));
+        }
+        links = rest;
+    }
+}
+
+/// Whether a parameter of a link is `rel=next`, quoted or not, alone or among other relations.
+fn is_rel_next(parameter: &str) -> bool {
+    let Some((name, value)) = parameter.split_once('=') else { return false };
+    let mut relations = value.trim().trim_matches('"').split_ascii_whitespace();
+    name.trim().eq_ignore_ascii_case("rel") && relations.any(|relation| relation.eq_ignore_ascii_case("next"))
 }
 
 fn is_busy(status: u16) -> bool {
@@ -432,8 +495,26 @@ mod tests {
     #[test]
     fn the_next_page_is_found_whatever_host_it_names() {
         let link = r#"<https://elsewhere/api/tree?recursive=true&cursor=abc>; rel="next", <x?y>; rel="last""#;
-        assert_eq!(answer("link", link).next_page().as_deref(), Some("recursive=true&cursor=abc"));
-        assert_eq!(answer("link", r#"<x?y>; rel="prev""#).next_page(), None);
+        assert_eq!(answer("link", link).next_page().unwrap().as_deref(), Some("recursive=true&cursor=abc"));
+        assert_eq!(answer("link", r#"<x?y>; rel="prev""#).next_page().unwrap(), None);
+        assert_eq!(answer("etag", "next").next_page().unwrap(), None);
+    }
+
+    #[test]
+    fn a_list_does_not_end_where_the_next_page_is_named_otherwise_than_the_hub_does() {
+        let written = [
+            r#"<x?cursor=a,b>; rel="next""#,
+            "<x?cursor=a,b>; rel=next",
+            r#"<x?cursor=a,b>; REL="prefetch next"; title="more, of it""#,
+            r#"<x?y>; title="a, b"; rel="prev",<x?cursor=a,b>;rel=next"#,
+        ];
+        for link in written {
+            assert_eq!(answer("link", link).next_page().unwrap().as_deref(), Some("cursor=a,b"), "{link}");
+        }
+        for odd in [r#"x?cursor=a; rel="next""#, "<x?cursor=a; rel=next", "<x>; rel=next"] {
+            let message = answer("link", odd).next_page().unwrap_err().to_string();
+            assert!(message.contains("the list of files goes on") && message.contains(odd), "{message}");
+        }
     }
 
     #[test]
