@@ -5,8 +5,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Device, Layout, Shape, Tensor, bail};
 
 use super::{
-    Compute,
-    gate::Gating,
+    Activation, Compute,
     packed::{Epilogue, Instructions, Int8Matrix, PackedMatrix, by_turns},
     residual,
 };
@@ -35,16 +34,16 @@ impl Linear {
 
     /// Lays the matrix out for [`Self::forward`], where that is faster, and frees it as it was stored.
     pub(crate) fn pack(&mut self, compute: Compute) -> Result<()> {
-        self.pack_with(compute, None)
+        self.pack_with(compute, None, false)
     }
 
-    /// As [`Self::pack`], for a matrix of gates above the values they gate: where it is laid out, [`Self::forward`]
-    /// gives `act(gate) * value`.
-    pub(crate) fn pack_gated(&mut self, compute: Compute, gating: Gating) -> Result<()> {
-        self.pack_with(compute, Some(gating))
+    /// As [`Self::pack`], with what follows: where the matrix is laid out, [`Self::forward`] gives `act(y)`, or, of a
+    /// matrix of gates above the values they gate, `act(gate) * value`.
+    pub(crate) fn pack_activated(&mut self, compute: Compute, activation: Activation, gated: bool) -> Result<()> {
+        self.pack_with(compute, Some(activation), gated)
     }
 
-    fn pack_with(&mut self, compute: Compute, gating: Option<Gating>) -> Result<()> {
+    fn pack_with(&mut self, compute: Compute, activation: Option<Activation>, gated: bool) -> Result<()> {
         let Weight::Stored(weight) = &self.weight else { return Ok(()) };
         if !matches!(weight.device(), Device::Cpu) {
             return match compute {
@@ -55,7 +54,7 @@ impl Linear {
         let (mut values, d_in) = (weight.flatten_all()?.to_vec1::<f32>()?, weight.dim(1)?);
         let mut bias = self.bias.as_ref().map(|bias| bias.to_vec1::<f32>()).transpose()?;
         let mut columns = weight.dim(0)?;
-        if gating.is_some() {
+        if gated {
             columns /= 2;
             values = by_turns(&values, d_in);
             bias = bias.map(|bias| by_turns(&bias, 1));
@@ -66,17 +65,18 @@ impl Linear {
             (Compute::F32, None) => return Ok(()),
         };
         self.bias = None;
-        self.weight = Weight::Packed(Arc::new(Packed { matrix, epilogue: Epilogue { columns, bias, gating } }));
+        self.weight =
+            Weight::Packed(Arc::new(Packed { matrix, epilogue: Epilogue { columns, bias, activation, gated } }));
         Ok(())
     }
 
-    /// Whether [`Self::forward`] gates.
-    pub(crate) fn has_gated(&self) -> bool {
-        matches!(&self.weight, Weight::Packed(packed) if packed.epilogue.gating.is_some())
+    /// Whether [`Self::forward`] gives what is activated.
+    pub(crate) fn activates(&self) -> bool {
+        matches!(&self.weight, Weight::Packed(packed) if packed.epilogue.activation.is_some())
     }
 
     /// # Shapes
-    /// `x`: `[batch, pos, d_in]` -> `[batch, pos, d_out]`, or half of `d_out` where it has gated
+    /// `x`: `[batch, pos, d_in]` -> `[batch, pos, d_out]`, or half of `d_out` where it gates
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.weight {
             Weight::Packed(packed) => Ok(x.contiguous()?.apply_op1_no_bwd(packed.as_ref())?),

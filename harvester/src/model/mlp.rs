@@ -7,7 +7,7 @@
 
 use candle_core::{D, Device, Tensor};
 
-use super::{Activation, Compute, gate::Gating, linear::Linear};
+use super::{Activation, Compute, activation::Gate, linear::Linear};
 use crate::Result;
 
 /// The weights of one MLP.
@@ -22,12 +22,9 @@ pub(crate) struct Mlp {
 }
 
 impl Mlp {
-    /// Lays the matrices out as [`Linear::pack`] does, with the gate inside the first product where that can be.
+    /// Lays the matrices out as [`Linear::pack`] does, the activation inside the first product.
     pub(crate) fn pack(&mut self, compute: Compute) -> Result<()> {
-        match Gating::of(self.activation).filter(|_| self.gated) {
-            Some(gating) => self.input.pack_gated(compute, gating)?,
-            None => self.input.pack(compute)?,
-        }
+        self.input.pack_activated(compute, self.activation, self.gated)?;
         self.out.pack(compute)
     }
 
@@ -37,9 +34,11 @@ impl Mlp {
     /// `x`: `[batch, pos, d_model]` -> `[batch, pos, d_mlp]`
     pub(crate) fn post(&self, x: &Tensor) -> Result<Tensor> {
         let hidden = self.input.forward(x)?;
-        match (self.gated, Gating::of(self.activation)) {
-            (true, Some(_)) if self.input.has_gated() => Ok(hidden),
-            (true, Some(gating)) if matches!(x.device(), Device::Cpu) => Ok(hidden.apply_op1_no_bwd(&gating)?),
+        if self.input.activates() {
+            return Ok(hidden);
+        }
+        match (self.gated, x.device()) {
+            (true, Device::Cpu) => Ok(hidden.apply_op1_no_bwd(&Gate(self.activation))?),
             (true, _) => gate_plain(&hidden, self.activation),
             (false, _) => activate(&hidden, self.activation),
         }
@@ -71,15 +70,18 @@ mod tests {
     }
 
     #[test]
-    fn gating_in_one_pass_and_inside_the_product_equal_plain_tensor_operations() {
+    fn activating_in_one_pass_and_inside_the_product_equal_plain_tensor_operations() {
         // A whole number of panels, and not.
-        for d_mlp in [32, 23] {
+        for (d_mlp, gated) in [(32, true), (23, true), (32, false), (23, false)] {
             for activation in [Activation::Silu, Activation::GeluTanh, Activation::Gelu] {
                 let random = |shape: &[usize]| Tensor::randn(0f32, 1., shape, &Device::Cpu).unwrap();
-                let input = Linear::new(random(&[2 * d_mlp, 12]), Some(random(&[2 * d_mlp])));
-                let mut mlp = Mlp { input, out: Linear::new(random(&[12, d_mlp]), None), activation, gated: true };
+                let rows = if gated { 2 * d_mlp } else { d_mlp };
+                let input = Linear::new(random(&[rows, 12]), Some(random(&[rows])));
+                let mut mlp = Mlp { input, out: Linear::new(random(&[12, d_mlp]), None), activation, gated };
                 let x = random(&[2, 7, 12]);
-                let want = gate_plain(&mlp.input.forward(&x).unwrap(), activation).unwrap();
+                let hidden = mlp.input.forward(&x).unwrap();
+                let plain = if gated { gate_plain } else { activate };
+                let want = plain(&hidden, activation).unwrap();
                 assert_close(&mlp.post(&x).unwrap(), &want, "one pass");
                 mlp.pack(Compute::F32).unwrap();
                 assert_close(&mlp.post(&x).unwrap(), &want, "inside");

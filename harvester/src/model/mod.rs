@@ -17,6 +17,7 @@
 //! logits = c tanh(ln_final(resid) W_U^T / c)
 //! ```
 
+mod activation;
 mod attention;
 mod attention_kernel;
 mod block;
@@ -24,7 +25,6 @@ mod checkpoint;
 mod compute;
 mod config;
 mod families;
-mod gate;
 mod gguf;
 mod gguf_skim;
 mod kv_cache;

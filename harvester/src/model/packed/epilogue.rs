@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::{
     super::{
-        gate::{GateRows, Gating},
+        Activation,
+        activation::{Activate, GateRows},
         simd::wide,
     },
     kernel::PANEL,
@@ -20,18 +21,17 @@ pub(crate) struct Epilogue {
     pub(crate) columns: usize,
     /// Added to every row. `[d_out]`
     pub(crate) bias: Option<Vec<f32>>,
+    /// Of what is left then.
+    pub(crate) activation: Option<Activation>,
     /// The rows of `W` are 16 gates, the 16 values they gate, and so on ([`by_turns`]): `act(gate) * value`.
-    pub(crate) gating: Option<Gating>,
+    pub(crate) gated: bool,
 }
 
 impl Epilogue {
     /// # Panics
     /// Where it is not one of a matrix of `d_out` rows: what it leaves would not be whole.
     pub(crate) fn check(&self, d_out: usize) {
-        let rows = match self.gating {
-            Some(_) => 2 * self.columns.next_multiple_of(GATES),
-            None => self.columns,
-        };
+        let rows = if self.gated { 2 * self.columns.next_multiple_of(GATES) } else { self.columns };
         assert_eq!(rows, d_out, "rows of the matrix");
         assert!(self.bias.as_ref().is_none_or(|bias| bias.len() == d_out), "a bias for each of its rows");
     }
@@ -45,12 +45,16 @@ impl Epilogue {
         if let Some(bias) = &self.bias {
             add_to_rows(tile, &bias[panel * PANEL..]);
         }
-        if let Some(gating) = self.gating {
-            let (halves, _) = tile.as_chunks_mut::<GATES>();
-            let (rows, _) = halves.as_chunks_mut::<2>();
-            wide(GateRows { rows, gating });
+        match self.activation {
+            Some(activation) if self.gated => {
+                let (halves, _) = tile.as_chunks_mut::<GATES>();
+                let (rows, _) = halves.as_chunks_mut::<2>();
+                wide(GateRows { rows, activation });
+            }
+            Some(activation) => wide(Activate { values: tile, activation }),
+            None => {}
         }
-        let width = if self.gating.is_some() { GATES } else { PANEL };
+        let width = if self.gated { GATES } else { PANEL };
         panel * width..((panel + 1) * width).min(self.columns)
     }
 }
@@ -64,7 +68,7 @@ fn add_to_rows(tile: &mut [f32], values: &[f32]) {
     }
 }
 
-/// The rows of a gated matrix, `n` gates above the `n` values they gate, as [`Epilogue::gating`] wants them. Zeros fill
+/// The rows of a gated matrix, `n` gates above the `n` values they gate, as [`Epilogue::gated`] wants them. Zeros fill
 /// the last group.
 ///
 /// # Shapes

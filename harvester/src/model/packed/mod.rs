@@ -136,7 +136,7 @@ mod tests {
     }
 
     pub(super) fn plain_epilogue(columns: usize) -> Epilogue {
-        Epilogue { columns, bias: None, gating: None }
+        Epilogue { columns, bias: None, activation: None, gated: false }
     }
 
     /// `x W^T + b`, each element a chain of fused multiply-adds in the order of the columns.
