@@ -182,6 +182,22 @@ fn a_row_that_comes_again_is_left_out_also_by_a_run_that_starts_again() {
     }
 }
 
+#[test]
+fn rows_without_a_text_are_empty_and_no_repetitions() {
+    // Two of its six rows are null.
+    let corpus = open("with_nulls.parquet", &CorpusOptions::default()).unwrap();
+    let order = corpus.order(None);
+    let encode = |document: &Document| match document {
+        Document::Text(text) => Ok(text.bytes().map(u32::from).collect()),
+        Document::Chat(_) => Ok(vec![]),
+    };
+    let options = ContextOptions { ctx_len: 4, ..ContextOptions::default() };
+    let mut contexts = Contexts::new(&corpus, &order, options, ContextCursor::default(), None, encode).unwrap();
+    contexts.by_ref().for_each(|context| drop(context.unwrap()));
+    let left_out = contexts.cursor().left_out;
+    assert_eq!((left_out.empty_documents, left_out.repeated_documents), (2, 0));
+}
+
 /// A parquet file under another footer.
 fn refooted(name: &str, change: impl Fn(ParquetMetaData) -> ParquetMetaData) -> tempfile::NamedTempFile {
     let bytes = bytes::Bytes::from(fs::read(fixture(name)).unwrap());

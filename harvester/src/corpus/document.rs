@@ -26,6 +26,14 @@ impl Document {
         }
     }
 
+    /// Whether there is nothing in it. Such a document is counted as empty, and repeats no other.
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_empty(),
+            Self::Chat(messages) => messages.is_empty(),
+        }
+    }
+
     /// What tells this document from others.
     pub(super) fn hash(&self) -> DocumentHash {
         let mut hasher = Sha256::new();

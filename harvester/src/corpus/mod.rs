@@ -298,6 +298,16 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_document_repeats_no_other() {
+        let lines = b"{\"text\":\"a\"}\n{\"text\":null}\n{\"text\":\"\"}\n{\"text\":\"a\"}\n{\"text\":\"\"}\n";
+        let folder = folder(&[("lines.jsonl", lines), ("one.txt", b""), ("two.txt", b"")]);
+        let corpus = open(folder.path()).unwrap();
+        let texts: Vec<_> = (0..corpus.n_documents()).map(|i| text(&corpus, i)).collect();
+        assert_eq!(texts, ["", "", "a", "", "", ""]);
+        assert_eq!(corpus.sources().iter().map(|source| source.duplicates).sum::<u64>(), 1);
+    }
+
+    #[test]
     fn text_that_is_not_utf8_is_named_with_its_byte() {
         let folder = folder(&[("good.txt", b"good"), ("latin1.txt", b"caf\xe9 au lait"), ("image.bin", b"ab\0cd")]);
         let latin1 = message(open(&folder.path().join("latin1.txt")));

@@ -90,7 +90,7 @@ impl Corpus {
         source.bytes += bytes;
         source.malformed_lines += malformed_lines;
         for document in documents {
-            if self.options.drop_duplicates && !seen.insert(document.hash) {
+            if self.options.drop_duplicates && document.hash.is_some_and(|hash| !seen.insert(hash)) {
                 source.duplicates += 1;
                 continue;
             }
