@@ -86,11 +86,11 @@ impl Corpus {
     /// A path is a file, a folder, an URL of an object store, `hf://datasets/ORG/NAME` for a dataset on the Hub, or `-`
     /// for standard input. A `.jsonl` file has a document a line, a `.parquet` file one a row; any other file is one
     /// document. In a folder, each file of many documents and each subfolder is a source of its own, and the remaining
-    /// files together are one more. Hidden files, files that are not UTF-8 text, links to folders and links that lead
-    /// nowhere are left out of a folder, counted, and logged as warnings.
+    /// files together are one more. Hidden files, files that are not UTF-8 text, `.json`, `.csv` and `.tsv` files, links
+    /// to folders and links that lead nowhere are left out of a folder, counted, and logged as warnings.
     ///
     /// # Errors
-    /// When a path cannot be read, a named file is not UTF-8 text, a JSONL line is not an object with the text field
+    /// When a path cannot be read, a named file is not UTF-8 text or ends in `.json`, `.csv` or `.tsv`, a JSONL line is not an object with the text field
     /// (unless such lines are skipped), a parquet file lacks the column, a document is too long, or there is no text at
     /// all.
     pub fn open(paths: &[PathBuf], options: &CorpusOptions) -> Result<Self> {
@@ -316,6 +316,21 @@ mod tests {
         assert!(binary.contains("image.bin") && binary.contains("byte 2"), "{binary}");
         let corpus = open(folder.path()).unwrap();
         assert_eq!((corpus.n_documents(), corpus.sources()[0].skipped_files), (1, 2));
+    }
+
+    #[test]
+    fn a_file_of_texts_in_another_form_is_no_text() {
+        let json = b"{\"text\":\"a\"}\n";
+        let files: [(&str, &[u8]); 5] =
+            [("a.txt", b"a"), ("b.json", json), ("c.JSON.gz", json), ("deep/d.csv", b"text\na\n"), ("deep/e.tsv", b"")];
+        let folder = folder(&files);
+        for (name, hint) in [("b.json", ".jsonl"), ("c.JSON.gz", ".jsonl"), ("deep/d.csv", ".parquet")] {
+            let message = message(open(&folder.path().join(name)));
+            assert!(message.contains(name) && message.contains(hint), "{message}");
+        }
+        let corpus = open(folder.path()).unwrap();
+        let skipped: Vec<_> = corpus.sources().iter().map(|source| source.skipped_files).collect();
+        assert_eq!((corpus.n_documents(), skipped), (1, vec![2, 2]));
     }
 
     #[test]
