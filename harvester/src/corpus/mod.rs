@@ -334,6 +334,19 @@ mod tests {
     }
 
     #[test]
+    fn a_field_that_no_file_of_the_corpus_has_is_refused() {
+        let folder =
+            folder(&[("prose.txt", b"a"), ("with/prose.txt", b"b"), ("with/lines.jsonl", b"{\"body\":\"c\"}")]);
+        let text_field = CorpusOptions { text_field: "body".into(), ..CorpusOptions::default() };
+        let chat_field = CorpusOptions { chat_field: Some("turns".into()), ..CorpusOptions::default() };
+        for (options, flag) in [(&text_field, "--text-field body"), (&chat_field, "--chat-field turns")] {
+            let message = message(Corpus::open(&[folder.path().join("prose.txt")], options));
+            assert!(message.contains(flag) && message.contains("prose.txt"), "{message}");
+        }
+        assert_eq!(Corpus::open(&[folder.path().into()], &text_field).unwrap().n_documents(), 3);
+    }
+
+    #[test]
     fn a_bad_jsonl_line_is_named_with_its_number() {
         let cases: [(&[u8], &str); 4] = [
             (b"{\"text\":\"a\"}\n{\"text\": \"b\"\n", "bad.jsonl:2"),

@@ -19,6 +19,7 @@ use crate::{Error, Result, atomic::hex};
 
 impl Corpus {
     pub(super) fn read(paths: &[PathBuf], options: &CorpusOptions, sources: Vec<FoundSource>) -> Result<Self> {
+        check_field_is_used(options, &sources)?;
         let mut corpus = Self { options: options.clone(), ..Self::default() };
         let mut seen = HashSet::new();
         for source in sources {
@@ -113,6 +114,22 @@ impl Corpus {
         self.tables.push(table);
         Ok(sha256)
     }
+}
+
+/// Refuses a field that was asked for where no file has fields: its name would change nothing.
+fn check_field_is_used(options: &CorpusOptions, sources: &[FoundSource]) -> Result<()> {
+    let flag = match options.chat_field {
+        Some(_) => "--chat-field",
+        None if options.text_field != CorpusOptions::default().text_field => "--text-field",
+        None => return Ok(()),
+    };
+    let mut files = sources.iter().flat_map(|source| &source.files).peekable();
+    let Some(first) = files.peek().map(|file| file.name()) else { return Ok(()) };
+    if files.any(|file| file.kind != FileKind::Text) {
+        return Ok(());
+    }
+    let expected = "a .jsonl or .parquet file in the corpus (jsonl:- on standard input), whose documents have fields";
+    Err(Error::invalid(format!("{flag} {}", options.field()), expected, format!("only plain text, such as {first}")))
 }
 
 /// A parquet file and its blocks of rows.
