@@ -523,3 +523,15 @@ fn documents_passed_over_are_not_counted_whatever_stopped_the_run() {
         fs::remove_dir_all(bench.out()).unwrap();
     }
 }
+
+#[test]
+fn a_corpus_without_a_context_is_refused_with_what_was_left_out_of_it() {
+    let mut bench = Bench::new();
+    let path = bench.folder.path().join("short.jsonl");
+    fs::write(&path, "{\"text\": \"the cat\"}\n{\"text\": \"\"}\n{\"text\": null}\n").unwrap();
+    bench.corpus = Corpus::open(&[path], &CorpusOptions::default()).unwrap();
+    bench.config = HarvestConfig { min_document_tokens: 1000, ..config() };
+    let message = bench.run(&Silent).unwrap_err().to_string();
+    let expected = "0 tokens in all, and 2 empty documents, and 1 document left out by --min-document-tokens";
+    assert!(message.contains(expected), "{message}");
+}
