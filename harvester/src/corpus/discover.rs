@@ -132,6 +132,10 @@ pub(super) fn sources(
     for path in paths {
         let stdin = [(STDIN, FileKind::Text), (STDIN_LINES, FileKind::JsonLines)];
         if let Some((_, kind)) = stdin.into_iter().find(|(name, _)| path.as_os_str() == *name) {
+            if sources.iter().any(|source: &FoundSource| source.path == STDIN) {
+                let expected = format!("standard input (`{STDIN}` or `{STDIN_LINES}`) once: it can be read only once");
+                return Err(Error::invalid("corpus", expected, "it again"));
+            }
             sources.push(stdin_source(kind));
             continue;
         }

@@ -347,6 +347,14 @@ mod tests {
     }
 
     #[test]
+    fn standard_input_named_twice_is_refused() {
+        for paths in [["-", "-"], ["jsonl:-", "-"], ["jsonl:-", "jsonl:-"]] {
+            let message = message(Corpus::open(&paths.map(PathBuf::from), &CorpusOptions::default()));
+            assert!(message.contains("standard input") && message.contains("once"), "{message}");
+        }
+    }
+
+    #[test]
     fn a_bad_jsonl_line_is_named_with_its_number() {
         let cases: [(&[u8], &str); 4] = [
             (b"{\"text\":\"a\"}\n{\"text\": \"b\"\n", "bad.jsonl:2"),
