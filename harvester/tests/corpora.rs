@@ -97,6 +97,8 @@ fn what_cannot_be_read_is_named() {
     let number = CorpusOptions { text_field: "id".into(), ..CorpusOptions::default() };
     assert!(message(open("snappy.parquet", &number)).contains("`id` of type Int64"));
     assert!(message(open("snappy.parquet", &chat("text"))).contains("lists of turns"));
+    let turns = message(open("messages.parquet", &CorpusOptions::default()));
+    assert!(turns.contains("--chat-field messages") && !turns.contains("--text-field"), "{turns}");
     let fields = message(open("lines.jsonl", &wrong));
     assert!(fields.contains("lines.jsonl:1") && fields.contains("[text]"), "{fields}");
     let bytes = open("not_utf8.parquet", &CorpusOptions::default()).unwrap().document(1).unwrap_err().to_string();
