@@ -261,7 +261,7 @@ pub(crate) fn report(manifest: &HarvestManifest, out: &Path, terminal: &Terminal
         (counts.left_out.refused_documents, "conversations that the chat template refuses"),
         (counts.left_out.truncated_tokens, "tokens of long documents"),
         (counts.malformed_lines, "malformed lines (-v names them)"),
-        (counts.skipped_files, "files of folders (hidden, not text, or links)"),
+        (counts.skipped_files, "files of folders (hidden, not text, .json or .csv, or links)"),
         (counts.dropped_tokens, "tokens after the last whole context"),
     ];
     let said: Vec<_> =

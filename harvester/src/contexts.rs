@@ -59,6 +59,11 @@ impl LeftOut {
         *self == Self::default()
     }
 
+    /// Whole documents.
+    pub fn documents(&self) -> u64 {
+        self.empty_documents + self.short_documents + self.repeated_documents + self.refused_documents
+    }
+
     /// The sum of both.
     pub fn plus(&self, other: &Self) -> Self {
         Self {

@@ -9,6 +9,7 @@
 //! interrupted, and so is every bit of what it computes.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::{self, ScopedJoinHandle},
@@ -184,6 +185,25 @@ struct Leftover {
     left_out: LeftOut,
 }
 
+/// Why there is no more of it.
+impl fmt::Display for Leftover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tokens in all", self.dropped_tokens)?;
+        let left_out = &self.left_out;
+        let reasons = [
+            (left_out.empty_documents, "empty document", ""),
+            (left_out.short_documents, "document", " left out by --min-document-tokens"),
+            (left_out.repeated_documents, "repeated document", ""),
+            (left_out.refused_documents, "conversation", " that the chat template refuses"),
+            (left_out.truncated_tokens, "token", " of long documents cut off"),
+        ];
+        for (n, what, why) in reasons.into_iter().filter(|(n, ..)| *n > 0) {
+            write!(f, ", and {n} {what}{}{why}", if n == 1 { "" } else { "s" })?;
+        }
+        Ok(())
+    }
+}
+
 /// What the computing thread sends: a batch's contexts, and for each hook point their values `[batch, pos, width]`.
 type Activations = (Vec<Context>, Vec<Vec<f32>>);
 
@@ -247,13 +267,7 @@ impl Harvester {
             };
             if writer.next().contexts == 0 {
                 let expected = format!("enough text for one context of {} tokens", self.config.ctx_len);
-                let found = match leftover.left_out.refused_documents {
-                    0 => format!("{} tokens in all", leftover.dropped_tokens),
-                    n => format!(
-                        "{} tokens in all, and {n} conversations that the chat template refuses",
-                        leftover.dropped_tokens
-                    ),
-                };
+                let found = leftover.to_string();
                 return Err(Error::invalid("corpus", expected, found));
             }
             writer.finish(leftover.dropped_tokens, leftover.left_out)

@@ -74,7 +74,7 @@ pub struct ModelIdentity {
 /// What was read and written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Documents that at least one row is from, or that had no token.
+    /// Documents that at least one row is from.
     pub documents: u64,
     /// Contexts.
     pub contexts: u64,
@@ -250,7 +250,8 @@ impl HarvestManifest {
     /// Brings the counts in line with the list of finished parts.
     pub(crate) fn count_parts(&mut self) {
         let next = self.parts.last().map_or_else(ContextCursor::default, |part| part.next);
-        self.counts.documents = next.documents + u64::from(next.tokens > 0);
+        let reached = next.documents + u64::from(next.tokens > 0);
+        self.counts.documents = reached.saturating_sub(next.left_out.documents()); // the manifest may be anybody's
         self.counts.contexts = next.contexts;
         self.counts.left_out = next.left_out;
         self.counts.tokens = self.parts.iter().map(|part| part.rows).sum();

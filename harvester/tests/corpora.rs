@@ -97,6 +97,8 @@ fn what_cannot_be_read_is_named() {
     let number = CorpusOptions { text_field: "id".into(), ..CorpusOptions::default() };
     assert!(message(open("snappy.parquet", &number)).contains("`id` of type Int64"));
     assert!(message(open("snappy.parquet", &chat("text"))).contains("lists of turns"));
+    let turns = message(open("messages.parquet", &CorpusOptions::default()));
+    assert!(turns.contains("--chat-field messages") && !turns.contains("--text-field"), "{turns}");
     let fields = message(open("lines.jsonl", &wrong));
     assert!(fields.contains("lines.jsonl:1") && fields.contains("[text]"), "{fields}");
     let bytes = open("not_utf8.parquet", &CorpusOptions::default()).unwrap().document(1).unwrap_err().to_string();
@@ -180,6 +182,22 @@ fn a_row_that_comes_again_is_left_out_also_by_a_run_that_starts_again() {
         fs::write(&log, vec![0; 16 * corpus.n_documents() as usize]).unwrap();
         assert!(pack(context.next, Some(&log)) == all[done + 1..], "with a log of zeros, after context {done}");
     }
+}
+
+#[test]
+fn rows_without_a_text_are_empty_and_no_repetitions() {
+    // Two of its six rows are null.
+    let corpus = open("with_nulls.parquet", &CorpusOptions::default()).unwrap();
+    let order = corpus.order(None);
+    let encode = |document: &Document| match document {
+        Document::Text(text) => Ok(text.bytes().map(u32::from).collect()),
+        Document::Chat(_) => Ok(vec![]),
+    };
+    let options = ContextOptions { ctx_len: 4, ..ContextOptions::default() };
+    let mut contexts = Contexts::new(&corpus, &order, options, ContextCursor::default(), None, encode).unwrap();
+    contexts.by_ref().for_each(|context| drop(context.unwrap()));
+    let left_out = contexts.cursor().left_out;
+    assert_eq!((left_out.empty_documents, left_out.repeated_documents), (2, 0));
 }
 
 /// A parquet file under another footer.

@@ -495,3 +495,43 @@ fn row_groups_are_read_side_by_side() {
         }
     });
 }
+
+#[test]
+fn documents_passed_over_are_not_counted_whatever_stopped_the_run() {
+    let mut bench = Bench::new();
+    let texts = (0..6).map(|i| format!("the cat sat on the mat, and then {i} dogs came. ").repeat(i % 3 + 1));
+    let (empty, short) = ("{\"text\": \"\"}\n".repeat(5), "{\"text\": \"a\"}\n");
+    let lines: String = texts.map(|text| format!("{empty}{short}{{\"text\": \"{text}\"}}\n")).collect();
+    let path = bench.folder.path().join("gaps.jsonl");
+    fs::write(&path, lines).unwrap();
+    let options = CorpusOptions { drop_duplicates: false, ..CorpusOptions::default() };
+    bench.corpus = Corpus::open(&[path], &options).unwrap();
+    bench.config = HarvestConfig { tokens: None, part_tokens: 4 * CTX_LEN, min_document_tokens: 4, ..config() };
+    for stops_after in [u64::MAX, 1, 2] {
+        let manifest = loop {
+            match bench.run(&StopAfter::batches(stops_after)) {
+                Ok(manifest) => break manifest,
+                Err(error) => assert!(matches!(error, Error::Cancelled { .. }), "{error}"),
+            }
+        };
+        let dataset = ActivationDataset::open(bench.out()).unwrap();
+        let groups = dataset.row_groups().iter();
+        let stored = groups.flat_map(|group| dataset.read(*group, HookPoint::Embed).unwrap().rows.document);
+        let in_parts = stored.collect::<std::collections::BTreeSet<_>>().len() as u64;
+        assert!(in_parts <= 6 && manifest.counts.left_out.empty_documents > 20, "{:?}", manifest.counts);
+        assert_eq!(manifest.counts.documents, in_parts, "stopped after {stops_after}");
+        fs::remove_dir_all(bench.out()).unwrap();
+    }
+}
+
+#[test]
+fn a_corpus_without_a_context_is_refused_with_what_was_left_out_of_it() {
+    let mut bench = Bench::new();
+    let path = bench.folder.path().join("short.jsonl");
+    fs::write(&path, "{\"text\": \"the cat\"}\n{\"text\": \"\"}\n{\"text\": null}\n").unwrap();
+    bench.corpus = Corpus::open(&[path], &CorpusOptions::default()).unwrap();
+    bench.config = HarvestConfig { min_document_tokens: 1000, ..config() };
+    let message = bench.run(&Silent).unwrap_err().to_string();
+    let expected = "0 tokens in all, and 2 empty documents, and 1 document left out by --min-document-tokens";
+    assert!(message.contains(expected), "{message}");
+}

@@ -32,13 +32,33 @@ pub(super) enum FileKind {
 impl FileKind {
     /// `lines.jsonl.gz` -> [`Self::JsonLines`].
     fn of(name: &str) -> Self {
-        let name = name.to_ascii_lowercase();
-        let plain = [".gz", ".zst", ".zstd"].iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(&name);
-        match plain.rsplit_once('.') {
-            Some((_, "jsonl" | "ndjson")) => Self::JsonLines,
-            Some((_, "parquet")) => Self::Parquet,
+        match ending(name).as_str() {
+            "jsonl" | "ndjson" => Self::JsonLines,
+            "parquet" => Self::Parquet,
             _ => Self::Text,
         }
+    }
+}
+
+/// `Lines.JSONL.gz` -> `jsonl`.
+fn ending(name: &str) -> String {
+    let name = name.to_ascii_lowercase();
+    let plain = [".gz", ".zst", ".zstd"].iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(&name);
+    plain.rsplit_once('.').map(|(_, ending)| ending.to_owned()).unwrap_or_default()
+}
+
+/// What to make of a file that holds texts in a form that is not read. As one text, its braces or commas would be
+/// harvested with them.
+fn in_another_form(name: &str) -> Option<&'static str> {
+    match ending(name).as_str() {
+        "json" => Some(
+            "Rename it to .jsonl if each line is a JSON object with a document, make such lines of it, or rename it to \
+             .txt to harvest its characters as they are",
+        ),
+        "csv" | "tsv" => {
+            Some("Write its rows as .jsonl or .parquet, or rename it to .txt to harvest its characters as they are")
+        }
+        _ => None,
     }
 }
 
@@ -93,7 +113,8 @@ pub(super) struct FoundSource {
     /// A file that was named is refused when it is no text; one met in a folder is left out and counted.
     pub(super) is_folder: bool,
     pub(super) files: Vec<FoundFile>,
-    /// Folder entries left out already: hidden files, links to folders and links that lead nowhere.
+    /// Folder entries left out already: hidden files, files in a form that is not read, links to folders and links
+    /// that lead nowhere.
     pub(super) skipped: u64,
     /// Of a dataset on the Hub: its address as it was given, while `path` has the commit.
     pub(super) named: Option<String>,
@@ -111,6 +132,10 @@ pub(super) fn sources(
     for path in paths {
         let stdin = [(STDIN, FileKind::Text), (STDIN_LINES, FileKind::JsonLines)];
         if let Some((_, kind)) = stdin.into_iter().find(|(name, _)| path.as_os_str() == *name) {
+            if sources.iter().any(|source: &FoundSource| source.path == STDIN) {
+                let expected = format!("standard input (`{STDIN}` or `{STDIN_LINES}`) once: it can be read only once");
+                return Err(Error::invalid("corpus", expected, "it again"));
+            }
             sources.push(stdin_source(kind));
             continue;
         }
@@ -131,7 +156,7 @@ pub(super) fn sources(
         if location.is_folder()? {
             sources.extend(folder_sources(&location)?)
         } else {
-            sources.push(file_source(&location))
+            sources.push(named_file(&location)?)
         }
     }
     make_names_distinct(&mut sources);
@@ -156,6 +181,18 @@ fn hub_source(named: &str, dataset: HubDataset) -> FoundSource {
 fn stem(name: &str) -> String {
     let plain = [".gz", ".zst", ".zstd"].iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(name);
     Path::new(plain).file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The source of a file that was named.
+fn named_file(location: &Location) -> Result<FoundSource> {
+    let name = location.file_name();
+    match in_another_form(&name) {
+        None => Ok(file_source(location)),
+        Some(hint) => {
+            let expected = "a text, .jsonl or .parquet file";
+            Err(Error::malformed(location.to_string(), expected, format!("a .{} file", ending(&name)), hint))
+        }
+    }
 }
 
 fn file_source(location: &Location) -> FoundSource {
@@ -229,6 +266,9 @@ fn entry(found: crate::location::Entry) -> Result<Entry> {
 fn why_skipped(found: &crate::location::Entry) -> Result<Option<String>> {
     if found.name.starts_with('.') {
         return Ok(Some("its name starts with a dot".into()));
+    }
+    if let Some(hint) = in_another_form(&found.name).filter(|_| !found.is_folder) {
+        return Ok(Some(format!("it is a .{} file. {hint}", ending(&found.name))));
     }
     let Some(path) = found.location.local() else { return Ok(None) };
     if !fs::symlink_metadata(path).map_err(Error::io("read", path))?.is_symlink() {

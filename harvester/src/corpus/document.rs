@@ -31,6 +31,14 @@ impl Document {
         }
     }
 
+    /// Whether there is nothing in it. Such a document is counted as empty, and repeats no other.
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_empty(),
+            Self::Chat(messages) => messages.is_empty(),
+        }
+    }
+
     /// What tells this document from others.
     pub(super) fn hash(&self) -> DocumentHash {
         let mut hasher = Sha256::new();
@@ -71,20 +79,52 @@ pub(super) const NOT_A_TURN: &str = "a turn without strings `role` and `content`
 
 /// Who speaks and what is said, which may be null.
 fn turn(value: Value) -> Result<(String, Option<String>), String> {
-    let Value::Object(mut turn) = value else { return Err("a turn that is no object".into()) };
-    let mut text = |name: &str| match turn.remove(name) {
-        Some(Value::String(text)) => Some(Some(text)),
-        Some(Value::Null) => Some(None),
+    let Value::Object(turn) = value else { return Err("a turn that is no object".into()) };
+    let mut why = None;
+    for (who, what) in [("role", "content"), ("from", "value")] {
+        let (Some(speaker), Some(said)) = (turn.get(who), turn.get(what)) else { continue };
+        match (speaker, content_of(said)) {
+            (Value::String(speaker), Ok(content)) => {
+                let speaker = speaker.clone();
+                return Ok((if who == "from" { role_of(speaker) } else { speaker }, content));
+            }
+            (Value::String(_), Err(found)) => why.get_or_insert(format!("its `{what}` is {found}")),
+            (speaker, _) => why.get_or_insert(format!("its `{who}` is {}", kind_of(speaker))),
+        };
+    }
+    let fields = || turn.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    Err(format!("{NOT_A_TURN}: {}", why.unwrap_or_else(|| format!("its fields are [{}]", fields()))))
+}
+
+/// What is said: a string, or a list of parts as OpenAI has them, `[{"type": "text", "text": ".."}]`, whose texts
+/// follow each other, or null. What is there instead, where it is none of these.
+fn content_of(value: &Value) -> Result<Option<String>, String> {
+    let text_of = |part: &Value| match (part["type"].as_str(), &part["text"]) {
+        (Some("text"), Value::String(text)) => Some(text.clone()),
         _ => None,
     };
-    if let (Some(Some(role)), Some(content)) = (text("role"), text("content")) {
-        return Ok((role, content));
+    match value {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text.clone())),
+        Value::Array(parts) => parts
+            .iter()
+            .map(text_of)
+            .collect::<Option<String>>()
+            .map(Some)
+            .ok_or_else(|| "a list of which a part is not {\"type\": \"text\", \"text\": \"..\"}".into()),
+        other => Err(kind_of(other).into()),
     }
-    if let (Some(Some(from)), Some(content)) = (text("from"), text("value")) {
-        return Ok((role_of(from), content));
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
     }
-    let fields: Vec<_> = turn.keys().map(String::as_str).collect();
-    Err(format!("{NOT_A_TURN}; its other fields are [{}]", fields.join(", ")))
 }
 
 /// The templates' name of a speaker of ShareGPT's.
@@ -120,6 +160,33 @@ mod tests {
         let message = Document::chat_of(json!([{"speaker": "a", "text": "hi"}])).unwrap_err();
         assert!(message.contains("speaker, text"), "{message}");
         assert!(Document::chat_of(json!("hi")).is_err());
+    }
+
+    #[test]
+    fn the_texts_of_a_list_of_parts_are_one_content() {
+        let part = |text: &str| json!({"type": "text", "text": text});
+        let parts = Document::chat_of(json!([{"role": "user", "content": [part("see "), part("this")]}]));
+        assert_eq!(parts, Document::chat_of(json!([{"role": "user", "content": "see this"}])));
+        assert!(parts.is_ok());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_turn_is_said() {
+        let cases = [
+            (json!({"role": "user", "content": null}), "its `content` is null"),
+            (json!({"role": "user", "content": {"a": 1}}), "its `content` is an object"),
+            (json!({"role": "user", "content": [{"type": "image_url"}]}), "its `content` is a list of which a part"),
+            (json!({"role": "user", "content": ["hi"]}), "its `content` is a list of which a part"),
+            (json!({"role": 7, "content": "hi"}), "its `role` is a number"),
+            (json!({"from": "gpt", "value": null}), "its `value` is null"),
+            (json!({"role": "assistant", "tool_calls": []}), "its fields are [role, tool_calls]"),
+        ];
+        for (turn, expected) in cases {
+            let message = Document::chat_of(json!([turn])).unwrap_err();
+            assert!(message.contains(expected), "{message}");
+        }
+        let both = json!([{"role": null, "content": null, "from": "human", "value": "hi"}]);
+        assert_eq!(Document::chat_of(both), Document::chat_of(json!([{"role": "user", "content": "hi"}])));
     }
 
     #[test]

@@ -86,11 +86,11 @@ impl Corpus {
     /// A path is a file, a folder, an URL of an object store, `hf://datasets/ORG/NAME` for a dataset on the Hub, or `-`
     /// for standard input. A `.jsonl` file has a document a line, a `.parquet` file one a row; any other file is one
     /// document. In a folder, each file of many documents and each subfolder is a source of its own, and the remaining
-    /// files together are one more. Hidden files, files that are not UTF-8 text, links to folders and links that lead
-    /// nowhere are left out of a folder, counted, and logged as warnings.
+    /// files together are one more. Hidden files, files that are not UTF-8 text, `.json`, `.csv` and `.tsv` files, links
+    /// to folders and links that lead nowhere are left out of a folder, counted, and logged as warnings.
     ///
     /// # Errors
-    /// When a path cannot be read, a named file is not UTF-8 text, a JSONL line is not an object with the text field
+    /// When a path cannot be read, a named file is not UTF-8 text or ends in `.json`, `.csv` or `.tsv`, a JSONL line is not an object with the text field
     /// (unless such lines are skipped), a parquet file lacks the column, a document is too long, or there is no text at
     /// all.
     pub fn open(paths: &[PathBuf], options: &CorpusOptions) -> Result<Self> {
@@ -298,6 +298,16 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_document_repeats_no_other() {
+        let lines = b"{\"text\":\"a\"}\n{\"text\":null}\n{\"text\":\"\"}\n{\"text\":\"a\"}\n{\"text\":\"\"}\n";
+        let folder = folder(&[("lines.jsonl", lines), ("one.txt", b""), ("two.txt", b"")]);
+        let corpus = open(folder.path()).unwrap();
+        let texts: Vec<_> = (0..corpus.n_documents()).map(|i| text(&corpus, i)).collect();
+        assert_eq!(texts, ["", "", "a", "", "", ""]);
+        assert_eq!(corpus.sources().iter().map(|source| source.duplicates).sum::<u64>(), 1);
+    }
+
+    #[test]
     fn text_that_is_not_utf8_is_named_with_its_byte() {
         let folder = folder(&[("good.txt", b"good"), ("latin1.txt", b"caf\xe9 au lait"), ("image.bin", b"ab\0cd")]);
         let latin1 = message(open(&folder.path().join("latin1.txt")));
@@ -306,6 +316,42 @@ mod tests {
         assert!(binary.contains("image.bin") && binary.contains("byte 2"), "{binary}");
         let corpus = open(folder.path()).unwrap();
         assert_eq!((corpus.n_documents(), corpus.sources()[0].skipped_files), (1, 2));
+    }
+
+    #[test]
+    fn a_file_of_texts_in_another_form_is_no_text() {
+        let json = b"{\"text\":\"a\"}\n";
+        let files: [(&str, &[u8]); 5] =
+            [("a.txt", b"a"), ("b.json", json), ("c.JSON.gz", json), ("deep/d.csv", b"text\na\n"), ("deep/e.tsv", b"")];
+        let folder = folder(&files);
+        for (name, hint) in [("b.json", ".jsonl"), ("c.JSON.gz", ".jsonl"), ("deep/d.csv", ".parquet")] {
+            let message = message(open(&folder.path().join(name)));
+            assert!(message.contains(name) && message.contains(hint), "{message}");
+        }
+        let corpus = open(folder.path()).unwrap();
+        let skipped: Vec<_> = corpus.sources().iter().map(|source| source.skipped_files).collect();
+        assert_eq!((corpus.n_documents(), skipped), (1, vec![2, 2]));
+    }
+
+    #[test]
+    fn a_field_that_no_file_of_the_corpus_has_is_refused() {
+        let folder =
+            folder(&[("prose.txt", b"a"), ("with/prose.txt", b"b"), ("with/lines.jsonl", b"{\"body\":\"c\"}")]);
+        let text_field = CorpusOptions { text_field: "body".into(), ..CorpusOptions::default() };
+        let chat_field = CorpusOptions { chat_field: Some("turns".into()), ..CorpusOptions::default() };
+        for (options, flag) in [(&text_field, "--text-field body"), (&chat_field, "--chat-field turns")] {
+            let message = message(Corpus::open(&[folder.path().join("prose.txt")], options));
+            assert!(message.contains(flag) && message.contains("prose.txt"), "{message}");
+        }
+        assert_eq!(Corpus::open(&[folder.path().into()], &text_field).unwrap().n_documents(), 3);
+    }
+
+    #[test]
+    fn standard_input_named_twice_is_refused() {
+        for paths in [["-", "-"], ["jsonl:-", "-"], ["jsonl:-", "jsonl:-"]] {
+            let message = message(Corpus::open(&paths.map(PathBuf::from), &CorpusOptions::default()));
+            assert!(message.contains("standard input") && message.contains("once"), "{message}");
+        }
     }
 
     #[test]

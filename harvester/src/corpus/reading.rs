@@ -19,6 +19,7 @@ use crate::{Error, Result, atomic::hex};
 
 impl Corpus {
     pub(super) fn read(paths: &[PathBuf], options: &CorpusOptions, sources: Vec<FoundSource>) -> Result<Self> {
+        check_field_is_used(options, &sources)?;
         let mut corpus = Self { options: options.clone(), ..Self::default() };
         let mut seen = HashSet::new();
         for source in sources {
@@ -90,7 +91,7 @@ impl Corpus {
         source.bytes += bytes;
         source.malformed_lines += malformed_lines;
         for document in documents {
-            if self.options.drop_duplicates && !seen.insert(document.hash) {
+            if self.options.drop_duplicates && document.hash.is_some_and(|hash| !seen.insert(hash)) {
                 source.duplicates += 1;
                 continue;
             }
@@ -113,6 +114,22 @@ impl Corpus {
         self.tables.push(table);
         Ok(sha256)
     }
+}
+
+/// Refuses a field that was asked for where no file has fields: its name would change nothing.
+fn check_field_is_used(options: &CorpusOptions, sources: &[FoundSource]) -> Result<()> {
+    let flag = match options.chat_field {
+        Some(_) => "--chat-field",
+        None if options.text_field != CorpusOptions::default().text_field => "--text-field",
+        None => return Ok(()),
+    };
+    let mut files = sources.iter().flat_map(|source| &source.files).peekable();
+    let Some(first) = files.peek().map(|file| file.name()) else { return Ok(()) };
+    if files.any(|file| file.kind != FileKind::Text) {
+        return Ok(());
+    }
+    let expected = "a .jsonl or .parquet file in the corpus (jsonl:- on standard input), whose documents have fields";
+    Err(Error::invalid(format!("{flag} {}", options.field()), expected, format!("only plain text, such as {first}")))
 }
 
 /// A parquet file and its blocks of rows.

@@ -36,7 +36,8 @@ pub(super) struct ScannedFile {
 pub(super) struct ScannedDocument {
     pub(super) offset: u64,
     pub(super) bytes: u64,
-    pub(super) hash: DocumentHash,
+    /// Absent for an empty document.
+    pub(super) hash: Option<DocumentHash>,
 }
 
 /// Reads a file once, in pieces.
@@ -71,7 +72,7 @@ fn scan_text(plain: &PlainFile, options: &CorpusOptions) -> Result<Scanned> {
         buffer.copy_within(checked..checked + carried, 0);
     }
     let digest = hasher.finalize();
-    let document = ScannedDocument { offset: 0, bytes, hash: first_16(&digest) };
+    let document = ScannedDocument { offset: 0, bytes, hash: (bytes > 0).then(|| first_16(&digest)) };
     Ok(Scanned::Text(ScannedFile { sha256: hex(&digest), bytes, documents: vec![document], malformed_lines: 0 }))
 }
 
@@ -114,7 +115,8 @@ fn scan_lines(plain: &PlainFile, options: &CorpusOptions) -> Result<ScannedFile>
             match document_of_line(&line, options).map_err(|found| bad_line(plain, number, options, found)) {
                 Ok(document) => {
                     let (offset, bytes) = (scanned.bytes, read as u64);
-                    scanned.documents.push(ScannedDocument { offset, bytes, hash: document.hash() });
+                    let hash = (!document.is_empty()).then(|| document.hash());
+                    scanned.documents.push(ScannedDocument { offset, bytes, hash });
                 }
                 Err(error) if options.skip_malformed => {
                     tracing::info!("left out of the corpus: {error}");

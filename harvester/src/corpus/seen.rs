@@ -57,8 +57,11 @@ impl SeenDocuments {
         Ok(Some(seen))
     }
 
-    /// Whether the document at the next place comes for the first time.
+    /// Whether the document at the next place comes for the first time, or is empty.
     pub(crate) fn is_new(&mut self, document: &Document) -> Result<bool> {
+        if document.is_empty() {
+            return self.pass().map(|()| true);
+        }
         let hash = document.hash();
         self.write(hash)?;
         Ok(self.hashes.insert(hash))

@@ -24,8 +24,8 @@ pub struct CorpusSource {
     pub documents: u64,
     /// Documents left out because their text had been seen before, in this source or an earlier one.
     pub duplicates: u64,
-    /// Entries of a folder that were left out: files that are hidden or not text, links to folders, links that lead
-    /// nowhere.
+    /// Entries of a folder that were left out: files that are hidden or not text, `.json`, `.csv` and `.tsv` files,
+    /// links to folders, links that lead nowhere.
     pub skipped_files: u64,
     /// Lines of JSONL files that were left out because they hold no document.
     #[serde(default)]

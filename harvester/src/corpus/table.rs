@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::{
     array::{Array, ArrayRef, AsArray, LargeStringArray, StructArray},
     compute::cast,
-    datatypes::DataType,
+    datatypes::{DataType, Fields},
 };
 use parquet::{
     arrow::{
@@ -104,11 +104,7 @@ impl Tables {
 pub(super) fn column_of(metadata: &ArrowReaderMetadata, options: &CorpusOptions, name: &str) -> Result<usize> {
     let fields = metadata.schema().fields();
     let wanted = options.field();
-    let usable = |kind: &DataType| match (options.chat_field.is_some(), kind) {
-        (false, kind) => is_text(kind),
-        (true, DataType::List(item) | DataType::LargeList(item)) => matches!(item.data_type(), DataType::Struct(_)),
-        (true, _) => false,
-    };
+    let usable = if options.chat_field.is_some() { is_chat } else { is_text };
     match fields.iter().position(|field| field.name() == wanted) {
         Some(at) if usable(fields[at].data_type()) => Ok(at),
         Some(at) => {
@@ -118,10 +114,20 @@ pub(super) fn column_of(metadata: &ArrowReaderMetadata, options: &CorpusOptions,
         None => {
             let names: Vec<_> =
                 fields.iter().map(|field| format!("{} ({})", field.name(), field.data_type())).collect();
-            let hint =
-                if options.chat_field.is_some() { "Name it with --chat-field" } else { "Name it with --text-field" };
-            Err(Error::malformed(name, expected_column(options), format!("the columns {}", names.join(", ")), hint))
+            let found = format!("the columns {}", names.join(", "));
+            Err(Error::malformed(name, expected_column(options), found, hint(fields, options)))
         }
+    }
+}
+
+/// The flag that names a column there is: of the kind that was asked for, else of the other one.
+fn hint(fields: &Fields, options: &CorpusOptions) -> String {
+    let named = |usable: fn(&DataType) -> bool| fields.iter().find(|field| usable(field.data_type()));
+    match (options.chat_field.is_some(), named(is_text), named(is_chat)) {
+        (false, None, Some(chat)) => format!("Name conversations with --chat-field {}", chat.name()),
+        (true, Some(text), None) => format!("Name a column of text with --text-field {}", text.name()),
+        (false, ..) => "Name it with --text-field".into(),
+        (true, ..) => "Name it with --chat-field".into(),
     }
 }
 
@@ -129,6 +135,13 @@ fn expected_column(options: &CorpusOptions) -> String {
     match &options.chat_field {
         Some(field) => format!("a column `{field}` of lists of turns, each with role and content or from and value"),
         None => format!("a column `{}` of text", options.text_field),
+    }
+}
+
+fn is_chat(kind: &DataType) -> bool {
+    match kind {
+        DataType::List(item) | DataType::LargeList(item) => matches!(item.data_type(), DataType::Struct(_)),
+        _ => false,
     }
 }
 
@@ -197,7 +210,7 @@ mod tests {
     use arrow::{
         array::{ListArray, StringArray},
         buffer::OffsetBuffer,
-        datatypes::{Field, Fields},
+        datatypes::Field,
     };
 
     use super::*;
