@@ -27,7 +27,8 @@ const RED: Style = Style::new().bold().fg_color(Some(Color::Ansi(AnsiColor::Red)
 
 /// The user's terminal, and the [`Monitor`] of every stage.
 pub(crate) struct Terminal {
-    bar: Mutex<Option<ProgressBar>>,
+    /// Of the pieces of work that have begun, the last one innermost.
+    open: Mutex<Vec<ProgressBar>>,
     /// Machine-readable results only.
     pub(crate) json: bool,
 }
@@ -62,7 +63,7 @@ fn eprintln_styled(style: Style, text: &str) {
 impl Terminal {
     pub(crate) fn new(global: &Global) -> Self {
         start_logs(global);
-        Self { bar: Mutex::new(None), json: global.json }
+        Self { open: Mutex::new(vec![]), json: global.json }
     }
 
     /// A line of a result, on standard output.
@@ -92,9 +93,7 @@ impl Terminal {
 
     /// Prints an error with all its causes.
     pub(crate) fn fail(&self, error: &anyhow::Error) -> ExitCode {
-        if let Some(bar) = self.bar().take() {
-            bar.abandon();
-        }
+        self.open().drain(..).for_each(|bar| bar.abandon());
         let mut causes: Vec<String> = vec![];
         for cause in error.chain() {
             let text = cause.to_string();
@@ -107,8 +106,8 @@ impl Terminal {
         ExitCode::FAILURE
     }
 
-    fn bar(&self) -> std::sync::MutexGuard<'_, Option<ProgressBar>> {
-        self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn open(&self) -> std::sync::MutexGuard<'_, Vec<ProgressBar>> {
+        self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -138,25 +137,23 @@ impl Monitor for Terminal {
         bar.set_style(style.expect("the template is a constant"));
         bar.set_message(what.to_string());
         bar.enable_steady_tick(Duration::from_millis(200));
-        if let Some(old) = self.bar().replace(bar) {
-            old.finish_and_clear();
-        }
+        self.open().push(bar);
     }
 
     fn advance(&self, n: u64) {
-        if let Some(bar) = self.bar().as_ref() {
+        if let Some(bar) = self.open().last() {
             bar.inc(n);
         }
     }
 
     fn note(&self, text: &str) {
-        if let Some(bar) = self.bar().as_ref() {
+        if let Some(bar) = self.open().last() {
             bar.set_prefix(text.to_string());
         }
     }
 
     fn finish(&self) {
-        if let Some(bar) = self.bar().take() {
+        if let Some(bar) = self.open().pop() {
             bar.finish_and_clear();
         }
     }
