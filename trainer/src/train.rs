@@ -53,7 +53,7 @@ pub fn train(
     let resolved = config.resolve(dataset.manifest())?;
     let (training, held_out) = split(dataset, resolved.hook_point, resolved.config.held_out_fraction)?;
     check_size(dataset, &training, resolved.config.batch)?;
-    std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
+    harvester::create_folder(out)?;
     let _lock = harvester::lock(out)?;
     let manifest = open_folder(out, SaeManifest::begin(dataset, &resolved, held_out.contexts())?)?;
     if manifest.complete {

@@ -33,7 +33,7 @@ pub fn train_live(
     out: &Path,
     monitor: &dyn Monitor,
 ) -> Result<SaeManifest> {
-    std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
+    harvester::create_folder(out)?;
     let _lock = harvester::lock(out)?;
     if !out.join(MANIFEST_FILE).exists() {
         refuse_foreign(out)?;
