@@ -11,7 +11,7 @@ use crate::{
     harvest::{self, forward_efficiency},
     settings,
     terminal::{Terminal, grouped, human_seconds},
-    train::STEP_EFFICIENCY,
+    train::{STEP_EFFICIENCY, say_beginning},
 };
 
 /// Says what will be needed and trains.
@@ -39,11 +39,7 @@ pub(crate) fn train(
         "`part` of [harvest] is for harvests that are merged: train on all of the corpus"
     );
     let corpus = Corpus::open(&settings.corpus, &settings.corpus_options()?)?;
-    match SaeManifest::read(out) {
-        Ok(manifest) if manifest.complete => terminal.say(format!("{}: finished before", out.display())),
-        Ok(_) => terminal.say(format!("{}: going on from its last checkpoint", out.display())),
-        Err(_) => terminal.say(needs(&shape, point, &harvest_config, train_config)),
-    }
+    say_beginning(out, || needs(&shape, point, &harvest_config, train_config), terminal)?;
     let config = TrainConfig { hook_point: Some(point), ..train_config.clone() };
     Ok(trainer::train_live(&model, corpus, &harvest_config, &config, out, terminal)?)
 }
