@@ -161,7 +161,7 @@ pub(crate) fn harvest(
     let corpus = open_corpus(corpus, options, &location, None)?;
     let before = HarvestManifest::read(&location).ok();
     if before.as_ref().is_none_or(|found| !found.complete) {
-        terminal.say(needs(model, &shape, &corpus, config)?);
+        terminal.say_when_begun(needs(model, &shape, &corpus, config)?);
     }
     let manifest = harvester::harvest(model, &corpus, config, location, terminal)?;
     match before {

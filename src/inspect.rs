@@ -1,11 +1,16 @@
 //! `refract inspect`: what a folder or a model is, and whether it is whole.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use analyzer::FeatureIndex;
 use anyhow::{Context, bail};
 use harvester::{
-    ActivationDataset, Checkpoint, Compute, HarvestManifest, Location, ModelSource, manifest::MANIFEST_FILE,
+    ActivationDataset, Checkpoint, Compute, HarvestManifest, HookPoint, Location, ModelSource, Site,
+    manifest::MANIFEST_FILE,
 };
 use serde_json::Value;
 use trainer::{Sae, SaeManifest};
@@ -208,6 +213,28 @@ fn features(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()
     Ok(())
 }
 
+/// Refuses a file that neither says that it is a model, by its name, nor begins as one.
+fn refuse_other_files(path: &Path) -> anyhow::Result<()> {
+    let named = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    if !path.is_file() || named {
+        return Ok(());
+    }
+    let mut start = vec![];
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    file.take(GGUF_MAGIC.len() as u64)
+        .read_to_end(&mut start)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    anyhow::ensure!(
+        start == GGUF_MAGIC,
+        "{}: neither a folder that refract wrote nor a model: name such a folder, a model's folder or a .gguf file",
+        path.display()
+    );
+    Ok(())
+}
+
+/// What a GGUF file begins with.
+const GGUF_MAGIC: &[u8] = b"GGUF";
+
 /// A path without a manifest of ours: a model, or an SAE of another tool.
 fn model_or_foreign_sae(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()> {
     anyhow::ensure!(path.exists(), "{}: no such file or folder", path.display());
@@ -224,6 +251,7 @@ fn model_or_foreign_sae(path: &Path, verify: bool, terminal: &Terminal) -> anyho
             path.display()
         );
     }
+    refuse_other_files(path)?;
     let checkpoint = Checkpoint::open(path)?;
     let config = checkpoint.config();
     terminal.heading(&format!("{}: model", path.display()));
@@ -238,11 +266,10 @@ fn model_or_foreign_sae(path: &Path, verify: bool, terminal: &Terminal) -> anyho
     fact(terminal, "d_mlp", config.d_mlp.to_string());
     fact(terminal, "vocabulary", grouped(config.d_vocab as u64));
     fact(terminal, "context", format!("{} tokens", grouped(config.ctx_len as u64)));
-    let points = format!(
-        "hook_embed, blocks.0..{}.*; as in blocks.{}.hook_resid_post",
-        config.n_layers - 1,
-        config.n_layers / 2
-    );
-    fact(terminal, "hook points", points);
+    let sites = Site::ALL.into_iter().filter(|&site| HookPoint::Block { layer: 0, site }.check(config).is_ok());
+    let sites: Vec<_> = sites.map(Site::name).collect();
+    let of_one = format!("blocks.LAYER.SITE of layer 0 to {}", config.n_layers.saturating_sub(1));
+    fact(terminal, "hook points", format!("hook_embed, {of_one}, blocks.*.SITE of every layer"));
+    fact(terminal, "  SITE", format!("one of {}", sites.join(", ")));
     terminal.json(config)
 }

@@ -37,6 +37,8 @@ fn main() -> ExitCode {
         Err(error) => return terminal.fail(&anyhow::Error::new(error).context("cannot start the runtime")),
     };
     runtime.spawn(terminal::watch_ctrl_c());
+    #[cfg(unix)]
+    runtime.spawn(terminal::watch_termination());
     match run(cli, &terminal) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if terminal::interrupted() => {

@@ -18,8 +18,14 @@ use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use crate::cli::{Global, LogFormat};
 
-/// Set once Ctrl-C was pressed.
+/// Set once Ctrl-C was pressed or the system asked to end.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether every line on standard error is JSON.
+static JSON_LOGS: AtomicBool = AtomicBool::new(false);
+
+/// Target of what is always said, whatever is logged.
+const SAID: &str = "refract::said";
 
 pub(crate) const BOLD: Style = Style::new().bold();
 pub(crate) const DIM: Style = Style::new().dimmed();
@@ -27,7 +33,10 @@ const RED: Style = Style::new().bold().fg_color(Some(Color::Ansi(AnsiColor::Red)
 
 /// The user's terminal, and the [`Monitor`] of every stage.
 pub(crate) struct Terminal {
-    bar: Mutex<Option<ProgressBar>>,
+    /// Of the pieces of work that have begun, the last one innermost.
+    open: Mutex<Vec<ProgressBar>>,
+    /// To be said when work begins.
+    pending: Mutex<Option<String>>,
     /// Machine-readable results only.
     pub(crate) json: bool,
 }
@@ -38,18 +47,49 @@ fn bars() -> &'static MultiProgress {
     BARS.get_or_init(MultiProgress::new)
 }
 
-/// Asks running stages to stop at the first Ctrl-C; leaves at once at the second.
+/// Waits for Ctrl-C.
 pub(crate) async fn watch_ctrl_c() {
     while tokio::signal::ctrl_c().await.is_ok() {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
-            std::process::exit(i32::from(crate::INTERRUPTED));
-        }
-        bars()
-            .suspend(|| eprintln_styled(DIM, "stopping; what is done is being saved (Ctrl-C again to leave at once)"));
+        stop();
     }
 }
 
-/// Whether Ctrl-C was pressed.
+/// Waits for SIGTERM, by which SLURM, Kubernetes and systemd ask a program to end.
+#[cfg(unix)]
+pub(crate) async fn watch_termination() {
+    let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else { return };
+    while signal.recv().await.is_some() {
+        stop();
+    }
+}
+
+/// Asks running stages to stop at the first signal; leaves at once at the second.
+fn stop() {
+    if INTERRUPTED.swap(true, Ordering::Relaxed) {
+        std::process::exit(i32::from(crate::INTERRUPTED));
+    }
+    say("stopping; what is done is being saved (Ctrl-C again to leave at once)");
+}
+
+/// A word on standard error.
+fn say(text: &str) {
+    if JSON_LOGS.load(Ordering::Relaxed) {
+        tracing::info!(target: SAID, "{text}");
+    } else {
+        bars().suspend(|| eprintln_styled(DIM, text));
+    }
+}
+
+/// An error on standard error.
+fn say_error(text: &str) {
+    if JSON_LOGS.load(Ordering::Relaxed) {
+        tracing::error!(target: SAID, "{text}");
+    } else {
+        let _ = writeln!(anstream::stderr(), "{RED}error:{RED:#} {text}");
+    }
+}
+
+/// Whether Ctrl-C was pressed or the system asked to end.
 pub(crate) fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
@@ -62,7 +102,7 @@ fn eprintln_styled(style: Style, text: &str) {
 impl Terminal {
     pub(crate) fn new(global: &Global) -> Self {
         start_logs(global);
-        Self { bar: Mutex::new(None), json: global.json }
+        Self { open: Mutex::new(vec![]), pending: Mutex::new(None), json: global.json }
     }
 
     /// A line of a result, on standard output.
@@ -87,14 +127,17 @@ impl Terminal {
 
     /// A word to the user beside the results, on standard error: what will be needed, what was left out.
     pub(crate) fn say(&self, text: impl AsRef<str>) {
-        bars().suspend(|| eprintln_styled(DIM, text.as_ref()));
+        say(text.as_ref());
+    }
+
+    /// The same once work begins: what will be needed is of no use where the run is refused.
+    pub(crate) fn say_when_begun(&self, text: String) {
+        *self.pending() = Some(text);
     }
 
     /// Prints an error with all its causes.
     pub(crate) fn fail(&self, error: &anyhow::Error) -> ExitCode {
-        if let Some(bar) = self.bar().take() {
-            bar.abandon();
-        }
+        self.open().drain(..).for_each(|bar| bar.abandon());
         let mut causes: Vec<String> = vec![];
         for cause in error.chain() {
             let text = cause.to_string();
@@ -103,12 +146,16 @@ impl Terminal {
                 causes.push(text);
             }
         }
-        let _ = writeln!(anstream::stderr(), "{RED}error:{RED:#} {}", causes.join("\n  because: "));
+        say_error(&causes.join("\n  because: "));
         ExitCode::FAILURE
     }
 
-    fn bar(&self) -> std::sync::MutexGuard<'_, Option<ProgressBar>> {
-        self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn pending(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.pending.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn open(&self) -> std::sync::MutexGuard<'_, Vec<ProgressBar>> {
+        self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -120,12 +167,15 @@ fn write_result(text: &str) {
     if error.kind() == std::io::ErrorKind::BrokenPipe {
         std::process::exit(0);
     }
-    let _ = writeln!(anstream::stderr(), "{RED}error:{RED:#} cannot write to standard output: {error}");
+    say_error(&format!("cannot write to standard output: {error}"));
     std::process::exit(1);
 }
 
 impl Monitor for Terminal {
     fn start(&self, what: &str, total: u64, unit: &str) {
+        if let Some(text) = self.pending().take() {
+            say(&text);
+        }
         let bar =
             if std::io::stderr().is_terminal() { bars().add(ProgressBar::new(total)) } else { ProgressBar::hidden() };
         let (amount, rate) = match unit {
@@ -138,25 +188,23 @@ impl Monitor for Terminal {
         bar.set_style(style.expect("the template is a constant"));
         bar.set_message(what.to_string());
         bar.enable_steady_tick(Duration::from_millis(200));
-        if let Some(old) = self.bar().replace(bar) {
-            old.finish_and_clear();
-        }
+        self.open().push(bar);
     }
 
     fn advance(&self, n: u64) {
-        if let Some(bar) = self.bar().as_ref() {
+        if let Some(bar) = self.open().last() {
             bar.inc(n);
         }
     }
 
     fn note(&self, text: &str) {
-        if let Some(bar) = self.bar().as_ref() {
+        if let Some(bar) = self.open().last() {
             bar.set_prefix(text.to_string());
         }
     }
 
     fn finish(&self) {
-        if let Some(bar) = self.bar().take() {
+        if let Some(bar) = self.open().pop() {
             bar.finish_and_clear();
         }
     }
@@ -174,21 +222,29 @@ fn start_logs(global: &Global) {
         2 => "warn,refract=debug,harvester=debug,trainer=debug,analyzer=debug",
         _ => "trace",
     };
+    let mut unused = None;
     let filter = match std::env::var(EnvFilter::DEFAULT_ENV).ok().map(EnvFilter::try_new) {
         Some(Ok(filter)) => filter,
         Some(Err(error)) => {
-            eprintln_styled(DIM, &format!("RUST_LOG is not used: {error}"));
+            unused = Some(format!("RUST_LOG is not used: {error}"));
             EnvFilter::new(default)
         }
         None => EnvFilter::new(default),
     };
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(BesideBars);
+    let said = format!("{SAID}=info").parse().expect("the directive is a constant");
+    let logs = tracing_subscriber::fmt().with_env_filter(filter.add_directive(said)).with_writer(BesideBars);
     match global.log_format {
-        LogFormat::Json => logs.json().init(),
+        LogFormat::Json => {
+            JSON_LOGS.store(true, Ordering::Relaxed);
+            logs.json().init();
+        }
         LogFormat::Text => {
             let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             logs.with_ansi(colour).with_target(false).init();
         }
+    }
+    if let Some(text) = unused {
+        say(&text);
     }
 }
 

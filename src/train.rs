@@ -130,12 +130,24 @@ pub(crate) fn train(
     terminal: &Terminal,
 ) -> anyhow::Result<SaeManifest> {
     let dataset = ActivationDataset::open(Location::named(activations)?)?;
+    say_beginning(out, || needs(&dataset, config), terminal)?;
+    Ok(trainer::train(&dataset, config, out, terminal)?)
+}
+
+/// Says where a run begins, and what it will take where it begins at nothing.
+pub(crate) fn say_beginning(out: &Path, needs: impl FnOnce() -> String, terminal: &Terminal) -> anyhow::Result<()> {
     match SaeManifest::read(out) {
         Ok(manifest) if manifest.complete => terminal.say(format!("{}: finished before", out.display())),
-        Ok(_) => terminal.say(format!("{}: going on from its last checkpoint", out.display())),
-        Err(_) => terminal.say(needs(&dataset, config)),
+        Ok(_) if SaeManifest::has_checkpoint(out)? => {
+            terminal.say(format!("{}: going on from its last checkpoint", out.display()));
+        }
+        Ok(_) => {
+            terminal.say(format!("{}: no checkpoint yet: beginning again", out.display()));
+            terminal.say_when_begun(needs());
+        }
+        Err(_) => terminal.say_when_begun(needs()),
     }
-    Ok(trainer::train(&dataset, config, out, terminal)?)
+    Ok(())
 }
 
 /// What came out of training.

@@ -11,7 +11,7 @@ use crate::{
     harvest::{self, forward_efficiency},
     settings,
     terminal::{Terminal, grouped, human_seconds},
-    train::STEP_EFFICIENCY,
+    train::{STEP_EFFICIENCY, say_beginning},
 };
 
 /// Says what will be needed and trains.
@@ -41,11 +41,7 @@ pub(crate) fn train(
     // Where the held-out contexts are harvested into: a run that goes on reads what that read.
     let held_out = out.join(HELD_OUT_FOLDER);
     let corpus = open_corpus(&settings.corpus, &settings.corpus_options()?, &held_out.as_path().into(), None)?;
-    match SaeManifest::read(out) {
-        Ok(manifest) if manifest.complete => terminal.say(format!("{}: finished before", out.display())),
-        Ok(_) => terminal.say(format!("{}: going on from its last checkpoint", out.display())),
-        Err(_) => terminal.say(needs(&shape, point, &harvest_config, train_config)),
-    }
+    say_beginning(out, || needs(&shape, point, &harvest_config, train_config), terminal)?;
     let config = TrainConfig { hook_point: Some(point), ..train_config.clone() };
     Ok(trainer::train_live(&model, corpus, &harvest_config, &config, out, terminal)?)
 }
@@ -57,14 +53,19 @@ fn needs(shape: &ModelConfig, point: HookPoint, harvest: &HarvestConfig, config:
     let forward =
         shape.flop_per_token(point.layers_needed(), harvest.ctx_len) as f64 / forward_efficiency(harvest.compute);
     let step = 2.0 * d_in as f64 * d_sae as f64 / STEP_EFFICIENCY;
-    let seconds = config.tokens as f64 * (forward + step) / harvester::machine::gemm_flops();
+    let buffer = config.buffer_rows(harvest.dtype.row_bytes(d_in));
+    let held_out = (config.tokens as f64 * config.held_out_fraction).ceil();
+    // The buffer is filled whole, also the last time.
+    let computed = config.rows_drawn().div_ceil(buffer.max(1)) as f64 * buffer as f64 + held_out;
+    let seconds = (computed * forward + config.tokens as f64 * step) / harvester::machine::gemm_flops();
     format!(
         "{} tokens through {} layers and into an SAE, d_in {d_in}, d_sae {d_sae}, k {}: about {}, \
-         nothing on disk but {} tokens held out",
+         {} tokens in the shuffle buffer before the first step, nothing on disk but {} tokens held out",
         grouped(config.tokens),
         point.layers_needed(),
         config.k,
         human_seconds(seconds),
-        grouped((config.tokens as f64 * config.held_out_fraction).ceil() as u64),
+        grouped(buffer),
+        grouped(held_out as u64),
     )
 }

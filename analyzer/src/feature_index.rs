@@ -55,7 +55,7 @@ pub fn index(
     let sae = Sae::load(sae_dir)?;
     let sae_manifest = SaeManifest::finished(sae_dir)?;
     let manifest = describe(sae_dir, &sae, &sae_manifest, dataset, config)?;
-    std::fs::create_dir_all(out).map_err(harvester::Error::io("create", out))?;
+    harvester::create_folder(out)?;
     let _lock = harvester::lock(out)?;
     if let Some(finished) = features_file::finished(out, &manifest)? {
         return Ok(finished);

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     Error, Location, Result,
     atomic::{hex, sync_folder_of},
-    harvest_folder::lock,
+    harvest_folder::{create_folder, lock},
     model_source::cache_folder,
 };
 
@@ -77,7 +77,7 @@ impl DatasetFolder {
     /// Takes the folder for this process; see [`lock`]. Of an object store only this machine's part can be taken.
     pub(crate) fn lock(&self) -> Result<Option<File>> {
         let dir = self.published.local().unwrap_or(&self.resume);
-        fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+        create_folder(dir)?;
         lock(dir)
     }
 

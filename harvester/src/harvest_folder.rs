@@ -99,6 +99,27 @@ fn continued(folder: &DatasetFolder, found: HarvestManifest, wanted: HarvestMani
     Ok(extended)
 }
 
+/// Creates a folder that is written to, and those above it.
+///
+/// # Errors
+/// When it cannot be created, or something else lies there.
+pub fn create_folder(dir: &Path) -> Result<()> {
+    let Err(error) = std::fs::create_dir_all(dir) else { return Ok(()) };
+    let refused = |found: String| Error::malformed(dir, "a folder to write, or nothing yet", found, CHOOSE_ANOTHER);
+    match (std::fs::symlink_metadata(dir), dir.exists()) {
+        (Ok(there), false) if there.is_symlink() => {
+            let to = std::fs::read_link(dir).map_or_else(|_| "elsewhere".to_string(), |to| to.display().to_string());
+            Err(refused(format!("a link to {to}, which is not there")))
+        }
+        (Ok(there), _) if there.is_dir() => Err(Error::io("create", dir)(error)),
+        (Ok(_), _) => Err(refused("a file".to_string())),
+        (Err(_), _) => Err(Error::io("create", dir)(error)),
+    }
+}
+
+/// What to do where the folder to write is none.
+const CHOOSE_ANOTHER: &str = "Choose another --out";
+
 /// Takes an existing folder for this process. The lock goes with the process, however it ends, and leaves no file
 /// behind. Systems and file systems that cannot lock a folder are written to without.
 ///

@@ -47,7 +47,8 @@ impl HookPattern {
             let sites: Vec<_> = Site::ALL.iter().map(|site| site.name()).collect();
             let last = model.n_layers.saturating_sub(1);
             let expected = format!(
-                "names like hook_embed or blocks.0.SITE to blocks.{last}.SITE, SITE one of {}",
+                "names like hook_embed or blocks.0.SITE to blocks.{last}.SITE, SITE one of {}; `*`, for \
+                 anything, is the only wildcard",
                 sites.join(", ")
             );
             return Err(Error::invalid("hook point", expected, format!("`{pattern}`, which fits none")));
@@ -132,6 +133,8 @@ mod tests {
     fn what_fits_nothing_is_refused_with_what_there_is() {
         let message = resolve(&["blocks.*.hook_resid_past"]).unwrap_err().to_string();
         assert!(message.contains("hook_resid_post") && message.contains("blocks.2.SITE"), "{message}");
+        let message = resolve(&["blocks.0..2.*"]).unwrap_err().to_string();
+        assert!(message.contains("the only wildcard"), "{message}");
         assert!(resolve(&["blocks.3.hook_resid_post"]).is_err());
         assert!("blocks.x.hook_resid_post".parse::<HookPattern>().is_err());
     }

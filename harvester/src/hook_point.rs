@@ -153,7 +153,7 @@ impl FromStr for HookPoint {
         }
         parse_block_point(text).ok_or_else(|| {
             let sites: Vec<_> = Site::ALL.iter().map(|site| site.name()).collect();
-            let expected = format!("hook_embed or blocks.LAYER.SITE, SITE one of {}", sites.join(", "));
+            let expected = format!("hook_embed, blocks.LAYER.SITE or blocks.*.SITE, SITE one of {}", sites.join(", "));
             Error::invalid("hook point", expected, format!("`{text}`"))
         })
     }

@@ -40,7 +40,7 @@ pub use dataset_folder::{RESUME_FOLDER, resume_folder};
 pub use error::{Error, Result};
 pub use harvest::harvest;
 pub use harvest_config::{HarvestConfig, SpecialToken};
-pub use harvest_folder::lock;
+pub use harvest_folder::{create_folder, lock};
 pub use hook::{Capture, Hook, NoHook};
 pub use hook_pattern::HookPattern;
 pub use hook_point::{HookPoint, Site};

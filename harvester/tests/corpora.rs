@@ -191,7 +191,7 @@ fn rows_without_a_text_are_empty_and_no_repetitions() {
     let order = corpus.order(None);
     let encode = |document: &Document| match document {
         Document::Text(text) => Ok(text.bytes().map(u32::from).collect()),
-        Document::Chat(_) => Ok(vec![]),
+        Document::Chat(_) | Document::IncompleteChat(_) => Ok(vec![]),
     };
     let options = ContextOptions { ctx_len: 4, ..ContextOptions::default() };
     let mut contexts = Contexts::new(&corpus, &order, options, ContextCursor::default(), None, encode).unwrap();

@@ -140,13 +140,67 @@ fn a_disk_that_fills_up_loses_nothing_and_the_run_goes_on_after() {
     assert_eq!(files(&sandbox.path("out")), files(&fresh.path("out")));
 }
 
-fn interrupt(child: &std::process::Child) {
-    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+#[cfg(unix)]
+#[test]
+fn an_out_that_is_no_folder_is_refused_before_the_estimate() {
+    let (sandbox, model, text) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
+    sandbox.write("file", "mine");
+    std::os::unix::fs::symlink("absent", sandbox.path("link")).unwrap();
+    fs::create_dir(sandbox.path("full")).unwrap();
+    sandbox.write("full/thesis.txt", "irreplaceable");
+    let live = ["train", "--model", &model, "--corpus", &text, "--hook-point", POINT, "--d-sae", "64", "--out"];
+    for (out, said) in [("file", "found a file"), ("link", "a link to absent"), ("full", "thesis.txt")] {
+        for args in [harvest(&model, &text, out, &["--tokens", "2048"]), [&live[..], &[out]].concat()] {
+            let message = sandbox.error(&args);
+            assert_says(&message, &[out, said, "another --out"]);
+            assert!(!message.contains("tokens through"), "{message}");
+        }
+    }
+}
+
+#[test]
+fn inspect_of_a_text_is_not_taken_for_a_damaged_model() {
+    let sandbox = Sandbox::new();
+    sandbox.write("a.txt", "It is a truth universally acknowledged");
+    let message = sandbox.error(&["inspect", "a.txt"]);
+    assert_says(&message, &["a.txt", "neither a folder that refract wrote nor a model"]);
+    let said = sandbox.ok(&["inspect", &tiny("llama")]);
+    assert_says(&said, &["blocks.*.SITE", "hook_resid_post", "layer 0 to 2"]);
+}
+
+#[test]
+fn json_logs_keep_standard_error_json() {
+    let (sandbox, model, text_file) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
+    let json = ["--tokens", "2000", "--log-format", "json"];
+    let good = sandbox.run(&harvest(&model, &text_file, "out", &json));
+    let bad = sandbox.run(&harvest("absent.gguf", &text_file, "other", &json));
+    assert!(good.status.success() && !bad.status.success());
+    for (output, said) in [(good, "tokens through"), (bad, "absent.gguf")] {
+        let message = text(&output.stderr);
+        assert_says(&message, &[said]);
+        message.lines().for_each(|line| {
+            let parsed: Result<serde_json::Value, _> = serde_json::from_str(line);
+            assert!(parsed.is_ok(), "{line}");
+        });
+    }
+}
+
+fn signal(child: &std::process::Child, name: &str) {
+    let killed = std::process::Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
 }
 
 #[test]
 fn ctrl_c_in_a_harvest_loses_nothing() {
+    a_signal_in_a_harvest_loses_nothing("-INT");
+}
+
+#[test]
+fn a_termination_in_a_harvest_loses_nothing() {
+    a_signal_in_a_harvest_loses_nothing("-TERM");
+}
+
+fn a_signal_in_a_harvest_loses_nothing(name: &str) {
     let (sandbox, model, text_file) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
     let args = harvest(&model, &text_file, "out", &["--tokens", "400000"]);
     let mut child = sandbox.start(&args);
@@ -154,7 +208,7 @@ fn ctrl_c_in_a_harvest_loses_nothing() {
         assert!(child.try_wait().unwrap().is_none(), "it ended before it could be interrupted");
         std::thread::sleep(Duration::from_millis(2));
     }
-    interrupt(&child);
+    signal(&child, name);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
     assert_says(&text(&output.stderr), &["stopped on request", "out"]);

@@ -67,6 +67,23 @@ fn a_run_on_a_dataset_of_the_hub_goes_on_at_its_commit_though_the_branch_has_mov
 }
 
 #[test]
+fn a_run_without_a_checkpoint_says_that_it_begins_again() {
+    let (model, corpus) = (tiny("llama"), corpus("speeches"));
+    let sandbox = Sandbox::new();
+    let mut child = sandbox.start(&args(&model, &corpus));
+    while !sandbox.path("sae/manifest.json").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Should it have been quicker than that.
+    let _ = std::fs::remove_dir_all(sandbox.path("sae/checkpoints"));
+    let output = sandbox.run(&args(&model, &corpus));
+    let said = crate::sandbox::text(&output.stderr);
+    assert!(said.contains("no checkpoint yet: beginning again") && !said.contains("going on"), "{said}");
+}
+
+#[test]
 fn later_commands_find_what_was_held_out() {
     let (model, corpus) = (tiny("llama"), corpus("speeches"));
     let sandbox = Sandbox::new();

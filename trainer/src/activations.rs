@@ -35,11 +35,6 @@ impl Rows {
         self.values.len() / self.d_in
     }
 
-    /// Bytes of the values.
-    pub(crate) fn bytes(&self) -> u64 {
-        (self.len() * self.values.dtype().row_bytes(self.d_in)) as u64
-    }
-
     /// Writes row `row`, times `scale`, to `x` `[d_in]`.
     pub(crate) fn copy_row(&self, row: usize, scale: f32, x: &mut [f32]) {
         self.values.copy_row(row, x);

@@ -89,7 +89,7 @@ pub(crate) fn restore(dir: &Path, learner: &mut Learner) -> Result<Option<Progre
 }
 
 /// The checkpoints of a run, oldest first.
-fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let folder = dir.join(FOLDER);
     let entries = match fs::read_dir(&folder) {
         Ok(entries) => entries,

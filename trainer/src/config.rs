@@ -97,7 +97,7 @@ pub struct TrainConfig {
     pub held_out_fraction: f64,
     /// Seed of the initial weights and of the order of the tokens. Default 0.
     pub seed: u64,
-    /// Bytes of activations held in memory and shuffled together. Default 512 MiB.
+    /// Bytes of activations held in memory and shuffled together, at most. Default 512 MiB.
     pub buffer_bytes: u64,
     /// Steps from one checkpoint to the next. Does not shape the result. Default 100.
     pub checkpoint_every: u64,
@@ -144,7 +144,22 @@ pub(crate) struct Resolved {
     pub(crate) n_steps: u64,
 }
 
+/// Training tokens on which the threshold is calibrated and densities are counted.
+pub(crate) const CALIBRATION_TOKENS: u64 = 32_768;
+
 impl TrainConfig {
+    /// Rows that a run on a running model draws: those of its steps, and those that calibrate the threshold after them.
+    pub fn rows_drawn(&self) -> u64 {
+        let trained = self.tokens - self.tokens.checked_rem(self.batch as u64).unwrap_or(0);
+        trained.saturating_add(self.tokens.min(CALIBRATION_TOKENS))
+    }
+
+    /// Rows that its buffer holds, of `row_bytes` each: never more than are drawn. A function of the config alone, since
+    /// where a block ends decides the order of the rows.
+    pub fn buffer_rows(&self, row_bytes: usize) -> u64 {
+        self.buffer_bytes.div_ceil(row_bytes.max(1) as u64).min(self.rows_drawn())
+    }
+
     /// Fills in what the activations decide and checks the rest against them.
     pub(crate) fn resolve(&self, manifest: &HarvestManifest) -> Result<Resolved> {
         let hook_point = self.choose_hook_point(manifest)?;
@@ -234,6 +249,14 @@ mod tests {
         }
         let message = "top-k".parse::<TrainArchitecture>().map_err(|error| error.to_string());
         assert_eq!(message, Err("architecture: expected topk or batch-topk, found `top-k`".into()));
+    }
+
+    #[test]
+    fn a_buffer_holds_no_more_than_is_drawn() {
+        let config = |tokens, buffer_bytes| TrainConfig { tokens, batch: 1000, buffer_bytes, ..TrainConfig::default() };
+        assert_eq!(config(2500, 1 << 29).buffer_rows(1152), 2000 + 2500);
+        assert_eq!(config(1_500_500, 1 << 40).buffer_rows(1152), 1_500_000 + CALIBRATION_TOKENS);
+        assert_eq!(config(2500, 1153).buffer_rows(1152), 2);
     }
 
     #[test]

@@ -5,12 +5,15 @@
 //! contexts:  | held out | block 0 | block 1 | ..         epoch 1 begins again after those held out
 //! ```
 
-use harvester::{ActivationStream, ContextCursor, HookPoint, LiveModel};
+use std::path::Path;
+
+use harvester::{ActivationStream, ContextCursor, HookPoint, LiveModel, Monitor};
 
 use crate::{
     Result,
     activation_source::{ActivationSource, BlockPlace},
     activations::{Rows, ordinary_rows},
+    shuffle_buffer::Cursor,
 };
 
 /// Where the rows are and which of them count.
@@ -22,8 +25,8 @@ pub(crate) struct LiveRows {
     pub(crate) sink_norm: f32,
     /// Where an epoch begins: after the contexts held out.
     pub(crate) first: ContextCursor,
-    /// Bytes of a block: it ends with the forward pass that reaches them.
-    pub(crate) budget_bytes: u64,
+    /// Rows of a block: it ends with the forward pass that reaches them.
+    pub(crate) block_rows: u64,
 }
 
 /// Blocks of a running [`ActivationStream`].
@@ -35,18 +38,22 @@ pub(crate) struct LiveSource<'a> {
     next: (BlockPlace, ContextCursor),
     /// Where the block loaded last begins.
     began_at: ContextCursor,
+    /// The run's folder, which the error of a stop names.
+    out: &'a Path,
+    monitor: &'a dyn Monitor,
 }
 
 impl<'a> LiveSource<'a> {
-    /// Goes on with the block at `place`, which a run that was stopped had begun at `began_at`; else with the first.
+    /// Goes on with the block of `cursor`, where a run was stopped; else with the first.
     pub(crate) fn new(
         model: &'a LiveModel,
         rows: LiveRows,
-        place: BlockPlace,
-        began_at: Option<ContextCursor>,
+        cursor: Cursor,
+        out: &'a Path,
+        monitor: &'a dyn Monitor,
     ) -> Self {
-        let begins = began_at.unwrap_or(rows.first);
-        Self { model, rows, stream: None, next: (place, begins), began_at: begins }
+        let begins = cursor.began_at.unwrap_or(rows.first);
+        Self { model, rows, stream: None, next: (cursor.place, begins), began_at: begins, out, monitor }
     }
 
     /// The stream, at the block wanted.
@@ -70,17 +77,24 @@ impl ActivationSource for LiveSource<'_> {
     }
 
     fn load(&mut self, place: BlockPlace, rows: &mut Vec<Rows>) -> Result<bool> {
-        let LiveRows { sink_norm, budget_bytes, .. } = self.rows;
+        let LiveRows { sink_norm, block_rows, .. } = self.rows;
+        let (out, monitor) = (self.out, self.monitor);
         rows.clear();
         let stream = self.stream_at(place)?;
-        let (mut bytes, mut end) = (0, None);
-        while bytes < budget_bytes {
+        let (mut n_rows, mut end) = (0, None);
+        monitor.start("filling the shuffle buffer", block_rows, "tokens");
+        while n_rows < block_rows {
+            if monitor.cancelled() {
+                return Err(harvester::Error::Cancelled { path: out.to_path_buf() }.into());
+            }
             let Some(batch) = stream.next().transpose()? else { break };
             end = Some(batch.next);
             let kept = ordinary_rows(batch.activations, sink_norm, |_| true);
-            bytes += kept.bytes();
+            monitor.advance((kept.len() as u64).min(block_rows - n_rows));
+            n_rows += kept.len() as u64;
             rows.push(kept);
         }
+        monitor.finish();
         self.began_at = self.next.1;
         let Some(end) = end else { return Ok(false) };
         self.next = (BlockPlace { block: place.block + 1, ..place }, end);

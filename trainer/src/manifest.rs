@@ -104,6 +104,14 @@ impl SaeManifest {
         Ok(manifest)
     }
 
+    /// Whether the run in `dir` has a checkpoint to go on from; without one it begins again.
+    ///
+    /// # Errors
+    /// When the folder of checkpoints cannot be listed.
+    pub fn has_checkpoint(dir: &Path) -> Result<bool> {
+        Ok(!crate::checkpoint::list(dir)?.is_empty())
+    }
+
     /// Compares the weights with the checksum that was recorded when training ended.
     ///
     /// # Errors

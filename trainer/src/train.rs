@@ -16,7 +16,7 @@ use crate::{
     activations::{Activations, RowSource, split},
     calibrate::calibrate,
     checkpoint::{self, Progress},
-    config::{Resolved, TrainArchitecture, TrainConfig},
+    config::{CALIBRATION_TOKENS, Resolved, TrainArchitecture, TrainConfig},
     formats::saelens,
     manifest::{SaeManifest, TrainResults, open_folder},
     metrics::{Reconstruction, ReconstructionMetrics},
@@ -31,8 +31,6 @@ use crate::{
 
 /// An error a hundred times the variance of the data: nothing good comes after it.
 const DIVERGED_FVU: f64 = 100.0;
-/// Training tokens on which the threshold is calibrated and densities are counted.
-const CALIBRATION_TOKENS: usize = 32_768;
 /// Held-out tokens scored at the end; `refract evaluate` scores all of them.
 const HELD_OUT_TOKENS: u64 = 131_072;
 
@@ -55,7 +53,7 @@ pub fn train(
     let resolved = config.resolve(dataset.manifest())?;
     let (training, held_out) = split(dataset, resolved.hook_point, resolved.config.held_out_fraction)?;
     check_size(dataset, &training, resolved.config.batch)?;
-    std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
+    harvester::create_folder(out)?;
     let _lock = harvester::lock(out)?;
     let manifest = open_folder(out, SaeManifest::begin(dataset, &resolved, held_out.contexts())?)?;
     if manifest.complete {
@@ -133,7 +131,13 @@ impl<'a> Run<'a> {
                 self.save_checkpoint()?;
                 return Err(harvester::Error::Cancelled { path: self.out.to_path_buf() }.into());
             }
-            self.buffer.next_batch(self.scale, &mut x)?;
+            if let Err(error) = self.buffer.next_batch(self.scale, &mut x) {
+                // Filling the buffer takes a while, and the steps before it are not to be lost by a stop.
+                if self.monitor.cancelled() {
+                    self.save_checkpoint()?;
+                }
+                return Err(error);
+            }
             let lr = self.schedule.at(self.progress.step);
             let report = self.learner.step(&x, lr);
             self.check_loss(&report)?;
@@ -193,7 +197,7 @@ impl<'a> Run<'a> {
     ) -> Result<SaeManifest> {
         let dead = self.learner.dead_latents.count();
         // The batches after the last one trained on: the same ones whether or not the run was interrupted.
-        let sample_rows = CALIBRATION_TOKENS.min(self.training_rows as usize);
+        let sample_rows = CALIBRATION_TOKENS.min(self.training_rows) as usize;
         let mut sample = vec![0.0; sample_rows * self.resolved.d_in];
         self.buffer.next_batch(1.0, &mut sample)?;
         let mut sae = self.export(dataset);

@@ -33,7 +33,7 @@ pub fn train_live(
     out: &Path,
     monitor: &dyn Monitor,
 ) -> Result<SaeManifest> {
-    std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
+    harvester::create_folder(out)?;
     let _lock = harvester::lock(out)?;
     if !out.join(MANIFEST_FILE).exists() {
         refuse_foreign(out)?;
@@ -51,12 +51,11 @@ pub fn train_live(
         d_in: resolved.d_in,
         sink_norm: manifest.sink_norm,
         first: manifest.live_from.unwrap_or_default(),
-        budget_bytes: resolved.config.buffer_bytes,
+        block_rows: resolved.config.buffer_rows(dataset.manifest().config.dtype.row_bytes(resolved.d_in)),
     };
     let live = LiveModel::open(model, corpus, &held_out_config)?;
-    let source = |cursor: Cursor| {
-        Box::new(LiveSource::new(&live, rows, cursor.place, cursor.began_at)) as Box<dyn ActivationSource>
-    };
+    let source =
+        |cursor: Cursor| Box::new(LiveSource::new(&live, rows, cursor, out, monitor)) as Box<dyn ActivationSource>;
     let training_rows = resolved.config.tokens;
     Run::open(&dataset, training_rows, source, resolved, out, monitor)?.complete(manifest, &dataset, &held_out)
 }

@@ -58,6 +58,42 @@ fn train_config() -> TrainConfig {
     }
 }
 
+/// Fewer tokens than the corpus has, and a buffer with room for many more.
+fn short_config() -> TrainConfig {
+    TrainConfig { tokens: 5 * 128 + 1, buffer_bytes: 1 << 29, ..train_config() }
+}
+
+/// What of each piece of work was done, of how much, in the order of their beginnings.
+#[derive(Default)]
+struct Ledger(std::sync::Mutex<Vec<(String, u64, u64)>>);
+
+impl Monitor for Ledger {
+    fn start(&self, what: &str, total: u64, _unit: &str) {
+        self.0.lock().unwrap().push((what.to_string(), 0, total));
+    }
+    fn advance(&self, n: u64) {
+        self.0.lock().unwrap().last_mut().unwrap().1 += n;
+    }
+    fn note(&self, _text: &str) {}
+    fn finish(&self) {}
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn the_buffer_is_no_larger_than_the_run_and_says_how_full_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, out) = (Ledger::default(), folder.path().join("sae"));
+    train_live(&model(), corpus(folder.path()), &harvest_config(None), &short_config(), &out, &ledger).unwrap();
+    let ledger = ledger.0.into_inner().unwrap();
+    let fills: Vec<_> = ledger.iter().filter(|(what, ..)| what == "filling the shuffle buffer").collect();
+    // Five steps, and as many rows as there are tokens to calibrate on.
+    let rows = 5 * 128 + (5 * 128 + 1);
+    assert_eq!(fills.len(), 1, "{ledger:?}");
+    assert!(fills[0].2 == rows && fills[0].1 >= rows, "{ledger:?}");
+}
+
 struct StopAt {
     tokens: u64,
     seen: AtomicU64,
@@ -118,12 +154,18 @@ fn a_stream_has_the_rows_that_a_harvest_writes_from_any_place_on() {
 
 #[test]
 fn a_run_stopped_anywhere_ends_in_the_same_bytes() {
+    ends_in_the_same_bytes(&train_config(), &[100, 900, 2000, 5000, 7500]);
+    // One block of all that is drawn; the first stop is while it is filled.
+    ends_in_the_same_bytes(&short_config(), &[100, 700, 1400, 1700]);
+}
+
+fn ends_in_the_same_bytes(config: &TrainConfig, stops: &[u64]) {
     let (whole, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let run = |folder: &Path, monitor: &dyn Monitor| {
-        train_live(&model(), corpus(folder), &harvest_config(None), &train_config(), &folder.join("sae"), monitor)
+        train_live(&model(), corpus(folder), &harvest_config(None), config, &folder.join("sae"), monitor)
     };
     run(whole.path(), &Silent).unwrap();
-    for tokens in [100, 900, 2000, 5000, 7500] {
+    for &tokens in stops {
         let stop = StopAt { tokens, seen: AtomicU64::new(0) };
         let message = run(stopped.path(), &stop).unwrap_err().to_string();
         assert!(message.contains("stopped on request"), "{message}");

@@ -35,7 +35,7 @@ impl Document {
     pub(super) fn is_empty(&self) -> bool {
         match self {
             Self::Text(text) => text.is_empty(),
-            Self::Chat(messages) => messages.is_empty(),
+            Self::Chat(messages) | Self::IncompleteChat(messages) => messages.is_empty(),
         }
     }
 

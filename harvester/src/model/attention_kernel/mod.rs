@@ -147,7 +147,9 @@ mod tests {
         let got = causal_attention(&q, &k, &v, rule).unwrap();
         let want = causal_attention_plain(&q, &k, &v, rule).unwrap();
         let diff = (got - want).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-        assert!(diff < 2e-6, "{batch} x {pos} of {keys}, {n_heads}/{n_kv_heads} heads, {rule:?}: {diff}");
+        // Each side adds up to 210 rounded products of values up to 5: 210 x 6e-8 x 5 at the very most, and far less in
+        // nearly every draw. One key more or less is 1e-2.
+        assert!(diff < 1e-5, "{batch} x {pos} of {keys}, {n_heads}/{n_kv_heads} heads, {rule:?}: {diff}");
     }
 
     #[test]
