@@ -659,7 +659,9 @@ fn what_is_not_there_is_said() {
     let hub = Hub::serving(Dataset::of(&[("a.parquet", "messages.parquet")]));
     let message = hub.refuse("hf://datasets/org/name");
     assert!(
-        message.contains("a.parquet") && message.contains("messages (List") && message.contains("--text-field"),
+        message.contains("a.parquet")
+            && message.contains("messages (List")
+            && message.contains("--chat-field messages"),
         "{message}"
     );
 }

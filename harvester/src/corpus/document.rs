@@ -173,12 +173,11 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_turn_is_said() {
         let cases = [
-            (json!({"role": "user", "content": null}), "its `content` is null"),
             (json!({"role": "user", "content": {"a": 1}}), "its `content` is an object"),
             (json!({"role": "user", "content": [{"type": "image_url"}]}), "its `content` is a list of which a part"),
             (json!({"role": "user", "content": ["hi"]}), "its `content` is a list of which a part"),
             (json!({"role": 7, "content": "hi"}), "its `role` is a number"),
-            (json!({"from": "gpt", "value": null}), "its `value` is null"),
+            (json!({"from": "gpt", "value": false}), "its `value` is true or false"),
             (json!({"role": "assistant", "tool_calls": []}), "its fields are [role, tool_calls]"),
         ];
         for (turn, expected) in cases {
