@@ -48,42 +48,26 @@ fn erf(x: f32) -> f32 {
     x * p / q
 }
 
-/// Values that are activated in place.
-pub(crate) struct Activate<'a> {
-    pub(crate) values: &'a mut [f32],
-    pub(crate) activation: Activation,
+/// Values that an activation is applied to where they are.
+pub(crate) trait InPlace {
+    /// Must be `#[inline(always)]`, as a [`Kernel`]'s loop.
+    fn each(self, act: impl Fn(f32) -> f32);
 }
 
-impl Activate<'_> {
+impl InPlace for &mut [f32] {
     #[inline(always)]
     fn each(self, act: impl Fn(f32) -> f32) {
-        for value in self.values {
+        for value in self {
             *value = act(*value);
         }
     }
 }
 
-impl Kernel for Activate<'_> {
-    #[inline(always)]
-    fn run(self) {
-        match self.activation {
-            Activation::Silu => self.each(silu),
-            Activation::Gelu => self.each(gelu),
-            Activation::GeluTanh => self.each(gelu_tanh),
-        }
-    }
-}
-
 /// Rows of `GATES` gates and the values they gate: the products take the gates' places.
-pub(crate) struct GateRows<'a, const GATES: usize> {
-    pub(crate) rows: &'a mut [[[f32; GATES]; 2]],
-    pub(crate) activation: Activation,
-}
-
-impl<const GATES: usize> GateRows<'_, GATES> {
+impl<const GATES: usize> InPlace for &mut [[[f32; GATES]; 2]] {
     #[inline(always)]
     fn each(self, act: impl Fn(f32) -> f32) {
-        for [gates, values] in self.rows {
+        for [gates, values] in self {
             for (gate, value) in gates.iter_mut().zip(values) {
                 *gate = act(*gate) * *value;
             }
@@ -91,41 +75,19 @@ impl<const GATES: usize> GateRows<'_, GATES> {
     }
 }
 
-impl<const GATES: usize> Kernel for GateRows<'_, GATES> {
+/// The loop over some values.
+pub(crate) struct Activate<V> {
+    pub(crate) values: V,
+    pub(crate) activation: Activation,
+}
+
+impl<V: InPlace> Kernel for Activate<V> {
     #[inline(always)]
     fn run(self) {
         match self.activation {
-            Activation::Silu => self.each(silu),
-            Activation::Gelu => self.each(gelu),
-            Activation::GeluTanh => self.each(gelu_tanh),
-        }
-    }
-}
-
-/// One token's gates and values, and where the products go.
-struct GateToken<'a> {
-    gates: &'a [f32],
-    values: &'a [f32],
-    post: &'a mut [f32],
-    activation: Activation,
-}
-
-impl GateToken<'_> {
-    #[inline(always)]
-    fn each(self, act: impl Fn(f32) -> f32) {
-        for ((post, gate), value) in self.post.iter_mut().zip(self.gates).zip(self.values) {
-            *post = act(*gate) * value;
-        }
-    }
-}
-
-impl Kernel for GateToken<'_> {
-    #[inline(always)]
-    fn run(self) {
-        match self.activation {
-            Activation::Silu => self.each(silu),
-            Activation::Gelu => self.each(gelu),
-            Activation::GeluTanh => self.each(gelu_tanh),
+            Activation::Silu => self.values.each(silu),
+            Activation::Gelu => self.values.each(gelu),
+            Activation::GeluTanh => self.values.each(gelu_tanh),
         }
     }
 }
@@ -146,7 +108,9 @@ impl CustomOp1 for Gate {
         let mut post = vec![0f32; batch * pos * d_mlp];
         post.par_chunks_mut(d_mlp).zip(hidden[from..to].par_chunks(both)).for_each(|(post, hidden)| {
             let (gates, values) = hidden.split_at(d_mlp);
-            wide(GateToken { gates, values, post, activation: self.0 });
+            post.copy_from_slice(gates);
+            wide(Activate { values: &mut *post, activation: self.0 });
+            post.iter_mut().zip(values).for_each(|(post, value)| *post *= value);
         });
         Ok((CpuStorage::F32(post), Shape::from((batch, pos, d_mlp))))
     }

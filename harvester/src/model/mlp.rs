@@ -62,26 +62,34 @@ fn gate_plain(hidden: &Tensor, activation: Activation) -> Result<Tensor> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::*;
+    use candle_core::DType;
 
-    /// Both sides round a few times: what is left is a few units in the last place of the largest value.
+    use super::{super::packed::testing::values, *};
+
+    /// A product of 12 columns and an activation in f32: a few units in the last place of the largest value.
     fn assert_close(got: &Tensor, want: &Tensor, what: &str) {
-        let largest = |x: Tensor| x.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-        let diff = largest((got - want).unwrap());
-        assert!(diff < 1e-6 * largest(want.clone()).max(1.0), "{what}: {diff}");
+        let largest = |x: &Tensor| x.abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
+        let diff = largest(&(exact(got) - want).unwrap());
+        assert!(diff < 1e-6 * largest(want), "{what}: {diff}");
+    }
+
+    fn exact(x: &Tensor) -> Tensor {
+        x.to_dtype(DType::F64).unwrap()
     }
 
     #[test]
-    fn activating_in_one_pass_and_inside_the_product_equal_plain_tensor_operations() {
+    fn activating_in_one_pass_and_inside_the_product_equal_plain_operations_in_f64() {
         // A whole number of panels, and not.
         for (d_mlp, gated) in [(32, true), (23, true), (32, false), (23, false)] {
             for activation in [Activation::Silu, Activation::GeluTanh, Activation::Gelu] {
-                let random = |shape: &[usize]| Tensor::randn(0f32, 1., shape, &Device::Cpu).unwrap();
+                let tensor = |seed, shape: &[usize]| {
+                    Tensor::from_vec(values(shape.iter().product(), seed), shape, &Device::Cpu).unwrap()
+                };
                 let rows = if gated { 2 * d_mlp } else { d_mlp };
-                let input = Linear::new(random(&[rows, 12]), Some(random(&[rows])));
-                let mut mlp = Mlp { input, out: Linear::new(random(&[12, d_mlp]), None), activation, gated };
-                let x = random(&[2, 7, 12]);
-                let hidden = mlp.input.forward(&x).unwrap();
+                let (weight, bias, x) = (tensor(1, &[rows, 12]), tensor(2, &[rows]), tensor(3, &[2, 7, 12]));
+                let hidden = Linear::new(exact(&weight), Some(exact(&bias))).forward(&exact(&x)).unwrap();
+                let (input, out) = (Linear::new(weight, Some(bias)), Linear::new(tensor(4, &[12, d_mlp]), None));
+                let mut mlp = Mlp { input, out, activation, gated };
                 let plain = if gated { gate_plain } else { activate };
                 let want = plain(&hidden, activation).unwrap();
                 assert_close(&mlp.post(&x).unwrap(), &want, "one pass");

@@ -58,7 +58,7 @@ fn causal_attention_plain(q: &Tensor, k: &Tensor, v: &Tensor, rule: Scores) -> R
     };
     let sees = |query: usize, key: usize| key <= query && key >= rule.first_key(query);
     let hidden = |i: usize| if sees(keys - pos + i / keys, i % keys) { 0.0 } else { f32::NEG_INFINITY };
-    let mask = Tensor::from_vec((0..pos * keys).map(hidden).collect(), (pos, keys), q.device())?;
+    let mask = Tensor::from_vec((0..pos * keys).map(hidden).collect(), (pos, keys), q.device())?.to_dtype(q.dtype())?;
     let scores = scores.broadcast_add(&mask)?; // [batch, n_heads, pos, keys]
     let pattern = candle_nn::ops::softmax(&scores, D::Minus1)?;
     let z = pattern.matmul(&by_head(v)?)?; // [batch, n_heads, pos, d_head]
@@ -125,7 +125,9 @@ impl CustomOp3 for CausalAttention {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::*;
+    use candle_core::DType;
+
+    use super::{super::packed::testing::values, *};
 
     fn plain_scale(d_head: usize) -> Scores {
         Scores { scale: 1.0 / (d_head as f32).sqrt(), softcap: None, window: None }
@@ -142,14 +144,17 @@ mod tests {
         n_heads: usize,
         n_kv_heads: usize,
     ) {
-        let random = |heads, n| Tensor::randn(0f32, 1., (batch, n, heads, d_head), &Device::Cpu).unwrap();
-        let (q, k, v) = (random(n_heads, pos), random(n_kv_heads, keys), random(n_kv_heads, keys));
+        let tensor = |seed, n, heads| {
+            let values = values(batch * n * heads * d_head, seed);
+            Tensor::from_vec(values, (batch, n, heads, d_head), &Device::Cpu).unwrap()
+        };
+        let (q, k, v) = (tensor(1, pos, n_heads), tensor(2, keys, n_kv_heads), tensor(3, keys, n_kv_heads));
         let got = causal_attention(&q, &k, &v, rule).unwrap();
-        let want = causal_attention_plain(&q, &k, &v, rule).unwrap();
-        let diff = (got - want).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-        // Each side adds up to 210 rounded products of values up to 5: 210 x 6e-8 x 5 at the very most, and far less in
-        // nearly every draw. One key more or less is 1e-2.
-        assert!(diff < 1e-5, "{batch} x {pos} of {keys}, {n_heads}/{n_kv_heads} heads, {rule:?}: {diff}");
+        let exact = |x: &Tensor| x.to_dtype(DType::F64).unwrap();
+        let want = causal_attention_plain(&exact(&q), &exact(&k), &exact(&v), rule).unwrap();
+        let diff = (exact(&got) - want).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
+        // Sums in f32 of weights that add up to one and values up to one: a few units of 6e-8.
+        assert!(diff < 1e-6, "{batch} x {pos} of {keys}, {n_heads}/{n_kv_heads} heads, {rule:?}: {diff}");
     }
 
     #[test]

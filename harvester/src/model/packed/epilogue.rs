@@ -3,11 +3,7 @@
 use std::ops::Range;
 
 use super::{
-    super::{
-        Activation,
-        activation::{Activate, GateRows},
-        simd::wide,
-    },
+    super::{Activation, activation::Activate, simd::wide},
     kernel::PANEL,
 };
 
@@ -48,8 +44,8 @@ impl Epilogue {
         match self.activation {
             Some(activation) if self.gated => {
                 let (halves, _) = tile.as_chunks_mut::<GATES>();
-                let (rows, _) = halves.as_chunks_mut::<2>();
-                wide(GateRows { rows, activation });
+                let (values, _) = halves.as_chunks_mut::<2>();
+                wide(Activate { values, activation });
             }
             Some(activation) => wide(Activate { values: tile, activation }),
             None => {}

@@ -162,7 +162,7 @@ impl std::fmt::Debug for Int8Matrix {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::tests::{plain_epilogue, values},
+        super::{testing::values, tests::plain_epilogue},
         *,
     };
 

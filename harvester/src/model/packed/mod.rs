@@ -122,11 +122,9 @@ impl std::fmt::Debug for PackedMatrix {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Values that need every bit of their mantissa.
-    pub(super) fn values(n: usize, seed: u32) -> Vec<f32> {
+pub(crate) mod testing {
+    /// Values that need every bit of their mantissa, in `[-1, 1)`; the same for the same seed.
+    pub(crate) fn values(n: usize, seed: u32) -> Vec<f32> {
         let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -134,6 +132,11 @@ mod tests {
         };
         (0..n).map(|_| next()).collect()
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{testing::values, *};
 
     pub(super) fn plain_epilogue(columns: usize) -> Epilogue {
         Epilogue { columns, bias: None, activation: None, gated: false }
