@@ -3,7 +3,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use trainer::{
-    config::TrainArchitecture,
+    TrainArchitecture,
     speed::{StepShape, measure_step},
 };
 

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The same numbers as torch.optim.Adam: moments of latents without a gradient decay, and still move the weights.
-//! After its update a decoder row is scaled back to norm 1. The moments are plain vectors, so a run can be saved.
+//! After its update a decoder row is scaled back to norm 1 (a crosscoder's: to norms of its blocks that add up to 1). The moments are plain vectors, so a run can be saved.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -63,18 +63,21 @@ pub(crate) struct Adam {
     pub(crate) b_enc: Moments,
     pub(crate) w_dec: Moments,
     pub(crate) b_dec: Moments,
+    /// Those of [`Weights::extra`], in its order.
+    pub(crate) extra: Vec<Moments>,
 }
 
 impl Adam {
-    pub(crate) fn new(config: AdamConfig, d_in: usize, d_sae: usize) -> Self {
-        let matrix = || Moments::zeros(d_sae * d_in);
+    pub(crate) fn new(config: AdamConfig, weights: &Weights) -> Self {
+        let of = |values: &[f32]| Moments::zeros(values.len());
         Self {
             config,
             step: 0,
-            w_enc: matrix(),
-            b_enc: Moments::zeros(d_sae),
-            w_dec: matrix(),
-            b_dec: Moments::zeros(d_in),
+            w_enc: of(&weights.w_enc),
+            b_enc: of(&weights.b_enc),
+            w_dec: of(&weights.w_dec),
+            b_dec: of(&weights.b_dec),
+            extra: weights.extra.iter().map(|parameter| of(&parameter.values)).collect(),
         }
     }
 
@@ -82,17 +85,19 @@ impl Adam {
     pub(crate) fn update(&mut self, weights: &mut Weights, gradients: &Gradients, lr: f64, gradient_scale: f32) {
         self.step += 1;
         let rates = Rates::at(self.config, self.step, lr, gradient_scale);
-        let width = LATENTS_PER_TASK * weights.d_in;
-        let encoder = Rows::split(&mut weights.w_enc, &mut self.w_enc, &gradients.w_enc, width);
-        let decoder = Rows::split(&mut weights.w_dec, &mut self.w_dec, &gradients.w_dec, width);
+        let (d_in, d_out) = (weights.d_in, weights.d_out);
+        let encoder = Rows::split(&mut weights.w_enc, &mut self.w_enc, &gradients.w_enc, LATENTS_PER_TASK * d_in);
+        let decoder = Rows::split(&mut weights.w_dec, &mut self.w_dec, &gradients.w_dec, LATENTS_PER_TASK * d_out);
         let biases = Rows::split(&mut weights.b_enc, &mut self.b_enc, &gradients.b_enc, LATENTS_PER_TASK);
         let tasks: Vec<_> = encoder.into_iter().zip(decoder).zip(biases).enumerate().collect();
         tasks.into_par_iter().for_each(|(task, ((encoder, decoder), biases))| {
             let silent = &gradients.silent[task * LATENTS_PER_TASK..];
-            wide(UpdateLatents { rates, d_in: weights.d_in, encoder, decoder, biases, silent });
+            wide(UpdateLatents { rates, d_in, blocks: &weights.blocks, encoder, decoder, biases, silent });
         });
-        let b_dec = Rows::whole(&mut weights.b_dec, &mut self.b_dec, &gradients.b_dec);
-        wide(UpdateVector { rates, vector: b_dec });
+        wide(UpdateVector { rates, vector: Rows::whole(&mut weights.b_dec, &mut self.b_dec, &gradients.b_dec) });
+        for ((parameter, moments), g) in weights.extra.iter_mut().zip(&mut self.extra).zip(&gradients.extra) {
+            wide(UpdateVector { rates, vector: Rows::whole(&mut parameter.values, moments, g) });
+        }
     }
 }
 
@@ -117,8 +122,8 @@ impl<'a> Rows<'a> {
 
     /// Row `i`, and its gradient unless it is zero.
     #[inline(always)]
-    fn row(&mut self, i: usize, d_in: usize) -> (&mut [f32], &mut [f32], &mut [f32], &[f32]) {
-        let row = i * d_in..(i + 1) * d_in;
+    fn row(&mut self, i: usize, width: usize) -> (&mut [f32], &mut [f32], &mut [f32], &[f32]) {
+        let row = i * width..(i + 1) * width;
         (&mut self.w[row.clone()], &mut self.m[row.clone()], &mut self.v[row.clone()], &self.g[row])
     }
 }
@@ -127,6 +132,8 @@ impl<'a> Rows<'a> {
 struct UpdateLatents<'a> {
     rates: Rates,
     d_in: usize,
+    /// Of a decoder row.
+    blocks: &'a [usize],
     encoder: Rows<'a>,
     decoder: Rows<'a>,
     biases: Rows<'a>,
@@ -138,13 +145,14 @@ impl Kernel for UpdateLatents<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { rates, d_in, mut encoder, mut decoder, biases, silent } = self;
+        let Self { rates, d_in, blocks, mut encoder, mut decoder, biases, silent } = self;
+        let d_out = blocks.iter().sum();
         for (i, &silent) in silent.iter().take(biases.w.len()).enumerate() {
             let (w, m, v, g) = encoder.row(i, d_in);
             rates.apply(w, m, v, (!silent).then_some(g));
-            let (w, m, v, g) = decoder.row(i, d_in);
+            let (w, m, v, g) = decoder.row(i, d_out);
             rates.apply(w, m, v, (!silent).then_some(g));
-            normalise(w);
+            normalise(w, blocks);
         }
         UpdateVector { rates, vector: biases }.run();
     }

@@ -2,61 +2,15 @@
 //! manifest and a folder is only ever continued with the same one. Defaults were chosen by measuring; the tables are in
 //! this crate's README.
 
-use std::{fmt, str::FromStr};
-
 use harvester::{HarvestManifest, HookPoint};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, adam::AdamConfig, step::StepConfig};
-
-/// Which activations stay, while training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum TrainArchitecture {
-    /// `topk`: the k largest of each token (Gao et al. 2024).
-    TopK,
-    /// `batch-topk`: the k * n largest of a batch of n, so that a token gets as many latents as it needs; saved as
-    /// JumpReLU with one threshold (Bussmann et al. 2024).
-    BatchTopK,
-}
-
-impl TrainArchitecture {
-    /// Every architecture.
-    pub const ALL: [Self; 2] = [Self::TopK, Self::BatchTopK];
-}
-
-impl fmt::Display for TrainArchitecture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::TopK => "topk",
-            Self::BatchTopK => "batch-topk",
-        })
-    }
-}
-
-impl FromStr for TrainArchitecture {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|architecture| architecture.to_string() == text).ok_or_else(|| {
-            Error::invalid("architecture", Self::ALL.map(|name| name.to_string()).join(" or "), format!("`{text}`"))
-        })
-    }
-}
-
-impl TryFrom<String> for TrainArchitecture {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<TrainArchitecture> for String {
-    fn from(architecture: TrainArchitecture) -> Self {
-        architecture.to_string()
-    }
-}
+use crate::{
+    Error, Result,
+    adam::AdamConfig,
+    architecture::{JumpReluLoss, TrainArchitecture},
+    step::StepConfig,
+};
 
 /// What to train and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,8 +24,23 @@ pub struct TrainConfig {
     pub d_sae: Option<usize>,
     /// Default 8. Unused where `d_sae` is given.
     pub expansion_factor: usize,
-    /// Active latents a token. Default 32.
+    /// Active latents a token: exactly (`topk`), on average (the BatchTopK family), or what the weight of the sparsity
+    /// loss is adapted to (`relu`, `gated`, `jumprelu`); of `dense`, the number of latents. Default 32.
     pub k: usize,
+    /// Weight of the sparsity loss: L1 of `relu` and `gated`, L0 (or tanh) of `jumprelu`, per token and in training units.
+    /// Default: adapted during training so that L0 approaches k.
+    pub sparsity_coefficient: Option<f64>,
+    /// Share of the steps in which a given weight of the sparsity loss rises. Default 0.05 (Anthropic, April 2024).
+    pub sparsity_warmup: f64,
+    /// What `jumprelu` counts as sparsity. Default `step`.
+    pub jumprelu_loss: JumpReluLoss,
+    /// Width of the window around a `jumprelu` threshold from which it learns, in training units. Default 0.5.
+    pub bandwidth: f64,
+    /// Where the prefixes of a `matryoshka` dictionary end; the whole is added if it is not there. Default: a 16th, a
+    /// quarter, a half and all of it.
+    pub prefixes: Vec<usize>,
+    /// Whether a `transcoder` has a linear bypass. Default no.
+    pub skip: bool,
     /// Tokens to train on; more than there are is several passes. Default 1,500,000.
     pub tokens: u64,
     /// Tokens a step. Default 4,096.
@@ -113,6 +82,12 @@ impl Default for TrainConfig {
             d_sae: None,
             expansion_factor: 8,
             k: 32,
+            sparsity_coefficient: None,
+            sparsity_warmup: 0.05,
+            jumprelu_loss: JumpReluLoss::Step,
+            bandwidth: 0.5,
+            prefixes: Vec::new(),
+            skip: false,
             tokens: 1_500_000,
             batch: 4096,
             lr: 3e-3,
@@ -164,13 +139,41 @@ impl TrainConfig {
     pub(crate) fn resolve(&self, manifest: &HarvestManifest) -> Result<Resolved> {
         let hook_point = self.choose_hook_point(manifest)?;
         let d_in = manifest.hook_point(hook_point)?.d_model;
-        let d_sae = self.d_sae.unwrap_or(self.expansion_factor.saturating_mul(d_in));
+        let d_sae = self.d_sae.unwrap_or_else(|| self.default_d_sae(d_in));
         let k_aux = self.k_aux.unwrap_or(d_in / 2);
         let n_steps = self.tokens.checked_div(self.batch as u64).unwrap_or(0);
-        let config = Self { hook_point: Some(hook_point), d_sae: Some(d_sae), k_aux: Some(k_aux), ..self.clone() };
+        let config = Self {
+            hook_point: Some(hook_point),
+            d_sae: Some(d_sae),
+            k_aux: Some(k_aux),
+            prefixes: self.resolve_prefixes(d_sae)?,
+            ..self.clone()
+        };
         let resolved = Resolved { config, hook_point, d_in, d_sae, k_aux, n_steps };
         resolved.check()?;
         Ok(resolved)
+    }
+
+    fn default_d_sae(&self, d_in: usize) -> usize {
+        if self.architecture == TrainArchitecture::Dense { self.k } else { self.expansion_factor.saturating_mul(d_in) }
+    }
+
+    /// Ascending, the last one d_sae; empty for all but `matryoshka`.
+    fn resolve_prefixes(&self, d_sae: usize) -> Result<Vec<usize>> {
+        if self.architecture != TrainArchitecture::Matryoshka {
+            return Ok(Vec::new());
+        }
+        let mut prefixes = self.prefixes.clone();
+        if prefixes.is_empty() {
+            prefixes.extend([16, 4, 2].map(|share| d_sae / share).into_iter().filter(|&prefix| prefix > 0));
+        }
+        if let Some(wrong) = prefixes.iter().find(|&&prefix| prefix == 0 || prefix > d_sae) {
+            return Err(Error::invalid("--prefixes", format!("numbers from 1 to d_sae, {d_sae}"), wrong.to_string()));
+        }
+        prefixes.push(d_sae);
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        Ok(prefixes)
     }
 
     fn choose_hook_point(&self, manifest: &HarvestManifest) -> Result<HookPoint> {
@@ -188,8 +191,25 @@ impl TrainConfig {
 
 impl Resolved {
     pub(crate) fn step_config(&self) -> StepConfig {
-        let TrainConfig { architecture, k, adam, clip, auxk_alpha, dead_after_tokens, .. } = self.config;
-        StepConfig { architecture, k, adam, clip, auxk_alpha, k_aux: self.k_aux, dead_after_tokens }
+        let config = &self.config;
+        let has_dead_latents = config.architecture != TrainArchitecture::Dense;
+        StepConfig {
+            architecture: config.architecture,
+            k: config.k,
+            adam: config.adam,
+            clip: config.clip,
+            auxk_alpha: if has_dead_latents { config.auxk_alpha } else { 0.0 },
+            k_aux: self.k_aux,
+            dead_after_tokens: config.dead_after_tokens,
+            sparsity_coefficient: config.sparsity_coefficient,
+            sparsity_warmup_steps: (config.sparsity_warmup * self.n_steps as f64).round() as u64,
+            jumprelu_loss: config.jumprelu_loss,
+            bandwidth: config.bandwidth,
+            prefixes: config.prefixes.clone(),
+            blocks: vec![self.d_in],
+            d_out: self.d_in,
+            skip: config.skip,
+        }
     }
 
     fn check(&self) -> Result<()> {
@@ -220,6 +240,9 @@ impl Resolved {
         in_range("--warmup", config.warmup, 0.0..=1.0)?;
         in_range("--decay", config.decay, 0.0..=1.0)?;
         in_range("--lr", config.lr, f64::MIN_POSITIVE..=1.0)?;
+        in_range("--sparsity-coefficient", config.sparsity_coefficient.unwrap_or(0.0), 0.0..=f64::MAX)?;
+        in_range("--sparsity-warmup", config.sparsity_warmup, 0.0..=1.0)?;
+        in_range("--bandwidth", config.bandwidth, f64::MIN_POSITIVE..=f64::MAX)?;
         in_range("--auxk-alpha", config.auxk_alpha, 0.0..=f64::MAX)?;
         in_range("adam.beta1", config.adam.beta1, 0.0..=1.0 - f64::EPSILON)?;
         in_range("adam.beta2", config.adam.beta2, 0.0..=1.0 - f64::EPSILON)?;
@@ -243,12 +266,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_architectures_survive_a_round_trip() {
-        for architecture in TrainArchitecture::ALL {
-            assert_eq!(architecture.to_string().parse::<TrainArchitecture>().ok(), Some(architecture));
-        }
-        let message = "top-k".parse::<TrainArchitecture>().map_err(|error| error.to_string());
-        assert_eq!(message, Err("architecture: expected topk or batch-topk, found `top-k`".into()));
+    fn prefixes_end_with_the_whole_dictionary() {
+        let config = |prefixes: &[usize]| TrainConfig {
+            architecture: TrainArchitecture::Matryoshka,
+            prefixes: prefixes.to_vec(),
+            ..TrainConfig::default()
+        };
+        assert_eq!(config(&[]).resolve_prefixes(64).ok(), Some(vec![4, 16, 32, 64]));
+        assert_eq!(config(&[40, 10, 40]).resolve_prefixes(64).ok(), Some(vec![10, 40, 64]));
+        let message = config(&[65]).resolve_prefixes(64).map_err(|error| error.to_string());
+        assert_eq!(message, Err("--prefixes: expected numbers from 1 to d_sae, 64, found 65".into()));
+        assert_eq!(TrainConfig::default().resolve_prefixes(64).ok(), Some(vec![]), "others have none");
     }
 
     #[test]

@@ -131,6 +131,11 @@ impl ByLatent {
         self.offsets[latent]..self.offsets[latent + 1]
     }
 
+    /// The entries of `latent`, rows ascending.
+    pub(crate) fn entries(&self, latent: usize) -> &[u32] {
+        &self.entries[self.range(latent)]
+    }
+
     /// On how many rows `latent` is active.
     pub(crate) fn n_active(&self, latent: usize) -> usize {
         self.range(latent).len()

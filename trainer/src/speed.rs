@@ -7,8 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    adam::AdamConfig,
-    config::TrainArchitecture,
+    architecture::TrainArchitecture,
     kernels::encode::encoder_product,
     step::{Learner, StepConfig, StepTimes},
     weights::Weights,
@@ -29,6 +28,8 @@ pub struct StepShape {
     pub batch: usize,
     /// Share of latents that count as dead, so that the auxiliary loss runs.
     pub dead: f64,
+    /// Steps before the measured ones: what a sparsity loss needs until L0 has fallen.
+    pub warmup_steps: usize,
 }
 
 /// What was measured: medians over steps.
@@ -40,6 +41,8 @@ pub struct StepSpeed {
     pub product_tokens_per_second: f64,
     /// GFLOP/s of that product.
     pub product_gflops: f64,
+    /// Active latents a token in the last step.
+    pub l0: f64,
     /// Where the time went, summed over the measured steps.
     pub times: StepTimes,
 }
@@ -47,43 +50,48 @@ pub struct StepSpeed {
 /// Runs `n_steps` steps on synthetic activations, and as many plain encoder products between them.
 pub fn measure_step(shape: StepShape, n_steps: usize) -> StepSpeed {
     let StepShape { d_in, d_sae, batch, .. } = shape;
-    let mut learner = Learner::new(Weights::random(d_sae, vec![0.0; d_in], 0), step_config(shape));
+    let config = step_config(shape);
+    let row_width = config.row_width(d_in);
+    let mut learner = Learner::start(d_sae, vec![0.0; row_width], 0, config);
     let n_dead = (shape.dead * d_sae as f64) as usize;
     let mut hidden = vec![0.0; batch * d_sae];
-    let (mut steps, mut products) = (Vec::new(), Vec::new());
-    for step in 0..n_steps + 2 {
-        let x = synthetic_batch(batch, d_in, step as u64 % 3);
+    let (mut steps, mut products, mut l0) = (Vec::new(), Vec::new(), 0.0);
+    let batches: Vec<_> = (0..3).map(|seed| synthetic_batch(batch, row_width, seed)).collect();
+    for step in 0..n_steps + shape.warmup_steps {
+        let x = &batches[step % 3];
         learner.dead_latents.tokens_since_fired[..n_dead].fill(u64::MAX / 2);
-        if step == 2 {
-            // The first two steps touch every page and have no filter yet.
+        if step == shape.warmup_steps {
             learner.times = StepTimes::default();
             steps.clear();
         }
         let begin = Instant::now();
-        learner.step(&x, 1e-3);
+        l0 = learner.step(x, 1e-3).l0;
         steps.push(begin.elapsed().as_secs_f64());
-        let begin = Instant::now();
-        encoder_product(&x, &learner.weights.w_enc, d_in, &mut hidden);
-        products.push(begin.elapsed().as_secs_f64());
+        if step >= shape.warmup_steps {
+            let begin = Instant::now();
+            encoder_product(&x[..batch * d_in], &learner.weights.w_enc, d_in, &mut hidden);
+            products.push(begin.elapsed().as_secs_f64());
+        }
     }
     let product_rate = batch as f64 / median(&mut products);
     StepSpeed {
         tokens_per_second: batch as f64 / median(&mut steps),
         product_tokens_per_second: product_rate,
         product_gflops: product_rate * (2 * d_in * d_sae) as f64 / 1e9,
+        l0,
         times: learner.times,
     }
 }
 
 fn step_config(shape: StepShape) -> StepConfig {
+    let StepShape { architecture, d_in, d_sae, k, .. } = shape;
     StepConfig {
-        architecture: shape.architecture,
-        k: shape.k,
-        adam: AdamConfig::default(),
-        clip: None,
         auxk_alpha: if shape.dead > 0.0 { 1.0 / 32.0 } else { 0.0 },
-        k_aux: shape.d_in / 2,
         dead_after_tokens: 10_000_000,
+        // As the Python benchmark of SAELens has them.
+        prefixes: vec![d_sae / 16, d_sae / 4, d_sae / 2, d_sae],
+        skip: false,
+        ..StepConfig::example(architecture, k, d_in, d_sae)
     }
 }
 

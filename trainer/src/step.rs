@@ -2,12 +2,10 @@
 //! `[batch, d_sae]` array of gradients exists, and the encoder's product is made in tiles of rows.
 //!
 //! ```text
-//! L = (1/n) sum_i |x_hat_i - x_i|^2 + auxk_alpha (1/n) sum_i |a_i W_dec - r_i|^2        r = x - x_hat, held constant
+//! L = (1/n) sum_i |x_hat_i - x_i|^2 + what the architecture adds + the auxiliary loss of dead latents
 //! ```
 //!
-//! The second term exists while there are dead latents: `a_i` are the k_aux strongest dead latents of token i, which
-//! learn to explain what the living ones leave. It contains `b_dec` on neither side, so a perfect reconstruction
-//! leaves nothing to explain and the term is exactly zero (Gao et al. 2024, section 2.4 and appendix A.2).
+//! What differs between architectures is in `architecture`, a file each; the auxiliary loss is in `auxiliary`.
 
 use std::time::{Duration, Instant};
 
@@ -16,30 +14,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     adam::{Adam, AdamConfig},
-    config::TrainArchitecture,
+    architecture::{self, Architecture, Backward, JumpReluLoss, TrainArchitecture},
+    auxiliary::Auxiliary,
     dead_latents::DeadLatents,
+    encoder_pass::EncoderPass,
     feature_acts::{ByLatent, FeatureActs},
     kernels::{
-        decode::decode_error,
-        encode::encoder_product,
+        decode::{SquaredError, decode_error},
         gradients::{Gradients, Reconstruction},
-        select::{self, Threshold},
         simd::{Kernel, add_scaled, sum_of_squares, wide},
     },
+    sparsity::SparsityCoefficient,
     weights::Weights,
 };
 
-/// Rows whose pre-activations exist at one time. Fewer save memory; each tile costs the product one more packing of
-/// W_enc (measured at d_in 576: nothing at 512 rows, 7 % at 256).
-const ROWS_PER_TILE: usize = 512;
 /// Rows that one task centres; sums over rows are made per task and added in order.
 const ROWS_PER_TASK: usize = 128;
-/// BatchTopK looks only at values over this share of the last batch's threshold. Any share gives the same result:
-/// too few candidates are noticed and the batch is encoded again.
-const FILTER_SHARE: f32 = 0.9;
 
 /// What the step needs to know of the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StepConfig {
     pub(crate) architecture: TrainArchitecture,
     pub(crate) k: usize,
@@ -49,6 +42,50 @@ pub(crate) struct StepConfig {
     pub(crate) auxk_alpha: f64,
     pub(crate) k_aux: usize,
     pub(crate) dead_after_tokens: u64,
+    /// Weight of the sparsity loss; none: adapted so that L0 is about k.
+    pub(crate) sparsity_coefficient: Option<f64>,
+    /// Steps in which a fixed weight rises.
+    #[serde(default)]
+    pub(crate) sparsity_warmup_steps: u64,
+    pub(crate) jumprelu_loss: JumpReluLoss,
+    /// Width of the window around a JumpReLU threshold.
+    pub(crate) bandwidth: f64,
+    /// Where the prefixes of a Matryoshka dictionary end.
+    pub(crate) prefixes: Vec<usize>,
+    /// Widths of a crosscoder's places.
+    pub(crate) blocks: Vec<usize>,
+    /// Width of a transcoder's target.
+    pub(crate) d_out: usize,
+    /// Whether a transcoder has a linear bypass.
+    pub(crate) skip: bool,
+}
+
+impl StepConfig {
+    /// A config for tests and measurements: every part on, no clipping, two prefixes, two blocks, a bypass.
+    pub(crate) fn example(architecture: TrainArchitecture, k: usize, d_in: usize, d_sae: usize) -> Self {
+        Self {
+            architecture,
+            k,
+            adam: AdamConfig::default(),
+            clip: None,
+            auxk_alpha: 1.0 / 32.0,
+            k_aux: d_in / 2,
+            dead_after_tokens: u64::MAX,
+            sparsity_coefficient: None,
+            sparsity_warmup_steps: 0,
+            jumprelu_loss: JumpReluLoss::Step,
+            bandwidth: 0.5,
+            prefixes: vec![d_sae / 4, d_sae / 2, d_sae],
+            blocks: vec![d_in / 2, d_in - d_in / 2],
+            d_out: d_in,
+            skip: true,
+        }
+    }
+
+    /// Width of a row to train on, where the input has `d_in` dimensions.
+    pub(crate) fn row_width(&self, d_in: usize) -> usize {
+        if self.architecture == TrainArchitecture::Transcoder { d_in + self.d_out } else { d_in }
+    }
 }
 
 /// What one step measured, on the weights it started from.
@@ -59,9 +96,15 @@ pub(crate) struct StepReport {
     /// Sum of squared errors / sum of squared distances from the batch's mean.
     pub(crate) fvu: f64,
     pub(crate) l0: f64,
+    /// The sparsity loss before it is weighted; 0 where there is none.
+    pub(crate) sparsity_loss: f64,
+    /// Its weight.
+    pub(crate) sparsity_coefficient: f64,
     /// The auxiliary loss before it is weighted; 0 while nothing is dead.
     pub(crate) aux_loss: f64,
     pub(crate) dead: usize,
+    /// Norm of the whole gradient, before clipping.
+    pub(crate) grad_norm: f64,
 }
 
 /// Where the time of the steps so far went.
@@ -71,7 +114,7 @@ pub struct StepTimes {
     pub encode: Duration,
     /// Choosing the active latents.
     pub select: Duration,
-    /// Sparse decoding, the loss, and the gradient at each activation.
+    /// Sparse decoding, the loss, the gradient at each activation, and what the architecture adds.
     pub decode: Duration,
     /// The auxiliary loss of dead latents.
     pub auxiliary: Duration,
@@ -81,16 +124,18 @@ pub struct StepTimes {
     pub update: Duration,
 }
 
-/// An SAE in training. Everything that a resumed run needs is in `weights`, `adam` and `dead_latents`.
+/// An SAE in training. Everything that a resumed run needs is in `weights`, `adam`, `dead_latents` and `sparsity`.
 #[derive(Debug)]
 pub(crate) struct Learner {
     pub(crate) weights: Weights,
     pub(crate) adam: Adam,
     pub(crate) dead_latents: DeadLatents,
+    pub(crate) sparsity: SparsityCoefficient,
     pub(crate) times: StepTimes,
+    architecture: Box<dyn Architecture>,
+    /// Whether the weights are still to look at the first batch.
+    fresh: bool,
     config: StepConfig,
-    /// Values at or below this were not among the batch's largest last time (BatchTopK).
-    filter: Option<f32>,
     buffers: Buffers,
 }
 
@@ -98,9 +143,11 @@ pub(crate) struct Learner {
 struct Buffers {
     /// `[n, d_in]`
     x_c: Vec<f32>,
-    /// x_hat - x. `[n, d_in]`
-    error: Vec<f32>,
-    /// Pre-activations of a tile, without bias. `[ROWS_PER_TILE, d_sae]`
+    /// x_hat - x. `[n, n_groups, d_out]`
+    errors: Vec<f32>,
+    /// Where each group of latents ends. `[n_groups]`
+    prefixes: Vec<usize>,
+    /// `[ROWS_PER_TILE, d_sae]`
     hidden: Vec<f32>,
     acts: FeatureActs,
     by_latent: ByLatent,
@@ -109,59 +156,76 @@ struct Buffers {
     gradients: Gradients,
 }
 
-/// The reconstruction of the residual by dead latents.
-#[derive(Debug, Default)]
-struct Auxiliary {
-    dead: Vec<u32>,
-    acts: FeatureActs,
-    by_latent: ByLatent,
-    df: Vec<f32>,
-    /// `[n, d_in]`
-    error: Vec<f32>,
-}
-
 impl Learner {
+    /// A learner that starts from random weights, and lets the architecture fit them to the first batch.
+    ///
+    /// # Shapes
+    /// `mean`: of the rows to train on, in training units.
+    pub(crate) fn start(d_sae: usize, mean: Vec<f32>, seed: u64, config: StepConfig) -> Self {
+        let weights = architecture::of(&config).start(d_sae, mean, seed);
+        Self { fresh: true, ..Self::new(weights, config) }
+    }
+
+    /// A learner that goes on from `weights` as they are.
     pub(crate) fn new(weights: Weights, config: StepConfig) -> Self {
-        let (d_in, d_sae) = (weights.d_in, weights.d_sae);
+        let architecture = architecture::of(&config);
         let buffers = Buffers {
             x_c: Vec::new(),
-            error: Vec::new(),
+            errors: Vec::new(),
+            prefixes: architecture.prefixes(weights.d_sae),
             hidden: Vec::new(),
             acts: FeatureActs::default(),
             by_latent: ByLatent::default(),
             df: Vec::new(),
-            auxiliary: Auxiliary::default(),
-            gradients: Gradients::new(d_in, d_sae),
+            auxiliary: Auxiliary::new(config.k_aux),
+            gradients: Gradients::new(&weights),
         };
+        let StepConfig { sparsity_coefficient, k, sparsity_warmup_steps, .. } = config;
+        let first = architecture.first_coefficient();
         Self {
-            adam: Adam::new(config.adam, d_in, d_sae),
-            dead_latents: DeadLatents::new(d_sae, config.dead_after_tokens),
+            adam: Adam::new(config.adam, &weights),
+            dead_latents: DeadLatents::new(weights.d_sae, config.dead_after_tokens),
+            sparsity: SparsityCoefficient::new(sparsity_coefficient, first, k, sparsity_warmup_steps),
             times: StepTimes::default(),
-            filter: None,
+            architecture,
+            fresh: false,
             weights,
             config,
             buffers,
         }
     }
 
-    /// One step of training on `x` `[n, d_in]`, in training units.
+    /// The weights are a checkpoint's: nothing is left to fit to the first batch.
+    pub(crate) fn restored(&mut self) {
+        self.fresh = false;
+    }
+
+    /// One step of training on `x` `[n, row_width]`, in training units.
     pub(crate) fn step(&mut self, x: &[f32], lr: f64) -> StepReport {
-        let n = x.len() / self.weights.d_in;
-        let spread = timed(&mut self.times.encode, || self.buffers.centre(x, &self.weights.b_dec));
+        let n = x.len() / self.weights.row_width();
+        let spread = timed(&mut self.times.encode, || self.buffers.centre(x, &self.weights));
+        if std::mem::take(&mut self.fresh) {
+            self.architecture.begin(&mut self.weights, &self.buffers.x_c);
+        }
         self.list_dead();
         self.encode_and_select();
         let squared_error = self.reconstruct(n);
-        let aux_loss = if squared_error > 0.0 { self.reconstruct_residual(n) } else { self.skip_residual() };
+        let aux_loss = self.reconstruct_residual(squared_error.whole);
+        let coefficient = self.sparsity.at(self.adam.step);
+        let sparsity_loss = self.backward(coefficient);
         self.compute_gradients(n);
-        self.update(lr);
-        let by_latent = &self.buffers.by_latent;
-        self.dead_latents.record(n, |latent| by_latent.n_active(latent) > 0);
+        let grad_norm = self.update(lr);
+        let l0 = self.count_active(n);
+        self.sparsity.observe(l0);
         StepReport {
-            loss: squared_error / n as f64,
-            fvu: squared_error / spread,
-            l0: self.buffers.acts.l0(),
+            loss: squared_error.whole / n as f64,
+            fvu: squared_error.whole / spread,
+            l0,
+            sparsity_loss,
+            sparsity_coefficient: coefficient,
             aux_loss,
             dead: self.dead_latents.count(),
+            grad_norm,
         }
     }
 
@@ -174,157 +238,113 @@ impl Learner {
     }
 
     fn encode_and_select(&mut self) {
-        match self.config.architecture {
-            TrainArchitecture::TopK => {
-                let k = self.config.k;
-                self.encode_tiles(|hidden, b_enc, acts| select::top_k(hidden, b_enc, k, acts));
-            }
-            TrainArchitecture::BatchTopK => self.encode_and_select_of_batch(),
-        }
-    }
-
-    /// Encodes the batch tile by tile; `select` appends what is active of each tile.
-    fn encode_tiles(&mut self, select: impl Fn(&[f32], &[f32], &mut FeatureActs)) {
-        let Weights { d_in, d_sae, w_enc, b_enc, .. } = &self.weights;
         let Buffers { x_c, hidden, acts, auxiliary, .. } = &mut self.buffers;
-        acts.clear();
-        auxiliary.acts.clear();
-        for x_c in x_c.chunks(ROWS_PER_TILE * d_in) {
-            let n_values = x_c.len() / d_in * d_sae;
-            hidden.resize(hidden.len().max(n_values), 0.0);
-            let hidden = &mut hidden[..n_values];
-            timed(&mut self.times.encode, || encoder_product(x_c, w_enc, *d_in, hidden));
-            timed(&mut self.times.select, || select(hidden, b_enc, acts));
-            if !auxiliary.dead.is_empty() {
-                let (dead, k_aux) = (&auxiliary.dead, self.config.k_aux);
-                timed(&mut self.times.auxiliary, || {
-                    select::top_k_among(hidden, b_enc, dead, k_aux, &mut auxiliary.acts);
-                });
-            }
-        }
+        let (weights, times) = (&self.weights, &mut self.times);
+        self.architecture.select(&mut EncoderPass { weights, x_c, hidden, acts, auxiliary, times });
     }
 
-    /// BatchTopK: the k * n largest of the batch. Candidates over a filter are gathered tile by tile, and cut exactly
-    /// once all are known.
-    fn encode_and_select_of_batch(&mut self) {
-        let n = self.buffers.x_c.len() / self.weights.d_in;
-        let count = self.config.k * n;
-        let mut filter = self.filter.unwrap_or_else(|| self.first_filter());
-        loop {
-            self.encode_tiles(|hidden, b_enc, acts| select::above(hidden, b_enc, Threshold::Global(filter), acts));
-            if self.buffers.acts.n_active() >= count || filter == 0.0 {
-                break;
-            }
-            filter = if filter > 1e-3 { filter / 4.0 } else { 0.0 };
-        }
-        let acts = &mut self.buffers.acts;
-        let smallest = timed(&mut self.times.select, || select::keep_largest(acts, count));
-        self.filter = smallest.map(|smallest| FILTER_SHARE * smallest);
-    }
-
-    /// A guess from the first rows, so that not every positive value of the first batch is a candidate.
-    fn first_filter(&mut self) -> f32 {
-        let Weights { d_in, d_sae, w_enc, b_enc, .. } = &self.weights;
-        let x_c = &self.buffers.x_c[..self.buffers.x_c.len().min(64 * d_in)];
-        let n = x_c.len() / d_in;
-        let (mut hidden, mut acts) = (vec![0.0; n * d_sae], FeatureActs::default());
-        encoder_product(x_c, w_enc, *d_in, &mut hidden);
-        select::above(&hidden, b_enc, Threshold::Global(0.0), &mut acts);
-        FILTER_SHARE * select::keep_largest(&mut acts, self.config.k * n).unwrap_or(0.0)
-    }
-
-    /// Turns `error` from -x_c into x_hat - x; returns the sum of its squares.
-    fn reconstruct(&mut self, n: usize) -> f64 {
-        let Buffers { error, acts, by_latent, df, .. } = &mut self.buffers;
+    /// Turns `errors` from minus the target into x_hat - x.
+    fn reconstruct(&mut self, n: usize) -> SquaredError {
+        let scale = self.error_scale(n);
+        let Buffers { x_c, errors, prefixes, acts, by_latent, df, .. } = &mut self.buffers;
         timed(&mut self.times.decode, || {
+            self.architecture.bypass(&self.weights, x_c, errors);
             by_latent.rebuild(acts, self.weights.d_sae);
-            decode_error(acts, &self.weights.w_dec, 2.0 / n as f32, error, df)
+            decode_error(acts, &self.weights.w_dec, prefixes, scale, errors, df)
         })
     }
 
-    /// The auxiliary reconstruction: minus its target is -(x - x_hat) = error. Returns its mean squared error.
-    fn reconstruct_residual(&mut self, n: usize) -> f64 {
-        let scale = self.aux_scale(n);
-        let Buffers { error, auxiliary, .. } = &mut self.buffers;
-        if auxiliary.dead.is_empty() {
-            return 0.0;
+    /// dL/dx_hat = this * (x_hat - x).
+    fn error_scale(&self, n: usize) -> f32 {
+        2.0 / (n * self.buffers.prefixes.len()) as f32
+    }
+
+    /// The auxiliary loss, unweighted. Where nothing is left to explain, the dead latents are not asked.
+    fn reconstruct_residual(&mut self, squared_error: f64) -> f64 {
+        let Buffers { errors, prefixes, auxiliary, .. } = &mut self.buffers;
+        if squared_error == 0.0 {
+            auxiliary.dead.clear();
         }
         timed(&mut self.times.auxiliary, || {
-            auxiliary.error.clone_from(error);
-            auxiliary.by_latent.rebuild(&auxiliary.acts, self.weights.d_sae);
-            let w_dec = &self.weights.w_dec;
-            decode_error(&auxiliary.acts, w_dec, scale, &mut auxiliary.error, &mut auxiliary.df) / n as f64
+            auxiliary.reconstruct(&self.weights, errors, prefixes.len(), self.config.auxk_alpha)
         })
     }
 
-    /// Nothing is left to explain: the dead latents are not asked.
-    fn skip_residual(&mut self) -> f64 {
-        self.buffers.auxiliary.dead.clear();
-        0.0
-    }
-
-    fn aux_scale(&self, n: usize) -> f32 {
-        (2.0 * self.config.auxk_alpha / n as f64) as f32
+    /// Takes dL/df back to dL/dhidden_pre. Returns the sparsity loss, unweighted.
+    fn backward(&mut self, coefficient: f64) -> f64 {
+        let Buffers { x_c, errors, acts, by_latent, df, gradients, .. } = &mut self.buffers;
+        let (weights, extra) = (&self.weights, &mut gradients.extra[..]);
+        timed(&mut self.times.decode, || {
+            self.architecture.backward(Backward { weights, x_c, acts, by_latent, errors, df, extra, coefficient })
+        })
     }
 
     fn compute_gradients(&mut self, n: usize) {
-        let aux_scale = self.aux_scale(n);
-        let Buffers { x_c, error, acts, by_latent, df, auxiliary, gradients, .. } = &mut self.buffers;
-        let main = Reconstruction { acts, by_latent, df, error, error_scale: 2.0 / n as f32, has_b_dec: true };
-        let aux = Reconstruction {
-            acts: &auxiliary.acts,
-            by_latent: &auxiliary.by_latent,
-            df: &auxiliary.df,
-            error: &auxiliary.error,
-            error_scale: aux_scale,
-            has_b_dec: false,
-        };
-        let parts = [main, aux];
-        let parts = if auxiliary.dead.is_empty() { &parts[..1] } else { &parts[..] };
-        timed(&mut self.times.gradients, || gradients.compute(&self.weights, x_c, parts));
+        let error_scale = self.error_scale(n);
+        let Buffers { x_c, errors, prefixes, acts, by_latent, df, auxiliary, gradients, .. } = &mut self.buffers;
+        let main = Reconstruction { acts, by_latent, df, errors, prefixes, error_scale, has_b_dec: true };
+        let parts: Vec<_> = std::iter::once(main).chain(auxiliary.part()).collect();
+        timed(&mut self.times.gradients, || {
+            gradients.compute(&self.weights, x_c, &parts);
+            self.architecture.finish_gradients(&self.weights, gradients);
+        });
     }
 
-    fn update(&mut self, lr: f64) {
+    /// Returns the norm of the gradient.
+    fn update(&mut self, lr: f64) -> f64 {
         let gradients = &self.buffers.gradients;
-        let norm = gradients.sum_of_squares.sqrt();
+        let norm = gradients.sum_of_squares().sqrt();
         // torch.nn.utils.clip_grad_norm_ adds the same 1e-6.
         let scale = self.config.clip.map_or(1.0, |clip| (clip / (norm + 1e-6)).min(1.0));
-        timed(&mut self.times.update, || self.adam.update(&mut self.weights, gradients, lr, scale as f32));
+        timed(&mut self.times.update, || {
+            self.adam.update(&mut self.weights, gradients, lr, scale as f32);
+            self.architecture.constrain(&mut self.weights);
+        });
+        norm
+    }
+
+    /// Counts who fired; returns L0. Entries whose value is 0 were kept for their gradient only.
+    fn count_active(&mut self, n: usize) -> f64 {
+        let Buffers { acts, by_latent, .. } = &self.buffers;
+        self.dead_latents
+            .record(n, |latent| by_latent.entries(latent).iter().any(|&entry| acts.values[entry as usize] != 0.0));
+        acts.values.iter().filter(|&&value| value != 0.0).count() as f64 / n as f64
     }
 }
 
 impl Buffers {
-    /// x_c = x - b_dec and error = -x_c. Returns the sum of squared distances from the batch's mean.
-    fn centre(&mut self, x: &[f32], b_dec: &[f32]) -> f64 {
-        let d_in = b_dec.len();
-        self.x_c.resize(x.len(), 0.0);
-        self.error.resize(x.len(), 0.0);
-        let width = ROWS_PER_TASK * d_in;
+    /// x_c = x - b_dec and errors = -x_c; of a transcoder x_c = x - b_in and errors = -(y - b_dec). Returns the sum of
+    /// squared distances of what is to be rebuilt from its mean.
+    fn centre(&mut self, x: &[f32], weights: &Weights) -> f64 {
+        let (d_in, d_out, width) = (weights.d_in, weights.d_out, weights.row_width());
+        let (n, error_width) = (x.len() / width, self.prefixes.len() * d_out);
+        self.x_c.resize(n * d_in, 0.0);
+        self.errors.resize(n * error_width, 0.0);
         let sums: Vec<(Vec<f32>, f64)> = self
             .x_c
-            .par_chunks_mut(width)
-            .zip(self.error.par_chunks_mut(width))
-            .zip(x.par_chunks(width))
-            .map(|((x_c, error), x)| {
-                let mut sum = vec![0.0; d_in];
-                let squares = wide(Centre { x, b_dec, x_c, error, sum: &mut sum });
+            .par_chunks_mut(ROWS_PER_TASK * d_in)
+            .zip(self.errors.par_chunks_mut(ROWS_PER_TASK * error_width))
+            .zip(x.par_chunks(ROWS_PER_TASK * width))
+            .map(|((x_c, errors), x)| {
+                let mut sum = vec![0.0; d_out];
+                let squares = wide(Centre { weights, x, x_c, errors, error_width, sum: &mut sum });
                 (sum, squares)
             })
             .collect();
-        let mut sum = vec![0.0; d_in];
+        let mut sum = vec![0.0; d_out];
         sums.iter().for_each(|(part, _)| add_scaled(&mut sum, 1.0, part));
         let squares: f64 = sums.iter().map(|(_, squares)| squares).sum();
-        let n = (x.len() / d_in) as f64;
-        squares - sum.iter().map(|&s| f64::from(s).powi(2)).sum::<f64>() / n
+        squares - sum.iter().map(|&s| f64::from(s).powi(2)).sum::<f64>() / n as f64
     }
 }
 
-/// See [`Buffers::centre`]; adds the rows of x_c to `sum` and returns the sum of their squares.
+/// See [`Buffers::centre`]; adds the rows of minus the target to `sum` and returns the sum of their squares.
 struct Centre<'a> {
+    weights: &'a Weights,
     x: &'a [f32],
-    b_dec: &'a [f32],
     x_c: &'a mut [f32],
-    error: &'a mut [f32],
+    errors: &'a mut [f32],
+    error_width: usize,
     sum: &'a mut [f32],
 }
 
@@ -333,23 +353,28 @@ impl Kernel for Centre<'_> {
 
     #[inline(always)]
     fn run(self) -> f64 {
-        let Self { x, b_dec, x_c, error, sum } = self;
-        let d_in = b_dec.len();
+        let Self { weights, x, x_c, errors, error_width, sum } = self;
+        let (d_in, d_out) = (weights.d_in, weights.d_out);
+        let b_in = weights.b_in.as_ref().unwrap_or(&weights.b_dec);
         let mut squares = 0.0;
-        let rows = x_c.chunks_exact_mut(d_in).zip(error.chunks_exact_mut(d_in)).zip(x.chunks_exact(d_in));
-        for ((x_c, error), x) in rows {
+        let rows = x_c.chunks_exact_mut(d_in).zip(errors.chunks_exact_mut(error_width));
+        for ((x_c, errors), x) in rows.zip(x.chunks_exact(weights.row_width())) {
+            let (error, y) = (&mut errors[..d_out], &x[x.len() - d_out..]);
             for i in 0..d_in {
-                x_c[i] = x[i] - b_dec[i];
-                error[i] = -x_c[i];
+                x_c[i] = x[i] - b_in[i];
             }
-            add_scaled(sum, 1.0, x_c);
-            squares += f64::from(sum_of_squares(x_c));
+            for i in 0..d_out {
+                error[i] = weights.b_dec[i] - y[i];
+            }
+            add_scaled(sum, 1.0, error);
+            squares += f64::from(sum_of_squares(error));
         }
         squares
     }
 }
 
-fn timed<R>(total: &mut Duration, work: impl FnOnce() -> R) -> R {
+/// Runs `work` and adds its time to `total`.
+pub(crate) fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
     let begin = Instant::now();
     let result = work();
     *total += begin.elapsed();

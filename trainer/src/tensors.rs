@@ -70,7 +70,7 @@ pub(crate) fn write_tensors(path: &Path, tensors: Vec<Tensor>, note: Option<(&st
 pub(crate) struct TensorFile {
     path: PathBuf,
     bytes: Vec<u8>,
-    taken: Vec<&'static str>,
+    taken: Vec<String>,
 }
 
 impl TensorFile {
@@ -89,8 +89,8 @@ impl TensorFile {
     }
 
     /// Takes a tensor of numbers, as f32.
-    pub(crate) fn take_f32(&mut self, name: &'static str, shape: &[usize]) -> Result<Vec<f32>> {
-        self.taken.push(name);
+    pub(crate) fn take_f32(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.taken.push(name.to_owned());
         let (dtype, bytes) = self.tensor(name, shape)?;
         match dtype {
             Dtype::F32 => Ok(bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()),
@@ -105,8 +105,8 @@ impl TensorFile {
     }
 
     /// Takes a vector of counts.
-    pub(crate) fn take_u64(&mut self, name: &'static str, len: usize) -> Result<Vec<u64>> {
-        self.taken.push(name);
+    pub(crate) fn take_u64(&mut self, name: &str, len: usize) -> Result<Vec<u64>> {
+        self.taken.push(name.to_owned());
         let (dtype, bytes) = self.tensor(name, &[len])?;
         if dtype != Dtype::U64 {
             return Err(self.wrong(format!("{name} in U64"), &dtype.to_string()));
@@ -117,7 +117,8 @@ impl TensorFile {
     /// Checks that nothing is left.
     pub(crate) fn end(self) -> Result<()> {
         let tensors = self.parsed()?;
-        let mut unknown: Vec<_> = tensors.names().into_iter().filter(|name| !self.taken.contains(name)).collect();
+        let mut unknown: Vec<_> =
+            tensors.names().into_iter().filter(|name| !self.taken.iter().any(|taken| taken == name)).collect();
         unknown.sort_unstable();
         if unknown.is_empty() {
             return Ok(());

@@ -14,9 +14,10 @@ use crate::{
     Error, Result,
     activation_source::ActivationSource,
     activations::{Activations, RowSource, split},
+    architecture::TrainArchitecture,
     calibrate::calibrate,
     checkpoint::{self, Progress},
-    config::{CALIBRATION_TOKENS, Resolved, TrainArchitecture, TrainConfig},
+    config::{CALIBRATION_TOKENS, Resolved, TrainConfig},
     formats::saelens,
     manifest::{SaeManifest, TrainResults, open_folder},
     metrics::{Reconstruction, ReconstructionMetrics},
@@ -26,7 +27,6 @@ use crate::{
     shard_source::ShardSource,
     shuffle_buffer::{Cursor, ShuffleBuffer},
     step::{Learner, StepReport},
-    weights::Weights,
 };
 
 /// An error a hundred times the variance of the data: nothing good comes after it.
@@ -93,7 +93,7 @@ impl<'a> Run<'a> {
     ) -> Result<Self> {
         let (scale, b_dec) = standardise(dataset, &resolved)?;
         let config = &resolved.config;
-        let mut learner = Learner::new(Weights::random(resolved.d_sae, b_dec, config.seed), resolved.step_config());
+        let mut learner = Learner::start(resolved.d_sae, b_dec, config.seed, resolved.step_config());
         let progress = checkpoint::restore(out, &mut learner)?.unwrap_or_default();
         Ok(Self {
             schedule: Schedule::new(config.lr, resolved.n_steps, config.warmup, config.decay),
@@ -146,6 +146,7 @@ impl<'a> Run<'a> {
                 cursor: self.buffer.cursor(),
                 loss: report.loss,
                 fvu: report.fvu,
+                sparsity_coefficient: self.learner.sparsity.value,
             };
             self.report(&report, lr)?;
             if self.progress.step.is_multiple_of(self.resolved.config.checkpoint_every) {
@@ -177,7 +178,7 @@ impl<'a> Run<'a> {
         if !step.is_multiple_of(self.resolved.config.log_every) && step != self.resolved.n_steps {
             return Ok(());
         }
-        let StepReport { loss, fvu, l0, aux_loss, dead } = *report;
+        let StepReport { loss, fvu, l0, aux_loss, dead, .. } = *report;
         self.monitor.note(&format!("fvu {fvu:.3}, l0 {l0:.1}, dead {dead}"));
         self.log.write(&MetricsLine { step, tokens: step * batch, loss, fvu, l0, aux_loss, dead, lr })
     }
@@ -202,8 +203,8 @@ impl<'a> Run<'a> {
         self.buffer.next_batch(1.0, &mut sample)?;
         let mut sae = self.export(dataset);
         let acts = match self.resolved.config.architecture {
-            TrainArchitecture::TopK => sae.encode(&sample)?,
-            TrainArchitecture::BatchTopK => calibrate(&mut sae, &sample, self.resolved.config.k)?,
+            architecture if architecture.is_batch_topk() => calibrate(&mut sae, &sample, self.resolved.config.k)?,
+            _ => sae.encode(&sample)?,
         };
         let mut on_sample = ReconstructionMetrics::new(sae.d_in(), sae.d_sae());
         on_sample.add(&sample, &sae.decode(&acts), &acts);
@@ -233,10 +234,12 @@ impl<'a> Run<'a> {
         let parent = dataset.manifest();
         let (architecture, k) = match self.resolved.config.architecture {
             TrainArchitecture::TopK => (Architecture::TopK, Some(self.resolved.config.k)),
-            TrainArchitecture::BatchTopK => (Architecture::JumpRelu, None),
+            TrainArchitecture::Relu => (Architecture::Standard, None),
+            _ => (Architecture::JumpRelu, None),
         };
         let weights = self.learner.weights.clone();
         let unscaled = |bias: Vec<f32>| bias.iter().map(|b| b / self.scale).collect();
+        let threshold = weights.extra("threshold").map(|threshold| unscaled(threshold.to_vec()));
         Sae {
             config: SaeConfig {
                 architecture,
@@ -254,7 +257,7 @@ impl<'a> Run<'a> {
             b_enc: unscaled(weights.b_enc),
             w_dec: weights.w_dec,
             b_dec: unscaled(weights.b_dec),
-            threshold: None,
+            threshold,
         }
     }
 }

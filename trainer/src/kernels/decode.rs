@@ -6,10 +6,18 @@
 //! L       = (1/n) sum_i |e_i|^2
 //! df_ij   = dL/df_ij = (2/n) e_i . W_dec[j]
 //! ```
+//!
+//! A Matryoshka SAE has a loss for each of several prefixes of its dictionary. A latent contributes to every prefix
+//! that it is in, so the gradients at it, and at its decoder row, need only the sum of those prefixes' errors:
+//!
+//! ```text
+//! e_i^g = sum_{j < m_g} f_ij W_dec[j] - x_c_i         E_i^g = sum_{h >= g} e_i^h
+//! L     = (1/G) sum_g (1/n) sum_i |e_i^g|^2           df_ij = (2/(nG)) E_i^{g(j)} . W_dec[j]
+//! ```
 
 use rayon::prelude::*;
 
-use super::simd::{Kernel, add_weighted_rows, dot, sum_of_squares, wide};
+use super::simd::{Kernel, add_scaled, add_weighted_rows, dot, sum_of_squares, wide};
 use crate::feature_acts::FeatureActs;
 
 /// Rows that one task decodes; sums over rows are made per task and added in order, so they are reproducible.
@@ -28,30 +36,51 @@ pub(crate) fn add_decoded(acts: &FeatureActs, w_dec: &[f32], d_in: usize, x_hat:
     });
 }
 
-/// Replaces `error`, which holds minus the target (`-x_c`), by `e`; writes `df = scale * e . W_dec[j]` for each active
-/// pair; returns the sum of `|e_i|^2` over all rows.
+/// What [`decode_error`] adds up over rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct SquaredError {
+    /// Sum of `|e_i|^2`, of the whole dictionary.
+    pub(crate) whole: f64,
+    /// The same summed over the prefixes.
+    pub(crate) prefixes: f64,
+}
+
+/// Replaces the first group of each row of `errors`, which holds minus the target (`-x_c`), by the errors `E` of every
+/// group, the last of which is the whole dictionary's `e`; writes `df = scale * E . W_dec[j]` for each active pair.
 ///
 /// # Shapes
-/// `w_dec` `[d_sae, d_in]`, `error` `[n, d_in]`, `df` one an entry of `acts`.
-pub(crate) fn decode_error(acts: &FeatureActs, w_dec: &[f32], scale: f32, error: &mut [f32], df: &mut Vec<f32>) -> f64 {
-    let d_in = error.len() / acts.n_rows().max(1);
+/// `w_dec` `[d_sae, d_out]`, `errors` `[n, n_groups, d_out]`, `prefixes` `[n_groups]`, where each ends, the last at d_sae;
+/// `df` one an entry of `acts`.
+pub(crate) fn decode_error(
+    acts: &FeatureActs,
+    w_dec: &[f32],
+    prefixes: &[usize],
+    scale: f32,
+    errors: &mut [f32],
+    df: &mut Vec<f32>,
+) -> SquaredError {
+    let width = errors.len() / acts.n_rows().max(1);
     df.resize(acts.n_active(), 0.0);
-    let tasks: Vec<_> = error.chunks_mut(ROWS_PER_TASK * d_in).zip(split_at_tasks(df, acts)).enumerate().collect();
-    let sums: Vec<f64> = tasks
+    let tasks: Vec<_> = errors.chunks_mut(ROWS_PER_TASK * width).zip(split_at_tasks(df, acts)).enumerate().collect();
+    let sums: Vec<SquaredError> = tasks
         .into_par_iter()
-        .map(|(task, (error, mut df))| {
-            let mut sum = 0.0;
-            for (i, error) in error.chunks_exact_mut(d_in).enumerate() {
+        .map(|(task, (errors, mut df))| {
+            let mut sum = SquaredError::default();
+            for (i, errors) in errors.chunks_exact_mut(width).enumerate() {
                 let (latents, values) = acts.row(task * ROWS_PER_TASK + i);
                 let (row_df, rest) = df.split_at_mut(latents.len());
                 df = rest;
-                let decoded = AddDecoded { latents, values, w_dec, x_hat: error };
-                sum += wide(DecodeError { decoded, scale, df: row_df });
+                let of_row = wide(DecodeError { latents, values, w_dec, prefixes, scale, errors, df: row_df });
+                sum.whole += of_row.whole;
+                sum.prefixes += of_row.prefixes;
             }
             sum
         })
         .collect();
-    sums.iter().sum()
+    sums.iter().fold(SquaredError::default(), |total, sum| SquaredError {
+        whole: total.whole + sum.whole,
+        prefixes: total.prefixes + sum.prefixes,
+    })
 }
 
 /// x_hat += f W_dec, of one row.
@@ -72,26 +101,60 @@ impl Kernel for AddDecoded<'_> {
     }
 }
 
-/// The same with `x_hat` = -x_c at first, so that it becomes the error; then `df`. The decoder rows are read twice,
-/// the second time from the cache. Returns |error|^2.
+/// The errors of one row, group after group, then `df`. The decoder rows are read twice, the second time from the
+/// cache.
 struct DecodeError<'a> {
-    decoded: AddDecoded<'a>,
+    latents: &'a [u32],
+    values: &'a [f32],
+    w_dec: &'a [f32],
+    prefixes: &'a [usize],
     scale: f32,
+    errors: &'a mut [f32],
     df: &'a mut [f32],
 }
 
 impl Kernel for DecodeError<'_> {
-    type Output = f64;
+    type Output = SquaredError;
 
     #[inline(always)]
-    fn run(self) -> f64 {
-        let AddDecoded { latents, values, w_dec, x_hat: error } = self.decoded;
-        AddDecoded { latents, values, w_dec, x_hat: &mut *error }.run();
-        for (df, &latent) in self.df.iter_mut().zip(latents) {
-            *df = self.scale * dot(error, decoder_row(w_dec, latent, error.len()));
+    fn run(self) -> SquaredError {
+        let Self { latents, values, w_dec, prefixes, scale, errors, df } = self;
+        let d_out = errors.len() / prefixes.len();
+        let mut squares = SquaredError::default();
+        let mut first = 0;
+        for (group, &end) in prefixes.iter().enumerate() {
+            let (before, error) = errors.split_at_mut(group * d_out);
+            let error = &mut error[..d_out];
+            if group > 0 {
+                error.copy_from_slice(&before[(group - 1) * d_out..]);
+            }
+            let last = entries_before(latents, end);
+            AddDecoded { latents: &latents[first..last], values: &values[first..last], w_dec, x_hat: &mut *error }
+                .run();
+            squares.whole = f64::from(sum_of_squares(error));
+            squares.prefixes += squares.whole;
+            first = last;
         }
-        f64::from(sum_of_squares(error))
+        let mut last = latents.len();
+        for group in (0..prefixes.len()).rev() {
+            let (error, after) = errors[group * d_out..].split_at_mut(d_out);
+            if group + 1 < prefixes.len() {
+                add_scaled(error, 1.0, &after[..d_out]);
+            }
+            let first = if group == 0 { 0 } else { entries_before(latents, prefixes[group - 1]) };
+            for entry in first..last {
+                df[entry] = scale * dot(error, decoder_row(w_dec, latents[entry], d_out));
+            }
+            last = first;
+        }
+        squares
     }
+}
+
+/// How many of the ascending `latents` are below `end`.
+#[inline(always)]
+fn entries_before(latents: &[u32], end: usize) -> usize {
+    latents.partition_point(|&latent| (latent as usize) < end)
 }
 
 #[inline(always)]
@@ -123,7 +186,7 @@ mod tests {
         let acts = plain::top_k(&plain::random(n * d_sae, 3), &vec![0.0; d_sae], k);
         let mut error: Vec<f32> = x_c.iter().map(|x| -x).collect();
         let mut df = Vec::new();
-        let loss = decode_error(&acts, &w_dec, 2.0 / n as f32, &mut error, &mut df) / n as f64;
+        let loss = decode_error(&acts, &w_dec, &[d_sae], 2.0 / n as f32, &mut error, &mut df).whole / n as f64;
 
         let plain_error = plain::error(&acts, &w_dec, &x_c, d_in);
         let plain_loss: f64 = plain_error.iter().map(|e| e * e).sum::<f64>() / n as f64;

@@ -15,5 +15,6 @@ pub(crate) mod encode;
 pub(crate) mod gradients;
 #[cfg(test)]
 pub(crate) mod plain;
+pub(crate) mod product;
 pub(crate) mod select;
 pub(crate) mod simd;

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! top_k          keep, in each row, the k largest relu(hidden + b_enc)
-//! above          keep every hidden + b_enc over a threshold (one for all, or one a latent)
-//! top_k_among    the same among some latents (dead ones, for the auxiliary loss)
+//! above          keep every positive hidden + b_enc over a threshold (one for all, or one a latent)
+//! top_k_among    like top_k, among some latents (dead ones, for the auxiliary loss)
 //! keep_largest   of what `above` found, the `count` largest of all rows together (BatchTopK)
+//! above_each     keep every hidden + b_enc over its latent's threshold, whatever the sign
+//! everything     keep every hidden + b_enc
 //! ```
 //!
 //! Ties go to the lower latent, then to the earlier row, so the result never depends on threads or on the method.
-//! Only positive values are kept: zero is inactive.
+//! All but the last two keep positive values only: zero is inactive.
 
 use rayon::prelude::*;
 
@@ -66,12 +68,35 @@ pub(crate) fn top_k_among(hidden: &[f32], b_enc: &[f32], among: &[u32], k: usize
 /// # Shapes
 /// `hidden` `[n, d_sae]`, `b_enc` `[d_sae]`.
 pub(crate) fn above(hidden: &[f32], b_enc: &[f32], threshold: Threshold<'_>, acts: &mut FeatureActs) {
-    select_rows(hidden, b_enc.len(), acts, |hidden, _, acts| {
-        let row = Row { hidden, b_enc };
-        match threshold {
-            Threshold::Global(threshold) => wide(AboveGlobal { row, threshold: threshold.max(0.0), acts }),
-            Threshold::PerLatent(thresholds) => wide(AboveEach { row, thresholds, acts }),
+    match threshold {
+        Threshold::Global(threshold) => select_rows(hidden, b_enc.len(), acts, |hidden, _, acts| {
+            wide(AboveGlobal { row: Row { hidden, b_enc }, threshold: threshold.max(0.0), acts });
+        }),
+        Threshold::PerLatent(thresholds) => {
+            let positive: Vec<f32> = thresholds.iter().map(|threshold| threshold.max(0.0)).collect();
+            above_each(hidden, b_enc, &positive, acts);
         }
+    }
+}
+
+/// Appends to `acts` every `hidden + b_enc` that exceeds its latent's threshold, be it negative.
+///
+/// # Shapes
+/// `hidden` `[n, d_sae]`, `b_enc` and `thresholds` `[d_sae]`.
+pub(crate) fn above_each(hidden: &[f32], b_enc: &[f32], thresholds: &[f32], acts: &mut FeatureActs) {
+    select_rows(hidden, b_enc.len(), acts, |hidden, _, acts| {
+        wide(AboveEach { row: Row { hidden, b_enc }, thresholds, acts });
+    });
+}
+
+/// Appends to `acts` every `hidden + b_enc`.
+///
+/// # Shapes
+/// `hidden` `[n, d_sae]`, `b_enc` `[d_sae]`.
+pub(crate) fn everything(hidden: &[f32], b_enc: &[f32], acts: &mut FeatureActs) {
+    select_rows(hidden, b_enc.len(), acts, |hidden, _, acts| {
+        acts.latents.extend(0..b_enc.len() as u32);
+        acts.values.extend(hidden.iter().zip(b_enc).map(|(hidden, bias)| hidden + bias));
     });
 }
 
@@ -189,13 +214,8 @@ impl Kernel for AboveEach<'_> {
     #[inline(always)]
     fn run(self) {
         let Self { row, thresholds, acts } = self;
-        for block in row.blocks() {
-            let mut mask = block.over(0.0);
-            for i in places(mask) {
-                let least = thresholds[block.first + i];
-                mask &= !(u64::from(block.value(i) <= least) << i);
-            }
-            push(acts, &block, mask);
+        for (block, thresholds) in row.blocks().zip(thresholds.chunks(BLOCK)) {
+            push(acts, &block, block.over_each(thresholds));
         }
     }
 }
@@ -259,6 +279,26 @@ impl Block<'_> {
         } else {
             for i in 0..self.hidden.len() {
                 mask |= u64::from(self.value(i) > threshold) << i;
+            }
+        }
+        mask
+    }
+
+    /// One bit a value: whether it exceeds its own threshold.
+    #[inline(always)]
+    fn over_each(&self, thresholds: &[f32]) -> u64 {
+        let mut mask = 0;
+        if let (Ok(hidden), Ok(b_enc), Ok(thresholds)) = (
+            <&[f32; BLOCK]>::try_from(self.hidden),
+            <&[f32; BLOCK]>::try_from(self.b_enc),
+            <&[f32; BLOCK]>::try_from(thresholds),
+        ) {
+            for i in 0..BLOCK {
+                mask |= u64::from(hidden[i] + b_enc[i] > thresholds[i]) << i;
+            }
+        } else {
+            for i in 0..self.hidden.len() {
+                mask |= u64::from(self.value(i) > thresholds[i]) << i;
             }
         }
         mask
@@ -353,5 +393,22 @@ mod tests {
         let mut acts = FeatureActs::default();
         above(&[0.5, 0.5, -0.1, 0.2], &[0.0; 4], Threshold::PerLatent(&[0.5, 0.4, -1.0, -1.0]), &mut acts);
         assert_eq!(acts.latents, [1, 3]);
+    }
+
+    #[test]
+    fn each_value_is_compared_with_its_own_threshold_in_whole_blocks_and_in_the_rest() {
+        let (n, d_sae) = (3, 2 * BLOCK + 5);
+        let (hidden, b_enc) = coarse(n, d_sae);
+        let thresholds = plain::random(d_sae, 9);
+        let mut acts = FeatureActs::default();
+        above_each(&hidden, &b_enc, &thresholds, &mut acts);
+        for row in 0..n {
+            let expected: Vec<u32> = (0..d_sae)
+                .filter(|&latent| hidden[row * d_sae + latent] + b_enc[latent] > thresholds[latent])
+                .map(|latent| latent as u32)
+                .collect();
+            assert_eq!(acts.row(row).0, expected);
+        }
+        assert!(acts.values.iter().any(|&value| value < 0.0), "negative values over negative thresholds are kept");
     }
 }

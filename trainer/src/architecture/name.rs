@@ -1,0 +1,119 @@
+//! [`TrainArchitecture`]: the architectures by name, as they are typed and kept in manifests.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// What is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum TrainArchitecture {
+    /// `topk`: the k largest of each token (Gao et al. 2024).
+    TopK,
+    /// `batch-topk`: the k * n largest of a batch of n, so that a token gets as many latents as it needs; saved as
+    /// JumpReLU with one threshold (Bussmann et al. 2024).
+    BatchTopK,
+    /// `matryoshka`: BatchTopK whose first latents must do as well as they can alone (Bussmann et al. 2025).
+    Matryoshka,
+    /// `relu`: every positive one, and an L1 penalty (Bricken et al. 2023; Anthropic's update of April 2024).
+    Relu,
+    /// `gated`: one decides whether, another how strongly (Rajamanoharan et al. 2024a).
+    Gated,
+    /// `jumprelu`: those over a threshold that is learnt (Rajamanoharan et al. 2024b).
+    JumpRelu,
+    /// `transcoder`: BatchTopK from one place in the model to another (Dunefsky et al. 2024).
+    Transcoder,
+    /// `crosscoder`: BatchTopK over several places at once (Lindsey et al. 2024).
+    Crosscoder,
+    /// `dense`: every latent, without a nonlinearity: the bottleneck that sparsity is compared with.
+    Dense,
+}
+
+impl TrainArchitecture {
+    /// Every architecture.
+    pub const ALL: [Self; 9] = [
+        Self::TopK,
+        Self::BatchTopK,
+        Self::Matryoshka,
+        Self::Relu,
+        Self::Gated,
+        Self::JumpRelu,
+        Self::Transcoder,
+        Self::Crosscoder,
+        Self::Dense,
+    ];
+
+    /// Whether a sparsity loss decides how many latents are active; else k does.
+    pub fn has_sparsity_loss(self) -> bool {
+        matches!(self, Self::Relu | Self::Gated | Self::JumpRelu)
+    }
+
+    /// Whether the batch decides what is active, so that single tokens need a threshold that is calibrated at the end.
+    pub fn is_batch_topk(self) -> bool {
+        matches!(self, Self::BatchTopK | Self::Matryoshka | Self::Transcoder | Self::Crosscoder)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::TopK => "topk",
+            Self::BatchTopK => "batch-topk",
+            Self::Matryoshka => "matryoshka",
+            Self::Relu => "relu",
+            Self::Gated => "gated",
+            Self::JumpRelu => "jumprelu",
+            Self::Transcoder => "transcoder",
+            Self::Crosscoder => "crosscoder",
+            Self::Dense => "dense",
+        }
+    }
+}
+
+impl fmt::Display for TrainArchitecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for TrainArchitecture {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|architecture| architecture.name() == text).ok_or_else(|| {
+            Error::invalid(
+                "architecture",
+                format!("one of {}", Self::ALL.map(Self::name).join(", ")),
+                format!("`{text}`"),
+            )
+        })
+    }
+}
+
+impl TryFrom<String> for TrainArchitecture {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<TrainArchitecture> for String {
+    fn from(architecture: TrainArchitecture) -> Self {
+        architecture.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_architectures_survive_a_round_trip() {
+        for architecture in TrainArchitecture::ALL {
+            assert_eq!(architecture.to_string().parse::<TrainArchitecture>().ok(), Some(architecture));
+        }
+        let message = "top-k".parse::<TrainArchitecture>().map_err(|error| error.to_string());
+        assert!(message.is_err_and(|message| message.contains("topk, batch-topk") && message.contains("`top-k`")));
+    }
+}
