@@ -55,6 +55,11 @@ impl TrainArchitecture {
         matches!(self, Self::BatchTopK | Self::Matryoshka | Self::Transcoder | Self::Crosscoder)
     }
 
+    /// Whether input and target are one column of the activations.
+    pub fn maps_one_column(self) -> bool {
+        !matches!(self, Self::Transcoder | Self::Crosscoder)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::TopK => "topk",

@@ -1,6 +1,7 @@
 //! A folder of activations whose features are known: each token is a sum of a few of a fixed set of directions, plus a
 //! little noise and a common mean. Written by the same writer as a harvest.
 #![expect(clippy::unwrap_used, reason = "tests")]
+#![allow(dead_code, reason = "each test that includes this file uses some of it")]
 
 use std::path::Path;
 
@@ -13,6 +14,7 @@ use harvester::{
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use trainer::TrainConfig;
 
 /// What the activations are made of.
 pub(crate) struct Dictionary {
@@ -125,6 +127,24 @@ impl Dictionary {
             parts: vec![],
         }
     }
+}
+
+/// The default recipe at a size that suits 64 dimensions: as many latents as the default expansion gives, batches of 1,024
+/// and half a million tokens.
+pub(crate) fn recipe() -> TrainConfig {
+    TrainConfig { tokens: 1_500_000, batch: 1024, dead_after_tokens: 50_000, ..TrainConfig::default() }
+}
+
+/// Over the rows of `directions`, the mean of the largest cosine with a row of `rows`, and the share over 0.9.
+pub(crate) fn mean_max_cosine(directions: &[f32], rows: &[f32], width: usize) -> (f32, f32) {
+    let norm = |v: &[f32]| v.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
+    let cosine = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>() / norm(a) / norm(b);
+    let best: Vec<f32> = directions
+        .chunks(width)
+        .map(|direction| rows.chunks(width).map(|row| cosine(direction, row)).fold(-1.0, f32::max))
+        .collect();
+    let n = best.len() as f32;
+    (best.iter().sum::<f32>() / n, best.iter().filter(|&&cosine| cosine > 0.9).count() as f32 / n)
 }
 
 fn normal(random: &mut ChaCha8Rng) -> f32 {

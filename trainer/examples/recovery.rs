@@ -1,0 +1,56 @@
+//! Which architecture finds known features? Trains each on synthetic activations, sums of a few of 256 directions in 64
+//! dimensions (`tests/synthetic`), and prints a table of the mean maximum cosine similarity (MMCS) between the
+//! directions and the decoder rows nearest to them, with L0, FVU and dead latents.
+//!
+//!   cargo run --release -p trainer --example recovery -- [ARCHITECTURE ..]
+#![expect(clippy::print_stdout, reason = "a program that prints its table")]
+#![expect(clippy::unwrap_used, reason = "a program for measurements")]
+
+#[path = "../tests/synthetic/mod.rs"]
+mod synthetic;
+
+use harvester::{ActivationDataset, Silent};
+use synthetic::{Dictionary, mean_max_cosine};
+use trainer::{Sae, TrainArchitecture, TrainConfig, train};
+
+const D_IN: usize = 64;
+const N_FEATURES: usize = 256;
+
+fn main() {
+    let names: Vec<String> = std::env::args().skip(1).collect();
+    let architectures: Vec<TrainArchitecture> = match names.is_empty() {
+        true => TrainArchitecture::ALL.into_iter().filter(|architecture| architecture.maps_one_column()).collect(),
+        false => names.iter().map(|name| name.parse().unwrap()).collect(),
+    };
+    println!("architecture   active  noise   MMCS  found    L0    FVU  dead");
+    for (active, noise) in [(3.0, 0.02), (6.0, 0.1), (12.0, 0.02)] {
+        let dictionary = Dictionary { d_in: D_IN, n_features: N_FEATURES, active, noise };
+        let dir = tempfile::tempdir().unwrap();
+        dictionary.write(dir.path(), 12_000);
+        let dataset = ActivationDataset::open(dir.path()).unwrap();
+        for &architecture in &architectures {
+            measure(&dictionary, &dataset, architecture);
+        }
+    }
+}
+
+fn measure(dictionary: &Dictionary, dataset: &ActivationDataset, architecture: TrainArchitecture) {
+    let out = tempfile::tempdir().unwrap();
+    let v = |n: &str| std::env::var(n).ok().and_then(|v| v.parse::<f64>().ok());
+    let d = synthetic::recipe();
+    let config = TrainConfig { architecture, k: dictionary.active as usize, lr: v("LR").unwrap_or(d.lr), auxk_alpha: v("AUX").unwrap_or(d.auxk_alpha), dead_after_tokens: v("DEAD").unwrap_or(d.dead_after_tokens as f64) as u64, clip: v("CLIP").or(d.clip), k_aux: v("KAUX").map(|k| k as usize), bandwidth: v("BW").unwrap_or(d.bandwidth), ..d };
+    let manifest = train(dataset, &config, out.path(), &Silent).unwrap();
+    let results = manifest.results.unwrap();
+    let held_out = results.held_out.unwrap();
+    let sae = Sae::load(out.path()).unwrap();
+    let (mmcs, found) = mean_max_cosine(&dictionary.directions(), &sae.w_dec, D_IN);
+    println!(
+        "{architecture:14} {:5.0} {:6.2} {mmcs:6.3} {:5.1}% {:5.1} {:6.3} {:5}",
+        dictionary.active,
+        dictionary.noise,
+        100.0 * found,
+        held_out.l0,
+        held_out.fvu,
+        results.dead
+    );
+}
