@@ -62,6 +62,12 @@ pub(crate) struct StepReport {
     /// The auxiliary loss before it is weighted; 0 while nothing is dead.
     pub(crate) aux_loss: f64,
     pub(crate) dead: usize,
+    /// The sparsity loss before it is weighted; 0 where the architecture has none.
+    pub(crate) sparsity_loss: f64,
+    /// What the sparsity loss is weighted by; 0 where there is none.
+    pub(crate) sparsity_coefficient: f64,
+    /// Norm of the whole gradient before it is clipped.
+    pub(crate) grad_norm: f64,
 }
 
 /// Where the time of the steps so far went.
@@ -162,6 +168,9 @@ impl Learner {
             l0: self.buffers.acts.l0(),
             aux_loss,
             dead: self.dead_latents.count(),
+            sparsity_loss: 0.0,
+            sparsity_coefficient: 0.0,
+            grad_norm: self.buffers.gradients.sum_of_squares.sqrt(),
         }
     }
 
