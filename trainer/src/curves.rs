@@ -103,7 +103,7 @@ fn page(manifest: &SaeManifest, state: State<'_>, lines: &[MetricsLine]) -> Stri
         "note": note,
         "tokens_per_second": rate.map(f64::round),
         "interval_s": INTERVAL.as_secs(),
-        "manifest": manifest,
+        "manifest": shown(manifest),
         "last": lines.last(),
         "curves": curves(lines),
     });
@@ -112,6 +112,21 @@ fn page(manifest: &SaeManifest, state: State<'_>, lines: &[MetricsLine]) -> Stri
     let refresh = format!("<meta http-equiv=\"refresh\" content=\"{}\">\n", INTERVAL.as_secs());
     let refresh = if name == "training" { refresh.as_str() } else { "" };
     TEMPLATE.replacen(REFRESH, refresh, 1).replacen(DATA, &data, 1)
+}
+
+/// What the page says of the manifest: no hashes, which are facts of other files.
+fn shown(manifest: &SaeManifest) -> Value {
+    let SaeManifest { refract_version, activations, model, hook_point, d_in, d_sae, config, results, .. } = manifest;
+    json!({
+        "refract_version": refract_version,
+        "activations": activations,
+        "model": { "source": model.source },
+        "hook_point": hook_point,
+        "d_in": d_in,
+        "d_sae": d_sae,
+        "config": config,
+        "results": results,
+    })
 }
 
 /// Every number of the log as `[tokens, values]`; those that are 0 all along are left out, except `dead`.
