@@ -129,9 +129,12 @@ fn shown(manifest: &SaeManifest) -> Value {
     })
 }
 
+/// A number of the log, by name.
+type Number = (&'static str, fn(&MetricsLine) -> f64);
+
 /// Every number of the log as `[tokens, values]`; those that are 0 all along are left out, except `dead`.
 fn curves(lines: &[MetricsLine]) -> Value {
-    let numbers: [(&str, fn(&MetricsLine) -> f64); 9] = [
+    let numbers: [Number; 9] = [
         ("fvu", |line| line.fvu),
         ("loss", |line| line.loss),
         ("l0", |line| line.l0),
