@@ -183,10 +183,9 @@ impl Monitor for Terminal {
             "bytes" => ("{bytes}/{total_bytes}", "{bytes_per_sec}"),
             _ => ("{human_pos}/{human_len}", "{rate}"),
         };
-        // The note comes last and is the one that a narrow terminal cuts.
-        let known =
-            format!("{{prefix:12}} {{bar:20.cyan/dim}} {amount} {unit}  {rate}  {{eta}} left  {{wide_msg:.dim}}");
-        let unknown = format!("{{prefix:12}} {{spinner}} {{human_pos}} {unit}  {rate}  {{wide_msg:.dim}}");
+        // Within 80 columns; the note has a line of its own.
+        let known = format!("{{prefix:12}} {{bar:16.cyan/dim}} {amount} {unit}  {rate}  {{eta}} left{{msg:.dim}}");
+        let unknown = format!("{{prefix:12}} {{spinner}} {{human_pos}} {unit}  {rate}{{msg:.dim}}");
         let style = ProgressStyle::with_template(if total > 0 { &known } else { &unknown });
         let style = style.expect("the template is a constant");
         bar.set_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
@@ -206,7 +205,7 @@ impl Monitor for Terminal {
 
     fn note(&self, text: &str) {
         if let Some(bar) = self.open().last() {
-            bar.set_message(text.to_string());
+            bar.set_message(format!("\n{:12} {text}", ""));
         }
     }
 

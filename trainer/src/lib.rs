@@ -2,9 +2,9 @@
 //! `harvester` wrote and writes an SAE folder, which SAELens opens too.
 //!
 //! The data path, one file each: `activation_source` gives blocks of rows that count, from shards or from a running
-//! model, `shuffle_buffer` mixes them, `step` is a
-//! training step over the `kernels`, [`train()`] is the loop around it, [`health`] watches it, `checkpoint` makes it resumable,
-//! `metrics_log`, `metrics_file` and `curves` show it, and [`sae`] is what comes out. The encoder's matrix product is the only dense one: everything after it costs k of d_sae.
+//! model, `shuffle_buffer` mixes them, `step` is a training step over the `kernels`, [`train()`] is the loop around it,
+//! `health` judges it, `checkpoint` makes it resumable, `metrics_log`, `metrics_file` and `curves` show it, and [`sae`] is
+//! what comes out. The encoder's matrix product is the only dense one: everything after it costs k of d_sae.
 
 mod activation_source;
 mod activations;
@@ -17,7 +17,7 @@ mod dead_latents;
 pub mod error;
 mod feature_acts;
 mod formats;
-pub mod health;
+mod health;
 mod kernels;
 mod live_source;
 pub mod manifest;

@@ -1,6 +1,6 @@
 //! [`write_metrics`]: `metrics.parquet`, the lines of `metrics.jsonl` as a table for pyarrow, polars and DuckDB. The log
 //! is appended to while a run goes on; a parquet file has its index at the end, so this one is written whole, before
-//! every checkpoint and at the end.
+//! every checkpoint and when the run ends or stops.
 
 use std::{path::Path, sync::Arc};
 

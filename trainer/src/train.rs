@@ -122,8 +122,14 @@ impl<'a> Run<'a> {
         held_out: &Activations<'_>,
     ) -> Result<SaeManifest> {
         self.curves.refresh(self.log.lines())?;
-        let fvu = self.fit().inspect_err(|error| self.curves.stop(self.log.lines(), error))?;
+        let fvu = self.fit().inspect_err(|error| self.show_end(error))?;
         self.finish(manifest, fvu, dataset, held_out)
+    }
+
+    /// Brings what is shown of the run up to its end. A file that cannot be written is not to hide the reason.
+    fn show_end(&self, error: &Error) {
+        let _ = self.log.sync();
+        self.curves.stop(self.log.lines(), error);
     }
 
     /// All steps that are left. Returns the last batch's fraction of variance unexplained.

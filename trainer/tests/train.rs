@@ -239,6 +239,7 @@ fn a_run_that_explodes_stops_and_says_what_to_try() {
     );
     assert!(message.contains("no good checkpoint yet"), "{message}");
     assert!(steps_of_checkpoints(out.path()).is_empty(), "what exploded is not kept");
+    assert!(out.path().join("metrics.parquet").exists());
     let page = fs::read_to_string(out.path().join("curves.html")).unwrap();
     assert!(page.contains("\"state\":\"failed\"") && page.contains("--lr (0.25)"), "the page says so too");
 }
