@@ -299,6 +299,10 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) checkpoint_every: Option<u64>,
+    /// How many checkpoints are kept, the last ones [default: 2].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) keep_checkpoints: Option<usize>,
     #[command(flatten)]
     #[serde(skip)]
     pub(crate) live: LiveArgs,

@@ -13,7 +13,7 @@ use harvester::{
     manifest::MANIFEST_FILE,
 };
 use serde_json::Value;
-use trainer::{Sae, SaeManifest};
+use trainer::{CURVES_FILE, METRICS_FILE, Sae, SaeManifest};
 
 use crate::{
     cli::InspectArgs,
@@ -185,6 +185,15 @@ fn sae(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()> {
         }
     } else {
         fact(terminal, "state", "unfinished: repeat its command to go on");
+    }
+    for (name, file, what) in [
+        ("metrics", METRICS_FILE, "a row every few steps, for pyarrow, polars and DuckDB"),
+        ("curves", CURVES_FILE, "the same as curves, for a browser"),
+    ] {
+        let path = path.join(file);
+        if path.exists() {
+            fact(terminal, name, format!("{}: {what}", path.display()));
+        }
     }
     Ok(())
 }

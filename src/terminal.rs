@@ -2,6 +2,7 @@
 //! standard error. Colours respect NO_COLOR and disappear where the output is not a terminal.
 
 use std::{
+    fmt,
     io::{IsTerminal, Write},
     process::ExitCode,
     sync::{
@@ -13,7 +14,7 @@ use std::{
 
 use anstyle::{AnsiColor, Color, RgbColor, Style};
 use harvester::Monitor;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use crate::cli::{Global, LogFormat};
@@ -180,13 +181,18 @@ impl Monitor for Terminal {
             if std::io::stderr().is_terminal() { bars().add(ProgressBar::new(total)) } else { ProgressBar::hidden() };
         let (amount, rate) = match unit {
             "bytes" => ("{bytes}/{total_bytes}", "{bytes_per_sec}"),
-            _ => ("{human_pos}/{human_len}", "{per_sec}"),
+            _ => ("{human_pos}/{human_len}", "{rate}"),
         };
-        let known = format!("{{msg:12}} {{bar:30.cyan/dim}} {amount} {unit}  {rate}  {{eta}} left {{prefix:.dim}}");
-        let unknown = format!("{{msg:12}} {{spinner}} {{human_pos}} {unit}  {rate} {{prefix:.dim}}");
+        // Within 80 columns; the note has a line of its own.
+        let known = format!("{{prefix:12}} {{bar:16.cyan/dim}} {amount} {unit}  {rate}  {{eta}} left{{msg:.dim}}");
+        let unknown = format!("{{prefix:12}} {{spinner}} {{human_pos}} {unit}  {rate}{{msg:.dim}}");
         let style = ProgressStyle::with_template(if total > 0 { &known } else { &unknown });
-        bar.set_style(style.expect("the template is a constant"));
-        bar.set_message(what.to_string());
+        let style = style.expect("the template is a constant");
+        bar.set_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+            // Nothing can be done about a terminal that cannot be written to.
+            let _ = out.write_str(&per_second(state.per_sec()));
+        }));
+        bar.set_prefix(what.to_string());
         bar.enable_steady_tick(Duration::from_millis(200));
         self.open().push(bar);
     }
@@ -199,7 +205,7 @@ impl Monitor for Terminal {
 
     fn note(&self, text: &str) {
         if let Some(bar) = self.open().last() {
-            bar.set_prefix(text.to_string());
+            bar.set_message(format!("\n{:12} {text}", ""));
         }
     }
 
@@ -325,6 +331,11 @@ pub(crate) fn grouped(n: u64) -> String {
     indicatif::HumanCount(n).to_string()
 }
 
+/// A rate: whole where it is more than a few.
+fn per_second(rate: f64) -> String {
+    if rate < 10.0 { format!("{rate:.1}/s") } else { format!("{}/s", grouped(rate.round() as u64)) }
+}
+
 pub(crate) fn human_bytes(n: u64) -> String {
     indicatif::BinaryBytes(n).to_string()
 }
@@ -347,6 +358,11 @@ mod tests {
     fn a_small_model_computes_something_too() {
         let said = [0, 1, 96_000, 9_999_999, 110_400_000, 1_234_000_000].map(human_flop);
         assert_eq!(said, ["0 kFLOP", "1 kFLOP", "96 kFLOP", "10,000 kFLOP", "110 MFLOP", "1,234 MFLOP"]);
+    }
+
+    #[test]
+    fn rates_are_whole_where_they_are_more_than_a_few() {
+        assert_eq!([0.26, 9.94, 12345.6].map(per_second), ["0.3/s", "9.9/s", "12,346/s"]);
     }
 
     #[test]

@@ -39,6 +39,7 @@ struct Settings {
     seed: u64,
     buffer_mib: u64,
     checkpoint_every: u64,
+    keep_checkpoints: usize,
 }
 
 impl Default for Settings {
@@ -64,6 +65,7 @@ impl Default for Settings {
             seed: config.seed,
             buffer_mib: config.buffer_bytes >> 20,
             checkpoint_every: config.checkpoint_every,
+            keep_checkpoints: config.keep_checkpoints,
         }
     }
 }
@@ -98,6 +100,7 @@ impl Settings {
             seed: self.seed,
             buffer_bytes: settings::mib("buffer-mib", self.buffer_mib)?,
             checkpoint_every: self.checkpoint_every,
+            keep_checkpoints: self.keep_checkpoints,
             ..TrainConfig::default()
         })
     }
@@ -136,6 +139,7 @@ pub(crate) fn train(
 
 /// Says where a run begins, and what it will take where it begins at nothing.
 pub(crate) fn say_beginning(out: &Path, needs: impl FnOnce() -> String, terminal: &Terminal) -> anyhow::Result<()> {
+    let needs = || format!("{}\ncurves, in a browser: {}", needs(), out.join(trainer::CURVES_FILE).display());
     match SaeManifest::read(out) {
         Ok(manifest) if manifest.complete => terminal.say(format!("{}: finished before", out.display())),
         Ok(_) if SaeManifest::has_checkpoint(out)? => {

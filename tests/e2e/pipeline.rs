@@ -120,7 +120,8 @@ fn a_latent_that_the_sae_lacks_is_refused() {
 #[test]
 fn inspect_explains_every_artifact() {
     assert!(RUN.ok(&["inspect", "acts", "--verify"]).contains(POINT));
-    assert!(RUN.ok(&["inspect", "sae"]).contains("768"));
+    let sae = RUN.ok(&["inspect", "sae"]);
+    assert!(sae.contains("768") && sae.contains("sae/metrics.parquet") && sae.contains("sae/curves.html"), "{sae}");
     assert!(RUN.ok(&["inspect", "features"]).contains("speeches"));
     assert!(RUN.error(&["inspect", "absent"]).contains("absent"));
 }

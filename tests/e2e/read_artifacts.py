@@ -36,6 +36,19 @@ def check_statistics(rows, positions, norms, manifest):
     assert np.allclose(kept.std(0), summary["std"], rtol=1e-2, atol=2e-2)
 
 
+def check_metrics(folder):
+    """metrics.parquet has the numbers of metrics.jsonl, bit for bit, and the types of data/README.md."""
+    table = pq.read_table(folder / "metrics.parquet")
+    counts, numbers = ["step", "tokens", "dead"], ["loss", "fvu", "l0", "sparsity_loss", "sparsity_coefficient", "aux_loss", "lr", "grad_norm"]
+    assert {field.name: str(field.type) for field in table.schema} == dict.fromkeys(counts, "uint64") | dict.fromkeys(numbers, "double")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) >= 10 and table.to_pylist() == [{name: line[name] for name in table.column_names} for line in lines]
+    frame = pl.read_parquet(folder / "metrics.parquet")
+    results = json.loads((folder / "manifest.json").read_text())["results"]
+    assert (frame["step"][-1], frame["tokens"][-1], frame["fvu"][-1]) == (results["steps"], results["tokens"], results["last_fvu"])
+    assert frame["step"].is_sorted() and frame["fvu"][-1] < frame["fvu"][0] and (frame["grad_norm"] > 0).all()
+
+
 def encode(sae, cfg, x):
     """SAELens' formula: (x - b_dec) W_enc + b_enc, kept where it passes its threshold."""
     assert cfg["architecture"] == "jumprelu", cfg["architecture"]
@@ -64,6 +77,7 @@ def main():
     root = Path(sys.argv[1])
     rows, positions, norms, manifest = read_activations(root / "acts")
     check_statistics(rows, positions, norms, manifest)
+    check_metrics(root / "sae")
     check_features(root, rows, positions, norms, manifest)
 
 

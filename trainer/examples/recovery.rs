@@ -38,7 +38,17 @@ fn measure(dictionary: &Dictionary, dataset: &ActivationDataset, architecture: T
     let out = tempfile::tempdir().unwrap();
     let v = |n: &str| std::env::var(n).ok().and_then(|v| v.parse::<f64>().ok());
     let d = synthetic::recipe();
-    let config = TrainConfig { architecture, k: dictionary.active as usize, lr: v("LR").unwrap_or(d.lr), auxk_alpha: v("AUX").unwrap_or(d.auxk_alpha), dead_after_tokens: v("DEAD").unwrap_or(d.dead_after_tokens as f64) as u64, clip: v("CLIP").or(d.clip), k_aux: v("KAUX").map(|k| k as usize), bandwidth: v("BW").unwrap_or(d.bandwidth), ..d };
+    let config = TrainConfig {
+        architecture,
+        k: dictionary.active as usize,
+        lr: v("LR").unwrap_or(d.lr),
+        auxk_alpha: v("AUX").unwrap_or(d.auxk_alpha),
+        dead_after_tokens: v("DEAD").unwrap_or(d.dead_after_tokens as f64) as u64,
+        clip: v("CLIP").or(d.clip),
+        k_aux: v("KAUX").map(|k| k as usize),
+        bandwidth: v("BW").unwrap_or(d.bandwidth),
+        ..d
+    };
     let manifest = train(dataset, &config, out.path(), &Silent).unwrap();
     let results = manifest.results.unwrap();
     let held_out = results.held_out.unwrap();

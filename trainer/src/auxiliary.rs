@@ -1,11 +1,14 @@
 //! [`Auxiliary`]: the loss by which dead latents learn (AuxK; Gao et al. 2024, section 2.4 and appendix A.2).
 //!
 //! ```text
-//! alpha (1/n) sum_i |a_i W_dec - r_i|^2        r = x - x_hat, held constant
+//! L_aux = sum_i |a_i W_dec - r_i|^2 / sum_i |r_i|^2        r = x - x_hat, held constant
+//! L     = .. + alpha V L_aux                               V = (1/n) sum_i |x_i - mean|^2
 //! ```
 //!
-//! `a_i` are the k_aux strongest dead latents of token i, which learn to explain what the living ones leave. `b_dec` is on
-//! neither side, so a perfect reconstruction leaves nothing to explain and the term is exactly zero.
+//! `a_i` are the k_aux strongest dead latents of token i, which learn to explain what the living ones leave. As the main
+//! loss is V times the share of the variance that is left unexplained, this one is V times the share of the residual:
+//! its weight does not fade as the residual shrinks. `b_dec` is on neither side, so a perfect reconstruction leaves
+//! nothing to explain, and the term is zero.
 
 use crate::{
     feature_acts::{ByLatent, FeatureActs},
@@ -40,24 +43,32 @@ impl Auxiliary {
         select::top_k_among(hidden, b_enc, &self.dead, self.k_aux, &mut self.acts);
     }
 
-    /// Rebuilds the residual, minus which is the whole dictionary's error. Returns the mean squared error.
+    /// Rebuilds the residual, minus which is the whole dictionary's error and whose sum of squares is `residual`, not 0;
+    /// dL/d(a W_dec) is to be `scale` times its error over that. Returns L_aux.
     ///
     /// # Shapes
     /// `errors` `[n, n_groups, d_out]`, the whole dictionary's last.
-    pub(crate) fn reconstruct(&mut self, weights: &Weights, errors: &[f32], n_groups: usize, alpha: f64) -> f64 {
+    pub(crate) fn reconstruct(
+        &mut self,
+        weights: &Weights,
+        errors: &[f32],
+        n_groups: usize,
+        residual: f64,
+        scale: f64,
+    ) -> f64 {
         if self.dead.is_empty() {
             return 0.0;
         }
-        let (d_out, n) = (weights.d_out, self.acts.n_rows() as f64);
+        let d_out = weights.d_out;
         self.error.clear();
         for errors in errors.chunks_exact(n_groups * d_out) {
             self.error.extend_from_slice(&errors[(n_groups - 1) * d_out..]);
         }
         self.prefixes = [weights.d_sae];
-        self.error_scale = (2.0 * alpha / n) as f32;
+        self.error_scale = (scale / residual) as f32;
         self.by_latent.rebuild(&self.acts, weights.d_sae);
         let (error, df) = (&mut self.error, &mut self.df);
-        decode_error(&self.acts, &weights.w_dec, &self.prefixes, self.error_scale, error, df).whole / n
+        decode_error(&self.acts, &weights.w_dec, &self.prefixes, self.error_scale, error, df).whole / residual
     }
 
     /// What the gradients need of it; none where nothing was rebuilt.

@@ -1,6 +1,6 @@
 //! [`Checkpoint`]: everything a run needs to go on as if it had never stopped: weights, moments, the count of silent
-//! tokens of each latent, the step and the place in the data. One safetensors file a checkpoint, written whole; the
-//! last two are kept.
+//! tokens of each latent, the step and the place in the data. One safetensors file a checkpoint, written whole. Saving
+//! removes nothing: older ones go once a newer one is known to be good, and bad ones where the run diverged.
 
 use std::{
     fs,
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error, Result,
     adam::Moments,
+    health::Health,
     shuffle_buffer::Cursor,
     step::Learner,
     tensors::{Tensor, TensorFile, write_tensors},
@@ -19,8 +20,6 @@ use crate::{
 
 /// Folder of the checkpoints in a run's folder.
 const FOLDER: &str = "checkpoints";
-/// How many are kept.
-const KEPT: usize = 2;
 /// Key of [`Progress`] in the file's header.
 const NOTE: &str = "progress";
 
@@ -37,9 +36,29 @@ pub(crate) struct Progress {
     pub(crate) fvu: f64,
     /// Weight of the sparsity loss.
     pub(crate) sparsity_coefficient: f64,
+    /// What the steps so far are judged by.
+    #[serde(default)]
+    pub(crate) health: Health,
 }
 
-/// Saves `learner` after `progress.step` steps and removes all but the last checkpoints.
+/// Whether weights and moments are numbers, all of them. A pass over what a checkpoint is about to copy, hash-free and
+/// without branches: a few milliseconds where writing it takes hundreds.
+pub(crate) fn is_finite(learner: &Learner) -> bool {
+    let (weights, adam) = (&learner.weights, &learner.adam);
+    let all = [
+        (&weights.w_enc, &adam.w_enc),
+        (&weights.b_enc, &adam.b_enc),
+        (&weights.w_dec, &adam.w_dec),
+        (&weights.b_dec, &adam.b_dec),
+    ];
+    let extra = weights.extra.iter().map(|parameter| &parameter.values).zip(&adam.extra);
+    all.into_iter()
+        .chain(extra)
+        .flat_map(|(values, moments)| [values, &moments.m, &moments.v])
+        .all(|values| values.iter().fold(true, |all, value| all & value.is_finite()))
+}
+
+/// Saves `learner` after `progress.step` steps.
 pub(crate) fn save(dir: &Path, learner: &Learner, progress: Progress) -> Result<()> {
     let folder = dir.join(FOLDER);
     fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
@@ -58,14 +77,32 @@ pub(crate) fn save(dir: &Path, learner: &Learner, progress: Progress) -> Result<
     for (parameter, moments) in weights.extra.iter().zip(&adam.extra) {
         put(parameter.name, &parameter.values, moments);
     }
-    let path = folder.join(format!("step-{:09}.safetensors", progress.step));
+    let path = folder.join(name(progress.step));
     let note = serde_json::to_string(&progress).map_err(|error| Error::io("write", &path)(error.into()))?;
-    write_tensors(&path, tensors, Some((NOTE, note)))?;
+    write_tensors(&path, tensors, Some((NOTE, note)))
+}
+
+/// The file of the checkpoint after `step` steps. Leading zeros: the order of names is that of steps.
+fn name(step: u64) -> String {
+    format!("step-{step:09}.safetensors")
+}
+
+/// Removes all but the last `keep` checkpoints.
+pub(crate) fn keep_last(dir: &Path, keep: usize) -> Result<()> {
     let found = list(dir)?;
-    for old in &found[..found.len().saturating_sub(KEPT)] {
-        fs::remove_file(old).map_err(Error::io("remove", old))?;
-    }
-    Ok(())
+    found[..found.len().saturating_sub(keep)].iter().try_for_each(|path| remove(path))
+}
+
+/// Removes the checkpoints after `step` steps and more, and returns the last one before them.
+pub(crate) fn remove_from(dir: &Path, step: u64) -> Result<Option<PathBuf>> {
+    let first = dir.join(FOLDER).join(name(step));
+    let (good, bad): (Vec<_>, Vec<_>) = list(dir)?.into_iter().partition(|path| *path < first);
+    bad.iter().try_for_each(|path| remove(path))?;
+    Ok(good.into_iter().next_back())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    fs::remove_file(path).map_err(Error::io("remove", path))
 }
 
 /// Puts the last checkpoint into `learner`; `None` where there is none.
@@ -117,7 +154,6 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
             found.push(path);
         }
     }
-    // The step has leading zeros: the order of names is that of steps.
     found.sort();
     Ok(found)
 }
@@ -142,9 +178,9 @@ mod tests {
             whole.step(&batch(step), 1e-3);
             if step == 2 {
                 let cursor = Cursor { place: BlockPlace { epoch: 1, block: 2 }, row: 3, began_at: None };
-                let sparsity_coefficient = whole.sparsity.value;
-                save(dir.path(), &whole, Progress { step: 3, cursor, loss: 0.1, fvu: 0.1, sparsity_coefficient })
-                    .unwrap();
+                let progress =
+                    Progress { step: 3, cursor, sparsity_coefficient: whole.sparsity.value, ..Progress::default() };
+                save(dir.path(), &whole, progress).unwrap();
             }
         }
         let mut resumed = learner(architecture);
@@ -163,17 +199,38 @@ mod tests {
     }
 
     #[test]
-    fn the_last_two_are_kept_and_the_last_is_restored() {
+    fn the_last_ones_are_kept_and_the_last_is_restored() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(restore(dir.path(), &mut learner(TrainArchitecture::TopK)).unwrap(), None);
         for step in [90, 100, 1000] {
             save(dir.path(), &learner(TrainArchitecture::TopK), Progress { step, ..Progress::default() }).unwrap();
         }
+        assert_eq!(list(dir.path()).unwrap().len(), 3, "saving removes nothing");
+        keep_last(dir.path(), 2).unwrap();
         assert_eq!(list(dir.path()).unwrap().len(), 2);
-        assert_eq!(
-            restore(dir.path(), &mut learner(TrainArchitecture::TopK)).unwrap().map(|progress| progress.step),
-            Some(1000)
-        );
+        let last = || restore(dir.path(), &mut learner(TrainArchitecture::TopK)).unwrap().map(|progress| progress.step);
+        assert_eq!(last(), Some(1000));
+        let good = remove_from(dir.path(), 101).unwrap();
+        assert_eq!(good, Some(dir.path().join("checkpoints/step-000000100.safetensors")));
+        assert_eq!(last(), Some(100));
+        assert_eq!(remove_from(dir.path(), 100).unwrap(), None);
+        assert_eq!(last(), None);
+    }
+
+    #[test]
+    fn a_single_number_that_is_none_is_seen() {
+        assert!(is_finite(&learner(TrainArchitecture::TopK)));
+        let spoilt: [fn(&mut Learner); 4] = [
+            |learner| learner.weights.w_enc[17] = f32::NAN,
+            |learner| learner.weights.b_dec[7] = f32::INFINITY,
+            |learner| learner.adam.w_dec.m[319] = f32::NAN,
+            |learner| learner.adam.b_enc.v[0] = f32::INFINITY,
+        ];
+        for spoil in spoilt {
+            let mut learner = learner(TrainArchitecture::TopK);
+            spoil(&mut learner);
+            assert!(!is_finite(&learner));
+        }
     }
 
     #[test]

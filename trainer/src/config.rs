@@ -70,6 +70,8 @@ pub struct TrainConfig {
     pub buffer_bytes: u64,
     /// Steps from one checkpoint to the next. Does not shape the result. Default 100.
     pub checkpoint_every: u64,
+    /// How many checkpoints are kept, the last ones. Does not shape the result. Default 2.
+    pub keep_checkpoints: usize,
     /// Steps from one line of `metrics.jsonl` to the next. Default 10.
     pub log_every: u64,
 }
@@ -102,6 +104,7 @@ impl Default for TrainConfig {
             seed: 0,
             buffer_bytes: 512 << 20,
             checkpoint_every: 100,
+            keep_checkpoints: 2,
             log_every: 10,
         }
     }
@@ -220,6 +223,7 @@ impl Resolved {
         at_least_one("--batch", config.batch as u64)?;
         at_least_one("--d-sae", self.d_sae as u64)?;
         at_least_one("--checkpoint-every", config.checkpoint_every)?;
+        at_least_one("--keep-checkpoints", config.keep_checkpoints as u64)?;
         at_least_one("log_every", config.log_every)?;
         if config.k == 0 || config.k > self.d_sae {
             return Err(Error::invalid("--k", format!("1 to d_sae, {}", self.d_sae), config.k.to_string()));

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::health::Divergence;
+
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -10,27 +12,29 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The loss became infinite, nan, or far larger than at the start.
-    #[error(
-        "training diverged at step {step}: the loss is {loss}, it was {before} before. The last checkpoint is kept in \
-         {}. Try a smaller --lr ({suggested_lr}), a longer warm-up, or --clip 1.0, in another --out",
-        path.display()
-    )]
+    /// Nothing good would have come of training further.
+    #[error("training diverged at step {step}: {cause}. {} Try {advice}, in another --out", kept(.checkpoint.as_deref()))]
     Diverged {
-        /// The step whose loss it is.
+        /// The step that showed it.
         step: u64,
-        /// The loss that stopped the run.
-        loss: f64,
-        /// A loss before it.
-        before: f64,
-        /// A learning rate to try next.
-        suggested_lr: f64,
-        /// Where the checkpoints are.
-        path: PathBuf,
+        /// What it showed.
+        cause: Divergence,
+        /// What to try next.
+        advice: String,
+        /// The last good checkpoint, if there is one.
+        checkpoint: Option<PathBuf>,
     },
     /// A file, a folder of another run, a value, or the user's wish to stop.
     #[error(transparent)]
     Harvester(#[from] harvester::Error),
+}
+
+/// Where the last good checkpoint is.
+fn kept(checkpoint: Option<&Path>) -> String {
+    match checkpoint {
+        Some(path) => format!("The last good checkpoint is kept: {}.", path.display()),
+        None => "There was no good checkpoint yet.".into(),
+    }
 }
 
 impl Error {

@@ -2,8 +2,8 @@
 //! `harvester` wrote and writes an SAE folder, which SAELens opens too.
 //!
 //! The data path, one file each: `activation_source` gives blocks of rows that count, from shards or from a running
-//! model, `shuffle_buffer` mixes them, `step` is a
-//! training step over the `kernels`, [`train()`] is the loop around it, `checkpoint` makes it resumable, and [`sae`] is
+//! model, `shuffle_buffer` mixes them, `step` is a training step over the `kernels`, [`train()`] is the loop around it,
+//! `health` judges it, `checkpoint` makes it resumable, `metrics_log`, `metrics_file` and `curves` show it, and [`sae`] is
 //! what comes out. The encoder's matrix product is the only dense one: everything after it costs k of d_sae.
 
 mod activation_source;
@@ -14,15 +14,18 @@ mod auxiliary;
 mod calibrate;
 mod checkpoint;
 pub mod config;
+mod curves;
 mod dead_latents;
 mod encoder_pass;
 pub mod error;
 mod feature_acts;
 mod formats;
+mod health;
 mod kernels;
 mod live_source;
 pub mod manifest;
 pub mod metrics;
+mod metrics_file;
 mod metrics_log;
 pub mod sae;
 mod schedule;
@@ -39,10 +42,13 @@ mod weights;
 pub use adam::AdamConfig;
 pub use architecture::{JumpReluLoss, TrainArchitecture};
 pub use config::TrainConfig;
+pub use curves::CURVES_FILE;
 pub use error::{Error, Result};
 pub use feature_acts::FeatureActs;
+pub use health::Divergence;
 pub use manifest::{SAE_FORMAT, SaeManifest, TrainResults};
 pub use metrics::{Reconstruction, ReconstructionMetrics};
+pub use metrics_file::METRICS_FILE;
 pub use metrics_log::MetricsLine;
 pub use sae::{Architecture, Sae, SaeConfig};
 pub use step::StepTimes;

@@ -26,7 +26,7 @@ pub const SAE_FORMAT: &str = "refract.sae";
 pub const HELD_OUT_FOLDER: &str = "held-out";
 
 /// Options that may differ when a run is continued: they do not shape the result.
-const FREE_OPTIONS: [&str; 1] = ["checkpoint_every"];
+const FREE_OPTIONS: [&str; 2] = ["checkpoint_every", "keep_checkpoints"];
 
 /// What made an SAE folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,5 +1,5 @@
-//! `MetricsLog`: `metrics.jsonl`, a line every few steps. Only what the run computes is in it, no wall-clock facts, so
-//! that a resumed run's file is the uninterrupted run's, byte for byte.
+//! `MetricsLog`: `metrics.jsonl`, a line every few steps, and `metrics.parquet`, the same as a table. Only what the run
+//! computes is in them, no wall-clock facts, so that a resumed run's files are the uninterrupted run's, byte for byte.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -10,7 +10,7 @@ use std::{
 use harvester::write_atomically;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, metrics_file::write_metrics};
 
 const FILE: &str = "metrics.jsonl";
 
@@ -27,19 +27,27 @@ pub struct MetricsLine {
     pub fvu: f64,
     /// Active latents a token.
     pub l0: f64,
+    /// The sparsity loss before it is weighted; 0 where the architecture has none.
+    pub sparsity_loss: f64,
+    /// What the sparsity loss is weighted by in this step; 0 where there is none.
+    pub sparsity_coefficient: f64,
     /// Mean squared error of the dead latents' reconstruction of the residual.
     pub aux_loss: f64,
     /// Latents that were not active for `dead_after_tokens`.
     pub dead: usize,
     /// Learning rate of the step.
     pub lr: f64,
+    /// Norm of the whole gradient before it is clipped.
+    pub grad_norm: f64,
 }
 
-/// The file, open for appending.
+/// The file, open for appending, and what is in it.
 #[derive(Debug)]
 pub(crate) struct MetricsLog {
+    dir: PathBuf,
     path: PathBuf,
     file: File,
+    lines: Vec<MetricsLine>,
 }
 
 impl MetricsLog {
@@ -52,22 +60,33 @@ impl MetricsLog {
             Err(error) => return Err(Error::io("read", &path)(error)),
         };
         // A last line that was cut short is of a later step as well.
-        let counts = |line: &&str| serde_json::from_str::<MetricsLine>(line).is_ok_and(|line| line.step <= step);
-        let kept: String = old.lines().take_while(counts).flat_map(|line| [line, "\n"]).collect();
+        let counts = |line: &MetricsLine| line.step <= step;
+        let parsed = old.lines().map_while(|line| serde_json::from_str(line).ok().filter(counts));
+        let lines: Vec<MetricsLine> = parsed.collect();
+        let kept: String = old.lines().take(lines.len()).flat_map(|line| [line, "\n"]).collect();
         write_atomically(&path, kept.as_bytes())?;
         let file = OpenOptions::new().append(true).open(&path).map_err(Error::io("open", &path))?;
-        Ok(Self { path, file })
+        Ok(Self { dir: dir.to_path_buf(), path, file, lines })
     }
 
     pub(crate) fn write(&mut self, line: &MetricsLine) -> Result<()> {
         let mut text = serde_json::to_string(line).map_err(|error| Error::io("write", &self.path)(error.into()))?;
         text.push('\n');
-        self.file.write_all(text.as_bytes()).map_err(Error::io("write", &self.path))
+        self.file.write_all(text.as_bytes()).map_err(Error::io("write", &self.path))?;
+        self.lines.push(*line);
+        Ok(())
     }
 
-    /// Makes what was written durable; before a checkpoint, so that none is newer than its lines.
+    /// Every line so far, in the order of training.
+    pub(crate) fn lines(&self) -> &[MetricsLine] {
+        &self.lines
+    }
+
+    /// Makes what was written durable, and the table up to date; before a checkpoint, so that none is newer than its
+    /// lines.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.file.sync_all().map_err(Error::io("flush to disk", &self.path))
+        self.file.sync_all().map_err(Error::io("flush to disk", &self.path))?;
+        write_metrics(&self.dir, &self.lines)
     }
 }
 
@@ -75,18 +94,38 @@ impl MetricsLog {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::metrics_file::METRICS_FILE;
+
+    fn line(step: u64) -> MetricsLine {
+        MetricsLine {
+            step,
+            tokens: 512 * step,
+            loss: 1.0,
+            fvu: 0.5,
+            l0: 3.0,
+            sparsity_loss: 0.25,
+            sparsity_coefficient: 8.0,
+            aux_loss: 0.0,
+            dead: 0,
+            lr: 0.1,
+            grad_norm: 2.0,
+        }
+    }
 
     #[test]
     fn lines_after_the_checkpoint_are_written_again() {
         let dir = tempfile::tempdir().unwrap();
-        let line =
-            |step| MetricsLine { step, tokens: 0, loss: 1.0, fvu: 0.5, l0: 3.0, aux_loss: 0.0, dead: 0, lr: 0.1 };
         let mut log = MetricsLog::open(dir.path(), 0).unwrap();
         (1..5).for_each(|step| log.write(&line(step)).unwrap());
+        log.sync().unwrap();
+        let table = fs::read(dir.path().join(METRICS_FILE)).unwrap();
         let whole = fs::read(dir.path().join(FILE)).unwrap();
         fs::write(dir.path().join(FILE), &whole[..whole.len() - 9]).unwrap(); // as after a power cut
         let mut log = MetricsLog::open(dir.path(), 2).unwrap();
         (3..5).for_each(|step| log.write(&line(step)).unwrap());
+        log.sync().unwrap();
+        assert_eq!(log.lines(), (1..5).map(line).collect::<Vec<_>>());
         assert_eq!(fs::read(dir.path().join(FILE)).unwrap(), whole);
+        assert_eq!(fs::read(dir.path().join(METRICS_FILE)).unwrap(), table);
     }
 }

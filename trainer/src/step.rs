@@ -210,7 +210,7 @@ impl Learner {
         self.list_dead();
         self.encode_and_select();
         let squared_error = self.reconstruct(n);
-        let aux_loss = self.reconstruct_residual(squared_error.whole);
+        let aux_loss = self.reconstruct_residual(squared_error.whole, 2.0 * self.config.auxk_alpha * spread / n as f64);
         let coefficient = self.sparsity.at(self.adam.step);
         let sparsity_loss = self.backward(coefficient);
         self.compute_gradients(n);
@@ -260,13 +260,13 @@ impl Learner {
     }
 
     /// The auxiliary loss, unweighted. Where nothing is left to explain, the dead latents are not asked.
-    fn reconstruct_residual(&mut self, squared_error: f64) -> f64 {
+    fn reconstruct_residual(&mut self, residual: f64, scale: f64) -> f64 {
         let Buffers { errors, prefixes, auxiliary, .. } = &mut self.buffers;
-        if squared_error == 0.0 {
+        if residual == 0.0 {
             auxiliary.dead.clear();
         }
         timed(&mut self.times.auxiliary, || {
-            auxiliary.reconstruct(&self.weights, errors, prefixes.len(), self.config.auxk_alpha)
+            auxiliary.reconstruct(&self.weights, errors, prefixes.len(), residual, scale)
         })
     }
 

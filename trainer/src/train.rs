@@ -2,7 +2,7 @@
 //! interruption to the same bits.
 //!
 //! ```text
-//! batch (activations.rs, shuffle_buffer.rs) -> step (step.rs) -> metrics.jsonl, now and then a checkpoint
+//! batch (activations.rs, shuffle_buffer.rs) -> step (step.rs) -> metrics.jsonl, curves.html, now and then a checkpoint
 //! at the end: scale folded in, threshold calibrated, held-out metrics, SAE saved, manifest complete
 //! ```
 
@@ -18,7 +18,9 @@ use crate::{
     calibrate::calibrate,
     checkpoint::{self, Progress},
     config::{CALIBRATION_TOKENS, Resolved, TrainConfig},
+    curves::Curves,
     formats::saelens,
+    health::Divergence,
     manifest::{SaeManifest, TrainResults, open_folder},
     metrics::{Reconstruction, ReconstructionMetrics},
     metrics_log::{MetricsLine, MetricsLog},
@@ -29,8 +31,6 @@ use crate::{
     step::{Learner, StepReport},
 };
 
-/// An error a hundred times the variance of the data: nothing good comes after it.
-const DIVERGED_FVU: f64 = 100.0;
 /// Held-out tokens scored at the end; `refract evaluate` scores all of them.
 const HELD_OUT_TOKENS: u64 = 131_072;
 
@@ -42,8 +42,8 @@ const HELD_OUT_TOKENS: u64 = 131_072;
 /// point of each, so a hash would cost a pass of its own. [`ActivationDataset::verify`] makes that pass.
 ///
 /// # Errors
-/// When the config does not fit the activations, `out` holds another run, a file cannot be read or written, the loss
-/// explodes, or the user asked to stop. The last checkpoint is kept in every case.
+/// When the config does not fit the activations, `out` holds another run, a file cannot be read or written, the run
+/// diverges, or the user asked to stop. The last good checkpoint is kept in every case.
 pub fn train(
     dataset: &ActivationDataset,
     config: &TrainConfig,
@@ -76,7 +76,10 @@ pub(crate) struct Run<'a> {
     /// Rows to train on at most; an epoch has no more.
     training_rows: u64,
     progress: Progress,
+    /// Whether there may be more checkpoints than are to be kept.
+    surplus: bool,
     log: MetricsLog,
+    curves: Curves,
     out: &'a Path,
     monitor: &'a dyn Monitor,
 }
@@ -102,7 +105,9 @@ impl<'a> Run<'a> {
             buffer: ShuffleBuffer::new(source(progress.cursor), config.seed, progress.cursor),
             training_rows,
             progress,
+            surplus: true,
             log: MetricsLog::open(out, progress.step)?,
+            curves: Curves::open(out)?,
             out,
             monitor,
             resolved,
@@ -116,8 +121,15 @@ impl<'a> Run<'a> {
         dataset: &ActivationDataset,
         held_out: &Activations<'_>,
     ) -> Result<SaeManifest> {
-        let fvu = self.fit()?;
+        self.curves.refresh(self.log.lines())?;
+        let fvu = self.fit().inspect_err(|error| self.show_end(error))?;
         self.finish(manifest, fvu, dataset, held_out)
+    }
+
+    /// Brings what is shown of the run up to its end. A file that cannot be written is not to hide the reason.
+    fn show_end(&self, error: &Error) {
+        let _ = self.log.sync();
+        self.curves.stop(self.log.lines(), error);
     }
 
     /// All steps that are left. Returns the last batch's fraction of variance unexplained.
@@ -147,6 +159,7 @@ impl<'a> Run<'a> {
                 loss: report.loss,
                 fvu: report.fvu,
                 sparsity_coefficient: self.learner.sparsity.value,
+                health: self.progress.health,
             };
             self.report(&report, lr)?;
             if self.progress.step.is_multiple_of(self.resolved.config.checkpoint_every) {
@@ -158,17 +171,22 @@ impl<'a> Run<'a> {
         Ok(self.progress.fvu)
     }
 
-    fn check_loss(&self, report: &StepReport) -> Result<()> {
-        if report.loss.is_finite() && report.fvu < DIVERGED_FVU {
-            return Ok(());
+    /// Stops a run that learns no more. Older checkpoints go once the loss after the newest is steady.
+    fn check_loss(&mut self, report: &StepReport) -> Result<()> {
+        let step = self.progress.step + 1;
+        self.progress.health.check(step, report, self.resolved.d_sae).map_err(|cause| self.diverged(step, cause))?;
+        if self.surplus && self.progress.health.steady_step == step {
+            checkpoint::keep_last(self.out, self.resolved.config.keep_checkpoints)?;
+            self.surplus = false;
         }
-        Err(Error::Diverged {
-            step: self.progress.step + 1,
-            loss: report.loss,
-            before: self.progress.loss,
-            suggested_lr: self.resolved.config.lr / 4.0,
-            path: self.out.to_path_buf(),
-        })
+        Ok(())
+    }
+
+    /// The error of a run that diverged. Checkpoints of the way there are removed: a resumed run begins at a good one.
+    fn diverged(&self, step: u64, cause: Divergence) -> Error {
+        let advice = cause.advice(&self.resolved.config);
+        let good = checkpoint::remove_from(self.out, self.progress.health.steady_step);
+        good.map_or_else(|error| error, |checkpoint| Error::Diverged { step, cause, advice, checkpoint })
     }
 
     fn report(&mut self, report: &StepReport, lr: f64) -> Result<()> {
@@ -178,13 +196,31 @@ impl<'a> Run<'a> {
         if !step.is_multiple_of(self.resolved.config.log_every) && step != self.resolved.n_steps {
             return Ok(());
         }
-        let StepReport { loss, fvu, l0, aux_loss, dead, .. } = *report;
-        self.monitor.note(&format!("fvu {fvu:.3}, l0 {l0:.1}, dead {dead}"));
-        self.log.write(&MetricsLine { step, tokens: step * batch, loss, fvu, l0, aux_loss, dead, lr })
+        let StepReport { loss, fvu, l0, aux_loss, dead, sparsity_loss, sparsity_coefficient, grad_norm } = *report;
+        self.monitor.note(&format!("loss {loss:.4}, fvu {fvu:.3}, l0 {l0:.1}, dead {dead}"));
+        self.log.write(&MetricsLine {
+            step,
+            tokens: step * batch,
+            loss,
+            fvu,
+            l0,
+            sparsity_loss,
+            sparsity_coefficient,
+            aux_loss,
+            dead,
+            lr,
+            grad_norm,
+        })?;
+        self.curves.refresh(self.log.lines())
     }
 
-    fn save_checkpoint(&self) -> Result<()> {
+    /// Saves where the run is; never weights that are no numbers.
+    fn save_checkpoint(&mut self) -> Result<()> {
+        if !checkpoint::is_finite(&self.learner) {
+            return Err(self.diverged(self.progress.step, Divergence::Weights));
+        }
         self.log.sync()?;
+        self.surplus = true;
         checkpoint::save(self.out, &self.learner, self.progress)
     }
 
@@ -196,6 +232,7 @@ impl<'a> Run<'a> {
         dataset: &ActivationDataset,
         held_out: &Activations<'_>,
     ) -> Result<SaeManifest> {
+        checkpoint::keep_last(self.out, self.resolved.config.keep_checkpoints)?;
         let dead = self.learner.dead_latents.count();
         // The batches after the last one trained on: the same ones whether or not the run was interrupted.
         let sample_rows = CALIBRATION_TOKENS.min(self.training_rows) as usize;
@@ -218,6 +255,7 @@ impl<'a> Run<'a> {
             dead,
             held_out: score(&sae, held_out, self.monitor)?,
         });
+        self.curves.finish(&manifest, self.log.lines())?;
         manifest.complete = true;
         manifest.write(self.out)?;
         Ok(manifest)

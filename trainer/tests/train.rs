@@ -125,7 +125,9 @@ fn an_interrupted_run_ends_in_the_same_bytes() {
         let whole = tempfile::tempdir().unwrap();
         train(&dataset, &config, whole.path(), &Silent).unwrap();
         let expected = files(whole.path());
-        assert!(expected.contains_key(Path::new("sae_weights.safetensors")));
+        for file in ["sae_weights.safetensors", "metrics.jsonl", "metrics.parquet", "curves.html"] {
+            assert!(expected.contains_key(Path::new(file)), "{file}");
+        }
 
         let stops = [(3, Stop::Kill), (10, Stop::Cancel), (11, Stop::Kill), (29, Stop::Kill), (30, Stop::Kill)];
         let interrupted = tempfile::tempdir().unwrap();
@@ -162,7 +164,13 @@ fn a_finished_folder_is_left_alone_and_another_config_is_refused() {
     let out = tempfile::tempdir().unwrap();
     let manifest = train(&dataset, &config, out.path(), &Silent).unwrap();
     let before = files(out.path());
-    let again = train(&dataset, &TrainConfig { checkpoint_every: 3, ..config.clone() }, out.path(), &Silent).unwrap();
+    let again = train(
+        &dataset,
+        &TrainConfig { checkpoint_every: 3, keep_checkpoints: 5, ..config.clone() },
+        out.path(),
+        &Silent,
+    )
+    .unwrap();
     assert_eq!((again, files(out.path())), (manifest, before));
 
     let other = TrainConfig { k: 4, lr: 1e-3, ..config };
@@ -223,9 +231,104 @@ fn a_single_context_cannot_be_both_trained_on_and_held_out() {
 fn a_run_that_explodes_stops_and_says_what_to_try() {
     let (_dir, dataset) = dataset(100);
     let out = tempfile::tempdir().unwrap();
-    let config = TrainConfig { lr: 1.0, warmup: 0.0, k: 16, ..small_config(TrainArchitecture::TopK) };
+    let config = TrainConfig { lr: 1.0, warmup: 0.0, k: 16, clip: None, ..small_config(TrainArchitecture::TopK) };
     let message = train(&dataset, &config, out.path(), &Silent).unwrap_err().to_string();
-    assert!(message.contains("diverged") && message.contains("--lr (0.25)"), "{message}");
+    assert!(
+        message.contains("diverged") && message.contains("--lr (0.25)") && message.contains("--clip 1"),
+        "{message}"
+    );
+    assert!(message.contains("no good checkpoint yet"), "{message}");
+    assert!(steps_of_checkpoints(out.path()).is_empty(), "what exploded is not kept");
+    assert!(out.path().join("metrics.parquet").exists());
+    let page = fs::read_to_string(out.path().join("curves.html")).unwrap();
+    assert!(page.contains("\"state\":\"failed\"") && page.contains("--lr (0.25)"), "the page says so too");
+}
+
+/// Steps of the checkpoints in a run's folder, ascending.
+fn steps_of_checkpoints(out: &Path) -> Vec<u64> {
+    let entries = fs::read_dir(out.join("checkpoints")).into_iter().flatten();
+    let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();
+    let step = |name: String| name.trim_start_matches("step-").trim_end_matches(".safetensors").parse().unwrap();
+    let mut steps: Vec<u64> = entries.map(|entry| step(name(entry.unwrap()))).collect();
+    steps.sort_unstable();
+    steps
+}
+
+/// Replaces f32 tensors of a checkpoint.
+fn change_checkpoint(out: &Path, step: u64, change: impl Fn(&str, &mut f32)) {
+    let path = out.join(format!("checkpoints/step-{step:09}.safetensors"));
+    let mut bytes = fs::read(&path).unwrap();
+    let (length, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    for (name, tensor) in metadata.tensors() {
+        if tensor.dtype == safetensors::Dtype::F32 {
+            let (start, end) = tensor.data_offsets;
+            for value in bytes[8 + length..][start..end].as_chunks_mut::<4>().0 {
+                let mut number = f32::from_le_bytes(*value);
+                change(&name, &mut number);
+                *value = number.to_le_bytes();
+            }
+        }
+    }
+    fs::write(&path, bytes).unwrap();
+}
+
+/// A run of 30 steps with a checkpoint every 7, stopped by hand after 20.
+fn stopped_run(dataset: &ActivationDataset, config: &TrainConfig) -> tempfile::TempDir {
+    let out = tempfile::tempdir().unwrap();
+    train(dataset, config, out.path(), &stop_at(20 * 512, Stop::Cancel)).unwrap_err();
+    assert_eq!(steps_of_checkpoints(out.path()), [7, 14, 20], "the newest is not yet known to be good");
+    out
+}
+
+#[test]
+fn a_run_whose_latents_all_fall_silent_stops_and_goes_back_to_when_they_spoke() {
+    let (_dir, dataset) = dataset(100);
+    let config = small_config(TrainArchitecture::BatchTopK);
+    let out = stopped_run(&dataset, &config);
+    // An encoder of zeros, and moments that do not bring it back.
+    change_checkpoint(out.path(), 20, |name, value| {
+        if name.contains("_enc") {
+            *value = 0.0;
+        }
+    });
+    let message = train(&dataset, &config, out.path(), &Silent).unwrap_err().to_string();
+    assert!(message.contains("no latent has been active") && message.contains("--auxk-alpha (0.125)"), "{message}");
+    assert!(message.contains("checkpoints/step-000000014.safetensors"), "{message}");
+    assert_eq!(steps_of_checkpoints(out.path()), [7, 14]);
+    train(&dataset, &config, out.path(), &Silent).unwrap();
+    assert_eq!(steps_of_checkpoints(out.path()), [28, 30], "from there it goes on");
+}
+
+#[test]
+fn weights_that_explode_late_leave_the_checkpoints_before() {
+    let (_dir, dataset) = dataset(100);
+    let config = small_config(TrainArchitecture::BatchTopK);
+    for (spoilt, what) in [(1e4, "its recent best was"), (f32::NAN, "is NaN")] {
+        let out = stopped_run(&dataset, &config);
+        change_checkpoint(out.path(), 20, |name, value| {
+            if name == "b_dec" {
+                *value = spoilt;
+            }
+        });
+        let message = train(&dataset, &config, out.path(), &Silent).unwrap_err().to_string();
+        assert!(message.contains("diverged at step 21") && message.contains(what), "{message}");
+        assert_eq!(steps_of_checkpoints(out.path()), [7, 14], "{message}");
+    }
+}
+
+#[test]
+fn as_many_checkpoints_are_kept_as_were_asked_for() {
+    let (_dir, dataset) = dataset(100);
+    for (keep_checkpoints, expected) in [(1, &[30][..]), (3, &[21, 28, 30]), (99, &[7, 14, 21, 28, 30])] {
+        let out = tempfile::tempdir().unwrap();
+        let config = TrainConfig { keep_checkpoints, ..small_config(TrainArchitecture::TopK) };
+        train(&dataset, &config, out.path(), &Silent).unwrap();
+        assert_eq!(steps_of_checkpoints(out.path()), expected);
+    }
+    let config = TrainConfig { keep_checkpoints: 0, ..small_config(TrainArchitecture::TopK) };
+    let out = tempfile::tempdir().unwrap();
+    let message = train(&dataset, &config, &out.path().join("sae"), &Silent).unwrap_err().to_string();
+    assert_eq!(message, "--keep-checkpoints: expected 1 or more, found 0");
 }
 
 #[test]

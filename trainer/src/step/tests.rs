@@ -22,11 +22,11 @@ fn weights(d_sae: usize, d_in: usize) -> Weights {
     weights
 }
 
-/// L as the module states it, with the active latents and the residual given.
-fn plain_loss(p: &Parameters, x: &[f32], learner: &Learner, residual: &[f64], alpha: f64) -> f64 {
+/// L as the module states it, with the active latents and the residual given; `aux_weight` is alpha V / |residual|^2.
+fn plain_loss(p: &Parameters, x: &[f32], learner: &Learner, residual: &[f64], aux_weight: f64) -> f64 {
     let aux = &learner.buffers.auxiliary;
     let aux_loss = if aux.dead.is_empty() { 0.0 } else { plain::residual_loss(p, x, &aux.acts, residual) };
-    plain::loss(p, x, &learner.buffers.acts) + alpha * aux_loss
+    plain::loss(p, x, &learner.buffers.acts) + aux_weight * aux_loss
 }
 
 /// Compares the gradients of a step with central differences of the loss in f64, at every parameter.
@@ -44,7 +44,11 @@ fn check_gradients(architecture: TrainArchitecture, dead_after_tokens: u64) {
     let x_c: Vec<f32> = x.iter().zip(weights.b_dec.iter().cycle()).map(|(x, b)| x - b).collect();
     let error = plain::error(&learner.buffers.acts, &weights.w_dec, &x_c, d_in);
     let residual: Vec<f64> = error.iter().map(|e| -e).collect();
-    let loss = |p: &Parameters| plain_loss(p, &x, &learner, &residual, config.auxk_alpha);
+    let mean: Vec<f64> =
+        (0..d_in).map(|i| x.iter().skip(i).step_by(d_in).map(|&x| f64::from(x)).sum::<f64>() / n as f64).collect();
+    let spread = x.iter().enumerate().map(|(at, &x)| (f64::from(x) - mean[at % d_in]).powi(2)).sum::<f64>();
+    let aux_weight = config.auxk_alpha * spread / residual.iter().map(|r| r * r).sum::<f64>();
+    let loss = |p: &Parameters| plain_loss(p, &x, &learner, &residual, aux_weight);
     let slope = |place: &dyn Fn(&mut Parameters) -> &mut f64| {
         let (mut up, mut down) = (start.clone(), start.clone());
         *place(&mut up) += 1e-5;

@@ -1,0 +1,221 @@
+//! [`Health`]: whether a run still learns, judged after every step by what the step measured. It stands apart from the
+//! loop because it is kept in every checkpoint: a resumed run is judged by the same past.
+//!
+//! ```text
+//! recent_best = min(loss, 1.01 recent_best)                so it forgets a factor 3 in about a hundred steps
+//! diverged    = not finite, or fvu > 100, or (loss > 10 recent_best and fvu > 1), or no latent active for 10 steps
+//! steady      = loss <= 3 recent_best and some latent active
+//! ```
+//!
+//! A step measures the weights that it starts from, so the weights after step s are good once step s + 1 is steady. Until
+//! then the checkpoint of step s removes no older one.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{config::TrainConfig, step::StepReport};
+
+/// An error a hundred times the variance of the data: nothing good comes after it.
+const DIVERGED_FVU: f64 = 100.0;
+/// So many times its recent best, with an SAE that is worse than the mean, the loss has exploded. The second condition
+/// spares runs whose loss was small before a sparsity coefficient rose.
+const EXPLOSION: f64 = 10.0;
+/// So many times its recent best, the loss is on its way up: more than batches differ.
+const UNSTEADY: f64 = 3.0;
+/// How fast the recent best is forgotten, a step.
+const FORGETTING: f64 = 1.01;
+/// Steps without a single active latent after which none comes back: no latent has a gradient, and Adam's first moment,
+/// which could still move one, has decayed to a third (0.9^10).
+const SILENT_STEPS: u64 = 10;
+
+/// What is remembered of the steps so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Health {
+    /// The lowest loss, forgotten slowly; none before the first step.
+    recent_best: Option<f64>,
+    /// Steps, the last ones, in which no latent was active.
+    silent_steps: u64,
+    /// The last steady step, from 1: checkpoints of earlier steps are good.
+    pub(crate) steady_step: u64,
+}
+
+/// Why a run was stopped: nothing good would have come of it.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Divergence {
+    /// A number that the step computed is infinite or nan.
+    #[error("{what} is {value}")]
+    NotFinite {
+        /// Which number.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// The loss became far larger than it was.
+    #[error("the loss is {loss:.4}, its recent best was {best:.4}, and the SAE is worse than the mean (FVU {fvu:.3})")]
+    Exploded {
+        /// The loss that stopped the run.
+        loss: f64,
+        /// The best of the steps before.
+        best: f64,
+        /// Fraction of variance unexplained.
+        fvu: f64,
+    },
+    /// No latent is active any more.
+    #[error("no latent has been active for {steps} steps: all are dead, and none has a gradient to come back by")]
+    Silent {
+        /// For how many steps.
+        steps: u64,
+        /// Coefficient of the sparsity loss; 0 where there is none.
+        sparsity_coefficient: f64,
+    },
+    /// The weights, or the moments of the optimiser, are no longer numbers.
+    #[error("some weights, or moments of the optimiser, are infinite or nan")]
+    Weights,
+}
+
+impl Health {
+    /// Takes in what step `step` measured, of `d_sae` latents.
+    pub(crate) fn check(&mut self, step: u64, report: &StepReport, d_sae: usize) -> Result<(), Divergence> {
+        finite(report)?;
+        let StepReport { loss, fvu, .. } = *report;
+        let best = self.recent_best.unwrap_or(loss);
+        if fvu > DIVERGED_FVU || (loss > EXPLOSION * best && fvu > 1.0) {
+            return Err(Divergence::Exploded { loss, best, fvu });
+        }
+        self.silent_steps = if report.l0 > 0.0 { 0 } else { self.silent_steps + 1 };
+        if self.silent_steps >= SILENT_STEPS || (report.l0 == 0.0 && report.dead == d_sae) {
+            let sparsity_coefficient = report.sparsity_coefficient;
+            return Err(Divergence::Silent { steps: self.silent_steps, sparsity_coefficient });
+        }
+        if loss <= UNSTEADY * best && self.silent_steps == 0 {
+            self.steady_step = step;
+        }
+        self.recent_best = Some(loss.min(FORGETTING * best));
+        Ok(())
+    }
+}
+
+/// Refuses a step of which any number is none. The gradient's norm is one of them, so that weights which the step has
+/// already spoilt are noticed before they are saved.
+fn finite(report: &StepReport) -> Result<(), Divergence> {
+    let StepReport { loss, fvu, aux_loss, sparsity_loss, grad_norm, .. } = *report;
+    let numbers = [
+        ("the loss", loss),
+        ("the FVU", fvu),
+        ("the auxiliary loss", aux_loss),
+        ("the sparsity loss", sparsity_loss),
+        ("the norm of the gradient", grad_norm),
+    ];
+    match numbers.into_iter().find(|(_, value)| !value.is_finite()) {
+        Some((what, value)) => Err(Divergence::NotFinite { what, value }),
+        None => Ok(()),
+    }
+}
+
+impl Divergence {
+    /// What to try in another run.
+    pub(crate) fn advice(self, config: &TrainConfig) -> String {
+        let lr = config.lr / 4.0;
+        let Self::Silent { sparsity_coefficient, .. } = self else {
+            let clip = config.clip.map_or("--clip 1".to_string(), |clip| format!("a smaller --clip ({})", clip / 10.0));
+            return format!("a smaller --lr ({lr}), a longer --warmup, or {clip}");
+        };
+        let auxk = match config.auxk_alpha {
+            0.0 => format!("--auxk-alpha {}, by which dead latents learn", TrainConfig::default().auxk_alpha),
+            alpha => format!("a larger --auxk-alpha ({})", 4.0 * alpha),
+        };
+        if sparsity_coefficient > 0.0 {
+            return format!(
+                "a smaller sparsity coefficient ({}), or a smaller --lr ({lr})",
+                sparsity_coefficient / 4.0
+            );
+        }
+        format!("a smaller --lr ({lr}), a longer --warmup, or {auxk}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const D_SAE: usize = 32;
+
+    fn report(loss: f64, fvu: f64) -> StepReport {
+        StepReport {
+            loss,
+            fvu,
+            l0: 3.0,
+            aux_loss: 0.0,
+            dead: 0,
+            sparsity_loss: 0.0,
+            sparsity_coefficient: 0.0,
+            grad_norm: 1.0,
+        }
+    }
+
+    /// The first step, from 1, whose report is refused, and why.
+    fn stopped(reports: impl IntoIterator<Item = StepReport>) -> Option<(u64, Divergence)> {
+        let mut health = Health::default();
+        let checked = reports.into_iter().zip(1..).map(|(report, step)| (step, health.check(step, &report, D_SAE)));
+        checked.into_iter().find_map(|(step, result)| Some((step, result.err()?)))
+    }
+
+    #[test]
+    fn numbers_that_are_none_stop_the_run() {
+        let nan = |spoil: fn(&mut StepReport)| {
+            let mut spoilt = report(5.0, 0.5);
+            spoil(&mut spoilt);
+            stopped([report(5.0, 0.5), spoilt]).map(|(step, why)| (step, why.to_string()))
+        };
+        assert_eq!(nan(|report| report.loss = f64::NAN), Some((2, "the loss is NaN".into())));
+        assert_eq!(nan(|report| report.aux_loss = f64::INFINITY), Some((2, "the auxiliary loss is inf".into())));
+        assert_eq!(nan(|report| report.grad_norm = f64::NAN), Some((2, "the norm of the gradient is NaN".into())));
+        assert_eq!(nan(|_| ()), None);
+    }
+
+    #[test]
+    fn a_loss_is_judged_by_its_own_recent_best() {
+        let jump = |to: f64, fvu: f64| stopped([report(4.0, 0.2), report(2.0, 0.1), report(to, fvu)]);
+        let expected = Divergence::Exploded { loss: 21.0, best: 2.0, fvu: 1.05 };
+        assert_eq!(jump(21.0, 1.05), Some((3, expected)));
+        assert_eq!(jump(19.0, 1.05), None, "not yet ten times");
+        assert_eq!(jump(21.0, 0.9), None, "still better than the mean");
+        assert_eq!(stopped([report(5000.0, 101.0)]).map(|(step, _)| step), Some(1), "from the first step on");
+        // A sparsity coefficient rises over a thousand steps, and the loss with it.
+        assert_eq!(stopped((0..1000).map(|i| report(1.0 + 0.03 * f64::from(i), 1.1))), None);
+    }
+
+    #[test]
+    fn silence_is_noticed_and_a_latent_that_speaks_ends_it() {
+        let silent = StepReport { l0: 0.0, ..report(5.0, 1.0) };
+        let why = Divergence::Silent { steps: 10, sparsity_coefficient: 0.0 };
+        assert_eq!(stopped([report(5.0, 0.5)].into_iter().chain([silent; 10])), Some((11, why)));
+        let nine = [silent; 9].into_iter();
+        assert_eq!(stopped(nine.clone().chain([report(5.0, 0.5)]).chain(nine)), None);
+        let all_dead = StepReport { dead: D_SAE, ..silent };
+        assert_eq!(stopped([report(5.0, 0.5), all_dead]).map(|(step, _)| step), Some(2));
+    }
+
+    #[test]
+    fn steps_on_the_way_up_and_silent_ones_are_not_steady() {
+        let mut health = Health::default();
+        let silent = StepReport { l0: 0.0, ..report(5.0, 0.5) };
+        let reports =
+            [(report(5.0, 0.5), 1), (report(14.0, 0.9), 2), (report(16.0, 0.9), 2), (silent, 2), (report(5.0, 0.5), 5)];
+        for (step, (report, steady)) in (1..).zip(reports) {
+            assert_eq!(health.check(step, &report, D_SAE), Ok(()));
+            assert_eq!(health.steady_step, steady, "after step {step}");
+        }
+    }
+
+    #[test]
+    fn advice_names_what_can_still_be_changed() {
+        let exploded = Divergence::Exploded { loss: 2.0, best: 1.0, fvu: 101.0 };
+        let config = TrainConfig { lr: 0.02, clip: None, auxk_alpha: 0.0, ..TrainConfig::default() };
+        assert_eq!(exploded.advice(&config), "a smaller --lr (0.005), a longer --warmup, or --clip 1");
+        assert!(exploded.advice(&TrainConfig::default()).contains("a smaller --clip (0.1)"));
+        let silent = |sparsity_coefficient| Divergence::Silent { steps: 10, sparsity_coefficient };
+        assert!(silent(0.0).advice(&config).contains("--auxk-alpha 0.03125"));
+        assert!(silent(8.0).advice(&config).contains("a smaller sparsity coefficient (2)"));
+    }
+}
