@@ -1,9 +1,8 @@
 //! Trains sparse autoencoders (SAEs) on harvested activations. Second stage of `refract`: it reads the folder that
 //! `harvester` wrote and writes an SAE folder, which SAELens opens too.
 //!
-//! The data path, one file each: `activation_source` gives blocks of rows that count, from shards or from a running
-//! model, `shuffle_buffer` mixes them, `step` is a
-//! training step over the `kernels`, [`train()`] is the loop around it, `checkpoint` makes it resumable, and [`sae`] is
+//! The data path, one file each: `training_data` is a harvested folder or any vectors, `activation_source` gives blocks
+//! of its rows, or of a running model's, `shuffle_buffer` mixes them, `step` is a training step over the `kernels`, [`train()`] is the loop around it, `checkpoint` makes it resumable, and [`sae`] is
 //! what comes out. The encoder's matrix product is the only dense one: everything after it costs k of d_sae.
 
 mod activation_source;
@@ -11,35 +10,43 @@ mod activations;
 mod adam;
 mod calibrate;
 mod checkpoint;
+mod columns;
 pub mod config;
 mod dead_latents;
 pub mod error;
 mod feature_acts;
 mod formats;
+mod harvested_data;
 mod kernels;
 mod live_source;
 pub mod manifest;
 pub mod metrics;
 mod metrics_log;
+mod rows;
 pub mod sae;
 mod schedule;
 mod shard_source;
 mod shuffle_buffer;
 pub mod speed;
+mod standardise;
 mod step;
 mod tensors;
 pub mod train;
 mod train_live;
+mod train_vectors;
+mod training_data;
+mod vector_data;
 mod weights;
 
 pub use adam::AdamConfig;
 pub use config::{TrainArchitecture, TrainConfig};
 pub use error::{Error, Result};
 pub use feature_acts::FeatureActs;
-pub use manifest::{SAE_FORMAT, SaeManifest, TrainResults};
+pub use manifest::{SAE_FORMAT, SaeManifest, TrainResults, VectorsIdentity};
 pub use metrics::{Reconstruction, ReconstructionMetrics};
 pub use metrics_log::MetricsLine;
 pub use sae::{Architecture, Sae, SaeConfig};
 pub use step::StepTimes;
 pub use train::train;
 pub use train_live::train_live;
+pub use train_vectors::train_vectors;
