@@ -145,9 +145,7 @@ pub(crate) fn run(args: &TrainArgs, config: Option<&Path>, terminal: &Terminal) 
     let out = settings.out.clone().context("train needs --out: the folder to write")?;
     let manifest = match (&settings.activations, &settings.vectors) {
         (Some(activations), None) => train(activations, &train_config, &out, terminal)?,
-        (None, Some(vectors)) => {
-            train_on_vectors(vectors, settings.column.as_deref(), &train_config, &out, terminal)?
-        }
+        (None, Some(vectors)) => train_on_vectors(vectors, settings.column.as_deref(), &train_config, &out, terminal)?,
         (Some(_), Some(_)) => bail!("train takes activations or vectors, not both: remove one from the config file"),
         (None, None) if args.live.corpus.is_empty() => {
             bail!(

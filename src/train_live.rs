@@ -65,8 +65,7 @@ fn needs(shape: &ModelConfig, harvest: &HarvestConfig, config: &TrainConfig) -> 
     let d_in: usize = points[..n_inputs].iter().map(|point| point.width(shape)).sum();
     let layers = points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
     let d_sae = config.d_sae.unwrap_or(config.expansion_factor.saturating_mul(d_in));
-    let forward =
-        shape.flop_per_token(layers, harvest.ctx_len) as f64 / forward_efficiency(harvest.compute);
+    let forward = shape.flop_per_token(layers, harvest.ctx_len) as f64 / forward_efficiency(harvest.compute);
     let step = 2.0 * d_in as f64 * d_sae as f64 / STEP_EFFICIENCY;
     let buffer = config.buffer_rows(points.iter().map(|point| harvest.dtype.row_bytes(point.width(shape))).sum());
     let held_out = (config.tokens as f64 * config.held_out_fraction).ceil();

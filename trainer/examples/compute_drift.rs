@@ -53,7 +53,8 @@ fn main() {
     }
     if let Some(dir) = option("--sae") {
         let sae = Sae::load(&PathBuf::from(dir)).expect("an SAE");
-        let place = points.iter().position(|point| Some(*point) == sae.config.hook_point).expect("an SAE of hook_resid_post");
+        let place =
+            points.iter().position(|point| Some(*point) == sae.config.hook_point).expect("an SAE of hook_resid_post");
         report_latents(&sae, &without_sinks(&exact[place], &rounded[place])).expect("activations of the SAE's width");
     }
 }
