@@ -62,7 +62,7 @@ pub(crate) enum Command {
         after_help = "Examples:\n  refract train --activations runs/activations --k 32 --d-sae 4608 --out runs/sae\n  \
                       refract train --model default --corpus data/corpora/*.jsonl \
                       --hook-point blocks.14.hook_resid_post --out runs/sae\n  \
-                      refract train --vectors data/digits/digits.parquet --d-sae 1024 --tokens 200000 \
+                      refract train --vectors data/digits/digits-2000.parquet --d-sae 1024 --tokens 200000 \
                       --batch 512 --out runs/digits"
     )]
     Train(TrainArgs),

@@ -104,3 +104,64 @@ pub(crate) fn ordinary_rows(columns: Vec<ActivationRows>, sink_norms: &[f32], wa
     };
     Rows::new(columns.into_iter().map(kept).collect())
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::path::Path;
+
+    use harvester::{Corpus, CorpusOptions, HarvestConfig, ResolvedModel, Silent, TokenRows, Values, harvest};
+
+    use super::*;
+
+    #[test]
+    fn a_row_counts_where_it_is_ordinary_at_every_column() {
+        let rows = TokenRows {
+            document: vec![0; 4],
+            context: vec![8, 8, 8, 9],
+            position: vec![0, 1, 2, 1],
+            token: vec![5; 4],
+        };
+        let column = |norms: [f32; 4], values: [f32; 4]| ActivationRows {
+            rows: rows.clone(),
+            norm: norms.to_vec(),
+            values: Values::F32(values.to_vec()),
+            d_model: 1,
+        };
+        let columns = vec![
+            column([1.0, 1.0, 1.0, 9.0], [1.0, 2.0, 3.0, 4.0]),
+            column([1.0, 50.0, 1.0, 1.0], [5.0, 6.0, 7.0, 8.0]),
+        ];
+        let kept = |sink_norms: [f32; 2], wanted: fn(u64) -> bool| {
+            ordinary_rows(columns.clone(), &sink_norms, wanted).to_f32()
+        };
+        assert_eq!(kept([10.0, 100.0], |_| true), [2.0, 6.0, 3.0, 7.0, 4.0, 8.0], "all but position 0");
+        assert_eq!(kept([10.0, 10.0], |_| true), [3.0, 7.0, 4.0, 8.0], "a sink at the second column");
+        assert_eq!(kept([5.0, 10.0], |_| true), [3.0, 7.0], "one more at the first");
+        assert_eq!(kept([10.0, 10.0], |context| context == 9), [4.0, 8.0]);
+    }
+
+    #[test]
+    fn several_columns_are_the_rows_of_each_side_by_side() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("corpus.txt");
+        std::fs::write(&path, "the cat sat on the mat, and then 12 dogs came. ".repeat(20)).unwrap();
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/llama");
+        let model = ResolvedModel { path: model, source: "tiny".into() };
+        let points = [HookPoint::resid_post(1), HookPoint::Embed];
+        let config = HarvestConfig { hook_points: points.to_vec(), ctx_len: 16, batch: 2, ..HarvestConfig::default() };
+        let corpus = Corpus::open(&[path], &CorpusOptions::default()).unwrap();
+        let out = folder.path().join("out");
+        harvest(&model, &corpus, &config, &out, &Silent).unwrap();
+        let dataset = ActivationDataset::open(&out).unwrap();
+        let alone = points.map(|point| Activations::all(&dataset, &[point]).unwrap());
+        let both = Activations::all(&dataset, &points).unwrap();
+        let [first, second] = alone.each_ref().map(|column| column.widths()[0]);
+        assert_eq!(both.widths(), [first, second]);
+        assert_eq!(both.row_bytes(), alone.iter().map(RowSource::row_bytes).sum::<usize>());
+        let [a, b] = alone.map(|column| column.read(0).unwrap().to_f32());
+        assert!(!a.is_empty() && a.len() / first == b.len() / second, "neither has a sink of its own");
+        let rows = a.chunks(first).zip(b.chunks(second)).flat_map(|(a, b)| [a, b].concat());
+        assert_eq!(both.read(0).unwrap().to_f32(), rows.collect::<Vec<_>>());
+    }
+}

@@ -325,3 +325,145 @@ fn hash(tables: &mut [Table], dir: &Path, monitor: &dyn Monitor) -> Result<()> {
     monitor.finish();
     Ok(())
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::{fs::File, sync::Arc};
+
+    use arrow::{
+        array::{ArrayRef, Float64Array, ListArray, RecordBatch, StringArray},
+        datatypes::Float64Type,
+    };
+    use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
+
+    use super::*;
+    use crate::Silent;
+
+    /// Writes rows in row groups of three, beside a column of names.
+    fn write(path: &Path, rows: &[Vec<f64>]) {
+        let lists = rows.iter().map(|row| Some(row.iter().copied().map(Some)));
+        let lists: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Float64Type, _, _>(lists));
+        let names: ArrayRef = Arc::new(StringArray::from_iter_values((0..rows.len()).map(|row| format!("row {row}"))));
+        let batch = RecordBatch::try_from_iter([("name", names), ("vector", lists)]).unwrap();
+        let properties = WriterProperties::builder().set_max_row_group_row_count(Some(3)).build();
+        let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    }
+
+    /// Rows that tell their number.
+    fn rows(numbers: std::ops::Range<i32>) -> Vec<Vec<f64>> {
+        numbers.map(|i| vec![f64::from(i), f64::from(i % 3) * 0.5]).collect()
+    }
+
+    fn open(path: &Path, column: Option<&str>) -> Result<VectorDataset> {
+        VectorDataset::open(path, column, &Silent)
+    }
+
+    fn refused(path: &Path, column: Option<&str>) -> String {
+        open(path, column).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_rows_of_a_folder_come_in_the_order_of_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("b.parquet"), &rows(4..9));
+        write(&folder.path().join("a.parquet"), &rows(0..4));
+        std::fs::write(folder.path().join("notes.txt"), "no vectors").unwrap();
+        let dataset = open(folder.path(), None).unwrap();
+        assert_eq!((dataset.column(), dataset.width(), dataset.n_rows()), ("vector", 2, 9));
+        let groups: Vec<_> = dataset.groups().iter().map(|group| (group.first_row, group.rows)).collect();
+        assert_eq!(groups, [(0, 3), (3, 1), (4, 3), (7, 2)]);
+        let read: Vec<f32> =
+            dataset.groups().iter().flat_map(|group| dataset.read(*group).unwrap().to_f32().into_owned()).collect();
+        let expected: Vec<f32> = rows(0..9).concat().into_iter().map(|value| value as f32).collect();
+        assert_eq!(read, expected);
+        // 0, .., 8: mean 4, variance (9^2 - 1) / 12; 0, 0.5, 1 three times: mean 0.5, variance 1/6
+        assert_eq!(dataset.mean(), [4.0, 0.5]);
+        let near = |a: f32, b: f64| (f64::from(a) - b).abs() < 1e-6;
+        assert!(near(dataset.std()[0], (80.0_f64 / 12.0).sqrt()) && near(dataset.std()[1], (1.0_f64 / 6.0).sqrt()));
+        let files: Vec<_> = dataset.files().map(|file| (file.name.as_str(), file.rows)).collect();
+        assert_eq!(files, [("a.parquet", 4), ("b.parquet", 5)]);
+        assert_eq!(
+            dataset.files().next().unwrap().sha256,
+            crate::sha256_file(&folder.path().join("a.parquet")).unwrap()
+        );
+    }
+
+    #[test]
+    fn a_piece_of_a_row_group_is_the_same_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        write(&path, &rows(0..8));
+        let table = Table::open(&path.as_path().into()).unwrap();
+        let lists = table.read(RowBlock { file: 0, group: 1, first_row: 1, rows: 2 }, "vector").unwrap();
+        let expected = Values::F32(vec![4.0, 0.5, 5.0, 1.0]);
+        assert_eq!(values_of(&lists, 2, StorageDtype::F32), Ok(expected));
+        // Groups of at most one row where a row has as many bytes as a group may.
+        let groups = groups_of(&[table], GROUP_BYTES / 4);
+        assert_eq!(groups.len(), 8);
+        assert!((0..).zip(&groups).all(|(row, group)| group.first_row == row && group.rows == 1));
+        let places: Vec<_> = groups.iter().map(|group| (group.block.group, group.block.first_row)).collect();
+        assert_eq!(places[..4], [(0, 0), (0, 1), (0, 2), (1, 0)]);
+    }
+
+    #[test]
+    fn rows_that_cannot_be_used_are_named_by_file_and_number() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("a.parquet"), &rows(0..5));
+        let path = folder.path().join("b.parquet");
+        let second_with = |row: Vec<f64>| {
+            let mut rows = rows(0..8);
+            rows[4] = row;
+            write(&path, &rows);
+            refused(folder.path(), None)
+        };
+        let nan = second_with(vec![1.0, f64::NAN]);
+        assert!(nan.contains("b.parquet") && nan.contains("a nan or an infinity at index 1 in row 4"), "{nan}");
+        let infinite = second_with(vec![f64::NEG_INFINITY, 0.0]);
+        assert!(infinite.contains("at index 0 in row 4"), "{infinite}");
+        let short = second_with(vec![1.0]);
+        assert!(short.contains("lists of 2 finite numbers") && short.contains("1 numbers in row 4"), "{short}");
+        write(&path, &vec![vec![1.0, 2.0, 3.0]; 2]);
+        let wider = refused(folder.path(), None);
+        assert!(wider.contains("b.parquet") && wider.contains("3 numbers in row 0"), "{wider}");
+    }
+
+    #[test]
+    fn a_dataset_without_rows_files_or_the_column_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let none = refused(folder.path(), None);
+        assert!(none.contains("a folder without a .parquet file"), "{none}");
+        let path = folder.path().join("a.parquet");
+        let missing = refused(&path, None);
+        assert!(missing.contains("a.parquet") && missing.contains("no such file"), "{missing}");
+        write(&path, &[]);
+        assert!(refused(folder.path(), None).contains("expected at least one row, found none"));
+        write(&path, &[vec![], vec![]]);
+        assert!(refused(folder.path(), None).contains("lists of one number or more"));
+        write(&path, &rows(0..2));
+        let wrong = refused(folder.path(), Some("vectors"));
+        assert!(wrong.contains("`vectors`") && wrong.contains("name (Utf8), vector (List("), "{wrong}");
+        // A file beside it that lacks the column.
+        let names: ArrayRef = Arc::new(Float64Array::from(vec![1.0]));
+        let batch = RecordBatch::try_from_iter([("number", names)]).unwrap();
+        let other = File::create(folder.path().join("b.parquet")).unwrap();
+        let mut writer = ArrowWriter::try_new(other, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        let lacking = refused(folder.path(), None);
+        assert!(lacking.contains("b.parquet") && lacking.contains("number (Float64)"), "{lacking}");
+        std::fs::write(folder.path().join("b.parquet"), "PAR1 and no more").unwrap();
+        let damaged = refused(folder.path(), None);
+        assert!(damaged.contains("b.parquet: expected a parquet file"), "{damaged}");
+    }
+
+    #[test]
+    fn activations_of_refract_are_to_be_named_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        crate::shard::testing::write(folder.path(), crate::shard::testing::manifest(3, 4, 8, StorageDtype::F16), 0..2);
+        assert!(refused(folder.path(), None).contains("--activations"));
+        assert!(refused(&folder.path().join("part-00000.parquet"), None).contains("--activations"));
+    }
+}
