@@ -28,8 +28,8 @@ variable = pa.ListArray.from_arrays(pa.array(range(0, n * width + 1, width), pa.
 pq.write_table(pa.table({"x": variable}), f"{folder}/pyarrow-list.parquet", data_page_version="2.0", compression="gzip")
 pl.DataFrame({"x": pl.Series(x.astype(np.float32), dtype=pl.Array(pl.Float32, width))}).write_parquet(f"{folder}/polars-array.parquet")
 pl.DataFrame({"x": pl.Series(x.tolist(), dtype=pl.List(pl.Float64))}).write_parquet(f"{folder}/polars-list.parquet")
-table = pa.table({"x": variable})
-duckdb.sql("select * from table").write_parquet(f"{folder}/duckdb-list.parquet")
+vectors = pa.table({"x": variable})
+duckdb.sql("from vectors").write_parquet(f"{folder}/duckdb-list.parquet")
 
 nan = x.astype(np.float32)
 nan[1234, 5] = np.nan

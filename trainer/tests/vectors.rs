@@ -68,7 +68,7 @@ fn digits_are_written_with_few_latents_and_a_stopped_run_ends_in_the_same_bytes(
     let manifest = train_vectors(&open(&digits()), &config(), whole.path(), &Silent).unwrap();
     let results = manifest.results.clone().unwrap();
     let held_out = results.held_out.unwrap();
-    assert!(held_out.fvu < 0.25 && held_out.l0 < 40.0, "{held_out:?}");
+    assert!(held_out.fvu < 0.25 && held_out.l0 < 50.0, "{held_out:?}");
     // A tenth of 2,000 rows, within four standard deviations.
     assert!(held_out.tokens.abs_diff(200) < 54, "{held_out:?}");
 
