@@ -297,7 +297,7 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dead_after_tokens: Option<u64>,
-    /// Share of the contexts, the last ones, never trained on [default: 0.05].
+    /// Share of the contexts, the last ones, never trained on; of vectors, of the rows, drawn by --seed [default: 0.05].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) held_out_fraction: Option<f64>,

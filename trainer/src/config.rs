@@ -97,7 +97,8 @@ pub struct TrainConfig {
     pub k_aux: Option<usize>,
     /// A latent that was not active for so many tokens is dead. Default 250,000.
     pub dead_after_tokens: u64,
-    /// Share of the contexts, the last ones, that is never trained on. Default 0.05.
+    /// Share of the contexts, the last ones, that is never trained on; of vectors, of the rows, drawn from the seed.
+    /// Default 0.05.
     pub held_out_fraction: f64,
     /// Seed of the initial weights and of the order of the tokens. Default 0.
     pub seed: u64,
