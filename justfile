@@ -39,6 +39,7 @@ test:
 bench:
     cargo bench --workspace --bench harvest
     cargo bench --workspace --bench step
+    cargo bench --workspace --bench loading
 
 # Ours beside the Python tools in turns (machines drift by 15-20 % within an hour, so compare within one run):
 # harvest (f32, then int8) against transformers and SAELens, the training step against SAELens and sparsify. Needs three variables: PEERS_DIR, the

@@ -56,12 +56,14 @@ pub(crate) enum Command {
     /// Make one dataset of the harvests of a corpus' parts.
     #[command(after_help = "Example:\n  refract merge runs/parts --out runs/activations")]
     Merge(MergeArgs),
-    /// Fit a sparse autoencoder to harvested activations, or to those of a running model.
+    /// Fit a sparse autoencoder to harvested activations, to those of a running model, or to any vectors.
     #[command(
         allow_negative_numbers = true,
         after_help = "Examples:\n  refract train --activations runs/activations --k 32 --d-sae 4608 --out runs/sae\n  \
                       refract train --model default --corpus data/corpora/*.jsonl \
-                      --hook-point blocks.14.hook_resid_post --out runs/sae"
+                      --hook-point blocks.14.hook_resid_post --out runs/sae\n  \
+                      refract train --vectors data/digits/digits-2000.parquet --d-sae 1024 --tokens 200000 \
+                      --batch 512 --out runs/digits"
     )]
     Train(TrainArgs),
     /// Measure an SAE on held-out text: L0, FVU, dead latents, CE loss score.
@@ -235,10 +237,22 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) arch: Option<TrainArchitecture>,
-    /// Which column of the activations, or where in the model [default: the only one].
-    #[arg(long)]
+    /// Vectors of any origin: a parquet file, or a folder or URL of them, with a column of lists of numbers.
+    #[arg(long, conflicts_with = "activations")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) hook_point: Option<HookPoint>,
+    pub(crate) vectors: Option<PathBuf>,
+    /// Which column of the vectors [default: the only one of lists].
+    #[arg(long, requires = "vectors")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) column: Option<String>,
+    /// Which column of the activations, or where in the model [default: the only one]; several for a crosscoder.
+    #[arg(long, num_args = 1.., conflicts_with = "vectors")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) hook_point: Vec<HookPoint>,
+    /// The column to predict from --hook-point, for a transcoder.
+    #[arg(long, conflicts_with = "vectors")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) target_hook_point: Option<HookPoint>,
     /// Active latents a token [default: 32].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -283,7 +297,7 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dead_after_tokens: Option<u64>,
-    /// Share of the contexts, the last ones, never trained on [default: 0.05].
+    /// Share of the contexts, the last ones, never trained on; of vectors, of the rows, drawn by --seed [default: 0.05].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) held_out_fraction: Option<f64>,
@@ -316,19 +330,19 @@ pub(crate) struct TrainArgs {
 )]
 pub(crate) struct LiveArgs {
     /// The model, as harvest takes it.
-    #[arg(long, requires = "corpus", conflicts_with = "activations")]
+    #[arg(long, requires = "corpus", conflicts_with_all = ["activations", "vectors"])]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) model: Option<String>,
     /// The corpus, as harvest takes it.
-    #[arg(long, num_args = 1.., conflicts_with = "activations")]
+    #[arg(long, num_args = 1.., conflicts_with_all = ["activations", "vectors"])]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) corpus: Vec<PathBuf>,
     /// Tokens a context [default: 256].
-    #[arg(long, requires = "corpus", conflicts_with = "activations")]
+    #[arg(long, requires = "corpus", conflicts_with_all = ["activations", "vectors"])]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ctx_len: Option<usize>,
     /// The numbers that the model's matrix products are computed in, f32 or int8 [default: f32].
-    #[arg(long, requires = "corpus", conflicts_with = "activations")]
+    #[arg(long, requires = "corpus", conflicts_with_all = ["activations", "vectors"])]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) compute: Option<Compute>,
 }

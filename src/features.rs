@@ -65,6 +65,7 @@ pub(crate) fn open_activations(sae: &Path, activations: Option<&Path>) -> anyhow
         return Ok(ActivationDataset::open(Location::named(dir)?)?);
     }
     let manifest = SaeManifest::finished(sae)?;
+    manifest.site()?; // of vectors there are no activations to open
     let dir = manifest.activations_dir(sae);
     let named = || {
         let (sae, dir) = (sae.display(), dir.display());
@@ -77,7 +78,7 @@ pub(crate) fn open_activations(sae: &Path, activations: Option<&Path>) -> anyhow
 
 /// Whether an SAE was trained on exactly these activations.
 pub(crate) fn is_trained_on(manifest: &SaeManifest, dataset: &ActivationDataset) -> anyhow::Result<bool> {
-    Ok(dataset.manifest_sha256()? == manifest.activations_manifest_sha256)
+    Ok(Some(dataset.manifest_sha256()?) == manifest.activations_manifest_sha256)
 }
 
 pub(crate) fn show(args: &ShowArgs, terminal: &Terminal) -> anyhow::Result<()> {

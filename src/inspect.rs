@@ -165,9 +165,7 @@ fn activations(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result
 fn sae(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()> {
     let manifest = SaeManifest::read(path)?;
     terminal.heading(&format!("{}: sparse autoencoder", path.display()));
-    fact(terminal, "model", &manifest.model.source);
-    fact(terminal, "hook point", manifest.hook_point.to_string());
-    fact(terminal, "activations", manifest.activations_dir(path).display().to_string());
+    sae_origin(path, &manifest, terminal);
     if manifest.complete {
         sae_shape(&Sae::load(path)?, terminal);
         let config = &manifest.config;
@@ -196,6 +194,23 @@ fn sae(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What it was trained on.
+fn sae_origin(path: &Path, manifest: &SaeManifest, terminal: &Terminal) {
+    let data = manifest.activations_dir(path).display().to_string();
+    if let Some(vectors) = &manifest.vectors {
+        let rows = grouped(vectors.files.iter().map(|file| file.rows).sum());
+        fact(terminal, "vectors", &data);
+        fact(terminal, "column", format!("`{}`: {rows} rows of {} numbers", vectors.column, manifest.d_in));
+        fact(terminal, "model", "none: it cannot be evaluated on text, indexed or steered with");
+        return;
+    }
+    fact(terminal, "model", manifest.model.as_ref().map_or("unknown", |model| &model.source));
+    let inputs = if manifest.hook_points.is_empty() { manifest.hook_point.as_slice() } else { &manifest.hook_points };
+    inputs.iter().for_each(|point| fact(terminal, "hook point", point.to_string()));
+    manifest.target_hook_point.iter().for_each(|point| fact(terminal, "predicts", point.to_string()));
+    fact(terminal, "activations", data);
 }
 
 fn sae_shape(sae: &Sae, terminal: &Terminal) {

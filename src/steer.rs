@@ -82,16 +82,16 @@ impl Steering {
     /// Loads an SAE and the model that its manifest names.
     pub(crate) fn load(sae: &Path, terminal: &Terminal) -> anyhow::Result<Self> {
         let manifest = SaeManifest::finished(sae)?;
-        let model = LanguageModel::load(&manifest.model, terminal)?;
+        let (identity, hook_point) = manifest.site()?;
+        let model = LanguageModel::load(identity, terminal)?;
         let sae = Sae::load(sae)?;
-        manifest.hook_point.check(model.transformer.config())?;
-        let width = manifest.hook_point.width(model.transformer.config());
+        hook_point.check(model.transformer.config())?;
+        let width = hook_point.width(model.transformer.config());
         anyhow::ensure!(
             sae.d_in() == width,
-            "the SAE reads {} values a token, {} of {} has {width}: it was trained on another model",
+            "the SAE reads {} values a token, {hook_point} of {} has {width}: it was trained on another model",
             sae.d_in(),
-            manifest.hook_point,
-            manifest.model.source
+            identity.source
         );
         Ok(Self { model, sae, manifest })
     }
@@ -125,7 +125,7 @@ impl Steering {
         config: &GenerateConfig,
         terminal: &Terminal,
     ) -> anyhow::Result<SideBySide> {
-        let site = Site::new(&self.sae, &self.manifest);
+        let site = Site::new(&self.sae, &self.manifest)?;
         let mut hook = Interventions::new(site, interventions.to_vec())?;
         let tokens = self.model.tokenizer.encode(prompt)?;
         let without = generate(&self.model, &tokens, config, &mut NoHook, terminal)?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use analyzer::{Evaluation, EvaluationConfig, LanguageModel, Site};
 use anyhow::{Context, bail};
-use harvester::{ActivationDataset, HookPoint, Location};
+use harvester::{ActivationDataset, HookPoint, Location, StorageDtype, VectorDataset};
 use serde::{Deserialize, Serialize};
 use trainer::{Sae, SaeManifest, TrainArchitecture, TrainConfig};
 
@@ -21,9 +21,12 @@ use crate::{
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct Settings {
     activations: Option<PathBuf>,
+    vectors: Option<PathBuf>,
+    column: Option<String>,
     out: Option<PathBuf>,
     arch: TrainArchitecture,
-    hook_point: Option<HookPoint>,
+    hook_point: HookPoints,
+    target_hook_point: Option<HookPoint>,
     k: usize,
     d_sae: Option<usize>,
     expansion: usize,
@@ -42,14 +45,34 @@ struct Settings {
     keep_checkpoints: usize,
 }
 
+/// `hook-point = "a"` or `hook-point = ["a", "b"]`.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum HookPoints {
+    One(HookPoint),
+    Several(Vec<HookPoint>),
+}
+
+impl HookPoints {
+    fn as_slice(&self) -> &[HookPoint] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Several(several) => several,
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         let config = TrainConfig::default();
         Self {
             activations: None,
+            vectors: None,
+            column: None,
             out: None,
             arch: config.architecture,
-            hook_point: config.hook_point,
+            hook_point: HookPoints::Several(vec![]),
+            target_hook_point: config.target_hook_point,
             k: config.k,
             d_sae: config.d_sae,
             expansion: config.expansion_factor,
@@ -77,6 +100,12 @@ impl Settings {
             self.d_sae = None;
         }
         if !args.live.corpus.is_empty() {
+            (self.activations, self.vectors) = (None, None);
+        }
+        if args.activations.is_some() {
+            self.vectors = None;
+        }
+        if args.vectors.is_some() {
             self.activations = None;
         }
     }
@@ -84,7 +113,13 @@ impl Settings {
     fn config(&self) -> anyhow::Result<TrainConfig> {
         Ok(TrainConfig {
             architecture: self.arch,
-            hook_point: self.hook_point,
+            hook_point: self.hook_point.as_slice().first().copied(),
+            hook_points: if let [_, _, ..] = self.hook_point.as_slice() {
+                self.hook_point.as_slice().to_vec()
+            } else {
+                vec![]
+            },
+            target_hook_point: self.target_hook_point,
             d_sae: self.d_sae,
             expansion_factor: self.expansion,
             k: self.k,
@@ -111,12 +146,17 @@ pub(crate) fn run(args: &TrainArgs, config: Option<&Path>, terminal: &Terminal) 
     settings.settle(args);
     let train_config = settings.config()?;
     let out = settings.out.clone().context("train needs --out: the folder to write")?;
-    let manifest = match &settings.activations {
-        Some(activations) => train(activations, &train_config, &out, terminal)?,
-        None if args.live.corpus.is_empty() => {
-            bail!("train needs --activations, what refract harvest wrote, or --corpus, what a running model is to read")
+    let manifest = match (&settings.activations, &settings.vectors) {
+        (Some(activations), None) => train(activations, &train_config, &out, terminal)?,
+        (None, Some(vectors)) => train_on_vectors(vectors, settings.column.as_deref(), &train_config, &out, terminal)?,
+        (Some(_), Some(_)) => bail!("train takes activations or vectors, not both: remove one from the config file"),
+        (None, None) if args.live.corpus.is_empty() => {
+            bail!(
+                "train needs --activations, what refract harvest wrote, --corpus, what a running model is to read, or \
+                 --vectors, parquet files of any tool"
+            )
         }
-        None => train_live::train(&args.live, &train_config, config, &out, terminal)?,
+        (None, None) => train_live::train(&args.live, &train_config, config, &out, terminal)?,
     };
     report(&manifest, &out, terminal);
     let (held_out, results) = (&manifest.held_out, &manifest.results);
@@ -133,8 +173,22 @@ pub(crate) fn train(
     terminal: &Terminal,
 ) -> anyhow::Result<SaeManifest> {
     let dataset = ActivationDataset::open(Location::named(activations)?)?;
-    say_beginning(out, || needs(&dataset, config), terminal)?;
+    say_beginning(out, || needs(&Rows::harvested(&dataset, config), config), terminal)?;
     Ok(trainer::train(&dataset, config, out, terminal)?)
+}
+
+/// The same on vectors.
+fn train_on_vectors(
+    vectors: &Path,
+    column: Option<&str>,
+    config: &TrainConfig,
+    out: &Path,
+    terminal: &Terminal,
+) -> anyhow::Result<SaeManifest> {
+    let dataset = VectorDataset::open(Location::named(vectors)?, column, terminal)?;
+    let rows = Rows { n: dataset.n_rows(), d_in: dataset.width(), dtype: dataset.dtype(), made: "there" };
+    say_beginning(out, || needs(&rows, config), terminal)?;
+    Ok(trainer::train_vectors(&dataset, config, out, terminal)?)
 }
 
 /// Says where a run begins, and what it will take where it begins at nothing.
@@ -158,8 +212,12 @@ pub(crate) fn say_beginning(out: &Path, needs: impl FnOnce() -> String, terminal
 pub(crate) fn report(manifest: &SaeManifest, out: &Path, terminal: &Terminal) {
     let Some(results) = &manifest.results else { return };
     let (arch, k) = (manifest.config.architecture, manifest.config.k);
-    let tokens = grouped(results.tokens);
-    terminal.line(format!("{}: {arch}, k {k}, at {}, after {tokens} tokens", out.display(), manifest.hook_point));
+    let place = match (manifest.hook_point, &manifest.vectors) {
+        (Some(hook_point), _) => format!("at {hook_point}"),
+        (None, Some(vectors)) => format!("on `{}`", vectors.column),
+        (None, None) => "on activations".to_string(),
+    };
+    terminal.line(format!("{}: {arch}, k {k}, {place}, after {} tokens", out.display(), grouped(results.tokens)));
     if let Some(held_out) = &results.held_out {
         terminal
             .line(format!("held out: L0 {:.1}, FVU {:.3}; {} dead latents", held_out.l0, held_out.fvu, results.dead));
@@ -178,19 +236,39 @@ fn score_note(score: Option<f64>, without: f64, ablated: f64) -> String {
 /// Share of the encoder's floor that a whole training step reaches (`just bench`).
 pub(crate) const STEP_EFFICIENCY: f64 = 0.6;
 
+/// What there is to train on.
+struct Rows {
+    n: u64,
+    /// Width of all inputs together.
+    d_in: usize,
+    dtype: StorageDtype,
+    made: &'static str,
+}
+
+impl Rows {
+    fn harvested(dataset: &ActivationDataset, config: &TrainConfig) -> Self {
+        let named = config.named_hook_points();
+        let inputs = &named[..named.len() - usize::from(config.target_hook_point.is_some())];
+        let summaries = dataset.manifest().hook_points.iter();
+        let chosen = summaries.filter(|summary| inputs.is_empty() || inputs.contains(&summary.name));
+        let widths = chosen.map(|summary| summary.d_model).take(inputs.len().max(1));
+        Self { n: dataset.n_rows(), d_in: widths.sum(), dtype: dataset.manifest().config.dtype, made: "harvested" }
+    }
+}
+
 /// The first line of a run: what it will take.
-fn needs(dataset: &ActivationDataset, config: &TrainConfig) -> String {
-    let d_in = dataset.manifest().hook_points.first().map_or(0, |summary| summary.d_model);
+fn needs(rows: &Rows, config: &TrainConfig) -> String {
+    let Rows { n, d_in, dtype, made } = *rows;
     let d_sae = config.d_sae.unwrap_or(config.expansion_factor.saturating_mul(d_in));
     let flop = 2.0 * d_in as f64 * d_sae as f64 * config.tokens as f64;
     let seconds = flop / harvester::machine::gemm_flops() / STEP_EFFICIENCY;
     // Weights and two moments, pre-activations of a batch, activations in the buffer.
-    let data = dataset.n_rows() * (d_in * dataset.manifest().config.dtype.bytes()) as u64;
+    let data = n * (d_in * dtype.bytes()) as u64;
     let memory = (24.0 * d_in as f64 + 4.0 * config.batch as f64) * d_sae as f64;
     format!(
-        "{} tokens ({} harvested), d_in {d_in}, d_sae {d_sae}, k {}: about {}, {} of memory",
+        "{} tokens ({} {made}), d_in {d_in}, d_sae {d_sae}, k {}: about {}, {} of memory",
         grouped(config.tokens),
-        grouped(dataset.n_rows()),
+        grouped(n),
         config.k,
         human_seconds(seconds),
         human_bytes((memory as u64).saturating_add(data.min(config.buffer_bytes))),
@@ -225,6 +303,7 @@ pub(crate) fn measure(
     terminal: &Terminal,
 ) -> anyhow::Result<Evaluation> {
     let manifest = SaeManifest::finished(sae_dir)?;
+    let (identity, _) = manifest.site()?;
     let dataset = open_activations(sae_dir, activations)?;
     // Of other activations nothing was trained on.
     let held_out =
@@ -236,8 +315,8 @@ pub(crate) fn measure(
     );
     anyhow::ensure!(config.ce_tokens > 0, "--ce-tokens: expected 1 or more, found 0");
     let sae = Sae::load(sae_dir)?;
-    let model = LanguageModel::load(&manifest.model, terminal)?;
-    Ok(analyzer::evaluate(&model, Site::new(&sae, &manifest), &dataset, held_out, config, terminal)?)
+    let model = LanguageModel::load(identity, terminal)?;
+    Ok(analyzer::evaluate(&model, Site::new(&sae, &manifest)?, &dataset, held_out, config, terminal)?)
 }
 
 pub(crate) fn print(evaluation: &Evaluation, terminal: &Terminal) {

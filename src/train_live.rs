@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::ensure;
-use harvester::{Checkpoint, HarvestConfig, HookPoint, ModelConfig, harvest::open_corpus, model_source::ModelSource};
+use harvester::{Checkpoint, HarvestConfig, ModelConfig, harvest::open_corpus, model_source::ModelSource};
 use trainer::{SaeManifest, TrainConfig, manifest::HELD_OUT_FOLDER};
 
 use crate::{
@@ -26,14 +26,7 @@ pub(crate) fn train(
     let model = settings.model.parse::<ModelSource>()?.resolve(terminal)?;
     let shape = Checkpoint::open(&model.path)?.config().clone();
     let mut harvest_config = settings.config(&shape)?;
-    harvest_config.hook_points.retain(|point| train_config.hook_point.is_none_or(|wanted| wanted == *point));
-    if let (true, Some(point)) = (harvest_config.hook_points.is_empty(), train_config.hook_point) {
-        point.check(&shape)?;
-        harvest_config.hook_points = vec![point];
-    }
-    let [point] = harvest_config.hook_points[..] else {
-        anyhow::bail!("train needs --hook-point, one place in the model, such as blocks.14.hook_resid_post");
-    };
+    let train_config = &name_hook_points(train_config, &mut harvest_config, &shape)?;
     ensure!(
         harvest_config.part.is_none(),
         "`part` of [harvest] is for harvests that are merged: train on all of the corpus"
@@ -41,19 +34,40 @@ pub(crate) fn train(
     // Where the held-out contexts are harvested into: a run that goes on reads what that read.
     let held_out = out.join(HELD_OUT_FOLDER);
     let corpus = open_corpus(&settings.corpus, &settings.corpus_options()?, &held_out.as_path().into(), None)?;
-    say_beginning(out, || needs(&shape, point, &harvest_config, train_config), terminal)?;
-    let config = TrainConfig { hook_point: Some(point), ..train_config.clone() };
-    Ok(trainer::train_live(&model, corpus, &harvest_config, &config, out, terminal)?)
+    say_beginning(out, || needs(&shape, &harvest_config, train_config), terminal)?;
+    Ok(trainer::train_live(&model, corpus, &harvest_config, train_config, out, terminal)?)
+}
+
+/// Settles where the activations are from: what is named for training, else the one place named for harvesting. The
+/// model runs for these and for no others.
+fn name_hook_points(
+    config: &TrainConfig,
+    harvest: &mut HarvestConfig,
+    shape: &ModelConfig,
+) -> anyhow::Result<TrainConfig> {
+    let mut config = config.clone();
+    if config.hook_point.is_none() && config.hook_points.is_empty() {
+        let others = harvest.hook_points.iter().filter(|point| Some(**point) != config.target_hook_point);
+        let [point] = others.collect::<Vec<_>>()[..] else {
+            anyhow::bail!("train needs --hook-point, one place in the model, such as blocks.14.hook_resid_post");
+        };
+        config.hook_point = Some(*point);
+    }
+    harvest.hook_points = config.named_hook_points();
+    harvest.hook_points.iter().try_for_each(|point| point.check(shape))?;
+    Ok(config)
 }
 
 /// The first line of a run: what it will take.
-fn needs(shape: &ModelConfig, point: HookPoint, harvest: &HarvestConfig, config: &TrainConfig) -> String {
-    let d_in = point.width(shape);
+fn needs(shape: &ModelConfig, harvest: &HarvestConfig, config: &TrainConfig) -> String {
+    let points = &harvest.hook_points;
+    let n_inputs = points.len() - usize::from(config.target_hook_point.is_some());
+    let d_in: usize = points[..n_inputs].iter().map(|point| point.width(shape)).sum();
+    let layers = points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
     let d_sae = config.d_sae.unwrap_or(config.expansion_factor.saturating_mul(d_in));
-    let forward =
-        shape.flop_per_token(point.layers_needed(), harvest.ctx_len) as f64 / forward_efficiency(harvest.compute);
+    let forward = shape.flop_per_token(layers, harvest.ctx_len) as f64 / forward_efficiency(harvest.compute);
     let step = 2.0 * d_in as f64 * d_sae as f64 / STEP_EFFICIENCY;
-    let buffer = config.buffer_rows(harvest.dtype.row_bytes(d_in));
+    let buffer = config.buffer_rows(points.iter().map(|point| harvest.dtype.row_bytes(point.width(shape))).sum());
     let held_out = (config.tokens as f64 * config.held_out_fraction).ceil();
     // The buffer is filled whole, also the last time.
     let computed = config.rows_drawn().div_ceil(buffer.max(1)) as f64 * buffer as f64 + held_out;
@@ -62,7 +76,7 @@ fn needs(shape: &ModelConfig, point: HookPoint, harvest: &HarvestConfig, config:
         "{} tokens through {} layers and into an SAE, d_in {d_in}, d_sae {d_sae}, k {}: about {}, \
          {} tokens in the shuffle buffer before the first step, nothing on disk but {} tokens held out",
         grouped(config.tokens),
-        point.layers_needed(),
+        layers,
         config.k,
         human_seconds(seconds),
         grouped(buffer),

@@ -82,7 +82,7 @@ fn describe(
     config: &IndexConfig,
 ) -> Result<FeaturesManifest> {
     let harvest = dataset.manifest();
-    let hook_point = sae_manifest.hook_point;
+    let (model, hook_point) = sae_manifest.site()?;
     let d_model = harvest.hook_point(hook_point)?.d_model;
     if d_model != sae.d_in() {
         let expected = format!("d_in {d_model}, the width of {hook_point} in {}", dataset.dir().display());
@@ -90,9 +90,9 @@ fn describe(
             harvester::Error::invalid(format!("SAE {}", sae_dir.display()), expected, sae.d_in().to_string()).into()
         );
     }
-    if harvest.model.sha256 != sae_manifest.model.sha256 {
+    if harvest.model.sha256 != model.sha256 {
         let what = format!("model of the activations {}", dataset.dir().display());
-        let expected = format!("{} ({})", sae_manifest.model.source, sae_manifest.model.sha256);
+        let expected = format!("{} ({})", model.source, model.sha256);
         let found = format!("{} ({})", harvest.model.source, harvest.model.sha256);
         return Err(harvester::Error::invalid(what, expected, found).into());
     }

@@ -3,6 +3,8 @@
 use harvester::{HookPoint, stats::norm};
 use trainer::{Sae, SaeManifest};
 
+use crate::Result;
+
 /// An SAE in its place.
 #[derive(Debug, Clone, Copy)]
 pub struct Site<'a> {
@@ -16,8 +18,12 @@ pub struct Site<'a> {
 
 impl<'a> Site<'a> {
     /// The place that the SAE's manifest records.
-    pub fn new(sae: &'a Sae, manifest: &SaeManifest) -> Self {
-        Self { sae, hook_point: manifest.hook_point, sink_norm: manifest.sink_norm }
+    ///
+    /// # Errors
+    /// When it records none: the SAE was trained on vectors of no model.
+    pub fn new(sae: &'a Sae, manifest: &SaeManifest) -> Result<Self> {
+        let (_, hook_point) = manifest.site()?;
+        Ok(Self { sae, hook_point, sink_norm: manifest.sink_norm })
     }
 
     /// Whether a row of a running pass is an attention sink.

@@ -47,7 +47,7 @@ fn identity(threshold: f32) -> Sae {
         d_sae: 2 * D,
         k: None,
         apply_b_dec_to_input: true,
-        hook_point: point(),
+        hook_point: Some(point()),
         model_name: "tiny".to_string(),
         ctx_len: None,
         prepend_bos: false,

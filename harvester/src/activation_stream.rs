@@ -34,13 +34,13 @@ pub struct LiveModel {
 /// One forward pass.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StreamedBatch {
-    /// The rows of its contexts, at the stream's hook point.
-    pub activations: ActivationRows,
+    /// The rows of its contexts, at each of the stream's hook points.
+    pub activations: Vec<ActivationRows>,
     /// Where the next batch starts.
     pub next: ContextCursor,
 }
 
-/// Activations of one hook point, in the order of the corpus' contexts.
+/// Activations of some hook points, in the order of the corpus' contexts.
 #[derive(Debug)]
 pub struct ActivationStream {
     batches: Receiver<Result<StreamedBatch>>,
@@ -59,31 +59,36 @@ impl LiveModel {
         Ok(Self { harvester: Arc::new(harvester), corpus: Arc::new(corpus), order: Arc::new(order) })
     }
 
-    /// The activations at `hook_point` from `from` on, to the end of the corpus.
+    /// The activations at `hook_points` from `from` on, to the end of the corpus; one forward pass computes them all.
     ///
     /// # Errors
-    /// When the config did not name the hook point.
-    pub fn stream(&self, hook_point: HookPoint, from: ContextCursor) -> Result<ActivationStream> {
-        let points = &self.harvester.config().hook_points;
-        let point = points.iter().position(|point| *point == hook_point).ok_or_else(|| {
-            let names: Vec<_> = points.iter().map(ToString::to_string).collect();
-            Error::invalid("hook point", format!("one of {}", names.join(", ")), hook_point.to_string())
-        })?;
+    /// When the config did not name one of them.
+    pub fn stream(&self, hook_points: &[HookPoint], from: ContextCursor) -> Result<ActivationStream> {
+        let points: Vec<usize> = hook_points.iter().map(|point| self.place_of(*point)).collect::<Result<_>>()?;
         let (sender, batches) = sync_channel(QUEUE);
         let live = self.clone();
         let thread = thread::spawn(move || {
             let send = |batch| sender.send(batch).map_err(drop);
-            if let Err(error) = live.compute_all(point, from, send) {
+            if let Err(error) = live.compute_all(&points, from, send) {
                 let _ = sender.send(Err(error)); // where nobody listens any more, nobody needs to know
             }
         });
         Ok(ActivationStream { batches, thread: Some(thread) })
     }
 
+    /// Place of `hook_point` among those that a pass computes.
+    fn place_of(&self, hook_point: HookPoint) -> Result<usize> {
+        let points = &self.harvester.config().hook_points;
+        points.iter().position(|point| *point == hook_point).ok_or_else(|| {
+            let names: Vec<_> = points.iter().map(ToString::to_string).collect();
+            Error::invalid("hook point", format!("one of {}", names.join(", ")), hook_point.to_string())
+        })
+    }
+
     /// Computes batch after batch until `send` says that nobody wants more.
     fn compute_all(
         &self,
-        point: usize,
+        points: &[usize],
         from: ContextCursor,
         send: impl Fn(Result<StreamedBatch>) -> std::result::Result<(), ()>,
     ) -> Result<()> {
@@ -94,22 +99,27 @@ impl LiveModel {
             let batch: Vec<Context> = contexts.by_ref().take(config.batch).collect::<Result<_>>()?;
             let Some(last) = batch.last() else { return Ok(()) };
             let next = last.next;
-            let values = self.harvester.compute(&batch)?.swap_remove(point);
-            let activations = self.rows(point, &batch, values)?;
+            let activations = self.rows(points, &batch, self.harvester.compute(&batch)?)?;
             if send(Ok(StreamedBatch { activations, next })).is_err() {
                 return Ok(());
             }
         }
     }
 
-    /// The batch as a shard would hold it: rounded to the dtype, with the norm of what is left.
-    fn rows(&self, point: usize, contexts: &[Context], computed: Vec<f32>) -> Result<ActivationRows> {
+    /// The batch as a shard would hold it: rounded to the dtype, with the norm of what is left. `computed` has every
+    /// hook point of the config; `points` are the places of those wanted.
+    fn rows(&self, points: &[usize], contexts: &[Context], mut computed: Vec<Vec<f32>>) -> Result<Vec<ActivationRows>> {
         let config = self.harvester.config();
-        let hook_point = config.hook_points[point];
-        let d_model = hook_point.width(self.harvester.model());
-        let mut batch = StoredBatch::round(&[(hook_point, d_model)], config.dtype, contexts, &[computed])?;
-        let (rows, values) = (batch.token_rows(config.part), batch.values.swap_remove(0));
-        Ok(ActivationRows { norm: norms(&values, d_model), rows, values, d_model })
+        let computed: Vec<_> = points.iter().map(|&point| std::mem::take(&mut computed[point])).collect();
+        let hook_points = points.iter().map(|&point| config.hook_points[point]);
+        let widths: Vec<_> = hook_points.map(|point| (point, point.width(self.harvester.model()))).collect();
+        let batch = StoredBatch::round(&widths, config.dtype, contexts, &computed)?;
+        let rows = batch.token_rows(config.part);
+        let of_point = |(values, (_, d_model))| {
+            let norm = norms(&values, d_model);
+            ActivationRows { rows: rows.clone(), norm, values, d_model }
+        };
+        Ok(batch.values.into_iter().zip(widths).map(of_point).collect())
     }
 }
 

@@ -30,6 +30,7 @@ pub mod packing;
 pub mod shard;
 pub mod stats;
 pub mod tokenizer;
+pub mod vectors;
 
 pub use activation_stream::{ActivationStream, LiveModel, StreamedBatch};
 pub use atomic::{AtomicFile, Published, sha256_file, write_atomically};
@@ -54,3 +55,4 @@ pub use monitor::{Monitor, Silent};
 pub use packing::{ContextOptions, LongDocuments, Packing};
 pub use shard::{ActivationDataset, ActivationRows, Layout, RowGroup, ShardWriter, StorageDtype, TokenRows, Values};
 pub use tokenizer::{ChatMessage, TextTokenizer};
+pub use vectors::{VectorDataset, VectorFile};

@@ -12,3 +12,4 @@ mod live;
 mod object_store;
 mod pipeline;
 mod sandbox;
+mod vectors;

@@ -53,7 +53,9 @@ fn main() {
     }
     if let Some(dir) = option("--sae") {
         let sae = Sae::load(&PathBuf::from(dir)).expect("an SAE");
-        let place = points.iter().position(|point| *point == sae.config.hook_point).expect("an SAE of hook_resid_post");
+        let place =
+            points.iter().position(|point| Some(*point) == sae.config.hook_point).expect("an SAE of hook_resid_post");
+        println!("SAE at {}:", points[place]);
         report_latents(&sae, &without_sinks(&exact[place], &rounded[place])).expect("activations of the SAE's width");
     }
 }
@@ -67,9 +69,8 @@ fn report_latents(sae: &Sae, pairs: &[(&[f32], &[f32])]) -> trainer::Result<()> 
         .sum();
     let variance = squared(&exact, &mean_rows(&exact, sae.d_in()));
     println!(
-        "SAE at {}: overlap {:.4}, FVU {:.4} of f32, {:.4} of int8 (its activations), \
+        "overlap {:.4}, FVU {:.4} of f32, {:.4} of int8 (its activations), \
          {:.5} of int8 for f32; L0 {:.1}, {:.1}",
-        sae.config.hook_point,
         shared as f64 / acts.n_active() as f64,
         squared(&exact, &sae.decode(&acts)) / variance,
         squared(&rounded, &sae.decode(&rounded_acts)) / squared(&rounded, &mean_rows(&rounded, sae.d_in())),

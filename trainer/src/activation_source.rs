@@ -1,15 +1,15 @@
-//! [`ActivationSource`]: where an SAE's training rows come from, a block at a time. Two sources: folders that were
-//! harvested ([`crate::shard_source`]) and a model that computes them now ([`crate::live_source`]).
+//! [`ActivationSource`]: where an SAE's training rows come from, a block at a time. Two sources: files, harvested or
+//! anybody's ([`crate::shard_source`]), and a model that computes the rows now ([`crate::live_source`]).
 
 use harvester::ContextCursor;
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, activations::Rows};
+use crate::{Result, rows::Rows};
 
 /// Rows in blocks that fit in memory. A block is shuffled as a whole; its rows are the same whenever it is loaded.
 pub(crate) trait ActivationSource {
-    /// Values a row.
-    fn d_in(&self) -> usize;
+    /// Values of each column of a row.
+    fn widths(&self) -> &[usize];
 
     /// Makes `rows` those of the block at `place`; `false` where the epoch has no such block. `rows` are those of the
     /// block loaded last, or none: a source may keep what is the same.
@@ -30,8 +30,8 @@ pub(crate) struct BlockPlace {
 }
 
 impl<S: ActivationSource + ?Sized> ActivationSource for Box<S> {
-    fn d_in(&self) -> usize {
-        (**self).d_in()
+    fn widths(&self) -> &[usize] {
+        (**self).widths()
     }
 
     fn load(&mut self, place: BlockPlace, rows: &mut Vec<Rows>) -> Result<bool> {

@@ -2,13 +2,14 @@
 //! manifest and a folder is only ever continued with the same one. Defaults were chosen by measuring; the tables are in
 //! this crate's README.
 
-use harvester::{HarvestManifest, HookPoint};
+use harvester::HookPoint;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result,
     adam::AdamConfig,
     architecture::{JumpReluLoss, TrainArchitecture},
+    columns::Columns,
     step::StepConfig,
 };
 
@@ -20,6 +21,10 @@ pub struct TrainConfig {
     pub architecture: TrainArchitecture,
     /// Which column of the activations. Default: the only one.
     pub hook_point: Option<HookPoint>,
+    /// Which columns, where a row is made of several: a crosscoder's. `hook_point` is then the first. Default: none.
+    pub hook_points: Vec<HookPoint>,
+    /// The column to predict from the others: a transcoder's. Default: none.
+    pub target_hook_point: Option<HookPoint>,
     /// Number of latents. Default: `expansion_factor` times the width of the activations.
     pub d_sae: Option<usize>,
     /// Default 8. Unused where `d_sae` is given.
@@ -62,7 +67,8 @@ pub struct TrainConfig {
     pub k_aux: Option<usize>,
     /// A latent that was not active for so many tokens is dead. Default 250,000.
     pub dead_after_tokens: u64,
-    /// Share of the contexts, the last ones, that is never trained on. Default 0.05.
+    /// Share of the contexts, the last ones, that is never trained on; of vectors, of the rows, drawn from the seed.
+    /// Default 0.05.
     pub held_out_fraction: f64,
     /// Seed of the initial weights and of the order of the tokens. Default 0.
     pub seed: u64,
@@ -81,6 +87,8 @@ impl Default for TrainConfig {
         Self {
             architecture: TrainArchitecture::BatchTopK,
             hook_point: None,
+            hook_points: vec![],
+            target_hook_point: None,
             d_sae: None,
             expansion_factor: 8,
             k: 32,
@@ -115,7 +123,11 @@ impl Default for TrainConfig {
 pub(crate) struct Resolved {
     /// With every `Option` that the activations decide filled in.
     pub(crate) config: TrainConfig,
-    pub(crate) hook_point: HookPoint,
+    /// None where the data have no hook points.
+    pub(crate) columns: Columns,
+    /// Values of each column, the inputs' first, then the target's.
+    pub(crate) widths: Vec<usize>,
+    /// Width of all inputs together.
     pub(crate) d_in: usize,
     pub(crate) d_sae: usize,
     pub(crate) k_aux: usize,
@@ -138,21 +150,29 @@ impl TrainConfig {
         self.buffer_bytes.div_ceil(row_bytes.max(1) as u64).min(self.rows_drawn())
     }
 
-    /// Fills in what the activations decide and checks the rest against them.
-    pub(crate) fn resolve(&self, manifest: &HarvestManifest) -> Result<Resolved> {
-        let hook_point = self.choose_hook_point(manifest)?;
-        let d_in = manifest.hook_point(hook_point)?.d_model;
+    /// The hook points that are named: the inputs, then the target.
+    pub fn named_hook_points(&self) -> Vec<HookPoint> {
+        let inputs = if self.hook_points.is_empty() { self.hook_point.as_slice() } else { &self.hook_points };
+        inputs.iter().copied().chain(self.target_hook_point).collect()
+    }
+
+    /// Fills in what the data decide and checks the rest against them. `widths` are those of the data's columns, the
+    /// target's last.
+    pub(crate) fn resolve(&self, columns: Columns, widths: Vec<usize>) -> Result<Resolved> {
+        let n_inputs = widths.len() - usize::from(columns.target.is_some());
+        let d_in = widths[..n_inputs].iter().sum();
         let d_sae = self.d_sae.unwrap_or_else(|| self.default_d_sae(d_in));
         let k_aux = self.k_aux.unwrap_or(d_in / 2);
         let n_steps = self.tokens.checked_div(self.batch as u64).unwrap_or(0);
         let config = Self {
-            hook_point: Some(hook_point),
+            hook_point: columns.inputs.first().copied(),
+            hook_points: if n_inputs > 1 { columns.inputs.clone() } else { vec![] },
             d_sae: Some(d_sae),
             k_aux: Some(k_aux),
             prefixes: self.resolve_prefixes(d_sae)?,
             ..self.clone()
         };
-        let resolved = Resolved { config, hook_point, d_in, d_sae, k_aux, n_steps };
+        let resolved = Resolved { config, columns, widths, d_in, d_sae, k_aux, n_steps };
         resolved.check()?;
         Ok(resolved)
     }
@@ -177,18 +197,6 @@ impl TrainConfig {
         prefixes.sort_unstable();
         prefixes.dedup();
         Ok(prefixes)
-    }
-
-    fn choose_hook_point(&self, manifest: &HarvestManifest) -> Result<HookPoint> {
-        let harvested: Vec<_> = manifest.hook_points.iter().map(|summary| summary.name).collect();
-        match (self.hook_point, harvested.as_slice()) {
-            (Some(chosen), _) => Ok(chosen),
-            (None, &[only]) => Ok(only),
-            (None, several) => {
-                let names: Vec<_> = several.iter().map(ToString::to_string).collect();
-                Err(Error::invalid("--hook-point", format!("one of {}", names.join(", ")), "none"))
-            }
-        }
     }
 }
 
@@ -232,7 +240,7 @@ impl Resolved {
         if self.d_sae > u32::MAX as usize {
             return Err(Error::invalid("--d-sae", format!("at most {}", u32::MAX), self.d_sae.to_string()));
         }
-        let most = u32::MAX as usize / self.d_sae.max(self.d_in).max(1);
+        let most = u32::MAX as usize / self.d_sae.max(self.widths.iter().sum()).max(1);
         if config.batch > most {
             return Err(Error::invalid("--batch", format!("{most} or less at this width"), config.batch.to_string()));
         }

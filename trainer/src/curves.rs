@@ -116,12 +116,14 @@ fn page(manifest: &SaeManifest, state: State<'_>, lines: &[MetricsLine]) -> Stri
 
 /// What the page says of the manifest: no hashes, which are facts of other files.
 fn shown(manifest: &SaeManifest) -> Value {
-    let SaeManifest { refract_version, activations, model, hook_point, d_in, d_sae, config, results, .. } = manifest;
+    let SaeManifest { refract_version, activations, model, d_in, d_sae, config, results, .. } = manifest;
+    let points: Vec<_> = config.named_hook_points().iter().map(ToString::to_string).collect();
+    let column = || manifest.vectors.as_ref().map(|vectors| vectors.column.clone()).unwrap_or_default();
     json!({
         "refract_version": refract_version,
         "activations": activations,
-        "model": { "source": model.source },
-        "hook_point": hook_point,
+        "source": model.as_ref().map_or("vectors of no model", |model| model.source.as_str()),
+        "place": if points.is_empty() { column() } else { points.join(", ") },
         "d_in": d_in,
         "d_sae": d_sae,
         "config": config,

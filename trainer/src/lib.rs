@@ -1,9 +1,10 @@
 //! Trains sparse autoencoders (SAEs) on harvested activations. Second stage of `refract`: it reads the folder that
 //! `harvester` wrote and writes an SAE folder, which SAELens opens too.
 //!
-//! The data path, one file each: `activation_source` gives blocks of rows that count, from shards or from a running
-//! model, `shuffle_buffer` mixes them, `step` is a training step over the `kernels`, [`train()`] is the loop around it,
-//! `health` judges it, `checkpoint` makes it resumable, `metrics_log`, `metrics_file` and `curves` show it, and [`sae`] is
+//! The data path, one file each: `training_data` is a harvested folder or any vectors, `activation_source` gives blocks
+//! of its rows, or of a running model's, `shuffle_buffer` mixes them, `step` is a training step over the `kernels`, in
+//! which `architecture` holds what differs, [`train()`] is the loop around it, `health` judges it, `checkpoint` makes it
+//! resumable, `metrics_log`, `metrics_file` and `curves` show it, and [`sae`] is
 //! what comes out. The encoder's matrix product is the only dense one: everything after it costs k of d_sae.
 
 mod activation_source;
@@ -13,6 +14,7 @@ mod architecture;
 mod auxiliary;
 mod calibrate;
 mod checkpoint;
+mod columns;
 pub mod config;
 mod curves;
 mod dead_latents;
@@ -20,6 +22,7 @@ mod encoder_pass;
 pub mod error;
 mod feature_acts;
 mod formats;
+mod harvested_data;
 mod health;
 mod kernels;
 mod live_source;
@@ -27,16 +30,21 @@ pub mod manifest;
 pub mod metrics;
 mod metrics_file;
 mod metrics_log;
+mod rows;
 pub mod sae;
 mod schedule;
 mod shard_source;
 mod shuffle_buffer;
 mod sparsity;
 pub mod speed;
+mod standardise;
 mod step;
 mod tensors;
 pub mod train;
 mod train_live;
+mod train_vectors;
+mod training_data;
+mod vector_data;
 mod weights;
 
 pub use adam::AdamConfig;
@@ -46,7 +54,7 @@ pub use curves::CURVES_FILE;
 pub use error::{Error, Result};
 pub use feature_acts::FeatureActs;
 pub use health::Divergence;
-pub use manifest::{SAE_FORMAT, SaeManifest, TrainResults};
+pub use manifest::{SAE_FORMAT, SaeManifest, TrainResults, VectorsIdentity};
 pub use metrics::{Reconstruction, ReconstructionMetrics};
 pub use metrics_file::METRICS_FILE;
 pub use metrics_log::MetricsLine;
@@ -54,3 +62,4 @@ pub use sae::{Architecture, Sae, SaeConfig};
 pub use step::StepTimes;
 pub use train::train;
 pub use train_live::train_live;
+pub use train_vectors::train_vectors;

@@ -12,17 +12,20 @@ use harvester::{ActivationStream, ContextCursor, HookPoint, LiveModel, Monitor};
 use crate::{
     Result,
     activation_source::{ActivationSource, BlockPlace},
-    activations::{Rows, ordinary_rows},
+    activations::ordinary_rows,
+    rows::Rows,
     shuffle_buffer::Cursor,
 };
 
 /// Where the rows are and which of them count.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct LiveRows {
-    pub(crate) hook_point: HookPoint,
-    pub(crate) d_in: usize,
-    /// Rows of a larger norm are dropped, together with position 0.
-    pub(crate) sink_norm: f32,
+    /// One forward pass computes them all.
+    pub(crate) hook_points: Vec<HookPoint>,
+    /// Values a row at each hook point.
+    pub(crate) widths: Vec<usize>,
+    /// Rows of a larger norm at any hook point are dropped, together with position 0.
+    pub(crate) sink_norms: Vec<f32>,
     /// Where an epoch begins: after the contexts held out.
     pub(crate) first: ContextCursor,
     /// Rows of a block: it ends with the forward pass that reaches them.
@@ -65,19 +68,19 @@ impl<'a> LiveSource<'a> {
         }
         let stream = match self.stream.take() {
             Some(stream) => stream,
-            None => self.model.stream(self.rows.hook_point, self.next.1)?,
+            None => self.model.stream(&self.rows.hook_points, self.next.1)?,
         };
         Ok(self.stream.insert(stream))
     }
 }
 
 impl ActivationSource for LiveSource<'_> {
-    fn d_in(&self) -> usize {
-        self.rows.d_in
+    fn widths(&self) -> &[usize] {
+        &self.rows.widths
     }
 
     fn load(&mut self, place: BlockPlace, rows: &mut Vec<Rows>) -> Result<bool> {
-        let LiveRows { sink_norm, block_rows, .. } = self.rows;
+        let (block_rows, sink_norms) = (self.rows.block_rows, self.rows.sink_norms.clone());
         let (out, monitor) = (self.out, self.monitor);
         rows.clear();
         let stream = self.stream_at(place)?;
@@ -89,7 +92,7 @@ impl ActivationSource for LiveSource<'_> {
             }
             let Some(batch) = stream.next().transpose()? else { break };
             end = Some(batch.next);
-            let kept = ordinary_rows(batch.activations, sink_norm, |_| true);
+            let kept = ordinary_rows(batch.activations, &sink_norms, |_| true);
             monitor.advance((kept.len() as u64).min(block_rows - n_rows));
             n_rows += kept.len() as u64;
             rows.push(kept);

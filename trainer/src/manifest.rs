@@ -2,12 +2,13 @@
 //! the same run always writes the same bytes.
 
 use std::{
+    collections::BTreeSet,
     ops::Range,
     path::{Path, PathBuf},
 };
 
 use harvester::{
-    ActivationDataset, ContextCursor, HookPoint, ModelIdentity, manifest_file, read_manifest, sha256_file,
+    ActivationDataset, ContextCursor, HookPoint, ModelIdentity, VectorFile, manifest_file, read_manifest, sha256_file,
     write_manifest,
 };
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ use crate::{
     Error, Result,
     config::{Resolved, TrainConfig},
     metrics::Reconstruction,
+    training_data::{Provenance, TrainingData},
 };
 
 /// `format` of an SAE folder.
@@ -39,30 +41,53 @@ pub struct SaeManifest {
     pub refract_version: String,
     /// Whether training is done and the SAE is there.
     pub complete: bool,
-    /// The folder of activations it was trained on, or where it was trained on a running model, those held out. A
-    /// relative path is below the SAE's folder.
+    /// The folder of activations, or the file or folder of vectors, that it was trained on; where it was trained on a
+    /// running model, the activations held out. A relative path is below the SAE's folder.
     pub activations: PathBuf,
-    /// SHA-256 of that folder's manifest.
-    pub activations_manifest_sha256: String,
-    /// The model whose activations they are.
-    pub model: ModelIdentity,
-    /// Where in the model.
-    pub hook_point: HookPoint,
-    /// Width of the activations.
+    /// SHA-256 of that folder's manifest; absent for vectors, which have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activations_manifest_sha256: Option<String>,
+    /// The vectors' files; absent where the rows are a model's activations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vectors: Option<VectorsIdentity>,
+    /// The model whose activations they are; absent for vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelIdentity>,
+    /// Where in the model; of several inputs the first. Absent for vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook_point: Option<HookPoint>,
+    /// All inputs, where there are several: a crosscoder's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hook_points: Vec<HookPoint>,
+    /// What is predicted from the inputs, where that is not they themselves: a transcoder's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_hook_point: Option<HookPoint>,
+    /// Width of all inputs together.
     pub d_in: usize,
     /// Number of latents.
     pub d_sae: usize,
-    /// Contexts of the activations that were never trained on.
+    /// Contexts of the activations that were never trained on. Empty for vectors: of those, the config's seed and
+    /// fraction tell which rows.
     pub held_out: Range<u64>,
     /// Where a running model's contexts to train on begin; absent where the activations were harvested first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live_from: Option<ContextCursor>,
-    /// Rows of a larger norm are attention sinks; they were dropped, together with position 0.
+    /// Rows of a larger norm at `hook_point` are attention sinks; they were dropped, together with position 0. The
+    /// largest number there is for vectors, of which none is dropped.
     pub sink_norm: f32,
     /// Everything that was asked for, with the defaults that the activations decide.
     pub config: TrainConfig,
     /// How it ended; absent until it has.
     pub results: Option<TrainResults>,
+}
+
+/// Vectors of no model, to the bit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VectorsIdentity {
+    /// The column of lists.
+    pub column: String,
+    /// The files, in the order of the rows.
+    pub files: Vec<VectorFile>,
 }
 
 /// How a training run ended.
@@ -104,6 +129,21 @@ impl SaeManifest {
         Ok(manifest)
     }
 
+    /// The model, and the one place in it that the SAE reads and writes: what evaluation, the index and steering need.
+    ///
+    /// # Errors
+    /// When it was trained on vectors of no model.
+    pub fn site(&self) -> Result<(&ModelIdentity, HookPoint)> {
+        match (&self.model, self.hook_point) {
+            (Some(model), Some(hook_point)) => Ok((model, hook_point)),
+            _ => {
+                let found =
+                    format!("one trained on the vectors in {}, which are no model's", self.activations.display());
+                Err(Error::invalid("SAE", "one trained on a model's activations: only those have a text", found))
+            }
+        }
+    }
+
     /// Whether the run in `dir` has a checkpoint to go on from; without one it begins again.
     ///
     /// # Errors
@@ -141,32 +181,43 @@ impl SaeManifest {
     }
 
     /// The manifest of a run on a running model that begins: what it knows of its data is what was held out, in `dir`.
-    pub(crate) fn begin_live(held_out: &ActivationDataset, resolved: &Resolved) -> Result<Self> {
+    pub(crate) fn begin_live(
+        held_out: &ActivationDataset,
+        data: &dyn TrainingData,
+        resolved: &Resolved,
+    ) -> Result<Self> {
         let contexts = held_out.context_end();
         let live_from = held_out.manifest().parts.last().map(|part| part.next);
-        Ok(Self { activations: HELD_OUT_FOLDER.into(), live_from, ..Self::begin(held_out, resolved, 0..contexts)? })
+        Ok(Self { activations: HELD_OUT_FOLDER.into(), live_from, ..Self::begin(data, resolved, 0..contexts)? })
     }
 
     /// The manifest of a run that begins.
-    pub(crate) fn begin(dataset: &ActivationDataset, resolved: &Resolved, held_out: Range<u64>) -> Result<Self> {
-        let parent = dataset.manifest();
+    pub(crate) fn begin(data: &dyn TrainingData, resolved: &Resolved, held_out: Range<u64>) -> Result<Self> {
+        let Provenance { path, manifest_sha256, model, vectors, sink_norm } = data.provenance()?;
         Ok(Self {
             format: SAE_FORMAT.into(),
             version: manifest_file::FORMAT_VERSION,
             refract_version: env!("CARGO_PKG_VERSION").into(),
             complete: false,
-            activations: dataset.absolute()?,
-            activations_manifest_sha256: dataset.manifest_sha256()?,
-            model: parent.model.clone(),
-            hook_point: resolved.hook_point,
+            activations: path,
+            activations_manifest_sha256: manifest_sha256,
+            vectors,
+            model,
+            hook_point: resolved.config.hook_point,
+            hook_points: resolved.config.hook_points.clone(),
+            target_hook_point: resolved.config.target_hook_point,
             d_in: resolved.d_in,
             d_sae: resolved.d_sae,
             held_out,
             live_from: None,
-            sink_norm: parent.sink_norm(resolved.hook_point)?,
+            sink_norm,
             config: resolved.config.clone(),
             results: None,
         })
+    }
+
+    fn vector_files(&self) -> impl Iterator<Item = &VectorFile> {
+        self.vectors.iter().flat_map(|vectors| &vectors.files)
     }
 
     /// What differs between the run that made this folder and `other`, one line each; empty when `other` may go on
@@ -178,8 +229,16 @@ impl SaeManifest {
                 differences.push(format!("{name}: {there} there, {here} here"));
             }
         };
-        let hash = |manifest: &Self| Value::from(manifest.activations_manifest_sha256.as_str());
+        let hash = |manifest: &Self| Value::from(manifest.activations_manifest_sha256.clone());
         compare("manifest of the activations", &hash(self), &hash(other));
+        let column = |manifest: &Self| Value::from(manifest.vectors.as_ref().map(|vectors| vectors.column.clone()));
+        compare("column", &column(self), &column(other));
+        for file in self.vector_files().chain(other.vector_files()).map(|file| &file.name).collect::<BTreeSet<_>>() {
+            let hash = |manifest: &Self| {
+                Value::from(manifest.vector_files().find(|at| at.name == *file).map(|at| at.sha256.clone()))
+            };
+            compare(&format!("SHA-256 of {file}"), &hash(self), &hash(other));
+        }
         let options = |manifest: &Self| serde_json::to_value(&manifest.config).unwrap_or_default();
         if let (Value::Object(there), Value::Object(here)) = (options(self), options(other)) {
             there.iter().for_each(|(name, value)| compare(name, value, here.get(name).unwrap_or(&Value::Null)));

@@ -74,8 +74,8 @@ pub struct SaeConfig {
     pub k: Option<usize>,
     /// Whether `b_dec` is subtracted before encoding. Ours always do.
     pub apply_b_dec_to_input: bool,
-    /// Where in the model its activations are from.
-    pub hook_point: HookPoint,
+    /// Where in the model its activations are from; `None` where they are vectors of no model.
+    pub hook_point: Option<HookPoint>,
     /// The model, as its manifest names it.
     pub model_name: String,
     /// Tokens a context in training.
@@ -237,7 +237,7 @@ pub(crate) mod tests {
                 d_sae,
                 k: (architecture == Architecture::TopK).then_some(4),
                 apply_b_dec_to_input: true,
-                hook_point: HookPoint::resid_post(3),
+                hook_point: Some(HookPoint::resid_post(3)),
                 model_name: "tiny".into(),
                 ctx_len: Some(256),
                 prepend_bos: false,

@@ -1,4 +1,4 @@
-//! [`ShardSource`]: blocks of row groups of harvested shards, the groups of an epoch in random order.
+//! [`ShardSource`]: blocks of row groups of files, harvested or anybody's, the groups of an epoch in random order.
 
 use harvester::ContextCursor;
 use rand::{SeedableRng, seq::SliceRandom};
@@ -8,14 +8,14 @@ use rayon::prelude::*;
 use crate::{
     Result,
     activation_source::{ActivationSource, BlockPlace},
-    activations::{RowSource, Rows},
+    rows::{RowSource, Rows},
 };
 
 /// Stream number of the generator that orders an epoch's groups; no epoch has so many blocks.
 const GROUP_ORDER: u64 = u32::MAX as u64;
 
 /// Blocks of the groups of a [`RowSource`].
-pub(crate) struct ShardSource<'a, S> {
+pub(crate) struct ShardSource<'a, S: ?Sized> {
     source: &'a S,
     seed: u64,
     budget_bytes: u64,
@@ -25,7 +25,7 @@ pub(crate) struct ShardSource<'a, S> {
     loaded: Option<Vec<usize>>,
 }
 
-impl<'a, S: RowSource> ShardSource<'a, S> {
+impl<'a, S: RowSource + ?Sized> ShardSource<'a, S> {
     /// Blocks of at most `budget_bytes`, or of one group where that is larger; their order is drawn from `seed`.
     pub(crate) fn new(source: &'a S, seed: u64, budget_bytes: u64) -> Self {
         Self { source, seed, budget_bytes, blocks: None, loaded: None }
@@ -61,9 +61,9 @@ impl<'a, S: RowSource> ShardSource<'a, S> {
     }
 }
 
-impl<S: RowSource> ActivationSource for ShardSource<'_, S> {
-    fn d_in(&self) -> usize {
-        self.source.d_in()
+impl<S: RowSource + ?Sized> ActivationSource for ShardSource<'_, S> {
+    fn widths(&self) -> &[usize] {
+        self.source.widths()
     }
 
     fn load(&mut self, place: BlockPlace, rows: &mut Vec<Rows>) -> Result<bool> {

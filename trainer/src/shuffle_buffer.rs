@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error, Result,
     activation_source::{ActivationSource, BlockPlace},
-    activations::Rows,
+    rows::Rows,
     shard_source::random,
 };
 
@@ -56,18 +56,21 @@ impl<S: ActivationSource> ShuffleBuffer<S> {
         self.cursor
     }
 
-    /// Fills `x` `[n, d_in]` with the next n rows, times `scale`.
-    pub(crate) fn next_batch(&mut self, scale: f32, x: &mut [f32]) -> Result<()> {
-        let d_in = self.source.d_in();
+    /// Fills `x` with the next n rows, each column times its scale.
+    ///
+    /// # Shapes
+    /// `scales`: `[columns]`; `x`: `[n, sum of widths]`
+    pub(crate) fn next_batch(&mut self, scales: &[f32], x: &mut [f32]) -> Result<()> {
+        let width: usize = self.source.widths().iter().sum();
         let mut filled = 0;
         while filled < x.len() {
             self.load_block()?;
             let Some((_, order)) = &self.order else { continue };
             let first = self.cursor.row as usize;
-            let n = (order.len() - first).min((x.len() - filled) / d_in);
-            copy(&self.rows, &order[first..first + n], scale, &mut x[filled..filled + n * d_in], d_in);
+            let n = (order.len() - first).min((x.len() - filled) / width);
+            copy(&self.rows, &order[first..first + n], scales, &mut x[filled..filled + n * width], width);
             self.cursor.row += n as u64;
-            filled += n * d_in;
+            filled += n * width;
         }
         Ok(())
     }
@@ -120,11 +123,11 @@ impl<S: ActivationSource> ShuffleBuffer<S> {
     }
 }
 
-fn copy(rows: &[Rows], places: &[(u32, u32)], scale: f32, x: &mut [f32], d_in: usize) {
-    x.par_chunks_exact_mut(d_in)
+fn copy(rows: &[Rows], places: &[(u32, u32)], scales: &[f32], x: &mut [f32], width: usize) {
+    x.par_chunks_exact_mut(width)
         .zip(places)
         .with_min_len(64)
-        .for_each(|(x, &(at, row))| rows[at as usize].copy_row(row as usize, scale, x));
+        .for_each(|(x, &(at, row))| rows[at as usize].copy_row(row as usize, scales, x));
 }
 
 #[cfg(test)]
@@ -135,7 +138,10 @@ mod tests {
     use harvester::Values;
 
     use super::*;
-    use crate::{activations::RowSource, shard_source::ShardSource};
+    use crate::{
+        rows::{Column, RowSource},
+        shard_source::ShardSource,
+    };
 
     /// Groups of the given sizes; every row holds its number, once in each of two dimensions.
     struct Numbered {
@@ -154,8 +160,8 @@ mod tests {
     }
 
     impl RowSource for Numbered {
-        fn d_in(&self) -> usize {
-            2
+        fn widths(&self) -> &[usize] {
+            &[2]
         }
 
         fn row_bytes(&self) -> usize {
@@ -170,7 +176,7 @@ mod tests {
             self.reads.fetch_add(1, Ordering::Relaxed);
             let first: usize = self.sizes[..group].iter().sum();
             let values = (first..first + self.sizes[group]).flat_map(|row| [row as f32; 2]).collect();
-            Ok(Rows::new(Values::F32(values), 2))
+            Ok(Rows::new(vec![Column { values: Values::F32(values), width: 2 }]))
         }
     }
 
@@ -181,7 +187,7 @@ mod tests {
     /// The row numbers of the next `n` rows.
     fn take(buffer: &mut ShuffleBuffer<ShardSource<'_, Numbered>>, n: usize) -> Vec<usize> {
         let mut x = vec![f32::NAN; n * 2];
-        buffer.next_batch(1.0, &mut x).unwrap();
+        buffer.next_batch(&[1.0], &mut x).unwrap();
         x.chunks(2).map(|row| if row[0] == row[1] { row[0] as usize } else { usize::MAX }).collect()
     }
 
@@ -233,7 +239,7 @@ mod tests {
         for sizes in [&[][..], &[0, 0]] {
             let source = Numbered::new(sizes);
             let mut buffer = shuffled(&source, 1, 1 << 20, Cursor::default());
-            assert!(buffer.next_batch(1.0, &mut [0.0; 2]).is_err());
+            assert!(buffer.next_batch(&[1.0], &mut [0.0; 2]).is_err());
         }
     }
 }

@@ -1,14 +1,20 @@
-//! [`measure_step`]: how fast a training step is, and how near its floor, the encoder's matrix product alone. `just
-//! bench` and `benches/step.rs` print it.
+//! [`measure_step`]: how fast a training step is, and how near its floor, the encoder's matrix product alone; and
+//! [`measure_loading`]: how fast its rows come. `just bench`, `benches/step.rs` and `benches/loading.rs` print them.
 
 use std::time::Instant;
 
+use harvester::{ActivationDataset, HookPoint};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
+    Result,
+    activations::Activations,
     architecture::TrainArchitecture,
     kernels::encode::encoder_product,
+    rows::RowSource,
+    shard_source::ShardSource,
+    shuffle_buffer::{Cursor, ShuffleBuffer},
     step::{Learner, StepConfig, StepTimes},
     weights::Weights,
 };
@@ -81,6 +87,29 @@ pub fn measure_step(shape: StepShape, n_steps: usize) -> StepSpeed {
         l0,
         times: learner.times,
     }
+}
+
+/// Seconds a batch that rows of `dataset` take to come, where the buffer holds `buffer_bytes` of them: the mean over
+/// `n_batches`, the loads of the blocks among them.
+///
+/// # Errors
+/// When the dataset lacks the hook point or cannot be read.
+pub fn measure_loading(
+    dataset: &ActivationDataset,
+    hook_point: HookPoint,
+    buffer_bytes: u64,
+    batch: usize,
+    n_batches: usize,
+) -> Result<f64> {
+    let rows = Activations::all(dataset, &[hook_point])?;
+    let mut x = vec![0.0; batch * rows.widths().iter().sum::<usize>()];
+    let mut buffer = ShuffleBuffer::new(ShardSource::new(&rows, 0, buffer_bytes), 0, Cursor::default());
+    buffer.next_batch(&[1.0], &mut x)?; // touches every page of memory
+    let begin = Instant::now();
+    for _ in 0..n_batches {
+        buffer.next_batch(&[1.0], &mut x)?;
+    }
+    Ok(begin.elapsed().as_secs_f64() / n_batches as f64)
 }
 
 fn step_config(shape: StepShape) -> StepConfig {

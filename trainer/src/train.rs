@@ -2,7 +2,7 @@
 //! interruption to the same bits.
 //!
 //! ```text
-//! batch (activations.rs, shuffle_buffer.rs) -> step (step.rs) -> metrics.jsonl, curves.html, now and then a checkpoint
+//! batch (training_data.rs, shuffle_buffer.rs) -> step (step.rs) -> metrics.jsonl, curves.html, now and then a checkpoint
 //! at the end: scale folded in, threshold calibrated, held-out metrics, SAE saved, manifest complete
 //! ```
 
@@ -13,22 +13,26 @@ use harvester::{ActivationDataset, Monitor};
 use crate::{
     Error, Result,
     activation_source::ActivationSource,
-    activations::{Activations, RowSource, split},
     architecture::TrainArchitecture,
     calibrate::calibrate,
     checkpoint::{self, Progress},
+    columns::Columns,
     config::{CALIBRATION_TOKENS, Resolved, TrainConfig},
     curves::Curves,
     formats::saelens,
+    harvested_data::HarvestedData,
     health::Divergence,
     manifest::{SaeManifest, TrainResults, open_folder},
     metrics::{Reconstruction, ReconstructionMetrics},
     metrics_log::{MetricsLine, MetricsLog},
+    rows::RowSource,
     sae::{Architecture, Sae, SaeConfig},
     schedule::Schedule,
     shard_source::ShardSource,
     shuffle_buffer::{Cursor, ShuffleBuffer},
+    standardise::Standard,
     step::{Learner, StepReport},
+    training_data::{Label, TrainingData},
 };
 
 /// Held-out tokens scored at the end; `refract evaluate` scores all of them.
@@ -50,27 +54,58 @@ pub fn train(
     out: &Path,
     monitor: &dyn Monitor,
 ) -> Result<SaeManifest> {
-    let resolved = config.resolve(dataset.manifest())?;
-    let (training, held_out) = split(dataset, resolved.hook_point, resolved.config.held_out_fraction)?;
-    check_size(dataset, &training, resolved.config.batch)?;
+    let columns = Columns::of(config, dataset.manifest())?;
+    train_on(&HarvestedData::new(dataset, columns.clone()), columns, config, out, monitor)
+}
+
+/// [`train`], whatever the rows are.
+pub(crate) fn train_on(
+    data: &dyn TrainingData,
+    columns: Columns,
+    config: &TrainConfig,
+    out: &Path,
+    monitor: &dyn Monitor,
+) -> Result<SaeManifest> {
+    let resolved = resolve(config, data, columns)?;
+    let split = data.split(&resolved.config)?;
+    let training = split.training.as_ref();
+    check_size(data, training, resolved.config.batch)?;
     harvester::create_folder(out)?;
     let _lock = harvester::lock(out)?;
-    let manifest = open_folder(out, SaeManifest::begin(dataset, &resolved, held_out.contexts())?)?;
+    let manifest = open_folder(out, SaeManifest::begin(data, &resolved, split.held_out_contexts)?)?;
     if manifest.complete {
         return Ok(manifest);
     }
     let (seed, buffer_bytes) = (resolved.config.seed, resolved.config.buffer_bytes);
-    let source = |_: Cursor| Box::new(ShardSource::new(&training, seed, buffer_bytes)) as Box<dyn ActivationSource>;
-    Run::open(dataset, training.n_rows_at_most(), source, resolved, out, monitor)?
-        .complete(manifest, dataset, &held_out)
+    let source = |_: Cursor| Box::new(ShardSource::new(training, seed, buffer_bytes)) as Box<dyn ActivationSource>;
+    Run::open(data, training.n_rows_at_most(), source, resolved, out, monitor)?
+        .complete(manifest, split.held_out.as_ref())
+}
+
+/// The config, checked against the data.
+pub(crate) fn resolve(config: &TrainConfig, data: &dyn TrainingData, columns: Columns) -> Result<Resolved> {
+    let widths = data.columns()?.iter().map(|column| column.mean.len()).collect();
+    let resolved = config.resolve(columns, widths)?;
+    refuse_several(&resolved)?;
+    Ok(resolved)
+}
+
+/// Rows of several columns are read, and nothing learns from them yet.
+fn refuse_several(resolved: &Resolved) -> Result<()> {
+    match resolved.widths.len() {
+        1 => Ok(()),
+        several => Err(Error::invalid("--hook-point", "one: an SAE reads one place", format!("{several} columns"))),
+    }
 }
 
 /// A run in progress.
 pub(crate) struct Run<'a> {
     resolved: Resolved,
     schedule: Schedule,
-    /// Multiplies raw activations into training units.
-    scale: f32,
+    /// From raw values to training units.
+    standard: Standard,
+    /// What the SAE will say of its data.
+    label: Label,
     learner: Learner,
     buffer: ShuffleBuffer<Box<dyn ActivationSource + 'a>>,
     /// Rows to train on at most; an epoch has no more.
@@ -87,20 +122,21 @@ pub(crate) struct Run<'a> {
 impl<'a> Run<'a> {
     /// A new run, or the one that `out` holds. `source` gives rows from the place where the run goes on.
     pub(crate) fn open(
-        dataset: &ActivationDataset,
+        data: &dyn TrainingData,
         training_rows: u64,
         source: impl FnOnce(Cursor) -> Box<dyn ActivationSource + 'a>,
         resolved: Resolved,
         out: &'a Path,
         monitor: &'a dyn Monitor,
     ) -> Result<Self> {
-        let (scale, b_dec) = standardise(dataset, &resolved)?;
+        let standard = Standard::of(data)?;
         let config = &resolved.config;
-        let mut learner = Learner::start(resolved.d_sae, b_dec, config.seed, resolved.step_config());
+        let mut learner = Learner::start(resolved.d_sae, standard.mean.clone(), config.seed, resolved.step_config());
         let progress = checkpoint::restore(out, &mut learner)?.unwrap_or_default();
         Ok(Self {
             schedule: Schedule::new(config.lr, resolved.n_steps, config.warmup, config.decay),
-            scale,
+            standard,
+            label: data.label(),
             learner,
             buffer: ShuffleBuffer::new(source(progress.cursor), config.seed, progress.cursor),
             training_rows,
@@ -115,15 +151,10 @@ impl<'a> Run<'a> {
     }
 
     /// Everything that is left to do.
-    pub(crate) fn complete(
-        mut self,
-        manifest: SaeManifest,
-        dataset: &ActivationDataset,
-        held_out: &Activations<'_>,
-    ) -> Result<SaeManifest> {
+    pub(crate) fn complete(mut self, manifest: SaeManifest, held_out: &dyn RowSource) -> Result<SaeManifest> {
         self.curves.refresh(self.log.lines())?;
         let fvu = self.fit().inspect_err(|error| self.show_end(error))?;
-        self.finish(manifest, fvu, dataset, held_out)
+        self.finish(manifest, fvu, held_out)
     }
 
     /// Brings what is shown of the run up to its end. A file that cannot be written is not to hide the reason.
@@ -135,7 +166,7 @@ impl<'a> Run<'a> {
     /// All steps that are left. Returns the last batch's fraction of variance unexplained.
     fn fit(&mut self) -> Result<f64> {
         let batch = self.resolved.config.batch;
-        let mut x = vec![0.0; batch * self.resolved.d_in];
+        let mut x = vec![0.0; batch * self.resolved.widths.iter().sum::<usize>()];
         self.monitor.start("train", self.resolved.n_steps * batch as u64, "tokens");
         self.monitor.advance(self.progress.step * batch as u64);
         while self.progress.step < self.resolved.n_steps {
@@ -143,7 +174,7 @@ impl<'a> Run<'a> {
                 self.save_checkpoint()?;
                 return Err(harvester::Error::Cancelled { path: self.out.to_path_buf() }.into());
             }
-            if let Err(error) = self.buffer.next_batch(self.scale, &mut x) {
+            if let Err(error) = self.buffer.next_batch(&self.standard.scales, &mut x) {
                 // Filling the buffer takes a while, and the steps before it are not to be lost by a stop.
                 if self.monitor.cancelled() {
                     self.save_checkpoint()?;
@@ -225,20 +256,15 @@ impl<'a> Run<'a> {
     }
 
     /// Turns the learner into the SAE that is saved.
-    fn finish(
-        mut self,
-        mut manifest: SaeManifest,
-        last_fvu: f64,
-        dataset: &ActivationDataset,
-        held_out: &Activations<'_>,
-    ) -> Result<SaeManifest> {
+    fn finish(mut self, mut manifest: SaeManifest, last_fvu: f64, held_out: &dyn RowSource) -> Result<SaeManifest> {
         checkpoint::keep_last(self.out, self.resolved.config.keep_checkpoints)?;
         let dead = self.learner.dead_latents.count();
         // The batches after the last one trained on: the same ones whether or not the run was interrupted.
         let sample_rows = CALIBRATION_TOKENS.min(self.training_rows) as usize;
-        let mut sample = vec![0.0; sample_rows * self.resolved.d_in];
-        self.buffer.next_batch(1.0, &mut sample)?;
-        let mut sae = self.export(dataset);
+        let widths = &self.resolved.widths;
+        let mut sample = vec![0.0; sample_rows * widths.iter().sum::<usize>()];
+        self.buffer.next_batch(&vec![1.0; widths.len()], &mut sample)?;
+        let mut sae = self.export();
         let acts = match self.resolved.config.architecture {
             architecture if architecture.is_batch_topk() => calibrate(&mut sae, &sample, self.resolved.config.k)?,
             _ => sae.encode(&sample)?,
@@ -268,15 +294,16 @@ impl<'a> Run<'a> {
     /// s x ~ f(s x) W_dec + b_dec     =>     x ~ (f(s x) / s) W_dec + b_dec / s
     /// f(s x) / s = select(relu((x - b_dec / s) W_enc^T + b_enc / s))
     /// ```
-    fn export(&self, dataset: &ActivationDataset) -> Sae {
-        let parent = dataset.manifest();
+    fn export(&self) -> Sae {
+        let label = self.label.clone();
         let (architecture, k) = match self.resolved.config.architecture {
             TrainArchitecture::TopK => (Architecture::TopK, Some(self.resolved.config.k)),
             TrainArchitecture::Relu => (Architecture::Standard, None),
             _ => (Architecture::JumpRelu, None),
         };
         let weights = self.learner.weights.clone();
-        let unscaled = |bias: Vec<f32>| bias.iter().map(|b| b / self.scale).collect();
+        let scale = self.standard.scales[0];
+        let unscaled = |bias: Vec<f32>| bias.iter().map(|b| b / scale).collect();
         let threshold = weights.extra("threshold").map(|threshold| unscaled(threshold.to_vec()));
         Sae {
             config: SaeConfig {
@@ -285,11 +312,11 @@ impl<'a> Run<'a> {
                 d_sae: weights.d_sae,
                 k,
                 apply_b_dec_to_input: true,
-                hook_point: self.resolved.hook_point,
-                model_name: parent.model.source.clone(),
-                ctx_len: Some(parent.config.ctx_len),
-                prepend_bos: parent.config.bos.id().is_some(),
-                dataset: parent.corpus.iter().map(|source| source.name.as_str()).collect::<Vec<_>>().join(", "),
+                hook_point: label.hook_point,
+                model_name: label.model_name,
+                ctx_len: label.ctx_len,
+                prepend_bos: label.prepend_bos,
+                dataset: label.dataset,
             },
             w_enc: weights.w_enc,
             b_enc: unscaled(weights.b_enc),
@@ -300,35 +327,21 @@ impl<'a> Run<'a> {
     }
 }
 
-fn check_size(dataset: &ActivationDataset, training: &Activations<'_>, batch: usize) -> Result<()> {
+fn check_size(data: &dyn TrainingData, training: &dyn RowSource, batch: usize) -> Result<()> {
     let n = training.n_rows_at_most();
     if n >= batch as u64 {
         return Ok(());
     }
-    let hint = "Harvest more tokens, or train with a smaller --batch";
+    let hint = "Train on more rows, or with a smaller --batch";
     let expected = format!("at least a batch, {batch} rows, to train on");
-    Err(Error::malformed(dataset.dir(), expected, n.to_string(), hint))
-}
-
-/// The scale after which dimensions have variance 1 on average, and the mean in that scale, where `b_dec` starts: a
-/// mean that the latents must explain away is what kills most of them (arXiv 2605.31518).
-fn standardise(dataset: &ActivationDataset, resolved: &Resolved) -> Result<(f32, Vec<f32>)> {
-    let summary = dataset.manifest().hook_point(resolved.hook_point)?;
-    let variance: f64 = summary.std.iter().map(|&std| f64::from(std).powi(2)).sum();
-    let scale = (resolved.d_in as f64 / variance).sqrt() as f32;
-    if !scale.is_finite() || scale <= 0.0 {
-        let found = format!("a variance of {variance} at {}", resolved.hook_point);
-        let hint = "Harvest another hook point, or more text";
-        return Err(Error::malformed(dataset.dir(), "activations that vary", found, hint));
-    }
-    Ok((scale, summary.mean.iter().map(|mean| scale * mean).collect()))
+    Err(Error::malformed(data.dir(), expected, n.to_string(), hint))
 }
 
 /// The SAE on held-out rows; `None` where there are none.
-fn score(sae: &Sae, held_out: &Activations<'_>, monitor: &dyn Monitor) -> Result<Option<Reconstruction>> {
+fn score(sae: &Sae, held_out: &dyn RowSource, monitor: &dyn Monitor) -> Result<Option<Reconstruction>> {
     let mut metrics = ReconstructionMetrics::new(sae.d_in(), sae.d_sae());
     let groups = held_out.group_sizes().len();
-    monitor.start("score held-out contexts", groups as u64, "row groups");
+    monitor.start("score held-out rows", groups as u64, "row groups");
     for group in 0..groups {
         let x = held_out.read(group)?.to_f32();
         let acts = sae.encode(&x)?;

@@ -11,11 +11,13 @@ use harvester::{
 use crate::{
     Error, Result, TrainConfig,
     activation_source::ActivationSource,
-    activations::Activations,
+    columns::Columns,
+    config::Resolved,
+    harvested_data::HarvestedData,
     live_source::{LiveRows, LiveSource},
     manifest::{HELD_OUT_FOLDER, SaeManifest, open_folder, refuse_foreign},
     shuffle_buffer::Cursor,
-    train::Run,
+    train::{Run, resolve},
 };
 
 /// Trains an SAE on the activations of a running model, without writing them to disk, into the folder `out`. The first
@@ -40,24 +42,34 @@ pub fn train_live(
     }
     let held_out_config = HarvestConfig { tokens: Some(held_out_tokens(config)?), ..harvest_config.clone() };
     let dataset = hold_out(model, &corpus, &held_out_config, &out.join(HELD_OUT_FOLDER), monitor)?;
-    let resolved = config.resolve(dataset.manifest())?;
-    let manifest = open_folder(out, SaeManifest::begin_live(&dataset, &resolved)?)?;
+    let columns = Columns::of(config, dataset.manifest())?;
+    let data = HarvestedData::new(&dataset, columns.clone());
+    let resolved = resolve(config, &data, columns)?;
+    let manifest = open_folder(out, SaeManifest::begin_live(&dataset, &data, &resolved)?)?;
     if manifest.complete {
         return Ok(manifest);
     }
-    let held_out = Activations::all(&dataset, resolved.hook_point)?;
-    let rows = LiveRows {
-        hook_point: resolved.hook_point,
-        d_in: resolved.d_in,
-        sink_norm: manifest.sink_norm,
-        first: manifest.live_from.unwrap_or_default(),
-        block_rows: resolved.config.buffer_rows(dataset.manifest().config.dtype.row_bytes(resolved.d_in)),
-    };
+    let rows = live_rows(&dataset, &manifest, &resolved)?;
     let live = LiveModel::open(model, corpus, &held_out_config)?;
     let source =
         |cursor: Cursor| Box::new(LiveSource::new(&live, rows, cursor, out, monitor)) as Box<dyn ActivationSource>;
-    let training_rows = resolved.config.tokens;
-    Run::open(&dataset, training_rows, source, resolved, out, monitor)?.complete(manifest, &dataset, &held_out)
+    let (training_rows, held_out) = (resolved.config.tokens, data.all()?);
+    Run::open(&data, training_rows, source, resolved, out, monitor)?.complete(manifest, held_out.as_ref())
+}
+
+/// The rows to stream, as what was held out describes them.
+fn live_rows(dataset: &ActivationDataset, manifest: &SaeManifest, resolved: &Resolved) -> Result<LiveRows> {
+    let harvest = dataset.manifest();
+    let hook_points = resolved.columns.all();
+    let sink_norms: Vec<f32> = hook_points.iter().map(|point| harvest.sink_norm(*point)).collect::<Result<_, _>>()?;
+    let row_bytes = resolved.widths.iter().map(|width| harvest.config.dtype.row_bytes(*width)).sum();
+    Ok(LiveRows {
+        hook_points,
+        widths: resolved.widths.clone(),
+        sink_norms,
+        first: manifest.live_from.unwrap_or_default(),
+        block_rows: resolved.config.buffer_rows(row_bytes),
+    })
 }
 
 /// Tokens that a run on a running model holds out.

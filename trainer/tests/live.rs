@@ -13,7 +13,7 @@ use harvester::{
     ActivationDataset, ContextCursor, Corpus, CorpusOptions, HarvestConfig, HookPoint, LiveModel, Monitor, Silent,
     harvest, model_source::ResolvedModel,
 };
-use trainer::{SaeManifest, TrainConfig, train_live};
+use trainer::{SaeManifest, TrainConfig, train, train_live};
 
 const POINT: HookPoint = HookPoint::Embed;
 
@@ -139,9 +139,9 @@ fn a_stream_has_the_rows_that_a_harvest_writes_from_any_place_on() {
     }
     let live = LiveModel::open(&model(), corpus(folder.path()), &harvest_config(None)).unwrap();
     let streamed = |from: ContextCursor| -> (Vec<u32>, Vec<f32>, Vec<ContextCursor>) {
-        let batches: Vec<_> = live.stream(POINT, from).unwrap().map(Result::unwrap).collect();
-        let tokens = batches.iter().flat_map(|batch| batch.activations.rows.token.clone()).collect();
-        let values = batches.iter().flat_map(|batch| batch.activations.to_f32().into_owned()).collect();
+        let batches: Vec<_> = live.stream(&[POINT], from).unwrap().map(Result::unwrap).collect();
+        let tokens = batches.iter().flat_map(|batch| batch.activations[0].rows.token.clone()).collect();
+        let values = batches.iter().flat_map(|batch| batch.activations[0].to_f32().into_owned()).collect();
         (tokens, values, batches.iter().map(|batch| batch.next).collect())
     };
     let (live_tokens, live_values, places) = streamed(ContextCursor::default());
@@ -150,6 +150,49 @@ fn a_stream_has_the_rows_that_a_harvest_writes_from_any_place_on() {
     let middle = places[places.len() / 2];
     let (rest, _, _) = streamed(middle);
     assert!(!rest.is_empty() && rest == tokens[middle.contexts as usize * 16..]);
+}
+
+#[test]
+fn a_stream_of_several_hook_points_has_the_rows_of_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let points = vec![HookPoint::resid_post(0), POINT, HookPoint::resid_post(1)];
+    let config = HarvestConfig { hook_points: points.clone(), ..harvest_config(Some(160)) };
+    let live = LiveModel::open(&model(), corpus(folder.path()), &config).unwrap();
+    let batch = |points: &[HookPoint]| live.stream(points, ContextCursor::default()).unwrap().next().unwrap().unwrap();
+    // Some of them, in an order of their own.
+    let together = batch(&[points[2], points[0]]);
+    let alone = [points[2], points[0]].map(|point| batch(&[point]).activations.remove(0));
+    assert_eq!(together.activations, alone);
+    assert!(together.activations[0].to_f32() != together.activations[1].to_f32());
+    let message = live.stream(&[HookPoint::resid_post(7)], ContextCursor::default()).unwrap_err().to_string();
+    assert!(message.contains("blocks.0.hook_resid_post, hook_embed"), "{message}");
+}
+
+#[test]
+fn columns_are_those_named_and_each_is_named_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (POINT, HookPoint::resid_post(1));
+    let config = HarvestConfig { hook_points: vec![first, second], ..harvest_config(Some(480)) };
+    let out = folder.path().join("out");
+    harvest(&model(), &corpus(folder.path()), &config, &out, &Silent).unwrap();
+    let dataset = ActivationDataset::open(&out).unwrap();
+    let short = TrainConfig { tokens: 5 * 128, ..train_config() };
+    let run = |config: TrainConfig| train(&dataset, &config, &tempfile::tempdir().unwrap().path().join("sae"), &Silent);
+    let refused = |config| run(config).unwrap_err().to_string();
+    let none = refused(short.clone());
+    assert!(none.contains("one of hook_embed, blocks.1.hook_resid_post, found none"), "{none}");
+    let twice = refused(TrainConfig { hook_points: vec![first, first], ..short.clone() });
+    assert!(twice.contains("each place once, found hook_embed twice"), "{twice}");
+    let itself = refused(TrainConfig { hook_point: Some(first), target_hook_point: Some(first), ..short.clone() });
+    assert!(itself.contains("hook_embed twice"), "{itself}");
+    let contradicting =
+        refused(TrainConfig { hook_point: Some(second), hook_points: vec![first, second], ..short.clone() });
+    assert!(contradicting.contains("the first of hook_points, hook_embed"), "{contradicting}");
+    let unknown = refused(TrainConfig { hook_points: vec![first, HookPoint::resid_post(0)], ..short.clone() });
+    assert!(unknown.contains("found blocks.0.hook_resid_post"), "{unknown}");
+    // A list of one is that one.
+    let manifest = run(TrainConfig { hook_points: vec![second], ..short }).unwrap();
+    assert_eq!((manifest.hook_point, manifest.config.hook_points), (Some(second), vec![]));
 }
 
 #[test]

@@ -35,7 +35,7 @@ use plain_file::{DocumentPlace, PlainFile};
 pub(crate) use seen::SeenDocuments;
 pub use source::CorpusSource;
 use table::Tables;
-use table_file::{RowBlock, TableFile};
+pub(crate) use table_file::{Cause, RowBlock, TableFile};
 
 /// Documents, numbered from 0 in the order of the paths given and of the files in a folder (sorted).
 #[derive(Debug, Default)]

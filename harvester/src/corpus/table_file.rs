@@ -1,4 +1,4 @@
-//! [`TableFile`]: a parquet file of a corpus, here, in an object store or on the Hub; its footer, its blocks of rows,
+//! [`TableFile`]: a parquet file of a corpus or of vectors, here, in an object store or on the Hub; its footer, its blocks of rows,
 //! and the bytes of one. What a footer says is checked: it may be anybody's.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,7 +35,7 @@ const MOST_ROWS: u64 = 1 << 32;
 
 /// A parquet file, wherever it is.
 #[derive(Debug, Clone)]
-pub(super) enum TableFile {
+pub(crate) enum TableFile {
     /// Here or in an object store.
     At { location: Location, bytes: u64 },
     /// On the Hugging Face Hub.
@@ -49,7 +49,7 @@ impl ReadRange for HubFile {
 }
 
 /// Why ranges of a file could not be had: parquet passes on no more than a message.
-pub(super) type Cause = Arc<Mutex<Option<Error>>>;
+pub(crate) type Cause = Arc<Mutex<Option<Error>>>;
 
 /// A file whose errors are kept.
 #[derive(Debug)]
@@ -70,22 +70,19 @@ impl ReadRange for Watched {
 
 /// Consecutive rows of a row group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RowBlock {
-    pub(super) file: u32,
-    pub(super) group: u32,
+pub(crate) struct RowBlock {
+    pub(crate) file: u32,
+    pub(crate) group: u32,
     /// Rows of the group before it.
-    pub(super) first_row: u64,
-    pub(super) rows: u64,
+    pub(crate) first_row: u64,
+    pub(crate) rows: u64,
 }
 
 impl TableFile {
     /// The parquet file found.
     pub(super) fn of(found: &FoundFile) -> Result<Self> {
         match &found.origin {
-            Origin::At(location) => {
-                let bytes = location.bytes()?.unwrap_or(0);
-                Ok(Self::At { location: location.clone(), bytes })
-            }
+            Origin::At(location) => Self::at(location),
             Origin::OnHub(file) => Ok(Self::OnHub(file.clone())),
             Origin::Stdin => {
                 let hint = "Save it as a file: parquet is read from its end";
@@ -94,8 +91,13 @@ impl TableFile {
         }
     }
 
+    /// The file at `location`.
+    pub(crate) fn at(location: &Location) -> Result<Self> {
+        Ok(Self::At { location: location.clone(), bytes: location.bytes()?.unwrap_or(0) })
+    }
+
     /// Its size, bytes.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         match self {
             Self::At { bytes, .. } => *bytes,
             Self::OnHub(file) => file.bytes,
@@ -103,7 +105,7 @@ impl TableFile {
     }
 
     /// SHA-256 of the file, or of what changes with it where it would have to be fetched for that.
-    pub(super) fn identity(&self) -> Result<String> {
+    pub(crate) fn identity(&self) -> Result<String> {
         match self {
             Self::At { location, .. } => match location.local() {
                 Some(path) => sha256_file(path),
@@ -113,7 +115,7 @@ impl TableFile {
         }
     }
 
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         match self {
             Self::At { location, .. } => location.to_string(),
             Self::OnHub(file) => file.url().to_string(),
@@ -133,7 +135,7 @@ impl TableFile {
 
     /// The file, for reading the columns in `mask` of a block. They come at once where the block is the whole row
     /// group: one answer in place of two for each page.
-    pub(super) fn open_for(
+    pub(crate) fn open_for(
         &self,
         block: RowBlock,
         metadata: &ArrowReaderMetadata,
@@ -173,7 +175,7 @@ impl TableFile {
 
     /// The footer; where `pages` asks for it and a row group is longer than a block, also where each page lies, so that
     /// no page before the block is read.
-    pub(super) fn metadata(&self, pages: PageIndexPolicy) -> Result<ArrowReaderMetadata> {
+    pub(crate) fn metadata(&self, pages: PageIndexPolicy) -> Result<ArrowReaderMetadata> {
         let cause = Cause::default();
         let file = self.open(&cause);
         let read = || {
@@ -195,7 +197,7 @@ impl TableFile {
     }
 
     /// A failure on the way is one; anything else says that the file is damaged.
-    pub(super) fn unreadable(&self, error: ParquetError, cause: &Cause) -> Error {
+    pub(crate) fn unreadable(&self, error: ParquetError, cause: &Cause) -> Error {
         if let Some(cause) = cause.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return cause;
         }

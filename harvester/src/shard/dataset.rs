@@ -141,10 +141,7 @@ impl ActivationDataset {
     /// # Errors
     /// When there is no such folder any more.
     pub fn absolute(&self) -> Result<PathBuf> {
-        match self.location.local() {
-            Some(path) => path.canonicalize().map_err(Error::io("open", path)),
-            None => Ok(self.dir.clone()),
-        }
+        self.location.absolute()
     }
 
     /// SHA-256 of the manifest file; where there are several, of their hashes one after the other.

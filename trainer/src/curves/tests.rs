@@ -22,9 +22,12 @@ fn manifest(source: &str) -> SaeManifest {
         refract_version: "0.0.0".into(),
         complete: false,
         activations: "activations".into(),
-        activations_manifest_sha256: "00".into(),
-        model,
-        hook_point: HookPoint::resid_post(1),
+        activations_manifest_sha256: Some("00".into()),
+        model: Some(model),
+        hook_point: Some(HookPoint::resid_post(1)),
+        hook_points: vec![],
+        target_hook_point: None,
+        vectors: None,
         d_in: 16,
         d_sae: 32,
         held_out: 0..1,
@@ -87,7 +90,7 @@ fn names_cannot_end_the_script() {
     let hostile = "</script><script>alert(1)</script>{{refresh}}";
     let page = page(&manifest(hostile), State::Failed("a < b"), &[]);
     assert_eq!(page.matches("</script>").count(), 2, "the data and the script");
-    assert_eq!(data(&page)["manifest"]["model"]["source"], hostile);
+    assert_eq!(data(&page)["manifest"]["source"], hostile);
     assert_eq!(data(&page)["note"], "a < b");
 }
 

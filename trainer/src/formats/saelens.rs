@@ -170,7 +170,7 @@ impl Cfg {
                 sae_lens_version: SAE_LENS_VERSION.into(),
                 sae_lens_training_version: None,
                 dataset_path: Some(config.dataset.clone()),
-                hook_name: Some(config.hook_point.to_string()),
+                hook_name: config.hook_point.map(|point| point.to_string()),
                 model_name: Some(config.model_name.clone()),
                 model_class_name: Some("HookedTransformer".into()),
                 hook_head_index: None,
@@ -210,9 +210,10 @@ impl Cfg {
         if self.d_in == 0 || self.d_sae == 0 {
             return refuse("d_in and d_sae", "of 1 or more".into(), "0");
         }
-        let hook_name = self.metadata.hook_name.as_deref().unwrap_or_default();
-        let Ok(hook_point) = hook_name.parse::<HookPoint>() else {
-            return refuse("metadata.hook_name", "such as blocks.14.hook_resid_post".into(), hook_name);
+        let hook_name = self.metadata.hook_name.as_deref();
+        let Ok(hook_point) = hook_name.map(str::parse::<HookPoint>).transpose() else {
+            let found = hook_name.unwrap_or_default();
+            return refuse("metadata.hook_name", "such as blocks.14.hook_resid_post".into(), found);
         };
         Ok(SaeConfig {
             architecture,

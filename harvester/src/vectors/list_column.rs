@@ -1,0 +1,187 @@
+//! Columns of lists of numbers, as any program writes them: which column is meant, and its rows as [`Values`].
+
+use std::ops::Range;
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray},
+    compute::cast,
+    datatypes::{DataType, Fields, Float16Type, Float32Type},
+};
+
+use crate::{Error, Result, StorageDtype, Values};
+
+/// A row that cannot be used.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct BadRow {
+    /// Its place in the array.
+    pub(super) row: usize,
+    pub(super) found: String,
+}
+
+/// The column of `file` that holds the vectors: the one named, or the only one of lists of numbers.
+pub(super) fn choose(fields: &Fields, named: Option<&str>, file: &str) -> Result<String> {
+    let usable = fields.iter().filter(|field| item_type(field.data_type()).is_some());
+    let mut usable: Vec<_> = usable.map(|field| field.name().clone()).collect();
+    let expected = match named {
+        Some(name) if usable.iter().any(|usable| usable == name) => return Ok(name.to_string()),
+        Some(name) => format!("a column `{name}` of lists of numbers"),
+        None if usable.len() == 1 => return Ok(usable.remove(0)),
+        None if usable.is_empty() => "a column of lists of numbers".to_string(),
+        None => return Err(Error::invalid("--column", format!("one of {}", usable.join(", ")), "none")),
+    };
+    let columns: Vec<_> = fields.iter().map(|field| format!("{} ({})", field.name(), field.data_type())).collect();
+    let hint = "Name a column of lists with --column, or write the numbers of a row as one list";
+    Err(Error::malformed(file, expected, format!("the columns {}", columns.join(", ")), hint))
+}
+
+/// The type of the numbers of a column of lists; `None` of any other column.
+fn item_type(column: &DataType) -> Option<&DataType> {
+    match column {
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            Some(item.data_type()).filter(|kind| kind.is_floating() || kind.is_integer())
+        }
+        _ => None,
+    }
+}
+
+/// How the column's numbers are held in memory: half precision stays what it is, all others become f32.
+pub(super) fn dtype_of(column: &DataType) -> StorageDtype {
+    match item_type(column) {
+        Some(DataType::Float16) => StorageDtype::F16,
+        _ => StorageDtype::F32,
+    }
+}
+
+/// The numbers of the first list; `None` where there is no list.
+pub(super) fn width_of(column: &ArrayRef) -> Option<usize> {
+    let (ranges, _) = lists(column);
+    ranges.first().filter(|_| column.is_valid(0)).map(ExactSizeIterator::len)
+}
+
+/// The rows of a column of lists, all of `width` finite numbers.
+///
+/// # Shapes
+/// The result: `[n, width]`
+pub(super) fn values_of(column: &ArrayRef, width: usize, dtype: StorageDtype) -> std::result::Result<Values, BadRow> {
+    let (ranges, numbers) = lists(column);
+    for (row, range) in ranges.iter().enumerate() {
+        match (column.is_valid(row), range.len()) {
+            (true, length) if length == width => {}
+            (true, length) => return Err(BadRow { row, found: format!("{length} numbers") }),
+            (false, _) => return Err(BadRow { row, found: "no list".to_string() }),
+        }
+    }
+    let first = ranges.first().map_or(0, |range| range.start);
+    let numbers = numbers.slice(first, ranges.len() * width);
+    if let Some(place) = (0..numbers.len()).find(|place| numbers.is_null(*place)) {
+        return Err(BadRow { row: place / width, found: format!("a null at index {}", place % width) });
+    }
+    let values = as_values(&numbers, dtype).map_err(|found| BadRow { row: 0, found })?;
+    match values.first_not_finite() {
+        None => Ok(values),
+        Some(place) => {
+            let found = format!("a nan or an infinity at index {}", place % width);
+            Err(BadRow { row: place / width, found })
+        }
+    }
+}
+
+/// Where each list's numbers are, and the numbers of all.
+fn lists(column: &ArrayRef) -> (Vec<Range<usize>>, ArrayRef) {
+    match column.data_type() {
+        DataType::FixedSizeList(..) => {
+            let lists = column.as_fixed_size_list();
+            let range = |row| {
+                let start = lists.value_offset(row) as usize;
+                start..start + lists.value_length() as usize
+            };
+            ((0..lists.len()).map(range).collect(), lists.values().clone())
+        }
+        DataType::LargeList(_) => {
+            let lists = column.as_list::<i64>();
+            let ends = lists.value_offsets().windows(2);
+            (ends.map(|ends| ends[0] as usize..ends[1] as usize).collect(), lists.values().clone())
+        }
+        _ => {
+            let lists = column.as_list::<i32>();
+            let ends = lists.value_offsets().windows(2);
+            (ends.map(|ends| ends[0] as usize..ends[1] as usize).collect(), lists.values().clone())
+        }
+    }
+}
+
+/// Numbers without nulls in one of the two types in which they are held. Integers that f32 lacks are rounded.
+fn as_values(numbers: &ArrayRef, dtype: StorageDtype) -> std::result::Result<Values, String> {
+    let cast_to = |kind| cast(numbers, &kind).map_err(|error| error.to_string());
+    Ok(match dtype {
+        StorageDtype::F16 => Values::F16(cast_to(DataType::Float16)?.as_primitive::<Float16Type>().values().to_vec()),
+        _ => Values::F32(cast_to(DataType::Float32)?.as_primitive::<Float32Type>().values().to_vec()),
+    })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::{
+        array::{FixedSizeListArray, ListArray},
+        datatypes::{Field, Float64Type, Int64Type, UInt8Type},
+    };
+
+    use super::*;
+
+    fn list<T: arrow::datatypes::ArrowPrimitiveType>(rows: Vec<Option<Vec<Option<T::Native>>>>) -> ArrayRef {
+        Arc::new(ListArray::from_iter_primitive::<T, _, _>(rows))
+    }
+
+    #[test]
+    fn numbers_of_any_type_become_values() {
+        let bytes = list::<UInt8Type>(vec![Some(vec![Some(0), Some(255)]), Some(vec![Some(7), Some(1)])]);
+        assert_eq!(values_of(&bytes, 2, StorageDtype::F32), Ok(Values::F32(vec![0.0, 255.0, 7.0, 1.0])));
+        let whole = list::<Int64Type>(vec![Some(vec![Some(-3)]), Some(vec![Some(1 << 40)])]);
+        assert_eq!(values_of(&whole, 1, StorageDtype::F32), Ok(Values::F32(vec![-3.0, (1u64 << 40) as f32])));
+        let half = FixedSizeListArray::from_iter_primitive::<Float16Type, _, _>(
+            [Some([Some(half::f16::ONE), Some(half::f16::ZERO)])],
+            2,
+        );
+        let half: ArrayRef = Arc::new(half);
+        assert_eq!(dtype_of(half.data_type()), StorageDtype::F16);
+        assert_eq!(values_of(&half, 2, StorageDtype::F16).unwrap().to_f32().as_ref(), [1.0, 0.0]);
+        // A part of an array, as a batch of a file is one.
+        assert_eq!(values_of(&bytes.slice(1, 1), 2, StorageDtype::F32), Ok(Values::F32(vec![7.0, 1.0])));
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_used_is_told() {
+        let good = || Some(vec![Some(1.0), Some(2.0)]);
+        let bad = |row| values_of(&list::<Float64Type>(vec![good(), row]), 2, StorageDtype::F32).unwrap_err();
+        let found = |row| {
+            let bad = bad(row);
+            assert_eq!(bad.row, 1);
+            bad.found
+        };
+        assert_eq!(found(None), "no list");
+        assert_eq!(found(Some(vec![Some(1.0)])), "1 numbers");
+        assert_eq!(found(Some(vec![Some(1.0), None])), "a null at index 1");
+        assert_eq!(found(Some(vec![Some(f64::NAN), Some(1.0)])), "a nan or an infinity at index 0");
+        assert_eq!(found(Some(vec![Some(1.0), Some(1e300)])), "a nan or an infinity at index 1");
+    }
+
+    #[test]
+    fn the_only_column_of_lists_is_meant_and_of_several_one_must_be_named() {
+        let field = |name: &str, kind| Field::new(name, kind, true);
+        let of = |item| DataType::new_list(item, true);
+        let fields = |fields: Vec<Field>| Fields::from(fields);
+        let one = fields(vec![field("label", DataType::Int64), field("pixels", of(DataType::UInt8))]);
+        assert_eq!(choose(&one, None, "a.parquet").unwrap(), "pixels");
+        let message = |fields: &Fields, named| choose(fields, named, "a.parquet").unwrap_err().to_string();
+        let wrong = message(&one, Some("pixel"));
+        assert!(wrong.contains("`pixel`") && wrong.contains("label (Int64), pixels (List("), "{wrong}");
+        assert!(message(&one, Some("label")).contains("a column `label` of lists of numbers"));
+        let texts = fields(vec![field("words", of(DataType::Utf8))]);
+        assert!(message(&texts, None).contains("a.parquet: expected a column of lists of numbers"));
+        let two = fields(vec![field("a", of(DataType::Float32)), field("b", of(DataType::Float64))]);
+        assert_eq!(message(&two, None), "--column: expected one of a, b, found none");
+    }
+}

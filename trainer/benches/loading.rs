@@ -1,0 +1,104 @@
+//! What loading the rows costs beside the step that learns from them: `cargo bench --workspace --bench loading`.
+//! Activations of 576 values in shards, f16 and int8, and a buffer that holds a quarter of them, so that every row is
+//! read from its file once an epoch; the step is the one with 9,216 latents.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
+
+use std::path::Path;
+
+use harvester::{
+    ActivationDataset, Context, ContextCursor, CorpusOptions, HarvestConfig, HarvestManifest, HookPoint,
+    HookPointSummary, LeftOut, ModelIdentity, ShardWriter, StorageDtype,
+    manifest::{ACTIVATIONS_FORMAT, Counts, NormQuantiles},
+    manifest_file::FORMAT_VERSION,
+    model::Family,
+};
+use trainer::{
+    config::TrainArchitecture,
+    speed::{StepShape, measure_loading, measure_step},
+};
+
+/// As in the program: with the system's allocator every block is faulted in anew.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const D_IN: usize = 576;
+const CTX_LEN: usize = 256;
+const BATCH: usize = 4096;
+const N_ROWS: usize = 1 << 18;
+
+fn main() {
+    let shape = StepShape {
+        architecture: TrainArchitecture::BatchTopK,
+        d_in: D_IN,
+        d_sae: 9216,
+        k: 32,
+        batch: BATCH,
+        dead: 0.0,
+    };
+    let step = BATCH as f64 / measure_step(shape, 5).tokens_per_second;
+    println!("step of {BATCH} tokens: {:.0} ms, {:.0} tokens/s", step * 1e3, BATCH as f64 / step);
+    println!("dtype   ms a batch    rows/s  share of the step");
+    for dtype in [StorageDtype::F16, StorageDtype::I8] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        write(folder.path(), dtype);
+        let dataset = ActivationDataset::open(folder.path()).expect("what was written");
+        let buffer = (N_ROWS / 4 * dtype.row_bytes(D_IN)) as u64;
+        let n_batches = 2 * N_ROWS / BATCH;
+        let seconds = measure_loading(&dataset, HookPoint::Embed, buffer, BATCH, n_batches).expect("readable rows");
+        println!(
+            "{:6} {:11.1} {:9.0} {:17.1}%",
+            dtype.to_string(),
+            seconds * 1e3,
+            BATCH as f64 / seconds,
+            100.0 * seconds / step
+        );
+    }
+}
+
+/// A harvest of made-up values.
+fn write(dir: &Path, dtype: StorageDtype) {
+    let mut writer = ShardWriter::open(dir, manifest(dtype)).expect("a new folder");
+    for index in 0..(N_ROWS / CTX_LEN) as u64 {
+        let values = (0..CTX_LEN * D_IN).map(|i| ((i as u64 * 2_654_435_761 + index * 97) % 1009) as f32 / 500.0 - 1.0);
+        let next = ContextCursor { contexts: index + 1, documents: index + 1, ..ContextCursor::default() };
+        let context = Context { index, tokens: vec![0; CTX_LEN], documents: vec![index; CTX_LEN], next };
+        writer.write(&[context], &[values.collect()]).expect("room on the disk");
+    }
+    writer.finish(0, LeftOut::default()).expect("room on the disk");
+}
+
+fn manifest(dtype: StorageDtype) -> HarvestManifest {
+    HarvestManifest {
+        format: ACTIVATIONS_FORMAT.into(),
+        version: FORMAT_VERSION,
+        refract_version: "0.0.0".into(),
+        complete: false,
+        model: ModelIdentity {
+            source: "made up".into(),
+            family: Family::Llama,
+            sha256: "00".into(),
+            tokenizer_sha256: "00".into(),
+            n_layers: 1,
+            d_model: D_IN,
+            d_vocab: 1,
+        },
+        corpus: vec![],
+        corpus_options: CorpusOptions::default(),
+        config: HarvestConfig { hook_points: vec![HookPoint::Embed], ctx_len: CTX_LEN, dtype, ..Default::default() },
+        merged_from: None,
+        layers_run: 1,
+        flop_per_token: 1,
+        counts: Counts::default(),
+        hook_points: vec![HookPointSummary {
+            name: HookPoint::Embed,
+            d_model: D_IN,
+            sink_norm: f32::MAX,
+            sinks: 0,
+            mean_to_spread: 0.0,
+            norm_quantiles: NormQuantiles { p01: 0.0, p50: 0.0, p99: 0.0, p999: 0.0, max: 0.0 },
+            mean: vec![0.0; D_IN],
+            std: vec![1.0; D_IN],
+        }],
+        parts: vec![],
+    }
+}

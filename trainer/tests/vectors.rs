@@ -1,0 +1,132 @@
+//! Whole runs on vectors of no model: handwritten digits, 28 x 28 pixels each (`data/digits`).
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use harvester::{HookPoint, Monitor, Silent, VectorDataset};
+use trainer::{Sae, SaeManifest, TrainConfig, train_vectors};
+
+fn digits() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/digits/digits-2000.parquet")
+}
+
+fn open(path: &Path) -> VectorDataset {
+    VectorDataset::open(path, None, &Silent).unwrap()
+}
+
+/// About sixteen passes over the digits, each in four blocks of 500.
+fn config() -> TrainConfig {
+    TrainConfig {
+        d_sae: Some(1024),
+        k: 32,
+        tokens: 30_000,
+        batch: 256,
+        dead_after_tokens: 10_000,
+        buffer_bytes: 500 * 784 * 4,
+        held_out_fraction: 0.1,
+        checkpoint_every: 20,
+        ..TrainConfig::default()
+    }
+}
+
+/// Stops a run after so many tokens.
+struct StopAt {
+    tokens: u64,
+    seen: AtomicU64,
+}
+
+impl Monitor for StopAt {
+    fn start(&self, _what: &str, _total: u64, _unit: &str) {}
+    fn advance(&self, n: u64) {
+        self.seen.fetch_add(n, Ordering::Relaxed);
+    }
+    fn note(&self, _text: &str) {}
+    fn finish(&self) {}
+    fn cancelled(&self) -> bool {
+        self.seen.load(Ordering::Relaxed) >= self.tokens
+    }
+}
+
+fn stop_at(tokens: u64) -> StopAt {
+    StopAt { tokens, seen: AtomicU64::new(0) }
+}
+
+/// Every file of a run but older checkpoints.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    entries.map(|path| (PathBuf::from(path.file_name().unwrap()), fs::read(&path).unwrap())).collect()
+}
+
+#[test]
+fn digits_are_written_with_few_latents_and_a_stopped_run_ends_in_the_same_bytes() {
+    let (whole, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let manifest = train_vectors(&open(&digits()), &config(), whole.path(), &Silent).unwrap();
+    let results = manifest.results.clone().unwrap();
+    let held_out = results.held_out.unwrap();
+    assert!(held_out.fvu < 0.25 && held_out.l0 < 50.0, "{held_out:?}");
+    // A tenth of 2,000 rows, within four standard deviations.
+    assert!(held_out.tokens.abs_diff(200) < 54, "{held_out:?}");
+
+    for tokens in [2_000, 9_999, 22_000] {
+        let message =
+            train_vectors(&open(&digits()), &config(), stopped.path(), &stop_at(tokens)).unwrap_err().to_string();
+        assert!(message.contains("stopped on request"), "{message}");
+    }
+    train_vectors(&open(&digits()), &config(), stopped.path(), &Silent).unwrap();
+    let (whole_files, stopped_files) = (files(whole.path()), files(stopped.path()));
+    assert!(whole_files.contains_key(Path::new("sae_weights.safetensors")));
+    assert_eq!(whole_files.keys().collect::<Vec<_>>(), stopped_files.keys().collect::<Vec<_>>());
+    for (name, bytes) in &whole_files {
+        assert!(*bytes == stopped_files[name], "{} differs", name.display());
+    }
+    assert_eq!(SaeManifest::read(whole.path()).unwrap(), manifest);
+    assert_eq!((manifest.model.clone(), manifest.hook_point, manifest.d_in), (None, None, 784));
+    let vectors = manifest.vectors.as_ref().unwrap();
+    assert_eq!((vectors.column.as_str(), vectors.files.len(), vectors.files[0].rows), ("pixels", 1, 2000));
+    let message = manifest.site().unwrap_err().to_string();
+    assert!(message.contains("trained on the vectors in") && message.contains("digits-2000.parquet"), "{message}");
+    let sae = Sae::load(whole.path()).unwrap();
+    assert_eq!((sae.config.hook_point, sae.config.dataset.as_str()), (None, "digits-2000.parquet"));
+}
+
+#[test]
+fn files_that_changed_since_the_run_began_are_refused_and_what_differs_is_told() {
+    let (data, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = data.path().join("digits.parquet");
+    fs::copy(digits(), &path).unwrap();
+    train_vectors(&open(data.path()), &config(), out.path(), &stop_at(6_000)).unwrap_err();
+    let again = || train_vectors(&open(data.path()), &config(), out.path(), &Silent).unwrap_err().to_string();
+
+    // The same pixels in a file that says that a later program wrote it.
+    let mut bytes = fs::read(&path).unwrap();
+    let version = b"parquet-cpp-arrow version 2";
+    let at = bytes.windows(version.len()).rposition(|window| window == version).unwrap() + version.len() - 1;
+    bytes[at] = b'3';
+    fs::write(&path, &bytes).unwrap();
+    let changed = again();
+    assert!(changed.contains("holds another run") && changed.contains("SHA-256 of digits.parquet: "), "{changed}");
+
+    fs::copy(digits(), &path).unwrap();
+    fs::copy(digits(), data.path().join("more.parquet")).unwrap();
+    let more = again();
+    assert!(more.contains("SHA-256 of more.parquet: null there") && !more.contains("of digits.parquet"), "{more}");
+}
+
+#[test]
+fn what_vectors_do_not_have_or_are_too_few_for_is_refused() {
+    let out = tempfile::tempdir().unwrap();
+    let refused = |config: TrainConfig| {
+        let message = train_vectors(&open(&digits()), &config, &out.path().join("sae"), &Silent).unwrap_err();
+        assert!(!out.path().join("sae").exists());
+        message.to_string()
+    };
+    let place = refused(TrainConfig { hook_point: Some(HookPoint::Embed), ..config() });
+    assert!(place.contains("--hook-point: expected none") && place.contains("hook_embed"), "{place}");
+    let few = refused(TrainConfig { batch: 4096, ..config() });
+    assert!(few.contains("digits-2000.parquet: expected at least a batch, 4096 rows, to train on"), "{few}");
+}
