@@ -10,7 +10,7 @@ use std::{
 
 use half::{bf16, f16};
 use harvester::write_atomically;
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::{Dtype, SafeTensors, View, tensor::TensorView};
 
 use crate::{Error, Result};
 
@@ -70,7 +70,7 @@ pub(crate) fn write_tensors(path: &Path, tensors: Vec<Tensor>, note: Option<(&st
 pub(crate) struct TensorFile {
     path: PathBuf,
     bytes: Vec<u8>,
-    taken: Vec<&'static str>,
+    taken: Vec<String>,
 }
 
 impl TensorFile {
@@ -88,9 +88,30 @@ impl TensorFile {
         found.cloned().ok_or_else(|| self.wrong(format!("`{key}` in the header"), "none"))
     }
 
+    pub(crate) fn has(&self, name: &str) -> Result<bool> {
+        Ok(self.parsed()?.tensor(name).is_ok())
+    }
+
+    /// The names that begin with `prefix`, in order.
+    pub(crate) fn names_with(&self, prefix: &str) -> Result<Vec<String>> {
+        let tensors = self.parsed()?;
+        let names = tensors.names().into_iter().filter(|name| name.starts_with(prefix));
+        let mut names: Vec<String> = names.map(Into::into).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Both sizes of a matrix: where no config says how large an SAE is, its weights do.
+    pub(crate) fn matrix(&self, name: &str) -> Result<(usize, usize)> {
+        match self.named(&self.parsed()?, name)?.shape() {
+            &[rows, columns] => Ok((rows, columns)),
+            shape => Err(self.wrong(format!("{name}, a matrix"), &format!("{shape:?}"))),
+        }
+    }
+
     /// Takes a tensor of numbers, as f32.
-    pub(crate) fn take_f32(&mut self, name: &'static str, shape: &[usize]) -> Result<Vec<f32>> {
-        self.taken.push(name);
+    pub(crate) fn take_f32(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.taken.push(name.into());
         let (dtype, bytes) = self.tensor(name, shape)?;
         match dtype {
             Dtype::F32 => Ok(bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()),
@@ -105,8 +126,8 @@ impl TensorFile {
     }
 
     /// Takes a vector of counts.
-    pub(crate) fn take_u64(&mut self, name: &'static str, len: usize) -> Result<Vec<u64>> {
-        self.taken.push(name);
+    pub(crate) fn take_u64(&mut self, name: &str, len: usize) -> Result<Vec<u64>> {
+        self.taken.push(name.into());
         let (dtype, bytes) = self.tensor(name, &[len])?;
         if dtype != Dtype::U64 {
             return Err(self.wrong(format!("{name} in U64"), &dtype.to_string()));
@@ -117,7 +138,7 @@ impl TensorFile {
     /// Checks that nothing is left.
     pub(crate) fn end(self) -> Result<()> {
         let tensors = self.parsed()?;
-        let mut unknown: Vec<_> = tensors.names().into_iter().filter(|name| !self.taken.contains(name)).collect();
+        let mut unknown: Vec<_> = tensors.names().into_iter().filter(|name| !self.taken.iter().any(|taken| taken == name)).collect();
         unknown.sort_unstable();
         if unknown.is_empty() {
             return Ok(());
@@ -126,16 +147,19 @@ impl TensorFile {
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<(Dtype, &[u8])> {
-        let tensors = self.parsed()?;
-        let Ok(tensor) = tensors.tensor(name) else {
-            let mut names = tensors.names();
-            names.sort_unstable();
-            return Err(self.wrong(format!("a tensor {name}"), &format!("only {}", names.join(", "))));
-        };
+        let tensor = self.named(&self.parsed()?, name)?;
         if tensor.shape() != shape {
             return Err(self.wrong(format!("{name} of shape {shape:?}"), &format!("{:?}", tensor.shape())));
         }
         Ok((tensor.dtype(), tensor.data()))
+    }
+
+    fn named<'a>(&'a self, tensors: &SafeTensors<'a>, name: &str) -> Result<TensorView<'a>> {
+        tensors.tensor(name).map_err(|_| {
+            let mut names = tensors.names();
+            names.sort_unstable();
+            self.wrong(format!("a tensor {name}"), &format!("only {}", names.join(", ")))
+        })
     }
 
     fn parsed(&self) -> Result<SafeTensors<'_>> {

@@ -16,4 +16,5 @@ pub(crate) mod gradients;
 #[cfg(test)]
 pub(crate) mod plain;
 pub(crate) mod select;
+pub(crate) mod select_all;
 pub(crate) mod simd;
