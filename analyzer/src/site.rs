@@ -1,7 +1,7 @@
 //! [`Site`]: an SAE and where it sits in the model: what steering and evaluation need to know of it.
 
 use harvester::{HookPoint, stats::norm};
-use trainer::{Sae, SaeManifest};
+use trainer::Sae;
 
 /// An SAE in its place.
 #[derive(Debug, Clone, Copy)]
@@ -14,12 +14,7 @@ pub struct Site<'a> {
     pub sink_norm: f32,
 }
 
-impl<'a> Site<'a> {
-    /// The place that the SAE's manifest records.
-    pub fn new(sae: &'a Sae, manifest: &SaeManifest) -> Self {
-        Self { sae, hook_point: manifest.hook_point, sink_norm: manifest.sink_norm }
-    }
-
+impl Site<'_> {
     /// Whether a row of a running pass is an attention sink.
     pub(crate) fn is_sink(&self, row: &[f32]) -> bool {
         norm(row) > self.sink_norm

@@ -42,16 +42,9 @@ fn identity(threshold: f32) -> Sae {
         w_enc[(D + i) * D + i] = -1.0;
     }
     let config = SaeConfig {
-        architecture: Architecture::JumpRelu,
-        d_in: D,
-        d_sae: 2 * D,
-        k: None,
-        apply_b_dec_to_input: true,
-        hook_point: point(),
+        hook_point: Some(point()),
         model_name: "tiny".to_string(),
-        ctx_len: None,
-        prepend_bos: false,
-        dataset: String::new(),
+        ..SaeConfig::new(Architecture::JumpRelu, D, 2 * D)
     };
     Sae {
         config,
@@ -60,6 +53,8 @@ fn identity(threshold: f32) -> Sae {
         b_enc: vec![0.0; 2 * D],
         b_dec: vec![0.0; D],
         threshold: Some(vec![threshold; 2 * D]),
+        gate: None,
+        w_skip: None,
     }
 }
 

@@ -53,7 +53,8 @@ fn main() {
     }
     if let Some(dir) = option("--sae") {
         let sae = Sae::load(&PathBuf::from(dir)).expect("an SAE");
-        let place = points.iter().position(|point| *point == sae.config.hook_point).expect("an SAE of hook_resid_post");
+        let place =
+            points.iter().position(|point| Some(*point) == sae.config.hook_point).expect("an SAE of hook_resid_post");
         report_latents(&sae, &without_sinks(&exact[place], &rounded[place])).expect("activations of the SAE's width");
     }
 }
@@ -61,7 +62,7 @@ fn main() {
 fn report_latents(sae: &Sae, pairs: &[(&[f32], &[f32])]) -> trainer::Result<()> {
     let exact: Vec<f32> = pairs.iter().flat_map(|(x, _)| x.iter().copied()).collect();
     let rounded: Vec<f32> = pairs.iter().flat_map(|(_, y)| y.iter().copied()).collect();
-    let (acts, rounded_acts) = (sae.encode(&exact)?, sae.encode(&rounded)?);
+    let ((acts, x_hat), (rounded_acts, rounded_x_hat)) = (sae.reconstruct(&exact)?, sae.reconstruct(&rounded)?);
     let shared: usize = (0..acts.n_rows())
         .map(|row| acts.row(row).0.iter().filter(|latent| rounded_acts.get(row, **latent) > 0.0).count())
         .sum();
@@ -69,10 +70,10 @@ fn report_latents(sae: &Sae, pairs: &[(&[f32], &[f32])]) -> trainer::Result<()> 
     println!(
         "SAE at {}: overlap {:.4}, FVU {:.4} of f32, {:.4} of int8 (its activations), \
          {:.5} of int8 for f32; L0 {:.1}, {:.1}",
-        sae.config.hook_point,
+        sae.config.place()?,
         shared as f64 / acts.n_active() as f64,
-        squared(&exact, &sae.decode(&acts)) / variance,
-        squared(&rounded, &sae.decode(&rounded_acts)) / squared(&rounded, &mean_rows(&rounded, sae.d_in())),
+        squared(&exact, &x_hat) / variance,
+        squared(&rounded, &rounded_x_hat) / squared(&rounded, &mean_rows(&rounded, sae.d_in())),
         squared(&exact, &rounded) / variance,
         acts.l0(),
         rounded_acts.l0(),

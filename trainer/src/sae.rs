@@ -25,9 +25,10 @@ use crate::{
     formats::{self, SaeFormat},
     kernels::{
         decode::add_decoded,
-        encode::{add_product, encoder_product},
+        encode::encoder_product,
         select::{self, Threshold},
         select_all,
+        skip::add_skipped,
     },
 };
 
@@ -150,7 +151,7 @@ impl Sae {
         let mut x_hat = self.decode(&acts);
         self.config.input_norm.undo(x, &mut x_hat, self.d_out());
         if let Some(w_skip) = &self.w_skip {
-            add_product(x, w_skip, self.d_in(), &mut x_hat);
+            add_skipped(x, w_skip, self.d_in(), &mut x_hat);
         }
         Ok((acts, x_hat))
     }

@@ -138,7 +138,8 @@ impl TensorFile {
     /// Checks that nothing is left.
     pub(crate) fn end(self) -> Result<()> {
         let tensors = self.parsed()?;
-        let mut unknown: Vec<_> = tensors.names().into_iter().filter(|name| !self.taken.iter().any(|taken| taken == name)).collect();
+        let mut unknown: Vec<_> =
+            tensors.names().into_iter().filter(|name| !self.taken.iter().any(|taken| taken == name)).collect();
         unknown.sort_unstable();
         if unknown.is_empty() {
             return Ok(());

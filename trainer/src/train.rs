@@ -239,22 +239,21 @@ impl<'a> Run<'a> {
         let unscaled = |bias: Vec<f32>| bias.iter().map(|b| b / self.scale).collect();
         Sae {
             config: SaeConfig {
-                architecture,
-                d_in: weights.d_in,
-                d_sae: weights.d_sae,
                 k,
-                apply_b_dec_to_input: true,
-                hook_point: self.resolved.hook_point,
+                hook_point: Some(self.resolved.hook_point),
                 model_name: parent.model.source.clone(),
                 ctx_len: Some(parent.config.ctx_len),
                 prepend_bos: parent.config.bos.id().is_some(),
                 dataset: parent.corpus.iter().map(|source| source.name.as_str()).collect::<Vec<_>>().join(", "),
+                ..SaeConfig::new(architecture, weights.d_in, weights.d_sae)
             },
             w_enc: weights.w_enc,
             b_enc: unscaled(weights.b_enc),
             w_dec: weights.w_dec,
             b_dec: unscaled(weights.b_dec),
             threshold: None,
+            gate: None,
+            w_skip: None,
         }
     }
 }

@@ -181,7 +181,7 @@ fn what_is_saved_says_where_it_is_from() {
     assert_eq!(manifest.hook_point, HookPoint::resid_post(1));
     assert_eq!(manifest.sink_norm, dataset.manifest().sink_norm(HookPoint::resid_post(1)).unwrap());
     let sae = Sae::load(out.path()).unwrap();
-    assert_eq!((sae.config.hook_point, sae.config.k), (HookPoint::resid_post(1), Some(3)));
+    assert_eq!((sae.config.hook_point, sae.config.k), (Some(HookPoint::resid_post(1)), Some(3)));
     assert_eq!((sae.config.model_name.as_str(), sae.config.ctx_len), ("synthetic", Some(CTX_LEN)));
     for latent in 0..sae.d_sae() {
         let norm: f32 = sae.decoder_row(latent).iter().map(|w| w * w).sum();

@@ -287,7 +287,9 @@ fn config_of(class: Class, sae: &Sae) -> serde_json::Value {
         _ => None,
     };
     let submodule = match (hook_point, layer) {
-        (Some(point), Some(layer)) if *point == HookPoint::resid_post(layer) => Some(format!("resid_post_layer_{layer}")),
+        (Some(point), Some(layer)) if *point == HookPoint::resid_post(layer) => {
+            Some(format!("resid_post_layer_{layer}"))
+        }
         (point, _) => point.map(|point| point.to_string()),
     };
     json!({

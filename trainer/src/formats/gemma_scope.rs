@@ -64,12 +64,17 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
 /// What it reads, and of a transcoder what it rebuilds, by the names of the release and of the layer.
 fn hook_points(path: &Path) -> Result<(Option<HookPoint>, Option<HookPoint>)> {
     let names: Vec<_> = path.iter().filter_map(|name| name.to_str()).collect();
-    let release = names.iter().find(|name| name.starts_with("gemma-scope-"));
+    let release = names.iter().rev().find(|name| name.starts_with("gemma-scope-"));
     if release.is_some() && names.contains(&"embedding") {
         let hint = "Name an SAE of a layer";
-        return Err(Error::malformed(path, "an SAE of a layer", "one of unscaled token embeddings, which the model never has", hint));
+        return Err(Error::malformed(
+            path,
+            "an SAE of a layer",
+            "one of unscaled token embeddings, which the model never has",
+            hint,
+        ));
     }
-    let layer = names.iter().find_map(|name| name.strip_prefix("layer_")?.parse().ok());
+    let layer = names.iter().rev().find_map(|name| name.strip_prefix("layer_")?.parse().ok());
     let (Some(release), Some(layer)) = (release, layer) else { return Ok((None, None)) };
     let of = |site| Some(HookPoint::Block { layer, site });
     let release = release.strip_suffix("-canonical").unwrap_or(release);
@@ -120,7 +125,10 @@ mod tests {
         let file = "layer_20/width_16k/average_l0_71/params.npz";
         assert_eq!(found(&format!("/d/gemma-scope-2b-pt-res/{file}")), (of(Site::ResidPost), None));
         assert_eq!(found(&format!("gemma-scope-9b-pt-att-canonical/{file}")), (of(Site::AttnZ), None));
-        assert_eq!(found(&format!("gemma-scope-2b-pt-transcoders/{file}")), (of(Site::Ln2Normalized), of(Site::MlpOut)));
+        assert_eq!(
+            found(&format!("gemma-scope-2b-pt-transcoders/{file}")),
+            (of(Site::Ln2Normalized), of(Site::MlpOut))
+        );
         assert_eq!(found(file), (None, None));
         assert!(hook_points(Path::new("gemma-scope-2b-pt-res/embedding/width_4k/average_l0_6/params.npz")).is_err());
     }

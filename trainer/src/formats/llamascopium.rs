@@ -212,7 +212,9 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
     let norm_activation = match input_norm {
         InputNorm::None => INFERENCE,
         InputNorm::ConstantNorm => TOKEN_WISE,
-        InputNorm::LayerNorm { .. } => return fits.refuse("raw or constant-norm activations".into(), format!("{input_norm:?}")),
+        InputNorm::LayerNorm { .. } => {
+            return fits.refuse("raw or constant-norm activations".into(), format!("{input_norm:?}"));
+        }
     };
     let place = sae.config.place()?;
     let config = Config {

@@ -113,13 +113,7 @@ const LAYOUTS: [Layout; 8] = [
         read: gemma_scope::load,
         write: gemma_scope::save,
     },
-    Layout {
-        format: SaeFormat::OpenAi,
-        name: "openai",
-        files: &["*.pt"],
-        read: openai::load,
-        write: openai::save,
-    },
+    Layout { format: SaeFormat::OpenAi, name: "openai", files: &["*.pt"], read: openai::load, write: openai::save },
 ];
 
 impl SaeFormat {
@@ -189,13 +183,14 @@ fn detect(path: &Path) -> Result<&'static Layout> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let dir = folder_of(path);
     let is_there = |file: &&str| match *file {
-        "*.pt" => only_pt(path).is_ok(),
+        // A model's folder may hold one too.
+        "*.pt" => only_pt(path).is_ok() && (path.is_file() || !dir.join("config.json").is_file()),
         file => dir.join(file).is_file(),
     };
     let named = |layout: &&Layout| {
         !path.is_file() || layout.files.iter().any(|file| *file == name || (*file == "*.pt" && name.ends_with(".pt")))
     };
-    let found = LAYOUTS.iter().filter(named).find(|layout| layout.files.iter().all(|file| is_there(file)));
+    let found = LAYOUTS.iter().filter(named).find(|layout| layout.files.iter().all(is_there));
     found.ok_or_else(|| {
         let looked_for: Vec<_> =
             LAYOUTS.iter().map(|layout| format!("{} ({})", layout.files.join(" and "), layout.name)).collect();
@@ -239,7 +234,9 @@ fn what_is_there(path: &Path) -> String {
     if path.is_file() {
         return "a file of another name".into();
     }
-    let names = |paths: Vec<PathBuf>| paths.iter().filter_map(|path| path.file_name()).map(|n| n.to_string_lossy().into_owned()).collect();
+    let names = |paths: Vec<PathBuf>| {
+        paths.iter().filter_map(|path| path.file_name()).map(|n| n.to_string_lossy().into_owned()).collect()
+    };
     let mut names: Vec<String> = entries(path).map(names).unwrap_or_default();
     names.sort_unstable();
     match names.len() {

@@ -49,12 +49,7 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
         other => return refuse(path, "activation", "`TopK` or `ReLU`", other.unwrap_or("no name")),
     };
     let sae = Sae {
-        config: SaeConfig {
-            k,
-            input_norm,
-            hook_point: hook_point(path),
-            ..SaeConfig::new(architecture, d_in, d_sae)
-        },
+        config: SaeConfig { k, input_norm, hook_point: hook_point(path), ..SaeConfig::new(architecture, d_in, d_sae) },
         w_enc: tensors.take_f32("encoder.weight", &[d_sae, d_in])?,
         b_enc: tensors.take_f32("latent_bias", &[d_sae])?,
         w_dec: transposed(&tensors.take_f32("decoder.weight", &[d_in, d_sae])?, d_in, d_sae),

@@ -368,7 +368,8 @@ mod tests {
     #[test]
     fn plain_values_are_read() {
         // {'k': 32, 'on': True, 'x': (1, -2), 'big': 2**40, 'half': 0.5}
-        let mut bytes = b"\x80\x02}q\x00(X\x01\x00\x00\x00kK\x20X\x02\x00\x00\x00on\x88X\x01\x00\x00\x00xK\x01".to_vec();
+        let mut bytes =
+            b"\x80\x02}q\x00(X\x01\x00\x00\x00kK\x20X\x02\x00\x00\x00on\x88X\x01\x00\x00\x00xK\x01".to_vec();
         bytes.extend(b"J\xfe\xff\xff\xff\x86X\x03\x00\x00\x00big\x8a\x06\x00\x00\x00\x00\x00\x01");
         bytes.extend(b"X\x04\x00\x00\x00halfG\x3f\xe0\x00\x00\x00\x00\x00\x00u.");
         let value = read(&bytes).unwrap();
@@ -406,7 +407,7 @@ mod tests {
             b"cposix",
             b"K\x01K\x02s.",
             b"}q\x00h\x00.",
-            b"((K\x01tt.\x86",
+            b"K\x01t.",
         ] {
             assert!(read(bytes).is_err(), "{bytes:?}");
         }

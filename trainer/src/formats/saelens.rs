@@ -134,8 +134,7 @@ fn none() -> String {
     "none".into()
 }
 
-const FITS: Fits =
-    Fits { format: SaeFormat::SaeLens, architectures: &Architecture::ALL, transcoder: true, skip: true };
+const FITS: Fits = Fits { format: SaeFormat::SaeLens, architectures: &Architecture::ALL, transcoder: true, skip: true };
 
 pub(crate) fn save(sae: &Sae, dir: &Path) -> Result<()> {
     if sae.w_skip.is_some() && sae.config.apply_b_dec_to_input {
@@ -197,10 +196,9 @@ pub(crate) fn load(path: &Path) -> Result<Sae> {
             _ => None,
         },
         gate: match architecture {
-            Architecture::Gated => Some(Gate {
-                r_mag: of_latents(&mut tensors, "r_mag")?,
-                b_mag: of_latents(&mut tensors, "b_mag")?,
-            }),
+            Architecture::Gated => {
+                Some(Gate { r_mag: of_latents(&mut tensors, "r_mag")?, b_mag: of_latents(&mut tensors, "b_mag")? })
+            }
             _ => None,
         },
         w_skip: if skip { Some(tensors.take_f32("W_skip", &[d_out, d_in])?) } else { None },
@@ -227,9 +225,8 @@ fn read_cfg(path: &Path) -> Result<Cfg> {
     if saelens_legacy::is_legacy(&value) {
         value = saelens_legacy::upgraded(value, path)?;
     }
-    serde_json::from_value(value).map_err(|error| {
-        crate::Error::malformed(path, "the cfg.json of an SAE", error.to_string(), hint)
-    })
+    serde_json::from_value(value)
+        .map_err(|error| crate::Error::malformed(path, "the cfg.json of an SAE", error.to_string(), hint))
 }
 
 impl Cfg {
@@ -521,7 +518,8 @@ mod tests {
             message.contains("cfg.json") && message.contains("`temporal`") && message.contains("jumprelu"),
             "{message}"
         );
-        let edit = edit_cfg("\"normalize_activations\": \"none\"", "\"normalize_activations\": \"covariance_whitening\"");
+        let edit =
+            edit_cfg("\"normalize_activations\": \"none\"", "\"normalize_activations\": \"covariance_whitening\"");
         assert!(refused(Architecture::TopK, edit).contains("`covariance_whitening`"));
         assert!(refused(Architecture::TopK, edit_cfg("\"k\": 4", "\"k\": 11")).contains("k = 11"));
         assert!(refused(Architecture::TopK, edit_cfg("\"k\": 4,", "")).contains("k of a topk SAE"));

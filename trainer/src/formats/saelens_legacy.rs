@@ -73,7 +73,10 @@ mod tests {
         assert!(is_legacy(&old));
         let new = upgraded(old, Path::new("cfg.json")).unwrap();
         assert!(!is_legacy(&new));
-        assert_eq!((&new["architecture"], &new["k"], &new["normalize_activations"]), (&json!("topk"), &json!(5), &json!("none")));
+        assert_eq!(
+            (&new["architecture"], &new["k"], &new["normalize_activations"]),
+            (&json!("topk"), &json!(5), &json!("none"))
+        );
         assert_eq!(new["metadata"]["hook_name"], "blocks.2.hook_resid_pre");
         assert_eq!(new["metadata"]["prepend_bos"], true);
         let tanh = json!({ "d_in": 8, "d_sae": 32, "activation_fn": "tanh-relu" });

@@ -119,8 +119,7 @@ fn hook_points(dir: &Path, transcode: bool) -> Result<(Option<HookPoint>, Option
 }
 
 pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
-    let fits =
-        Fits { format: SaeFormat::Sparsify, architectures: &[Architecture::TopK], transcoder: true, skip: true };
+    let fits = Fits { format: SaeFormat::Sparsify, architectures: &[Architecture::TopK], transcoder: true, skip: true };
     fits.check(sae)?;
     let SaeConfig { d_in, d_out, d_sae, k, input_norm, .. } = sae.config;
     if input_norm != InputNorm::None {

@@ -47,7 +47,8 @@ impl TorchFile {
     pub(super) fn read(path: &Path) -> Result<Self> {
         let mut archive = Archive::open(path)?;
         let bytes = archive.member("data.pkl", LARGEST_PICKLE)?;
-        let Value::Dict(entries) = pickle::read(&bytes).map_err(|found| archive.wrong("a dictionary of tensors", found))?
+        let Value::Dict(entries) =
+            pickle::read(&bytes).map_err(|found| archive.wrong("a dictionary of tensors", found))?
         else {
             return Err(archive.wrong("a dictionary of tensors", "another value"));
         };
@@ -104,8 +105,8 @@ impl<'a> Archive<'a> {
         }
         let places = places(shape, stride, *offset, len);
         let numbers = match storage.stored.numbers(&bytes) {
-            Numbers::Float(all) => Numbers::Float(gathered(all, places)),
-            Numbers::Int(all) => Numbers::Int(gathered(all, places)),
+            Numbers::Float(all) => Numbers::Float(gathered(all, places, len)),
+            Numbers::Int(all) => Numbers::Int(gathered(all, places, len)),
         };
         Ok(Array { shape: shape.clone(), numbers })
     }
@@ -131,7 +132,7 @@ impl<'a> Archive<'a> {
     }
 }
 
-/// Where in a storage each value of a view is, row-major; `None` where it is the storage as it lies there.
+/// Where in a storage each value of a view is, row-major; `None` where they are its first values as they lie there.
 fn places(shape: &[usize], stride: &[usize], offset: usize, len: usize) -> Option<Vec<usize>> {
     let mut contiguous = 1;
     let lies_in_order = shape.iter().zip(stride).rev().all(|(&size, &stride)| {
@@ -150,10 +151,13 @@ fn places(shape: &[usize], stride: &[usize], offset: usize, len: usize) -> Optio
     Some(places)
 }
 
-fn gathered<T: Copy>(all: Vec<T>, places: Option<Vec<usize>>) -> Vec<T> {
+fn gathered<T: Copy>(mut all: Vec<T>, places: Option<Vec<usize>>, len: usize) -> Vec<T> {
     match places {
         Some(places) => places.iter().map(|&place| all[place]).collect(),
-        None => all,
+        None => {
+            all.truncate(len);
+            all
+        }
     }
 }
 
@@ -298,6 +302,7 @@ mod tests {
         assert_eq!(places(&[2, 3], &[3, 1], 0, 6), None);
         assert_eq!(places(&[3, 2], &[1, 3], 0, 6), Some(vec![0, 3, 1, 4, 2, 5]));
         assert_eq!(places(&[2], &[1], 4, 2), Some(vec![4, 5]));
+        assert_eq!(gathered(vec![7, 8, 9], None, 2), [7, 8]);
     }
 
     /// A torch file of one tensor whose pickle was changed.

@@ -20,16 +20,6 @@ pub(crate) fn encoder_product(x_c: &[f32], w_enc: &[f32], d_in: usize, hidden: &
     hidden.copy_from_slice(&hidden_rows[..n * d_sae]);
 }
 
-/// y += x W^T.
-///
-/// # Shapes
-/// `x` `[n, d_in]`, `w` `[d_out, d_in]`, `y` `[n, d_out]`, all row-major.
-pub(crate) fn add_product(x: &[f32], w: &[f32], d_in: usize, y: &mut [f32]) {
-    let mut product = vec![0.0; y.len()];
-    encoder_product(x, w, d_in, &mut product);
-    y.iter_mut().zip(&product).for_each(|(y, product)| *y += product);
-}
-
 fn product(x_c: &[f32], w_enc: &[f32], d_in: usize, hidden: &mut [f32]) {
     let (n, d_sae) = (x_c.len() / d_in, w_enc.len() / d_in);
     assert_eq!((n * d_in, d_sae * d_in, n * d_sae), (x_c.len(), w_enc.len(), hidden.len()));

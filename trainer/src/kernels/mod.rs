@@ -18,3 +18,4 @@ pub(crate) mod plain;
 pub(crate) mod select;
 pub(crate) mod select_all;
 pub(crate) mod simd;
+pub(crate) mod skip;

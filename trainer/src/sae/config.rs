@@ -140,6 +140,7 @@ impl SaeConfig {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -147,11 +148,11 @@ mod tests {
     fn what_is_no_autoencoder_says_what_it_is() {
         let config = SaeConfig::new(Architecture::TopK, 8, 20);
         assert!(config.check_autoencoder().is_ok());
-        let message = |config: &SaeConfig| config.check_autoencoder().map_err(|error| error.to_string()).unwrap_err();
+        let message = |config: &SaeConfig| config.check_autoencoder().unwrap_err().to_string();
         let transcoder = SaeConfig { d_out: 6, hook_point_out: Some(HookPoint::resid_post(1)), ..config.clone() };
         assert!(message(&transcoder).contains("a transcoder from a place not named to blocks.1.hook_resid_post"));
         let columns = vec![(HookPoint::resid_post(0), 3), (HookPoint::resid_post(1), 5)];
         assert!(message(&SaeConfig { columns, ..config.clone() }).contains("a crosscoder of 2 places"));
-        assert!(config.place().map_err(|error| error.to_string()).unwrap_err().contains("--hook-point"));
+        assert!(config.place().unwrap_err().to_string().contains("--hook-point"));
     }
 }
