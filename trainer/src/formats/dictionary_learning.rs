@@ -14,7 +14,7 @@
 //!
 //! `AutoEncoder` comes out with decoder rows of norm 1, as the package's own loader makes them.
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 use harvester::HookPoint;
 use serde::{Deserialize, Serialize};
@@ -234,7 +234,7 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
     };
     let mut sae = sae.applying_b_dec(class != Class::JumpReluAutoEncoder);
     if class == Class::AutoEncoder && !has_unit_decoder(&sae) {
-        sae = sae.with_unit_decoder();
+        sae = Cow::Owned(sae.into_owned().with_unit_decoder());
     }
     torch_file::write(&dir.join(WEIGHTS_FILE), items(class, &sae, &turned(class, &sae)))?;
     json::write(&dir.join(CONFIG_FILE), &config_of(class, &sae))

@@ -25,6 +25,7 @@ mod npz;
 mod openai;
 mod pickle;
 pub(crate) mod saelens;
+mod saelens_cfg;
 mod saelens_legacy;
 mod sparsify;
 mod torch_file;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{json::refuse, saelens::SAE_LENS_VERSION};
+use super::{json::refuse, saelens_cfg::SAE_LENS_VERSION};
 use crate::Result;
 
 /// Keys that are `metadata` today.

@@ -5,16 +5,18 @@
 //! f W_dec = (f |W_dec|) (W_dec / |W_dec|)                                  decoder rows of norm 1, or not
 //! ```
 
+use std::borrow::Cow;
+
 use super::{Architecture, Gate, Sae};
 use crate::kernels::simd::{dot, sum_of_squares};
 
 impl Sae {
     /// The same function with `b_dec` subtracted from the input, or not.
-    pub(crate) fn applying_b_dec(&self, apply: bool) -> Self {
-        let mut sae = self.clone();
+    pub(crate) fn applying_b_dec(&self, apply: bool) -> Cow<'_, Self> {
         if apply == self.config.apply_b_dec_to_input || self.config.d_in != self.config.d_out {
-            return sae;
+            return Cow::Borrowed(self);
         }
+        let mut sae = self.clone();
         let sign = if apply { 1.0 } else { -1.0 };
         sae.config.apply_b_dec_to_input = apply;
         for (latent, w_enc) in self.w_enc.chunks_exact(self.d_in()).enumerate() {
@@ -24,7 +26,7 @@ impl Sae {
                 b_mag[latent] += shift * r_mag[latent].exp();
             }
         }
-        sae
+        Cow::Owned(sae)
     }
 
     /// The same reconstructions from decoder rows of norm 1. Activations and thresholds are multiplied by what the
