@@ -126,6 +126,8 @@ fn read_cfg(path: &Path) -> Result<Cfg> {
 mod tests {
     use std::fs;
 
+    use harvester::HookPoint;
+
     use super::*;
     use crate::{kernels::simd::sum_of_squares, sae::tests::example};
 
