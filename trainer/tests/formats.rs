@@ -298,6 +298,18 @@ fn no_byte_of_a_file_can_bring_the_reader_down() {
 }
 
 #[test]
+fn a_file_that_unpacks_to_many_times_its_size_is_refused() {
+    let (_dir, folder) = copy("gemma-scope-res");
+    let path = folder.join("params.npz");
+    let mut writer = ZipWriter::new(fs::File::create(&path).unwrap());
+    writer.start_file("W_enc.npy", SimpleFileOptions::default()).unwrap();
+    (0..64).for_each(|_| writer.write_all(&[0; 1 << 16]).unwrap());
+    writer.finish().unwrap();
+    assert!(fs::metadata(&path).unwrap().len() < 20_000);
+    assert!(refused(&folder).contains("4194304 bytes, many times the file"), "{}", refused(&folder));
+}
+
+#[test]
 fn numbers_that_are_none_and_wrong_sizes_are_named() {
     let (_dir, folder) = copy("gemma-scope-res");
     rewrite(&folder.join("params.npz"), |name, mut bytes| {

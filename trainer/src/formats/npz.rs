@@ -19,8 +19,8 @@ use crate::{Error, Result};
 
 const HINT: &str = "Name a file that numpy.savez wrote of an SAE's arrays";
 const MAGIC: &[u8] = b"\x93NUMPY";
-/// Trained weights hardly pack. A member that unpacks to more than so many times its size, past the first bytes, is
-/// a bomb.
+/// Trained weights hardly pack. Members that together unpack to more than so many times the file, past the first bytes,
+/// are a bomb.
 const LARGEST_RATIO: u64 = 20;
 const FREE_BYTES: u64 = 1 << 20;
 
@@ -28,6 +28,8 @@ const FREE_BYTES: u64 = 1 << 20;
 pub(super) fn read(path: &Path) -> Result<NamedTensors> {
     let wrong = |expected: &str, found: String| Error::malformed(path, expected, found, HINT);
     let file = File::open(path).map_err(Error::io("open", path))?;
+    let len = file.metadata().map_err(Error::io("read", path))?.len();
+    let mut left = len.saturating_mul(LARGEST_RATIO).saturating_add(FREE_BYTES);
     let mut zip = ZipArchive::new(BufReader::new(file))
         .map_err(|error| wrong("a whole .npz file, which is a zip file", error.to_string()))?;
     let mut arrays = BTreeMap::new();
@@ -35,7 +37,8 @@ pub(super) fn read(path: &Path) -> Result<NamedTensors> {
         let member = zip.by_index(index).map_err(|error| wrong("a whole .npz file", error.to_string()))?;
         let file_name = member.name().map(|name| name.into_owned()).unwrap_or_default();
         let name = file_name.strip_suffix(".npy").ok_or_else(|| wrong("only .npy files in it", file_name.clone()))?;
-        let bytes = unpacked(member).map_err(|found| wrong(&format!("{name} unpacked"), found))?;
+        let bytes = unpacked(member, left).map_err(|found| wrong(&format!("{name} unpacked"), found))?;
+        left -= bytes.len() as u64;
         let array = npy(&bytes).map_err(|found| wrong(&format!("{name} in the .npy format"), found))?;
         if arrays.insert(name.to_string(), array).is_some() {
             return Err(wrong("each array once", format!("{name} twice")));
@@ -44,10 +47,10 @@ pub(super) fn read(path: &Path) -> Result<NamedTensors> {
     Ok(NamedTensors::new(path, arrays))
 }
 
-fn unpacked<R: Read>(member: ZipFile<'_, R>) -> std::result::Result<Vec<u8>, String> {
-    let most = member.compressed_size().saturating_mul(LARGEST_RATIO).saturating_add(FREE_BYTES);
+/// The bytes of a member, of which there are at most `most`.
+fn unpacked<R: Read>(member: ZipFile<'_, R>, most: u64) -> std::result::Result<Vec<u8>, String> {
     if member.size() > most {
-        return Err(format!("{} bytes of {} packed ones", member.size(), member.compressed_size()));
+        return Err(format!("{} bytes, many times the file", member.size()));
     }
     let mut bytes = vec![];
     member.take(most).read_to_end(&mut bytes).map_err(|error| error.to_string())?;

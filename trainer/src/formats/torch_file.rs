@@ -5,8 +5,8 @@
 //! NAME/data.pkl   NAME/data/0   NAME/data/1  ..   NAME/byteorder   NAME/version
 //! ```
 //!
-//! Nothing in it is run (`pickle`). A storage must be exactly as long as the pickle says, unpacked, and a view may not
-//! reach past its storage nor have more values than it, so that what is read is never larger than the file.
+//! Nothing in it is run (`pickle`). A storage must be exactly as long as the pickle says, unpacked, a view may not reach
+//! past its storage nor have more values than it, and all of them together are at most [`MOST_SHARED`] times the file.
 
 use std::{
     collections::BTreeMap,
@@ -27,6 +27,9 @@ use crate::{Error, Result};
 /// The largest pickle read. An SAE's has some kilobytes.
 const LARGEST_PICKLE: u64 = 1 << 20;
 
+/// Tied weights are two tensors of one storage. A file of a thousand tensors of one storage would fill the memory.
+const MOST_SHARED: u64 = 4;
+
 const HINT: &str = "Name a file that torch.save wrote of an SAE's state_dict()";
 
 /// A dictionary of tensors and plain values.
@@ -41,6 +44,8 @@ struct Archive<'a> {
     zip: ZipArchive<BufReader<File>>,
     /// The folder that every member is in.
     folder: String,
+    /// Bytes of storages that may still be read.
+    left: u64,
 }
 
 impl TorchFile {
@@ -67,13 +72,14 @@ impl TorchFile {
 impl<'a> Archive<'a> {
     fn open(path: &'a Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("open", path))?;
+        let left = file.metadata().map_err(Error::io("read", path))?.len().saturating_mul(MOST_SHARED);
         let zip = ZipArchive::new(BufReader::new(file)).map_err(|error| {
             let hint = "The file is cut short, or PyTorch older than 1.6 wrote it: torch.load and torch.save it again";
             Error::malformed(path, "a whole zip file, as torch.save writes", error.to_string(), hint)
         })?;
         let pickle = zip.file_names().filter_map(|name| Some(name.ok()?.strip_suffix("data.pkl")?.to_string())).next();
         let folder = pickle.ok_or_else(|| Error::malformed(path, "data.pkl in the zip file", "none", HINT))?;
-        let mut archive = Self { path, zip, folder };
+        let mut archive = Self { path, zip, folder, left };
         if archive.zip.by_name(&format!("{}byteorder", archive.folder)).is_ok() {
             let order = archive.member("byteorder", 16)?;
             if order.trim_ascii() != b"little" {
@@ -99,6 +105,9 @@ impl<'a> Archive<'a> {
             return Err(self.wrong(expected, format!("shape {shape:?}, stride {stride:?}, offset {offset}")));
         }
         let expected = (storage.len as u64).saturating_mul(storage.stored.bytes() as u64);
+        self.left = self.left.checked_sub(expected).ok_or_else(|| {
+            self.wrong(format!("tensors of at most {MOST_SHARED} times the file"), format!("more, with {name}"))
+        })?;
         let bytes = self.member(&format!("data/{}", storage.key), expected)?;
         if bytes.len() as u64 != expected {
             return Err(self.wrong(format!("{expected} bytes of {name}"), format!("{}", bytes.len())));
@@ -325,6 +334,7 @@ mod tests {
         assert!(changed(shape, b"(J\x02\0\0\0J\x04\0\0\0t").contains("at most the 6 values"));
         assert!(changed(b"(J\x03\0\0\0J\x01\0\0\0t", b"(J\x05\0\0\0J\x01\0\0\0t").contains("within the 6 values"));
         assert!(changed(b"J\x06\0\0\0tQ", b"J\x07\0\0\0tQ").contains("28 bytes of w, found 24"));
+        assert!(changed(b"J\x06\0\0\0tQ", b"J\0\0\x01\0tQ").contains("tensors of at most 4 times the file"));
         assert!(changed(b"ctorch\nFloatStorage", b"cposix\nsystem").contains("`posix.system`"));
     }
 }
