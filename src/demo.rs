@@ -11,6 +11,7 @@ use trainer::TrainConfig;
 use crate::{
     cli::DemoArgs,
     features, harvest,
+    placed::SaeArgs,
     steer::Steering,
     terminal::{DIM, Terminal, grouped},
     train,
@@ -138,7 +139,7 @@ fn evaluate_step(folders: &Folders, terminal: &Terminal) -> anyhow::Result<()> {
     let kept = match kept {
         Some(kept) => kept,
         None => {
-            let evaluation = train::measure(&folders.sae, None, &EvaluationConfig::default(), terminal)?;
+            let evaluation = train::measure(SaeArgs::trained(&folders.sae), &EvaluationConfig::default(), terminal)?;
             let kept = Kept { sae_manifest_sha256, evaluation };
             harvester::write_atomically(&folders.evaluation, &serde_json::to_vec_pretty(&kept)?)?;
             kept
@@ -151,7 +152,7 @@ fn evaluate_step(folders: &Folders, terminal: &Terminal) -> anyhow::Result<()> {
 fn index_step(folders: &Folders, terminal: &Terminal) -> anyhow::Result<FeatureIndex> {
     let command = format!("refract index --sae {} --out {}", folders.sae.display(), folders.features.display());
     step(terminal, "4. Index: when each latent fires, and what it writes", &command);
-    features::build_index(&folders.sae, None, &IndexConfig::default(), &folders.features, terminal)?;
+    features::build_index(SaeArgs::trained(&folders.sae), &IndexConfig::default(), &folders.features, terminal)?;
     let index = FeatureIndex::open(&folders.features)?;
     let active = index.features().iter().filter(|feature| feature.n_active > 0).count();
     let all = index.features().len() as u64;
@@ -185,7 +186,7 @@ fn steer_step(index: &FeatureIndex, folders: &Folders, terminal: &Terminal) -> a
     };
     let examples: Vec<Example> = index.examples(latent).iter().filter(here).cloned().collect();
     features::show_examples(index, &examples, 3, terminal);
-    let steering = Steering::load(&folders.sae, terminal)?;
+    let steering = Steering::load(SaeArgs::trained(&folders.sae), terminal)?;
     let prompt = steering.text_before(&examples, &folders.activations)?;
     let runs = [("suppressed", prompt.as_str(), 0.0), ("driven", OPEN_PROMPT, DRIVE * feature.max)];
     for (what, prompt, value) in runs {

@@ -6,13 +6,11 @@ use analyzer::{
     Example, Feature, FeatureIndex, FeaturesManifest, IndexConfig, TokenWeight,
     interpretability::{About, Pick},
 };
-use anyhow::Context;
-use harvester::{ActivationDataset, Location};
 use serde::{Deserialize, Serialize};
-use trainer::SaeManifest;
 
 use crate::{
     cli::{FindArgs, IndexArgs, ShowArgs},
+    placed::SaeArgs,
     settings,
     terminal::{BOLD, DIM, Terminal, grouped, lit, quoted},
 };
@@ -37,7 +35,8 @@ impl Default for Settings {
 pub(crate) fn index(args: &IndexArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
     let Settings { examples, reach, logit_tokens, neighbours } = settings::resolve("index", args, config)?;
     let config = IndexConfig { examples, reach, logit_tokens, neighbours };
-    let manifest = build_index(&args.sae, args.activations.as_deref(), &config, &args.out, terminal)?;
+    let sae = SaeArgs { sae: &args.sae, activations: args.activations.as_deref(), hook_point: args.hook_point };
+    let manifest = build_index(sae, &config, &args.out, terminal)?;
     terminal.line(format!(
         "{}: {} latents over {} tokens",
         args.out.display(),
@@ -47,38 +46,15 @@ pub(crate) fn index(args: &IndexArgs, config: Option<&Path>, terminal: &Terminal
     terminal.json(&serde_json::json!({ "out": args.out, "d_sae": manifest.d_sae, "tokens": manifest.tokens }))
 }
 
-/// Indexes `sae` over `activations`, by default those it was trained on.
+/// Indexes an SAE over the activations named, by default those it was trained on.
 pub(crate) fn build_index(
-    sae: &Path,
-    activations: Option<&Path>,
+    sae: SaeArgs<'_>,
     config: &IndexConfig,
     out: &Path,
     terminal: &Terminal,
 ) -> anyhow::Result<FeaturesManifest> {
-    let dataset = open_activations(sae, activations)?;
-    Ok(analyzer::index(sae, &dataset, config, out, terminal)?)
-}
-
-/// The activations given, or those that the SAE was trained on: the same ones, not others put in their place.
-pub(crate) fn open_activations(sae: &Path, activations: Option<&Path>) -> anyhow::Result<ActivationDataset> {
-    if let Some(dir) = activations {
-        return Ok(ActivationDataset::open(Location::named(dir)?)?);
-    }
-    let manifest = SaeManifest::finished(sae)?;
-    manifest.site()?; // of vectors there are no activations to open
-    let dir = manifest.activations_dir(sae);
-    let named = || {
-        let (sae, dir) = (sae.display(), dir.display());
-        format!("{sae} was trained on the activations in {dir}; name others, or where they are now, with --activations")
-    };
-    let dataset = ActivationDataset::open(Location::named(&dir)?).with_context(named)?;
-    anyhow::ensure!(is_trained_on(&manifest, &dataset)?, "{}. What is there now was harvested anew", named());
-    Ok(dataset)
-}
-
-/// Whether an SAE was trained on exactly these activations.
-pub(crate) fn is_trained_on(manifest: &SaeManifest, dataset: &ActivationDataset) -> anyhow::Result<bool> {
-    Ok(Some(dataset.manifest_sha256()?) == manifest.activations_manifest_sha256)
+    let (placed, dataset) = sae.open()?;
+    Ok(analyzer::index(&placed, &dataset, config, out, terminal)?)
 }
 
 pub(crate) fn show(args: &ShowArgs, terminal: &Terminal) -> anyhow::Result<()> {

@@ -13,7 +13,7 @@ use harvester::{
     manifest::MANIFEST_FILE,
 };
 use serde_json::Value;
-use trainer::{CURVES_FILE, METRICS_FILE, Sae, SaeManifest};
+use trainer::{CURVES_FILE, InputNorm, METRICS_FILE, Sae, SaeFormat, SaeManifest};
 
 use crate::{
     cli::InspectArgs,
@@ -214,8 +214,10 @@ fn sae_origin(path: &Path, manifest: &SaeManifest, terminal: &Terminal) {
 }
 
 fn sae_shape(sae: &Sae, terminal: &Terminal) {
-    fact(terminal, "shape", format!("d_in {} x d_sae {}", sae.d_in(), grouped(sae.d_sae() as u64)));
-    fact(terminal, "architecture", sae.config.architecture.to_string());
+    let d_out = if sae.d_out() == sae.d_in() { String::new() } else { format!(", d_out {}", sae.d_out()) };
+    fact(terminal, "shape", format!("d_in {} x d_sae {}{d_out}", sae.d_in(), grouped(sae.d_sae() as u64)));
+    let k = sae.config.k.map(|k| format!(", k {k}")).unwrap_or_default();
+    fact(terminal, "architecture", format!("{}{k}", sae.config.architecture));
 }
 
 fn features(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()> {
@@ -235,6 +237,36 @@ fn features(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()
         fact(terminal, "checksums", "every byte is as recorded");
     }
     Ok(())
+}
+
+/// An SAE of another tool.
+fn foreign_sae(path: &Path, format: SaeFormat, terminal: &Terminal) -> anyhow::Result<()> {
+    let sae = Sae::load(path)?;
+    let config = &sae.config;
+    terminal.heading(&format!("{}: sparse autoencoder, format {format}", path.display()));
+    if !config.model_name.is_empty() {
+        fact(terminal, "model", &config.model_name);
+    }
+    let not_said = || "not said: name it with --hook-point".to_string();
+    fact(terminal, "hook point", config.hook_point.map_or_else(not_said, |point| point.to_string()));
+    if let Some(point) = config.hook_point_out {
+        fact(terminal, "rebuilds", point.to_string());
+    }
+    for (point, width) in &config.columns {
+        fact(terminal, "column", format!("{point} x {width}"));
+    }
+    sae_shape(&sae, terminal);
+    if sae.w_skip.is_some() {
+        fact(terminal, "skip", "a part of the input passes no latent");
+    }
+    if config.input_norm != InputNorm::None {
+        fact(terminal, "input norm", format!("{:?}", config.input_norm));
+    }
+    terminal.json(&serde_json::json!({
+        "format": format.to_string(), "architecture": config.architecture.to_string(), "d_in": config.d_in,
+        "d_out": config.d_out, "d_sae": config.d_sae, "k": config.k, "hook_point": config.hook_point,
+        "hook_point_out": config.hook_point_out, "model": config.model_name,
+    }))
 }
 
 /// Refuses a file that neither says that it is a model, by its name, nor begins as one.
@@ -263,17 +295,12 @@ const GGUF_MAGIC: &[u8] = b"GGUF";
 fn model_or_foreign_sae(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()> {
     anyhow::ensure!(path.exists(), "{}: no such file or folder", path.display());
     anyhow::ensure!(!verify, "{}: --verify is for folders that refract wrote, which record checksums", path.display());
-    if path.join("cfg.json").exists() {
-        let sae = Sae::load(path)?;
-        terminal.heading(&format!("{}: sparse autoencoder, in SAELens' format", path.display()));
-        sae_shape(&sae, terminal);
-        return terminal.json(&serde_json::json!({ "d_in": sae.d_in(), "d_sae": sae.d_sae() }));
-    }
-    if path.is_dir() && !path.join("config.json").exists() {
-        bail!(
-            "{}: expected manifest.json (refract), cfg.json (SAELens) or config.json (a model), found none of them",
-            path.display()
-        );
+    match SaeFormat::of(path) {
+        Ok(format) => return foreign_sae(path, format, terminal),
+        Err(error) if path.is_dir() && !path.join("config.json").exists() => {
+            return Err(error).context("neither manifest.json (refract) nor config.json (a model) is there");
+        }
+        Err(_) => {}
     }
     refuse_other_files(path)?;
     let checkpoint = Checkpoint::open(path)?;

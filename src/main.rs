@@ -1,11 +1,13 @@
 //! The command line of refract: parse, dispatch, print. One file a group of subcommands; the work is in the libraries.
 
 mod cli;
+mod convert;
 mod demo;
 mod features;
 mod harvest;
 mod inspect;
 mod merge;
+mod placed;
 mod settings;
 mod steer;
 mod terminal;
@@ -66,6 +68,7 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
         Command::Show(args) => features::show(&args, terminal),
         Command::Find(args) => features::find(&args, terminal),
         Command::Steer(args) => steer::run(&args, config, terminal),
+        Command::Convert(args) => convert::run(&args, terminal),
         Command::Inspect(args) => inspect::run(&args, terminal),
     }
 }

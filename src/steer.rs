@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use analyzer::{
-    Example, GenerateConfig, Intervention, Interventions, LanguageModel, MovedToken, Shift, Site, generate, shift,
+    Example, GenerateConfig, Intervention, Interventions, LanguageModel, MovedToken, PlacedSae, Shift, generate, shift,
 };
 use anyhow::Context;
 use harvester::{ActivationDataset, ChatMessage, Location, NoHook};
 use serde::{Deserialize, Serialize};
-use trainer::{Sae, SaeManifest};
 
 use crate::{
     cli::{LatentValue, SteerArgs},
+    placed::SaeArgs,
     settings,
     terminal::{BOLD, DIM, Terminal, on_one_line, quoted},
 };
@@ -42,8 +42,7 @@ const VISIBLE: f64 = 0.001;
 /// Everything needed to write under interventions: an SAE and its model.
 pub(crate) struct Steering {
     model: LanguageModel,
-    sae: Sae,
-    manifest: SaeManifest,
+    placed: PlacedSae,
 }
 
 /// The same prompt continued without and with interventions.
@@ -65,7 +64,8 @@ pub(crate) fn run(args: &SteerArgs, config: Option<&Path>, terminal: &Terminal) 
     );
     let interventions = interventions(&args.clamp, &args.scale);
     anyhow::ensure!(!interventions.is_empty(), "steer needs --clamp LATENT=VALUE or --scale LATENT=FACTOR");
-    let steering = Steering::load(&args.sae, terminal)?;
+    let sae = SaeArgs { sae: &args.sae, activations: args.activations.as_deref(), hook_point: args.hook_point };
+    let steering = Steering::load(sae, terminal)?;
     let prompt = if args.chat { steering.chat_prompt(&args.prompt)? } else { args.prompt.clone() };
     let result = steering.side_by_side(&prompt, &interventions, &config, terminal)?;
     result.print(terminal);
@@ -79,21 +79,21 @@ fn interventions(clamp: &[LatentValue], scale: &[LatentValue]) -> Vec<Interventi
 }
 
 impl Steering {
-    /// Loads an SAE and the model that its manifest names.
-    pub(crate) fn load(sae: &Path, terminal: &Terminal) -> anyhow::Result<Self> {
-        let manifest = SaeManifest::finished(sae)?;
-        let (identity, hook_point) = manifest.site()?;
-        let model = LanguageModel::load(identity, terminal)?;
-        let sae = Sae::load(sae)?;
-        hook_point.check(model.transformer.config())?;
-        let width = hook_point.width(model.transformer.config());
+    /// Loads an SAE and its model.
+    pub(crate) fn load(sae: SaeArgs<'_>, terminal: &Terminal) -> anyhow::Result<Self> {
+        let placed = sae.place()?;
+        placed.sae.config.check_autoencoder()?;
+        let model = LanguageModel::load(&placed.model, terminal)?;
+        placed.hook_point.check(model.transformer.config())?;
+        let width = placed.hook_point.width(model.transformer.config());
         anyhow::ensure!(
-            sae.d_in() == width,
-            "the SAE reads {} values a token, {hook_point} of {} has {width}: it was trained on another model",
-            sae.d_in(),
-            identity.source
+            placed.sae.d_in() == width,
+            "the SAE reads {} values a token, {} of {} has {width}: it was trained on another model",
+            placed.sae.d_in(),
+            placed.hook_point,
+            placed.model.source
         );
-        Ok(Self { model, sae, manifest })
+        Ok(Self { model, placed })
     }
 
     fn chat_prompt(&self, message: &str) -> anyhow::Result<String> {
@@ -125,7 +125,7 @@ impl Steering {
         config: &GenerateConfig,
         terminal: &Terminal,
     ) -> anyhow::Result<SideBySide> {
-        let site = Site::new(&self.sae, &self.manifest)?;
+        let site = self.placed.site();
         let mut hook = Interventions::new(site, interventions.to_vec())?;
         let tokens = self.model.tokenizer.encode(prompt)?;
         let without = generate(&self.model, &tokens, config, &mut NoHook, terminal)?;

@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use analyzer::{Evaluation, EvaluationConfig, LanguageModel, Site};
+use analyzer::{Evaluation, EvaluationConfig, LanguageModel};
 use anyhow::{Context, bail};
 use harvester::{ActivationDataset, HookPoint, Location, StorageDtype, VectorDataset};
 use serde::{Deserialize, Serialize};
-use trainer::{Sae, SaeManifest, TrainArchitecture, TrainConfig};
+use trainer::{SaeManifest, TrainArchitecture, TrainConfig};
 
 use crate::{
     cli::{EvaluateArgs, TrainArgs},
-    features::{is_trained_on, open_activations},
+    placed::{SaeArgs, is_trained_on},
     settings,
     terminal::{DIM, Terminal, grouped, human_bytes, human_seconds},
     train_live,
@@ -290,33 +290,29 @@ impl Default for EvaluateSettings {
 
 pub(crate) fn evaluate(args: &EvaluateArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
     let EvaluateSettings { ce_tokens } = settings::resolve("evaluate", args, config)?;
-    let evaluation = measure(&args.sae, args.activations.as_deref(), &EvaluationConfig { ce_tokens }, terminal)?;
+    let sae = SaeArgs { sae: &args.sae, activations: args.activations.as_deref(), hook_point: args.hook_point };
+    let evaluation = measure(sae, &EvaluationConfig { ce_tokens }, terminal)?;
     print(&evaluation, terminal);
     terminal.json(&evaluation)
 }
 
 /// Evaluates an SAE on the contexts that its manifest holds out.
-pub(crate) fn measure(
-    sae_dir: &Path,
-    activations: Option<&Path>,
-    config: &EvaluationConfig,
-    terminal: &Terminal,
-) -> anyhow::Result<Evaluation> {
-    let manifest = SaeManifest::finished(sae_dir)?;
-    let (identity, _) = manifest.site()?;
-    let dataset = open_activations(sae_dir, activations)?;
+pub(crate) fn measure(sae: SaeArgs<'_>, config: &EvaluationConfig, terminal: &Terminal) -> anyhow::Result<Evaluation> {
+    let (placed, dataset) = sae.open()?;
     // Of other activations nothing was trained on.
-    let held_out =
-        if is_trained_on(&manifest, &dataset)? { manifest.held_out.clone() } else { 0..dataset.context_end() };
+    let held_out = match &placed.manifest {
+        Some(manifest) if is_trained_on(manifest, &dataset)? => manifest.held_out.clone(),
+        _ => 0..dataset.context_end(),
+    };
     anyhow::ensure!(
         !held_out.is_empty(),
         "{} was trained with --held-out-fraction 0 or so few contexts that none was held out: name other --activations",
-        sae_dir.display()
+        sae.sae.display()
     );
     anyhow::ensure!(config.ce_tokens > 0, "--ce-tokens: expected 1 or more, found 0");
-    let sae = Sae::load(sae_dir)?;
-    let model = LanguageModel::load(identity, terminal)?;
-    Ok(analyzer::evaluate(&model, Site::new(&sae, &manifest)?, &dataset, held_out, config, terminal)?)
+    placed.sae.config.check_autoencoder()?;
+    let model = LanguageModel::load(&placed.model, terminal)?;
+    Ok(analyzer::evaluate(&model, placed.site(), &dataset, held_out, config, terminal)?)
 }
 
 pub(crate) fn print(evaluation: &Evaluation, terminal: &Terminal) {

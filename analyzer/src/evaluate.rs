@@ -58,7 +58,7 @@ const BLOCK: usize = 64;
 /// Evaluates the SAE at `site` on the contexts `held_out` of `dataset`.
 ///
 /// # Errors
-/// No held-out context, or a file that cannot be read.
+/// No held-out context, an SAE that does not rebuild what it reads, or a file that cannot be read.
 pub fn evaluate(
     model: &LanguageModel,
     site: Site<'_>,
@@ -68,6 +68,7 @@ pub fn evaluate(
     monitor: &dyn Monitor,
 ) -> Result<Evaluation> {
     let Site { sae, hook_point, .. } = site;
+    sae.config.check_autoencoder()?;
     let summary = dataset.manifest().hook_point(hook_point)?;
     if summary.d_model != sae.d_in() {
         let expected = format!("d_in {}, the width of {hook_point} in {}", summary.d_model, dataset.dir().display());
@@ -121,8 +122,8 @@ fn add_rows(
     let wanted = |row: usize| held_out.contains(&read.rows.context[row]) && read.is_ordinary(row, sink_norm);
     let rows = values.chunks_exact(read.d_model).enumerate();
     let x: Vec<f32> = rows.filter(|(row, _)| wanted(*row)).flat_map(|(_, x)| x).copied().collect();
-    let acts = sae.encode(&x)?;
-    metrics.add(&x, &sae.decode(&acts), &acts);
+    let (acts, x_hat) = sae.reconstruct(&x)?;
+    metrics.add(&x, &x_hat, &acts);
     Ok(())
 }
 

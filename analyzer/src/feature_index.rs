@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use harvester::{ActivationDataset, ActivationRows, HookPoint, Monitor, RowGroup};
-use trainer::{FeatureActs, Sae, SaeManifest};
+use trainer::{FeatureActs, Sae};
 
 use crate::{
-    Error, Example, Feature, LanguageModel, Result,
+    Error, Example, Feature, LanguageModel, PlacedSae, Result,
     feature::HISTOGRAM_BINS,
     features_file,
     features_manifest::{FEATURES_FORMAT, FeaturesManifest, IndexConfig, IndexedSource},
@@ -39,28 +39,26 @@ struct Pass<'a> {
     examples: TopExamples,
 }
 
-/// Indexes the SAE in `sae_dir` over `dataset` and writes the features to `out`. A finished folder of the same inputs
+/// Indexes an SAE over `dataset` and writes the features to `out`. A finished folder of the same inputs
 /// is left as it is.
 ///
 /// # Errors
-/// An SAE of another width or hook point than the activations; a file that cannot be read or written; another run's
+/// An SAE of another width or hook point than the activations, or a crosscoder; a file that cannot be read or written; another run's
 /// folder at `out`.
 pub fn index(
-    sae_dir: &Path,
+    placed: &PlacedSae,
     dataset: &ActivationDataset,
     config: &IndexConfig,
     out: &Path,
     monitor: &dyn Monitor,
 ) -> Result<FeaturesManifest> {
-    let sae = Sae::load(sae_dir)?;
-    let sae_manifest = SaeManifest::finished(sae_dir)?;
-    let manifest = describe(sae_dir, &sae, &sae_manifest, dataset, config)?;
+    let manifest = describe(placed, dataset, config)?;
     harvester::create_folder(out)?;
     let _lock = harvester::lock(out)?;
     if let Some(finished) = features_file::finished(out, &manifest)? {
         return Ok(finished);
     }
-    let mut pass = Pass::new(dataset, &sae, sae_manifest.sink_norm, &manifest);
+    let mut pass = Pass::new(dataset, &placed.sae, placed.sink_norm, &manifest);
     monitor.start("indexing", dataset.n_rows(), "tokens");
     for &group in dataset.row_groups() {
         if monitor.cancelled() {
@@ -74,20 +72,19 @@ pub fn index(
 }
 
 /// The manifest before the pass: everything but the counts.
-fn describe(
-    sae_dir: &Path,
-    sae: &Sae,
-    sae_manifest: &SaeManifest,
-    dataset: &ActivationDataset,
-    config: &IndexConfig,
-) -> Result<FeaturesManifest> {
+fn describe(placed: &PlacedSae, dataset: &ActivationDataset, config: &IndexConfig) -> Result<FeaturesManifest> {
     let harvest = dataset.manifest();
-    let (model, hook_point) = sae_manifest.site()?;
+    let PlacedSae { path, sae, hook_point, model, .. } = placed;
+    let hook_point = *hook_point;
+    if !sae.config.columns.is_empty() {
+        let found = format!("a crosscoder of {} places", sae.config.columns.len());
+        return Err(harvester::Error::invalid("SAE to index", "one that reads one place of the model", found).into());
+    }
     let d_model = harvest.hook_point(hook_point)?.d_model;
     if d_model != sae.d_in() {
         let expected = format!("d_in {d_model}, the width of {hook_point} in {}", dataset.dir().display());
         return Err(
-            harvester::Error::invalid(format!("SAE {}", sae_dir.display()), expected, sae.d_in().to_string()).into()
+            harvester::Error::invalid(format!("SAE {}", path.display()), expected, sae.d_in().to_string()).into()
         );
     }
     if harvest.model.sha256 != model.sha256 {
@@ -106,8 +103,8 @@ fn describe(
         format: FEATURES_FORMAT.to_string(),
         version: harvester::manifest::FORMAT_VERSION,
         refract_version: env!("CARGO_PKG_VERSION").to_string(),
-        sae: absolute(sae_dir)?,
-        sae_manifest_sha256: manifest_hash(sae_dir)?,
+        sae: absolute(path)?,
+        sae_manifest_sha256: placed.sha256.clone(),
         activations: dataset.absolute()?,
         activations_manifest_sha256: dataset.manifest_sha256()?,
         model: harvest.model.clone(),
@@ -122,10 +119,6 @@ fn describe(
 
 fn absolute(path: &Path) -> Result<PathBuf> {
     Ok(std::path::absolute(path).map_err(harvester::Error::io("find", path))?)
-}
-
-fn manifest_hash(dir: &Path) -> Result<String> {
-    Ok(harvester::sha256_file(&dir.join(harvester::manifest::MANIFEST_FILE))?)
 }
 
 impl<'a> Pass<'a> {
@@ -180,8 +173,10 @@ impl<'a> Pass<'a> {
         let language_model = LanguageModel::load(&manifest.model, monitor)?;
         let (transformer, tokenizer) = (&language_model.transformer, &language_model.tokenizer);
         let occurs: Vec<u32> = (0..).zip(&self.occurs).filter(|(_, occurs)| **occurs).map(|(token, _)| token).collect();
-        // Only directions in the residual stream can be read off the head.
-        let n = if manifest.hook_point.writes_to_resid() { manifest.config.logit_tokens } else { 0 };
+        // Only directions in the residual stream can be read off the head; a transcoder writes elsewhere than it reads.
+        let written = self.sae.config.hook_point_out.unwrap_or(manifest.hook_point);
+        let reaches_head = written.writes_to_resid() && self.sae.d_out() == transformer.config().d_model;
+        let n = if reaches_head { manifest.config.logit_tokens } else { 0 };
         let lenses = logit_lens(self.sae, transformer, tokenizer, (&occurs, n), monitor)?;
         if monitor.cancelled() {
             return Err(Error::Stopped);

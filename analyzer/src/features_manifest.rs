@@ -40,7 +40,7 @@ pub struct FeaturesManifest {
     pub refract_version: String,
     /// The SAE's folder.
     pub sae: PathBuf,
-    /// SHA-256 of its manifest.
+    /// SHA-256 of its manifest; of an SAE of another tool, those of its files, joined by `+`.
     pub sae_manifest_sha256: String,
     /// The activations' folder.
     pub activations: PathBuf,

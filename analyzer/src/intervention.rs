@@ -2,7 +2,7 @@
 //!
 //! With `z = encode(x)` and the edited activation `z'_j` of each latent `j` that is edited:
 //! ```text
-//! x' = x + sum_j (z'_j - z_j) W_dec[j]
+//! x' = x + s sum_j (z'_j - z_j) W_dec[j]      s = 1, or what the SAE's norm of its input scales the row x back by
 //! ```
 //! What the SAE does not explain of `x` stays in it. The edit of a position depends on that position's `x` alone, so
 //! cached generation equals a pass over the whole text.
@@ -66,8 +66,9 @@ impl<'a> Interventions<'a> {
     /// Edits latents of the SAE at `site`; attention sinks are left alone.
     ///
     /// # Errors
-    /// A latent that the SAE does not have, a latent edited twice, or a value that is no usable number.
+    /// An SAE that does not rebuild what it reads, a latent that it does not have, a latent edited twice, or a value that is no usable number.
     pub fn new(site: Site<'a>, edits: Vec<Intervention>) -> Result<Self> {
+        site.sae.config.check_autoencoder()?;
         for (i, edit) in edits.iter().enumerate() {
             let latent = edit.latent();
             let refuse = |expected: String, found: String| {
@@ -101,9 +102,10 @@ impl<'a> Interventions<'a> {
             if self.site.is_sink(x) {
                 continue;
             }
+            let scale = self.site.sae.config.input_norm.scale(x);
             for edit in &self.edits {
                 let z = acts.get(row, edit.latent());
-                let change = edit.edited(z) - z;
+                let change = scale * (edit.edited(z) - z);
                 // Adding nothing must change nothing, not even the sign of a zero.
                 if change != 0.0 {
                     let direction = self.site.sae.decoder_row(edit.latent() as usize);

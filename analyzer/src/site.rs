@@ -1,9 +1,7 @@
 //! [`Site`]: an SAE and where it sits in the model: what steering and evaluation need to know of it.
 
 use harvester::{HookPoint, stats::norm};
-use trainer::{Sae, SaeManifest};
-
-use crate::Result;
+use trainer::Sae;
 
 /// An SAE in its place.
 #[derive(Debug, Clone, Copy)]
@@ -16,16 +14,7 @@ pub struct Site<'a> {
     pub sink_norm: f32,
 }
 
-impl<'a> Site<'a> {
-    /// The place that the SAE's manifest records.
-    ///
-    /// # Errors
-    /// When it records none: the SAE was trained on vectors of no model.
-    pub fn new(sae: &'a Sae, manifest: &SaeManifest) -> Result<Self> {
-        let (_, hook_point) = manifest.site()?;
-        Ok(Self { sae, hook_point, sink_norm: manifest.sink_norm })
-    }
-
+impl Site<'_> {
     /// Whether a row of a running pass is an attention sink.
     pub(crate) fn is_sink(&self, row: &[f32]) -> bool {
         norm(row) > self.sink_norm

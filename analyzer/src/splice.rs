@@ -21,12 +21,12 @@ pub(crate) fn stack(activation: &Tensor, variants: Vec<Vec<f32>>) -> Result<Tens
     Ok(Tensor::cat(&all, 0)?)
 }
 
-/// `x_hat = decode(encode(x))` for every row but attention sinks, which stay.
+/// `x_hat` of the SAE for every row but attention sinks, which stay.
 ///
 /// # Shapes
 /// `x`: `[n, d_in]` -> the same
 pub(crate) fn reconstruct(site: Site<'_>, x: &[f32]) -> Result<Vec<f32>> {
-    Ok(keep_sinks(site, x, site.sae.decode(&site.sae.encode(x)?)))
+    Ok(keep_sinks(site, x, site.sae.reconstruct(x)?.1))
 }
 
 /// Zeros for every row but attention sinks, which stay.

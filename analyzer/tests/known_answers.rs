@@ -14,7 +14,7 @@ use harvester::{
     ActivationDataset, Checkpoint, Corpus, CorpusOptions, HarvestConfig, Hook, HookPoint, Silent, TextTokenizer,
     Transformer, model_source::ModelSource,
 };
-use trainer::{Architecture, Sae, SaeConfig};
+use trainer::{Architecture, InputNorm, Sae, SaeConfig};
 
 /// Width of the tiny model.
 const D: usize = 48;
@@ -42,16 +42,9 @@ fn identity(threshold: f32) -> Sae {
         w_enc[(D + i) * D + i] = -1.0;
     }
     let config = SaeConfig {
-        architecture: Architecture::JumpRelu,
-        d_in: D,
-        d_sae: 2 * D,
-        k: None,
-        apply_b_dec_to_input: true,
         hook_point: Some(point()),
         model_name: "tiny".to_string(),
-        ctx_len: None,
-        prepend_bos: false,
-        dataset: String::new(),
+        ..SaeConfig::new(Architecture::JumpRelu, D, 2 * D)
     };
     Sae {
         config,
@@ -60,6 +53,8 @@ fn identity(threshold: f32) -> Sae {
         b_enc: vec![0.0; 2 * D],
         b_dec: vec![0.0; D],
         threshold: Some(vec![threshold; 2 * D]),
+        gate: None,
+        w_skip: None,
     }
 }
 
@@ -130,6 +125,45 @@ fn edits_move_one_direction_by_the_difference() {
     // Scaling an idle latent changes nothing: latent D + 3 is silent, since dimension 3 is positive.
     let scale = Intervention::Scale { latent: (D + 3) as u32, factor: 7.0 };
     assert_eq!(edited(&[row], 1e9, &[scale]), row);
+}
+
+#[test]
+fn an_edit_of_a_normalised_token_is_as_long_as_the_token_is_spread() {
+    // Twelve 2s, twelve -2s and zeros: mean 0, variance 24 * 4 / 47.
+    let mut row = [0.0; D];
+    (0..24).for_each(|i| row[i] = if i % 2 == 0 { 2.0 } else { -2.0 });
+    let std = (24.0f32 * 4.0 / 47.0).sqrt();
+    let mut sae = identity(0.0);
+    sae.config.input_norm = InputNorm::LayerNorm { eps: 0.0 };
+    let mut hook = Interventions::new(at(&sae, 1e9), vec![Intervention::Clamp { latent: 40, value: 3.0 }]).unwrap();
+    let x = Tensor::from_slice(&row, (1, 1, D), &Device::Cpu).unwrap();
+    let got: Vec<f32> = hook.apply(point(), &x).unwrap().unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    for (i, (got, was)) in got.iter().zip(row).enumerate() {
+        let want = if i == 40 { 3.0 * std } else { was };
+        assert!((got - want).abs() < 1e-5, "dimension {i}: {got}, not {want}");
+    }
+    // The reconstruction with that latent set differs by the same.
+    let (mut acts, x_hat) = sae.reconstruct(&row).unwrap();
+    assert_eq!(acts.get(0, 40), 0.0);
+    let place = acts.latents.partition_point(|latent| *latent < 40);
+    acts.latents.insert(place, 40);
+    acts.values.insert(place, 3.0);
+    acts.offsets[1] += 1;
+    let moved = (sae.decode(&acts)[40] * std - x_hat[40]).abs();
+    assert!((moved - 3.0 * std).abs() < 1e-5, "{moved}");
+}
+
+#[test]
+fn what_rebuilds_another_place_is_neither_steered_nor_evaluated() {
+    let mut transcoder = identity(0.0);
+    transcoder.config.hook_point_out = Some(HookPoint::resid_post(0));
+    let message = Interventions::new(at(&transcoder, 1e9), vec![]).unwrap_err().to_string();
+    let expected = "a transcoder from blocks.1.hook_resid_post to blocks.0.hook_resid_post";
+    assert!(message.contains(expected), "{message}");
+    let mut crosscoder = identity(0.0);
+    crosscoder.config.columns = vec![(HookPoint::resid_post(0), D / 2), (HookPoint::resid_post(1), D / 2)];
+    let message = Interventions::new(at(&crosscoder, 1e9), vec![]).unwrap_err().to_string();
+    assert!(message.contains("a crosscoder of 2 places"), "{message}");
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn main() {
 fn report_latents(sae: &Sae, pairs: &[(&[f32], &[f32])]) -> trainer::Result<()> {
     let exact: Vec<f32> = pairs.iter().flat_map(|(x, _)| x.iter().copied()).collect();
     let rounded: Vec<f32> = pairs.iter().flat_map(|(_, y)| y.iter().copied()).collect();
-    let (acts, rounded_acts) = (sae.encode(&exact)?, sae.encode(&rounded)?);
+    let ((acts, x_hat), (rounded_acts, rounded_x_hat)) = (sae.reconstruct(&exact)?, sae.reconstruct(&rounded)?);
     let shared: usize = (0..acts.n_rows())
         .map(|row| acts.row(row).0.iter().filter(|latent| rounded_acts.get(row, **latent) > 0.0).count())
         .sum();
@@ -72,8 +72,8 @@ fn report_latents(sae: &Sae, pairs: &[(&[f32], &[f32])]) -> trainer::Result<()> 
         "overlap {:.4}, FVU {:.4} of f32, {:.4} of int8 (its activations), \
          {:.5} of int8 for f32; L0 {:.1}, {:.1}",
         shared as f64 / acts.n_active() as f64,
-        squared(&exact, &sae.decode(&acts)) / variance,
-        squared(&rounded, &sae.decode(&rounded_acts)) / squared(&rounded, &mean_rows(&rounded, sae.d_in())),
+        squared(&exact, &x_hat) / variance,
+        squared(&rounded, &rounded_x_hat) / squared(&rounded, &mean_rows(&rounded, sae.d_in())),
         squared(&exact, &rounded) / variance,
         acts.l0(),
         rounded_acts.l0(),

@@ -1,4 +1,4 @@
-//! Encodes and decodes a file of activations with an SAE folder: `encode SAE_DIR X.safetensors OUT.safetensors`. The
+//! Encodes and decodes a file of activations with an SAE of any format: `encode SAE_DIR X.safetensors OUT.safetensors`. The
 //! other half of `tests/interop/saelens.py`, and the shortest complete use of [`trainer::Sae`].
 
 use std::{collections::HashMap, env, fs, path::PathBuf};
@@ -16,8 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let x = SafeTensors::deserialize(&file)?.tensor("x")?;
     let x: Vec<f32> = x.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(); // [n, d_in]
 
-    let acts = sae.encode(&x)?;
-    let x_hat = sae.decode(&acts); // [n, d_in]
+    let (acts, x_hat) = sae.reconstruct(&x)?; // [n, d_out]
     let mut dense = vec![0.0; acts.n_rows() * sae.d_sae()]; // [n, d_sae]
     for row in 0..acts.n_rows() {
         let (latents, values) = acts.row(row);
@@ -30,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (dense, x_hat) = (bytes(&dense), bytes(&x_hat));
     let tensors = HashMap::from([
         ("feature_acts", TensorView::new(Dtype::F32, vec![acts.n_rows(), sae.d_sae()], &dense)?),
-        ("x_hat", TensorView::new(Dtype::F32, vec![acts.n_rows(), sae.d_in()], &x_hat)?),
+        ("x_hat", TensorView::new(Dtype::F32, vec![acts.n_rows(), sae.d_out()], &x_hat)?),
     ]);
     fs::write(out_path, safetensors::serialize(tensors, None)?)?;
     Ok(())

@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-/// The active latents of `n` rows (compressed sparse rows). Latents ascend within a row; values are positive.
+/// The active latents of `n` rows (compressed sparse rows). Latents ascend within a row; values are
+/// positive, but of a `dense` SAE, whose latents are all active.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FeatureActs {
     /// Where each row's entries begin, and last the number of entries. `[n + 1]`

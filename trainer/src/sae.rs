@@ -1,89 +1,47 @@
 //! [`Sae`]: a finished sparse autoencoder: turns activations into features and back. Used by every later stage; on
-//! disk it is SAELens' folder (`formats/saelens.rs`).
+//! disk it is SAELens' folder, and those of other tools are read too (`formats`).
 //!
 //! ```text
-//! hidden_pre = (x - b_dec) W_enc^T + b_enc
+//! x'         = input_norm(x) - b_dec
+//! hidden_pre = x' W_enc^T + b_enc
 //! f          = topk: the k largest of relu(hidden_pre);  jumprelu: hidden_pre where it exceeds threshold;  relu
-//! x_hat      = f W_dec + b_dec
+//!              gated: relu(x' W_enc^T exp(r_mag) + b_mag) where hidden_pre > 0;  dense: hidden_pre
+//! x_hat      = input_norm^-1(f W_dec + b_dec) + x W_skip^T
 //! ```
+//!
+//! A transcoder is the same with an `x_hat` of another place, without `b_dec` in the first line; a crosscoder reads
+//! and rebuilds several places, one after the other in `x`.
 
-use std::{fmt, path::Path, str::FromStr};
+mod check;
+mod config;
+mod fold;
 
-use harvester::HookPoint;
+use std::path::Path;
 
+pub use self::config::{Architecture, SaeConfig};
 use crate::{
     Error, Result,
     feature_acts::FeatureActs,
-    formats::saelens,
+    formats::{self, SaeFormat},
     kernels::{
         decode::add_decoded,
         encode::encoder_product,
         select::{self, Threshold},
+        select_all,
+        skip::add_skipped,
     },
 };
 
 /// Rows encoded at a time: bounds the memory, and costs the product little.
 const ROWS_PER_TILE: usize = 1024;
 
-/// The nonlinearity of a finished SAE, under SAELens' names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Architecture {
-    /// `standard`: every positive pre-activation.
-    Standard,
-    /// `topk`: the k largest of each token.
-    TopK,
-    /// `jumprelu`: those over a threshold a latent. What BatchTopK is saved as.
-    JumpRelu,
-}
-
-impl Architecture {
-    /// Every architecture.
-    pub const ALL: [Self; 3] = [Self::Standard, Self::TopK, Self::JumpRelu];
-}
-
-impl fmt::Display for Architecture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Standard => "standard",
-            Self::TopK => "topk",
-            Self::JumpRelu => "jumprelu",
-        })
-    }
-}
-
-impl FromStr for Architecture {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|architecture| architecture.to_string() == text).ok_or_else(|| {
-            Error::invalid("architecture", Self::ALL.map(|name| name.to_string()).join(", "), format!("`{text}`"))
-        })
-    }
-}
-
-/// What an SAE is, apart from its weights.
+/// What a gated SAE has beside its gate, whose bias is `b_enc`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SaeConfig {
-    /// The nonlinearity.
-    pub architecture: Architecture,
-    /// Width of the activations.
-    pub d_in: usize,
-    /// Number of latents.
-    pub d_sae: usize,
-    /// Active latents a token; of `topk` only.
-    pub k: Option<usize>,
-    /// Whether `b_dec` is subtracted before encoding. Ours always do.
-    pub apply_b_dec_to_input: bool,
-    /// Where in the model its activations are from; `None` where they are vectors of no model.
-    pub hook_point: Option<HookPoint>,
-    /// The model, as its manifest names it.
-    pub model_name: String,
-    /// Tokens a context in training.
-    pub ctx_len: Option<usize>,
-    /// Whether contexts began with a beginning-of-sequence token.
-    pub prepend_bos: bool,
-    /// The text it was trained on.
-    pub dataset: String,
+pub struct Gate {
+    /// Logarithm of what the product is multiplied by for the magnitude. `[d_sae]`
+    pub r_mag: Vec<f32>,
+    /// Bias of the magnitude. `[d_sae]`
+    pub b_mag: Vec<f32>,
 }
 
 /// A sparse autoencoder. Inputs and outputs are raw harvested activations: any scale used in training is folded in.
@@ -95,21 +53,25 @@ pub struct Sae {
     pub w_enc: Vec<f32>,
     /// `[d_sae]`
     pub b_enc: Vec<f32>,
-    /// A latent a row. `[d_sae, d_in]`
+    /// A latent a row. `[d_sae, d_out]`
     pub w_dec: Vec<f32>,
-    /// `[d_in]`
+    /// `[d_out]`
     pub b_dec: Vec<f32>,
     /// Of `jumprelu` only. `[d_sae]`
     pub threshold: Option<Vec<f32>>,
+    /// Of `gated` only.
+    pub gate: Option<Gate>,
+    /// What is added of the input without passing a latent. `[d_out, d_in]`
+    pub w_skip: Option<Vec<f32>>,
 }
 
 impl Sae {
-    /// Reads a SAELens folder.
+    /// Reads an SAE of any format that [`SaeFormat`] lists; which one, is found out from the files that are there.
     ///
     /// # Errors
     /// Names the file, and the tensor or field, that is missing, unknown, of another shape or type, or not finite.
-    pub fn load(dir: &Path) -> Result<Self> {
-        saelens::load(dir)
+    pub fn load(path: &Path) -> Result<Self> {
+        formats::read(path)
     }
 
     /// Writes `cfg.json` and `sae_weights.safetensors` into `dir`, each of them whole or not at all.
@@ -117,13 +79,26 @@ impl Sae {
     /// # Errors
     /// When a tensor has the wrong length, or a file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<()> {
-        self.check(dir)?;
-        saelens::save(self, dir)
+        self.save_as(SaeFormat::SaeLens, dir)
     }
 
-    /// Width of the activations.
+    /// Writes the files of `format` into the folder `dir`, which exists.
+    ///
+    /// # Errors
+    /// When the format has no place for what this SAE is, a tensor has the wrong length, or a file cannot be written.
+    pub fn save_as(&self, format: SaeFormat, dir: &Path) -> Result<()> {
+        self.check(dir)?;
+        formats::write(self, format, dir)
+    }
+
+    /// Width of the activations that it reads.
     pub fn d_in(&self) -> usize {
         self.config.d_in
+    }
+
+    /// Width of what it rebuilds.
+    pub fn d_out(&self) -> usize {
+        self.config.d_out
     }
 
     /// Number of latents.
@@ -131,9 +106,9 @@ impl Sae {
         self.config.d_sae
     }
 
-    /// The direction that `latent` writes. `[d_in]`
+    /// The direction that `latent` writes, in normalised activations where there is an `input_norm`. `[d_out]`
     pub fn decoder_row(&self, latent: usize) -> &[f32] {
-        &self.w_dec[latent * self.d_in()..][..self.d_in()]
+        &self.w_dec[latent * self.d_out()..][..self.d_out()]
     }
 
     /// The direction that `latent` reads. `[d_in]`
@@ -164,105 +139,100 @@ impl Sae {
         Ok(acts)
     }
 
-    /// `f W_dec + b_dec` for each row of `acts`. `[n, d_in]`
+    /// The active latents of each row of `x`, and the row that they rebuild.
+    ///
+    /// # Shapes
+    /// `x` `[n, d_in]` -> x_hat `[n, d_out]`
+    ///
+    /// # Errors
+    /// When `x` is not a whole number of rows.
+    pub fn reconstruct(&self, x: &[f32]) -> Result<(FeatureActs, Vec<f32>)> {
+        let acts = self.encode(x)?;
+        let mut x_hat = self.decode(&acts);
+        self.config.input_norm.undo(x, &mut x_hat, self.d_out());
+        if let Some(w_skip) = &self.w_skip {
+            add_skipped(x, w_skip, self.d_in(), &mut x_hat);
+        }
+        Ok((acts, x_hat))
+    }
+
+    /// `f W_dec + b_dec` for each row of `acts`. `[n, d_out]` What depends on the row encoded is not in it: its norm and
+    /// a skip connection, which [`Sae::reconstruct`] has.
     pub fn decode(&self, acts: &FeatureActs) -> Vec<f32> {
         let mut x_hat = self.b_dec.repeat(acts.n_rows());
-        add_decoded(acts, &self.w_dec, self.d_in(), &mut x_hat);
+        add_decoded(acts, &self.w_dec, self.d_out(), &mut x_hat);
         x_hat
     }
 
+    /// What the encoder's product is made with. `[n, d_in]` both
     fn centred(&self, x: &[f32]) -> Vec<f32> {
-        if !self.config.apply_b_dec_to_input {
-            return x.to_vec();
+        let mut x = x.to_vec();
+        self.config.input_norm.apply(&mut x, self.d_in());
+        if self.config.apply_b_dec_to_input {
+            x.iter_mut().zip(self.b_dec.iter().cycle()).for_each(|(x, b)| *x -= b);
         }
-        x.iter().zip(self.b_dec.iter().cycle()).map(|(x, b)| x - b).collect()
+        x
     }
 
     fn select(&self, hidden: &[f32], acts: &mut FeatureActs) {
-        match (self.config.architecture, &self.threshold) {
-            (Architecture::TopK, _) => {
+        match (self.config.architecture, &self.threshold, &self.gate) {
+            (Architecture::TopK, ..) => {
                 select::top_k(hidden, &self.b_enc, self.config.k.unwrap_or(self.d_sae()), acts);
             }
-            (_, Some(threshold)) => select::above(hidden, &self.b_enc, Threshold::PerLatent(threshold), acts),
-            (_, None) => select::above(hidden, &self.b_enc, Threshold::Global(0.0), acts),
-        }
-    }
-
-    /// Checks every length against `d_in` and `d_sae`, that every number is finite, and that the architecture has what
-    /// it needs. `place` is what a message names.
-    pub(crate) fn check(&self, place: &Path) -> Result<()> {
-        let SaeConfig { architecture, d_in, d_sae, k, .. } = self.config;
-        let hint = "The file is damaged, or belongs to another SAE";
-        let wrong = |expected: String, found: String| Err(Error::malformed(place, expected, found, hint));
-        let tensors = [
-            ("W_enc", Some(&self.w_enc), d_sae * d_in),
-            ("b_enc", Some(&self.b_enc), d_sae),
-            ("W_dec", Some(&self.w_dec), d_sae * d_in),
-            ("b_dec", Some(&self.b_dec), d_in),
-            ("threshold", self.threshold.as_ref(), d_sae),
-        ];
-        for (name, tensor, len) in tensors {
-            let Some(tensor) = tensor else { continue };
-            if tensor.len() != len {
-                return wrong(format!("{len} values of {name}"), format!("{}", tensor.len()));
+            (Architecture::Gated, _, Some(gate)) => {
+                select_all::gated(hidden, &self.b_enc, (&gate.r_mag, &gate.b_mag), acts);
             }
-            if let Some(at) = tensor.iter().position(|value| !value.is_finite()) {
-                return wrong(format!("finite numbers in {name}"), format!("{} at index {at}", tensor[at]));
-            }
-        }
-        match (architecture, k) {
-            (Architecture::TopK, Some(k)) if k == 0 || k > d_sae => {
-                wrong(format!("k from 1 to d_sae = {d_sae}"), format!("k = {k}"))
-            }
-            (Architecture::TopK, None) => wrong("k of a topk SAE".into(), "none".into()),
-            (Architecture::JumpRelu, _) if self.threshold.is_none() => {
-                wrong("the thresholds of a jumprelu SAE".into(), "none".into())
-            }
-            _ => Ok(()),
+            (Architecture::Dense, ..) => select_all::dense(hidden, &self.b_enc, acts),
+            (_, Some(threshold), _) => select::above(hidden, &self.b_enc, Threshold::PerLatent(threshold), acts),
+            (_, None, _) => select::above(hidden, &self.b_enc, Threshold::Global(0.0), acts),
         }
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use harvester::HookPoint;
+
     use super::*;
-    use crate::kernels::plain;
+    use crate::{input_norm::InputNorm, kernels::plain};
 
     /// Random weights.
     pub(crate) fn example(architecture: Architecture, d_in: usize, d_sae: usize) -> Sae {
+        let positive = |seed| plain::random(d_sae, seed).iter().map(|t| t.abs()).collect();
+        let gate = || Gate { r_mag: plain::random(d_sae, 6), b_mag: plain::random(d_sae, 7) };
         Sae {
             config: SaeConfig {
-                architecture,
-                d_in,
-                d_sae,
                 k: (architecture == Architecture::TopK).then_some(4),
-                apply_b_dec_to_input: true,
                 hook_point: Some(HookPoint::resid_post(3)),
                 model_name: "tiny".into(),
                 ctx_len: Some(256),
-                prepend_bos: false,
                 dataset: "made up".into(),
+                ..SaeConfig::new(architecture, d_in, d_sae)
             },
             w_enc: plain::random(d_sae * d_in, 1),
             b_enc: plain::random(d_sae, 2),
             w_dec: plain::random(d_sae * d_in, 3),
             b_dec: plain::random(d_in, 4),
-            threshold: (architecture == Architecture::JumpRelu)
-                .then(|| plain::random(d_sae, 5).iter().map(|t| t.abs()).collect()),
+            threshold: (architecture == Architecture::JumpRelu).then(|| positive(5)),
+            gate: (architecture == Architecture::Gated).then(gate),
+            w_skip: None,
         }
     }
 
     #[test]
     fn a_row_is_encoded_and_decoded_alike_alone_and_in_a_batch() {
         for architecture in Architecture::ALL {
-            let sae = example(architecture, 24, 100);
-            let x = plain::random(1500 * 24, 9); // more than a tile
-            let all = sae.encode(&x).expect("whole rows");
-            let x_hat = sae.decode(&all);
-            for row in [0, 700, 1023, 1024, 1499] {
-                let one = sae.encode(&x[row * 24..(row + 1) * 24]).expect("one row");
-                assert_eq!(one.row(0), all.row(row), "{architecture}, row {row}");
-                assert_eq!(sae.decode(&one), x_hat[row * 24..(row + 1) * 24]);
+            for (norm, skip) in [(InputNorm::None, true), (InputNorm::LayerNorm { eps: 1e-5 }, false)] {
+                let mut sae = example(architecture, 24, 100);
+                sae.config.input_norm = norm;
+                sae.w_skip = skip.then(|| plain::random(24 * 24, 8));
+                let x = plain::random(1500 * 24, 9); // more than a tile
+                let (all, x_hat) = sae.reconstruct(&x).expect("whole rows");
+                for row in [0, 700, 1023, 1024, 1499] {
+                    let (one, one_hat) = sae.reconstruct(&x[row * 24..(row + 1) * 24]).expect("one row");
+                    assert_eq!(one.row(0), all.row(row), "{architecture}, row {row}");
+                    assert_eq!(one_hat, x_hat[row * 24..(row + 1) * 24]);
+                }
             }
         }
     }

@@ -10,7 +10,7 @@ use std::{
 
 use half::{bf16, f16};
 use harvester::write_atomically;
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::{Dtype, SafeTensors, View, tensor::TensorView};
 
 use crate::{Error, Result};
 
@@ -88,6 +88,27 @@ impl TensorFile {
         found.cloned().ok_or_else(|| self.wrong(format!("`{key}` in the header"), "none"))
     }
 
+    pub(crate) fn has(&self, name: &str) -> Result<bool> {
+        Ok(self.parsed()?.tensor(name).is_ok())
+    }
+
+    /// The names that begin with `prefix`, in order.
+    pub(crate) fn names_with(&self, prefix: &str) -> Result<Vec<String>> {
+        let tensors = self.parsed()?;
+        let names = tensors.names().into_iter().filter(|name| name.starts_with(prefix));
+        let mut names: Vec<String> = names.map(Into::into).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Both sizes of a matrix: where no config says how large an SAE is, its weights do.
+    pub(crate) fn matrix(&self, name: &str) -> Result<(usize, usize)> {
+        match self.named(&self.parsed()?, name)?.shape() {
+            &[rows, columns] => Ok((rows, columns)),
+            shape => Err(self.wrong(format!("{name}, a matrix"), &format!("{shape:?}"))),
+        }
+    }
+
     /// Takes a tensor of numbers, as f32.
     pub(crate) fn take_f32(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         self.taken.push(name.to_owned());
@@ -127,16 +148,19 @@ impl TensorFile {
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<(Dtype, &[u8])> {
-        let tensors = self.parsed()?;
-        let Ok(tensor) = tensors.tensor(name) else {
-            let mut names = tensors.names();
-            names.sort_unstable();
-            return Err(self.wrong(format!("a tensor {name}"), &format!("only {}", names.join(", "))));
-        };
+        let tensor = self.named(&self.parsed()?, name)?;
         if tensor.shape() != shape {
             return Err(self.wrong(format!("{name} of shape {shape:?}"), &format!("{:?}", tensor.shape())));
         }
         Ok((tensor.dtype(), tensor.data()))
+    }
+
+    fn named<'a>(&'a self, tensors: &SafeTensors<'a>, name: &str) -> Result<TensorView<'a>> {
+        tensors.tensor(name).map_err(|_| {
+            let mut names = tensors.names();
+            names.sort_unstable();
+            self.wrong(format!("a tensor {name}"), &format!("only {}", names.join(", ")))
+        })
     }
 
     fn parsed(&self) -> Result<SafeTensors<'_>> {

@@ -265,12 +265,12 @@ impl<'a> Run<'a> {
         let mut sample = vec![0.0; sample_rows * widths.iter().sum::<usize>()];
         self.buffer.next_batch(&vec![1.0; widths.len()], &mut sample)?;
         let mut sae = self.export();
-        let acts = match self.resolved.config.architecture {
-            architecture if architecture.is_batch_topk() => calibrate(&mut sae, &sample, self.resolved.config.k)?,
-            _ => sae.encode(&sample)?,
-        };
+        if self.resolved.config.architecture.is_batch_topk() {
+            calibrate(&mut sae, &sample, self.resolved.config.k)?;
+        }
+        let (acts, x_hat) = sae.reconstruct(&sample)?;
         let mut on_sample = ReconstructionMetrics::new(sae.d_in(), sae.d_sae());
-        on_sample.add(&sample, &sae.decode(&acts), &acts);
+        on_sample.add(&sample, &x_hat, &acts);
         sae.save(self.out)?;
         saelens::save_sparsity(&on_sample.feature_density(), self.out)?;
         manifest.results = Some(TrainResults {
@@ -307,22 +307,21 @@ impl<'a> Run<'a> {
         let threshold = weights.extra("threshold").map(|threshold| unscaled(threshold.to_vec()));
         Sae {
             config: SaeConfig {
-                architecture,
-                d_in: weights.d_in,
-                d_sae: weights.d_sae,
                 k,
-                apply_b_dec_to_input: true,
                 hook_point: label.hook_point,
                 model_name: label.model_name,
                 ctx_len: label.ctx_len,
                 prepend_bos: label.prepend_bos,
                 dataset: label.dataset,
+                ..SaeConfig::new(architecture, weights.d_in, weights.d_sae)
             },
             w_enc: weights.w_enc,
             b_enc: unscaled(weights.b_enc),
             w_dec: weights.w_dec,
             b_dec: unscaled(weights.b_dec),
             threshold,
+            gate: None,
+            w_skip: None,
         }
     }
 }
@@ -344,8 +343,8 @@ fn score(sae: &Sae, held_out: &dyn RowSource, monitor: &dyn Monitor) -> Result<O
     monitor.start("score held-out rows", groups as u64, "row groups");
     for group in 0..groups {
         let x = held_out.read(group)?.to_f32();
-        let acts = sae.encode(&x)?;
-        metrics.add(&x, &sae.decode(&acts), &acts);
+        let (acts, x_hat) = sae.reconstruct(&x)?;
+        metrics.add(&x, &x_hat, &acts);
         monitor.advance(1);
         if metrics.n_tokens() >= HELD_OUT_TOKENS {
             break;

@@ -1,3 +1,285 @@
-//! How SAEs are written to disk, a file each format.
+//! [`SaeFormat`]: how SAEs are written to disk by the tools of the field, a file each, and how the format of a folder
+//! is found out: from the names of the files in it, before any is opened.
+//!
+//! Tensors and shapes are exact: one that a reader does not know is refused, since a silently dropped tensor is how SAEs
+//! come out wrong in this field. Of the configs beside them, what shapes the computation is checked; what records the
+//! training is passed over.
 
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use crate::{Error, Result, sae::Sae};
+
+mod dictionary_learning;
+mod fits;
+mod gemma_scope;
+mod gemma_scope_2;
+mod json;
+mod llama_scope;
+mod llamascopium;
+mod named_tensors;
+mod npz;
+mod openai;
+mod pickle;
 pub(crate) mod saelens;
+mod saelens_cfg;
+mod saelens_legacy;
+mod sparsify;
+mod torch_file;
+mod transpose;
+
+/// A way of writing SAEs to disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaeFormat {
+    /// `saelens`: SAELens 6, and ours; older folders are read too.
+    SaeLens,
+    /// `sparsify`: EleutherAI's sparsify.
+    Sparsify,
+    /// `dictionary-learning`: the dictionary_learning package.
+    DictionaryLearning,
+    /// `gemma-scope`: Gemma Scope, of Gemma 2.
+    GemmaScope,
+    /// `gemma-scope-2`: Gemma Scope 2, of Gemma 3.
+    GemmaScope2,
+    /// `openai`: OpenAI's sparse_autoencoder.
+    OpenAi,
+    /// `llamascopium`: OpenMOSS' Language-Model-SAEs.
+    Llamascopium,
+    /// `llama-scope`: the folders of Llama Scope, which the same tool wrote before; read only.
+    LlamaScope,
+}
+
+/// A format's files and functions.
+struct Layout {
+    format: SaeFormat,
+    name: &'static str,
+    /// The files by which a folder is recognised; all of them must be there. `*.pt` stands for one file of that
+    /// extension.
+    files: &'static [&'static str],
+    read: fn(&Path) -> Result<Sae>,
+    write: fn(&Sae, &Path) -> Result<()>,
+}
+
+/// Every format, the surer signs first.
+const LAYOUTS: [Layout; 8] = [
+    Layout {
+        format: SaeFormat::SaeLens,
+        name: "saelens",
+        files: &["cfg.json", "sae_weights.safetensors"],
+        read: saelens::load,
+        write: saelens::save,
+    },
+    Layout {
+        format: SaeFormat::Sparsify,
+        name: "sparsify",
+        files: &["cfg.json", "sae.safetensors"],
+        read: sparsify::load,
+        write: sparsify::save,
+    },
+    Layout {
+        format: SaeFormat::DictionaryLearning,
+        name: "dictionary-learning",
+        files: &["config.json", "ae.pt"],
+        read: dictionary_learning::load,
+        write: dictionary_learning::save,
+    },
+    Layout {
+        format: SaeFormat::Llamascopium,
+        name: "llamascopium",
+        files: &["config.json", "sae_weights.safetensors"],
+        read: llamascopium::load,
+        write: llamascopium::save,
+    },
+    Layout {
+        format: SaeFormat::LlamaScope,
+        name: "llama-scope",
+        files: &["hyperparams.json", "checkpoints/final.safetensors"],
+        read: llama_scope::load,
+        write: llama_scope::save,
+    },
+    Layout {
+        format: SaeFormat::GemmaScope2,
+        name: "gemma-scope-2",
+        files: &["config.json", "params.safetensors"],
+        read: gemma_scope_2::load,
+        write: gemma_scope_2::save,
+    },
+    Layout {
+        format: SaeFormat::GemmaScope,
+        name: "gemma-scope",
+        files: &["params.npz"],
+        read: gemma_scope::load,
+        write: gemma_scope::save,
+    },
+    Layout { format: SaeFormat::OpenAi, name: "openai", files: &["*.pt"], read: openai::load, write: openai::save },
+];
+
+impl SaeFormat {
+    /// Every format.
+    pub const ALL: [Self; 8] = [
+        Self::SaeLens,
+        Self::Sparsify,
+        Self::DictionaryLearning,
+        Self::GemmaScope,
+        Self::GemmaScope2,
+        Self::OpenAi,
+        Self::Llamascopium,
+        Self::LlamaScope,
+    ];
+
+    /// The format of an SAE: of a folder by the files in it, of a file by its name.
+    ///
+    /// # Errors
+    /// When it is none that is known: says what was looked for.
+    pub fn of(path: &Path) -> Result<Self> {
+        Ok(detect(path)?.format)
+    }
+
+    fn layout(self) -> &'static Layout {
+        LAYOUTS.iter().find(|layout| layout.format == self).expect("every format has a layout")
+    }
+}
+
+impl fmt::Display for SaeFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.layout().name)
+    }
+}
+
+impl FromStr for SaeFormat {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let found = LAYOUTS.iter().find(|layout| layout.name == text).map(|layout| layout.format);
+        found.ok_or_else(|| {
+            Error::invalid("format", Self::ALL.map(|name| name.to_string()).join(", "), format!("`{text}`"))
+        })
+    }
+}
+
+/// Reads an SAE of any format.
+pub(crate) fn read(path: &Path) -> Result<Sae> {
+    (detect(path)?.read)(path)
+}
+
+/// Writes an SAE in one.
+pub(crate) fn write(sae: &Sae, format: SaeFormat, dir: &Path) -> Result<()> {
+    (format.layout().write)(sae, dir)
+}
+
+/// The files that make an SAE, its weights last: what a checksum of it must cover.
+///
+/// # Errors
+/// When its format is none that is known.
+pub fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
+    let layout = detect(path)?;
+    let dir = folder_of(path);
+    layout.files.iter().map(|name| if *name == "*.pt" { only_pt(path) } else { Ok(dir.join(name)) }).collect()
+}
+
+fn detect(path: &Path) -> Result<&'static Layout> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let dir = folder_of(path);
+    let is_there = |file: &&str| match *file {
+        // A model's folder may hold one too.
+        "*.pt" => only_pt(path).is_ok() && (path.is_file() || !dir.join("config.json").is_file()),
+        file => dir.join(file).is_file(),
+    };
+    let named = |layout: &&Layout| {
+        !path.is_file() || layout.files.iter().any(|file| *file == name || (*file == "*.pt" && name.ends_with(".pt")))
+    };
+    let found = LAYOUTS.iter().filter(named).find(|layout| layout.files.iter().all(is_there));
+    found.ok_or_else(|| {
+        let looked_for: Vec<_> =
+            LAYOUTS.iter().map(|layout| format!("{} ({})", layout.files.join(" and "), layout.name)).collect();
+        let hint = "Name the folder that holds the SAE's own files, or the file itself";
+        Error::malformed(path, format!("an SAE: {}", looked_for.join(", ")), what_is_there(path), hint)
+    })
+}
+
+/// The folder in which an SAE's files are, for the folder itself or one of them.
+fn folder_of(path: &Path) -> PathBuf {
+    if path.is_file() { path.parent().unwrap_or(Path::new("")).to_path_buf() } else { path.to_path_buf() }
+}
+
+/// The file itself, or the one .pt file of a folder.
+fn only_pt(path: &Path) -> Result<PathBuf> {
+    if path.is_file() {
+        return Ok(path.to_path_buf());
+    }
+    let is_pt = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "pt") && path.is_file();
+    let found: Vec<PathBuf> = entries(path)?.into_iter().filter(is_pt).collect();
+    match &found[..] {
+        [one] => Ok(one.clone()),
+        _ => {
+            let hint = "Name the file";
+            Err(Error::malformed(path, "one .pt file", format!("{} of them", found.len()), hint))
+        }
+    }
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let list = fs::read_dir(dir).map_err(Error::io("list", dir))?;
+    list.map(|entry| Ok(entry.map_err(Error::io("list", dir))?.path())).collect()
+}
+
+/// Some names of what is in a folder, for a message.
+fn what_is_there(path: &Path) -> String {
+    const SHOWN: usize = 8;
+    if !path.exists() {
+        return "no such file or folder".into();
+    }
+    if path.is_file() {
+        return "a file of another name".into();
+    }
+    let names = |paths: Vec<PathBuf>| {
+        paths.iter().filter_map(|path| path.file_name()).map(|n| n.to_string_lossy().into_owned()).collect()
+    };
+    let mut names: Vec<String> = entries(path).map(names).unwrap_or_default();
+    names.sort_unstable();
+    match names.len() {
+        0 => "an empty folder".into(),
+        n if n > SHOWN => format!("{} and {} more", names[..SHOWN].join(", "), n - SHOWN),
+        _ => names.join(", "),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_format_has_one_layout_and_its_name_is_read_back() {
+        for format in SaeFormat::ALL {
+            assert_eq!(format.to_string().parse::<SaeFormat>().unwrap(), format);
+            assert_eq!(LAYOUTS.iter().filter(|layout| layout.format == format).count(), 1);
+        }
+        assert!("pickle".parse::<SaeFormat>().unwrap_err().to_string().contains("llamascopium"));
+    }
+
+    #[test]
+    fn a_folder_is_known_by_its_files_and_what_was_looked_for_is_said() {
+        for layout in &LAYOUTS {
+            let dir = tempfile::tempdir().unwrap();
+            for file in layout.files {
+                let path = dir.path().join(file.replace('*', "7"));
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(&path, "").unwrap();
+                // A file is not enough where two are needed.
+                let known = SaeFormat::of(dir.path()).ok();
+                assert_eq!(known == Some(layout.format), *file == *layout.files.last().unwrap(), "{file}");
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("model.bin"), "").unwrap();
+        let message = SaeFormat::of(dir.path()).unwrap_err().to_string();
+        for part in ["cfg.json and sae.safetensors (sparsify)", "params.npz (gemma-scope)", "found model.bin"] {
+            assert!(message.contains(part), "{message}");
+        }
+        assert!(SaeFormat::of(&dir.path().join("none")).unwrap_err().to_string().contains("no such file or folder"));
+    }
+}

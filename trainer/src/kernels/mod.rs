@@ -17,4 +17,6 @@ pub(crate) mod gradients;
 pub(crate) mod plain;
 pub(crate) mod product;
 pub(crate) mod select;
+pub(crate) mod select_all;
 pub(crate) mod simd;
+pub(crate) mod skip;

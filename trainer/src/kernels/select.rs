@@ -120,14 +120,14 @@ pub(crate) fn keep_largest(acts: &mut FeatureActs, count: usize) -> Option<f32> 
 
 /// What a task keeps from row to row.
 #[derive(Default)]
-struct Scratch {
+pub(super) struct Scratch {
     floor: f32,
     kept: Vec<u64>,
     gathered: Vec<f32>,
 }
 
 /// Runs `select(row, scratch, acts)` over the rows in parallel and appends the results in row order.
-fn select_rows(
+pub(super) fn select_rows(
     hidden: &[f32],
     d_sae: usize,
     acts: &mut FeatureActs,

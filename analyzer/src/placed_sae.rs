@@ -1,0 +1,79 @@
+//! [`PlacedSae`]: an SAE with the place in a model that it belongs at. Of one that refract trained, its manifest says
+//! so; of one of another tool, the activations that it is used on do, and the user where it names no place itself.
+
+use std::path::{Path, PathBuf};
+
+use harvester::{ActivationDataset, HookPoint, ModelIdentity, manifest::MANIFEST_FILE};
+use trainer::{Sae, SaeManifest, formats};
+
+use crate::{Result, Site};
+
+/// An SAE and where it belongs.
+#[derive(Debug, Clone)]
+pub struct PlacedSae {
+    /// Its folder or file.
+    pub path: PathBuf,
+    /// The SAE.
+    pub sae: Sae,
+    /// Where in the model its activations are from.
+    pub hook_point: HookPoint,
+    /// Rows of a larger norm are attention sinks.
+    pub sink_norm: f32,
+    /// The model.
+    pub model: ModelIdentity,
+    /// SHA-256 of its manifest; of an SAE of another tool, those of its files, joined by `+`.
+    pub sha256: String,
+    /// What made it; `None` where another tool did.
+    pub manifest: Option<SaeManifest>,
+}
+
+impl PlacedSae {
+    /// Whether refract trained the SAE at `path`: its folder has a manifest.
+    pub fn is_ours(path: &Path) -> bool {
+        path.join(MANIFEST_FILE).is_file()
+    }
+
+    /// An SAE that refract trained.
+    ///
+    /// # Errors
+    /// A folder without a manifest, or one whose training is not done; an SAE of vectors of no model; a file that cannot
+    /// be read.
+    pub fn trained(dir: &Path) -> Result<Self> {
+        let manifest = SaeManifest::finished(dir)?;
+        let (model, hook_point) = manifest.site()?;
+        Ok(Self {
+            path: dir.to_path_buf(),
+            sae: Sae::load(dir)?,
+            hook_point,
+            sink_norm: manifest.sink_norm,
+            model: model.clone(),
+            sha256: harvester::sha256_file(&dir.join(MANIFEST_FILE))?,
+            manifest: Some(manifest),
+        })
+    }
+
+    /// An SAE of any tool, as it belongs to the model that `dataset` is of.
+    ///
+    /// # Errors
+    /// A format that is not known; no place named by either; a place that the dataset does not have.
+    pub fn on(path: &Path, dataset: &ActivationDataset, hook_point: Option<HookPoint>) -> Result<Self> {
+        let sae = Sae::load(path)?;
+        let hook_point = hook_point.map_or_else(|| sae.config.place(), Ok)?;
+        let hashes: Vec<String> =
+            formats::files_of(path)?.iter().map(|file| harvester::sha256_file(file)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            sae,
+            hook_point,
+            sink_norm: dataset.manifest().sink_norm(hook_point)?,
+            model: dataset.manifest().model.clone(),
+            sha256: hashes.join("+"),
+            manifest: None,
+        })
+    }
+
+    /// What evaluation and steering need of it.
+    pub fn site(&self) -> Site<'_> {
+        Site { sae: &self.sae, hook_point: self.hook_point, sink_norm: self.sink_norm }
+    }
+}

@@ -1,0 +1,78 @@
+//! [`SaeArgs`]: the SAE that a command is given, with the activations that it is used on.
+
+use std::path::Path;
+
+use analyzer::PlacedSae;
+use anyhow::Context;
+use harvester::{ActivationDataset, HookPoint, Location};
+use trainer::SaeManifest;
+
+/// `--sae`, `--activations` and `--hook-point`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SaeArgs<'a> {
+    pub(crate) sae: &'a Path,
+    pub(crate) activations: Option<&'a Path>,
+    pub(crate) hook_point: Option<HookPoint>,
+}
+
+impl<'a> SaeArgs<'a> {
+    /// An SAE that refract trained, on the activations that it was trained on.
+    pub(crate) fn trained(sae: &'a Path) -> Self {
+        Self { sae, activations: None, hook_point: None }
+    }
+
+    /// The SAE and the activations named, or those that it was trained on.
+    pub(crate) fn open(self) -> anyhow::Result<(PlacedSae, ActivationDataset)> {
+        if PlacedSae::is_ours(self.sae) {
+            let placed = self.ours()?;
+            let dataset = self.dataset(&placed)?;
+            return Ok((placed, dataset));
+        }
+        let activations = self.activations.with_context(|| {
+            let sae = self.sae.display();
+            format!("{sae} is no SAE that refract trained: name activations of its model with --activations")
+        })?;
+        let dataset = ActivationDataset::open(Location::named(activations)?)?;
+        Ok((PlacedSae::on(self.sae, &dataset, self.hook_point)?, dataset))
+    }
+
+    /// The SAE alone; its activations are opened only where nothing else says which model it belongs to.
+    pub(crate) fn place(self) -> anyhow::Result<PlacedSae> {
+        if PlacedSae::is_ours(self.sae) {
+            return self.ours();
+        }
+        Ok(self.open()?.0)
+    }
+
+    fn ours(self) -> anyhow::Result<PlacedSae> {
+        let placed = PlacedSae::trained(self.sae)?;
+        if let Some(point) = self.hook_point.filter(|point| *point != placed.hook_point) {
+            let (sae, trained) = (self.sae.display(), placed.hook_point);
+            anyhow::bail!("--hook-point: expected {trained}, where {sae} was trained, found {point}");
+        }
+        Ok(placed)
+    }
+
+    /// The activations given, or those that the SAE was trained on: the same ones, not others put in their place.
+    fn dataset(self, placed: &PlacedSae) -> anyhow::Result<ActivationDataset> {
+        let (Some(manifest), None) = (&placed.manifest, self.activations) else {
+            let dir = self.activations.context("name activations with --activations")?;
+            return Ok(ActivationDataset::open(Location::named(dir)?)?);
+        };
+        let dir = manifest.activations_dir(self.sae);
+        let named = || {
+            let (sae, dir) = (self.sae.display(), dir.display());
+            format!(
+                "{sae} was trained on the activations in {dir}; name others, or where they are now, with --activations"
+            )
+        };
+        let dataset = ActivationDataset::open(Location::named(&dir)?).with_context(named)?;
+        anyhow::ensure!(is_trained_on(manifest, &dataset)?, "{}. What is there now was harvested anew", named());
+        Ok(dataset)
+    }
+}
+
+/// Whether an SAE was trained on exactly these activations.
+pub(crate) fn is_trained_on(manifest: &SaeManifest, dataset: &ActivationDataset) -> anyhow::Result<bool> {
+    Ok(Some(dataset.manifest_sha256()?) == manifest.activations_manifest_sha256)
+}

@@ -1,0 +1,308 @@
+//! The dictionary_learning package: `ae.pt`, a torch state_dict, and `config.json`, whose `trainer.dict_class` says what
+//! it is.
+//!
+//! ```text
+//! AutoEncoder              relu((x - bias) encoder.weight^T + encoder.bias) decoder.weight^T + bias
+//! AutoEncoderNew           the same without `bias` in the encoder, and decoder.bias for it in the decoder
+//! AutoEncoderTopK          the k largest of relu((x - b_dec) encoder.weight^T + encoder.bias), `threshold` unused
+//! BatchTopKSAE             those over `threshold`;  MatryoshkaBatchTopKSAE: the same as W_enc, b_enc, W_dec, group_sizes
+//! JumpReluAutoEncoder      x W_enc + b_enc where it exceeds threshold, a latent each
+//! GatedAutoEncoder         gate_bias, r_mag and mag_bias over (x - decoder_bias) encoder.weight^T
+//!
+//! encoder.weight [d_sae, d_in]   decoder.weight [d_in, d_sae]   W_enc [d_in, d_sae]   W_dec [d_sae, d_in]
+//! ```
+//!
+//! `AutoEncoder` comes out with decoder rows of norm 1, as the package's own loader makes them.
+
+use std::{borrow::Cow, path::Path};
+
+use harvester::HookPoint;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    fits::Fits,
+    json::{self, refuse},
+    named_tensors::NamedTensors,
+    torch_file::{self, Item, TorchFile},
+    transpose::transposed,
+};
+use crate::{
+    Error, Result,
+    formats::SaeFormat,
+    input_norm::InputNorm,
+    kernels::simd::sum_of_squares,
+    sae::{Architecture, Gate, Sae, SaeConfig},
+};
+
+const CONFIG_FILE: &str = "config.json";
+const WEIGHTS_FILE: &str = "ae.pt";
+
+/// What is read of `config.json`; the rest records the training.
+#[derive(Debug, Deserialize)]
+struct Config {
+    trainer: Trainer,
+    #[serde(default)]
+    buffer: Buffer,
+}
+
+#[derive(Debug, Deserialize)]
+struct Trainer {
+    dict_class: String,
+    activation_dim: usize,
+    dict_size: usize,
+    #[serde(default)]
+    k: Option<usize>,
+    #[serde(default)]
+    lm_name: Option<String>,
+    #[serde(default)]
+    submodule_name: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Buffer {
+    #[serde(default)]
+    ctx_len: Option<usize>,
+}
+
+/// The classes of dictionaries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Class {
+    AutoEncoder,
+    AutoEncoderNew,
+    AutoEncoderTopK,
+    BatchTopKSAE,
+    MatryoshkaBatchTopKSAE,
+    JumpReluAutoEncoder,
+    GatedAutoEncoder,
+}
+
+/// The weights of a class, by what they are here.
+struct Weights {
+    w_enc: Vec<f32>,
+    b_enc: Vec<f32>,
+    w_dec: Vec<f32>,
+    b_dec: Vec<f32>,
+}
+
+pub(super) fn load(path: &Path) -> Result<Sae> {
+    let dir = super::folder_of(path);
+    let config_path = dir.join(CONFIG_FILE);
+    let hint = "A folder that dictionary_learning trained has one";
+    let Config { trainer, buffer } = json::read(&config_path, "the config.json of dictionary_learning", hint)?;
+    let Ok(class) = serde_json::from_value::<Class>(json!(trainer.dict_class)) else {
+        let known = "AutoEncoder, AutoEncoderNew, AutoEncoderTopK, BatchTopKSAE, MatryoshkaBatchTopKSAE, \
+                     JumpReluAutoEncoder or GatedAutoEncoder";
+        return refuse(&config_path, "trainer.dict_class", known, &trainer.dict_class);
+    };
+    let weights_path = dir.join(WEIGHTS_FILE);
+    let TorchFile { mut tensors, others } = TorchFile::read(&weights_path)?;
+    if let Some(name) = others.keys().next() {
+        return Err(Error::malformed(&weights_path, "only tensors", name.clone(), "It belongs to another tool"));
+    }
+    let (d_in, d_sae) = (trainer.activation_dim, trainer.dict_size);
+    let Weights { w_enc, b_enc, w_dec, b_dec } = weights(class, &mut tensors, d_in, d_sae)?;
+    let mut sae = Sae {
+        config: SaeConfig {
+            apply_b_dec_to_input: !matches!(class, Class::AutoEncoderNew | Class::JumpReluAutoEncoder),
+            hook_point: trainer.submodule_name.as_deref().and_then(hook_point),
+            model_name: trainer.lm_name.unwrap_or_default(),
+            ctx_len: buffer.ctx_len,
+            ..SaeConfig::new(class.architecture(), d_in, d_sae)
+        },
+        w_enc,
+        b_enc,
+        w_dec,
+        b_dec,
+        threshold: None,
+        gate: None,
+        w_skip: None,
+    };
+    activation(class, &mut tensors, &mut sae, (trainer.k, &weights_path))?;
+    tensors.end()?;
+    sae.check(&weights_path)?;
+    Ok(if class == Class::AutoEncoder && !has_unit_decoder(&sae) { sae.with_unit_decoder() } else { sae })
+}
+
+impl Class {
+    fn architecture(self) -> Architecture {
+        match self {
+            Self::AutoEncoder | Self::AutoEncoderNew => Architecture::Standard,
+            Self::AutoEncoderTopK => Architecture::TopK,
+            Self::BatchTopKSAE | Self::MatryoshkaBatchTopKSAE | Self::JumpReluAutoEncoder => Architecture::JumpRelu,
+            Self::GatedAutoEncoder => Architecture::Gated,
+        }
+    }
+}
+
+fn weights(class: Class, tensors: &mut NamedTensors, d_in: usize, d_sae: usize) -> Result<Weights> {
+    if matches!(class, Class::MatryoshkaBatchTopKSAE | Class::JumpReluAutoEncoder) {
+        return Ok(Weights {
+            w_enc: transposed(&tensors.take_f32("W_enc", &[d_in, d_sae])?, d_in, d_sae),
+            b_enc: tensors.take_f32("b_enc", &[d_sae])?,
+            w_dec: tensors.take_f32("W_dec", &[d_sae, d_in])?,
+            b_dec: tensors.take_f32("b_dec", &[d_in])?,
+        });
+    }
+    let (b_enc, b_dec) = match class {
+        Class::AutoEncoder => ("encoder.bias", "bias"),
+        Class::AutoEncoderNew => ("encoder.bias", "decoder.bias"),
+        Class::GatedAutoEncoder => ("gate_bias", "decoder_bias"),
+        _ => ("encoder.bias", "b_dec"),
+    };
+    Ok(Weights {
+        w_enc: tensors.take_f32("encoder.weight", &[d_sae, d_in])?,
+        b_enc: tensors.take_f32(b_enc, &[d_sae])?,
+        w_dec: transposed(&tensors.take_f32("decoder.weight", &[d_in, d_sae])?, d_in, d_sae),
+        b_dec: tensors.take_f32(b_dec, &[d_in])?,
+    })
+}
+
+/// What of a class makes its activations.
+fn activation(
+    class: Class,
+    tensors: &mut NamedTensors,
+    sae: &mut Sae,
+    (configured_k, path): (Option<usize>, &Path),
+) -> Result<()> {
+    let d_sae = sae.d_sae();
+    match class {
+        Class::AutoEncoder | Class::AutoEncoderNew => {}
+        Class::JumpReluAutoEncoder => sae.threshold = Some(tensors.take_f32("threshold", &[d_sae])?),
+        Class::GatedAutoEncoder => {
+            let (r_mag, b_mag) = (tensors.take_f32("r_mag", &[d_sae])?, tensors.take_f32("mag_bias", &[d_sae])?);
+            sae.gate = Some(Gate { r_mag, b_mag });
+        }
+        Class::AutoEncoderTopK => {
+            sae.config.k = Some(k(tensors, configured_k, path)?);
+            // For `use_threshold=True` only, which is not the default of this class.
+            tensors.take_f32("threshold", &[])?;
+        }
+        Class::BatchTopKSAE | Class::MatryoshkaBatchTopKSAE => {
+            k(tensors, configured_k, path)?;
+            if class == Class::MatryoshkaBatchTopKSAE {
+                tensors.pass_over("group_sizes"); // nested prefixes: of training alone
+            }
+            let threshold = tensors.take_f32("threshold", &[])?[0];
+            if threshold < 0.0 {
+                let hint = "Train it past threshold_start_step, or set the threshold";
+                let found = format!("{threshold}, which says that training never set it");
+                return Err(Error::malformed(path, "a threshold of 0 or more", found, hint));
+            }
+            sae.threshold = Some(vec![threshold; d_sae]);
+        }
+    }
+    Ok(())
+}
+
+/// The k of the weights, which the config must agree with.
+fn k(tensors: &mut NamedTensors, configured: Option<usize>, path: &Path) -> Result<usize> {
+    let stored = tensors.take_int("k", &[])?[0];
+    let k = usize::try_from(stored).ok().filter(|k| configured.is_none_or(|configured| configured == *k));
+    k.ok_or_else(|| {
+        let expected = configured.map_or("k of 1 or more".to_string(), |k| format!("k {k}, as config.json has it"));
+        Error::malformed(path, expected, stored.to_string(), "The two files belong to different dictionaries")
+    })
+}
+
+/// The name that the package's own scripts give to the output of a block.
+fn hook_point(submodule: &str) -> Option<HookPoint> {
+    Some(HookPoint::resid_post(submodule.strip_prefix("resid_post_layer_")?.parse().ok()?))
+}
+
+/// As the package's loader decides it.
+fn has_unit_decoder(sae: &Sae) -> bool {
+    sae.w_dec.chunks_exact(sae.d_out()).all(|row| (sum_of_squares(row).sqrt() - 1.0).abs() <= 1e-5)
+}
+
+pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
+    let fits = Fits {
+        format: SaeFormat::DictionaryLearning,
+        architectures: &[Architecture::Standard, Architecture::TopK, Architecture::JumpRelu, Architecture::Gated],
+        transcoder: false,
+        skip: false,
+    };
+    fits.check(sae)?;
+    if sae.config.input_norm != InputNorm::None {
+        return fits.refuse("an SAE of raw activations".into(), format!("{:?}", sae.config.input_norm));
+    }
+    let class = match sae.config.architecture {
+        Architecture::TopK => Class::AutoEncoderTopK,
+        Architecture::JumpRelu => Class::JumpReluAutoEncoder,
+        Architecture::Gated => Class::GatedAutoEncoder,
+        Architecture::Standard | Architecture::Dense => Class::AutoEncoder,
+    };
+    let mut sae = sae.applying_b_dec(class != Class::JumpReluAutoEncoder);
+    if class == Class::AutoEncoder && !has_unit_decoder(&sae) {
+        sae = Cow::Owned(sae.into_owned().with_unit_decoder());
+    }
+    torch_file::write(&dir.join(WEIGHTS_FILE), items(class, &sae, &turned(class, &sae)))?;
+    json::write(&dir.join(CONFIG_FILE), &config_of(class, &sae))
+}
+
+/// The one matrix that lies the other way in the file: that of the encoder, or that of the decoder.
+fn turned(class: Class, sae: &Sae) -> Vec<f32> {
+    let matrix = if class == Class::JumpReluAutoEncoder { &sae.w_enc } else { &sae.w_dec };
+    transposed(matrix, sae.d_sae(), sae.d_in())
+}
+
+fn items<'a>(class: Class, sae: &'a Sae, turned: &'a [f32]) -> Vec<(&'static str, Item<'a>)> {
+    let (d_in, d_sae) = (sae.d_in(), sae.d_sae());
+    let vector = |values: &'a [f32]| Item::Floats(vec![values.len()], values);
+    let linear = |b_enc, b_dec| {
+        vec![
+            ("encoder.weight", Item::Floats(vec![d_sae, d_in], &sae.w_enc)),
+            (b_enc, vector(&sae.b_enc)),
+            ("decoder.weight", Item::Floats(vec![d_in, d_sae], turned)),
+            (b_dec, vector(&sae.b_dec)),
+        ]
+    };
+    match (class, &sae.gate, &sae.threshold) {
+        (Class::JumpReluAutoEncoder, _, Some(threshold)) => vec![
+            ("W_enc", Item::Floats(vec![d_in, d_sae], turned)),
+            ("b_enc", vector(&sae.b_enc)),
+            ("W_dec", Item::Floats(vec![d_sae, d_in], &sae.w_dec)),
+            ("b_dec", vector(&sae.b_dec)),
+            ("threshold", vector(threshold)),
+        ],
+        (Class::GatedAutoEncoder, Some(gate), _) => {
+            let mut items = linear("gate_bias", "decoder_bias");
+            items.extend([("r_mag", vector(&gate.r_mag)), ("mag_bias", vector(&gate.b_mag))]);
+            items
+        }
+        (Class::AutoEncoderTopK, ..) => {
+            let mut items = linear("encoder.bias", "b_dec");
+            let k = sae.config.k.unwrap_or(d_sae) as i32;
+            items.extend([("k", Item::Int32(k)), ("threshold", Item::Floats(vec![], &[-1.0]))]);
+            items
+        }
+        _ => linear("encoder.bias", "bias"),
+    }
+}
+
+fn config_of(class: Class, sae: &Sae) -> serde_json::Value {
+    let SaeConfig { d_in, d_sae, k, hook_point, model_name, ctx_len, .. } = &sae.config;
+    let layer = match hook_point {
+        Some(HookPoint::Block { layer, .. }) => Some(*layer),
+        _ => None,
+    };
+    let submodule = match (hook_point, layer) {
+        (Some(point), Some(layer)) if *point == HookPoint::resid_post(layer) => {
+            Some(format!("resid_post_layer_{layer}"))
+        }
+        (point, _) => point.map(|point| point.to_string()),
+    };
+    json!({
+        "trainer": {
+            "trainer_class": "refract",
+            "dict_class": class,
+            "activation_dim": d_in,
+            "dict_size": d_sae,
+            "k": k,
+            "layer": layer,
+            "lm_name": model_name,
+            "submodule_name": submodule,
+        },
+        "buffer": { "d_submodule": d_in, "ctx_len": ctx_len },
+    })
+}

@@ -1,0 +1,135 @@
+//! Gemma Scope, of Gemma 2: `params.npz` in a folder such as `gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82`.
+//!
+//! ```text
+//! W_enc [d_in, d_sae]   b_enc [d_sae]   W_dec [d_sae, d_out]   b_dec [d_out]   threshold [d_sae]
+//! f = p where p = x W_enc + b_enc exceeds threshold and zero;  x_hat = f W_dec + b_dec        b_dec only there
+//! ```
+//!
+//! The file does not say where in the model it belongs; the names of the folders do, where they are those of the
+//! release.
+
+use std::path::Path;
+
+use harvester::{HookPoint, Site};
+
+use super::{fits::Fits, json::refuse, npz, transpose::transposed};
+use crate::{
+    Error, Result,
+    formats::SaeFormat,
+    input_norm::InputNorm,
+    sae::{Architecture, Sae, SaeConfig},
+};
+
+const FILE: &str = "params.npz";
+
+pub(super) fn load(path: &Path) -> Result<Sae> {
+    let path = super::folder_of(path).join(FILE);
+    let mut tensors = npz::read(&path)?;
+    // Some files of the release spell the matrices in lower case.
+    let [w_enc, w_dec] = ["W_enc", "W_dec"].map(|name| {
+        let lower = name.to_lowercase();
+        if tensors.has(&lower) { lower } else { name.to_string() }
+    });
+    let ((d_in, d_sae), (_, d_out)) = (tensors.matrix(&w_enc)?, tensors.matrix(&w_dec)?);
+    let (hook_point, hook_point_out) = hook_points(&path)?;
+    let sae = Sae {
+        config: SaeConfig {
+            d_out,
+            apply_b_dec_to_input: false,
+            hook_point,
+            hook_point_out,
+            // Gemma was trained with one, and Gemma Scope on texts that begin with it.
+            prepend_bos: true,
+            ..SaeConfig::new(Architecture::JumpRelu, d_in, d_sae)
+        },
+        w_enc: transposed(&tensors.take_f32(&w_enc, &[d_in, d_sae])?, d_in, d_sae),
+        b_enc: tensors.take_f32("b_enc", &[d_sae])?,
+        w_dec: tensors.take_f32(&w_dec, &[d_sae, d_out])?,
+        b_dec: tensors.take_f32("b_dec", &[d_out])?,
+        threshold: Some(tensors.take_f32("threshold", &[d_sae])?),
+        gate: None,
+        w_skip: None,
+    };
+    if tensors.has("scaling_factor") {
+        let factors = tensors.take_f32("scaling_factor", &[d_sae])?;
+        if let Some(found) = factors.iter().find(|factor| **factor != 1.0) {
+            return refuse(&path, "scaling_factor", "of ones", found.to_string());
+        }
+    }
+    tensors.end()?;
+    sae.check(&path)?;
+    Ok(sae)
+}
+
+/// What it reads, and of a transcoder what it rebuilds, by the names of the release and of the layer.
+fn hook_points(path: &Path) -> Result<(Option<HookPoint>, Option<HookPoint>)> {
+    let names: Vec<_> = path.iter().filter_map(|name| name.to_str()).collect();
+    let release = names.iter().rev().find(|name| name.starts_with("gemma-scope-"));
+    if release.is_some() && names.contains(&"embedding") {
+        let hint = "Name an SAE of a layer";
+        return Err(Error::malformed(
+            path,
+            "an SAE of a layer",
+            "one of unscaled token embeddings, which the model never has",
+            hint,
+        ));
+    }
+    let layer = names.iter().rev().find_map(|name| name.strip_prefix("layer_")?.parse().ok());
+    let (Some(release), Some(layer)) = (release, layer) else { return Ok((None, None)) };
+    let of = |site| Some(HookPoint::Block { layer, site });
+    let release = release.strip_suffix("-canonical").unwrap_or(release);
+    Ok(match release.rsplit('-').next() {
+        Some("res") => (of(Site::ResidPost), None),
+        Some("mlp") => (of(Site::MlpOut), None),
+        Some("att") => (of(Site::AttnZ), None),
+        Some("transcoders") => (of(Site::Ln2Normalized), of(Site::MlpOut)),
+        _ => (None, None),
+    })
+}
+
+pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
+    let fits = Fits {
+        format: SaeFormat::GemmaScope,
+        architectures: &[Architecture::JumpRelu, Architecture::Standard],
+        transcoder: true,
+        skip: false,
+    };
+    fits.check(sae)?;
+    let Some(threshold) = sae.thresholds().filter(|_| sae.config.input_norm == InputNorm::None) else {
+        return fits.refuse("an SAE of raw activations".into(), format!("{:?}", sae.config.input_norm));
+    };
+    let sae = sae.applying_b_dec(false);
+    let SaeConfig { d_in, d_out, d_sae, .. } = sae.config;
+    let w_enc = transposed(&sae.w_enc, d_sae, d_in);
+    npz::write(
+        &dir.join(FILE),
+        &[
+            ("W_enc", &[d_in, d_sae], &w_enc),
+            ("W_dec", &[d_sae, d_out], &sae.w_dec),
+            ("b_enc", &[d_sae], &sae.b_enc),
+            ("b_dec", &[d_out], &sae.b_dec),
+            ("threshold", &[d_sae], &threshold),
+        ],
+    )
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folders_of_the_release_name_the_hook_point() {
+        let found = |path: &str| hook_points(Path::new(path)).unwrap();
+        let of = |site| Some(HookPoint::Block { layer: 20, site });
+        let file = "layer_20/width_16k/average_l0_71/params.npz";
+        assert_eq!(found(&format!("/d/gemma-scope-2b-pt-res/{file}")), (of(Site::ResidPost), None));
+        assert_eq!(found(&format!("gemma-scope-9b-pt-att-canonical/{file}")), (of(Site::AttnZ), None));
+        assert_eq!(
+            found(&format!("gemma-scope-2b-pt-transcoders/{file}")),
+            (of(Site::Ln2Normalized), of(Site::MlpOut))
+        );
+        assert_eq!(found(file), (None, None));
+        assert!(hook_points(Path::new("gemma-scope-2b-pt-res/embedding/width_4k/average_l0_6/params.npz")).is_err());
+    }
+}

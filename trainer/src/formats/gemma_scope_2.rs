@@ -1,0 +1,162 @@
+//! Gemma Scope 2, of Gemma 3: `params.safetensors` and `config.json`, with the names of Hugging Face's modules.
+//!
+//! ```text
+//! w_enc [d_in, d_sae]   b_enc [d_sae]   w_dec [d_sae, d_out]   b_dec [d_out]   threshold [d_sae]
+//! affine_skip_connection [d_in, d_out]
+//! f = p where p = x w_enc + b_enc exceeds threshold and zero;  y = f w_dec + b_dec + x affine_skip_connection
+//! ```
+
+use std::path::Path;
+
+use harvester::{HookPoint, Site};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    fits::Fits,
+    json::{self, refuse},
+    transpose::transposed,
+};
+use crate::{
+    Result,
+    formats::SaeFormat,
+    input_norm::InputNorm,
+    sae::{Architecture, Sae, SaeConfig},
+    tensors::{Tensor, TensorFile, write_tensors},
+};
+
+const CONFIG_FILE: &str = "config.json";
+const WEIGHTS_FILE: &str = "params.safetensors";
+const JUMP_RELU: &str = "jump_relu";
+const SKIP: &str = "affine_skip_connection";
+
+/// What is read of `config.json`; the rest records the training.
+#[derive(Debug, Serialize, Deserialize)]
+struct Config {
+    architecture: String,
+    #[serde(default)]
+    model_name: String,
+    hf_hook_point_in: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hf_hook_point_out: Option<String>,
+    #[serde(default)]
+    affine_connection: bool,
+}
+
+pub(super) fn load(path: &Path) -> Result<Sae> {
+    let dir = super::folder_of(path);
+    let config_path = dir.join(CONFIG_FILE);
+    let hint = "Each SAE of the release has one beside its params.safetensors";
+    let config: Config = json::read(&config_path, "the config.json of a Gemma Scope 2 SAE", hint)?;
+    if config.architecture != JUMP_RELU {
+        return refuse(&config_path, "architecture", "`jump_relu`", &config.architecture);
+    }
+    let hook_point = hook_point(&config.hf_hook_point_in);
+    let hook_point_out = match &config.hf_hook_point_out {
+        Some(out) if *out != config.hf_hook_point_in => match self::hook_point(out) {
+            Some(point) => Some(point),
+            None => return refuse(&config_path, "hf_hook_point_out", "such as model.layers.9.output", out),
+        },
+        _ => None,
+    };
+    let weights_path = dir.join(WEIGHTS_FILE);
+    let mut tensors = TensorFile::read(&weights_path)?;
+    let ((d_in, d_sae), (_, d_out)) = (tensors.matrix("w_enc")?, tensors.matrix("w_dec")?);
+    let skip = match config.affine_connection {
+        true => Some(transposed(&tensors.take_f32(SKIP, &[d_in, d_out])?, d_in, d_out)),
+        false => None,
+    };
+    let sae = Sae {
+        config: SaeConfig {
+            d_out,
+            apply_b_dec_to_input: false,
+            hook_point,
+            hook_point_out,
+            model_name: config.model_name,
+            // Gemma was trained with one, and Gemma Scope on texts that begin with it.
+            prepend_bos: true,
+            ..SaeConfig::new(Architecture::JumpRelu, d_in, d_sae)
+        },
+        w_enc: transposed(&tensors.take_f32("w_enc", &[d_in, d_sae])?, d_in, d_sae),
+        b_enc: tensors.take_f32("b_enc", &[d_sae])?,
+        w_dec: tensors.take_f32("w_dec", &[d_sae, d_out])?,
+        b_dec: tensors.take_f32("b_dec", &[d_out])?,
+        threshold: Some(tensors.take_f32("threshold", &[d_sae])?),
+        gate: None,
+        w_skip: skip,
+    };
+    tensors.end()?;
+    sae.check(&weights_path)?;
+    Ok(sae)
+}
+
+/// Hugging Face's modules of a Gemma 3 block, and the same places here: its MLP's output counts after its norm.
+const MODULES: [(&str, Site); 4] = [
+    ("output", Site::ResidPost),
+    ("self_attn.o_proj.input", Site::AttnZ),
+    ("post_feedforward_layernorm.output", Site::MlpOut),
+    ("pre_feedforward_layernorm.output", Site::Ln2Normalized),
+];
+
+fn hook_point(name: &str) -> Option<HookPoint> {
+    let (layer, module) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let (_, site) = MODULES.into_iter().find(|(known, _)| *known == module)?;
+    Some(HookPoint::Block { layer: layer.parse().ok()?, site })
+}
+
+fn module_of(point: HookPoint) -> Option<String> {
+    let HookPoint::Block { layer, site } = point else { return None };
+    let (module, _) = MODULES.into_iter().find(|(_, known)| *known == site)?;
+    Some(format!("model.layers.{layer}.{module}"))
+}
+
+pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
+    let fits = Fits {
+        format: SaeFormat::GemmaScope2,
+        architectures: &[Architecture::JumpRelu, Architecture::Standard],
+        transcoder: true,
+        skip: true,
+    };
+    fits.check(sae)?;
+    let Some(threshold) = sae.thresholds().filter(|_| sae.config.input_norm == InputNorm::None) else {
+        return fits.refuse("an SAE of raw activations".into(), format!("{:?}", sae.config.input_norm));
+    };
+    let named = |point: HookPoint| match module_of(point) {
+        Some(module) => Ok(module),
+        None => fits.refuse("an output of a block, an MLP, its input, or heads".into(), point.to_string()),
+    };
+    let config = Config {
+        architecture: JUMP_RELU.into(),
+        model_name: sae.config.model_name.clone(),
+        hf_hook_point_in: named(sae.config.place()?)?,
+        hf_hook_point_out: sae.config.hook_point_out.map(named).transpose()?,
+        affine_connection: sae.w_skip.is_some(),
+    };
+    let sae = sae.applying_b_dec(false);
+    let SaeConfig { d_in, d_out, d_sae, .. } = sae.config;
+    let w_enc = transposed(&sae.w_enc, d_sae, d_in);
+    let mut tensors = vec![
+        Tensor::f32("w_enc", &[d_in, d_sae], &w_enc),
+        Tensor::f32("w_dec", &[d_sae, d_out], &sae.w_dec),
+        Tensor::f32("b_enc", &[d_sae], &sae.b_enc),
+        Tensor::f32("b_dec", &[d_out], &sae.b_dec),
+        Tensor::f32("threshold", &[d_sae], &threshold),
+    ];
+    let skip = sae.w_skip.as_ref().map(|skip| transposed(skip, d_out, d_in));
+    tensors.extend(skip.as_ref().map(|skip| Tensor::f32(SKIP, &[d_in, d_out], skip)));
+    write_tensors(&dir.join(WEIGHTS_FILE), tensors, None)?;
+    json::write(&dir.join(CONFIG_FILE), &config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_and_hook_points_are_the_same_places() {
+        for (module, site) in MODULES {
+            let (name, point) = (format!("model.layers.7.{module}"), HookPoint::Block { layer: 7, site });
+            assert_eq!((hook_point(&name), module_of(point)), (Some(point), Some(name)));
+        }
+        assert_eq!((hook_point("model.layers.x.output"), module_of(HookPoint::Embed)), (None, None));
+    }
+}

@@ -1,0 +1,129 @@
+//! Llama Scope, as OpenMOSS released it in 2024: `hyperparams.json` and `checkpoints/final.safetensors`. Read only: the
+//! same tool writes `llamascopium` today.
+//!
+//! ```text
+//! encoder.weight [d_sae, d_in]   encoder.bias [d_sae]   decoder.weight [d_in, d_sae]   decoder.bias [d_in]
+//! s = sqrt(d_in) / dataset_average_activation_norm
+//! hidden_pre = s_in x encoder.weight^T + encoder.bias, divided by s_in, times |W_dec| (`sparsity_include_decoder_norm`)
+//! f = hidden_pre where it exceeds jump_relu_threshold, a number for all latents
+//! ```
+//!
+//! The order is that of the tool's loader of the time (`SparseAutoEncoder.from_config`): the threshold is compared with
+//! activations that are folded already. SAELens multiplies it by s instead of dividing the rest, which is the same.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::{
+    json::{self, refuse},
+    llamascopium::of_raw_activations,
+    transpose::transposed,
+};
+use crate::{
+    Error, Result,
+    formats::SaeFormat,
+    sae::{Architecture, Sae, SaeConfig},
+    tensors::TensorFile,
+};
+
+const CONFIG_FILE: &str = "hyperparams.json";
+const WEIGHTS_FILE: &str = "checkpoints/final.safetensors";
+
+/// What is read of `hyperparams.json`; the rest records the training.
+#[derive(Debug, Deserialize)]
+struct Config {
+    d_model: usize,
+    d_sae: usize,
+    act_fn: String,
+    #[serde(default)]
+    jump_relu_threshold: f32,
+    norm_activation: String,
+    dataset_average_activation_norm: AverageNorm,
+    #[serde(default)]
+    sparsity_include_decoder_norm: bool,
+    #[serde(default)]
+    apply_decoder_bias_to_pre_encoder: bool,
+    #[serde(default)]
+    use_glu_encoder: bool,
+    hook_point_in: String,
+    hook_point_out: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct AverageNorm {
+    r#in: f32,
+    out: f32,
+}
+
+pub(super) fn load(path: &Path) -> Result<Sae> {
+    let dir = match super::folder_of(path) {
+        checkpoints if path.is_file() && checkpoints.ends_with("checkpoints") => checkpoints.join(".."),
+        dir => dir,
+    };
+    let config_path = dir.join(CONFIG_FILE);
+    let hint = "A folder of the Llama Scope release has one";
+    let config: Config = json::read(&config_path, "the hyperparams.json of a Llama Scope SAE", hint)?;
+    let sae_config = config.read(&config_path)?;
+    let weights_path = dir.join(WEIGHTS_FILE);
+    let mut tensors = TensorFile::read(&weights_path)?;
+    let SaeConfig { d_in, d_sae, .. } = sae_config;
+    let mut sae = Sae {
+        w_enc: tensors.take_f32("encoder.weight", &[d_sae, d_in])?,
+        b_enc: tensors.take_f32("encoder.bias", &[d_sae])?,
+        w_dec: transposed(&tensors.take_f32("decoder.weight", &[d_in, d_sae])?, d_in, d_sae),
+        b_dec: tensors.take_f32("decoder.bias", &[d_in])?,
+        threshold: None,
+        gate: None,
+        w_skip: None,
+        config: SaeConfig { architecture: Architecture::Standard, ..sae_config.clone() },
+    };
+    tensors.end()?;
+    sae.check(&weights_path)?;
+    let norms = &config.dataset_average_activation_norm;
+    let scale = |norm: f32| (d_in as f32).sqrt() / norm;
+    of_raw_activations(&mut sae, scale(norms.r#in), scale(norms.out));
+    if config.sparsity_include_decoder_norm {
+        sae = sae.with_unit_decoder();
+    }
+    sae.config = sae_config;
+    sae.threshold = Some(vec![config.jump_relu_threshold; d_sae]);
+    sae.check(&config_path)?;
+    Ok(sae)
+}
+
+impl Config {
+    fn read(&self, path: &Path) -> Result<SaeConfig> {
+        // Trained with topk and given a threshold, it is used with the threshold.
+        match self.act_fn.to_lowercase().as_str() {
+            "jumprelu" => {}
+            "topk" if self.jump_relu_threshold > 0.0 => {}
+            other => return refuse(path, "act_fn", "`jumprelu`, or `topk` with a jump_relu_threshold", other),
+        }
+        if self.norm_activation != "dataset-wise" {
+            return refuse(path, "norm_activation", "`dataset-wise`", &self.norm_activation);
+        }
+        if self.use_glu_encoder {
+            return refuse(path, "use_glu_encoder", "`false`", "true");
+        }
+        let AverageNorm { r#in, out } = self.dataset_average_activation_norm;
+        if ![r#in, out].iter().all(|norm| norm.is_finite() && *norm > 0.0) {
+            return refuse(path, "dataset_average_activation_norm", "above 0", format!("{in} and {out}", in = r#in));
+        }
+        let transcoder = self.hook_point_in != self.hook_point_out;
+        let Ok(out) = self.hook_point_out.parse() else {
+            return refuse(path, "hook_point_out", "such as blocks.9.hook_mlp_out", &self.hook_point_out);
+        };
+        Ok(SaeConfig {
+            apply_b_dec_to_input: self.apply_decoder_bias_to_pre_encoder,
+            hook_point: self.hook_point_in.parse().ok(),
+            hook_point_out: Some(out).filter(|_| transcoder),
+            ..SaeConfig::new(Architecture::JumpRelu, self.d_model, self.d_sae)
+        })
+    }
+}
+
+pub(super) fn save(_: &Sae, _: &Path) -> Result<()> {
+    let what = format!("SAE to be written as {}", SaeFormat::LlamaScope);
+    Err(Error::invalid(what, format!("--to {}, which the same tool reads today", SaeFormat::Llamascopium), "this one"))
+}

@@ -1,0 +1,267 @@
+//! OpenMOSS' Language-Model-SAEs, now Llamascopium: `config.json` and `sae_weights.safetensors`.
+//!
+//! ```text
+//! W_E [d_in, d_sae]   b_E [d_sae]   W_D [d_sae, d_in]   b_D [d_in]
+//! activation_function.log_jumprelu_threshold [d_sae]
+//! p = s_in x W_E + b_E;  f = p where g(p |W_D|) is not zero;  y = (f W_D + b_D) / s_out
+//! s = sqrt(d_in) / dataset_average_activation_norm.HOOK (`dataset-wise`), 1 (`inference`), sqrt(d_in) / |x| (`token-wise`)
+//! ```
+//!
+//! `|W_D|` stands there where `sparsity_include_decoder_norm`. Folded here so that activations are those of raw input:
+//! `f / s_in`; of `topk` with that option, `f |W_D| / s_in`, since here only activations can be what is selected by.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    fits::Fits,
+    json::{self, refuse},
+    transpose::transposed,
+};
+use crate::{
+    Error, Result,
+    formats::SaeFormat,
+    input_norm::InputNorm,
+    kernels::simd::sum_of_squares,
+    sae::{Architecture, Sae, SaeConfig},
+    tensors::{Tensor, TensorFile, write_tensors},
+};
+
+const CONFIG_FILE: &str = "config.json";
+const WEIGHTS_FILE: &str = "sae_weights.safetensors";
+const LOG_THRESHOLD: &str = "activation_function.log_jumprelu_threshold";
+const AVERAGE_NORM: &str = "dataset_average_activation_norm.";
+
+/// What is read of `config.json`, with the tool's defaults; the rest records the training.
+#[derive(Debug, Serialize, Deserialize)]
+struct Config {
+    sae_type: String,
+    d_model: usize,
+    expansion_factor: f64,
+    #[serde(default = "yes")]
+    use_decoder_bias: bool,
+    #[serde(default = "relu")]
+    act_fn: String,
+    #[serde(default = "dataset_wise")]
+    norm_activation: String,
+    #[serde(default = "yes")]
+    sparsity_include_decoder_norm: bool,
+    #[serde(default = "fifty")]
+    top_k: usize,
+    hook_point_in: String,
+    hook_point_out: String,
+    #[serde(default)]
+    use_glu_encoder: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn relu() -> String {
+    "relu".into()
+}
+
+fn dataset_wise() -> String {
+    DATASET_WISE.into()
+}
+
+fn fifty() -> usize {
+    50
+}
+
+const DATASET_WISE: &str = "dataset-wise";
+const TOKEN_WISE: &str = "token-wise";
+const INFERENCE: &str = "inference";
+
+pub(super) fn load(path: &Path) -> Result<Sae> {
+    let dir = super::folder_of(path);
+    let config_path = dir.join(CONFIG_FILE);
+    let hint = "A folder that Llamascopium saved has one";
+    let config: Config = json::read(&config_path, "the config.json of a Llamascopium SAE", hint)?;
+    let sae_config = config.read(&config_path)?;
+    let weights_path = dir.join(WEIGHTS_FILE);
+    let mut tensors = TensorFile::read(&weights_path)?;
+    let SaeConfig { d_in, d_sae, architecture, .. } = sae_config;
+    let threshold = match architecture {
+        Architecture::JumpRelu => {
+            let log = tensors.take_f32(LOG_THRESHOLD, &[d_sae])?;
+            Some(log.iter().map(|log| log.exp()).collect())
+        }
+        _ => None,
+    };
+    let b_dec = if config.use_decoder_bias { tensors.take_f32("b_D", &[d_in])? } else { vec![0.0; d_in] };
+    let mut sae = Sae {
+        w_enc: transposed(&tensors.take_f32("W_E", &[d_in, d_sae])?, d_in, d_sae),
+        b_enc: tensors.take_f32("b_E", &[d_sae])?,
+        w_dec: tensors.take_f32("W_D", &[d_sae, d_in])?,
+        b_dec,
+        threshold,
+        gate: None,
+        w_skip: None,
+        config: sae_config,
+    };
+    let norms = average_norms(&mut tensors)?;
+    tensors.end()?;
+    sae.check(&weights_path)?;
+    if config.sparsity_include_decoder_norm {
+        sae = selecting_by_decoder_norm(sae);
+    }
+    if config.norm_activation == DATASET_WISE {
+        let scale = |hook: &str| {
+            let norm = norms.iter().find(|(name, _)| name == hook).map(|(_, norm)| *norm);
+            let norm = norm.filter(|norm| norm.is_finite() && *norm > 0.0).ok_or_else(|| {
+                let expected = format!("{AVERAGE_NORM}{hook} above 0, as norm_activation `dataset-wise` needs");
+                Error::malformed(&weights_path, expected, format!("{norm:?}"), "Save the SAE after its training")
+            })?;
+            Ok::<f32, Error>((d_in as f32).sqrt() / norm)
+        };
+        let (scale_in, scale_out) = (scale(&config.hook_point_in)?, scale(&config.hook_point_out)?);
+        of_raw_activations(&mut sae, scale_in, scale_out);
+        if let Some(threshold) = &mut sae.threshold {
+            threshold.iter_mut().for_each(|t| *t /= scale_in);
+        }
+    }
+    Ok(sae)
+}
+
+/// The mean norms that the weights come with; without meaning where the config does not ask for them.
+fn average_norms(tensors: &mut TensorFile) -> Result<Vec<(String, f32)>> {
+    let names = tensors.names_with(AVERAGE_NORM)?;
+    let norm = |name: &String| Ok((name[AVERAGE_NORM.len()..].to_string(), tensors.take_f32(name, &[])?[0]));
+    names.iter().map(norm).collect()
+}
+
+/// The same SAE where activations times `|W_D|` were compared: with the threshold, or with each other.
+fn selecting_by_decoder_norm(mut sae: Sae) -> Sae {
+    let d_out = sae.d_out();
+    match (sae.config.architecture, &mut sae.threshold) {
+        (Architecture::TopK, _) => sae.with_unit_decoder(),
+        (_, Some(threshold)) => {
+            for (threshold, row) in threshold.iter_mut().zip(sae.w_dec.chunks_exact(d_out)) {
+                // A row of zeros never exceeds anything.
+                *threshold = (*threshold / sum_of_squares(row).sqrt()).min(f32::MAX);
+            }
+            sae
+        }
+        _ => sae,
+    }
+}
+
+/// The weights for raw activations, of those for activations multiplied by `scale_in` and `scale_out`:
+/// `s_in x W + b = s_in (x W + b / s_in)`. Thresholds are left alone.
+pub(super) fn of_raw_activations(sae: &mut Sae, scale_in: f32, scale_out: f32) {
+    sae.b_enc.iter_mut().for_each(|b| *b /= scale_in);
+    sae.b_dec.iter_mut().for_each(|b| *b /= scale_out);
+    sae.w_dec.iter_mut().for_each(|w| *w *= scale_in / scale_out);
+}
+
+impl Config {
+    fn read(&self, path: &Path) -> Result<SaeConfig> {
+        if self.sae_type != "sae" {
+            return refuse(path, "sae_type", "`sae`", &self.sae_type);
+        }
+        if self.use_glu_encoder {
+            return refuse(path, "use_glu_encoder", "`false`", "true");
+        }
+        let architecture = match self.act_fn.to_lowercase().as_str() {
+            "relu" => Architecture::Standard,
+            "jumprelu" => Architecture::JumpRelu,
+            "topk" => Architecture::TopK,
+            other => return refuse(path, "act_fn", "`relu`, `jumprelu` or `topk`", other),
+        };
+        let input_norm = match self.norm_activation.as_str() {
+            DATASET_WISE | INFERENCE => InputNorm::None,
+            TOKEN_WISE => InputNorm::ConstantNorm,
+            other => {
+                let known = format!("`{DATASET_WISE}`, `{INFERENCE}` or `{TOKEN_WISE}`");
+                return refuse(path, "norm_activation", known, other);
+            }
+        };
+        let transcoder = self.hook_point_in != self.hook_point_out;
+        let hook_point_out = match self.hook_point_out.parse() {
+            Ok(point) => Some(point).filter(|_| transcoder),
+            Err(_) if !transcoder => None,
+            Err(_) => return refuse(path, "hook_point_out", "such as blocks.9.hook_mlp_out", &self.hook_point_out),
+        };
+        let d_sae = (self.d_model as f64 * self.expansion_factor) as usize;
+        Ok(SaeConfig {
+            k: (architecture == Architecture::TopK).then_some(self.top_k),
+            apply_b_dec_to_input: false,
+            input_norm,
+            hook_point: self.hook_point_in.parse().ok(),
+            hook_point_out,
+            ..SaeConfig::new(architecture, self.d_model, d_sae)
+        })
+    }
+}
+
+pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
+    let fits = Fits {
+        format: SaeFormat::Llamascopium,
+        architectures: &[Architecture::Standard, Architecture::JumpRelu, Architecture::TopK],
+        transcoder: true,
+        skip: false,
+    };
+    fits.check(sae)?;
+    let SaeConfig { architecture, d_in, d_out, d_sae, k, input_norm, .. } = sae.config;
+    if d_in != d_out {
+        return fits.refuse("a transcoder between equal widths".into(), format!("{d_in} and {d_out}"));
+    }
+    let norm_activation = match input_norm {
+        InputNorm::None => INFERENCE,
+        InputNorm::ConstantNorm => TOKEN_WISE,
+        InputNorm::LayerNorm { .. } => {
+            return fits.refuse("raw or constant-norm activations".into(), format!("{input_norm:?}"));
+        }
+    };
+    let place = sae.config.place()?;
+    let config = Config {
+        sae_type: "sae".into(),
+        d_model: d_in,
+        expansion_factor: exact_factor(d_sae, d_in),
+        use_decoder_bias: true,
+        act_fn: architecture.to_string().replace("standard", "relu"),
+        norm_activation: norm_activation.into(),
+        sparsity_include_decoder_norm: false,
+        top_k: k.unwrap_or_else(fifty),
+        hook_point_in: place.to_string(),
+        hook_point_out: sae.config.hook_point_out.unwrap_or(place).to_string(),
+        use_glu_encoder: false,
+    };
+    let sae = sae.applying_b_dec(false);
+    let w_enc = transposed(&sae.w_enc, d_sae, d_in);
+    let mut tensors = vec![
+        Tensor::f32("W_E", &[d_in, d_sae], &w_enc),
+        Tensor::f32("b_E", &[d_sae], &sae.b_enc),
+        Tensor::f32("W_D", &[d_sae, d_in], &sae.w_dec),
+        Tensor::f32("b_D", &[d_in], &sae.b_dec),
+    ];
+    // A logarithm: the smallest positive number stands for zero, which only positive values exceed as well.
+    let log = |threshold: Vec<f32>| threshold.iter().map(|t| t.max(f32::MIN_POSITIVE).ln()).collect::<Vec<f32>>();
+    let threshold = sae.thresholds().filter(|_| architecture == Architecture::JumpRelu).map(log);
+    tensors.extend(threshold.as_ref().map(|log| Tensor::f32(LOG_THRESHOLD, &[d_sae], log)));
+    write_tensors(&dir.join(WEIGHTS_FILE), tensors, None)?;
+    json::write(&dir.join(CONFIG_FILE), &config)
+}
+
+/// A factor whose product with `d_in`, cut to an integer as the tool does, is `d_sae`.
+fn exact_factor(d_sae: usize, d_in: usize) -> f64 {
+    let factor = d_sae as f64 / d_in as f64;
+    if (factor * d_in as f64) as usize == d_sae { factor } else { factor.next_up() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expansion_factor_gives_back_the_number_of_latents() {
+        for d_in in 1..60 {
+            for d_sae in 1..400 {
+                assert_eq!((exact_factor(d_sae, d_in) * d_in as f64) as usize, d_sae, "{d_sae} of {d_in}");
+            }
+        }
+    }
+}

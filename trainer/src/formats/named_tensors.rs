@@ -1,0 +1,140 @@
+//! [`NamedTensors`]: the numbers of a torch file or an .npz file, taken out one by one. Like `TensorFile` of
+//! safetensors, each has a name and a shape that the reader expects, and one that it does not expect is refused.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use half::{bf16, f16};
+
+use crate::{Error, Result};
+
+const HINT: &str = "The file is damaged, or belongs to another SAE";
+
+/// How the numbers of an array are stored, little-endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stored {
+    F64,
+    F32,
+    F16,
+    Bf16,
+    I64,
+    I32,
+    Bool,
+}
+
+impl Stored {
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Self::F64 | Self::I64 => 8,
+            Self::F32 | Self::I32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+            Self::Bool => 1,
+        }
+    }
+
+    /// The numbers in `bytes`, a whole number of them.
+    pub(crate) fn numbers(self, bytes: &[u8]) -> Numbers {
+        let (two, four, eight) = (bytes.as_chunks::<2>().0, bytes.as_chunks::<4>().0, bytes.as_chunks::<8>().0);
+        match self {
+            Self::F64 => Numbers::Float(eight.iter().map(|b| f64::from_le_bytes(*b) as f32).collect()),
+            Self::F32 => Numbers::Float(four.iter().map(|b| f32::from_le_bytes(*b)).collect()),
+            Self::F16 => Numbers::Float(two.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect()),
+            Self::Bf16 => Numbers::Float(two.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect()),
+            Self::I64 => Numbers::Int(eight.iter().map(|b| i64::from_le_bytes(*b)).collect()),
+            Self::I32 => Numbers::Int(four.iter().map(|b| i64::from(i32::from_le_bytes(*b))).collect()),
+            Self::Bool => Numbers::Int(bytes.iter().map(|b| i64::from(*b)).collect()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Numbers {
+    Float(Vec<f32>),
+    Int(Vec<i64>),
+}
+
+/// Numbers with their shape, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Array {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) numbers: Numbers,
+}
+
+/// The arrays of one file.
+#[derive(Debug)]
+pub(crate) struct NamedTensors {
+    path: PathBuf,
+    arrays: BTreeMap<String, Array>,
+    taken: Vec<String>,
+}
+
+impl NamedTensors {
+    pub(crate) fn new(path: &Path, arrays: BTreeMap<String, Array>) -> Self {
+        Self { path: path.to_path_buf(), arrays, taken: vec![] }
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.arrays.contains_key(name)
+    }
+
+    /// Both sizes of a matrix: where no config says how large an SAE is, its weights do.
+    pub(crate) fn matrix(&self, name: &str) -> Result<(usize, usize)> {
+        match self.get(name)?.shape[..] {
+            [rows, columns] => Ok((rows, columns)),
+            ref shape => Err(self.wrong(format!("{name}, a matrix"), format!("{shape:?}"))),
+        }
+    }
+
+    /// Takes an array of floats.
+    pub(crate) fn take_f32(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        match self.take(name, shape)? {
+            Numbers::Float(values) => Ok(values),
+            Numbers::Int(_) => Err(self.wrong(format!("floating-point numbers in {name}"), "integers".into())),
+        }
+    }
+
+    /// Takes an array of integers.
+    pub(crate) fn take_int(&mut self, name: &str, shape: &[usize]) -> Result<Vec<i64>> {
+        match self.take(name, shape)? {
+            Numbers::Int(values) => Ok(values),
+            Numbers::Float(_) => Err(self.wrong(format!("integers in {name}"), "floating-point numbers".into())),
+        }
+    }
+
+    /// Passes over an array that holds no weights, if it is there.
+    pub(crate) fn pass_over(&mut self, name: &str) {
+        if self.arrays.remove(name).is_some() {
+            self.taken.push(name.into());
+        }
+    }
+
+    /// Checks that nothing is left.
+    pub(crate) fn end(self) -> Result<()> {
+        if self.arrays.is_empty() {
+            return Ok(());
+        }
+        let left: Vec<_> = self.arrays.keys().map(String::as_str).collect();
+        Err(self.wrong(format!("only {}", self.taken.join(", ")), format!("also {}", left.join(", "))))
+    }
+
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Numbers> {
+        let found = &self.get(name)?.shape;
+        if found != shape {
+            return Err(self.wrong(format!("{name} of shape {shape:?}"), format!("{found:?}")));
+        }
+        self.taken.push(name.into());
+        let taken = self.arrays.remove(name).expect("looked up above");
+        Ok(taken.numbers)
+    }
+
+    fn get(&self, name: &str) -> Result<&Array> {
+        let names = || self.arrays.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        self.arrays.get(name).ok_or_else(|| self.wrong(format!("an array {name}"), format!("only {}", names())))
+    }
+
+    fn wrong(&self, expected: String, found: String) -> Error {
+        Error::malformed(&self.path, expected, found, HINT)
+    }
+}

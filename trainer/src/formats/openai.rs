@@ -1,0 +1,144 @@
+//! OpenAI's sparse_autoencoder: a torch file of a state_dict that also holds the activation function.
+//!
+//! ```text
+//! encoder.weight [d_sae, d_in]   latent_bias [d_sae]   decoder.weight [d_in, d_sae]   pre_bias [d_in]
+//! activation `TopK`: each token is brought to mean 0 and standard deviation 1 before, and back after; `ReLU`: not
+//! f = activation((x' - pre_bias) encoder.weight^T + latent_bias);  x_hat' = f decoder.weight^T + pre_bias
+//! ```
+//!
+//! That only `TopK` normalises is how the tool's own loader decides it.
+
+use std::path::Path;
+
+use harvester::{HookPoint, Site};
+
+use super::{
+    fits::Fits,
+    json::refuse,
+    pickle::Value,
+    torch_file::{self, Item, TorchFile},
+    transpose::transposed,
+};
+use crate::{
+    Error, Result,
+    formats::SaeFormat,
+    input_norm::InputNorm,
+    sae::{Architecture, Sae, SaeConfig},
+};
+
+/// What the tool adds to the standard deviation.
+const EPS: f32 = 1e-5;
+const FILE: &str = "autoencoder.pt";
+/// Counts of the training, which make no activation.
+const STATISTICS: [&str; 3] = ["stats_last_nonzero", "latents_activation_frequency", "latents_mean_square"];
+
+pub(super) fn load(path: &Path) -> Result<Sae> {
+    let path = &super::only_pt(path)?;
+    let TorchFile { mut tensors, mut others } = TorchFile::read(path)?;
+    let (d_sae, d_in) = tensors.matrix("encoder.weight")?;
+    let activation = others.remove("activation");
+    let state = others.remove("activation_state_dict").unwrap_or(Value::Dict(vec![]));
+    if let Some(name) = others.keys().next() {
+        let expected = "tensors, activation and activation_state_dict";
+        return Err(Error::malformed(path, expected, format!("also {name}"), "It belongs to another tool"));
+    }
+    // Before the name was kept, there was only ReLU.
+    let (architecture, k, input_norm) = match activation.as_ref().map_or(Some("ReLU"), Value::text) {
+        Some("ReLU") => (Architecture::Standard, None, InputNorm::None),
+        Some("TopK") => (Architecture::TopK, Some(k(&state, path)?), InputNorm::LayerNorm { eps: EPS }),
+        other => return refuse(path, "activation", "`TopK` or `ReLU`", other.unwrap_or("no name")),
+    };
+    let sae = Sae {
+        config: SaeConfig { k, input_norm, hook_point: hook_point(path), ..SaeConfig::new(architecture, d_in, d_sae) },
+        w_enc: tensors.take_f32("encoder.weight", &[d_sae, d_in])?,
+        b_enc: tensors.take_f32("latent_bias", &[d_sae])?,
+        w_dec: transposed(&tensors.take_f32("decoder.weight", &[d_in, d_sae])?, d_in, d_sae),
+        b_dec: tensors.take_f32("pre_bias", &[d_in])?,
+        threshold: None,
+        gate: None,
+        w_skip: None,
+    };
+    STATISTICS.iter().for_each(|name| tensors.pass_over(name));
+    tensors.end()?;
+    sae.check(path)?;
+    Ok(sae)
+}
+
+/// `{"k": 32, "postact_fn": "ReLU"}`
+fn k(state: &Value, path: &Path) -> Result<usize> {
+    let postact_fn = state.field("postact_fn").and_then(Value::text).unwrap_or("none");
+    if postact_fn != "ReLU" {
+        return refuse(path, "activation_state_dict.postact_fn", "`ReLU`", postact_fn);
+    }
+    match state.field("k").and_then(Value::size) {
+        Some(k) => Ok(k),
+        None => refuse(path, "activation_state_dict.k", "a number", format!("{:?}", state.field("k"))),
+    }
+}
+
+/// The release keeps an SAE of GPT-2 in `.../LOCATION_v5_32k/autoencoders/LAYER.pt`.
+fn hook_point(path: &Path) -> Option<HookPoint> {
+    let layer = path.file_stem()?.to_str()?.parse().ok()?;
+    let location = |name: &str| {
+        let starts = |start: &str| name.starts_with(start);
+        [
+            ("resid_post_mlp", Site::ResidPost),
+            ("resid_post_attn", Site::ResidMid),
+            ("resid_delta_mlp", Site::MlpOut),
+            ("resid_delta_attn", Site::AttnOut),
+            ("mlp_post_act", Site::MlpPost),
+        ]
+        .into_iter()
+        .find(|(start, _)| starts(start))
+    };
+    let (_, site) = path.iter().filter_map(|name| name.to_str()).find_map(location)?;
+    Some(HookPoint::Block { layer, site })
+}
+
+pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
+    let fits = Fits {
+        format: SaeFormat::OpenAi,
+        architectures: &[Architecture::TopK, Architecture::Standard],
+        transcoder: false,
+        skip: false,
+    };
+    fits.check(sae)?;
+    let SaeConfig { architecture, d_in, d_sae, k, input_norm, .. } = sae.config;
+    let expected = if architecture == Architecture::TopK { InputNorm::LayerNorm { eps: EPS } } else { InputNorm::None };
+    if input_norm != expected {
+        let place = format!("a {architecture} SAE with input norm {expected:?}, which its loader assumes");
+        return fits.refuse(place, format!("{input_norm:?}"));
+    }
+    let sae = sae.applying_b_dec(true);
+    let w_dec = transposed(&sae.w_dec, d_sae, d_in);
+    let zeros = vec![0.0; d_sae];
+    let mut items = vec![
+        ("pre_bias", Item::Floats(vec![d_in], &sae.b_dec)),
+        ("latent_bias", Item::Floats(vec![d_sae], &sae.b_enc)),
+        ("encoder.weight", Item::Floats(vec![d_sae, d_in], &sae.w_enc)),
+        ("decoder.weight", Item::Floats(vec![d_in, d_sae], &w_dec)),
+        ("stats_last_nonzero", Item::Longs(vec![d_sae], vec![0; d_sae])),
+        ("latents_activation_frequency", Item::Floats(vec![d_sae], &zeros)),
+        ("latents_mean_square", Item::Floats(vec![d_sae], &zeros)),
+        ("activation", Item::Text(if k.is_some() { "TopK" } else { "ReLU" })),
+    ];
+    if let Some(k) = k {
+        let state = vec![("k", Item::Int(k as i64)), ("postact_fn", Item::Text("ReLU"))];
+        items.push(("activation_state_dict", Item::Dict(state)));
+    }
+    torch_file::write(&dir.join(FILE), items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folders_of_the_release_name_the_hook_point() {
+        let found = |path: &str| hook_point(Path::new(path));
+        let of = |site| Some(HookPoint::Block { layer: 8, site });
+        assert_eq!(found("gpt2-small/resid_post_mlp_v5_32k/autoencoders/8.pt"), of(Site::ResidPost));
+        assert_eq!(found("resid_delta_attn_v5_128k/autoencoders/8.pt"), of(Site::AttnOut));
+        assert_eq!((found("autoencoder.pt"), found("8.pt")), (None, None));
+    }
+}

@@ -1,0 +1,306 @@
+//! [`Cfg`]: SAELens' `cfg.json`, and what its words mean here. Apart from `saelens`, which has the tensors.
+//!
+//! `architecture` is one word for three things: the nonlinearity, whether another place is rebuilt, and whether there is
+//! a skip connection: `jumprelu`, `transcoder` (standard), `jumprelu_skip_transcoder`. By the same rule `topk_transcoder`
+//! and the like, which SAELens does not have and refuses by name. `crosscoder`, ours too, has its nonlinearity under
+//! `activation` and what it reads under `columns`.
+
+use std::path::Path;
+
+use harvester::HookPoint;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{fits::Fits, json::refuse};
+use crate::{
+    Result,
+    formats::SaeFormat,
+    input_norm::InputNorm,
+    sae::{Architecture, Sae, SaeConfig},
+};
+
+/// The layout that we write is that of this version.
+pub(super) const SAE_LENS_VERSION: &str = "6.0.0";
+/// What SAELens' `layer_norm` adds to the standard deviation.
+const LAYER_NORM_EPS: f32 = 1e-5;
+
+/// `cfg.json`, in SAELens' order.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Cfg {
+    d_in: usize,
+    d_sae: usize,
+    #[serde(default = "float32")]
+    dtype: String,
+    #[serde(default = "cpu")]
+    device: String,
+    #[serde(default = "yes")]
+    apply_b_dec_to_input: bool,
+    #[serde(default = "none")]
+    normalize_activations: String,
+    #[serde(default = "none")]
+    reshape_activations: String,
+    metadata: Metadata,
+    architecture: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    k: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rescale_acts_by_decoder_norm: Option<bool>,
+    /// Of transcoders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    d_out: Option<usize>,
+    /// Of crosscoders, ours: what would be their architecture if they read one place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    activation: Option<String>,
+    /// Of crosscoders, ours: what is one after the other in an input.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    columns: Vec<Column>,
+}
+
+/// A place that a crosscoder reads.
+#[derive(Debug, Serialize, Deserialize)]
+struct Column {
+    hook_name: String,
+    d_in: usize,
+}
+
+/// What SAELens records about the origin. It allows any key; those that we do not use are kept out of the way.
+#[derive(Debug, Serialize, Deserialize)]
+struct Metadata {
+    sae_lens_version: String,
+    #[serde(default)]
+    sae_lens_training_version: Option<String>,
+    #[serde(default)]
+    dataset_path: Option<String>,
+    #[serde(default)]
+    hook_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hook_name_out: Option<String>,
+    #[serde(default)]
+    model_name: Option<String>,
+    #[serde(default)]
+    model_class_name: Option<String>,
+    #[serde(default)]
+    hook_head_index: Option<usize>,
+    #[serde(default)]
+    context_size: Option<usize>,
+    #[serde(default)]
+    seqpos_slice: Option<Value>,
+    #[serde(default)]
+    model_from_pretrained_kwargs: Option<Value>,
+    #[serde(default)]
+    prepend_bos: Option<bool>,
+    #[serde(default)]
+    exclude_special_tokens: Option<Value>,
+    #[serde(default)]
+    sequence_separator_token: Option<Value>,
+    #[serde(default)]
+    disable_concat_sequences: Option<bool>,
+}
+
+/// What the word under `architecture` says.
+pub(super) struct Named {
+    architecture: Architecture,
+    transcoder: bool,
+    pub(super) skip: bool,
+}
+
+fn float32() -> String {
+    "float32".into()
+}
+
+fn cpu() -> String {
+    "cpu".into()
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn none() -> String {
+    "none".into()
+}
+
+pub(super) const FITS: Fits =
+    Fits { format: SaeFormat::SaeLens, architectures: &Architecture::ALL, transcoder: true, skip: true };
+
+impl Cfg {
+    pub(super) fn of(sae: &Sae) -> Result<Self> {
+        let config = &sae.config;
+        let normalize_activations = match config.input_norm {
+            InputNorm::None => "none",
+            InputNorm::LayerNorm { eps } if eps == LAYER_NORM_EPS => "layer_norm",
+            InputNorm::LayerNorm { eps } => {
+                return FITS.refuse(format!("a layer norm with eps {LAYER_NORM_EPS:e}"), format!("eps {eps:e}"));
+            }
+            InputNorm::ConstantNorm => "constant_norm_rescale",
+        };
+        let crosscoder = !config.columns.is_empty();
+        let column = |(point, d_in): &(HookPoint, usize)| Column { hook_name: point.to_string(), d_in: *d_in };
+        let named =
+            Named { architecture: config.architecture, transcoder: config.is_transcoder(), skip: sae.w_skip.is_some() };
+        Ok(Self {
+            d_in: config.d_in,
+            d_sae: config.d_sae,
+            dtype: float32(),
+            device: cpu(),
+            apply_b_dec_to_input: config.apply_b_dec_to_input,
+            normalize_activations: normalize_activations.into(),
+            reshape_activations: none(),
+            metadata: Metadata::of(config, config.hook_point.filter(|_| named.skip)),
+            architecture: if crosscoder { CROSSCODER.into() } else { named.word() },
+            k: config.k,
+            rescale_acts_by_decoder_norm: config.k.map(|_| false),
+            d_out: (named.transcoder || named.skip).then_some(config.d_out),
+            activation: crosscoder.then(|| config.architecture.to_string()),
+            columns: config.columns.iter().map(column).collect(),
+        })
+    }
+
+    pub(super) fn read(&self, path: &Path) -> Result<(SaeConfig, Named)> {
+        let named = self.named(path)?;
+        // Heads are flat in harvested activations already, which is all that `hook_z` asks for.
+        if !["none", "hook_z"].contains(&self.reshape_activations.as_str()) {
+            return refuse(path, "reshape_activations", "`none` or `hook_z`", &self.reshape_activations);
+        }
+        if self.d_in == 0 || self.d_sae == 0 {
+            return refuse(path, "d_in and d_sae", "of 1 or more", "0");
+        }
+        let parsed = |name: &Option<String>| name.as_deref().and_then(|name| name.parse().ok());
+        let metadata = &self.metadata;
+        let hook_point_out: Option<HookPoint> = parsed(&metadata.hook_name_out);
+        let d_out = self.d_out.filter(|_| named.transcoder).unwrap_or(self.d_in);
+        if named.transcoder && hook_point_out.is_none() && d_out == self.d_in {
+            // Without it nothing would tell it from an autoencoder.
+            let found = metadata.hook_name_out.as_deref().unwrap_or("none");
+            return refuse(path, "metadata.hook_name_out", "such as blocks.14.hook_mlp_out", found);
+        }
+        let config = SaeConfig {
+            d_out,
+            k: self.k.filter(|_| named.architecture == Architecture::TopK),
+            apply_b_dec_to_input: self.apply_b_dec_to_input,
+            input_norm: self.input_norm(path)?,
+            hook_point: parsed(&metadata.hook_name),
+            hook_point_out: hook_point_out.filter(|out| Some(*out) != parsed(&metadata.hook_name)),
+            columns: self.columns(path)?,
+            model_name: metadata.model_name.clone().unwrap_or_default(),
+            ctx_len: metadata.context_size,
+            prepend_bos: metadata.prepend_bos.unwrap_or(false),
+            dataset: metadata.dataset_path.clone().unwrap_or_default(),
+            ..SaeConfig::new(named.architecture, self.d_in, self.d_sae)
+        };
+        Ok((config, named))
+    }
+
+    fn named(&self, path: &Path) -> Result<Named> {
+        let word = match (&self.activation, self.architecture.as_str()) {
+            (Some(activation), CROSSCODER) => activation,
+            _ => &self.architecture,
+        };
+        Named::parse(word).map_or_else(
+            || {
+                let known = Architecture::ALL.map(|name| name.to_string()).join(", ");
+                refuse(path, "architecture", format!("one of {known}, also as transcoder or crosscoder"), word)
+            },
+            Ok,
+        )
+    }
+
+    fn input_norm(&self, path: &Path) -> Result<InputNorm> {
+        match self.normalize_activations.as_str() {
+            "none" => Ok(InputNorm::None),
+            "layer_norm" => Ok(InputNorm::LayerNorm { eps: LAYER_NORM_EPS }),
+            "constant_norm_rescale" => Ok(InputNorm::ConstantNorm),
+            other => {
+                let expected = "`none` (folded into the weights), `layer_norm` or `constant_norm_rescale`";
+                refuse(path, "normalize_activations", expected, other)
+            }
+        }
+    }
+
+    fn columns(&self, path: &Path) -> Result<Vec<(HookPoint, usize)>> {
+        let column = |column: &Column| match column.hook_name.parse() {
+            Ok(point) => Ok((point, column.d_in)),
+            Err(_) => refuse(path, "hook_name of a column", "such as blocks.14.hook_resid_post", &column.hook_name),
+        };
+        if self.columns.is_empty() == (self.architecture == CROSSCODER) {
+            return refuse(path, "columns", "of a crosscoder, and of nothing else", &self.architecture);
+        }
+        self.columns.iter().map(column).collect()
+    }
+}
+
+const CROSSCODER: &str = "crosscoder";
+const SKIP_TRANSCODER: &str = "skip_transcoder";
+const TRANSCODER: &str = "transcoder";
+
+impl Named {
+    /// `jumprelu`, `transcoder`, `jumprelu_skip_transcoder`: a transcoder without a word before it is `standard`.
+    fn word(&self) -> String {
+        let kind = match (self.transcoder, self.skip) {
+            (_, true) => SKIP_TRANSCODER,
+            (true, false) => TRANSCODER,
+            (false, false) => return self.architecture.to_string(),
+        };
+        match self.architecture {
+            Architecture::Standard => kind.into(),
+            other => format!("{other}_{kind}"),
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        let (rest, transcoder, skip) = match (word.strip_suffix(SKIP_TRANSCODER), word.strip_suffix(TRANSCODER)) {
+            (Some(rest), _) => (rest, true, true),
+            (None, Some(rest)) => (rest, true, false),
+            (None, None) => (word, false, false),
+        };
+        let architecture = match (rest, transcoder) {
+            ("", true) => Architecture::Standard,
+            (rest, true) => rest.strip_suffix('_')?.parse().ok().filter(|it| *it != Architecture::Standard)?,
+            (rest, false) => rest.parse().ok()?,
+        };
+        Some(Self { architecture, transcoder, skip })
+    }
+}
+
+impl Metadata {
+    /// `skip_to`: the place of an autoencoder with a skip connection.
+    fn of(config: &SaeConfig, skip_to: Option<HookPoint>) -> Self {
+        Self {
+            sae_lens_version: SAE_LENS_VERSION.into(),
+            sae_lens_training_version: None,
+            dataset_path: Some(config.dataset.clone()),
+            hook_name: config.hook_point.map(|point| point.to_string()),
+            hook_name_out: config.hook_point_out.or(skip_to).map(|point| point.to_string()),
+            model_name: Some(config.model_name.clone()),
+            model_class_name: Some("HookedTransformer".into()),
+            hook_head_index: None,
+            context_size: config.ctx_len,
+            seqpos_slice: Some(serde_json::json!([null])),
+            model_from_pretrained_kwargs: Some(serde_json::json!({})),
+            prepend_bos: Some(config.prepend_bos),
+            exclude_special_tokens: Some(Value::Bool(false)),
+            sequence_separator_token: None,
+            disable_concat_sequences: Some(false),
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_for_architectures_are_read_back() {
+        for architecture in Architecture::ALL {
+            for (transcoder, skip) in [(false, false), (true, false), (true, true)] {
+                let word = Named { architecture, transcoder, skip }.word();
+                let found = Named::parse(&word).unwrap();
+                assert_eq!((found.architecture, found.transcoder, found.skip), (architecture, transcoder, skip));
+            }
+        }
+        for word in ["", "standard_transcoder", "batchtopk", "topktranscoder", "crosscoder"] {
+            assert!(Named::parse(word).is_none(), "{word}");
+        }
+    }
+}

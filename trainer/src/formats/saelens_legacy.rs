@@ -1,0 +1,92 @@
+//! `cfg.json` of SAELens before version 6: one flat object, other names for some keys, and `topk` as an activation
+//! function of a standard SAE. Turned into the layout of today, as SAELens' `handle_pre_6_0_config` does.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::{json::refuse, saelens_cfg::SAE_LENS_VERSION};
+use crate::Result;
+
+/// Keys that are `metadata` today.
+const METADATA: [&str; 7] =
+    ["model_name", "hook_name", "hook_name_out", "hook_head_index", "prepend_bos", "context_size", "dataset_path"];
+
+/// Whether no version is named, or one below 6.
+pub(super) fn is_legacy(cfg: &Value) -> bool {
+    let versions = [cfg.get("sae_lens_version"), cfg.pointer("/metadata/sae_lens_version")];
+    let version = versions.into_iter().flatten().find_map(Value::as_str).unwrap_or_default();
+    version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major < 6)
+}
+
+/// The same config in the layout of version 6.
+pub(super) fn upgraded(cfg: Value, path: &Path) -> Result<Value> {
+    let Value::Object(mut old) = cfg else { return refuse(path, "cfg.json", "a JSON object", cfg.to_string()) };
+    for (from, to) in [("hook_point", "hook_name"), ("activation_fn_str", "activation_fn")] {
+        if let Some(value) = old.remove(from) {
+            old.insert(to.into(), value);
+        }
+    }
+    old.entry("prepend_bos").or_insert(json!(true));
+    let text = |key: &str| old.get(key).and_then(Value::as_str);
+    let k = old.get("activation_fn_kwargs").and_then(|kwargs| kwargs.get("k"));
+    let (architecture, k) = match (text("activation_fn").unwrap_or("relu"), k) {
+        ("topk", Some(k)) => ("topk", Some(k)),
+        ("relu", _) => (text("architecture").unwrap_or("standard"), None),
+        (other, _) => return refuse(path, "activation_fn", "`relu`, or `topk` with activation_fn_kwargs.k", other),
+    };
+    let normalize = match old.get("normalize_activations") {
+        None | Some(Value::Null | Value::Bool(false)) => json!("none"),
+        Some(Value::Bool(true)) => json!("expected_average_only_in"),
+        Some(other) => other.clone(),
+    };
+    let mut metadata: Map<String, Value> =
+        METADATA.iter().filter_map(|key| Some((key.to_string(), old.get(*key)?.clone()))).collect();
+    metadata.insert("sae_lens_version".into(), json!(SAE_LENS_VERSION));
+    let mut new = json!({
+        "architecture": architecture,
+        "normalize_activations": normalize,
+        "metadata": metadata,
+    });
+    if let Some(k) = k {
+        new["k"] = k.clone();
+    }
+    for key in ["d_in", "d_sae", "d_out", "apply_b_dec_to_input", "reshape_activations"] {
+        if let Some(value) = old.get(key) {
+            new[key] = value.clone();
+        }
+    }
+    Ok(new)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flat_config_becomes_one_of_today() {
+        let old = json!({
+            "d_in": 8, "d_sae": 32, "hook_point": "blocks.2.hook_resid_pre", "activation_fn_str": "topk",
+            "activation_fn_kwargs": {"k": 5}, "normalize_activations": false, "model_name": "gpt2", "lr": 0.1,
+        });
+        assert!(is_legacy(&old));
+        let new = upgraded(old, Path::new("cfg.json")).unwrap();
+        assert!(!is_legacy(&new));
+        assert_eq!(
+            (&new["architecture"], &new["k"], &new["normalize_activations"]),
+            (&json!("topk"), &json!(5), &json!("none"))
+        );
+        assert_eq!(new["metadata"]["hook_name"], "blocks.2.hook_resid_pre");
+        assert_eq!(new["metadata"]["prepend_bos"], true);
+        let tanh = json!({ "d_in": 8, "d_sae": 32, "activation_fn": "tanh-relu" });
+        assert!(upgraded(tanh, Path::new("cfg.json")).unwrap_err().to_string().contains("`tanh-relu`"));
+    }
+
+    #[test]
+    fn versions_are_compared_by_their_first_number() {
+        let of = |version: &str| is_legacy(&json!({ "metadata": { "sae_lens_version": version } }));
+        assert!(of("5.10.2") && !of("6.0.0-rc.1") && !of("10.0.0") && of(""));
+        assert!(is_legacy(&json!({})));
+    }
+}

@@ -1,0 +1,170 @@
+//! EleutherAI's sparsify: `cfg.json` and `sae.safetensors` in a folder named after the hook point, such as `layers.10`.
+//!
+//! ```text
+//! encoder.weight [d_sae, d_in]   encoder.bias [d_sae]   W_dec [d_sae, d_in]   b_dec [d_in]   W_skip [d_in, d_in]
+//! f = the k largest of relu((x - b_dec) encoder.weight^T + encoder.bias)          without b_dec where `transcode`
+//! y = f W_dec + b_dec + x W_skip^T
+//! ```
+
+use std::path::Path;
+
+use harvester::{HookPoint, Site};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    fits::Fits,
+    json::{self, refuse},
+};
+use crate::{
+    Error, Result,
+    formats::SaeFormat,
+    input_norm::InputNorm,
+    sae::{Architecture, Sae, SaeConfig},
+    tensors::{Tensor, TensorFile, write_tensors},
+};
+
+const CFG_FILE: &str = "cfg.json";
+const WEIGHTS_FILE: &str = "sae.safetensors";
+
+/// `cfg.json`. Sparsify knows these keys and no others.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cfg {
+    #[serde(default = "topk")]
+    activation: String,
+    #[serde(default = "thirty_two")]
+    expansion_factor: usize,
+    #[serde(default = "yes")]
+    normalize_decoder: bool,
+    /// 0: `expansion_factor * d_in`.
+    #[serde(default)]
+    num_latents: usize,
+    #[serde(default = "thirty_two")]
+    k: usize,
+    #[serde(default)]
+    multi_topk: bool,
+    #[serde(default)]
+    skip_connection: bool,
+    #[serde(default)]
+    transcode: bool,
+    d_in: usize,
+    /// Of older versions: whether the k largest are those of largest size, whatever their sign.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    signed: bool,
+}
+
+fn topk() -> String {
+    "topk".into()
+}
+
+fn thirty_two() -> usize {
+    32
+}
+
+fn yes() -> bool {
+    true
+}
+
+pub(super) fn load(path: &Path) -> Result<Sae> {
+    let dir = super::folder_of(path);
+    let cfg_path = dir.join(CFG_FILE);
+    let cfg: Cfg = json::read(&cfg_path, "the cfg.json of sparsify", "A folder that sparsify saved has one")?;
+    if cfg.activation != "topk" {
+        return refuse(&cfg_path, "activation", "`topk`", &cfg.activation);
+    }
+    if cfg.signed {
+        return refuse(&cfg_path, "signed", "`false`", "true");
+    }
+    let (hook_point, hook_point_out) = hook_points(&dir, cfg.transcode)?;
+    let d_in = cfg.d_in;
+    let d_sae = if cfg.num_latents == 0 { d_in.saturating_mul(cfg.expansion_factor) } else { cfg.num_latents };
+    let weights_path = dir.join(WEIGHTS_FILE);
+    let mut tensors = TensorFile::read(&weights_path)?;
+    let sae = Sae {
+        w_enc: tensors.take_f32("encoder.weight", &[d_sae, d_in])?,
+        b_enc: tensors.take_f32("encoder.bias", &[d_sae])?,
+        w_dec: tensors.take_f32("W_dec", &[d_sae, d_in])?,
+        b_dec: tensors.take_f32("b_dec", &[d_in])?,
+        threshold: None,
+        gate: None,
+        w_skip: if cfg.skip_connection { Some(tensors.take_f32("W_skip", &[d_in, d_in])?) } else { None },
+        config: SaeConfig {
+            k: Some(cfg.k),
+            apply_b_dec_to_input: !cfg.transcode,
+            hook_point,
+            hook_point_out,
+            ..SaeConfig::new(Architecture::TopK, d_in, d_sae)
+        },
+    };
+    tensors.end()?;
+    sae.check(&weights_path)?;
+    Ok(sae)
+}
+
+/// `layers.10` is the output of block 10; a transcoder of `layers.10.mlp` reads the input of its MLP and rebuilds the
+/// output. Of other modules the output differs from TransformerLens' hook points by norms in some families (as the
+/// MLP's own does in Gemma 2, Gemma 3 and OLMo 2), so they are left to `--hook-point`.
+fn hook_points(dir: &Path, transcode: bool) -> Result<(Option<HookPoint>, Option<HookPoint>)> {
+    let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let layer = name.strip_prefix("model.").unwrap_or(name).strip_prefix("layers.");
+    if !transcode {
+        return Ok((layer.and_then(|layer| layer.parse().ok()).map(HookPoint::resid_post), None));
+    }
+    let Some(layer) = layer.and_then(|layer| layer.strip_suffix(".mlp")).and_then(|layer| layer.parse().ok()) else {
+        let hint = "Give the folder the name of the module, as sparsify does";
+        return Err(Error::malformed(dir, "a transcoder in a folder such as layers.10.mlp", name, hint));
+    };
+    let of = |site| Some(HookPoint::Block { layer, site });
+    Ok((of(Site::Ln2Normalized), of(Site::MlpOut)))
+}
+
+pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
+    let fits = Fits { format: SaeFormat::Sparsify, architectures: &[Architecture::TopK], transcoder: true, skip: true };
+    fits.check(sae)?;
+    let SaeConfig { d_in, d_out, d_sae, k, input_norm, .. } = sae.config;
+    if input_norm != InputNorm::None {
+        return fits.refuse("an SAE of raw activations".into(), format!("{input_norm:?}"));
+    }
+    if d_in != d_out {
+        return fits.refuse("a transcoder between equal widths".into(), format!("{d_in} and {d_out}"));
+    }
+    let transcode = sae.config.is_transcoder();
+    let sae = sae.applying_b_dec(!transcode);
+    let mut tensors = vec![
+        Tensor::f32("encoder.weight", &[d_sae, d_in], &sae.w_enc),
+        Tensor::f32("encoder.bias", &[d_sae], &sae.b_enc),
+        Tensor::f32("W_dec", &[d_sae, d_in], &sae.w_dec),
+        Tensor::f32("b_dec", &[d_in], &sae.b_dec),
+    ];
+    tensors.extend(sae.w_skip.as_ref().map(|w_skip| Tensor::f32("W_skip", &[d_in, d_in], w_skip)));
+    write_tensors(&dir.join(WEIGHTS_FILE), tensors, None)?;
+    let cfg = Cfg {
+        activation: topk(),
+        expansion_factor: d_sae.div_ceil(d_in),
+        // Only training reads it.
+        normalize_decoder: true,
+        num_latents: d_sae,
+        k: k.unwrap_or(d_sae),
+        multi_topk: false,
+        skip_connection: sae.w_skip.is_some(),
+        transcode,
+        d_in,
+        signed: false,
+    };
+    json::write(&dir.join(CFG_FILE), &cfg)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_named_after_modules() {
+        let found = |name: &str, transcode| hook_points(Path::new(name), transcode).ok();
+        assert_eq!(found("runs/layers.10", false), Some((Some(HookPoint::resid_post(10)), None)));
+        assert_eq!(found("layers.10.mlp", false), Some((None, None)));
+        let of = |site| Some(HookPoint::Block { layer: 10, site });
+        assert_eq!(found("model.layers.10.mlp", true), Some((of(Site::Ln2Normalized), of(Site::MlpOut))));
+        assert_eq!(found("layers.10", true), None);
+    }
+}

@@ -1,0 +1,118 @@
+//! [`InputNorm`]: what some SAEs do to each token's activations before they encode it, and undo after they decode it.
+//!
+//! ```text
+//! layer norm      x' = (x - mu) / (std + eps),      x_hat = x_hat' std + mu          std with n - 1 below the line
+//! constant norm   x' = x sqrt(d_in) / |x|,          x_hat = x_hat' |x| / sqrt(d_in)
+//! ```
+//!
+//! As in OpenAI's autoencoders and SAELens' `layer_norm`: `eps` is added on the way in alone.
+
+/// What is done to each token's activations.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum InputNorm {
+    /// Nothing: raw activations.
+    #[default]
+    None,
+    /// Mean 0 and standard deviation 1.
+    LayerNorm {
+        /// What is added to the standard deviation before dividing by it.
+        eps: f32,
+    },
+    /// Length `sqrt(d_in)`.
+    ConstantNorm,
+}
+
+/// A row's own numbers.
+struct RowStats {
+    shift: f32,
+    /// What the row is divided by.
+    divisor: f32,
+    /// What a reconstruction is multiplied by.
+    scale: f32,
+}
+
+impl InputNorm {
+    /// Normalises each row in place.
+    ///
+    /// # Shapes
+    /// `x` `[n, d]`
+    pub(crate) fn apply(self, x: &mut [f32], d: usize) {
+        if self == Self::None {
+            return;
+        }
+        for row in x.chunks_exact_mut(d) {
+            let RowStats { shift, divisor, .. } = self.stats(row);
+            row.iter_mut().for_each(|x| *x = (*x - shift) / divisor);
+        }
+    }
+
+    /// Gives each row of `x_hat` back the mean and scale of the same row of `x`.
+    ///
+    /// # Shapes
+    /// `x` and `x_hat` `[n, d]`
+    pub(crate) fn undo(self, x: &[f32], x_hat: &mut [f32], d: usize) {
+        if self == Self::None {
+            return;
+        }
+        for (row, x_hat) in x.chunks_exact(d).zip(x_hat.chunks_exact_mut(d)) {
+            let RowStats { shift, scale, .. } = self.stats(row);
+            x_hat.iter_mut().for_each(|x| *x = *x * scale + shift);
+        }
+    }
+
+    /// Length in raw activations of a step of 1 in normalised ones, on a row `x`: what a decoder direction is
+    /// multiplied by when it is added to `x`.
+    pub fn scale(self, x: &[f32]) -> f32 {
+        if self == Self::None { 1.0 } else { self.stats(x).scale }
+    }
+
+    fn stats(self, row: &[f32]) -> RowStats {
+        let n = row.len() as f64;
+        match self {
+            Self::None => RowStats { shift: 0.0, divisor: 1.0, scale: 1.0 },
+            Self::LayerNorm { eps } => {
+                let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+                let squares: f64 = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
+                let std = (squares / (n - 1.0).max(1.0)).sqrt();
+                RowStats { shift: mean as f32, divisor: std as f32 + eps, scale: std as f32 }
+            }
+            Self::ConstantNorm => {
+                let norm = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+                // A row of zeros stays one: SAELens makes nan of it.
+                let scale = (norm / n.sqrt()) as f32;
+                RowStats { shift: 0.0, divisor: if scale == 0.0 { 1.0 } else { scale }, scale }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_answers() {
+        // Mean 2, deviations -1, 0, 1: standard deviation 1 with n - 1.
+        let mut row = [1.0, 2.0, 3.0];
+        InputNorm::LayerNorm { eps: 0.0 }.apply(&mut row, 3);
+        assert_eq!(row, [-1.0, 0.0, 1.0]);
+        let mut x_hat = [2.0, 0.0, 0.5];
+        InputNorm::LayerNorm { eps: 0.0 }.undo(&[10.0, 20.0, 30.0], &mut x_hat, 3);
+        assert_eq!(x_hat, [40.0, 20.0, 25.0]);
+        // Length 5 becomes sqrt(2).
+        let mut row = [3.0, 4.0];
+        InputNorm::ConstantNorm.apply(&mut row, 2);
+        assert!((row[0] * row[0] + row[1] * row[1] - 2.0).abs() < 1e-6);
+        assert!((InputNorm::ConstantNorm.scale(&[3.0, 4.0]) - 5.0 / 2f32.sqrt()).abs() < 1e-6);
+        assert_eq!(InputNorm::None.scale(&[3.0, 4.0]), 1.0);
+    }
+
+    #[test]
+    fn a_row_without_spread_stays_finite() {
+        for norm in [InputNorm::LayerNorm { eps: 1e-5 }, InputNorm::ConstantNorm] {
+            let mut row = [0.0; 4];
+            norm.apply(&mut row, 4);
+            assert_eq!(row, [0.0; 4]);
+        }
+    }
+}
