@@ -3,12 +3,15 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use harvester::{
     Compute, CorpusPart, HookPattern, HookPoint, Layout, LongDocuments, Packing, SpecialToken, StorageDtype,
 };
 use serde::Serialize;
-use trainer::{SaeFormat, TrainArchitecture};
+use trainer::{JumpReluLoss, SaeFormat, TrainArchitecture};
 
 /// Split a language model's residual stream into the features it is made of.
 #[derive(Debug, Parser)]
@@ -56,17 +59,27 @@ pub(crate) enum Command {
     /// Make one dataset of the harvests of a corpus' parts.
     #[command(after_help = "Example:\n  refract merge runs/parts --out runs/activations")]
     Merge(MergeArgs),
-    /// Fit a sparse autoencoder to harvested activations, to those of a running model, or to any vectors.
+    /// Fit a sparse autoencoder to harvested activations, to those of a running model, or to any vectors; or a transcoder
+    /// or crosscoder to several places of a model.
     #[command(
         allow_negative_numbers = true,
         after_help = "Examples:\n  refract train --activations runs/activations --k 32 --d-sae 4608 --out runs/sae\n  \
                       refract train --model default --corpus data/corpora/*.jsonl \
                       --hook-point blocks.14.hook_resid_post --out runs/sae\n  \
                       refract train --vectors data/digits/digits-2000.parquet --d-sae 1024 --tokens 200000 \
-                      --batch 512 --out runs/digits"
+                      --batch 512 --out runs/digits\n\n\
+                      A transcoder of an MLP, and a crosscoder of three layers (of activations harvested with these \
+                      --hook-point):\n  \
+                      refract train --activations runs/mlp --arch transcoder --skip \
+                      --hook-point blocks.14.ln2.hook_normalized \\\n    \
+                      --target-hook-point blocks.14.hook_mlp_out --out runs/transcoder\n  \
+                      refract train --activations runs/layers --arch crosscoder \
+                      --hook-point blocks.10.hook_resid_post \\\n    \
+                      blocks.14.hook_resid_post blocks.18.hook_resid_post --out runs/crosscoder"
     )]
     Train(TrainArgs),
-    /// Measure an SAE on held-out text: L0, FVU, dead latents, CE loss score.
+    /// Measure an SAE on held-out text: L0, FVU, dead latents and, where one pass can go on with what it rebuilds, CE loss
+    /// score.
     #[command(after_help = "Example:\n  refract evaluate --sae runs/sae")]
     Evaluate(EvaluateArgs),
     /// Find when each latent fires, on what, and what it writes.
@@ -239,8 +252,8 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) out: Option<PathBuf>,
-    /// topk or batch-topk [default: batch-topk].
-    #[arg(long)]
+    /// What is trained [default: batch-topk].
+    #[arg(long, value_parser = architectures())]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) arch: Option<TrainArchitecture>,
     /// Vectors of any origin: a parquet file, or a folder or URL of them, with a column of lists of numbers.
@@ -259,7 +272,8 @@ pub(crate) struct TrainArgs {
     #[arg(long, conflicts_with = "vectors")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) target_hook_point: Option<HookPoint>,
-    /// Active latents a token [default: 32].
+    /// Active latents a token; of relu, gated and jumprelu, those that the weight of the sparsity loss is adapted to; of
+    /// dense, all latents [default: 32].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) k: Option<usize>,
@@ -271,6 +285,32 @@ pub(crate) struct TrainArgs {
     #[arg(long, conflicts_with = "d_sae")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) expansion: Option<usize>,
+    /// Weight of the sparsity loss of relu and gated (L1) and of jumprelu (L0), in training units [default: adapted so
+    /// that L0 approaches --k].
+    #[arg(long, visible_aliases = ["l1-coefficient", "l0-coefficient"])]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sparsity_coefficient: Option<f64>,
+    /// Share of the steps in which a given --sparsity-coefficient rises [default: 0.05].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sparsity_warmup: Option<f64>,
+    /// What jumprelu counts as sparsity: `step`, the active latents, or `tanh`, weak ones less [default: step].
+    #[arg(long, value_parser = jumprelu_losses())]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) jumprelu_loss: Option<JumpReluLoss>,
+    /// Width of the window around a threshold from which jumprelu learns it, in training units [default: 0.5].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bandwidth: Option<f64>,
+    /// Where the prefixes of a matryoshka dictionary end, such as 256,1024,4096 [default: a 16th, a quarter, half and all
+    /// of it].
+    #[arg(long, value_delimiter = ',', num_args = 1..)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) prefixes: Vec<usize>,
+    /// Give a transcoder a linear bypass.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) skip: bool,
     /// Tokens to train on; more than there are is several passes [default: 1500000].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -299,6 +339,10 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) auxk_alpha: Option<f64>,
+    /// Dead latents a token in that loss [default: half the width of what is rebuilt].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) k_aux: Option<usize>,
     /// A latent that was not active for so many tokens is dead [default: 250000].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -326,6 +370,18 @@ pub(crate) struct TrainArgs {
     #[command(flatten)]
     #[serde(skip)]
     pub(crate) live: LiveArgs,
+}
+
+/// The names of `--arch`, each with a phrase.
+fn architectures() -> impl TypedValueParser<Value = TrainArchitecture> {
+    let value = |arch: TrainArchitecture| PossibleValue::new(arch.name()).help(arch.about());
+    PossibleValuesParser::new(TrainArchitecture::ALL.map(value)).try_map(|name| name.parse::<TrainArchitecture>())
+}
+
+/// The names of `--jumprelu-loss`.
+fn jumprelu_losses() -> impl TypedValueParser<Value = JumpReluLoss> {
+    PossibleValuesParser::new(["step", "tanh"])
+        .map(|name| if name == "tanh" { JumpReluLoss::Tanh } else { JumpReluLoss::Step })
 }
 
 /// Flags of training on a running model, under their names in the table `[harvest]`.

@@ -13,11 +13,12 @@ use harvester::{
     manifest::MANIFEST_FILE,
 };
 use serde_json::Value;
-use trainer::{CURVES_FILE, InputNorm, METRICS_FILE, Sae, SaeFormat, SaeManifest};
+use trainer::{CURVES_FILE, InputNorm, METRICS_FILE, Sae, SaeFormat, SaeManifest, TrainArchitecture};
 
 use crate::{
     cli::InspectArgs,
     terminal::{DIM, Terminal, grouped, human_bytes},
+    train,
 };
 
 pub(crate) fn run(args: &InspectArgs, terminal: &Terminal) -> anyhow::Result<()> {
@@ -164,16 +165,22 @@ fn activations(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result
 
 fn sae(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()> {
     let manifest = SaeManifest::read(path)?;
-    terminal.heading(&format!("{}: sparse autoencoder", path.display()));
+    let kind = match manifest.config.architecture {
+        TrainArchitecture::Transcoder => "transcoder",
+        TrainArchitecture::Crosscoder => "crosscoder",
+        _ => "sparse autoencoder",
+    };
+    terminal.heading(&format!("{}: {kind}", path.display()));
     sae_origin(path, &manifest, terminal);
     if manifest.complete {
         sae_shape(&Sae::load(path)?, terminal);
         let config = &manifest.config;
-        fact(
-            terminal,
-            "trained as",
-            format!("{}, k {}, {} tokens", config.architecture, config.k, grouped(config.tokens)),
-        );
+        let (arch, active) = (config.architecture, train::active(config));
+        fact(terminal, "trained as", format!("{arch}, {active}, {} tokens", grouped(config.tokens)));
+        if !config.prefixes.is_empty() {
+            let ends: Vec<_> = config.prefixes.iter().map(ToString::to_string).collect();
+            fact(terminal, "prefixes", format!("the first {} latents", ends.join(", ")));
+        }
         if let Some(held_out) = manifest.results.as_ref().and_then(|results| results.held_out) {
             fact(terminal, "held out", format!("L0 {:.1}, FVU {:.3}", held_out.l0, held_out.fvu));
         }
@@ -218,6 +225,9 @@ fn sae_shape(sae: &Sae, terminal: &Terminal) {
     fact(terminal, "shape", format!("d_in {} x d_sae {}{d_out}", sae.d_in(), grouped(sae.d_sae() as u64)));
     let k = sae.config.k.map(|k| format!(", k {k}")).unwrap_or_default();
     fact(terminal, "architecture", format!("{}{k}", sae.config.architecture));
+    if sae.w_skip.is_some() {
+        fact(terminal, "skip", "a part of the input passes no latent");
+    }
 }
 
 fn features(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()> {
@@ -256,9 +266,6 @@ fn foreign_sae(path: &Path, format: SaeFormat, terminal: &Terminal) -> anyhow::R
         fact(terminal, "column", format!("{point} x {width}"));
     }
     sae_shape(&sae, terminal);
-    if sae.w_skip.is_some() {
-        fact(terminal, "skip", "a part of the input passes no latent");
-    }
     if config.input_norm != InputNorm::None {
         fact(terminal, "input norm", format!("{:?}", config.input_norm));
     }

@@ -13,6 +13,7 @@ mod steer;
 mod terminal;
 mod train;
 mod train_live;
+mod train_settings;
 
 use std::process::ExitCode;
 

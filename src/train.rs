@@ -1,12 +1,12 @@
 //! `refract train` and `refract evaluate`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use analyzer::{Evaluation, EvaluationConfig, LanguageModel};
-use anyhow::{Context, bail};
-use harvester::{ActivationDataset, HookPoint, Location, StorageDtype, VectorDataset};
+use analyzer::{Behaviour, Evaluation, EvaluationConfig, LanguageModel};
+use anyhow::bail;
+use harvester::{ActivationDataset, Location, StorageDtype, VectorDataset};
 use serde::{Deserialize, Serialize};
-use trainer::{SaeManifest, TrainArchitecture, TrainConfig};
+use trainer::{SaeManifest, TrainConfig};
 
 use crate::{
     cli::{EvaluateArgs, TrainArgs},
@@ -14,138 +14,14 @@ use crate::{
     settings,
     terminal::{DIM, Terminal, grouped, human_bytes, human_seconds},
     train_live,
+    train_settings::Settings,
 };
-
-/// The flags and the config file, resolved.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct Settings {
-    activations: Option<PathBuf>,
-    vectors: Option<PathBuf>,
-    column: Option<String>,
-    out: Option<PathBuf>,
-    arch: TrainArchitecture,
-    hook_point: HookPoints,
-    target_hook_point: Option<HookPoint>,
-    k: usize,
-    d_sae: Option<usize>,
-    expansion: usize,
-    tokens: u64,
-    batch: usize,
-    lr: f64,
-    warmup: f64,
-    decay: f64,
-    clip: Option<f64>,
-    auxk_alpha: f64,
-    dead_after_tokens: u64,
-    held_out_fraction: f64,
-    seed: u64,
-    buffer_mib: u64,
-    checkpoint_every: u64,
-    keep_checkpoints: usize,
-}
-
-/// `hook-point = "a"` or `hook-point = ["a", "b"]`.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum HookPoints {
-    One(HookPoint),
-    Several(Vec<HookPoint>),
-}
-
-impl HookPoints {
-    fn as_slice(&self) -> &[HookPoint] {
-        match self {
-            Self::One(one) => std::slice::from_ref(one),
-            Self::Several(several) => several,
-        }
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        let config = TrainConfig::default();
-        Self {
-            activations: None,
-            vectors: None,
-            column: None,
-            out: None,
-            arch: config.architecture,
-            hook_point: HookPoints::Several(vec![]),
-            target_hook_point: config.target_hook_point,
-            k: config.k,
-            d_sae: config.d_sae,
-            expansion: config.expansion_factor,
-            tokens: config.tokens,
-            batch: config.batch,
-            lr: config.lr,
-            warmup: config.warmup,
-            decay: config.decay,
-            clip: config.clip,
-            auxk_alpha: config.auxk_alpha,
-            dead_after_tokens: config.dead_after_tokens,
-            held_out_fraction: config.held_out_fraction,
-            seed: config.seed,
-            buffer_mib: config.buffer_bytes >> 20,
-            checkpoint_every: config.checkpoint_every,
-            keep_checkpoints: config.keep_checkpoints,
-        }
-    }
-}
-
-impl Settings {
-    /// Of two settings that exclude each other, the one given as a flag wins over the file's.
-    fn settle(&mut self, args: &TrainArgs) {
-        if args.expansion.is_some() {
-            self.d_sae = None;
-        }
-        if !args.live.corpus.is_empty() {
-            (self.activations, self.vectors) = (None, None);
-        }
-        if args.activations.is_some() {
-            self.vectors = None;
-        }
-        if args.vectors.is_some() {
-            self.activations = None;
-        }
-    }
-
-    fn config(&self) -> anyhow::Result<TrainConfig> {
-        Ok(TrainConfig {
-            architecture: self.arch,
-            hook_point: self.hook_point.as_slice().first().copied(),
-            hook_points: if let [_, _, ..] = self.hook_point.as_slice() {
-                self.hook_point.as_slice().to_vec()
-            } else {
-                vec![]
-            },
-            target_hook_point: self.target_hook_point,
-            d_sae: self.d_sae,
-            expansion_factor: self.expansion,
-            k: self.k,
-            tokens: self.tokens,
-            batch: self.batch,
-            lr: self.lr,
-            warmup: self.warmup,
-            decay: self.decay,
-            clip: self.clip.filter(|clip| *clip != 0.0),
-            auxk_alpha: self.auxk_alpha,
-            dead_after_tokens: self.dead_after_tokens,
-            held_out_fraction: self.held_out_fraction,
-            seed: self.seed,
-            buffer_bytes: settings::mib("buffer-mib", self.buffer_mib)?,
-            checkpoint_every: self.checkpoint_every,
-            keep_checkpoints: self.keep_checkpoints,
-            ..TrainConfig::default()
-        })
-    }
-}
 
 pub(crate) fn run(args: &TrainArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
     let mut settings: Settings = settings::resolve("train", args, config)?;
     settings.settle(args);
     let train_config = settings.config()?;
-    let out = settings.out.clone().context("train needs --out: the folder to write")?;
+    let out = settings.out()?;
     let manifest = match (&settings.activations, &settings.vectors) {
         (Some(activations), None) => train(activations, &train_config, &out, terminal)?,
         (None, Some(vectors)) => train_on_vectors(vectors, settings.column.as_deref(), &train_config, &out, terminal)?,
@@ -186,7 +62,8 @@ fn train_on_vectors(
     terminal: &Terminal,
 ) -> anyhow::Result<SaeManifest> {
     let dataset = VectorDataset::open(Location::named(vectors)?, column, terminal)?;
-    let rows = Rows { n: dataset.n_rows(), d_in: dataset.width(), dtype: dataset.dtype(), made: "there" };
+    let width = dataset.width();
+    let rows = Rows { n: dataset.n_rows(), d_in: width, d_out: width, dtype: dataset.dtype(), made: "there" };
     say_beginning(out, || needs(&rows, config), terminal)?;
     Ok(trainer::train_vectors(&dataset, config, out, terminal)?)
 }
@@ -211,16 +88,33 @@ pub(crate) fn say_beginning(out: &Path, needs: impl FnOnce() -> String, terminal
 /// What came out of training.
 pub(crate) fn report(manifest: &SaeManifest, out: &Path, terminal: &Terminal) {
     let Some(results) = &manifest.results else { return };
-    let (arch, k) = (manifest.config.architecture, manifest.config.k);
-    let place = match (manifest.hook_point, &manifest.vectors) {
-        (Some(hook_point), _) => format!("at {hook_point}"),
-        (None, Some(vectors)) => format!("on `{}`", vectors.column),
-        (None, None) => "on activations".to_string(),
-    };
-    terminal.line(format!("{}: {arch}, k {k}, {place}, after {} tokens", out.display(), grouped(results.tokens)));
+    let (arch, place) = (manifest.config.architecture, place(manifest));
+    let active = active(&manifest.config);
+    terminal.line(format!("{}: {arch}, {active}, {place}, after {} tokens", out.display(), grouped(results.tokens)));
     if let Some(held_out) = &results.held_out {
         terminal
             .line(format!("held out: L0 {:.1}, FVU {:.3}; {} dead latents", held_out.l0, held_out.fvu, results.dead));
+    }
+}
+
+/// Where it reads, and where it writes if that is elsewhere.
+fn place(manifest: &SaeManifest) -> String {
+    let inputs = if manifest.hook_points.is_empty() { manifest.hook_point.as_slice() } else { &manifest.hook_points };
+    let inputs: Vec<_> = inputs.iter().map(ToString::to_string).collect();
+    match (&inputs[..], manifest.target_hook_point, &manifest.vectors) {
+        ([], _, Some(vectors)) => format!("on `{}`", vectors.column),
+        ([], _, None) => "on activations".to_string(),
+        (inputs, Some(target), _) => format!("from {} to {target}", inputs.join(" and ")),
+        (inputs, None, _) => format!("at {}", inputs.join(" and ")),
+    }
+}
+
+/// What decides how many latents are active.
+pub(crate) fn active(config: &TrainConfig) -> String {
+    match config.sparsity_coefficient {
+        Some(coefficient) => format!("sparsity coefficient {coefficient}"),
+        None if config.architecture.has_sparsity_loss() => format!("L0 about {}", config.k),
+        None => format!("k {}", config.k),
     }
 }
 
@@ -241,35 +135,41 @@ struct Rows {
     n: u64,
     /// Width of all inputs together.
     d_in: usize,
+    /// Width of what is rebuilt.
+    d_out: usize,
     dtype: StorageDtype,
     made: &'static str,
 }
 
 impl Rows {
     fn harvested(dataset: &ActivationDataset, config: &TrainConfig) -> Self {
-        let named = config.named_hook_points();
-        let inputs = &named[..named.len() - usize::from(config.target_hook_point.is_some())];
-        let summaries = dataset.manifest().hook_points.iter();
-        let chosen = summaries.filter(|summary| inputs.is_empty() || inputs.contains(&summary.name));
-        let widths = chosen.map(|summary| summary.d_model).take(inputs.len().max(1));
-        Self { n: dataset.n_rows(), d_in: widths.sum(), dtype: dataset.manifest().config.dtype, made: "harvested" }
+        let manifest = dataset.manifest();
+        let width = |point| manifest.hook_points.iter().find(|at| at.name == point).map_or(0, |at| at.d_model);
+        let target = config.target_hook_point;
+        let inputs: Vec<_> = config.named_hook_points().into_iter().filter(|point| Some(*point) != target).collect();
+        let the_only_one = || manifest.hook_points.iter().find(|at| Some(at.name) != target).map_or(0, |at| at.d_model);
+        let d_in = if inputs.is_empty() { the_only_one() } else { inputs.into_iter().map(width).sum() };
+        let (n, dtype) = (dataset.n_rows(), manifest.config.dtype);
+        Self { n, d_in, d_out: target.map_or(d_in, width), dtype, made: "harvested" }
     }
 }
 
 /// The first line of a run: what it will take.
 fn needs(rows: &Rows, config: &TrainConfig) -> String {
-    let Rows { n, d_in, dtype, made } = *rows;
-    let d_sae = config.d_sae.unwrap_or(config.expansion_factor.saturating_mul(d_in));
+    let Rows { n, d_in, d_out, dtype, made } = *rows;
+    let d_sae = config.n_latents(d_in);
     let flop = 2.0 * d_in as f64 * d_sae as f64 * config.tokens as f64;
     let seconds = flop / harvester::machine::gemm_flops() / STEP_EFFICIENCY;
     // Weights and two moments, pre-activations of a batch, activations in the buffer.
-    let data = n * (d_in * dtype.bytes()) as u64;
-    let memory = (24.0 * d_in as f64 + 4.0 * config.batch as f64) * d_sae as f64;
+    let row = if config.target_hook_point.is_some() { d_in + d_out } else { d_in };
+    let data = n * (row * dtype.bytes()) as u64;
+    let memory = (12.0 * (d_in + d_out) as f64 + 4.0 * config.batch as f64) * d_sae as f64;
+    let shape = if d_in == d_out { String::new() } else { format!(", d_out {d_out}") };
     format!(
-        "{} tokens ({} {made}), d_in {d_in}, d_sae {d_sae}, k {}: about {}, {} of memory",
+        "{} tokens ({} {made}), d_in {d_in}{shape}, d_sae {d_sae}, {}: about {}, {} of memory",
         grouped(config.tokens),
         grouped(n),
-        config.k,
+        active(config),
         human_seconds(seconds),
         human_bytes((memory as u64).saturating_add(data.min(config.buffer_bytes))),
     )
@@ -310,9 +210,9 @@ pub(crate) fn measure(sae: SaeArgs<'_>, config: &EvaluationConfig, terminal: &Te
         sae.sae.display()
     );
     anyhow::ensure!(config.ce_tokens > 0, "--ce-tokens: expected 1 or more, found 0");
-    placed.sae.config.check_autoencoder()?;
-    let model = LanguageModel::load(&placed.model, terminal)?;
-    Ok(analyzer::evaluate(&model, placed.site(), &dataset, held_out, config, terminal)?)
+    let site = placed.site();
+    let model = site.spliced().map(|_| LanguageModel::load(&placed.model, terminal)).transpose()?;
+    Ok(analyzer::evaluate(model.as_ref(), site, &dataset, held_out, config, terminal)?)
 }
 
 pub(crate) fn print(evaluation: &Evaluation, terminal: &Terminal) {
@@ -320,18 +220,13 @@ pub(crate) fn print(evaluation: &Evaluation, terminal: &Terminal) {
     fact("L0", format!("{:.1} latents a token", evaluation.reconstruction.l0));
     let explained = 100.0 * evaluation.reconstruction.explained_variance;
     fact("FVU", format!("{:.3} ({explained:.1} % of the variance explained)", evaluation.reconstruction.fvu));
-    fact(
-        "CE loss score",
-        score_note(evaluation.ce_loss_score, evaluation.ce_loss_without_sae, evaluation.ce_loss_with_ablation),
-    );
-    fact(
-        "CE loss",
-        format!(
-            "{:.3} without the SAE, {:.3} with it, {:.2} ablated (nats a token)",
-            evaluation.ce_loss_without_sae, evaluation.ce_loss_with_sae, evaluation.ce_loss_with_ablation
-        ),
-    );
-    fact("KL", format!("{:.3} nats from the model's own next token", evaluation.kl));
+    for column in &evaluation.fvu_by_hook_point {
+        fact("  at a place", format!("{:.3} at {}", column.fvu, column.hook_point));
+    }
+    match &evaluation.behaviour {
+        Some(behaviour) => print_behaviour(behaviour, &fact),
+        None => fact("CE loss", "not measured: nothing of one pass can be replaced by what this SAE rebuilds".into()),
+    }
     let silent = 1.0 - evaluation.reconstruction.frac_alive;
     fact(
         "silent latents",
@@ -343,6 +238,19 @@ pub(crate) fn print(evaluation: &Evaluation, terminal: &Terminal) {
             grouped(evaluation.reconstruction.tokens)
         ),
     );
+}
+
+fn print_behaviour(behaviour: &Behaviour, fact: &impl Fn(&str, String)) {
+    let Behaviour { ce_loss_without_sae, ce_loss_with_sae, ce_loss_with_ablation, ce_loss_score, kl, .. } = *behaviour;
+    fact("CE loss score", score_note(ce_loss_score, ce_loss_without_sae, ce_loss_with_ablation));
+    fact(
+        "CE loss",
+        format!(
+            "{ce_loss_without_sae:.3} without the SAE, {ce_loss_with_sae:.3} with it, {ce_loss_with_ablation:.2} ablated \
+             (nats a token)"
+        ),
+    );
+    fact("KL", format!("{kl:.3} nats from the model's own next token"));
 }
 
 #[cfg(test)]

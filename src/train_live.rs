@@ -11,7 +11,7 @@ use crate::{
     harvest::{self, forward_efficiency},
     settings,
     terminal::{Terminal, grouped, human_seconds},
-    train::{STEP_EFFICIENCY, say_beginning},
+    train::{STEP_EFFICIENCY, active, say_beginning},
 };
 
 /// Says what will be needed and trains.
@@ -64,7 +64,7 @@ fn needs(shape: &ModelConfig, harvest: &HarvestConfig, config: &TrainConfig) -> 
     let n_inputs = points.len() - usize::from(config.target_hook_point.is_some());
     let d_in: usize = points[..n_inputs].iter().map(|point| point.width(shape)).sum();
     let layers = points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
-    let d_sae = config.d_sae.unwrap_or(config.expansion_factor.saturating_mul(d_in));
+    let d_sae = config.n_latents(d_in);
     let forward = shape.flop_per_token(layers, harvest.ctx_len) as f64 / forward_efficiency(harvest.compute);
     let step = 2.0 * d_in as f64 * d_sae as f64 / STEP_EFFICIENCY;
     let buffer = config.buffer_rows(points.iter().map(|point| harvest.dtype.row_bytes(point.width(shape))).sum());
@@ -73,11 +73,11 @@ fn needs(shape: &ModelConfig, harvest: &HarvestConfig, config: &TrainConfig) -> 
     let computed = config.rows_drawn().div_ceil(buffer.max(1)) as f64 * buffer as f64 + held_out;
     let seconds = (computed * forward + config.tokens as f64 * step) / harvester::machine::gemm_flops();
     format!(
-        "{} tokens through {} layers and into an SAE, d_in {d_in}, d_sae {d_sae}, k {}: about {}, \
+        "{} tokens through {} layers and into an SAE, d_in {d_in}, d_sae {d_sae}, {}: about {}, \
          {} tokens in the shuffle buffer before the first step, nothing on disk but {} tokens held out",
         grouped(config.tokens),
         layers,
-        config.k,
+        active(config),
         human_seconds(seconds),
         grouped(buffer),
         grouped(held_out as u64),

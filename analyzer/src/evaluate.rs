@@ -1,19 +1,20 @@
 //! [`evaluate`]: how much of the model an SAE keeps, on text it was not trained on.
 //!
-//! Reconstruction, over all held-out rows: `l0` = mean active latents a token,
-//! `fvu` = sum |x - x_hat|^2 / sum |x - mean|^2.
-//! Behaviour, over some of them: cross-entropy of the next token with the activation replaced by `x_hat`, and by zero;
+//! Reconstruction, over all held-out rows: `l0` = mean active latents a token, and of y, which is x but for a transcoder,
+//! `fvu` = sum |y - y_hat(x)|^2 / sum |y - mean|^2.
+//! Behaviour, over some of them: cross-entropy of the next token with the activation replaced by `y_hat`, and by zero;
 //! `ce_loss_score = (ablated - with) / (ablated - without)`. Position 0 and attention sinks always keep their value.
 
 use std::ops::Range;
 
-use candle_core::Tensor;
-use harvester::{ActivationDataset, ActivationRows, Hook, HookPoint, Monitor};
-use rayon::prelude::*;
+use harvester::{ActivationDataset, ActivationRows, HookPoint, Monitor, RowGroup};
 use serde::{Deserialize, Serialize};
 use trainer::{Reconstruction, ReconstructionMetrics};
 
-use crate::{Error, LanguageModel, Result, Site, shift, splice};
+use crate::{
+    Error, LanguageModel, Result, Site,
+    behaviour::{Behaviour, BehaviourSums, Compare},
+};
 
 /// How much to evaluate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +30,7 @@ impl Default for EvaluationConfig {
     }
 }
 
-/// What an SAE keeps of the model. Cross-entropies in nats a token.
+/// What an SAE keeps of the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// How well and how sparsely the held-out rows are rebuilt.
@@ -37,48 +38,48 @@ pub struct Evaluation {
     pub reconstruction: Reconstruction,
     /// Number of latents.
     pub d_sae: u64,
-    /// Predictions behind the cross-entropies.
-    pub ce_tokens: u64,
-    /// The model's own.
-    pub ce_loss_without_sae: f64,
-    /// With the activation replaced by its reconstruction.
-    pub ce_loss_with_sae: f64,
-    /// With the activation replaced by zero.
-    pub ce_loss_with_ablation: f64,
-    /// Share of what ablation changes that the SAE keeps: 1 is perfect. `None` where ablation changes nothing. It says
-    /// nothing where ablation lowers the loss.
-    pub ce_loss_score: Option<f64>,
-    /// Mean KL divergence from the model's own next-token distribution, in nats.
-    pub kl: f64,
+    /// How well each place is rebuilt, of a crosscoder; empty for others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fvu_by_hook_point: Vec<PlaceFvu>,
+    /// What becomes of the next token. `None` where the SAE can take the place of nothing in a pass: see
+    /// [`Site::spliced`].
+    #[serde(flatten)]
+    pub behaviour: Option<Behaviour>,
 }
 
-/// Positions whose logits are computed together.
-const BLOCK: usize = 64;
+/// How well one place is rebuilt.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PlaceFvu {
+    /// The place.
+    pub hook_point: HookPoint,
+    /// Fraction of its variance unexplained.
+    pub fvu: f64,
+}
 
-/// Evaluates the SAE at `site` on the contexts `held_out` of `dataset`.
+/// Evaluates the SAE at `site` on the contexts `held_out` of `dataset`; with a model, which [`Site::spliced`] asks for,
+/// its behaviour too.
 ///
 /// # Errors
-/// No held-out context, an SAE that does not rebuild what it reads, or a file that cannot be read.
+/// No held-out context, a place that the dataset does not have or that has another width there, or a file that cannot be
+/// read.
 pub fn evaluate(
-    model: &LanguageModel,
+    model: Option<&LanguageModel>,
     site: Site<'_>,
     dataset: &ActivationDataset,
     held_out: Range<u64>,
     config: &EvaluationConfig,
     monitor: &dyn Monitor,
 ) -> Result<Evaluation> {
-    let Site { sae, hook_point, .. } = site;
-    sae.config.check_autoencoder()?;
-    let summary = dataset.manifest().hook_point(hook_point)?;
-    if summary.d_model != sae.d_in() {
-        let expected = format!("d_in {}, the width of {hook_point} in {}", summary.d_model, dataset.dir().display());
-        return Err(harvester::Error::invalid("SAE", expected, sae.d_in().to_string()).into());
-    }
-    let mut metrics = ReconstructionMetrics::new(sae.d_in(), sae.d_sae());
-    let mut behaviour = Behaviour::default();
-    let contexts_wanted = config.ce_tokens.div_ceil(dataset.manifest().config.ctx_len.max(1) as u64);
+    let mut rebuilt = Rebuilt::new(site, dataset, held_out.clone())?;
+    let mut compare = match (model, site.spliced()) {
+        (Some(model), Some(place)) => Some((model, Compare::new(site, place, rebuilt.sink_norm(place)?))),
+        _ => None,
+    };
+    let mut behaviour = BehaviourSums::default();
+    let n_held_out = held_out.end - held_out.start;
+    let contexts_to_run = config.ce_tokens.div_ceil(dataset.manifest().config.ctx_len.max(1) as u64).min(n_held_out);
     let in_range = |context: &u64| held_out.contains(context);
-    monitor.start("evaluating", contexts_wanted.min(held_out.end - held_out.start), "contexts");
+    monitor.start("evaluating", if compare.is_some() { contexts_to_run } else { n_held_out }, "contexts");
     for &group in dataset.row_groups() {
         let tokens = dataset.tokens(group)?;
         if !tokens.context.iter().any(in_range) {
@@ -87,13 +88,15 @@ pub fn evaluate(
         if monitor.cancelled() {
             return Err(Error::Stopped);
         }
-        let read = dataset.read(group, hook_point)?;
-        add_rows(&mut metrics, site, &read, &held_out)?;
-        for rows in read.rows.contexts() {
-            let wanted = held_out.contains(&read.rows.context[rows.start]) && behaviour.contexts < contexts_wanted;
-            if wanted && !monitor.cancelled() {
-                behaviour.add(model, &read.rows.token[rows], &mut Compare(site))?;
-                monitor.advance(1);
+        rebuilt.add(group)?;
+        for rows in tokens.contexts().into_iter().filter(|rows| in_range(&tokens.context[rows.start])) {
+            match &mut compare {
+                None => monitor.advance(1),
+                Some((model, compare)) if behaviour.contexts < contexts_to_run && !monitor.cancelled() => {
+                    behaviour.add(model, &tokens.token[rows], compare)?;
+                    monitor.advance(1);
+                }
+                Some(_) => break,
             }
         }
     }
@@ -101,8 +104,9 @@ pub fn evaluate(
     if monitor.cancelled() {
         return Err(Error::Stopped);
     }
-    match metrics.finish() {
-        Some(reconstruction) if behaviour.predictions > 0 => Ok(behaviour.beside(reconstruction, sae.d_sae())),
+    let behaviour = behaviour.finish();
+    match rebuilt.finish(behaviour) {
+        Some(evaluation) if compare.is_none() || behaviour.is_some() => Ok(evaluation),
         _ => {
             let expected =
                 format!("two ordinary tokens or more in contexts {held_out:?} of {}", dataset.dir().display());
@@ -111,93 +115,85 @@ pub fn evaluate(
     }
 }
 
-/// Adds the held-out rows of a row group to the reconstruction metrics.
-fn add_rows(
-    metrics: &mut ReconstructionMetrics,
-    Site { sae, sink_norm, .. }: Site<'_>,
-    read: &ActivationRows,
-    held_out: &Range<u64>,
-) -> Result<()> {
-    let values = read.to_f32();
-    let wanted = |row: usize| held_out.contains(&read.rows.context[row]) && read.is_ordinary(row, sink_norm);
-    let rows = values.chunks_exact(read.d_model).enumerate();
-    let x: Vec<f32> = rows.filter(|(row, _)| wanted(*row)).flat_map(|(_, x)| x).copied().collect();
-    let (acts, x_hat) = sae.reconstruct(&x)?;
-    metrics.add(&x, &x_hat, &acts);
-    Ok(())
+/// How the held-out rows are rebuilt.
+struct Rebuilt<'a> {
+    site: Site<'a>,
+    dataset: &'a ActivationDataset,
+    held_out: Range<u64>,
+    /// What the SAE reads, then what it is to rebuild if that is something else; each with the norm of a sink there.
+    columns: Vec<(HookPoint, f32)>,
+    metrics: ReconstructionMetrics,
 }
 
-/// Runs a text three times from the hook point on: as it is, reconstructed, ablated.
-struct Compare<'a>(Site<'a>);
-
-impl Hook for Compare<'_> {
-    fn wants(&self, point: HookPoint) -> bool {
-        point == self.0.hook_point
+impl<'a> Rebuilt<'a> {
+    fn new(site: Site<'a>, dataset: &'a ActivationDataset, held_out: Range<u64>) -> Result<Self> {
+        let (inputs, targets) = (site.inputs(), site.targets()?);
+        check_widths(site, dataset, &inputs, site.sae.d_in())?;
+        let widths = check_widths(site, dataset, &targets, site.sae.d_out())?;
+        let metrics = ReconstructionMetrics::of_columns(&widths, site.sae.d_sae());
+        let mut rebuilt = Self { site, dataset, held_out, columns: vec![], metrics };
+        let others = targets.iter().filter(|point| !inputs.contains(point));
+        rebuilt.columns =
+            inputs.iter().chain(others).map(|point| Ok((*point, rebuilt.sink_norm(*point)?))).collect::<Result<_>>()?;
+        Ok(rebuilt)
     }
 
-    fn apply(&mut self, _point: HookPoint, activation: &Tensor) -> harvester::Result<Option<Tensor>> {
-        let stacked = || -> Result<Tensor> {
-            let x = splice::rows(activation)?;
-            let mut x_hat = splice::reconstruct(self.0, &x)?;
-            let mut ablated = splice::ablate(self.0, &x);
-            // Position 0 of a context is not trained on, whatever its norm.
-            let first = self.0.sae.d_in();
-            x_hat[..first].copy_from_slice(&x[..first]);
-            ablated[..first].copy_from_slice(&x[..first]);
-            splice::stack(activation, vec![x_hat, ablated])
+    /// The norm above which a row is an attention sink at `point`.
+    fn sink_norm(&self, point: HookPoint) -> Result<f32> {
+        if point == self.site.hook_point {
+            return Ok(self.site.sink_norm);
+        }
+        Ok(self.dataset.manifest().sink_norm(point)?)
+    }
+
+    /// Adds the held-out rows of a row group that are ordinary at every column.
+    fn add(&mut self, group: RowGroup) -> Result<()> {
+        let read = |(point, _): &(HookPoint, f32)| Ok(self.dataset.read(group, *point)?);
+        let columns: Vec<ActivationRows> = self.columns.iter().map(read).collect::<Result<_>>()?;
+        let values: Vec<_> = columns.iter().map(ActivationRows::to_f32).collect();
+        let ordinary = |row: usize| {
+            let of_column =
+                |(column, (_, sink_norm)): (&ActivationRows, &(_, f32))| column.is_ordinary(row, *sink_norm);
+            columns.iter().zip(&self.columns).all(of_column)
         };
-        stacked().map(Some).map_err(harvester::Error::hook)
-    }
-}
-
-/// Sums over the predictions made.
-#[derive(Default)]
-struct Behaviour {
-    contexts: u64,
-    predictions: u64,
-    /// Without the SAE, with it, with ablation.
-    cross_entropy: [f64; 3],
-    kl: f64,
-}
-
-impl Behaviour {
-    fn beside(&self, reconstruction: Reconstruction, d_sae: usize) -> Evaluation {
-        let n = self.predictions as f64;
-        let [without, with, ablated] = self.cross_entropy.map(|sum| sum / n);
-        Evaluation {
-            reconstruction,
-            d_sae: d_sae as u64,
-            ce_tokens: self.predictions,
-            ce_loss_without_sae: without,
-            ce_loss_with_sae: with,
-            ce_loss_with_ablation: ablated,
-            ce_loss_score: (ablated != without).then(|| (ablated - with) / (ablated - without)),
-            kl: self.kl / n,
-        }
-    }
-
-    fn add(&mut self, model: &LanguageModel, tokens: &[u32], hook: &mut Compare<'_>) -> Result<()> {
-        let resid = model.transformer.resid_final(&model.row(tokens)?, None, hook)?; // [3, pos, d_model]
-        let predicted = tokens.len() - 1;
-        for start in (0..predicted).step_by(BLOCK) {
-            let len = BLOCK.min(predicted - start);
-            let log_probs = shift::log_probs(model, &resid.narrow(1, start, len)?)?; // [3 * len][d_vocab]
-            let targets = &tokens[start + 1..=start + len];
-            for (variant, rows) in log_probs.chunks_exact(len).enumerate() {
-                let surprise = rows.iter().zip(targets).map(|(row, target)| -f64::from(row[*target as usize]));
-                self.cross_entropy[variant] += surprise.sum::<f64>();
+        let row_of =
+            |column: usize, row: usize| &values[column][row * columns[column].d_model..][..columns[column].d_model];
+        let n_inputs = self.site.inputs().len();
+        let (mut x, mut y) = (vec![], vec![]);
+        for row in (0..columns[0].rows.len()).filter(|row| self.held_out.contains(&columns[0].rows.context[*row])) {
+            if ordinary(row) {
+                (0..n_inputs).for_each(|column| x.extend_from_slice(row_of(column, row)));
+                (n_inputs..columns.len()).for_each(|column| y.extend_from_slice(row_of(column, row)));
             }
-            let (clean, others) = log_probs.split_at(len);
-            self.kl += clean
-                .par_iter()
-                .zip(&others[..len])
-                .map(|(p, q)| shift::kl(p, q))
-                .collect::<Vec<_>>()
-                .iter()
-                .sum::<f64>();
         }
-        self.contexts += 1;
-        self.predictions += predicted as u64;
+        let (acts, y_hat) = self.site.sae.reconstruct(&x)?;
+        let y = if columns.len() == n_inputs { &x } else { &y };
+        self.metrics.add(y, &y_hat, &acts);
         Ok(())
     }
+
+    /// `None` where there were too few rows.
+    fn finish(&self, behaviour: Option<Behaviour>) -> Option<Evaluation> {
+        let reconstruction = self.metrics.finish()?;
+        let places = self.site.sae.config.columns.iter().zip(self.metrics.fvu_of_columns()?);
+        Some(Evaluation {
+            reconstruction,
+            d_sae: self.site.sae.d_sae() as u64,
+            fvu_by_hook_point: places.map(|((hook_point, _), fvu)| PlaceFvu { hook_point: *hook_point, fvu }).collect(),
+            behaviour,
+        })
+    }
+}
+
+/// The widths of some columns of `dataset`, which make up `width`.
+fn check_widths(site: Site<'_>, dataset: &ActivationDataset, points: &[HookPoint], width: usize) -> Result<Vec<usize>> {
+    let d_model = |point: &HookPoint| Ok(dataset.manifest().hook_point(*point)?.d_model);
+    let widths: Vec<usize> = points.iter().map(d_model).collect::<Result<_>>()?;
+    let columns = site.sae.config.columns.iter().zip(&widths);
+    if widths.iter().sum::<usize>() == width && columns.into_iter().all(|((_, of_sae), found)| of_sae == found) {
+        return Ok(widths);
+    }
+    let names: Vec<_> = points.iter().map(ToString::to_string).collect();
+    let expected = format!("the width of {} in {}, {widths:?}", names.join(" and "), dataset.dir().display());
+    Err(harvester::Error::invalid("SAE", expected, width.to_string()).into())
 }

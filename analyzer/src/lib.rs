@@ -5,8 +5,9 @@
 //! fires ([`feature`]), where most strongly (`top_examples`), what it writes (`logit_lens`) and which latents are
 //! like it (`neighbours`); [`FeatureIndex`] puts that on disk. [`contrast()`] and [`interpretability`] choose among
 //! latents. [`Interventions`] edits them inside a forward pass, [`generate()`] writes text under such edits,
-//! [`shift()`] and [`evaluate()`] measure what changed.
+//! [`shift()`] and [`evaluate()`] measure what changed, the latter with `behaviour` where it runs the model.
 
+mod behaviour;
 mod contrast;
 mod error;
 mod evaluate;
@@ -26,9 +27,10 @@ mod site;
 mod splice;
 mod top_examples;
 
+pub use behaviour::Behaviour;
 pub use contrast::{Contrast, contrast};
 pub use error::{Error, Result};
-pub use evaluate::{Evaluation, EvaluationConfig, evaluate};
+pub use evaluate::{Evaluation, EvaluationConfig, PlaceFvu, evaluate};
 pub use feature::{Example, Feature, TokenWeight};
 pub use feature_index::index;
 pub use features_file::FeatureIndex;

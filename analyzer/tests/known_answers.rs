@@ -63,12 +63,21 @@ fn at(sae: &Sae, sink_norm: f32) -> Site<'_> {
 }
 
 fn evaluate_on_speeches(sae: &Sae) -> Evaluation {
+    evaluate_at(at(sae, 1e9))
+}
+
+/// Two places that have the same values.
+fn before_and_after() -> [HookPoint; 2] {
+    [HookPoint::resid_post(0), "blocks.1.hook_resid_pre".parse().unwrap()]
+}
+
+fn evaluate_at(site: Site<'_>) -> Evaluation {
     let folder = tempfile::tempdir().unwrap();
     let corpus = Corpus::open(&[root().join("data/corpora/speeches.jsonl")], &CorpusOptions::default()).unwrap();
     let source = root().join("tests/fixtures/tiny/llama").display().to_string();
     let resolved = source.parse::<ModelSource>().unwrap().resolve(&Silent).unwrap();
     let config = HarvestConfig {
-        hook_points: vec![point()],
+        hook_points: [&[point()][..], &before_and_after()].concat(),
         ctx_len: 32,
         tokens: Some(2048),
         part_tokens: 1024,
@@ -76,18 +85,19 @@ fn evaluate_on_speeches(sae: &Sae) -> Evaluation {
     };
     harvester::harvest(&resolved, &corpus, &config, folder.path(), &Silent).unwrap();
     let dataset = ActivationDataset::open(folder.path()).unwrap();
-    evaluate(&model(), at(sae, 1e9), &dataset, 40..64, &EvaluationConfig { ce_tokens: 128 }, &Silent).unwrap()
+    evaluate(Some(&model()), site, &dataset, 40..64, &EvaluationConfig { ce_tokens: 128 }, &Silent).unwrap()
 }
 
 #[test]
 fn the_identity_loses_nothing() {
     let found = evaluate_on_speeches(&identity(0.0));
     assert_eq!(found.reconstruction.tokens, 24 * 31); // 24 contexts, position 0 of each left out
-    assert_eq!(found.ce_tokens, 4 * 31); // 128 tokens are 4 contexts, whose last tokens predict nothing
+    let behaviour = found.behaviour.unwrap();
+    assert_eq!(behaviour.ce_tokens, 4 * 31); // 128 tokens are 4 contexts, whose last tokens predict nothing
     assert!(found.reconstruction.fvu < 1e-12, "{found:?}");
     assert!((found.reconstruction.l0 - D as f64).abs() < 0.1, "one sign of each dimension: {found:?}");
-    assert_eq!(found.ce_loss_with_sae, found.ce_loss_without_sae);
-    assert_eq!((found.ce_loss_score, found.kl), (Some(1.0), 0.0));
+    assert_eq!(behaviour.ce_loss_with_sae, behaviour.ce_loss_without_sae);
+    assert_eq!((behaviour.ce_loss_score, behaviour.kl), (Some(1.0), 0.0));
 }
 
 #[test]
@@ -95,9 +105,54 @@ fn an_sae_that_is_always_silent_is_the_ablation() {
     let found = evaluate_on_speeches(&identity(f32::MAX));
     assert_eq!((found.reconstruction.l0, found.reconstruction.frac_alive), (0.0, 0.0));
     assert!(found.reconstruction.fvu >= 1.0, "{found:?}"); // it predicts zero, which is no better than the mean
-    assert_eq!(found.ce_loss_with_sae, found.ce_loss_with_ablation);
-    assert_eq!(found.ce_loss_score, Some(0.0));
-    assert!(found.kl > 0.0);
+    let behaviour = found.behaviour.unwrap();
+    assert_eq!(behaviour.ce_loss_with_sae, behaviour.ce_loss_with_ablation);
+    assert_eq!(behaviour.ce_loss_score, Some(0.0));
+    assert!(behaviour.kl > 0.0);
+}
+
+#[test]
+fn a_transcoder_takes_the_place_of_what_it_predicts_where_the_pass_reaches_that_later() {
+    let [before, after] = before_and_after();
+    let from_to = |from, to, threshold| {
+        let mut sae = identity(threshold);
+        sae.config.hook_point = Some(from);
+        sae.config.hook_point_out = Some(to);
+        sae.config.apply_b_dec_to_input = false;
+        evaluate_at(Site { sae: &sae, hook_point: from, sink_norm: 1e9 })
+    };
+    let perfect = from_to(before, after, 0.0);
+    assert!(perfect.reconstruction.fvu < 1e-12, "{perfect:?}");
+    let behaviour = perfect.behaviour.unwrap();
+    assert_eq!(behaviour.ce_loss_with_sae, behaviour.ce_loss_without_sae);
+    assert!(behaviour.ce_loss_with_ablation != behaviour.ce_loss_without_sae);
+    let silent = from_to(before, after, f32::MAX).behaviour.unwrap();
+    assert_eq!(silent.ce_loss_with_sae, silent.ce_loss_with_ablation);
+    let backwards = from_to(after, before, 0.0);
+    assert!(backwards.reconstruction.fvu < 1e-12 && backwards.behaviour.is_none(), "{backwards:?}");
+    let elsewhere = from_to(before, point(), 0.0);
+    assert!(elsewhere.reconstruction.fvu > 0.01, "another layer is not the same: {elsewhere:?}");
+}
+
+#[test]
+fn a_crosscoder_is_told_place_by_place() {
+    // The identity on the first place, silence on the second.
+    let of_first = identity(0.0);
+    let columns: Vec<_> = before_and_after().into_iter().map(|place| (place, D)).collect();
+    let beside_zeros = |rows: &[f32]| rows.chunks(D).flat_map(|row| [row, &[0.0; D]].concat()).collect::<Vec<_>>();
+    let sae = Sae {
+        w_enc: beside_zeros(&of_first.w_enc),
+        w_dec: beside_zeros(&of_first.w_dec),
+        b_dec: vec![0.0; 2 * D],
+        config: SaeConfig { columns, ..SaeConfig::new(Architecture::JumpRelu, 2 * D, 2 * D) },
+        ..of_first
+    };
+    let found = evaluate_at(Site { sae: &sae, hook_point: before_and_after()[0], sink_norm: 1e9 });
+    let [first, second] = found.fvu_by_hook_point[..] else { panic!("{found:?}") };
+    assert_eq!([first.hook_point, second.hook_point], before_and_after());
+    assert!(first.fvu < 1e-12 && second.fvu >= 1.0, "{found:?}");
+    assert!((found.reconstruction.fvu - second.fvu / 2.0).abs() < 1e-9, "{found:?}");
+    assert!(found.behaviour.is_none());
 }
 
 /// Applies edits to rows of numbers.

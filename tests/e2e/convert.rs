@@ -99,7 +99,10 @@ fn what_a_format_has_no_place_for_is_refused_and_nothing_is_left() {
     let message = RUN.error(&["convert", "acts", "--to", "sparsify", "--out", "refused"]);
     assert!(message.contains("params.npz (gemma-scope)") && message.contains("manifest.json"), "{message}");
     let transcoder = fixture("gemma-scope-2-transcoder/transcoder/layer_3_width_16k_l0_small");
-    let message = RUN.error(&["evaluate", "--sae", &transcoder, "--activations", "acts", "--hook-point", POINT]);
+    let used = ["--sae", &transcoder, "--activations", "acts", "--hook-point", POINT];
+    let message = RUN.error(&[&["evaluate"][..], &used].concat());
+    assert!(message.contains(&format!("the width of {POINT} in acts, [48]")), "{message}");
+    let message = RUN.error(&[&["steer", "--prompt", "a", "--clamp", "1=0"][..], &used].concat());
     assert!(message.contains("a transcoder from"), "{message}");
 }
 

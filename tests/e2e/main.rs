@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod architectures;
 mod convert;
 mod corpora;
 mod errors;

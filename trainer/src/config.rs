@@ -30,7 +30,8 @@ pub struct TrainConfig {
     /// Default 8. Unused where `d_sae` is given.
     pub expansion_factor: usize,
     /// Active latents a token: exactly (`topk`), on average (the BatchTopK family), or what the weight of the sparsity
-    /// loss is adapted to (`relu`, `gated`, `jumprelu`); of `dense`, the number of latents. Default 32.
+    /// loss is adapted to (`relu`, `gated`, `jumprelu`); of `dense`, the number of latents
+    /// where `d_sae` is not given. Default 32.
     pub k: usize,
     /// Weight of the sparsity loss: L1 of `relu` and `gated`, L0 (or tanh) of `jumprelu`, per token and in training units.
     /// Default: adapted during training so that L0 approaches k.
@@ -63,7 +64,7 @@ pub struct TrainConfig {
     pub clip: Option<f64>,
     /// Weight of the auxiliary loss by which dead latents learn; 0 switches it off. Default 1/32.
     pub auxk_alpha: f64,
-    /// Dead latents a token in the auxiliary loss. Default: half the width of the activations.
+    /// Dead latents a token in the auxiliary loss. Default: half the width of what is rebuilt.
     pub k_aux: Option<usize>,
     /// A latent that was not active for so many tokens is dead. Default 250,000.
     pub dead_after_tokens: u64,
@@ -129,6 +130,8 @@ pub(crate) struct Resolved {
     pub(crate) widths: Vec<usize>,
     /// Width of all inputs together.
     pub(crate) d_in: usize,
+    /// Width of what is rebuilt: of the target, or of the inputs.
+    pub(crate) d_out: usize,
     pub(crate) d_sae: usize,
     pub(crate) k_aux: usize,
     pub(crate) n_steps: u64,
@@ -159,26 +162,30 @@ impl TrainConfig {
     /// Fills in what the data decide and checks the rest against them. `widths` are those of the data's columns, the
     /// target's last.
     pub(crate) fn resolve(&self, columns: Columns, widths: Vec<usize>) -> Result<Resolved> {
-        let n_inputs = widths.len() - usize::from(columns.target.is_some());
-        let d_in = widths[..n_inputs].iter().sum();
-        let d_sae = self.d_sae.unwrap_or_else(|| self.default_d_sae(d_in));
-        let k_aux = self.k_aux.unwrap_or(d_in / 2);
+        let (inputs, target) = widths.split_at(widths.len() - usize::from(columns.target.is_some()));
+        let d_in = inputs.iter().sum();
+        let d_out = target.first().copied().unwrap_or(d_in);
+        let d_sae = self.n_latents(d_in);
+        let k_aux = self.k_aux.unwrap_or(d_out / 2);
         let n_steps = self.tokens.checked_div(self.batch as u64).unwrap_or(0);
         let config = Self {
             hook_point: columns.inputs.first().copied(),
-            hook_points: if n_inputs > 1 { columns.inputs.clone() } else { vec![] },
+            hook_points: if inputs.len() > 1 { columns.inputs.clone() } else { vec![] },
             d_sae: Some(d_sae),
+            k: if self.architecture == TrainArchitecture::Dense { d_sae } else { self.k },
             k_aux: Some(k_aux),
             prefixes: self.resolve_prefixes(d_sae)?,
             ..self.clone()
         };
-        let resolved = Resolved { config, columns, widths, d_in, d_sae, k_aux, n_steps };
+        let resolved = Resolved { config, columns, widths, d_in, d_out, d_sae, k_aux, n_steps };
         resolved.check()?;
         Ok(resolved)
     }
 
-    fn default_d_sae(&self, d_in: usize) -> usize {
-        if self.architecture == TrainArchitecture::Dense { self.k } else { self.expansion_factor.saturating_mul(d_in) }
+    /// Number of latents, where the inputs have `d_in` values together. `dense` has as many as others have active ones.
+    pub fn n_latents(&self, d_in: usize) -> usize {
+        let dense = self.architecture == TrainArchitecture::Dense;
+        self.d_sae.unwrap_or_else(|| if dense { self.k } else { self.expansion_factor.saturating_mul(d_in) })
     }
 
     /// Ascending, the last one d_sae; empty for all but `matryoshka`.
@@ -217,8 +224,12 @@ impl Resolved {
             jumprelu_loss: config.jumprelu_loss,
             bandwidth: config.bandwidth,
             prefixes: config.prefixes.clone(),
-            blocks: vec![self.d_in],
-            d_out: self.d_in,
+            blocks: if config.architecture == TrainArchitecture::Crosscoder {
+                self.widths.clone()
+            } else {
+                vec![self.d_in]
+            },
+            d_out: self.d_out,
             skip: config.skip,
         }
     }

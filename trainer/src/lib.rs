@@ -4,8 +4,8 @@
 //! The data path, one file each: `training_data` is a harvested folder or any vectors, `activation_source` gives blocks
 //! of its rows, or of a running model's, `shuffle_buffer` mixes them, `step` is a training step over the `kernels`, in
 //! which `architecture` holds what differs, [`train()`] is the loop around it, `health` judges it, `checkpoint` makes it
-//! resumable, `metrics_log`, `metrics_file` and `curves` show it, and [`sae`] is
-//! what comes out. The encoder's matrix product is the only dense one: everything after it costs k of d_sae.
+//! resumable, `metrics_log`, `metrics_file` and `curves` show it, `export` makes of it the [`sae`] that comes out, and `score`
+//! tells how good that is. The encoder's matrix product is the only dense one: everything after it costs k of d_sae.
 
 mod activation_source;
 mod activations;
@@ -20,6 +20,7 @@ mod curves;
 mod dead_latents;
 mod encoder_pass;
 pub mod error;
+mod export;
 mod feature_acts;
 pub mod formats;
 mod harvested_data;
@@ -34,6 +35,7 @@ mod metrics_log;
 mod rows;
 pub mod sae;
 mod schedule;
+mod score;
 mod shard_source;
 mod shuffle_buffer;
 mod sparsity;

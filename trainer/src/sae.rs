@@ -26,9 +26,9 @@ use crate::{
     kernels::{
         decode::add_decoded,
         encode::encoder_product,
+        gated::gated,
+        product::add_product_transposed,
         select::{self, Threshold},
-        select_all,
-        skip::add_skipped,
     },
 };
 
@@ -151,7 +151,7 @@ impl Sae {
         let mut x_hat = self.decode(&acts);
         self.config.input_norm.undo(x, &mut x_hat, self.d_out());
         if let Some(w_skip) = &self.w_skip {
-            add_skipped(x, w_skip, self.d_in(), &mut x_hat);
+            add_product_transposed(x, w_skip, self.d_in(), &mut x_hat);
         }
         Ok((acts, x_hat))
     }
@@ -180,9 +180,9 @@ impl Sae {
                 select::top_k(hidden, &self.b_enc, self.config.k.unwrap_or(self.d_sae()), acts);
             }
             (Architecture::Gated, _, Some(gate)) => {
-                select_all::gated(hidden, &self.b_enc, (&gate.r_mag, &gate.b_mag), acts);
+                gated(hidden, &self.b_enc, (&gate.r_mag, &gate.b_mag), acts);
             }
-            (Architecture::Dense, ..) => select_all::dense(hidden, &self.b_enc, acts),
+            (Architecture::Dense, ..) => select::everything(hidden, &self.b_enc, acts),
             (_, Some(threshold), _) => select::above(hidden, &self.b_enc, Threshold::PerLatent(threshold), acts),
             (_, None, _) => select::above(hidden, &self.b_enc, Threshold::Global(0.0), acts),
         }

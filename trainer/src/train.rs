@@ -13,30 +13,26 @@ use harvester::{ActivationDataset, Monitor};
 use crate::{
     Error, Result,
     activation_source::ActivationSource,
-    architecture::TrainArchitecture,
     calibrate::calibrate,
     checkpoint::{self, Progress},
     columns::Columns,
     config::{CALIBRATION_TOKENS, Resolved, TrainConfig},
     curves::Curves,
+    export::export,
     formats::saelens,
     harvested_data::HarvestedData,
     health::Divergence,
     manifest::{SaeManifest, TrainResults, open_folder},
-    metrics::{Reconstruction, ReconstructionMetrics},
     metrics_log::{MetricsLine, MetricsLog},
     rows::RowSource,
-    sae::{Architecture, Sae, SaeConfig},
     schedule::Schedule,
+    score::{add_rows, inputs_and_targets, metrics_of, score},
     shard_source::ShardSource,
     shuffle_buffer::{Cursor, ShuffleBuffer},
     standardise::Standard,
     step::{Learner, StepReport},
     training_data::{Label, TrainingData},
 };
-
-/// Held-out tokens scored at the end; `refract evaluate` scores all of them.
-const HELD_OUT_TOKENS: u64 = 131_072;
 
 /// Trains an SAE on `dataset` into the folder `out`. A folder that holds an unfinished run of the same config is
 /// continued; a finished one is left as it is.
@@ -85,17 +81,7 @@ pub(crate) fn train_on(
 /// The config, checked against the data.
 pub(crate) fn resolve(config: &TrainConfig, data: &dyn TrainingData, columns: Columns) -> Result<Resolved> {
     let widths = data.columns()?.iter().map(|column| column.mean.len()).collect();
-    let resolved = config.resolve(columns, widths)?;
-    refuse_several(&resolved)?;
-    Ok(resolved)
-}
-
-/// Rows of several columns are read, and nothing learns from them yet.
-fn refuse_several(resolved: &Resolved) -> Result<()> {
-    match resolved.widths.len() {
-        1 => Ok(()),
-        several => Err(Error::invalid("--hook-point", "one: an SAE reads one place", format!("{several} columns"))),
-    }
+    config.resolve(columns, widths)
 }
 
 /// A run in progress.
@@ -259,18 +245,14 @@ impl<'a> Run<'a> {
     fn finish(mut self, mut manifest: SaeManifest, last_fvu: f64, held_out: &dyn RowSource) -> Result<SaeManifest> {
         checkpoint::keep_last(self.out, self.resolved.config.keep_checkpoints)?;
         let dead = self.learner.dead_latents.count();
-        // The batches after the last one trained on: the same ones whether or not the run was interrupted.
-        let sample_rows = CALIBRATION_TOKENS.min(self.training_rows) as usize;
-        let widths = &self.resolved.widths;
-        let mut sample = vec![0.0; sample_rows * widths.iter().sum::<usize>()];
-        self.buffer.next_batch(&vec![1.0; widths.len()], &mut sample)?;
-        let mut sae = self.export();
+        let sample = self.sample()?;
+        let mut sae = export(self.learner.weights, &self.standard, &self.resolved, self.label);
         if self.resolved.config.architecture.is_batch_topk() {
-            calibrate(&mut sae, &sample, self.resolved.config.k)?;
+            let (inputs, _) = inputs_and_targets(&sae, &sample);
+            calibrate(&mut sae, &inputs, self.resolved.config.k)?;
         }
-        let (acts, x_hat) = sae.reconstruct(&sample)?;
-        let mut on_sample = ReconstructionMetrics::new(sae.d_in(), sae.d_sae());
-        on_sample.add(&sample, &x_hat, &acts);
+        let mut on_sample = metrics_of(&sae);
+        add_rows(&mut on_sample, &sae, &sample)?;
         sae.save(self.out)?;
         saelens::save_sparsity(&on_sample.feature_density(), self.out)?;
         manifest.results = Some(TrainResults {
@@ -287,42 +269,13 @@ impl<'a> Run<'a> {
         Ok(manifest)
     }
 
-    /// The weights for raw activations. Selection and decoder are homogeneous, so dividing the biases by the scale
-    /// divides activations by it and leaves decoder rows at norm 1: an activation is a length in the residual stream.
-    ///
-    /// ```text
-    /// s x ~ f(s x) W_dec + b_dec     =>     x ~ (f(s x) / s) W_dec + b_dec / s
-    /// f(s x) / s = select(relu((x - b_dec / s) W_enc^T + b_enc / s))
-    /// ```
-    fn export(&self) -> Sae {
-        let label = self.label.clone();
-        let (architecture, k) = match self.resolved.config.architecture {
-            TrainArchitecture::TopK => (Architecture::TopK, Some(self.resolved.config.k)),
-            TrainArchitecture::Relu => (Architecture::Standard, None),
-            _ => (Architecture::JumpRelu, None),
-        };
-        let weights = self.learner.weights.clone();
-        let scale = self.standard.scales[0];
-        let unscaled = |bias: Vec<f32>| bias.iter().map(|b| b / scale).collect();
-        let threshold = weights.extra("threshold").map(|threshold| unscaled(threshold.to_vec()));
-        Sae {
-            config: SaeConfig {
-                k,
-                hook_point: label.hook_point,
-                model_name: label.model_name,
-                ctx_len: label.ctx_len,
-                prepend_bos: label.prepend_bos,
-                dataset: label.dataset,
-                ..SaeConfig::new(architecture, weights.d_in, weights.d_sae)
-            },
-            w_enc: weights.w_enc,
-            b_enc: unscaled(weights.b_enc),
-            w_dec: weights.w_dec,
-            b_dec: unscaled(weights.b_dec),
-            threshold,
-            gate: None,
-            w_skip: None,
-        }
+    /// Raw rows of the batches after the last one trained on: the same ones whether or not the run was interrupted.
+    fn sample(&mut self) -> Result<Vec<f32>> {
+        let n_rows = CALIBRATION_TOKENS.min(self.training_rows) as usize;
+        let widths = &self.resolved.widths;
+        let mut sample = vec![0.0; n_rows * widths.iter().sum::<usize>()];
+        self.buffer.next_batch(&vec![1.0; widths.len()], &mut sample)?;
+        Ok(sample)
     }
 }
 
@@ -334,22 +287,4 @@ fn check_size(data: &dyn TrainingData, training: &dyn RowSource, batch: usize) -
     let hint = "Train on more rows, or with a smaller --batch";
     let expected = format!("at least a batch, {batch} rows, to train on");
     Err(Error::malformed(data.dir(), expected, n.to_string(), hint))
-}
-
-/// The SAE on held-out rows; `None` where there are none.
-fn score(sae: &Sae, held_out: &dyn RowSource, monitor: &dyn Monitor) -> Result<Option<Reconstruction>> {
-    let mut metrics = ReconstructionMetrics::new(sae.d_in(), sae.d_sae());
-    let groups = held_out.group_sizes().len();
-    monitor.start("score held-out rows", groups as u64, "row groups");
-    for group in 0..groups {
-        let x = held_out.read(group)?.to_f32();
-        let (acts, x_hat) = sae.reconstruct(&x)?;
-        metrics.add(&x, &x_hat, &acts);
-        monitor.advance(1);
-        if metrics.n_tokens() >= HELD_OUT_TOKENS {
-            break;
-        }
-    }
-    monitor.finish();
-    Ok(metrics.finish())
 }

@@ -35,6 +35,7 @@ pub fn train_live(
     out: &Path,
     monitor: &dyn Monitor,
 ) -> Result<SaeManifest> {
+    let columns = Columns::named(config, &harvest_config.hook_points)?;
     harvester::create_folder(out)?;
     let _lock = harvester::lock(out)?;
     if !out.join(MANIFEST_FILE).exists() {
@@ -42,7 +43,6 @@ pub fn train_live(
     }
     let held_out_config = HarvestConfig { tokens: Some(held_out_tokens(config)?), ..harvest_config.clone() };
     let dataset = hold_out(model, &corpus, &held_out_config, &out.join(HELD_OUT_FOLDER), monitor)?;
-    let columns = Columns::of(config, dataset.manifest())?;
     let data = HarvestedData::new(&dataset, columns.clone());
     let resolved = resolve(config, &data, columns)?;
     let manifest = open_folder(out, SaeManifest::begin_live(&dataset, &data, &resolved)?)?;

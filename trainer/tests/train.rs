@@ -12,7 +12,7 @@ use std::{
 };
 
 use harvester::{ActivationDataset, HookPoint, Monitor, Silent};
-use synthetic::{CTX_LEN, Dictionary};
+use synthetic::{CTX_LEN, Dictionary, EARLIER, EARLIER_WIDTH};
 use trainer::{Architecture, Error, Sae, SaeManifest, TrainArchitecture, TrainConfig, train};
 
 /// Stops a run when it has come so far: as Ctrl-C does, or as SIGKILL does.
@@ -60,6 +60,18 @@ fn small_config(architecture: TrainArchitecture) -> TrainConfig {
         checkpoint_every: 7,
         log_every: 4,
         ..TrainConfig::default()
+    }
+}
+
+/// The same where there are two places.
+fn at_its_places(config: TrainConfig) -> TrainConfig {
+    let (earlier, later) = (Some(EARLIER), HookPoint::resid_post(1));
+    match config.architecture {
+        TrainArchitecture::Transcoder => {
+            TrainConfig { hook_point: earlier, target_hook_point: Some(later), skip: true, ..config }
+        }
+        TrainArchitecture::Crosscoder => TrainConfig { hook_points: vec![EARLIER, later], ..config },
+        _ => TrainConfig { hook_point: Some(later), ..config },
     }
 }
 
@@ -119,9 +131,11 @@ fn known_features_are_found() {
 
 #[test]
 fn an_interrupted_run_ends_in_the_same_bytes() {
-    let (_dir, dataset) = dataset(200);
+    let dir = tempfile::tempdir().unwrap();
+    SMALL.write_two(dir.path(), 200);
+    let dataset = ActivationDataset::open(dir.path()).unwrap();
     for architecture in TrainArchitecture::ALL {
-        let config = small_config(architecture);
+        let config = at_its_places(small_config(architecture));
         let whole = tempfile::tempdir().unwrap();
         train(&dataset, &config, whole.path(), &Silent).unwrap();
         let expected = files(whole.path());
@@ -155,6 +169,102 @@ fn an_interrupted_run_ends_in_the_same_bytes() {
         let checkpoint = Path::new("checkpoints/step-000000030.safetensors");
         assert!(expected[checkpoint] == found[checkpoint], "{architecture}: the last checkpoints differ");
     }
+}
+
+/// Rows that are trained on or held out: all but position 0. `[n, d_in]`
+fn ordinary_rows(dataset: &ActivationDataset, point: HookPoint) -> Vec<f32> {
+    let groups = dataset.row_groups().iter().map(|group| dataset.read(*group, point).unwrap());
+    let kept = |read: harvester::ActivationRows| {
+        let values = read.to_f32().into_owned();
+        let rows = values.chunks(read.d_model).enumerate().filter(|(row, _)| read.rows.position[*row] > 0);
+        rows.flat_map(|(_, x)| x.to_vec()).collect::<Vec<_>>()
+    };
+    groups.flat_map(kept).collect()
+}
+
+/// Eigenvalues of a symmetric matrix `[d, d]`, largest first, by Jacobi's rotations.
+fn eigenvalues(mut a: Vec<Vec<f64>>) -> Vec<f64> {
+    let d = a.len();
+    for _ in 0..30 {
+        for (p, q) in (0..d).flat_map(|p| (p + 1..d).map(move |q| (p, q))) {
+            if a[p][q] == 0.0 {
+                continue;
+            }
+            let theta = (a[q][q] - a[p][p]) / (2.0 * a[p][q]);
+            let t = theta.signum() / (theta.abs() + (theta * theta + 1.0).sqrt());
+            let c = 1.0 / (t * t + 1.0).sqrt();
+            let s = t * c;
+            for row in &mut a {
+                (row[p], row[q]) = (c * row[p] - s * row[q], s * row[p] + c * row[q]);
+            }
+            for column in 0..d {
+                (a[p][column], a[q][column]) =
+                    (c * a[p][column] - s * a[q][column], s * a[p][column] + c * a[q][column]);
+            }
+        }
+    }
+    let mut values: Vec<f64> = (0..d).map(|i| a[i][i]).collect();
+    values.sort_by(|a, b| b.total_cmp(a));
+    values
+}
+
+/// Eigenvalues of the covariance of rows `[n, d]`, largest first.
+fn principal_variances(rows: &[f32], d: usize) -> Vec<f64> {
+    let n = (rows.len() / d) as f64;
+    let mean: Vec<f64> =
+        (0..d).map(|i| rows.iter().skip(i).step_by(d).map(|x| f64::from(*x)).sum::<f64>() / n).collect();
+    let mut covariance = vec![vec![0.0; d]; d];
+    for x in rows.chunks(d) {
+        for (i, row) in covariance.iter_mut().enumerate() {
+            for (j, sum) in row.iter_mut().enumerate() {
+                *sum += (f64::from(x[i]) - mean[i]) * (f64::from(x[j]) - mean[j]) / n;
+            }
+        }
+    }
+    eigenvalues(covariance)
+}
+
+#[test]
+fn a_dense_bottleneck_is_as_good_as_the_first_principal_components() {
+    let (_dir, dataset) = dataset(1000);
+    let (k, d) = (5, SMALL.d_in);
+    let config = TrainConfig { d_sae: None, k, tokens: 1200 * 512, lr: 1e-2, ..small_config(TrainArchitecture::Dense) };
+    let out = tempfile::tempdir().unwrap();
+    let manifest = train(&dataset, &config, out.path(), &Silent).unwrap();
+    assert_eq!((manifest.d_sae, manifest.results.unwrap().held_out.unwrap().l0), (k, k as f64));
+    let rows = ordinary_rows(&dataset, HookPoint::resid_post(1));
+    let variances = principal_variances(&rows, d);
+    let total: f64 = variances.iter().sum();
+    let of_pca = variances[k..].iter().sum::<f64>() / total;
+    let (_, x_hat) = Sae::load(out.path()).unwrap().reconstruct(&rows).unwrap();
+    let error: f64 = rows.iter().zip(&x_hat).map(|(x, y)| f64::from(x - y).powi(2)).sum();
+    let fvu = error / (total * (rows.len() / d) as f64);
+    // Nothing linear of k dimensions can do better.
+    assert!(fvu > of_pca * (1.0 - 1e-6) && fvu < of_pca * 1.01, "FVU {fvu}, that of PCA {of_pca}");
+}
+
+#[test]
+fn a_transcoder_predicts_a_linear_map_and_a_crosscoder_rebuilds_both_places() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    SMALL.write_two(dir.path(), 600);
+    let dataset = ActivationDataset::open(dir.path()).unwrap();
+    let trained = |architecture| {
+        let config = TrainConfig { tokens: 600 * 512, ..at_its_places(small_config(architecture)) };
+        let out = out.path().join(architecture.to_string());
+        let manifest = train(&dataset, &config, &out, &Silent).unwrap();
+        (manifest.results.unwrap().held_out.unwrap(), Sae::load(&out).unwrap())
+    };
+    let later = HookPoint::resid_post(1);
+    // What is predicted is a linear map of what is read: the bypass alone can learn it.
+    let (held_out, sae) = trained(TrainArchitecture::Transcoder);
+    assert!(held_out.fvu < 0.05 && (held_out.l0 - 3.0).abs() < 0.3, "{held_out:?}");
+    assert_eq!((sae.d_in(), sae.d_out()), (EARLIER_WIDTH, SMALL.d_in));
+    assert_eq!((sae.config.hook_point, sae.config.hook_point_out), (Some(EARLIER), Some(later)));
+    assert!(sae.config.is_transcoder() && sae.w_skip.is_some());
+    let (held_out, sae) = trained(TrainArchitecture::Crosscoder);
+    assert!(held_out.fvu < 0.35 && (held_out.l0 - 3.0).abs() < 0.3, "{held_out:?}");
+    assert_eq!(sae.config.columns, [(EARLIER, EARLIER_WIDTH), (later, SMALL.d_in)]);
+    assert_eq!(sae.d_in(), EARLIER_WIDTH + SMALL.d_in);
 }
 
 #[test]
@@ -213,6 +323,11 @@ fn unusable_input_is_refused_before_anything_is_written() {
     let elsewhere = refused(TrainConfig { hook_point: Some(HookPoint::Embed), ..config.clone() });
     assert!(elsewhere.contains("blocks.1.hook_resid_post") && elsewhere.contains("hook_embed"), "{elsewhere}");
     assert!(refused(TrainConfig { batch: 0, ..config.clone() }).contains("batch"));
+    let transcoder = TrainConfig { architecture: TrainArchitecture::Transcoder, ..config.clone() };
+    assert!(refused(transcoder).contains("--target-hook-point: expected the place that a transcoder is to predict"));
+    let twice = vec![HookPoint::resid_post(1); 2];
+    let crosscoder = TrainConfig { architecture: TrainArchitecture::Crosscoder, hook_points: twice, ..config.clone() };
+    assert!(refused(crosscoder).contains("each place once"));
     let few = refused(TrainConfig { batch: 1000, tokens: 5000, ..config.clone() });
     assert!(few.contains("at least a batch, 1000 rows, to train on, found 589"), "{few}");
     assert!(refused(TrainConfig { lr: f64::NAN, ..config }).contains("lr"));

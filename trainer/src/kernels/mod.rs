@@ -12,11 +12,10 @@
 
 pub(crate) mod decode;
 pub(crate) mod encode;
+pub(crate) mod gated;
 pub(crate) mod gradients;
 #[cfg(test)]
 pub(crate) mod plain;
 pub(crate) mod product;
 pub(crate) mod select;
-pub(crate) mod select_all;
 pub(crate) mod simd;
-pub(crate) mod skip;

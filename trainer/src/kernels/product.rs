@@ -1,36 +1,44 @@
-//! Dense matrix products beside the encoder's, for the linear bypass of a transcoder.
+//! The dense products beside the encoder's, for what passes no latent: the linear bypass of a transcoder, and its
+//! gradient. The first is in dot products, so that a row gives the same bits alone and in a batch: `gemm`, where few
+//! columns are asked for, adds in an order that depends on the number of rows.
+
+use rayon::prelude::*;
+
+use super::simd::{Kernel, dot, wide};
+
+/// Rows that go together over `w`: they stay in the first cache while it streams by.
+const ROWS_PER_TASK: usize = 8;
 
 /// out += x W^T.
 ///
 /// # Shapes
 /// `x` `[n, d_in]`, `w` `[d_out, d_in]`, `out` `[n, d_out]`, all row-major.
 pub(crate) fn add_product_transposed(x: &[f32], w: &[f32], d_in: usize, out: &mut [f32]) {
-    let (n, d_out) = (x.len() / d_in, w.len() / d_in);
-    assert_eq!((n * d_in, d_out * d_in, n * d_out), (x.len(), w.len(), out.len()));
-    // SAFETY: the three slices have exactly the sizes that these dimensions and strides span (asserted above), and
-    // `out` is borrowed mutably, so it overlaps neither input.
-    unsafe {
-        gemm::gemm(
-            n,
-            d_out,
-            d_in,
-            out.as_mut_ptr(),
-            1,
-            d_out as isize,
-            true,
-            x.as_ptr(),
-            1,
-            d_in as isize,
-            w.as_ptr(),
-            d_in as isize,
-            1,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::Rayon(0),
-        );
+    let d_out = w.len() / d_in;
+    let rows = out.par_chunks_mut(ROWS_PER_TASK * d_out).zip(x.par_chunks(ROWS_PER_TASK * d_in));
+    rows.for_each(|(out, x)| wide(AddRows { x, w, d_in, out }));
+}
+
+/// Some rows.
+struct AddRows<'a> {
+    x: &'a [f32],
+    w: &'a [f32],
+    d_in: usize,
+    out: &'a mut [f32],
+}
+
+impl Kernel for AddRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { x, w, d_in, out } = self;
+        let d_out = w.len() / d_in;
+        for (column, w) in w.chunks_exact(d_in).enumerate() {
+            for (x, out) in x.chunks_exact(d_in).zip(out.chunks_exact_mut(d_out)) {
+                out[column] += dot(x, w);
+            }
+        }
     }
 }
 
@@ -41,7 +49,8 @@ pub(crate) fn add_product_transposed(x: &[f32], w: &[f32], d_in: usize, out: &mu
 pub(crate) fn transposed_product(a: &[f32], b: &[f32], rows: usize, columns: usize, scale: f32, out: &mut [f32]) {
     let n = a.len() / rows;
     assert_eq!((n * rows, n * columns, rows * columns), (a.len(), b.len(), out.len()));
-    // SAFETY: as above. The old contents of `out` are not read (`read_dst` false).
+    // SAFETY: the three slices have exactly the sizes that these dimensions and strides span (asserted above), and
+    // `out` is borrowed mutably, so it overlaps neither input. Its old contents are not read (`read_dst` false).
     unsafe {
         gemm::gemm(
             rows,
@@ -71,6 +80,14 @@ pub(crate) fn transposed_product(a: &[f32], b: &[f32], rows: usize, columns: usi
 mod tests {
     use super::*;
     use crate::kernels::plain;
+
+    #[test]
+    fn known_answer() {
+        let mut y = [10.0, 20.0, 30.0, 40.0, 50.0, 60.0];
+        // Rows of W: x_0 + x_1, 2 x_1, -x_0.
+        add_product_transposed(&[1.0, 2.0, 3.0, 4.0], &[1.0, 1.0, 0.0, 2.0, -1.0, 0.0], 2, &mut y);
+        assert_eq!(y, [13.0, 24.0, 29.0, 47.0, 58.0, 57.0]);
+    }
 
     #[test]
     fn both_agree_with_plain_sums() {

@@ -389,6 +389,14 @@ mod tests {
     }
 
     #[test]
+    fn everything_is_kept_whatever_its_sign() {
+        let mut acts = FeatureActs::default();
+        everything(&[1.0, -2.0, 0.0, 3.0], &[0.5, 0.5], &mut acts);
+        assert_eq!((acts.offsets, acts.latents), (vec![0, 2, 4], vec![0, 1, 0, 1]));
+        assert_eq!(acts.values, [1.5, -1.5, 0.5, 3.5]);
+    }
+
+    #[test]
     fn a_threshold_per_latent_is_strict_and_never_below_zero() {
         let mut acts = FeatureActs::default();
         above(&[0.5, 0.5, -0.1, 0.2], &[0.0; 4], Threshold::PerLatent(&[0.5, 0.4, -1.0, -1.0]), &mut acts);

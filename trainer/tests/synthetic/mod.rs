@@ -27,6 +27,10 @@ pub(crate) struct Dictionary {
 
 pub(crate) const CTX_LEN: usize = 32;
 
+/// The second place of [`Dictionary::write_two`], and its width.
+pub(crate) const EARLIER: HookPoint = HookPoint::Embed;
+pub(crate) const EARLIER_WIDTH: usize = 20;
+
 impl Dictionary {
     /// Directions of norm 1. `[n_features, d_in]`
     pub(crate) fn directions(&self) -> Vec<f32> {
@@ -41,9 +45,19 @@ impl Dictionary {
 
     /// Writes `n_contexts` contexts. Position 0 of each is a sink of huge norm, as in a real model.
     pub(crate) fn write(&self, dir: &Path, n_contexts: u64) -> HarvestManifest {
+        self.write_places(dir, n_contexts, &[HookPoint::resid_post(1)])
+    }
+
+    /// The same at two places: [`EARLIER`] has a linear map of what `blocks.1.hook_resid_post` has, in [`EARLIER_WIDTH`]
+    /// dimensions and on a scale of its own.
+    pub(crate) fn write_two(&self, dir: &Path, n_contexts: u64) -> HarvestManifest {
+        self.write_places(dir, n_contexts, &[EARLIER, HookPoint::resid_post(1)])
+    }
+
+    fn write_places(&self, dir: &Path, n_contexts: u64, places: &[HookPoint]) -> HarvestManifest {
         let mut random = ChaCha8Rng::seed_from_u64(5);
         let directions = self.directions();
-        let mut writer = ShardWriter::open(dir, self.manifest()).unwrap();
+        let mut writer = ShardWriter::open(dir, self.manifest(places)).unwrap();
         for index in 0..n_contexts {
             let mut values = vec![0.0; CTX_LEN * self.d_in];
             for (position, x) in values.chunks_mut(self.d_in).enumerate() {
@@ -55,9 +69,18 @@ impl Dictionary {
             let next =
                 ContextCursor { contexts: index + 1, documents: index + 1, tokens: 0, ..ContextCursor::default() };
             let context = Context { index, tokens: vec![1; CTX_LEN], documents: vec![index; CTX_LEN], next };
-            writer.write(&[context], &[values]).unwrap();
+            let at = |place: &HookPoint| if *place == EARLIER { self.mapped(&values) } else { values.clone() };
+            writer.write(&[context], &places.iter().map(at).collect::<Vec<_>>()).unwrap();
         }
         writer.finish(0, LeftOut::default()).unwrap()
+    }
+
+    /// A fixed random map of each row. `[n, d_in]` -> `[n, EARLIER_WIDTH]`
+    fn mapped(&self, values: &[f32]) -> Vec<f32> {
+        let mut random = ChaCha8Rng::seed_from_u64(11);
+        let map: Vec<f32> = (0..EARLIER_WIDTH * self.d_in).map(|_| 3.0 * normal(&mut random)).collect();
+        let product = |x: &[f32], row: &[f32]| x.iter().zip(row).map(|(x, m)| x * m).sum::<f32>();
+        values.chunks(self.d_in).flat_map(|x| map.chunks(self.d_in).map(move |row| product(x, row))).collect()
     }
 
     fn token(&self, random: &mut ChaCha8Rng, directions: &[f32], x: &mut [f32]) {
@@ -72,9 +95,10 @@ impl Dictionary {
         }
     }
 
-    fn manifest(&self) -> HarvestManifest {
+    fn manifest(&self, places: &[HookPoint]) -> HarvestManifest {
+        let width = |place: &HookPoint| if *place == EARLIER { EARLIER_WIDTH } else { self.d_in };
         let config = HarvestConfig {
-            hook_points: vec![HookPoint::resid_post(1)],
+            hook_points: places.to_vec(),
             ctx_len: CTX_LEN,
             dtype: StorageDtype::F32,
             separator: SpecialToken::None,
@@ -114,18 +138,23 @@ impl Dictionary {
             layers_run: 2,
             flop_per_token: 1,
             counts: Counts::default(),
-            hook_points: vec![HookPointSummary {
-                name: HookPoint::resid_post(1),
-                d_model: self.d_in,
-                sink_norm: 100.0,
-                sinks: 0,
-                mean_to_spread: 0.0,
-                norm_quantiles: NormQuantiles { p01: 0.0, p50: 0.0, p99: 0.0, p999: 0.0, max: 0.0 },
-                mean: vec![0.0; self.d_in],
-                std: vec![0.0; self.d_in],
-            }],
+            hook_points: places.iter().map(|place| summary(*place, width(place))).collect(),
             parts: vec![],
         }
+    }
+}
+
+/// What the writer does not find out itself.
+fn summary(place: HookPoint, width: usize) -> HookPointSummary {
+    HookPointSummary {
+        name: place,
+        d_model: width,
+        sink_norm: 100.0,
+        sinks: 0,
+        mean_to_spread: 0.0,
+        norm_quantiles: NormQuantiles { p01: 0.0, p50: 0.0, p99: 0.0, p999: 0.0, max: 0.0 },
+        mean: vec![0.0; width],
+        std: vec![0.0; width],
     }
 }
 

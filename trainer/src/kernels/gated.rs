@@ -1,9 +1,8 @@
-//! The nonlinearities of finished SAEs that look at every latent of a row by itself. Apart from `select`: no training
-//! step runs them, so they are plain loops.
+//! The nonlinearity of a finished gated SAE. Apart from `select`: training selects by the gate alone, since a magnitude
+//! that is 0 still has a gate to learn.
 //!
 //! ```text
-//! gated   hidden * exp(r_mag) + b_mag, where that and hidden + b_gate are positive
-//! dense   hidden + b_enc, whatever its sign
+//! f = hidden * exp(r_mag) + b_mag, where that and hidden + b_gate are positive
 //! ```
 
 use super::select::select_rows;
@@ -26,17 +25,6 @@ pub(crate) fn gated(hidden: &[f32], b_gate: &[f32], (r_mag, b_mag): (&[f32], &[f
     });
 }
 
-/// Appends every `hidden + b_enc` to `acts`.
-///
-/// # Shapes
-/// `hidden` `[n, d_sae]`, `b_enc` `[d_sae]`.
-pub(crate) fn dense(hidden: &[f32], b_enc: &[f32], acts: &mut FeatureActs) {
-    select_rows(hidden, b_enc.len(), acts, |hidden, _, acts| {
-        acts.latents.extend(0..hidden.len() as u32);
-        acts.values.extend(hidden.iter().zip(b_enc).map(|(hidden, b)| hidden + b));
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,9 +35,5 @@ mod tests {
         // Open and positive; open, magnitude negative; shut.
         gated(&[1.0, 1.0, 1.0], &[0.0, 0.5, -1.0], (&[2f32.ln(), 0.0, 0.0], &[0.5, -3.0, 5.0]), &mut acts);
         assert_eq!((acts.latents.as_slice(), acts.values.as_slice()), ([0].as_slice(), [2.5].as_slice()));
-        let mut acts = FeatureActs::default();
-        dense(&[1.0, -2.0, 0.0, 3.0], &[0.5, 0.5], &mut acts);
-        assert_eq!((acts.offsets, acts.latents), (vec![0, 2, 4], vec![0, 1, 0, 1]));
-        assert_eq!(acts.values, [1.5, -1.5, 0.5, 3.5]);
     }
 }

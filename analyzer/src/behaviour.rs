@@ -1,0 +1,136 @@
+//! [`Behaviour`]: what a model loses where a pass goes on with what an SAE rebuilds. An autoencoder takes the place of the
+//! activation that it reads; a transcoder, of another that the pass reaches later.
+
+use candle_core::Tensor;
+use harvester::{Hook, HookPoint};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::{LanguageModel, Result, Site, shift, splice};
+
+/// Cross-entropies in nats a token, over predictions of the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Behaviour {
+    /// Predictions behind the cross-entropies.
+    pub ce_tokens: u64,
+    /// The model's own.
+    pub ce_loss_without_sae: f64,
+    /// With the activation replaced by its reconstruction.
+    pub ce_loss_with_sae: f64,
+    /// With the activation replaced by zero.
+    pub ce_loss_with_ablation: f64,
+    /// Share of what ablation changes that the SAE keeps: 1 is perfect. `None` where ablation changes nothing. It says
+    /// nothing where ablation lowers the loss.
+    pub ce_loss_score: Option<f64>,
+    /// Mean KL divergence from the model's own next-token distribution, in nats.
+    pub kl: f64,
+}
+
+/// Positions whose logits are computed together.
+const BLOCK: usize = 64;
+
+/// Runs a text three times from the place replaced on: as it is, reconstructed, ablated. Position 0 and attention sinks
+/// always keep their value.
+pub(crate) struct Compare<'a> {
+    site: Site<'a>,
+    /// What is replaced, and the norm of a sink there.
+    place: HookPoint,
+    sink_norm: f32,
+    /// What the SAE read in this pass. `[pos, d_in]`
+    x: Vec<f32>,
+}
+
+impl<'a> Compare<'a> {
+    pub(crate) fn new(site: Site<'a>, place: HookPoint, sink_norm: f32) -> Self {
+        Self { site, place, sink_norm, x: vec![] }
+    }
+
+    /// `replaced` with the rows of `y` put back that keep their value. `[pos, d_out]` both
+    fn keep(&self, y: &[f32], mut replaced: Vec<f32>) -> Vec<f32> {
+        let Site { sae, .. } = self.site;
+        let rows = self.x.chunks_exact(sae.d_in()).zip(y.chunks_exact(sae.d_out()));
+        for (pos, ((x, y), replaced)) in rows.zip(replaced.chunks_exact_mut(sae.d_out())).enumerate() {
+            if pos == 0 || self.site.is_sink(x) || harvester::stats::norm(y) > self.sink_norm {
+                replaced.copy_from_slice(y);
+            }
+        }
+        replaced
+    }
+
+    fn stacked(&self, activation: &Tensor) -> Result<Tensor> {
+        let y = splice::rows(activation)?;
+        let (_, y_hat) = self.site.sae.reconstruct(&self.x)?;
+        let ablated = vec![0.0; y.len()];
+        splice::stack(activation, vec![self.keep(&y, y_hat), self.keep(&y, ablated)])
+    }
+}
+
+impl Hook for Compare<'_> {
+    fn wants(&self, point: HookPoint) -> bool {
+        point == self.site.hook_point || point == self.place
+    }
+
+    /// # Shapes
+    /// `activation`: `[1, pos, d]` -> at the place replaced `[3, pos, d]`
+    fn apply(&mut self, point: HookPoint, activation: &Tensor) -> harvester::Result<Option<Tensor>> {
+        if point == self.site.hook_point {
+            self.x = splice::rows(activation).map_err(harvester::Error::hook)?;
+        }
+        if point != self.place {
+            return Ok(None);
+        }
+        self.stacked(activation).map(Some).map_err(harvester::Error::hook)
+    }
+}
+
+/// Sums over the predictions made.
+#[derive(Debug, Default)]
+pub(crate) struct BehaviourSums {
+    pub(crate) contexts: u64,
+    predictions: u64,
+    /// Without the SAE, with it, with ablation.
+    cross_entropy: [f64; 3],
+    kl: f64,
+}
+
+impl BehaviourSums {
+    /// The means; `None` where nothing was predicted.
+    pub(crate) fn finish(&self) -> Option<Behaviour> {
+        let n = self.predictions as f64;
+        let [without, with, ablated] = self.cross_entropy.map(|sum| sum / n);
+        (self.predictions > 0).then(|| Behaviour {
+            ce_tokens: self.predictions,
+            ce_loss_without_sae: without,
+            ce_loss_with_sae: with,
+            ce_loss_with_ablation: ablated,
+            ce_loss_score: (ablated != without).then(|| (ablated - with) / (ablated - without)),
+            kl: self.kl / n,
+        })
+    }
+
+    /// Adds a context.
+    pub(crate) fn add(&mut self, model: &LanguageModel, tokens: &[u32], hook: &mut Compare<'_>) -> Result<()> {
+        let resid = model.transformer.resid_final(&model.row(tokens)?, None, hook)?; // [3, pos, d_model]
+        let predicted = tokens.len() - 1;
+        for start in (0..predicted).step_by(BLOCK) {
+            let len = BLOCK.min(predicted - start);
+            let log_probs = shift::log_probs(model, &resid.narrow(1, start, len)?)?; // [3 * len][d_vocab]
+            let targets = &tokens[start + 1..=start + len];
+            for (variant, rows) in log_probs.chunks_exact(len).enumerate() {
+                let surprise = rows.iter().zip(targets).map(|(row, target)| -f64::from(row[*target as usize]));
+                self.cross_entropy[variant] += surprise.sum::<f64>();
+            }
+            let (clean, others) = log_probs.split_at(len);
+            self.kl += clean
+                .par_iter()
+                .zip(&others[..len])
+                .map(|(p, q)| shift::kl(p, q))
+                .collect::<Vec<_>>()
+                .iter()
+                .sum::<f64>();
+        }
+        self.contexts += 1;
+        self.predictions += predicted as u64;
+        Ok(())
+    }
+}
