@@ -77,7 +77,7 @@ pub(crate) enum Command {
                       --hook-point blocks.10.hook_resid_post \\\n    \
                       blocks.14.hook_resid_post blocks.18.hook_resid_post --out runs/crosscoder"
     )]
-    Train(TrainArgs),
+    Train(Box<TrainArgs>),
     /// Measure an SAE on held-out text: L0, FVU, dead latents and, where one pass can go on with what it rebuilds, CE loss
     /// score.
     #[command(after_help = "Example:\n  refract evaluate --sae runs/sae")]
@@ -277,7 +277,7 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) k: Option<usize>,
-    /// Number of latents [default: --expansion times the width].
+    /// Number of latents [default: --expansion times the width of what is read; of dense, --k].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) d_sae: Option<usize>,

@@ -211,7 +211,10 @@ pub(crate) fn measure(sae: SaeArgs<'_>, config: &EvaluationConfig, terminal: &Te
     );
     anyhow::ensure!(config.ce_tokens > 0, "--ce-tokens: expected 1 or more, found 0");
     let site = placed.site();
-    let model = site.spliced().map(|_| LanguageModel::load(&placed.model, terminal)).transpose()?;
+    let model = match site.spliced() {
+        Some(_) => Some(LanguageModel::load(&placed.model, terminal)?),
+        None => None,
+    };
     Ok(analyzer::evaluate(model.as_ref(), site, &dataset, held_out, config, terminal)?)
 }
 

@@ -13,7 +13,7 @@ use harvester::{
     model::Family,
 };
 use trainer::{
-    config::TrainArchitecture,
+    TrainArchitecture,
     speed::{StepShape, measure_loading, measure_step},
 };
 
@@ -34,6 +34,7 @@ fn main() {
         k: 32,
         batch: BATCH,
         dead: 0.0,
+        warmup_steps: 0,
     };
     let step = BATCH as f64 / measure_step(shape, 5).tokens_per_second;
     println!("step of {BATCH} tokens: {:.0} ms, {:.0} tokens/s", step * 1e3, BATCH as f64 / step);

@@ -1,5 +1,5 @@
 //! Speed of the training step beside the encoder product alone: `cargo bench -p trainer` (or `just bench`).
-//! Arguments: `[d_in d_sae k batch]`; without them, the shapes of the documentation's table.
+//! Arguments: `[ARCHITECTURE ..] [d_in d_sae k batch]`; without them, those of the documentation's table.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use trainer::{
@@ -7,8 +7,20 @@ use trainer::{
     speed::{StepShape, measure_step},
 };
 
+/// Until the weight of a sparsity loss has brought L0 near k.
+const WARMUP_STEPS: usize = 60;
+
 fn main() {
     let given: Vec<usize> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
+    let named: Vec<_> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
+    let cases: Vec<_> = match &named[..] {
+        [] => vec![
+            (TrainArchitecture::TopK, 0.0),
+            (TrainArchitecture::BatchTopK, 0.0),
+            (TrainArchitecture::BatchTopK, 0.3),
+        ],
+        named => named.iter().map(|architecture| (*architecture, 0.0)).collect(),
+    };
     let shapes = match given[..] {
         [d_in, d_sae, k, batch] => vec![(d_in, d_sae, k, batch)],
         _ => vec![(576, 2304, 32, 4096), (576, 4608, 32, 4096), (576, 9216, 32, 4096)],
@@ -19,11 +31,11 @@ fn main() {
          ms: encode select decode aux gradients update"
     );
     for (d_in, d_sae, k, batch) in shapes {
-        for (architecture, dead) in
-            [(TrainArchitecture::TopK, 0.0), (TrainArchitecture::BatchTopK, 0.0), (TrainArchitecture::BatchTopK, 0.3)]
-        {
+        for &(architecture, dead) in &cases {
             let n_steps = 7;
-            let speed = measure_step(StepShape { architecture, d_in, d_sae, k, batch, dead }, n_steps);
+            let warmup_steps = if architecture.has_sparsity_loss() { WARMUP_STEPS } else { 0 };
+            let shape = StepShape { architecture, d_in, d_sae, k, batch, dead, warmup_steps };
+            let speed = measure_step(shape, n_steps);
             let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3 / n_steps as f64;
             let t = speed.times;
             println!(

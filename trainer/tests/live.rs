@@ -13,7 +13,7 @@ use harvester::{
     ActivationDataset, ContextCursor, Corpus, CorpusOptions, HarvestConfig, HookPoint, LiveModel, Monitor, Silent,
     harvest, model_source::ResolvedModel,
 };
-use trainer::{SaeManifest, TrainConfig, train, train_live};
+use trainer::{SaeManifest, TrainArchitecture, TrainConfig, train, train_live};
 
 const POINT: HookPoint = HookPoint::Embed;
 
@@ -181,14 +181,16 @@ fn columns_are_those_named_and_each_is_named_once() {
     let refused = |config| run(config).unwrap_err().to_string();
     let none = refused(short.clone());
     assert!(none.contains("one of hook_embed, blocks.1.hook_resid_post, found none"), "{none}");
-    let twice = refused(TrainConfig { hook_points: vec![first, first], ..short.clone() });
+    let crosscoder = TrainConfig { architecture: TrainArchitecture::Crosscoder, ..short.clone() };
+    let twice = refused(TrainConfig { hook_points: vec![first, first], ..crosscoder.clone() });
     assert!(twice.contains("each place once, found hook_embed twice"), "{twice}");
-    let itself = refused(TrainConfig { hook_point: Some(first), target_hook_point: Some(first), ..short.clone() });
+    let transcoder = TrainConfig { architecture: TrainArchitecture::Transcoder, ..short.clone() };
+    let itself = refused(TrainConfig { hook_point: Some(first), target_hook_point: Some(first), ..transcoder });
     assert!(itself.contains("hook_embed twice"), "{itself}");
     let contradicting =
-        refused(TrainConfig { hook_point: Some(second), hook_points: vec![first, second], ..short.clone() });
+        refused(TrainConfig { hook_point: Some(second), hook_points: vec![first, second], ..crosscoder.clone() });
     assert!(contradicting.contains("the first of hook_points, hook_embed"), "{contradicting}");
-    let unknown = refused(TrainConfig { hook_points: vec![first, HookPoint::resid_post(0)], ..short.clone() });
+    let unknown = refused(TrainConfig { hook_points: vec![first, HookPoint::resid_post(0)], ..crosscoder });
     assert!(unknown.contains("found blocks.0.hook_resid_post"), "{unknown}");
     // A list of one is that one.
     let manifest = run(TrainConfig { hook_points: vec![second], ..short }).unwrap();
@@ -200,12 +202,18 @@ fn a_run_stopped_anywhere_ends_in_the_same_bytes() {
     ends_in_the_same_bytes(&train_config(), &[100, 900, 2000, 5000, 7500]);
     // One block of all that is drawn; the first stop is while it is filled.
     ends_in_the_same_bytes(&short_config(), &[100, 700, 1400, 1700]);
+    let architecture = TrainArchitecture::Crosscoder;
+    let hook_points = vec![HookPoint::resid_post(1), POINT];
+    ends_in_the_same_bytes(&TrainConfig { architecture, hook_points, ..train_config() }, &[900, 5000]);
 }
 
 fn ends_in_the_same_bytes(config: &TrainConfig, stops: &[u64]) {
     let (whole, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let named = config.named_hook_points();
+    let hook_points = if named.is_empty() { vec![POINT] } else { named };
+    let harvest_config = HarvestConfig { hook_points, ..harvest_config(None) };
     let run = |folder: &Path, monitor: &dyn Monitor| {
-        train_live(&model(), corpus(folder), &harvest_config(None), config, &folder.join("sae"), monitor)
+        train_live(&model(), corpus(folder), &harvest_config, config, &folder.join("sae"), monitor)
     };
     run(whole.path(), &Silent).unwrap();
     for &tokens in stops {

@@ -197,9 +197,9 @@ fn eigenvalues(mut a: Vec<Vec<f64>>) -> Vec<f64> {
             for row in &mut a {
                 (row[p], row[q]) = (c * row[p] - s * row[q], s * row[p] + c * row[q]);
             }
-            for column in 0..d {
-                (a[p][column], a[q][column]) =
-                    (c * a[p][column] - s * a[q][column], s * a[p][column] + c * a[q][column]);
+            let (above, below) = a.split_at_mut(q);
+            for (p, q) in above[p].iter_mut().zip(&mut below[0]) {
+                (*p, *q) = (c * *p - s * *q, s * *p + c * *q);
             }
         }
     }

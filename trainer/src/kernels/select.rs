@@ -297,8 +297,8 @@ impl Block<'_> {
                 mask |= u64::from(hidden[i] + b_enc[i] > thresholds[i]) << i;
             }
         } else {
-            for i in 0..self.hidden.len() {
-                mask |= u64::from(self.value(i) > thresholds[i]) << i;
+            for (i, &threshold) in thresholds.iter().enumerate() {
+                mask |= u64::from(self.value(i) > threshold) << i;
             }
         }
         mask
