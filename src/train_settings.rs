@@ -113,7 +113,7 @@ impl Settings {
             skip: self.skip.unwrap_or(default.skip),
             tokens: self.tokens.unwrap_or(default.tokens),
             batch: self.batch.unwrap_or(default.batch),
-            lr: self.lr.unwrap_or(default.lr),
+            lr: self.lr,
             warmup: self.warmup.unwrap_or(default.warmup),
             decay: self.decay.unwrap_or(default.decay),
             adam: default.adam,

@@ -23,7 +23,7 @@ fn main() {
         false => names.iter().map(|name| name.parse().unwrap()).collect(),
     };
     println!("architecture   active  noise   MMCS  found    L0    FVU  dead");
-    for (active, noise) in [(3.0, 0.02), (6.0, 0.1), (12.0, 0.02)] {
+    for (active, noise) in [(3.0, 0.02), (3.0, 0.1), (6.0, 0.02), (6.0, 0.1), (12.0, 0.02)] {
         let dictionary = Dictionary { d_in: D_IN, n_features: N_FEATURES, active, noise };
         let dir = tempfile::tempdir().unwrap();
         dictionary.write(dir.path(), 12_000);
@@ -36,19 +36,7 @@ fn main() {
 
 fn measure(dictionary: &Dictionary, dataset: &ActivationDataset, architecture: TrainArchitecture) {
     let out = tempfile::tempdir().unwrap();
-    let v = |n: &str| std::env::var(n).ok().and_then(|v| v.parse::<f64>().ok());
-    let d = synthetic::recipe();
-    let config = TrainConfig {
-        architecture,
-        k: dictionary.active as usize,
-        lr: v("LR").unwrap_or(d.lr),
-        auxk_alpha: v("AUX").unwrap_or(d.auxk_alpha),
-        dead_after_tokens: v("DEAD").unwrap_or(d.dead_after_tokens as f64) as u64,
-        clip: v("CLIP").or(d.clip),
-        k_aux: v("KAUX").map(|k| k as usize),
-        bandwidth: v("BW").unwrap_or(d.bandwidth),
-        ..d
-    };
+    let config = TrainConfig { architecture, k: dictionary.active as usize, ..synthetic::recipe() };
     let manifest = train(dataset, &config, out.path(), &Silent).unwrap();
     let results = manifest.results.unwrap();
     let held_out = results.held_out.unwrap();

@@ -115,7 +115,7 @@ fn finite(report: &StepReport) -> Result<(), Divergence> {
 impl Divergence {
     /// What to try in another run.
     pub(crate) fn advice(self, config: &TrainConfig) -> String {
-        let lr = config.lr / 4.0;
+        let lr = config.lr.unwrap_or_default() / 4.0;
         let Self::Silent { sparsity_coefficient, .. } = self else {
             let clip = config.clip.map_or("--clip 1".to_string(), |clip| format!("a smaller --clip ({})", clip / 10.0));
             return format!("a smaller --lr ({lr}), a longer --warmup, or {clip}");
@@ -211,11 +211,15 @@ mod tests {
     #[test]
     fn advice_names_what_can_still_be_changed() {
         let exploded = Divergence::Exploded { loss: 2.0, best: 1.0, fvu: 101.0 };
-        let config = TrainConfig { lr: 0.02, clip: None, auxk_alpha: 0.0, ..TrainConfig::default() };
+        let config = TrainConfig { lr: Some(0.02), clip: None, auxk_alpha: 0.0, ..TrainConfig::default() };
         assert_eq!(exploded.advice(&config), "a smaller --lr (0.005), a longer --warmup, or --clip 1");
-        assert!(exploded.advice(&TrainConfig::default()).contains("a smaller --clip (0.1)"));
+        assert!(
+            exploded
+                .advice(&TrainConfig { lr: Some(0.02), ..TrainConfig::default() })
+                .contains("a smaller --clip (0.1)")
+        );
         let silent = |sparsity_coefficient| Divergence::Silent { steps: 10, sparsity_coefficient };
-        assert!(silent(0.0).advice(&config).contains("--auxk-alpha 0.03125"));
+        assert!(silent(0.0).advice(&config).contains("--auxk-alpha 0.125"));
         assert!(silent(8.0).advice(&config).contains("a smaller sparsity coefficient (2)"));
     }
 }

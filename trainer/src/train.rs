@@ -120,7 +120,7 @@ impl<'a> Run<'a> {
         let mut learner = Learner::start(resolved.d_sae, standard.mean.clone(), config.seed, resolved.step_config());
         let progress = checkpoint::restore(out, &mut learner)?.unwrap_or_default();
         Ok(Self {
-            schedule: Schedule::new(config.lr, resolved.n_steps, config.warmup, config.decay),
+            schedule: Schedule::new(resolved.lr, resolved.n_steps, config.warmup, config.decay),
             standard,
             label: data.label(),
             learner,

@@ -228,7 +228,8 @@ fn principal_variances(rows: &[f32], d: usize) -> Vec<f64> {
 fn a_dense_bottleneck_is_as_good_as_the_first_principal_components() {
     let (_dir, dataset) = dataset(1000);
     let (k, d) = (5, SMALL.d_in);
-    let config = TrainConfig { d_sae: None, k, tokens: 1200 * 512, lr: 1e-2, ..small_config(TrainArchitecture::Dense) };
+    let config =
+        TrainConfig { d_sae: None, k, tokens: 1200 * 512, lr: Some(1e-2), ..small_config(TrainArchitecture::Dense) };
     let out = tempfile::tempdir().unwrap();
     let manifest = train(&dataset, &config, out.path(), &Silent).unwrap();
     assert_eq!((manifest.d_sae, manifest.results.unwrap().held_out.unwrap().l0), (k, k as f64));
@@ -283,9 +284,9 @@ fn a_finished_folder_is_left_alone_and_another_config_is_refused() {
     .unwrap();
     assert_eq!((again, files(out.path())), (manifest, before));
 
-    let other = TrainConfig { k: 4, lr: 1e-3, ..config };
+    let other = TrainConfig { k: 4, lr: Some(1e-3), ..config };
     let message = train(&dataset, &other, out.path(), &Silent).unwrap_err().to_string();
-    assert!(message.contains("k: 3 there, 4 here") && message.contains("lr: 0.003 there, 0.001 here"), "{message}");
+    assert!(message.contains("k: 3 there, 4 here") && message.contains("lr: 0.01 there, 0.001 here"), "{message}");
 }
 
 #[test]
@@ -346,7 +347,7 @@ fn a_single_context_cannot_be_both_trained_on_and_held_out() {
 fn a_run_that_explodes_stops_and_says_what_to_try() {
     let (_dir, dataset) = dataset(100);
     let out = tempfile::tempdir().unwrap();
-    let config = TrainConfig { lr: 1.0, warmup: 0.0, k: 16, clip: None, ..small_config(TrainArchitecture::TopK) };
+    let config = TrainConfig { lr: Some(1.0), warmup: 0.0, k: 16, clip: None, ..small_config(TrainArchitecture::TopK) };
     let message = train(&dataset, &config, out.path(), &Silent).unwrap_err().to_string();
     assert!(
         message.contains("diverged") && message.contains("--lr (0.25)") && message.contains("--clip 1"),
