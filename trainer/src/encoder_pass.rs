@@ -5,7 +5,7 @@ use crate::{
     auxiliary::Auxiliary,
     feature_acts::FeatureActs,
     kernels::{
-        encode::encoder_product,
+        product::product_transposed,
         select::{self, Threshold},
     },
     step::{StepTimes, timed},
@@ -43,7 +43,7 @@ impl EncoderPass<'_> {
             let n_values = x_c.len() / d_in * d_sae;
             self.hidden.resize(self.hidden.len().max(n_values), 0.0);
             let hidden = &mut self.hidden[..n_values];
-            timed(&mut self.times.encode, || encoder_product(x_c, w_enc, *d_in, hidden));
+            timed(&mut self.times.encode, || product_transposed(x_c, w_enc, *d_in, hidden));
             timed(&mut self.times.select, || select(hidden, b_enc, self.acts));
             if !self.auxiliary.dead.is_empty() {
                 timed(&mut self.times.auxiliary, || self.auxiliary.select(hidden, b_enc));
@@ -68,7 +68,7 @@ impl EncoderPass<'_> {
         let x_c = &x_c[..x_c.len().min(n_rows * d_in)];
         let n = x_c.len() / d_in;
         let (mut hidden, mut acts) = (vec![0.0; n * d_sae], FeatureActs::default());
-        encoder_product(x_c, w_enc, *d_in, &mut hidden);
+        product_transposed(x_c, w_enc, *d_in, &mut hidden);
         select::above(&hidden, b_enc, Threshold::Global(0.0), &mut acts);
         if acts.n_active() < k * n {
             return 0.0;

@@ -25,9 +25,8 @@ use crate::{
     formats::{self, SaeFormat},
     kernels::{
         decode::add_decoded,
-        encode::encoder_product,
         gated::gated,
-        product::add_product_transposed,
+        product::{add_product_transposed, product_transposed},
         select::{self, Threshold},
     },
 };
@@ -133,7 +132,7 @@ impl Sae {
         let mut hidden = vec![0.0; ROWS_PER_TILE.min(x.len() / d_in) * d_sae];
         for x in x.chunks(ROWS_PER_TILE * d_in) {
             let hidden = &mut hidden[..x.len() / d_in * d_sae];
-            encoder_product(&self.centred(x), &self.w_enc, d_in, hidden);
+            product_transposed(&self.centred(x), &self.w_enc, d_in, hidden);
             self.select(hidden, &mut acts);
         }
         Ok(acts)

@@ -11,7 +11,7 @@ use crate::{
     Result,
     activations::Activations,
     architecture::TrainArchitecture,
-    kernels::encode::encoder_product,
+    kernels::product::product_transposed,
     rows::RowSource,
     shard_source::ShardSource,
     shuffle_buffer::{Cursor, ShuffleBuffer},
@@ -75,7 +75,7 @@ pub fn measure_step(shape: StepShape, n_steps: usize) -> StepSpeed {
         steps.push(begin.elapsed().as_secs_f64());
         if step >= shape.warmup_steps {
             let begin = Instant::now();
-            encoder_product(&x[..batch * d_in], &learner.weights.w_enc, d_in, &mut hidden);
+            product_transposed(&x[..batch * d_in], &learner.weights.w_enc, d_in, &mut hidden);
             products.push(begin.elapsed().as_secs_f64());
         }
     }
