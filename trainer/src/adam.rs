@@ -96,6 +96,7 @@ impl Adam {
         });
         wide(UpdateVector { rates, vector: Rows::whole(&mut weights.b_dec, &mut self.b_dec, &gradients.b_dec) });
         for ((parameter, moments), g) in weights.extra.iter_mut().zip(&mut self.extra).zip(&gradients.extra) {
+            let rates = Rates::at(self.config, self.step, parameter.lr_scale * lr, gradient_scale);
             wide(UpdateVector { rates, vector: Rows::whole(&mut parameter.values, moments, g) });
         }
     }

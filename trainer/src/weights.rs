@@ -37,6 +37,8 @@ pub(crate) struct Parameter {
     /// Its name in checkpoints.
     pub(crate) name: &'static str,
     pub(crate) values: Vec<f32>,
+    /// How many times faster than the other parameters it learns.
+    pub(crate) lr_scale: f64,
 }
 
 /// Where the generators of encoder and decoder begin; the shuffle's streams begin at 0.

@@ -331,7 +331,7 @@ fn unusable_input_is_refused_before_anything_is_written() {
     assert!(refused(crosscoder).contains("each place once"));
     let few = refused(TrainConfig { batch: 1000, tokens: 5000, ..config.clone() });
     assert!(few.contains("at least a batch, 1000 rows, to train on, found 589"), "{few}");
-    assert!(refused(TrainConfig { lr: f64::NAN, ..config }).contains("lr"));
+    assert!(refused(TrainConfig { lr: Some(f64::NAN), ..config }).contains("lr"));
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl Gated {
 
 impl Architecture for Gated {
     fn start(&self, d_sae: usize, mean: Vec<f32>, seed: u64) -> Weights {
-        let extra = [R_MAG, B_MAG].map(|name| Parameter { name, values: vec![0.0; d_sae] });
+        let extra = [R_MAG, B_MAG].map(|name| Parameter { name, values: vec![0.0; d_sae], lr_scale: 1.0 });
         Weights { extra: extra.into(), ..Weights::random(d_sae, mean, seed) }
     }
 

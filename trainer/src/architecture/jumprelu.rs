@@ -70,7 +70,9 @@ impl JumpRelu {
 
 impl Architecture for JumpRelu {
     fn start(&self, d_sae: usize, mean: Vec<f32>, seed: u64) -> Weights {
-        let extra = vec![Parameter { name: THRESHOLD, values: vec![0.0; d_sae] }];
+        // A weight is one of d_in terms of a pre-activation, a threshold is compared with their sum.
+        let lr_scale = (mean.len() as f64).sqrt();
+        let extra = vec![Parameter { name: THRESHOLD, values: vec![0.0; d_sae], lr_scale }];
         Weights { extra, ..Weights::random(d_sae, mean, seed) }
     }
 

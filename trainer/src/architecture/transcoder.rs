@@ -36,7 +36,7 @@ impl Architecture for Transcoder {
         let n_skip = if self.skip { mean.len() * self.d_out } else { 0 };
         let mut weights = Weights::random_map(d_sae, mean, b_dec, seed);
         if self.skip {
-            weights.extra.push(Parameter { name: W_SKIP, values: vec![0.0; n_skip] });
+            weights.extra.push(Parameter { name: W_SKIP, values: vec![0.0; n_skip], lr_scale: 1.0 });
         }
         weights
     }

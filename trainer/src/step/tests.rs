@@ -136,7 +136,7 @@ fn check_against_torch(name: &str, architecture: TrainArchitecture, extra: &[&'s
         b_dec: take("start.b_dec".into(), &shape_of("b_dec")),
         extra: extra
             .iter()
-            .map(|name| Parameter { name, values: take(format!("start.{name}"), &shape_of(name)) })
+            .map(|name| Parameter { name, values: take(format!("start.{name}"), &shape_of(name)), lr_scale: 1.0 })
             .collect(),
         b_in: is_transcoder.then(|| take("start.b_in".into(), &[d_in])),
         blocks: if config.blocks.is_empty() { vec![d_out] } else { config.blocks.clone() },
