@@ -23,7 +23,7 @@ use crate::{
     manifest::InitialFile,
     sae::{Architecture, Sae},
     standardise::Standard,
-    weights::{Parameter, Weights, normalise, norm_of_blocks},
+    weights::{Parameter, Weights, norm_of_blocks, normalise},
 };
 
 /// Norms of decoder rows that differ by more change what TopK selects.
@@ -243,3 +243,6 @@ fn normalise_latents(weights: &mut Weights, drawn: &Weights) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -253,8 +253,7 @@ impl SaeManifest {
             };
             compare(&format!("SHA-256 of {file}"), &hash(self), &hash(other));
         }
-        let initial =
-            |manifest: &Self| serde_json::to_value(&manifest.init_from).unwrap_or_default();
+        let initial = |manifest: &Self| serde_json::to_value(&manifest.init_from).unwrap_or_default();
         compare("files of the SAE begun from (--init-from)", &initial(self), &initial(other));
         let options = |manifest: &Self| serde_json::to_value(&manifest.config).unwrap_or_default();
         if let (Value::Object(there), Value::Object(here)) = (options(self), options(other)) {

@@ -9,13 +9,8 @@ use harvester::{ActivationDataset, VectorDataset, machine::memory_bytes};
 use serde_json::Value;
 
 use crate::{
-    Error, Result, TrainConfig,
-    columns::Columns,
-    config::Resolved,
-    harvested_data::HarvestedData,
-    train::resolve,
-    training_data::TrainingData,
-    vector_data::VectorData,
+    Error, Result, TrainConfig, columns::Columns, config::Resolved, harvested_data::HarvestedData, train::resolve,
+    training_data::TrainingData, vector_data::VectorData,
 };
 
 /// Settings that are in every name, and those that only say where a run reads or are no result's.
@@ -41,9 +36,7 @@ impl<'a> SweepData<'a> {
                 let columns = Columns::of(config, dataset.manifest())?;
                 Ok((Box::new(HarvestedData::new(dataset, columns.clone())), columns))
             }
-            Self::Vectors(vectors) => {
-                Ok((Box::new(VectorData(vectors)), Columns::none(config, vectors.dir())?))
-            }
+            Self::Vectors(vectors) => Ok((Box::new(VectorData(vectors)), Columns::none(config, vectors.dir())?)),
         }
     }
 }
@@ -181,7 +174,8 @@ fn name(runs: &mut [PlannedRun]) -> Result<()> {
         .map(|index| {
             let PlannedRun { resolved, place, d_sae, .. } = &runs[index];
             let place = if in_places { format!("{}-", place.replace(", ", "+")) } else { String::new() };
-            let rest = others.iter().map(|name| format!("-{}-{}", name.replace('_', "-"), shown(&settings[index][name])));
+            let rest =
+                others.iter().map(|name| format!("-{}-{}", name.replace('_', "-"), shown(&settings[index][name])));
             format!("{place}{}-k{}-d{d_sae}{}", resolved.architecture, resolved.k, rest.collect::<String>())
         })
         .collect();
@@ -217,24 +211,25 @@ mod tests {
     #[test]
     fn a_name_says_what_differs_and_no_more() {
         let named = |mut runs: Vec<PlannedRun>| {
-            name(&mut runs).map(|()| runs.into_iter().map(|run| run.name).collect::<Vec<_>>()).map_err(|e| e.to_string())
+            name(&mut runs)
+                .map(|()| runs.into_iter().map(|run| run.name).collect::<Vec<_>>())
+                .map_err(|e| e.to_string())
         };
-        assert_eq!(named(vec![planned(4, 0.1, "a", 0), planned(8, 0.1, "a", 0)]), Ok(vec![
-            "topk-k4-d64".into(),
-            "topk-k8-d64".into()
-        ]));
-        assert_eq!(named(vec![planned(4, 0.1, "a", 0), planned(4, 0.003, "b", 0)]), Ok(vec![
-            "a-topk-k4-d64-lr-0.1".into(),
-            "b-topk-k4-d64-lr-0.003".into()
-        ]));
+        assert_eq!(
+            named(vec![planned(4, 0.1, "a", 0), planned(8, 0.1, "a", 0)]),
+            Ok(vec!["topk-k4-d64".into(), "topk-k8-d64".into()])
+        );
+        assert_eq!(
+            named(vec![planned(4, 0.1, "a", 0), planned(4, 0.003, "b", 0)]),
+            Ok(vec!["a-topk-k4-d64-lr-0.1".into(), "b-topk-k4-d64-lr-0.003".into()])
+        );
         let twice = named(vec![planned(4, 0.1, "a", 0), planned(4, 0.1, "a", 0)]);
         assert_eq!(twice, Err("runs of the sweep: expected each one once, found topk-k4-d64 twice".into()));
     }
 
     #[test]
     fn what_sees_the_same_rows_is_a_group_and_is_cut_to_size() {
-        let runs =
-            [planned(4, 0.1, "a", 0), planned(4, 0.1, "b", 0), planned(8, 0.2, "a", 0), planned(8, 0.2, "a", 1)];
+        let runs = [planned(4, 0.1, "a", 0), planned(4, 0.1, "b", 0), planned(8, 0.2, "a", 0), planned(8, 0.2, "a", 1)];
         assert_eq!(groups(&runs), [vec![0, 2], vec![1], vec![3]]);
         assert_eq!(cut(&runs, &[0, 2, 3], Some(2)), [vec![0, 2], vec![3]]);
         assert_eq!(cut(&runs, &[0, 2, 3], None), [vec![0, 2, 3]], "thirty bytes fit");

@@ -218,9 +218,8 @@ fn mark_best(rows: &mut [SweepRow]) {
     let all: Vec<_> = rows.iter().filter_map(scored).collect();
     for row in rows {
         let beaten = |(place, l0, fvu): (String, f64, f64)| {
-            all.iter().any(|other| {
-                other.0 == place && other.1 <= l0 && other.2 <= fvu && (other.1 < l0 || other.2 < fvu)
-            })
+            all.iter()
+                .any(|other| other.0 == place && other.1 <= l0 && other.2 <= fvu && (other.1 < l0 || other.2 < fvu))
         };
         row.pareto = scored(row).is_some_and(|row| !beaten(row));
     }
@@ -238,15 +237,12 @@ fn write_parquet(path: &Path, rows: &[SweepRow]) -> Result<()> {
 
 /// `[runs, 14]`
 fn columns(rows: &[SweepRow]) -> Result<RecordBatch, ArrowError> {
-    let texts = |of: &dyn Fn(&SweepRow) -> Option<String>| {
-        Arc::new(rows.iter().map(of).collect::<StringArray>()) as ArrayRef
-    };
-    let counts = |of: &dyn Fn(&SweepRow) -> Option<u64>| {
-        Arc::new(rows.iter().map(of).collect::<UInt64Array>()) as ArrayRef
-    };
-    let numbers = |of: &dyn Fn(&SweepRow) -> Option<f64>| {
-        Arc::new(rows.iter().map(of).collect::<Float64Array>()) as ArrayRef
-    };
+    let texts =
+        |of: &dyn Fn(&SweepRow) -> Option<String>| Arc::new(rows.iter().map(of).collect::<StringArray>()) as ArrayRef;
+    let counts =
+        |of: &dyn Fn(&SweepRow) -> Option<u64>| Arc::new(rows.iter().map(of).collect::<UInt64Array>()) as ArrayRef;
+    let numbers =
+        |of: &dyn Fn(&SweepRow) -> Option<f64>| Arc::new(rows.iter().map(of).collect::<Float64Array>()) as ArrayRef;
     let state = |row: &SweepRow| match row.state {
         RunState::Unfinished => "unfinished",
         RunState::Finished => "finished",
