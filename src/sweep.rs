@@ -114,8 +114,8 @@ fn configs(mut settings: Table) -> anyhow::Result<Vec<TrainConfig>> {
             bail!("[[sweep.run]]: `{name}` is the same for all runs: set it in [sweep] or as --{name}");
         }
         for settings in combinations(laid_over(settings.clone(), run))? {
-            let named: Vec<_> = settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
-            let said = || format!("a run of `sweep`: {}", named.join(", "));
+            let named = serde_json::to_string(&settings)?;
+            let said = || format!("a run of `sweep`, {named}");
             let settings: Settings = Value::Table(settings).try_into().with_context(said)?;
             configs.push(settings.config().with_context(said)?);
         }
@@ -228,7 +228,7 @@ mod tests {
         assert!(refused("[[run]]\nout = 'a'").contains("`out` is the same for all runs"));
         let message = refused("arch = ['topk']\nbandwidth = 0.5");
         assert!(
-            message.contains("arch = \"topk\"") && message.contains("--bandwidth has no effect on topk"),
+            message.contains("\"arch\":\"topk\"") && message.contains("--bandwidth has no effect on topk"),
             "{message}"
         );
         assert!(refused("learning-rate = 1").contains("learning-rate"));

@@ -192,7 +192,7 @@ fn a_run_that_diverges_is_reported_and_stops_no_other() {
     let note = diverged.note.as_ref().unwrap();
     assert!(note.contains("diverged at step") && note.contains("--lr (0.25)"), "{note}");
     assert_eq!((finished.name.as_str(), diverged.name.as_str()), ("topk-k16-d32-lr-0.003", "topk-k16-d32-lr-1.0"));
-    assert_single_runs(&dataset, &[good.clone()], &["topk-k16-d32-lr-0.003"], out.path());
+    assert_single_runs(&dataset, std::slice::from_ref(&good), &["topk-k16-d32-lr-0.003"], out.path());
     let before = files(out.path());
     assert_eq!(swept(), rows);
     assert!(files(out.path()) == before, "neither is begun again");
