@@ -26,8 +26,8 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// Settings of harvest, train, evaluate, index and steer, a table for each, under the names of their flags; flags
-    /// win.
+    /// Settings of harvest, train, sweep, evaluate, index and steer, a table for each, under the names of their flags;
+    /// flags win.
     #[arg(long, global = true, value_name = "FILE.toml")]
     pub(crate) config: Option<PathBuf>,
     /// Results as JSON on standard output, nothing else there.
@@ -78,6 +78,21 @@ pub(crate) enum Command {
                       blocks.14.hook_resid_post blocks.18.hook_resid_post --out runs/crosscoder"
     )]
     Train(Box<TrainArgs>),
+    /// Train many SAEs in one pass over the data, every combination of the values given, and compare them.
+    #[command(
+        allow_negative_numbers = true,
+        after_help = "Example, of eight SAEs:\n  refract sweep --activations runs/activations --k 16,32 --d-sae 2304,4608 \\\n    \
+                      --arch topk,batch-topk --out runs/sweep\n\n\
+                      Each run is a folder in --out, the same to the bit as one of `refract train` with these options. \
+                      pareto.html there plots FVU against L0; sweep.parquet and sweep.json are the table.\n\n\
+                      Every other option of train goes into the table [sweep] of --config, as a value or a list of \
+                      values. Runs that are no grid are listed there, each over the rest of [sweep]:\n  \
+                      [[sweep.run]]\n  arch = \"jumprelu\"\n  bandwidth = [0.25, 0.5]\n  [[sweep.run]]\n  \
+                      arch = \"crosscoder\"\n  hook-point = [[\"blocks.10.hook_resid_post\", \"blocks.14.hook_resid_post\"]]\n\n\
+                      Runs at different hook points, or of other tokens, batch, seed, buffer or held-out share, have \
+                      passes of their own, one after the other."
+    )]
+    Sweep(Box<SweepArgs>),
     /// Measure an SAE on held-out text: L0, FVU, dead latents and, where one pass can go on with what it rebuilds, CE loss
     /// score.
     #[command(after_help = "Example:\n  refract evaluate --sae runs/sae")]
@@ -367,9 +382,91 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) keep_checkpoints: Option<usize>,
+    /// Begin from this SAE, of any format that convert reads, instead of random weights.
+    #[arg(long, value_name = "SAE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) init_from: Option<PathBuf>,
     #[command(flatten)]
     #[serde(skip)]
     pub(crate) live: LiveArgs,
+}
+
+/// Flags of `refract sweep`: those of train of which several values are often compared take lists.
+#[derive(Debug, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct SweepArgs {
+    /// The folder that `refract harvest` wrote, a folder of the parts of one corpus, or an URL.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) activations: Option<PathBuf>,
+    /// Vectors of any origin: a parquet file, or a folder or URL of them, with a column of lists of numbers.
+    #[arg(long, conflicts_with = "activations")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) vectors: Option<PathBuf>,
+    /// Which column of the vectors [default: the only one of lists].
+    #[arg(long, requires = "vectors")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) column: Option<String>,
+    /// The folder to write. An unfinished sweep of the same command goes on there.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) out: Option<PathBuf>,
+    /// Learners in memory at once; the rest follow in further passes [default: what fits in half of the memory].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) at_once: Option<usize>,
+    /// What is trained [default: batch-topk].
+    #[arg(long, value_delimiter = ',', num_args = 1.., value_parser = architectures())]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) arch: Vec<TrainArchitecture>,
+    /// Columns of the activations, a run each [default: the only one].
+    #[arg(long, value_delimiter = ',', num_args = 1.., conflicts_with = "vectors")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) hook_point: Vec<HookPoint>,
+    /// Active latents a token, as train takes it [default: 32].
+    #[arg(long, value_delimiter = ',', num_args = 1..)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) k: Vec<usize>,
+    /// Numbers of latents [default: --expansion times the width of what is read].
+    #[arg(long, value_delimiter = ',', num_args = 1..)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) d_sae: Vec<usize>,
+    /// Latents for each value of the activations [default: 8].
+    #[arg(long, value_delimiter = ',', num_args = 1.., conflicts_with = "d_sae")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) expansion: Vec<usize>,
+    /// Weights of the sparsity loss, as train takes it.
+    #[arg(long, value_delimiter = ',', num_args = 1.., visible_aliases = ["l1-coefficient", "l0-coefficient"])]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sparsity_coefficient: Vec<f64>,
+    /// Peak learning rates [default: 0.003].
+    #[arg(long, value_delimiter = ',', num_args = 1..)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) lr: Vec<f64>,
+    /// Seeds of the weights and of the order of the tokens [default: 0].
+    #[arg(long, value_delimiter = ',', num_args = 1..)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) seed: Vec<u64>,
+    /// Tokens each run trains on [default: 1500000].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tokens: Option<u64>,
+    /// Tokens a step [default: 4096].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) batch: Option<usize>,
+    /// Memory for activations that are shuffled together, in MiB [default: 512].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) buffer_mib: Option<u64>,
+    /// Steps from one checkpoint to the next [default: 100].
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) checkpoint_every: Option<u64>,
+    /// Begin every run from this SAE, of any format that convert reads, instead of random weights.
+    #[arg(long, value_name = "SAE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) init_from: Option<PathBuf>,
 }
 
 /// The names of `--arch`, each with a phrase.

@@ -10,6 +10,7 @@ mod merge;
 mod placed;
 mod settings;
 mod steer;
+mod sweep;
 mod terminal;
 mod train;
 mod train_live;
@@ -56,7 +57,12 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
     let config = cli.global.config.as_deref();
     let takes_settings = matches!(
         cli.command,
-        Command::Harvest(_) | Command::Train(_) | Command::Evaluate(_) | Command::Index(_) | Command::Steer(_)
+        Command::Harvest(_)
+            | Command::Train(_)
+            | Command::Sweep(_)
+            | Command::Evaluate(_)
+            | Command::Index(_)
+            | Command::Steer(_)
     );
     anyhow::ensure!(config.is_none() || takes_settings, "this command takes no settings from --config: use its flags");
     match cli.command {
@@ -64,6 +70,7 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
         Command::Harvest(args) => harvest::run(&args, config, terminal),
         Command::Merge(args) => merge::run(&args, terminal),
         Command::Train(args) => train::run(&args, config, terminal),
+        Command::Sweep(args) => sweep::run(&args, config, terminal),
         Command::Evaluate(args) => train::evaluate(&args, config, terminal),
         Command::Index(args) => features::index(&args, config, terminal),
         Command::Show(args) => features::show(&args, terminal),

@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use toml::{Table, Value};
 
 /// The tables a config file may have: one for each command that takes settings.
-const TABLES: [&str; 5] = ["harvest", "train", "evaluate", "index", "steer"];
+const TABLES: [&str; 6] = ["harvest", "train", "sweep", "evaluate", "index", "steer"];
 
 /// The settings of `command`: `flags` over the file over the defaults of `T`.
 ///
@@ -27,7 +27,7 @@ pub(crate) fn resolve<T: DeserializeOwned>(
 }
 
 /// The flags that were given. TOML has no whole number above 2^63 - 1.
-fn as_table(flags: &impl Serialize) -> anyhow::Result<Table> {
+pub(crate) fn as_table(flags: &impl Serialize) -> anyhow::Result<Table> {
     let Json::Object(flags) = serde_json::to_value(flags).context("these flags cannot be passed on")? else {
         return Ok(Table::new());
     };
@@ -49,7 +49,7 @@ pub(crate) fn mib(flag: &str, mib: u64) -> anyhow::Result<u64> {
 }
 
 /// The table `[command]` of a config file; empty where it has none.
-fn table(path: &Path, command: &str) -> anyhow::Result<Table> {
+pub(crate) fn table(path: &Path, command: &str) -> anyhow::Result<Table> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut file: Table = text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
     if let Some(name) = file.keys().find(|name| !TABLES.contains(&name.as_str())) {

@@ -49,7 +49,7 @@ pub(crate) fn train(
     terminal: &Terminal,
 ) -> anyhow::Result<SaeManifest> {
     let dataset = ActivationDataset::open(Location::named(activations)?)?;
-    say_beginning(out, || needs(&Rows::harvested(&dataset, config), config), terminal)?;
+    say_beginning(out, config, || needs(&Rows::harvested(&dataset, config), config), terminal)?;
     Ok(trainer::train(&dataset, config, out, terminal)?)
 }
 
@@ -64,13 +64,19 @@ fn train_on_vectors(
     let dataset = VectorDataset::open(Location::named(vectors)?, column, terminal)?;
     let width = dataset.width();
     let rows = Rows { n: dataset.n_rows(), d_in: width, d_out: width, dtype: dataset.dtype(), made: "there" };
-    say_beginning(out, || needs(&rows, config), terminal)?;
+    say_beginning(out, config, || needs(&rows, config), terminal)?;
     Ok(trainer::train_vectors(&dataset, config, out, terminal)?)
 }
 
 /// Says where a run begins, and what it will take where it begins at nothing.
-pub(crate) fn say_beginning(out: &Path, needs: impl FnOnce() -> String, terminal: &Terminal) -> anyhow::Result<()> {
-    let needs = || format!("{}\ncurves, in a browser: {}", needs(), out.join(trainer::CURVES_FILE).display());
+pub(crate) fn say_beginning(
+    out: &Path,
+    config: &TrainConfig,
+    needs: impl FnOnce() -> String,
+    terminal: &Terminal,
+) -> anyhow::Result<()> {
+    let kept = trainer::initial_weights_kept(config)?.map(|kept| format!("\n{kept}")).unwrap_or_default();
+    let needs = || format!("{}{kept}\ncurves, in a browser: {}", needs(), out.join(trainer::CURVES_FILE).display());
     match SaeManifest::read(out) {
         Ok(manifest) if manifest.complete => terminal.say(format!("{}: finished before", out.display())),
         Ok(_) if SaeManifest::has_checkpoint(out)? => {

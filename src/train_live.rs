@@ -34,7 +34,7 @@ pub(crate) fn train(
     // Where the held-out contexts are harvested into: a run that goes on reads what that read.
     let held_out = out.join(HELD_OUT_FOLDER);
     let corpus = open_corpus(&settings.corpus, &settings.corpus_options()?, &held_out.as_path().into(), None)?;
-    say_beginning(out, || needs(&shape, &harvest_config, train_config), terminal)?;
+    say_beginning(out, train_config, || needs(&shape, &harvest_config, train_config), terminal)?;
     Ok(trainer::train_live(&model, corpus, &harvest_config, train_config, out, terminal)?)
 }
 

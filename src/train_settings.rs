@@ -44,6 +44,7 @@ pub(crate) struct Settings {
     buffer_mib: Option<u64>,
     checkpoint_every: Option<u64>,
     keep_checkpoints: Option<usize>,
+    init_from: Option<PathBuf>,
 }
 
 /// `hook-point = "a"` or `hook-point = ["a", "b"]`.
@@ -127,6 +128,7 @@ impl Settings {
             checkpoint_every: self.checkpoint_every.unwrap_or(default.checkpoint_every),
             keep_checkpoints: self.keep_checkpoints.unwrap_or(default.keep_checkpoints),
             log_every: default.log_every,
+            init_from: self.init_from.clone(),
         };
         self.refuse_unused(config.architecture)?;
         config.check_columns()?;

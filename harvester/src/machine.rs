@@ -1,4 +1,4 @@
-//! What this machine can do, measured: the floor that estimates and benchmarks compare with.
+//! What this machine can do, measured, and how much memory it has: what estimates and benchmarks compare with.
 
 use std::{
     hint::black_box,
@@ -24,6 +24,16 @@ pub fn gemm_flops() -> f64 {
     }
     black_box(&c);
     2.0 * (SIDE * SIDE * SIDE) as f64 / best
+}
+
+/// Bytes of memory that this process may use: the machine's, or its control group's where that is less. `None` where the
+/// system does not say.
+pub fn memory_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let machine = 1024 * line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()?;
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    Some(group.map_or(machine, |group: u64| group.min(machine)))
 }
 
 /// `c = a b`, all `[SIDE, SIDE]`, row-major.

@@ -14,4 +14,5 @@ mod live;
 mod object_store;
 mod pipeline;
 mod sandbox;
+mod sweep;
 mod vectors;

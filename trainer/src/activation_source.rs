@@ -28,17 +28,3 @@ pub(crate) struct BlockPlace {
     /// Block of the epoch, from 0.
     pub(crate) block: u64,
 }
-
-impl<S: ActivationSource + ?Sized> ActivationSource for Box<S> {
-    fn widths(&self) -> &[usize] {
-        (**self).widths()
-    }
-
-    fn load(&mut self, place: BlockPlace, rows: &mut Vec<Rows>) -> Result<bool> {
-        (**self).load(place, rows)
-    }
-
-    fn began_at(&self) -> Option<ContextCursor> {
-        (**self).began_at()
-    }
-}

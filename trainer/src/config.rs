@@ -2,6 +2,8 @@
 //! manifest and a folder is only ever continued with the same one. Defaults were chosen by measuring; the tables are in
 //! this crate's README.
 
+use std::path::PathBuf;
+
 use harvester::HookPoint;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +12,7 @@ use crate::{
     adam::AdamConfig,
     architecture::{JumpReluLoss, TrainArchitecture},
     columns::Columns,
+    sae::Sae,
     step::StepConfig,
 };
 
@@ -82,6 +85,9 @@ pub struct TrainConfig {
     pub keep_checkpoints: usize,
     /// Steps from one line of `metrics.jsonl` to the next. Default 10.
     pub log_every: u64,
+    /// The SAE to begin from, of any format; which one it is, is compared by its content. Default: random weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<PathBuf>,
 }
 
 impl Default for TrainConfig {
@@ -116,6 +122,7 @@ impl Default for TrainConfig {
             checkpoint_every: 100,
             keep_checkpoints: 2,
             log_every: 10,
+            init_from: None,
         }
     }
 }
@@ -145,6 +152,8 @@ pub(crate) struct Resolved {
     /// Peak learning rate.
     pub(crate) lr: f64,
     pub(crate) n_steps: u64,
+    /// The SAE to begin from, until the run has begun.
+    pub(crate) initial: Option<Sae>,
 }
 
 /// Training tokens on which the threshold is calibrated and densities are counted.
@@ -187,9 +196,10 @@ impl TrainConfig {
             k_aux: Some(k_aux),
             prefixes: self.resolve_prefixes(d_sae)?,
             lr: Some(lr),
+            init_from: self.absolute_init_from()?,
             ..self.clone()
         };
-        let resolved = Resolved { config, columns, widths, d_in, d_out, d_sae, k_aux, lr, n_steps };
+        let resolved = Resolved { config, columns, widths, d_in, d_out, d_sae, k_aux, lr, n_steps, initial: None };
         resolved.check()?;
         Ok(resolved)
     }
@@ -198,6 +208,11 @@ impl TrainConfig {
     pub fn n_latents(&self, d_in: usize) -> usize {
         let dense = self.architecture == TrainArchitecture::Dense;
         self.d_sae.unwrap_or_else(|| if dense { self.k } else { self.expansion_factor.saturating_mul(d_in) })
+    }
+
+    fn absolute_init_from(&self) -> Result<Option<PathBuf>> {
+        let Some(path) = &self.init_from else { return Ok(None) };
+        Ok(Some(std::path::absolute(path).map_err(Error::io("find", path))?))
     }
 
     /// Ascending, the last one d_sae; empty for all but `matryoshka`.

@@ -111,4 +111,4 @@ fn multiply(values: &mut [f32], factor: f32) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

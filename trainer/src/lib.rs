@@ -5,7 +5,8 @@
 //! of its rows, or of a running model's, `shuffle_buffer` mixes them, `step` is a training step over the `kernels`, in
 //! which `architecture` holds what differs, [`train()`] is the loop around it, `health` judges it, `checkpoint` makes it
 //! resumable, `metrics_log`, `metrics_file` and `curves` show it, `export` makes of it the [`sae`] that comes out, and `score`
-//! tells how good that is. The encoder's matrix product is the only dense one: everything after it costs k of d_sae.
+//! tells how good that is. `sweep` is
+//! that loop over many runs at once, and `initial_weights` is `export` backwards, for runs that begin from an SAE. The encoder's matrix product is the only dense one: everything after it costs k of d_sae.
 
 mod activation_source;
 mod activations;
@@ -25,6 +26,7 @@ mod feature_acts;
 pub mod formats;
 mod harvested_data;
 mod health;
+mod initial_weights;
 mod input_norm;
 mod kernels;
 mod live_source;
@@ -42,6 +44,7 @@ mod sparsity;
 pub mod speed;
 mod standardise;
 mod step;
+mod sweep;
 mod tensors;
 pub mod train;
 mod train_live;
@@ -58,13 +61,15 @@ pub use error::{Error, Result};
 pub use feature_acts::FeatureActs;
 pub use formats::SaeFormat;
 pub use health::Divergence;
+pub use initial_weights::initial_weights_kept;
 pub use input_norm::InputNorm;
-pub use manifest::{SAE_FORMAT, SaeManifest, TrainResults, VectorsIdentity};
+pub use manifest::{InitialFile, SAE_FORMAT, SaeManifest, TrainResults, VectorsIdentity};
 pub use metrics::{Reconstruction, ReconstructionMetrics};
 pub use metrics_file::METRICS_FILE;
 pub use metrics_log::MetricsLine;
 pub use sae::{Architecture, Gate, Sae, SaeConfig};
 pub use step::StepTimes;
+pub use sweep::{PARETO_FILE, PlannedRun, RunState, SWEEP_FILE, SweepData, SweepPlan, SweepRow, sweep};
 pub use train::train;
 pub use train_live::train_live;
 pub use train_vectors::train_vectors;

@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::{
     Error, Result,
     config::{Resolved, TrainConfig},
+    initial_weights,
     metrics::Reconstruction,
     training_data::{Provenance, TrainingData},
 };
@@ -27,8 +28,8 @@ pub const SAE_FORMAT: &str = "refract.sae";
 /// Folder of the activations held out by a run on a running model, in its own.
 pub const HELD_OUT_FOLDER: &str = "held-out";
 
-/// Options that may differ when a run is continued: they do not shape the result.
-const FREE_OPTIONS: [&str; 2] = ["checkpoint_every", "keep_checkpoints"];
+/// Options that may differ when a run is continued: they do not shape the result. Of `init_from` the content does.
+const FREE_OPTIONS: [&str; 3] = ["checkpoint_every", "keep_checkpoints", "init_from"];
 
 /// What made an SAE folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -77,6 +78,9 @@ pub struct SaeManifest {
     pub sink_norm: f32,
     /// Everything that was asked for, with the defaults that the activations decide.
     pub config: TrainConfig,
+    /// The files of the SAE that it began from, where it began from one; `config` says where they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub init_from: Vec<InitialFile>,
     /// How it ended; absent until it has.
     pub results: Option<TrainResults>,
 }
@@ -88,6 +92,15 @@ pub struct VectorsIdentity {
     pub column: String,
     /// The files, in the order of the rows.
     pub files: Vec<VectorFile>,
+}
+
+/// A file of the SAE that a run began from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitialFile {
+    /// Its own name.
+    pub name: String,
+    /// SHA-256 of its bytes.
+    pub sha256: String,
 }
 
 /// How a training run ended.
@@ -212,6 +225,7 @@ impl SaeManifest {
             live_from: None,
             sink_norm,
             config: resolved.config.clone(),
+            init_from: initial_weights::files(&resolved.config)?,
             results: None,
         })
     }
@@ -239,6 +253,8 @@ impl SaeManifest {
             };
             compare(&format!("SHA-256 of {file}"), &hash(self), &hash(other));
         }
+        let initial = |manifest: &Self| serde_json::to_value(&manifest.init_from).unwrap_or_default();
+        compare("files of the SAE begun from (--init-from)", &initial(self), &initial(other));
         let options = |manifest: &Self| serde_json::to_value(&manifest.config).unwrap_or_default();
         if let (Value::Object(there), Value::Object(here)) = (options(self), options(other)) {
             there.iter().for_each(|(name, value)| compare(name, value, here.get(name).unwrap_or(&Value::Null)));

@@ -6,7 +6,7 @@
 //! at the end: scale folded in, threshold calibrated, held-out metrics, SAE saved, manifest complete
 //! ```
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use harvester::{ActivationDataset, Monitor};
 
@@ -22,6 +22,7 @@ use crate::{
     formats::saelens,
     harvested_data::HarvestedData,
     health::Divergence,
+    initial_weights,
     manifest::{SaeManifest, TrainResults, open_folder},
     metrics_log::{MetricsLine, MetricsLog},
     rows::RowSource,
@@ -72,19 +73,20 @@ pub(crate) fn train_on(
     if manifest.complete {
         return Ok(manifest);
     }
-    let (seed, buffer_bytes) = (resolved.config.seed, resolved.config.buffer_bytes);
-    let source = |_: Cursor| Box::new(ShardSource::new(training, seed, buffer_bytes)) as Box<dyn ActivationSource>;
-    Run::open(data, training.n_rows_at_most(), source, resolved, out, monitor)?
-        .complete(manifest, split.held_out.as_ref())
+    let source = ShardSource::new(training, resolved.config.seed, resolved.config.buffer_bytes);
+    let run = Run::open(data, resolved, out, monitor)?;
+    run.complete(manifest, source, training.n_rows_at_most(), split.held_out.as_ref())
 }
 
-/// The config, checked against the data.
+/// The config, checked against the data, and the SAE that it begins from, checked against both.
 pub(crate) fn resolve(config: &TrainConfig, data: &dyn TrainingData, columns: Columns) -> Result<Resolved> {
     let widths = data.columns()?.iter().map(|column| column.mean.len()).collect();
-    config.resolve(columns, widths)
+    let mut resolved = config.resolve(columns, widths)?;
+    resolved.initial = initial_weights::open(&resolved)?;
+    Ok(resolved)
 }
 
-/// A run in progress.
+/// A run in progress: all of it but where its rows are from, which several runs may share (`sweep`).
 pub(crate) struct Run<'a> {
     resolved: Resolved,
     schedule: Schedule,
@@ -93,64 +95,81 @@ pub(crate) struct Run<'a> {
     /// What the SAE will say of its data.
     label: Label,
     learner: Learner,
-    buffer: ShuffleBuffer<Box<dyn ActivationSource + 'a>>,
-    /// Rows to train on at most; an epoch has no more.
-    training_rows: u64,
     progress: Progress,
     /// Whether there may be more checkpoints than are to be kept.
     surplus: bool,
     log: MetricsLog,
     curves: Curves,
-    out: &'a Path,
+    out: PathBuf,
     monitor: &'a dyn Monitor,
 }
 
 impl<'a> Run<'a> {
-    /// A new run, or the one that `out` holds. `source` gives rows from the place where the run goes on.
+    /// A new run, or the one that `out` holds.
     pub(crate) fn open(
         data: &dyn TrainingData,
-        training_rows: u64,
-        source: impl FnOnce(Cursor) -> Box<dyn ActivationSource + 'a>,
-        resolved: Resolved,
-        out: &'a Path,
+        mut resolved: Resolved,
+        out: &Path,
         monitor: &'a dyn Monitor,
     ) -> Result<Self> {
         let standard = Standard::of(data)?;
+        let mut learner = match resolved.initial.take() {
+            Some(sae) => Learner::new(initial_weights::of(sae, &standard, &resolved), resolved.step_config()),
+            None => {
+                let (d_sae, seed) = (resolved.d_sae, resolved.config.seed);
+                Learner::start(d_sae, standard.mean.clone(), seed, resolved.step_config())
+            }
+        };
         let config = &resolved.config;
-        let mut learner = Learner::start(resolved.d_sae, standard.mean.clone(), config.seed, resolved.step_config());
         let progress = checkpoint::restore(out, &mut learner)?.unwrap_or_default();
         Ok(Self {
             schedule: Schedule::new(resolved.lr, resolved.n_steps, config.warmup, config.decay),
             standard,
             label: data.label(),
             learner,
-            buffer: ShuffleBuffer::new(source(progress.cursor), config.seed, progress.cursor),
-            training_rows,
             progress,
             surplus: true,
             log: MetricsLog::open(out, progress.step)?,
             curves: Curves::open(out)?,
-            out,
+            out: out.to_path_buf(),
             monitor,
             resolved,
         })
     }
 
-    /// Everything that is left to do.
-    pub(crate) fn complete(mut self, manifest: SaeManifest, held_out: &dyn RowSource) -> Result<SaeManifest> {
-        self.curves.refresh(self.log.lines())?;
-        let fvu = self.fit().inspect_err(|error| self.show_end(error))?;
-        self.finish(manifest, fvu, held_out)
+    /// How far it has come.
+    pub(crate) fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// Everything that is left to do, on the rows of `source`, of which an epoch has `training_rows` at most.
+    pub(crate) fn complete(
+        mut self,
+        manifest: SaeManifest,
+        source: impl ActivationSource,
+        training_rows: u64,
+        held_out: &dyn RowSource,
+    ) -> Result<SaeManifest> {
+        let mut buffer = ShuffleBuffer::new(source, self.resolved.config.seed, self.progress.cursor);
+        self.show()?;
+        self.fit(&mut buffer).inspect_err(|error| self.show_end(error))?;
+        let sample = sample(&mut buffer, &self.resolved.widths, training_rows)?;
+        self.finish(manifest, held_out, &sample)
+    }
+
+    /// Shows where the run is.
+    pub(crate) fn show(&mut self) -> Result<()> {
+        self.curves.refresh(self.log.lines())
     }
 
     /// Brings what is shown of the run up to its end. A file that cannot be written is not to hide the reason.
-    fn show_end(&self, error: &Error) {
+    pub(crate) fn show_end(&self, error: &Error) {
         let _ = self.log.sync();
         self.curves.stop(self.log.lines(), error);
     }
 
-    /// All steps that are left. Returns the last batch's fraction of variance unexplained.
-    fn fit(&mut self) -> Result<f64> {
+    /// All steps that are left.
+    fn fit(&mut self, buffer: &mut ShuffleBuffer<impl ActivationSource>) -> Result<()> {
         let batch = self.resolved.config.batch;
         let mut x = vec![0.0; batch * self.resolved.widths.iter().sum::<usize>()];
         self.monitor.start("train", self.resolved.n_steps * batch as u64, "tokens");
@@ -158,34 +177,48 @@ impl<'a> Run<'a> {
         while self.progress.step < self.resolved.n_steps {
             if self.monitor.cancelled() {
                 self.save_checkpoint()?;
-                return Err(harvester::Error::Cancelled { path: self.out.to_path_buf() }.into());
+                return Err(harvester::Error::Cancelled { path: self.out.clone() }.into());
             }
-            if let Err(error) = self.buffer.next_batch(&self.standard.scales, &mut x) {
+            if let Err(error) = buffer.next_batch(&self.standard.scales, &mut x) {
                 // Filling the buffer takes a while, and the steps before it are not to be lost by a stop.
                 if self.monitor.cancelled() {
                     self.save_checkpoint()?;
                 }
                 return Err(error);
             }
-            let lr = self.schedule.at(self.progress.step);
-            let report = self.learner.step(&x, lr);
-            self.check_loss(&report)?;
-            self.progress = Progress {
-                step: self.progress.step + 1,
-                cursor: self.buffer.cursor(),
-                loss: report.loss,
-                fvu: report.fvu,
-                sparsity_coefficient: self.learner.sparsity.value,
-                health: self.progress.health,
-            };
-            self.report(&report, lr)?;
-            if self.progress.step.is_multiple_of(self.resolved.config.checkpoint_every) {
-                self.save_checkpoint()?;
+            let StepReport { loss, fvu, l0, dead, .. } = self.step(&x, buffer.cursor())?;
+            if self.is_logged() {
+                self.monitor.note(&format!("loss {loss:.4}, fvu {fvu:.3}, l0 {l0:.1}, dead {dead}"));
             }
         }
         self.save_checkpoint()?;
         self.monitor.finish();
-        Ok(self.progress.fvu)
+        Ok(())
+    }
+
+    /// One step on the next batch `x` `[batch, sum of widths]`, in training units, after which the rows go on at `cursor`.
+    pub(crate) fn step(&mut self, x: &[f32], cursor: Cursor) -> Result<StepReport> {
+        let lr = self.schedule.at(self.progress.step);
+        let report = self.learner.step(x, lr);
+        self.check_loss(&report)?;
+        self.progress = Progress {
+            step: self.progress.step + 1,
+            cursor,
+            loss: report.loss,
+            fvu: report.fvu,
+            sparsity_coefficient: self.learner.sparsity.value,
+            health: self.progress.health,
+        };
+        self.report(&report, lr)?;
+        if self.progress.step.is_multiple_of(self.resolved.config.checkpoint_every) {
+            self.save_checkpoint()?;
+        }
+        Ok(report)
+    }
+
+    /// From raw values to training units.
+    pub(crate) fn scales(&self) -> &[f32] {
+        &self.standard.scales
     }
 
     /// Stops a run that learns no more. Older checkpoints go once the loss after the newest is steady.
@@ -193,7 +226,7 @@ impl<'a> Run<'a> {
         let step = self.progress.step + 1;
         self.progress.health.check(step, report, self.resolved.d_sae).map_err(|cause| self.diverged(step, cause))?;
         if self.surplus && self.progress.health.steady_step == step {
-            checkpoint::keep_last(self.out, self.resolved.config.keep_checkpoints)?;
+            checkpoint::keep_last(&self.out, self.resolved.config.keep_checkpoints)?;
             self.surplus = false;
         }
         Ok(())
@@ -202,19 +235,18 @@ impl<'a> Run<'a> {
     /// The error of a run that diverged. Checkpoints of the way there are removed: a resumed run begins at a good one.
     fn diverged(&self, step: u64, cause: Divergence) -> Error {
         let advice = cause.advice(&self.resolved.config);
-        let good = checkpoint::remove_from(self.out, self.progress.health.steady_step);
+        let good = checkpoint::remove_from(&self.out, self.progress.health.steady_step);
         good.map_or_else(|error| error, |checkpoint| Error::Diverged { step, cause, advice, checkpoint })
     }
 
     fn report(&mut self, report: &StepReport, lr: f64) -> Result<()> {
         let batch = self.resolved.config.batch as u64;
         self.monitor.advance(batch);
-        let step = self.progress.step;
-        if !step.is_multiple_of(self.resolved.config.log_every) && step != self.resolved.n_steps {
+        if !self.is_logged() {
             return Ok(());
         }
+        let step = self.progress.step;
         let StepReport { loss, fvu, l0, aux_loss, dead, sparsity_loss, sparsity_coefficient, grad_norm } = *report;
-        self.monitor.note(&format!("loss {loss:.4}, fvu {fvu:.3}, l0 {l0:.1}, dead {dead}"));
         self.log.write(&MetricsLine {
             step,
             tokens: step * batch,
@@ -231,55 +263,69 @@ impl<'a> Run<'a> {
         self.curves.refresh(self.log.lines())
     }
 
+    /// Whether the last step has a line in the log.
+    pub(crate) fn is_logged(&self) -> bool {
+        let step = self.progress.step;
+        step.is_multiple_of(self.resolved.config.log_every) || step == self.resolved.n_steps
+    }
+
     /// Saves where the run is; never weights that are no numbers.
-    fn save_checkpoint(&mut self) -> Result<()> {
+    pub(crate) fn save_checkpoint(&mut self) -> Result<()> {
         if !checkpoint::is_finite(&self.learner) {
             return Err(self.diverged(self.progress.step, Divergence::Weights));
         }
         self.log.sync()?;
         self.surplus = true;
-        checkpoint::save(self.out, &self.learner, self.progress)
+        checkpoint::save(&self.out, &self.learner, self.progress)
     }
 
-    /// Turns the learner into the SAE that is saved.
-    fn finish(mut self, mut manifest: SaeManifest, last_fvu: f64, held_out: &dyn RowSource) -> Result<SaeManifest> {
-        checkpoint::keep_last(self.out, self.resolved.config.keep_checkpoints)?;
+    /// Turns the learner into the SAE that is saved. `sample`: see [`sample`].
+    pub(crate) fn finish(
+        mut self,
+        mut manifest: SaeManifest,
+        held_out: &dyn RowSource,
+        sample: &[f32],
+    ) -> Result<SaeManifest> {
+        checkpoint::keep_last(&self.out, self.resolved.config.keep_checkpoints)?;
         let dead = self.learner.dead_latents.count();
-        let sample = self.sample()?;
         let mut sae = export(self.learner.weights, &self.standard, &self.resolved, self.label);
         if self.resolved.config.architecture.is_batch_topk() {
-            let (inputs, _) = inputs_and_targets(&sae, &sample);
+            let (inputs, _) = inputs_and_targets(&sae, sample);
             calibrate(&mut sae, &inputs, self.resolved.config.k)?;
         }
         let mut on_sample = metrics_of(&sae);
-        add_rows(&mut on_sample, &sae, &sample)?;
-        sae.save(self.out)?;
-        saelens::save_sparsity(&on_sample.feature_density(), self.out)?;
+        add_rows(&mut on_sample, &sae, sample)?;
+        sae.save(&self.out)?;
+        saelens::save_sparsity(&on_sample.feature_density(), &self.out)?;
         manifest.results = Some(TrainResults {
             weights_sha256: harvester::sha256_file(&self.out.join(saelens::WEIGHTS_FILE))?,
             steps: self.progress.step,
             tokens: self.progress.step * self.resolved.config.batch as u64,
-            last_fvu,
+            last_fvu: self.progress.fvu,
             dead,
             held_out: score(&sae, held_out, self.monitor)?,
         });
         self.curves.finish(&manifest, self.log.lines())?;
         manifest.complete = true;
-        manifest.write(self.out)?;
+        manifest.write(&self.out)?;
         Ok(manifest)
-    }
-
-    /// Raw rows of the batches after the last one trained on: the same ones whether or not the run was interrupted.
-    fn sample(&mut self) -> Result<Vec<f32>> {
-        let n_rows = CALIBRATION_TOKENS.min(self.training_rows) as usize;
-        let widths = &self.resolved.widths;
-        let mut sample = vec![0.0; n_rows * widths.iter().sum::<usize>()];
-        self.buffer.next_batch(&vec![1.0; widths.len()], &mut sample)?;
-        Ok(sample)
     }
 }
 
-fn check_size(data: &dyn TrainingData, training: &dyn RowSource, batch: usize) -> Result<()> {
+/// Raw rows of the batches after the last one trained on: the same ones whether or not the run was interrupted.
+pub(crate) fn sample(
+    buffer: &mut ShuffleBuffer<impl ActivationSource>,
+    widths: &[usize],
+    training_rows: u64,
+) -> Result<Vec<f32>> {
+    let n_rows = CALIBRATION_TOKENS.min(training_rows) as usize;
+    let mut sample = vec![0.0; n_rows * widths.iter().sum::<usize>()];
+    buffer.next_batch(&vec![1.0; widths.len()], &mut sample)?;
+    Ok(sample)
+}
+
+/// Refuses data that do not fill a batch.
+pub(crate) fn check_size(data: &dyn TrainingData, training: &dyn RowSource, batch: usize) -> Result<()> {
     let n = training.n_rows_at_most();
     if n >= batch as u64 {
         return Ok(());

@@ -10,13 +10,11 @@ use harvester::{
 
 use crate::{
     Error, Result, TrainConfig,
-    activation_source::ActivationSource,
     columns::Columns,
     config::Resolved,
     harvested_data::HarvestedData,
     live_source::{LiveRows, LiveSource},
     manifest::{HELD_OUT_FOLDER, SaeManifest, open_folder, refuse_foreign},
-    shuffle_buffer::Cursor,
     train::{Run, resolve},
 };
 
@@ -51,10 +49,10 @@ pub fn train_live(
     }
     let rows = live_rows(&dataset, &manifest, &resolved)?;
     let live = LiveModel::open(model, corpus, &held_out_config)?;
-    let source =
-        |cursor: Cursor| Box::new(LiveSource::new(&live, rows, cursor, out, monitor)) as Box<dyn ActivationSource>;
     let (training_rows, held_out) = (resolved.config.tokens, data.all()?);
-    Run::open(&data, training_rows, source, resolved, out, monitor)?.complete(manifest, held_out.as_ref())
+    let run = Run::open(&data, resolved, out, monitor)?;
+    let source = LiveSource::new(&live, rows, run.progress().cursor, out, monitor);
+    run.complete(manifest, source, training_rows, held_out.as_ref())
 }
 
 /// The rows to stream, as what was held out describes them.

@@ -96,6 +96,12 @@ impl Weights {
         self.extra.iter().find(|parameter| parameter.name == name).map(|parameter| parameter.values.as_slice())
     }
 
+    /// The values of an extra parameter; empty where there is no such one.
+    pub(crate) fn extra_mut(&mut self, name: &str) -> &mut [f32] {
+        let found = self.extra.iter_mut().find(|parameter| parameter.name == name);
+        found.map_or(&mut [], |parameter| parameter.values.as_mut_slice())
+    }
+
     #[inline(always)]
     pub(crate) fn encoder_row(&self, latent: usize) -> &[f32] {
         &self.w_enc[latent * self.d_in..][..self.d_in]
@@ -110,16 +116,23 @@ impl Weights {
 /// Scales a row so that the norms of its blocks add up to 1; a zero row stays.
 #[inline(always)]
 pub(crate) fn normalise(row: &mut [f32], blocks: &[usize]) {
+    let norm = norm_of_blocks(row, blocks);
+    let inverse = if norm > 0.0 { 1.0 / norm } else { 1.0 };
+    for value in row {
+        *value *= inverse;
+    }
+}
+
+/// The sum of the norms of a row's blocks.
+#[inline(always)]
+pub(crate) fn norm_of_blocks(row: &[f32], blocks: &[usize]) -> f32 {
     let mut norm = 0.0;
     let mut first = 0;
     for &block in blocks {
         norm += sum_of_squares(&row[first..first + block]).sqrt();
         first += block;
     }
-    let inverse = if norm > 0.0 { 1.0 / norm } else { 1.0 };
-    for value in row {
-        *value *= inverse;
-    }
+    norm
 }
 
 struct Normalise<'a>(&'a mut [f32], &'a [usize]);

@@ -34,6 +34,7 @@ fn manifest(source: &str) -> SaeManifest {
         live_from: None,
         sink_norm: 100.0,
         config: TrainConfig::default(),
+        init_from: vec![],
         results: None,
     }
 }

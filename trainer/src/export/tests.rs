@@ -13,16 +13,16 @@ use crate::{
     step::StepConfig,
 };
 
-const WIDTHS: [usize; 2] = [12, 9];
-const SCALES: [f32; 2] = [0.3, 4.0];
-const D_SAE: usize = 40;
+pub(crate) const WIDTHS: [usize; 2] = [12, 9];
+pub(crate) const SCALES: [f32; 2] = [0.3, 4.0];
+pub(crate) const D_SAE: usize = 40;
 const K: usize = 5;
 const N: usize = 30;
 
 /// In training units; of a crosscoder too, whose activations stay in them.
 const THRESHOLD: f32 = 0.4;
 
-fn resolved(architecture: TrainArchitecture, skip: bool) -> Resolved {
+pub(crate) fn resolved(architecture: TrainArchitecture, skip: bool) -> Resolved {
     let [first, second] = [HookPoint::resid_post(0), HookPoint::resid_post(1)];
     let (inputs, target) = match architecture {
         TrainArchitecture::Transcoder => (vec![first], Some(second)),
@@ -35,7 +35,7 @@ fn resolved(architecture: TrainArchitecture, skip: bool) -> Resolved {
 }
 
 /// Weights of the shapes that training starts from, all of them random.
-fn random_weights(config: &StepConfig, d_in: usize) -> Weights {
+pub(crate) fn random_weights(config: &StepConfig, d_in: usize) -> Weights {
     let mut weights = architecture::of(config).start(D_SAE, plain::random(config.row_width(d_in), 1), 2);
     let Weights { w_enc, b_enc, w_dec, b_dec, extra, .. } = &mut weights;
     for (seed, values) in [w_enc, b_enc, w_dec, b_dec].into_iter().enumerate() {
@@ -86,19 +86,22 @@ fn rebuilt(weights: &Weights, trained: TrainArchitecture, x: &[f64]) -> Vec<f64>
     y
 }
 
-fn assert_exported(trained: TrainArchitecture, skip: bool) {
-    let resolved = resolved(trained, skip);
-    let widths = &resolved.widths;
-    let standard = Standard { scales: SCALES[..widths.len()].to_vec(), mean: vec![] };
-    let weights = random_weights(&resolved.step_config(), resolved.d_in);
-    let label = Label {
+pub(crate) fn label(resolved: &Resolved) -> Label {
+    Label {
         hook_point: resolved.columns.inputs.first().copied(),
         model_name: "tiny".into(),
         ctx_len: None,
         prepend_bos: false,
         dataset: String::new(),
-    };
-    let mut sae = export(weights.clone(), &standard, &resolved, label);
+    }
+}
+
+fn assert_exported(trained: TrainArchitecture, skip: bool) {
+    let resolved = resolved(trained, skip);
+    let widths = &resolved.widths;
+    let standard = Standard { scales: SCALES[..widths.len()].to_vec(), mean: vec![] };
+    let weights = random_weights(&resolved.step_config(), resolved.d_in);
+    let mut sae = export(weights.clone(), &standard, &resolved, label(&resolved));
     // Scales of what is read, and of what is rebuilt.
     let scale_of = |column: usize| std::iter::repeat_n(f64::from(SCALES[column]), WIDTHS[column]);
     let inputs: Vec<f64> = (0..resolved.columns.inputs.len()).flat_map(scale_of).collect();

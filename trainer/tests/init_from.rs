@@ -1,0 +1,91 @@
+//! Runs that begin from a finished SAE instead of random weights.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod synthetic;
+
+use std::{fs, path::Path};
+
+use harvester::{ActivationDataset, Silent};
+use synthetic::{CTX_LEN, Dictionary};
+use trainer::{MetricsLine, SaeManifest, TrainArchitecture, TrainConfig, train};
+
+const SMALL: Dictionary = Dictionary { d_in: 16, n_features: 24, active: 2.0, noise: 0.02 };
+
+fn config(architecture: TrainArchitecture) -> TrainConfig {
+    TrainConfig {
+        architecture,
+        d_sae: Some(32),
+        k: 3,
+        tokens: 60 * 512,
+        batch: 512,
+        dead_after_tokens: 2000,
+        buffer_bytes: 2 * 16 * 8 * CTX_LEN as u64 * 16 * 4,
+        log_every: 1,
+        ..TrainConfig::default()
+    }
+}
+
+fn dataset() -> (tempfile::TempDir, ActivationDataset) {
+    let dir = tempfile::tempdir().unwrap();
+    SMALL.write(dir.path(), 200);
+    let dataset = ActivationDataset::open(dir.path()).unwrap();
+    (dir, dataset)
+}
+
+fn lines(out: &Path) -> Vec<MetricsLine> {
+    let text = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn held_out_fvu(manifest: &SaeManifest) -> f64 {
+    manifest.results.as_ref().unwrap().held_out.unwrap().fvu
+}
+
+#[test]
+fn it_goes_on_where_the_sae_was_and_improves() {
+    let (_dir, dataset) = dataset();
+    for architecture in [
+        TrainArchitecture::TopK,
+        TrainArchitecture::BatchTopK,
+        TrainArchitecture::Matryoshka,
+        TrainArchitecture::JumpRelu,
+        TrainArchitecture::Gated,
+    ] {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let before = held_out_fvu(&train(&dataset, &config(architecture), first.path(), &Silent).unwrap());
+        let from = TrainConfig { init_from: Some(first.path().into()), ..config(architecture) };
+        let manifest = train(&dataset, &from, second.path(), &Silent).unwrap();
+        let at_first = lines(second.path())[0].fvu;
+        // Another batch, and for BatchTopK a selection over it in place of the threshold.
+        assert!((at_first / before - 1.0).abs() < 0.1, "{architecture}: {before} at the end, then {at_first}");
+        assert!(held_out_fvu(&manifest) < before, "{architecture}: {before}, then {}", held_out_fvu(&manifest));
+        let sha256 = harvester::sha256_file(&first.path().join("sae_weights.safetensors")).unwrap();
+        let file = manifest.init_from.iter().find(|file| file.name == "sae_weights.safetensors").unwrap();
+        assert_eq!(file.sha256, sha256);
+        assert_eq!(manifest.config.init_from.as_deref(), Some(first.path()));
+    }
+}
+
+#[test]
+fn another_sae_under_the_same_name_does_not_go_on() {
+    let (_dir, dataset) = dataset();
+    let out = tempfile::tempdir().unwrap();
+    let at = |name: &str| out.path().join(name);
+    train(&dataset, &config(TrainArchitecture::TopK), &at("first"), &Silent).unwrap();
+    let from = TrainConfig { init_from: Some(at("first")), ..config(TrainArchitecture::BatchTopK) };
+    let manifest = train(&dataset, &from, &at("second"), &Silent).unwrap();
+    // The same content elsewhere is the same SAE.
+    fs::rename(at("first"), at("moved")).unwrap();
+    let moved = TrainConfig { init_from: Some(at("moved")), ..from.clone() };
+    assert_eq!(train(&dataset, &moved, &at("second"), &Silent).unwrap(), manifest);
+    let other = TrainConfig { seed: 1, ..config(TrainArchitecture::TopK) };
+    train(&dataset, &other, &at("first"), &Silent).unwrap();
+    let message = train(&dataset, &from, &at("second"), &Silent).unwrap_err().to_string();
+    assert!(message.contains("files of the SAE begun from (--init-from)"), "{message}");
+    let message =
+        train(&dataset, &config(TrainArchitecture::BatchTopK), &at("second"), &Silent).unwrap_err().to_string();
+    assert!(message.contains("(--init-from)"), "{message}");
+    let narrow = TrainConfig { d_sae: Some(31), ..from };
+    let message = train(&dataset, &narrow, &at("third"), &Silent).unwrap_err().to_string();
+    assert!(message.contains("--init-from") && message.contains("d_sae 31") && !at("third").exists(), "{message}");
+}
