@@ -181,7 +181,7 @@ fn a_sweep_that_is_killed_ends_in_the_same_bytes() {
 #[test]
 fn a_run_that_diverges_is_reported_and_stops_no_other() {
     let (_dir, dataset) = dataset();
-    let good = TrainConfig { warmup: 0.0, clip: None, ..config(TrainArchitecture::TopK, 16) };
+    let good = TrainConfig { lr: Some(3e-3), warmup: 0.0, clip: None, ..config(TrainArchitecture::TopK, 16) };
     let bad = TrainConfig { lr: Some(1.0), ..good.clone() };
     let out = tempfile::tempdir().unwrap();
     let swept = || sweep(&dataset, vec![bad.clone(), good.clone()], None, out.path(), &Silent).unwrap();

@@ -189,7 +189,7 @@ fn name(runs: &mut [PlannedRun]) -> Result<()> {
 /// A setting's value as a part of a file's name.
 fn shown(value: &Value) -> String {
     let text = match value {
-        Value::Null => "none".to_string(),
+        Value::Null => "default".to_string(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
