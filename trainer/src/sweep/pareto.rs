@@ -1,4 +1,4 @@
-//! [`write`]: `pareto.html`, FVU against L0 of every run of a sweep: one file that needs no network, in the look of
+//! [`write()`]: `pareto.html`, FVU against L0 of every run of a sweep: one file that needs no network, in the look of
 //! `curves.html`. What it knows is in `sweep.json` too; it is for eyes.
 
 use std::path::Path;
