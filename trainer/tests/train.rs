@@ -408,7 +408,7 @@ fn a_run_whose_latents_all_fall_silent_stops_and_goes_back_to_when_they_spoke() 
         }
     });
     let message = train(&dataset, &config, out.path(), &Silent).unwrap_err().to_string();
-    assert!(message.contains("no latent has been active") && message.contains("--auxk-alpha (0.125)"), "{message}");
+    assert!(message.contains("no latent has been active") && message.contains("--auxk-alpha (0.5)"), "{message}");
     assert!(message.contains("checkpoints/step-000000014.safetensors"), "{message}");
     assert_eq!(steps_of_checkpoints(out.path()), [7, 14]);
     train(&dataset, &config, out.path(), &Silent).unwrap();
