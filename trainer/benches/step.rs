@@ -27,22 +27,23 @@ fn main() {
     };
     println!("threads {}", rayon::current_num_threads());
     println!(
-        "architecture   d_in  d_sae   k batch  dead  tokens/s  product alone  share  GFLOP/s  \
+        "architecture   d_in  d_sae   k batch  dead     L0  tokens/s  product alone  share  GFLOP/s  \
          ms: encode select decode aux gradients update"
     );
     for (d_in, d_sae, k, batch) in shapes {
         for &(architecture, dead) in &cases {
             let n_steps = 7;
-            let warmup_steps = if architecture.has_sparsity_loss() { WARMUP_STEPS } else { 0 };
+            let warmup_steps = if architecture.has_sparsity_loss() { WARMUP_STEPS } else { 2 };
             let shape = StepShape { architecture, d_in, d_sae, k, batch, dead, warmup_steps };
             let speed = measure_step(shape, n_steps);
             let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3 / n_steps as f64;
             let t = speed.times;
             println!(
-                "{:12} {d_in:6} {d_sae:6} {k:3} {batch:5} {:4.0}% {:9.0} {:14.0} {:5.0}% {:8.0}   \
+                "{:12} {d_in:6} {d_sae:6} {k:3} {batch:5} {:4.0}% {:6.1} {:9.0} {:14.0} {:5.0}% {:8.0}   \
                  {:10.1} {:6.1} {:6.1} {:5.1} {:5.1} {:5.1}",
                 format!("{architecture:?}"),
                 dead * 100.0,
+                speed.l0,
                 speed.tokens_per_second,
                 speed.product_tokens_per_second,
                 100.0 * speed.tokens_per_second / speed.product_tokens_per_second,
