@@ -334,11 +334,11 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) batch: Option<usize>,
-    /// Peak learning rate [default: 0.003].
+    /// Peak learning rate [default: 0.004 at 4,608 latents, less for more].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) lr: Option<f64>,
-    /// Share of the steps in which the learning rate rises [default: 0.05].
+    /// Share of the steps in which the learning rate rises [default: 0.15].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) warmup: Option<f64>,
@@ -350,7 +350,7 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) clip: Option<f64>,
-    /// Weight of the loss by which dead latents learn; 0 switches it off [default: 1/32].
+    /// Weight of the loss by which dead latents learn; 0 switches it off [default: 0.125].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) auxk_alpha: Option<f64>,
@@ -358,7 +358,7 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) k_aux: Option<usize>,
-    /// A latent that was not active for so many tokens is dead [default: 250000].
+    /// A latent that was not active for so many tokens is dead [default: 100000].
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dead_after_tokens: Option<u64>,
