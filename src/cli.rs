@@ -439,7 +439,7 @@ pub(crate) struct SweepArgs {
     #[arg(long, value_delimiter = ',', num_args = 1.., visible_aliases = ["l1-coefficient", "l0-coefficient"])]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) sparsity_coefficient: Vec<f64>,
-    /// Peak learning rates [default: 0.003].
+    /// Peak learning rates [default: by width, 0.004 at 4,608 latents].
     #[arg(long, value_delimiter = ',', num_args = 1..)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) lr: Vec<f64>,
