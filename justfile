@@ -64,8 +64,12 @@ bench-peers rounds="3":
         cargo bench --workspace --bench harvest -- --only 8x256
         peer 04_harvest.py --impl hf --batch 2 --ctx 1024 --tokens 4096
         cargo bench --workspace --bench harvest -- --only 2x1024
-        for impl in sl-topk sl-batchtopk sparsify; do peer 06_sae_speed.py --impl $impl --d-sae 4608; done
-        cargo bench --workspace --bench step -- 576 4608 32 4096
+        for impl in sl-topk sl-batchtopk sl-matryoshka sl-standard sl-jumprelu sl-gated sparsify-adam; do
+            peer 06_sae_speed.py --impl $impl --d-sae 9216
+        done
+        peer 06_sae_speed.py --impl sl-topk --d-sae 9216 --force-dead 0.3
+        cargo bench --workspace --bench step -- 576 9216 32 4096
+        cargo bench --workspace --bench step -- matryoshka relu jumprelu gated 576 9216 32 4096
     done
 
 # Remake tests/fixtures and the trainer's reference steps from PyTorch and transformers (Python 3.11, 1 GB of packages)
