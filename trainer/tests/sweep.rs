@@ -1,16 +1,17 @@
 //! Sweeps on activations whose features are known: each run is the single run, to the bit.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod folder;
 mod synthetic;
 
 use std::{
-    collections::BTreeMap,
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use folder::files;
 use harvester::{ActivationDataset, HookPoint, Monitor, Silent};
 use synthetic::{CTX_LEN, Dictionary, EARLIER};
 use trainer::{PARETO_FILE, RunState, SWEEP_FILE, SweepData, SweepPlan, SweepRow, TrainArchitecture, TrainConfig};
@@ -55,23 +56,6 @@ fn sweep(
     monitor: &dyn Monitor,
 ) -> trainer::Result<Vec<SweepRow>> {
     trainer::sweep(&SweepPlan::new(SweepData::Harvested(dataset), configs, at_once)?, out, monitor)
-}
-
-/// Every file of a folder by relative path.
-fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![dir.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                found.insert(path.strip_prefix(dir).unwrap().to_path_buf(), fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
 }
 
 fn assert_same(found: &Path, expected: &Path) {

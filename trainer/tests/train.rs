@@ -1,6 +1,7 @@
 //! Whole runs on activations whose features are known.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod folder;
 mod synthetic;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use folder::files;
 use harvester::{ActivationDataset, HookPoint, Monitor, Silent};
 use synthetic::{CTX_LEN, Dictionary, EARLIER, EARLIER_WIDTH, mean_max_cosine};
 use trainer::{Architecture, Error, Sae, SaeManifest, TrainArchitecture, TrainConfig, train};
@@ -80,23 +82,6 @@ fn dataset(n_contexts: u64) -> (tempfile::TempDir, ActivationDataset) {
     SMALL.write(dir.path(), n_contexts);
     let dataset = ActivationDataset::open(dir.path()).unwrap();
     (dir, dataset)
-}
-
-/// Every file of a folder except the checkpoints' names, by relative path.
-fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![dir.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                found.insert(path.strip_prefix(dir).unwrap().to_path_buf(), fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
 }
 
 #[test]
