@@ -43,6 +43,8 @@ fn main() -> ExitCode {
     runtime.spawn(terminal::watch_ctrl_c());
     #[cfg(unix)]
     runtime.spawn(terminal::watch_termination());
+    #[cfg(unix)]
+    runtime.spawn(terminal::outlive_file_size_limit());
     match run(cli, &terminal) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if terminal::interrupted() => {

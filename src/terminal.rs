@@ -1,5 +1,6 @@
 //! [`Terminal`]: everything that meets the user's eyes. Results go to standard output; progress, logs and errors to
-//! standard error. Colours respect NO_COLOR and disappear where the output is not a terminal.
+//! standard error. Colours respect NO_COLOR and disappear where the output is not a terminal, and so do bars: a log gets a
+//! line of progress now and then.
 
 use std::{
     fmt,
@@ -9,7 +10,7 @@ use std::{
         Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anstyle::{AnsiColor, Color, RgbColor, Style};
@@ -32,12 +33,17 @@ pub(crate) const BOLD: Style = Style::new().bold();
 pub(crate) const DIM: Style = Style::new().dimmed();
 const RED: Style = Style::new().bold().fg_color(Some(Color::Ansi(AnsiColor::Red)));
 
+/// From one line of progress to the next where there are no bars.
+const REPORT_EVERY: Duration = Duration::from_secs(30);
+
 /// The user's terminal, and the [`Monitor`] of every stage.
 pub(crate) struct Terminal {
     /// Of the pieces of work that have begun, the last one innermost.
     open: Mutex<Vec<ProgressBar>>,
     /// To be said when work begins.
     pending: Mutex<Option<String>>,
+    /// When the last line of progress was written, where there are no bars.
+    reported: Mutex<Instant>,
     /// Machine-readable results only.
     pub(crate) json: bool,
 }
@@ -62,6 +68,16 @@ pub(crate) async fn watch_termination() {
     while signal.recv().await.is_some() {
         stop();
     }
+}
+
+/// Lets a limit on the size of files (`ulimit -f`) fail the write that meets it, whose error names the file, where the
+/// signal would end the program.
+#[cfg(unix)]
+pub(crate) async fn outlive_file_size_limit() {
+    /// SIGXFSZ, on Linux and macOS.
+    const FILE_SIZE: i32 = 25;
+    let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(FILE_SIZE)) else { return };
+    while signal.recv().await.is_some() {}
 }
 
 /// Asks running stages to stop at the first signal; leaves at once at the second.
@@ -103,7 +119,8 @@ fn eprintln_styled(style: Style, text: &str) {
 impl Terminal {
     pub(crate) fn new(global: &Global) -> Self {
         start_logs(global);
-        Self { open: Mutex::new(vec![]), pending: Mutex::new(None), json: global.json }
+        let reported = Mutex::new(Instant::now());
+        Self { open: Mutex::new(vec![]), pending: Mutex::new(None), reported, json: global.json }
     }
 
     /// A line of a result, on standard output.
@@ -149,6 +166,15 @@ impl Terminal {
         }
         say_error(&causes.join("\n  because: "));
         ExitCode::FAILURE
+    }
+
+    /// A line of progress for a log, if the last one is a while ago.
+    fn report(&self, bar: &ProgressBar) {
+        let mut reported = self.reported.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if reported.elapsed() >= REPORT_EVERY {
+            *reported = Instant::now();
+            say(&progress_line(bar));
+        }
     }
 
     fn pending(&self) -> std::sync::MutexGuard<'_, Option<String>> {
@@ -200,12 +226,16 @@ impl Monitor for Terminal {
     fn advance(&self, n: u64) {
         if let Some(bar) = self.open().last() {
             bar.inc(n);
+            if bar.is_hidden() {
+                self.report(bar);
+            }
         }
     }
 
     fn note(&self, text: &str) {
         if let Some(bar) = self.open().last() {
-            bar.set_message(format!("\n{:12} {text}", ""));
+            let indent = if bar.is_hidden() { String::new() } else { format!("\n{:12} ", "") };
+            bar.set_message(format!("{indent}{text}"));
         }
     }
 
@@ -218,6 +248,21 @@ impl Monitor for Terminal {
     fn cancelled(&self) -> bool {
         interrupted()
     }
+}
+
+/// `train: 409,600 of 1,500,000, 15,000/s, 72 seconds left; loss 102.3, fvu 0.178`
+fn progress_line(bar: &ProgressBar) -> String {
+    let done = grouped(bar.position());
+    let of_total = match bar.length() {
+        Some(total @ 1..) => format!(" of {}", grouped(total)),
+        _ => String::new(),
+    };
+    let left = match bar.length() {
+        Some(1..) => format!(", {} left", human_seconds(bar.eta().as_secs_f64())),
+        _ => String::new(),
+    };
+    let note = if bar.message().is_empty() { String::new() } else { format!("; {}", bar.message()) };
+    format!("{}: {done}{of_total}, {}{left}{note}", bar.prefix(), per_second(bar.per_sec()))
 }
 
 /// Logs on standard error, between the bars: warnings by default, more with `-v` or RUST_LOG.

@@ -195,11 +195,13 @@ fn check_against_torch(name: &str, architecture: TrainArchitecture, extra: &[&'s
 fn steps_agree_with_torch() {
     use TrainArchitecture::{BatchTopK, Crosscoder, Dense, Gated, JumpRelu, Matryoshka, Relu, TopK, Transcoder};
     check_against_torch("topk", TopK, &[]);
+    check_against_torch("topk-nesterov", TopK, &[]);
     check_against_torch("batch-topk", BatchTopK, &[]);
     check_against_torch("relu", Relu, &[]);
     check_against_torch("jumprelu-step", JumpRelu, &["threshold"]);
     check_against_torch("jumprelu-tanh", JumpRelu, &["threshold"]);
     check_against_torch("gated", Gated, &["r_mag", "b_mag"]);
+    check_against_torch("gated-nesterov", Gated, &["r_mag", "b_mag"]);
     check_against_torch("matryoshka", Matryoshka, &[]);
     check_against_torch("transcoder", Transcoder, &[]);
     check_against_torch("transcoder-skip", Transcoder, &["w_skip"]);
