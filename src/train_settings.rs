@@ -82,10 +82,10 @@ impl Settings {
         if !args.live.corpus.is_empty() {
             (self.activations, self.vectors) = (None, None);
         }
-        if args.activations.is_some() {
+        if args.run.activations.is_some() {
             self.vectors = None;
         }
-        if args.vectors.is_some() {
+        if args.run.vectors.is_some() {
             self.activations = None;
         }
     }

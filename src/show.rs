@@ -1,63 +1,16 @@
-//! `refract index`, `refract show`, `refract find`.
-
-use std::path::Path;
+//! `refract show`, what one latent is or the most interpretable ones; and `refract find`, which latents to look at.
 
 use analyzer::{
-    Example, Feature, FeatureIndex, FeaturesManifest, IndexConfig, TokenWeight,
+    Example, Feature, FeatureIndex, TokenWeight,
     interpretability::{About, Pick},
 };
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    cli::{FindArgs, IndexArgs, ShowArgs},
-    placed::SaeArgs,
-    settings,
+    cli::{FindArgs, ShowArgs},
     terminal::{BOLD, DIM, Terminal, grouped, lit, quoted},
 };
 
-/// [`IndexConfig`] under the names of the flags.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct Settings {
-    examples: usize,
-    reach: usize,
-    logit_tokens: usize,
-    neighbours: usize,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        let IndexConfig { examples, reach, logit_tokens, neighbours } = IndexConfig::default();
-        Self { examples, reach, logit_tokens, neighbours }
-    }
-}
-
-pub(crate) fn index(args: &IndexArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
-    let Settings { examples, reach, logit_tokens, neighbours } = settings::resolve("index", args, config)?;
-    let config = IndexConfig { examples, reach, logit_tokens, neighbours };
-    let sae = SaeArgs { sae: &args.sae, activations: args.activations.as_deref(), hook_point: args.hook_point };
-    let manifest = build_index(sae, &config, &args.out, terminal)?;
-    terminal.line(format!(
-        "{}: {} latents over {} tokens",
-        args.out.display(),
-        grouped(manifest.d_sae as u64),
-        grouped(manifest.tokens)
-    ));
-    terminal.json(&serde_json::json!({ "out": args.out, "d_sae": manifest.d_sae, "tokens": manifest.tokens }))
-}
-
-/// Indexes an SAE over the activations named, by default those it was trained on.
-pub(crate) fn build_index(
-    sae: SaeArgs<'_>,
-    config: &IndexConfig,
-    out: &Path,
-    terminal: &Terminal,
-) -> anyhow::Result<FeaturesManifest> {
-    let (placed, dataset) = sae.open()?;
-    Ok(analyzer::index(&placed, &dataset, config, out, terminal)?)
-}
-
-pub(crate) fn show(args: &ShowArgs, terminal: &Terminal) -> anyhow::Result<()> {
+pub(crate) fn run(args: &ShowArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let index = FeatureIndex::open(&args.features)?;
     if args.latents.is_empty() {
         return show_most_interpretable(&index, args.top, args.examples, terminal);
