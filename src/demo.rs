@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use analyzer::{Evaluation, EvaluationConfig, Example, FeatureIndex, GenerateConfig, IndexConfig, Intervention};
+use analyzer::{EvaluationConfig, Example, FeatureIndex, GenerateConfig, IndexConfig, Intervention};
 use anyhow::Context;
 use harvester::{CorpusOptions, HarvestConfig, HookPoint, manifest::MANIFEST_FILE, model_source::ModelSource};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,8 @@ use trainer::TrainConfig;
 
 use crate::{
     cli::{DemoArgs, SaeArgs},
-    evaluate, harvest, index, show,
+    evaluate::{self, Measured},
+    harvest, index, show,
     steer::Steering,
     terminal::{DIM, Terminal, grouped},
     train,
@@ -126,7 +127,7 @@ fn train_step(args: &DemoArgs, folders: &Folders, terminal: &Terminal) -> anyhow
 #[derive(Serialize, Deserialize)]
 struct Kept {
     sae_manifest_sha256: String,
-    evaluation: Evaluation,
+    evaluation: Measured,
 }
 
 fn evaluate_step(folders: &Folders, terminal: &Terminal) -> anyhow::Result<()> {
@@ -185,7 +186,7 @@ fn steer_step(index: &FeatureIndex, folders: &Folders, terminal: &Terminal) -> a
         source == Some(POSITIVE)
     };
     let examples: Vec<Example> = index.examples(latent).iter().filter(here).cloned().collect();
-    show::show_examples(index, &examples, 3, terminal);
+    show::show_examples(index, &examples[..examples.len().min(3)], terminal);
     let steering = Steering::load(&SaeArgs::trained(&folders.sae), terminal)?;
     let prompt = steering.text_before(&examples, &folders.activations)?;
     let runs = [("suppressed", prompt.as_str(), 0.0), ("driven", OPEN_PROMPT, DRIVE * feature.max)];

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use analyzer::{Behaviour, Evaluation, EvaluationConfig, LanguageModel};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     cli::{EvaluateArgs, SaeArgs},
@@ -27,21 +27,31 @@ impl Default for Settings {
 
 pub(crate) fn run(args: &EvaluateArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
     let Settings { ce_tokens } = settings::resolve("evaluate", args, config)?;
-    let evaluation = measure(&args.sae, &EvaluationConfig { ce_tokens }, terminal)?;
-    print(&evaluation, terminal);
-    terminal.json(&evaluation)
+    let measured = measure(&args.sae, &EvaluationConfig { ce_tokens }, terminal)?;
+    print(&measured, terminal);
+    terminal.json(&measured)
 }
 
-/// Evaluates an SAE on the contexts that its manifest holds out.
-pub(crate) fn measure(sae: &SaeArgs, config: &EvaluationConfig, terminal: &Terminal) -> anyhow::Result<Evaluation> {
+/// An evaluation, and which part of the activations it is on.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    #[serde(flatten)]
+    evaluation: Evaluation,
+    /// Whether on what training held out of them; else on all.
+    held_out: bool,
+}
+
+/// Evaluates an SAE on the contexts that its manifest holds out; on all of activations that its manifest says nothing of:
+/// others than it was trained on, and any where another tool trained it.
+pub(crate) fn measure(sae: &SaeArgs, config: &EvaluationConfig, terminal: &Terminal) -> anyhow::Result<Measured> {
     let (placed, dataset) = sae.open()?;
-    // Of other activations nothing was trained on.
+    placed.check_model(&dataset)?;
     let held_out = match &placed.manifest {
-        Some(manifest) if is_trained_on(manifest, &dataset)? => manifest.held_out.clone(),
-        _ => 0..dataset.context_end(),
+        Some(manifest) if is_trained_on(manifest, &dataset)? => Some(manifest.held_out.clone()),
+        _ => None,
     };
     anyhow::ensure!(
-        !held_out.is_empty(),
+        held_out.as_ref().is_none_or(|contexts| !contexts.is_empty()),
         "{} was trained with --held-out-fraction 0 or so few contexts that none was held out: name other --activations",
         sae.sae.display()
     );
@@ -51,10 +61,13 @@ pub(crate) fn measure(sae: &SaeArgs, config: &EvaluationConfig, terminal: &Termi
         Some(_) => Some(LanguageModel::load(&placed.model, terminal)?),
         None => None,
     };
-    Ok(analyzer::evaluate(model.as_ref(), site, &dataset, held_out, config, terminal)?)
+    let contexts = held_out.clone().unwrap_or(0..dataset.context_end());
+    let evaluation = analyzer::evaluate(model.as_ref(), site, &dataset, contexts, config, terminal)?;
+    Ok(Measured { evaluation, held_out: held_out.is_some() })
 }
 
-pub(crate) fn print(evaluation: &Evaluation, terminal: &Terminal) {
+pub(crate) fn print(measured: &Measured, terminal: &Terminal) {
+    let Measured { evaluation, held_out } = measured;
     let fact = |name: &str, value: String| terminal.line(format!("  {DIM}{name:22}{DIM:#} {value}"));
     fact("L0", format!("{:.1} latents a token", evaluation.reconstruction.l0));
     let explained = 100.0 * evaluation.reconstruction.explained_variance;
@@ -66,15 +79,20 @@ pub(crate) fn print(evaluation: &Evaluation, terminal: &Terminal) {
         Some(behaviour) => print_behaviour(behaviour, &fact),
         None => fact("CE loss", "not measured: nothing of one pass can be replaced by what this SAE rebuilds".into()),
     }
+    let tokens = grouped(evaluation.reconstruction.tokens);
+    let tokens = if *held_out {
+        format!("{tokens} held-out tokens")
+    } else {
+        format!("{tokens} tokens, all of the activations")
+    };
     let silent = 1.0 - evaluation.reconstruction.frac_alive;
     fact(
         "silent latents",
         format!(
-            "{:.0} of {} ({:.1} %) on {} held-out tokens",
+            "{:.0} of {} ({:.1} %) on {tokens}",
             silent * evaluation.d_sae as f64,
             grouped(evaluation.d_sae),
             100.0 * silent,
-            grouped(evaluation.reconstruction.tokens)
         ),
     );
 }

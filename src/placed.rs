@@ -30,12 +30,16 @@ impl SaeArgs {
         Ok((PlacedSae::on(&self.sae, &dataset, self.hook_point)?, dataset))
     }
 
-    /// The SAE alone; its activations are opened only where nothing else says which model it belongs to.
+    /// The SAE alone; activations are opened only where they are named: of its model they must be in any case.
     pub(crate) fn place(&self) -> anyhow::Result<PlacedSae> {
-        if PlacedSae::is_ours(&self.sae) {
-            return self.ours();
+        if !PlacedSae::is_ours(&self.sae) {
+            return Ok(self.open()?.0);
         }
-        Ok(self.open()?.0)
+        let placed = self.ours()?;
+        if let Some(dir) = &self.activations {
+            placed.check_model(&ActivationDataset::open(Location::named(dir)?)?)?;
+        }
+        Ok(placed)
     }
 
     fn ours(&self) -> anyhow::Result<PlacedSae> {

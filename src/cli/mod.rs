@@ -100,7 +100,7 @@ pub(crate) enum Command {
                       passes of their own, one after the other."
     )]
     Sweep(Box<SweepArgs>),
-    /// Measure an SAE on held-out text: L0, FVU, dead latents and, where one pass can go on with what it rebuilds, CE loss
+    /// Measure an SAE on held-out text, or on all of other --activations: L0, FVU, dead latents and, where one pass can go on with what it rebuilds, CE loss
     /// score.
     #[command(after_help = "Example:\n  refract evaluate --sae runs/sae")]
     Evaluate(EvaluateArgs),

@@ -22,10 +22,10 @@ pub(crate) struct RunArgs {
     /// Which column of the vectors [default: the only one of lists].
     #[arg(long)]
     pub(crate) column: Option<String>,
-    /// The folder to write. What is unfinished there of the same command goes on.
+    /// The folder to write. An unfinished run of the same command goes on there.
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
-    /// Tokens to train on, of each run; more than there are is several passes [default: 1500000].
+    /// Tokens a run trains on; more than there are is several passes [default: 1500000].
     #[arg(long)]
     pub(crate) tokens: Option<u64>,
     /// Tokens a step [default: 4096].
