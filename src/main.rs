@@ -3,6 +3,7 @@
 mod cli;
 mod convert;
 mod demo;
+mod estimate;
 mod evaluate;
 mod harvest;
 mod index;
@@ -13,6 +14,7 @@ mod settings;
 mod show;
 mod steer;
 mod sweep;
+mod sweep_table;
 mod terminal;
 mod train;
 mod train_live;
