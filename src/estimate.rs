@@ -1,5 +1,5 @@
-//! How long training takes, before it has begun: one estimate for `train`, for each run of `sweep`, and for what is left
-//! beside the model where `train` runs it.
+//! How long training takes, before it has begun: one estimate for `train`, for each run of `sweep`, and for what is
+//! left beside the model where `train` runs it.
 //!
 //! ```text
 //! seconds = 2 d_in d_sae tokens / (rate of f32 matrix products * STEP_EFFICIENCY)

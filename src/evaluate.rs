@@ -41,8 +41,8 @@ pub(crate) struct Measured {
     held_out: bool,
 }
 
-/// Evaluates an SAE on the contexts that its manifest holds out; on all of activations that its manifest says nothing of:
-/// others than it was trained on, and any where another tool trained it.
+/// Evaluates an SAE on the contexts that its manifest holds out; on all of activations that its manifest says nothing
+/// of: others than it was trained on, and any where another tool trained it.
 pub(crate) fn measure(sae: &SaeArgs, config: &EvaluationConfig, terminal: &Terminal) -> anyhow::Result<Measured> {
     let (placed, dataset) = sae.open()?;
     placed.check_model(&dataset)?;

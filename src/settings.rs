@@ -26,7 +26,8 @@ pub(crate) fn resolve<T: DeserializeOwned>(
     Value::Table(settings).try_into().with_context(|| format!("settings of `{command}` from {from}"))
 }
 
-/// The flags that were given: not those that are null, `false` or an empty list. TOML has no whole number above 2^63 - 1.
+/// The flags that were given: not those that are null, `false` or an empty list. TOML has no whole number above 2^63
+/// - 1.
 pub(crate) fn as_table(flags: &impl Serialize) -> anyhow::Result<Table> {
     let Json::Object(flags) = serde_json::to_value(flags).context("these flags cannot be passed on")? else {
         return Ok(Table::new());

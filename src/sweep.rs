@@ -1,5 +1,5 @@
-//! `refract sweep`: lists of settings become runs, and what came of them a table. A setting of a run is one of train's, by
-//! the same name, so that train's own [`Settings`] check each.
+//! `refract sweep`: lists of settings become runs, and what came of them a table. A setting of a run is one of
+//! train's, by the same name, so that train's own [`Settings`] check each.
 //!
 //! ```text
 //! runs = (each [[sweep.run]] over the rest of [sweep], or that alone), and of it every combination of its lists' values
@@ -72,7 +72,7 @@ fn refuse_none_finished(rows: &[SweepRow]) -> anyhow::Result<()> {
         return Ok(());
     }
     let note = rows.iter().find_map(|row| row.note.as_deref()).unwrap_or_default();
-    bail!("no run of {} came to an end; the first: {note}", rows.len())
+    bail!("of {} runs none finished. The first: {note}", rows.len())
 }
 
 /// Says what will be needed and trains.

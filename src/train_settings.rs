@@ -1,5 +1,5 @@
-//! [`Settings`] of `refract train`: the flags and the config file, resolved, and what they make of a [`TrainConfig`]. An
-//! option that the architecture has no use for is refused, wherever it was given.
+//! [`Settings`] of `refract train`: the flags and the config file, resolved, and what they make of a [`TrainConfig`].
+//! An option that the architecture has no use for is refused, wherever it was given.
 
 use std::path::{Path, PathBuf};
 

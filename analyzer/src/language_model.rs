@@ -43,8 +43,8 @@ impl LanguageModel {
     }
 }
 
-/// The text of each token as a reader should see it. Characters that are spread over several tokens are shown at the last
-/// of them, the others being empty.
+/// The text of each token as a reader should see it. Characters that are spread over several tokens are shown at the
+/// last of them, the others being empty.
 pub(crate) fn token_texts(tokenizer: &TextTokenizer, tokens: &[u32]) -> Vec<String> {
     let mut texts = split_texts(tokenizer, tokens);
     // A window may begin inside a character: what is left of it is nothing to show.

@@ -36,8 +36,8 @@ impl PlacedSae {
     /// An SAE that refract trained.
     ///
     /// # Errors
-    /// A folder without a manifest, or one whose training is not done; an SAE of vectors of no model; a file that cannot
-    /// be read.
+    /// A folder without a manifest, or one whose training is not done; an SAE of vectors of no model; a file that
+    /// cannot be read.
     pub fn trained(dir: &Path) -> Result<Self> {
         let manifest = SaeManifest::finished(dir)?;
         let (model, hook_point) = manifest.site()?;
@@ -55,7 +55,8 @@ impl PlacedSae {
     /// An SAE of any tool, as it belongs to the model that `dataset` is of.
     ///
     /// # Errors
-    /// A format that is not known; no place named by either, or another by each; a place that the dataset does not have.
+    /// A format that is not known; no place named by either, or another by each; a place that the dataset does not
+    /// have.
     pub fn on(path: &Path, dataset: &ActivationDataset, hook_point: Option<HookPoint>) -> Result<Self> {
         let sae = Sae::load(path)?;
         let hook_point = place(&sae, hook_point)?;
@@ -72,8 +73,8 @@ impl PlacedSae {
         })
     }
 
-    /// Checks that `dataset` is of the model that the SAE belongs to: others' activations mean something else, also where
-    /// they are as wide.
+    /// Checks that `dataset` is of the model that the SAE belongs to: others' activations mean something else, also
+    /// where they are as wide.
     ///
     /// # Errors
     /// When it is of another model.

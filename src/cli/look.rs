@@ -76,8 +76,8 @@ pub(crate) struct ConvertArgs {
 /// Flags of `refract inspect`.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A folder of activations or of their parts, an SAE of any format, features, a sweep, a model folder, a .gguf file, `default` or
-    /// `wheel:NAME`.
+    /// A folder of activations or of their parts, an SAE of any format, features, a sweep, a model folder, a .gguf
+    /// file, `default` or `wheel:NAME`.
     pub(crate) path: PathBuf,
     /// Read every byte and compare it with the recorded checksums, which folders of refract have.
     #[arg(long)]

@@ -1,5 +1,5 @@
-//! [`Cli`]: the flags of every command, as typed, a file each group of commands. Flags that are also settings of a config
-//! file are optional and serialise under the same names; what they resolve to is each command's own business.
+//! [`Cli`]: the flags of every command, as typed, a file each group of commands. Flags that are also settings of a
+//! config file are optional and serialise under the same names; what they resolve to is each command's own business.
 
 mod harvest;
 mod look;
@@ -66,8 +66,8 @@ pub(crate) enum Command {
     /// Make one dataset of the harvests of a corpus' parts.
     #[command(after_help = "Example:\n  refract merge runs/parts --out runs/activations")]
     Merge(MergeArgs),
-    /// Fit a sparse autoencoder to harvested activations, to those of a running model, or to any vectors; or a transcoder
-    /// or crosscoder to several places of a model.
+    /// Fit a sparse autoencoder to harvested activations, to those of a running model, or to any vectors; or a
+    /// transcoder or crosscoder to several places of a model.
     #[command(
         allow_negative_numbers = true,
         after_help = "Examples:\n  refract train --activations runs/activations --k 32 --d-sae 4608 --out runs/sae\n  \
@@ -100,8 +100,8 @@ pub(crate) enum Command {
                       passes of their own, one after the other."
     )]
     Sweep(Box<SweepArgs>),
-    /// Measure an SAE on held-out text, or on all of other --activations: L0, FVU, dead latents and, where one pass can go on with what it rebuilds, CE loss
-    /// score.
+    /// Measure an SAE on held-out text, or on all of other --activations: L0, FVU, dead latents and, where one pass
+    /// can go on with what it rebuilds, CE loss score.
     #[command(after_help = "Example:\n  refract evaluate --sae runs/sae")]
     Evaluate(EvaluateArgs),
     /// Find when each latent fires, on what, and what it writes.

@@ -1,4 +1,5 @@
-//! [`SaeArgs`]: which SAE a command works with; and the flags of the commands that take one: `evaluate`, `index`, `steer`.
+//! [`SaeArgs`]: which SAE a command works with; and the flags of the commands that take one: `evaluate`, `index`,
+//! `steer`.
 
 use std::path::PathBuf;
 
@@ -12,8 +13,8 @@ pub(crate) struct SaeArgs {
     /// The folder that `refract train` wrote, or an SAE of another tool, as `refract convert` reads it.
     #[arg(long)]
     pub(crate) sae: PathBuf,
-    /// Activations of its model [default: those the SAE was trained on]. An SAE of another tool needs them: they say which
-    /// model that is.
+    /// Activations of its model [default: those the SAE was trained on]. An SAE of another tool needs them: they say
+    /// which model that is.
     #[arg(long)]
     pub(crate) activations: Option<PathBuf>,
     /// Where in the model its activations are from, for an SAE of another tool that does not say so.

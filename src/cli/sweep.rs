@@ -1,5 +1,5 @@
-//! [`SweepArgs`]: the flags of `refract sweep`. What train takes once and runs are compared by is a list here; what is the
-//! same for all runs is in [`RunArgs`].
+//! [`SweepArgs`]: the flags of `refract sweep`. What train takes once and runs are compared by is a list here; what
+//! is the same for all runs is in [`RunArgs`].
 
 use clap::Args;
 use harvester::HookPoint;

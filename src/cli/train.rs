@@ -1,5 +1,5 @@
-//! [`TrainArgs`]: the flags of `refract train`, of which [`RunArgs`] are also `sweep`'s; and [`LiveArgs`], those by which it
-//! runs the model itself.
+//! [`TrainArgs`]: the flags of `refract train`, of which [`RunArgs`] are also `sweep`'s; and [`LiveArgs`], those by
+//! which it runs the model itself.
 
 use std::path::PathBuf;
 
@@ -26,8 +26,8 @@ pub(crate) struct TrainArgs {
     /// The column to predict from --hook-point, for a transcoder.
     #[arg(long, conflicts_with = "vectors")]
     pub(crate) target_hook_point: Option<HookPoint>,
-    /// Active latents a token; of relu, gated and jumprelu, those that the weight of the sparsity loss is adapted to; of
-    /// dense, all latents [default: 32].
+    /// Active latents a token; of relu, gated and jumprelu, those that the weight of the sparsity loss is adapted to;
+    /// of dense, all latents [default: 32].
     #[arg(long)]
     pub(crate) k: Option<usize>,
     /// Number of latents [default: --expansion times the width of what is read; of dense, --k].
@@ -49,8 +49,8 @@ pub(crate) struct TrainArgs {
     /// Width of the window around a threshold from which jumprelu learns it, in training units [default: 0.5].
     #[arg(long)]
     pub(crate) bandwidth: Option<f64>,
-    /// Where the prefixes of a matryoshka dictionary end, such as 256,1024,4096 [default: a 16th, a quarter, half and all
-    /// of it].
+    /// Where the prefixes of a matryoshka dictionary end, such as 256,1024,4096 [default: a 16th, a quarter, half and
+    /// all of it].
     #[arg(long, value_delimiter = ',', num_args = 1..)]
     pub(crate) prefixes: Vec<usize>,
     /// Give a transcoder a linear bypass.
@@ -77,7 +77,8 @@ pub(crate) struct TrainArgs {
     /// A latent that was not active for so many tokens is dead [default: 100000].
     #[arg(long)]
     pub(crate) dead_after_tokens: Option<u64>,
-    /// Share of the contexts, the last ones, never trained on; of vectors, of the rows, drawn by --seed [default: 0.05].
+    /// Share of the contexts, the last ones, never trained on; of vectors, of the rows, drawn by --seed [default:
+    /// 0.05].
     #[arg(long)]
     pub(crate) held_out_fraction: Option<f64>,
     /// Seed of the weights and of the order of the tokens [default: 0].

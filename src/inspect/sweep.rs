@@ -17,7 +17,7 @@ pub(super) fn table(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::R
     let (finished, diverged) = (count(RunState::Finished), count(RunState::Diverged));
     let state = match count(RunState::Unfinished) {
         0 => "complete".to_string(),
-        n => format!("unfinished, {n} runs are to come: repeat its command to go on"),
+        n => format!("unfinished, {n} to come: repeat its command to go on"),
     };
     fact(terminal, "state", state);
     fact(terminal, "runs", format!("{}: {finished} finished, {diverged} diverged", file.runs.len()));
