@@ -72,7 +72,7 @@ fn refuse_none_finished(rows: &[SweepRow]) -> anyhow::Result<()> {
         return Ok(());
     }
     let note = rows.iter().find_map(|row| row.note.as_deref()).unwrap_or_default();
-    bail!("of {} runs none finished. The first: {note}", rows.len())
+    bail!("no run finished. The first: {note}")
 }
 
 /// Says what will be needed and trains.
