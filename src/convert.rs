@@ -1,19 +1,14 @@
 //! `refract convert`: an SAE of one tool as another reads it.
 
 use anyhow::Context;
-use trainer::{Sae, SaeFormat};
+use trainer::{Sae, SaeConfig, SaeFormat};
 
 use crate::{cli::ConvertArgs, terminal::Terminal};
 
 pub(crate) fn run(args: &ConvertArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let from = SaeFormat::of(&args.sae)?;
     let mut sae = Sae::load(&args.sae)?;
-    if let Some(point) = args.hook_point {
-        sae.config.hook_point = Some(point);
-    }
-    if let Some(model) = &args.model_name {
-        sae.config.model_name = model.clone();
-    }
+    complete(&mut sae.config, args)?;
     let out = &args.out;
     let made = !out.exists();
     std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
@@ -43,4 +38,28 @@ pub(crate) fn run(args: &ConvertArgs, terminal: &Terminal) -> anyhow::Result<()>
         "out": out, "from": from.to_string(), "to": args.to.to_string(), "architecture": config.architecture.to_string(),
         "d_in": config.d_in, "d_out": config.d_out, "d_sae": config.d_sae, "hook_point": config.hook_point,
     }))
+}
+
+/// Adds what the SAE does not say itself; what it says is not overwritten.
+fn complete(config: &mut SaeConfig, args: &ConvertArgs) -> anyhow::Result<()> {
+    if let Some(point) = args.hook_point {
+        // Of a crosscoder it is the first of its columns.
+        let said = config.hook_point.or(config.columns.first().map(|(point, _)| *point)).unwrap_or(point);
+        anyhow::ensure!(
+            said == point,
+            "--hook-point: expected {said}, which {} says itself, or no such option, found {point}",
+            args.sae.display()
+        );
+        config.hook_point = Some(point);
+    }
+    if let Some(name) = &args.model_name {
+        anyhow::ensure!(
+            config.model_name.is_empty() || config.model_name == *name,
+            "--model-name: expected {}, which {} says itself, or no such option, found {name}",
+            config.model_name,
+            args.sae.display()
+        );
+        config.model_name.clone_from(name);
+    }
+    Ok(())
 }

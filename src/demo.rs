@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use analyzer::{Evaluation, EvaluationConfig, Example, FeatureIndex, GenerateConfig, IndexConfig, Intervention};
+use analyzer::{EvaluationConfig, Example, FeatureIndex, GenerateConfig, IndexConfig, Intervention};
 use anyhow::Context;
 use harvester::{CorpusOptions, HarvestConfig, HookPoint, manifest::MANIFEST_FILE, model_source::ModelSource};
 use serde::{Deserialize, Serialize};
 use trainer::TrainConfig;
 
 use crate::{
-    cli::DemoArgs,
-    features, harvest,
-    placed::SaeArgs,
+    cli::{DemoArgs, SaeArgs},
+    evaluate::{self, Measured},
+    harvest, index, show,
     steer::Steering,
     terminal::{DIM, Terminal, grouped},
     train,
@@ -127,7 +127,7 @@ fn train_step(args: &DemoArgs, folders: &Folders, terminal: &Terminal) -> anyhow
 #[derive(Serialize, Deserialize)]
 struct Kept {
     sae_manifest_sha256: String,
-    evaluation: Evaluation,
+    evaluation: Measured,
 }
 
 fn evaluate_step(folders: &Folders, terminal: &Terminal) -> anyhow::Result<()> {
@@ -139,20 +139,21 @@ fn evaluate_step(folders: &Folders, terminal: &Terminal) -> anyhow::Result<()> {
     let kept = match kept {
         Some(kept) => kept,
         None => {
-            let evaluation = train::measure(SaeArgs::trained(&folders.sae), &EvaluationConfig::default(), terminal)?;
+            let evaluation =
+                evaluate::measure(&SaeArgs::trained(&folders.sae), &EvaluationConfig::default(), terminal)?;
             let kept = Kept { sae_manifest_sha256, evaluation };
             harvester::write_atomically(&folders.evaluation, &serde_json::to_vec_pretty(&kept)?)?;
             kept
         }
     };
-    train::print(&kept.evaluation, terminal);
+    evaluate::print(&kept.evaluation, terminal);
     terminal.json(&kept.evaluation)
 }
 
 fn index_step(folders: &Folders, terminal: &Terminal) -> anyhow::Result<FeatureIndex> {
     let command = format!("refract index --sae {} --out {}", folders.sae.display(), folders.features.display());
     step(terminal, "4. Index: when each latent fires, and what it writes", &command);
-    features::build_index(SaeArgs::trained(&folders.sae), &IndexConfig::default(), &folders.features, terminal)?;
+    index::build(&SaeArgs::trained(&folders.sae), &IndexConfig::default(), &folders.features, terminal)?;
     let index = FeatureIndex::open(&folders.features)?;
     let active = index.features().iter().filter(|feature| feature.n_active > 0).count();
     let all = index.features().len() as u64;
@@ -163,7 +164,7 @@ fn index_step(folders: &Folders, terminal: &Terminal) -> anyhow::Result<FeatureI
 fn show_step(index: &FeatureIndex, folders: &Folders, terminal: &Terminal) -> anyhow::Result<()> {
     let command = format!("refract show --features {} --top 12 --examples 3", folders.features.display());
     step(terminal, "5. Show: a dozen latents whose strongest examples agree", &command);
-    features::show_most_interpretable(index, 12, 3, terminal)
+    show::show_most_interpretable(index, 12, 3, terminal)
 }
 
 /// Suppresses and drives the latent that best tells two of the corpora apart.
@@ -178,15 +179,15 @@ fn steer_step(index: &FeatureIndex, folders: &Folders, terminal: &Terminal) -> a
         "latent {latent} fires on {:.1} % of tokens in {POSITIVE} and {:.2} % in {NEGATIVE}; it promotes {}",
         100.0 * contrast.positive,
         100.0 * contrast.negative,
-        features::tokens(&feature.promoted, 6)
+        show::tokens(&feature.promoted, 6)
     ));
     let here = |example: &&Example| {
         let source = index.source_of(example.document).map(|place| index.manifest().sources[place].name.as_str());
         source == Some(POSITIVE)
     };
     let examples: Vec<Example> = index.examples(latent).iter().filter(here).cloned().collect();
-    features::show_examples(index, &examples, 3, terminal);
-    let steering = Steering::load(SaeArgs::trained(&folders.sae), terminal)?;
+    show::show_examples(index, &examples[..examples.len().min(3)], terminal);
+    let steering = Steering::load(&SaeArgs::trained(&folders.sae), terminal)?;
     let prompt = steering.text_before(&examples, &folders.activations)?;
     let runs = [("suppressed", prompt.as_str(), 0.0), ("driven", OPEN_PROMPT, DRIVE * feature.max)];
     for (what, prompt, value) in runs {

@@ -3,14 +3,18 @@
 mod cli;
 mod convert;
 mod demo;
-mod features;
+mod estimate;
+mod evaluate;
 mod harvest;
+mod index;
 mod inspect;
 mod merge;
 mod placed;
 mod settings;
+mod show;
 mod steer;
 mod sweep;
+mod sweep_table;
 mod terminal;
 mod train;
 mod train_live;
@@ -73,10 +77,10 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
         Command::Merge(args) => merge::run(&args, terminal),
         Command::Train(args) => train::run(&args, config, terminal),
         Command::Sweep(args) => sweep::run(&args, config, terminal),
-        Command::Evaluate(args) => train::evaluate(&args, config, terminal),
-        Command::Index(args) => features::index(&args, config, terminal),
-        Command::Show(args) => features::show(&args, terminal),
-        Command::Find(args) => features::find(&args, terminal),
+        Command::Evaluate(args) => evaluate::run(&args, config, terminal),
+        Command::Index(args) => index::run(&args, config, terminal),
+        Command::Show(args) => show::run(&args, terminal),
+        Command::Find(args) => show::find(&args, terminal),
         Command::Steer(args) => steer::run(&args, config, terminal),
         Command::Convert(args) => convert::run(&args, terminal),
         Command::Inspect(args) => inspect::run(&args, terminal),

@@ -26,7 +26,8 @@ pub(crate) fn resolve<T: DeserializeOwned>(
     Value::Table(settings).try_into().with_context(|| format!("settings of `{command}` from {from}"))
 }
 
-/// The flags that were given. TOML has no whole number above 2^63 - 1.
+/// The flags that were given: not those that are null, `false` or an empty list. TOML has no whole number above 2^63
+/// - 1.
 pub(crate) fn as_table(flags: &impl Serialize) -> anyhow::Result<Table> {
     let Json::Object(flags) = serde_json::to_value(flags).context("these flags cannot be passed on")? else {
         return Ok(Table::new());
@@ -36,7 +37,8 @@ pub(crate) fn as_table(flags: &impl Serialize) -> anyhow::Result<Table> {
         Err(_) if value.is_u64() => bail!("--{name}: expected at most {}, found {value}", i64::MAX),
         Err(_) => bail!("--{name}: expected a finite number"),
     };
-    flags.into_iter().map(setting).collect()
+    let is_given = |value: &Json| !matches!(value, Json::Null | Json::Bool(false)) && value != &Json::Array(vec![]);
+    flags.into_iter().filter(|(_, value)| is_given(value)).map(setting).collect()
 }
 
 /// The bytes of a setting in MiB, which has the name of its flag.
@@ -72,7 +74,6 @@ mod tests {
 
     #[derive(Serialize)]
     struct Flags {
-        #[serde(skip_serializing_if = "Option::is_none")]
         batch: Option<usize>,
     }
 
@@ -104,6 +105,13 @@ mod tests {
         assert_eq!(resolved, Settings { batch: 4, ctx_len: 128 });
         let resolved: Settings = resolve("harvest", &Flags { batch: None }, None).unwrap();
         assert_eq!(resolved, Settings::default());
+    }
+
+    #[test]
+    fn flags_that_were_not_given_are_left_out() {
+        let flags = serde_json::json!({ "batch": null, "skip": false, "corpus": [], "k": 0, "chat": true, "out": "" });
+        let given = as_table(&flags).unwrap();
+        assert_eq!(given, "k = 0\nchat = true\nout = ''\n".parse().unwrap());
     }
 
     #[test]

@@ -10,8 +10,7 @@ use harvester::{ActivationDataset, ChatMessage, Location, NoHook};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cli::{LatentValue, SteerArgs},
-    placed::SaeArgs,
+    cli::{LatentValue, SaeArgs, SteerArgs},
     settings,
     terminal::{BOLD, DIM, Terminal, on_one_line, quoted},
 };
@@ -64,8 +63,7 @@ pub(crate) fn run(args: &SteerArgs, config: Option<&Path>, terminal: &Terminal) 
     );
     let interventions = interventions(&args.clamp, &args.scale);
     anyhow::ensure!(!interventions.is_empty(), "steer needs --clamp LATENT=VALUE or --scale LATENT=FACTOR");
-    let sae = SaeArgs { sae: &args.sae, activations: args.activations.as_deref(), hook_point: args.hook_point };
-    let steering = Steering::load(sae, terminal)?;
+    let steering = Steering::load(&args.sae, terminal)?;
     let prompt = if args.chat { steering.chat_prompt(&args.prompt)? } else { args.prompt.clone() };
     let result = steering.side_by_side(&prompt, &interventions, &config, terminal)?;
     result.print(terminal);
@@ -80,7 +78,7 @@ fn interventions(clamp: &[LatentValue], scale: &[LatentValue]) -> Vec<Interventi
 
 impl Steering {
     /// Loads an SAE and its model.
-    pub(crate) fn load(sae: SaeArgs<'_>, terminal: &Terminal) -> anyhow::Result<Self> {
+    pub(crate) fn load(sae: &SaeArgs, terminal: &Terminal) -> anyhow::Result<Self> {
         let placed = sae.place()?;
         placed.sae.config.check_autoencoder()?;
         let model = LanguageModel::load(&placed.model, terminal)?;

@@ -1,5 +1,5 @@
-//! `refract sweep`: lists of settings become runs, and what came of them a table. A setting of a run is one of train's, by
-//! the same name, so that train's own [`Settings`] check each.
+//! `refract sweep`: lists of settings become runs, and what came of them a table. A setting of a run is one of
+//! train's, by the same name, so that train's own [`Settings`] check each.
 //!
 //! ```text
 //! runs = (each [[sweep.run]] over the rest of [sweep], or that alone), and of it every combination of its lists' values
@@ -11,13 +11,13 @@ use anyhow::{Context, bail};
 use harvester::{ActivationDataset, Location, VectorDataset};
 use serde::Deserialize;
 use toml::{Table, Value};
-use trainer::{PARETO_FILE, PlannedRun, RunState, SweepData, SweepPlan, SweepRow, TrainConfig};
+use trainer::{PARETO_FILE, RunState, SweepData, SweepPlan, SweepRow, TrainConfig};
 
 use crate::{
     cli::SweepArgs,
-    settings,
-    terminal::{BOLD, DIM, Terminal, grouped, human_bytes, human_seconds},
-    train::STEP_EFFICIENCY,
+    estimate::step_seconds,
+    settings, sweep_table,
+    terminal::{DIM, Terminal, grouped, human_bytes, human_seconds},
     train_settings::Settings,
 };
 
@@ -39,11 +39,13 @@ const EXCLUSIVE: [[&str; 2]; 2] = [["activations", "vectors"], ["d-sae", "expans
 
 pub(crate) fn run(args: &SweepArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
     let file = config.map(|path| settings::table(path, "sweep")).transpose()?.unwrap_or_default();
-    let mut settings = laid_over(file, settings::as_table(args)?);
+    let flags = settings::as_table(args)?;
+    let mut settings = laid_over(file, flags.clone());
     let shared: Table = SHARED.iter().filter_map(|name| settings.remove_entry(*name)).collect();
     let shared: Shared = Value::Table(shared).try_into().context("settings of `sweep`")?;
     let out = shared.out.clone().context("sweep needs --out: the folder to write")?;
-    let configs = configs(settings)?;
+    Settings::check_column(shared.column.as_deref(), shared.vectors.as_deref())?;
+    let configs = configs(settings, &flags)?;
     let rows = match (&shared.activations, &shared.vectors) {
         (Some(activations), None) => {
             let dataset = ActivationDataset::open(Location::named(activations)?)?;
@@ -58,9 +60,19 @@ pub(crate) fn run(args: &SweepArgs, config: Option<&Path>, terminal: &Terminal) 
             bail!("sweep needs --activations, what refract harvest wrote, or --vectors, parquet files of any tool")
         }
     };
-    print(&rows, terminal);
+    sweep_table::print(&rows, terminal);
     terminal.line(format!("{DIM}FVU against L0, in a browser: {}{DIM:#}", out.join(PARETO_FILE).display()));
-    terminal.json(&serde_json::json!({ "out": out, "runs": rows }))
+    terminal.json(&serde_json::json!({ "out": out, "runs": rows }))?;
+    refuse_none_finished(&rows)
+}
+
+/// A sweep of which nothing came is no success; what to try instead, the first run says.
+fn refuse_none_finished(rows: &[SweepRow]) -> anyhow::Result<()> {
+    if rows.iter().any(|row| row.state == RunState::Finished) {
+        return Ok(());
+    }
+    let note = rows.iter().find_map(|row| row.note.as_deref()).unwrap_or_default();
+    bail!("no run finished. The first: {note}")
 }
 
 /// Says what will be needed and trains.
@@ -78,8 +90,7 @@ fn sweep(
 
 /// The first lines of a sweep: what it will take.
 fn needs(plan: &SweepPlan<'_>, out: &Path) -> anyhow::Result<String> {
-    let flop = |run: &PlannedRun| 2.0 * run.d_in as f64 * run.d_sae as f64 * run.config.tokens as f64;
-    let seconds = plan.runs().iter().map(flop).sum::<f64>() / harvester::machine::gemm_flops() / STEP_EFFICIENCY;
+    let seconds = plan.runs().iter().map(|run| step_seconds(run.d_in, run.d_sae, run.config.tokens)).sum();
     let together = plan.passes().iter().map(Vec::len).max().unwrap_or(0);
     let passes = match plan.passes().len() {
         1 => "one pass".to_string(),
@@ -102,8 +113,8 @@ fn needs(plan: &SweepPlan<'_>, out: &Path) -> anyhow::Result<String> {
     Ok(says)
 }
 
-/// The config of every run.
-fn configs(mut settings: Table) -> anyhow::Result<Vec<TrainConfig>> {
+/// The config of every run; `flags` are those settings that were given as such.
+fn configs(mut settings: Table, flags: &Table) -> anyhow::Result<Vec<TrainConfig>> {
     let listed = match settings.remove("run") {
         None => vec![Table::new()],
         Some(runs) => runs.try_into().context("[[sweep.run]]: expected tables of train's settings")?,
@@ -112,6 +123,9 @@ fn configs(mut settings: Table) -> anyhow::Result<Vec<TrainConfig>> {
     for run in listed {
         if let Some(name) = SHARED.iter().find(|name| run.contains_key(**name)) {
             bail!("[[sweep.run]]: `{name}` is the same for all runs: set it in [sweep] or as --{name}");
+        }
+        if let Some((name, flag)) = against_a_flag(&run, flags) {
+            bail!("[[sweep.run]]: `{name}` is set there and --{flag} was given, which is for all runs: leave out one");
         }
         for settings in combinations(laid_over(settings.clone(), run))? {
             let named = serde_json::to_string(&settings)?;
@@ -123,7 +137,20 @@ fn configs(mut settings: Table) -> anyhow::Result<Vec<TrainConfig>> {
     Ok(configs)
 }
 
+/// A setting of a listed run that a flag settles too, and that flag: flags win over the file.
+fn against_a_flag<'a>(run: &'a Table, flags: &Table) -> Option<(&'a str, &'a str)> {
+    let excluded = |name: &'a str| {
+        let other = EXCLUSIVE.iter().find_map(|[a, b]| if name == *a { Some(*b) } else { (name == *b).then_some(*a) });
+        [name].into_iter().chain(other).map(move |flag| (name, flag))
+    };
+    run.keys().flat_map(|name| excluded(name)).find(|(_, flag)| flags.contains_key(*flag))
+}
+
 fn laid_over(mut under: Table, over: Table) -> Table {
+    if over.contains_key("activations") && under.contains_key("vectors") {
+        // It was one of those vectors.
+        under.remove("column");
+    }
     for [one, other] in EXCLUSIVE {
         if over.contains_key(one) {
             under.remove(other);
@@ -159,46 +186,13 @@ fn combinations(settings: Table) -> anyhow::Result<Vec<Table>> {
     Ok(runs)
 }
 
-/// The table, a heading each place; what no other run beats is marked.
-fn print(rows: &[SweepRow], terminal: &Terminal) {
-    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
-    let number = |value: Option<f64>, digits: usize| value.map_or("-".to_string(), |value| format!("{value:.digits$}"));
-    for (at, row) in rows.iter().enumerate() {
-        if at == 0 || rows[at - 1].hook_point != row.hook_point {
-            terminal.heading(&row.hook_point);
-            terminal.line(format!(
-                "  {DIM}{:width$} {:>8} {:>8} {:>10} {:>9} {:>9}{DIM:#}",
-                "run", "L0", "FVU", "explained", "dead", "active"
-            ));
-        }
-        if row.state != RunState::Finished {
-            terminal.line(format!("  {:width$} diverged: {}", row.name, row.note.as_deref().unwrap_or_default()));
-            continue;
-        }
-        let (mark, bold) = if row.pareto { (" *", BOLD) } else { ("", anstyle::Style::new()) };
-        terminal.line(format!(
-            "  {bold}{:width$}{bold:#} {:>8} {:>8} {:>8} % {:>9} {:>7} %{mark}",
-            row.name,
-            number(row.l0, 1),
-            number(row.fvu, 4),
-            number(row.explained_variance.map(|share| 100.0 * share), 1),
-            row.dead.map_or("-".to_string(), |dead| grouped(dead as u64)),
-            number(row.frac_alive.map(|share| 100.0 * share), 1),
-        ));
-    }
-    if rows.iter().any(|row| row.pareto) {
-        terminal
-            .line(format!("{DIM}* no other run there is better in one of L0 and FVU and as good in the other{DIM:#}"));
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Vec<TrainConfig> {
-        configs(text.parse().unwrap()).unwrap()
+        configs(text.parse().unwrap(), &Table::new()).unwrap()
     }
 
     #[test]
@@ -222,8 +216,20 @@ mod tests {
     }
 
     #[test]
+    fn a_listed_run_does_not_win_over_a_flag() {
+        let refused = |flags: &str| {
+            let settings = "[[run]]\nk = 3\n[[run]]\nexpansion = 2\n".parse().unwrap();
+            format!("{:#}", configs(settings, &flags.parse().unwrap()).unwrap_err())
+        };
+        assert!(refused("k = [4, 8]").contains("`k` is set there and --k was given"));
+        assert!(refused("d-sae = [64]").contains("`expansion` is set there and --d-sae was given"));
+        let beside = "[[run]]\nk = 3\n".parse().unwrap();
+        assert_eq!(configs(beside, &"lr = [0.1]".parse().unwrap()).unwrap().len(), 1);
+    }
+
+    #[test]
     fn what_cannot_be_is_named() {
-        let refused = |text: &str| format!("{:#}", configs(text.parse().unwrap()).unwrap_err());
+        let refused = |text: &str| format!("{:#}", configs(text.parse().unwrap(), &Table::new()).unwrap_err());
         assert!(refused("k = []").contains("`k` is an empty list"));
         assert!(refused("[[run]]\nout = 'a'").contains("`out` is the same for all runs"));
         let message = refused("arch = ['topk']\nbandwidth = 0.5");

@@ -1,18 +1,16 @@
-//! `refract train` and `refract evaluate`.
+//! `refract train`.
 
 use std::path::Path;
 
-use analyzer::{Behaviour, Evaluation, EvaluationConfig, LanguageModel};
 use anyhow::bail;
-use harvester::{ActivationDataset, Location, StorageDtype, VectorDataset};
-use serde::{Deserialize, Serialize};
-use trainer::{SaeManifest, TrainConfig};
+use harvester::{ActivationDataset, Location, VectorDataset};
+use trainer::{PlannedRun, SaeManifest, SweepData, SweepPlan, TrainConfig};
 
 use crate::{
-    cli::{EvaluateArgs, TrainArgs},
-    placed::{SaeArgs, is_trained_on},
+    cli::TrainArgs,
+    estimate::step_seconds,
     settings,
-    terminal::{DIM, Terminal, grouped, human_bytes, human_seconds},
+    terminal::{Terminal, grouped, human_bytes, human_seconds},
     train_live,
     train_settings::Settings,
 };
@@ -20,6 +18,7 @@ use crate::{
 pub(crate) fn run(args: &TrainArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
     let mut settings: Settings = settings::resolve("train", args, config)?;
     settings.settle(args);
+    Settings::check_column(settings.column.as_deref(), settings.vectors.as_deref())?;
     let train_config = settings.config()?;
     let out = settings.out()?;
     let manifest = match (&settings.activations, &settings.vectors) {
@@ -49,7 +48,7 @@ pub(crate) fn train(
     terminal: &Terminal,
 ) -> anyhow::Result<SaeManifest> {
     let dataset = ActivationDataset::open(Location::named(activations)?)?;
-    say_beginning(out, config, || needs(&Rows::harvested(&dataset, config), config), terminal)?;
+    say_beginning(out, config, || needs(SweepData::Harvested(&dataset), config), terminal)?;
     Ok(trainer::train(&dataset, config, out, terminal)?)
 }
 
@@ -62,9 +61,7 @@ fn train_on_vectors(
     terminal: &Terminal,
 ) -> anyhow::Result<SaeManifest> {
     let dataset = VectorDataset::open(Location::named(vectors)?, column, terminal)?;
-    let width = dataset.width();
-    let rows = Rows { n: dataset.n_rows(), d_in: width, d_out: width, dtype: dataset.dtype(), made: "there" };
-    say_beginning(out, config, || needs(&rows, config), terminal)?;
+    say_beginning(out, config, || needs(SweepData::Vectors(&dataset), config), terminal)?;
     Ok(trainer::train_vectors(&dataset, config, out, terminal)?)
 }
 
@@ -72,11 +69,12 @@ fn train_on_vectors(
 pub(crate) fn say_beginning(
     out: &Path,
     config: &TrainConfig,
-    needs: impl FnOnce() -> String,
+    needs: impl FnOnce() -> anyhow::Result<String>,
     terminal: &Terminal,
 ) -> anyhow::Result<()> {
     let kept = trainer::initial_weights_kept(config)?.map(|kept| format!("\n{kept}")).unwrap_or_default();
-    let needs = || format!("{}{kept}\ncurves, in a browser: {}", needs(), out.join(trainer::CURVES_FILE).display());
+    let curves = out.join(trainer::CURVES_FILE);
+    let needs = || Ok::<_, anyhow::Error>(format!("{}{kept}\ncurves, in a browser: {}", needs()?, curves.display()));
     match SaeManifest::read(out) {
         Ok(manifest) if manifest.complete => terminal.say(format!("{}: finished before", out.display())),
         Ok(_) if SaeManifest::has_checkpoint(out)? => {
@@ -84,9 +82,9 @@ pub(crate) fn say_beginning(
         }
         Ok(_) => {
             terminal.say(format!("{}: no checkpoint yet: beginning again", out.display()));
-            terminal.say_when_begun(needs());
+            terminal.say_when_begun(needs()?);
         }
-        Err(_) => terminal.say_when_begun(needs()),
+        Err(_) => terminal.say_when_begun(needs()?),
     }
     Ok(())
 }
@@ -124,155 +122,30 @@ pub(crate) fn active(config: &TrainConfig) -> String {
     }
 }
 
-/// The score and what it says, which is nothing where the loss does not rise without the activation.
-fn score_note(score: Option<f64>, without: f64, ablated: f64) -> String {
-    match score {
-        Some(score) if ablated > without => format!("{score:.3} of what zero ablation destroys is kept"),
-        Some(_) => "none: zero ablation lowers the loss here, so nothing is destroyed".to_string(),
-        None => "none: zero ablation changes nothing here".to_string(),
-    }
-}
-
-/// Share of the encoder's floor that a whole training step reaches (`just bench`).
-pub(crate) const STEP_EFFICIENCY: f64 = 0.6;
-
-/// What there is to train on.
-struct Rows {
-    n: u64,
-    /// Width of all inputs together.
-    d_in: usize,
-    /// Width of what is rebuilt.
-    d_out: usize,
-    dtype: StorageDtype,
-    made: &'static str,
-}
-
-impl Rows {
-    fn harvested(dataset: &ActivationDataset, config: &TrainConfig) -> Self {
-        let manifest = dataset.manifest();
-        let width = |point| manifest.hook_points.iter().find(|at| at.name == point).map_or(0, |at| at.d_model);
-        let target = config.target_hook_point;
-        let inputs: Vec<_> = config.named_hook_points().into_iter().filter(|point| Some(*point) != target).collect();
-        let the_only_one = || manifest.hook_points.iter().find(|at| Some(at.name) != target).map_or(0, |at| at.d_model);
-        let d_in = if inputs.is_empty() { the_only_one() } else { inputs.into_iter().map(width).sum() };
-        let (n, dtype) = (dataset.n_rows(), manifest.config.dtype);
-        Self { n, d_in, d_out: target.map_or(d_in, width), dtype, made: "harvested" }
-    }
-}
-
-/// The first line of a run: what it will take.
-fn needs(rows: &Rows, config: &TrainConfig) -> String {
-    let Rows { n, d_in, d_out, dtype, made } = *rows;
-    let d_sae = config.n_latents(d_in);
-    let flop = 2.0 * d_in as f64 * d_sae as f64 * config.tokens as f64;
-    let seconds = flop / harvester::machine::gemm_flops() / STEP_EFFICIENCY;
-    // Weights and two moments, pre-activations of a batch, activations in the buffer.
-    let row = if config.target_hook_point.is_some() { d_in + d_out } else { d_in };
-    let data = n * (row * dtype.bytes()) as u64;
-    let memory = (12.0 * (d_in + d_out) as f64 + 4.0 * config.batch as f64) * d_sae as f64;
-    let shape = if d_in == d_out { String::new() } else { format!(", d_out {d_out}") };
-    format!(
+/// The first line of a run: what it will take. A run is a sweep of one.
+fn needs(data: SweepData<'_>, config: &TrainConfig) -> anyhow::Result<String> {
+    let plan = SweepPlan::new(data, vec![config.clone()], Some(1))?;
+    let PlannedRun { d_in, d_sae, .. } = plan.runs()[0];
+    let d_target = target_width(data, config);
+    let shape = d_target.filter(|d_out| *d_out != d_in).map(|d_out| format!(", d_out {d_out}")).unwrap_or_default();
+    let (n, dtype, made) = match data {
+        SweepData::Harvested(dataset) => (dataset.n_rows(), dataset.manifest().config.dtype, "harvested"),
+        SweepData::Vectors(vectors) => (vectors.n_rows(), vectors.dtype(), "there"),
+    };
+    let rows = n * ((d_in + d_target.unwrap_or(0)) * dtype.bytes()) as u64;
+    Ok(format!(
         "{} tokens ({} {made}), d_in {d_in}{shape}, d_sae {d_sae}, {}: about {}, {} of memory",
         grouped(config.tokens),
         grouped(n),
         active(config),
-        human_seconds(seconds),
-        human_bytes((memory as u64).saturating_add(data.min(config.buffer_bytes))),
-    )
+        human_seconds(step_seconds(d_in, d_sae, config.tokens)),
+        human_bytes(plan.memory().saturating_add(rows.min(config.buffer_bytes))),
+    ))
 }
 
-/// [`EvaluationConfig`] under the names of the flags.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct EvaluateSettings {
-    ce_tokens: u64,
-}
-
-impl Default for EvaluateSettings {
-    fn default() -> Self {
-        Self { ce_tokens: EvaluationConfig::default().ce_tokens }
-    }
-}
-
-pub(crate) fn evaluate(args: &EvaluateArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
-    let EvaluateSettings { ce_tokens } = settings::resolve("evaluate", args, config)?;
-    let sae = SaeArgs { sae: &args.sae, activations: args.activations.as_deref(), hook_point: args.hook_point };
-    let evaluation = measure(sae, &EvaluationConfig { ce_tokens }, terminal)?;
-    print(&evaluation, terminal);
-    terminal.json(&evaluation)
-}
-
-/// Evaluates an SAE on the contexts that its manifest holds out.
-pub(crate) fn measure(sae: SaeArgs<'_>, config: &EvaluationConfig, terminal: &Terminal) -> anyhow::Result<Evaluation> {
-    let (placed, dataset) = sae.open()?;
-    // Of other activations nothing was trained on.
-    let held_out = match &placed.manifest {
-        Some(manifest) if is_trained_on(manifest, &dataset)? => manifest.held_out.clone(),
-        _ => 0..dataset.context_end(),
-    };
-    anyhow::ensure!(
-        !held_out.is_empty(),
-        "{} was trained with --held-out-fraction 0 or so few contexts that none was held out: name other --activations",
-        sae.sae.display()
-    );
-    anyhow::ensure!(config.ce_tokens > 0, "--ce-tokens: expected 1 or more, found 0");
-    let site = placed.site();
-    let model = match site.spliced() {
-        Some(_) => Some(LanguageModel::load(&placed.model, terminal)?),
-        None => None,
-    };
-    Ok(analyzer::evaluate(model.as_ref(), site, &dataset, held_out, config, terminal)?)
-}
-
-pub(crate) fn print(evaluation: &Evaluation, terminal: &Terminal) {
-    let fact = |name: &str, value: String| terminal.line(format!("  {DIM}{name:22}{DIM:#} {value}"));
-    fact("L0", format!("{:.1} latents a token", evaluation.reconstruction.l0));
-    let explained = 100.0 * evaluation.reconstruction.explained_variance;
-    fact("FVU", format!("{:.3} ({explained:.1} % of the variance explained)", evaluation.reconstruction.fvu));
-    for column in &evaluation.fvu_by_hook_point {
-        fact("  at a place", format!("{:.3} at {}", column.fvu, column.hook_point));
-    }
-    match &evaluation.behaviour {
-        Some(behaviour) => print_behaviour(behaviour, &fact),
-        None => fact("CE loss", "not measured: nothing of one pass can be replaced by what this SAE rebuilds".into()),
-    }
-    let silent = 1.0 - evaluation.reconstruction.frac_alive;
-    fact(
-        "silent latents",
-        format!(
-            "{:.0} of {} ({:.1} %) on {} held-out tokens",
-            silent * evaluation.d_sae as f64,
-            grouped(evaluation.d_sae),
-            100.0 * silent,
-            grouped(evaluation.reconstruction.tokens)
-        ),
-    );
-}
-
-fn print_behaviour(behaviour: &Behaviour, fact: &impl Fn(&str, String)) {
-    let Behaviour { ce_loss_without_sae, ce_loss_with_sae, ce_loss_with_ablation, ce_loss_score, kl, .. } = *behaviour;
-    fact("CE loss score", score_note(ce_loss_score, ce_loss_without_sae, ce_loss_with_ablation));
-    fact(
-        "CE loss",
-        format!(
-            "{ce_loss_without_sae:.3} without the SAE, {ce_loss_with_sae:.3} with it, {ce_loss_with_ablation:.2} ablated \
-             (nats a token)"
-        ),
-    );
-    fact("KL", format!("{kl:.3} nats from the model's own next token"));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_score_where_ablation_does_no_harm_is_none() {
-        let note = |without: f64, with: f64, ablated: f64| {
-            score_note((ablated != without).then(|| (ablated - with) / (ablated - without)), without, ablated)
-        };
-        assert_eq!(note(3.0, 4.0, 13.0), "0.900 of what zero ablation destroys is kept");
-        assert!(note(3.0, 3.5, 2.0).starts_with("none: zero ablation lowers the loss"));
-        assert!(note(3.0, 3.5, 3.0).starts_with("none: zero ablation changes nothing"));
-    }
+/// Width of the column that is predicted, of a transcoder.
+fn target_width(data: SweepData<'_>, config: &TrainConfig) -> Option<usize> {
+    let SweepData::Harvested(dataset) = data else { return None };
+    let target = config.target_hook_point?;
+    dataset.manifest().hook_points.iter().find(|at| at.name == target).map(|at| at.d_model)
 }

@@ -8,10 +8,11 @@ use trainer::{SaeManifest, TrainConfig, manifest::HELD_OUT_FOLDER};
 
 use crate::{
     cli::LiveArgs,
+    estimate::step_seconds,
     harvest::{self, forward_efficiency},
     settings,
     terminal::{Terminal, grouped, human_seconds},
-    train::{STEP_EFFICIENCY, active, say_beginning},
+    train::{active, say_beginning},
 };
 
 /// Says what will be needed and trains.
@@ -34,7 +35,7 @@ pub(crate) fn train(
     // Where the held-out contexts are harvested into: a run that goes on reads what that read.
     let held_out = out.join(HELD_OUT_FOLDER);
     let corpus = open_corpus(&settings.corpus, &settings.corpus_options()?, &held_out.as_path().into(), None)?;
-    say_beginning(out, train_config, || needs(&shape, &harvest_config, train_config), terminal)?;
+    say_beginning(out, train_config, || Ok(needs(&shape, &harvest_config, train_config)), terminal)?;
     Ok(trainer::train_live(&model, corpus, &harvest_config, train_config, out, terminal)?)
 }
 
@@ -66,12 +67,11 @@ fn needs(shape: &ModelConfig, harvest: &HarvestConfig, config: &TrainConfig) -> 
     let layers = points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
     let d_sae = config.n_latents(d_in);
     let forward = shape.flop_per_token(layers, harvest.ctx_len) as f64 / forward_efficiency(harvest.compute);
-    let step = 2.0 * d_in as f64 * d_sae as f64 / STEP_EFFICIENCY;
     let buffer = config.buffer_rows(points.iter().map(|point| harvest.dtype.row_bytes(point.width(shape))).sum());
     let held_out = (config.tokens as f64 * config.held_out_fraction).ceil();
     // The buffer is filled whole, also the last time.
     let computed = config.rows_drawn().div_ceil(buffer.max(1)) as f64 * buffer as f64 + held_out;
-    let seconds = (computed * forward + config.tokens as f64 * step) / harvester::machine::gemm_flops();
+    let seconds = computed * forward / harvester::machine::gemm_flops() + step_seconds(d_in, d_sae, config.tokens);
     format!(
         "{} tokens through {} layers and into an SAE, d_in {d_in}, d_sae {d_sae}, {}: about {}, \
          {} tokens in the shuffle buffer before the first step, nothing on disk but {} tokens held out",

@@ -1,7 +1,7 @@
-//! [`Settings`] of `refract train`: the flags and the config file, resolved, and what they make of a [`TrainConfig`]. An
-//! option that the architecture has no use for is refused, wherever it was given.
+//! [`Settings`] of `refract train`: the flags and the config file, resolved, and what they make of a [`TrainConfig`].
+//! An option that the architecture has no use for is refused, wherever it was given.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use harvester::HookPoint;
@@ -79,15 +79,26 @@ impl Settings {
         if args.d_sae.is_some() {
             self.expansion = None;
         }
-        if !args.live.corpus.is_empty() {
-            (self.activations, self.vectors) = (None, None);
-        }
-        if args.activations.is_some() {
-            self.vectors = None;
-        }
-        if args.vectors.is_some() {
+        let (live, harvested) = (!args.live.corpus.is_empty(), args.run.activations.is_some());
+        if live {
             self.activations = None;
         }
+        if (live || harvested) && self.vectors.take().is_some() {
+            // The file's column was one of the file's vectors.
+            self.column.clone_from(&args.run.column);
+        }
+        if args.run.vectors.is_some() {
+            self.activations = None;
+        }
+    }
+
+    /// Refuses a column of vectors where there are none.
+    pub(crate) fn check_column(column: Option<&str>, vectors: Option<&Path>) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            column.is_none() || vectors.is_some(),
+            "--column has no effect without --vectors, which it is of"
+        );
+        Ok(())
     }
 
     /// What to train and how.

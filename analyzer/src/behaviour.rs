@@ -1,5 +1,5 @@
-//! [`Behaviour`]: what a model loses where a pass goes on with what an SAE rebuilds. An autoencoder takes the place of the
-//! activation that it reads; a transcoder, of another that the pass reaches later.
+//! [`Behaviour`]: what a model loses where a pass goes on with what an SAE rebuilds. An autoencoder takes the place
+//! of the activation that it reads; a transcoder, of another that the pass reaches later.
 
 use candle_core::Tensor;
 use harvester::{Hook, HookPoint};

@@ -1,9 +1,14 @@
 //! [`evaluate`]: how much of the model an SAE keeps, on text it was not trained on.
 //!
-//! Reconstruction, over all held-out rows: `l0` = mean active latents a token, and of y, which is x but for a transcoder,
-//! `fvu` = sum |y - y_hat(x)|^2 / sum |y - mean|^2.
-//! Behaviour, over some of them: cross-entropy of the next token with the activation replaced by `y_hat`, and by zero;
-//! `ce_loss_score = (ablated - with) / (ablated - without)`. Position 0 and attention sinks always keep their value.
+//! ```text
+//! over all held-out rows, with y = x but for a transcoder:
+//!     l0            = mean active latents a token
+//!     fvu           = sum |y - y_hat(x)|^2 / sum |y - mean|^2
+//! over some of them, cross-entropy of the next token, with the activation replaced by y_hat, and by zero ("ablated"):
+//!     ce_loss_score = (ablated - with) / (ablated - without)
+//! ```
+//!
+//! Position 0 and attention sinks always keep their value.
 
 use std::ops::Range;
 
@@ -60,8 +65,8 @@ pub struct PlaceFvu {
 /// its behaviour too.
 ///
 /// # Errors
-/// No held-out context, a place that the dataset does not have or that has another width there, or a file that cannot be
-/// read.
+/// No held-out context, a place that the dataset does not have or that has another width there, or a file that cannot
+/// be read.
 pub fn evaluate(
     model: Option<&LanguageModel>,
     site: Site<'_>,

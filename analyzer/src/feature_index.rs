@@ -43,8 +43,8 @@ struct Pass<'a> {
 /// is left as it is.
 ///
 /// # Errors
-/// An SAE of another width or hook point than the activations, or a crosscoder; a file that cannot be read or written; another run's
-/// folder at `out`.
+/// An SAE of another model, width or hook point than the activations, or a crosscoder; a file that cannot be read or
+/// written; another run's folder at `out`.
 pub fn index(
     placed: &PlacedSae,
     dataset: &ActivationDataset,
@@ -74,7 +74,7 @@ pub fn index(
 /// The manifest before the pass: everything but the counts.
 fn describe(placed: &PlacedSae, dataset: &ActivationDataset, config: &IndexConfig) -> Result<FeaturesManifest> {
     let harvest = dataset.manifest();
-    let PlacedSae { path, sae, hook_point, model, .. } = placed;
+    let PlacedSae { path, sae, hook_point, .. } = placed;
     let hook_point = *hook_point;
     if !sae.config.columns.is_empty() {
         let found = format!("a crosscoder of {} places", sae.config.columns.len());
@@ -87,12 +87,7 @@ fn describe(placed: &PlacedSae, dataset: &ActivationDataset, config: &IndexConfi
             harvester::Error::invalid(format!("SAE {}", path.display()), expected, sae.d_in().to_string()).into()
         );
     }
-    if harvest.model.sha256 != model.sha256 {
-        let what = format!("model of the activations {}", dataset.dir().display());
-        let expected = format!("{} ({})", model.source, model.sha256);
-        let found = format!("{} ({})", harvest.model.source, harvest.model.sha256);
-        return Err(harvester::Error::invalid(what, expected, found).into());
-    }
+    placed.check_model(dataset)?;
     let source = |source: &harvester::CorpusSource| IndexedSource {
         name: source.name.clone(),
         tokens: 0,

@@ -66,7 +66,8 @@ impl<'a> Interventions<'a> {
     /// Edits latents of the SAE at `site`; attention sinks are left alone.
     ///
     /// # Errors
-    /// An SAE that does not rebuild what it reads, a latent that it does not have, a latent edited twice, or a value that is no usable number.
+    /// An SAE that does not rebuild what it reads, a latent that it does not have, a latent edited twice, or a value
+    /// that is no usable number.
     pub fn new(site: Site<'a>, edits: Vec<Intervention>) -> Result<Self> {
         site.sae.config.check_autoencoder()?;
         for (i, edit) in edits.iter().enumerate() {

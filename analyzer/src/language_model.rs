@@ -41,15 +41,10 @@ impl LanguageModel {
     pub(crate) fn row(&self, tokens: &[u32]) -> Result<Tensor> {
         Ok(Tensor::from_slice(tokens, (1, tokens.len()), self.transformer.device())?)
     }
-
-    /// The text of each token as a reader should see it. Characters that are spread over several tokens are shown at
-    /// the last of them, the others being empty.
-    pub fn token_texts(&self, tokens: &[u32]) -> Vec<String> {
-        token_texts(&self.tokenizer, tokens)
-    }
 }
 
-/// See [`LanguageModel::token_texts`].
+/// The text of each token as a reader should see it. Characters that are spread over several tokens are shown at the
+/// last of them, the others being empty.
 pub(crate) fn token_texts(tokenizer: &TextTokenizer, tokens: &[u32]) -> Vec<String> {
     let mut texts = split_texts(tokenizer, tokens);
     // A window may begin inside a character: what is left of it is nothing to show.

@@ -36,8 +36,8 @@ impl PlacedSae {
     /// An SAE that refract trained.
     ///
     /// # Errors
-    /// A folder without a manifest, or one whose training is not done; an SAE of vectors of no model; a file that cannot
-    /// be read.
+    /// A folder without a manifest, or one whose training is not done; an SAE of vectors of no model; a file that
+    /// cannot be read.
     pub fn trained(dir: &Path) -> Result<Self> {
         let manifest = SaeManifest::finished(dir)?;
         let (model, hook_point) = manifest.site()?;
@@ -55,10 +55,11 @@ impl PlacedSae {
     /// An SAE of any tool, as it belongs to the model that `dataset` is of.
     ///
     /// # Errors
-    /// A format that is not known; no place named by either; a place that the dataset does not have.
+    /// A format that is not known; no place named by either, or another by each; a place that the dataset does not
+    /// have.
     pub fn on(path: &Path, dataset: &ActivationDataset, hook_point: Option<HookPoint>) -> Result<Self> {
         let sae = Sae::load(path)?;
-        let hook_point = hook_point.map_or_else(|| sae.config.place(), Ok)?;
+        let hook_point = place(&sae, hook_point)?;
         let hashes: Vec<String> =
             formats::files_of(path)?.iter().map(|file| harvester::sha256_file(file)).collect::<Result<_, _>>()?;
         Ok(Self {
@@ -72,8 +73,36 @@ impl PlacedSae {
         })
     }
 
+    /// Checks that `dataset` is of the model that the SAE belongs to: others' activations mean something else, also
+    /// where they are as wide.
+    ///
+    /// # Errors
+    /// When it is of another model.
+    pub fn check_model(&self, dataset: &ActivationDataset) -> Result<()> {
+        let found = &dataset.manifest().model;
+        if found.sha256 == self.model.sha256 {
+            return Ok(());
+        }
+        let what = format!("model of the activations {}", dataset.dir().display());
+        let name = |model: &ModelIdentity| format!("{} ({})", model.source, model.sha256);
+        let expected = format!("{}, which the SAE {} belongs to", name(&self.model), self.path.display());
+        Err(harvester::Error::invalid(what, expected, name(found)).into())
+    }
+
     /// What evaluation and steering need of it.
     pub fn site(&self) -> Site<'_> {
         Site { sae: &self.sae, hook_point: self.hook_point, sink_norm: self.sink_norm }
+    }
+}
+
+/// Where the SAE says that its activations are from; where it says nothing, what the user says.
+fn place(sae: &Sae, given: Option<HookPoint>) -> Result<HookPoint> {
+    match (sae.config.hook_point, given) {
+        (None, Some(given)) => Ok(given),
+        (Some(said), Some(given)) if said != given => {
+            let expected = format!("{said}, which the SAE says itself, or no --hook-point");
+            Err(harvester::Error::invalid("--hook-point", expected, given.to_string()).into())
+        }
+        _ => Ok(sae.config.place()?),
     }
 }

@@ -30,6 +30,9 @@ fn evaluation(sae: &str, more: &[&str]) -> Value {
     RUN.json(&[&args[..], more].concat()).remove(0)
 }
 
+/// The same but for rounding. Formats that keep a bias folded round it once more, which moves every number by 1e-7 of it;
+/// 1e-4 lets one latent of one of the 3,968 tokens fall on the other side of its threshold for it (l0 by 6e-5), as may
+/// happen on another processor.
 fn assert_same(found: &Value, expected: &Value) {
     for key in ["l0", "fvu", "ce_loss_with_sae", "kl"] {
         let [a, b] = [found, expected].map(|value| value[key].as_f64().unwrap());
@@ -98,12 +101,37 @@ fn what_a_format_has_no_place_for_is_refused_and_nothing_is_left() {
     assert!(message.contains("empty folder"), "{message}");
     let message = RUN.error(&["convert", "acts", "--to", "sparsify", "--out", "refused"]);
     assert!(message.contains("params.npz (gemma-scope)") && message.contains("manifest.json"), "{message}");
-    let transcoder = fixture("gemma-scope-2-transcoder/transcoder/layer_3_width_16k_l0_small");
-    let used = ["--sae", &transcoder, "--activations", "acts", "--hook-point", POINT];
+}
+
+#[test]
+fn a_transcoder_is_measured_only_where_it_belongs() {
+    let (model, text, place) = (tiny("llama"), corpus("speeches"), "blocks.1.ln2.hook_normalized");
+    let harvest = ["harvest", "--model", &model, "--corpus", &text, "--hook-point", place, "--out", "mlp"];
+    RUN.ok(&[&harvest[..], &["--ctx-len", "32", "--tokens", "2048"]].concat());
+    // sparsify's folders name the place.
+    let transcoder = RUN.path("transcoders/layers.1.mlp");
+    fs::create_dir_all(&transcoder).unwrap();
+    for file in ["cfg.json", "sae.safetensors"] {
+        fs::copy(fixture(&format!("sparsify-transcoder/layers.3.mlp/{file}")), transcoder.join(file)).unwrap();
+    }
+    let used = ["--sae", "transcoders/layers.1.mlp", "--activations", "mlp"];
     let message = RUN.error(&[&["evaluate"][..], &used].concat());
-    assert!(message.contains(&format!("the width of {POINT} in acts, [48]")), "{message}");
+    assert!(message.contains(&format!("the width of {place} in mlp, [48], found 10")), "{message}");
     let message = RUN.error(&[&["steer", "--prompt", "a", "--clamp", "1=0"][..], &used].concat());
     assert!(message.contains("a transcoder from"), "{message}");
+    let message = RUN.error(&[&["evaluate", "--hook-point", POINT][..], &used].concat());
+    assert!(message.contains(&format!("--hook-point: expected {place}, which the SAE says itself")), "{message}");
+}
+
+#[test]
+fn what_an_sae_says_itself_is_not_overwritten() {
+    let convert = ["convert", "topk", "--to", "saelens", "--out", "not-overwritten"];
+    let message = RUN.error(&[&convert[..], &["--hook-point", "hook_embed"]].concat());
+    assert!(message.contains(&format!("--hook-point: expected {POINT}, which topk says itself")), "{message}");
+    let message = RUN.error(&[&convert[..], &["--model-name", "another"]].concat());
+    assert!(message.contains("--model-name: expected") && message.contains("found another"), "{message}");
+    assert!(!RUN.path("not-overwritten").exists());
+    RUN.ok(&[&convert[..], &["--hook-point", POINT, "--model-name", &tiny("llama")]].concat());
 }
 
 #[test]

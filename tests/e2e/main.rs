@@ -13,6 +13,7 @@ mod layouts;
 mod live;
 mod object_store;
 mod pipeline;
+mod sae_on_activations;
 mod sandbox;
 mod sweep;
 mod vectors;

@@ -141,32 +141,6 @@ fn finished_stages_are_reused() {
 }
 
 #[test]
-fn an_sae_of_another_width_is_refused() {
-    let sandbox = Sandbox::new();
-    let model = crate::sandbox::tiny("llama");
-    let speeches = corpus("speeches");
-    let harvest = [
-        "harvest",
-        "--model",
-        &model,
-        "--hook-point",
-        "blocks.1.hook_resid_post",
-        "--tokens",
-        "4096",
-        "--ctx-len",
-        "32",
-        "--corpus",
-        &speeches,
-        "--out",
-        "tiny",
-    ];
-    sandbox.ok(&harvest);
-    let sae = RUN.path("sae").display().to_string();
-    let message = sandbox.error(&["index", "--sae", &sae, "--activations", "tiny", "--out", "features"]);
-    assert!(message.contains(POINT) || message.contains("576"), "{message}");
-}
-
-#[test]
 fn python_reads_the_artifacts_with_no_code_of_ours() {
     let Some(python) = test_python() else { return };
     LazyLock::force(&RUN);
@@ -185,22 +159,7 @@ fn a_killed_training_run_goes_on_to_the_same_weights() {
         .collect();
     let (whole, killed) = (Sandbox::new(), Sandbox::new());
     whole.ok(&args);
-    let newest = || {
-        let names = fs::read_dir(killed.path("sae/checkpoints")).into_iter().flatten().filter_map(Result::ok);
-        let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        names.filter(|name| !name.ends_with(".tmp")).max()
-    };
-    for _ in 0..3 {
-        let before = newest();
-        let mut child = killed.start(&args);
-        while newest() == before {
-            assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert_eq!(killed.read_json("sae/manifest.json")["complete"], false);
-    }
+    (0..3).for_each(|_| killed.kill_at_new_checkpoint(&args));
     killed.ok(&args);
     let weights = |sandbox: &Sandbox| fs::read(sandbox.path("sae/sae_weights.safetensors")).unwrap();
     assert!(weights(&whole) == weights(&killed), "the resumed weights differ");

@@ -1,6 +1,6 @@
 """Opens every artifact of a run with pyarrow, polars and safetensors alone, and checks them against each other.
 
-Usage: read_artifacts.py FOLDER, which holds acts/, sae/ and features/ as tests/pipeline.rs makes them.
+Usage: read_artifacts.py FOLDER, which holds acts/, sae/ and features/ as tests/e2e/pipeline.rs makes them.
 """
 import json
 import sys

@@ -85,6 +85,24 @@ impl Sandbox {
         self.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
+    /// Runs until there is a checkpoint in the folder `sae` that was not there before, and kills it then.
+    pub(crate) fn kill_at_new_checkpoint(&self, args: &[&str]) {
+        let newest = || {
+            let names = std::fs::read_dir(self.path("sae/checkpoints")).into_iter().flatten().filter_map(Result::ok);
+            let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+            names.filter(|name| !name.ends_with(".tmp")).max()
+        };
+        let before = newest();
+        let mut child = self.start(args);
+        while newest() == before {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(self.read_json("sae/manifest.json")["complete"], false);
+    }
+
     /// A JSON file.
     pub(crate) fn read_json(&self, name: &str) -> Value {
         serde_json::from_slice(&std::fs::read(self.path(name)).unwrap()).unwrap()

@@ -47,6 +47,8 @@ fn the_config_file_lists_runs_and_any_option_of_train() {
     let wrong = sandbox.write("wrong.toml", settings.replace("bandwidth", "band"));
     let message = sandbox.error(&["--config", &wrong, "sweep", "--out", "other"]);
     assert!(message.contains("a run of `sweep`") && message.contains("band"), "{message}");
+    let both = sandbox.error(&["--config", &file, "sweep", "--out", "other", "--arch", "topk"]);
+    assert!(both.contains("[[sweep.run]]: `arch` is set there and --arch was given"), "{both}");
     assert!(sandbox.error(&["sweep", "--out", "other"]).contains("sweep needs --activations"));
     assert!(sandbox.error(&["--config", &file, "sweep"]).contains("sweep needs --out"));
     assert!(!sandbox.path("other").exists());
@@ -72,4 +74,42 @@ fn a_run_begins_from_an_sae_of_any_format_and_says_what_it_kept() {
     let gated = sandbox.error(&[&train[..], &["third", "--arch", "gated", "--init-from", "foreign"]].concat());
     assert!(gated.contains("expected one of gated, to go on as gated, found topk"), "{gated}");
     assert!(!sandbox.path("third").exists());
+}
+
+/// A learning rate at which nothing is learnt.
+const TOO_FAST: &str = "1";
+
+#[test]
+fn a_sweep_is_explained_and_one_that_only_diverges_fails() {
+    let sandbox = Sandbox::new();
+    let digits = digits();
+    let sweep = ["sweep", "--vectors", &digits, "--d-sae", "64", "--k", "8", "--tokens", "4096", "--batch", "256"];
+    let mixed = format!("0.003,{TOO_FAST}");
+    sandbox.ok(&[&sweep[..], &["--lr", &mixed, "--out", "mixed"]].concat());
+    let said = sandbox.ok(&["inspect", "mixed", "--verify"]);
+    for part in ["complete", "2: 1 finished, 1 diverged", "pareto.html", "lr-0.003", "diverged: training diverged at"] {
+        assert!(said.contains(part), "{part} is not in\n{said}");
+    }
+    assert!(said.contains("the weights of 1 runs are as recorded"), "{said}");
+    let table = sandbox.read_json("mixed/sweep.json");
+    assert_eq!(sandbox.json(&["inspect", "mixed"]).remove(0), table);
+    let finished = table["runs"][0]["name"].as_str().unwrap();
+    std::fs::write(sandbox.path("mixed").join(finished).join("sae_weights.safetensors"), "changed").unwrap();
+    assert!(sandbox.error(&["inspect", "mixed", "--verify"]).contains("SHA-256"));
+    sandbox.write("mixed/sweep.json", table.to_string().replace("\"finished\"", "\"unfinished\""));
+    assert!(sandbox.ok(&["inspect", "mixed"]).contains("unfinished, 1 to come"));
+
+    let output = sandbox.run(&[&sweep[..], &["--lr", TOO_FAST, "--out", "bad", "--json"]].concat());
+    let (table, said) = (crate::sandbox::text(&output.stdout), crate::sandbox::text(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        table.contains("\"diverged\"") && said.contains("no run finished. The first: training diverged at"),
+        "{table}\n{said}"
+    );
+    assert!(said.contains("a smaller --lr (0.25)"), "{said}");
+    for unfinished in ["bad", "bad/batch-topk-k8-d64"] {
+        sandbox.ok(&["inspect", unfinished]);
+        let message = sandbox.error(&["inspect", unfinished, "--verify"]);
+        assert!(message.contains("nothing there can be verified yet"), "{message}");
+    }
 }

@@ -1,5 +1,5 @@
-//! Vectors of no model: handwritten digits, and files that other tools wrote. Every command that needs a model says that
-//! there is none.
+//! Vectors of no model: handwritten digits, and files that other tools wrote. Every command that needs a model says
+//! that there is none.
 
 use std::process::Command;
 
@@ -45,6 +45,25 @@ fn the_config_file_names_vectors_and_a_flag_names_others() {
     assert!(message.contains("nowhere"), "{message}");
     let both = sandbox.write("both.toml", "[train]\nvectors = 'a'\nactivations = 'b'\nout = 'c'\n");
     assert!(sandbox.error(&["--config", &both, "train"]).contains("activations or vectors, not both"));
+}
+
+#[test]
+fn a_column_is_one_of_vectors_wherever_the_two_are_named() {
+    let sandbox = Sandbox::new();
+    for command in ["train", "sweep"] {
+        let size = "d-sae = 64\nk = 8\ntokens = 1024\nbatch = 256";
+        let file = sandbox.write("refract.toml", format!("[{command}]\nvectors = '{}'\n{size}", digits()));
+        let run = |more: &[&'static str]| [&["--config", file.as_str(), command, "--out", command][..], more].concat();
+        let wrong = sandbox.error(&run(&["--column", "label"]));
+        assert!(wrong.contains("label"), "{wrong}");
+        sandbox.ok(&run(&["--column", "pixels"]));
+        // The file's vectors give way to the activations, and a column of theirs has nothing to be of.
+        let alone = sandbox.error(&run(&["--activations", "acts", "--column", "pixels"]));
+        assert!(alone.contains("--column has no effect without --vectors"), "{alone}");
+        let file = sandbox.write("column.toml", format!("[{command}]\nactivations = 'acts'\ncolumn = 'pixels'\n"));
+        let alone = sandbox.error(&["--config", &file, command, "--out", "other"]);
+        assert!(alone.contains("--column has no effect without --vectors"), "{alone}");
+    }
 }
 
 #[test]

@@ -1,71 +1,24 @@
-//! `refract index`, `refract show`, `refract find`.
-
-use std::path::Path;
+//! `refract show`, what one latent is or the most interpretable ones; and `refract find`, which latents to look at.
 
 use analyzer::{
-    Example, Feature, FeatureIndex, FeaturesManifest, IndexConfig, TokenWeight,
+    Example, Feature, FeatureIndex, TokenWeight,
     interpretability::{About, Pick},
 };
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    cli::{FindArgs, IndexArgs, ShowArgs},
-    placed::SaeArgs,
-    settings,
+    cli::{FindArgs, ShowArgs},
     terminal::{BOLD, DIM, Terminal, grouped, lit, quoted},
 };
 
-/// [`IndexConfig`] under the names of the flags.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct Settings {
-    examples: usize,
-    reach: usize,
-    logit_tokens: usize,
-    neighbours: usize,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        let IndexConfig { examples, reach, logit_tokens, neighbours } = IndexConfig::default();
-        Self { examples, reach, logit_tokens, neighbours }
-    }
-}
-
-pub(crate) fn index(args: &IndexArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
-    let Settings { examples, reach, logit_tokens, neighbours } = settings::resolve("index", args, config)?;
-    let config = IndexConfig { examples, reach, logit_tokens, neighbours };
-    let sae = SaeArgs { sae: &args.sae, activations: args.activations.as_deref(), hook_point: args.hook_point };
-    let manifest = build_index(sae, &config, &args.out, terminal)?;
-    terminal.line(format!(
-        "{}: {} latents over {} tokens",
-        args.out.display(),
-        grouped(manifest.d_sae as u64),
-        grouped(manifest.tokens)
-    ));
-    terminal.json(&serde_json::json!({ "out": args.out, "d_sae": manifest.d_sae, "tokens": manifest.tokens }))
-}
-
-/// Indexes an SAE over the activations named, by default those it was trained on.
-pub(crate) fn build_index(
-    sae: SaeArgs<'_>,
-    config: &IndexConfig,
-    out: &Path,
-    terminal: &Terminal,
-) -> anyhow::Result<FeaturesManifest> {
-    let (placed, dataset) = sae.open()?;
-    Ok(analyzer::index(&placed, &dataset, config, out, terminal)?)
-}
-
-pub(crate) fn show(args: &ShowArgs, terminal: &Terminal) -> anyhow::Result<()> {
+pub(crate) fn run(args: &ShowArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let index = FeatureIndex::open(&args.features)?;
     if args.latents.is_empty() {
         return show_most_interpretable(&index, args.top, args.examples, terminal);
     }
     for &latent in &args.latents {
         let feature = index.feature(latent)?;
-        let examples = index.examples(latent);
-        show_feature(&index, feature, examples, args.examples, terminal);
+        let examples = first(index.examples(latent), args.examples);
+        show_feature(&index, feature, examples, terminal);
         terminal.json(&serde_json::json!({ "feature": feature, "examples": examples }))?;
     }
     Ok(())
@@ -100,15 +53,15 @@ pub(crate) fn show_most_interpretable(
         };
         let about = format!("{about} ({:.0} % of its strongest examples)", 100.0 * pick.agreement);
         terminal.line(format!("\n{BOLD}latent {}{BOLD:#}  {about}", pick.latent));
-        show_examples(index, index.examples(pick.latent), n_examples, terminal);
+        let examples = first(index.examples(pick.latent), n_examples);
+        show_examples(index, examples, terminal);
         terminal.line(format!("  {DIM}promotes{DIM:#} {}", tokens(&feature.promoted, 6)));
-        terminal
-            .json(&serde_json::json!({ "pick": pick, "feature": feature, "examples": index.examples(pick.latent) }))?;
+        terminal.json(&serde_json::json!({ "pick": pick, "feature": feature, "examples": examples }))?;
     }
     Ok(())
 }
 
-fn show_feature(index: &FeatureIndex, feature: &Feature, examples: &[Example], n: usize, terminal: &Terminal) {
+fn show_feature(index: &FeatureIndex, feature: &Feature, examples: &[Example], terminal: &Terminal) {
     terminal.heading(&format!("latent {}", feature.latent));
     if feature.n_active == 0 {
         terminal.line("  silent: it fires on no token of the index");
@@ -127,13 +80,18 @@ fn show_feature(index: &FeatureIndex, feature: &Feature, examples: &[Example], n
     terminal.line(format!("  {DIM}suppresses{DIM:#} {}", tokens(&feature.suppressed, 10)));
     let near: Vec<_> = feature.nearest.iter().map(|(latent, cosine)| format!("{latent} ({cosine:.2})")).collect();
     terminal.line(format!("  {DIM}nearest{DIM:#}    {}", near.join("  ")));
-    show_examples(index, examples, n, terminal);
+    show_examples(index, examples, terminal);
 }
 
-/// The first `n` of a latent's examples, lit by activation, with the source they are from.
-pub(crate) fn show_examples(index: &FeatureIndex, examples: &[Example], n: usize, terminal: &Terminal) {
+/// No more than `n` of a latent's examples, the strongest.
+fn first(examples: &[Example], n: usize) -> &[Example] {
+    &examples[..n.min(examples.len())]
+}
+
+/// Examples, the strongest first, lit by activation, with the source they are from.
+pub(crate) fn show_examples(index: &FeatureIndex, examples: &[Example], terminal: &Terminal) {
     let max = examples.first().map_or(0.0, |example| example.activation);
-    for example in examples.iter().take(n) {
+    for example in examples {
         let source =
             index.source_of(example.document).map_or("?", |place| index.manifest().sources[place].name.as_str());
         let text = lit(&example.texts, &example.activations, max);

