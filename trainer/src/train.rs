@@ -32,7 +32,7 @@ use crate::{
     shuffle_buffer::{Cursor, ShuffleBuffer},
     standardise::Standard,
     step::{Learner, StepReport},
-    training_data::{Label, TrainingData},
+    training_data::{Label, Split, TrainingData},
 };
 
 /// Trains an SAE on `dataset` into the folder `out`. A folder that holds an unfinished run of the same config is
@@ -64,9 +64,8 @@ pub(crate) fn train_on(
     monitor: &dyn Monitor,
 ) -> Result<SaeManifest> {
     let resolved = resolve(config, data, columns)?;
-    let split = data.split(&resolved.config)?;
+    let split = split(data, &resolved.config)?;
     let training = split.training.as_ref();
-    check_size(data, training, resolved.config.batch)?;
     harvester::create_folder(out)?;
     let _lock = harvester::lock(out)?;
     let manifest = open_folder(out, SaeManifest::begin(data, &resolved, split.held_out_contexts)?)?;
@@ -81,6 +80,11 @@ pub(crate) fn train_on(
 /// The config, checked against the data, and the SAE that it begins from, checked against both.
 pub(crate) fn resolve(config: &TrainConfig, data: &dyn TrainingData, columns: Columns) -> Result<Resolved> {
     let widths = data.columns()?.iter().map(|column| column.mean.len()).collect();
+    resolve_widths(config, columns, widths)
+}
+
+/// The same where the widths of the columns are known before the data are.
+pub(crate) fn resolve_widths(config: &TrainConfig, columns: Columns, widths: Vec<usize>) -> Result<Resolved> {
     let mut resolved = config.resolve(columns, widths)?;
     resolved.initial = initial_weights::open(&resolved)?;
     Ok(resolved)
@@ -269,8 +273,12 @@ impl<'a> Run<'a> {
         step.is_multiple_of(self.resolved.config.log_every) || step == self.resolved.n_steps
     }
 
-    /// Saves where the run is; never weights that are no numbers.
+    /// Saves where the run is; never weights that are no numbers. Before the first step there is nothing to save: what was
+    /// restored would count as begun, and its weights would never be fitted to the first batch.
     pub(crate) fn save_checkpoint(&mut self) -> Result<()> {
+        if self.progress.step == 0 {
+            return Ok(());
+        }
         if !checkpoint::is_finite(&self.learner) {
             return Err(self.diverged(self.progress.step, Divergence::Weights));
         }
@@ -324,11 +332,13 @@ pub(crate) fn sample(
     Ok(sample)
 }
 
-/// Refuses data that do not fill a batch.
-pub(crate) fn check_size(data: &dyn TrainingData, training: &dyn RowSource, batch: usize) -> Result<()> {
-    let n = training.n_rows_at_most();
+/// The two parts of the data. Refuses data that never vary, and those that do not fill a batch.
+pub(crate) fn split<'a>(data: &'a dyn TrainingData, config: &TrainConfig) -> Result<Split<'a>> {
+    Standard::of(data)?;
+    let split = data.split(config)?;
+    let (n, batch) = (split.training.n_rows_at_most(), config.batch);
     if n >= batch as u64 {
-        return Ok(());
+        return Ok(split);
     }
     let hint = "Train on more rows, or with a smaller --batch";
     let expected = format!("at least a batch, {batch} rows, to train on");

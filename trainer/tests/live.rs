@@ -245,6 +245,24 @@ fn ends_in_the_same_bytes(config: &TrainConfig, stops: &[u64]) {
 }
 
 #[test]
+fn what_cannot_be_trained_is_refused_before_anything_is_harvested() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, narrow) = (folder.path().join("sae"), folder.path().join("narrow"));
+    let run = |config: TrainConfig, out: &Path| {
+        train_live(&model(), corpus(folder.path()), &harvest_config(None), &config, out, &Silent)
+    };
+    run(TrainConfig { d_sae: Some(16), ..train_config() }, &narrow).unwrap();
+    let refused = |config: TrainConfig| {
+        let message = run(config, &out).unwrap_err().to_string();
+        assert!(!out.exists(), "{message}");
+        message
+    };
+    assert_eq!(refused(TrainConfig { k: 33, ..train_config() }), "--k: expected 1 to d_sae, 32, found 33");
+    let other = refused(TrainConfig { init_from: Some(narrow.clone()), ..train_config() });
+    assert!(other.contains("--init-from: expected an SAE of d_in 48, d_sae 32"), "{other}");
+}
+
+#[test]
 fn another_split_and_nothing_held_out_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let run = |fraction| {
@@ -254,6 +272,7 @@ fn another_split_and_nothing_held_out_are_refused() {
     };
     let message = run(0.0).unwrap_err().to_string();
     assert!(message.contains("--held-out-fraction"), "{message}");
+    assert!(!folder.path().join("sae").exists(), "nothing is written");
     run(0.05).unwrap();
     let message = run(0.5).unwrap_err().to_string();
     assert!(message.contains("tokens held out: 384 there, 3840 here"), "{message}");

@@ -125,11 +125,19 @@ fn runs_at_several_places_and_of_several_seeds_are_the_single_runs_too() {
         hook_points: vec![EARLIER, HookPoint::resid_post(1)],
         ..later.clone()
     };
+    // The same columns in other roles.
+    let from_one = TrainConfig {
+        architecture: TrainArchitecture::Transcoder,
+        hook_point: Some(EARLIER),
+        target_hook_point: Some(HookPoint::resid_post(1)),
+        ..later.clone()
+    };
     let other_seed = TrainConfig { seed: 1, ..later.clone() };
-    let configs = vec![later, earlier, both, other_seed];
+    let configs = vec![later, earlier, from_one, both, other_seed];
     let names = [
         "blocks.1.hook_resid_post-jumprelu-k3-d32-seed-0",
         "hook_embed-jumprelu-k3-d32-seed-0",
+        "hook_embed+blocks.1.hook_resid_post-transcoder-k3-d32-seed-0",
         "hook_embed+blocks.1.hook_resid_post-crosscoder-k3-d32-seed-0",
         "blocks.1.hook_resid_post-jumprelu-k3-d32-seed-1",
     ];
@@ -137,7 +145,25 @@ fn runs_at_several_places_and_of_several_seeds_are_the_single_runs_too() {
     let rows = sweep(&dataset, configs.clone(), None, out.path(), &Silent).unwrap();
     assert_single_runs(&dataset, &configs, &names, out.path());
     let places: Vec<_> = rows.iter().map(|row| row.hook_point.as_str()).collect();
-    assert!(places.is_sorted() && places.len() == 4, "{places:?}");
+    assert!(places.is_sorted() && places.len() == 5, "{places:?}");
+    let pairs = ["hook_embed, blocks.1.hook_resid_post", "hook_embed -> blocks.1.hook_resid_post"];
+    for row in rows.iter().filter(|row| pairs.contains(&row.hook_point.as_str())) {
+        assert!(row.pareto, "what is rebuilt differs, so that neither beats the other: {row:?}");
+    }
+    assert!(pairs.iter().all(|pair| places.contains(pair)), "{places:?}");
+}
+
+#[test]
+fn a_sweep_stopped_before_its_first_step_is_the_single_run_too() {
+    let (_dir, dataset) = dataset();
+    // Both fit their weights to the first batch.
+    let configs = [TrainArchitecture::JumpRelu, TrainArchitecture::Relu].map(|architecture| config(architecture, 3));
+    let out = tempfile::tempdir().unwrap();
+    let at_once = StopAt { tokens: 0, kill: false, seen: AtomicU64::new(0) };
+    let message = sweep(&dataset, configs.to_vec(), None, out.path(), &at_once).unwrap_err().to_string();
+    assert!(message.contains("stopped"), "{message}");
+    sweep(&dataset, configs.to_vec(), None, out.path(), &Silent).unwrap();
+    assert_single_runs(&dataset, &configs, &["jumprelu-k3-d32", "relu-k3-d32"], out.path());
 }
 
 #[test]
@@ -197,6 +223,10 @@ fn what_cannot_be_swept_is_refused_before_anything_is_written() {
     assert!(refused(vec![good.clone(), wide], None, &sweep_in).contains("--k: expected 1 to d_sae, 32, found 33"));
     assert!(refused(vec![good.clone(), good.clone()], None, &sweep_in).contains("topk-k3-d32 twice"));
     assert!(refused(vec![], None, &sweep_in).contains("runs of the sweep: expected 1 or more"));
+    let few = refused(vec![good.clone(), TrainConfig { batch: 7000, ..good.clone() }], None, &sweep_in);
+    assert!(few.contains("at least a batch, 7000 rows, to train on, found 5890"), "{few}");
+    let all_held_out = TrainConfig { held_out_fraction: 0.9, batch: 1000, ..good.clone() };
+    assert!(refused(vec![good.clone(), all_held_out], None, &sweep_in).contains("rows, to train on, found 620"));
     assert!(refused(vec![good.clone()], Some(0), &sweep_in).contains("--at-once: expected 1 or more"));
     assert!(!sweep_in.exists());
     fs::write(out.path().join("thesis.tex"), "").unwrap();

@@ -123,7 +123,14 @@ fn an_interrupted_run_ends_in_the_same_bytes() {
             assert!(expected.contains_key(Path::new(file)), "{file}");
         }
 
-        let stops = [(3, Stop::Kill), (10, Stop::Cancel), (11, Stop::Kill), (29, Stop::Kill), (30, Stop::Kill)];
+        let stops = [
+            (0, Stop::Cancel),
+            (3, Stop::Kill),
+            (10, Stop::Cancel),
+            (11, Stop::Kill),
+            (29, Stop::Kill),
+            (30, Stop::Kill),
+        ];
         let interrupted = tempfile::tempdir().unwrap();
         for (step, how) in stops {
             let monitor = stop_at(step * 512, how);
@@ -303,7 +310,13 @@ fn unusable_input_is_refused_before_anything_is_written() {
     assert!(refused(TrainConfig { held_out_fraction: 0.95, ..config.clone() }).contains("--held-out-fraction"));
     let elsewhere = refused(TrainConfig { hook_point: Some(HookPoint::Embed), ..config.clone() });
     assert!(elsewhere.contains("blocks.1.hook_resid_post") && elsewhere.contains("hook_embed"), "{elsewhere}");
-    assert!(refused(TrainConfig { batch: 0, ..config.clone() }).contains("batch"));
+    for batch in [0, 1] {
+        let message = refused(TrainConfig { batch, ..config.clone() });
+        assert!(
+            message.contains("--batch: expected 2 or more") && message.ends_with(&format!("found {batch}")),
+            "{message}"
+        );
+    }
     let transcoder = TrainConfig { architecture: TrainArchitecture::Transcoder, ..config.clone() };
     assert!(refused(transcoder).contains("--target-hook-point: expected the place that a transcoder is to predict"));
     let twice = vec![HookPoint::resid_post(1); 2];

@@ -9,8 +9,13 @@ use harvester::{ActivationDataset, VectorDataset, machine::memory_bytes};
 use serde_json::Value;
 
 use crate::{
-    Error, Result, TrainConfig, columns::Columns, config::Resolved, harvested_data::HarvestedData, train::resolve,
-    training_data::TrainingData, vector_data::VectorData,
+    Error, Result, TrainConfig,
+    columns::Columns,
+    config::Resolved,
+    harvested_data::HarvestedData,
+    train::{resolve, split},
+    training_data::TrainingData,
+    vector_data::VectorData,
 };
 
 /// Settings that are in every name, and those that only say where a run reads or are no result's.
@@ -48,7 +53,7 @@ pub struct PlannedRun {
     pub name: String,
     /// What was asked for.
     pub config: TrainConfig,
-    /// Where its rows are from.
+    /// Where its rows are from: `A, B`, and `A -> B` of a transcoder.
     pub place: String,
     /// Width of all inputs together.
     pub d_in: usize,
@@ -83,9 +88,9 @@ impl<'a> SweepPlan<'a> {
         let mut runs = vec![];
         for config in configs {
             let (of_run, columns) = data.of(&config)?;
+            let place = place(of_run.as_ref(), &columns)?;
             let resolved = resolve(&config, of_run.as_ref(), columns)?;
-            let places = of_run.columns()?.into_iter().map(|column| column.name);
-            let place = places.collect::<Vec<_>>().join(", ");
+            split(of_run.as_ref(), &resolved.config)?;
             let Resolved { d_in, d_sae, .. } = resolved;
             let bytes = learner_bytes(&resolved);
             runs.push(PlannedRun { name: String::new(), config, place, d_in, d_sae, resolved: resolved.config, bytes });
@@ -115,6 +120,14 @@ impl<'a> SweepPlan<'a> {
         let of_pass = |pass: &Vec<usize>| pass.iter().map(|&run| self.runs[run].bytes).sum();
         self.passes.iter().map(of_pass).max().unwrap_or(0)
     }
+}
+
+/// Where rows are from. What is read and what is predicted are told apart: a transcoder from A to B is none of a group, and
+/// competes with none, of crosscoders over A and B.
+fn place(data: &dyn TrainingData, columns: &Columns) -> Result<String> {
+    let mut names: Vec<_> = data.columns()?.into_iter().map(|column| column.name).collect();
+    let target = columns.target.and_then(|_| names.pop());
+    Ok(std::iter::once(names.join(", ")).chain(target).collect::<Vec<_>>().join(" -> "))
 }
 
 fn learner_bytes(resolved: &Resolved) -> u64 {
@@ -173,7 +186,8 @@ fn name(runs: &mut [PlannedRun]) -> Result<()> {
     let all: Vec<String> = (0..runs.len())
         .map(|index| {
             let PlannedRun { resolved, place, d_sae, .. } = &runs[index];
-            let place = if in_places { format!("{}-", place.replace(", ", "+")) } else { String::new() };
+            let place =
+                if in_places { format!("{}-", place.replace(", ", "+").replace(" -> ", "+")) } else { String::new() };
             let rest =
                 others.iter().map(|name| format!("-{}-{}", name.replace('_', "-"), shown(&settings[index][name])));
             format!("{place}{}-k{}-d{d_sae}{}", resolved.architecture, resolved.k, rest.collect::<String>())

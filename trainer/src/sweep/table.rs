@@ -45,7 +45,7 @@ pub enum RunState {
 pub struct SweepRow {
     /// Its folder's name.
     pub name: String,
-    /// Where its rows are from.
+    /// Where its rows are from: `A, B`, and `A -> B` of a transcoder.
     pub hook_point: String,
     /// What was trained.
     pub architecture: TrainArchitecture,
