@@ -208,7 +208,6 @@ impl<'a> Run<'a> {
         self.progress = Progress {
             step: self.progress.step + 1,
             cursor,
-            loss: report.loss,
             fvu: report.fvu,
             sparsity_coefficient: self.learner.sparsity.value,
             health: self.progress.health,

@@ -8,7 +8,7 @@
 //! whose penalty is weighted by it; so the norm does not appear in the code. The plain autoencoder with a penalty w on
 //! the mean absolute activation is the case c = w / d_sae.
 
-use super::{Architecture, Backward};
+use super::{Backward, Recipe};
 use crate::{encoder_pass::EncoderPass, kernels::select, weights::Weights};
 
 /// The encoder's bias starts where this many times k latents are active: random rows would have half of all of them
@@ -28,7 +28,7 @@ impl Relu {
     }
 }
 
-impl Architecture for Relu {
+impl Recipe for Relu {
     fn begin(&self, weights: &mut Weights, x_c: &[f32]) {
         start_sparse(weights, x_c, self.k);
     }
