@@ -43,38 +43,34 @@ pub(crate) struct Progress {
 /// Whether weights and moments are numbers, all of them. A pass over what a checkpoint is about to copy, hash-free and
 /// without branches: a few milliseconds where writing it takes hundreds.
 pub(crate) fn is_finite(learner: &Learner) -> bool {
+    parameters(learner)
+        .flat_map(|(_, values, moments)| [values, &moments.m, &moments.v])
+        .all(|values| values.iter().fold(true, |all, value| all & value.is_finite()))
+}
+
+/// Every parameter with its moments, by its name in the file.
+fn parameters(learner: &Learner) -> impl Iterator<Item = (&str, &[f32], &Moments)> {
     let (weights, adam) = (&learner.weights, &learner.adam);
     let all = [
-        (&weights.w_enc, &adam.w_enc),
-        (&weights.b_enc, &adam.b_enc),
-        (&weights.w_dec, &adam.w_dec),
-        (&weights.b_dec, &adam.b_dec),
+        ("w_enc", &weights.w_enc[..], &adam.w_enc),
+        ("b_enc", &weights.b_enc, &adam.b_enc),
+        ("w_dec", &weights.w_dec, &adam.w_dec),
+        ("b_dec", &weights.b_dec, &adam.b_dec),
     ];
-    let extra = weights.extra.iter().map(|parameter| &parameter.values).zip(&adam.extra);
-    all.into_iter()
-        .chain(extra)
-        .flat_map(|(values, moments)| [values, &moments.m, &moments.v])
-        .all(|values| values.iter().fold(true, |all, value| all & value.is_finite()))
+    let extra = weights.extra.iter().zip(&adam.extra);
+    all.into_iter().chain(extra.map(|(parameter, moments)| (parameter.name, &parameter.values[..], moments)))
 }
 
 /// Saves `learner` after `progress.step` steps.
 pub(crate) fn save(dir: &Path, learner: &Learner, progress: Progress) -> Result<()> {
     let folder = dir.join(FOLDER);
     fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-    let (weights, adam) = (&learner.weights, &learner.adam);
     let mut tensors = vec![Tensor::u64("tokens_since_fired", &learner.dead_latents.tokens_since_fired)];
-    let mut put = |name: &str, values: &[f32], moments: &Moments| {
+    for (name, values, moments) in parameters(learner) {
         let shape = [values.len()];
         tensors.push(Tensor::f32(name, &shape, values));
         tensors.push(Tensor::f32(&format!("{name}.m"), &shape, &moments.m));
         tensors.push(Tensor::f32(&format!("{name}.v"), &shape, &moments.v));
-    };
-    put("w_enc", &weights.w_enc, &adam.w_enc);
-    put("b_enc", &weights.b_enc, &adam.b_enc);
-    put("w_dec", &weights.w_dec, &adam.w_dec);
-    put("b_dec", &weights.b_dec, &adam.b_dec);
-    for (parameter, moments) in weights.extra.iter().zip(&adam.extra) {
-        put(parameter.name, &parameter.values, moments);
     }
     let path = folder.join(name(progress.step));
     let note = serde_json::to_string(&progress).map_err(|error| Error::io("write", &path)(error.into()))?;

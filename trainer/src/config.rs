@@ -1,6 +1,6 @@
-//! [`TrainConfig`]: what to train and how. Everything in it shapes the result, so the resolved config is kept in the
-//! manifest and a folder is only ever continued with the same one. Defaults were chosen by measuring; the tables are in
-//! this crate's README.
+//! [`TrainConfig`]: what to train and how. All of it but `FREE_OPTIONS` (`manifest`) shapes the result, so the resolved
+//! config is kept in the manifest and a folder is only ever continued with the same one. Defaults were chosen by measuring;
+//! the tables are in this crate's README.
 
 use std::path::PathBuf;
 

@@ -179,16 +179,9 @@ impl<'a> Run<'a> {
         self.monitor.start("train", self.resolved.n_steps * batch as u64, "tokens");
         self.monitor.advance(self.progress.step * batch as u64);
         while self.progress.step < self.resolved.n_steps {
-            if self.monitor.cancelled() {
+            if !next_batch(buffer, &self.standard.scales, &mut x, self.monitor)? {
                 self.save_checkpoint()?;
                 return Err(harvester::Error::Cancelled { path: self.out.clone() }.into());
-            }
-            if let Err(error) = buffer.next_batch(&self.standard.scales, &mut x) {
-                // Filling the buffer takes a while, and the steps before it are not to be lost by a stop.
-                if self.monitor.cancelled() {
-                    self.save_checkpoint()?;
-                }
-                return Err(error);
             }
             let StepReport { loss, fvu, l0, dead, .. } = self.step(&x, buffer.cursor())?;
             if self.is_logged() {
@@ -316,6 +309,23 @@ impl<'a> Run<'a> {
         manifest.complete = true;
         manifest.write(&self.out)?;
         Ok(manifest)
+    }
+}
+
+/// Fills in the next batch; false where the user asked to stop, before or while the buffer was filled. That takes a while,
+/// and the steps before it are not to be lost.
+pub(crate) fn next_batch(
+    buffer: &mut ShuffleBuffer<impl ActivationSource>,
+    scales: &[f32],
+    x: &mut [f32],
+    monitor: &dyn Monitor,
+) -> Result<bool> {
+    if monitor.cancelled() {
+        return Ok(false);
+    }
+    match buffer.next_batch(scales, x) {
+        Err(_) if monitor.cancelled() => Ok(false),
+        filled => filled.map(|()| true),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     config::Resolved,
     harvested_data::HarvestedData,
     live_source::{LiveRows, LiveSource},
-    manifest::{HELD_OUT_FOLDER, SaeManifest, open_folder, refuse_foreign},
+    manifest::{HELD_OUT_FOLDER, SaeManifest, open_folder, refuse_unfinished},
     train::{Run, resolve_widths},
 };
 
@@ -40,7 +40,7 @@ pub fn train_live(
     harvester::create_folder(out)?;
     let _lock = harvester::lock(out)?;
     if !out.join(MANIFEST_FILE).exists() {
-        refuse_foreign(out)?;
+        refuse_unfinished(out)?;
     }
     let dataset = hold_out(model, &corpus, &held_out_config, &out.join(HELD_OUT_FOLDER), monitor)?;
     let data = HarvestedData::new(&dataset, columns);

@@ -13,7 +13,7 @@ use crate::{encoder_pass::EncoderPass, kernels::select, weights::Weights};
 
 /// The encoder's bias starts where this many times k latents are active: random rows would have half of all of them
 /// active, and a short run would spend its time on getting rid of them.
-pub(crate) const FIRST_L0_SHARE: usize = 8;
+pub(crate) const FIRST_L0_FACTOR: usize = 8;
 /// Rows on which that is measured.
 pub(crate) const FIRST_ROWS: usize = 512;
 
@@ -49,9 +49,9 @@ impl Recipe for Relu {
     }
 }
 
-/// Lowers `b_enc` so that [`FIRST_L0_SHARE`] k latents a token are active at first.
+/// Lowers `b_enc` so that [`FIRST_L0_FACTOR`] k latents a token are active at first.
 pub(crate) fn start_sparse(weights: &mut Weights, x_c: &[f32], k: usize) {
-    let count = FIRST_L0_SHARE * k;
+    let count = FIRST_L0_FACTOR * k;
     if count < weights.d_sae / 2 {
         let threshold = EncoderPass::threshold(weights, x_c, count, FIRST_ROWS);
         weights.b_enc.iter_mut().for_each(|b| *b -= threshold);

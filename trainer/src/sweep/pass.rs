@@ -17,7 +17,7 @@ use crate::{
     rows::RowSource,
     shard_source::ShardSource,
     shuffle_buffer::ShuffleBuffer,
-    train::{Run, resolve, sample, split},
+    train::{Run, next_batch, resolve, sample, split},
     training_data::Split,
 };
 
@@ -113,12 +113,8 @@ impl<'a> Pass<'a, '_> {
         for step in first..self.n_steps {
             // Runs on the same columns have the same scales.
             let Some(member) = self.members.first() else { return Ok(()) };
-            if self.monitor.cancelled() {
+            if !next_batch(buffer, member.run.scales(), &mut x, self.monitor)? {
                 return self.stop();
-            }
-            if let Err(error) = buffer.next_batch(member.run.scales(), &mut x) {
-                // Filling the buffer takes a while, and the steps before it are not to be lost by a stop.
-                return if self.monitor.cancelled() { self.stop() } else { Err(error) };
             }
             let cursor = buffer.cursor();
             self.each(|run| if run.progress().step == step { run.step(&x, cursor).map(drop) } else { Ok(()) })?;
