@@ -3,14 +3,13 @@
 //! read from its file once an epoch; the step is the one with 9,216 latents.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
+#[path = "../tests/synthetic/mod.rs"]
+mod synthetic;
+
 use std::path::Path;
 
 use harvester::{
-    ActivationDataset, Context, ContextCursor, CorpusOptions, HarvestConfig, HarvestManifest, HookPoint,
-    HookPointSummary, LeftOut, ModelIdentity, ShardWriter, StorageDtype,
-    manifest::{ACTIVATIONS_FORMAT, Counts, NormQuantiles},
-    manifest_file::FORMAT_VERSION,
-    model::Family,
+    ActivationDataset, Context, ContextCursor, HarvestConfig, HookPoint, LeftOut, ShardWriter, StorageDtype,
 };
 use trainer::{
     TrainArchitecture,
@@ -58,7 +57,9 @@ fn main() {
 
 /// A harvest of made-up values.
 fn write(dir: &Path, dtype: StorageDtype) {
-    let mut writer = ShardWriter::open(dir, manifest(dtype)).expect("a new folder");
+    let config =
+        HarvestConfig { hook_points: vec![HookPoint::Embed], ctx_len: CTX_LEN, dtype, ..HarvestConfig::default() };
+    let mut writer = ShardWriter::open(dir, synthetic::manifest(config, &[D_IN])).expect("a new folder");
     for index in 0..(N_ROWS / CTX_LEN) as u64 {
         let values = (0..CTX_LEN * D_IN).map(|i| ((i as u64 * 2_654_435_761 + index * 97) % 1009) as f32 / 500.0 - 1.0);
         let next = ContextCursor { contexts: index + 1, documents: index + 1, ..ContextCursor::default() };
@@ -66,40 +67,4 @@ fn write(dir: &Path, dtype: StorageDtype) {
         writer.write(&[context], &[values.collect()]).expect("room on the disk");
     }
     writer.finish(0, LeftOut::default()).expect("room on the disk");
-}
-
-fn manifest(dtype: StorageDtype) -> HarvestManifest {
-    HarvestManifest {
-        format: ACTIVATIONS_FORMAT.into(),
-        version: FORMAT_VERSION,
-        refract_version: "0.0.0".into(),
-        complete: false,
-        model: ModelIdentity {
-            source: "made up".into(),
-            family: Family::Llama,
-            sha256: "00".into(),
-            tokenizer_sha256: "00".into(),
-            n_layers: 1,
-            d_model: D_IN,
-            d_vocab: 1,
-        },
-        corpus: vec![],
-        corpus_options: CorpusOptions::default(),
-        config: HarvestConfig { hook_points: vec![HookPoint::Embed], ctx_len: CTX_LEN, dtype, ..Default::default() },
-        merged_from: None,
-        layers_run: 1,
-        flop_per_token: 1,
-        counts: Counts::default(),
-        hook_points: vec![HookPointSummary {
-            name: HookPoint::Embed,
-            d_model: D_IN,
-            sink_norm: f32::MAX,
-            sinks: 0,
-            mean_to_spread: 0.0,
-            norm_quantiles: NormQuantiles { p01: 0.0, p50: 0.0, p99: 0.0, p999: 0.0, max: 0.0 },
-            mean: vec![0.0; D_IN],
-            std: vec![1.0; D_IN],
-        }],
-        parts: vec![],
-    }
 }

@@ -10,9 +10,8 @@ use trainer::{
 /// Until the weight of a sparsity loss has brought L0 near k.
 const WARMUP_STEPS: usize = 60;
 
-fn main() {
-    let given: Vec<usize> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
-    let named: Vec<_> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
+fn main() -> Result<(), String> {
+    let (named, given) = arguments()?;
     let cases: Vec<_> = match &named[..] {
         [] => vec![
             (TrainArchitecture::TopK, 0.0),
@@ -23,7 +22,8 @@ fn main() {
     };
     let shapes = match given[..] {
         [d_in, d_sae, k, batch] => vec![(d_in, d_sae, k, batch)],
-        _ => vec![(576, 2304, 32, 4096), (576, 4608, 32, 4096), (576, 9216, 32, 4096)],
+        [] => vec![(576, 2304, 32, 4096), (576, 4608, 32, 4096), (576, 9216, 32, 4096)],
+        _ => return Err(format!("expected four numbers, d_in d_sae k batch, or none, found {}", given.len())),
     };
     println!("threads {}", rayon::current_num_threads());
     println!(
@@ -58,6 +58,20 @@ fn main() {
         }
     }
     println!("peak memory {} MiB", peak_mib());
+    Ok(())
+}
+
+/// The architectures named, and the numbers.
+fn arguments() -> Result<(Vec<TrainArchitecture>, Vec<usize>), String> {
+    let (mut named, mut numbers) = (vec![], vec![]);
+    // `cargo bench` adds an argument of its own.
+    for argument in std::env::args().skip(1).filter(|argument| argument != "--bench") {
+        match argument.parse() {
+            Ok(number) => numbers.push(number),
+            Err(_) => named.push(argument.parse().map_err(|error: trainer::Error| error.to_string())?),
+        }
+    }
+    Ok((named, numbers))
 }
 
 /// The kernel's high-water mark of resident memory; 0 where there is none.

@@ -14,6 +14,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sae = Sae::load(sae_dir)?;
     let file = fs::read(x_path)?;
     let x = SafeTensors::deserialize(&file)?.tensor("x")?;
+    if x.dtype() != Dtype::F32 || x.shape().len() != 2 || x.shape()[1] != sae.d_in() {
+        let (path, d_in, dtype, shape) = (x_path.display(), sae.d_in(), x.dtype(), x.shape());
+        return Err(format!("{path}: expected x in F32 of shape [n, {d_in}], found {dtype} of shape {shape:?}").into());
+    }
     let x: Vec<f32> = x.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(); // [n, d_in]
 
     let (acts, x_hat) = sae.reconstruct(&x)?; // [n, d_out]

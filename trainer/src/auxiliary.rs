@@ -12,7 +12,7 @@
 
 use crate::{
     feature_acts::{ByLatent, FeatureActs},
-    kernels::{decode::decode_error, gradients::Reconstruction, select},
+    kernels::{decode::decode_error, gradients::ErrorPart, select},
     weights::Weights,
 };
 
@@ -68,12 +68,12 @@ impl Auxiliary {
         self.error_scale = (scale / residual) as f32;
         self.by_latent.rebuild(&self.acts, weights.d_sae);
         let (error, df) = (&mut self.error, &mut self.df);
-        decode_error(&self.acts, &weights.w_dec, &self.prefixes, self.error_scale, error, df).whole / residual
+        decode_error(&self.acts, &weights.w_dec, &self.prefixes, self.error_scale, error, df) / residual
     }
 
     /// What the gradients need of it; none where nothing was rebuilt.
-    pub(crate) fn part(&self) -> Option<Reconstruction<'_>> {
-        let part = Reconstruction {
+    pub(crate) fn part(&self) -> Option<ErrorPart<'_>> {
+        let part = ErrorPart {
             acts: &self.acts,
             by_latent: &self.by_latent,
             df: &self.df,

@@ -22,6 +22,7 @@ use crate::{
 const FOLDER: &str = "checkpoints";
 /// Key of [`Progress`] in the file's header.
 const NOTE: &str = "progress";
+const HINT: &str = "Remove this file to go on from the one before";
 
 /// How far a run has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -30,8 +31,6 @@ pub(crate) struct Progress {
     pub(crate) step: u64,
     /// The next row.
     pub(crate) cursor: Cursor,
-    /// Loss of the last step.
-    pub(crate) loss: f64,
     /// The last batch's fraction of variance unexplained.
     pub(crate) fvu: f64,
     /// Weight of the sparsity loss.
@@ -44,38 +43,34 @@ pub(crate) struct Progress {
 /// Whether weights and moments are numbers, all of them. A pass over what a checkpoint is about to copy, hash-free and
 /// without branches: a few milliseconds where writing it takes hundreds.
 pub(crate) fn is_finite(learner: &Learner) -> bool {
+    parameters(learner)
+        .flat_map(|(_, values, moments)| [values, &moments.m, &moments.v])
+        .all(|values| values.iter().fold(true, |all, value| all & value.is_finite()))
+}
+
+/// Every parameter with its moments, by its name in the file.
+fn parameters(learner: &Learner) -> impl Iterator<Item = (&str, &[f32], &Moments)> {
     let (weights, adam) = (&learner.weights, &learner.adam);
     let all = [
-        (&weights.w_enc, &adam.w_enc),
-        (&weights.b_enc, &adam.b_enc),
-        (&weights.w_dec, &adam.w_dec),
-        (&weights.b_dec, &adam.b_dec),
+        ("w_enc", &weights.w_enc[..], &adam.w_enc),
+        ("b_enc", &weights.b_enc, &adam.b_enc),
+        ("w_dec", &weights.w_dec, &adam.w_dec),
+        ("b_dec", &weights.b_dec, &adam.b_dec),
     ];
-    let extra = weights.extra.iter().map(|parameter| &parameter.values).zip(&adam.extra);
-    all.into_iter()
-        .chain(extra)
-        .flat_map(|(values, moments)| [values, &moments.m, &moments.v])
-        .all(|values| values.iter().fold(true, |all, value| all & value.is_finite()))
+    let extra = weights.extra.iter().zip(&adam.extra);
+    all.into_iter().chain(extra.map(|(parameter, moments)| (parameter.name, &parameter.values[..], moments)))
 }
 
 /// Saves `learner` after `progress.step` steps.
 pub(crate) fn save(dir: &Path, learner: &Learner, progress: Progress) -> Result<()> {
     let folder = dir.join(FOLDER);
     fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-    let (weights, adam) = (&learner.weights, &learner.adam);
     let mut tensors = vec![Tensor::u64("tokens_since_fired", &learner.dead_latents.tokens_since_fired)];
-    let mut put = |name: &str, values: &[f32], moments: &Moments| {
+    for (name, values, moments) in parameters(learner) {
         let shape = [values.len()];
         tensors.push(Tensor::f32(name, &shape, values));
         tensors.push(Tensor::f32(&format!("{name}.m"), &shape, &moments.m));
         tensors.push(Tensor::f32(&format!("{name}.v"), &shape, &moments.v));
-    };
-    put("w_enc", &weights.w_enc, &adam.w_enc);
-    put("b_enc", &weights.b_enc, &adam.b_enc);
-    put("w_dec", &weights.w_dec, &adam.w_dec);
-    put("b_dec", &weights.b_dec, &adam.b_dec);
-    for (parameter, moments) in weights.extra.iter().zip(&adam.extra) {
-        put(parameter.name, &parameter.values, moments);
     }
     let path = folder.join(name(progress.step));
     let note = serde_json::to_string(&progress).map_err(|error| Error::io("write", &path)(error.into()))?;
@@ -108,10 +103,9 @@ fn remove(path: &Path) -> Result<()> {
 /// Puts the last checkpoint into `learner`; `None` where there is none.
 pub(crate) fn restore(dir: &Path, learner: &mut Learner) -> Result<Option<Progress>> {
     let Some(path) = list(dir)?.pop() else { return Ok(None) };
-    let mut file = TensorFile::read(&path)?;
-    let progress: Progress = serde_json::from_str(&file.note(NOTE)?).map_err(|error| {
-        Error::malformed(&path, "a checkpoint", error.to_string(), "Remove this file to go on from the one before")
-    })?;
+    let mut file = TensorFile::read(&path, HINT)?;
+    let progress: Progress = serde_json::from_str(&file.note(NOTE)?)
+        .map_err(|error| Error::malformed(&path, "a checkpoint", error.to_string(), HINT))?;
     let mut take = |name: &str, weights: &mut Vec<f32>, moments: &mut Moments| {
         let shape = [weights.len()];
         *weights = file.take_f32(name, &shape)?;
@@ -236,10 +230,24 @@ mod tests {
     #[test]
     fn a_damaged_checkpoint_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        save(dir.path(), &learner(TrainArchitecture::TopK), Progress::default()).unwrap();
+        let progress = Progress { step: 1, ..Progress::default() };
+        save(dir.path(), &learner(TrainArchitecture::JumpRelu), progress).unwrap();
         let path = list(dir.path()).unwrap().pop().unwrap();
-        fs::write(&path, &fs::read(&path).unwrap()[..500]).unwrap();
-        let message = restore(dir.path(), &mut learner(TrainArchitecture::TopK)).unwrap_err().to_string();
-        assert!(message.contains("step-000000000.safetensors"), "{message}");
+        let refused = |architecture, d_sae: usize| {
+            let config = StepConfig::example(architecture, 3, 8, d_sae);
+            let mut learner = Learner::start(d_sae, vec![0.1; 8], 1, config);
+            let message = restore(dir.path(), &mut learner).unwrap_err().to_string();
+            assert!(message.contains("step-000000001.safetensors"), "{message}");
+            assert!(message.contains("Remove this file to go on from the one before"), "{message}");
+            message
+        };
+        let narrow = refused(TrainArchitecture::JumpRelu, 39);
+        assert!(narrow.contains("w_enc of shape [312], found [320]"), "{narrow}");
+        let left = refused(TrainArchitecture::TopK, 40);
+        assert!(left.contains("found also threshold, threshold.m, threshold.v"), "{left}");
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        let cut = refused(TrainArchitecture::JumpRelu, 40);
+        assert!(cut.contains("a whole safetensors file"), "{cut}");
     }
 }

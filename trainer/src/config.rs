@@ -1,6 +1,6 @@
-//! [`TrainConfig`]: what to train and how. Everything in it shapes the result, so the resolved config is kept in the
-//! manifest and a folder is only ever continued with the same one. Defaults were chosen by measuring; the tables are in
-//! this crate's README.
+//! [`TrainConfig`]: what to train and how. All of it but `FREE_OPTIONS` (`manifest`) shapes the result, so the resolved
+//! config is kept in the manifest and a folder is only ever continued with the same one. Defaults were chosen by measuring;
+//! the tables are in this crate's README.
 
 use std::path::PathBuf;
 
@@ -52,7 +52,7 @@ pub struct TrainConfig {
     pub skip: bool,
     /// Tokens to train on; more than there are is several passes. Default 1,500,000.
     pub tokens: u64,
-    /// Tokens a step. Default 4,096.
+    /// Tokens a step, two or more. Default 4,096.
     pub batch: usize,
     /// Peak learning rate. Default 4e-3 at 4,608 latents, and less for more: it goes with one over the root of their
     /// number, as in dictionary_learning and sparsify.
@@ -266,7 +266,10 @@ impl Resolved {
         let at_least_one = |what: &str, value: u64| {
             if value == 0 { Err(Error::invalid(what, "1 or more", "0")) } else { Ok(()) }
         };
-        at_least_one("--batch", config.batch as u64)?;
+        if config.batch < 2 {
+            let expected = "2 or more: FVU and the auxiliary loss are shares of a batch's spread";
+            return Err(Error::invalid("--batch", expected, config.batch.to_string()));
+        }
         at_least_one("--d-sae", self.d_sae as u64)?;
         at_least_one("--checkpoint-every", config.checkpoint_every)?;
         at_least_one("--keep-checkpoints", config.keep_checkpoints as u64)?;

@@ -12,15 +12,12 @@ use std::{
 use harvester::write_atomically;
 use serde_json::{Value, json};
 
-use crate::{Error, MetricsLine, Result, SaeManifest};
+use crate::{Error, MetricsLine, Result, SaeManifest, page::fill};
 
 /// Name of the page in an SAE's folder.
 pub const CURVES_FILE: &str = "curves.html";
 
-/// Style and script; [`DATA`] and [`REFRESH`] stand where a run's own go.
 const TEMPLATE: &str = include_str!("curves/curves.html");
-const DATA: &str = "{{data}}";
-const REFRESH: &str = "{{refresh}}";
 /// The page is written and reads itself again no more often than this.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Points of one curve, at most.
@@ -107,11 +104,7 @@ fn page(manifest: &SaeManifest, state: State<'_>, lines: &[MetricsLine]) -> Stri
         "last": lines.last(),
         "curves": curves(lines),
     });
-    // Inside a script element only `<` can end it.
-    let data = data.to_string().replace('<', "\\u003c");
-    let refresh = format!("<meta http-equiv=\"refresh\" content=\"{}\">\n", INTERVAL.as_secs());
-    let refresh = if name == "training" { refresh.as_str() } else { "" };
-    TEMPLATE.replacen(REFRESH, refresh, 1).replacen(DATA, &data, 1)
+    fill(TEMPLATE, &data, (name == "training").then_some(INTERVAL.as_secs()))
 }
 
 /// What the page says of the manifest: no hashes, which are facts of other files.

@@ -56,11 +56,6 @@ impl EncoderPass<'_> {
         timed(&mut self.times.select, || change(self.acts))
     }
 
-    /// The value that k latents a token exceed on the first `n_rows` rows.
-    pub(crate) fn threshold_of(&self, k: usize, n_rows: usize) -> f32 {
-        Self::threshold(self.weights, self.x_c, k, n_rows)
-    }
-
     /// The positive pre-activation that k latents a token reach on the first `n_rows` rows of `x_c`; 0 where fewer are
     /// positive.
     pub(crate) fn threshold(weights: &Weights, x_c: &[f32], k: usize, n_rows: usize) -> f32 {

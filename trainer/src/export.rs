@@ -23,6 +23,7 @@ use crate::{
     sae::{Architecture, Gate, Sae, SaeConfig},
     standardise::Standard,
     training_data::Label,
+    units::{add_product, multiply, scale_columns},
     weights::Weights,
 };
 
@@ -41,7 +42,10 @@ pub(crate) fn export(weights: Weights, standard: &Standard, resolved: &Resolved,
             sae.w_skip.iter_mut().for_each(|w_skip| multiply(w_skip, s_in / s_out));
             divide_outputs(&mut sae, s_out);
         }
-        (TrainArchitecture::Crosscoder, scales) => scale_columns(&mut sae, &resolved.widths, scales),
+        (TrainArchitecture::Crosscoder, scales) => {
+            let Sae { w_enc, w_dec, b_dec, .. } = &mut sae;
+            scale_columns(&resolved.widths, scales, &mut [w_enc], &mut [w_dec, b_dec]);
+        }
         (_, scales) => divide_outputs(&mut sae, scales[0]),
     }
     sae
@@ -85,29 +89,10 @@ fn divide_outputs(sae: &mut Sae, scale: f32) {
 
 /// Folds what is subtracted from the input into the biases: `(x - b_in) W^T + b = x W^T + (b - W b_in)`.
 fn center_constantly(sae: &mut Sae, b_in: &[f32]) {
-    let fold = |bias: &mut [f32], weights: &[f32]| {
-        for (b, row) in bias.iter_mut().zip(weights.chunks_exact(b_in.len())) {
-            let shift: f64 = row.iter().zip(b_in).map(|(w, b)| f64::from(*w) * f64::from(*b)).sum();
-            *b = (f64::from(*b) - shift) as f32;
-        }
-    };
-    fold(&mut sae.b_enc, &sae.w_enc);
+    add_product(&mut sae.b_enc, &sae.w_enc, b_in, -1.0);
     if let Some(w_skip) = &sae.w_skip {
-        fold(&mut sae.b_dec, w_skip);
+        add_product(&mut sae.b_dec, w_skip, b_in, -1.0);
     }
-}
-
-/// A crosscoder's: every column is read and written in its own scale.
-fn scale_columns(sae: &mut Sae, widths: &[usize], scales: &[f32]) {
-    let scale_of: Vec<f32> =
-        widths.iter().zip(scales).flat_map(|(width, scale)| std::iter::repeat_n(*scale, *width)).collect();
-    sae.w_enc.iter_mut().zip(scale_of.iter().cycle()).for_each(|(w, scale)| *w *= scale);
-    sae.w_dec.iter_mut().zip(scale_of.iter().cycle()).for_each(|(w, scale)| *w /= scale);
-    sae.b_dec.iter_mut().zip(&scale_of).for_each(|(b, scale)| *b /= scale);
-}
-
-fn multiply(values: &mut [f32], factor: f32) {
-    values.iter_mut().for_each(|value| *value *= factor);
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! recent_best = min(loss, 1.01 recent_best)                so it forgets a factor 3 in about a hundred steps
-//! diverged    = not finite, or fvu > 100, or (loss > 10 recent_best and fvu > 1), or no latent active for 10 steps
+//! diverged    = not finite, or fvu > 100, or (loss > 10 recent_best and fvu > 1)
+//!               or no latent active for 10 steps, or none active and all dead
 //! steady      = loss <= 3 recent_best and some latent active
 //! ```
 //!
@@ -23,8 +24,8 @@ const EXPLOSION: f64 = 10.0;
 const UNSTEADY: f64 = 3.0;
 /// How fast the recent best is forgotten, a step.
 const FORGETTING: f64 = 1.01;
-/// Steps without a single active latent after which none comes back: no latent has a gradient, and Adam's first moment,
-/// which could still move one, has decayed to a third (0.9^10).
+/// Steps without a single active latent after which none comes back: no latent has a gradient but JumpReLU's just below
+/// their thresholds, and Adam's first moment, which could still move one, has decayed to a third (0.9^10).
 const SILENT_STEPS: u64 = 10;
 
 /// What is remembered of the steps so far.
@@ -61,7 +62,9 @@ pub enum Divergence {
         fvu: f64,
     },
     /// No latent is active any more.
-    #[error("no latent has been active for {steps} steps: all are dead, and none has a gradient to come back by")]
+    #[error(
+        "no latent has been active for {steps} steps, and without an active one hardly any has a gradient to come back by"
+    )]
     Silent {
         /// For how many steps.
         steps: u64,

@@ -23,6 +23,7 @@ use crate::{
     manifest::InitialFile,
     sae::{Architecture, Sae},
     standardise::Standard,
+    units::{add_product, multiply, scale_columns},
     weights::{Parameter, Weights, norm_of_blocks, normalise},
 };
 
@@ -172,15 +173,14 @@ pub(crate) fn of(sae: Sae, standard: &Standard, resolved: &Resolved) -> Weights 
             multiply_outputs(&mut weights, s_out);
             center_again(&mut weights);
         }
-        (TrainArchitecture::Crosscoder, scales) => scale_columns(&mut weights, scales),
+        (TrainArchitecture::Crosscoder, scales) => {
+            let Weights { w_enc, w_dec, b_dec, blocks, .. } = &mut weights;
+            scale_columns(blocks, scales, &mut [w_dec, b_dec], &mut [w_enc]);
+        }
         (_, scales) => multiply_outputs(&mut weights, scales[0]),
     }
     normalise_latents(&mut weights, &drawn);
     weights
-}
-
-fn multiply(values: &mut [f32], factor: f32) {
-    values.iter_mut().for_each(|value| *value *= factor);
 }
 
 /// Multiplies activations and what they rebuild by `scale`.
@@ -193,26 +193,11 @@ fn multiply_outputs(weights: &mut Weights, scale: f32) {
 /// Takes what is subtracted from a transcoder's input out of the biases again.
 fn center_again(weights: &mut Weights) {
     let Some(b_in) = weights.b_in.take() else { return };
-    let unfold = |bias: &mut [f32], rows: &[f32]| {
-        for (b, row) in bias.iter_mut().zip(rows.chunks_exact(b_in.len())) {
-            let shift: f64 = row.iter().zip(&b_in).map(|(w, b)| f64::from(*w) * f64::from(*b)).sum();
-            *b = (f64::from(*b) + shift) as f32;
-        }
-    };
-    unfold(&mut weights.b_enc, &weights.w_enc);
+    add_product(&mut weights.b_enc, &weights.w_enc, &b_in, 1.0);
     if let Some(w_skip) = weights.extra.iter().find(|parameter| parameter.name == "w_skip") {
-        unfold(&mut weights.b_dec, &w_skip.values);
+        add_product(&mut weights.b_dec, &w_skip.values, &b_in, 1.0);
     }
     weights.b_in = Some(b_in);
-}
-
-/// A crosscoder's: every column is read and written in its own scale.
-fn scale_columns(weights: &mut Weights, scales: &[f32]) {
-    let scale_of: Vec<f32> =
-        weights.blocks.iter().zip(scales).flat_map(|(width, scale)| std::iter::repeat_n(*scale, *width)).collect();
-    weights.w_enc.iter_mut().zip(scale_of.iter().cycle()).for_each(|(w, scale)| *w /= scale);
-    weights.w_dec.iter_mut().zip(scale_of.iter().cycle()).for_each(|(w, scale)| *w *= scale);
-    weights.b_dec.iter_mut().zip(&scale_of).for_each(|(b, scale)| *b *= scale);
 }
 
 /// Brings every decoder row to norm 1, and takes rows without one from `drawn`.

@@ -1,12 +1,22 @@
 //! Trains sparse autoencoders (SAEs) on harvested activations. Second stage of `refract`: it reads the folder that
 //! `harvester` wrote and writes an SAE folder, which SAELens opens too.
 //!
-//! The data path, one file each: `training_data` is a harvested folder or any vectors, `activation_source` gives blocks
-//! of its rows, or of a running model's, `shuffle_buffer` mixes them, `step` is a training step over the `kernels`, in
-//! which `architecture` holds what differs, [`train()`] is the loop around it, `health` judges it, `checkpoint` makes it
-//! resumable, `metrics_log`, `metrics_file` and `curves` show it, `export` makes of it the [`sae`] that comes out, and `score`
-//! tells how good that is. `sweep` is
-//! that loop over many runs at once, and `initial_weights` is `export` backwards, for runs that begin from an SAE. The encoder's matrix product is the only dense one: everything after it costs k of d_sae.
+//! ```text
+//! rows     training_data = harvested_data (activations) or vector_data; columns: which of them make a row
+//!   |      activation_source = shard_source (rows of a folder) or live_source (of a running model): block after block
+//!   |      shuffle_buffer: blocks mixed into batches, in the units of standardise
+//!   v
+//! step     step: one batch -> new weights, by the kernels: centre, encoder_pass (product, select) -> feature_acts, decode,
+//!   |      gradients; adam. What differs between SAEs is in architecture, with sparsity; dead latents learn by auxiliary
+//!   v
+//! loop     train: config -> step after step, by schedule; train_live, train_vectors and sweep are the same over other
+//!   |      rows and several runs. health judges it, checkpoint resumes it, metrics_log, metrics_file and curves show it
+//!   v
+//! SAE      export: weights -> sae; calibrate: its threshold; score: metrics on held-out rows; manifest: what made it.
+//!          formats read and write it, ours and others'. initial_weights: sae -> weights, where a run begins from one
+//! ```
+//!
+//! The encoder's matrix product is the only dense one: everything after it costs k of d_sae.
 
 mod activation_source;
 mod activations;
@@ -31,9 +41,13 @@ mod input_norm;
 mod kernels;
 mod live_source;
 pub mod manifest;
+mod memory;
 pub mod metrics;
 mod metrics_file;
 mod metrics_log;
+mod own_folder;
+mod page;
+mod parquet_table;
 mod rows;
 pub mod sae;
 mod schedule;
@@ -50,6 +64,7 @@ pub mod train;
 mod train_live;
 mod train_vectors;
 mod training_data;
+mod units;
 mod vector_data;
 mod weights;
 
@@ -64,6 +79,7 @@ pub use health::Divergence;
 pub use initial_weights::initial_weights_kept;
 pub use input_norm::InputNorm;
 pub use manifest::{InitialFile, SAE_FORMAT, SaeManifest, TrainResults, VectorsIdentity};
+pub use memory::learner_bytes;
 pub use metrics::{Reconstruction, ReconstructionMetrics};
 pub use metrics_file::METRICS_FILE;
 pub use metrics_log::MetricsLine;

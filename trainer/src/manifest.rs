@@ -19,6 +19,7 @@ use crate::{
     config::{Resolved, TrainConfig},
     initial_weights,
     metrics::Reconstruction,
+    own_folder::refuse_foreign,
     training_data::{Provenance, TrainingData},
 };
 
@@ -238,11 +239,7 @@ impl SaeManifest {
     /// here.
     pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
         let mut differences = Vec::new();
-        let mut compare = |name: &str, there: &Value, here: &Value| {
-            if there != here && !FREE_OPTIONS.contains(&name) {
-                differences.push(format!("{name}: {there} there, {here} here"));
-            }
-        };
+        let mut compare = |name: &str, there: &Value, here: &Value| differences.extend(difference(name, there, here));
         let hash = |manifest: &Self| Value::from(manifest.activations_manifest_sha256.clone());
         compare("manifest of the activations", &hash(self), &hash(other));
         let column = |manifest: &Self| Value::from(manifest.vectors.as_ref().map(|vectors| vectors.column.clone()));
@@ -255,26 +252,26 @@ impl SaeManifest {
         }
         let initial = |manifest: &Self| serde_json::to_value(&manifest.init_from).unwrap_or_default();
         compare("files of the SAE begun from (--init-from)", &initial(self), &initial(other));
-        let options = |manifest: &Self| serde_json::to_value(&manifest.config).unwrap_or_default();
-        if let (Value::Object(there), Value::Object(here)) = (options(self), options(other)) {
-            there.iter().for_each(|(name, value)| compare(name, value, here.get(name).unwrap_or(&Value::Null)));
-        }
+        differences.extend(option_differences(&self.config, &other.config));
         differences
     }
 }
 
-/// Refuses a folder that has no manifest and yet is not empty: an SAE of another tool, or anything else of the user's.
-pub(crate) fn refuse_foreign(out: &Path) -> Result<()> {
+/// Options that differ and shape the result, one line each.
+pub(crate) fn option_differences(there: &TrainConfig, here: &TrainConfig) -> Vec<String> {
+    let [there, here] = [there, here].map(|config| serde_json::to_value(config).unwrap_or_default());
+    let shaping = there.as_object().into_iter().flatten().filter(|(name, _)| !FREE_OPTIONS.contains(&name.as_str()));
+    shaping.filter_map(|(name, value)| difference(name, value, here.get(name).unwrap_or(&Value::Null))).collect()
+}
+
+fn difference(name: &str, there: &Value, here: &Value) -> Option<String> {
+    (there != here).then(|| format!("{name}: {there} there, {here} here"))
+}
+
+/// Refuses a folder that has no manifest and yet is not empty.
+pub(crate) fn refuse_unfinished(out: &Path) -> Result<()> {
     let leftovers = [format!("{}.tmp", manifest_file::MANIFEST_FILE), HELD_OUT_FOLDER.to_string()];
-    let entries = std::fs::read_dir(out).map_err(Error::io("list", out))?;
-    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
-    match names.into_iter().find(|name| !leftovers.contains(name)) {
-        None => Ok(()),
-        Some(name) => {
-            let found = format!("a folder without a manifest that holds `{name}`");
-            Err(Error::malformed(out, "an empty folder, or one that train wrote", found, "Choose another --out"))
-        }
-    }
+    refuse_foreign(out, &leftovers, "train", "a manifest")
 }
 
 /// Begins a folder, or checks that the one that is there belongs to the same run; returns its manifest.
@@ -287,7 +284,7 @@ pub(crate) fn open_folder(out: &Path, wanted: SaeManifest) -> Result<SaeManifest
         }
         return Ok(found);
     }
-    refuse_foreign(out)?;
+    refuse_unfinished(out)?;
     wanted.write(out)?;
     Ok(wanted)
 }

@@ -1,4 +1,4 @@
-//! [`write_metrics`]: `metrics.parquet`, the lines of `metrics.jsonl` as a table for pyarrow, polars and DuckDB. The log
+//! [`write_metrics`]: `metrics.parquet`, the lines of `metrics.jsonl` as a table. The log
 //! is appended to while a run goes on; a parquet file has its index at the end, so this one is written whole, before
 //! every checkpoint and when the run ends or stops.
 
@@ -8,23 +8,15 @@ use arrow::{
     array::{ArrayRef, Float64Array, RecordBatch, UInt64Array},
     error::ArrowError,
 };
-use harvester::AtomicFile;
-use parquet::arrow::ArrowWriter;
 
-use crate::{MetricsLine, Result};
+use crate::{MetricsLine, Result, parquet_table::write_batch};
 
 /// Name of the table in an SAE's folder.
 pub const METRICS_FILE: &str = "metrics.parquet";
 
 /// Replaces the table in `dir`. The same lines give the same bytes.
 pub(crate) fn write_metrics(dir: &Path, lines: &[MetricsLine]) -> Result<()> {
-    let path = dir.join(METRICS_FILE);
-    let failed = |error| harvester::Error::parquet("write", &path)(error);
-    let batch = table(lines).map_err(|error| failed(error.into()))?;
-    let mut writer = ArrowWriter::try_new(AtomicFile::create(&path)?, batch.schema(), None).map_err(failed)?;
-    writer.write(&batch).map_err(failed)?;
-    writer.into_inner().map_err(failed)?.publish()?;
-    Ok(())
+    write_batch(&dir.join(METRICS_FILE), table(lines))
 }
 
 /// A row a line, a column a number. `[lines, 11]`

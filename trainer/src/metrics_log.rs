@@ -31,7 +31,7 @@ pub struct MetricsLine {
     pub sparsity_loss: f64,
     /// What the sparsity loss is weighted by in this step; 0 where there is none.
     pub sparsity_coefficient: f64,
-    /// Mean squared error of the dead latents' reconstruction of the residual.
+    /// Share of the residual that the dead latents leave unexplained; 0 while none is dead.
     pub aux_loss: f64,
     /// Latents that were not active for `dead_after_tokens`.
     pub dead: usize,

@@ -9,27 +9,23 @@
 
 use std::time::{Duration, Instant};
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     adam::{Adam, AdamConfig},
-    architecture::{self, Architecture, Backward, JumpReluLoss, TrainArchitecture},
+    architecture::{self, Backward, JumpReluLoss, Recipe, TrainArchitecture},
     auxiliary::Auxiliary,
     dead_latents::DeadLatents,
     encoder_pass::EncoderPass,
     feature_acts::{ByLatent, FeatureActs},
     kernels::{
-        decode::{SquaredError, decode_error},
-        gradients::{Gradients, Reconstruction},
-        simd::{Kernel, add_scaled, sum_of_squares, wide},
+        centre::centre,
+        decode::decode_error,
+        gradients::{ErrorPart, Gradients},
     },
     sparsity::SparsityCoefficient,
     weights::Weights,
 };
-
-/// Rows that one task centres; sums over rows are made per task and added in order.
-const ROWS_PER_TASK: usize = 128;
 
 /// What the step needs to know of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -132,7 +128,7 @@ pub(crate) struct Learner {
     pub(crate) dead_latents: DeadLatents,
     pub(crate) sparsity: SparsityCoefficient,
     pub(crate) times: StepTimes,
-    architecture: Box<dyn Architecture>,
+    recipe: Box<dyn Recipe>,
     /// Whether the weights are still to look at the first batch.
     fresh: bool,
     config: StepConfig,
@@ -143,7 +139,8 @@ pub(crate) struct Learner {
 struct Buffers {
     /// `[n, d_in]`
     x_c: Vec<f32>,
-    /// x_hat - x. `[n, n_groups, d_out]`
+    /// x_hat - x; where there are several prefixes, of each the sum of its error and those of longer ones (`E` of
+    /// `kernels::decode`). `[n, n_groups, d_out]`
     errors: Vec<f32>,
     /// Where each group of latents ends. `[n_groups]`
     prefixes: Vec<usize>,
@@ -168,11 +165,11 @@ impl Learner {
 
     /// A learner that goes on from `weights` as they are.
     pub(crate) fn new(weights: Weights, config: StepConfig) -> Self {
-        let architecture = architecture::of(&config);
+        let recipe = architecture::of(&config);
         let buffers = Buffers {
             x_c: Vec::new(),
             errors: Vec::new(),
-            prefixes: architecture.prefixes(weights.d_sae),
+            prefixes: recipe.prefixes(weights.d_sae),
             hidden: Vec::new(),
             acts: FeatureActs::default(),
             by_latent: ByLatent::default(),
@@ -181,13 +178,13 @@ impl Learner {
             gradients: Gradients::new(&weights),
         };
         let StepConfig { sparsity_coefficient, k, sparsity_warmup_steps, .. } = config;
-        let first = architecture.first_coefficient();
+        let first = recipe.first_coefficient();
         Self {
             adam: Adam::new(config.adam, &weights),
             dead_latents: DeadLatents::new(weights.d_sae, config.dead_after_tokens),
             sparsity: SparsityCoefficient::new(sparsity_coefficient, first, k, sparsity_warmup_steps),
             times: StepTimes::default(),
-            architecture,
+            recipe,
             fresh: false,
             weights,
             config,
@@ -203,14 +200,14 @@ impl Learner {
     /// One step of training on `x` `[n, row_width]`, in training units.
     pub(crate) fn step(&mut self, x: &[f32], lr: f64) -> StepReport {
         let n = x.len() / self.weights.row_width();
-        let spread = timed(&mut self.times.encode, || self.buffers.centre(x, &self.weights));
+        let spread = self.centre(x);
         if std::mem::take(&mut self.fresh) {
-            self.architecture.begin(&mut self.weights, &self.buffers.x_c);
+            self.recipe.begin(&mut self.weights, &self.buffers.x_c);
         }
         self.list_dead();
         self.encode_and_select();
         let squared_error = self.reconstruct(n);
-        let aux_loss = self.reconstruct_residual(squared_error.whole, 2.0 * self.config.auxk_alpha * spread / n as f64);
+        let aux_loss = self.reconstruct_residual(squared_error, 2.0 * self.config.auxk_alpha * spread / n as f64);
         let coefficient = self.sparsity.at(self.adam.step);
         let sparsity_loss = self.backward(coefficient);
         self.compute_gradients(n);
@@ -218,8 +215,8 @@ impl Learner {
         let l0 = self.count_active(n);
         self.sparsity.observe(l0);
         StepReport {
-            loss: squared_error.whole / n as f64,
-            fvu: squared_error.whole / spread,
+            loss: squared_error / n as f64,
+            fvu: squared_error / spread,
             l0,
             sparsity_loss,
             sparsity_coefficient: coefficient,
@@ -227,6 +224,12 @@ impl Learner {
             dead: self.dead_latents.count(),
             grad_norm,
         }
+    }
+
+    /// Fills in `x_c`, and `errors` with minus the target. Returns how far the batch's targets are spread.
+    fn centre(&mut self, x: &[f32]) -> f64 {
+        let Buffers { x_c, errors, prefixes, .. } = &mut self.buffers;
+        timed(&mut self.times.encode, || centre(x, &self.weights, prefixes.len(), x_c, errors))
     }
 
     fn list_dead(&mut self) {
@@ -240,15 +243,15 @@ impl Learner {
     fn encode_and_select(&mut self) {
         let Buffers { x_c, hidden, acts, auxiliary, .. } = &mut self.buffers;
         let (weights, times) = (&self.weights, &mut self.times);
-        self.architecture.select(&mut EncoderPass { weights, x_c, hidden, acts, auxiliary, times });
+        self.recipe.select(&mut EncoderPass { weights, x_c, hidden, acts, auxiliary, times });
     }
 
-    /// Turns `errors` from minus the target into x_hat - x.
-    fn reconstruct(&mut self, n: usize) -> SquaredError {
+    /// Turns `errors` from minus the target into x_hat - x. Returns the sum of its squares.
+    fn reconstruct(&mut self, n: usize) -> f64 {
         let scale = self.error_scale(n);
         let Buffers { x_c, errors, prefixes, acts, by_latent, df, .. } = &mut self.buffers;
         timed(&mut self.times.decode, || {
-            self.architecture.bypass(&self.weights, x_c, errors);
+            self.recipe.bypass(&self.weights, x_c, errors);
             by_latent.rebuild(acts, self.weights.d_sae);
             decode_error(acts, &self.weights.w_dec, prefixes, scale, errors, df)
         })
@@ -275,18 +278,18 @@ impl Learner {
         let Buffers { x_c, errors, acts, by_latent, df, gradients, .. } = &mut self.buffers;
         let (weights, extra) = (&self.weights, &mut gradients.extra[..]);
         timed(&mut self.times.decode, || {
-            self.architecture.backward(Backward { weights, x_c, acts, by_latent, errors, df, extra, coefficient })
+            self.recipe.backward(Backward { weights, x_c, acts, by_latent, errors, df, extra, coefficient })
         })
     }
 
     fn compute_gradients(&mut self, n: usize) {
         let error_scale = self.error_scale(n);
         let Buffers { x_c, errors, prefixes, acts, by_latent, df, auxiliary, gradients, .. } = &mut self.buffers;
-        let main = Reconstruction { acts, by_latent, df, errors, prefixes, error_scale, has_b_dec: true };
+        let main = ErrorPart { acts, by_latent, df, errors, prefixes, error_scale, has_b_dec: true };
         let parts: Vec<_> = std::iter::once(main).chain(auxiliary.part()).collect();
         timed(&mut self.times.gradients, || {
             gradients.compute(&self.weights, x_c, &parts);
-            self.architecture.finish_gradients(&self.weights, gradients);
+            self.recipe.finish_gradients(&self.weights, gradients);
         });
     }
 
@@ -298,7 +301,7 @@ impl Learner {
         let scale = self.config.clip.map_or(1.0, |clip| (clip / (norm + 1e-6)).min(1.0));
         timed(&mut self.times.update, || {
             self.adam.update(&mut self.weights, gradients, lr, scale as f32);
-            self.architecture.constrain(&mut self.weights);
+            self.recipe.constrain(&mut self.weights);
         });
         norm
     }
@@ -309,67 +312,6 @@ impl Learner {
         self.dead_latents
             .record(n, |latent| by_latent.entries(latent).iter().any(|&entry| acts.values[entry as usize] != 0.0));
         acts.values.iter().filter(|&&value| value != 0.0).count() as f64 / n as f64
-    }
-}
-
-impl Buffers {
-    /// x_c = x - b_dec and errors = -x_c; of a transcoder x_c = x - b_in and errors = -(y - b_dec). Returns the sum of
-    /// squared distances of what is to be rebuilt from its mean.
-    fn centre(&mut self, x: &[f32], weights: &Weights) -> f64 {
-        let (d_in, d_out, width) = (weights.d_in, weights.d_out, weights.row_width());
-        let (n, error_width) = (x.len() / width, self.prefixes.len() * d_out);
-        self.x_c.resize(n * d_in, 0.0);
-        self.errors.resize(n * error_width, 0.0);
-        let sums: Vec<(Vec<f32>, f64)> = self
-            .x_c
-            .par_chunks_mut(ROWS_PER_TASK * d_in)
-            .zip(self.errors.par_chunks_mut(ROWS_PER_TASK * error_width))
-            .zip(x.par_chunks(ROWS_PER_TASK * width))
-            .map(|((x_c, errors), x)| {
-                let mut sum = vec![0.0; d_out];
-                let squares = wide(Centre { weights, x, x_c, errors, error_width, sum: &mut sum });
-                (sum, squares)
-            })
-            .collect();
-        let mut sum = vec![0.0; d_out];
-        sums.iter().for_each(|(part, _)| add_scaled(&mut sum, 1.0, part));
-        let squares: f64 = sums.iter().map(|(_, squares)| squares).sum();
-        squares - sum.iter().map(|&s| f64::from(s).powi(2)).sum::<f64>() / n as f64
-    }
-}
-
-/// See [`Buffers::centre`]; adds the rows of minus the target to `sum` and returns the sum of their squares.
-struct Centre<'a> {
-    weights: &'a Weights,
-    x: &'a [f32],
-    x_c: &'a mut [f32],
-    errors: &'a mut [f32],
-    error_width: usize,
-    sum: &'a mut [f32],
-}
-
-impl Kernel for Centre<'_> {
-    type Output = f64;
-
-    #[inline(always)]
-    fn run(self) -> f64 {
-        let Self { weights, x, x_c, errors, error_width, sum } = self;
-        let (d_in, d_out) = (weights.d_in, weights.d_out);
-        let b_in = weights.b_in.as_ref().unwrap_or(&weights.b_dec);
-        let mut squares = 0.0;
-        let rows = x_c.chunks_exact_mut(d_in).zip(errors.chunks_exact_mut(error_width));
-        for ((x_c, errors), x) in rows.zip(x.chunks_exact(weights.row_width())) {
-            let (error, y) = (&mut errors[..d_out], &x[x.len() - d_out..]);
-            for i in 0..d_in {
-                x_c[i] = x[i] - b_in[i];
-            }
-            for i in 0..d_out {
-                error[i] = weights.b_dec[i] - y[i];
-            }
-            add_scaled(sum, 1.0, error);
-            squares += f64::from(sum_of_squares(error));
-        }
-        squares
     }
 }
 

@@ -14,54 +14,70 @@ use safetensors::{Dtype, SafeTensors, View, tensor::TensorView};
 
 use crate::{Error, Result};
 
-const HINT: &str = "The file is damaged, or belongs to another SAE";
+/// What to do about a wrong file of a finished SAE.
+pub(crate) const SAE_HINT: &str = "The file is damaged, or belongs to another SAE";
 
-/// A named tensor to be written, little-endian.
-pub(crate) struct Tensor {
+/// A named tensor to be written.
+pub(crate) struct Tensor<'a> {
     name: String,
-    dtype: Dtype,
     shape: Vec<usize>,
-    bytes: Vec<u8>,
+    data: Data<'a>,
 }
 
-impl Tensor {
-    pub(crate) fn f32(name: &str, shape: &[usize], data: &[f32]) -> Self {
-        let mut bytes = vec![0; data.len() * 4];
-        let (quads, _) = bytes.as_chunks_mut::<4>();
-        quads.iter_mut().zip(data).for_each(|(bytes, value)| *bytes = value.to_le_bytes());
-        Self { name: name.into(), dtype: Dtype::F32, shape: shape.to_vec(), bytes }
+enum Data<'a> {
+    F32(&'a [f32]),
+    U64(&'a [u64]),
+}
+
+impl<'a> Tensor<'a> {
+    pub(crate) fn f32(name: &str, shape: &[usize], data: &'a [f32]) -> Self {
+        Self { name: name.into(), shape: shape.to_vec(), data: Data::F32(data) }
     }
 
-    pub(crate) fn u64(name: &str, data: &[u64]) -> Self {
-        let bytes = data.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Self { name: name.into(), dtype: Dtype::U64, shape: vec![data.len()], bytes }
+    pub(crate) fn u64(name: &str, data: &'a [u64]) -> Self {
+        Self { name: name.into(), shape: vec![data.len()], data: Data::U64(data) }
     }
 }
 
-impl View for &Tensor {
+impl View for &Tensor<'_> {
     fn dtype(&self) -> Dtype {
-        self.dtype
+        match self.data {
+            Data::F32(_) => Dtype::F32,
+            Data::U64(_) => Dtype::U64,
+        }
     }
 
     fn shape(&self) -> &[usize] {
         &self.shape
     }
 
+    /// Little-endian. Asked for once a tensor, so that beside the file's bytes one tensor's exist at a time.
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
+        match self.data {
+            Data::F32(data) => le_bytes(data, f32::to_le_bytes).into(),
+            Data::U64(data) => le_bytes(data, u64::to_le_bytes).into(),
+        }
     }
 
     fn data_len(&self) -> usize {
-        self.bytes.len()
+        match self.data {
+            Data::F32(data) => size_of_val(data),
+            Data::U64(data) => size_of_val(data),
+        }
     }
 }
 
+fn le_bytes<T: Copy, const N: usize>(data: &[T], bytes_of: fn(T) -> [u8; N]) -> Vec<u8> {
+    let mut bytes = vec![0; data.len() * N];
+    bytes.as_chunks_mut::<N>().0.iter_mut().zip(data).for_each(|(bytes, value)| *bytes = bytes_of(*value));
+    bytes
+}
+
 /// Replaces the file at `path`; `note` is kept in its header.
-pub(crate) fn write_tensors(path: &Path, tensors: Vec<Tensor>, note: Option<(&str, String)>) -> Result<()> {
+pub(crate) fn write_tensors(path: &Path, tensors: Vec<Tensor<'_>>, note: Option<(&str, String)>) -> Result<()> {
     let header = note.map(|(key, text)| HashMap::from([(key.to_owned(), text)]));
     let bytes = safetensors::serialize(tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)), header)
         .map_err(|error| Error::io("write", path)(std::io::Error::other(error)))?;
-    drop(tensors);
     write_atomically(path, &bytes)?;
     Ok(())
 }
@@ -71,12 +87,15 @@ pub(crate) struct TensorFile {
     path: PathBuf,
     bytes: Vec<u8>,
     taken: Vec<String>,
+    /// What to do where the file is not what it should be.
+    hint: &'static str,
 }
 
 impl TensorFile {
-    pub(crate) fn read(path: &Path) -> Result<Self> {
+    /// Opens the file; `hint` says what to do where it is not what it should be.
+    pub(crate) fn read(path: &Path, hint: &'static str) -> Result<Self> {
         let bytes = fs::read(path).map_err(Error::io("read", path))?;
-        let file = Self { path: path.to_path_buf(), bytes, taken: Vec::new() };
+        let file = Self { path: path.to_path_buf(), bytes, taken: Vec::new(), hint };
         file.parsed()?;
         Ok(file)
     }
@@ -172,6 +191,61 @@ impl TensorFile {
     }
 
     fn wrong(&self, expected: String, found: &str) -> Error {
-        Error::malformed(&self.path, expected, found, HINT)
+        Error::malformed(&self.path, expected, found, self.hint)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn written(tensors: Vec<Tensor<'_>>) -> (tempfile::TempDir, TensorFile) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("some.safetensors");
+        write_tensors(&path, tensors, Some(("note", "kept".into()))).unwrap();
+        let file = TensorFile::read(&path, "Ask again").unwrap();
+        (dir, file)
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let (values, counts) = ([1.5, -2.0, f32::MIN_POSITIVE, 0.0, f32::INFINITY, 3.0], [0, u64::MAX, 7]);
+        let (_dir, mut file) = written(vec![Tensor::f32("w", &[2, 3], &values), Tensor::u64("n", &counts)]);
+        assert_eq!((file.note("note").unwrap().as_str(), file.matrix("w").unwrap()), ("kept", (2, 3)));
+        assert_eq!(file.take_f32("w", &[2, 3]).unwrap(), values);
+        assert_eq!(file.take_u64("n", 3).unwrap(), counts);
+        file.end().unwrap();
+    }
+
+    #[test]
+    fn half_precision_becomes_f32() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("half.safetensors");
+        // 1.5 and -2 of the two types, by hand: sign, exponent, fraction.
+        let bytes = |bits: [u16; 2]| bits.map(u16::to_le_bytes).concat();
+        let (half, brain) = (bytes([0x3e00, 0xc000]), bytes([0x3fc0, 0xc000]));
+        let tensor = |dtype, data| TensorView::new(dtype, vec![2], data).unwrap();
+        let tensors = [("half", tensor(Dtype::F16, &half)), ("brain", tensor(Dtype::BF16, &brain))];
+        fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+        let mut file = TensorFile::read(&path, "").unwrap();
+        assert_eq!(["half", "brain"].map(|name| file.take_f32(name, &[2]).unwrap()), [[1.5, -2.0]; 2]);
+    }
+
+    #[test]
+    fn another_shape_type_or_tensor_is_refused_with_the_hint() {
+        let (_dir, mut file) = written(vec![Tensor::f32("w", &[2], &[1.0, 2.0]), Tensor::u64("n", &[7])]);
+        let shape = file.take_f32("w", &[3]).unwrap_err().to_string();
+        assert!(shape.contains("some.safetensors: expected w of shape [3], found [2]. Ask again"), "{shape}");
+        let dtype = file.take_u64("w", 2).unwrap_err().to_string();
+        assert!(dtype.contains("expected w in U64, found F32. Ask again"), "{dtype}");
+        let dtype = file.take_f32("n", &[1]).unwrap_err().to_string();
+        assert!(dtype.contains("expected n in F32, F16 or BF16, found U64"), "{dtype}");
+        let absent = file.take_f32("b", &[1]).unwrap_err().to_string();
+        assert!(absent.contains("expected a tensor b, found only n, w"), "{absent}");
+        let (_dir, mut file) = written(vec![Tensor::f32("w", &[1], &[1.0]), Tensor::f32("b", &[1], &[2.0])]);
+        file.take_f32("w", &[1]).unwrap();
+        let left = file.end().unwrap_err().to_string();
+        assert!(left.contains("expected only w, found also b. Ask again"), "{left}");
     }
 }

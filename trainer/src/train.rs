@@ -32,7 +32,7 @@ use crate::{
     shuffle_buffer::{Cursor, ShuffleBuffer},
     standardise::Standard,
     step::{Learner, StepReport},
-    training_data::{Label, TrainingData},
+    training_data::{Label, Split, TrainingData},
 };
 
 /// Trains an SAE on `dataset` into the folder `out`. A folder that holds an unfinished run of the same config is
@@ -64,9 +64,8 @@ pub(crate) fn train_on(
     monitor: &dyn Monitor,
 ) -> Result<SaeManifest> {
     let resolved = resolve(config, data, columns)?;
-    let split = data.split(&resolved.config)?;
+    let split = split(data, &resolved.config)?;
     let training = split.training.as_ref();
-    check_size(data, training, resolved.config.batch)?;
     harvester::create_folder(out)?;
     let _lock = harvester::lock(out)?;
     let manifest = open_folder(out, SaeManifest::begin(data, &resolved, split.held_out_contexts)?)?;
@@ -81,6 +80,11 @@ pub(crate) fn train_on(
 /// The config, checked against the data, and the SAE that it begins from, checked against both.
 pub(crate) fn resolve(config: &TrainConfig, data: &dyn TrainingData, columns: Columns) -> Result<Resolved> {
     let widths = data.columns()?.iter().map(|column| column.mean.len()).collect();
+    resolve_widths(config, columns, widths)
+}
+
+/// The same where the widths of the columns are known before the data are.
+pub(crate) fn resolve_widths(config: &TrainConfig, columns: Columns, widths: Vec<usize>) -> Result<Resolved> {
     let mut resolved = config.resolve(columns, widths)?;
     resolved.initial = initial_weights::open(&resolved)?;
     Ok(resolved)
@@ -175,16 +179,9 @@ impl<'a> Run<'a> {
         self.monitor.start("train", self.resolved.n_steps * batch as u64, "tokens");
         self.monitor.advance(self.progress.step * batch as u64);
         while self.progress.step < self.resolved.n_steps {
-            if self.monitor.cancelled() {
+            if !next_batch(buffer, &self.standard.scales, &mut x, self.monitor)? {
                 self.save_checkpoint()?;
                 return Err(harvester::Error::Cancelled { path: self.out.clone() }.into());
-            }
-            if let Err(error) = buffer.next_batch(&self.standard.scales, &mut x) {
-                // Filling the buffer takes a while, and the steps before it are not to be lost by a stop.
-                if self.monitor.cancelled() {
-                    self.save_checkpoint()?;
-                }
-                return Err(error);
             }
             let StepReport { loss, fvu, l0, dead, .. } = self.step(&x, buffer.cursor())?;
             if self.is_logged() {
@@ -204,7 +201,6 @@ impl<'a> Run<'a> {
         self.progress = Progress {
             step: self.progress.step + 1,
             cursor,
-            loss: report.loss,
             fvu: report.fvu,
             sparsity_coefficient: self.learner.sparsity.value,
             health: self.progress.health,
@@ -269,8 +265,12 @@ impl<'a> Run<'a> {
         step.is_multiple_of(self.resolved.config.log_every) || step == self.resolved.n_steps
     }
 
-    /// Saves where the run is; never weights that are no numbers.
+    /// Saves where the run is; never weights that are no numbers. Before the first step there is nothing to save: what was
+    /// restored would count as begun, and its weights would never be fitted to the first batch.
     pub(crate) fn save_checkpoint(&mut self) -> Result<()> {
+        if self.progress.step == 0 {
+            return Ok(());
+        }
         if !checkpoint::is_finite(&self.learner) {
             return Err(self.diverged(self.progress.step, Divergence::Weights));
         }
@@ -312,6 +312,23 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Fills in the next batch; false where the user asked to stop, before or while the buffer was filled. That takes a while,
+/// and the steps before it are not to be lost.
+pub(crate) fn next_batch(
+    buffer: &mut ShuffleBuffer<impl ActivationSource>,
+    scales: &[f32],
+    x: &mut [f32],
+    monitor: &dyn Monitor,
+) -> Result<bool> {
+    if monitor.cancelled() {
+        return Ok(false);
+    }
+    match buffer.next_batch(scales, x) {
+        Err(_) if monitor.cancelled() => Ok(false),
+        filled => filled.map(|()| true),
+    }
+}
+
 /// Raw rows of the batches after the last one trained on: the same ones whether or not the run was interrupted.
 pub(crate) fn sample(
     buffer: &mut ShuffleBuffer<impl ActivationSource>,
@@ -324,11 +341,13 @@ pub(crate) fn sample(
     Ok(sample)
 }
 
-/// Refuses data that do not fill a batch.
-pub(crate) fn check_size(data: &dyn TrainingData, training: &dyn RowSource, batch: usize) -> Result<()> {
-    let n = training.n_rows_at_most();
+/// The two parts of the data. Refuses data that never vary, and those that do not fill a batch.
+pub(crate) fn split<'a>(data: &'a dyn TrainingData, config: &TrainConfig) -> Result<Split<'a>> {
+    Standard::of(data)?;
+    let split = data.split(config)?;
+    let (n, batch) = (split.training.n_rows_at_most(), config.batch);
     if n >= batch as u64 {
-        return Ok(());
+        return Ok(split);
     }
     let hint = "Train on more rows, or with a smaller --batch";
     let expected = format!("at least a batch, {batch} rows, to train on");

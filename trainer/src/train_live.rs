@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use harvester::{
-    ActivationDataset, Corpus, HarvestConfig, HarvestManifest, LiveModel, Monitor, ResolvedModel,
-    manifest_file::MANIFEST_FILE,
+    ActivationDataset, Checkpoint, Corpus, HarvestConfig, HarvestManifest, HookPoint, LiveModel, Monitor,
+    ResolvedModel, manifest_file::MANIFEST_FILE,
 };
 
 use crate::{
@@ -14,8 +14,8 @@ use crate::{
     config::Resolved,
     harvested_data::HarvestedData,
     live_source::{LiveRows, LiveSource},
-    manifest::{HELD_OUT_FOLDER, SaeManifest, open_folder, refuse_foreign},
-    train::{Run, resolve},
+    manifest::{HELD_OUT_FOLDER, SaeManifest, open_folder, refuse_unfinished},
+    train::{Run, resolve_widths},
 };
 
 /// Trains an SAE on the activations of a running model, without writing them to disk, into the folder `out`. The first
@@ -34,15 +34,16 @@ pub fn train_live(
     monitor: &dyn Monitor,
 ) -> Result<SaeManifest> {
     let columns = Columns::named(config, &harvest_config.hook_points)?;
+    let held_out_config = HarvestConfig { tokens: Some(held_out_tokens(config)?), ..harvest_config.clone() };
+    // What cannot work is refused before minutes of harvesting.
+    let resolved = resolve_widths(config, columns.clone(), widths(model, &columns)?)?;
     harvester::create_folder(out)?;
     let _lock = harvester::lock(out)?;
     if !out.join(MANIFEST_FILE).exists() {
-        refuse_foreign(out)?;
+        refuse_unfinished(out)?;
     }
-    let held_out_config = HarvestConfig { tokens: Some(held_out_tokens(config)?), ..harvest_config.clone() };
     let dataset = hold_out(model, &corpus, &held_out_config, &out.join(HELD_OUT_FOLDER), monitor)?;
-    let data = HarvestedData::new(&dataset, columns.clone());
-    let resolved = resolve(config, &data, columns)?;
+    let data = HarvestedData::new(&dataset, columns);
     let manifest = open_folder(out, SaeManifest::begin_live(&dataset, &data, &resolved)?)?;
     if manifest.complete {
         return Ok(manifest);
@@ -53,6 +54,14 @@ pub fn train_live(
     let run = Run::open(&data, resolved, out, monitor)?;
     let source = LiveSource::new(&live, rows, run.progress().cursor, out, monitor);
     run.complete(manifest, source, training_rows, held_out.as_ref())
+}
+
+/// Values of each column.
+fn widths(model: &ResolvedModel, columns: &Columns) -> Result<Vec<usize>> {
+    let checkpoint = Checkpoint::open(&model.path)?;
+    let shape = checkpoint.config();
+    let width = |point: HookPoint| point.check(shape).map(|()| point.width(shape));
+    Ok(columns.all().into_iter().map(width).collect::<harvester::Result<_>>()?)
 }
 
 /// The rows to stream, as what was held out describes them.

@@ -5,31 +5,12 @@ mod synthetic;
 
 use std::{fs, path::Path};
 
-use harvester::{ActivationDataset, Silent};
-use synthetic::{CTX_LEN, Dictionary};
+use harvester::Silent;
+use synthetic::{dataset, small_config};
 use trainer::{MetricsLine, SaeManifest, TrainArchitecture, TrainConfig, train};
 
-const SMALL: Dictionary = Dictionary { d_in: 16, n_features: 24, active: 2.0, noise: 0.02 };
-
 fn config(architecture: TrainArchitecture) -> TrainConfig {
-    TrainConfig {
-        architecture,
-        d_sae: Some(32),
-        k: 3,
-        tokens: 60 * 512,
-        batch: 512,
-        dead_after_tokens: 2000,
-        buffer_bytes: 2 * 16 * 8 * CTX_LEN as u64 * 16 * 4,
-        log_every: 1,
-        ..TrainConfig::default()
-    }
-}
-
-fn dataset() -> (tempfile::TempDir, ActivationDataset) {
-    let dir = tempfile::tempdir().unwrap();
-    SMALL.write(dir.path(), 200);
-    let dataset = ActivationDataset::open(dir.path()).unwrap();
-    (dir, dataset)
+    TrainConfig { tokens: 60 * 512, log_every: 1, ..small_config(architecture) }
 }
 
 fn lines(out: &Path) -> Vec<MetricsLine> {
@@ -43,7 +24,7 @@ fn held_out_fvu(manifest: &SaeManifest) -> f64 {
 
 #[test]
 fn it_goes_on_where_the_sae_was_and_improves() {
-    let (_dir, dataset) = dataset();
+    let (_dir, dataset) = dataset(200);
     for architecture in [
         TrainArchitecture::TopK,
         TrainArchitecture::BatchTopK,
@@ -68,7 +49,7 @@ fn it_goes_on_where_the_sae_was_and_improves() {
 
 #[test]
 fn another_sae_under_the_same_name_does_not_go_on() {
-    let (_dir, dataset) = dataset();
+    let (_dir, dataset) = dataset(200);
     let out = tempfile::tempdir().unwrap();
     let at = |name: &str| out.path().join(name);
     train(&dataset, &config(TrainArchitecture::TopK), &at("first"), &Silent).unwrap();

@@ -2,17 +2,17 @@
 //! bytes.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
-};
+mod folder;
+mod stop_at;
 
+use std::{fs, path::Path};
+
+use folder::{Files, assert_same, files};
 use harvester::{
     ActivationDataset, ContextCursor, Corpus, CorpusOptions, HarvestConfig, HookPoint, LiveModel, Monitor, Silent,
     harvest, model_source::ResolvedModel,
 };
+use stop_at::{Stop, StopAt};
 use trainer::{SaeManifest, TrainArchitecture, TrainConfig, train, train_live};
 
 const POINT: HookPoint = HookPoint::Embed;
@@ -92,37 +92,6 @@ fn the_buffer_is_no_larger_than_the_run_and_says_how_full_it_is() {
     let rows = 5 * 128 + (5 * 128 + 1);
     assert_eq!(fills.len(), 1, "{ledger:?}");
     assert!(fills[0].2 == rows && fills[0].1 >= rows, "{ledger:?}");
-}
-
-struct StopAt {
-    tokens: u64,
-    seen: AtomicU64,
-}
-
-impl Monitor for StopAt {
-    fn start(&self, _what: &str, _total: u64, _unit: &str) {}
-    fn advance(&self, n: u64) {
-        self.seen.fetch_add(n, Ordering::Relaxed);
-    }
-    fn note(&self, _text: &str) {}
-    fn finish(&self) {}
-    fn cancelled(&self) -> bool {
-        self.seen.load(Ordering::Relaxed) >= self.tokens
-    }
-}
-
-fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        let name = PathBuf::from(path.file_name().unwrap());
-        if path.is_dir() {
-            found.extend(files(&path).into_iter().map(|(inner, bytes)| (name.join(inner), bytes)));
-        } else {
-            found.insert(name, fs::read(path).unwrap());
-        }
-    }
-    found
 }
 
 #[test]
@@ -217,31 +186,42 @@ fn ends_in_the_same_bytes(config: &TrainConfig, stops: &[u64]) {
     };
     run(whole.path(), &Silent).unwrap();
     for &tokens in stops {
-        let stop = StopAt { tokens, seen: AtomicU64::new(0) };
-        let message = run(stopped.path(), &stop).unwrap_err().to_string();
+        let message = run(stopped.path(), &StopAt::new(tokens, Stop::Cancel)).unwrap_err().to_string();
         assert!(message.contains("stopped on request"), "{message}");
     }
     run(stopped.path(), &Silent).unwrap();
-    let (whole, stopped_files) = (files(&whole.path().join("sae")), files(&stopped.path().join("sae")));
     // The corpus lies in each run's own temporary folder, and its path stands in the held-out folder's manifest alone.
-    let compared = |files: &BTreeMap<PathBuf, Vec<u8>>| -> Vec<PathBuf> {
-        let name = |path: &PathBuf| path.to_string_lossy().into_owned();
-        files
-            .keys()
-            .filter(|path| !name(path).ends_with("manifest.json") && !name(path).contains("step-"))
-            .cloned()
-            .collect()
+    let compared = |folder: &Path| -> Files {
+        let name = |path: &Path| path.to_string_lossy().into_owned();
+        let all = files(&folder.join("sae")).into_iter();
+        all.filter(|(path, _)| !name(path).ends_with("manifest.json") && !path.starts_with("checkpoints")).collect()
     };
-    assert!(compared(&whole).iter().any(|name| name.ends_with("sae_weights.safetensors")));
-    assert_eq!(compared(&whole), compared(&stopped_files));
-    for name in compared(&whole) {
-        assert!(whole[&name] == stopped_files[&name], "{} differs", name.display());
-    }
+    let expected = compared(whole.path());
+    assert!(expected.contains_key(Path::new("sae_weights.safetensors")));
+    assert_same(&compared(stopped.path()), &expected, "stopped");
 
     let manifest = SaeManifest::finished(&stopped.path().join("sae")).unwrap();
     let held_out = ActivationDataset::open(manifest.activations_dir(&stopped.path().join("sae"))).unwrap();
     assert_eq!(manifest.held_out, 0..held_out.manifest().counts.contexts);
     assert_eq!(manifest.live_from.unwrap().contexts, manifest.held_out.end, "what is held out is not trained on");
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused_before_anything_is_harvested() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, narrow) = (folder.path().join("sae"), folder.path().join("narrow"));
+    let run = |config: TrainConfig, out: &Path| {
+        train_live(&model(), corpus(folder.path()), &harvest_config(None), &config, out, &Silent)
+    };
+    run(TrainConfig { d_sae: Some(16), ..train_config() }, &narrow).unwrap();
+    let refused = |config: TrainConfig| {
+        let message = run(config, &out).unwrap_err().to_string();
+        assert!(!out.exists(), "{message}");
+        message
+    };
+    assert_eq!(refused(TrainConfig { k: 33, ..train_config() }), "--k: expected 1 to d_sae, 32, found 33");
+    let other = refused(TrainConfig { init_from: Some(narrow.clone()), ..train_config() });
+    assert!(other.contains("--init-from: expected an SAE of d_in 48, d_sae 32"), "{other}");
 }
 
 #[test]
@@ -254,6 +234,7 @@ fn another_split_and_nothing_held_out_are_refused() {
     };
     let message = run(0.0).unwrap_err().to_string();
     assert!(message.contains("--held-out-fraction"), "{message}");
+    assert!(!folder.path().join("sae").exists(), "nothing is written");
     run(0.05).unwrap();
     let message = run(0.5).unwrap_err().to_string();
     assert!(message.contains("tokens held out: 384 there, 3840 here"), "{message}");

@@ -2,86 +2,34 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod folder;
+mod pca;
+mod stop_at;
 mod synthetic;
 
 use std::{
-    collections::BTreeMap,
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    path::Path,
 };
 
-use folder::files;
-use harvester::{ActivationDataset, HookPoint, Monitor, Silent};
-use synthetic::{CTX_LEN, Dictionary, EARLIER, EARLIER_WIDTH, mean_max_cosine};
+use folder::{assert_same, files, without_checkpoints};
+use harvester::{ActivationDataset, HookPoint, Silent};
+use pca::principal_variances;
+use stop_at::{Stop, StopAt};
+use synthetic::{
+    CTX_LEN, Dictionary, EARLIER, EARLIER_WIDTH, LATER, SMALL, dataset, dataset_of_two, mean_max_cosine, small_config,
+};
 use trainer::{Architecture, Error, Sae, SaeManifest, TrainArchitecture, TrainConfig, train};
 
-/// Stops a run when it has come so far: as Ctrl-C does, or as SIGKILL does.
-struct StopAt {
-    tokens: u64,
-    how: Stop,
-    seen: AtomicU64,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Stop {
-    Cancel,
-    Kill,
-}
-
-impl Monitor for StopAt {
-    fn start(&self, _what: &str, _total: u64, _unit: &str) {}
-    fn advance(&self, n: u64) {
-        let seen = self.seen.fetch_add(n, Ordering::Relaxed) + n;
-        assert!(self.how != Stop::Kill || seen < self.tokens, "killed");
-    }
-    fn note(&self, _text: &str) {}
-    fn finish(&self) {}
-    fn cancelled(&self) -> bool {
-        self.how == Stop::Cancel && self.seen.load(Ordering::Relaxed) >= self.tokens
-    }
-}
-
-fn stop_at(tokens: u64, how: Stop) -> StopAt {
-    StopAt { tokens, how, seen: AtomicU64::new(0) }
-}
-
-const SMALL: Dictionary = Dictionary { d_in: 16, n_features: 24, active: 2.0, noise: 0.02 };
-
-/// 30 steps, about three passes over the data, in several blocks an epoch.
-fn small_config(architecture: TrainArchitecture) -> TrainConfig {
-    TrainConfig {
-        architecture,
-        d_sae: Some(32),
-        k: 3,
-        tokens: 30 * 512,
-        batch: 512,
-        dead_after_tokens: 2000,
-        buffer_bytes: 2 * 16 * 8 * CTX_LEN as u64 * 16 * 4,
-        checkpoint_every: 7,
-        log_every: 4,
-        ..TrainConfig::default()
-    }
-}
-
-/// The same where there are two places.
+/// A config where there are two places.
 fn at_its_places(config: TrainConfig) -> TrainConfig {
-    let (earlier, later) = (Some(EARLIER), HookPoint::resid_post(1));
     match config.architecture {
         TrainArchitecture::Transcoder => {
-            TrainConfig { hook_point: earlier, target_hook_point: Some(later), skip: true, ..config }
+            TrainConfig { hook_point: Some(EARLIER), target_hook_point: Some(LATER), skip: true, ..config }
         }
-        TrainArchitecture::Crosscoder => TrainConfig { hook_points: vec![EARLIER, later], ..config },
-        _ => TrainConfig { hook_point: Some(later), ..config },
+        TrainArchitecture::Crosscoder => TrainConfig { hook_points: vec![EARLIER, LATER], ..config },
+        _ => TrainConfig { hook_point: Some(LATER), ..config },
     }
-}
-
-fn dataset(n_contexts: u64) -> (tempfile::TempDir, ActivationDataset) {
-    let dir = tempfile::tempdir().unwrap();
-    SMALL.write(dir.path(), n_contexts);
-    let dataset = ActivationDataset::open(dir.path()).unwrap();
-    (dir, dataset)
 }
 
 #[test]
@@ -100,7 +48,8 @@ fn known_features_are_found() {
     };
     let manifest = train(&dataset, &config, out.path(), &Silent).unwrap();
     let held_out = manifest.results.unwrap().held_out.unwrap();
-    assert!(held_out.fvu < 0.2 && (held_out.l0 - 3.0).abs() < 0.2, "{held_out:?}");
+    // Measured: FVU 0.0890, L0 3.013.
+    assert!(held_out.fvu < 0.107 && (held_out.l0 - 3.0).abs() < 0.2, "{held_out:?}");
     assert_eq!(held_out.tokens, 100 * (CTX_LEN as u64 - 1), "position 0 is dropped, and nothing else");
 
     let sae = Sae::load(out.path()).unwrap();
@@ -111,43 +60,26 @@ fn known_features_are_found() {
 
 #[test]
 fn an_interrupted_run_ends_in_the_same_bytes() {
-    let dir = tempfile::tempdir().unwrap();
-    SMALL.write_two(dir.path(), 200);
-    let dataset = ActivationDataset::open(dir.path()).unwrap();
+    let (_dir, dataset) = dataset_of_two(200);
     for architecture in TrainArchitecture::ALL {
         let config = at_its_places(small_config(architecture));
-        let whole = tempfile::tempdir().unwrap();
+        let (whole, interrupted) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         train(&dataset, &config, whole.path(), &Silent).unwrap();
-        let expected = files(whole.path());
-        for file in ["sae_weights.safetensors", "metrics.jsonl", "metrics.parquet", "curves.html"] {
-            assert!(expected.contains_key(Path::new(file)), "{file}");
-        }
-
-        let stops = [(3, Stop::Kill), (10, Stop::Cancel), (11, Stop::Kill), (29, Stop::Kill), (30, Stop::Kill)];
-        let interrupted = tempfile::tempdir().unwrap();
-        for (step, how) in stops {
-            let monitor = stop_at(step * 512, how);
+        let stops = [(0, Stop::Cancel), (3, Stop::Kill), (10, Stop::Cancel), (11, Stop::Kill), (29, Stop::Kill)];
+        for (step, how) in stops.into_iter().chain([(30, Stop::Kill)]) {
+            let monitor = StopAt::new(step * 512, how);
             let result = catch_unwind(AssertUnwindSafe(|| train(&dataset, &config, interrupted.path(), &monitor)));
             let cancelled = matches!(result, Ok(Err(Error::Harvester(harvester::Error::Cancelled { .. }))));
             assert!(if how == Stop::Cancel { cancelled } else { result.is_err() }, "step {step}");
         }
         train(&dataset, &config, interrupted.path(), &Silent).unwrap();
-        let found = files(interrupted.path());
-        let last = |files: &BTreeMap<PathBuf, Vec<u8>>| {
-            files
-                .iter()
-                .filter(|(name, _)| !name.starts_with("checkpoints"))
-                .map(|(n, b)| (n.clone(), b.clone()))
-                .collect::<Vec<_>>()
-        };
-        let (expected_last, found_last) = (last(&expected), last(&found));
-        let names = |files: &[(PathBuf, Vec<u8>)]| files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-        assert_eq!(names(&expected_last), names(&found_last), "{architecture}");
-        for (a, b) in expected_last.iter().zip(&found_last) {
-            assert!(a == b, "{architecture}: {} differs", a.0.display());
+        let expected = without_checkpoints(whole.path());
+        for file in ["sae_weights.safetensors", "metrics.jsonl", "metrics.parquet", "curves.html"] {
+            assert!(expected.contains_key(Path::new(file)), "{file}");
         }
-        let checkpoint = Path::new("checkpoints/step-000000030.safetensors");
-        assert!(expected[checkpoint] == found[checkpoint], "{architecture}: the last checkpoints differ");
+        assert_same(&without_checkpoints(interrupted.path()), &expected, &architecture.to_string());
+        let last = |out: &Path| fs::read(out.join("checkpoints/step-000000030.safetensors")).unwrap();
+        assert!(last(whole.path()) == last(interrupted.path()), "{architecture}: the last checkpoints differ");
     }
 }
 
@@ -162,48 +94,6 @@ fn ordinary_rows(dataset: &ActivationDataset, point: HookPoint) -> Vec<f32> {
     groups.flat_map(kept).collect()
 }
 
-/// Eigenvalues of a symmetric matrix `[d, d]`, largest first, by Jacobi's rotations.
-fn eigenvalues(mut a: Vec<Vec<f64>>) -> Vec<f64> {
-    let d = a.len();
-    for _ in 0..30 {
-        for (p, q) in (0..d).flat_map(|p| (p + 1..d).map(move |q| (p, q))) {
-            if a[p][q] == 0.0 {
-                continue;
-            }
-            let theta = (a[q][q] - a[p][p]) / (2.0 * a[p][q]);
-            let t = theta.signum() / (theta.abs() + (theta * theta + 1.0).sqrt());
-            let c = 1.0 / (t * t + 1.0).sqrt();
-            let s = t * c;
-            for row in &mut a {
-                (row[p], row[q]) = (c * row[p] - s * row[q], s * row[p] + c * row[q]);
-            }
-            let (above, below) = a.split_at_mut(q);
-            for (p, q) in above[p].iter_mut().zip(&mut below[0]) {
-                (*p, *q) = (c * *p - s * *q, s * *p + c * *q);
-            }
-        }
-    }
-    let mut values: Vec<f64> = (0..d).map(|i| a[i][i]).collect();
-    values.sort_by(|a, b| b.total_cmp(a));
-    values
-}
-
-/// Eigenvalues of the covariance of rows `[n, d]`, largest first.
-fn principal_variances(rows: &[f32], d: usize) -> Vec<f64> {
-    let n = (rows.len() / d) as f64;
-    let mean: Vec<f64> =
-        (0..d).map(|i| rows.iter().skip(i).step_by(d).map(|x| f64::from(*x)).sum::<f64>() / n).collect();
-    let mut covariance = vec![vec![0.0; d]; d];
-    for x in rows.chunks(d) {
-        for (i, row) in covariance.iter_mut().enumerate() {
-            for (j, sum) in row.iter_mut().enumerate() {
-                *sum += (f64::from(x[i]) - mean[i]) * (f64::from(x[j]) - mean[j]) / n;
-            }
-        }
-    }
-    eigenvalues(covariance)
-}
-
 #[test]
 fn a_dense_bottleneck_is_as_good_as_the_first_principal_components() {
     let (_dir, dataset) = dataset(1000);
@@ -213,7 +103,7 @@ fn a_dense_bottleneck_is_as_good_as_the_first_principal_components() {
     let out = tempfile::tempdir().unwrap();
     let manifest = train(&dataset, &config, out.path(), &Silent).unwrap();
     assert_eq!((manifest.d_sae, manifest.results.unwrap().held_out.unwrap().l0), (k, k as f64));
-    let rows = ordinary_rows(&dataset, HookPoint::resid_post(1));
+    let rows = ordinary_rows(&dataset, LATER);
     let variances = principal_variances(&rows, d);
     let total: f64 = variances.iter().sum();
     let of_pca = variances[k..].iter().sum::<f64>() / total;
@@ -224,27 +114,35 @@ fn a_dense_bottleneck_is_as_good_as_the_first_principal_components() {
     assert!(fvu > of_pca * (1.0 - 1e-6) && fvu < of_pca * 1.01, "FVU {fvu}, that of PCA {of_pca}");
 }
 
+/// A run of two places: how good it is, and the SAE.
+fn trained_at_two_places(config: TrainConfig) -> (trainer::Reconstruction, Sae) {
+    let (_dir, dataset) = dataset_of_two(600);
+    let out = tempfile::tempdir().unwrap();
+    let manifest = train(&dataset, &TrainConfig { tokens: 600 * 512, ..config }, out.path(), &Silent).unwrap();
+    (manifest.results.unwrap().held_out.unwrap(), Sae::load(out.path()).unwrap())
+}
+
 #[test]
-fn a_transcoder_predicts_a_linear_map_and_a_crosscoder_rebuilds_both_places() {
-    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    SMALL.write_two(dir.path(), 600);
-    let dataset = ActivationDataset::open(dir.path()).unwrap();
-    let trained = |architecture| {
-        let config = TrainConfig { tokens: 600 * 512, ..at_its_places(small_config(architecture)) };
-        let out = out.path().join(architecture.to_string());
-        let manifest = train(&dataset, &config, &out, &Silent).unwrap();
-        (manifest.results.unwrap().held_out.unwrap(), Sae::load(&out).unwrap())
-    };
-    let later = HookPoint::resid_post(1);
-    // What is predicted is a linear map of what is read: the bypass alone can learn it.
-    let (held_out, sae) = trained(TrainArchitecture::Transcoder);
-    assert!(held_out.fvu < 0.05 && (held_out.l0 - 3.0).abs() < 0.3, "{held_out:?}");
+fn a_transcoder_predicts_a_linear_map_by_its_bypass_or_by_its_latents() {
+    let config = at_its_places(small_config(TrainArchitecture::Transcoder));
+    let (held_out, sae) = trained_at_two_places(config.clone());
+    // The bypass alone can learn it. Measured: FVU 0.0000797, L0 3.04.
+    assert!(held_out.fvu < 1e-4 && (held_out.l0 - 3.0).abs() < 0.2, "{held_out:?}");
     assert_eq!((sae.d_in(), sae.d_out()), (EARLIER_WIDTH, SMALL.d_in));
-    assert_eq!((sae.config.hook_point, sae.config.hook_point_out), (Some(EARLIER), Some(later)));
+    assert_eq!((sae.config.hook_point, sae.config.hook_point_out), (Some(EARLIER), Some(LATER)));
     assert!(sae.config.is_transcoder() && sae.w_skip.is_some());
-    let (held_out, sae) = trained(TrainArchitecture::Crosscoder);
-    assert!(held_out.fvu < 0.35 && (held_out.l0 - 3.0).abs() < 0.3, "{held_out:?}");
-    assert_eq!(sae.config.columns, [(EARLIER, EARLIER_WIDTH), (later, SMALL.d_in)]);
+    let (held_out, sae) = trained_at_two_places(TrainConfig { skip: false, ..config });
+    // Measured: FVU 0.0458, L0 3.026.
+    assert!(held_out.fvu < 0.055 && (held_out.l0 - 3.0).abs() < 0.2, "{held_out:?}");
+    assert!(sae.w_skip.is_none());
+}
+
+#[test]
+fn a_crosscoder_rebuilds_both_places() {
+    let (held_out, sae) = trained_at_two_places(at_its_places(small_config(TrainArchitecture::Crosscoder)));
+    // Measured: FVU 0.0415, L0 3.001.
+    assert!(held_out.fvu < 0.05 && (held_out.l0 - 3.0).abs() < 0.2, "{held_out:?}");
+    assert_eq!(sae.config.columns, [(EARLIER, EARLIER_WIDTH), (LATER, SMALL.d_in)]);
     assert_eq!(sae.d_in(), EARLIER_WIDTH + SMALL.d_in);
 }
 
@@ -277,10 +175,10 @@ fn what_is_saved_says_where_it_is_from() {
     let manifest = SaeManifest::read(out.path()).unwrap();
     assert_eq!(manifest.held_out, 95..100);
     assert_eq!(manifest.activations, dir.path().canonicalize().unwrap());
-    assert_eq!(manifest.hook_point, Some(HookPoint::resid_post(1)));
-    assert_eq!(manifest.sink_norm, dataset.manifest().sink_norm(HookPoint::resid_post(1)).unwrap());
+    assert_eq!(manifest.hook_point, Some(LATER));
+    assert_eq!(manifest.sink_norm, dataset.manifest().sink_norm(LATER).unwrap());
     let sae = Sae::load(out.path()).unwrap();
-    assert_eq!((sae.config.hook_point, sae.config.k), (Some(HookPoint::resid_post(1)), Some(3)));
+    assert_eq!((sae.config.hook_point, sae.config.k), (Some(LATER), Some(3)));
     assert_eq!((sae.config.model_name.as_str(), sae.config.ctx_len), ("synthetic", Some(CTX_LEN)));
     for latent in 0..sae.d_sae() {
         let norm: f32 = sae.decoder_row(latent).iter().map(|w| w * w).sum();
@@ -303,10 +201,16 @@ fn unusable_input_is_refused_before_anything_is_written() {
     assert!(refused(TrainConfig { held_out_fraction: 0.95, ..config.clone() }).contains("--held-out-fraction"));
     let elsewhere = refused(TrainConfig { hook_point: Some(HookPoint::Embed), ..config.clone() });
     assert!(elsewhere.contains("blocks.1.hook_resid_post") && elsewhere.contains("hook_embed"), "{elsewhere}");
-    assert!(refused(TrainConfig { batch: 0, ..config.clone() }).contains("batch"));
+    for batch in [0, 1] {
+        let message = refused(TrainConfig { batch, ..config.clone() });
+        assert!(
+            message.contains("--batch: expected 2 or more") && message.ends_with(&format!("found {batch}")),
+            "{message}"
+        );
+    }
     let transcoder = TrainConfig { architecture: TrainArchitecture::Transcoder, ..config.clone() };
     assert!(refused(transcoder).contains("--target-hook-point: expected the place that a transcoder is to predict"));
-    let twice = vec![HookPoint::resid_post(1); 2];
+    let twice = vec![LATER; 2];
     let crosscoder = TrainConfig { architecture: TrainArchitecture::Crosscoder, hook_points: twice, ..config.clone() };
     assert!(refused(crosscoder).contains("each place once"));
     let few = refused(TrainConfig { batch: 1000, tokens: 5000, ..config.clone() });
@@ -371,7 +275,7 @@ fn change_checkpoint(out: &Path, step: u64, change: impl Fn(&str, &mut f32)) {
 /// A run of 30 steps with a checkpoint every 7, stopped by hand after 20.
 fn stopped_run(dataset: &ActivationDataset, config: &TrainConfig) -> tempfile::TempDir {
     let out = tempfile::tempdir().unwrap();
-    train(dataset, config, out.path(), &stop_at(20 * 512, Stop::Cancel)).unwrap_err();
+    train(dataset, config, out.path(), &StopAt::new(20 * 512, Stop::Cancel)).unwrap_err();
     assert_eq!(steps_of_checkpoints(out.path()), [7, 14, 20], "the newest is not yet known to be good");
     out
 }

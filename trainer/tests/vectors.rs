@@ -1,14 +1,17 @@
 //! Whole runs on vectors of no model: handwritten digits, 28 x 28 pixels each (`data/digits`).
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod folder;
+mod stop_at;
+
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
 };
 
-use harvester::{HookPoint, Monitor, Silent, VectorDataset};
+use folder::{assert_same, without_checkpoints};
+use harvester::{HookPoint, Silent, VectorDataset};
+use stop_at::{Stop, StopAt};
 use trainer::{Sae, SaeManifest, TrainConfig, train_vectors};
 
 fn digits() -> PathBuf {
@@ -34,56 +37,27 @@ fn config() -> TrainConfig {
     }
 }
 
-/// Stops a run after so many tokens.
-struct StopAt {
-    tokens: u64,
-    seen: AtomicU64,
-}
-
-impl Monitor for StopAt {
-    fn start(&self, _what: &str, _total: u64, _unit: &str) {}
-    fn advance(&self, n: u64) {
-        self.seen.fetch_add(n, Ordering::Relaxed);
-    }
-    fn note(&self, _text: &str) {}
-    fn finish(&self) {}
-    fn cancelled(&self) -> bool {
-        self.seen.load(Ordering::Relaxed) >= self.tokens
-    }
-}
-
-fn stop_at(tokens: u64) -> StopAt {
-    StopAt { tokens, seen: AtomicU64::new(0) }
-}
-
-/// Every file of a run but older checkpoints.
-fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
-    entries.map(|path| (PathBuf::from(path.file_name().unwrap()), fs::read(&path).unwrap())).collect()
-}
-
 #[test]
 fn digits_are_written_with_few_latents_and_a_stopped_run_ends_in_the_same_bytes() {
     let (whole, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let manifest = train_vectors(&open(&digits()), &config(), whole.path(), &Silent).unwrap();
     let results = manifest.results.clone().unwrap();
     let held_out = results.held_out.unwrap();
-    assert!(held_out.fvu < 0.25 && held_out.l0 < 50.0, "{held_out:?}");
+    // Measured: FVU 0.236, and L0 37.3, over k on rows that the threshold was not calibrated on.
+    assert!(held_out.fvu < 0.28 && held_out.l0 < 45.0, "{held_out:?}");
     // A tenth of 2,000 rows, within four standard deviations.
     assert!(held_out.tokens.abs_diff(200) < 54, "{held_out:?}");
 
     for tokens in [2_000, 9_999, 22_000] {
-        let message =
-            train_vectors(&open(&digits()), &config(), stopped.path(), &stop_at(tokens)).unwrap_err().to_string();
+        let message = train_vectors(&open(&digits()), &config(), stopped.path(), &StopAt::new(tokens, Stop::Cancel))
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("stopped on request"), "{message}");
     }
     train_vectors(&open(&digits()), &config(), stopped.path(), &Silent).unwrap();
-    let (whole_files, stopped_files) = (files(whole.path()), files(stopped.path()));
-    assert!(whole_files.contains_key(Path::new("sae_weights.safetensors")));
-    assert_eq!(whole_files.keys().collect::<Vec<_>>(), stopped_files.keys().collect::<Vec<_>>());
-    for (name, bytes) in &whole_files {
-        assert!(*bytes == stopped_files[name], "{} differs", name.display());
-    }
+    let expected = without_checkpoints(whole.path());
+    assert!(expected.contains_key(Path::new("sae_weights.safetensors")));
+    assert_same(&without_checkpoints(stopped.path()), &expected, "stopped");
     assert_eq!(SaeManifest::read(whole.path()).unwrap(), manifest);
     assert_eq!((manifest.model.clone(), manifest.hook_point, manifest.d_in), (None, None, 784));
     let vectors = manifest.vectors.as_ref().unwrap();
@@ -99,7 +73,7 @@ fn files_that_changed_since_the_run_began_are_refused_and_what_differs_is_told()
     let (data, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let path = data.path().join("digits.parquet");
     fs::copy(digits(), &path).unwrap();
-    train_vectors(&open(data.path()), &config(), out.path(), &stop_at(6_000)).unwrap_err();
+    train_vectors(&open(data.path()), &config(), out.path(), &StopAt::new(6_000, Stop::Cancel)).unwrap_err();
     let again = || train_vectors(&open(data.path()), &config(), out.path(), &Silent).unwrap_err().to_string();
 
     // The same pixels in a file that says that a later program wrote it.

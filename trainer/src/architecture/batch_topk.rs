@@ -1,6 +1,6 @@
 //! [`BatchTopK`]: `f = the k * n largest of relu(hidden_pre)` of a batch of n tokens (Bussmann et al. 2024).
 
-use super::Architecture;
+use super::Recipe;
 use crate::{
     encoder_pass::EncoderPass,
     kernels::select::{self, Threshold},
@@ -25,13 +25,13 @@ impl BatchTopK {
     }
 }
 
-impl Architecture for BatchTopK {
+impl Recipe for BatchTopK {
     /// Candidates over a filter are gathered tile by tile, and cut exactly once all are known.
     fn select(&mut self, pass: &mut EncoderPass<'_>) {
         let count = self.k * pass.n_rows();
         let mut filter = match self.filter {
             Some(filter) => filter,
-            None => FILTER_SHARE * pass.threshold_of(self.k, FIRST_ROWS),
+            None => FILTER_SHARE * EncoderPass::threshold(pass.weights, pass.x_c, self.k, FIRST_ROWS),
         };
         loop {
             pass.run(|hidden, b_enc, acts| select::above(hidden, b_enc, Threshold::Global(filter), acts));

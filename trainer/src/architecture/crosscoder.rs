@@ -8,7 +8,7 @@
 //! Latents compete by f_j sum_l |W_dec^l[j]| (Minder et al. 2025). Decoder rows are kept where that sum is 1, so they
 //! compete by f_j, and the norm of each part says how much of a latent lives at each place.
 
-use super::{Architecture, batch_topk::BatchTopK};
+use super::{Recipe, batch_topk::BatchTopK};
 use crate::{encoder_pass::EncoderPass, weights::Weights};
 
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl Crosscoder {
     }
 }
 
-impl Architecture for Crosscoder {
+impl Recipe for Crosscoder {
     fn start(&self, d_sae: usize, mean: Vec<f32>, seed: u64) -> Weights {
         Weights::random_blocks(d_sae, mean, self.blocks.clone(), seed)
     }

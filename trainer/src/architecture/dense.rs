@@ -2,13 +2,13 @@
 //! active ones, it is the bottleneck that sparsity is compared with; the best it can do is what the first principal
 //! components explain.
 
-use super::Architecture;
+use super::Recipe;
 use crate::{encoder_pass::EncoderPass, kernels::select};
 
 #[derive(Debug)]
 pub(crate) struct Dense;
 
-impl Architecture for Dense {
+impl Recipe for Dense {
     fn select(&mut self, pass: &mut EncoderPass<'_>) {
         pass.run(select::everything);
     }

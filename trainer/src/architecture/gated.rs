@@ -15,7 +15,7 @@
 
 use rayon::prelude::*;
 
-use super::{Architecture, Backward, relu::start_sparse};
+use super::{Backward, Recipe, relu::start_sparse};
 use crate::{
     encoder_pass::EncoderPass,
     feature_acts::FeatureActs,
@@ -42,7 +42,7 @@ impl Gated {
     }
 }
 
-impl Architecture for Gated {
+impl Recipe for Gated {
     fn start(&self, d_sae: usize, mean: Vec<f32>, seed: u64) -> Weights {
         let extra = [R_MAG, B_MAG].map(|name| Parameter { name, values: vec![0.0; d_sae], lr_scale: 1.0 });
         Weights { extra: extra.into(), ..Weights::random(d_sae, mean, seed) }

@@ -16,7 +16,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Architecture, Backward, relu::FIRST_ROWS};
+use super::{Backward, Recipe, relu::FIRST_ROWS};
 use crate::{
     encoder_pass::EncoderPass,
     kernels::select,
@@ -68,7 +68,7 @@ impl JumpRelu {
     }
 }
 
-impl Architecture for JumpRelu {
+impl Recipe for JumpRelu {
     fn start(&self, d_sae: usize, mean: Vec<f32>, seed: u64) -> Weights {
         // A weight is one of d_in terms of a pre-activation, a threshold is compared with their sum.
         let lr_scale = (mean.len() as f64).sqrt();

@@ -7,7 +7,7 @@
 //!
 //! The mean over prefixes, as in dictionary_learning, keeps the loss in the units of the others; SAELens adds them up.
 
-use super::{Architecture, batch_topk::BatchTopK};
+use super::{Recipe, batch_topk::BatchTopK};
 use crate::encoder_pass::EncoderPass;
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl Matryoshka {
     }
 }
 
-impl Architecture for Matryoshka {
+impl Recipe for Matryoshka {
     fn select(&mut self, pass: &mut EncoderPass<'_>) {
         self.selection.select(pass);
     }

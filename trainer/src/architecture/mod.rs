@@ -1,4 +1,4 @@
-//! [`Architecture`]: what one kind of SAE does differently from another in a training step. A file each; the step
+//! [`Recipe`]: what one kind of SAE does differently from another in a training step. A file each; the step
 //! (`step.rs`) is the same for all:
 //!
 //! ```text
@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// One kind of SAE in training.
-pub(crate) trait Architecture: Debug + Send {
+pub(crate) trait Recipe: Debug + Send {
     /// The weights that a run starts from.
     ///
     /// # Shapes
@@ -76,7 +76,7 @@ pub(crate) trait Architecture: Debug + Send {
     fn constrain(&self, _weights: &mut Weights) {}
 }
 
-/// What [`Architecture::backward`] sees of a step.
+/// What [`Recipe::backward`] sees of a step.
 #[derive(Debug)]
 pub(crate) struct Backward<'a> {
     pub(crate) weights: &'a Weights,
@@ -84,7 +84,8 @@ pub(crate) struct Backward<'a> {
     pub(crate) x_c: &'a [f32],
     pub(crate) acts: &'a FeatureActs,
     pub(crate) by_latent: &'a ByLatent,
-    /// x_hat - x. `[n, n_groups, d_out]`
+    /// x_hat - x; where the dictionary has several prefixes, of each the sum of its error and those of longer ones
+    /// (`E` of `kernels::decode`). `[n, n_groups, d_out]`
     pub(crate) errors: &'a [f32],
     /// One an entry of `acts`.
     pub(crate) df: &'a mut [f32],
@@ -100,8 +101,8 @@ impl Backward<'_> {
     }
 }
 
-/// The architecture of a configuration.
-pub(crate) fn of(config: &StepConfig) -> Box<dyn Architecture> {
+/// The recipe of a configuration.
+pub(crate) fn of(config: &StepConfig) -> Box<dyn Recipe> {
     match config.architecture {
         TrainArchitecture::TopK => Box::new(topk::TopK::new(config.k)),
         TrainArchitecture::BatchTopK => Box::new(batch_topk::BatchTopK::new(config.k)),

@@ -8,12 +8,12 @@
 //! whose penalty is weighted by it; so the norm does not appear in the code. The plain autoencoder with a penalty w on
 //! the mean absolute activation is the case c = w / d_sae.
 
-use super::{Architecture, Backward};
+use super::{Backward, Recipe};
 use crate::{encoder_pass::EncoderPass, kernels::select, weights::Weights};
 
 /// The encoder's bias starts where this many times k latents are active: random rows would have half of all of them
 /// active, and a short run would spend its time on getting rid of them.
-pub(crate) const FIRST_L0_SHARE: usize = 8;
+pub(crate) const FIRST_L0_FACTOR: usize = 8;
 /// Rows on which that is measured.
 pub(crate) const FIRST_ROWS: usize = 512;
 
@@ -28,7 +28,7 @@ impl Relu {
     }
 }
 
-impl Architecture for Relu {
+impl Recipe for Relu {
     fn begin(&self, weights: &mut Weights, x_c: &[f32]) {
         start_sparse(weights, x_c, self.k);
     }
@@ -49,9 +49,9 @@ impl Architecture for Relu {
     }
 }
 
-/// Lowers `b_enc` so that [`FIRST_L0_SHARE`] k latents a token are active at first.
+/// Lowers `b_enc` so that [`FIRST_L0_FACTOR`] k latents a token are active at first.
 pub(crate) fn start_sparse(weights: &mut Weights, x_c: &[f32], k: usize) {
-    let count = FIRST_L0_SHARE * k;
+    let count = FIRST_L0_FACTOR * k;
     if count < weights.d_sae / 2 {
         let threshold = EncoderPass::threshold(weights, x_c, count, FIRST_ROWS);
         weights.b_enc.iter_mut().for_each(|b| *b -= threshold);

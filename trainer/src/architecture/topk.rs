@@ -1,6 +1,6 @@
 //! [`TopK`]: `f = the k largest of relu(hidden_pre)` of each token (Gao et al. 2024, section 2.3).
 
-use super::Architecture;
+use super::Recipe;
 use crate::{encoder_pass::EncoderPass, kernels::select};
 
 #[derive(Debug)]
@@ -14,7 +14,7 @@ impl TopK {
     }
 }
 
-impl Architecture for TopK {
+impl Recipe for TopK {
     fn select(&mut self, pass: &mut EncoderPass<'_>) {
         pass.run(|hidden, b_enc, acts| select::top_k(hidden, b_enc, self.k, acts));
     }

@@ -7,7 +7,7 @@
 //!
 //! A row to train on is x and after it y. `b_in`, the mean of x, is constant.
 
-use super::{Architecture, Backward, batch_topk::BatchTopK};
+use super::{Backward, Recipe, batch_topk::BatchTopK};
 use crate::{
     encoder_pass::EncoderPass,
     kernels::product::{add_product_transposed, transposed_product},
@@ -29,7 +29,7 @@ impl Transcoder {
     }
 }
 
-impl Architecture for Transcoder {
+impl Recipe for Transcoder {
     /// The bypass starts at zero.
     fn start(&self, d_sae: usize, mut mean: Vec<f32>, seed: u64) -> Weights {
         let b_dec = mean.split_off(mean.len() - self.d_out);

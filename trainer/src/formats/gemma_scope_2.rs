@@ -59,7 +59,7 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
         _ => None,
     };
     let weights_path = dir.join(WEIGHTS_FILE);
-    let mut tensors = TensorFile::read(&weights_path)?;
+    let mut tensors = TensorFile::read(&weights_path, crate::tensors::SAE_HINT)?;
     let ((d_in, d_sae), (_, d_out)) = (tensors.matrix("w_enc")?, tensors.matrix("w_dec")?);
     let skip = match config.affine_connection {
         true => Some(transposed(&tensors.take_f32(SKIP, &[d_in, d_out])?, d_in, d_out)),

@@ -66,7 +66,7 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
     let config: Config = json::read(&config_path, "the hyperparams.json of a Llama Scope SAE", hint)?;
     let sae_config = config.read(&config_path)?;
     let weights_path = dir.join(WEIGHTS_FILE);
-    let mut tensors = TensorFile::read(&weights_path)?;
+    let mut tensors = TensorFile::read(&weights_path, crate::tensors::SAE_HINT)?;
     let SaeConfig { d_in, d_sae, .. } = sae_config;
     let mut sae = Sae {
         w_enc: tensors.take_f32("encoder.weight", &[d_sae, d_in])?,

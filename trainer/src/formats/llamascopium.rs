@@ -82,7 +82,7 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
     let config: Config = json::read(&config_path, "the config.json of a Llamascopium SAE", hint)?;
     let sae_config = config.read(&config_path)?;
     let weights_path = dir.join(WEIGHTS_FILE);
-    let mut tensors = TensorFile::read(&weights_path)?;
+    let mut tensors = TensorFile::read(&weights_path, crate::tensors::SAE_HINT)?;
     let SaeConfig { d_in, d_sae, architecture, .. } = sae_config;
     let threshold = match architecture {
         Architecture::JumpRelu => {

@@ -73,7 +73,7 @@ pub(crate) fn load(path: &Path) -> Result<Sae> {
     let cfg = read_cfg(&cfg_path)?;
     let (config, Named { skip, .. }) = cfg.read(&cfg_path)?;
     let path = dir.join(WEIGHTS_FILE);
-    let mut tensors = TensorFile::read(&path)?;
+    let mut tensors = TensorFile::read(&path, crate::tensors::SAE_HINT)?;
     let SaeConfig { architecture, d_in, d_out, d_sae, .. } = config;
     let gated = architecture == Architecture::Gated;
     let w_enc = transposed(&tensors.take_f32("W_enc", &[d_in, d_sae])?, d_in, d_sae);

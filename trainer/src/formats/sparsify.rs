@@ -79,7 +79,7 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
     let d_in = cfg.d_in;
     let d_sae = if cfg.num_latents == 0 { d_in.saturating_mul(cfg.expansion_factor) } else { cfg.num_latents };
     let weights_path = dir.join(WEIGHTS_FILE);
-    let mut tensors = TensorFile::read(&weights_path)?;
+    let mut tensors = TensorFile::read(&weights_path, crate::tensors::SAE_HINT)?;
     let sae = Sae {
         w_enc: tensors.take_f32("encoder.weight", &[d_sae, d_in])?,
         b_enc: tensors.take_f32("encoder.bias", &[d_sae])?,

@@ -26,27 +26,19 @@ const ROWS_PER_TASK: usize = 64;
 /// Adds `sum_j f_ij W_dec[j]` to each row of `x_hat`.
 ///
 /// # Shapes
-/// `w_dec` `[d_sae, d_in]`, `x_hat` `[n, d_in]`.
-pub(crate) fn add_decoded(acts: &FeatureActs, w_dec: &[f32], d_in: usize, x_hat: &mut [f32]) {
-    x_hat.par_chunks_mut(ROWS_PER_TASK * d_in).enumerate().for_each(|(task, rows)| {
-        for (i, x_hat) in rows.chunks_exact_mut(d_in).enumerate() {
+/// `w_dec` `[d_sae, d_out]`, `x_hat` `[n, d_out]`.
+pub(crate) fn add_decoded(acts: &FeatureActs, w_dec: &[f32], d_out: usize, x_hat: &mut [f32]) {
+    x_hat.par_chunks_mut(ROWS_PER_TASK * d_out).enumerate().for_each(|(task, rows)| {
+        for (i, x_hat) in rows.chunks_exact_mut(d_out).enumerate() {
             let (latents, values) = acts.row(task * ROWS_PER_TASK + i);
             wide(AddDecoded { latents, values, w_dec, x_hat });
         }
     });
 }
 
-/// What [`decode_error`] adds up over rows.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct SquaredError {
-    /// Sum of `|e_i|^2`, of the whole dictionary.
-    pub(crate) whole: f64,
-    /// The same summed over the prefixes.
-    pub(crate) prefixes: f64,
-}
-
 /// Replaces the first group of each row of `errors`, which holds minus the target (`-x_c`), by the errors `E` of every
 /// group, the last of which is the whole dictionary's `e`; writes `df = scale * E . W_dec[j]` for each active pair.
+/// Returns the sum of `|e_i|^2`, of the whole dictionary.
 ///
 /// # Shapes
 /// `w_dec` `[d_sae, d_out]`, `errors` `[n, n_groups, d_out]`, `prefixes` `[n_groups]`, where each ends, the last at d_sae;
@@ -58,29 +50,24 @@ pub(crate) fn decode_error(
     scale: f32,
     errors: &mut [f32],
     df: &mut Vec<f32>,
-) -> SquaredError {
+) -> f64 {
     let width = errors.len() / acts.n_rows().max(1);
     df.resize(acts.n_active(), 0.0);
     let tasks: Vec<_> = errors.chunks_mut(ROWS_PER_TASK * width).zip(split_at_tasks(df, acts)).enumerate().collect();
-    let sums: Vec<SquaredError> = tasks
+    let sums: Vec<f64> = tasks
         .into_par_iter()
         .map(|(task, (errors, mut df))| {
-            let mut sum = SquaredError::default();
+            let mut sum = 0.0;
             for (i, errors) in errors.chunks_exact_mut(width).enumerate() {
                 let (latents, values) = acts.row(task * ROWS_PER_TASK + i);
                 let (row_df, rest) = df.split_at_mut(latents.len());
                 df = rest;
-                let of_row = wide(DecodeError { latents, values, w_dec, prefixes, scale, errors, df: row_df });
-                sum.whole += of_row.whole;
-                sum.prefixes += of_row.prefixes;
+                sum += wide(DecodeError { latents, values, w_dec, prefixes, scale, errors, df: row_df });
             }
             sum
         })
         .collect();
-    sums.iter().fold(SquaredError::default(), |total, sum| SquaredError {
-        whole: total.whole + sum.whole,
-        prefixes: total.prefixes + sum.prefixes,
-    })
+    sums.iter().sum()
 }
 
 /// x_hat += f W_dec, of one row.
@@ -96,13 +83,13 @@ impl Kernel for AddDecoded<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let d_in = self.x_hat.len();
-        add_weighted_rows(self.x_hat, self.values, |n| decoder_row(self.w_dec, self.latents[n], d_in));
+        let d_out = self.x_hat.len();
+        add_weighted_rows(self.x_hat, self.values, |n| decoder_row(self.w_dec, self.latents[n], d_out));
     }
 }
 
-/// The errors of one row, group after group, then `df`. The decoder rows are read twice, the second time from the
-/// cache.
+/// The errors of one row, group after group, then `df`; returns `|e|^2`. The decoder rows are read twice, the second time
+/// from the cache.
 struct DecodeError<'a> {
     latents: &'a [u32],
     values: &'a [f32],
@@ -114,13 +101,12 @@ struct DecodeError<'a> {
 }
 
 impl Kernel for DecodeError<'_> {
-    type Output = SquaredError;
+    type Output = f64;
 
     #[inline(always)]
-    fn run(self) -> SquaredError {
+    fn run(self) -> f64 {
         let Self { latents, values, w_dec, prefixes, scale, errors, df } = self;
         let d_out = errors.len() / prefixes.len();
-        let mut squares = SquaredError::default();
         let mut first = 0;
         for (group, &end) in prefixes.iter().enumerate() {
             let (before, error) = errors.split_at_mut(group * d_out);
@@ -131,10 +117,9 @@ impl Kernel for DecodeError<'_> {
             let last = entries_before(latents, end);
             AddDecoded { latents: &latents[first..last], values: &values[first..last], w_dec, x_hat: &mut *error }
                 .run();
-            squares.whole = f64::from(sum_of_squares(error));
-            squares.prefixes += squares.whole;
             first = last;
         }
+        let squares = f64::from(sum_of_squares(&errors[(prefixes.len() - 1) * d_out..]));
         let mut last = latents.len();
         for group in (0..prefixes.len()).rev() {
             let (error, after) = errors[group * d_out..].split_at_mut(d_out);
@@ -158,8 +143,8 @@ fn entries_before(latents: &[u32], end: usize) -> usize {
 }
 
 #[inline(always)]
-fn decoder_row(w_dec: &[f32], latent: u32, d_in: usize) -> &[f32] {
-    &w_dec[latent as usize * d_in..][..d_in]
+fn decoder_row(w_dec: &[f32], latent: u32, d_out: usize) -> &[f32] {
+    &w_dec[latent as usize * d_out..][..d_out]
 }
 
 /// Cuts a vector with one number an entry where the tasks of [`decode_error`] begin.
@@ -186,7 +171,7 @@ mod tests {
         let acts = plain::top_k(&plain::random(n * d_sae, 3), &vec![0.0; d_sae], k);
         let mut error: Vec<f32> = x_c.iter().map(|x| -x).collect();
         let mut df = Vec::new();
-        let loss = decode_error(&acts, &w_dec, &[d_sae], 2.0 / n as f32, &mut error, &mut df).whole / n as f64;
+        let loss = decode_error(&acts, &w_dec, &[d_sae], 2.0 / n as f32, &mut error, &mut df) / n as f64;
 
         let plain_error = plain::error(&acts, &w_dec, &x_c, d_in);
         let plain_loss: f64 = plain_error.iter().map(|e| e * e).sum::<f64>() / n as f64;

@@ -30,9 +30,9 @@ pub(crate) struct Gradients {
     pub(crate) w_enc: Vec<f32>,
     /// `[d_sae]`
     pub(crate) b_enc: Vec<f32>,
-    /// `[d_sae, d_in]`
+    /// `[d_sae, d_out]`
     pub(crate) w_dec: Vec<f32>,
-    /// `[d_in]`
+    /// `[d_out]`
     pub(crate) b_dec: Vec<f32>,
     /// Whether the latent's rows are zero and not written. `[d_sae]`
     pub(crate) silent: Vec<bool>,
@@ -42,14 +42,15 @@ pub(crate) struct Gradients {
     matrices: f64,
 }
 
-/// One reconstruction whose error is pulled back to the weights: the SAE's own, or the auxiliary one of dead latents.
+/// A part of the loss, the squared error of one reconstruction, that is pulled back to the weights: the SAE's own, or the
+/// auxiliary one of dead latents.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Reconstruction<'a> {
+pub(crate) struct ErrorPart<'a> {
     pub(crate) acts: &'a FeatureActs,
     pub(crate) by_latent: &'a ByLatent,
     /// dL/df of each entry of `acts`.
     pub(crate) df: &'a [f32],
-    /// `[n, n_groups, d_out]`; dL/dx_hat = `error_scale * error`.
+    /// `E` of `decode_error`. `[n, n_groups, d_out]`; dL/dx_hat = `error_scale` times the first group's.
     pub(crate) errors: &'a [f32],
     /// Where each group of latents ends (`decode_error`). `[n_groups]`
     pub(crate) prefixes: &'a [usize],
@@ -75,7 +76,7 @@ impl Gradients {
     ///
     /// # Shapes
     /// `x_c` `[n, d_in]`.
-    pub(crate) fn compute(&mut self, weights: &Weights, x_c: &[f32], parts: &[Reconstruction<'_>]) {
+    pub(crate) fn compute(&mut self, weights: &Weights, x_c: &[f32], parts: &[ErrorPart<'_>]) {
         let (d_in, d_out) = (weights.d_in, weights.d_out);
         let tasks = self
             .w_enc
@@ -118,7 +119,7 @@ struct TaskSums {
 struct LatentRows<'a> {
     weights: &'a Weights,
     x_c: &'a [f32],
-    parts: &'a [Reconstruction<'a>],
+    parts: &'a [ErrorPart<'a>],
     first: usize,
     w_enc: &'a mut [f32],
     w_dec: &'a mut [f32],
@@ -155,7 +156,7 @@ impl Kernel for LatentRows<'_> {
     }
 }
 
-impl Reconstruction<'_> {
+impl ErrorPart<'_> {
     /// Adds this reconstruction's part of the gradient rows of `latent`; returns its part of `db_enc`.
     #[inline(always)]
     fn add_to(&self, latent: usize, x_c: &[f32], g_enc: &mut [f32], g_dec: &mut [f32], scratch: &mut Vec<f32>) -> f32 {
@@ -228,7 +229,7 @@ impl Kernel for AddRows<'_> {
 }
 
 /// total += the part's dL/dx_hat, summed over rows: the first group's errors are the sum of all groups'.
-fn add_error_sum(total: &mut [f32], part: &Reconstruction<'_>) {
+fn add_error_sum(total: &mut [f32], part: &ErrorPart<'_>) {
     let (d_out, scale) = (total.len(), part.error_scale);
     let width = part.prefixes.len() * d_out;
     let sums: Vec<Vec<f32>> = part

@@ -1,5 +1,8 @@
 //! The dense matrix products: the encoder's, where most of the time of an SAE goes, and those of a transcoder's linear
 //! bypass. All of them are `gemm`'s, which has a path of its own for small sizes that adds in another order.
+//!
+//! Above 512 terms `gemm` adds in blocks whose depth it chooses by the machine's L1 cache: a run resumed on a machine with
+//! another one may differ in the last bits from there on.
 
 use std::borrow::Cow;
 

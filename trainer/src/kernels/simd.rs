@@ -2,7 +2,7 @@
 //! running machine when they are inlined into a [`wide`] call.
 //!
 //! The number of lanes is fixed here, not by the machine, and `mul_add` rounds once everywhere: so sums come out
-//! bit-identical with AVX2, with AVX-512 and without either, which an exact resume on another machine relies on.
+//! bit-identical with AVX2, with AVX-512 and without either. Of the dense products that is not so (`product`).
 
 use pulp::{Arch, Simd, WithSimd};
 

@@ -8,7 +8,10 @@
 use std::borrow::Cow;
 
 use super::{Architecture, Gate, Sae};
-use crate::kernels::simd::{dot, sum_of_squares};
+use crate::{
+    kernels::simd::{dot, sum_of_squares},
+    units::multiply,
+};
 
 impl Sae {
     /// The same function with `b_dec` subtracted from the input, or not.
@@ -41,7 +44,7 @@ impl Sae {
                 continue;
             }
             w_dec.iter_mut().for_each(|w| *w /= norm);
-            self.w_enc[latent * d_in..][..d_in].iter_mut().for_each(|w| *w *= norm);
+            multiply(&mut self.w_enc[latent * d_in..][..d_in], norm);
             self.b_enc[latent] *= norm;
             if let Some(threshold) = &mut self.threshold {
                 threshold[latent] *= norm;

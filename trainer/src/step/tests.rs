@@ -108,87 +108,108 @@ fn a_perfect_reconstruction_leaves_no_auxiliary_loss() {
     assert_eq!(learner.weights, weights, "a zero loss has no gradient");
 }
 
-/// Steps of `tests/fixtures/make_reference.py`: the same losses, gradients and weights from PyTorch in f64, where the
-/// script also compares every gradient with finite differences.
-fn check_against_torch(name: &str, architecture: TrainArchitecture, extra: &[&'static str]) {
-    let (n_steps, n, d_in) = (5, 32, 16);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/{name}.safetensors"));
-    let mut file = TensorFile::read(&path).expect("a committed fixture");
-    let config: StepConfig =
-        serde_json::from_str(&file.note("settings").expect("settings")).expect("the names of StepConfig");
-    let config = StepConfig { architecture, ..config };
-    let d_out = config.d_out;
-    let d_sae = if architecture == TrainArchitecture::Dense { 6 } else { 48 };
-    let mut take = |name: String, shape: &[usize]| file.take_f32(&name, shape).expect("a tensor of the fixture");
-    let shape_of = |name: &str| match name {
-        "w_enc" => vec![d_sae, d_in],
-        "w_dec" => vec![d_sae, d_out],
-        "b_dec" => vec![d_out],
-        "w_skip" => vec![d_out, d_in],
-        _ => vec![d_sae],
-    };
-    let is_transcoder = architecture == TrainArchitecture::Transcoder;
-    let start = Weights {
-        d_out,
-        w_enc: take("start.w_enc".into(), &shape_of("w_enc")),
-        b_enc: take("start.b_enc".into(), &shape_of("b_enc")),
-        w_dec: take("start.w_dec".into(), &shape_of("w_dec")),
-        b_dec: take("start.b_dec".into(), &shape_of("b_dec")),
-        extra: extra
-            .iter()
-            .map(|name| Parameter { name, values: take(format!("start.{name}"), &shape_of(name)), lr_scale: 1.0 })
-            .collect(),
-        b_in: is_transcoder.then(|| take("start.b_in".into(), &[d_in])),
-        blocks: if config.blocks.is_empty() { vec![d_out] } else { config.blocks.clone() },
-        ..Weights::random(d_sae, vec![0.0; d_in], 0)
-    };
-    let width = start.row_width();
-    let x = take("x".into(), &[n_steps, n, width]);
-    let [lr, losses, aux_losses, sparsity_losses] =
-        ["lr", "loss", "aux_loss", "sparsity_loss"].map(|name| take(name.into(), &[n_steps]));
-    let mut learner = Learner::new(start, config);
-    for (step, x) in x.chunks_exact(n * width).enumerate() {
-        let report = learner.step(x, f64::from(lr[step]));
-        let pairs = [(report.loss, &losses), (report.aux_loss, &aux_losses), (report.sparsity_loss, &sparsity_losses)];
-        for (ours, torch) in pairs {
-            let torch = f64::from(torch[step]);
-            assert!((ours - torch).abs() <= 1e-5 * torch, "{name}, step {step}: {torch} in {report:?}");
+/// Rows of a batch, steps, and width of the inputs of every fixture.
+const N: usize = 32;
+const N_STEPS: usize = 5;
+const D_IN: usize = 16;
+
+/// Steps of `tests/fixtures/make_reference.py`: losses, gradients and weights from PyTorch in f64, where the script also
+/// compares every gradient with finite differences.
+struct Reference {
+    name: &'static str,
+    file: TensorFile,
+    config: StepConfig,
+    d_sae: usize,
+}
+
+impl Reference {
+    fn open(name: &'static str, architecture: TrainArchitecture) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/{name}.safetensors"));
+        let file = TensorFile::read(&path, "Make it again: `just fixtures`").expect("a committed fixture");
+        let config = serde_json::from_str(&file.note("settings").expect("settings")).expect("the names of StepConfig");
+        let d_sae = if architecture == TrainArchitecture::Dense { 6 } else { 48 };
+        Self { name, file, config: StepConfig { architecture, ..config }, d_sae }
+    }
+
+    fn take(&mut self, name: &str, shape: &[usize]) -> Vec<f32> {
+        self.file.take_f32(name, shape).expect("a tensor of the fixture")
+    }
+
+    /// A parameter at the `start` or the `end`, or its gradient (`grad`) in the last step.
+    fn parameter(&mut self, kind: &str, name: &str) -> Vec<f32> {
+        let (d_sae, d_out) = (self.d_sae, self.config.d_out);
+        let shape = match name {
+            "w_enc" => vec![d_sae, D_IN],
+            "w_dec" => vec![d_sae, d_out],
+            "b_dec" => vec![d_out],
+            "w_skip" => vec![d_out, D_IN],
+            _ => vec![d_sae],
+        };
+        self.take(&format!("{kind}.{name}"), &shape)
+    }
+
+    fn start(&mut self, extra: &[&'static str]) -> Weights {
+        let is_transcoder = self.config.architecture == TrainArchitecture::Transcoder;
+        let d_out = self.config.d_out;
+        let [w_enc, b_enc, w_dec, b_dec] =
+            ["w_enc", "b_enc", "w_dec", "b_dec"].map(|name| self.parameter("start", name));
+        let own = |name: &&'static str| Parameter { name, values: self.parameter("start", name), lr_scale: 1.0 };
+        let extra = extra.iter().map(own).collect();
+        let b_in = is_transcoder.then(|| self.take("start.b_in", &[D_IN]));
+        let blocks = if self.config.blocks.is_empty() { vec![d_out] } else { self.config.blocks.clone() };
+        Weights { d_in: D_IN, d_out, d_sae: self.d_sae, w_enc, b_enc, w_dec, b_dec, extra, b_in, blocks }
+    }
+
+    /// Takes its steps, and compares the losses of each.
+    fn train(&mut self, learner: &mut Learner) {
+        let width = learner.weights.row_width();
+        let x = self.take("x", &[N_STEPS, N, width]);
+        let [lr, losses, aux_losses, sparsity_losses] =
+            ["lr", "loss", "aux_loss", "sparsity_loss"].map(|name| self.take(name, &[N_STEPS]));
+        for (step, x) in x.chunks_exact(N * width).enumerate() {
+            let report = learner.step(x, f64::from(lr[step]));
+            let StepReport { loss, aux_loss, sparsity_loss, .. } = report;
+            for (ours, torch) in [(loss, &losses), (aux_loss, &aux_losses), (sparsity_loss, &sparsity_losses)] {
+                let torch = f64::from(torch[step]);
+                assert!((ours - torch).abs() <= 1e-5 * torch, "{}, step {step}: {torch} in {report:?}", self.name);
+            }
         }
     }
-    // The crosscoder has one weight whose gradient is nearly zero, so that Adam's step hangs on rounding: PyTorch in
-    // float32 is 4e-7 away from its float64 weights there, and less than 1e-7 in every other case.
-    let most = if architecture == TrainArchitecture::Crosscoder { 3e-6 } else { 1e-6 };
-    let g = &learner.buffers.gradients;
-    let silent = |gradient: &[f32], width: usize| -> Vec<f32> {
-        let rows = gradient.chunks_exact(width).zip(&g.silent);
-        rows.flat_map(|(row, &silent)| row.iter().map(move |&g| if silent { 0.0 } else { g })).collect()
-    };
-    let mut compare = |kind: &str, tensor: &str, ours: &[f32]| {
-        let torch = take(format!("{kind}.{tensor}"), &shape_of(tensor));
-        let difference: f32 = ours.iter().zip(&torch).map(|(a, b)| (a - b).powi(2)).sum();
-        let size: f32 = torch.iter().map(|b| b * b).sum();
-        assert!((difference / size).sqrt() < most, "{name}, {kind}.{tensor}: {}", (difference / size).sqrt());
-    };
-    compare("grad", "w_enc", &silent(&g.w_enc, d_in));
-    compare("grad", "w_dec", &silent(&g.w_dec, d_out));
-    compare("grad", "b_enc", &g.b_enc);
-    compare("grad", "b_dec", &g.b_dec);
-    let ours = &learner.weights;
-    compare("end", "w_enc", &ours.w_enc);
-    compare("end", "w_dec", &ours.w_dec);
-    compare("end", "b_enc", &ours.b_enc);
-    compare("end", "b_dec", &ours.b_dec);
-    for (name, (gradient, parameter)) in extra.iter().zip(g.extra.iter().zip(&ours.extra)) {
-        compare("grad", name, gradient);
-        compare("end", name, &parameter.values);
+
+    /// Compares a parameter at the end and its gradient, as relative root mean squares.
+    fn compare(&mut self, name: &str, gradient: &[f32], end: &[f32]) {
+        // The crosscoder has one weight whose gradient is nearly zero, so that Adam's step hangs on rounding: PyTorch in
+        // float32 is 4e-7 away from its float64 weights there, and less than 1e-7 in every other case.
+        let most = if self.config.architecture == TrainArchitecture::Crosscoder { 3e-6 } else { 1e-6 };
+        for (kind, ours) in [("grad", gradient), ("end", end)] {
+            let torch = self.parameter(kind, name);
+            assert_eq!(ours.len(), torch.len());
+            let difference: f32 = ours.iter().zip(&torch).map(|(a, b)| (a - b).powi(2)).sum();
+            let away = (difference / torch.iter().map(|b| b * b).sum::<f32>()).sqrt();
+            assert!(away < most, "{}, {kind}.{name}: {away}", self.name);
+        }
     }
-    let of_the_loss = match architecture {
-        TrainArchitecture::Gated => Some("gate_loss"),
-        TrainArchitecture::Matryoshka => Some("prefix_loss"),
-        _ => None,
-    };
-    of_the_loss.map(|name| take(name.into(), &[n_steps]));
-    file.end().expect("every tensor was compared");
+}
+
+/// The gradient of a matrix, its rows of silent latents, which are not written, as zeros.
+fn whole(gradient: &[f32], silent: &[bool]) -> Vec<f32> {
+    let rows = gradient.chunks_exact(gradient.len() / silent.len()).zip(silent);
+    rows.flat_map(|(row, &silent)| row.iter().map(move |&g| if silent { 0.0 } else { g })).collect()
+}
+
+fn check_against_torch(name: &'static str, architecture: TrainArchitecture, extra: &[&'static str]) {
+    let mut reference = Reference::open(name, architecture);
+    let mut learner = Learner::new(reference.start(extra), reference.config.clone());
+    reference.train(&mut learner);
+    let (g, ours) = (&learner.buffers.gradients, &learner.weights);
+    reference.compare("w_enc", &whole(&g.w_enc, &g.silent), &ours.w_enc);
+    reference.compare("w_dec", &whole(&g.w_dec, &g.silent), &ours.w_dec);
+    reference.compare("b_enc", &g.b_enc, &ours.b_enc);
+    reference.compare("b_dec", &g.b_dec, &ours.b_dec);
+    for (name, (gradient, parameter)) in extra.iter().zip(g.extra.iter().zip(&ours.extra)) {
+        reference.compare(name, gradient, &parameter.values);
+    }
+    reference.file.end().expect("every tensor was compared");
 }
 
 #[test]

@@ -7,15 +7,14 @@ use harvester::write_atomically;
 use serde_json::json;
 
 use super::table::{RunState, SweepRow};
-use crate::Result;
+use crate::{Result, page::fill};
 
 /// Name of the page in a sweep's folder.
 pub const PARETO_FILE: &str = "pareto.html";
 
-/// Style and script; [`DATA`] and [`REFRESH`] stand where a sweep's own go.
 const TEMPLATE: &str = include_str!("pareto.html");
-const DATA: &str = "{{data}}";
-const REFRESH: &str = "{{refresh}}";
+/// Seconds after which the page of a sweep that goes on reads itself again.
+const INTERVAL: u64 = 10;
 
 pub(super) fn write(out: &Path, rows: &[SweepRow]) -> Result<()> {
     Ok(write_atomically(&out.join(PARETO_FILE), page(rows).as_bytes())?)
@@ -23,11 +22,8 @@ pub(super) fn write(out: &Path, rows: &[SweepRow]) -> Result<()> {
 
 fn page(rows: &[SweepRow]) -> String {
     let data = json!({ "refract_version": env!("CARGO_PKG_VERSION"), "runs": rows });
-    // Inside a script element only `<` can end it.
-    let data = data.to_string().replace('<', "\\u003c");
     let goes_on = rows.iter().any(|row| row.state == RunState::Unfinished);
-    let refresh = if goes_on { "<meta http-equiv=\"refresh\" content=\"10\">\n" } else { "" };
-    TEMPLATE.replacen(REFRESH, refresh, 1).replacen(DATA, &data, 1)
+    fill(TEMPLATE, &data, goes_on.then_some(INTERVAL))
 }
 
 #[cfg(test)]

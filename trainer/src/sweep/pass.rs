@@ -17,7 +17,7 @@ use crate::{
     rows::RowSource,
     shard_source::ShardSource,
     shuffle_buffer::ShuffleBuffer,
-    train::{Run, check_size, resolve, sample},
+    train::{Run, next_batch, resolve, sample, split},
     training_data::Split,
 };
 
@@ -40,7 +40,8 @@ struct Pass<'a, 'b> {
     widths: Vec<usize>,
 }
 
-/// Trains the runs `indices` of `plan` together, as far as they are not done.
+/// Trains the runs `indices` of `plan` together, as far as they are not done. They are at one place: the same columns, in
+/// the same roles.
 pub(super) fn run_pass(
     plan: &SweepPlan<'_>,
     indices: &[usize],
@@ -49,9 +50,8 @@ pub(super) fn run_pass(
 ) -> Result<()> {
     let config = &plan.runs()[indices[0]].resolved;
     let (data, columns) = plan.data.of(config)?;
-    let split = data.split(config)?;
+    let split = split(data.as_ref(), config)?;
     let training = split.training.as_ref();
-    check_size(data.as_ref(), training, config.batch)?;
     let n_steps = config.tokens / config.batch as u64;
     let widths = training.widths().to_vec();
     let mut pass = Pass { plan, members: vec![], table, monitor, batch: config.batch, n_steps, widths };
@@ -113,12 +113,8 @@ impl<'a> Pass<'a, '_> {
         for step in first..self.n_steps {
             // Runs on the same columns have the same scales.
             let Some(member) = self.members.first() else { return Ok(()) };
-            if self.monitor.cancelled() {
+            if !next_batch(buffer, member.run.scales(), &mut x, self.monitor)? {
                 return self.stop();
-            }
-            if let Err(error) = buffer.next_batch(member.run.scales(), &mut x) {
-                // Filling the buffer takes a while, and the steps before it are not to be lost by a stop.
-                return if self.monitor.cancelled() { self.stop() } else { Err(error) };
             }
             let cursor = buffer.cursor();
             self.each(|run| if run.progress().step == step { run.step(&x, cursor).map(drop) } else { Ok(()) })?;

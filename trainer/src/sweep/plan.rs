@@ -1,16 +1,18 @@
 //! [`SweepPlan`]: which runs a sweep has, what they are called, and which of them are trained together. Settled before
 //! anything is written, so that a run that cannot work is refused while the others have not begun.
-//!
-//! ```text
-//! a learner's bytes = 4 (weight, two moments, gradient) * 4 * d_sae * (d_in + d_out)  +  4 * 512 * d_sae (a tile of hidden_pre)
-//! ```
 
 use harvester::{ActivationDataset, VectorDataset, machine::memory_bytes};
 use serde_json::Value;
 
 use crate::{
-    Error, Result, TrainConfig, columns::Columns, config::Resolved, harvested_data::HarvestedData, train::resolve,
-    training_data::TrainingData, vector_data::VectorData,
+    Error, Result, TrainConfig,
+    columns::Columns,
+    config::Resolved,
+    harvested_data::HarvestedData,
+    memory::LearnerMemory,
+    train::{resolve, split},
+    training_data::TrainingData,
+    vector_data::VectorData,
 };
 
 /// Settings that are in every name, and those that only say where a run reads or are no result's.
@@ -48,7 +50,7 @@ pub struct PlannedRun {
     pub name: String,
     /// What was asked for.
     pub config: TrainConfig,
-    /// Where its rows are from.
+    /// Where its rows are from: `A, B`, and `A -> B` of a transcoder.
     pub place: String,
     /// Width of all inputs together.
     pub d_in: usize,
@@ -56,8 +58,7 @@ pub struct PlannedRun {
     pub d_sae: usize,
     /// The config with what the data decide.
     pub(super) resolved: TrainConfig,
-    /// Memory of its learner.
-    bytes: u64,
+    memory: LearnerMemory,
 }
 
 /// What a sweep will do.
@@ -83,12 +84,12 @@ impl<'a> SweepPlan<'a> {
         let mut runs = vec![];
         for config in configs {
             let (of_run, columns) = data.of(&config)?;
+            let place = place(of_run.as_ref(), &columns)?;
             let resolved = resolve(&config, of_run.as_ref(), columns)?;
-            let places = of_run.columns()?.into_iter().map(|column| column.name);
-            let place = places.collect::<Vec<_>>().join(", ");
-            let Resolved { d_in, d_sae, .. } = resolved;
-            let bytes = learner_bytes(&resolved);
-            runs.push(PlannedRun { name: String::new(), config, place, d_in, d_sae, resolved: resolved.config, bytes });
+            split(of_run.as_ref(), &resolved.config)?;
+            let Resolved { d_in, d_out, d_sae, config: resolved, .. } = resolved;
+            let memory = LearnerMemory::of(d_in, d_out, d_sae);
+            runs.push(PlannedRun { name: String::new(), config, place, d_in, d_sae, resolved, memory });
         }
         name(&mut runs)?;
         let passes = groups(&runs).into_iter().flat_map(|group| cut(&runs, &group, at_once)).collect();
@@ -110,16 +111,23 @@ impl<'a> SweepPlan<'a> {
         self.runs.iter().map(|run| run.config.tokens / run.config.batch as u64 * run.config.batch as u64).sum()
     }
 
-    /// Bytes of the learners of the largest pass.
+    /// Bytes of the learners of the largest pass, while one of them is saved.
     pub fn memory(&self) -> u64 {
-        let of_pass = |pass: &Vec<usize>| pass.iter().map(|&run| self.runs[run].bytes).sum();
-        self.passes.iter().map(of_pass).max().unwrap_or(0)
+        self.passes.iter().map(|pass| bytes_of(&self.runs, pass)).max().unwrap_or(0)
     }
 }
 
-fn learner_bytes(resolved: &Resolved) -> u64 {
-    let (d_in, d_out, d_sae) = (resolved.d_in as u64, resolved.d_out as u64, resolved.d_sae as u64);
-    16 * d_sae * (d_in + d_out) + 4 * 512 * d_sae
+/// Where rows are from. What is read and what is predicted are told apart: a transcoder from A to B is none of a group, and
+/// competes with none, of crosscoders over A and B.
+fn place(data: &dyn TrainingData, columns: &Columns) -> Result<String> {
+    let mut names: Vec<_> = data.columns()?.into_iter().map(|column| column.name).collect();
+    let target = columns.target.and_then(|_| names.pop());
+    Ok(std::iter::once(names.join(", ")).chain(target).collect::<Vec<_>>().join(" -> "))
+}
+
+/// Bytes of runs that are trained together.
+fn bytes_of(runs: &[PlannedRun], pass: &[usize]) -> u64 {
+    LearnerMemory::of_all(pass.iter().map(|&run| runs[run].memory))
 }
 
 /// Runs that see the same rows in the same order.
@@ -145,16 +153,12 @@ fn cut(runs: &[PlannedRun], group: &[usize], at_once: Option<usize>) -> Vec<Vec<
     }
     let buffer = runs[group[0]].config.buffer_bytes;
     let budget = (memory_bytes().unwrap_or(USUAL_MEMORY) / 2).saturating_sub(buffer);
-    let (mut passes, mut bytes): (Vec<Vec<usize>>, u64) = (vec![], 0);
+    let mut passes: Vec<Vec<usize>> = vec![];
     for &index in group {
         match passes.last_mut() {
-            Some(pass) if bytes + runs[index].bytes <= budget => pass.push(index),
-            _ => {
-                passes.push(vec![index]);
-                bytes = 0;
-            }
+            Some(pass) if bytes_of(runs, &[&pass[..], &[index]].concat()) <= budget => pass.push(index),
+            _ => passes.push(vec![index]),
         }
-        bytes += runs[index].bytes;
     }
     passes
 }
@@ -173,7 +177,8 @@ fn name(runs: &mut [PlannedRun]) -> Result<()> {
     let all: Vec<String> = (0..runs.len())
         .map(|index| {
             let PlannedRun { resolved, place, d_sae, .. } = &runs[index];
-            let place = if in_places { format!("{}-", place.replace(", ", "+")) } else { String::new() };
+            let place =
+                if in_places { format!("{}-", place.replace(", ", "+").replace(" -> ", "+")) } else { String::new() };
             let rest =
                 others.iter().map(|name| format!("-{}-{}", name.replace('_', "-"), shown(&settings[index][name])));
             format!("{place}{}-k{}-d{d_sae}{}", resolved.architecture, resolved.k, rest.collect::<String>())
@@ -206,7 +211,15 @@ mod tests {
         let config =
             TrainConfig { architecture: TrainArchitecture::TopK, k, lr: Some(lr), seed, ..TrainConfig::default() };
         let (place, resolved) = (place.to_string(), config.clone());
-        PlannedRun { name: String::new(), config, place, d_in: 8, d_sae: 64, resolved, bytes: 10 }
+        PlannedRun {
+            name: String::new(),
+            config,
+            place,
+            d_in: 8,
+            d_sae: 64,
+            resolved,
+            memory: LearnerMemory { held: 10, saving: 5 },
+        }
     }
 
     #[test]
@@ -234,7 +247,11 @@ mod tests {
         assert_eq!(groups(&runs), [vec![0, 2], vec![1], vec![3]]);
         assert_eq!(cut(&runs, &[0, 2, 3], Some(2)), [vec![0, 2], vec![3]]);
         assert_eq!(cut(&runs, &[0, 2, 3], None), [vec![0, 2, 3]], "thirty bytes fit");
-        let huge = [0, 1, 2].map(|seed| PlannedRun { bytes: 1 << 62, ..planned(4, 0.1, "a", seed) });
+        let huge = LearnerMemory { held: 1 << 60, saving: 0 };
+        let huge = [0, 1, 2].map(|seed| PlannedRun { memory: huge, ..planned(4, 0.1, "a", seed) });
         assert_eq!(cut(&huge, &[0, 1, 2], None), [vec![0], vec![1], vec![2]], "one at least");
+        let to_save = LearnerMemory { held: 0, saving: 1 << 60 };
+        let to_save = [0, 1].map(|seed| PlannedRun { memory: to_save, ..planned(4, 0.1, "a", seed) });
+        assert_eq!(cut(&to_save, &[0, 1], None), [vec![0], vec![1]], "the file's copy counts");
     }
 }

@@ -14,18 +14,22 @@ use arrow::{
     array::{ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, UInt64Array},
     error::ArrowError,
 };
-use harvester::{AtomicFile, write_atomically};
-use parquet::arrow::ArrowWriter;
+use harvester::write_atomically;
 use serde::{Deserialize, Serialize};
 
 use super::{pareto, plan::SweepPlan};
-use crate::{Error, Result, SaeManifest, TrainArchitecture, TrainConfig};
+use crate::{
+    Error, Result, SaeManifest, TrainArchitecture, TrainConfig, manifest::option_differences,
+    own_folder::refuse_foreign, parquet_table::write_batch,
+};
 
 /// Name of the table in a sweep's folder.
 pub const SWEEP_FILE: &str = "sweep.json";
 const PARQUET_FILE: &str = "sweep.parquet";
 /// `format` of it.
 const FORMAT: &str = "refract.sweep";
+/// `version` of its layout.
+const VERSION: u32 = 1;
 
 /// How far a run has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +49,7 @@ pub enum RunState {
 pub struct SweepRow {
     /// Its folder's name.
     pub name: String,
-    /// Where its rows are from.
+    /// Where its rows are from: `A, B`, and `A -> B` of a transcoder.
     pub hook_point: String,
     /// What was trained.
     pub architecture: TrainArchitecture,
@@ -81,7 +85,15 @@ pub struct SweepRow {
 #[derive(Debug, Serialize, Deserialize)]
 struct SweepFile {
     format: String,
+    version: u32,
     runs: Vec<SweepRow>,
+}
+
+/// What is read of it first: another version may have other rows.
+#[derive(Debug, Deserialize)]
+struct Header {
+    format: String,
+    version: u32,
 }
 
 /// The table of a sweep in progress, in the order of the plan.
@@ -96,6 +108,7 @@ impl Table {
     /// their own folders tell.
     pub(super) fn open(out: &Path, plan: &SweepPlan<'_>) -> Result<Self> {
         let before = read(out)?;
+        refuse_another_plan(out, &before, plan)?;
         let row = |run: &super::PlannedRun| {
             let new = SweepRow {
                 name: run.name.clone(),
@@ -115,9 +128,8 @@ impl Table {
                 pareto: false,
                 config: run.resolved.clone(),
             };
-            let is_same = |old: &&SweepRow| old.name == new.name && old.config == new.config;
-            let diverged = before.iter().find(is_same).filter(|old| old.state == RunState::Diverged);
-            diverged.filter(|old| out.join(&old.name).is_dir()).cloned().unwrap_or(new)
+            let old = before.iter().find(|old| old.name == new.name && old.state == RunState::Diverged);
+            old.filter(|old| out.join(&old.name).is_dir()).cloned().unwrap_or(new)
         };
         let mut table = Self { out: out.to_path_buf(), rows: plan.runs().iter().map(row).collect() };
         table.write()?;
@@ -171,9 +183,9 @@ impl Table {
         mark_best(&mut self.rows);
         let rows = self.sorted();
         pareto::write(&self.out, &rows)?;
-        write_parquet(&self.out.join(PARQUET_FILE), &rows)?;
+        write_batch(&self.out.join(PARQUET_FILE), columns(&rows))?;
         let path = self.out.join(SWEEP_FILE);
-        let file = SweepFile { format: FORMAT.into(), runs: rows };
+        let file = SweepFile { format: FORMAT.into(), version: VERSION, runs: rows };
         let text = serde_json::to_vec_pretty(&file).map_err(|error| Error::io("write", &path)(error.into()))?;
         Ok(write_atomically(&path, &text)?)
     }
@@ -184,32 +196,41 @@ fn read(out: &Path) -> Result<Vec<SweepRow>> {
     let path = out.join(SWEEP_FILE);
     let text = match std::fs::read(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return refuse_foreign(out).map(|()| vec![]),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return refuse_other(out).map(|()| vec![]),
         Err(error) => return Err(Error::io("read", &path)(error)),
     };
     let hint = "Remove this file to have it made again from the runs' folders";
-    let file: SweepFile = serde_json::from_slice(&text)
-        .map_err(|error| Error::malformed(&path, "the table of a sweep", error.to_string(), hint))?;
-    if file.format != FORMAT {
-        return Err(Error::malformed(&path, format!("format `{FORMAT}`"), file.format, hint));
+    let damaged = |error: serde_json::Error| Error::malformed(&path, "the table of a sweep", error.to_string(), hint);
+    let Header { format, version } = serde_json::from_slice(&text).map_err(damaged)?;
+    if (format.as_str(), version) != (FORMAT, VERSION) {
+        let expected = format!("format `{FORMAT}`, version {VERSION}");
+        return Err(Error::malformed(&path, expected, format!("`{format}`, version {version}"), hint));
     }
-    Ok(file.runs)
+    Ok(serde_json::from_slice::<SweepFile>(&text).map_err(damaged)?.runs)
 }
 
 /// Refuses a folder that holds something else. A sweep whose table was removed has its page still.
-fn refuse_foreign(out: &Path) -> Result<()> {
+fn refuse_other(out: &Path) -> Result<()> {
     let ours = [pareto::PARETO_FILE, PARQUET_FILE, SWEEP_FILE];
     if ours[..2].iter().any(|name| out.join(name).is_file()) {
         return Ok(());
     }
-    let entries = std::fs::read_dir(out).map_err(Error::io("list", out))?;
-    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
-    match names.into_iter().find(|name| !ours.iter().any(|ours| *name == format!("{ours}.tmp"))) {
-        None => Ok(()),
-        Some(name) => {
-            let found = format!("a folder without {SWEEP_FILE} that holds `{name}`");
-            Err(Error::malformed(out, "an empty folder, or one that sweep wrote", found, "Choose another --out"))
+    refuse_foreign(out, &ours.map(|name| format!("{name}.tmp")), "sweep", SWEEP_FILE)
+}
+
+/// Refuses a plan that has not every run of the table, which is going to be written anew.
+fn refuse_another_plan(out: &Path, before: &[SweepRow], plan: &SweepPlan<'_>) -> Result<()> {
+    let differences = before.iter().flat_map(|old| match plan.runs().iter().find(|run| run.name == old.name) {
+        None => vec![format!("{}: a run there, none here", old.name)],
+        Some(run) => {
+            let of_run = |line| format!("{}, {line}", old.name);
+            option_differences(&old.config, &run.resolved).into_iter().map(of_run).collect()
         }
+    });
+    let differences: Vec<_> = differences.collect();
+    match differences.is_empty() {
+        true => Ok(()),
+        false => Err(harvester::Error::OtherRun { path: out.to_path_buf(), differences }.into()),
     }
 }
 
@@ -225,17 +246,7 @@ fn mark_best(rows: &mut [SweepRow]) {
     }
 }
 
-/// A row a run, a column a fact. The same rows give the same bytes.
-fn write_parquet(path: &Path, rows: &[SweepRow]) -> Result<()> {
-    let failed = |error| harvester::Error::parquet("write", path)(error);
-    let batch = columns(rows).map_err(|error| failed(error.into()))?;
-    let mut writer = ArrowWriter::try_new(AtomicFile::create(path)?, batch.schema(), None).map_err(failed)?;
-    writer.write(&batch).map_err(failed)?;
-    writer.into_inner().map_err(failed)?.publish()?;
-    Ok(())
-}
-
-/// `[runs, 14]`
+/// A row a run, a column a fact. `[runs, 14]`
 fn columns(rows: &[SweepRow]) -> Result<RecordBatch, ArrowError> {
     let texts =
         |of: &dyn Fn(&SweepRow) -> Option<String>| Arc::new(rows.iter().map(of).collect::<StringArray>()) as ArrayRef;

@@ -1,5 +1,6 @@
 //! What a folder holds, for tests that compare whole runs.
 #![expect(clippy::unwrap_used, reason = "tests")]
+#![allow(dead_code, reason = "each test that includes this file uses some of it")]
 
 use std::{
     collections::BTreeMap,
@@ -7,8 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub(crate) type Files = BTreeMap<PathBuf, Vec<u8>>;
+
 /// Every file of a folder by relative path.
-pub(crate) fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn files(dir: &Path) -> Files {
     let mut found = BTreeMap::new();
     let mut folders = vec![dir.to_path_buf()];
     while let Some(folder) = folders.pop() {
@@ -22,4 +25,17 @@ pub(crate) fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     found
+}
+
+/// The same without checkpoints: of an interrupted run there may be others.
+pub(crate) fn without_checkpoints(dir: &Path) -> Files {
+    files(dir).into_iter().filter(|(path, _)| !path.starts_with("checkpoints")).collect()
+}
+
+/// The same names with the same bytes.
+pub(crate) fn assert_same(found: &Files, expected: &Files, what: &str) {
+    assert!(found.keys().eq(expected.keys()), "{what}: {:?}\n{:?}", found.keys(), expected.keys());
+    let differ: Vec<_> =
+        found.iter().filter(|(path, bytes)| expected[*path] != **bytes).map(|(path, _)| path).collect();
+    assert!(differ.is_empty(), "{what}: {differ:?} differ");
 }

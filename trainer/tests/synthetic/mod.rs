@@ -1,20 +1,20 @@
 //! A folder of activations whose features are known: each token is a sum of a few of a fixed set of directions, plus a
-//! little noise and a common mean. Written by the same writer as a harvest.
+//! little noise and a common mean. Written by the same writer as a harvest. And the small runs on it that tests repeat.
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![allow(dead_code, reason = "each test that includes this file uses some of it")]
 
 use std::path::Path;
 
 use harvester::{
-    Context, ContextCursor, CorpusOptions, CorpusSource, HarvestConfig, HarvestManifest, HookPoint, HookPointSummary,
-    LeftOut, ModelIdentity, ShardWriter, SpecialToken, StorageDtype,
+    ActivationDataset, Context, ContextCursor, CorpusOptions, CorpusSource, HarvestConfig, HarvestManifest, HookPoint,
+    HookPointSummary, LeftOut, ModelIdentity, ShardWriter, Site, SpecialToken, StorageDtype,
     manifest::{ACTIVATIONS_FORMAT, Counts, NormQuantiles},
     manifest_file::FORMAT_VERSION,
     model::Family,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use trainer::TrainConfig;
+use trainer::{TrainArchitecture, TrainConfig};
 
 /// What the activations are made of.
 pub(crate) struct Dictionary {
@@ -27,6 +27,11 @@ pub(crate) struct Dictionary {
 
 pub(crate) const CTX_LEN: usize = 32;
 
+/// What whole runs of a second are trained on.
+pub(crate) const SMALL: Dictionary = Dictionary { d_in: 16, n_features: 24, active: 2.0, noise: 0.02 };
+
+/// Where activations are from.
+pub(crate) const LATER: HookPoint = HookPoint::Block { layer: 1, site: Site::ResidPost };
 /// The second place of [`Dictionary::write_two`], and its width.
 pub(crate) const EARLIER: HookPoint = HookPoint::Embed;
 pub(crate) const EARLIER_WIDTH: usize = 20;
@@ -45,13 +50,13 @@ impl Dictionary {
 
     /// Writes `n_contexts` contexts. Position 0 of each is a sink of huge norm, as in a real model.
     pub(crate) fn write(&self, dir: &Path, n_contexts: u64) -> HarvestManifest {
-        self.write_places(dir, n_contexts, &[HookPoint::resid_post(1)])
+        self.write_places(dir, n_contexts, &[LATER])
     }
 
-    /// The same at two places: [`EARLIER`] has a linear map of what `blocks.1.hook_resid_post` has, in [`EARLIER_WIDTH`]
+    /// The same at two places: [`EARLIER`] has a linear map of what [`LATER`] has, in [`EARLIER_WIDTH`]
     /// dimensions and on a scale of its own.
     pub(crate) fn write_two(&self, dir: &Path, n_contexts: u64) -> HarvestManifest {
-        self.write_places(dir, n_contexts, &[EARLIER, HookPoint::resid_post(1)])
+        self.write_places(dir, n_contexts, &[EARLIER, LATER])
     }
 
     fn write_places(&self, dir: &Path, n_contexts: u64, places: &[HookPoint]) -> HarvestManifest {
@@ -106,41 +111,48 @@ impl Dictionary {
             part_tokens: 16 * CTX_LEN * 8,
             ..HarvestConfig::default()
         };
-        HarvestManifest {
-            format: ACTIVATIONS_FORMAT.into(),
-            version: FORMAT_VERSION,
-            refract_version: "0.0.0".into(),
-            complete: false,
-            model: ModelIdentity {
-                source: "synthetic".into(),
-                family: Family::Llama,
-                sha256: "00".into(),
-                tokenizer_sha256: "00".into(),
-                n_layers: 2,
-                d_model: self.d_in,
-                d_vocab: 2,
-            },
-            corpus: vec![CorpusSource {
-                named: None,
-                name: "synthetic".into(),
-                path: "none".into(),
-                sha256: "00".into(),
-                bytes: 1,
-                first_document: 0,
-                documents: 1,
-                duplicates: 0,
-                skipped_files: 0,
-                malformed_lines: 0,
-            }],
-            corpus_options: CorpusOptions::default(),
-            config,
-            merged_from: None,
-            layers_run: 2,
-            flop_per_token: 1,
-            counts: Counts::default(),
-            hook_points: places.iter().map(|place| summary(*place, width(place))).collect(),
-            parts: vec![],
-        }
+        manifest(config, &places.iter().map(width).collect::<Vec<_>>())
+    }
+}
+
+/// The manifest of a harvest of `config`, whose hook points have these widths, from a model that there is not.
+pub(crate) fn manifest(config: HarvestConfig, widths: &[usize]) -> HarvestManifest {
+    let places = config.hook_points.iter().zip(widths);
+    let hook_points = places.map(|(place, width)| summary(*place, *width)).collect();
+    HarvestManifest {
+        format: ACTIVATIONS_FORMAT.into(),
+        version: FORMAT_VERSION,
+        refract_version: "0.0.0".into(),
+        complete: false,
+        model: ModelIdentity {
+            source: "synthetic".into(),
+            family: Family::Llama,
+            sha256: "00".into(),
+            tokenizer_sha256: "00".into(),
+            n_layers: 2,
+            d_model: widths.last().copied().unwrap_or_default(),
+            d_vocab: 2,
+        },
+        corpus: vec![CorpusSource {
+            named: None,
+            name: "synthetic".into(),
+            path: "none".into(),
+            sha256: "00".into(),
+            bytes: 1,
+            first_document: 0,
+            documents: 1,
+            duplicates: 0,
+            skipped_files: 0,
+            malformed_lines: 0,
+        }],
+        corpus_options: CorpusOptions::default(),
+        config,
+        merged_from: None,
+        layers_run: 2,
+        flop_per_token: 1,
+        counts: Counts::default(),
+        hook_points,
+        parts: vec![],
     }
 }
 
@@ -158,8 +170,41 @@ fn summary(place: HookPoint, width: usize) -> HookPointSummary {
     }
 }
 
+/// 30 steps, about three passes over 200 contexts of [`SMALL`], in several blocks an epoch.
+pub(crate) fn small_config(architecture: TrainArchitecture) -> TrainConfig {
+    TrainConfig {
+        architecture,
+        d_sae: Some(32),
+        k: 3,
+        tokens: 30 * 512,
+        batch: 512,
+        dead_after_tokens: 2000,
+        buffer_bytes: 2 * 16 * 8 * CTX_LEN as u64 * 16 * 4,
+        checkpoint_every: 7,
+        log_every: 4,
+        ..TrainConfig::default()
+    }
+}
+
+/// [`SMALL`] at [`LATER`].
+pub(crate) fn dataset(n_contexts: u64) -> (tempfile::TempDir, ActivationDataset) {
+    written(|dir| SMALL.write(dir, n_contexts))
+}
+
+/// [`SMALL`] at [`EARLIER`] and [`LATER`].
+pub(crate) fn dataset_of_two(n_contexts: u64) -> (tempfile::TempDir, ActivationDataset) {
+    written(|dir| SMALL.write_two(dir, n_contexts))
+}
+
+fn written(write: impl FnOnce(&Path) -> HarvestManifest) -> (tempfile::TempDir, ActivationDataset) {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path());
+    let dataset = ActivationDataset::open(dir.path()).unwrap();
+    (dir, dataset)
+}
+
 /// The default recipe at a size that suits 64 dimensions: as many latents as the default expansion gives, batches of 1,024
-/// and half a million tokens.
+/// and one and a half million tokens.
 pub(crate) fn recipe() -> TrainConfig {
     TrainConfig { tokens: 1_500_000, batch: 1024, dead_after_tokens: 50_000, ..TrainConfig::default() }
 }
