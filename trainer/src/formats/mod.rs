@@ -30,6 +30,7 @@ mod saelens_legacy;
 mod sparsify;
 mod torch_file;
 mod transpose;
+mod zip_file;
 
 /// A way of writing SAEs to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

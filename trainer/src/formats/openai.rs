@@ -70,9 +70,10 @@ fn k(state: &Value, path: &Path) -> Result<usize> {
     if postact_fn != "ReLU" {
         return refuse(path, "activation_state_dict.postact_fn", "`ReLU`", postact_fn);
     }
-    match state.field("k").and_then(Value::size) {
+    let k = state.field("k");
+    match k.and_then(Value::size) {
         Some(k) => Ok(k),
-        None => refuse(path, "activation_state_dict.k", "a number", format!("{:?}", state.field("k"))),
+        None => refuse(path, "activation_state_dict.k", "a number from 0", k.map_or("none", Value::kind)),
     }
 }
 
