@@ -60,7 +60,6 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
     };
     STATISTICS.iter().for_each(|name| tensors.pass_over(name));
     tensors.end()?;
-    sae.check(path)?;
     Ok(sae)
 }
 
