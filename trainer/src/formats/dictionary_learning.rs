@@ -22,7 +22,7 @@ use serde_json::json;
 
 use super::{
     fits::Fits,
-    json::{self, refuse},
+    json::{self, refuse, refuse_zero},
     named_tensors::NamedTensors,
     torch_file::{self, Item, TorchFile},
     transpose::transposed,
@@ -95,12 +95,13 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
                      JumpReluAutoEncoder or GatedAutoEncoder";
         return refuse(&config_path, "trainer.dict_class", known, &trainer.dict_class);
     };
+    let (d_in, d_sae) = (trainer.activation_dim, trainer.dict_size);
+    refuse_zero(&config_path, "trainer.activation_dim and trainer.dict_size", [d_in, d_sae])?;
     let weights_path = dir.join(WEIGHTS_FILE);
     let TorchFile { mut tensors, others } = TorchFile::read(&weights_path)?;
     if let Some(name) = others.keys().next() {
         return Err(Error::malformed(&weights_path, "only tensors", name.clone(), "It belongs to another tool"));
     }
-    let (d_in, d_sae) = (trainer.activation_dim, trainer.dict_size);
     let Weights { w_enc, b_enc, w_dec, b_dec } = weights(class, &mut tensors, d_in, d_sae)?;
     let mut sae = Sae {
         config: SaeConfig {
@@ -120,7 +121,6 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
     };
     activation(class, &mut tensors, &mut sae, (trainer.k, &weights_path))?;
     tensors.end()?;
-    sae.check(&weights_path)?;
     Ok(if class == Class::AutoEncoder && !has_unit_decoder(&sae) { sae.with_unit_decoder() } else { sae })
 }
 

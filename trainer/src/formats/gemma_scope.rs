@@ -12,7 +12,12 @@ use std::path::Path;
 
 use harvester::{HookPoint, Site};
 
-use super::{fits::Fits, json::refuse, npz, transpose::transposed};
+use super::{
+    fits::{Fits, Places},
+    npz,
+    saelens_legacy::check_scaling_factor,
+    transpose::transposed,
+};
 use crate::{
     Error, Result,
     formats::SaeFormat,
@@ -21,6 +26,13 @@ use crate::{
 };
 
 const FILE: &str = "params.npz";
+/// Folders whose names say a place, for `Fits::check_folder`.
+const FOLDERS: [&str; 4] = [
+    "gemma-scope-2b-pt-res/layer_LAYER",
+    "gemma-scope-2b-pt-mlp/layer_LAYER",
+    "gemma-scope-2b-pt-att/layer_LAYER",
+    "gemma-scope-2b-pt-transcoders/layer_LAYER",
+];
 
 pub(super) fn load(path: &Path) -> Result<Sae> {
     let path = super::folder_of(path).join(FILE);
@@ -31,38 +43,42 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
         if tensors.has(&lower) { lower } else { name.to_string() }
     });
     let ((d_in, d_sae), (_, d_out)) = (tensors.matrix(&w_enc)?, tensors.matrix(&w_dec)?);
-    let (hook_point, hook_point_out) = hook_points(&path)?;
-    let sae = Sae {
+    let mut sae = jumprelu([&w_enc, &w_dec], [d_in, d_sae, d_out], |name, shape| tensors.take_f32(name, shape))?;
+    if tensors.has("scaling_factor") {
+        check_scaling_factor(&tensors.take_f32("scaling_factor", &[d_sae])?, &path)?;
+    }
+    tensors.end()?;
+    (sae.config.hook_point, sae.config.hook_point_out) = hook_points(&path)?;
+    Ok(sae)
+}
+
+/// The SAE of the tensors of either release; each spells the names of the matrices its own way. `take` gives the tensor
+/// of a name and a shape.
+pub(super) fn jumprelu(
+    [w_enc, w_dec]: [&str; 2],
+    [d_in, d_sae, d_out]: [usize; 3],
+    mut take: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>,
+) -> Result<Sae> {
+    Ok(Sae {
         config: SaeConfig {
             d_out,
             apply_b_dec_to_input: false,
-            hook_point,
-            hook_point_out,
             // Gemma was trained with one, and Gemma Scope on texts that begin with it.
             prepend_bos: true,
             ..SaeConfig::new(Architecture::JumpRelu, d_in, d_sae)
         },
-        w_enc: transposed(&tensors.take_f32(&w_enc, &[d_in, d_sae])?, d_in, d_sae),
-        b_enc: tensors.take_f32("b_enc", &[d_sae])?,
-        w_dec: tensors.take_f32(&w_dec, &[d_sae, d_out])?,
-        b_dec: tensors.take_f32("b_dec", &[d_out])?,
-        threshold: Some(tensors.take_f32("threshold", &[d_sae])?),
+        w_enc: transposed(&take(w_enc, &[d_in, d_sae])?, d_in, d_sae),
+        b_enc: take("b_enc", &[d_sae])?,
+        w_dec: take(w_dec, &[d_sae, d_out])?,
+        b_dec: take("b_dec", &[d_out])?,
+        threshold: Some(take("threshold", &[d_sae])?),
         gate: None,
         w_skip: None,
-    };
-    if tensors.has("scaling_factor") {
-        let factors = tensors.take_f32("scaling_factor", &[d_sae])?;
-        if let Some(found) = factors.iter().find(|factor| **factor != 1.0) {
-            return refuse(&path, "scaling_factor", "of ones", found.to_string());
-        }
-    }
-    tensors.end()?;
-    sae.check(&path)?;
-    Ok(sae)
+    })
 }
 
 /// What it reads, and of a transcoder what it rebuilds, by the names of the release and of the layer.
-fn hook_points(path: &Path) -> Result<(Option<HookPoint>, Option<HookPoint>)> {
+fn hook_points(path: &Path) -> Result<Places> {
     let names: Vec<_> = path.iter().filter_map(|name| name.to_str()).collect();
     let release = names.iter().rev().find(|name| name.starts_with("gemma-scope-"));
     if release.is_some() && names.contains(&"embedding") {
@@ -98,6 +114,7 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
     let Some(threshold) = sae.thresholds().filter(|_| sae.config.input_norm == InputNorm::None) else {
         return fits.refuse("an SAE of raw activations".into(), format!("{:?}", sae.config.input_norm));
     };
+    fits.check_folder(&sae.config, dir, hook_points, &FOLDERS)?;
     let sae = sae.applying_b_dec(false);
     let SaeConfig { d_in, d_out, d_sae, .. } = sae.config;
     let w_enc = transposed(&sae.w_enc, d_sae, d_in);

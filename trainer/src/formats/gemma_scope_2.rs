@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     fits::Fits,
+    gemma_scope::jumprelu,
     json::{self, refuse},
     transpose::transposed,
 };
@@ -58,34 +59,14 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
         },
         _ => None,
     };
-    let weights_path = dir.join(WEIGHTS_FILE);
-    let mut tensors = TensorFile::read(&weights_path, crate::tensors::SAE_HINT)?;
+    let mut tensors = TensorFile::read(&dir.join(WEIGHTS_FILE), crate::tensors::SAE_HINT)?;
     let ((d_in, d_sae), (_, d_out)) = (tensors.matrix("w_enc")?, tensors.matrix("w_dec")?);
-    let skip = match config.affine_connection {
-        true => Some(transposed(&tensors.take_f32(SKIP, &[d_in, d_out])?, d_in, d_out)),
-        false => None,
-    };
-    let sae = Sae {
-        config: SaeConfig {
-            d_out,
-            apply_b_dec_to_input: false,
-            hook_point,
-            hook_point_out,
-            model_name: config.model_name,
-            // Gemma was trained with one, and Gemma Scope on texts that begin with it.
-            prepend_bos: true,
-            ..SaeConfig::new(Architecture::JumpRelu, d_in, d_sae)
-        },
-        w_enc: transposed(&tensors.take_f32("w_enc", &[d_in, d_sae])?, d_in, d_sae),
-        b_enc: tensors.take_f32("b_enc", &[d_sae])?,
-        w_dec: tensors.take_f32("w_dec", &[d_sae, d_out])?,
-        b_dec: tensors.take_f32("b_dec", &[d_out])?,
-        threshold: Some(tensors.take_f32("threshold", &[d_sae])?),
-        gate: None,
-        w_skip: skip,
-    };
+    let mut sae = jumprelu(["w_enc", "w_dec"], [d_in, d_sae, d_out], |name, shape| tensors.take_f32(name, shape))?;
+    if config.affine_connection {
+        sae.w_skip = Some(transposed(&tensors.take_f32(SKIP, &[d_in, d_out])?, d_in, d_out));
+    }
     tensors.end()?;
-    sae.check(&weights_path)?;
+    sae.config = SaeConfig { hook_point, hook_point_out, model_name: config.model_name, ..sae.config };
     Ok(sae)
 }
 

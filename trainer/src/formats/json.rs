@@ -19,6 +19,11 @@ pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     Ok(())
 }
 
+/// Refuses sizes of 0, before rows of that length are cut.
+pub(crate) fn refuse_zero(path: &Path, fields: &str, [a, b]: [usize; 2]) -> Result<()> {
+    if a == 0 || b == 0 { refuse(path, fields, "of 1 or more", format!("{a} and {b}")) } else { Ok(()) }
+}
+
 /// An error about a field of `path` whose value names something that cannot be computed here.
 pub(crate) fn refuse<T>(path: &Path, field: &str, expected: impl AsRef<str>, found: impl AsRef<str>) -> Result<T> {
     let hint = "refract cannot compute what this SAE computes; convert it with its own tool first";

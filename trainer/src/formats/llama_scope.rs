@@ -16,7 +16,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::{
-    json::{self, refuse},
+    json::{self, refuse, refuse_zero},
     llamascopium::of_raw_activations,
     transpose::transposed,
 };
@@ -28,7 +28,7 @@ use crate::{
 };
 
 const CONFIG_FILE: &str = "hyperparams.json";
-const WEIGHTS_FILE: &str = "checkpoints/final.safetensors";
+pub(super) const WEIGHTS_FILE: &str = "checkpoints/final.safetensors";
 
 /// What is read of `hyperparams.json`; the rest records the training.
 #[derive(Debug, Deserialize)]
@@ -57,16 +57,12 @@ struct AverageNorm {
 }
 
 pub(super) fn load(path: &Path) -> Result<Sae> {
-    let dir = match super::folder_of(path) {
-        checkpoints if path.is_file() && checkpoints.ends_with("checkpoints") => checkpoints.join(".."),
-        dir => dir,
-    };
+    let dir = super::folder_of(path);
     let config_path = dir.join(CONFIG_FILE);
     let hint = "A folder of the Llama Scope release has one";
     let config: Config = json::read(&config_path, "the hyperparams.json of a Llama Scope SAE", hint)?;
     let sae_config = config.read(&config_path)?;
-    let weights_path = dir.join(WEIGHTS_FILE);
-    let mut tensors = TensorFile::read(&weights_path, crate::tensors::SAE_HINT)?;
+    let mut tensors = TensorFile::read(&dir.join(WEIGHTS_FILE), crate::tensors::SAE_HINT)?;
     let SaeConfig { d_in, d_sae, .. } = sae_config;
     let mut sae = Sae {
         w_enc: tensors.take_f32("encoder.weight", &[d_sae, d_in])?,
@@ -79,7 +75,6 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
         config: SaeConfig { architecture: Architecture::Standard, ..sae_config.clone() },
     };
     tensors.end()?;
-    sae.check(&weights_path)?;
     let norms = &config.dataset_average_activation_norm;
     let scale = |norm: f32| (d_in as f32).sqrt() / norm;
     of_raw_activations(&mut sae, scale(norms.r#in), scale(norms.out));
@@ -88,7 +83,6 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
     }
     sae.config = sae_config;
     sae.threshold = Some(vec![config.jump_relu_threshold; d_sae]);
-    sae.check(&config_path)?;
     Ok(sae)
 }
 
@@ -106,6 +100,7 @@ impl Config {
         if self.use_glu_encoder {
             return refuse(path, "use_glu_encoder", "`false`", "true");
         }
+        refuse_zero(path, "d_model and d_sae", [self.d_model, self.d_sae])?;
         let AverageNorm { r#in, out } = self.dataset_average_activation_norm;
         if ![r#in, out].iter().all(|norm| norm.is_finite() && *norm > 0.0) {
             return refuse(path, "dataset_average_activation_norm", "above 0", format!("{in} and {out}", in = r#in));

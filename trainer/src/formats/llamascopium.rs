@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     fits::Fits,
-    json::{self, refuse},
+    json::{self, refuse, refuse_zero},
     transpose::transposed,
 };
 use crate::{
@@ -91,12 +91,12 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
         }
         _ => None,
     };
-    let b_dec = if config.use_decoder_bias { tensors.take_f32("b_D", &[d_in])? } else { vec![0.0; d_in] };
     let mut sae = Sae {
         w_enc: transposed(&tensors.take_f32("W_E", &[d_in, d_sae])?, d_in, d_sae),
         b_enc: tensors.take_f32("b_E", &[d_sae])?,
         w_dec: tensors.take_f32("W_D", &[d_sae, d_in])?,
-        b_dec,
+        // After W_E, whose length bounds d_in: a config could ask for any number of zeros.
+        b_dec: if config.use_decoder_bias { tensors.take_f32("b_D", &[d_in])? } else { vec![0.0; d_in] },
         threshold,
         gate: None,
         w_skip: None,
@@ -104,7 +104,6 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
     };
     let norms = average_norms(&mut tensors)?;
     tensors.end()?;
-    sae.check(&weights_path)?;
     if config.sparsity_include_decoder_norm {
         sae = selecting_by_decoder_norm(sae);
     }
@@ -140,8 +139,10 @@ fn selecting_by_decoder_norm(mut sae: Sae) -> Sae {
         (Architecture::TopK, _) => sae.with_unit_decoder(),
         (_, Some(threshold)) => {
             for (threshold, row) in threshold.iter_mut().zip(sae.w_dec.chunks_exact(d_out)) {
-                // A row of zeros never exceeds anything.
-                *threshold = (*threshold / sum_of_squares(row).sqrt()).min(f32::MAX);
+                // A row of zeros never exceeds anything. What is no number stays, to be refused.
+                if threshold.is_finite() {
+                    *threshold = (*threshold / sum_of_squares(row).sqrt()).min(f32::MAX);
+                }
             }
             sae
         }
@@ -186,6 +187,7 @@ impl Config {
             Err(_) => return refuse(path, "hook_point_out", "such as blocks.9.hook_mlp_out", &self.hook_point_out),
         };
         let d_sae = (self.d_model as f64 * self.expansion_factor) as usize;
+        refuse_zero(path, "d_model and d_model * expansion_factor", [self.d_model, d_sae])?;
         Ok(SaeConfig {
             k: (architecture == Architecture::TopK).then_some(self.top_k),
             apply_b_dec_to_input: false,

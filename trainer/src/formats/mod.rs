@@ -30,6 +30,7 @@ mod saelens_legacy;
 mod sparsify;
 mod torch_file;
 mod transpose;
+mod zip_file;
 
 /// A way of writing SAEs to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,7 +163,11 @@ impl FromStr for SaeFormat {
 
 /// Reads an SAE of any format.
 pub(crate) fn read(path: &Path) -> Result<Sae> {
-    (detect(path)?.read)(path)
+    let sae = (detect(path)?.read)(path)?;
+    // Here, after every reader has folded what it folds.
+    let files = files_of(path)?;
+    sae.check(files.last().expect("every layout has files"))?;
+    Ok(sae)
 }
 
 /// Writes an SAE in one.
@@ -181,7 +186,7 @@ pub fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn detect(path: &Path) -> Result<&'static Layout> {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = path.file_name().unwrap_or_default();
     let dir = folder_of(path);
     let is_there = |file: &&str| match *file {
         // A model's folder may hold one too.
@@ -189,7 +194,11 @@ fn detect(path: &Path) -> Result<&'static Layout> {
         file => dir.join(file).is_file(),
     };
     let named = |layout: &&Layout| {
-        !path.is_file() || layout.files.iter().any(|file| *file == name || (*file == "*.pt" && name.ends_with(".pt")))
+        let is_named = |file: &&str| match *file {
+            "*.pt" => path.extension().is_some_and(|extension| extension == "pt"),
+            file => Path::new(file).file_name() == Some(name),
+        };
+        !path.is_file() || layout.files.iter().any(is_named)
     };
     let found = LAYOUTS.iter().filter(named).find(|layout| layout.files.iter().all(is_there));
     found.ok_or_else(|| {
@@ -202,7 +211,13 @@ fn detect(path: &Path) -> Result<&'static Layout> {
 
 /// The folder in which an SAE's files are, for the folder itself or one of them.
 fn folder_of(path: &Path) -> PathBuf {
-    if path.is_file() { path.parent().unwrap_or(Path::new("")).to_path_buf() } else { path.to_path_buf() }
+    if !path.is_file() {
+        return path.to_path_buf();
+    }
+    let folder = path.parent().unwrap_or(Path::new(""));
+    // Llama Scope's weights are a folder further down.
+    let is_deeper = path.file_name() == Path::new(llama_scope::WEIGHTS_FILE).file_name();
+    if is_deeper { folder.join("..") } else { folder.to_path_buf() }
 }
 
 /// The file itself, or the one .pt file of a folder.

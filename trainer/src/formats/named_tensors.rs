@@ -138,3 +138,44 @@ impl NamedTensors {
         Error::malformed(&self.path, expected, found, HINT)
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_every_type_are_read() {
+        // 1.5 = 1.1b and -2 = -10b: sign, exponent and mantissa written by hand.
+        for (stored, bits) in [
+            (Stored::F64, &[0x3ff8_0000_0000_0000_u64, 0xc000_0000_0000_0000][..]),
+            (Stored::F32, &[0x3fc0_0000, 0xc000_0000]),
+            (Stored::F16, &[0x3e00, 0xc000]),
+            (Stored::Bf16, &[0x3fc0, 0xc000]),
+        ] {
+            assert_eq!(stored.numbers(&little_endian(bits, stored)), Numbers::Float(vec![1.5, -2.0]), "{stored:?}");
+        }
+        for stored in [Stored::I64, Stored::I32] {
+            let bits = [3, -2i64 as u64];
+            assert_eq!(stored.numbers(&little_endian(&bits, stored)), Numbers::Int(vec![3, -2]), "{stored:?}");
+        }
+        assert_eq!(Stored::Bool.numbers(&[1, 0]), Numbers::Int(vec![1, 0]));
+    }
+
+    fn little_endian(bits: &[u64], stored: Stored) -> Vec<u8> {
+        bits.iter().flat_map(|bits| bits.to_le_bytes()[..stored.bytes()].to_vec()).collect()
+    }
+
+    #[test]
+    fn an_array_is_taken_once_in_the_shape_that_it_has() {
+        let array = |numbers| Array { shape: vec![2], numbers };
+        let arrays = [("w", array(Numbers::Float(vec![1.5, -2.0]))), ("k", array(Numbers::Int(vec![3, -2])))];
+        let arrays = arrays.map(|(name, array)| (name.to_string(), array));
+        let mut tensors = NamedTensors::new(Path::new("x.pt"), BTreeMap::from(arrays));
+        let message = |result: Result<Vec<f32>>| result.unwrap_err().to_string();
+        assert!(message(tensors.take_f32("w", &[1, 2])).contains("w of shape [1, 2], found [2]"));
+        assert_eq!(tensors.take_f32("w", &[2]).unwrap(), [1.5, -2.0]);
+        assert!(message(tensors.take_f32("w", &[2])).contains("an array w, found only k"));
+        assert!(tensors.end().unwrap_err().to_string().contains("only w, found also k"));
+    }
+}

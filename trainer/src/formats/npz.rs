@@ -1,19 +1,14 @@
 //! NumPy's `.npz`: a zip file of `.npy` files, each a header that says type and shape, and the numbers.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{BufReader, Read},
-    path::Path,
-};
+use std::{collections::BTreeMap, fs::File, io::BufReader, path::Path};
 
 use harvester::write_atomically;
-use zip::{ZipArchive, read::ZipFile};
+use zip::ZipArchive;
 
 use super::{
     named_tensors::{Array, NamedTensors, Numbers, Stored},
-    torch_file::zipped,
     transpose::transposed,
+    zip_file::{unpacked, zipped},
 };
 use crate::{Error, Result};
 
@@ -37,7 +32,8 @@ pub(super) fn read(path: &Path) -> Result<NamedTensors> {
         let member = zip.by_index(index).map_err(|error| wrong("a whole .npz file", error.to_string()))?;
         let file_name = member.name().map(|name| name.into_owned()).unwrap_or_default();
         let name = file_name.strip_suffix(".npy").ok_or_else(|| wrong("only .npy files in it", file_name.clone()))?;
-        let bytes = unpacked(member, left).map_err(|found| wrong(&format!("{name} unpacked"), found))?;
+        let expected = format!("{name} whole, and at most {LARGEST_RATIO} times the file");
+        let bytes = unpacked(member, left).map_err(|found| wrong(&expected, found))?;
         left -= bytes.len() as u64;
         let array = npy(&bytes).map_err(|found| wrong(&format!("{name} in the .npy format"), found))?;
         if arrays.insert(name.to_string(), array).is_some() {
@@ -45,16 +41,6 @@ pub(super) fn read(path: &Path) -> Result<NamedTensors> {
         }
     }
     Ok(NamedTensors::new(path, arrays))
-}
-
-/// The bytes of a member, of which there are at most `most`.
-fn unpacked<R: Read>(member: ZipFile<'_, R>, most: u64) -> std::result::Result<Vec<u8>, String> {
-    if member.size() > most {
-        return Err(format!("{} bytes, many times the file", member.size()));
-    }
-    let mut bytes = vec![];
-    member.take(most).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    Ok(bytes)
 }
 
 /// Magic, version, length of the header, header as a Python dictionary, numbers.

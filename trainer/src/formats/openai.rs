@@ -60,7 +60,6 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
     };
     STATISTICS.iter().for_each(|name| tensors.pass_over(name));
     tensors.end()?;
-    sae.check(path)?;
     Ok(sae)
 }
 
@@ -70,9 +69,10 @@ fn k(state: &Value, path: &Path) -> Result<usize> {
     if postact_fn != "ReLU" {
         return refuse(path, "activation_state_dict.postact_fn", "`ReLU`", postact_fn);
     }
-    match state.field("k").and_then(Value::size) {
+    let k = state.field("k");
+    match k.and_then(Value::size) {
         Some(k) => Ok(k),
-        None => refuse(path, "activation_state_dict.k", "a number", format!("{:?}", state.field("k"))),
+        None => refuse(path, "activation_state_dict.k", "a number from 0", k.map_or("none", Value::kind)),
     }
 }
 

@@ -3,6 +3,9 @@
 //! A pickle is a program that may call any function of Python. This reader knows three names, those of an ordered
 //! dictionary, of a view into a storage and of the storages, and makes data of them; any other name, and any other
 //! instruction, ends the reading. Sizes are bounded by the file, and how deep values nest by [`MOST_CONTAINERS`].
+//!
+//! A short file can still name one tuple twice in the next, forty times over: 2^40 leaves to whoever walks them all. So
+//! nothing here prints, compares or copies what a value holds: messages say its [`Value::kind`].
 
 use std::{collections::HashMap, rc::Rc};
 
@@ -11,6 +14,9 @@ use super::named_tensors::Stored;
 /// Tuples, lists and dictionaries in one file. An SAE's file has some dozens; a chain of millions would overflow the
 /// stack.
 const MOST_CONTAINERS: usize = 4096;
+
+/// Sizes of one tensor. An SAE's have two; a tuple of a million, named a thousand times, would fill the memory.
+const MOST_DIMENSIONS: usize = 8;
 
 /// What stands where a call would in Python.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,7 +30,7 @@ pub(super) enum Global {
 #[derive(Debug, PartialEq)]
 pub(super) struct Storage {
     /// Name of the file that holds them.
-    pub(super) key: String,
+    pub(super) key: Rc<str>,
     pub(super) stored: Stored,
     /// How many there are.
     pub(super) len: usize,
@@ -39,23 +45,43 @@ pub(super) struct View {
     pub(super) stride: Vec<usize>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
 pub(super) enum Value {
     None,
-    Bool(bool),
+    /// Which one is of use to no reader, and so not kept.
+    Bool,
     Int(i64),
-    Float(f64),
+    /// Which one is of use to no reader either: the numbers of an SAE are in tensors.
+    Float,
     Text(Rc<str>),
     /// Shared, not copied, however often it is named: a short file must not become a large value.
     Tuple(Rc<Vec<Value>>),
     List(Vec<Value>),
-    Dict(Vec<(Value, Value)>),
+    Dict(Vec<(Rc<str>, Value)>),
     Global(Global),
     Storage(Rc<Storage>),
     Tensor(Rc<View>),
 }
 
 impl Value {
+    /// What it is, for messages.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::None => "nothing",
+            Self::Bool => "a truth value",
+            Self::Int(_) => "an integer",
+            Self::Float => "a number",
+            Self::Text(_) => "a text",
+            Self::Tuple(_) => "a tuple",
+            Self::List(_) => "a list",
+            Self::Dict(_) => "a dictionary",
+            Self::Global(_) => "a function or class",
+            Self::Storage(_) => "a storage",
+            Self::Tensor(_) => "a tensor",
+        }
+    }
+
     pub(super) fn text(&self) -> Option<&str> {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
@@ -67,11 +93,13 @@ impl Value {
     /// What a dictionary has under `key`.
     pub(super) fn field(&self, key: &str) -> Option<&Self> {
         let Self::Dict(entries) = self else { return None };
-        entries.iter().find(|(name, _)| name.text() == Some(key)).map(|(_, value)| value)
+        entries.iter().find(|(name, _)| **name == *key).map(|(_, value)| value)
     }
 
     fn sizes(&self) -> Option<Vec<usize>> {
-        if let Self::Tuple(items) = self { items.iter().map(Self::size).collect() } else { None }
+        let Self::Tuple(items) = self else { return None };
+        (items.len() <= MOST_DIMENSIONS).then_some(())?;
+        items.iter().map(Self::size).collect()
     }
 }
 
@@ -106,13 +134,15 @@ impl Machine<'_> {
     fn scalar(&mut self, op: u8) -> Result<bool, String> {
         let value = match op {
             b'N' => Value::None,
-            0x88 => Value::Bool(true),
-            0x89 => Value::Bool(false),
+            0x88 | 0x89 => Value::Bool,
             b'K' => Value::Int(i64::from(self.byte()?)),
             b'M' => Value::Int(i64::from(u16::from_le_bytes(self.array()?))),
             b'J' => Value::Int(i64::from(i32::from_le_bytes(self.array()?))),
             0x8a => self.long()?,
-            b'G' => Value::Float(f64::from_be_bytes(self.array()?)),
+            b'G' => {
+                self.slice(8)?;
+                Value::Float
+            }
             b'X' => {
                 let len = u32::from_le_bytes(self.array()?);
                 self.text(len as usize)?
@@ -191,19 +221,20 @@ impl Machine<'_> {
             }
             b'Q' => {
                 let id = self.pop()?;
-                let storage = storage(&id).ok_or_else(|| format!("{id:?} where a storage is named"))?;
+                let storage = storage(&id).ok_or_else(|| format!("{} where a storage is named", id.kind()))?;
                 self.stack.push(Value::Storage(Rc::new(storage)));
             }
             b'R' => {
                 let (arguments, function) = (self.pop()?, self.pop()?);
-                let made = call(&function, &arguments).ok_or_else(|| format!("{function:?} of {arguments:?}"))?;
+                let found = || format!("{} called with {}", function.kind(), arguments.kind());
+                let made = call(&function, &arguments).ok_or_else(found)?;
                 self.push_container(made)?;
             }
             b'b' => {
                 // What a module's dictionary carries beside its tensors: version numbers, which nothing here needs.
                 let state = self.pop()?;
                 if state.field("_metadata").is_none() || !matches!(self.stack.last(), Some(Value::Dict(_))) {
-                    return Err(format!("{state:?} as the state of an object"));
+                    return Err(format!("{} as the state of an object", state.kind()));
                 }
             }
             _ => return Ok(false),
@@ -240,6 +271,7 @@ impl Machine<'_> {
         };
         let mut items = items.into_iter();
         while let (Some(key), Some(value)) = (items.next(), items.next()) {
+            let Value::Text(key) = key else { return Err(format!("{} as a key of a dictionary", key.kind())) };
             if entries.iter().any(|(known, _)| *known == key) {
                 return Err(format!("{key:?} twice in a dictionary"));
             }
@@ -340,9 +372,9 @@ impl Machine<'_> {
 /// `('storage', torch.FloatStorage, '0', 'cpu', 24)`
 fn storage(id: &Value) -> Option<Storage> {
     let Value::Tuple(id) = id else { return None };
-    let [kind, Value::Global(Global::Storage(stored)), key, _device, len] = &id[..] else { return None };
+    let [kind, Value::Global(Global::Storage(stored)), Value::Text(key), _device, len] = &id[..] else { return None };
     (kind.text()? == "storage").then_some(())?;
-    Some(Storage { key: key.text()?.into(), stored: *stored, len: len.size()? })
+    Some(Storage { key: key.clone(), stored: *stored, len: len.size()? })
 }
 
 /// What the two functions known here would return.
@@ -374,10 +406,10 @@ mod tests {
         bytes.extend(b"X\x04\x00\x00\x00halfG\x3f\xe0\x00\x00\x00\x00\x00\x00u.");
         let value = read(&bytes).unwrap();
         assert_eq!(value.field("k"), Some(&Value::Int(32)));
-        assert_eq!(value.field("on"), Some(&Value::Bool(true)));
+        assert_eq!(value.field("on"), Some(&Value::Bool));
         assert_eq!(value.field("x"), Some(&Value::Tuple(Rc::new(vec![Value::Int(1), Value::Int(-2)]))));
         assert_eq!(value.field("big"), Some(&Value::Int(1 << 40)));
-        assert_eq!(value.field("half"), Some(&Value::Float(0.5)));
+        assert_eq!(value.field("half"), Some(&Value::Float));
     }
 
     #[test]
@@ -391,6 +423,34 @@ mod tests {
         assert!(call.contains("0x81"), "{call}");
         // A known name may not be called with what is not its own.
         assert!(read(b"\x80\x02ccollections\nOrderedDict\nK\x01\x85R.").is_err());
+    }
+
+    /// A tuple of two names of a tuple of two names .. of 1: 2^40 leaves in 200 bytes.
+    fn bomb(place: u8) -> Vec<u8> {
+        let twice = [b'q', place, b'h', place, 0x86];
+        [b"K\x01".to_vec(), twice.repeat(40)].concat()
+    }
+
+    #[test]
+    fn a_short_file_does_not_become_a_large_value() {
+        let refused = |parts: &[&[u8]]| read(&parts.concat()).unwrap_err();
+        assert_eq!(refused(&[&bomb(0), b"Q."]), "a tuple where a storage is named");
+        assert_eq!(refused(&[&bomb(0), b"\x85R."]), "fewer values than are taken");
+        assert_eq!(
+            refused(&[b"ccollections\nOrderedDict\n", &bomb(0), b"R."]),
+            "a function or class called with a tuple"
+        );
+        assert_eq!(refused(&[b"}", &bomb(0), b"b."]), "a tuple as the state of an object");
+        // The same key twice, which comparing would not find out in a lifetime.
+        assert_eq!(refused(&[b"}", &bomb(0), b"N", b"s", &bomb(1), b"N", b"s."]), "a tuple as a key of a dictionary");
+        assert_eq!(refused(&[b"}\x8c\x01kN", b"s", b"\x8c\x01kN", b"s."]), "\"k\" twice in a dictionary");
+        let view = |sizes: usize| {
+            let sizes = [b"(", &b"K\x01".repeat(sizes)[..], b"t"].concat();
+            let storage = b"(\x8c\x07storagectorch\nFloatStorage\n\x8c\x010\x8c\x03cpuK\x01tQK\0";
+            read(&[b"ctorch._utils\n_rebuild_tensor_v2\n(", &storage[..], &sizes, &sizes, b"tR."].concat())
+        };
+        assert!(matches!(view(MOST_DIMENSIONS), Ok(Value::Tensor(_))));
+        assert_eq!(view(MOST_DIMENSIONS + 1).unwrap_err(), "a function or class called with a tuple");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{
-    json::{self, refuse},
+    json,
     saelens_cfg::{Cfg, FITS, Named},
     saelens_legacy,
     transpose::transposed,
@@ -97,14 +97,9 @@ pub(crate) fn load(path: &Path) -> Result<Sae> {
         config,
     };
     if tensors.has("scaling_factor")? {
-        // What older versions wrote; anything but ones was a finetuned scale that no longer has a meaning.
-        let factors = tensors.take_f32("scaling_factor", &[d_sae])?;
-        if let Some(found) = factors.iter().find(|factor| (**factor - 1.0).abs() > 1e-5) {
-            return refuse(&path, "scaling_factor", "of ones", found.to_string());
-        }
+        saelens_legacy::check_scaling_factor(&tensors.take_f32("scaling_factor", &[d_sae])?, &path)?;
     }
     tensors.end()?;
-    sae.check(&path)?;
     if cfg.rescale_acts_by_decoder_norm == Some(true) {
         sae = sae.with_unit_decoder();
     }

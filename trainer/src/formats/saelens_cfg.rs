@@ -11,7 +11,10 @@ use harvester::HookPoint;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{fits::Fits, json::refuse};
+use super::{
+    fits::Fits,
+    json::{refuse, refuse_zero},
+};
 use crate::{
     Result,
     formats::SaeFormat,
@@ -162,9 +165,7 @@ impl Cfg {
         if !["none", "hook_z"].contains(&self.reshape_activations.as_str()) {
             return refuse(path, "reshape_activations", "`none` or `hook_z`", &self.reshape_activations);
         }
-        if self.d_in == 0 || self.d_sae == 0 {
-            return refuse(path, "d_in and d_sae", "of 1 or more", "0");
-        }
+        refuse_zero(path, "d_in and d_sae", [self.d_in, self.d_sae])?;
         let parsed = |name: &Option<String>| name.as_deref().and_then(|name| name.parse().ok());
         let metadata = &self.metadata;
         let hook_point_out: Option<HookPoint> = parsed(&metadata.hook_name_out);

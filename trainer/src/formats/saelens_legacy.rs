@@ -59,6 +59,15 @@ pub(super) fn upgraded(cfg: Value, path: &Path) -> Result<Value> {
     Ok(new)
 }
 
+/// Refuses finetuned scales of activations, which no longer have a meaning; ones were written without one. Compared as
+/// SAELens' loaders do, `torch.allclose`, of its own files and of Gemma Scope's.
+pub(super) fn check_scaling_factor(factors: &[f32], path: &Path) -> Result<()> {
+    match factors.iter().find(|factor| factor.is_nan() || (**factor - 1.0).abs() > 1e-5) {
+        Some(found) => refuse(path, "scaling_factor", "of ones", found.to_string()),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
@@ -81,6 +90,13 @@ mod tests {
         assert_eq!(new["metadata"]["prepend_bos"], true);
         let tanh = json!({ "d_in": 8, "d_sae": 32, "activation_fn": "tanh-relu" });
         assert!(upgraded(tanh, Path::new("cfg.json")).unwrap_err().to_string().contains("`tanh-relu`"));
+    }
+
+    #[test]
+    fn finetuned_scales_are_refused() {
+        let refused = |factor| check_scaling_factor(&[1.0, factor], Path::new("w")).map_err(|error| error.to_string());
+        assert_eq!(refused(1.0 + 5e-6), Ok(()));
+        assert!(refused(1.001).unwrap_err().contains("`1.001`") && refused(f32::NAN).unwrap_err().contains("`NaN`"));
     }
 
     #[test]

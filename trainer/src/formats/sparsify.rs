@@ -12,7 +12,7 @@ use harvester::{HookPoint, Site};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    fits::Fits,
+    fits::{Fits, Places},
     json::{self, refuse},
 };
 use crate::{
@@ -25,6 +25,8 @@ use crate::{
 
 const CFG_FILE: &str = "cfg.json";
 const WEIGHTS_FILE: &str = "sae.safetensors";
+/// Folders whose names say a place, for `Fits::check_folder`.
+const FOLDERS: [&str; 2] = ["layers.LAYER", "layers.LAYER.mlp"];
 
 /// `cfg.json`. Sparsify knows these keys and no others.
 #[derive(Debug, Serialize, Deserialize)]
@@ -78,8 +80,7 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
     let (hook_point, hook_point_out) = hook_points(&dir, cfg.transcode)?;
     let d_in = cfg.d_in;
     let d_sae = if cfg.num_latents == 0 { d_in.saturating_mul(cfg.expansion_factor) } else { cfg.num_latents };
-    let weights_path = dir.join(WEIGHTS_FILE);
-    let mut tensors = TensorFile::read(&weights_path, crate::tensors::SAE_HINT)?;
+    let mut tensors = TensorFile::read(&dir.join(WEIGHTS_FILE), crate::tensors::SAE_HINT)?;
     let sae = Sae {
         w_enc: tensors.take_f32("encoder.weight", &[d_sae, d_in])?,
         b_enc: tensors.take_f32("encoder.bias", &[d_sae])?,
@@ -97,14 +98,13 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
         },
     };
     tensors.end()?;
-    sae.check(&weights_path)?;
     Ok(sae)
 }
 
 /// `layers.10` is the output of block 10; a transcoder of `layers.10.mlp` reads the input of its MLP and rebuilds the
 /// output. Of other modules the output differs from TransformerLens' hook points by norms in some families (as the
 /// MLP's own does in Gemma 2, Gemma 3 and OLMo 2), so they are left to `--hook-point`.
-fn hook_points(dir: &Path, transcode: bool) -> Result<(Option<HookPoint>, Option<HookPoint>)> {
+fn hook_points(dir: &Path, transcode: bool) -> Result<Places> {
     let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let layer = name.strip_prefix("model.").unwrap_or(name).strip_prefix("layers.");
     if !transcode {
@@ -129,6 +129,7 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
         return fits.refuse("a transcoder between equal widths".into(), format!("{d_in} and {d_out}"));
     }
     let transcode = sae.config.is_transcoder();
+    fits.check_folder(&sae.config, dir, |dir| hook_points(dir, transcode), &FOLDERS)?;
     let sae = sae.applying_b_dec(!transcode);
     let mut tensors = vec![
         Tensor::f32("encoder.weight", &[d_sae, d_in], &sae.w_enc),

@@ -8,19 +8,15 @@
 //! Nothing in it is run (`pickle`). A storage must be exactly as long as the pickle says, unpacked, a view may not reach
 //! past its storage nor have more values than it, and all of them together are at most [`MOST_SHARED`] times the file.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{BufReader, Cursor, Read, Write},
-    path::Path,
-};
+use std::{collections::BTreeMap, fs::File, io::BufReader, path::Path};
 
 use harvester::write_atomically;
-use zip::{CompressionMethod, ZipArchive, ZipWriter, write::SimpleFileOptions};
+use zip::{CompressionMethod, ZipArchive};
 
 use super::{
     named_tensors::{Array, NamedTensors, Numbers},
     pickle::{self, Value, View},
+    zip_file::{unpacked, zipped},
 };
 use crate::{Error, Result};
 
@@ -58,11 +54,10 @@ impl TorchFile {
             return Err(archive.wrong("a dictionary of tensors", "another value"));
         };
         let (mut arrays, mut others) = (BTreeMap::new(), BTreeMap::new());
-        for (key, value) in entries {
-            let name = key.text().ok_or_else(|| archive.wrong("names of tensors", format!("{key:?}")))?.to_string();
+        for (name, value) in entries {
             match value {
-                Value::Tensor(view) => drop(arrays.insert(name.clone(), archive.array(&name, &view)?)),
-                value => drop(others.insert(name, value)),
+                Value::Tensor(view) => drop(arrays.insert(name.to_string(), archive.array(&name, &view)?)),
+                value => drop(others.insert(name.to_string(), value)),
             }
         }
         Ok(Self { tensors: NamedTensors::new(path, arrays), others })
@@ -91,18 +86,10 @@ impl<'a> Archive<'a> {
     }
 
     fn array(&mut self, name: &str, view: &View) -> Result<Array> {
+        let len = self.len_of(name, view)?;
         let View { storage, offset, shape, stride } = view;
-        let len = shape.iter().try_fold(1usize, |len, &size| len.checked_mul(size)).filter(|&len| len <= storage.len);
-        let len = len.ok_or_else(|| {
-            let expected = format!("{name} of at most the {} values of its storage", storage.len);
-            self.wrong(expected, format!("shape {shape:?}"))
-        })?;
-        let reach = shape.iter().zip(stride).try_fold(*offset, |reach, (&size, &stride)| {
-            reach.checked_add(size.saturating_sub(1).checked_mul(stride)?)
-        });
-        if len > 0 && reach.is_none_or(|last| last >= storage.len) {
-            let expected = format!("{name} within the {} values of its storage", storage.len);
-            return Err(self.wrong(expected, format!("shape {shape:?}, stride {stride:?}, offset {offset}")));
+        if len == 0 {
+            return Ok(Array { shape: shape.clone(), numbers: storage.stored.numbers(&[]) });
         }
         let expected = (storage.len as u64).saturating_mul(storage.stored.bytes() as u64);
         self.left = self.left.checked_sub(expected).ok_or_else(|| {
@@ -120,6 +107,24 @@ impl<'a> Archive<'a> {
         Ok(Array { shape: shape.clone(), numbers })
     }
 
+    /// How many values a view has, all of them within its storage.
+    fn len_of(&self, name: &str, View { storage, offset, shape, stride }: &View) -> Result<usize> {
+        let len = shape.iter().try_fold(1usize, |len, &size| len.checked_mul(size)).filter(|&len| len <= storage.len);
+        let len = len.ok_or_else(|| {
+            let expected = format!("{name} of at most the {} values of its storage", storage.len);
+            self.wrong(expected, format!("shape {shape:?}"))
+        })?;
+        let last = shape
+            .iter()
+            .zip(stride)
+            .try_fold(*offset, |last, (&size, &stride)| last.checked_add(size.saturating_sub(1).checked_mul(stride)?));
+        if len > 0 && last.is_none_or(|last| last >= storage.len) {
+            let expected = format!("{name} within the {} values of its storage", storage.len);
+            return Err(self.wrong(expected, format!("shape {shape:?}, stride {stride:?}, offset {offset}")));
+        }
+        Ok(len)
+    }
+
     /// The bytes of a member, of which there are at most `most`; torch packs none of them.
     fn member(&mut self, name: &str, most: u64) -> Result<Vec<u8>> {
         let full = format!("{}{name}", self.folder);
@@ -128,12 +133,7 @@ impl<'a> Archive<'a> {
         if member.compression() != CompressionMethod::Stored {
             return Err(damaged("a packed one, which torch never writes".into()));
         }
-        if member.size() > most {
-            return Err(damaged(format!("{} bytes, more than {most}", member.size())));
-        }
-        let mut bytes = vec![];
-        member.take(most).read_to_end(&mut bytes).map_err(|error| damaged(error.to_string()))?;
-        Ok(bytes)
+        unpacked(member, most).map_err(damaged)
     }
 
     fn wrong(&self, expected: impl Into<String>, found: impl Into<String>) -> Error {
@@ -141,7 +141,8 @@ impl<'a> Archive<'a> {
     }
 }
 
-/// Where in a storage each value of a view is, row-major; `None` where they are its first values as they lie there.
+/// Where in a storage each value of a view that has some is, row-major; `None` where they are its first values as they
+/// lie there.
 fn places(shape: &[usize], stride: &[usize], offset: usize, len: usize) -> Option<Vec<usize>> {
     let mut contiguous = 1;
     let lies_in_order = shape.iter().zip(stride).rev().all(|(&size, &stride)| {
@@ -193,18 +194,6 @@ pub(super) fn write(path: &Path, entries: Vec<(&str, Item<'_>)>) -> Result<()> {
     let zip = zipped(members, "archive/").map_err(|error| Error::io("write", path)(std::io::Error::other(error)))?;
     write_atomically(path, &zip)?;
     Ok(())
-}
-
-/// A zip file of unpacked members, whose bytes depend on nothing but them.
-pub(super) fn zipped(members: Vec<(String, Vec<u8>)>, folder: &str) -> zip::result::ZipResult<Vec<u8>> {
-    let mut writer = ZipWriter::new(Cursor::new(vec![]));
-    for (name, bytes) in members {
-        let large = bytes.len() >= u32::MAX as usize;
-        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(large);
-        writer.start_file(format!("{folder}{name}"), options)?;
-        writer.write_all(&bytes)?;
-    }
-    Ok(writer.finish()?.into_inner())
 }
 
 impl Item<'_> {
@@ -314,8 +303,21 @@ mod tests {
         assert_eq!(gathered(vec![7, 8, 9], None, 2), [7, 8]);
     }
 
-    /// A torch file of one tensor whose pickle was changed.
-    fn changed(from: &[u8], to: &[u8]) -> String {
+    #[test]
+    fn a_spoilt_number_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.pt");
+        write(&path, items()).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = bytes.windows(4).position(|window| window == 5f32.to_le_bytes()).unwrap();
+        bytes[at] ^= 0x10;
+        std::fs::write(&path, bytes).unwrap();
+        let message = TorchFile::read(&path).map(drop).unwrap_err().to_string();
+        assert!(message.contains("x.pt") && message.contains("data/0") && message.contains("checksum"), "{message}");
+    }
+
+    /// A torch file of one tensor, `w`, whose pickle was changed, once read.
+    fn changed(from: &[u8], to: &[u8]) -> Result<TorchFile> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.pt");
         let (mut pickle, mut storages) = (b"\x80\x02".to_vec(), vec![]);
@@ -325,16 +327,24 @@ mod tests {
         pickle.splice(at..at + from.len(), to.iter().copied());
         let members = vec![("data.pkl".to_string(), pickle), ("data/0".to_string(), storages.remove(0))];
         std::fs::write(&path, zipped(members, "archive/").unwrap()).unwrap();
-        TorchFile::read(&path).map(drop).unwrap_err().to_string()
+        TorchFile::read(&path)
     }
 
     #[test]
     fn views_past_their_storage_are_refused() {
+        let refused = |from: &[u8], to: &[u8]| changed(from, to).map(drop).unwrap_err().to_string();
         let shape = b"(J\x02\0\0\0J\x03\0\0\0t";
-        assert!(changed(shape, b"(J\x02\0\0\0J\x04\0\0\0t").contains("at most the 6 values"));
-        assert!(changed(b"(J\x03\0\0\0J\x01\0\0\0t", b"(J\x05\0\0\0J\x01\0\0\0t").contains("within the 6 values"));
-        assert!(changed(b"J\x06\0\0\0tQ", b"J\x07\0\0\0tQ").contains("28 bytes of w, found 24"));
-        assert!(changed(b"J\x06\0\0\0tQ", b"J\0\0\x01\0tQ").contains("tensors of at most 4 times the file"));
-        assert!(changed(b"ctorch\nFloatStorage", b"cposix\nsystem").contains("`posix.system`"));
+        assert!(refused(shape, b"(J\x02\0\0\0J\x04\0\0\0t").contains("at most the 6 values"));
+        assert!(refused(b"(J\x03\0\0\0J\x01\0\0\0t", b"(J\x05\0\0\0J\x01\0\0\0t").contains("within the 6 values"));
+        assert!(refused(b"J\x06\0\0\0tQ", b"J\x07\0\0\0tQ").contains("28 bytes of w, found 24"));
+        assert!(refused(b"J\x06\0\0\0tQ", b"J\0\0\x01\0tQ").contains("tensors of at most 4 times the file"));
+        assert!(refused(b"ctorch\nFloatStorage", b"cposix\nsystem").contains("`posix.system`"));
+        // 2^40 rows of nothing hold nothing; 2^80 of them are too many to count.
+        let rows: &[u8] = b"\x8a\x06\0\0\0\0\0\x01";
+        let mut empty = changed(shape, &[b"(", rows, b"K\0t"].concat()).unwrap().tensors;
+        assert!(empty.take_f32("w", &[1 << 40, 0]).unwrap().is_empty());
+        let view: &[u8] = b"J\0\0\0\0(J\x02\0\0\0J\x03\0\0\0t(J\x03\0\0\0J\x01\0\0\0t";
+        let three = [b"K\0(", rows, rows, b"K\0t(K\x01K\x01K\x01t"].concat();
+        assert!(refused(view, &three).contains("at most the 6 values"));
     }
 }

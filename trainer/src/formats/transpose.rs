@@ -7,6 +7,9 @@ const TRANSPOSE_BLOCK: usize = 32;
 
 /// The transpose of a row-major `[rows, columns]` matrix.
 pub(crate) fn transposed(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    if matrix.is_empty() {
+        return vec![]; // of no rows or no columns, which are no lengths to cut by
+    }
     let mut transpose = vec![0.0; matrix.len()];
     transpose.par_chunks_mut(TRANSPOSE_BLOCK * rows).enumerate().for_each(|(block, transpose)| {
         let first_column = block * TRANSPOSE_BLOCK;
@@ -28,6 +31,9 @@ mod tests {
     #[test]
     fn a_transpose_has_rows_and_columns_exchanged() {
         assert_eq!(transposed(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2, 3), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+        for (rows, columns) in [(0, 3), (3, 0), (0, 0), (1 << 62, 0)] {
+            assert!(transposed(&[], rows, columns).is_empty());
+        }
         let wide: Vec<f32> = (0..70 * 45).map(|i| i as f32).collect();
         assert_eq!(transposed(&transposed(&wide, 70, 45), 45, 70), wide);
     }

@@ -1,5 +1,6 @@
 //! Whether an SAE is whole: every length against its config, every number finite, and what its architecture needs.
-//! Every reader ends here and every writer begins here, so no format lets a broken SAE through.
+//! Reading ends here, whatever a format folds (`formats::read`), and writing begins here (`Sae::save_as`), so no format
+//! lets a broken SAE through.
 
 use std::path::Path;
 
@@ -30,15 +31,17 @@ impl Sae {
     /// Every tensor with its name and the length that it should have.
     fn tensors(&self) -> [(&'static str, Option<&Vec<f32>>, usize); 8] {
         let SaeConfig { d_in, d_out, d_sae, .. } = self.config;
+        // Of sizes that no tensor has confirmed the product may be past any number.
+        let times = usize::saturating_mul;
         [
-            ("W_enc", Some(&self.w_enc), d_sae * d_in),
+            ("W_enc", Some(&self.w_enc), times(d_sae, d_in)),
             ("b_enc", Some(&self.b_enc), d_sae),
-            ("W_dec", Some(&self.w_dec), d_sae * d_out),
+            ("W_dec", Some(&self.w_dec), times(d_sae, d_out)),
             ("b_dec", Some(&self.b_dec), d_out),
             ("threshold", self.threshold.as_ref(), d_sae),
             ("r_mag", self.gate.as_ref().map(|gate| &gate.r_mag), d_sae),
             ("b_mag", self.gate.as_ref().map(|gate| &gate.b_mag), d_sae),
-            ("W_skip", self.w_skip.as_ref(), d_out * d_in),
+            ("W_skip", self.w_skip.as_ref(), times(d_out, d_in)),
         ]
     }
 

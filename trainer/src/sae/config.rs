@@ -120,7 +120,7 @@ impl SaeConfig {
         self.d_out != self.d_in || self.hook_point_out.is_some_and(|out| Some(out) != self.hook_point)
     }
 
-    /// Checks that it reads one place of a model and rebuilds that same place, as evaluating and steering need.
+    /// Checks that it reads one place of a model and rebuilds that same place, as steering needs.
     ///
     /// # Errors
     /// For a transcoder and for a crosscoder, by name.

@@ -460,10 +460,11 @@ def check(refract, work):
             sae = FIXTURES / case / file.metadata()["sae"]
         expected = load_file(expected_path)
         for to in WRITABLE:
-            # Where the folder's name says what it is, it has to be that of the tool.
-            folder = {"sparsify": "layers.3.mlp" if "transcoder" in case else "layers.3",
-                      "gemma-scope": "gemma-scope-2b-pt-transcoders/layer_3" if "transcoder" in case or "affine" in case
-                      else "gemma-scope-2b-pt-res/layer_3"}.get(to, "sae")
+            # Where the folder's name says what it is, it has to be that of the tool; two are of another place.
+            transcoder = "transcoder" in case or "affine" in case
+            release = "transcoders" if transcoder else "mlp" if case == "gemma-scope-packed" else "res"
+            folder = {"sparsify": "layers.3.mlp" if transcoder else "sae" if case == "saelens-legacy" else "layers.3",
+                      "gemma-scope": f"gemma-scope-2b-pt-{release}/layer_3"}.get(to, "sae")
             out = Path(work) / case / to / folder
             command = [refract, "convert", str(sae), "--to", to, "--out", str(out)]
             result = subprocess.run(command, capture_output=True, text=True)

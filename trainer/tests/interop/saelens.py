@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Opens SAE folders of refract in SAELens and compares what both compute on the same activations.
 
+    python saelens.py --make-x SAE_DIR X.safetensors                                            (random activations)
     cargo run --release -p trainer --example encode -- SAE_DIR X.safetensors OUT.safetensors   (our numbers)
     python saelens.py SAE_DIR X.safetensors OUT.safetensors                                     (theirs beside them)
 
-X holds `x` [n, d_in]; OUT holds `feature_acts` [n, d_sae] and `x_hat` [n, d_in]. `saelens.py --make-x SAE_DIR X` writes
-random activations around b_dec. Needs sae-lens 6 or newer.
+X holds `x` [n, d_in], around b_dec; OUT holds `feature_acts` [n, d_sae] and `x_hat` [n, d_in]. Beside formats.py, which
+converts SAEs of other tools: `just interop-saes` trains one of each architecture on a tiny model. Needs sae-lens 6.
 """
 import sys
 
@@ -18,7 +19,12 @@ def make_x(sae_dir, path):
     sae = SAE.load_from_disk(sae_dir)
     generator = torch.Generator().manual_seed(0)
     spread = sae.b_dec.norm() / sae.cfg.d_in**0.5 + 1e-3
-    x = sae.b_dec.detach() + spread * torch.randn(200, sae.cfg.d_in, generator=generator)
+    noise = torch.randn(200, sae.cfg.d_in, generator=generator)
+    with torch.no_grad():
+        # Far enough from b_dec that latents are active.
+        while (sae.encode(sae.b_dec + spread * noise) > 0).sum(1).float().mean() < 1:
+            spread *= 2
+    x = sae.b_dec.detach() + spread * noise
     save_file({"x": x.contiguous()}, path)
 
 
@@ -31,6 +37,7 @@ def compare(sae_dir, x_path, ours_path):
     print(f"{sae_dir}: {sae.cfg.architecture()}, d_in {sae.cfg.d_in}, d_sae {sae.cfg.d_sae}, {sae.cfg.metadata.hook_name}")
     same = ((acts > 0) == (ours["feature_acts"] > 0)).float().mean().item()
     print(f"  L0 {(acts > 0).float().sum(1).mean():.2f}; same latents active in {100 * same:.5f} % of places")
+    assert same == 1, "other latents"
     for name, theirs in [("feature_acts", acts), ("x_hat", x_hat)]:
         error = ((ours[name] - theirs).norm() / theirs.norm()).item()
         print(f"  {name}: relative difference {error:.2e}")
