@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use harvester::HookPoint;
 use serde::Deserialize;
-use trainer::{JumpReluLoss, TrainArchitecture, TrainConfig};
+use trainer::{AdamConfig, JumpReluLoss, TrainArchitecture, TrainConfig};
 
 use crate::{cli::TrainArgs, settings};
 
@@ -35,6 +35,8 @@ pub(crate) struct Settings {
     lr: Option<f64>,
     warmup: Option<f64>,
     decay: Option<f64>,
+    optimizer: Option<Optimizer>,
+    weight_decay: Option<f64>,
     clip: Option<f64>,
     auxk_alpha: Option<f64>,
     k_aux: Option<usize>,
@@ -45,6 +47,14 @@ pub(crate) struct Settings {
     checkpoint_every: Option<u64>,
     keep_checkpoints: Option<usize>,
     init_from: Option<PathBuf>,
+}
+
+/// The names of `--optimizer`.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Optimizer {
+    Nadam,
+    Adam,
 }
 
 /// `hook-point = "a"` or `hook-point = ["a", "b"]`.
@@ -128,7 +138,8 @@ impl Settings {
             lr: self.lr,
             warmup: self.warmup.unwrap_or(default.warmup),
             decay: self.decay.unwrap_or(default.decay),
-            adam: default.adam,
+            adam: AdamConfig { nesterov: self.optimizer != Some(Optimizer::Adam), ..default.adam },
+            weight_decay: self.weight_decay,
             clip: self.clip.or(default.clip).filter(|clip| *clip != 0.0),
             auxk_alpha: self.auxk_alpha.unwrap_or(default.auxk_alpha),
             k_aux: self.k_aux,

@@ -65,6 +65,13 @@ pub(crate) struct TrainArgs {
     /// Share of the steps in which it falls to zero [default: 0.2].
     #[arg(long)]
     pub(crate) decay: Option<f64>,
+    /// Adam with Nesterov's momentum, or plain Adam [default: nadam].
+    #[arg(long, value_parser = ["nadam", "adam"])]
+    pub(crate) optimizer: Option<String>,
+    /// By how much the encoder's weights shrink in a step, times the learning rate [default: 1; 0 for relu, gated and
+    /// dense].
+    #[arg(long)]
+    pub(crate) weight_decay: Option<f64>,
     /// Largest norm of the gradient; 0 for none [default: 1].
     #[arg(long)]
     pub(crate) clip: Option<f64>,

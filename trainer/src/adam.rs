@@ -43,17 +43,13 @@ pub struct AdamConfig {
     /// Nesterov's momentum. A run recorded without this setting had none.
     #[serde(default)]
     pub nesterov: bool,
-    /// By how much the encoder's weights shrink in a step, for each unit of the learning rate. A run recorded without
-    /// this setting had none.
-    #[serde(default)]
-    pub weight_decay: f64,
 }
 
 impl Default for AdamConfig {
-    /// beta1 0.9, beta2 0.999, eps 1e-8 (Kingma and Ba, section 2); Nesterov's momentum and the decay of weights measured
-    /// better (this crate's README, quality).
+    /// beta1 0.9, beta2 0.999, eps 1e-8 (Kingma and Ba, section 2); Nesterov's momentum, which measured better (this
+    /// crate's README, quality).
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, nesterov: true, weight_decay: 1.0 }
+        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, nesterov: true }
     }
 }
 
@@ -74,6 +70,8 @@ impl Moments {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Adam {
     pub(crate) config: AdamConfig,
+    /// By how much the encoder's weights shrink in a step, for each unit of the learning rate.
+    pub(crate) weight_decay: f64,
     pub(crate) step: u64,
     pub(crate) w_enc: Moments,
     pub(crate) b_enc: Moments,
@@ -84,10 +82,11 @@ pub(crate) struct Adam {
 }
 
 impl Adam {
-    pub(crate) fn new(config: AdamConfig, weights: &Weights) -> Self {
+    pub(crate) fn new(config: AdamConfig, weight_decay: f64, weights: &Weights) -> Self {
         let of = |values: &[f32]| Moments::zeros(values.len());
         Self {
             config,
+            weight_decay,
             step: 0,
             w_enc: of(&weights.w_enc),
             b_enc: of(&weights.b_enc),
@@ -102,13 +101,23 @@ impl Adam {
         self.step += 1;
         let rates = Rates::at(self.config, self.step, lr, gradient_scale);
         let (d_in, d_out) = (weights.d_in, weights.d_out);
+        let encoder_rates = Rates { keep: (1.0 - lr * self.weight_decay) as f32, ..rates };
         let encoder = Rows::split(&mut weights.w_enc, &mut self.w_enc, &gradients.w_enc, LATENTS_PER_TASK * d_in);
         let decoder = Rows::split(&mut weights.w_dec, &mut self.w_dec, &gradients.w_dec, LATENTS_PER_TASK * d_out);
         let biases = Rows::split(&mut weights.b_enc, &mut self.b_enc, &gradients.b_enc, LATENTS_PER_TASK);
         let tasks: Vec<_> = encoder.into_iter().zip(decoder).zip(biases).enumerate().collect();
         tasks.into_par_iter().for_each(|(task, ((encoder, decoder), biases))| {
             let silent = &gradients.silent[task * LATENTS_PER_TASK..];
-            wide(UpdateLatents { rates, d_in, blocks: &weights.blocks, encoder, decoder, biases, silent });
+            wide(UpdateLatents {
+                encoder_rates,
+                rates,
+                d_in,
+                blocks: &weights.blocks,
+                encoder,
+                decoder,
+                biases,
+                silent,
+            });
         });
         wide(UpdateVector { rates, vector: Rows::whole(&mut weights.b_dec, &mut self.b_dec, &gradients.b_dec) });
         for ((parameter, moments), g) in weights.extra.iter_mut().zip(&mut self.extra).zip(&gradients.extra) {
@@ -147,6 +156,8 @@ impl<'a> Rows<'a> {
 
 /// The step of some latents.
 struct UpdateLatents<'a> {
+    encoder_rates: Rates,
+    /// Of everything but the encoder's rows.
     rates: Rates,
     d_in: usize,
     /// Of a decoder row.
@@ -162,11 +173,11 @@ impl Kernel for UpdateLatents<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { rates, d_in, blocks, mut encoder, mut decoder, biases, silent } = self;
+        let Self { encoder_rates, rates, d_in, blocks, mut encoder, mut decoder, biases, silent } = self;
         let d_out = blocks.iter().sum();
         for (i, &silent) in silent.iter().take(biases.w.len()).enumerate() {
             let (w, m, v, g) = encoder.row(i, d_in);
-            rates.of_encoder().apply(w, m, v, (!silent).then_some(g));
+            encoder_rates.apply(w, m, v, (!silent).then_some(g));
             let (w, m, v, g) = decoder.row(i, d_out);
             rates.apply(w, m, v, (!silent).then_some(g));
             normalise(w, blocks);
@@ -208,13 +219,11 @@ struct Rates {
     gradient_scale: f32,
     /// What a step leaves of a weight, before its change.
     keep: f32,
-    /// The same of an encoder's weight.
-    encoder_keep: f32,
 }
 
 impl Rates {
     fn at(config: AdamConfig, step: u64, lr: f64, gradient_scale: f32) -> Self {
-        let AdamConfig { beta1, beta2, eps, nesterov, weight_decay } = config;
+        let AdamConfig { beta1, beta2, eps, nesterov } = config;
         let t = step as f64;
         let (of_mean, of_gradient) = match nesterov {
             true => (beta1 / (1.0 - beta1.powf(t + 1.0)), (1.0 - beta1) / (1.0 - beta1.powf(t))),
@@ -231,14 +240,7 @@ impl Rates {
             eps: eps as f32,
             gradient_scale,
             keep: 1.0,
-            encoder_keep: (1.0 - lr * weight_decay) as f32,
         }
-    }
-
-    /// Those of the encoder's rows.
-    #[inline(always)]
-    fn of_encoder(self) -> Self {
-        Self { keep: self.encoder_keep, ..self }
     }
 
     /// Updates one row; without a gradient it counts as zero.
@@ -288,9 +290,9 @@ mod tests {
     }
 
     #[test]
-    fn a_run_recorded_before_nesterovs_momentum_and_decay_had_none() {
+    fn a_run_recorded_before_nesterovs_momentum_had_none() {
         let recorded = serde_json::from_str::<AdamConfig>(r#"{"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}"#);
-        assert!(recorded.is_ok_and(|config| !config.nesterov && config.weight_decay == 0.0));
+        assert!(recorded.is_ok_and(|config| !config.nesterov));
     }
 
     #[test]

@@ -63,6 +63,9 @@ pub struct TrainConfig {
     pub decay: f64,
     /// Constants of the optimiser.
     pub adam: AdamConfig,
+    /// By how much the encoder's weights shrink in a step, for each unit of the learning rate. Default 1, but 0 for
+    /// `relu` and `gated`, whose own loss shrinks activations, and for `dense`.
+    pub weight_decay: Option<f64>,
     /// Largest norm of the whole gradient; longer ones are scaled down to it. A few rows of ten times the usual norm
     /// would otherwise fill the second moments for a thousand steps. Default 1.
     pub clip: Option<f64>,
@@ -112,6 +115,7 @@ impl Default for TrainConfig {
             warmup: 0.15,
             decay: 0.2,
             adam: AdamConfig::default(),
+            weight_decay: None,
             clip: Some(1.0),
             auxk_alpha: 1.0 / 8.0,
             k_aux: None,
@@ -235,6 +239,13 @@ impl TrainConfig {
 }
 
 impl Resolved {
+    /// That of the config, or what suits the architecture: 1 where it was measured (the README's quality).
+    fn weight_decay(&self) -> f64 {
+        use TrainArchitecture::{Dense, Gated, Relu};
+        let shrinks_by_itself = matches!(self.config.architecture, Relu | Gated | Dense);
+        self.config.weight_decay.unwrap_or(if shrinks_by_itself { 0.0 } else { 1.0 })
+    }
+
     pub(crate) fn step_config(&self) -> StepConfig {
         let config = &self.config;
         let has_dead_latents = config.architecture != TrainArchitecture::Dense;
@@ -242,6 +253,7 @@ impl Resolved {
             architecture: config.architecture,
             k: config.k,
             adam: config.adam,
+            weight_decay: self.weight_decay(),
             clip: config.clip,
             auxk_alpha: if has_dead_latents { config.auxk_alpha } else { 0.0 },
             k_aux: self.k_aux,
@@ -300,6 +312,7 @@ impl Resolved {
         in_range("adam.beta1", config.adam.beta1, 0.0..=1.0 - f64::EPSILON)?;
         in_range("adam.beta2", config.adam.beta2, 0.0..=1.0 - f64::EPSILON)?;
         in_range("adam.eps", config.adam.eps, 0.0..=1.0)?;
+        in_range("--weight-decay", self.weight_decay(), 0.0..=1.0 / self.lr)?;
         in_range("--clip", config.clip.unwrap_or(1.0), f64::MIN_POSITIVE..=f64::MAX)
     }
 }

@@ -33,6 +33,9 @@ pub(crate) struct StepConfig {
     pub(crate) architecture: TrainArchitecture,
     pub(crate) k: usize,
     pub(crate) adam: AdamConfig,
+    /// See [`Adam::weight_decay`].
+    #[serde(default)]
+    pub(crate) weight_decay: f64,
     /// Largest norm of the whole gradient, or none.
     pub(crate) clip: Option<f64>,
     pub(crate) auxk_alpha: f64,
@@ -63,6 +66,7 @@ impl StepConfig {
             architecture,
             k,
             adam: AdamConfig::default(),
+            weight_decay: 0.5,
             clip: None,
             auxk_alpha: 1.0 / 32.0,
             k_aux: d_in / 2,
@@ -180,7 +184,7 @@ impl Learner {
         let StepConfig { sparsity_coefficient, k, sparsity_warmup_steps, .. } = config;
         let first = recipe.first_coefficient();
         Self {
-            adam: Adam::new(config.adam, &weights),
+            adam: Adam::new(config.adam, config.weight_decay, &weights),
             dead_latents: DeadLatents::new(weights.d_sae, config.dead_after_tokens),
             sparsity: SparsityCoefficient::new(sparsity_coefficient, first, k, sparsity_warmup_steps),
             times: StepTimes::default(),

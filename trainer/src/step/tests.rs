@@ -100,7 +100,8 @@ fn a_perfect_reconstruction_leaves_no_auxiliary_loss() {
         b_dec: vec![3.0, -1.0],
         ..Weights::random(2, vec![0.0; 2], 0)
     };
-    let mut learner = Learner::new(weights.clone(), StepConfig { k: 1, ..config(TrainArchitecture::TopK, 10) });
+    let mut learner =
+        Learner::new(weights.clone(), StepConfig { k: 1, weight_decay: 0.0, ..config(TrainArchitecture::TopK, 10) });
     learner.dead_latents.record(10, |latent| latent == 0);
     let report = learner.step(&[4.0, -1.0, 5.0, -1.0], 1e-3);
     assert_eq!((report.loss, report.l0, report.dead), (0.0, 1.0, 1));
