@@ -1,4 +1,4 @@
-//! [`Checkpoint`]: everything a run needs to go on as if it had never stopped: weights, moments, the count of silent
+//! [`save`] and [`restore`]: everything a run needs to go on as if it had never stopped: weights, moments, the count of silent
 //! tokens of each latent, the step and the place in the data. One safetensors file a checkpoint, written whole. Saving
 //! removes nothing: older ones go once a newer one is known to be good, and bad ones where the run diverged.
 
