@@ -68,8 +68,8 @@ pub(crate) struct TrainArgs {
     /// Adam with Nesterov's momentum, or plain Adam [default: nadam].
     #[arg(long, value_parser = ["nadam", "adam"])]
     pub(crate) optimizer: Option<String>,
-    /// By how much the encoder's weights shrink in a step, times the learning rate [default: 1; 0 for relu, gated and
-    /// dense].
+    /// By how much the encoder's weights shrink in a step, times the learning rate [default: the root of d_in, over
+    /// 24; 0 for relu, gated and dense].
     #[arg(long)]
     pub(crate) weight_decay: Option<f64>,
     /// Largest norm of the gradient; 0 for none [default: 1].

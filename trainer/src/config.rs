@@ -63,8 +63,8 @@ pub struct TrainConfig {
     pub decay: f64,
     /// Constants of the optimiser.
     pub adam: AdamConfig,
-    /// By how much the encoder's weights shrink in a step, for each unit of the learning rate. Default 1, but 0 for
-    /// `relu` and `gated`, whose own loss shrinks activations, and for `dense`.
+    /// By how much the encoder's weights shrink in a step, for each unit of the learning rate. Default: the root of the
+    /// width of what is read, over 24; 0 for `relu` and `gated`, whose own loss shrinks activations, and for `dense`.
     pub weight_decay: Option<f64>,
     /// Largest norm of the whole gradient; longer ones are scaled down to it. A few rows of ten times the usual norm
     /// would otherwise fill the second moments for a thousand steps. Default 1.
@@ -239,11 +239,14 @@ impl TrainConfig {
 }
 
 impl Resolved {
-    /// That of the config, or what suits the architecture: 1 where it was measured (the README's quality).
+    /// That of the config, or what suits the architecture: 1 at a width of 576, where it was measured (the README's
+    /// quality). A step of Adam has the size lr, whatever the gradient's, and weights of a row of norm 1 are about
+    /// 1 / sqrt(d_in): so the decay is the same share of a step at every width.
     fn weight_decay(&self) -> f64 {
         use TrainArchitecture::{Dense, Gated, Relu};
         let shrinks_by_itself = matches!(self.config.architecture, Relu | Gated | Dense);
-        self.config.weight_decay.unwrap_or(if shrinks_by_itself { 0.0 } else { 1.0 })
+        let default = if shrinks_by_itself { 0.0 } else { (self.d_in as f64).sqrt() / 24.0 };
+        self.config.weight_decay.unwrap_or(default)
     }
 
     pub(crate) fn step_config(&self) -> StepConfig {
