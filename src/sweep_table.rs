@@ -12,6 +12,7 @@ use crate::terminal::{BOLD, DIM, Terminal, grouped};
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SweepFile {
     format: String,
+    version: u32,
     pub(crate) runs: Vec<SweepRow>,
 }
 

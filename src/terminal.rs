@@ -93,7 +93,7 @@ fn stop() {
 /// A word on standard error.
 fn say(text: &str) {
     if JSON_LOGS.load(Ordering::Relaxed) {
-        tracing::info!(target: SAID, "{text}");
+        text.lines().for_each(|line| tracing::info!(target: SAID, "{line}"));
     } else {
         bars().suspend(|| eprintln_styled(DIM, text));
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::bail;
 use harvester::{ActivationDataset, Location, VectorDataset};
-use trainer::{PlannedRun, SaeManifest, SweepData, SweepPlan, TrainConfig};
+use trainer::{PlannedRun, Reconstruction, SaeManifest, SweepData, SweepPlan, TrainConfig};
 
 use crate::{
     cli::TrainArgs,
@@ -76,7 +76,7 @@ pub(crate) fn say_beginning(
     let curves = out.join(trainer::CURVES_FILE);
     let needs = || Ok::<_, anyhow::Error>(format!("{}{kept}\ncurves, in a browser: {}", needs()?, curves.display()));
     match SaeManifest::read(out) {
-        Ok(manifest) if manifest.complete => terminal.say(format!("{}: finished before", out.display())),
+        Ok(manifest) if manifest.is_finished(out)? => terminal.say(format!("{}: finished before", out.display())),
         Ok(_) if SaeManifest::has_checkpoint(out)? => {
             terminal.say(format!("{}: going on from its last checkpoint", out.display()));
         }
@@ -98,7 +98,24 @@ pub(crate) fn report(manifest: &SaeManifest, out: &Path, terminal: &Terminal) {
     if let Some(held_out) = &results.held_out {
         terminal
             .line(format!("held out: L0 {:.1}, FVU {:.3}; {} dead latents", held_out.l0, held_out.fvu, results.dead));
+        doubts(&manifest.config, held_out).iter().for_each(|doubt| terminal.say(doubt));
     }
+}
+
+/// What makes an SAE look unlike what was asked for, and what to try.
+fn doubts(config: &TrainConfig, held_out: &Reconstruction) -> Vec<String> {
+    /// L0 of rows held out may be so many times k, or a share of it, before one wonders.
+    const FAR: f64 = 1.5;
+    let mut doubts = vec![];
+    if held_out.fvu > 1.0 {
+        doubts.push("it is worse than the mean: train on more --tokens, or with a smaller --lr".into());
+    }
+    let times = held_out.l0 / config.k as f64;
+    if config.sparsity_coefficient.is_none() && !(1.0 / FAR..=FAR).contains(&times) {
+        let (l0, k) = (held_out.l0, config.k);
+        doubts.push(format!("L0 is {l0:.1} where {k} was asked for: train on more --tokens, or with a smaller --lr"));
+    }
+    doubts
 }
 
 /// Where it reads, and where it writes if that is elsewhere.

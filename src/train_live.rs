@@ -27,7 +27,7 @@ pub(crate) fn train(
     let model = settings.model.parse::<ModelSource>()?.resolve(terminal)?;
     let shape = Checkpoint::open(&model.path)?.config().clone();
     let mut harvest_config = settings.config(&shape)?;
-    let train_config = &name_hook_points(train_config, &mut harvest_config, &shape)?;
+    let train_config = &name_hook_points(train_config, &mut harvest_config, &shape)?.with_initial_width()?;
     ensure!(
         harvest_config.part.is_none(),
         "`part` of [harvest] is for harvests that are merged: train on all of the corpus"

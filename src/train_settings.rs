@@ -184,6 +184,11 @@ impl Settings {
                 "without --sparsity-coefficient: else the weight is adapted",
             ),
             ("expansion", self.expansion.is_some() && self.d_sae.is_some(), "with --d-sae"),
+            (
+                "expansion",
+                self.expansion.is_some() && self.init_from.is_some(),
+                "with --init-from: there are as many latents as that SAE has",
+            ),
             ("k-aux", self.k_aux.is_some() && self.auxk_alpha == Some(0.0), "with --auxk-alpha 0"),
             (
                 "k",

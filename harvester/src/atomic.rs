@@ -46,6 +46,13 @@ pub(crate) fn sha256_of(location: &Location) -> Result<String> {
     }
 }
 
+/// SHA-256 of `chunks`, one after the other, in lower-case hexadecimal.
+pub fn sha256_bytes(chunks: impl IntoIterator<Item = impl AsRef<[u8]>>) -> String {
+    let mut hasher = Sha256::new();
+    chunks.into_iter().for_each(|chunk| hasher.update(chunk));
+    hex(&hasher.finalize())
+}
+
 /// Lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

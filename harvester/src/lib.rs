@@ -33,7 +33,7 @@ pub mod tokenizer;
 pub mod vectors;
 
 pub use activation_stream::{ActivationStream, LiveModel, StreamedBatch};
-pub use atomic::{AtomicFile, Published, sha256_file, write_atomically};
+pub use atomic::{AtomicFile, Published, sha256_bytes, sha256_file, write_atomically};
 pub use contexts::{Context, ContextCursor, Contexts, LeftOut};
 pub use corpus::{Corpus, CorpusOptions, CorpusSource, Document, DocumentOrder};
 pub use corpus_part::CorpusPart;

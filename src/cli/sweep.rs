@@ -27,7 +27,7 @@ pub(crate) struct SweepArgs {
     /// Active latents a token, as train takes it [default: 32].
     #[arg(long, value_delimiter = ',', num_args = 1..)]
     pub(crate) k: Vec<usize>,
-    /// Numbers of latents [default: --expansion times the width of what is read].
+    /// Numbers of latents [default: as many as --init-from has, or --expansion times the width of what is read].
     #[arg(long, value_delimiter = ',', num_args = 1..)]
     pub(crate) d_sae: Vec<usize>,
     /// Latents for each value of the activations [default: 8].

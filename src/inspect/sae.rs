@@ -37,7 +37,8 @@ pub(super) fn ours(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Re
             fact(terminal, "checksum", "the weights are as recorded");
         }
     } else {
-        fact(terminal, "state", "unfinished: repeat its command to go on");
+        let state = manifest.diverged.as_deref().unwrap_or("unfinished: repeat its command to go on");
+        fact(terminal, "state", state);
     }
     for (name, file, what) in [
         ("metrics", METRICS_FILE, "a row every few steps, for pyarrow, polars and DuckDB"),

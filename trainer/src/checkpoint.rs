@@ -1,6 +1,9 @@
 //! [`save`] and [`restore`]: everything a run needs to go on as if it had never stopped: weights, moments, the count of silent
 //! tokens of each latent, the step and the place in the data. One safetensors file a checkpoint, written whole. Saving
 //! removes nothing: older ones go once a newer one is known to be good, and bad ones where the run diverged.
+//!
+//! Each says which run it is of and what its tensors are, by SHA-256. Of damaged ones the next older is restored, which
+//! costs some steps and no more; one of another run is refused: its weights would go on as if they were this run's.
 
 use std::{
     fs,
@@ -15,7 +18,7 @@ use crate::{
     health::Health,
     shuffle_buffer::Cursor,
     step::Learner,
-    tensors::{Tensor, TensorFile, write_tensors},
+    tensors::{Tensor, TensorFile, sha256_of, write_tensors},
 };
 
 /// Folder of the checkpoints in a run's folder.
@@ -23,6 +26,15 @@ const FOLDER: &str = "checkpoints";
 /// Key of [`Progress`] in the file's header.
 const NOTE: &str = "progress";
 const HINT: &str = "Remove this file to go on from the one before";
+
+/// What the header says.
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    /// [`crate::SaeManifest::run_id`].
+    run: String,
+    tensors_sha256: String,
+    progress: Progress,
+}
 
 /// How far a run has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -61,8 +73,8 @@ fn parameters(learner: &Learner) -> impl Iterator<Item = (&str, &[f32], &Moments
     all.into_iter().chain(extra.map(|(parameter, moments)| (parameter.name, &parameter.values[..], moments)))
 }
 
-/// Saves `learner` after `progress.step` steps.
-pub(crate) fn save(dir: &Path, learner: &Learner, progress: Progress) -> Result<()> {
+/// Saves `learner` after `progress.step` steps of `run`.
+pub(crate) fn save(dir: &Path, run: &str, learner: &Learner, progress: Progress) -> Result<()> {
     let folder = dir.join(FOLDER);
     fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
     let mut tensors = vec![Tensor::u64("tokens_since_fired", &learner.dead_latents.tokens_since_fired)];
@@ -73,13 +85,20 @@ pub(crate) fn save(dir: &Path, learner: &Learner, progress: Progress) -> Result<
         tensors.push(Tensor::f32(&format!("{name}.v"), &shape, &moments.v));
     }
     let path = folder.join(name(progress.step));
-    let note = serde_json::to_string(&progress).map_err(|error| Error::io("write", &path)(error.into()))?;
+    let header = Header { run: run.into(), tensors_sha256: sha256_of(&tensors), progress };
+    let note = serde_json::to_string(&header).map_err(|error| Error::io("write", &path)(error.into()))?;
     write_tensors(&path, tensors, Some((NOTE, note)))
 }
 
 /// The file of the checkpoint after `step` steps. Leading zeros: the order of names is that of steps.
 fn name(step: u64) -> String {
     format!("step-{step:09}.safetensors")
+}
+
+/// The step that a file of [`name`] is of.
+fn step_of(path: &Path) -> Option<u64> {
+    let digits = path.file_name()?.to_str()?.strip_prefix("step-")?.strip_suffix(".safetensors")?;
+    digits.parse().ok().filter(|step| name(*step) == format!("step-{digits}.safetensors"))
 }
 
 /// Removes all but the last `keep` checkpoints.
@@ -100,12 +119,46 @@ fn remove(path: &Path) -> Result<()> {
     fs::remove_file(path).map_err(Error::io("remove", path))
 }
 
-/// Puts the last checkpoint into `learner`; `None` where there is none.
-pub(crate) fn restore(dir: &Path, learner: &mut Learner) -> Result<Option<Progress>> {
-    let Some(path) = list(dir)?.pop() else { return Ok(None) };
-    let mut file = TensorFile::read(&path, HINT)?;
-    let progress: Progress = serde_json::from_str(&file.note(NOTE)?)
-        .map_err(|error| Error::malformed(&path, "a checkpoint", error.to_string(), HINT))?;
+/// Puts the last checkpoint of `run` that is whole into `learner`; `None` where there is none at all.
+pub(crate) fn restore(dir: &Path, run: &str, learner: &mut Learner) -> Result<Option<Progress>> {
+    let mut newest_failure = None;
+    for path in list(dir)?.iter().rev() {
+        let (file, header) = match open(path) {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::warn!("a damaged checkpoint is passed over: {error}");
+                newest_failure.get_or_insert(error);
+                continue;
+            }
+        };
+        if header.run != run {
+            let hint = "Remove this file: it was copied here";
+            return Err(Error::malformed(path, "a checkpoint of the run in this folder", "one of another run", hint));
+        }
+        put_into(learner, file, &header.progress)?;
+        return Ok(Some(header.progress));
+    }
+    newest_failure.map_or(Ok(None), Err)
+}
+
+/// Opens a checkpoint and compares it with what its header and its name say.
+fn open(path: &Path) -> Result<(TensorFile, Header)> {
+    let file = TensorFile::read(path, HINT)?;
+    let damaged = |expected: &str, found: String| Error::malformed(path, expected, found, HINT);
+    let header: Header =
+        serde_json::from_str(&file.note(NOTE)?).map_err(|error| damaged("a checkpoint", error.to_string()))?;
+    let named = name(header.progress.step);
+    if path.file_name().is_none_or(|name| name != named.as_str()) {
+        return Err(damaged("the step that its name says", format!("step {}", header.progress.step)));
+    }
+    let found = file.sha256()?;
+    if found != header.tensors_sha256 {
+        return Err(damaged(&format!("tensors of SHA-256 {}", header.tensors_sha256), found));
+    }
+    Ok((file, header))
+}
+
+fn put_into(learner: &mut Learner, mut file: TensorFile, progress: &Progress) -> Result<()> {
     let mut take = |name: &str, weights: &mut Vec<f32>, moments: &mut Moments| {
         let shape = [weights.len()];
         *weights = file.take_f32(name, &shape)?;
@@ -128,8 +181,7 @@ pub(crate) fn restore(dir: &Path, learner: &mut Learner) -> Result<Option<Progre
     learner.sparsity.value = progress.sparsity_coefficient;
     learner.restored();
     learner.adam.step = progress.step;
-    file.end()?;
-    Ok(Some(progress))
+    file.end()
 }
 
 /// The checkpoints of a run, oldest first.
@@ -143,8 +195,8 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.map_err(Error::io("list", &folder))?.path();
-        // A temporary file of an interrupted write ends otherwise.
-        if path.extension().is_some_and(|extension| extension == "safetensors") {
+        // A temporary file of an interrupted write ends otherwise, and a user's copy is named otherwise.
+        if step_of(&path).is_some() {
             found.push(path);
         }
     }
@@ -157,6 +209,8 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
 mod tests {
     use super::*;
     use crate::{activation_source::BlockPlace, architecture::TrainArchitecture, kernels::plain, step::StepConfig};
+
+    const RUN: &str = "this run";
 
     fn learner(architecture: TrainArchitecture) -> Learner {
         let config = StepConfig { dead_after_tokens: 50, ..StepConfig::example(architecture, 3, 8, 40) };
@@ -174,11 +228,11 @@ mod tests {
                 let cursor = Cursor { place: BlockPlace { epoch: 1, block: 2 }, row: 3, began_at: None };
                 let progress =
                     Progress { step: 3, cursor, sparsity_coefficient: whole.sparsity.value, ..Progress::default() };
-                save(dir.path(), &whole, progress).unwrap();
+                save(dir.path(), RUN, &whole, progress).unwrap();
             }
         }
         let mut resumed = learner(architecture);
-        let progress = restore(dir.path(), &mut resumed).unwrap().unwrap();
+        let progress = restore(dir.path(), RUN, &mut resumed).unwrap().unwrap();
         assert_eq!((progress.step, progress.cursor.row), (3, 3));
         for step in 3..6 {
             resumed.step(&batch(step), 1e-3);
@@ -195,14 +249,19 @@ mod tests {
     #[test]
     fn the_last_ones_are_kept_and_the_last_is_restored() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(restore(dir.path(), &mut learner(TrainArchitecture::TopK)).unwrap(), None);
+        assert_eq!(restore(dir.path(), RUN, &mut learner(TrainArchitecture::TopK)).unwrap(), None);
         for step in [90, 100, 1000] {
-            save(dir.path(), &learner(TrainArchitecture::TopK), Progress { step, ..Progress::default() }).unwrap();
+            let progress = Progress { step, ..Progress::default() };
+            save(dir.path(), RUN, &learner(TrainArchitecture::TopK), progress).unwrap();
+        }
+        for stray in ["step-abc.safetensors", "step-2000.safetensors", "step-000000100 (copy).safetensors"] {
+            fs::write(dir.path().join(FOLDER).join(stray), "not ours").unwrap();
         }
         assert_eq!(list(dir.path()).unwrap().len(), 3, "saving removes nothing");
         keep_last(dir.path(), 2).unwrap();
         assert_eq!(list(dir.path()).unwrap().len(), 2);
-        let last = || restore(dir.path(), &mut learner(TrainArchitecture::TopK)).unwrap().map(|progress| progress.step);
+        let last =
+            || restore(dir.path(), RUN, &mut learner(TrainArchitecture::TopK)).unwrap().map(|progress| progress.step);
         assert_eq!(last(), Some(1000));
         let good = remove_from(dir.path(), 101).unwrap();
         assert_eq!(good, Some(dir.path().join("checkpoints/step-000000100.safetensors")));
@@ -227,27 +286,55 @@ mod tests {
         }
     }
 
+    /// What is wrong with the only checkpoint of a folder.
+    fn refused(dir: &Path, run: &str, architecture: TrainArchitecture, d_sae: usize) -> String {
+        let config = StepConfig::example(architecture, 3, 8, d_sae);
+        let mut learner = Learner::start(d_sae, vec![0.1; 8], 1, config);
+        let message = restore(dir, run, &mut learner).unwrap_err().to_string();
+        assert!(message.contains("step-000000001.safetensors"), "{message}");
+        assert!(message.contains("Remove this file"), "{message}");
+        message
+    }
+
     #[test]
-    fn a_damaged_checkpoint_is_named() {
+    fn a_checkpoint_that_is_not_this_runs_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let progress = Progress { step: 1, ..Progress::default() };
-        save(dir.path(), &learner(TrainArchitecture::JumpRelu), progress).unwrap();
-        let path = list(dir.path()).unwrap().pop().unwrap();
-        let refused = |architecture, d_sae: usize| {
-            let config = StepConfig::example(architecture, 3, 8, d_sae);
-            let mut learner = Learner::start(d_sae, vec![0.1; 8], 1, config);
-            let message = restore(dir.path(), &mut learner).unwrap_err().to_string();
-            assert!(message.contains("step-000000001.safetensors"), "{message}");
-            assert!(message.contains("Remove this file to go on from the one before"), "{message}");
-            message
-        };
-        let narrow = refused(TrainArchitecture::JumpRelu, 39);
+        save(dir.path(), RUN, &learner(TrainArchitecture::JumpRelu), progress).unwrap();
+        let narrow = refused(dir.path(), RUN, TrainArchitecture::JumpRelu, 39);
         assert!(narrow.contains("w_enc of shape [312], found [320]"), "{narrow}");
-        let left = refused(TrainArchitecture::TopK, 40);
+        let left = refused(dir.path(), RUN, TrainArchitecture::TopK, 40);
         assert!(left.contains("found also threshold, threshold.m, threshold.v"), "{left}");
+        let other = refused(dir.path(), "another run", TrainArchitecture::JumpRelu, 40);
+        assert!(other.contains("a checkpoint of the run in this folder, found one of another run"), "{other}");
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_is_named_and_an_older_one_restored() {
+        let dir = tempfile::tempdir().unwrap();
+        let learner = || learner(TrainArchitecture::JumpRelu);
+        save(dir.path(), RUN, &learner(), Progress { step: 1, ..Progress::default() }).unwrap();
+        let path = list(dir.path()).unwrap().pop().unwrap();
         let bytes = fs::read(&path).unwrap();
-        fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        let cut = refused(TrainArchitecture::JumpRelu, 40);
-        assert!(cut.contains("a whole safetensors file"), "{cut}");
+        let mut flipped = bytes.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        let damages = [
+            (&bytes[..bytes.len() - 1], "a whole safetensors file"),
+            (&flipped[..], "tensors of SHA-256"),
+            (&[], "whole"),
+        ];
+        for (damaged, expected) in damages {
+            fs::write(&path, damaged).unwrap();
+            let message = refused(dir.path(), RUN, TrainArchitecture::JumpRelu, 40);
+            assert!(message.contains(expected), "{message}");
+        }
+        fs::write(&path, &bytes).unwrap();
+        let renamed = path.with_file_name(name(7));
+        fs::write(&renamed, &bytes).unwrap();
+        fs::write(path.with_file_name(name(8)), &flipped).unwrap();
+        let restored = restore(dir.path(), RUN, &mut learner()).unwrap();
+        assert_eq!(restored.map(|progress| progress.step), Some(1), "steps 7 and 8 are damaged");
+        let message = open(&renamed).err().unwrap().to_string();
+        assert!(message.contains("expected the step that its name says, found step 1"), "{message}");
     }
 }

@@ -16,6 +16,8 @@ use crate::{
     step::StepConfig,
 };
 
+mod check;
+
 /// What to train and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -28,7 +30,8 @@ pub struct TrainConfig {
     pub hook_points: Vec<HookPoint>,
     /// The column to predict from the others: a transcoder's. Default: none.
     pub target_hook_point: Option<HookPoint>,
-    /// Number of latents. Default: `expansion_factor` times the width of the activations.
+    /// Number of latents. Default: as many as the SAE has that it begins from, else `expansion_factor` times the width of
+    /// the activations.
     pub d_sae: Option<usize>,
     /// Default 8. Unused where `d_sae` is given.
     pub expansion_factor: usize,
@@ -189,7 +192,7 @@ impl TrainConfig {
         let d_in = inputs.iter().sum();
         let d_out = target.first().copied().unwrap_or(d_in);
         let d_sae = self.n_latents(d_in);
-        let k_aux = self.k_aux.unwrap_or(d_out / 2);
+        let k_aux = self.k_aux.unwrap_or((d_out / 2).max(1));
         let n_steps = self.tokens.checked_div(self.batch as u64).unwrap_or(0);
         let lr = self.lr.unwrap_or_else(|| default_lr(d_sae));
         let config = Self {
@@ -214,6 +217,18 @@ impl TrainConfig {
         self.d_sae.unwrap_or_else(|| if dense { self.k } else { self.expansion_factor.saturating_mul(d_in) })
     }
 
+    /// With as many latents as the SAE that it begins from has, where it does not say how many.
+    ///
+    /// # Errors
+    /// When there is no SAE that can be read.
+    pub fn with_initial_width(&self) -> Result<Self> {
+        let d_sae = match (&self.init_from, self.d_sae) {
+            (Some(path), None) => Some(Sae::load(path)?.d_sae()),
+            (_, given) => given,
+        };
+        Ok(Self { d_sae, ..self.clone() })
+    }
+
     fn absolute_init_from(&self) -> Result<Option<PathBuf>> {
         let Some(path) = &self.init_from else { return Ok(None) };
         Ok(Some(std::path::absolute(path).map_err(Error::io("find", path))?))
@@ -227,13 +242,15 @@ impl TrainConfig {
         let mut prefixes = self.prefixes.clone();
         if prefixes.is_empty() {
             prefixes.extend([16, 4, 2].map(|share| d_sae / share).into_iter().filter(|&prefix| prefix > 0));
+            prefixes.dedup();
         }
-        if let Some(wrong) = prefixes.iter().find(|&&prefix| prefix == 0 || prefix > d_sae) {
-            return Err(Error::invalid("--prefixes", format!("numbers from 1 to d_sae, {d_sae}"), wrong.to_string()));
+        if !prefixes.is_sorted_by(|a, b| a < b) || prefixes.iter().any(|&prefix| prefix == 0 || prefix > d_sae) {
+            let expected = format!("ascending numbers from 1 to d_sae, {d_sae}");
+            return Err(Error::invalid("--prefixes", expected, format!("{prefixes:?}")));
         }
-        prefixes.push(d_sae);
-        prefixes.sort_unstable();
-        prefixes.dedup();
+        if prefixes.last() != Some(&d_sae) {
+            prefixes.push(d_sae);
+        }
         Ok(prefixes)
     }
 }
@@ -246,7 +263,8 @@ impl Resolved {
         use TrainArchitecture::{Dense, Gated, Relu};
         let shrinks_by_itself = matches!(self.config.architecture, Relu | Gated | Dense);
         let default = if shrinks_by_itself { 0.0 } else { (self.d_in as f64).sqrt() / 24.0 };
-        self.config.weight_decay.unwrap_or(default)
+        // A step that takes more than all of a weight would turn its sign.
+        self.config.weight_decay.unwrap_or_else(|| default.min(1.0 / self.lr))
     }
 
     pub(crate) fn step_config(&self) -> StepConfig {
@@ -275,59 +293,6 @@ impl Resolved {
             skip: config.skip,
         }
     }
-
-    fn check(&self) -> Result<()> {
-        let config = &self.config;
-        let at_least_one = |what: &str, value: u64| {
-            if value == 0 { Err(Error::invalid(what, "1 or more", "0")) } else { Ok(()) }
-        };
-        if config.batch < 2 {
-            let expected = "2 or more: FVU and the auxiliary loss are shares of a batch's spread";
-            return Err(Error::invalid("--batch", expected, config.batch.to_string()));
-        }
-        at_least_one("--d-sae", self.d_sae as u64)?;
-        at_least_one("--checkpoint-every", config.checkpoint_every)?;
-        at_least_one("--keep-checkpoints", config.keep_checkpoints as u64)?;
-        at_least_one("log_every", config.log_every)?;
-        if config.k == 0 || config.k > self.d_sae {
-            return Err(Error::invalid("--k", format!("1 to d_sae, {}", self.d_sae), config.k.to_string()));
-        }
-        // Places in a batch, and its active pairs, are counted in 32 bits.
-        if self.d_sae > u32::MAX as usize {
-            return Err(Error::invalid("--d-sae", format!("at most {}", u32::MAX), self.d_sae.to_string()));
-        }
-        let most = u32::MAX as usize / self.d_sae.max(self.widths.iter().sum()).max(1);
-        if config.batch > most {
-            return Err(Error::invalid("--batch", format!("{most} or less at this width"), config.batch.to_string()));
-        }
-        if self.n_steps == 0 {
-            let expected = format!("at least one batch, {}", config.batch);
-            return Err(Error::invalid("--tokens", expected, config.tokens.to_string()));
-        }
-        in_range("--held-out-fraction", config.held_out_fraction, 0.0..=0.9)?;
-        in_range("--warmup", config.warmup, 0.0..=1.0)?;
-        in_range("--decay", config.decay, 0.0..=1.0)?;
-        in_range("--lr", self.lr, f64::MIN_POSITIVE..=1.0)?;
-        in_range("--sparsity-coefficient", config.sparsity_coefficient.unwrap_or(0.0), 0.0..=f64::MAX)?;
-        in_range("--sparsity-warmup", config.sparsity_warmup, 0.0..=1.0)?;
-        in_range("--bandwidth", config.bandwidth, f64::MIN_POSITIVE..=f64::MAX)?;
-        in_range("--auxk-alpha", config.auxk_alpha, 0.0..=f64::MAX)?;
-        in_range("adam.beta1", config.adam.beta1, 0.0..=1.0 - f64::EPSILON)?;
-        in_range("adam.beta2", config.adam.beta2, 0.0..=1.0 - f64::EPSILON)?;
-        in_range("adam.eps", config.adam.eps, 0.0..=1.0)?;
-        in_range("--weight-decay", self.weight_decay(), 0.0..=1.0 / self.lr)?;
-        in_range("--clip", config.clip.unwrap_or(1.0), f64::MIN_POSITIVE..=f64::MAX)
-    }
-}
-
-fn in_range(what: &str, value: f64, range: std::ops::RangeInclusive<f64>) -> Result<()> {
-    if range.contains(&value) {
-        return Ok(());
-    }
-    // The smallest and largest numbers there are stand for "above 0" and "finite".
-    let from = if *range.start() == f64::MIN_POSITIVE { "above 0".to_string() } else { range.start().to_string() };
-    let to = if *range.end() == f64::MAX { "finite".to_string() } else { format!("at most {}", range.end()) };
-    Err(Error::invalid(what, format!("{from}, {to}"), format!("{value:e}")))
 }
 
 #[cfg(test)]
@@ -342,9 +307,16 @@ mod tests {
             ..TrainConfig::default()
         };
         assert_eq!(config(&[]).resolve_prefixes(64).ok(), Some(vec![4, 16, 32, 64]));
-        assert_eq!(config(&[40, 10, 40]).resolve_prefixes(64).ok(), Some(vec![10, 40, 64]));
-        let message = config(&[65]).resolve_prefixes(64).map_err(|error| error.to_string());
-        assert_eq!(message, Err("--prefixes: expected numbers from 1 to d_sae, 64, found 65".into()));
+        assert_eq!(config(&[]).resolve_prefixes(2).ok(), Some(vec![1, 2]));
+        assert_eq!(config(&[10, 40]).resolve_prefixes(64).ok(), Some(vec![10, 40, 64]));
+        assert_eq!(config(&[10, 64]).resolve_prefixes(64).ok(), Some(vec![10, 64]));
+        let refused = |prefixes| config(prefixes).resolve_prefixes(64).map_err(|error| error.to_string());
+        let message =
+            |found: &str| format!("--prefixes: expected ascending numbers from 1 to d_sae, 64, found {found}");
+        assert_eq!(refused(&[65]), Err(message("[65]")));
+        assert_eq!(refused(&[0, 8]), Err(message("[0, 8]")));
+        assert_eq!(refused(&[40, 10]), Err(message("[40, 10]")));
+        assert_eq!(refused(&[40, 40]), Err(message("[40, 40]")));
         assert_eq!(TrainConfig::default().resolve_prefixes(64).ok(), Some(vec![]), "others have none");
     }
 

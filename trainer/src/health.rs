@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! recent_best = min(loss, 1.01 recent_best)                so it forgets a factor 3 in about a hundred steps
-//! diverged    = not finite, or fvu > 100, or (loss > 10 recent_best and fvu > 1)
+//! diverged    = not finite, or fvu > max(100, 3 fvu_1), or (loss > 10 recent_best and fvu > 1)
 //!               or no latent active for 10 steps, or none active and all dead
 //! steady      = loss <= 3 recent_best and some latent active
 //! ```
@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{config::TrainConfig, step::StepReport};
 
-/// An error a hundred times the variance of the data: nothing good comes after it.
+/// An error a hundred times the variance of the data: nothing good comes after it. A run may begin there, where k is many
+/// times the width of the data, but not grow from there.
 const DIVERGED_FVU: f64 = 100.0;
 /// So many times its recent best, with an SAE that is worse than the mean, the loss has exploded. The second condition
 /// spares runs whose loss was small before a sparsity coefficient rose.
@@ -33,6 +34,9 @@ const SILENT_STEPS: u64 = 10;
 pub(crate) struct Health {
     /// The lowest loss, forgotten slowly; none before the first step.
     recent_best: Option<f64>,
+    /// FVU of the first step.
+    #[serde(default)]
+    first_fvu: Option<f64>,
     /// Steps, the last ones, in which no latent was active.
     silent_steps: u64,
     /// The last steady step, from 1: checkpoints of earlier steps are good.
@@ -82,7 +86,8 @@ impl Health {
         finite(report)?;
         let StepReport { loss, fvu, .. } = *report;
         let best = self.recent_best.unwrap_or(loss);
-        if fvu > DIVERGED_FVU || (loss > EXPLOSION * best && fvu > 1.0) {
+        let first_fvu = *self.first_fvu.get_or_insert(fvu);
+        if fvu > DIVERGED_FVU.max(UNSTEADY * first_fvu) || (loss > EXPLOSION * best && fvu > 1.0) {
             return Err(Divergence::Exploded { loss, best, fvu });
         }
         self.silent_steps = if report.l0 > 0.0 { 0 } else { self.silent_steps + 1 };
@@ -121,7 +126,10 @@ impl Divergence {
         let lr = config.lr.unwrap_or_default() / 4.0;
         let Self::Silent { sparsity_coefficient, .. } = self else {
             let clip = config.clip.map_or("--clip 1".to_string(), |clip| format!("a smaller --clip ({})", clip / 10.0));
-            return format!("a smaller --lr ({lr}), a longer --warmup, or {clip}");
+            return format!(
+                "a smaller --lr ({lr}), a longer --warmup, or {clip}, or data without the rows that are far larger than \
+                 the rest, if it has such"
+            );
         };
         let auxk = match config.auxk_alpha {
             0.0 => format!("--auxk-alpha {}, by which dead latents learn", TrainConfig::default().auxk_alpha),
@@ -183,7 +191,9 @@ mod tests {
         assert_eq!(jump(21.0, 1.05), Some((3, expected)));
         assert_eq!(jump(19.0, 1.05), None, "not yet ten times");
         assert_eq!(jump(21.0, 0.9), None, "still better than the mean");
-        assert_eq!(stopped([report(5000.0, 101.0)]).map(|(step, _)| step), Some(1), "from the first step on");
+        assert_eq!(stopped([report(10.0, 60.0), report(20.0, 181.0)]).map(|(step, _)| step), Some(2));
+        assert_eq!(stopped([report(40.0, 250.0), report(39.0, 240.0)]), None, "k 32 of 1 dimension begins at k^2 / 4");
+        assert_eq!(stopped([report(40.0, 250.0), report(130.0, 760.0)]).map(|(step, _)| step), Some(2));
         // A sparsity coefficient rises over a thousand steps, and the loss with it.
         assert_eq!(stopped((0..1000).map(|i| report(1.0 + 0.03 * f64::from(i), 1.1))), None);
     }
@@ -215,7 +225,9 @@ mod tests {
     fn advice_names_what_can_still_be_changed() {
         let exploded = Divergence::Exploded { loss: 2.0, best: 1.0, fvu: 101.0 };
         let config = TrainConfig { lr: Some(0.02), clip: None, auxk_alpha: 0.0, ..TrainConfig::default() };
-        assert_eq!(exploded.advice(&config), "a smaller --lr (0.005), a longer --warmup, or --clip 1");
+        assert!(
+            exploded.advice(&config).starts_with("a smaller --lr (0.005), a longer --warmup, or --clip 1, or data")
+        );
         assert!(
             exploded
                 .advice(&TrainConfig { lr: Some(0.02), ..TrainConfig::default() })

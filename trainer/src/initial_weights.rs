@@ -14,13 +14,16 @@
 
 use std::path::Path;
 
+use harvester::HookPoint;
+
 use crate::{
-    Error, Result, TrainConfig,
+    Error, Result, SaeManifest, TrainConfig,
     architecture::{self, TrainArchitecture},
     config::Resolved,
     formats::files_of,
     input_norm::InputNorm,
     manifest::InitialFile,
+    metrics_log,
     sae::{Architecture, Sae},
     standardise::Standard,
     units::{add_product, multiply, scale_columns},
@@ -41,6 +44,30 @@ pub(crate) fn open(resolved: &Resolved) -> Result<Option<Sae>> {
             Err(Error::invalid("--init-from", expected, found))
         }
     }
+}
+
+/// Says so where the SAE is from another place in the model, or another model's. Fine-tuning there may be what is wanted.
+pub(crate) fn say_elsewhere(sae: &Sae, resolved: &Resolved, model: &str) {
+    let there = (sae.config.hook_point, resolved.config.hook_point);
+    if let (Some(from), Some(here)) = there
+        && from != here
+    {
+        tracing::warn!("the SAE of --init-from was trained at {from}, and goes on at {here}");
+    }
+    let from = sae.config.model_name.as_str();
+    if !from.is_empty() && from != model {
+        tracing::warn!("the SAE of --init-from was trained on {from}, and goes on with {model}");
+    }
+}
+
+/// The last weight of the sparsity loss in the run that made the SAE: where this one's, which is adapted, begins. `None`
+/// where no run of the same architecture made it here.
+pub(crate) fn last_coefficient(config: &TrainConfig) -> Option<f64> {
+    let adapted = config.architecture.has_sparsity_loss() && config.sparsity_coefficient.is_none();
+    let dir = config.init_from.as_ref().filter(|_| adapted)?;
+    let made = SaeManifest::read(dir).ok()?;
+    let last = metrics_log::read(dir).ok()?.pop()?;
+    (made.config.architecture == config.architecture).then_some(last.sparsity_coefficient)
 }
 
 /// The files of that SAE, as the manifest records them.
@@ -66,8 +93,12 @@ pub fn initial_weights_kept(config: &TrainConfig) -> Result<Option<String>> {
         TrainArchitecture::Transcoder if config.skip && sae.w_skip.is_some() => ", W_skip",
         _ => "",
     };
+    let begun = match config.architecture {
+        TrainArchitecture::Transcoder if config.skip && sae.w_skip.is_none() => "; W_skip starts at zero",
+        _ => "",
+    };
     let mut says = format!(
-        "begins from {}: keeps W_enc, b_enc, W_dec, b_dec{own} of {} latents; Adam's moments start at zero",
+        "begins from {}: keeps W_enc, b_enc, W_dec, b_dec{own} of {} latents; Adam's moments start at zero{begun}",
         path.display(),
         sae.d_sae()
     );
@@ -77,7 +108,10 @@ pub fn initial_weights_kept(config: &TrainConfig) -> Result<Option<String>> {
         says += "; its thresholds are dropped";
     }
     if config.architecture.has_sparsity_loss() && config.sparsity_coefficient.is_none() {
-        says += "; the weight of the sparsity loss is adapted from 1 on";
+        says += &match last_coefficient(config) {
+            Some(last) => format!("; the weight of the sparsity loss is adapted from its last, {last:.4}, on"),
+            None => "; the weight of the sparsity loss is adapted from the start".into(),
+        };
     }
     let norms: Vec<f32> = sae.w_dec.chunks_exact(sae.d_out()).map(|row| norm_of_blocks(row, &[sae.d_out()])).collect();
     let directed = || norms.iter().copied().filter(|norm| *norm > 0.0);
@@ -108,6 +142,12 @@ fn misfit(sae: &Sae, resolved: &Resolved) -> Option<(String, String)> {
         Some((format!("one of {}, to go on as {trained}", kinds_for(trained).join(", ")), format!("{kind}, {there},")))
     } else if here != there {
         Some((format!("an SAE of {here} (see --d-sae)"), there))
+    } else if trained == TrainArchitecture::Crosscoder && is_reordered(sae, &resolved.columns.inputs) {
+        let names = |places: &mut dyn Iterator<Item = HookPoint>| {
+            places.map(|place| place.to_string()).collect::<Vec<_>>().join(", ")
+        };
+        let found = names(&mut sae.config.columns.iter().map(|(place, _)| *place));
+        Some((format!("the places in one order: {}", names(&mut resolved.columns.inputs.iter().copied())), found))
     } else if trained == TrainArchitecture::Crosscoder && !widths.clone().eq(resolved.widths.iter().copied()) {
         let found = format!("places of {:?}", widths.collect::<Vec<_>>());
         Some((format!("places of {:?} values", resolved.widths), found))
@@ -118,6 +158,12 @@ fn misfit(sae: &Sae, resolved: &Resolved) -> Option<(String, String)> {
     } else {
         None
     }
+}
+
+/// Whether a crosscoder is of the same places in another order.
+fn is_reordered(sae: &Sae, inputs: &[HookPoint]) -> bool {
+    let there: Vec<_> = sae.config.columns.iter().map(|(place, _)| *place).collect();
+    there != inputs && inputs.iter().all(|place| there.contains(place))
 }
 
 /// What a finished SAE is, as messages name it.

@@ -9,8 +9,8 @@
 //! step     step: one batch -> new weights, by the kernels: centre, encoder_pass (product, select) -> feature_acts, decode,
 //!   |      gradients; adam. What differs between SAEs is in architecture, with sparsity; dead latents learn by auxiliary
 //!   v
-//! loop     train: config -> step after step, by schedule; train_live, train_vectors and sweep are the same over other
-//!   |      rows and several runs. health judges it, checkpoint resumes it, metrics_log, metrics_file and curves show it
+//! loop     run: step after step, by schedule; train, train_vectors, train_live and sweep give it config and rows.
+//!   |      health judges it, checkpoint resumes it, metrics_log, metrics_file and curves show it
 //!   v
 //! SAE      export: weights -> sae; calibrate: its threshold; score: metrics on held-out rows; manifest: what made it.
 //!          formats read and write it, ours and others'. initial_weights: sae -> weights, where a run begins from one
@@ -49,6 +49,7 @@ mod own_folder;
 mod page;
 mod parquet_table;
 mod rows;
+mod run;
 pub mod sae;
 mod schedule;
 mod score;

@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    Error, Result,
+    Error, Result, checkpoint,
     config::{Resolved, TrainConfig},
+    formats::saelens,
     initial_weights,
     metrics::Reconstruction,
     own_folder::refuse_foreign,
@@ -82,6 +83,9 @@ pub struct SaeManifest {
     /// The files of the SAE that it began from, where it began from one; `config` says where they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub init_from: Vec<InitialFile>,
+    /// Why it was stopped, where nothing good would have come of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diverged: Option<String>,
     /// How it ended; absent until it has.
     pub results: Option<TrainResults>,
 }
@@ -163,7 +167,25 @@ impl SaeManifest {
     /// # Errors
     /// When the folder of checkpoints cannot be listed.
     pub fn has_checkpoint(dir: &Path) -> Result<bool> {
-        Ok(!crate::checkpoint::list(dir)?.is_empty())
+        Ok(!checkpoint::list(dir)?.is_empty())
+    }
+
+    /// Which run this is: SHA-256 of what was there when it began.
+    pub(crate) fn run_id(&self) -> String {
+        let begun = Self { complete: false, diverged: None, results: None, ..self.clone() };
+        harvester::sha256_bytes([serde_json::to_vec(&begun).unwrap_or_default()])
+    }
+
+    /// Whether the SAE of this run, which is that of `dir`, is there. Of one whose weights were removed nothing but the
+    /// end is done again, from its last checkpoint.
+    ///
+    /// # Errors
+    /// When the weights have changed since.
+    pub fn is_finished(&self, dir: &Path) -> Result<bool> {
+        if !self.complete || !saelens::FILES.iter().all(|name| dir.join(name).is_file()) {
+            return Ok(false);
+        }
+        Self::verify(dir).map(|()| true)
     }
 
     /// Compares the weights with the checksum that was recorded when training ended.
@@ -172,10 +194,11 @@ impl SaeManifest {
     /// When training is not done, or the file has changed.
     pub fn verify(dir: &Path) -> Result<()> {
         let Some(results) = Self::finished(dir)?.results else { return Ok(()) };
-        let path = dir.join(crate::formats::saelens::WEIGHTS_FILE);
+        let path = dir.join(saelens::WEIGHTS_FILE);
         let found = sha256_file(&path)?;
         if found != results.weights_sha256 {
-            let hint = "The file has changed since training ended: train again into another folder";
+            let hint = "The file has changed since training ended: remove it, and repeat the command that made this \
+                        folder, which writes it again from the last checkpoint";
             return Err(Error::malformed(path, format!("SHA-256 {}", results.weights_sha256), found, hint));
         }
         Ok(())
@@ -227,6 +250,7 @@ impl SaeManifest {
             sink_norm,
             config: resolved.config.clone(),
             init_from: initial_weights::files(&resolved.config)?,
+            diverged: None,
             results: None,
         })
     }
@@ -274,17 +298,28 @@ pub(crate) fn refuse_unfinished(out: &Path) -> Result<()> {
     refuse_foreign(out, &leftovers, "train", "a manifest")
 }
 
-/// Begins a folder, or checks that the one that is there belongs to the same run; returns its manifest.
+/// Begins a folder, or checks that the one that is there belongs to the same run; returns its manifest. Where nothing was
+/// saved yet, another run may take the folder: none of the user's work is in it.
 pub(crate) fn open_folder(out: &Path, wanted: SaeManifest) -> Result<SaeManifest> {
-    if out.join(manifest_file::MANIFEST_FILE).exists() {
-        let found = SaeManifest::read(out)?;
-        let differences = found.differences(&wanted);
-        if !differences.is_empty() {
-            return Err(harvester::Error::OtherRun { path: out.to_path_buf(), differences }.into());
-        }
+    if let Some(found) = find_run(out, &wanted)? {
         return Ok(found);
     }
-    refuse_unfinished(out)?;
     wanted.write(out)?;
     Ok(wanted)
+}
+
+/// The manifest of the run in `out`, if there is one, which is `wanted`'s. Changes nothing.
+pub(crate) fn find_run(out: &Path, wanted: &SaeManifest) -> Result<Option<SaeManifest>> {
+    if !out.join(manifest_file::MANIFEST_FILE).exists() {
+        return if out.exists() { refuse_unfinished(out).map(|()| None) } else { Ok(None) };
+    }
+    let found = SaeManifest::read(out)?;
+    let differences = found.differences(wanted);
+    if differences.is_empty() {
+        return Ok(Some(found));
+    }
+    if found.complete || SaeManifest::has_checkpoint(out)? {
+        return Err(harvester::Error::OtherRun { path: out.to_path_buf(), differences }.into());
+    }
+    Ok(None)
 }

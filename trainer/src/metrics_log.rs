@@ -41,6 +41,17 @@ pub struct MetricsLine {
     pub grad_norm: f64,
 }
 
+/// The lines of the run in `dir`, up to one that was cut short.
+pub(crate) fn read(dir: &Path) -> Result<Vec<MetricsLine>> {
+    let path = dir.join(FILE);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(Error::io("read", &path)(error)),
+    };
+    Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect())
+}
+
 /// The file, open for appending, and what is in it.
 #[derive(Debug)]
 pub(crate) struct MetricsLog {
@@ -54,27 +65,26 @@ impl MetricsLog {
     /// Opens the log of a run that goes on after `step` steps: later lines are of steps that will be done again.
     pub(crate) fn open(dir: &Path, step: u64) -> Result<Self> {
         let path = dir.join(FILE);
-        let old = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(Error::io("read", &path)(error)),
-        };
-        // A last line that was cut short is of a later step as well.
-        let counts = |line: &MetricsLine| line.step <= step;
-        let parsed = old.lines().map_while(|line| serde_json::from_str(line).ok().filter(counts));
-        let lines: Vec<MetricsLine> = parsed.collect();
-        let kept: String = old.lines().take(lines.len()).flat_map(|line| [line, "\n"]).collect();
-        write_atomically(&path, kept.as_bytes())?;
+        let mut lines = read(dir)?;
+        lines.truncate(lines.partition_point(|line| line.step <= step));
+        write_atomically(&path, text_of(&lines, &path)?.as_bytes())?;
         let file = OpenOptions::new().append(true).open(&path).map_err(Error::io("open", &path))?;
         Ok(Self { dir: dir.to_path_buf(), path, file, lines })
     }
 
     pub(crate) fn write(&mut self, line: &MetricsLine) -> Result<()> {
-        let mut text = serde_json::to_string(line).map_err(|error| Error::io("write", &self.path)(error.into()))?;
-        text.push('\n');
+        let text = text_of(std::slice::from_ref(line), &self.path)?;
         self.file.write_all(text.as_bytes()).map_err(Error::io("write", &self.path))?;
         self.lines.push(*line);
         Ok(())
+    }
+
+    /// Says so where lines of a run that has done `step` steps are not there, one every `every` of them.
+    pub(crate) fn say_lost(&self, step: u64, every: u64) {
+        let (there, expected) = (self.lines.len() as u64, step / every);
+        if there < expected {
+            tracing::warn!("{}: {} lines of steps before {step} are lost", self.path.display(), expected - there);
+        }
     }
 
     /// Every line so far, in the order of training.
@@ -88,6 +98,16 @@ impl MetricsLog {
         self.file.sync_all().map_err(Error::io("flush to disk", &self.path))?;
         write_metrics(&self.dir, &self.lines)
     }
+}
+
+/// `lines` as they stand in the file.
+fn text_of(lines: &[MetricsLine], path: &Path) -> Result<String> {
+    let mut text = String::new();
+    for line in lines {
+        text += &serde_json::to_string(line).map_err(|error| Error::io("write", path)(error.into()))?;
+        text.push('\n');
+    }
+    Ok(text)
 }
 
 #[cfg(test)]

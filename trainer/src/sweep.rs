@@ -26,7 +26,10 @@ pub use self::{
     plan::{PlannedRun, SweepData, SweepPlan},
     table::{RunState, SWEEP_FILE, SweepRow},
 };
-use self::{pass::run_pass, table::Table};
+use self::{
+    pass::{check_pass, run_pass},
+    table::Table,
+};
 use crate::Result;
 
 /// Trains everything that `plan` names, each run into the folder of its name in `out`, and returns the table, by place and
@@ -39,6 +42,9 @@ pub fn sweep(plan: &SweepPlan<'_>, out: &Path, monitor: &dyn Monitor) -> Result<
     harvester::create_folder(out)?;
     let _lock = harvester::lock(out)?;
     let mut table = Table::open(out, plan)?;
+    // Nothing is written before every run that was begun here is known to be the plan's.
+    plan.passes().iter().try_for_each(|members| check_pass(plan, members, out))?;
+    table.write()?;
     monitor.start("sweep", plan.tokens(), "tokens");
     for members in plan.passes() {
         run_pass(plan, members, &mut table, monitor)?;

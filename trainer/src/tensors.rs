@@ -37,6 +37,14 @@ impl<'a> Tensor<'a> {
     pub(crate) fn u64(name: &str, data: &'a [u64]) -> Self {
         Self { name: name.into(), shape: vec![data.len()], data: Data::U64(data) }
     }
+
+    /// Little-endian.
+    fn bytes(&self) -> Cow<'_, [u8]> {
+        match self.data {
+            Data::F32(data) => le_bytes(data, f32::to_le_bytes).into(),
+            Data::U64(data) => le_bytes(data, u64::to_le_bytes).into(),
+        }
+    }
 }
 
 impl View for &Tensor<'_> {
@@ -51,12 +59,9 @@ impl View for &Tensor<'_> {
         &self.shape
     }
 
-    /// Little-endian. Asked for once a tensor, so that beside the file's bytes one tensor's exist at a time.
+    /// Asked for once a tensor, so that beside the file's bytes one tensor's exist at a time.
     fn data(&self) -> Cow<'_, [u8]> {
-        match self.data {
-            Data::F32(data) => le_bytes(data, f32::to_le_bytes).into(),
-            Data::U64(data) => le_bytes(data, u64::to_le_bytes).into(),
-        }
+        self.bytes()
     }
 
     fn data_len(&self) -> usize {
@@ -82,6 +87,13 @@ pub(crate) fn write_tensors(path: &Path, tensors: Vec<Tensor<'_>>, note: Option<
     Ok(())
 }
 
+/// SHA-256 of names and bytes of `tensors`, in the order of names.
+pub(crate) fn sha256_of(tensors: &[Tensor<'_>]) -> String {
+    let mut tensors: Vec<_> = tensors.iter().collect();
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    harvester::sha256_bytes(tensors.into_iter().flat_map(|tensor| [tensor.name.as_bytes().into(), tensor.bytes()]))
+}
+
 /// A file whose tensors are taken out one by one.
 pub(crate) struct TensorFile {
     path: PathBuf,
@@ -105,6 +117,14 @@ impl TensorFile {
         let header = SafeTensors::read_metadata(&self.bytes).map_err(|error| self.damaged(&error))?.1;
         let found = header.metadata().as_ref().and_then(|notes| notes.get(key));
         found.cloned().ok_or_else(|| self.wrong(format!("`{key}` in the header"), "none"))
+    }
+
+    /// [`sha256_of`] what it holds.
+    pub(crate) fn sha256(&self) -> Result<String> {
+        let tensors = self.parsed()?;
+        let mut tensors = tensors.tensors();
+        tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(harvester::sha256_bytes(tensors.iter().flat_map(|(name, tensor)| [name.as_bytes(), tensor.data()])))
     }
 
     pub(crate) fn has(&self, name: &str) -> Result<bool> {

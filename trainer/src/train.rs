@@ -1,38 +1,21 @@
-//! [`train`]: the loop from a folder of activations to an SAE folder, which the same command resumes after any
-//! interruption to the same bits.
-//!
-//! ```text
-//! batch (training_data.rs, shuffle_buffer.rs) -> step (step.rs) -> metrics.jsonl, curves.html, now and then a checkpoint
-//! at the end: scale folded in, threshold calibrated, held-out metrics, SAE saved, manifest complete
-//! ```
+//! [`train`]: from a folder of activations to an SAE folder, which the same command resumes after any interruption to the
+//! same bits. What is asked for is checked against the data here; the loop is [`crate::run`].
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use harvester::{ActivationDataset, Monitor};
 
 use crate::{
     Error, Result,
-    activation_source::ActivationSource,
-    calibrate::calibrate,
-    checkpoint::{self, Progress},
     columns::Columns,
-    config::{CALIBRATION_TOKENS, Resolved, TrainConfig},
-    curves::Curves,
-    export::export,
-    formats::saelens,
+    config::{Resolved, TrainConfig},
     harvested_data::HarvestedData,
-    health::Divergence,
     initial_weights,
-    manifest::{SaeManifest, TrainResults, open_folder},
-    metrics_log::{MetricsLine, MetricsLog},
-    rows::RowSource,
-    schedule::Schedule,
-    score::{add_rows, inputs_and_targets, metrics_of, score},
+    manifest::{SaeManifest, open_folder},
+    run::Run,
     shard_source::ShardSource,
-    shuffle_buffer::{Cursor, ShuffleBuffer},
     standardise::Standard,
-    step::{Learner, StepReport},
-    training_data::{Label, Split, TrainingData},
+    training_data::{Split, TrainingData},
 };
 
 /// Trains an SAE on `dataset` into the folder `out`. A folder that holds an unfinished run of the same config is
@@ -69,11 +52,11 @@ pub(crate) fn train_on(
     harvester::create_folder(out)?;
     let _lock = harvester::lock(out)?;
     let manifest = open_folder(out, SaeManifest::begin(data, &resolved, split.held_out_contexts)?)?;
-    if manifest.complete {
+    if manifest.is_finished(out)? {
         return Ok(manifest);
     }
     let source = ShardSource::new(training, resolved.config.seed, resolved.config.buffer_bytes);
-    let run = Run::open(data, resolved, out, monitor)?;
+    let run = Run::open(data, &manifest, resolved, out, monitor)?;
     run.complete(manifest, source, training.n_rows_at_most(), split.held_out.as_ref())
 }
 
@@ -85,260 +68,9 @@ pub(crate) fn resolve(config: &TrainConfig, data: &dyn TrainingData, columns: Co
 
 /// The same where the widths of the columns are known before the data are.
 pub(crate) fn resolve_widths(config: &TrainConfig, columns: Columns, widths: Vec<usize>) -> Result<Resolved> {
-    let mut resolved = config.resolve(columns, widths)?;
+    let mut resolved = config.with_initial_width()?.resolve(columns, widths)?;
     resolved.initial = initial_weights::open(&resolved)?;
     Ok(resolved)
-}
-
-/// A run in progress: all of it but where its rows are from, which several runs may share (`sweep`).
-pub(crate) struct Run<'a> {
-    resolved: Resolved,
-    schedule: Schedule,
-    /// From raw values to training units.
-    standard: Standard,
-    /// What the SAE will say of its data.
-    label: Label,
-    learner: Learner,
-    progress: Progress,
-    /// Whether there may be more checkpoints than are to be kept.
-    surplus: bool,
-    log: MetricsLog,
-    curves: Curves,
-    out: PathBuf,
-    monitor: &'a dyn Monitor,
-}
-
-impl<'a> Run<'a> {
-    /// A new run, or the one that `out` holds.
-    pub(crate) fn open(
-        data: &dyn TrainingData,
-        mut resolved: Resolved,
-        out: &Path,
-        monitor: &'a dyn Monitor,
-    ) -> Result<Self> {
-        let standard = Standard::of(data)?;
-        let mut learner = match resolved.initial.take() {
-            Some(sae) => Learner::new(initial_weights::of(sae, &standard, &resolved), resolved.step_config()),
-            None => {
-                let (d_sae, seed) = (resolved.d_sae, resolved.config.seed);
-                Learner::start(d_sae, standard.mean.clone(), seed, resolved.step_config())
-            }
-        };
-        let config = &resolved.config;
-        let progress = checkpoint::restore(out, &mut learner)?.unwrap_or_default();
-        Ok(Self {
-            schedule: Schedule::new(resolved.lr, resolved.n_steps, config.warmup, config.decay),
-            standard,
-            label: data.label(),
-            learner,
-            progress,
-            surplus: true,
-            log: MetricsLog::open(out, progress.step)?,
-            curves: Curves::open(out)?,
-            out: out.to_path_buf(),
-            monitor,
-            resolved,
-        })
-    }
-
-    /// How far it has come.
-    pub(crate) fn progress(&self) -> Progress {
-        self.progress
-    }
-
-    /// Everything that is left to do, on the rows of `source`, of which an epoch has `training_rows` at most.
-    pub(crate) fn complete(
-        mut self,
-        manifest: SaeManifest,
-        source: impl ActivationSource,
-        training_rows: u64,
-        held_out: &dyn RowSource,
-    ) -> Result<SaeManifest> {
-        let mut buffer = ShuffleBuffer::new(source, self.resolved.config.seed, self.progress.cursor);
-        self.show()?;
-        self.fit(&mut buffer).inspect_err(|error| self.show_end(error))?;
-        let sample = sample(&mut buffer, &self.resolved.widths, training_rows)?;
-        self.finish(manifest, held_out, &sample)
-    }
-
-    /// Shows where the run is.
-    pub(crate) fn show(&mut self) -> Result<()> {
-        self.curves.refresh(self.log.lines())
-    }
-
-    /// Brings what is shown of the run up to its end. A file that cannot be written is not to hide the reason.
-    pub(crate) fn show_end(&self, error: &Error) {
-        let _ = self.log.sync();
-        self.curves.stop(self.log.lines(), error);
-    }
-
-    /// All steps that are left.
-    fn fit(&mut self, buffer: &mut ShuffleBuffer<impl ActivationSource>) -> Result<()> {
-        let batch = self.resolved.config.batch;
-        let mut x = vec![0.0; batch * self.resolved.widths.iter().sum::<usize>()];
-        self.monitor.start("train", self.resolved.n_steps * batch as u64, "tokens");
-        self.monitor.advance(self.progress.step * batch as u64);
-        while self.progress.step < self.resolved.n_steps {
-            if !next_batch(buffer, &self.standard.scales, &mut x, self.monitor)? {
-                self.save_checkpoint()?;
-                return Err(harvester::Error::Cancelled { path: self.out.clone() }.into());
-            }
-            let StepReport { loss, fvu, l0, dead, .. } = self.step(&x, buffer.cursor())?;
-            if self.is_logged() {
-                self.monitor.note(&format!("loss {loss:.4}, fvu {fvu:.3}, l0 {l0:.1}, dead {dead}"));
-            }
-        }
-        self.save_checkpoint()?;
-        self.monitor.finish();
-        Ok(())
-    }
-
-    /// One step on the next batch `x` `[batch, sum of widths]`, in training units, after which the rows go on at `cursor`.
-    pub(crate) fn step(&mut self, x: &[f32], cursor: Cursor) -> Result<StepReport> {
-        let lr = self.schedule.at(self.progress.step);
-        let report = self.learner.step(x, lr);
-        self.check_loss(&report)?;
-        self.progress = Progress {
-            step: self.progress.step + 1,
-            cursor,
-            fvu: report.fvu,
-            sparsity_coefficient: self.learner.sparsity.value,
-            health: self.progress.health,
-        };
-        self.report(&report, lr)?;
-        if self.progress.step.is_multiple_of(self.resolved.config.checkpoint_every) {
-            self.save_checkpoint()?;
-        }
-        Ok(report)
-    }
-
-    /// From raw values to training units.
-    pub(crate) fn scales(&self) -> &[f32] {
-        &self.standard.scales
-    }
-
-    /// Stops a run that learns no more. Older checkpoints go once the loss after the newest is steady.
-    fn check_loss(&mut self, report: &StepReport) -> Result<()> {
-        let step = self.progress.step + 1;
-        self.progress.health.check(step, report, self.resolved.d_sae).map_err(|cause| self.diverged(step, cause))?;
-        if self.surplus && self.progress.health.steady_step == step {
-            checkpoint::keep_last(&self.out, self.resolved.config.keep_checkpoints)?;
-            self.surplus = false;
-        }
-        Ok(())
-    }
-
-    /// The error of a run that diverged. Checkpoints of the way there are removed: a resumed run begins at a good one.
-    fn diverged(&self, step: u64, cause: Divergence) -> Error {
-        let advice = cause.advice(&self.resolved.config);
-        let good = checkpoint::remove_from(&self.out, self.progress.health.steady_step);
-        good.map_or_else(|error| error, |checkpoint| Error::Diverged { step, cause, advice, checkpoint })
-    }
-
-    fn report(&mut self, report: &StepReport, lr: f64) -> Result<()> {
-        let batch = self.resolved.config.batch as u64;
-        self.monitor.advance(batch);
-        if !self.is_logged() {
-            return Ok(());
-        }
-        let step = self.progress.step;
-        let StepReport { loss, fvu, l0, aux_loss, dead, sparsity_loss, sparsity_coefficient, grad_norm } = *report;
-        self.log.write(&MetricsLine {
-            step,
-            tokens: step * batch,
-            loss,
-            fvu,
-            l0,
-            sparsity_loss,
-            sparsity_coefficient,
-            aux_loss,
-            dead,
-            lr,
-            grad_norm,
-        })?;
-        self.curves.refresh(self.log.lines())
-    }
-
-    /// Whether the last step has a line in the log.
-    pub(crate) fn is_logged(&self) -> bool {
-        let step = self.progress.step;
-        step.is_multiple_of(self.resolved.config.log_every) || step == self.resolved.n_steps
-    }
-
-    /// Saves where the run is; never weights that are no numbers. Before the first step there is nothing to save: what was
-    /// restored would count as begun, and its weights would never be fitted to the first batch.
-    pub(crate) fn save_checkpoint(&mut self) -> Result<()> {
-        if self.progress.step == 0 {
-            return Ok(());
-        }
-        if !checkpoint::is_finite(&self.learner) {
-            return Err(self.diverged(self.progress.step, Divergence::Weights));
-        }
-        self.log.sync()?;
-        self.surplus = true;
-        checkpoint::save(&self.out, &self.learner, self.progress)
-    }
-
-    /// Turns the learner into the SAE that is saved. `sample`: see [`sample`].
-    pub(crate) fn finish(
-        mut self,
-        mut manifest: SaeManifest,
-        held_out: &dyn RowSource,
-        sample: &[f32],
-    ) -> Result<SaeManifest> {
-        checkpoint::keep_last(&self.out, self.resolved.config.keep_checkpoints)?;
-        let dead = self.learner.dead_latents.count();
-        let mut sae = export(self.learner.weights, &self.standard, &self.resolved, self.label);
-        if self.resolved.config.architecture.is_batch_topk() {
-            let (inputs, _) = inputs_and_targets(&sae, sample);
-            calibrate(&mut sae, &inputs, self.resolved.config.k)?;
-        }
-        let mut on_sample = metrics_of(&sae);
-        add_rows(&mut on_sample, &sae, sample)?;
-        sae.save(&self.out)?;
-        saelens::save_sparsity(&on_sample.feature_density(), &self.out)?;
-        manifest.results = Some(TrainResults {
-            weights_sha256: harvester::sha256_file(&self.out.join(saelens::WEIGHTS_FILE))?,
-            steps: self.progress.step,
-            tokens: self.progress.step * self.resolved.config.batch as u64,
-            last_fvu: self.progress.fvu,
-            dead,
-            held_out: score(&sae, held_out, self.monitor)?,
-        });
-        self.curves.finish(&manifest, self.log.lines())?;
-        manifest.complete = true;
-        manifest.write(&self.out)?;
-        Ok(manifest)
-    }
-}
-
-/// Fills in the next batch; false where the user asked to stop, before or while the buffer was filled. That takes a while,
-/// and the steps before it are not to be lost.
-pub(crate) fn next_batch(
-    buffer: &mut ShuffleBuffer<impl ActivationSource>,
-    scales: &[f32],
-    x: &mut [f32],
-    monitor: &dyn Monitor,
-) -> Result<bool> {
-    if monitor.cancelled() {
-        return Ok(false);
-    }
-    match buffer.next_batch(scales, x) {
-        Err(_) if monitor.cancelled() => Ok(false),
-        filled => filled.map(|()| true),
-    }
-}
-
-/// Raw rows of the batches after the last one trained on: the same ones whether or not the run was interrupted.
-pub(crate) fn sample(
-    buffer: &mut ShuffleBuffer<impl ActivationSource>,
-    widths: &[usize],
-    training_rows: u64,
-) -> Result<Vec<f32>> {
-    let n_rows = CALIBRATION_TOKENS.min(training_rows) as usize;
-    let mut sample = vec![0.0; n_rows * widths.iter().sum::<usize>()];
-    buffer.next_batch(&vec![1.0; widths.len()], &mut sample)?;
-    Ok(sample)
 }
 
 /// The two parts of the data. Refuses data that never vary, and those that do not fill a batch.

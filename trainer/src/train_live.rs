@@ -15,7 +15,8 @@ use crate::{
     harvested_data::HarvestedData,
     live_source::{LiveRows, LiveSource},
     manifest::{HELD_OUT_FOLDER, SaeManifest, open_folder, refuse_unfinished},
-    train::{Run, resolve_widths},
+    run::Run,
+    train::resolve_widths,
 };
 
 /// Trains an SAE on the activations of a running model, without writing them to disk, into the folder `out`. The first
@@ -45,13 +46,13 @@ pub fn train_live(
     let dataset = hold_out(model, &corpus, &held_out_config, &out.join(HELD_OUT_FOLDER), monitor)?;
     let data = HarvestedData::new(&dataset, columns);
     let manifest = open_folder(out, SaeManifest::begin_live(&dataset, &data, &resolved)?)?;
-    if manifest.complete {
+    if manifest.is_finished(out)? {
         return Ok(manifest);
     }
     let rows = live_rows(&dataset, &manifest, &resolved)?;
     let live = LiveModel::open(model, corpus, &held_out_config)?;
     let (training_rows, held_out) = (resolved.config.tokens, data.all()?);
-    let run = Run::open(&data, resolved, out, monitor)?;
+    let run = Run::open(&data, &manifest, resolved, out, monitor)?;
     let source = LiveSource::new(&live, rows, run.progress().cursor, out, monitor);
     run.complete(manifest, source, training_rows, held_out.as_ref())
 }

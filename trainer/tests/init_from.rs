@@ -6,7 +6,7 @@ mod synthetic;
 use std::{fs, path::Path};
 
 use harvester::Silent;
-use synthetic::{dataset, small_config};
+use synthetic::{EARLIER, LATER, dataset, dataset_of_two, small_config};
 use trainer::{MetricsLine, SaeManifest, TrainArchitecture, TrainConfig, train};
 
 fn config(architecture: TrainArchitecture) -> TrainConfig {
@@ -45,6 +45,41 @@ fn it_goes_on_where_the_sae_was_and_improves() {
         assert_eq!(file.sha256, sha256);
         assert_eq!(manifest.config.init_from.as_deref(), Some(first.path()));
     }
+}
+
+#[test]
+fn it_has_as_many_latents_as_the_sae_where_nobody_says_how_many() {
+    let (_dir, dataset) = dataset(200);
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    train(&dataset, &config(TrainArchitecture::TopK), first.path(), &Silent).unwrap();
+    let from = TrainConfig { init_from: Some(first.path().into()), d_sae: None, ..config(TrainArchitecture::TopK) };
+    assert_eq!(train(&dataset, &from, second.path(), &Silent).unwrap().d_sae, 32);
+}
+
+#[test]
+fn an_adapted_weight_of_the_sparsity_loss_goes_on_where_it_was() {
+    let (_dir, dataset) = dataset(200);
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let relu = config(TrainArchitecture::Relu);
+    train(&dataset, &relu, first.path(), &Silent).unwrap();
+    let from = TrainConfig { init_from: Some(first.path().into()), ..relu };
+    train(&dataset, &from, second.path(), &Silent).unwrap();
+    let last = lines(first.path()).pop().unwrap().sparsity_coefficient;
+    assert_ne!(lines(first.path())[0].sparsity_coefficient, last);
+    assert_eq!(lines(second.path())[0].sparsity_coefficient, last);
+}
+
+#[test]
+fn a_crosscoder_does_not_go_on_with_its_places_in_another_order() {
+    let (_dir, dataset) = dataset_of_two(200);
+    let (first, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let at =
+        |places: [_; 2]| TrainConfig { hook_points: places.to_vec(), ..small_config(TrainArchitecture::Crosscoder) };
+    train(&dataset, &at([EARLIER, LATER]), first.path(), &Silent).unwrap();
+    let from = |places| TrainConfig { init_from: Some(first.path().into()), ..at(places) };
+    train(&dataset, &from([EARLIER, LATER]), &out.path().join("same"), &Silent).unwrap();
+    let message = train(&dataset, &from([LATER, EARLIER]), &out.path().join("swapped"), &Silent).unwrap_err();
+    assert!(message.to_string().contains("the places in one order: blocks.1.hook_resid_post, hook_embed"), "{message}");
 }
 
 #[test]

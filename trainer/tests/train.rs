@@ -48,7 +48,7 @@ fn known_features_are_found() {
     };
     let manifest = train(&dataset, &config, out.path(), &Silent).unwrap();
     let held_out = manifest.results.unwrap().held_out.unwrap();
-    // Measured: FVU 0.0890, L0 3.013.
+    // Measured: FVU 0.0900, L0 3.018.
     assert!(held_out.fvu < 0.107 && (held_out.l0 - 3.0).abs() < 0.2, "{held_out:?}");
     assert_eq!(held_out.tokens, 100 * (CTX_LEN as u64 - 1), "position 0 is dropped, and nothing else");
 
@@ -126,13 +126,13 @@ fn trained_at_two_places(config: TrainConfig) -> (trainer::Reconstruction, Sae) 
 fn a_transcoder_predicts_a_linear_map_by_its_bypass_or_by_its_latents() {
     let config = at_its_places(small_config(TrainArchitecture::Transcoder));
     let (held_out, sae) = trained_at_two_places(config.clone());
-    // The bypass alone can learn it. Measured: FVU 0.0000797, L0 3.04.
+    // The bypass alone can learn it. Measured: FVU 0.0000649, L0 3.05.
     assert!(held_out.fvu < 1e-4 && (held_out.l0 - 3.0).abs() < 0.2, "{held_out:?}");
     assert_eq!((sae.d_in(), sae.d_out()), (EARLIER_WIDTH, SMALL.d_in));
     assert_eq!((sae.config.hook_point, sae.config.hook_point_out), (Some(EARLIER), Some(LATER)));
     assert!(sae.config.is_transcoder() && sae.w_skip.is_some());
     let (held_out, sae) = trained_at_two_places(TrainConfig { skip: false, ..config });
-    // Measured: FVU 0.0458, L0 3.026.
+    // Measured: FVU 0.0526, L0 3.026.
     assert!(held_out.fvu < 0.055 && (held_out.l0 - 3.0).abs() < 0.2, "{held_out:?}");
     assert!(sae.w_skip.is_none());
 }
@@ -140,7 +140,7 @@ fn a_transcoder_predicts_a_linear_map_by_its_bypass_or_by_its_latents() {
 #[test]
 fn a_crosscoder_rebuilds_both_places() {
     let (held_out, sae) = trained_at_two_places(at_its_places(small_config(TrainArchitecture::Crosscoder)));
-    // Measured: FVU 0.0415, L0 3.001.
+    // Measured: FVU 0.0451, L0 3.034.
     assert!(held_out.fvu < 0.05 && (held_out.l0 - 3.0).abs() < 0.2, "{held_out:?}");
     assert_eq!(sae.config.columns, [(EARLIER, EARLIER_WIDTH), (LATER, SMALL.d_in)]);
     assert_eq!(sae.d_in(), EARLIER_WIDTH + SMALL.d_in);
@@ -254,10 +254,19 @@ fn steps_of_checkpoints(out: &Path) -> Vec<u64> {
     steps
 }
 
-/// Replaces f32 tensors of a checkpoint.
+/// The checksum in a checkpoint's header: of names and bytes of its tensors, in the order of names.
+fn checksum(bytes: &[u8]) -> String {
+    let tensors = safetensors::SafeTensors::deserialize(bytes).unwrap();
+    let mut tensors = tensors.tensors();
+    tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
+    harvester::sha256_bytes(tensors.iter().flat_map(|(name, tensor)| [name.as_bytes(), tensor.data()]))
+}
+
+/// Replaces f32 tensors of a checkpoint, as if training had come to them.
 fn change_checkpoint(out: &Path, step: u64, change: impl Fn(&str, &mut f32)) {
     let path = out.join(format!("checkpoints/step-{step:09}.safetensors"));
     let mut bytes = fs::read(&path).unwrap();
+    let before = checksum(&bytes);
     let (length, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
     for (name, tensor) in metadata.tensors() {
         if tensor.dtype == safetensors::Dtype::F32 {
@@ -269,6 +278,9 @@ fn change_checkpoint(out: &Path, step: u64, change: impl Fn(&str, &mut f32)) {
             }
         }
     }
+    let place = bytes.windows(before.len()).position(|window| window == before.as_bytes()).unwrap();
+    let after = checksum(&bytes);
+    bytes[place..][..after.len()].copy_from_slice(after.as_bytes());
     fs::write(&path, bytes).unwrap();
 }
 

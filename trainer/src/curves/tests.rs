@@ -35,6 +35,7 @@ fn manifest(source: &str) -> SaeManifest {
         sink_norm: 100.0,
         config: TrainConfig::default(),
         init_from: vec![],
+        diverged: None,
         results: None,
     }
 }

@@ -7,17 +7,20 @@
 //!
 //! After a kill the runs may stand a checkpoint apart. One that is ahead lets batches pass until it is its turn.
 
+use std::path::Path;
+
 use harvester::Monitor;
 
 use super::{plan::SweepPlan, table::Table};
 use crate::{
     Error, Result,
     activation_source::ActivationSource,
-    manifest::{SaeManifest, open_folder},
+    manifest::{SaeManifest, find_run, open_folder},
     rows::RowSource,
+    run::{Run, next_batch, sample},
     shard_source::ShardSource,
     shuffle_buffer::ShuffleBuffer,
-    train::{Run, next_batch, resolve, sample, split},
+    train::{resolve, split},
     training_data::Split,
 };
 
@@ -38,6 +41,19 @@ struct Pass<'a, 'b> {
     n_steps: u64,
     /// Values of each column of a row.
     widths: Vec<usize>,
+}
+
+/// Refuses folders of the runs `indices` of `plan` in `out` that hold others. Changes nothing.
+pub(super) fn check_pass(plan: &SweepPlan<'_>, indices: &[usize], out: &Path) -> Result<()> {
+    let (data, columns) = plan.data.of(&plan.runs()[indices[0]].resolved)?;
+    let split = split(data.as_ref(), &plan.runs()[indices[0]].resolved)?;
+    for &index in indices {
+        let run = &plan.runs()[index];
+        let resolved = resolve(&run.config, data.as_ref(), columns.clone())?;
+        let wanted = SaeManifest::begin(data.as_ref(), &resolved, split.held_out_contexts.clone())?;
+        find_run(&out.join(&run.name), &wanted)?;
+    }
+    Ok(())
 }
 
 /// Trains the runs `indices` of `plan` together, as far as they are not done. They are at one place: the same columns, in
@@ -67,12 +83,12 @@ pub(super) fn run_pass(
         locks.push(harvester::lock(&out)?);
         let wanted = SaeManifest::begin(data.as_ref(), &resolved, split.held_out_contexts.clone())?;
         let manifest = open_folder(&out, wanted)?;
-        if manifest.complete {
+        if manifest.is_finished(&out)? {
             pass.skip(0);
             pass.table.finished(index, &manifest)?;
             continue;
         }
-        let run = Run::open(data.as_ref(), resolved, &out, monitor)?;
+        let run = Run::open(data.as_ref(), &manifest, resolved, &out, monitor)?;
         pass.add(Member { index, manifest, run })?;
     }
     pass.complete(&split, ShardSource::new(training, config.seed, config.buffer_bytes), config.seed)
@@ -97,7 +113,7 @@ impl<'a> Pass<'a, '_> {
         let Some(first) = progress.min_by_key(|progress| progress.step) else { return Ok(()) };
         let mut buffer = ShuffleBuffer::new(source, seed, first.cursor);
         if let Err(error) = self.fit(&mut buffer, first.step) {
-            self.members.iter().for_each(|member| member.run.show_end(&error));
+            self.members.iter().for_each(|member| member.run.show_end(&member.manifest, &error));
             return Err(error);
         }
         if self.members.is_empty() {
@@ -137,7 +153,7 @@ impl<'a> Pass<'a, '_> {
             match work(&mut member.run) {
                 Ok(()) => left.push(member),
                 Err(error @ Error::Diverged { .. }) => {
-                    member.run.show_end(&error);
+                    member.run.show_end(&member.manifest, &error);
                     self.skip(member.run.progress().step);
                     self.table.diverged(member.index, member.run.progress().step * self.batch as u64, &error)?;
                 }

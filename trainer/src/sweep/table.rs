@@ -131,9 +131,7 @@ impl Table {
             let old = before.iter().find(|old| old.name == new.name && old.state == RunState::Diverged);
             old.filter(|old| out.join(&old.name).is_dir()).cloned().unwrap_or(new)
         };
-        let mut table = Self { out: out.to_path_buf(), rows: plan.runs().iter().map(row).collect() };
-        table.write()?;
-        Ok(table)
+        Ok(Self { out: out.to_path_buf(), rows: plan.runs().iter().map(row).collect() })
     }
 
     pub(super) fn out(&self) -> &Path {
@@ -179,7 +177,7 @@ impl Table {
         rows
     }
 
-    fn write(&mut self) -> Result<()> {
+    pub(super) fn write(&mut self) -> Result<()> {
         mark_best(&mut self.rows);
         let rows = self.sorted();
         pareto::write(&self.out, &rows)?;

@@ -1,0 +1,116 @@
+//! What a run does with a folder that is not as it left it: files that were removed, damaged, or brought from elsewhere.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod folder;
+mod stop_at;
+mod synthetic;
+
+use std::{fs, path::Path};
+
+use folder::{assert_same, files, without_checkpoints};
+use harvester::{ActivationDataset, Silent};
+use stop_at::{Stop, StopAt};
+use synthetic::{dataset, small_config};
+use trainer::{SaeManifest, SweepData, SweepPlan, TrainArchitecture, TrainConfig, sweep, train};
+
+const WEIGHTS: &str = "sae_weights.safetensors";
+
+/// A run that ends, and one that was stopped after 20 of its 30 steps, with checkpoints of steps 7, 14 and 20.
+fn whole_and_stopped(dataset: &ActivationDataset, config: &TrainConfig) -> (tempfile::TempDir, tempfile::TempDir) {
+    let (whole, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    train(dataset, config, whole.path(), &Silent).unwrap();
+    train(dataset, config, stopped.path(), &StopAt::new(20 * 512, Stop::Cancel)).unwrap_err();
+    (whole, stopped)
+}
+
+fn checkpoint(out: &Path, step: u64) -> std::path::PathBuf {
+    out.join(format!("checkpoints/step-{step:09}.safetensors"))
+}
+
+#[test]
+fn a_damaged_checkpoint_costs_the_steps_since_the_one_before() {
+    let (_dir, dataset) = dataset(200);
+    let config = small_config(TrainArchitecture::JumpRelu);
+    let (whole, stopped) = whole_and_stopped(&dataset, &config);
+    let newest = checkpoint(stopped.path(), 20);
+    let bytes = fs::read(&newest).unwrap();
+    fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
+    train(&dataset, &config, stopped.path(), &Silent).unwrap();
+    assert_same(&without_checkpoints(stopped.path()), &without_checkpoints(whole.path()), "from step 14");
+}
+
+#[test]
+fn a_checkpoint_of_another_run_is_refused() {
+    let (_dir, dataset) = dataset(200);
+    let config = small_config(TrainArchitecture::TopK);
+    let (_, stopped) = whole_and_stopped(&dataset, &config);
+    let (other, _) = whole_and_stopped(&dataset, &TrainConfig { seed: 1, ..config.clone() });
+    fs::copy(checkpoint(other.path(), 30), checkpoint(stopped.path(), 30)).unwrap();
+    let before = files(stopped.path());
+    let message = train(&dataset, &config, stopped.path(), &Silent).unwrap_err().to_string();
+    assert!(message.contains("step-000000030.safetensors") && message.contains("one of another run"), "{message}");
+    assert_same(&files(stopped.path()), &before, "nothing was written");
+}
+
+#[test]
+fn weights_that_were_removed_are_written_again_and_changed_ones_refused() {
+    let (_dir, dataset) = dataset(200);
+    for architecture in [TrainArchitecture::TopK, TrainArchitecture::BatchTopK] {
+        let config = small_config(architecture);
+        let out = tempfile::tempdir().unwrap();
+        let manifest = train(&dataset, &config, out.path(), &Silent).unwrap();
+        let before = files(out.path());
+        for removed in [WEIGHTS, "cfg.json"] {
+            fs::remove_file(out.path().join(removed)).unwrap();
+            assert_eq!(train(&dataset, &config, out.path(), &Silent).unwrap(), manifest);
+            assert_same(&files(out.path()), &before, removed);
+        }
+        let mut weights = fs::read(out.path().join(WEIGHTS)).unwrap();
+        *weights.last_mut().unwrap() ^= 1;
+        fs::write(out.path().join(WEIGHTS), &weights).unwrap();
+        let message = train(&dataset, &config, out.path(), &Silent).unwrap_err().to_string();
+        assert!(message.contains(WEIGHTS) && message.contains("remove it"), "{message}");
+        assert_eq!(fs::read(out.path().join(WEIGHTS)).unwrap(), weights, "it is the user's to remove");
+    }
+}
+
+#[test]
+fn a_run_of_which_nothing_was_saved_leaves_its_folder_to_another() {
+    let (_dir, dataset) = dataset(200);
+    let config = small_config(TrainArchitecture::TopK);
+    let other = TrainConfig { k: 4, ..config.clone() };
+    let (expected, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    train(&dataset, &other, expected.path(), &Silent).unwrap();
+    train(&dataset, &config, out.path(), &StopAt::new(0, Stop::Cancel)).unwrap_err();
+    assert_eq!(SaeManifest::read(out.path()).unwrap().config.k, 3);
+    train(&dataset, &other, out.path(), &Silent).unwrap();
+    assert_same(&files(out.path()), &files(expected.path()), "begun anew");
+}
+
+#[test]
+fn a_run_that_diverged_says_so_until_it_has_ended_well() {
+    let (_dir, dataset) = dataset(100);
+    let config = TrainConfig { warmup: 0.0, k: 16, clip: None, ..small_config(TrainArchitecture::TopK) };
+    let out = tempfile::tempdir().unwrap();
+    let exploding = TrainConfig { lr: Some(1.0), ..config.clone() };
+    let message = train(&dataset, &exploding, out.path(), &Silent).unwrap_err().to_string();
+    let manifest = SaeManifest::read(out.path()).unwrap();
+    assert_eq!((manifest.complete, manifest.diverged), (false, Some(message)));
+    // There was no good checkpoint, so that the folder is free for the same with what was advised.
+    train(&dataset, &TrainConfig { lr: Some(0.01), ..config }, out.path(), &Silent).unwrap();
+    let manifest = SaeManifest::read(out.path()).unwrap();
+    assert_eq!((manifest.complete, manifest.diverged), (true, None));
+}
+
+#[test]
+fn a_sweep_writes_nothing_where_one_of_its_runs_is_another() {
+    let (_dir, dataset) = dataset(200);
+    let config = |k, seed| TrainConfig { k, seed, ..small_config(TrainArchitecture::TopK) };
+    let out = tempfile::tempdir().unwrap();
+    train(&dataset, &config(4, 1), &out.path().join("topk-k4-d32"), &Silent).unwrap();
+    let before = files(out.path());
+    let plan = SweepPlan::new(SweepData::Harvested(&dataset), vec![config(3, 0), config(4, 0)], None).unwrap();
+    let message = sweep(&plan, out.path(), &Silent).unwrap_err().to_string();
+    assert!(message.contains("topk-k4-d32") && message.contains("seed: 1 there, 0 here"), "{message}");
+    assert_same(&files(out.path()), &before, "nothing was written");
+}
