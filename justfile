@@ -118,8 +118,9 @@ interop-saes:
     .venv-saes/bin/pip install -r trainer/tests/interop/requirements.txt
     .venv-saes/bin/python trainer/tests/interop/formats.py make
     git status --short trainer/tests/fixtures/formats
-    cargo test --release --package trainer --test formats
-    cargo build --release
+    cargo test --release --workspace --test formats
+    cargo build --release --workspace
+    cargo build --release --workspace --example encode
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     refract=${CARGO_TARGET_DIR:-target}/release/refract
@@ -132,7 +133,7 @@ interop-saes:
         sae=$work/$arch
         "$refract" train --activations "$work/acts" --arch $arch --out "$sae" --d-sae 64 --k 4 --batch 256 --tokens 65536
         .venv-saes/bin/python $compare --make-x "$sae" "$x"
-        cargo run --release --package trainer --example encode -- "$sae" "$x" "$ours"
+        "${CARGO_TARGET_DIR:-target}/release/examples/encode" "$sae" "$x" "$ours"
         .venv-saes/bin/python $compare "$sae" "$x" "$ours"
     done
 
