@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result,
-    adam::AdamConfig,
-    architecture::{JumpReluLoss, TrainArchitecture},
-    columns::Columns,
+    data::columns::Columns,
     sae::Sae,
-    step::StepConfig,
+    step::{
+        StepConfig,
+        adam::AdamConfig,
+        architecture::{JumpReluLoss, TrainArchitecture},
+    },
 };
 
 mod check;

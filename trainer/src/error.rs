@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::health::Divergence;
+use crate::run::health::Divergence;
 
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -15,13 +15,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    Error, Result, checkpoint,
+    Error, Result,
     config::{Resolved, TrainConfig},
+    data::training_data::{Provenance, TrainingData},
     formats::saelens,
-    initial_weights,
-    metrics::Reconstruction,
-    own_folder::refuse_foreign,
-    training_data::{Provenance, TrainingData},
+    run::{checkpoint, own_folder::refuse_foreign},
+    sae::{initial_weights, metrics::Reconstruction},
 };
 
 /// `format` of an SAE folder.

@@ -12,26 +12,47 @@ use harvester::Monitor;
 
 use crate::{
     Error, Result,
-    activation_source::ActivationSource,
-    calibrate::calibrate,
-    checkpoint::{self, Progress},
     config::{CALIBRATION_TOKENS, Resolved},
-    curves::Curves,
-    export::export,
+    data::{
+        activation_source::ActivationSource,
+        rows::RowSource,
+        shuffle_buffer::{Cursor, ShuffleBuffer},
+        standardise::Standard,
+        training_data::{Label, TrainingData},
+    },
     formats::saelens,
-    health::Divergence,
-    initial_weights,
     manifest::{SaeManifest, TrainResults},
-    metrics_log::{MetricsLine, MetricsLog},
-    rows::RowSource,
-    sae::Sae,
-    schedule::Schedule,
-    score::{add_rows, inputs_and_targets, metrics_of, score},
-    shuffle_buffer::{Cursor, ShuffleBuffer},
-    standardise::Standard,
+    run::{
+        checkpoint::Progress,
+        curves::Curves,
+        health::Divergence,
+        metrics_log::{MetricsLine, MetricsLog},
+        schedule::Schedule,
+    },
+    sae::{
+        Sae,
+        calibrate::calibrate,
+        export::export,
+        initial_weights,
+        score::{add_rows, inputs_and_targets, metrics_of, score},
+    },
     step::{Learner, StepReport},
-    training_data::{Label, TrainingData},
 };
+
+pub(crate) mod checkpoint;
+pub(crate) mod curves;
+pub(crate) mod health;
+pub(crate) mod memory;
+pub(crate) mod metrics_file;
+pub(crate) mod metrics_log;
+pub(crate) mod own_folder;
+pub(crate) mod page;
+pub(crate) mod parquet_table;
+pub(crate) mod schedule;
+pub(crate) mod sweep;
+pub(crate) mod train;
+pub(crate) mod train_live;
+pub(crate) mod train_vectors;
 
 /// A run in progress: all of it but where its rows are from, which several runs may share (`sweep`).
 pub(crate) struct Run<'a> {

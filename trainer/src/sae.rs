@@ -12,22 +12,31 @@
 //! A transcoder is the same with an `x_hat` of another place, without `b_dec` in the first line; a crosscoder reads
 //! and rebuilds several places, one after the other in `x`.
 
+pub(crate) mod calibrate;
 mod check;
 mod config;
+pub(crate) mod export;
 mod fold;
+pub(crate) mod initial_weights;
+pub(crate) mod input_norm;
+pub(crate) mod metrics;
+pub(crate) mod score;
+pub(crate) mod units;
 
 use std::path::Path;
 
 pub use self::config::{Architecture, SaeConfig};
 use crate::{
     Error, Result,
-    feature_acts::FeatureActs,
     formats::{self, SaeFormat},
-    kernels::{
-        decode::add_decoded,
-        gated::gated,
-        product::{add_product_transposed, product_transposed},
-        select::{self, Threshold},
+    step::{
+        feature_acts::FeatureActs,
+        kernels::{
+            decode::add_decoded,
+            gated::gated,
+            product::{add_product_transposed, product_transposed},
+            select::{self, Threshold},
+        },
     },
 };
 
@@ -193,7 +202,7 @@ pub(crate) mod tests {
     use harvester::HookPoint;
 
     use super::*;
-    use crate::{input_norm::InputNorm, kernels::plain};
+    use crate::{sae::input_norm::InputNorm, step::kernels::plain};
 
     /// Random weights.
     pub(crate) fn example(architecture: Architecture, d_in: usize, d_sae: usize) -> Sae {

@@ -9,14 +9,16 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::{
     Result,
-    activations::Activations,
-    architecture::TrainArchitecture,
-    kernels::product::product_transposed,
-    rows::RowSource,
-    shard_source::ShardSource,
-    shuffle_buffer::{Cursor, ShuffleBuffer},
-    step::{Learner, StepConfig, StepTimes},
-    weights::Weights,
+    data::{
+        activations::Activations,
+        rows::RowSource,
+        shard_source::ShardSource,
+        shuffle_buffer::{Cursor, ShuffleBuffer},
+    },
+    step::{
+        Learner, StepConfig, StepTimes, architecture::TrainArchitecture, kernels::product::product_transposed,
+        weights::Weights,
+    },
 };
 
 /// What to measure.

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
+use crate::step::{
     adam::{Adam, AdamConfig},
-    architecture::{self, Backward, JumpReluLoss, Recipe, TrainArchitecture},
+    architecture::{Backward, JumpReluLoss, Recipe, TrainArchitecture},
     auxiliary::Auxiliary,
     dead_latents::DeadLatents,
     encoder_pass::EncoderPass,
@@ -26,6 +26,16 @@ use crate::{
     sparsity::SparsityCoefficient,
     weights::Weights,
 };
+
+pub(crate) mod adam;
+pub(crate) mod architecture;
+pub(crate) mod auxiliary;
+pub(crate) mod dead_latents;
+pub(crate) mod encoder_pass;
+pub(crate) mod feature_acts;
+pub(crate) mod kernels;
+pub(crate) mod sparsity;
+pub(crate) mod weights;
 
 /// What the step needs to know of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use harvester::machine::memory_bytes;
 
 use super::Resolved;
-use crate::{Error, Result, architecture::TrainArchitecture, memory::learner_bytes};
+use crate::{Error, Result, run::memory::learner_bytes, step::architecture::TrainArchitecture};
 
 impl Resolved {
     pub(super) fn check(&self) -> Result<()> {

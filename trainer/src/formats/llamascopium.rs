@@ -22,9 +22,8 @@ use super::{
 use crate::{
     Error, Result,
     formats::SaeFormat,
-    input_norm::InputNorm,
-    kernels::simd::sum_of_squares,
-    sae::{Architecture, Sae, SaeConfig},
+    sae::{Architecture, Sae, SaeConfig, input_norm::InputNorm},
+    step::kernels::simd::sum_of_squares,
     tensors::{Tensor, TensorFile, write_tensors},
 };
 

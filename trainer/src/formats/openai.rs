@@ -22,8 +22,7 @@ use super::{
 use crate::{
     Error, Result,
     formats::SaeFormat,
-    input_norm::InputNorm,
-    sae::{Architecture, Sae, SaeConfig},
+    sae::{Architecture, Sae, SaeConfig, input_norm::InputNorm},
 };
 
 /// What the tool adds to the standard deviation.

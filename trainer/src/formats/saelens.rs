@@ -126,7 +126,7 @@ mod tests {
     use harvester::HookPoint;
 
     use super::*;
-    use crate::{kernels::simd::sum_of_squares, sae::tests::example};
+    use crate::{sae::tests::example, step::kernels::simd::sum_of_squares};
 
     #[test]
     fn what_is_saved_is_loaded() {

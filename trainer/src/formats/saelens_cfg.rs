@@ -18,8 +18,7 @@ use super::{
 use crate::{
     Result,
     formats::SaeFormat,
-    input_norm::InputNorm,
-    sae::{Architecture, Sae, SaeConfig},
+    sae::{Architecture, Sae, SaeConfig, input_norm::InputNorm},
 };
 
 /// The layout that we write is that of this version.

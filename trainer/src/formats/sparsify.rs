@@ -18,8 +18,7 @@ use super::{
 use crate::{
     Error, Result,
     formats::SaeFormat,
-    input_norm::InputNorm,
-    sae::{Architecture, Sae, SaeConfig},
+    sae::{Architecture, Sae, SaeConfig, input_norm::InputNorm},
     tensors::{Tensor, TensorFile, write_tensors},
 };
 

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::{Architecture, Sae, SaeConfig};
-use crate::{Error, Result, input_norm::InputNorm};
+use crate::{Error, Result, sae::input_norm::InputNorm};
 
 const HINT: &str = "The file is damaged, or belongs to another SAE";
 

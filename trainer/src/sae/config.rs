@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 
 use harvester::HookPoint;
 
-use crate::{Error, Result, input_norm::InputNorm};
+use crate::{Error, Result, sae::input_norm::InputNorm};
 
 /// The nonlinearity of a finished SAE, under SAELens' names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use std::borrow::Cow;
 
 use super::{Architecture, Gate, Sae};
 use crate::{
-    kernels::simd::{dot, sum_of_squares},
-    units::multiply,
+    sae::units::multiply,
+    step::kernels::simd::{dot, sum_of_squares},
 };
 
 impl Sae {
@@ -70,7 +70,7 @@ impl Sae {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{kernels::plain, sae::tests::example};
+    use crate::{sae::tests::example, step::kernels::plain};
 
     #[test]
     fn folded_weights_are_the_same_function() {

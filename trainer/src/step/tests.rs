@@ -4,9 +4,11 @@ use std::path::Path;
 
 use super::*;
 use crate::{
-    kernels::plain::{self, Parameters},
+    step::{
+        kernels::plain::{self, Parameters},
+        weights::Parameter,
+    },
     tensors::TensorFile,
-    weights::Parameter,
 };
 
 fn config(architecture: TrainArchitecture, dead_after_tokens: u64) -> StepConfig {

@@ -1,0 +1,13 @@
+//! Rows to train on: where they are from, which of them count, and in which order and units a run sees them.
+
+pub(crate) mod activation_source;
+pub(crate) mod activations;
+pub(crate) mod columns;
+pub(crate) mod harvested_data;
+pub(crate) mod live_source;
+pub(crate) mod rows;
+pub(crate) mod shard_source;
+pub(crate) mod shuffle_buffer;
+pub(crate) mod standardise;
+pub(crate) mod training_data;
+pub(crate) mod vector_data;

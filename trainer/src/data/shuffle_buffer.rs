@@ -1,0 +1,247 @@
+//! [`ShuffleBuffer`]: batches of rows in random order, from more rows than fit in memory.
+//!
+//! ```text
+//! epoch:  the source's blocks, one after the other
+//! block:  its rows in an order drawn from (seed, epoch, block)
+//! batch:  the next rows; it may begin in one block and end in the next
+//! ```
+//!
+//! Every order is drawn from the seed and a place, never from a generator that runs along. So a [`Cursor`] is all that
+//! a checkpoint needs in order to go on with exactly the next row.
+
+use harvester::ContextCursor;
+use rand::seq::SliceRandom;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error, Result,
+    data::{
+        activation_source::{ActivationSource, BlockPlace},
+        rows::Rows,
+        shard_source::random,
+    },
+};
+
+/// The next row to be taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cursor {
+    /// Which block.
+    #[serde(flatten)]
+    pub(crate) place: BlockPlace,
+    /// Place in the block's order.
+    pub(crate) row: u64,
+    /// Where in the stream of contexts the block begins; absent where its number tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) began_at: Option<ContextCursor>,
+}
+
+/// Draws batches from an [`ActivationSource`].
+pub(crate) struct ShuffleBuffer<S> {
+    source: S,
+    seed: u64,
+    cursor: Cursor,
+    rows: Vec<Rows>,
+    /// Which block `rows` are, and the order in which they are taken: (index in `rows`, row).
+    order: Option<(BlockPlace, Vec<(u32, u32)>)>,
+    /// Rows that counted in the epoch so far, to notice that there are none.
+    rows_of_epoch: u64,
+}
+
+impl<S: ActivationSource> ShuffleBuffer<S> {
+    pub(crate) fn new(source: S, seed: u64, cursor: Cursor) -> Self {
+        Self { source, seed, cursor, rows: Vec::new(), order: None, rows_of_epoch: 0 }
+    }
+
+    /// Where the next batch begins.
+    pub(crate) fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// Fills `x` with the next n rows, each column times its scale.
+    ///
+    /// # Shapes
+    /// `scales`: `[columns]`; `x`: `[n, sum of widths]`
+    pub(crate) fn next_batch(&mut self, scales: &[f32], x: &mut [f32]) -> Result<()> {
+        let width: usize = self.source.widths().iter().sum();
+        let mut filled = 0;
+        while filled < x.len() {
+            self.load_block()?;
+            let Some((_, order)) = &self.order else { continue };
+            let first = self.cursor.row as usize;
+            let n = (order.len() - first).min((x.len() - filled) / width);
+            copy(&self.rows, &order[first..first + n], scales, &mut x[filled..filled + n * width], width);
+            self.cursor.row += n as u64;
+            filled += n * width;
+        }
+        Ok(())
+    }
+
+    /// Makes the cursor's block the one in memory, and moves on while it has no rows left.
+    fn load_block(&mut self) -> Result<()> {
+        loop {
+            if !self.read()? {
+                self.next_epoch()?;
+                continue;
+            }
+            let n_rows = self.order.as_ref().map_or(0, |(_, order)| order.len() as u64);
+            if self.cursor.row < n_rows {
+                return Ok(());
+            }
+            self.rows_of_epoch += n_rows;
+            self.cursor.place.block += 1;
+            self.cursor.row = 0;
+        }
+    }
+
+    fn next_epoch(&mut self) -> Result<()> {
+        // A resumed run may enter at an epoch's end; only one that began an epoch can say that it is empty.
+        if self.rows_of_epoch == 0 && self.order.as_ref().is_none_or(|(_, order)| order.is_empty()) {
+            let expected = "at least one row that is not at position 0 and not an attention sink";
+            return Err(Error::invalid("activations to train on", expected, "none"));
+        }
+        self.rows_of_epoch = 0;
+        self.cursor =
+            Cursor { place: BlockPlace { epoch: self.cursor.place.epoch + 1, block: 0 }, ..Cursor::default() };
+        Ok(())
+    }
+
+    /// Reads the cursor's block unless it is in memory, and draws its order; `false` where the epoch has no such block.
+    fn read(&mut self) -> Result<bool> {
+        let place = self.cursor.place;
+        if self.order.as_ref().is_some_and(|(of, _)| *of == place) {
+            return Ok(true);
+        }
+        if !self.source.load(place, &mut self.rows)? {
+            return Ok(false);
+        }
+        let places = self.rows.iter().enumerate();
+        let mut order: Vec<(u32, u32)> =
+            places.flat_map(|(at, rows)| (0..rows.len() as u32).map(move |row| (at as u32, row))).collect();
+        order.shuffle(&mut random(self.seed, place.epoch, place.block));
+        self.order = Some((place, order));
+        self.cursor.began_at = self.source.began_at();
+        Ok(true)
+    }
+}
+
+fn copy(rows: &[Rows], places: &[(u32, u32)], scales: &[f32], x: &mut [f32], width: usize) {
+    x.par_chunks_exact_mut(width)
+        .zip(places)
+        .with_min_len(64)
+        .for_each(|(x, &(at, row))| rows[at as usize].copy_row(row as usize, scales, x));
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use harvester::Values;
+
+    use super::*;
+    use crate::data::{
+        rows::{Column, RowSource},
+        shard_source::ShardSource,
+    };
+
+    /// Groups of the given sizes; every row holds its number, once in each of two dimensions.
+    struct Numbered {
+        sizes: Vec<usize>,
+        reads: AtomicUsize,
+    }
+
+    impl Numbered {
+        fn new(sizes: &[usize]) -> Self {
+            Self { sizes: sizes.to_vec(), reads: AtomicUsize::new(0) }
+        }
+
+        fn total(&self) -> usize {
+            self.sizes.iter().sum()
+        }
+    }
+
+    impl RowSource for Numbered {
+        fn widths(&self) -> &[usize] {
+            &[2]
+        }
+
+        fn row_bytes(&self) -> usize {
+            8
+        }
+
+        fn group_sizes(&self) -> Vec<usize> {
+            self.sizes.clone()
+        }
+
+        fn read(&self, group: usize) -> Result<Rows> {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            let first: usize = self.sizes[..group].iter().sum();
+            let values = (first..first + self.sizes[group]).flat_map(|row| [row as f32; 2]).collect();
+            Ok(Rows::new(vec![Column { values: Values::F32(values), width: 2 }]))
+        }
+    }
+
+    fn shuffled(source: &Numbered, seed: u64, budget: u64, cursor: Cursor) -> ShuffleBuffer<ShardSource<'_, Numbered>> {
+        ShuffleBuffer::new(ShardSource::new(source, seed, budget), seed, cursor)
+    }
+
+    /// The row numbers of the next `n` rows.
+    fn take(buffer: &mut ShuffleBuffer<ShardSource<'_, Numbered>>, n: usize) -> Vec<usize> {
+        let mut x = vec![f32::NAN; n * 2];
+        buffer.next_batch(&[1.0], &mut x).unwrap();
+        x.chunks(2).map(|row| if row[0] == row[1] { row[0] as usize } else { usize::MAX }).collect()
+    }
+
+    #[test]
+    fn an_epoch_has_every_row_once_and_epochs_differ() {
+        let source = Numbered::new(&[5, 7, 3, 6]);
+        for budget in [1, 80, 1 << 20] {
+            let mut buffer = shuffled(&source, 1, budget, Cursor::default());
+            let (first, second) = (take(&mut buffer, 21), take(&mut buffer, 21));
+            assert_ne!(first, second);
+            for mut epoch in [first, second] {
+                epoch.sort_unstable();
+                assert_eq!(epoch, (0..21).collect::<Vec<_>>(), "budget {budget}");
+            }
+        }
+    }
+
+    #[test]
+    fn any_cursor_continues_exactly() {
+        let source = Numbered::new(&[5, 7, 3, 6]);
+        let mut whole = shuffled(&source, 1, 80, Cursor::default());
+        let rows = take(&mut whole, 60);
+        for n in [1, 4, 20, 21, 22, 41, 42, 59] {
+            let mut before = shuffled(&source, 1, 80, Cursor::default());
+            take(&mut before, n);
+            let mut after = shuffled(&source, 1, 80, before.cursor());
+            assert_eq!(take(&mut after, 60 - n), rows[n..], "cut after {n} rows");
+        }
+    }
+
+    #[test]
+    fn what_fits_is_read_once() {
+        let source = Numbered::new(&[5, 7, 3, 6]);
+        let mut buffer = shuffled(&source, 1, 1 << 20, Cursor::default());
+        take(&mut buffer, 5 * source.total());
+        assert_eq!(source.reads.load(Ordering::Relaxed), 4);
+    }
+
+    #[test]
+    fn the_seed_decides_the_order() {
+        let source = Numbered::new(&[50]);
+        let order = |seed| take(&mut shuffled(&source, seed, 1 << 20, Cursor::default()), 50);
+        assert_eq!(order(1), order(1));
+        assert_ne!(order(1), order(2));
+    }
+
+    #[test]
+    fn no_rows_at_all_is_an_error_and_not_a_loop() {
+        for sizes in [&[][..], &[0, 0]] {
+            let source = Numbered::new(sizes);
+            let mut buffer = shuffled(&source, 1, 1 << 20, Cursor::default());
+            assert!(buffer.next_batch(&[1.0], &mut [0.0; 2]).is_err());
+        }
+    }
+}

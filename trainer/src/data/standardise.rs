@@ -1,0 +1,90 @@
+//! [`Standard`]: the scale in which training sees each column, and the mean there.
+//!
+//! ```text
+//! scale_c = sqrt(width_c / sum_i std_ci^2)        dimensions of a column have variance 1 on average
+//! mean    = (scale_0 mean_0, scale_1 mean_1, ..)  where `b_dec` starts
+//! ```
+//!
+//! A mean that the latents must explain away is what kills most of them (arXiv 2605.31518).
+
+use crate::{Error, Result, data::training_data::TrainingData};
+
+/// From raw values to training units.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Standard {
+    /// Multiplies the raw values of each column. `[columns]`
+    pub(crate) scales: Vec<f32>,
+    /// Mean of the scaled rows. `[sum of widths]`
+    pub(crate) mean: Vec<f32>,
+}
+
+impl Standard {
+    /// The scales and the mean of all of `data`.
+    pub(crate) fn of(data: &dyn TrainingData) -> Result<Self> {
+        let mut standard = Self { scales: vec![], mean: vec![] };
+        for column in data.columns()? {
+            let variance: f64 = column.std.iter().map(|&std| f64::from(std).powi(2)).sum();
+            let scale = (column.std.len() as f64 / variance).sqrt() as f32;
+            if !scale.is_finite() || scale <= 0.0 {
+                let found = format!("a variance of {variance} at {}", column.name);
+                let hint = "Train on another column, or on more rows";
+                return Err(Error::malformed(data.dir(), "values that vary", found, hint));
+            }
+            standard.scales.push(scale);
+            standard.mean.extend(column.mean.iter().map(|mean| scale * mean));
+        }
+        Ok(standard)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        TrainConfig,
+        data::training_data::{ColumnSummary, Label, Provenance, Split},
+    };
+
+    struct TwoColumns([f32; 2]);
+
+    impl TrainingData for TwoColumns {
+        fn dir(&self) -> &Path {
+            Path::new("two-columns")
+        }
+
+        fn columns(&self) -> Result<Vec<ColumnSummary<'_>>> {
+            let column = |name: &str, mean, std| ColumnSummary { name: name.to_string(), mean, std };
+            Ok(vec![column("a", &[1.0, 2.0], &self.0), column("b", &[-4.0], &[4.0])])
+        }
+
+        fn split(&self, _: &TrainConfig) -> Result<Split<'_>> {
+            unreachable!("standardising reads no rows")
+        }
+
+        fn provenance(&self) -> Result<Provenance> {
+            unreachable!("standardising writes no manifest")
+        }
+
+        fn label(&self) -> Label {
+            unreachable!("standardising saves no SAE")
+        }
+    }
+
+    #[test]
+    fn each_column_has_its_own_scale() {
+        // sqrt(2 / (0.3^2 + 0.4^2)) = sqrt(8); sqrt(1 / 4^2) = 1/4
+        let standard = Standard::of(&TwoColumns([0.3, 0.4])).unwrap();
+        let near = |a: &[f32], b: &[f32]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6);
+        assert!(near(&standard.scales, &[8f32.sqrt(), 0.25]), "{standard:?}");
+        assert!(near(&standard.mean, &[8f32.sqrt(), 2.0 * 8f32.sqrt(), -1.0]), "{standard:?}");
+    }
+
+    #[test]
+    fn a_column_that_never_varies_is_named() {
+        let message = Standard::of(&TwoColumns([0.0, 0.0])).unwrap_err().to_string();
+        assert!(message.contains("two-columns") && message.contains("a variance of 0 at a"), "{message}");
+    }
+}

@@ -1,0 +1,162 @@
+//! [`VectorData`]: rows of numbers that any program wrote as [`TrainingData`]. They have no texts, so there is no
+//! position 0 and no attention sink to drop, and which rows are held out is drawn row by row: files may be sorted.
+//!
+//! ```text
+//! row i is held out  <=>  splitmix64(seed)[i] < held_out_fraction * 2^64
+//! ```
+
+use std::path::Path;
+
+use harvester::VectorDataset;
+
+use crate::{
+    Error, Result, TrainConfig,
+    data::{
+        rows::{Column, RowSource, Rows},
+        training_data::{ColumnSummary, Label, Provenance, Split, TrainingData},
+    },
+    manifest::VectorsIdentity,
+};
+
+/// A dataset of vectors.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct VectorData<'a>(pub(crate) &'a VectorDataset);
+
+impl TrainingData for VectorData<'_> {
+    fn dir(&self) -> &Path {
+        self.0.dir()
+    }
+
+    fn columns(&self) -> Result<Vec<ColumnSummary<'_>>> {
+        Ok(vec![ColumnSummary { name: self.0.column().to_string(), mean: self.0.mean(), std: self.0.std() }])
+    }
+
+    fn split(&self, config: &TrainConfig) -> Result<Split<'_>> {
+        let draw = Draw { seed: config.seed, fraction: config.held_out_fraction };
+        let [training, held_out] = [false, true].map(|held_out| VectorRows::new(self.0, draw, held_out));
+        if training.n_rows == 0 {
+            let found = format!("{} rows, of which all are held out", self.0.n_rows());
+            let hint = "Train on more rows, or hold out a smaller --held-out-fraction";
+            return Err(Error::malformed(self.dir(), "rows to train on", found, hint));
+        }
+        Ok(Split { training: Box::new(training), held_out: Box::new(held_out), held_out_contexts: 0..0 })
+    }
+
+    fn provenance(&self) -> Result<Provenance> {
+        Ok(Provenance {
+            path: self.0.absolute()?,
+            manifest_sha256: None,
+            model: None,
+            vectors: Some(VectorsIdentity {
+                column: self.0.column().to_string(),
+                files: self.0.files().cloned().collect(),
+            }),
+            sink_norm: f32::MAX,
+        })
+    }
+
+    fn label(&self) -> Label {
+        let dataset = self.0.dir().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Label { hook_point: None, model_name: String::new(), ctx_len: None, prepend_bos: false, dataset }
+    }
+}
+
+/// Decides for each row by itself whether it is held out.
+#[derive(Debug, Clone, Copy)]
+struct Draw {
+    seed: u64,
+    fraction: f64,
+}
+
+impl Draw {
+    fn holds_out(self, row: u64) -> bool {
+        // The 53 bits that an f64 holds.
+        ((splitmix64(self.seed, row) >> 11) as f64 / (1u64 << 53) as f64) < self.fraction
+    }
+}
+
+/// Number `i` of the generator SplitMix64 (Steele, Lea and Flood 2014) that starts at `seed`.
+fn splitmix64(seed: u64, i: u64) -> u64 {
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+    let z = seed.wrapping_add(STEP.wrapping_mul(i.wrapping_add(1)));
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// The rows held out, or all others.
+#[derive(Debug)]
+struct VectorRows<'a> {
+    vectors: &'a VectorDataset,
+    draw: Draw,
+    held_out: bool,
+    widths: [usize; 1],
+    n_rows: u64,
+}
+
+impl<'a> VectorRows<'a> {
+    fn new(vectors: &'a VectorDataset, draw: Draw, held_out: bool) -> Self {
+        let n_rows = (0..vectors.n_rows()).filter(|row| draw.holds_out(*row) == held_out).count() as u64;
+        Self { vectors, draw, held_out, widths: [vectors.width()], n_rows }
+    }
+}
+
+impl RowSource for VectorRows<'_> {
+    fn widths(&self) -> &[usize] {
+        &self.widths
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.vectors.dtype().row_bytes(self.vectors.width())
+    }
+
+    fn group_sizes(&self) -> Vec<usize> {
+        self.vectors.groups().iter().map(|group| group.rows).collect()
+    }
+
+    /// Exactly: the draw says without reading.
+    fn n_rows_at_most(&self) -> u64 {
+        self.n_rows
+    }
+
+    fn read(&self, group: usize) -> Result<Rows> {
+        let (group, width) = (self.vectors.groups()[group], self.vectors.width());
+        let rows = group.first_row..group.first_row + group.rows as u64;
+        let keep: Vec<bool> = rows.map(|row| self.draw.holds_out(row) == self.held_out).collect();
+        let mut values = self.vectors.read(group)?;
+        values.keep_rows(width, &keep);
+        Ok(Rows::new(vec![Column { values, width }]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_generator_is_splitmix64() {
+        // The first outputs from seed 1234567, as its authors' C program gives them.
+        let expected = [
+            6_457_827_717_110_365_317,
+            3_203_168_211_198_807_973,
+            9_817_491_932_198_370_423,
+            4_593_380_528_125_082_431,
+            16_408_922_859_458_223_821,
+        ];
+        assert_eq!([0, 1, 2, 3, 4].map(|i| splitmix64(1_234_567, i)), expected);
+    }
+
+    #[test]
+    fn about_the_fraction_is_held_out_and_another_seed_holds_out_others() {
+        let held_out = |seed, fraction| -> Vec<u64> {
+            let draw = Draw { seed, fraction };
+            (0..100_000).filter(|row| draw.holds_out(*row)).collect()
+        };
+        let rows = held_out(0, 0.05);
+        // Five standard deviations are 345.
+        assert!(rows.len().abs_diff(5000) < 345, "{}", rows.len());
+        let both = held_out(1, 0.05).iter().filter(|row| rows.contains(row)).count();
+        assert!(both.abs_diff(250) < 80, "{both}");
+        assert_eq!((held_out(0, 0.0).len(), held_out(0, 1.0).len()), (0, 100_000));
+    }
+}

@@ -1,0 +1,342 @@
+//! [`save`] and [`restore`]: everything a run needs to go on as if it had never stopped: weights, moments, the count of silent
+//! tokens of each latent, the step and the place in the data. One safetensors file a checkpoint, written whole. Saving
+//! removes nothing: older ones go once a newer one is known to be good, and bad ones where the run diverged.
+//!
+//! Each says which run it is of and what its tensors are, by SHA-256. Of damaged ones the next older is restored, which
+//! costs some steps and no more; one of another run is refused: its weights would go on as if they were this run's.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error, Result,
+    data::shuffle_buffer::Cursor,
+    run::health::Health,
+    step::{Learner, adam::Moments},
+    tensors::{Tensor, TensorFile, sha256_of, write_tensors},
+};
+
+/// Folder of the checkpoints in a run's folder.
+const FOLDER: &str = "checkpoints";
+/// Key of [`Progress`] in the file's header.
+const NOTE: &str = "progress";
+const HINT: &str = "Remove this file to go on from the one before";
+
+/// What the header says.
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    /// [`crate::SaeManifest::run_id`].
+    run: String,
+    tensors_sha256: String,
+    progress: Progress,
+}
+
+/// How far a run has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// Steps done.
+    pub(crate) step: u64,
+    /// The next row.
+    pub(crate) cursor: Cursor,
+    /// The last batch's fraction of variance unexplained.
+    pub(crate) fvu: f64,
+    /// Weight of the sparsity loss.
+    pub(crate) sparsity_coefficient: f64,
+    /// What the steps so far are judged by.
+    #[serde(default)]
+    pub(crate) health: Health,
+}
+
+/// Whether weights and moments are numbers, all of them. A pass over what a checkpoint is about to copy, hash-free and
+/// without branches: a few milliseconds where writing it takes hundreds.
+pub(crate) fn is_finite(learner: &Learner) -> bool {
+    parameters(learner)
+        .flat_map(|(_, values, moments)| [values, &moments.m, &moments.v])
+        .all(|values| values.iter().fold(true, |all, value| all & value.is_finite()))
+}
+
+/// Every parameter with its moments, by its name in the file.
+fn parameters(learner: &Learner) -> impl Iterator<Item = (&str, &[f32], &Moments)> {
+    let (weights, adam) = (&learner.weights, &learner.adam);
+    let all = [
+        ("w_enc", &weights.w_enc[..], &adam.w_enc),
+        ("b_enc", &weights.b_enc, &adam.b_enc),
+        ("w_dec", &weights.w_dec, &adam.w_dec),
+        ("b_dec", &weights.b_dec, &adam.b_dec),
+    ];
+    let extra = weights.extra.iter().zip(&adam.extra);
+    all.into_iter().chain(extra.map(|(parameter, moments)| (parameter.name, &parameter.values[..], moments)))
+}
+
+/// Saves `learner` after `progress.step` steps of `run`.
+pub(crate) fn save(dir: &Path, run: &str, learner: &Learner, progress: Progress) -> Result<()> {
+    let folder = dir.join(FOLDER);
+    fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+    let mut tensors = vec![Tensor::u64("tokens_since_fired", &learner.dead_latents.tokens_since_fired)];
+    for (name, values, moments) in parameters(learner) {
+        let shape = [values.len()];
+        tensors.push(Tensor::f32(name, &shape, values));
+        tensors.push(Tensor::f32(&format!("{name}.m"), &shape, &moments.m));
+        tensors.push(Tensor::f32(&format!("{name}.v"), &shape, &moments.v));
+    }
+    let path = folder.join(name(progress.step));
+    let header = Header { run: run.into(), tensors_sha256: sha256_of(&tensors), progress };
+    let note = serde_json::to_string(&header).map_err(|error| Error::io("write", &path)(error.into()))?;
+    write_tensors(&path, tensors, Some((NOTE, note)))
+}
+
+/// The file of the checkpoint after `step` steps. Leading zeros: the order of names is that of steps.
+fn name(step: u64) -> String {
+    format!("step-{step:09}.safetensors")
+}
+
+/// The step that a file of [`name`] is of.
+fn step_of(path: &Path) -> Option<u64> {
+    let digits = path.file_name()?.to_str()?.strip_prefix("step-")?.strip_suffix(".safetensors")?;
+    digits.parse().ok().filter(|step| name(*step) == format!("step-{digits}.safetensors"))
+}
+
+/// Removes all but the last `keep` checkpoints.
+pub(crate) fn keep_last(dir: &Path, keep: usize) -> Result<()> {
+    let found = list(dir)?;
+    found[..found.len().saturating_sub(keep)].iter().try_for_each(|path| remove(path))
+}
+
+/// Removes the checkpoints after `step` steps and more, and returns the last one before them.
+pub(crate) fn remove_from(dir: &Path, step: u64) -> Result<Option<PathBuf>> {
+    let first = dir.join(FOLDER).join(name(step));
+    let (good, bad): (Vec<_>, Vec<_>) = list(dir)?.into_iter().partition(|path| *path < first);
+    bad.iter().try_for_each(|path| remove(path))?;
+    Ok(good.into_iter().next_back())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    fs::remove_file(path).map_err(Error::io("remove", path))
+}
+
+/// Puts the last checkpoint of `run` that is whole into `learner`; `None` where there is none at all.
+pub(crate) fn restore(dir: &Path, run: &str, learner: &mut Learner) -> Result<Option<Progress>> {
+    let mut newest_failure = None;
+    for path in list(dir)?.iter().rev() {
+        let (file, header) = match open(path) {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::warn!("a damaged checkpoint is passed over: {error}");
+                newest_failure.get_or_insert(error);
+                continue;
+            }
+        };
+        if header.run != run {
+            let hint = "Remove this file: it was copied here";
+            return Err(Error::malformed(path, "a checkpoint of the run in this folder", "one of another run", hint));
+        }
+        put_into(learner, file, &header.progress)?;
+        return Ok(Some(header.progress));
+    }
+    newest_failure.map_or(Ok(None), Err)
+}
+
+/// Opens a checkpoint and compares it with what its header and its name say.
+fn open(path: &Path) -> Result<(TensorFile, Header)> {
+    let file = TensorFile::read(path, HINT)?;
+    let damaged = |expected: &str, found: String| Error::malformed(path, expected, found, HINT);
+    let header: Header =
+        serde_json::from_str(&file.note(NOTE)?).map_err(|error| damaged("a checkpoint", error.to_string()))?;
+    let named = name(header.progress.step);
+    if path.file_name().is_none_or(|name| name != named.as_str()) {
+        return Err(damaged("the step that its name says", format!("step {}", header.progress.step)));
+    }
+    let found = file.sha256()?;
+    if found != header.tensors_sha256 {
+        return Err(damaged(&format!("tensors of SHA-256 {}", header.tensors_sha256), found));
+    }
+    Ok((file, header))
+}
+
+fn put_into(learner: &mut Learner, mut file: TensorFile, progress: &Progress) -> Result<()> {
+    let mut take = |name: &str, weights: &mut Vec<f32>, moments: &mut Moments| {
+        let shape = [weights.len()];
+        *weights = file.take_f32(name, &shape)?;
+        *moments = Moments {
+            m: file.take_f32(&format!("{name}.m"), &shape)?,
+            v: file.take_f32(&format!("{name}.v"), &shape)?,
+        };
+        Ok::<_, Error>(())
+    };
+    let (weights, adam) = (&mut learner.weights, &mut learner.adam);
+    take("w_enc", &mut weights.w_enc, &mut adam.w_enc)?;
+    take("b_enc", &mut weights.b_enc, &mut adam.b_enc)?;
+    take("w_dec", &mut weights.w_dec, &mut adam.w_dec)?;
+    take("b_dec", &mut weights.b_dec, &mut adam.b_dec)?;
+    for (parameter, moments) in weights.extra.iter_mut().zip(&mut adam.extra) {
+        take(parameter.name, &mut parameter.values, moments)?;
+    }
+    let d_sae = weights.d_sae;
+    learner.dead_latents.tokens_since_fired = file.take_u64("tokens_since_fired", d_sae)?;
+    learner.sparsity.value = progress.sparsity_coefficient;
+    learner.restored();
+    learner.adam.step = progress.step;
+    file.end()
+}
+
+/// The checkpoints of a run, oldest first.
+pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+    let folder = dir.join(FOLDER);
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("list", &folder)(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(Error::io("list", &folder))?.path();
+        // A temporary file of an interrupted write ends otherwise, and a user's copy is named otherwise.
+        if step_of(&path).is_some() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::{
+        data::activation_source::BlockPlace,
+        step::{StepConfig, architecture::TrainArchitecture, kernels::plain},
+    };
+
+    const RUN: &str = "this run";
+
+    fn learner(architecture: TrainArchitecture) -> Learner {
+        let config = StepConfig { dead_after_tokens: 50, ..StepConfig::example(architecture, 3, 8, 40) };
+        Learner::start(40, vec![0.1; config.row_width(8)], 1, config)
+    }
+
+    fn goes_on_to_the_same_bits(architecture: TrainArchitecture) {
+        let dir = tempfile::tempdir().unwrap();
+        let width = learner(architecture).weights.row_width();
+        let batch = |step: u64| plain::random(30 * width, step);
+        let mut whole = learner(architecture);
+        for step in 0..6 {
+            whole.step(&batch(step), 1e-3);
+            if step == 2 {
+                let cursor = Cursor { place: BlockPlace { epoch: 1, block: 2 }, row: 3, began_at: None };
+                let progress =
+                    Progress { step: 3, cursor, sparsity_coefficient: whole.sparsity.value, ..Progress::default() };
+                save(dir.path(), RUN, &whole, progress).unwrap();
+            }
+        }
+        let mut resumed = learner(architecture);
+        let progress = restore(dir.path(), RUN, &mut resumed).unwrap().unwrap();
+        assert_eq!((progress.step, progress.cursor.row), (3, 3));
+        for step in 3..6 {
+            resumed.step(&batch(step), 1e-3);
+        }
+        assert!(resumed.weights == whole.weights && resumed.adam == whole.adam, "{architecture}");
+        assert_eq!((resumed.dead_latents, resumed.sparsity), (whole.dead_latents, whole.sparsity), "{architecture}");
+    }
+
+    #[test]
+    fn a_restored_learner_goes_on_to_the_same_bits() {
+        TrainArchitecture::ALL.into_iter().for_each(goes_on_to_the_same_bits);
+    }
+
+    #[test]
+    fn the_last_ones_are_kept_and_the_last_is_restored() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(restore(dir.path(), RUN, &mut learner(TrainArchitecture::TopK)).unwrap(), None);
+        for step in [90, 100, 1000] {
+            let progress = Progress { step, ..Progress::default() };
+            save(dir.path(), RUN, &learner(TrainArchitecture::TopK), progress).unwrap();
+        }
+        for stray in ["step-abc.safetensors", "step-2000.safetensors", "step-000000100 (copy).safetensors"] {
+            fs::write(dir.path().join(FOLDER).join(stray), "not ours").unwrap();
+        }
+        assert_eq!(list(dir.path()).unwrap().len(), 3, "saving removes nothing");
+        keep_last(dir.path(), 2).unwrap();
+        assert_eq!(list(dir.path()).unwrap().len(), 2);
+        let last =
+            || restore(dir.path(), RUN, &mut learner(TrainArchitecture::TopK)).unwrap().map(|progress| progress.step);
+        assert_eq!(last(), Some(1000));
+        let good = remove_from(dir.path(), 101).unwrap();
+        assert_eq!(good, Some(dir.path().join("checkpoints/step-000000100.safetensors")));
+        assert_eq!(last(), Some(100));
+        assert_eq!(remove_from(dir.path(), 100).unwrap(), None);
+        assert_eq!(last(), None);
+    }
+
+    #[test]
+    fn a_single_number_that_is_none_is_seen() {
+        assert!(is_finite(&learner(TrainArchitecture::TopK)));
+        let spoilt: [fn(&mut Learner); 4] = [
+            |learner| learner.weights.w_enc[17] = f32::NAN,
+            |learner| learner.weights.b_dec[7] = f32::INFINITY,
+            |learner| learner.adam.w_dec.m[319] = f32::NAN,
+            |learner| learner.adam.b_enc.v[0] = f32::INFINITY,
+        ];
+        for spoil in spoilt {
+            let mut learner = learner(TrainArchitecture::TopK);
+            spoil(&mut learner);
+            assert!(!is_finite(&learner));
+        }
+    }
+
+    /// What is wrong with the only checkpoint of a folder.
+    fn refused(dir: &Path, run: &str, architecture: TrainArchitecture, d_sae: usize) -> String {
+        let config = StepConfig::example(architecture, 3, 8, d_sae);
+        let mut learner = Learner::start(d_sae, vec![0.1; 8], 1, config);
+        let message = restore(dir, run, &mut learner).unwrap_err().to_string();
+        assert!(message.contains("step-000000001.safetensors"), "{message}");
+        assert!(message.contains("Remove this file"), "{message}");
+        message
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_not_this_runs_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let progress = Progress { step: 1, ..Progress::default() };
+        save(dir.path(), RUN, &learner(TrainArchitecture::JumpRelu), progress).unwrap();
+        let narrow = refused(dir.path(), RUN, TrainArchitecture::JumpRelu, 39);
+        assert!(narrow.contains("w_enc of shape [312], found [320]"), "{narrow}");
+        let left = refused(dir.path(), RUN, TrainArchitecture::TopK, 40);
+        assert!(left.contains("found also threshold, threshold.m, threshold.v"), "{left}");
+        let other = refused(dir.path(), "another run", TrainArchitecture::JumpRelu, 40);
+        assert!(other.contains("a checkpoint of the run in this folder, found one of another run"), "{other}");
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_is_named_and_an_older_one_restored() {
+        let dir = tempfile::tempdir().unwrap();
+        let learner = || learner(TrainArchitecture::JumpRelu);
+        save(dir.path(), RUN, &learner(), Progress { step: 1, ..Progress::default() }).unwrap();
+        let path = list(dir.path()).unwrap().pop().unwrap();
+        let bytes = fs::read(&path).unwrap();
+        let mut flipped = bytes.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        let damages = [
+            (&bytes[..bytes.len() - 1], "a whole safetensors file"),
+            (&flipped[..], "tensors of SHA-256"),
+            (&[], "whole"),
+        ];
+        for (damaged, expected) in damages {
+            fs::write(&path, damaged).unwrap();
+            let message = refused(dir.path(), RUN, TrainArchitecture::JumpRelu, 40);
+            assert!(message.contains(expected), "{message}");
+        }
+        fs::write(&path, &bytes).unwrap();
+        let renamed = path.with_file_name(name(7));
+        fs::write(&renamed, &bytes).unwrap();
+        fs::write(path.with_file_name(name(8)), &flipped).unwrap();
+        let restored = restore(dir.path(), RUN, &mut learner()).unwrap();
+        assert_eq!(restored.map(|progress| progress.step), Some(1), "steps 7 and 8 are damaged");
+        let message = open(&renamed).err().unwrap().to_string();
+        assert!(message.contains("expected the step that its name says, found step 1"), "{message}");
+    }
+}

@@ -1,0 +1,179 @@
+//! [`Curves`]: `curves.html`, a page that shows a run while it goes on and after it: one file that needs no network. It
+//! stands apart from the log because it is for eyes: points are thinned, and only while a run goes on does it say how fast.
+//!
+//! The page of a finished run has no wall-clock facts in it: like every other file of the folder it is the same, byte for
+//! byte, whether the run was interrupted or not. The page of an unfinished run is not.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use harvester::write_atomically;
+use serde_json::{Value, json};
+
+use crate::{Error, MetricsLine, Result, SaeManifest, run::page::fill};
+
+/// Name of the page in an SAE's folder.
+pub const CURVES_FILE: &str = "curves.html";
+
+const TEMPLATE: &str = include_str!("curves/curves.html");
+/// The page is written and reads itself again no more often than this.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// Points of one curve, at most.
+const MOST_POINTS: usize = 2_000;
+/// Digits that a point keeps: more than a screen has.
+const DIGITS: usize = 5;
+
+/// The page of a run in progress.
+#[derive(Debug)]
+pub(crate) struct Curves {
+    path: PathBuf,
+    manifest: SaeManifest,
+    began: Instant,
+    /// Tokens that were done when this process began.
+    tokens_before: Option<u64>,
+    written: Option<Instant>,
+}
+
+/// What the page says of the run.
+#[derive(Debug, Clone, Copy)]
+enum State<'a> {
+    /// It goes on, at so many tokens a second.
+    Training(Option<f64>),
+    /// The user stopped it.
+    Stopped(&'a str),
+    /// It ended in an error.
+    Failed(&'a str),
+    Finished,
+}
+
+impl Curves {
+    /// The page of the run whose manifest is in `dir`.
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        let manifest = SaeManifest::read(dir)?;
+        Ok(Self { path: dir.join(CURVES_FILE), manifest, began: Instant::now(), tokens_before: None, written: None })
+    }
+
+    /// Writes the page again, unless that was done a moment ago.
+    pub(crate) fn refresh(&mut self, lines: &[MetricsLine]) -> Result<()> {
+        let tokens = lines.last().map_or(0, |line| line.tokens);
+        let before = *self.tokens_before.get_or_insert(tokens);
+        if self.written.is_some_and(|written| written.elapsed() < INTERVAL) {
+            return Ok(());
+        }
+        let rate = (tokens - before) as f64 / self.began.elapsed().as_secs_f64();
+        self.write(State::Training((rate > 0.0).then_some(rate)), lines)?;
+        self.written = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Says that the run has ended, and how. A page that cannot be written is not to hide the reason.
+    pub(crate) fn stop(&self, lines: &[MetricsLine], error: &Error) {
+        let text = error.to_string();
+        let cancelled = matches!(error, Error::Harvester(harvester::Error::Cancelled { .. }));
+        let state = if cancelled { State::Stopped(&text) } else { State::Failed(&text) };
+        let _ = self.write(state, lines);
+    }
+
+    /// The last page: `manifest` has the results.
+    pub(crate) fn finish(&mut self, manifest: &SaeManifest, lines: &[MetricsLine]) -> Result<()> {
+        self.manifest.clone_from(manifest);
+        self.write(State::Finished, lines)
+    }
+
+    fn write(&self, state: State<'_>, lines: &[MetricsLine]) -> Result<()> {
+        Ok(write_atomically(&self.path, page(&self.manifest, state, lines).as_bytes())?)
+    }
+}
+
+/// The whole page.
+fn page(manifest: &SaeManifest, state: State<'_>, lines: &[MetricsLine]) -> String {
+    let (name, note, rate) = match state {
+        State::Training(rate) => ("training", "", rate),
+        State::Stopped(note) => ("stopped", note, None),
+        State::Failed(note) => ("failed", note, None),
+        State::Finished => ("finished", "", None),
+    };
+    let data = json!({
+        "state": name,
+        "note": note,
+        "tokens_per_second": rate.map(f64::round),
+        "interval_s": INTERVAL.as_secs(),
+        "manifest": shown(manifest),
+        "last": lines.last(),
+        "curves": curves(lines),
+    });
+    fill(TEMPLATE, &data, (name == "training").then_some(INTERVAL.as_secs()))
+}
+
+/// What the page says of the manifest: no hashes, which are facts of other files.
+fn shown(manifest: &SaeManifest) -> Value {
+    let SaeManifest { refract_version, activations, model, d_in, d_sae, config, results, .. } = manifest;
+    let points: Vec<_> = config.named_hook_points().iter().map(ToString::to_string).collect();
+    let column = || manifest.vectors.as_ref().map(|vectors| vectors.column.clone()).unwrap_or_default();
+    json!({
+        "refract_version": refract_version,
+        "activations": activations,
+        "source": model.as_ref().map_or("vectors of no model", |model| model.source.as_str()),
+        "place": if points.is_empty() { column() } else { points.join(", ") },
+        "d_in": d_in,
+        "d_sae": d_sae,
+        "config": config,
+        "results": results,
+    })
+}
+
+/// A number of the log, by name.
+type Number = (&'static str, fn(&MetricsLine) -> f64);
+
+/// Every number of the log as `[tokens, values]`; those that are 0 all along are left out, except `dead`.
+fn curves(lines: &[MetricsLine]) -> Value {
+    let numbers: [Number; 9] = [
+        ("fvu", |line| line.fvu),
+        ("loss", |line| line.loss),
+        ("l0", |line| line.l0),
+        ("dead", |line| line.dead as f64),
+        ("sparsity_loss", |line| line.sparsity_loss),
+        ("sparsity_coefficient", |line| line.sparsity_coefficient),
+        ("aux_loss", |line| line.aux_loss),
+        ("grad_norm", |line| line.grad_norm),
+        ("lr", |line| line.lr),
+    ];
+    let shown = numbers.into_iter().filter_map(|(name, of)| {
+        let values: Vec<f64> = lines.iter().map(of).collect();
+        let kept = thinned(&values);
+        let tokens: Vec<u64> = kept.iter().map(|&place| lines[place].tokens).collect();
+        let points: Vec<f64> = kept.iter().map(|&place| rounded(values[place])).collect();
+        let matters = name == "dead" || values.iter().any(|&value| value != 0.0);
+        matters.then(|| (name.to_string(), json!([tokens, points])))
+    });
+    Value::Object(shown.collect())
+}
+
+/// Places of the values that show a curve: both ends and, where there are too many, the lowest and the highest of each
+/// stretch, so that no spike is lost.
+fn thinned(values: &[f64]) -> Vec<usize> {
+    if values.len() <= MOST_POINTS {
+        return (0..values.len()).collect();
+    }
+    let width = values.len().div_ceil(MOST_POINTS / 2 - 1);
+    let mut kept = vec![0];
+    for (stretch, start) in values.chunks(width).zip((0..).step_by(width)) {
+        let by_value = |(_, a): &(usize, &f64), (_, b): &(usize, &f64)| a.total_cmp(b);
+        let lowest = stretch.iter().enumerate().min_by(by_value).map_or(0, |(place, _)| place);
+        let highest = stretch.iter().enumerate().max_by(by_value).map_or(0, |(place, _)| place);
+        kept.extend([start + lowest.min(highest), start + lowest.max(highest)]);
+    }
+    kept.push(values.len() - 1);
+    kept.dedup();
+    kept
+}
+
+/// The number with [`DIGITS`] digits.
+fn rounded(value: f64) -> f64 {
+    format!("{value:.*e}", DIGITS - 1).parse().unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests;

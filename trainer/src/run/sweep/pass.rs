@@ -1,0 +1,190 @@
+//! [`run_pass`]: some runs over one pass of the same rows: the batch is read once and every run takes its step on it. It is
+//! the loop of `train`, over several runs.
+//!
+//! ```text
+//! begin where the run that has come least far does;  batch of step s -> every run that has done s steps
+//! ```
+//!
+//! After a kill the runs may stand a checkpoint apart. One that is ahead lets batches pass until it is its turn.
+
+use std::path::Path;
+
+use harvester::Monitor;
+
+use super::{plan::SweepPlan, table::Table};
+use crate::{
+    Error, Result,
+    data::{
+        activation_source::ActivationSource, rows::RowSource, shard_source::ShardSource, shuffle_buffer::ShuffleBuffer,
+        training_data::Split,
+    },
+    manifest::{SaeManifest, find_run, open_folder},
+    run::{
+        Run, next_batch, sample,
+        train::{resolve, split},
+    },
+};
+
+/// A run and its place in the plan.
+struct Member<'a> {
+    index: usize,
+    manifest: SaeManifest,
+    run: Run<'a>,
+}
+
+/// The runs that are left of a pass.
+struct Pass<'a, 'b> {
+    plan: &'a SweepPlan<'a>,
+    members: Vec<Member<'a>>,
+    table: &'b mut Table,
+    monitor: &'a dyn Monitor,
+    batch: usize,
+    n_steps: u64,
+    /// Values of each column of a row.
+    widths: Vec<usize>,
+}
+
+/// Refuses folders of the runs `indices` of `plan` in `out` that hold others. Changes nothing.
+pub(super) fn check_pass(plan: &SweepPlan<'_>, indices: &[usize], out: &Path) -> Result<()> {
+    let (data, columns) = plan.data.of(&plan.runs()[indices[0]].resolved)?;
+    let split = split(data.as_ref(), &plan.runs()[indices[0]].resolved)?;
+    for &index in indices {
+        let run = &plan.runs()[index];
+        let resolved = resolve(&run.config, data.as_ref(), columns.clone())?;
+        let wanted = SaeManifest::begin(data.as_ref(), &resolved, split.held_out_contexts.clone())?;
+        find_run(&out.join(&run.name), &wanted)?;
+    }
+    Ok(())
+}
+
+/// Trains the runs `indices` of `plan` together, as far as they are not done. They are at one place: the same columns, in
+/// the same roles.
+pub(super) fn run_pass(
+    plan: &SweepPlan<'_>,
+    indices: &[usize],
+    table: &mut Table,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let config = &plan.runs()[indices[0]].resolved;
+    let (data, columns) = plan.data.of(config)?;
+    let split = split(data.as_ref(), config)?;
+    let training = split.training.as_ref();
+    let n_steps = config.tokens / config.batch as u64;
+    let widths = training.widths().to_vec();
+    let mut pass = Pass { plan, members: vec![], table, monitor, batch: config.batch, n_steps, widths };
+    let mut locks = vec![];
+    for &index in indices {
+        let out = pass.table.dir(index);
+        if pass.table.has_diverged(index) {
+            pass.skip(0);
+            continue;
+        }
+        let resolved = resolve(&plan.runs()[index].config, data.as_ref(), columns.clone())?;
+        harvester::create_folder(&out)?;
+        locks.push(harvester::lock(&out)?);
+        let wanted = SaeManifest::begin(data.as_ref(), &resolved, split.held_out_contexts.clone())?;
+        let manifest = open_folder(&out, wanted)?;
+        if manifest.is_finished(&out)? {
+            pass.skip(0);
+            pass.table.finished(index, &manifest)?;
+            continue;
+        }
+        let run = Run::open(data.as_ref(), &manifest, resolved, &out, monitor)?;
+        pass.add(Member { index, manifest, run })?;
+    }
+    pass.complete(&split, ShardSource::new(training, config.seed, config.buffer_bytes), config.seed)
+}
+
+impl<'a> Pass<'a, '_> {
+    /// The bar is to reach its end also where steps are not taken: all after the first `done`.
+    fn skip(&self, done: u64) {
+        self.monitor.advance((self.n_steps - done) * self.batch as u64);
+    }
+
+    fn add(&mut self, mut member: Member<'a>) -> Result<()> {
+        self.monitor.advance(member.run.progress().step * self.batch as u64);
+        member.run.show()?;
+        self.members.push(member);
+        Ok(())
+    }
+
+    /// Everything that is left to do.
+    fn complete(mut self, split: &Split<'_>, source: impl ActivationSource, seed: u64) -> Result<()> {
+        let progress = self.members.iter().map(|member| member.run.progress());
+        let Some(first) = progress.min_by_key(|progress| progress.step) else { return Ok(()) };
+        let mut buffer = ShuffleBuffer::new(source, seed, first.cursor);
+        if let Err(error) = self.fit(&mut buffer, first.step) {
+            self.members.iter().for_each(|member| member.run.show_end(&member.manifest, &error));
+            return Err(error);
+        }
+        if self.members.is_empty() {
+            return Ok(());
+        }
+        let sample = sample(&mut buffer, &self.widths, split.training.n_rows_at_most())?;
+        self.finish(split.held_out.as_ref(), &sample)
+    }
+
+    /// All steps that are left, from `first` on.
+    fn fit(&mut self, buffer: &mut ShuffleBuffer<impl ActivationSource>, first: u64) -> Result<()> {
+        let mut x = vec![0.0; self.batch * self.widths.iter().sum::<usize>()];
+        for step in first..self.n_steps {
+            // Runs on the same columns have the same scales.
+            let Some(member) = self.members.first() else { return Ok(()) };
+            if !next_batch(buffer, member.run.scales(), &mut x, self.monitor)? {
+                return self.stop();
+            }
+            let cursor = buffer.cursor();
+            self.each(|run| if run.progress().step == step { run.step(&x, cursor).map(drop) } else { Ok(()) })?;
+            self.note();
+        }
+        self.each(Run::save_checkpoint)
+    }
+
+    /// Saves where every run is, as the user asked to stop.
+    fn stop(&mut self) -> Result<()> {
+        self.each(Run::save_checkpoint)?;
+        Err(harvester::Error::Cancelled { path: self.table.out().to_path_buf() }.into())
+    }
+
+    /// Does `work` with every run. One that diverges is noted and leaves; any other error is everybody's.
+    fn each(&mut self, mut work: impl FnMut(&mut Run<'a>) -> Result<()>) -> Result<()> {
+        let mut left = vec![];
+        let mut members = std::mem::take(&mut self.members).into_iter();
+        for mut member in members.by_ref() {
+            match work(&mut member.run) {
+                Ok(()) => left.push(member),
+                Err(error @ Error::Diverged { .. }) => {
+                    member.run.show_end(&member.manifest, &error);
+                    self.skip(member.run.progress().step);
+                    self.table.diverged(member.index, member.run.progress().step * self.batch as u64, &error)?;
+                }
+                Err(error) => {
+                    left.push(member);
+                    self.members = left.into_iter().chain(members).collect();
+                    return Err(error);
+                }
+            }
+        }
+        self.members = left;
+        Ok(())
+    }
+
+    /// Says how well the best run does.
+    fn note(&self) {
+        let logged = self.members.iter().filter(|member| member.run.is_logged());
+        let best = logged.min_by(|a, b| a.run.progress().fvu.total_cmp(&b.run.progress().fvu));
+        if let Some(best) = best {
+            let name = &self.plan.runs()[best.index].name;
+            self.monitor.note(&format!("{} runs, best fvu {:.3}: {name}", self.members.len(), best.run.progress().fvu));
+        }
+    }
+
+    /// Turns every learner into its SAE.
+    fn finish(self, held_out: &dyn RowSource, sample: &[f32]) -> Result<()> {
+        for Member { index, manifest, run } in self.members {
+            let manifest = run.finish(manifest, held_out, sample)?;
+            self.table.finished(index, &manifest)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! [`train`]: from a folder of activations to an SAE folder, which the same command resumes after any interruption to the
+//! same bits. What is asked for is checked against the data here; the loop is [`crate::run`].
+
+use std::path::Path;
+
+use harvester::{ActivationDataset, Monitor};
+
+use crate::{
+    Error, Result,
+    config::{Resolved, TrainConfig},
+    data::{
+        columns::Columns,
+        harvested_data::HarvestedData,
+        shard_source::ShardSource,
+        standardise::Standard,
+        training_data::{Split, TrainingData},
+    },
+    manifest::{SaeManifest, open_folder},
+    run::Run,
+    sae::initial_weights,
+};
+
+/// Trains an SAE on `dataset` into the folder `out`. A folder that holds an unfinished run of the same config is
+/// continued; a finished one is left as it is.
+///
+/// What opening `dataset` compared is all that is compared: each manifest with its own checksum; each part's size, rows
+/// and columns with the manifest. The content of a part is not hashed: row groups are read in random order and one hook
+/// point of each, so a hash would cost a pass of its own. [`ActivationDataset::verify`] makes that pass.
+///
+/// # Errors
+/// When the config does not fit the activations, `out` holds another run, a file cannot be read or written, the run
+/// diverges, or the user asked to stop. The last good checkpoint is kept in every case.
+pub fn train(
+    dataset: &ActivationDataset,
+    config: &TrainConfig,
+    out: &Path,
+    monitor: &dyn Monitor,
+) -> Result<SaeManifest> {
+    let columns = Columns::of(config, dataset.manifest())?;
+    train_on(&HarvestedData::new(dataset, columns.clone()), columns, config, out, monitor)
+}
+
+/// [`train`], whatever the rows are.
+pub(crate) fn train_on(
+    data: &dyn TrainingData,
+    columns: Columns,
+    config: &TrainConfig,
+    out: &Path,
+    monitor: &dyn Monitor,
+) -> Result<SaeManifest> {
+    let resolved = resolve(config, data, columns)?;
+    let split = split(data, &resolved.config)?;
+    let training = split.training.as_ref();
+    harvester::create_folder(out)?;
+    let _lock = harvester::lock(out)?;
+    let manifest = open_folder(out, SaeManifest::begin(data, &resolved, split.held_out_contexts)?)?;
+    if manifest.is_finished(out)? {
+        return Ok(manifest);
+    }
+    let source = ShardSource::new(training, resolved.config.seed, resolved.config.buffer_bytes);
+    let run = Run::open(data, &manifest, resolved, out, monitor)?;
+    run.complete(manifest, source, training.n_rows_at_most(), split.held_out.as_ref())
+}
+
+/// The config, checked against the data, and the SAE that it begins from, checked against both.
+pub(crate) fn resolve(config: &TrainConfig, data: &dyn TrainingData, columns: Columns) -> Result<Resolved> {
+    let widths = data.columns()?.iter().map(|column| column.mean.len()).collect();
+    resolve_widths(config, columns, widths)
+}
+
+/// The same where the widths of the columns are known before the data are.
+pub(crate) fn resolve_widths(config: &TrainConfig, columns: Columns, widths: Vec<usize>) -> Result<Resolved> {
+    let mut resolved = config.with_initial_width()?.resolve(columns, widths)?;
+    resolved.initial = initial_weights::open(&resolved)?;
+    Ok(resolved)
+}
+
+/// The two parts of the data. Refuses data that never vary, and those that do not fill a batch.
+pub(crate) fn split<'a>(data: &'a dyn TrainingData, config: &TrainConfig) -> Result<Split<'a>> {
+    Standard::of(data)?;
+    let split = data.split(config)?;
+    let (n, batch) = (split.training.n_rows_at_most(), config.batch);
+    if n >= batch as u64 {
+        return Ok(split);
+    }
+    let hint = "Train on more rows, or with a smaller --batch";
+    let expected = format!("at least a batch, {batch} rows, to train on");
+    Err(Error::malformed(data.dir(), expected, n.to_string(), hint))
+}

@@ -1,0 +1,112 @@
+//! [`train_live`]: an SAE from the activations of a running model, through a bounded channel and without a disk. It is
+//! the loop of [`crate::run::train()`] over another source.
+
+use std::path::Path;
+
+use harvester::{
+    ActivationDataset, Checkpoint, Corpus, HarvestConfig, HarvestManifest, HookPoint, LiveModel, Monitor,
+    ResolvedModel, manifest_file::MANIFEST_FILE,
+};
+
+use crate::{
+    Error, Result, TrainConfig,
+    config::Resolved,
+    data::{
+        columns::Columns,
+        harvested_data::HarvestedData,
+        live_source::{LiveRows, LiveSource},
+    },
+    manifest::{HELD_OUT_FOLDER, SaeManifest, open_folder, refuse_unfinished},
+    run::{Run, train::resolve_widths},
+};
+
+/// Trains an SAE on the activations of a running model, without writing them to disk, into the folder `out`. The first
+/// contexts, `held_out_fraction` of `tokens`, are harvested into `out/held-out`: they are never trained on, say where
+/// the activations' mean and their sinks are, and serve evaluation and the index like any folder of activations.
+/// Resumes like [`crate::run::train()`].
+///
+/// # Errors
+/// As [`crate::run::train()`]; or when the model or the corpus cannot be used.
+pub fn train_live(
+    model: &ResolvedModel,
+    corpus: Corpus,
+    harvest_config: &HarvestConfig,
+    config: &TrainConfig,
+    out: &Path,
+    monitor: &dyn Monitor,
+) -> Result<SaeManifest> {
+    let columns = Columns::named(config, &harvest_config.hook_points)?;
+    let held_out_config = HarvestConfig { tokens: Some(held_out_tokens(config)?), ..harvest_config.clone() };
+    // What cannot work is refused before minutes of harvesting.
+    let resolved = resolve_widths(config, columns.clone(), widths(model, &columns)?)?;
+    harvester::create_folder(out)?;
+    let _lock = harvester::lock(out)?;
+    if !out.join(MANIFEST_FILE).exists() {
+        refuse_unfinished(out)?;
+    }
+    let dataset = hold_out(model, &corpus, &held_out_config, &out.join(HELD_OUT_FOLDER), monitor)?;
+    let data = HarvestedData::new(&dataset, columns);
+    let manifest = open_folder(out, SaeManifest::begin_live(&dataset, &data, &resolved)?)?;
+    if manifest.is_finished(out)? {
+        return Ok(manifest);
+    }
+    let rows = live_rows(&dataset, &manifest, &resolved)?;
+    let live = LiveModel::open(model, corpus, &held_out_config)?;
+    let (training_rows, held_out) = (resolved.config.tokens, data.all()?);
+    let run = Run::open(&data, &manifest, resolved, out, monitor)?;
+    let source = LiveSource::new(&live, rows, run.progress().cursor, out, monitor);
+    run.complete(manifest, source, training_rows, held_out.as_ref())
+}
+
+/// Values of each column.
+fn widths(model: &ResolvedModel, columns: &Columns) -> Result<Vec<usize>> {
+    let checkpoint = Checkpoint::open(&model.path)?;
+    let shape = checkpoint.config();
+    let width = |point: HookPoint| point.check(shape).map(|()| point.width(shape));
+    Ok(columns.all().into_iter().map(width).collect::<harvester::Result<_>>()?)
+}
+
+/// The rows to stream, as what was held out describes them.
+fn live_rows(dataset: &ActivationDataset, manifest: &SaeManifest, resolved: &Resolved) -> Result<LiveRows> {
+    let harvest = dataset.manifest();
+    let hook_points = resolved.columns.all();
+    let sink_norms: Vec<f32> = hook_points.iter().map(|point| harvest.sink_norm(*point)).collect::<Result<_, _>>()?;
+    let row_bytes = resolved.widths.iter().map(|width| harvest.config.dtype.row_bytes(*width)).sum();
+    Ok(LiveRows {
+        hook_points,
+        widths: resolved.widths.clone(),
+        sink_norms,
+        first: manifest.live_from.unwrap_or_default(),
+        block_rows: resolved.config.buffer_rows(row_bytes),
+    })
+}
+
+/// Tokens that a run on a running model holds out.
+fn held_out_tokens(config: &TrainConfig) -> Result<u64> {
+    let tokens = (config.tokens as f64 * config.held_out_fraction).ceil();
+    if tokens >= 1.0 {
+        return Ok(tokens as u64);
+    }
+    let expected = "above 0: the activations' mean and their sinks are measured on what is held out";
+    Err(Error::invalid("--held-out-fraction", expected, config.held_out_fraction.to_string()))
+}
+
+/// Harvests the contexts that are held out, or finds them there.
+fn hold_out(
+    model: &ResolvedModel,
+    corpus: &Corpus,
+    config: &HarvestConfig,
+    dir: &Path,
+    monitor: &dyn Monitor,
+) -> Result<ActivationDataset> {
+    // A larger budget would extend the folder, and change it under the run that began with it.
+    if let Ok(found) = HarvestManifest::read(dir)
+        && found.config.tokens != config.tokens
+    {
+        let tokens = |config: &HarvestConfig| config.tokens.unwrap_or_default();
+        let differences = vec![format!("tokens held out: {} there, {} here", tokens(&found.config), tokens(config))];
+        return Err(harvester::Error::OtherRun { path: dir.to_path_buf(), differences }.into());
+    }
+    harvester::harvest(model, corpus, config, dir, monitor)?;
+    Ok(ActivationDataset::open(dir)?)
+}

@@ -1,0 +1,28 @@
+//! [`train_vectors`]: an SAE on rows of numbers that no model of ours computed. It is the loop of [`crate::run::train()`] over
+//! other data.
+
+use std::path::Path;
+
+use harvester::{Monitor, VectorDataset};
+
+use crate::{
+    Result, TrainConfig,
+    data::{columns::Columns, vector_data::VectorData},
+    manifest::SaeManifest,
+    run::train::train_on,
+};
+
+/// Trains an SAE on `vectors` into the folder `out`. Rows to hold out are drawn one by one from the config's seed, since
+/// files may be sorted. Resumes like [`crate::run::train()`]; files that have changed since the run began are refused.
+///
+/// # Errors
+/// As [`crate::run::train()`]; or when the config names a hook point.
+pub fn train_vectors(
+    vectors: &VectorDataset,
+    config: &TrainConfig,
+    out: &Path,
+    monitor: &dyn Monitor,
+) -> Result<SaeManifest> {
+    let columns = Columns::none(config, vectors.dir())?;
+    train_on(&VectorData(vectors), columns, config, out, monitor)
+}

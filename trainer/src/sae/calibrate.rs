@@ -1,0 +1,76 @@
+//! The threshold with which a BatchTopK SAE is used on single tokens: the one that keeps k latents a token on average
+//! over a sample of training tokens, so that L0 in use is L0 in training.
+
+use crate::{Result, sae::Sae};
+
+/// Rows from which the search for the threshold starts.
+const FIRST_ROWS: usize = 256;
+
+/// Sets one threshold for all latents so that on `x` `[n, d_in]` the mean number of active latents is `k`, exactly but
+/// for ties.
+pub(crate) fn calibrate(sae: &mut Sae, x: &[f32], k: usize) -> Result<()> {
+    let d_in = sae.d_in();
+    let first = &x[..x.len().min(FIRST_ROWS * d_in)];
+    let mut values = values_above(sae, first, 0.0)?;
+    // A guess, low enough that values over it nearly always suffice; where they do not, a lower one is tried.
+    let mut floor = cut(&mut values, k * first.len() / d_in).unwrap_or(0.0) / 2.0;
+    loop {
+        let mut values = values_above(sae, x, floor)?;
+        if let Some(threshold) = cut(&mut values, k * (x.len() / d_in)) {
+            set_threshold(sae, threshold);
+            return Ok(());
+        }
+        if floor == 0.0 {
+            // Fewer than k latents a token are positive: keep them all.
+            set_threshold(sae, 0.0);
+            return Ok(());
+        }
+        floor = if floor > 1e-6 { floor / 4.0 } else { 0.0 };
+    }
+}
+
+/// The value that exactly `count` of `values` exceed (ties aside); `None` when there are not more than `count`.
+fn cut(values: &mut [f32], count: usize) -> Option<f32> {
+    if values.len() <= count {
+        return None;
+    }
+    let (_, cut, _) = values.select_nth_unstable_by(count, |a, b| b.total_cmp(a));
+    Some(*cut)
+}
+
+fn values_above(sae: &mut Sae, x: &[f32], floor: f32) -> Result<Vec<f32>> {
+    set_threshold(sae, floor);
+    Ok(sae.encode(x)?.values)
+}
+
+fn set_threshold(sae: &mut Sae, threshold: f32) {
+    sae.threshold = Some(vec![threshold; sae.d_sae()]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        sae::{Architecture, tests::example},
+        step::kernels::plain,
+    };
+
+    #[test]
+    fn the_threshold_keeps_k_a_token_on_average() {
+        let (n, d_in, d_sae) = (700, 24, 100);
+        let x = plain::random(n * d_in, 9);
+        for k in [1, 5, 20] {
+            let mut sae = example(Architecture::JumpRelu, d_in, d_sae);
+            calibrate(&mut sae, &x, k).expect("whole rows");
+            assert_eq!(sae.encode(&x).expect("whole rows").n_active(), k * n, "k {k}");
+        }
+    }
+
+    #[test]
+    fn where_too_few_are_positive_all_are_kept() {
+        let mut sae = example(Architecture::JumpRelu, 24, 100);
+        let x = plain::random(40 * 24, 9);
+        calibrate(&mut sae, &x, 99).expect("whole rows");
+        assert_eq!(sae.threshold, Some(vec![0.0; 100]));
+    }
+}

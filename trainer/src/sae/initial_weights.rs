@@ -1,0 +1,284 @@
+//! [`of`]: the weights of a finished SAE, of any format, as those that a run begins from (`--init-from`). It is `export`
+//! backwards, and stands apart from it because it must also judge whether the SAE fits what is to be trained.
+//!
+//! ```text
+//! one place      b_enc s    b_dec s    thresholds s    b_mag s            W_enc, W_dec as they are
+//! transcoder     W_enc s_out / s_in    W_skip s_out / s_in    thresholds s_out
+//!                b_enc s_out + W_enc b_in    b_dec s_out + W_skip b_in    (W_enc, W_skip: those of the line above)
+//! crosscoder     W_enc^l / s_l    W_dec^l s_l    b_dec^l s_l              b_enc, thresholds as they are
+//! then           n_j = sum_l |W_dec^l[j]|:    W_dec[j] / n_j,    and W_enc[j], b_enc, thresholds, b_mag times n_j
+//! ```
+//!
+//! The last line changes no reconstruction. TopK alone selects by f, so that where rows had several norms it may select
+//! others. A latent without a direction (n_j = 0) could never learn one: it is drawn anew.
+
+use std::path::Path;
+
+use harvester::HookPoint;
+
+use crate::{
+    Error, Result, SaeManifest, TrainConfig,
+    config::Resolved,
+    data::standardise::Standard,
+    formats::files_of,
+    manifest::InitialFile,
+    run::metrics_log,
+    sae::{
+        Architecture, Sae,
+        input_norm::InputNorm,
+        units::{add_product, multiply, scale_columns},
+    },
+    step::{
+        architecture::{self, TrainArchitecture},
+        weights::{Parameter, Weights, norm_of_blocks, normalise},
+    },
+};
+
+/// Norms of decoder rows that differ by more change what TopK selects.
+const SAME_NORM: f32 = 1e-3;
+
+/// The SAE that `resolved` begins from, if it begins from one.
+pub(crate) fn open(resolved: &Resolved) -> Result<Option<Sae>> {
+    let Some(path) = &resolved.config.init_from else { return Ok(None) };
+    let sae = Sae::load(path)?;
+    match misfit(&sae, resolved) {
+        None => Ok(Some(sae)),
+        Some((expected, found)) => {
+            let found = format!("{found} in {}", path.display());
+            Err(Error::invalid("--init-from", expected, found))
+        }
+    }
+}
+
+/// Says so where the SAE is from another place in the model, or another model's. Fine-tuning there may be what is wanted.
+pub(crate) fn say_elsewhere(sae: &Sae, resolved: &Resolved, model: &str) {
+    let there = (sae.config.hook_point, resolved.config.hook_point);
+    if let (Some(from), Some(here)) = there
+        && from != here
+    {
+        tracing::warn!("the SAE of --init-from was trained at {from}, and goes on at {here}");
+    }
+    let from = sae.config.model_name.as_str();
+    if !from.is_empty() && from != model {
+        tracing::warn!("the SAE of --init-from was trained on {from}, and goes on with {model}");
+    }
+}
+
+/// The last weight of the sparsity loss in the run that made the SAE: where this one's, which is adapted, begins. `None`
+/// where no run of the same architecture made it here.
+pub(crate) fn last_coefficient(config: &TrainConfig) -> Option<f64> {
+    let adapted = config.architecture.has_sparsity_loss() && config.sparsity_coefficient.is_none();
+    let dir = config.init_from.as_ref().filter(|_| adapted)?;
+    let made = SaeManifest::read(dir).ok()?;
+    let last = metrics_log::read(dir).ok()?.pop()?;
+    (made.config.architecture == config.architecture).then_some(last.sparsity_coefficient)
+}
+
+/// The files of that SAE, as the manifest records them.
+pub(crate) fn files(config: &TrainConfig) -> Result<Vec<InitialFile>> {
+    let Some(path) = &config.init_from else { return Ok(vec![]) };
+    let file = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(InitialFile { name, sha256: harvester::sha256_file(path)? })
+    };
+    files_of(path)?.iter().map(|path| file(path)).collect()
+}
+
+/// What a run of `config` keeps of the SAE that it begins from, in a sentence; `None` where it begins from none.
+///
+/// # Errors
+/// When there is no SAE that can be read.
+pub fn initial_weights_kept(config: &TrainConfig) -> Result<Option<String>> {
+    let Some(path) = &config.init_from else { return Ok(None) };
+    let sae = Sae::load(path)?;
+    let own = match config.architecture {
+        TrainArchitecture::JumpRelu => ", thresholds",
+        TrainArchitecture::Gated => ", r_mag, b_mag",
+        TrainArchitecture::Transcoder if config.skip && sae.w_skip.is_some() => ", W_skip",
+        _ => "",
+    };
+    let begun = match config.architecture {
+        TrainArchitecture::Transcoder if config.skip && sae.w_skip.is_none() => "; W_skip starts at zero",
+        _ => "",
+    };
+    let mut says = format!(
+        "begins from {}: keeps W_enc, b_enc, W_dec, b_dec{own} of {} latents; Adam's moments start at zero{begun}",
+        path.display(),
+        sae.d_sae()
+    );
+    if sae.threshold.is_some() && config.architecture.is_batch_topk() {
+        says += "; its threshold is calibrated anew at the end";
+    } else if sae.threshold.is_some() && config.architecture == TrainArchitecture::TopK {
+        says += "; its thresholds are dropped";
+    }
+    if config.architecture.has_sparsity_loss() && config.sparsity_coefficient.is_none() {
+        says += &match last_coefficient(config) {
+            Some(last) => format!("; the weight of the sparsity loss is adapted from its last, {last:.4}, on"),
+            None => "; the weight of the sparsity loss is adapted from the start".into(),
+        };
+    }
+    let norms: Vec<f32> = sae.w_dec.chunks_exact(sae.d_out()).map(|row| norm_of_blocks(row, &[sae.d_out()])).collect();
+    let directed = || norms.iter().copied().filter(|norm| *norm > 0.0);
+    if sae.config.architecture == Architecture::TopK
+        && directed().fold(f32::MIN, f32::max) > directed().fold(f32::MAX, f32::min) * (1.0 + SAME_NORM)
+    {
+        says += "; its decoder rows had several norms and are brought to 1, by which topk may select others";
+    }
+    match norms.len() - directed().count() {
+        0 => {}
+        n => says += &format!("; {n} latents without a direction are drawn anew"),
+    }
+    Ok(Some(says))
+}
+
+/// What `sae` would have to be to be trained on as `resolved`, and what it is; `None` where it fits.
+fn misfit(sae: &Sae, resolved: &Resolved) -> Option<(String, String)> {
+    let trained = resolved.config.architecture;
+    let shape = |d_in: usize, d_out: usize, d_sae: usize| match d_in == d_out {
+        true => format!("d_in {d_in}, d_sae {d_sae}"),
+        false => format!("d_in {d_in}, d_out {d_out}, d_sae {d_sae}"),
+    };
+    let here = shape(resolved.d_in, resolved.d_out, resolved.d_sae);
+    let there = shape(sae.d_in(), sae.d_out(), sae.d_sae());
+    let kind = kind_of(sae);
+    let widths = sae.config.columns.iter().map(|(_, width)| *width);
+    if !kinds_for(trained).contains(&kind.as_str()) {
+        Some((format!("one of {}, to go on as {trained}", kinds_for(trained).join(", ")), format!("{kind}, {there},")))
+    } else if here != there {
+        Some((format!("an SAE of {here} (see --d-sae)"), there))
+    } else if trained == TrainArchitecture::Crosscoder && is_reordered(sae, &resolved.columns.inputs) {
+        let names = |places: &mut dyn Iterator<Item = HookPoint>| {
+            places.map(|place| place.to_string()).collect::<Vec<_>>().join(", ")
+        };
+        let found = names(&mut sae.config.columns.iter().map(|(place, _)| *place));
+        Some((format!("the places in one order: {}", names(&mut resolved.columns.inputs.iter().copied())), found))
+    } else if trained == TrainArchitecture::Crosscoder && !widths.clone().eq(resolved.widths.iter().copied()) {
+        let found = format!("places of {:?}", widths.collect::<Vec<_>>());
+        Some((format!("places of {:?} values", resolved.widths), found))
+    } else if sae.config.input_norm != InputNorm::None {
+        Some(("an SAE of raw activations".into(), format!("one that normalises them ({:?})", sae.config.input_norm)))
+    } else if sae.w_skip.is_some() && !(trained == TrainArchitecture::Transcoder && resolved.config.skip) {
+        Some(("an SAE without a linear bypass, or --arch transcoder --skip".into(), "one with a bypass".into()))
+    } else {
+        None
+    }
+}
+
+/// Whether a crosscoder is of the same places in another order.
+fn is_reordered(sae: &Sae, inputs: &[HookPoint]) -> bool {
+    let there: Vec<_> = sae.config.columns.iter().map(|(place, _)| *place).collect();
+    there != inputs && inputs.iter().all(|place| there.contains(place))
+}
+
+/// What a finished SAE is, as messages name it.
+fn kind_of(sae: &Sae) -> String {
+    let architecture = sae.config.architecture;
+    if !sae.config.columns.is_empty() {
+        format!("{architecture} crosscoder")
+    } else if sae.config.is_transcoder() {
+        format!("{architecture} transcoder")
+    } else {
+        architecture.to_string()
+    }
+}
+
+/// The kinds that have every parameter of an architecture. Thresholds of `jumprelu` are not needed where k decides.
+fn kinds_for(trained: TrainArchitecture) -> &'static [&'static str] {
+    match trained {
+        TrainArchitecture::TopK | TrainArchitecture::BatchTopK | TrainArchitecture::Matryoshka => {
+            &["topk", "jumprelu", "standard"]
+        }
+        TrainArchitecture::JumpRelu => &["jumprelu", "standard"],
+        TrainArchitecture::Relu => &["standard"],
+        TrainArchitecture::Gated => &["gated"],
+        TrainArchitecture::Dense => &["dense"],
+        TrainArchitecture::Transcoder => &["topk transcoder", "jumprelu transcoder", "standard transcoder"],
+        TrainArchitecture::Crosscoder => &["topk crosscoder", "jumprelu crosscoder", "standard crosscoder"],
+    }
+}
+
+/// The weights of `sae` in training units. `sae` is what [`open`] gave.
+pub(crate) fn of(sae: Sae, standard: &Standard, resolved: &Resolved) -> Weights {
+    let trained = resolved.config.architecture;
+    let sae = if trained.maps_one_column() { sae.applying_b_dec(true).into_owned() } else { sae };
+    let step_config = resolved.step_config();
+    // Shapes, constants, and rows for latents without a direction.
+    let drawn = architecture::of(&step_config).start(resolved.d_sae, standard.mean.clone(), resolved.config.seed);
+    let thresholds = sae.thresholds();
+    let Sae { w_enc, b_enc, w_dec, b_dec, gate, w_skip, .. } = sae;
+    let (r_mag, b_mag) = gate.map_or((None, None), |gate| (Some(gate.r_mag), Some(gate.b_mag)));
+    let mut own = [("threshold", thresholds), ("r_mag", r_mag), ("b_mag", b_mag), ("w_skip", w_skip)];
+    let mut find = |name: &str| own.iter_mut().find(|(of, _)| *of == name).and_then(|(_, values)| values.take());
+    let own_or_drawn = |parameter: &Parameter| Parameter {
+        name: parameter.name,
+        values: find(parameter.name).unwrap_or_else(|| parameter.values.clone()),
+        lr_scale: parameter.lr_scale,
+    };
+    let extra = drawn.extra.iter().map(own_or_drawn).collect();
+    let mut weights = Weights { w_enc, b_enc, w_dec, b_dec, extra, ..drawn.clone() };
+    match (trained, &standard.scales[..]) {
+        (TrainArchitecture::Transcoder, &[s_in, s_out]) => {
+            multiply(&mut weights.w_enc, s_out / s_in);
+            multiply(weights.extra_mut("w_skip"), s_out / s_in);
+            multiply_outputs(&mut weights, s_out);
+            center_again(&mut weights);
+        }
+        (TrainArchitecture::Crosscoder, scales) => {
+            let Weights { w_enc, w_dec, b_dec, blocks, .. } = &mut weights;
+            scale_columns(blocks, scales, &mut [w_dec, b_dec], &mut [w_enc]);
+        }
+        (_, scales) => multiply_outputs(&mut weights, scales[0]),
+    }
+    normalise_latents(&mut weights, &drawn);
+    weights
+}
+
+/// Multiplies activations and what they rebuild by `scale`.
+fn multiply_outputs(weights: &mut Weights, scale: f32) {
+    multiply(&mut weights.b_enc, scale);
+    multiply(&mut weights.b_dec, scale);
+    ["threshold", "b_mag"].into_iter().for_each(|name| multiply(weights.extra_mut(name), scale));
+}
+
+/// Takes what is subtracted from a transcoder's input out of the biases again.
+fn center_again(weights: &mut Weights) {
+    let Some(b_in) = weights.b_in.take() else { return };
+    add_product(&mut weights.b_enc, &weights.w_enc, &b_in, 1.0);
+    if let Some(w_skip) = weights.extra.iter().find(|parameter| parameter.name == "w_skip") {
+        add_product(&mut weights.b_dec, &w_skip.values, &b_in, 1.0);
+    }
+    weights.b_in = Some(b_in);
+}
+
+/// Brings every decoder row to norm 1, and takes rows without one from `drawn`.
+fn normalise_latents(weights: &mut Weights, drawn: &Weights) {
+    let (d_in, d_out) = (weights.d_in, weights.d_out);
+    let thresholds = weights.extra("threshold").unwrap_or_default();
+    let usual_threshold = thresholds.iter().sum::<f32>() / thresholds.len().max(1) as f32;
+    for latent in 0..weights.d_sae {
+        let w_dec = &mut weights.w_dec[latent * d_out..][..d_out];
+        let norm = norm_of_blocks(w_dec, &weights.blocks);
+        let w_enc = &mut weights.w_enc[latent * d_in..][..d_in];
+        let directed = norm > 0.0;
+        if directed {
+            normalise(w_dec, &weights.blocks);
+            multiply(w_enc, norm);
+            weights.b_enc[latent] *= norm;
+        } else {
+            w_dec.copy_from_slice(drawn.decoder_row(latent));
+            w_enc.copy_from_slice(drawn.encoder_row(latent));
+            weights.b_enc[latent] = 0.0;
+        }
+        for Parameter { name, values, .. } in &mut weights.extra {
+            match *name {
+                "threshold" if !directed => values[latent] = usual_threshold,
+                "r_mag" | "b_mag" if !directed => values[latent] = 0.0,
+                "threshold" | "b_mag" => values[latent] *= norm,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

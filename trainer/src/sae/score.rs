@@ -1,0 +1,68 @@
+//! [`score`]: a finished SAE on rows that it was not trained on. A row is what it reads and, of a transcoder, after it what
+//! it is to predict; anything else is compared with what it reads.
+
+use std::borrow::Cow;
+
+use harvester::Monitor;
+
+use crate::{
+    Result,
+    data::rows::RowSource,
+    sae::{
+        Sae,
+        metrics::{Reconstruction, ReconstructionMetrics},
+    },
+};
+
+/// Held-out tokens scored at the end; `refract evaluate` scores all of them.
+const HELD_OUT_TOKENS: u64 = 131_072;
+/// Rows rebuilt at a time: bounds the memory, and shows in no result.
+const ROWS_AT_A_TIME: usize = 4096;
+
+/// The SAE on held-out rows; `None` where there are none.
+pub(crate) fn score(sae: &Sae, held_out: &dyn RowSource, monitor: &dyn Monitor) -> Result<Option<Reconstruction>> {
+    let mut metrics = metrics_of(sae);
+    let groups = held_out.group_sizes().len();
+    monitor.start("score held-out rows", groups as u64, "row groups");
+    for group in 0..groups {
+        add_rows(&mut metrics, sae, &held_out.read(group)?.to_f32())?;
+        monitor.advance(1);
+        if metrics.n_tokens() >= HELD_OUT_TOKENS {
+            break;
+        }
+    }
+    monitor.finish();
+    Ok(metrics.finish())
+}
+
+/// Metrics of what `sae` rebuilds: one column, but of a crosscoder.
+pub(crate) fn metrics_of(sae: &Sae) -> ReconstructionMetrics {
+    if sae.config.columns.is_empty() {
+        return ReconstructionMetrics::new(sae.d_out(), sae.d_sae());
+    }
+    let widths: Vec<usize> = sae.config.columns.iter().map(|(_, width)| *width).collect();
+    ReconstructionMetrics::of_columns(&widths, sae.d_sae())
+}
+
+/// What `sae` reads of `rows`, and what it is to rebuild.
+///
+/// # Shapes
+/// `rows` `[n, d_in]`, or `[n, d_in + d_out]` of a transcoder -> `[n, d_in]`, `[n, d_out]`
+pub(crate) fn inputs_and_targets<'a>(sae: &Sae, rows: &'a [f32]) -> (Cow<'a, [f32]>, Cow<'a, [f32]>) {
+    if !sae.config.is_transcoder() {
+        return (rows.into(), rows.into());
+    }
+    let rows = rows.chunks_exact(sae.d_in() + sae.d_out()).map(|row| row.split_at(sae.d_in()));
+    (rows.clone().flat_map(|(x, _)| x).copied().collect(), rows.flat_map(|(_, y)| y).copied().collect())
+}
+
+/// Adds raw rows.
+pub(crate) fn add_rows(metrics: &mut ReconstructionMetrics, sae: &Sae, rows: &[f32]) -> Result<()> {
+    let (inputs, targets) = inputs_and_targets(sae, rows);
+    let chunks = inputs.chunks(ROWS_AT_A_TIME * sae.d_in()).zip(targets.chunks(ROWS_AT_A_TIME * sae.d_out()));
+    for (x, y) in chunks {
+        let (acts, y_hat) = sae.reconstruct(x)?;
+        metrics.add(y, &y_hat, &acts);
+    }
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! [`BatchTopK`]: `f = the k * n largest of relu(hidden_pre)` of a batch of n tokens (Bussmann et al. 2024).
+
+use super::Recipe;
+use crate::step::{
+    encoder_pass::EncoderPass,
+    kernels::select::{self, Threshold},
+};
+
+/// Only values over this share of the last batch's threshold are looked at. Any share gives the same result: too few
+/// candidates are noticed and the batch is encoded again.
+const FILTER_SHARE: f32 = 0.9;
+/// Rows from which the first filter is guessed, so that not every positive value of the first batch is a candidate.
+const FIRST_ROWS: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct BatchTopK {
+    k: usize,
+    /// Values at or below this were not among the batch's largest last time.
+    filter: Option<f32>,
+}
+
+impl BatchTopK {
+    pub(crate) fn new(k: usize) -> Self {
+        Self { k, filter: None }
+    }
+}
+
+impl Recipe for BatchTopK {
+    /// Candidates over a filter are gathered tile by tile, and cut exactly once all are known.
+    fn select(&mut self, pass: &mut EncoderPass<'_>) {
+        let count = self.k * pass.n_rows();
+        let mut filter = match self.filter {
+            Some(filter) => filter,
+            None => FILTER_SHARE * EncoderPass::threshold(pass.weights, pass.x_c, self.k, FIRST_ROWS),
+        };
+        loop {
+            pass.run(|hidden, b_enc, acts| select::above(hidden, b_enc, Threshold::Global(filter), acts));
+            if pass.acts.n_active() >= count || filter == 0.0 {
+                break;
+            }
+            filter = if filter > 1e-3 { filter / 4.0 } else { 0.0 };
+        }
+        let smallest = pass.timed_select(|acts| select::keep_largest(acts, count));
+        self.filter = smallest.map(|smallest| FILTER_SHARE * smallest);
+    }
+}

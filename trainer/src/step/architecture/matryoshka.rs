@@ -1,0 +1,34 @@
+//! [`Matryoshka`]: BatchTopK with a loss for each of several prefixes of the dictionary (Bussmann et al. 2025): the first
+//! latents must rebuild what they can alone, so they stay general, and later ones refine them.
+//!
+//! ```text
+//! L = (1/G) sum_g (1/n) sum_i |f_i[..m_g] W_dec[..m_g] + b_dec - x_i|^2        m_1 < .. < m_G = d_sae
+//! ```
+//!
+//! The mean over prefixes, as in dictionary_learning, keeps the loss in the units of the others; SAELens adds them up.
+
+use super::{Recipe, batch_topk::BatchTopK};
+use crate::step::encoder_pass::EncoderPass;
+
+#[derive(Debug)]
+pub(crate) struct Matryoshka {
+    selection: BatchTopK,
+    /// Ascending, the last one d_sae.
+    prefixes: Vec<usize>,
+}
+
+impl Matryoshka {
+    pub(crate) fn new(k: usize, prefixes: Vec<usize>) -> Self {
+        Self { selection: BatchTopK::new(k), prefixes }
+    }
+}
+
+impl Recipe for Matryoshka {
+    fn select(&mut self, pass: &mut EncoderPass<'_>) {
+        self.selection.select(pass);
+    }
+
+    fn prefixes(&self, _d_sae: usize) -> Vec<usize> {
+        self.prefixes.clone()
+    }
+}

@@ -1,0 +1,21 @@
+//! [`TopK`]: `f = the k largest of relu(hidden_pre)` of each token (Gao et al. 2024, section 2.3).
+
+use super::Recipe;
+use crate::step::{encoder_pass::EncoderPass, kernels::select};
+
+#[derive(Debug)]
+pub(crate) struct TopK {
+    k: usize,
+}
+
+impl TopK {
+    pub(crate) fn new(k: usize) -> Self {
+        Self { k }
+    }
+}
+
+impl Recipe for TopK {
+    fn select(&mut self, pass: &mut EncoderPass<'_>) {
+        pass.run(|hidden, b_enc, acts| select::top_k(hidden, b_enc, self.k, acts));
+    }
+}

@@ -1,0 +1,190 @@
+//! [`Weights`]: the parameters of an SAE while it is trained. A latent's encoder row and decoder row are both
+//! contiguous, since after the encoder's product everything works latent by latent.
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+
+use crate::step::kernels::simd::{Kernel, sum_of_squares, wide};
+
+/// `hidden_pre = (x - b_dec) W_enc^T + b_enc`, `x_hat = f W_dec + b_dec`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Weights {
+    pub(crate) d_in: usize,
+    /// Width of what is rebuilt: `d_in`, but for a transcoder.
+    pub(crate) d_out: usize,
+    pub(crate) d_sae: usize,
+    /// `[d_sae, d_in]`
+    pub(crate) w_enc: Vec<f32>,
+    /// `[d_sae]`
+    pub(crate) b_enc: Vec<f32>,
+    /// `[d_sae, d_out]`, rows of norm 1.
+    pub(crate) w_dec: Vec<f32>,
+    /// `[d_out]`
+    pub(crate) b_dec: Vec<f32>,
+    /// Parameters that only some architectures have.
+    pub(crate) extra: Vec<Parameter>,
+    /// What centres the input instead of `b_dec`, where input and target are not the same (a transcoder). A constant.
+    /// `[d_in]`
+    pub(crate) b_in: Option<Vec<f32>>,
+    /// Widths of the parts of a decoder row whose norms add up to 1: one part, but for a crosscoder.
+    pub(crate) blocks: Vec<usize>,
+}
+
+/// A parameter that only some architectures have.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Parameter {
+    /// Its name in checkpoints.
+    pub(crate) name: &'static str,
+    pub(crate) values: Vec<f32>,
+    /// How many times faster than the other parameters it learns.
+    pub(crate) lr_scale: f64,
+}
+
+/// Where the generators of encoder and decoder begin; the shuffle's streams begin at 0.
+const DECODER_STREAM: u64 = u64::MAX;
+const ENCODER_STREAM: u64 = u64::MAX - 1;
+
+impl Weights {
+    /// Random decoder rows of norm 1, the encoder its transpose (tied at the start only), no encoder bias.
+    pub(crate) fn random(d_sae: usize, b_dec: Vec<f32>, seed: u64) -> Self {
+        let width = b_dec.len();
+        Self::random_blocks(d_sae, b_dec, vec![width], seed)
+    }
+
+    /// The same where a decoder row has several blocks. Encoder and decoder row have the product 1.
+    pub(crate) fn random_blocks(d_sae: usize, b_dec: Vec<f32>, blocks: Vec<usize>, seed: u64) -> Self {
+        let d_in = b_dec.len();
+        let mut w_enc = random_rows(d_sae, d_in, seed, DECODER_STREAM);
+        let mut w_dec = w_enc.clone();
+        if blocks.len() > 1 {
+            w_dec.par_chunks_exact_mut(d_in).for_each(|row| wide(Normalise(row, &blocks)));
+            w_enc.par_chunks_exact_mut(d_in).zip(w_dec.par_chunks_exact(d_in)).for_each(|(w_enc, w_dec)| {
+                let product = sum_of_squares(w_dec);
+                w_enc.iter_mut().zip(w_dec).for_each(|(w_enc, w_dec)| *w_enc = w_dec / product);
+            });
+        }
+        let b_enc = vec![0.0; d_sae];
+        Self { d_in, d_out: d_in, d_sae, w_enc, b_enc, w_dec, b_dec, extra: Vec::new(), b_in: None, blocks }
+    }
+
+    /// Those of a map from one kind of vector, of mean `b_in`, to another, of mean `b_dec`: encoder and decoder rows
+    /// are independent, each of norm 1.
+    pub(crate) fn random_map(d_sae: usize, b_in: Vec<f32>, b_dec: Vec<f32>, seed: u64) -> Self {
+        let (d_in, d_out) = (b_in.len(), b_dec.len());
+        Self {
+            d_in,
+            d_out,
+            d_sae,
+            w_enc: random_rows(d_sae, d_in, seed, ENCODER_STREAM),
+            b_enc: vec![0.0; d_sae],
+            w_dec: random_rows(d_sae, d_out, seed, DECODER_STREAM),
+            b_dec,
+            extra: Vec::new(),
+            b_in: Some(b_in),
+            blocks: vec![d_out],
+        }
+    }
+
+    /// Width of a row to train on: an input, and after it the target where that is something else.
+    pub(crate) fn row_width(&self) -> usize {
+        self.b_in.as_ref().map_or(self.d_in, |b_in| b_in.len() + self.d_out)
+    }
+
+    /// The values of an extra parameter.
+    pub(crate) fn extra(&self, name: &str) -> Option<&[f32]> {
+        self.extra.iter().find(|parameter| parameter.name == name).map(|parameter| parameter.values.as_slice())
+    }
+
+    /// The values of an extra parameter; empty where there is no such one.
+    pub(crate) fn extra_mut(&mut self, name: &str) -> &mut [f32] {
+        let found = self.extra.iter_mut().find(|parameter| parameter.name == name);
+        found.map_or(&mut [], |parameter| parameter.values.as_mut_slice())
+    }
+
+    #[inline(always)]
+    pub(crate) fn encoder_row(&self, latent: usize) -> &[f32] {
+        &self.w_enc[latent * self.d_in..][..self.d_in]
+    }
+
+    #[inline(always)]
+    pub(crate) fn decoder_row(&self, latent: usize) -> &[f32] {
+        &self.w_dec[latent * self.d_out..][..self.d_out]
+    }
+}
+
+/// Scales a row so that the norms of its blocks add up to 1; a zero row stays.
+#[inline(always)]
+pub(crate) fn normalise(row: &mut [f32], blocks: &[usize]) {
+    let norm = norm_of_blocks(row, blocks);
+    let inverse = if norm > 0.0 { 1.0 / norm } else { 1.0 };
+    for value in row {
+        *value *= inverse;
+    }
+}
+
+/// The sum of the norms of a row's blocks.
+#[inline(always)]
+pub(crate) fn norm_of_blocks(row: &[f32], blocks: &[usize]) -> f32 {
+    let mut norm = 0.0;
+    let mut first = 0;
+    for &block in blocks {
+        norm += sum_of_squares(&row[first..first + block]).sqrt();
+        first += block;
+    }
+    norm
+}
+
+struct Normalise<'a>(&'a mut [f32], &'a [usize]);
+
+impl Kernel for Normalise<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        normalise(self.0, self.1);
+    }
+}
+
+/// Rows of norm 1 in random directions. `[n, width]`
+fn random_rows(n: usize, width: usize, seed: u64, stream: u64) -> Vec<f32> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    random.set_stream(stream);
+    let mut rows: Vec<f32> = (0..n * width).map(|_| normal(&mut random)).collect();
+    rows.par_chunks_exact_mut(width).for_each(|row| wide(Normalise(row, &[width])));
+    rows
+}
+
+/// A standard normal number (Box and Muller), from a generator whose stream is specified.
+fn normal(random: &mut ChaCha8Rng) -> f32 {
+    let radius = (-2.0 * (1.0 - random.random::<f64>()).ln()).sqrt();
+    (radius * (std::f64::consts::TAU * random.random::<f64>()).cos()) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_have_norm_one_and_the_seed_decides() {
+        let weights = Weights::random(50, vec![0.0; 24], 3);
+        for latent in 0..50 {
+            let norm: f32 = weights.decoder_row(latent).iter().map(|w| w * w).sum();
+            assert!((norm - 1.0).abs() < 1e-5);
+        }
+        assert_eq!(weights, Weights::random(50, vec![0.0; 24], 3));
+        assert_ne!(weights, Weights::random(50, vec![0.0; 24], 4));
+    }
+
+    #[test]
+    fn the_norms_of_blocks_add_up_to_one_and_rows_invert_each_other() {
+        let weights = Weights::random_blocks(50, vec![0.0; 24], vec![10, 14], 3);
+        for latent in 0..50 {
+            let norm = |block: &[f32]| block.iter().map(|w| w * w).sum::<f32>().sqrt();
+            let (first, second) = weights.decoder_row(latent).split_at(10);
+            assert!((norm(first) + norm(second) - 1.0).abs() < 1e-5);
+            let pairs = weights.decoder_row(latent).iter().zip(weights.encoder_row(latent));
+            assert!((pairs.map(|(a, b)| a * b).sum::<f32>() - 1.0).abs() < 1e-5);
+        }
+    }
+}
