@@ -60,7 +60,7 @@ fn companion(path: &Path) -> Option<Error> {
         .filter(|(name, _)| !there(name))
         .map(|(name, format)| format!("{name} ({format})"))
         .collect();
-    let expected = format!("{} beside {weights}, which say nothing of what they compute", missing.join(" or "));
+    let expected = format!("{} beside {weights}, to say what the weights compute", missing.join(" or "));
     let hint = "Put it there from where the SAE was saved";
     (!missing.is_empty()).then(|| Error::malformed(&dir, expected, what_is_there(&dir), hint))
 }
