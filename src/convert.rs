@@ -23,9 +23,17 @@ pub(crate) fn run(args: &ConvertArgs, terminal: &Terminal) -> anyhow::Result<()>
         if made {
             let _ = std::fs::remove_dir(out);
         }
-        return Err(error.into());
+        let context = format!("{} cannot be written as {}", args.sae.display(), args.to);
+        return Err(anyhow::Error::from(error).context(context));
     }
-    let config = &sae.config;
+    let config = sae.config.clone();
+    drop(sae);
+    // Read again: what the format has no place for is then known without a list that could be wrong.
+    let written = Sae::load(out).with_context(|| format!("what was written to {} cannot be read", out.display()))?;
+    let lost = config.lost_in(&written.config);
+    if !lost.is_empty() {
+        terminal.say(format!("{} has no place for what the SAE says of its {}: lost", args.to, lost.join(", ")));
+    }
     terminal.line(format!(
         "{}: {}, d_in {}, d_sae {}, from {from} to {}",
         out.display(),
@@ -37,6 +45,7 @@ pub(crate) fn run(args: &ConvertArgs, terminal: &Terminal) -> anyhow::Result<()>
     terminal.json(&serde_json::json!({
         "out": out, "from": from.to_string(), "to": args.to.to_string(), "architecture": config.architecture.to_string(),
         "d_in": config.d_in, "d_out": config.d_out, "d_sae": config.d_sae, "hook_point": config.hook_point,
+        "lost": lost,
     }))
 }
 

@@ -60,7 +60,7 @@ pub(crate) struct ConvertArgs {
     #[arg(value_name = "SAE")]
     pub(crate) sae: PathBuf,
     /// The format to write.
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", help = format!("The format to write: {}", SaeFormat::written()))]
     pub(crate) to: SaeFormat,
     /// The folder to write.
     #[arg(long)]

@@ -121,9 +121,8 @@ pub(crate) enum Command {
     Steer(SteerArgs),
     /// Write an SAE as another tool reads it.
     #[command(after_help = "Example:\n  refract convert runs/sae --to sparsify --out runs/sparsify/layers.14\n\n\
-                            Formats, read and written unless said otherwise:\n  \
-                            saelens, sparsify, dictionary-learning, gemma-scope, gemma-scope-2, openai, llamascopium,\n  \
-                            llama-scope (read only)\n\nEvery command that takes --sae reads them too.")]
+                            Each FORMAT is read as well, and so are the folders of Llama Scope: which one an SAE is of, is\n\
+                            found out from its files. Every command that takes --sae reads them too.")]
     Convert(ConvertArgs),
     /// Explain a folder or model that refract reads or writes.
     #[command(after_help = "Example:\n  refract inspect runs/activations --verify")]

@@ -98,7 +98,7 @@ pub(super) fn foreign(path: &Path, format: SaeFormat, terminal: &Terminal) -> an
     }
     sae_shape(&sae, terminal);
     if config.input_norm != InputNorm::None {
-        fact(terminal, "input norm", format!("{:?}", config.input_norm));
+        fact(terminal, "input norm", config.input_norm.to_string());
     }
     terminal.json(&serde_json::json!({
         "format": format.to_string(), "architecture": config.architecture.to_string(), "d_in": config.d_in,

@@ -4,14 +4,14 @@ use std::{fs, sync::LazyLock};
 
 use serde_json::Value;
 
-use crate::sandbox::{Sandbox, corpus, root, tiny};
+use crate::sandbox::{Sandbox, corpus, root, text, tiny};
 
 const POINT: &str = "blocks.1.hook_resid_post";
 
 /// A small SAE of a tiny model, of each kind, and activations.
 static RUN: LazyLock<Sandbox> = LazyLock::new(|| {
-    let (sandbox, model, text) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
-    let harvest = ["harvest", "--model", &model, "--corpus", &text, "--hook-point", POINT, "--out", "acts"];
+    let (sandbox, model, speeches) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
+    let harvest = ["harvest", "--model", &model, "--corpus", &speeches, "--hook-point", POINT, "--out", "acts"];
     sandbox.ok(&[&harvest[..], &["--ctx-len", "32", "--tokens", "4096"]].concat());
     for arch in ["topk", "batch-topk"] {
         let train = ["train", "--activations", "acts", "--arch", arch, "--out", arch, "--d-sae", "64", "--k", "4"];
@@ -97,6 +97,8 @@ fn what_a_format_has_no_place_for_is_refused_and_nothing_is_left() {
     assert!(!RUN.path("refused").exists());
     let message = RUN.error(&["convert", "topk", "--to", "llama-scope", "--out", "refused"]);
     assert!(message.contains("--to llamascopium"), "{message}");
+    let help = RUN.ok(&["convert", "--help"]).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(help.contains("gemma-scope-2, openai, llamascopium") && !help.contains("llama-scope"), "{help}");
     let message = RUN.error(&["convert", "topk", "--to", "sparsify", "--out", "acts"]);
     assert!(message.contains("empty folder"), "{message}");
     let message = RUN.error(&["convert", "acts", "--to", "sparsify", "--out", "refused"]);
@@ -132,6 +134,29 @@ fn what_an_sae_says_itself_is_not_overwritten() {
     assert!(message.contains("--model-name: expected") && message.contains("found another"), "{message}");
     assert!(!RUN.path("not-overwritten").exists());
     RUN.ok(&[&convert[..], &["--hook-point", POINT, "--model-name", &tiny("llama")]].concat());
+}
+
+#[test]
+fn what_a_format_does_not_say_of_the_origin_is_said_to_be_lost() {
+    let convert = |to: &str, out: &str| {
+        let output = RUN.run(&["convert", "topk", "--to", to, "--out", out]);
+        assert!(output.status.success());
+        text(&output.stderr)
+    };
+    let said = convert("sparsify", "lost/foo");
+    assert!(said.contains("sparsify has no place for what the SAE says of its hook point, model name,"), "{said}");
+    assert!(said.contains("context length") && said.contains("dataset") && said.lines().count() == 1, "{said}");
+    assert!(!convert("sparsify", "lost/layers.1").contains("hook point"));
+    assert_eq!(convert("saelens", "lost/saelens"), "");
+}
+
+#[test]
+fn an_unfinished_run_is_no_sae_yet() {
+    let (sandbox, acts) = (Sandbox::new(), RUN.path("acts").display().to_string());
+    let train = ["train", "--activations", &acts, "--out", "sae", "--checkpoint-every", "2", "--batch", "256"];
+    sandbox.kill_at_new_checkpoint(&[&train[..], &["--d-sae", "64", "--k", "4", "--tokens", "1000000"]].concat());
+    let message = sandbox.error(&["convert", "sae", "--to", "sparsify", "--out", "converted"]);
+    assert!(message.contains("an unfinished one. Repeat the command"), "{message}");
 }
 
 #[test]

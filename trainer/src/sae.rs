@@ -95,7 +95,7 @@ impl Sae {
     /// # Errors
     /// When the format has no place for what this SAE is, a tensor has the wrong length, or a file cannot be written.
     pub fn save_as(&self, format: SaeFormat, dir: &Path) -> Result<()> {
-        self.check(dir)?;
+        self.check(dir, dir)?;
         formats::write(self, format, dir)
     }
 

@@ -94,6 +94,12 @@ pub(crate) fn sha256_of(tensors: &[Tensor<'_>]) -> String {
     harvester::sha256_bytes(tensors.into_iter().flat_map(|tensor| [tensor.name.as_bytes().into(), tensor.bytes()]))
 }
 
+/// The first value that is no finite number, and where it is, for a message.
+pub(crate) fn not_finite(values: &[f32]) -> Option<String> {
+    let at = values.iter().position(|value| !value.is_finite())?;
+    Some(format!("{} at index {at}", values[at]))
+}
+
 /// A file whose tensors are taken out one by one.
 pub(crate) struct TensorFile {
     path: PathBuf,
@@ -160,7 +166,21 @@ impl TensorFile {
             Dtype::BF16 => {
                 Ok(bytes.as_chunks::<2>().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect())
             }
-            other => Err(self.wrong(format!("{name} in F32, F16 or BF16"), &other.to_string())),
+            other => {
+                let hint = "Save it again with tensors of F32, which `.float()` makes of them in PyTorch";
+                let expected = format!("{name} in F32, F16 or BF16");
+                Err(Error::malformed(&self.path, expected, other.to_string(), hint))
+            }
+        }
+    }
+
+    /// Takes numbers of a finished SAE: all of them are finite. Asked here, by the name that the file has for them,
+    /// before a reader folds one tensor into another.
+    pub(crate) fn take_weights(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let values = self.take_f32(name, shape)?;
+        match not_finite(&values) {
+            Some(found) => Err(self.wrong(format!("finite numbers in {name}"), &found)),
+            None => Ok(values),
         }
     }
 

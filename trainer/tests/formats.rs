@@ -543,7 +543,9 @@ fn thresholds_that_are_no_numbers_are_refused_before_they_are_scaled() {
             (name.to_string(), tensor.shape().to_vec(), bytes)
         };
         write_safetensors(&path, &tensors.iter().map(spoilt).collect::<Vec<_>>());
-        assert!(refused(&folder).contains("finite numbers in threshold"), "{log}: {}", refused(&folder));
+        let name = if log.is_nan() { "activation_function.log_jumprelu_threshold" } else { "threshold" };
+        let message = refused(&folder);
+        assert!(message.contains(&format!("finite numbers in {name}, found")), "{log}: {message}");
     }
 }
 
@@ -592,4 +594,212 @@ fn a_threshold_that_was_never_set_is_refused() {
     rewrite(&path, |_, bytes| Some(if bytes == set { (-1f32).to_le_bytes().to_vec() } else { bytes }));
     let message = refused(&folder);
     assert!(message.contains("threshold of 0 or more, found -1"), "{message}");
+}
+
+/// What reading says of a copy of `name` after a change of the text of a config.
+fn refused_with(name: &str, file: &str, from: &str, to: &str) -> String {
+    let (_dir, folder) = copy(name);
+    edit(&folder.join(file), from, to);
+    refused(&folder)
+}
+
+fn edit(path: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "{text}");
+    fs::write(path, text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn a_config_that_lacks_k_or_has_none_of_any_use_is_named() {
+    let message = refused_with("sparsify-sae", "cfg.json", "\"k\": 4, ", "");
+    assert!(
+        message.contains("cfg.json: expected `k`, the active latents of a token, found no such key. Add"),
+        "{message}"
+    );
+    for (name, file, key) in [
+        ("sparsify-sae", "cfg.json", "\"k\": "),
+        ("saelens-topk", "cfg.json", "\"k\": "),
+        ("llamascopium-topk", "config.json", "\"top_k\": "),
+    ] {
+        let message = refused_with(name, file, &format!("{key}4"), &format!("{key}0"));
+        assert!(
+            message.contains(&format!("{file}: expected k from 1 to d_sae = 24, found k = 0")),
+            "{name}: {message}"
+        );
+    }
+    let (_dir, folder) = copy("dictionary-learning-AutoEncoderTopK");
+    edit(&folder.join("config.json"), "\"k\": 4", "\"k\": null");
+    rewrite(&folder.join("ae.pt"), |_, bytes| Some(if bytes == 4i32.to_le_bytes() { vec![0; 4] } else { bytes }));
+    let message = refused(&folder);
+    assert!(message.contains("ae.pt: expected k of 1 or more, found 0"), "{message}");
+}
+
+#[test]
+fn a_value_of_another_type_is_named_by_file_and_key() {
+    for (name, file, from, to, expected) in [
+        ("saelens-topk", "cfg.json", "\"d_sae\": 24", "\"d_sae\": \"24\"", "d_sae: invalid type: string \"24\""),
+        ("saelens-topk", "cfg.json", "\"context_size\": 64", "\"context_size\": []", "context_size: invalid type"),
+        ("saelens-legacy", "cfg.json", "\"d_in\": 10", "\"d_in\": -10", "d_in: invalid value: integer `-10`"),
+        (
+            "sparsify-sae",
+            "cfg.json",
+            "\"transcode\": false",
+            "\"transcode\": 0",
+            "transcode: invalid type: integer `0`",
+        ),
+        (
+            "dictionary-learning-AutoEncoder",
+            "config.json",
+            "\"dict_size\": 24",
+            "\"dict_size\": 2.5",
+            "dict_size: invalid",
+        ),
+        ("llamascopium-relu", "config.json", "\"act_fn\": \"relu\"", "\"act_fn\": 1", "act_fn: invalid type: integer"),
+        (
+            "gemma-scope-2-res",
+            "config.json",
+            "\"affine_connection\": false",
+            "\"affine_connection\": {}",
+            "affine_conn",
+        ),
+        ("llama-scope", "hyperparams.json", "{\"in\": 5.0, \"out\": 5.0}", "7", "expected a JSON object"),
+    ] {
+        let message = refused_with(name, file, from, to);
+        assert!(message.contains(file) && message.contains(expected), "{name}: {message}");
+        assert!(!message.contains("struct "), "{message}");
+    }
+    let message = refused_with("llamascopium-relu", "config.json", "\"act_fn\": \"relu\"", "\"act_fn\": \"BatchTopK\"");
+    assert!(
+        message.contains("config.json: expected act_fn `relu`, `jumprelu` or `topk`, found `BatchTopK`"),
+        "{message}"
+    );
+}
+
+#[test]
+fn keys_of_saelens_that_change_the_computation_are_refused_and_those_of_training_are_not() {
+    let with =
+        |key: &str| refused_with("saelens-jumprelu", "cfg.json", "\"d_in\": 10", &format!("\"d_in\": 10, {key}"));
+    let message = with("\"sigmoid_gate\": true");
+    assert!(message.contains("cfg.json") && message.contains("unknown field `sigmoid_gate`"), "{message}");
+    let in_metadata = |key: &str| {
+        let to = format!("\"metadata\": {{\"{key}\": 3, ");
+        refused_with("saelens-jumprelu", "cfg.json", "\"metadata\": {", &to)
+    };
+    for key in ["hook_head_index", "hook_head_index_out"] {
+        let message = in_metadata(key);
+        assert!(
+            message.contains(&format!("expected metadata.{key} `null`")) && message.contains("found `3`"),
+            "{message}"
+        );
+    }
+    let legacy = ("\"hook_point_head_index\": null", "\"hook_point_head_index\": 3");
+    let message = refused_with("saelens-legacy", "cfg.json", legacy.0, legacy.1);
+    assert!(message.contains("metadata.hook_head_index `null`"), "{message}");
+    let reshaped = ("\"reshape_activations\": \"none\"", "\"reshape_activations\": \"hook_q\"");
+    assert!(
+        refused_with("saelens-jumprelu", "cfg.json", reshaped.0, reshaped.1).contains("reshape_activations `none`")
+    );
+
+    let (_dir, folder) = copy("saelens-jumprelu");
+    let plain = Sae::load(&folder).unwrap();
+    // SAELens' jumprelu has no such key as the second, and passes over it.
+    let keys = "\"d_in\": 10, \"l0_coefficient\": 2.0, \"rescale_acts_by_decoder_norm\": true, \"d_head\": null";
+    edit(&folder.join("cfg.json"), "\"d_in\": 10", keys);
+    edit(&folder.join("cfg.json"), "\"metadata\": {", "\"metadata\": {\"final_l0\": 4.5, ");
+    assert_eq!(Sae::load(&folder).unwrap(), plain);
+}
+
+/// Changes the numbers of one tensor of a safetensors file.
+fn change_tensor(path: &Path, changed: &str, change: impl Fn(&mut Vec<u8>)) {
+    let bytes = fs::read(path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let copied = |(name, tensor): (&str, TensorView<'_>)| {
+        let mut bytes = tensor.data().to_vec();
+        if name == changed {
+            change(&mut bytes);
+        }
+        (name.to_string(), tensor.shape().to_vec(), bytes)
+    };
+    write_safetensors(path, &tensors.iter().map(copied).collect::<Vec<_>>());
+}
+
+#[test]
+fn numbers_that_are_none_are_named_as_the_file_names_them_before_they_are_folded() {
+    for (name, file, tensor) in [
+        ("saelens-topk-rescaled", "sae_weights.safetensors", "W_dec"),
+        ("llamascopium-topk", "sae_weights.safetensors", "W_D"),
+        ("llama-scope", "checkpoints/final.safetensors", "decoder.weight"),
+        ("sparsify-skip", "sae.safetensors", "W_skip"),
+        ("gemma-scope-2-affine", "params.safetensors", "affine_skip_connection"),
+    ] {
+        for value in [f32::NAN, f32::INFINITY] {
+            let (_dir, folder) = copy(name);
+            change_tensor(&folder.join(file), tensor, |bytes| bytes[4..8].copy_from_slice(&value.to_le_bytes()));
+            let message = refused(&folder);
+            let expected = format!("{file}: expected finite numbers in {tensor}, found {value} at index 1");
+            assert!(message.contains(&expected), "{name}: {message}");
+        }
+    }
+    let (_dir, folder) = copy("dictionary-learning-AutoEncoder");
+    rewrite(&folder.join("ae.pt"), |_, mut bytes| {
+        if bytes.len() == 10 * 24 * 4 {
+            bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+        }
+        Some(bytes)
+    });
+    let message = refused(&folder);
+    assert!(message.contains("finite numbers in") && message.contains(".weight, found NaN at index 0"), "{message}");
+}
+
+#[test]
+fn doubles_are_refused_with_what_to_do() {
+    let (_dir, folder) = copy("saelens-standard");
+    let path = folder.join("sae_weights.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let doubled = tensors.iter().map(|(name, tensor)| (name, tensor.shape().to_vec(), [tensor.data(); 2].concat()));
+    let doubled: Vec<_> = doubled.collect();
+    let views = doubled.iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(Dtype::F64, shape.clone(), bytes).unwrap();
+        (name, view)
+    });
+    fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+    let message = refused(&folder);
+    assert!(message.contains("W_enc in F32, F16 or BF16, found F64. Save it again"), "{message}");
+}
+
+#[test]
+fn all_that_a_file_holds_is_named_where_a_tensor_is_missing() {
+    let (_dir, folder) = copy("dictionary-learning-GatedAutoEncoder");
+    edit(&folder.join("config.json"), "GatedAutoEncoder", "AutoEncoderTopK");
+    let message = refused(&folder);
+    let all = "found only decoder.weight, decoder_bias, encoder.weight, gate_bias, mag_bias, r_mag.";
+    assert!(message.contains(all), "{message}");
+    let (_dir, folder) = copy("openai-topk");
+    let path = folder.join("3.pt");
+    rewrite(&path, |name, bytes| {
+        Some(if name.ends_with("data.pkl") { replaced(&bytes, b"pre_bias", b"pre_bent") } else { bytes })
+    });
+    let message = refused(&folder);
+    assert!(
+        message.contains("an array pre_bias, found only decoder.weight, encoder.weight, latent_bias,"),
+        "{message}"
+    );
+    assert!(message.contains("activation (a text)"), "{message}");
+}
+
+#[test]
+fn parameters_of_a_module_are_tensors() {
+    let (_dir, folder) = copy("dictionary-learning-AutoEncoder");
+    let sae = Sae::load(&folder).unwrap();
+    // `_rebuild_parameter(bias, True, OrderedDict())` in place of the first tensor, as pickle writes a Parameter.
+    let (tensor, parameter) = (b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch._utils\n_rebuild_parameter\n(");
+    let as_parameter = |bytes: &[u8]| {
+        let begun = replaced(bytes, tensor, &[&parameter[..], tensor].concat());
+        replaced(&begun, b"Rq\x0d", b"Rq\x0d\x88h\x00)RtR")
+    };
+    rewrite(&folder.join("ae.pt"), |name, bytes| {
+        Some(if name.ends_with("data.pkl") { as_parameter(&bytes) } else { bytes })
+    });
+    assert_eq!(Sae::load(&folder).unwrap(), sae);
 }

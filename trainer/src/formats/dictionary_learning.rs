@@ -35,10 +35,11 @@ use crate::{
 };
 
 const CONFIG_FILE: &str = "config.json";
-const WEIGHTS_FILE: &str = "ae.pt";
+pub(super) const WEIGHTS_FILE: &str = "ae.pt";
 
 /// What is read of `config.json`; the rest records the training.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct Config {
     trainer: Trainer,
     #[serde(default)]
@@ -46,6 +47,7 @@ struct Config {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct Trainer {
     dict_class: String,
     activation_dim: usize,
@@ -59,6 +61,7 @@ struct Trainer {
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct Buffer {
     #[serde(default)]
     ctx_len: Option<usize>,
@@ -87,8 +90,7 @@ struct Weights {
 pub(super) fn load(path: &Path) -> Result<Sae> {
     let dir = super::folder_of(path);
     let config_path = dir.join(CONFIG_FILE);
-    let hint = "A folder that dictionary_learning trained has one";
-    let Config { trainer, buffer } = json::read(&config_path, "the config.json of dictionary_learning", hint)?;
+    let Config { trainer, buffer } = json::read(&config_path, "the config.json of dictionary_learning")?;
     let Ok(class) = serde_json::from_value::<Class>(json!(trainer.dict_class)) else {
         let known = "AutoEncoder, AutoEncoderNew, AutoEncoderTopK, BatchTopKSAE, MatryoshkaBatchTopKSAE, \
                      JumpReluAutoEncoder or GatedAutoEncoder";
@@ -197,16 +199,19 @@ fn activation(
 /// The k of the weights, which the config must agree with.
 fn k(tensors: &mut NamedTensors, configured: Option<usize>, path: &Path) -> Result<usize> {
     let stored = tensors.take_int("k", &[])?[0];
-    let k = usize::try_from(stored).ok().filter(|k| configured.is_none_or(|configured| configured == *k));
+    let k = usize::try_from(stored).ok().filter(|k| *k > 0 && configured.is_none_or(|configured| configured == *k));
     k.ok_or_else(|| {
         let expected = configured.map_or("k of 1 or more".to_string(), |k| format!("k {k}, as config.json has it"));
         Error::malformed(path, expected, stored.to_string(), "The two files belong to different dictionaries")
     })
 }
 
-/// The name that the package's own scripts give to the output of a block.
+/// The name that the package's own scripts give to the output of a block, or one of TransformerLens', as written here.
 fn hook_point(submodule: &str) -> Option<HookPoint> {
-    Some(HookPoint::resid_post(submodule.strip_prefix("resid_post_layer_")?.parse().ok()?))
+    match submodule.strip_prefix("resid_post_layer_") {
+        Some(layer) => Some(HookPoint::resid_post(layer.parse().ok()?)),
+        None => submodule.parse().ok(),
+    }
 }
 
 /// As the package's loader decides it.
@@ -223,7 +228,7 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
     };
     fits.check(sae)?;
     if sae.config.input_norm != InputNorm::None {
-        return fits.refuse("an SAE of raw activations".into(), format!("{:?}", sae.config.input_norm));
+        return fits.refuse("an SAE of raw activations".into(), sae.config.input_norm.to_string());
     }
     let class = match sae.config.architecture {
         Architecture::TopK => Class::AutoEncoderTopK,

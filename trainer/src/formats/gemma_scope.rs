@@ -111,7 +111,7 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
     };
     fits.check(sae)?;
     let Some(threshold) = sae.thresholds().filter(|_| sae.config.input_norm == InputNorm::None) else {
-        return fits.refuse("an SAE of raw activations".into(), format!("{:?}", sae.config.input_norm));
+        return fits.refuse("an SAE of raw activations".into(), sae.config.input_norm.to_string());
     };
     fits.check_folder(&sae.config, dir, hook_points, &FOLDERS)?;
     let sae = sae.applying_b_dec(false);

@@ -31,6 +31,7 @@ const SKIP: &str = "affine_skip_connection";
 
 /// What is read of `config.json`; the rest records the training.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct Config {
     architecture: String,
     #[serde(default)]
@@ -45,8 +46,7 @@ struct Config {
 pub(super) fn load(path: &Path) -> Result<Sae> {
     let dir = super::folder_of(path);
     let config_path = dir.join(CONFIG_FILE);
-    let hint = "Each SAE of the release has one beside its params.safetensors";
-    let config: Config = json::read(&config_path, "the config.json of a Gemma Scope 2 SAE", hint)?;
+    let config: Config = json::read(&config_path, "the config.json of a Gemma Scope 2 SAE")?;
     if config.architecture != JUMP_RELU {
         return refuse(&config_path, "architecture", "`jump_relu`", &config.architecture);
     }
@@ -60,9 +60,9 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
     };
     let mut tensors = TensorFile::read(&dir.join(WEIGHTS_FILE), crate::tensors::SAE_HINT)?;
     let ((d_in, d_sae), (_, d_out)) = (tensors.matrix("w_enc")?, tensors.matrix("w_dec")?);
-    let mut sae = jumprelu(["w_enc", "w_dec"], [d_in, d_sae, d_out], |name, shape| tensors.take_f32(name, shape))?;
+    let mut sae = jumprelu(["w_enc", "w_dec"], [d_in, d_sae, d_out], |name, shape| tensors.take_weights(name, shape))?;
     if config.affine_connection {
-        sae.w_skip = Some(transposed(&tensors.take_f32(SKIP, &[d_in, d_out])?, d_in, d_out));
+        sae.w_skip = Some(transposed(&tensors.take_weights(SKIP, &[d_in, d_out])?, d_in, d_out));
     }
     tensors.end()?;
     sae.config = SaeConfig { hook_point, hook_point_out, model_name: config.model_name, ..sae.config };
@@ -98,7 +98,7 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
     };
     fits.check(sae)?;
     let Some(threshold) = sae.thresholds().filter(|_| sae.config.input_norm == InputNorm::None) else {
-        return fits.refuse("an SAE of raw activations".into(), format!("{:?}", sae.config.input_norm));
+        return fits.refuse("an SAE of raw activations".into(), sae.config.input_norm.to_string());
     };
     let named = |point: HookPoint| match module_of(point) {
         Some(module) => Ok(module),

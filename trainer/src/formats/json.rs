@@ -4,13 +4,39 @@ use std::{fs, path::Path};
 
 use harvester::write_atomically;
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use crate::{Error, Result};
 
-/// Reads `path` as `what`, such as "the cfg.json of an SAE"; `hint` is the next step where it is none.
-pub(crate) fn read<T: DeserializeOwned>(path: &Path, what: &str, hint: &str) -> Result<T> {
+/// What to do about a config that is none.
+const HINT: &str = "Mend it by hand, or save the SAE again with its own tool";
+
+/// Reads `path` as `what`, such as "the cfg.json of an SAE".
+pub(super) fn read<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
+    parse(&read_value(path, what)?, path, what)
+}
+
+pub(super) fn read_value(path: &Path, what: &str) -> Result<Value> {
     let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
-    serde_json::from_str(&text).map_err(|error| Error::malformed(path, what, error.to_string(), hint))
+    serde_json::from_str(&text).map_err(|error| Error::malformed(path, what, error.to_string(), HINT))
+}
+
+/// The config that `value`, of the file `path`, is. serde says a line and not a key, so it is given a text in which each
+/// key has a line of its own.
+pub(super) fn parse<T: DeserializeOwned>(value: &Value, path: &Path, what: &str) -> Result<T> {
+    let text = format!("{value:#}");
+    serde_json::from_str(&text).map_err(|error| {
+        let line = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
+        let key = line.trim_start().strip_prefix('"').and_then(|line| Some(line.split_once("\": ")?.0));
+        let said = error.to_string();
+        let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(said, _)| said);
+        // Of a key that is missing or unknown, serde says the name itself, on the line where the object ends.
+        let found = match key.filter(|_| said.starts_with("invalid")) {
+            Some(key) => format!("{key}: {said}"),
+            None => said.to_string(),
+        };
+        Error::malformed(path, what, found, HINT)
+    })
 }
 
 pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
@@ -28,4 +54,52 @@ pub(crate) fn refuse_zero(path: &Path, fields: &str, [a, b]: [usize; 2]) -> Resu
 pub(crate) fn refuse<T>(path: &Path, field: &str, expected: impl AsRef<str>, found: impl AsRef<str>) -> Result<T> {
     let hint = "refract cannot compute what this SAE computes; convert it with its own tool first";
     Err(Error::malformed(path, format!("{field} {}", expected.as_ref()), format!("`{}`", found.as_ref()), hint))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(expecting = "a JSON object")]
+    #[expect(dead_code, reason = "only read")]
+    struct Outer {
+        size: usize,
+        inner: Inner,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(expecting = "a JSON object", deny_unknown_fields)]
+    #[expect(dead_code, reason = "only read")]
+    struct Inner {
+        name: String,
+    }
+
+    #[test]
+    fn a_value_of_another_type_is_named_by_its_key() {
+        let said = |value| parse::<Outer>(&value, Path::new("x.json"), "a config").unwrap_err().to_string();
+        for (value, expected) in [
+            (
+                json!({"size": "8", "inner": {"name": "a"}}),
+                "x.json: expected a config, found size: invalid type: string",
+            ),
+            (json!({"size": -8, "inner": {"name": "a"}}), "found size: invalid value: integer `-8`"),
+            (json!({"size": [1, 2], "inner": {"name": "a"}}), "found size: invalid type: sequence"),
+            (
+                json!({"size": 8, "inner": {"name": 3}}),
+                "found name: invalid type: integer `3`, expected a string. Mend",
+            ),
+            (json!({"size": 8, "inner": 3}), "found inner: invalid type: integer `3`, expected a JSON object. "),
+            (json!({"size": 8, "inner": {}}), "found missing field `name`. "),
+            (json!({"size": 8, "inner": {"name": "a", "nome": "b"}}), "found unknown field `nome`, expected `name`. "),
+            (json!(3), "found invalid type: integer `3`, expected a JSON object. "),
+        ] {
+            let message = said(value);
+            assert!(message.contains(expected), "{expected}: {message}");
+        }
+    }
 }

@@ -32,6 +32,7 @@ pub(super) const WEIGHTS_FILE: &str = "checkpoints/final.safetensors";
 
 /// What is read of `hyperparams.json`; the rest records the training.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct Config {
     d_model: usize,
     d_sae: usize,
@@ -51,6 +52,7 @@ struct Config {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct AverageNorm {
     r#in: f32,
     out: f32,
@@ -59,16 +61,15 @@ struct AverageNorm {
 pub(super) fn load(path: &Path) -> Result<Sae> {
     let dir = super::folder_of(path);
     let config_path = dir.join(CONFIG_FILE);
-    let hint = "A folder of the Llama Scope release has one";
-    let config: Config = json::read(&config_path, "the hyperparams.json of a Llama Scope SAE", hint)?;
+    let config: Config = json::read(&config_path, "the hyperparams.json of a Llama Scope SAE")?;
     let sae_config = config.read(&config_path)?;
     let mut tensors = TensorFile::read(&dir.join(WEIGHTS_FILE), crate::tensors::SAE_HINT)?;
     let SaeConfig { d_in, d_sae, .. } = sae_config;
     let mut sae = Sae {
-        w_enc: tensors.take_f32("encoder.weight", &[d_sae, d_in])?,
-        b_enc: tensors.take_f32("encoder.bias", &[d_sae])?,
-        w_dec: transposed(&tensors.take_f32("decoder.weight", &[d_in, d_sae])?, d_in, d_sae),
-        b_dec: tensors.take_f32("decoder.bias", &[d_in])?,
+        w_enc: tensors.take_weights("encoder.weight", &[d_sae, d_in])?,
+        b_enc: tensors.take_weights("encoder.bias", &[d_sae])?,
+        w_dec: transposed(&tensors.take_weights("decoder.weight", &[d_in, d_sae])?, d_in, d_sae),
+        b_dec: tensors.take_weights("decoder.bias", &[d_in])?,
         threshold: None,
         gate: None,
         w_skip: None,
@@ -92,7 +93,7 @@ impl Config {
         match self.act_fn.to_lowercase().as_str() {
             "jumprelu" => {}
             "topk" if self.jump_relu_threshold > 0.0 => {}
-            other => return refuse(path, "act_fn", "`jumprelu`, or `topk` with a jump_relu_threshold", other),
+            _ => return refuse(path, "act_fn", "`jumprelu`, or `topk` with a jump_relu_threshold", &self.act_fn),
         }
         if self.norm_activation != "dataset-wise" {
             return refuse(path, "norm_activation", "`dataset-wise`", &self.norm_activation);

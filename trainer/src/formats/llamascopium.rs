@@ -34,6 +34,7 @@ const AVERAGE_NORM: &str = "dataset_average_activation_norm.";
 
 /// What is read of `config.json`, with the tool's defaults; the rest records the training.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct Config {
     sae_type: String,
     d_model: usize,
@@ -77,25 +78,24 @@ const INFERENCE: &str = "inference";
 pub(super) fn load(path: &Path) -> Result<Sae> {
     let dir = super::folder_of(path);
     let config_path = dir.join(CONFIG_FILE);
-    let hint = "A folder that Llamascopium saved has one";
-    let config: Config = json::read(&config_path, "the config.json of a Llamascopium SAE", hint)?;
+    let config: Config = json::read(&config_path, "the config.json of a Llamascopium SAE")?;
     let sae_config = config.read(&config_path)?;
     let weights_path = dir.join(WEIGHTS_FILE);
     let mut tensors = TensorFile::read(&weights_path, crate::tensors::SAE_HINT)?;
     let SaeConfig { d_in, d_sae, architecture, .. } = sae_config;
     let threshold = match architecture {
         Architecture::JumpRelu => {
-            let log = tensors.take_f32(LOG_THRESHOLD, &[d_sae])?;
+            let log = tensors.take_weights(LOG_THRESHOLD, &[d_sae])?;
             Some(log.iter().map(|log| log.exp()).collect())
         }
         _ => None,
     };
     let mut sae = Sae {
-        w_enc: transposed(&tensors.take_f32("W_E", &[d_in, d_sae])?, d_in, d_sae),
-        b_enc: tensors.take_f32("b_E", &[d_sae])?,
-        w_dec: tensors.take_f32("W_D", &[d_sae, d_in])?,
+        w_enc: transposed(&tensors.take_weights("W_E", &[d_in, d_sae])?, d_in, d_sae),
+        b_enc: tensors.take_weights("b_E", &[d_sae])?,
+        w_dec: tensors.take_weights("W_D", &[d_sae, d_in])?,
         // After W_E, whose length bounds d_in: a config could ask for any number of zeros.
-        b_dec: if config.use_decoder_bias { tensors.take_f32("b_D", &[d_in])? } else { vec![0.0; d_in] },
+        b_dec: if config.use_decoder_bias { tensors.take_weights("b_D", &[d_in])? } else { vec![0.0; d_in] },
         threshold,
         gate: None,
         w_skip: None,
@@ -111,7 +111,12 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
             let norm = norms.iter().find(|(name, _)| name == hook).map(|(_, norm)| *norm);
             let norm = norm.filter(|norm| norm.is_finite() && *norm > 0.0).ok_or_else(|| {
                 let expected = format!("{AVERAGE_NORM}{hook} above 0, as norm_activation `dataset-wise` needs");
-                Error::malformed(&weights_path, expected, format!("{norm:?}"), "Save the SAE after its training")
+                Error::malformed(
+                    &weights_path,
+                    expected,
+                    norm.map_or("none".into(), |norm| norm.to_string()),
+                    "Save the SAE after its training",
+                )
             })?;
             Ok::<f32, Error>((d_in as f32).sqrt() / norm)
         };
@@ -169,7 +174,7 @@ impl Config {
             "relu" => Architecture::Standard,
             "jumprelu" => Architecture::JumpRelu,
             "topk" => Architecture::TopK,
-            other => return refuse(path, "act_fn", "`relu`, `jumprelu` or `topk`", other),
+            _ => return refuse(path, "act_fn", "`relu`, `jumprelu` or `topk`", &self.act_fn),
         };
         let input_norm = match self.norm_activation.as_str() {
             DATASET_WISE | INFERENCE => InputNorm::None,
@@ -214,7 +219,7 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
         InputNorm::None => INFERENCE,
         InputNorm::ConstantNorm => TOKEN_WISE,
         InputNorm::LayerNorm { .. } => {
-            return fits.refuse("raw or constant-norm activations".into(), format!("{input_norm:?}"));
+            return fits.refuse("raw or constant-norm activations".into(), input_norm.to_string());
         }
     };
     let place = sae.config.place()?;

@@ -11,6 +11,7 @@ use std::{
     str::FromStr,
 };
 
+use self::no_sae::no_sae;
 use crate::{Error, Result, sae::Sae};
 
 mod dictionary_learning;
@@ -21,6 +22,7 @@ mod json;
 mod llama_scope;
 mod llamascopium;
 mod named_tensors;
+mod no_sae;
 mod npz;
 mod openai;
 mod pickle;
@@ -131,6 +133,12 @@ impl SaeFormat {
         Self::LlamaScope,
     ];
 
+    /// The formats that are written as well as read, as `--to` has them.
+    pub fn written() -> String {
+        let written = Self::ALL.into_iter().filter(|format| *format != Self::LlamaScope);
+        written.map(|format| format.to_string()).collect::<Vec<_>>().join(", ")
+    }
+
     /// The format of an SAE: of a folder by the files in it, of a file by its name.
     ///
     /// # Errors
@@ -155,9 +163,7 @@ impl FromStr for SaeFormat {
 
     fn from_str(text: &str) -> Result<Self> {
         let found = LAYOUTS.iter().find(|layout| layout.name == text).map(|layout| layout.format);
-        found.ok_or_else(|| {
-            Error::invalid("format", Self::ALL.map(|name| name.to_string()).join(", "), format!("`{text}`"))
-        })
+        found.ok_or_else(|| Error::invalid("format", Self::written(), format!("`{text}`")))
     }
 }
 
@@ -166,7 +172,8 @@ pub(crate) fn read(path: &Path) -> Result<Sae> {
     let sae = (detect(path)?.read)(path)?;
     // Here, after every reader has folded what it folds.
     let files = files_of(path)?;
-    sae.check(files.last().expect("every layout has files"))?;
+    let [first, last] = [files.first(), files.last()].map(|file| file.expect("every layout has files"));
+    sae.check(first, last)?;
     Ok(sae)
 }
 
@@ -186,6 +193,16 @@ pub fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn detect(path: &Path) -> Result<&'static Layout> {
+    match &found_at(path)[..] {
+        [] => Err(no_sae(path)),
+        // Any tool may have left a .pt file.
+        [one] | [one, Layout { format: SaeFormat::OpenAi, .. }] => Ok(*one),
+        [first, second, ..] => Err(two_formats(path, first, second)),
+    }
+}
+
+/// The formats of which all files are there, and `path` is one of them or their folder.
+fn found_at(path: &Path) -> Vec<&'static Layout> {
     let name = path.file_name().unwrap_or_default();
     let dir = folder_of(path);
     let is_there = |file: &&str| match *file {
@@ -195,18 +212,24 @@ fn detect(path: &Path) -> Result<&'static Layout> {
     };
     let named = |layout: &&Layout| {
         let is_named = |file: &&str| match *file {
-            "*.pt" => path.extension().is_some_and(|extension| extension == "pt"),
+            "*.pt" => is_pt(path),
             file => Path::new(file).file_name() == Some(name),
         };
         !path.is_file() || layout.files.iter().any(is_named)
     };
-    let found = LAYOUTS.iter().filter(named).find(|layout| layout.files.iter().all(is_there));
-    found.ok_or_else(|| {
-        let looked_for: Vec<_> =
-            LAYOUTS.iter().map(|layout| format!("{} ({})", layout.files.join(" and "), layout.name)).collect();
-        let hint = "Name the folder that holds the SAE's own files, or the file itself";
-        Error::malformed(path, format!("an SAE: {}", looked_for.join(", ")), what_is_there(path), hint)
-    })
+    LAYOUTS.iter().filter(named).filter(|layout| layout.files.iter().all(is_there)).collect()
+}
+
+/// A folder in which two tools, or one after the other, left an SAE.
+fn two_formats(path: &Path, first: &Layout, second: &Layout) -> Error {
+    let own = |layout: &Layout, other: &Layout| {
+        let own = layout.files.iter().find(|name| !other.files.contains(name)).unwrap_or(&layout.files[0]);
+        format!("{own} ({})", layout.name)
+    };
+    let (own_of_first, own_of_second) = (own(first, second), own(second, first));
+    let found = format!("those of two: {own_of_first} and {own_of_second}");
+    let hint = "Name the one of these files that is meant, or move the other away";
+    Error::malformed(folder_of(path), "the files of one SAE", found, hint)
 }
 
 /// The folder in which an SAE's files are, for the folder itself or one of them.
@@ -222,44 +245,22 @@ fn folder_of(path: &Path) -> PathBuf {
 
 /// The file itself, or the one .pt file of a folder.
 fn only_pt(path: &Path) -> Result<PathBuf> {
-    if path.is_file() {
-        return Ok(path.to_path_buf());
-    }
-    let is_pt = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "pt") && path.is_file();
-    let found: Vec<PathBuf> = entries(path)?.into_iter().filter(is_pt).collect();
-    match &found[..] {
+    let found = if path.is_file() { vec![path.to_path_buf()] } else { entries(path)? };
+    match &found.into_iter().filter(|path| is_pt(path)).collect::<Vec<_>>()[..] {
         [one] => Ok(one.clone()),
-        _ => {
-            let hint = "Name the file";
-            Err(Error::malformed(path, "one .pt file", format!("{} of them", found.len()), hint))
-        }
+        found => Err(Error::malformed(path, "one .pt file", format!("{} of them", found.len()), "Name the file")),
     }
+}
+
+/// Whether a file may be one of OpenAI's, which have any name but the one that dictionary_learning gives.
+fn is_pt(path: &Path) -> bool {
+    let is_pt = path.extension().is_some_and(|extension| extension == "pt");
+    is_pt && path.is_file() && path.file_name() != Some(dictionary_learning::WEIGHTS_FILE.as_ref())
 }
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     let list = fs::read_dir(dir).map_err(Error::io("list", dir))?;
     list.map(|entry| Ok(entry.map_err(Error::io("list", dir))?.path())).collect()
-}
-
-/// Some names of what is in a folder, for a message.
-fn what_is_there(path: &Path) -> String {
-    const SHOWN: usize = 8;
-    if !path.exists() {
-        return "no such file or folder".into();
-    }
-    if path.is_file() {
-        return "a file of another name".into();
-    }
-    let names = |paths: Vec<PathBuf>| {
-        paths.iter().filter_map(|path| path.file_name()).map(|n| n.to_string_lossy().into_owned()).collect()
-    };
-    let mut names: Vec<String> = entries(path).map(names).unwrap_or_default();
-    names.sort_unstable();
-    match names.len() {
-        0 => "an empty folder".into(),
-        n if n > SHOWN => format!("{} and {} more", names[..SHOWN].join(", "), n - SHOWN),
-        _ => names.join(", "),
-    }
 }
 
 #[cfg(test)]
@@ -295,6 +296,17 @@ mod tests {
         for part in ["cfg.json and sae.safetensors (sparsify)", "params.npz (gemma-scope)", "found model.bin"] {
             assert!(message.contains(part), "{message}");
         }
+        // Of two formats, one is named by a file of its own.
+        for name in ["cfg.json", "sae_weights.safetensors", "sae.safetensors", "trainer_state.pt"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let message = SaeFormat::of(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("sae_weights.safetensors (saelens) and sae.safetensors (sparsify)"), "{message}");
+        assert!(SaeFormat::of(&dir.path().join("cfg.json")).is_err());
+        let of = |name: &str| SaeFormat::of(&dir.path().join(name)).unwrap();
+        assert_eq!((of("sae_weights.safetensors"), of("sae.safetensors")), (SaeFormat::SaeLens, SaeFormat::Sparsify));
+        fs::remove_file(dir.path().join("sae.safetensors")).unwrap();
+        assert_eq!(of(""), SaeFormat::SaeLens);
         assert!(SaeFormat::of(&dir.path().join("none")).unwrap_err().to_string().contains("no such file or folder"));
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use half::{bf16, f16};
 
-use crate::{Error, Result};
+use crate::{Error, Result, tensors::not_finite};
 
 const HINT: &str = "The file is damaged, or belongs to another SAE";
 
@@ -68,11 +68,15 @@ pub(crate) struct NamedTensors {
     path: PathBuf,
     arrays: BTreeMap<String, Array>,
     taken: Vec<String>,
+    /// All that the file holds, for messages.
+    all: Vec<String>,
 }
 
 impl NamedTensors {
-    pub(crate) fn new(path: &Path, arrays: BTreeMap<String, Array>) -> Self {
-        Self { path: path.to_path_buf(), arrays, taken: vec![] }
+    /// `others`: what the file holds beside arrays.
+    pub(crate) fn new(path: &Path, arrays: BTreeMap<String, Array>, others: Vec<String>) -> Self {
+        let all = arrays.keys().cloned().chain(others).collect();
+        Self { path: path.to_path_buf(), arrays, taken: vec![], all }
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
@@ -87,10 +91,14 @@ impl NamedTensors {
         }
     }
 
-    /// Takes an array of floats.
+    /// Takes an array of floats, all of them finite: asked here, by the name that the file has for them, before a
+    /// reader folds one array into another.
     pub(crate) fn take_f32(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         match self.take(name, shape)? {
-            Numbers::Float(values) => Ok(values),
+            Numbers::Float(values) => match not_finite(&values) {
+                Some(found) => Err(self.wrong(format!("finite numbers in {name}"), found)),
+                None => Ok(values),
+            },
             Numbers::Int(_) => Err(self.wrong(format!("floating-point numbers in {name}"), "integers".into())),
         }
     }
@@ -130,8 +138,10 @@ impl NamedTensors {
     }
 
     fn get(&self, name: &str) -> Result<&Array> {
-        let names = || self.arrays.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        self.arrays.get(name).ok_or_else(|| self.wrong(format!("an array {name}"), format!("only {}", names())))
+        self.arrays.get(name).ok_or_else(|| {
+            let found = if self.all.is_empty() { "nothing".into() } else { format!("only {}", self.all.join(", ")) };
+            self.wrong(format!("an array {name}"), found)
+        })
     }
 
     fn wrong(&self, expected: String, found: String) -> Error {
@@ -171,11 +181,11 @@ mod tests {
         let array = |numbers| Array { shape: vec![2], numbers };
         let arrays = [("w", array(Numbers::Float(vec![1.5, -2.0]))), ("k", array(Numbers::Int(vec![3, -2])))];
         let arrays = arrays.map(|(name, array)| (name.to_string(), array));
-        let mut tensors = NamedTensors::new(Path::new("x.pt"), BTreeMap::from(arrays));
+        let mut tensors = NamedTensors::new(Path::new("x.pt"), BTreeMap::from(arrays), vec!["x (a text)".into()]);
         let message = |result: Result<Vec<f32>>| result.unwrap_err().to_string();
         assert!(message(tensors.take_f32("w", &[1, 2])).contains("w of shape [1, 2], found [2]"));
         assert_eq!(tensors.take_f32("w", &[2]).unwrap(), [1.5, -2.0]);
-        assert!(message(tensors.take_f32("w", &[2])).contains("an array w, found only k"));
+        assert!(message(tensors.take_f32("w", &[2])).contains("an array w, found only k, w, x (a text)"));
         assert!(tensors.end().unwrap_err().to_string().contains("only w, found also k"));
     }
 }

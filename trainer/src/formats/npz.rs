@@ -40,7 +40,7 @@ pub(super) fn read(path: &Path) -> Result<NamedTensors> {
             return Err(wrong("each array once", format!("{name} twice")));
         }
     }
-    Ok(NamedTensors::new(path, arrays))
+    Ok(NamedTensors::new(path, arrays, vec![]))
 }
 
 /// Magic, version, length of the header, header as a Python dictionary, numbers.

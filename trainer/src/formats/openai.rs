@@ -105,8 +105,8 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
     let SaeConfig { architecture, d_in, d_sae, k, input_norm, .. } = sae.config;
     let expected = if architecture == Architecture::TopK { InputNorm::LayerNorm { eps: EPS } } else { InputNorm::None };
     if input_norm != expected {
-        let place = format!("a {architecture} SAE with input norm {expected:?}, which its loader assumes");
-        return fits.refuse(place, format!("{input_norm:?}"));
+        let place = format!("a {architecture} SAE with the input norm `{expected}`, which its loader assumes");
+        return fits.refuse(place, format!("`{input_norm}`"));
     }
     let sae = sae.applying_b_dec(true);
     let w_dec = transposed(&sae.w_dec, d_sae, d_in);

@@ -1,8 +1,9 @@
 //! [`read`]: the part of pickle in which PyTorch writes a dictionary of tensors, read without running anything.
 //!
-//! A pickle is a program that may call any function of Python. This reader knows three names, those of an ordered
-//! dictionary, of a view into a storage and of the storages, and makes data of them; any other name, and any other
-//! instruction, ends the reading. Sizes are bounded by the file, and how deep values nest by [`MOST_CONTAINERS`].
+//! A pickle is a program that may call any function of Python. This reader knows four names, those of an ordered
+//! dictionary, of a view into a storage, of a parameter and of the storages, and makes data of them; any other name, and
+//! any other instruction, ends the reading. Sizes are bounded by the file, and how deep values nest by
+//! [`MOST_CONTAINERS`].
 //!
 //! A short file can still name one tuple twice in the next, forty times over: 2^40 leaves to whoever walks them all. So
 //! nothing here prints, compares or copies what a value holds: messages say its [`Value::kind`].
@@ -23,6 +24,8 @@ const MOST_DIMENSIONS: usize = 8;
 pub(super) enum Global {
     OrderedDict,
     RebuildTensor,
+    /// A tensor that is trained: `state_dict()` has none, a dictionary of `named_parameters()` has.
+    RebuildParameter,
     Storage(Stored),
 }
 
@@ -246,6 +249,7 @@ impl Machine<'_> {
         let global = match (module, name) {
             ("collections", "OrderedDict") => Global::OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2") => Global::RebuildTensor,
+            ("torch._utils", "_rebuild_parameter") => Global::RebuildParameter,
             ("torch", "DoubleStorage") => Global::Storage(Stored::F64),
             ("torch", "FloatStorage") => Global::Storage(Stored::F32),
             ("torch", "HalfStorage") => Global::Storage(Stored::F16),
@@ -377,7 +381,7 @@ fn storage(id: &Value) -> Option<Storage> {
     Some(Storage { key: key.clone(), stored: *stored, len: len.size()? })
 }
 
-/// What the two functions known here would return.
+/// What the functions known here would return.
 fn call(function: &Value, arguments: &Value) -> Option<Value> {
     let (Value::Global(function), Value::Tuple(arguments)) = (function, arguments) else { return None };
     match (function, &arguments[..]) {
@@ -388,6 +392,7 @@ fn call(function: &Value, arguments: &Value) -> Option<Value> {
             (shape.len() == stride.len()).then_some(())?;
             Some(Value::Tensor(Rc::new(View { storage, offset: offset.size()?, shape, stride })))
         }
+        (Global::RebuildParameter, [tensor @ Value::Tensor(_), ..]) => Some(tensor.clone()),
         _ => None,
     }
 }

@@ -11,16 +11,14 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::{
     json,
-    saelens_cfg::{Cfg, FITS, Named},
+    saelens_cfg::{Cfg, FITS, Named, without_records},
     saelens_legacy,
     transpose::transposed,
 };
 use crate::{
-    Error, Result,
+    Result,
     sae::{Architecture, Gate, Sae, SaeConfig},
     tensors::{Tensor, TensorFile, write_tensors},
 };
@@ -78,13 +76,13 @@ pub(crate) fn load(path: &Path) -> Result<Sae> {
     let mut tensors = TensorFile::read(&path, crate::tensors::SAE_HINT)?;
     let SaeConfig { architecture, d_in, d_out, d_sae, .. } = config;
     let gated = architecture == Architecture::Gated;
-    let w_enc = transposed(&tensors.take_f32("W_enc", &[d_in, d_sae])?, d_in, d_sae);
-    let of_latents = |tensors: &mut TensorFile, name: &str| tensors.take_f32(name, &[d_sae]);
+    let w_enc = transposed(&tensors.take_weights("W_enc", &[d_in, d_sae])?, d_in, d_sae);
+    let of_latents = |tensors: &mut TensorFile, name: &str| tensors.take_weights(name, &[d_sae]);
     let mut sae = Sae {
         w_enc,
         b_enc: of_latents(&mut tensors, if gated { "b_gate" } else { "b_enc" })?,
-        w_dec: tensors.take_f32("W_dec", &[d_sae, d_out])?,
-        b_dec: tensors.take_f32("b_dec", &[d_out])?,
+        w_dec: tensors.take_weights("W_dec", &[d_sae, d_out])?,
+        b_dec: tensors.take_weights("b_dec", &[d_out])?,
         threshold: match architecture {
             Architecture::JumpRelu => Some(of_latents(&mut tensors, "threshold")?),
             _ => None,
@@ -95,27 +93,27 @@ pub(crate) fn load(path: &Path) -> Result<Sae> {
             }
             _ => None,
         },
-        w_skip: if skip { Some(tensors.take_f32("W_skip", &[d_out, d_in])?) } else { None },
+        w_skip: if skip { Some(tensors.take_weights("W_skip", &[d_out, d_in])?) } else { None },
         config,
     };
     if tensors.has("scaling_factor")? {
         saelens_legacy::check_scaling_factor(&tensors.take_f32("scaling_factor", &[d_sae])?, &path)?;
     }
     tensors.end()?;
-    if cfg.rescale_acts_by_decoder_norm == Some(true) {
+    // Of other architectures SAELens has no such key, and passes over one that is there.
+    if cfg.rescale_acts_by_decoder_norm == Some(true) && architecture == Architecture::TopK {
         sae = sae.with_unit_decoder();
     }
     Ok(sae)
 }
 
 fn read_cfg(path: &Path) -> Result<Cfg> {
-    let hint = "An SAE folder of SAELens or of refract has one";
-    let mut value: Value = json::read(path, "the cfg.json of an SAE", hint)?;
+    let what = "the cfg.json of an SAE";
+    let mut value = json::read_value(path, what)?;
     if saelens_legacy::is_legacy(&value) {
         value = saelens_legacy::upgraded(value, path)?;
     }
-    serde_json::from_value(value)
-        .map_err(|error| Error::malformed(path, "the cfg.json of an SAE", error.to_string(), hint))
+    json::parse(&without_records(value), path, what)
 }
 
 #[cfg(test)]

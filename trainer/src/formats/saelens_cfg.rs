@@ -28,6 +28,7 @@ const LAYER_NORM_EPS: f32 = 1e-5;
 
 /// `cfg.json`, in SAELens' order.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a JSON object")]
 pub(super) struct Cfg {
     d_in: usize,
     d_sae: usize,
@@ -58,8 +59,51 @@ pub(super) struct Cfg {
     columns: Vec<Column>,
 }
 
+/// Keys that record the training or the origin: fields of SAELens' training configs, which its checkpoints carry on the
+/// first level, and what belongs to `metadata` today. Any other key that [`Cfg`] does not know may shape what is computed.
+const RECORDS: [&str; 29] = [
+    "sae_lens_version",
+    "sae_lens_training_version",
+    "model_name",
+    "model_class_name",
+    "hook_name",
+    "dataset_path",
+    "context_size",
+    "prepend_bos",
+    "neuronpedia_id",
+    "noise_scale",
+    "mse_loss_normalization",
+    "b_dec_init_method",
+    "decoder_init_norm",
+    "l1_coefficient",
+    "l1_warm_up_steps",
+    "lp_norm",
+    "l0_coefficient",
+    "l0_warm_up_steps",
+    "target_l0",
+    "pre_act_loss_coefficient",
+    "jumprelu_init_threshold",
+    "jumprelu_bandwidth",
+    "jumprelu_sparsity_loss_mode",
+    "jumprelu_tanh_scale",
+    "jumprelu_ste_to_input",
+    "aux_loss_coefficient",
+    "use_sparse_activations",
+    "topk_threshold_lr",
+    "training_architecture",
+];
+
+/// A config without the keys of [`RECORDS`], and without those that say nothing.
+pub(super) fn without_records(mut cfg: Value) -> Value {
+    if let Value::Object(keys) = &mut cfg {
+        keys.retain(|key, value| !value.is_null() && !RECORDS.contains(&key.as_str()));
+    }
+    cfg
+}
+
 /// A place that a crosscoder reads.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct Column {
     hook_name: String,
     d_in: usize,
@@ -67,6 +111,7 @@ struct Column {
 
 /// What SAELens records about the origin. It allows any key; those that we do not use are kept out of the way.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct Metadata {
     sae_lens_version: String,
     #[serde(default)]
@@ -83,6 +128,8 @@ struct Metadata {
     model_class_name: Option<String>,
     #[serde(default)]
     hook_head_index: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hook_head_index_out: Option<usize>,
     #[serde(default)]
     context_size: Option<usize>,
     #[serde(default)]
@@ -163,6 +210,14 @@ impl Cfg {
         // Heads are flat in harvested activations already, which is all that `hook_z` asks for.
         if !["none", "hook_z"].contains(&self.reshape_activations.as_str()) {
             return refuse(path, "reshape_activations", "`none` or `hook_z`", &self.reshape_activations);
+        }
+        for (name, head) in [
+            ("metadata.hook_head_index", self.metadata.hook_head_index),
+            ("metadata.hook_head_index_out", self.metadata.hook_head_index_out),
+        ] {
+            if let Some(head) = head {
+                return refuse(path, name, "`null`: all heads, as harvested activations have them", head.to_string());
+            }
         }
         refuse_zero(path, "d_in and d_sae", [self.d_in, self.d_sae])?;
         let parsed = |name: &Option<String>| name.as_deref().and_then(|name| name.parse().ok());
@@ -274,6 +329,7 @@ impl Metadata {
             model_name: Some(config.model_name.clone()),
             model_class_name: Some("HookedTransformer".into()),
             hook_head_index: None,
+            hook_head_index_out: None,
             context_size: config.ctx_len,
             seqpos_slice: Some(serde_json::json!([null])),
             model_from_pretrained_kwargs: Some(serde_json::json!({})),

@@ -22,7 +22,12 @@ pub(super) fn is_legacy(cfg: &Value) -> bool {
 /// The same config in the layout of version 6.
 pub(super) fn upgraded(cfg: Value, path: &Path) -> Result<Value> {
     let Value::Object(mut old) = cfg else { return refuse(path, "cfg.json", "a JSON object", cfg.to_string()) };
-    for (from, to) in [("hook_point", "hook_name"), ("activation_fn_str", "activation_fn")] {
+    let activation_key = if old.contains_key("activation_fn_str") { "activation_fn_str" } else { "activation_fn" };
+    for (from, to) in [
+        ("hook_point", "hook_name"),
+        ("hook_point_head_index", "hook_head_index"),
+        ("activation_fn_str", "activation_fn"),
+    ] {
         if let Some(value) = old.remove(from) {
             old.insert(to.into(), value);
         }
@@ -33,7 +38,7 @@ pub(super) fn upgraded(cfg: Value, path: &Path) -> Result<Value> {
     let (architecture, k) = match (text("activation_fn").unwrap_or("relu"), k) {
         ("topk", Some(k)) => ("topk", Some(k)),
         ("relu", _) => (text("architecture").unwrap_or("standard"), None),
-        (other, _) => return refuse(path, "activation_fn", "`relu`, or `topk` with activation_fn_kwargs.k", other),
+        (other, _) => return refuse(path, activation_key, "`relu`, or `topk` with activation_fn_kwargs.k", other),
     };
     let normalize = match old.get("normalize_activations") {
         None | Some(Value::Null | Value::Bool(false)) => json!("none"),

@@ -29,7 +29,7 @@ const FOLDERS: [&str; 2] = ["layers.LAYER", "layers.LAYER.mlp"];
 
 /// `cfg.json`. Sparsify knows these keys and no others.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a JSON object")]
 struct Cfg {
     #[serde(default = "topk")]
     activation: String,
@@ -40,8 +40,8 @@ struct Cfg {
     /// 0: `expansion_factor * d_in`.
     #[serde(default)]
     num_latents: usize,
-    #[serde(default = "thirty_two")]
-    k: usize,
+    /// Sparsify would take 32 where there is none, whatever the SAE was trained with.
+    k: Option<usize>,
     #[serde(default)]
     multi_topk: bool,
     #[serde(default)]
@@ -69,27 +69,31 @@ fn yes() -> bool {
 pub(super) fn load(path: &Path) -> Result<Sae> {
     let dir = super::folder_of(path);
     let cfg_path = dir.join(CFG_FILE);
-    let cfg: Cfg = json::read(&cfg_path, "the cfg.json of sparsify", "A folder that sparsify saved has one")?;
+    let cfg: Cfg = json::read(&cfg_path, "the cfg.json of sparsify")?;
     if cfg.activation != "topk" {
         return refuse(&cfg_path, "activation", "`topk`", &cfg.activation);
     }
     if cfg.signed {
         return refuse(&cfg_path, "signed", "`false`", "true");
     }
+    let Some(k) = cfg.k else {
+        let hint = "Add the `k` that the SAE was trained with, such as \"k\": 32";
+        return Err(Error::malformed(&cfg_path, "`k`, the active latents of a token", "no such key", hint));
+    };
     let (hook_point, hook_point_out) = hook_points(&dir, cfg.transcode)?;
     let d_in = cfg.d_in;
     let d_sae = if cfg.num_latents == 0 { d_in.saturating_mul(cfg.expansion_factor) } else { cfg.num_latents };
     let mut tensors = TensorFile::read(&dir.join(WEIGHTS_FILE), crate::tensors::SAE_HINT)?;
     let sae = Sae {
-        w_enc: tensors.take_f32("encoder.weight", &[d_sae, d_in])?,
-        b_enc: tensors.take_f32("encoder.bias", &[d_sae])?,
-        w_dec: tensors.take_f32("W_dec", &[d_sae, d_in])?,
-        b_dec: tensors.take_f32("b_dec", &[d_in])?,
+        w_enc: tensors.take_weights("encoder.weight", &[d_sae, d_in])?,
+        b_enc: tensors.take_weights("encoder.bias", &[d_sae])?,
+        w_dec: tensors.take_weights("W_dec", &[d_sae, d_in])?,
+        b_dec: tensors.take_weights("b_dec", &[d_in])?,
         threshold: None,
         gate: None,
-        w_skip: if cfg.skip_connection { Some(tensors.take_f32("W_skip", &[d_in, d_in])?) } else { None },
+        w_skip: if cfg.skip_connection { Some(tensors.take_weights("W_skip", &[d_in, d_in])?) } else { None },
         config: SaeConfig {
-            k: Some(cfg.k),
+            k: Some(k),
             apply_b_dec_to_input: !cfg.transcode,
             hook_point,
             hook_point_out,
@@ -122,7 +126,7 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
     fits.check(sae)?;
     let SaeConfig { d_in, d_out, d_sae, k, input_norm, .. } = sae.config;
     if input_norm != InputNorm::None {
-        return fits.refuse("an SAE of raw activations".into(), format!("{input_norm:?}"));
+        return fits.refuse("an SAE of raw activations".into(), input_norm.to_string());
     }
     if d_in != d_out {
         return fits.refuse("a transcoder between equal widths".into(), format!("{d_in} and {d_out}"));
@@ -144,7 +148,7 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
         // Only training reads it.
         normalize_decoder: true,
         num_latents: d_sae,
-        k: k.unwrap_or(d_sae),
+        k,
         multi_topk: false,
         skip_connection: sae.w_skip.is_some(),
         transcode,

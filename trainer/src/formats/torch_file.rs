@@ -60,7 +60,8 @@ impl TorchFile {
                 value => drop(others.insert(name.to_string(), value)),
             }
         }
-        Ok(Self { tensors: NamedTensors::new(path, arrays), others })
+        let kinds = others.iter().map(|(name, value)| format!("{name} ({})", value.kind()));
+        Ok(Self { tensors: NamedTensors::new(path, arrays, kinds.collect()), others })
     }
 }
 

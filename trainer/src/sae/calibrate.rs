@@ -29,13 +29,18 @@ pub(crate) fn calibrate(sae: &mut Sae, x: &[f32], k: usize) -> Result<()> {
     }
 }
 
-/// The value that exactly `count` of `values` exceed (ties aside); `None` when there are not more than `count`.
+/// A number that exactly `count` of `values` exceed (ties aside); `None` when there are not more than `count`. It lies in
+/// the middle between the last value kept and the first one dropped, where the rounding of another program moves neither
+/// to its other side.
 fn cut(values: &mut [f32], count: usize) -> Option<f32> {
     if values.len() <= count {
         return None;
     }
-    let (_, cut, _) = values.select_nth_unstable_by(count, |a, b| b.total_cmp(a));
-    Some(*cut)
+    let (kept, dropped, _) = values.select_nth_unstable_by(count, |a, b| b.total_cmp(a));
+    let last_kept = kept.iter().copied().fold(f32::INFINITY, f32::min);
+    let middle = *dropped + (last_kept - *dropped) / 2.0;
+    // Between neighbours there is no number, and before the first value no end.
+    Some(if middle < last_kept { middle } else { *dropped })
 }
 
 fn values_above(sae: &mut Sae, x: &[f32], floor: f32) -> Result<Vec<f32>> {
@@ -64,6 +69,14 @@ mod tests {
             calibrate(&mut sae, &x, k).expect("whole rows");
             assert_eq!(sae.encode(&x).expect("whole rows").n_active(), k * n, "k {k}");
         }
+    }
+
+    #[test]
+    fn the_cut_is_in_the_middle_between_kept_and_dropped() {
+        assert_eq!(cut(&mut [1.0, 4.0, 2.0, 8.0], 2), Some(3.0));
+        assert_eq!(cut(&mut [1.0, 4.0, 4.0, 8.0], 2), Some(4.0));
+        assert_eq!(cut(&mut [1.0, 1f32.next_up()], 1), Some(1.0));
+        assert_eq!((cut(&mut [1.0, 2.0], 0), cut(&mut [1.0, 2.0], 2)), (Some(2.0), None));
     }
 
     #[test]

@@ -5,25 +5,25 @@
 use std::path::Path;
 
 use super::{Architecture, Sae, SaeConfig};
-use crate::{Error, Result, sae::input_norm::InputNorm};
+use crate::{Error, Result, sae::input_norm::InputNorm, tensors::not_finite};
 
 const HINT: &str = "The file is damaged, or belongs to another SAE";
 
 impl Sae {
-    /// `place` is what a message names.
-    pub(crate) fn check(&self, place: &Path) -> Result<()> {
-        let wrong = |expected: String, found: String| Err(Error::malformed(place, expected, found, HINT));
+    /// Messages about numbers name the file `weights`, those about what the SAE is `config`.
+    pub(crate) fn check(&self, config: &Path, weights: &Path) -> Result<()> {
+        let wrong = |expected: String, found: String| Err(Error::malformed(weights, expected, found, HINT));
         for (name, tensor, len) in self.tensors() {
             let Some(tensor) = tensor else { continue };
             if tensor.len() != len {
                 return wrong(format!("{len} values of {name}"), format!("{}", tensor.len()));
             }
-            if let Some(at) = tensor.iter().position(|value| !value.is_finite()) {
-                return wrong(format!("finite numbers in {name}"), format!("{} at index {at}", tensor[at]));
+            if let Some(found) = not_finite(tensor) {
+                return wrong(format!("finite numbers in {name}"), found);
             }
         }
         match self.contradiction() {
-            Some((expected, found)) => wrong(expected, found),
+            Some((expected, found)) => Err(Error::malformed(config, expected, found, HINT)),
             None => Ok(()),
         }
     }
@@ -73,7 +73,7 @@ impl Sae {
             return Some(("a transcoder that does not subtract b_dec from its input".into(), "one that does".into()));
         }
         if *input_norm != InputNorm::None && (self.config.is_transcoder() || self.w_skip.is_some()) {
-            return Some(("a transcoder or skip connection of raw activations".into(), format!("{input_norm:?}")));
+            return Some(("a transcoder or skip connection of raw activations".into(), input_norm.to_string()));
         }
         let width: usize = columns.iter().map(|(_, width)| width).sum();
         if !columns.is_empty() && width != *d_in {

@@ -120,6 +120,19 @@ impl SaeConfig {
         self.d_out != self.d_in || self.hook_point_out.is_some_and(|out| Some(out) != self.hook_point)
     }
 
+    /// What this says of its origin that `written`, the same SAE in another format, does not.
+    pub fn lost_in(&self, written: &Self) -> Vec<&'static str> {
+        let same_or_unknown = [
+            ("hook point", self.hook_point.is_none() || self.hook_point == written.hook_point),
+            ("hook point rebuilt", self.hook_point_out.is_none() || self.hook_point_out == written.hook_point_out),
+            ("model name", self.model_name.is_empty() || self.model_name == written.model_name),
+            ("context length", self.ctx_len.is_none() || self.ctx_len == written.ctx_len),
+            ("prepend_bos", self.prepend_bos == written.prepend_bos),
+            ("dataset", self.dataset.is_empty() || self.dataset == written.dataset),
+        ];
+        same_or_unknown.into_iter().filter(|(_, kept)| !kept).map(|(name, _)| name).collect()
+    }
+
     /// Checks that it reads one place of a model and rebuilds that same place, as steering needs.
     ///
     /// # Errors
@@ -153,6 +166,8 @@ mod tests {
         assert!(message(&transcoder).contains("a transcoder from a place not named to blocks.1.hook_resid_post"));
         let columns = vec![(HookPoint::resid_post(0), 3), (HookPoint::resid_post(1), 5)];
         assert!(message(&SaeConfig { columns, ..config.clone() }).contains("a crosscoder of 2 places"));
+        let placed = SaeConfig { hook_point: Some(HookPoint::resid_post(1)), ctx_len: Some(64), ..config.clone() };
+        assert_eq!((placed.lost_in(&config), config.lost_in(&placed)), (vec!["hook point", "context length"], vec![]));
         assert!(config.place().unwrap_err().to_string().contains("--hook-point"));
     }
 }

@@ -7,6 +7,8 @@
 //!
 //! As in OpenAI's autoencoders and SAELens' `layer_norm`: `eps` is added on the way in alone.
 
+use std::fmt;
+
 /// What is done to each token's activations.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum InputNorm {
@@ -20,6 +22,16 @@ pub enum InputNorm {
     },
     /// Length `sqrt(d_in)`.
     ConstantNorm,
+}
+
+impl fmt::Display for InputNorm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.pad("none"),
+            Self::LayerNorm { eps } => write!(f, "layer norm with eps {eps:e}"),
+            Self::ConstantNorm => f.pad("constant norm"),
+        }
+    }
 }
 
 /// A row's own numbers.

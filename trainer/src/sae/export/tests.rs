@@ -113,7 +113,7 @@ fn assert_exported(trained: TrainArchitecture, skip: bool) {
         let unit = if trained == TrainArchitecture::Crosscoder { 1.0 } else { outputs[0] };
         sae.threshold = Some(vec![(f64::from(THRESHOLD) / unit) as f32; D_SAE]);
     }
-    sae.check(Path::new("exported")).expect("whole");
+    sae.check(Path::new("exported"), Path::new("exported")).expect("whole");
     let raw: Vec<f32> = plain::random(N * inputs.len(), 3).iter().map(|x| 4.0 * x + 1.0).collect();
     let (acts, y) = sae.reconstruct(&raw).expect("whole rows");
     assert!(acts.n_active() > N, "{trained}: too few are active to tell");

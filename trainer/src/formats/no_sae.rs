@@ -1,0 +1,176 @@
+//! [`no_sae`]: what is said of a path at which there is no SAE. Apart from the search itself, since it goes on where that
+//! ended: for what is nearest to an SAE there, so that the message names what is missing and not every format.
+
+use std::path::{Path, PathBuf};
+
+use super::{LAYOUTS, Layout, entries, found_at, is_pt};
+use crate::{Error, manifest::SaeManifest};
+
+/// Names shown in a message.
+const SHOWN: usize = 8;
+/// Where SAEs below a folder are looked for: as deep as Gemma Scope keeps them, in no more folders than take a moment.
+const LEVELS: usize = 3;
+const MOST_FOLDERS: usize = 500;
+
+pub(super) fn no_sae(path: &Path) -> Error {
+    let near = if path.is_file() {
+        other_name(path).or_else(|| companion(path))
+    } else {
+        unfinished(path).or_else(|| companion(path)).or_else(|| several_pt(path)).or_else(|| further_down(path))
+    };
+    near.unwrap_or_else(|| {
+        let looked_for: Vec<_> =
+            LAYOUTS.iter().map(|layout| format!("{} ({})", layout.files.join(" and "), layout.name)).collect();
+        let hint = "Name the folder that holds the SAE's own files, or the file itself";
+        Error::malformed(path, format!("an SAE: {}", looked_for.join(", ")), what_is_there(path), hint)
+    })
+}
+
+/// A run of refract whose SAE is not there yet.
+fn unfinished(dir: &Path) -> Option<Error> {
+    let is_unfinished = SaeManifest::read(dir).is_ok_and(|manifest| !manifest.complete);
+    if is_unfinished { SaeManifest::finished(dir).err() } else { None }
+}
+
+/// A file that no format has a name for; those of its kind are named.
+fn other_name(path: &Path) -> Option<Error> {
+    let names = |layout: &'static Layout| layout.files.iter().map(move |name| (Path::new(name), layout));
+    let known = || LAYOUTS.iter().flat_map(names);
+    if is_pt(path) || known().any(|(name, _)| name.file_name() == path.file_name()) {
+        return None;
+    }
+    let alike: Vec<_> = known()
+        .filter(|(name, _)| name.extension() == path.extension())
+        .map(|(name, layout)| format!("{} ({})", name.display(), layout.name))
+        .collect();
+    let expected = format!("one of the names of an SAE's files: {}", alike.join(", "));
+    let hint = "Rename the file so, or name the folder that holds the SAE's own files";
+    (!alike.is_empty()).then(|| Error::malformed(path, expected, "a file of another name", hint))
+}
+
+/// Weights without the config that says what they compute.
+fn companion(path: &Path) -> Option<Error> {
+    let dir = super::folder_of(path);
+    let there = |name: &str| dir.join(name).is_file();
+    let weights = LAYOUTS.iter().filter_map(|layout| layout.files.last()).find(|name| there(name))?;
+    let missing: Vec<_> = LAYOUTS
+        .iter()
+        .filter(|layout| layout.files.last() == Some(weights))
+        .flat_map(|layout| layout.files.iter().map(move |name| (name, layout.name)))
+        .filter(|(name, _)| !there(name))
+        .map(|(name, format)| format!("{name} ({format})"))
+        .collect();
+    let expected = format!("{} beside {weights}, to say what the weights compute", missing.join(" or "));
+    let hint = "Put it there from where the SAE was saved";
+    (!missing.is_empty()).then(|| Error::malformed(&dir, expected, what_is_there(&dir), hint))
+}
+
+/// Several files of which each could be one of OpenAI's SAEs.
+fn several_pt(dir: &Path) -> Option<Error> {
+    let files: Vec<PathBuf> = entries(dir).ok()?.into_iter().filter(|path| is_pt(path)).collect();
+    let several = files.len() > 1 && !dir.join("config.json").is_file();
+    several.then(|| Error::malformed(dir, "one .pt file", list(&files, dir), "Name the one that is meant"))
+}
+
+/// Folders of SAEs below this one, the nearest ones first.
+fn further_down(dir: &Path) -> Option<Error> {
+    let (mut found, mut level, mut seen) = (vec![], vec![dir.to_path_buf()], 0);
+    for _ in 0..LEVELS {
+        let mut folders: Vec<PathBuf> =
+            level.iter().filter_map(|dir| entries(dir).ok()).flatten().filter(|path| path.is_dir()).collect();
+        folders.sort_unstable();
+        folders.truncate(MOST_FOLDERS - seen);
+        seen += folders.len();
+        let (saes, others) = folders.into_iter().partition(|dir: &PathBuf| !found_at(dir).is_empty());
+        found.extend::<Vec<PathBuf>>(saes);
+        level = others;
+    }
+    let first = found.first()?;
+    let hint = format!("Name one of them, such as {}", first.display());
+    Some(Error::malformed(dir, "the folder of one SAE", format!("SAEs further down: {}", list(&found, dir)), hint))
+}
+
+/// What is at `path`.
+fn what_is_there(path: &Path) -> String {
+    if !path.exists() {
+        return "no such file or folder".into();
+    }
+    if path.is_file() {
+        return "a file of another name".into();
+    }
+    match entries(path) {
+        Ok(paths) if paths.is_empty() => "an empty folder".into(),
+        Ok(paths) => list(&paths, path),
+        Err(_) => "a folder that cannot be listed".into(),
+    }
+}
+
+/// Some of `paths`, as they are called in `dir`.
+fn list(paths: &[PathBuf], dir: &Path) -> String {
+    let name = |path: &PathBuf| path.strip_prefix(dir).unwrap_or(path).display().to_string();
+    let mut names: Vec<String> = paths.iter().map(name).collect();
+    names.sort_unstable();
+    match names.len() {
+        n if n > SHOWN => format!("{} and {} more", names[..SHOWN].join(", "), n - SHOWN),
+        _ => names.join(", "),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::fs;
+
+    use crate::SaeFormat;
+
+    /// What is said of `path` in a folder of empty files.
+    fn said(files: &[&str], path: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            fs::create_dir_all(dir.path().join(file).parent().unwrap()).unwrap();
+            fs::write(dir.path().join(file), "").unwrap();
+        }
+        let message = SaeFormat::of(&dir.path().join(path)).unwrap_err().to_string();
+        message.replace(&dir.path().display().to_string(), "DIR")
+    }
+
+    #[test]
+    fn the_config_that_is_missing_is_named() {
+        let message = said(&["ae.pt", "notes.txt"], "");
+        assert!(message.contains("expected config.json (dictionary-learning) beside ae.pt"), "{message}");
+        assert!(message.contains("found ae.pt, notes.txt"), "{message}");
+        assert_eq!(said(&["ae.pt", "notes.txt"], "ae.pt"), message.replace("DIR/:", "DIR:"));
+        let message = said(&["sae_weights.safetensors"], "");
+        assert!(message.contains("expected cfg.json (saelens) or config.json (llamascopium) beside"), "{message}");
+    }
+
+    #[test]
+    fn a_file_of_another_name_is_told_the_names_of_its_kind() {
+        let message = said(&["foo.npz"], "foo.npz");
+        assert!(
+            message
+                .contains("DIR/foo.npz: expected one of the names of an SAE's files: params.npz (gemma-scope), found")
+        );
+        assert!(message.contains("Rename the file so"), "{message}");
+        let message = said(&["foo.safetensors"], "foo.safetensors");
+        assert!(message.contains("files: sae_weights.safetensors (saelens), sae.safetensors (sparsify)"), "{message}");
+        assert!(said(&["foo.bin"], "foo.bin").contains("params.npz (gemma-scope)"));
+    }
+
+    #[test]
+    fn several_torch_files_are_named() {
+        let message = said(&["4.pt", "3.pt"], "");
+        assert!(message.contains("expected one .pt file, found 3.pt, 4.pt. Name the one that is meant"), "{message}");
+    }
+
+    #[test]
+    fn a_folder_of_saes_lists_them() {
+        let files: Vec<String> =
+            (0..10).flat_map(|l| ["cfg.json", "sae.safetensors"].map(|name| format!("layers.{l}/{name}"))).collect();
+        let message = said(&files.iter().map(String::as_str).collect::<Vec<_>>(), "");
+        assert!(message.contains("found SAEs further down: layers.0, layers.1,"), "{message}");
+        assert!(message.contains("layers.7 and 2 more. Name one of them, such as DIR/layers.0"), "{message}");
+        let message = said(&["layer_3/width_16k/average_l0_5/params.npz"], "");
+        assert!(message.contains("found SAEs further down: layer_3/width_16k/average_l0_5."), "{message}");
+    }
+}
