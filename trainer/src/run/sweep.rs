@@ -1,5 +1,5 @@
 //! [`sweep`]: many SAEs from one pass over the data, each in a folder of its own that is, bit for bit, what
-//! [`crate::run::train()`] writes with the same options; and a table that compares them.
+//! [`crate::train()`] writes with the same options; and a table that compares them.
 //!
 //! ```text
 //! plan (sweep/plan.rs)    runs of the same columns, batch, tokens, seed, buffer and held-out share are a group: the order
@@ -37,7 +37,7 @@ use crate::Result;
 /// that diverges is noted and stops no other; it is not tried again while its folder is there.
 ///
 /// # Errors
-/// As [`crate::run::train()`], but for divergence; or when `out` holds something else.
+/// As [`crate::train()`], but for divergence; or when `out` holds something else.
 pub fn sweep(plan: &SweepPlan<'_>, out: &Path, monitor: &dyn Monitor) -> Result<Vec<SweepRow>> {
     harvester::create_folder(out)?;
     let _lock = harvester::lock(out)?;

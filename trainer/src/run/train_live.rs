@@ -1,5 +1,5 @@
 //! [`train_live`]: an SAE from the activations of a running model, through a bounded channel and without a disk. It is
-//! the loop of [`crate::run::train()`] over another source.
+//! the loop of [`crate::train()`] over another source.
 
 use std::path::Path;
 
@@ -23,10 +23,10 @@ use crate::{
 /// Trains an SAE on the activations of a running model, without writing them to disk, into the folder `out`. The first
 /// contexts, `held_out_fraction` of `tokens`, are harvested into `out/held-out`: they are never trained on, say where
 /// the activations' mean and their sinks are, and serve evaluation and the index like any folder of activations.
-/// Resumes like [`crate::run::train()`].
+/// Resumes like [`crate::train()`].
 ///
 /// # Errors
-/// As [`crate::run::train()`]; or when the model or the corpus cannot be used.
+/// As [`crate::train()`]; or when the model or the corpus cannot be used.
 pub fn train_live(
     model: &ResolvedModel,
     corpus: Corpus,

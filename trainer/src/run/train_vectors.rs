@@ -1,4 +1,4 @@
-//! [`train_vectors`]: an SAE on rows of numbers that no model of ours computed. It is the loop of [`crate::run::train()`] over
+//! [`train_vectors`]: an SAE on rows of numbers that no model of ours computed. It is the loop of [`crate::train()`] over
 //! other data.
 
 use std::path::Path;
@@ -13,10 +13,10 @@ use crate::{
 };
 
 /// Trains an SAE on `vectors` into the folder `out`. Rows to hold out are drawn one by one from the config's seed, since
-/// files may be sorted. Resumes like [`crate::run::train()`]; files that have changed since the run began are refused.
+/// files may be sorted. Resumes like [`crate::train()`]; files that have changed since the run began are refused.
 ///
 /// # Errors
-/// As [`crate::run::train()`]; or when the config names a hook point.
+/// As [`crate::train()`]; or when the config names a hook point.
 pub fn train_vectors(
     vectors: &VectorDataset,
     config: &TrainConfig,
