@@ -1,6 +1,6 @@
 //! [`Terminal`]: everything that meets the user's eyes. Results go to standard output; progress, logs and errors to
-//! standard error. Colours respect NO_COLOR and disappear where the output is not a terminal, and so do bars: a log gets a
-//! line of progress now and then.
+//! standard error. Colours respect NO_COLOR and disappear where the output is not a terminal, and so do bars: a log
+//! gets a line of progress now and then.
 
 use std::{
     fmt,

@@ -26,8 +26,8 @@ pub fn gemm_flops() -> f64 {
     2.0 * (SIDE * SIDE * SIDE) as f64 / best
 }
 
-/// Bytes of memory that this process may use: the machine's, or its control group's where that is less. `None` where the
-/// system does not say.
+/// Bytes of memory that this process may use: the machine's, or its control group's where that is less. `None` where
+/// the system does not say.
 pub fn memory_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;

@@ -30,8 +30,8 @@ pub(crate) struct TrainArgs {
     /// of dense, all latents [default: 32].
     #[arg(long)]
     pub(crate) k: Option<usize>,
-    /// Number of latents [default: as many as --init-from has, or --expansion times the width of what is read; of dense,
-    /// --k].
+    /// Number of latents [default: as many as --init-from has, or --expansion times the width of what is read; of
+    /// dense, --k].
     #[arg(long)]
     pub(crate) d_sae: Option<usize>,
     /// Latents for each value of the activations [default: 8].

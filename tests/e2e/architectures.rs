@@ -1,5 +1,5 @@
-//! Every architecture from the command line: trained on a small harvest, measured and explained; and the options that one
-//! has and another has not.
+//! Every architecture from the command line: trained on a small harvest, measured and explained; and the options that
+//! one has and another has not.
 
 use std::sync::LazyLock;
 

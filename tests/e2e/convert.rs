@@ -30,9 +30,9 @@ fn evaluation(sae: &str, more: &[&str]) -> Value {
     RUN.json(&[&args[..], more].concat()).remove(0)
 }
 
-/// The same but for rounding. Formats that keep a bias folded round it once more, which moves every number by 1e-7 of it;
-/// 1e-4 lets one latent of one of the 3,968 tokens fall on the other side of its threshold for it (l0 by 6e-5), as may
-/// happen on another processor.
+/// The same but for rounding. Formats that keep a bias folded round it once more, which moves every number by 1e-7 of
+/// it; 1e-4 lets one latent of one of the 3,968 tokens fall on the other side of its threshold for it (l0 by 6e-5), as
+/// may happen on another processor.
 fn assert_same(found: &Value, expected: &Value) {
     for key in ["l0", "fvu", "ce_loss_with_sae", "kl"] {
         let [a, b] = [found, expected].map(|value| value[key].as_f64().unwrap());

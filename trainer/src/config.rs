@@ -1,6 +1,6 @@
 //! [`TrainConfig`]: what to train and how. All of it but `FREE_OPTIONS` (`manifest`) shapes the result, so the resolved
-//! config is kept in the manifest and a folder is only ever continued with the same one. Defaults were chosen by measuring;
-//! the tables are in this crate's README.
+//! config is kept in the manifest and a folder is only ever continued with the same one. Defaults were chosen by
+//! measuring; the tables are in this crate's README.
 
 use std::path::PathBuf;
 
@@ -32,8 +32,8 @@ pub struct TrainConfig {
     pub hook_points: Vec<HookPoint>,
     /// The column to predict from the others: a transcoder's. Default: none.
     pub target_hook_point: Option<HookPoint>,
-    /// Number of latents. Default: as many as the SAE has that it begins from, else `expansion_factor` times the width of
-    /// the activations.
+    /// Number of latents. Default: as many as the SAE has that it begins from, else `expansion_factor` times the width
+    /// of the activations.
     pub d_sae: Option<usize>,
     /// Default 8. Unused where `d_sae` is given.
     pub expansion_factor: usize,
@@ -41,8 +41,8 @@ pub struct TrainConfig {
     /// loss is adapted to (`relu`, `gated`, `jumprelu`); of `dense`, the number of latents
     /// where `d_sae` is not given. Default 32.
     pub k: usize,
-    /// Weight of the sparsity loss: L1 of `relu` and `gated`, L0 (or tanh) of `jumprelu`, per token and in training units.
-    /// Default: adapted during training so that L0 approaches k.
+    /// Weight of the sparsity loss: L1 of `relu` and `gated`, L0 (or tanh) of `jumprelu`, per token and in training
+    /// units. Default: adapted during training so that L0 approaches k.
     pub sparsity_coefficient: Option<f64>,
     /// Share of the steps in which a given weight of the sparsity loss rises. Default 0.05 (Anthropic, April 2024).
     pub sparsity_warmup: f64,
@@ -175,8 +175,8 @@ impl TrainConfig {
         trained.saturating_add(self.tokens.min(CALIBRATION_TOKENS))
     }
 
-    /// Rows that its buffer holds, of `row_bytes` each: never more than are drawn. A function of the config alone, since
-    /// where a block ends decides the order of the rows.
+    /// Rows that its buffer holds, of `row_bytes` each: never more than are drawn. A function of the config alone,
+    /// since where a block ends decides the order of the rows.
     pub fn buffer_rows(&self, row_bytes: usize) -> u64 {
         self.buffer_bytes.div_ceil(row_bytes.max(1) as u64).min(self.rows_drawn())
     }

@@ -297,8 +297,8 @@ pub(crate) fn refuse_unfinished(out: &Path) -> Result<()> {
     refuse_foreign(out, &leftovers, "train", "a manifest")
 }
 
-/// Begins a folder, or checks that the one that is there belongs to the same run; returns its manifest. Where nothing was
-/// saved yet, another run may take the folder: none of the user's work is in it.
+/// Begins a folder, or checks that the one that is there belongs to the same run; returns its manifest. Where nothing
+/// was saved yet, another run may take the folder: none of the user's work is in it.
 pub(crate) fn open_folder(out: &Path, wanted: SaeManifest) -> Result<SaeManifest> {
     if let Some(found) = find_run(out, &wanted)? {
         return Ok(found);

@@ -1,5 +1,5 @@
-//! [`Run`]: one SAE in training, step after step, to its end. Where its rows are from is its caller's: `train` gives it a
-//! folder's, `train_live` a running model's, and of a `sweep` several runs take the same batches.
+//! [`Run`]: one SAE in training, step after step, to its end. Where its rows are from is its caller's: `train` gives it
+//! a folder's, `train_live` a running model's, and of a `sweep` several runs take the same batches.
 //!
 //! ```text
 //! batch (shuffle_buffer.rs) -> step (step.rs) -> metrics.jsonl, curves.html, now and then a checkpoint
@@ -166,7 +166,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// One step on the next batch `x` `[batch, sum of widths]`, in training units, after which the rows go on at `cursor`.
+    /// One step on the next batch `x` `[batch, sum of widths]`, in training units, after which the rows go on at
+    /// `cursor`.
     pub(crate) fn step(&mut self, x: &[f32], cursor: Cursor) -> Result<StepReport> {
         let lr = self.schedule.at(self.progress.step);
         let report = self.learner.step(x, lr);
@@ -238,8 +239,8 @@ impl<'a> Run<'a> {
         step.is_multiple_of(self.resolved.config.log_every) || step == self.resolved.n_steps
     }
 
-    /// Saves where the run is; never weights that are no numbers. Before the first step there is nothing to save: what was
-    /// restored would count as begun, and its weights would never be fitted to the first batch.
+    /// Saves where the run is; never weights that are no numbers. Before the first step there is nothing to save: what
+    /// was restored would count as begun, and its weights would never be fitted to the first batch.
     pub(crate) fn save_checkpoint(&mut self) -> Result<()> {
         if self.progress.step == 0 {
             return Ok(());
@@ -298,8 +299,8 @@ fn begin(initial: Option<Sae>, standard: &Standard, resolved: &Resolved) -> Lear
     learner
 }
 
-/// Fills in the next batch; false where the user asked to stop, before or while the buffer was filled. That takes a while,
-/// and the steps before it are not to be lost.
+/// Fills in the next batch; false where the user asked to stop, before or while the buffer was filled. That takes a
+/// while, and the steps before it are not to be lost.
 pub(crate) fn next_batch(
     buffer: &mut ShuffleBuffer<impl ActivationSource>,
     scales: &[f32],

@@ -164,8 +164,8 @@ impl Sae {
         Ok((acts, x_hat))
     }
 
-    /// `f W_dec + b_dec` for each row of `acts`. `[n, d_out]` What depends on the row encoded is not in it: its norm and
-    /// a skip connection, which [`Sae::reconstruct`] has.
+    /// `f W_dec + b_dec` for each row of `acts`. `[n, d_out]` What depends on the row encoded is not in it: its norm
+    /// and a skip connection, which [`Sae::reconstruct`] has.
     pub fn decode(&self, acts: &FeatureActs) -> Vec<f32> {
         let mut x_hat = self.b_dec.repeat(acts.n_rows());
         add_decoded(acts, &self.w_dec, self.d_out(), &mut x_hat);

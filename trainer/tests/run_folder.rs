@@ -1,4 +1,5 @@
-//! What a run does with a folder that is not as it left it: files that were removed, damaged, or brought from elsewhere.
+//! What a run does with a folder that is not as it left it: files that were removed, damaged, or brought from
+//! elsewhere.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod folder;

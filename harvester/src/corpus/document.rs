@@ -12,8 +12,8 @@ pub enum Document {
     Text(String),
     /// Turn by turn.
     Chat(Vec<ChatMessage>),
-    /// A conversation with a turn whose content is null, as that of one that calls a tool may be: empty here, and not to
-    /// be written as if that had been said.
+    /// A conversation with a turn whose content is null, as that of one that calls a tool may be: empty here, and not
+    /// to be written as if that had been said.
     IncompleteChat(Vec<ChatMessage>),
 }
 

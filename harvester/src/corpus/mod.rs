@@ -86,13 +86,13 @@ impl Corpus {
     /// A path is a file, a folder, an URL of an object store, `hf://datasets/ORG/NAME` for a dataset on the Hub, or `-`
     /// for standard input. A `.jsonl` file has a document a line, a `.parquet` file one a row; any other file is one
     /// document. In a folder, each file of many documents and each subfolder is a source of its own, and the remaining
-    /// files together are one more. Hidden files, files that are not UTF-8 text, `.json`, `.csv` and `.tsv` files, links
-    /// to folders and links that lead nowhere are left out of a folder, counted, and logged as warnings.
+    /// files together are one more. Hidden files, files that are not UTF-8 text, `.json`, `.csv` and `.tsv` files,
+    /// links to folders and links that lead nowhere are left out of a folder, counted, and logged as warnings.
     ///
     /// # Errors
-    /// When a path cannot be read, a named file is not UTF-8 text or ends in `.json`, `.csv` or `.tsv`, a JSONL line is not an object with the text field
-    /// (unless such lines are skipped), a parquet file lacks the column, a document is too long, or there is no text at
-    /// all.
+    /// When a path cannot be read, a named file is not UTF-8 text or ends in `.json`, `.csv` or `.tsv`, a JSONL line is
+    /// not an object with the text field (unless such lines are skipped), a parquet file lacks the column, a document
+    /// is too long, or there is no text at all.
     pub fn open(paths: &[PathBuf], options: &CorpusOptions) -> Result<Self> {
         Self::read(paths, options, discover::sources(paths, None, &[])?)
     }

@@ -1,5 +1,5 @@
-//! [`TableFile`]: a parquet file of a corpus or of vectors, here, in an object store or on the Hub; its footer, its blocks of rows,
-//! and the bytes of one. What a footer says is checked: it may be anybody's.
+//! [`TableFile`]: a parquet file of a corpus or of vectors, here, in an object store or on the Hub; its footer, its
+//! blocks of rows, and the bytes of one. What a footer says is checked: it may be anybody's.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

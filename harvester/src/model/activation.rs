@@ -28,7 +28,8 @@ fn gelu(x: f32) -> f32 {
     0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 
-/// `erf(x)` to 4.2e-7, without branches: the quotient of polynomials of Eigen and XLA, on `[-4, 4]`, where `erf` ends in f32.
+/// `erf(x)` to 4.2e-7, without branches: the quotient of polynomials of Eigen and XLA, on `[-4, 4]`, where `erf` ends
+/// in f32.
 #[inline(always)]
 fn erf(x: f32) -> f32 {
     let x = x.clamp(-4.0, 4.0);

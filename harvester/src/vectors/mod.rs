@@ -30,8 +30,8 @@ use crate::{
     stats::{HookPointStatistics, norm},
 };
 
-/// Bytes of a group at most, as f32: whoever shuffles holds several. Where a file has no index of its pages, what stands
-/// before a piece of a row group is passed over each time, so pieces are not small.
+/// Bytes of a group at most, as f32: whoever shuffles holds several. Where a file has no index of its pages, what
+/// stands before a piece of a row group is passed over each time, so pieces are not small.
 const GROUP_BYTES: usize = 64 << 20;
 
 /// Vectors in parquet files, opened for reading.
@@ -83,8 +83,8 @@ impl VectorDataset {
     /// lists of numbers; by default the only one.
     ///
     /// # Errors
-    /// No such file, none of its columns holds lists of numbers, or several do; no row; a row of another length, or with
-    /// a null, a nan or an infinity, which is named by its file and number.
+    /// No such file, none of its columns holds lists of numbers, or several do; no row; a row of another length, or
+    /// with a null, a nan or an infinity, which is named by its file and number.
     pub fn open(location: impl Into<Location>, column: Option<&str>, monitor: &dyn Monitor) -> Result<Self> {
         let location = location.into();
         let dir = PathBuf::from(location.to_string());

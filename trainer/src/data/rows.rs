@@ -1,5 +1,5 @@
-//! [`Rows`]: what training reads: rows of one or more columns, in the dtype they are stored in; and [`RowSource`], where
-//! they are read from, a group at a time.
+//! [`Rows`]: what training reads: rows of one or more columns, in the dtype they are stored in; and [`RowSource`],
+//! where they are read from, a group at a time.
 //!
 //! ```text
 //! batch row = (scale_0 column_0 row, scale_1 column_1 row, ..)        width: the sum of the columns' widths

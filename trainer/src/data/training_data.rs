@@ -1,5 +1,6 @@
-//! [`TrainingData`]: what a run must know of its data, whether a model computed them ([`crate::data::harvested_data`]) or any
-//! program wrote them ([`crate::data::vector_data`]). The loop, the scale and the manifest ask here and nowhere else.
+//! [`TrainingData`]: what a run must know of its data, whether a model computed them ([`crate::data::harvested_data`])
+//! or any program wrote them ([`crate::data::vector_data`]). The loop, the scale and the manifest ask here and nowhere
+//! else.
 
 use std::{
     ops::Range,

@@ -1,5 +1,5 @@
-//! The dictionary_learning package: `ae.pt`, a torch state_dict, and `config.json`, whose `trainer.dict_class` says what
-//! it is.
+//! The dictionary_learning package: `ae.pt`, a torch state_dict, and `config.json`, whose `trainer.dict_class` says
+//! what it is.
 //!
 //! ```text
 //! AutoEncoder              relu((x - bias) encoder.weight^T + encoder.bias) decoder.weight^T + bias

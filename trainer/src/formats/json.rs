@@ -21,8 +21,8 @@ pub(super) fn read_value(path: &Path, what: &str) -> Result<Value> {
     serde_json::from_str(&text).map_err(|error| Error::malformed(path, what, error.to_string(), HINT))
 }
 
-/// The config that `value`, of the file `path`, is. serde says a line and not a key, so it is given a text in which each
-/// key has a line of its own.
+/// The config that `value`, of the file `path`, is. serde says a line and not a key, so it is given a text in which
+/// each key has a line of its own.
 pub(super) fn parse<T: DeserializeOwned>(value: &Value, path: &Path, what: &str) -> Result<T> {
     let text = format!("{value:#}");
     serde_json::from_str(&text).map_err(|error| {

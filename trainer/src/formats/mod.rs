@@ -1,9 +1,9 @@
 //! [`SaeFormat`]: how SAEs are written to disk by the tools of the field, a file each, and how the format of a folder
 //! is found out: from the names of the files in it, before any is opened.
 //!
-//! Tensors and shapes are exact: one that a reader does not know is refused, since a silently dropped tensor is how SAEs
-//! come out wrong in this field. Of the configs beside them, what shapes the computation is checked; what records the
-//! training is passed over.
+//! Tensors and shapes are exact: one that a reader does not know is refused, since a silently dropped tensor is how
+//! SAEs come out wrong in this field. Of the configs beside them, what shapes the computation is checked; what records
+//! the training is passed over.
 
 use std::{
     fmt, fs,

@@ -1,5 +1,5 @@
-//! [`no_sae`]: what is said of a path at which there is no SAE. Apart from the search itself, since it goes on where that
-//! ended: for what is nearest to an SAE there, so that the message names what is missing and not every format.
+//! [`no_sae`]: what is said of a path at which there is no SAE. Apart from the search itself, since it goes on where
+//! that ended: for what is nearest to an SAE there, so that the message names what is missing and not every format.
 
 use std::path::{Path, PathBuf};
 

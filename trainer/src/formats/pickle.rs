@@ -1,8 +1,8 @@
 //! [`read`]: the part of pickle in which PyTorch writes a dictionary of tensors, read without running anything.
 //!
 //! A pickle is a program that may call any function of Python. This reader knows four names, those of an ordered
-//! dictionary, of a view into a storage, of a parameter and of the storages, and makes data of them; any other name, and
-//! any other instruction, ends the reading. Sizes are bounded by the file, and how deep values nest by
+//! dictionary, of a view into a storage, of a parameter and of the storages, and makes data of them; any other name,
+//! and any other instruction, ends the reading. Sizes are bounded by the file, and how deep values nest by
 //! [`MOST_CONTAINERS`].
 //!
 //! A short file can still name one tuple twice in the next, forty times over: 2^40 leaves to whoever walks them all. So

@@ -1,9 +1,9 @@
 //! [`Cfg`]: SAELens' `cfg.json`, and what its words mean here. Apart from `saelens`, which has the tensors.
 //!
-//! `architecture` is one word for three things: the nonlinearity, whether another place is rebuilt, and whether there is
-//! a skip connection: `jumprelu`, `transcoder` (standard), `jumprelu_skip_transcoder`. By the same rule `topk_transcoder`
-//! and the like, which SAELens does not have and refuses by name. `crosscoder`, ours too, has its nonlinearity under
-//! `activation` and what it reads under `columns`.
+//! `architecture` is one word for three things: the nonlinearity, whether another place is rebuilt, and whether there
+//! is a skip connection: `jumprelu`, `transcoder` (standard), `jumprelu_skip_transcoder`. By the same rule
+//! `topk_transcoder` and the like, which SAELens does not have and refuses by name. `crosscoder`, ours too, has its
+//! nonlinearity under `activation` and what it reads under `columns`.
 
 use std::path::Path;
 
@@ -60,7 +60,8 @@ pub(super) struct Cfg {
 }
 
 /// Keys that record the training or the origin: fields of SAELens' training configs, which its checkpoints carry on the
-/// first level, and what belongs to `metadata` today. Any other key that [`Cfg`] does not know may shape what is computed.
+/// first level, and what belongs to `metadata` today. Any other key that [`Cfg`] does not know may shape what is
+/// computed.
 const RECORDS: [&str; 29] = [
     "sae_lens_version",
     "sae_lens_training_version",

@@ -5,8 +5,9 @@
 //! NAME/data.pkl   NAME/data/0   NAME/data/1  ..   NAME/byteorder   NAME/version
 //! ```
 //!
-//! Nothing in it is run (`pickle`). A storage must be exactly as long as the pickle says, unpacked, a view may not reach
-//! past its storage nor have more values than it, and all of them together are at most [`MOST_SHARED`] times the file.
+//! Nothing in it is run (`pickle`). A storage must be exactly as long as the pickle says, unpacked, a view may not
+//! reach past its storage nor have more values than it, and all of them together are at most [`MOST_SHARED`] times the
+//! file.
 
 use std::{collections::BTreeMap, fs::File, io::BufReader, path::Path};
 

@@ -1,6 +1,6 @@
-//! [`save`] and [`restore`]: everything a run needs to go on as if it had never stopped: weights, moments, the count of silent
-//! tokens of each latent, the step and the place in the data. One safetensors file a checkpoint, written whole. Saving
-//! removes nothing: older ones go once a newer one is known to be good, and bad ones where the run diverged.
+//! [`save`] and [`restore`]: everything a run needs to go on as if it had never stopped: weights, moments, the count of
+//! silent tokens of each latent, the step and the place in the data. One safetensors file a checkpoint, written whole.
+//! Saving removes nothing: older ones go once a newer one is known to be good, and bad ones where the run diverged.
 //!
 //! Each says which run it is of and what its tensors are, by SHA-256. Of damaged ones the next older is restored, which
 //! costs some steps and no more; one of another run is refused: its weights would go on as if they were this run's.

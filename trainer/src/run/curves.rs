@@ -1,8 +1,9 @@
 //! [`Curves`]: `curves.html`, a page that shows a run while it goes on and after it: one file that needs no network. It
-//! stands apart from the log because it is for eyes: points are thinned, and only while a run goes on does it say how fast.
+//! stands apart from the log because it is for eyes: points are thinned, and only while a run goes on does it say how
+//! fast.
 //!
-//! The page of a finished run has no wall-clock facts in it: like every other file of the folder it is the same, byte for
-//! byte, whether the run was interrupted or not. The page of an unfinished run is not.
+//! The page of a finished run has no wall-clock facts in it: like every other file of the folder it is the same, byte
+//! for byte, whether the run was interrupted or not. The page of an unfinished run is not.
 
 use std::{
     path::{Path, PathBuf},

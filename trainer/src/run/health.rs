@@ -8,15 +8,15 @@
 //! steady      = loss <= 3 recent_best and some latent active
 //! ```
 //!
-//! A step measures the weights that it starts from, so the weights after step s are good once step s + 1 is steady. Until
-//! then the checkpoint of step s removes no older one.
+//! A step measures the weights that it starts from, so the weights after step s are good once step s + 1 is steady.
+//! Until then the checkpoint of step s removes no older one.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{config::TrainConfig, step::StepReport};
 
-/// An error a hundred times the variance of the data: nothing good comes after it. A run may begin there, where k is many
-/// times the width of the data, but not grow from there.
+/// An error a hundred times the variance of the data: nothing good comes after it. A run may begin there, where k is
+/// many times the width of the data, but not grow from there.
 const DIVERGED_FVU: f64 = 100.0;
 /// So many times its recent best, with an SAE that is worse than the mean, the loss has exploded. The second condition
 /// spares runs whose loss was small before a sparsity coefficient rose.

@@ -1,5 +1,5 @@
-//! [`learner_bytes`]: the memory that an SAE in training takes, estimated from its widths before anything is allocated. It
-//! stands apart because it is told before a run, and decides how many runs a sweep trains together.
+//! [`learner_bytes`]: the memory that an SAE in training takes, estimated from its widths before anything is allocated.
+//! It stands apart because it is told before a run, and decides how many runs a sweep trains together.
 //!
 //! ```text
 //! held    = 4 (weight, two moments, gradient) * 4 * d_sae * (d_in + d_out)  +  4 * 512 * d_sae (a tile of hidden_pre)

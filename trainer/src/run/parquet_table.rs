@@ -1,5 +1,5 @@
-//! [`write_batch`]: a table as a parquet file, for pyarrow, polars and DuckDB. Apart from the two tables that are written
-//! with it, so that both are written whole, and the same rows always give the same bytes.
+//! [`write_batch`]: a table as a parquet file, for pyarrow, polars and DuckDB. Apart from the two tables that are
+//! written with it, so that both are written whole, and the same rows always give the same bytes.
 
 use std::path::Path;
 

@@ -32,9 +32,9 @@ use self::{
 };
 use crate::Result;
 
-/// Trains everything that `plan` names, each run into the folder of its name in `out`, and returns the table, by place and
-/// L0. What `out` holds of the same runs is kept: finished ones as they are, others go on from their checkpoints. A run
-/// that diverges is noted and stops no other; it is not tried again while its folder is there.
+/// Trains everything that `plan` names, each run into the folder of its name in `out`, and returns the table, by place
+/// and L0. What `out` holds of the same runs is kept: finished ones as they are, others go on from their checkpoints. A
+/// run that diverges is noted and stops no other; it is not tried again while its folder is there.
 ///
 /// # Errors
 /// As [`crate::train()`], but for divergence; or when `out` holds something else.

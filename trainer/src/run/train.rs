@@ -1,5 +1,5 @@
-//! [`train`]: from a folder of activations to an SAE folder, which the same command resumes after any interruption to the
-//! same bits. What is asked for is checked against the data here; the loop is [`crate::run`].
+//! [`train`]: from a folder of activations to an SAE folder, which the same command resumes after any interruption to
+//! the same bits. What is asked for is checked against the data here; the loop is [`crate::run`].
 
 use std::path::Path;
 

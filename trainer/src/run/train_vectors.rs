@@ -1,5 +1,5 @@
-//! [`train_vectors`]: an SAE on rows of numbers that no model of ours computed. It is the loop of [`crate::train()`] over
-//! other data.
+//! [`train_vectors`]: an SAE on rows of numbers that no model of ours computed. It is the loop of [`crate::train()`]
+//! over other data.
 
 use std::path::Path;
 
@@ -12,8 +12,8 @@ use crate::{
     run::train::train_on,
 };
 
-/// Trains an SAE on `vectors` into the folder `out`. Rows to hold out are drawn one by one from the config's seed, since
-/// files may be sorted. Resumes like [`crate::train()`]; files that have changed since the run began are refused.
+/// Trains an SAE on `vectors` into the folder `out`. Rows to hold out are drawn one by one from the config's seed,
+/// since files may be sorted. Resumes like [`crate::train()`]; files that have changed since the run began are refused.
 ///
 /// # Errors
 /// As [`crate::train()`]; or when the config names a hook point.

@@ -29,9 +29,9 @@ pub(crate) fn calibrate(sae: &mut Sae, x: &[f32], k: usize) -> Result<()> {
     }
 }
 
-/// A number that exactly `count` of `values` exceed (ties aside); `None` when there are not more than `count`. It lies in
-/// the middle between the last value kept and the first one dropped, where the rounding of another program moves neither
-/// to its other side.
+/// A number that exactly `count` of `values` exceed (ties aside); `None` when there are not more than `count`. It lies
+/// in the middle between the last value kept and the first one dropped, where the rounding of another program moves
+/// neither to its other side.
 fn cut(values: &mut [f32], count: usize) -> Option<f32> {
     if values.len() <= count {
         return None;

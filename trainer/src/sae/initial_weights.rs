@@ -1,5 +1,5 @@
-//! [`of`]: the weights of a finished SAE, of any format, as those that a run begins from (`--init-from`). It is `export`
-//! backwards, and stands apart from it because it must also judge whether the SAE fits what is to be trained.
+//! [`of`]: the weights of a finished SAE, of any format, as those that a run begins from (`--init-from`). It is
+//! `export` backwards, and stands apart from it because it must also judge whether the SAE fits what is to be trained.
 //!
 //! ```text
 //! one place      b_enc s    b_dec s    thresholds s    b_mag s            W_enc, W_dec as they are
@@ -50,7 +50,8 @@ pub(crate) fn open(resolved: &Resolved) -> Result<Option<Sae>> {
     }
 }
 
-/// Says so where the SAE is from another place in the model, or another model's. Fine-tuning there may be what is wanted.
+/// Says so where the SAE is from another place in the model, or another model's. Fine-tuning there may be what is
+/// wanted.
 pub(crate) fn say_elsewhere(sae: &Sae, resolved: &Resolved, model: &str) {
     let there = (sae.config.hook_point, resolved.config.hook_point);
     if let (Some(from), Some(here)) = there
@@ -64,8 +65,8 @@ pub(crate) fn say_elsewhere(sae: &Sae, resolved: &Resolved, model: &str) {
     }
 }
 
-/// The last weight of the sparsity loss in the run that made the SAE: where this one's, which is adapted, begins. `None`
-/// where no run of the same architecture made it here.
+/// The last weight of the sparsity loss in the run that made the SAE: where this one's, which is adapted, begins.
+/// `None` where no run of the same architecture made it here.
 pub(crate) fn last_coefficient(config: &TrainConfig) -> Option<f64> {
     let adapted = config.architecture.has_sparsity_loss() && config.sparsity_coefficient.is_none();
     let dir = config.init_from.as_ref().filter(|_| adapted)?;

@@ -7,8 +7,9 @@
 //! explained_variance = 1 - fvu
 //! ```
 //!
-//! Where a row is several columns, as a crosscoder's is, `fvu` is the mean of theirs, each weighted by its width: those of
-//! large numbers would drown the others. It is the fraction in the units of training, where every column varies alike.
+//! Where a row is several columns, as a crosscoder's is, `fvu` is the mean of theirs, each weighted by its width: those
+//! of large numbers would drown the others. It is the fraction in the units of training, where every column varies
+//! alike.
 
 use serde::{Deserialize, Serialize};
 

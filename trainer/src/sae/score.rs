@@ -1,5 +1,5 @@
-//! [`score`]: a finished SAE on rows that it was not trained on. A row is what it reads and, of a transcoder, after it what
-//! it is to predict; anything else is compared with what it reads.
+//! [`score`]: a finished SAE on rows that it was not trained on. A row is what it reads and, of a transcoder, after it
+//! what it is to predict; anything else is compared with what it reads.
 
 use std::borrow::Cow;
 

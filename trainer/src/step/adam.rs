@@ -13,9 +13,9 @@
 //! ```
 //!
 //! Rows of the encoder shrink by 1 - lr weight_decay before their step (Loshchilov and Hutter 2019); the decoder's have
-//! norm 1 anyway, and biases do not shrink. The same numbers as torch.optim.Adam and optax.nadamw: moments of latents without a gradient decay, and still move the
-//! weights. After its update a decoder row is scaled back to norm 1 (a crosscoder's: to norms of its blocks that add up
-//! to 1). The moments are plain vectors, so a run can be saved.
+//! norm 1 anyway, and biases do not shrink. The same numbers as torch.optim.Adam and optax.nadamw: moments of latents
+//! without a gradient decay, and still move the weights. After its update a decoder row is scaled back to norm 1 (a
+//! crosscoder's: to norms of its blocks that add up to 1). The moments are plain vectors, so a run can be saved.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

@@ -5,10 +5,10 @@
 //! L     = .. + alpha V L_aux                               V = (1/n) sum_i |x_i - mean|^2
 //! ```
 //!
-//! `a_i` are the k_aux strongest dead latents of token i, which learn to explain what the living ones leave. As the main
-//! loss is V times the share of the variance that is left unexplained, this one is V times the share of the residual:
-//! its weight does not fade as the residual shrinks. `b_dec` is on neither side, so a perfect reconstruction leaves
-//! nothing to explain, and the term is zero.
+//! `a_i` are the k_aux strongest dead latents of token i, which learn to explain what the living ones leave. As the
+//! main loss is V times the share of the variance that is left unexplained, this one is V times the share of the
+//! residual: its weight does not fade as the residual shrinks. `b_dec` is on neither side, so a perfect reconstruction
+//! leaves nothing to explain, and the term is zero.
 
 use crate::step::{
     feature_acts::{ByLatent, FeatureActs},
@@ -43,8 +43,8 @@ impl Auxiliary {
         select::top_k_among(hidden, b_enc, &self.dead, self.k_aux, &mut self.acts);
     }
 
-    /// Rebuilds the residual, minus which is the whole dictionary's error and whose sum of squares is `residual`, not 0;
-    /// dL/d(a W_dec) is to be `scale` times its error over that. Returns L_aux.
+    /// Rebuilds the residual, minus which is the whole dictionary's error and whose sum of squares is `residual`, not
+    /// 0; dL/d(a W_dec) is to be `scale` times its error over that. Returns L_aux.
     ///
     /// # Shapes
     /// `errors` `[n, n_groups, d_out]`, the whole dictionary's last.

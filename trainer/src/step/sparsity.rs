@@ -1,5 +1,5 @@
-//! [`SparsityCoefficient`]: the weight c of the sparsity loss. Fixed, after a warm-up; or adapted, so that a user who asks
-//! for k active latents gets about k, whatever the architecture:
+//! [`SparsityCoefficient`]: the weight c of the sparsity loss. Fixed, after a warm-up; or adapted, so that a user who
+//! asks for k active latents gets about k, whatever the architecture:
 //!
 //! ```text
 //! c_{t+1} = c_t exp(GAIN clamp(ln(L0_t / k), -1, 1))

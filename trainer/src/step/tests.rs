@@ -116,8 +116,8 @@ const N: usize = 32;
 const N_STEPS: usize = 5;
 const D_IN: usize = 16;
 
-/// Steps of `tests/fixtures/make_reference.py`: losses, gradients and weights from PyTorch in f64, where the script also
-/// compares every gradient with finite differences.
+/// Steps of `tests/fixtures/make_reference.py`: losses, gradients and weights from PyTorch in f64, where the script
+/// also compares every gradient with finite differences.
 struct Reference {
     name: &'static str,
     file: TensorFile,
@@ -181,8 +181,8 @@ impl Reference {
 
     /// Compares a parameter at the end and its gradient, as relative root mean squares.
     fn compare(&mut self, name: &str, gradient: &[f32], end: &[f32]) {
-        // The crosscoder has one weight whose gradient is nearly zero, so that Adam's step hangs on rounding: PyTorch in
-        // float32 is 4e-7 away from its float64 weights there, and less than 1e-7 in every other case.
+        // The crosscoder has one weight whose gradient is nearly zero, so that Adam's step hangs on rounding: PyTorch
+        // in float32 is 4e-7 away from its float64 weights there, and less than 1e-7 in every other case.
         let most = if self.config.architecture == TrainArchitecture::Crosscoder { 3e-6 } else { 1e-6 };
         for (kind, ours) in [("grad", gradient), ("end", end)] {
             let torch = self.parameter(kind, name);

@@ -203,8 +203,8 @@ fn written(write: impl FnOnce(&Path) -> HarvestManifest) -> (tempfile::TempDir, 
     (dir, dataset)
 }
 
-/// The default recipe at a size that suits 64 dimensions: as many latents as the default expansion gives, batches of 1,024
-/// and one and a half million tokens.
+/// The default recipe at a size that suits 64 dimensions: as many latents as the default expansion gives, batches of
+/// 1,024 and one and a half million tokens.
 pub(crate) fn recipe() -> TrainConfig {
     TrainConfig { tokens: 1_500_000, batch: 1024, dead_after_tokens: 50_000, ..TrainConfig::default() }
 }

@@ -1,5 +1,5 @@
-//! [`run_pass`]: some runs over one pass of the same rows: the batch is read once and every run takes its step on it. It is
-//! the loop of `train`, over several runs.
+//! [`run_pass`]: some runs over one pass of the same rows: the batch is read once and every run takes its step on it.
+//! It is the loop of `train`, over several runs.
 //!
 //! ```text
 //! begin where the run that has come least far does;  batch of step s -> every run that has done s steps
@@ -57,8 +57,8 @@ pub(super) fn check_pass(plan: &SweepPlan<'_>, indices: &[usize], out: &Path) ->
     Ok(())
 }
 
-/// Trains the runs `indices` of `plan` together, as far as they are not done. They are at one place: the same columns, in
-/// the same roles.
+/// Trains the runs `indices` of `plan` together, as far as they are not done. They are at one place: the same columns,
+/// in the same roles.
 pub(super) fn run_pass(
     plan: &SweepPlan<'_>,
     indices: &[usize],

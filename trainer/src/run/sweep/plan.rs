@@ -116,8 +116,8 @@ impl<'a> SweepPlan<'a> {
     }
 }
 
-/// Where rows are from. What is read and what is predicted are told apart: a transcoder from A to B is none of a group, and
-/// competes with none, of crosscoders over A and B.
+/// Where rows are from. What is read and what is predicted are told apart: a transcoder from A to B is none of a group,
+/// and competes with none, of crosscoders over A and B.
 fn place(data: &dyn TrainingData, columns: &Columns) -> Result<String> {
     let mut names: Vec<_> = data.columns()?.into_iter().map(|column| column.name).collect();
     let target = columns.target.and_then(|_| names.pop());

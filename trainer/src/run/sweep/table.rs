@@ -1,5 +1,5 @@
-//! [`SweepRow`]: what became of each run of a sweep; `sweep.json` and, for pyarrow, polars and DuckDB, `sweep.parquet`. They
-//! hold no wall-clock facts: an interrupted sweep ends in the same bytes. Written again whenever a run has ended.
+//! [`SweepRow`]: what became of each run of a sweep; `sweep.json` and, for pyarrow, polars and DuckDB, `sweep.parquet`.
+//! They hold no wall-clock facts: an interrupted sweep ends in the same bytes. Written again whenever a run has ended.
 //!
 //! ```text
 //! pareto = finished, and no other run at the same place has fvu and l0 as small, and one of them smaller
@@ -105,8 +105,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// The table of a sweep that begins or goes on in `out`. It knows which runs diverged before; how far others have come,
-    /// their own folders tell.
+    /// The table of a sweep that begins or goes on in `out`. It knows which runs diverged before; how far others have
+    /// come, their own folders tell.
     pub(super) fn open(out: &Path, plan: &SweepPlan<'_>) -> Result<Self> {
         let before = read(out)?;
         refuse_another_plan(out, &before, plan)?;

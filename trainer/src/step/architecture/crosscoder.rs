@@ -1,5 +1,5 @@
-//! [`Crosscoder`]: BatchTopK over several places in the model at once (Lindsey et al. 2024): a row is their activations one
-//! after the other, so one latent reads from all of them and writes to all of them.
+//! [`Crosscoder`]: BatchTopK over several places in the model at once (Lindsey et al. 2024): a row is their activations
+//! one after the other, so one latent reads from all of them and writes to all of them.
 //!
 //! ```text
 //! hidden_pre = sum_l x_c^l W_enc^l^T + b_enc        x_hat^l = f W_dec^l + b_dec^l        L = mean sum_l |x_hat^l - x^l|^2

@@ -1,5 +1,5 @@
-//! [`Dense`]: `f = hidden_pre`, every latent on every token and no nonlinearity. With as many latents as a sparse SAE has
-//! active ones, it is the bottleneck that sparsity is compared with; the best it can do is what the first principal
+//! [`Dense`]: `f = hidden_pre`, every latent on every token and no nonlinearity. With as many latents as a sparse SAE
+//! has active ones, it is the bottleneck that sparsity is compared with; the best it can do is what the first principal
 //! components explain.
 
 use super::Recipe;

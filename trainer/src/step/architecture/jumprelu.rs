@@ -9,9 +9,10 @@
 //! d1/dp = 0                 d1/dtheta = -(1 / bandwidth) K((p - theta) / bandwidth)
 //! ```
 //!
-//! So entries just below their threshold matter too: they are kept with the value 0, get a df, and pass none of it to p.
-//! tanh is Anthropic's of January 2025, with decoder rows of norm 1. The threshold is trained itself, not its logarithm
-//! (dictionary_learning found the logarithm worse). Thresholds start where BatchTopK would cut the first batch.
+//! So entries just below their threshold matter too: they are kept with the value 0, get a df, and pass none of it to
+//! p. tanh is Anthropic's of January 2025, with decoder rows of norm 1. The threshold is trained itself, not its
+//! logarithm (dictionary_learning found the logarithm worse). Thresholds start where BatchTopK would cut the first
+//! batch.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

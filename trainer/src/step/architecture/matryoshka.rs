@@ -1,5 +1,5 @@
-//! [`Matryoshka`]: BatchTopK with a loss for each of several prefixes of the dictionary (Bussmann et al. 2025): the first
-//! latents must rebuild what they can alone, so they stay general, and later ones refine them.
+//! [`Matryoshka`]: BatchTopK with a loss for each of several prefixes of the dictionary (Bussmann et al. 2025): the
+//! first latents must rebuild what they can alone, so they stay general, and later ones refine them.
 //!
 //! ```text
 //! L = (1/G) sum_g (1/n) sum_i |f_i[..m_g] W_dec[..m_g] + b_dec - x_i|^2        m_1 < .. < m_G = d_sae

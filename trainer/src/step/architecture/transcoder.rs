@@ -1,5 +1,5 @@
-//! [`Transcoder`]: BatchTopK from one place in the model to another, such as from an MLP's input to its output (Dunefsky
-//! et al. 2024), with a linear bypass if asked for (Paulo et al. 2025).
+//! [`Transcoder`]: BatchTopK from one place in the model to another, such as from an MLP's input to its output
+//! (Dunefsky et al. 2024), with a linear bypass if asked for (Paulo et al. 2025).
 //!
 //! ```text
 //! x_c = x - b_in        y_hat = f W_dec + b_dec + x_c W_skip^T        L = mean |y_hat - y|^2

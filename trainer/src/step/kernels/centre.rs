@@ -14,8 +14,8 @@ use crate::step::weights::Weights;
 /// Rows that one task centres; sums over rows are made per task and added in order.
 const ROWS_PER_TASK: usize = 128;
 
-/// Fills in `x_c`, and of each row of `errors` the first of `n_groups` with minus the target. Returns the sum of squared
-/// distances of the targets from their mean.
+/// Fills in `x_c`, and of each row of `errors` the first of `n_groups` with minus the target. Returns the sum of
+/// squared distances of the targets from their mean.
 ///
 /// # Shapes
 /// `x` `[n, row_width]`, `x_c` becomes `[n, d_in]`, `errors` `[n, n_groups, d_out]`.

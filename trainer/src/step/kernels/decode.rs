@@ -41,8 +41,8 @@ pub(crate) fn add_decoded(acts: &FeatureActs, w_dec: &[f32], d_out: usize, x_hat
 /// Returns the sum of `|e_i|^2`, of the whole dictionary.
 ///
 /// # Shapes
-/// `w_dec` `[d_sae, d_out]`, `errors` `[n, n_groups, d_out]`, `prefixes` `[n_groups]`, where each ends, the last at d_sae;
-/// `df` one an entry of `acts`.
+/// `w_dec` `[d_sae, d_out]`, `errors` `[n, n_groups, d_out]`, `prefixes` `[n_groups]`, where each ends, the last at
+/// d_sae; `df` one an entry of `acts`.
 pub(crate) fn decode_error(
     acts: &FeatureActs,
     w_dec: &[f32],
@@ -88,8 +88,8 @@ impl Kernel for AddDecoded<'_> {
     }
 }
 
-/// The errors of one row, group after group, then `df`; returns `|e|^2`. The decoder rows are read twice, the second time
-/// from the cache.
+/// The errors of one row, group after group, then `df`; returns `|e|^2`. The decoder rows are read twice, the second
+/// time from the cache.
 struct DecodeError<'a> {
     latents: &'a [u32],
     values: &'a [f32],

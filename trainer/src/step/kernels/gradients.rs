@@ -42,8 +42,8 @@ pub(crate) struct Gradients {
     matrices: f64,
 }
 
-/// A part of the loss, the squared error of one reconstruction, that is pulled back to the weights: the SAE's own, or the
-/// auxiliary one of dead latents.
+/// A part of the loss, the squared error of one reconstruction, that is pulled back to the weights: the SAE's own, or
+/// the auxiliary one of dead latents.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ErrorPart<'a> {
     pub(crate) acts: &'a FeatureActs,

@@ -1,14 +1,14 @@
 //! The dense matrix products: the encoder's, where most of the time of an SAE goes, and those of a transcoder's linear
 //! bypass. All of them are `gemm`'s, which has a path of its own for small sizes that adds in another order.
 //!
-//! Above 512 terms `gemm` adds in blocks whose depth it chooses by the machine's L1 cache: a run resumed on a machine with
-//! another one may differ in the last bits from there on.
+//! Above 512 terms `gemm` adds in blocks whose depth it chooses by the machine's L1 cache: a run resumed on a machine
+//! with another one may differ in the last bits from there on.
 
 use std::borrow::Cow;
 
-/// Below this many rows, and below this many columns, `gemm` adds in another order. Filled up to both, a row's result does
-/// not depend on how many others come with it: a token encoded alone, while generating, gives the bits that it gives in a
-/// batch.
+/// Below this many rows, and below this many columns, `gemm` adds in another order. Filled up to both, a row's result
+/// does not depend on how many others come with it: a token encoded alone, while generating, gives the bits that it
+/// gives in a batch.
 const MIN_ROWS: usize = 4;
 const MIN_COLUMNS: usize = 65;
 
@@ -61,7 +61,8 @@ fn gemm_product(x: &[f32], w: &[f32], d_in: usize, out: &mut [f32], add: bool) {
     let (n, d_out) = (x.len() / d_in, w.len() / d_in);
     assert_eq!((n * d_in, d_out * d_in, n * d_out), (x.len(), w.len(), out.len()));
     // SAFETY: the three slices have exactly the sizes that these dimensions and strides span (asserted above), and
-    // `out` is borrowed mutably, so it overlaps neither input. Its old contents are read (`read_dst`) only to add to them.
+    // `out` is borrowed mutably, so it overlaps neither input. Its old contents are read (`read_dst`) only to add to
+    // them.
     unsafe {
         gemm::gemm(
             n,
