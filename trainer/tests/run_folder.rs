@@ -12,7 +12,7 @@ use folder::{assert_same, files, without_checkpoints};
 use harvester::{ActivationDataset, Silent};
 use stop_at::{Stop, StopAt};
 use synthetic::{dataset, small_config};
-use trainer::{SaeManifest, SweepData, SweepPlan, TrainArchitecture, TrainConfig, sweep, train};
+use trainer::{SWEEP_FILE, SaeManifest, SweepData, SweepPlan, TrainArchitecture, TrainConfig, sweep, train};
 
 const WEIGHTS: &str = "sae_weights.safetensors";
 
@@ -104,14 +104,20 @@ fn a_run_that_diverged_says_so_until_it_has_ended_well() {
 }
 
 #[test]
-fn a_sweep_writes_nothing_where_one_of_its_runs_is_another() {
+fn a_sweep_whose_table_was_removed_knows_its_runs_and_writes_nothing_over_others() {
     let (_dir, dataset) = dataset(200);
-    let config = |k, seed| TrainConfig { k, seed, ..small_config(TrainArchitecture::TopK) };
     let out = tempfile::tempdir().unwrap();
-    train(&dataset, &config(4, 1), &out.path().join("topk-k4-d32"), &Silent).unwrap();
+    let swept = |seed| {
+        let configs = [3, 4].map(|k| TrainConfig { k, seed, ..small_config(TrainArchitecture::TopK) }).to_vec();
+        sweep(&SweepPlan::new(SweepData::Harvested(&dataset), configs, None).unwrap(), out.path(), &Silent)
+    };
+    swept(0).unwrap();
+    let whole = files(out.path());
+    fs::remove_file(out.path().join(SWEEP_FILE)).unwrap();
     let before = files(out.path());
-    let plan = SweepPlan::new(SweepData::Harvested(&dataset), vec![config(3, 0), config(4, 0)], None).unwrap();
-    let message = sweep(&plan, out.path(), &Silent).unwrap_err().to_string();
-    assert!(message.contains("topk-k4-d32") && message.contains("seed: 1 there, 0 here"), "{message}");
+    let message = swept(1).unwrap_err().to_string();
+    assert!(message.contains("topk-k3-d32") && message.contains("seed: 0 there, 1 here"), "{message}");
     assert_same(&files(out.path()), &before, "nothing was written");
+    swept(0).unwrap();
+    assert_same(&files(out.path()), &whole, "made again");
 }
