@@ -2,7 +2,7 @@
 //! train's, by the same name, so that train's own [`Settings`] check each.
 //!
 //! ```text
-//! runs = (each [[sweep.run]] over the rest of [sweep], or that alone), and of it every combination of its lists' values
+//! runs = (each [[sweep.run]] over the rest of [sweep], or that alone), of it every combination of its lists' values
 //! ```
 
 use std::path::{Path, PathBuf};

@@ -1,39 +1,8 @@
-//! The table of a sweep, as `refract sweep` ends with and `refract inspect` shows again from [`SweepFile`].
+//! The table of a sweep, as `refract sweep` ends with and `refract inspect` shows again from [`trainer::SweepFile`].
 
-use std::path::Path;
-
-use anyhow::Context;
-use serde::{Deserialize, Serialize};
-use trainer::{RunState, SWEEP_FILE, SweepRow};
+use trainer::{RunState, SweepRow};
 
 use crate::terminal::{BOLD, DIM, Terminal, grouped};
-
-/// `sweep.json`.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct SweepFile {
-    format: String,
-    version: u32,
-    pub(crate) runs: Vec<SweepRow>,
-}
-
-impl SweepFile {
-    /// The table in the folder of a sweep.
-    ///
-    /// # Errors
-    /// When it is none, or not as it was written.
-    pub(crate) fn read(dir: &Path) -> anyhow::Result<Self> {
-        let path = dir.join(SWEEP_FILE);
-        let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| {
-            format!("{}: expected the table of a sweep: repeat the sweep to have it made again", path.display())
-        })
-    }
-
-    /// The runs in a state.
-    pub(crate) fn in_state(&self, state: RunState) -> impl Iterator<Item = &SweepRow> {
-        self.runs.iter().filter(move |row| row.state == state)
-    }
-}
 
 /// The table, a heading each place; what no other run beats is marked.
 pub(crate) fn print(rows: &[SweepRow], terminal: &Terminal) {

@@ -2,13 +2,10 @@
 
 use std::path::Path;
 
-use trainer::{PARETO_FILE, RunState, SaeManifest};
+use trainer::{PARETO_FILE, RunState, SaeManifest, SweepFile};
 
 use super::fact;
-use crate::{
-    sweep_table::{self, SweepFile},
-    terminal::Terminal,
-};
+use crate::{sweep_table, terminal::Terminal};
 
 pub(super) fn table(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()> {
     let file = SweepFile::read(path)?;

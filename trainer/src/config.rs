@@ -38,8 +38,8 @@ pub struct TrainConfig {
     /// Default 8. Unused where `d_sae` is given.
     pub expansion_factor: usize,
     /// Active latents a token: exactly (`topk`), on average (the BatchTopK family), or what the weight of the sparsity
-    /// loss is adapted to (`relu`, `gated`, `jumprelu`); of `dense`, the number of latents
-    /// where `d_sae` is not given. Default 32.
+    /// loss is adapted to (`relu`, `gated`, `jumprelu`); of `dense`, the number of latents where `d_sae` is not given.
+    /// Default 32.
     pub k: usize,
     /// Weight of the sparsity loss: L1 of `relu` and `gated`, L0 (or tanh) of `jumprelu`, per token and in training
     /// units. Default: adapted during training so that L0 approaches k.
@@ -59,8 +59,8 @@ pub struct TrainConfig {
     pub tokens: u64,
     /// Tokens a step, two or more. Default 4,096.
     pub batch: usize,
-    /// Peak learning rate. Default 4e-3 at 4,608 latents, and less for more: it goes with one over the root of their
-    /// number, as in dictionary_learning and sparsify.
+    /// Peak learning rate. Default 4e-3 at 4,608 latents, at most 1e-2: it goes with one over the root of their number,
+    /// as in dictionary_learning and sparsify.
     pub lr: Option<f64>,
     /// Share of the steps in which the learning rate rises. Default 0.15.
     pub warmup: f64,
@@ -69,7 +69,7 @@ pub struct TrainConfig {
     /// Constants of the optimiser.
     pub adam: AdamConfig,
     /// By how much the encoder's weights shrink in a step, for each unit of the learning rate. Default: the root of the
-    /// width of what is read, over 24; 0 for `relu` and `gated`, whose own loss shrinks activations, and for `dense`.
+    /// width of what is read, over 24, but no more than 1 / lr; 0 for `relu` and `gated`, whose own loss shrinks activations, and for `dense`.
     pub weight_decay: Option<f64>,
     /// Largest norm of the whole gradient; longer ones are scaled down to it. A few rows of ten times the usual norm
     /// would otherwise fill the second moments for a thousand steps. Default 1.
@@ -148,7 +148,7 @@ fn default_lr(d_sae: usize) -> f64 {
 pub(crate) struct Resolved {
     /// With every `Option` that the activations decide filled in.
     pub(crate) config: TrainConfig,
-    /// None where the data have no hook points.
+    /// Empty where the data have no hook points.
     pub(crate) columns: Columns,
     /// Values of each column, the inputs' first, then the target's.
     pub(crate) widths: Vec<usize>,
@@ -169,10 +169,19 @@ pub(crate) struct Resolved {
 pub(crate) const CALIBRATION_TOKENS: u64 = 32_768;
 
 impl TrainConfig {
+    /// Steps of a run: as many whole batches as `tokens` fill.
+    pub(crate) fn n_steps(&self) -> u64 {
+        self.tokens.checked_div(self.batch as u64).unwrap_or(0)
+    }
+
+    /// Tokens of these steps.
+    pub(crate) fn trained_tokens(&self) -> u64 {
+        self.n_steps() * self.batch as u64
+    }
+
     /// Rows that a run on a running model draws: those of its steps, and those that calibrate the threshold after them.
     pub fn rows_drawn(&self) -> u64 {
-        let trained = self.tokens - self.tokens.checked_rem(self.batch as u64).unwrap_or(0);
-        trained.saturating_add(self.tokens.min(CALIBRATION_TOKENS))
+        self.trained_tokens().saturating_add(self.tokens.min(CALIBRATION_TOKENS))
     }
 
     /// Rows that its buffer holds, of `row_bytes` each: never more than are drawn. A function of the config alone,
@@ -195,7 +204,7 @@ impl TrainConfig {
         let d_out = target.first().copied().unwrap_or(d_in);
         let d_sae = self.n_latents(d_in);
         let k_aux = self.k_aux.unwrap_or((d_out / 2).max(1));
-        let n_steps = self.tokens.checked_div(self.batch as u64).unwrap_or(0);
+        let n_steps = self.n_steps();
         let lr = self.lr.unwrap_or_else(|| default_lr(d_sae));
         let config = Self {
             hook_point: columns.inputs.first().copied(),

@@ -120,7 +120,8 @@ pub struct TrainResults {
     pub last_fvu: f64,
     /// Latents dead at the end: silent for `dead_after_tokens`.
     pub dead: usize,
-    /// The saved SAE on the held-out contexts; absent where nothing is held out.
+    /// The saved SAE on the first held-out rows: whole row groups until they have 131,072 tokens. Absent where nothing
+    /// is held out, or what is held out does not vary.
     pub held_out: Option<Reconstruction>,
 }
 
@@ -172,7 +173,7 @@ impl SaeManifest {
     /// Which run this is: SHA-256 of what was there when it began.
     pub(crate) fn run_id(&self) -> String {
         let begun = Self { complete: false, diverged: None, results: None, ..self.clone() };
-        harvester::sha256_bytes([serde_json::to_vec(&begun).unwrap_or_default()])
+        harvester::sha256_bytes([serde_json::to_vec(&begun).expect("plain data, which serde_json can always write")])
     }
 
     /// Whether the SAE of this run, which is that of `dir`, is there. Of one whose weights were removed nothing but the
@@ -273,7 +274,9 @@ impl SaeManifest {
             };
             compare(&format!("SHA-256 of {file}"), &hash(self), &hash(other));
         }
-        let initial = |manifest: &Self| serde_json::to_value(&manifest.init_from).unwrap_or_default();
+        let initial = |manifest: &Self| {
+            serde_json::to_value(&manifest.init_from).expect("plain data, which serde_json can always write")
+        };
         compare("files of the SAE begun from (--init-from)", &initial(self), &initial(other));
         differences.extend(option_differences(&self.config, &other.config));
         differences
@@ -282,7 +285,8 @@ impl SaeManifest {
 
 /// Options that differ and shape the result, one line each.
 pub(crate) fn option_differences(there: &TrainConfig, here: &TrainConfig) -> Vec<String> {
-    let [there, here] = [there, here].map(|config| serde_json::to_value(config).unwrap_or_default());
+    let [there, here] = [there, here]
+        .map(|config| serde_json::to_value(config).expect("plain data, which serde_json can always write"));
     let shaping = there.as_object().into_iter().flatten().filter(|(name, _)| !FREE_OPTIONS.contains(&name.as_str()));
     shaping.filter_map(|(name, value)| difference(name, value, here.get(name).unwrap_or(&Value::Null))).collect()
 }

@@ -2,7 +2,7 @@
 //! a folder's, `train_live` a running model's, and of a `sweep` several runs take the same batches.
 //!
 //! ```text
-//! batch (shuffle_buffer.rs) -> step (step.rs) -> metrics.jsonl, curves.html, now and then a checkpoint
+//! batch (data/shuffle_buffer.rs) -> step (step.rs) -> metrics.jsonl, curves.html, now and then a checkpoint
 //! at the end: scale folded in, threshold calibrated, held-out metrics, SAE saved, manifest complete
 //! ```
 
@@ -75,7 +75,7 @@ pub(crate) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// A new run, or the one that `out` holds, of which `manifest` is.
+    /// A new run, or the one that `out` holds; `manifest` is that of `out`.
     pub(crate) fn open(
         data: &dyn TrainingData,
         manifest: &SaeManifest,
@@ -104,7 +104,7 @@ impl<'a> Run<'a> {
             progress,
             surplus: true,
             log,
-            curves: Curves::open(out)?,
+            curves: Curves::new(out, manifest.clone()),
             out: out.to_path_buf(),
             monitor,
             resolved,
@@ -253,7 +253,7 @@ impl<'a> Run<'a> {
         checkpoint::save(&self.out, &self.id, &self.learner, self.progress)
     }
 
-    /// Turns the learner into the SAE that is saved. `sample`: see [`sample`].
+    /// Turns the learner into the SAE that is saved. `sample` `[n, sum of widths]`: see [`sample`].
     pub(crate) fn finish(
         mut self,
         mut manifest: SaeManifest,
@@ -299,7 +299,10 @@ fn begin(initial: Option<Sae>, standard: &Standard, resolved: &Resolved) -> Lear
     learner
 }
 
-/// Fills in the next batch; false where the user asked to stop, before or while the buffer was filled. That takes a
+/// Fills in the next batch;
+///
+/// # Shapes
+/// `scales`: `[columns]`; `x`: `[batch, sum of widths]` false where the user asked to stop, before or while the buffer was filled. That takes a
 /// while, and the steps before it are not to be lost.
 pub(crate) fn next_batch(
     buffer: &mut ShuffleBuffer<impl ActivationSource>,
@@ -316,7 +319,8 @@ pub(crate) fn next_batch(
     }
 }
 
-/// Raw rows of the batches after the last one trained on: the same ones whether or not the run was interrupted.
+/// Raw rows of the batches after the last one trained on: `[n, sum of widths]`, n at most
+/// [`CALIBRATION_TOKENS`]. the same ones whether or not the run was interrupted.
 pub(crate) fn sample(
     buffer: &mut ShuffleBuffer<impl ActivationSource>,
     widths: &[usize],

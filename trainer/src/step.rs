@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::step::{
     adam::{Adam, AdamConfig},
@@ -37,8 +37,8 @@ pub(crate) mod kernels;
 pub(crate) mod sparsity;
 pub(crate) mod weights;
 
-/// What the step needs to know of the configuration.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What the step needs to know of the configuration. Read from JSON only where the tests compare with PyTorch.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct StepConfig {
     pub(crate) architecture: TrainArchitecture,
     pub(crate) k: usize,
@@ -61,9 +61,9 @@ pub(crate) struct StepConfig {
     pub(crate) bandwidth: f64,
     /// Where the prefixes of a Matryoshka dictionary end.
     pub(crate) prefixes: Vec<usize>,
-    /// Widths of a crosscoder's places.
+    /// Widths of a crosscoder's places; of others one, d_in.
     pub(crate) blocks: Vec<usize>,
-    /// Width of a transcoder's target.
+    /// Width of what is rebuilt: the target's, of a transcoder.
     pub(crate) d_out: usize,
     /// Whether a transcoder has a linear bypass.
     pub(crate) skip: bool,

@@ -75,8 +75,7 @@ impl Resolved {
         in_range("--held-out-fraction", config.held_out_fraction, 0.0..=0.9)?;
         in_range("--warmup", config.warmup, 0.0..=1.0)?;
         in_range("--decay", config.decay, 0.0..=1.0)?;
-        // A rate that falls before it has risen never reaches --lr. Two decimals may add up to a bit more than they
-        // say.
+        // A rate that falls before it has risen never reaches --lr. Two decimals may add up to a bit over 1.
         in_range("--warmup and --decay together", config.warmup + config.decay, 0.0..=1.0 + 1e-9)?;
         in_range("--lr", self.lr, f64::MIN_POSITIVE..=1.0)?;
         in_range("--sparsity-coefficient", config.sparsity_coefficient.unwrap_or(0.0), 0.0..=f64::MAX)?;
@@ -99,8 +98,7 @@ fn in_range(what: &str, value: f64, range: RangeInclusive<f64>) -> Result<()> {
     if range.contains(&value) {
         return Ok(());
     }
-    // The smallest and largest numbers there are stand for "above 0" and for no limit; what is next to 1, for "below
-    // 1".
+    // The smallest and largest numbers there are stand for "above 0" and for no limit; the one next to 1 for "below 1".
     let (least, most) = (*range.start(), *range.end());
     let shown = |limit: f64| (limit * 1e6).round() / 1e6;
     let expected = match (least == f64::MIN_POSITIVE, most) {

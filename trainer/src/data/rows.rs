@@ -9,7 +9,7 @@ use harvester::Values;
 
 use crate::Result;
 
-/// Something rows can be read from, a group at a time. A trait, so that the shuffling is tested without files.
+/// Something rows can be read from, a group at a time: a harvested folder (`activations`) or vectors (`vector_data`).
 pub(crate) trait RowSource: Sync {
     /// Values of each column of a row.
     fn widths(&self) -> &[usize];

@@ -67,7 +67,7 @@ impl<S: ActivationSource> ShuffleBuffer<S> {
         let mut filled = 0;
         while filled < x.len() {
             self.load_block()?;
-            let Some((_, order)) = &self.order else { continue };
+            let (_, order) = self.order.as_ref().expect("load_block leaves a block in memory");
             let first = self.cursor.row as usize;
             let n = (order.len() - first).min((x.len() - filled) / width);
             copy(&self.rows, &order[first..first + n], scales, &mut x[filled..filled + n * width], width);

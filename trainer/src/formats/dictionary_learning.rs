@@ -5,7 +5,7 @@
 //! AutoEncoder              relu((x - bias) encoder.weight^T + encoder.bias) decoder.weight^T + bias
 //! AutoEncoderNew           the same without `bias` in the encoder, and decoder.bias for it in the decoder
 //! AutoEncoderTopK          the k largest of relu((x - b_dec) encoder.weight^T + encoder.bias), `threshold` unused
-//! BatchTopKSAE             those over `threshold`;  MatryoshkaBatchTopKSAE: the same as W_enc, b_enc, W_dec, group_sizes
+//! BatchTopKSAE           those over `threshold`;  MatryoshkaBatchTopKSAE: the same as W_enc, b_enc, W_dec, group_sizes
 //! JumpReluAutoEncoder      x W_enc + b_enc where it exceeds threshold, a latent each
 //! GatedAutoEncoder         gate_bias, r_mag and mag_bias over (x - decoder_bias) encoder.weight^T
 //!

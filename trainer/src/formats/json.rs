@@ -16,6 +16,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
     parse(&read_value(path, what)?, path, what)
 }
 
+/// The JSON of `path`, whatever its fields.
 pub(super) fn read_value(path: &Path, what: &str) -> Result<Value> {
     let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
     serde_json::from_str(&text).map_err(|error| Error::malformed(path, what, error.to_string(), HINT))
@@ -39,19 +40,20 @@ pub(super) fn parse<T: DeserializeOwned>(value: &Value, path: &Path, what: &str)
     })
 }
 
-pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
+/// Writes `value` to `path`, whole.
+pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_vec_pretty(value).map_err(|error| Error::io("write", path)(error.into()))?;
     write_atomically(path, &text)?;
     Ok(())
 }
 
 /// Refuses sizes of 0, before rows of that length are cut.
-pub(crate) fn refuse_zero(path: &Path, fields: &str, [a, b]: [usize; 2]) -> Result<()> {
+pub(super) fn refuse_zero(path: &Path, fields: &str, [a, b]: [usize; 2]) -> Result<()> {
     if a == 0 || b == 0 { refuse(path, fields, "of 1 or more", format!("{a} and {b}")) } else { Ok(()) }
 }
 
 /// An error about a field of `path` whose value names something that cannot be computed here.
-pub(crate) fn refuse<T>(path: &Path, field: &str, expected: impl AsRef<str>, found: impl AsRef<str>) -> Result<T> {
+pub(super) fn refuse<T>(path: &Path, field: &str, expected: impl AsRef<str>, found: impl AsRef<str>) -> Result<T> {
     let hint = "refract cannot compute what this SAE computes; convert it with its own tool first";
     Err(Error::malformed(path, format!("{field} {}", expected.as_ref()), format!("`{}`", found.as_ref()), hint))
 }

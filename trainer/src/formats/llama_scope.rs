@@ -4,7 +4,7 @@
 //! ```text
 //! encoder.weight [d_sae, d_in]   encoder.bias [d_sae]   decoder.weight [d_in, d_sae]   decoder.bias [d_in]
 //! s = sqrt(d_in) / dataset_average_activation_norm
-//! hidden_pre = s_in x encoder.weight^T + encoder.bias, divided by s_in, times |W_dec| (`sparsity_include_decoder_norm`)
+//! hidden_pre = s_in x encoder.weight^T + encoder.bias, over s_in, times |W_dec| (`sparsity_include_decoder_norm`)
 //! f = hidden_pre where it exceeds jump_relu_threshold, a number for all latents
 //! ```
 //!

@@ -4,7 +4,7 @@
 //! W_E [d_in, d_sae]   b_E [d_sae]   W_D [d_sae, d_in]   b_D [d_in]
 //! activation_function.log_jumprelu_threshold [d_sae]
 //! p = s_in x W_E + b_E;  f = p where g(p |W_D|) is not zero;  y = (f W_D + b_D) / s_out
-//! s = sqrt(d_in) / dataset_average_activation_norm.HOOK (`dataset-wise`), 1 (`inference`), sqrt(d_in) / |x| (`token-wise`)
+//! s = sqrt(d_in)/dataset_average_activation_norm.HOOK (`dataset-wise`), 1 (`inference`), sqrt(d_in)/|x| (`token-wise`)
 //! ```
 //!
 //! `|W_D|` stands there where `sparsity_include_decoder_norm`. Folded here so that activations are those of raw input:

@@ -50,10 +50,9 @@ enum State<'a> {
 }
 
 impl Curves {
-    /// The page of the run whose manifest is in `dir`.
-    pub(crate) fn open(dir: &Path) -> Result<Self> {
-        let manifest = SaeManifest::read(dir)?;
-        Ok(Self { path: dir.join(CURVES_FILE), manifest, began: Instant::now(), tokens_before: None, written: None })
+    /// The page of the run in `dir`, which `manifest` is of.
+    pub(crate) fn new(dir: &Path, manifest: SaeManifest) -> Self {
+        Self { path: dir.join(CURVES_FILE), manifest, began: Instant::now(), tokens_before: None, written: None }
     }
 
     /// Writes the page again, unless that was done a moment ago.

@@ -2,11 +2,13 @@
 //! It stands apart because it is told before a run, and decides how many runs a sweep trains together.
 //!
 //! ```text
-//! held    = 4 (weight, two moments, gradient) * 4 * d_sae * (d_in + d_out)  +  4 * 512 * d_sae (a tile of hidden_pre)
-//! saving  = 3 (weight, two moments) * 4 * d_sae * (d_in + d_out) (the file) +  4 * d_sae * max(d_in, d_out) (a tensor of it)
+//! held   = 4 (weight, two moments, gradient) * 4 * d_sae * (d_in + d_out)  +  4 * ROWS_PER_TILE * d_sae (hidden_pre)
+//! saving = 3 (weight, two moments) * 4 * d_sae * (d_in + d_out), the file  +  4 * d_sae * max(d_in, d_out), a tensor
 //! ```
 //!
 //! What a batch needs, and biases, are small beside these. The shuffle buffer is not a learner's.
+
+use crate::step::encoder_pass::ROWS_PER_TILE;
 
 /// Memory of a learner, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +24,7 @@ impl LearnerMemory {
     pub(crate) fn of(d_in: usize, d_out: usize, d_sae: usize) -> Self {
         let [d_in, d_out, d_sae] = [d_in, d_out, d_sae].map(|width| width as u64);
         let weights = 4 * d_sae * (d_in + d_out);
-        Self { held: 4 * weights + 4 * 512 * d_sae, saving: 3 * weights + 4 * d_sae * d_in.max(d_out) }
+        Self { held: 4 * weights + 4 * ROWS_PER_TILE as u64 * d_sae, saving: 3 * weights + 4 * d_sae * d_in.max(d_out) }
     }
 
     /// Of learners that are trained together. They are saved one after the other.

@@ -2,8 +2,8 @@
 //! [`crate::train()`] writes with the same options; and a table that compares them.
 //!
 //! ```text
-//! plan (sweep/plan.rs)    runs of the same columns, batch, tokens, seed, buffer and held-out share are a group: the order
-//!                         of rows depends on nothing else; a group is cut into passes that fit in memory
+//! plan (sweep/plan.rs)    runs of the same columns, batch, tokens, seed, buffer and held-out share are a group: the
+//!                         order of rows depends on nothing else; a group is cut into passes that fit in memory
 //! pass (sweep/pass.rs)    each batch is read once and given to every run of the pass
 //! table (sweep/table.rs)  sweep.json, sweep.parquet, pareto.html (sweep/pareto.rs), whenever a run has ended
 //! ```
@@ -24,7 +24,7 @@ use harvester::Monitor;
 pub use self::{
     pareto::PARETO_FILE,
     plan::{PlannedRun, SweepData, SweepPlan},
-    table::{RunState, SWEEP_FILE, SweepRow},
+    table::{RunState, SWEEP_FILE, SweepFile, SweepRow},
 };
 use self::{
     pass::{check_pass, run_pass},

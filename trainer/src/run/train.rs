@@ -17,7 +17,7 @@ use crate::{
     },
     manifest::{SaeManifest, open_folder},
     run::Run,
-    sae::initial_weights,
+    sae::{Sae, initial_weights},
 };
 
 /// Trains an SAE on `dataset` into the folder `out`. A folder that holds an unfinished run of the same config is
@@ -70,8 +70,12 @@ pub(crate) fn resolve(config: &TrainConfig, data: &dyn TrainingData, columns: Co
 
 /// The same where the widths of the columns are known before the data are.
 pub(crate) fn resolve_widths(config: &TrainConfig, columns: Columns, widths: Vec<usize>) -> Result<Resolved> {
-    let mut resolved = config.with_initial_width()?.resolve(columns, widths)?;
-    resolved.initial = initial_weights::open(&resolved)?;
+    // Read once: an SAE may be gigabytes.
+    let initial = config.init_from.as_deref().map(Sae::load).transpose()?;
+    let d_sae = config.d_sae.or_else(|| initial.as_ref().map(Sae::d_sae));
+    let mut resolved = TrainConfig { d_sae, ..config.clone() }.resolve(columns, widths)?;
+    initial.iter().try_for_each(|sae| initial_weights::check_fits(sae, &resolved))?;
+    resolved.initial = initial;
     Ok(resolved)
 }
 

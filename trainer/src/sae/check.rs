@@ -5,14 +5,16 @@
 use std::path::Path;
 
 use super::{Architecture, Sae, SaeConfig};
-use crate::{Error, Result, sae::input_norm::InputNorm, tensors::not_finite};
-
-const HINT: &str = "The file is damaged, or belongs to another SAE";
+use crate::{
+    Error, Result,
+    sae::input_norm::InputNorm,
+    tensors::{SAE_HINT, not_finite},
+};
 
 impl Sae {
     /// Messages about numbers name the file `weights`, those about what the SAE is `config`.
     pub(crate) fn check(&self, config: &Path, weights: &Path) -> Result<()> {
-        let wrong = |expected: String, found: String| Err(Error::malformed(weights, expected, found, HINT));
+        let wrong = |expected: String, found: String| Err(Error::malformed(weights, expected, found, SAE_HINT));
         for (name, tensor, len) in self.tensors() {
             let Some(tensor) = tensor else { continue };
             if tensor.len() != len {
@@ -23,7 +25,7 @@ impl Sae {
             }
         }
         match self.contradiction() {
-            Some((expected, found)) => Err(Error::malformed(config, expected, found, HINT)),
+            Some((expected, found)) => Err(Error::malformed(config, expected, found, SAE_HINT)),
             None => Ok(()),
         }
     }

@@ -24,20 +24,23 @@ use crate::{
         Architecture, Gate, Sae, SaeConfig,
         units::{add_product, multiply, scale_columns},
     },
-    step::{architecture::TrainArchitecture, weights::Weights},
+    step::{
+        architecture::TrainArchitecture,
+        weights::{B_MAG, R_MAG, THRESHOLD, W_SKIP, Weights},
+    },
 };
 
 /// What is trained as BatchTopK has no threshold yet: `calibrate` sets it.
 pub(crate) fn export(weights: Weights, standard: &Standard, resolved: &Resolved, label: Label) -> Sae {
     let extra = |name: &str| weights.extra(name).map(<[f32]>::to_vec);
-    let gate = extra("r_mag").zip(extra("b_mag")).map(|(r_mag, b_mag)| Gate { r_mag, b_mag });
-    let (threshold, w_skip) = (extra("threshold"), extra("w_skip"));
+    let gate = extra(R_MAG).zip(extra(B_MAG)).map(|(r_mag, b_mag)| Gate { r_mag, b_mag });
+    let (threshold, w_skip) = (extra(THRESHOLD), extra(W_SKIP));
     let config = config_of(&weights, resolved, label);
     let Weights { w_enc, b_enc, w_dec, b_dec, b_in, .. } = weights;
     let mut sae = Sae { config, w_enc, b_enc, w_dec, b_dec, threshold, gate, w_skip };
     match (resolved.config.architecture, &standard.scales[..]) {
         (TrainArchitecture::Transcoder, &[s_in, s_out]) => {
-            center_constantly(&mut sae, &b_in.unwrap_or_default());
+            fold_b_in(&mut sae, &b_in.unwrap_or_default());
             multiply(&mut sae.w_enc, s_in / s_out);
             sae.w_skip.iter_mut().for_each(|w_skip| multiply(w_skip, s_in / s_out));
             divide_outputs(&mut sae, s_out);
@@ -88,7 +91,7 @@ fn divide_outputs(sae: &mut Sae, scale: f32) {
 }
 
 /// Folds what is subtracted from the input into the biases: `(x - b_in) W^T + b = x W^T + (b - W b_in)`.
-fn center_constantly(sae: &mut Sae, b_in: &[f32]) {
+fn fold_b_in(sae: &mut Sae, b_in: &[f32]) {
     add_product(&mut sae.b_enc, &sae.w_enc, b_in, -1.0);
     if let Some(w_skip) = &sae.w_skip {
         add_product(&mut sae.b_dec, w_skip, b_in, -1.0);

@@ -30,24 +30,18 @@ use crate::{
     },
     step::{
         architecture::{self, TrainArchitecture},
-        weights::{Parameter, Weights, norm_of_blocks, normalise},
+        weights::{B_MAG, Parameter, R_MAG, THRESHOLD, W_SKIP, Weights, norm_of_blocks, normalise},
     },
 };
 
 /// Norms of decoder rows that differ by more change what TopK selects.
 const SAME_NORM: f32 = 1e-3;
 
-/// The SAE that `resolved` begins from, if it begins from one.
-pub(crate) fn open(resolved: &Resolved) -> Result<Option<Sae>> {
-    let Some(path) = &resolved.config.init_from else { return Ok(None) };
-    let sae = Sae::load(path)?;
-    match misfit(&sae, resolved) {
-        None => Ok(Some(sae)),
-        Some((expected, found)) => {
-            let found = format!("{found} in {}", path.display());
-            Err(Error::invalid("--init-from", expected, found))
-        }
-    }
+/// Refuses an SAE from which `resolved` cannot be trained.
+pub(crate) fn check_fits(sae: &Sae, resolved: &Resolved) -> Result<()> {
+    let Some((expected, found)) = misfit(sae, resolved) else { return Ok(()) };
+    let path = resolved.config.init_from.as_deref().unwrap_or(Path::new("--init-from"));
+    Err(Error::invalid("--init-from", expected, format!("{found} in {}", path.display())))
 }
 
 /// Says so where the SAE is from another place in the model, or another model's. Fine-tuning there may be what is
@@ -118,18 +112,23 @@ pub fn initial_weights_kept(config: &TrainConfig) -> Result<Option<String>> {
             None => "; the weight of the sparsity loss is adapted from the start".into(),
         };
     }
+    says += &said_of_norms(&sae);
+    Ok(Some(says))
+}
+
+/// What becomes of decoder rows of several norms, and of those without a direction; nothing where there are none.
+fn said_of_norms(sae: &Sae) -> String {
     let norms: Vec<f32> = sae.w_dec.chunks_exact(sae.d_out()).map(|row| norm_of_blocks(row, &[sae.d_out()])).collect();
     let directed = || norms.iter().copied().filter(|norm| *norm > 0.0);
-    if sae.config.architecture == Architecture::TopK
-        && directed().fold(f32::MIN, f32::max) > directed().fold(f32::MAX, f32::min) * (1.0 + SAME_NORM)
-    {
+    let (least, most) = (directed().fold(f32::MAX, f32::min), directed().fold(f32::MIN, f32::max));
+    let mut says = String::new();
+    if sae.config.architecture == Architecture::TopK && most > least * (1.0 + SAME_NORM) {
         says += "; its decoder rows had several norms and are brought to 1, by which topk may select others";
     }
     match norms.len() - directed().count() {
-        0 => {}
-        n => says += &format!("; {n} latents without a direction are drawn anew"),
+        0 => says,
+        n => says + &format!("; {n} latents without a direction are drawn anew"),
     }
-    Ok(Some(says))
 }
 
 /// What `sae` would have to be to be trained on as `resolved`, and what it is; `None` where it fits.
@@ -198,7 +197,7 @@ fn kinds_for(trained: TrainArchitecture) -> &'static [&'static str] {
     }
 }
 
-/// The weights of `sae` in training units. `sae` is what [`open`] gave.
+/// The weights of `sae` in training units. `sae` has passed [`check_fits`].
 pub(crate) fn of(sae: Sae, standard: &Standard, resolved: &Resolved) -> Weights {
     let trained = resolved.config.architecture;
     let sae = if trained.maps_one_column() { sae.applying_b_dec(true).into_owned() } else { sae };
@@ -208,7 +207,7 @@ pub(crate) fn of(sae: Sae, standard: &Standard, resolved: &Resolved) -> Weights 
     let thresholds = sae.thresholds();
     let Sae { w_enc, b_enc, w_dec, b_dec, gate, w_skip, .. } = sae;
     let (r_mag, b_mag) = gate.map_or((None, None), |gate| (Some(gate.r_mag), Some(gate.b_mag)));
-    let mut own = [("threshold", thresholds), ("r_mag", r_mag), ("b_mag", b_mag), ("w_skip", w_skip)];
+    let mut own = [(THRESHOLD, thresholds), (R_MAG, r_mag), (B_MAG, b_mag), (W_SKIP, w_skip)];
     let mut find = |name: &str| own.iter_mut().find(|(of, _)| *of == name).and_then(|(_, values)| values.take());
     let own_or_drawn = |parameter: &Parameter| Parameter {
         name: parameter.name,
@@ -220,9 +219,9 @@ pub(crate) fn of(sae: Sae, standard: &Standard, resolved: &Resolved) -> Weights 
     match (trained, &standard.scales[..]) {
         (TrainArchitecture::Transcoder, &[s_in, s_out]) => {
             multiply(&mut weights.w_enc, s_out / s_in);
-            multiply(weights.extra_mut("w_skip"), s_out / s_in);
+            multiply(weights.extra_mut(W_SKIP), s_out / s_in);
             multiply_outputs(&mut weights, s_out);
-            center_again(&mut weights);
+            unfold_b_in(&mut weights);
         }
         (TrainArchitecture::Crosscoder, scales) => {
             let Weights { w_enc, w_dec, b_dec, blocks, .. } = &mut weights;
@@ -238,14 +237,14 @@ pub(crate) fn of(sae: Sae, standard: &Standard, resolved: &Resolved) -> Weights 
 fn multiply_outputs(weights: &mut Weights, scale: f32) {
     multiply(&mut weights.b_enc, scale);
     multiply(&mut weights.b_dec, scale);
-    ["threshold", "b_mag"].into_iter().for_each(|name| multiply(weights.extra_mut(name), scale));
+    [THRESHOLD, B_MAG].into_iter().for_each(|name| multiply(weights.extra_mut(name), scale));
 }
 
-/// Takes what is subtracted from a transcoder's input out of the biases again.
-fn center_again(weights: &mut Weights) {
+/// Takes what is subtracted from a transcoder's input out of the biases again: `export`'s `fold_b_in` backwards.
+fn unfold_b_in(weights: &mut Weights) {
     let Some(b_in) = weights.b_in.take() else { return };
     add_product(&mut weights.b_enc, &weights.w_enc, &b_in, 1.0);
-    if let Some(w_skip) = weights.extra.iter().find(|parameter| parameter.name == "w_skip") {
+    if let Some(w_skip) = weights.extra.iter().find(|parameter| parameter.name == W_SKIP) {
         add_product(&mut weights.b_dec, &w_skip.values, &b_in, 1.0);
     }
     weights.b_in = Some(b_in);
@@ -254,7 +253,7 @@ fn center_again(weights: &mut Weights) {
 /// Brings every decoder row to norm 1, and takes rows without one from `drawn`.
 fn normalise_latents(weights: &mut Weights, drawn: &Weights) {
     let (d_in, d_out) = (weights.d_in, weights.d_out);
-    let thresholds = weights.extra("threshold").unwrap_or_default();
+    let thresholds = weights.extra(THRESHOLD).unwrap_or_default();
     let usual_threshold = thresholds.iter().sum::<f32>() / thresholds.len().max(1) as f32;
     for latent in 0..weights.d_sae {
         let w_dec = &mut weights.w_dec[latent * d_out..][..d_out];
@@ -272,9 +271,9 @@ fn normalise_latents(weights: &mut Weights, drawn: &Weights) {
         }
         for Parameter { name, values, .. } in &mut weights.extra {
             match *name {
-                "threshold" if !directed => values[latent] = usual_threshold,
-                "r_mag" | "b_mag" if !directed => values[latent] = 0.0,
-                "threshold" | "b_mag" => values[latent] *= norm,
+                THRESHOLD if !directed => values[latent] = usual_threshold,
+                R_MAG | B_MAG if !directed => values[latent] = 0.0,
+                THRESHOLD | B_MAG => values[latent] *= norm,
                 _ => {}
             }
         }

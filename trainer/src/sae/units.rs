@@ -1,5 +1,5 @@
-//! The arithmetic of changing units, which `export` does one way, `initial_weights` the other, and formats for decoder
-//! rows of another norm. Apart from them so that each is written once.
+//! The arithmetic of changing units, which `export` does one way and `initial_weights` the other, and of changing the
+//! norm of decoder rows, which `fold` does. Apart from them so that each is written once.
 
 /// values_i *= factor.
 pub(crate) fn multiply(values: &mut [f32], factor: f32) {

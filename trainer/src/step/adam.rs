@@ -146,7 +146,7 @@ impl<'a> Rows<'a> {
         rows.map(|((w, (m, v)), g)| Self { w, m, v, g }).collect()
     }
 
-    /// Row `i`, and its gradient unless it is zero.
+    /// Row `i`: its weights, first and second moments, and gradient. Each `[width]`
     #[inline(always)]
     fn row(&mut self, i: usize, width: usize) -> (&mut [f32], &mut [f32], &mut [f32], &[f32]) {
         let row = i * width..(i + 1) * width;

@@ -15,7 +15,7 @@ use crate::step::{
 
 /// Rows whose pre-activations exist at one time. Fewer save memory; each tile costs the product one more packing of
 /// W_enc (measured at d_in 576: nothing at 512 rows, 7 % at 256).
-const ROWS_PER_TILE: usize = 512;
+pub(crate) const ROWS_PER_TILE: usize = 512;
 
 /// What a pass reads and fills in.
 #[derive(Debug)]

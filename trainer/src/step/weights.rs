@@ -7,6 +7,12 @@ use rayon::prelude::*;
 
 use crate::step::kernels::simd::{Kernel, sum_of_squares, wide};
 
+/// Names of the parameters that only some architectures have; checkpoints have them too.
+pub(crate) const THRESHOLD: &str = "threshold";
+pub(crate) const R_MAG: &str = "r_mag";
+pub(crate) const B_MAG: &str = "b_mag";
+pub(crate) const W_SKIP: &str = "w_skip";
+
 /// `hidden_pre = (x - b_dec) W_enc^T + b_enc`, `x_hat = f W_dec + b_dec`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Weights {

@@ -113,10 +113,9 @@ fn a_long_curve_is_thinned_and_keeps_its_ends_and_spikes() {
 #[test]
 fn the_page_is_written_at_once_and_then_now_and_then() {
     let dir = tempfile::tempdir().unwrap();
-    manifest("model").write(dir.path()).unwrap();
     let path = dir.path().join(CURVES_FILE);
     let written = || data(&std::fs::read_to_string(&path).unwrap());
-    let mut curves = Curves::open(dir.path()).unwrap();
+    let mut curves = Curves::new(dir.path(), manifest("model"));
     curves.refresh(&[]).unwrap();
     assert_eq!(written()["last"], Value::Null);
     curves.refresh(&[line(1)]).unwrap();

@@ -69,7 +69,7 @@ pub(super) fn run_pass(
     let (data, columns) = plan.data.of(config)?;
     let split = split(data.as_ref(), config)?;
     let training = split.training.as_ref();
-    let n_steps = config.tokens / config.batch as u64;
+    let n_steps = config.n_steps();
     let widths = training.widths().to_vec();
     let mut pass = Pass { plan, members: vec![], table, monitor, batch: config.batch, n_steps, widths };
     let mut locks = vec![];

@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Settings that are in every name, and those that only say where a run reads or are no result's.
+/// Settings that need no part of their own in a name: it says them first, as the place, the architecture, k and width.
 const NAMED_APART: [&str; 7] =
     ["architecture", "hook_point", "hook_points", "target_hook_point", "k", "d_sae", "expansion_factor"];
 /// Of a machine whose memory cannot be asked for.
@@ -107,7 +107,7 @@ impl<'a> SweepPlan<'a> {
 
     /// Tokens of all runs together.
     pub fn tokens(&self) -> u64 {
-        self.runs.iter().map(|run| run.config.tokens / run.config.batch as u64 * run.config.batch as u64).sum()
+        self.runs.iter().map(|run| run.config.trained_tokens()).sum()
     }
 
     /// Bytes of the learners of the largest pass, while one of them is saved.
@@ -164,13 +164,16 @@ fn cut(runs: &[PlannedRun], group: &[usize], at_once: Option<usize>) -> Vec<Vec<
 
 /// Names every run by its architecture, k and width, and by whatever else differs among the runs.
 fn name(runs: &mut [PlannedRun]) -> Result<()> {
-    let settings: Vec<Value> = runs.iter().map(|run| serde_json::to_value(&run.config).unwrap_or_default()).collect();
+    let settings: Vec<Value> = runs
+        .iter()
+        .map(|run| serde_json::to_value(&run.config).expect("plain data, which serde_json can always write"))
+        .collect();
     let differs = |of: &dyn Fn(usize) -> String| (1..settings.len()).any(|index| of(index) != of(0));
     let names = settings[0].as_object().map(|first| first.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
-    // A setting that is absent in some is `init_from`.
-    let mut others: Vec<String> = names.into_iter().filter(|name| !NAMED_APART.contains(&name.as_str())).collect();
+    let is_own = |name: &String| !NAMED_APART.contains(&name.as_str()) && name != "init_from";
+    let mut others: Vec<String> = names.into_iter().filter(is_own).collect();
+    // Not among the first run's settings where that begins from random weights.
     others.push("init_from".into());
-    others.dedup();
     others.retain(|name| differs(&|index| shown(&settings[index][name])));
     let in_places = differs(&|index| runs[index].place.clone());
     let all: Vec<String> = (0..runs.len())

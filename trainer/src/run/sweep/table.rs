@@ -26,8 +26,9 @@ use crate::{
 
 /// Name of the table in a sweep's folder.
 pub const SWEEP_FILE: &str = "sweep.json";
+/// The same for pyarrow, polars and DuckDB.
 const PARQUET_FILE: &str = "sweep.parquet";
-/// `format` of it.
+/// `format` of [`SWEEP_FILE`].
 const FORMAT: &str = "refract.sweep";
 /// `version` of its layout.
 const VERSION: u32 = 1;
@@ -44,7 +45,7 @@ pub enum RunState {
     Diverged,
 }
 
-/// A run of a sweep. The numbers are absent until it has finished, and those of held-out rows where none are held out.
+/// A run of a sweep. The numbers are absent until it has finished, and those of held-out rows, which are [`crate::TrainResults::held_out`]'s, where none are held out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SweepRow {
@@ -84,10 +85,36 @@ pub struct SweepRow {
 
 /// `sweep.json`.
 #[derive(Debug, Serialize, Deserialize)]
-struct SweepFile {
+pub struct SweepFile {
     format: String,
     version: u32,
-    runs: Vec<SweepRow>,
+    /// Every run, by place and L0.
+    pub runs: Vec<SweepRow>,
+}
+
+impl SweepFile {
+    /// The table in the folder of a sweep.
+    ///
+    /// # Errors
+    /// When there is none, or one of another kind or version, or one that is not as it was written.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join(SWEEP_FILE);
+        let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let hint = "Remove this file and repeat the sweep: it is made again from the runs' folders";
+        let damaged =
+            |error: serde_json::Error| Error::malformed(&path, "the table of a sweep", error.to_string(), hint);
+        let Header { format, version } = serde_json::from_slice(&text).map_err(damaged)?;
+        if (format.as_str(), version) != (FORMAT, VERSION) {
+            let expected = format!("format `{FORMAT}`, version {VERSION}");
+            return Err(Error::malformed(&path, expected, format!("`{format}`, version {version}"), hint));
+        }
+        serde_json::from_slice(&text).map_err(damaged)
+    }
+
+    /// The runs in a state.
+    pub fn in_state(&self, state: RunState) -> impl Iterator<Item = &SweepRow> {
+        self.runs.iter().filter(move |row| row.state == state)
+    }
 }
 
 /// What is read of it first: another version may have other rows.
@@ -192,20 +219,10 @@ impl Table {
 
 /// The rows of the sweep in `out`; none where it is empty.
 fn read(out: &Path) -> Result<Vec<SweepRow>> {
-    let path = out.join(SWEEP_FILE);
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return refuse_other(out).map(|()| vec![]),
-        Err(error) => return Err(Error::io("read", &path)(error)),
-    };
-    let hint = "Remove this file to have it made again from the runs' folders";
-    let damaged = |error: serde_json::Error| Error::malformed(&path, "the table of a sweep", error.to_string(), hint);
-    let Header { format, version } = serde_json::from_slice(&text).map_err(damaged)?;
-    if (format.as_str(), version) != (FORMAT, VERSION) {
-        let expected = format!("format `{FORMAT}`, version {VERSION}");
-        return Err(Error::malformed(&path, expected, format!("`{format}`, version {version}"), hint));
+    if !out.join(SWEEP_FILE).exists() {
+        return refuse_other(out).map(|()| vec![]);
     }
-    Ok(serde_json::from_slice::<SweepFile>(&text).map_err(damaged)?.runs)
+    Ok(SweepFile::read(out)?.runs)
 }
 
 /// Refuses a folder that holds something else. A sweep whose table was removed has its page still.

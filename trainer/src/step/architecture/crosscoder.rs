@@ -2,7 +2,7 @@
 //! one after the other, so one latent reads from all of them and writes to all of them.
 //!
 //! ```text
-//! hidden_pre = sum_l x_c^l W_enc^l^T + b_enc        x_hat^l = f W_dec^l + b_dec^l        L = mean sum_l |x_hat^l - x^l|^2
+//! hidden_pre = sum_l x_c^l W_enc^l^T + b_enc    x_hat^l = f W_dec^l + b_dec^l    L = mean sum_l |x_hat^l - x^l|^2
 //! ```
 //!
 //! Latents compete by `f_j sum_l |W_dec^l[j]|` (Minder et al. 2025). Decoder rows are kept where that sum is 1, so they

@@ -10,7 +10,7 @@
 //! With m = dL/df where f > 0, and g = dL/drelu(pi) of the last two terms:
 //!
 //! ```text
-//! dL/dpi = g      dL/d(x_c W_enc^T) = g + m exp(r_mag)      db_mag = sum_i m      dr_mag = sum_i m (x_c W_enc^T) exp(r_mag)
+//! dL/dpi = g    dL/d(x_c W_enc^T) = g + m exp(r_mag)    db_mag = sum_i m    dr_mag = sum_i m (x_c W_enc^T) exp(r_mag)
 //! ```
 
 use rayon::prelude::*;
@@ -20,11 +20,8 @@ use crate::step::{
     encoder_pass::EncoderPass,
     feature_acts::FeatureActs,
     kernels::{decode::decode_error, gradients::Gradients, select},
-    weights::{Parameter, Weights},
+    weights::{B_MAG, Parameter, R_MAG, Weights},
 };
-
-const R_MAG: &str = "r_mag";
-const B_MAG: &str = "b_mag";
 
 #[derive(Debug, Default)]
 pub(crate) struct Gated {

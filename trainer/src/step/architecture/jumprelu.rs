@@ -21,12 +21,11 @@ use super::{Backward, Recipe, relu::FIRST_ROWS};
 use crate::step::{
     encoder_pass::EncoderPass,
     kernels::select,
-    weights::{Parameter, Weights},
+    weights::{Parameter, THRESHOLD, Weights},
 };
 
 /// c in tanh(c f): Anthropic's update of January 2025.
 const TANH_SCALE: f32 = 4.0;
-const THRESHOLD: &str = "threshold";
 
 /// What is counted as sparsity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

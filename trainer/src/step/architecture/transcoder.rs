@@ -11,10 +11,8 @@ use super::{Backward, Recipe, batch_topk::BatchTopK};
 use crate::step::{
     encoder_pass::EncoderPass,
     kernels::product::{add_product_transposed, transposed_product},
-    weights::{Parameter, Weights},
+    weights::{Parameter, W_SKIP, Weights},
 };
-
-const W_SKIP: &str = "w_skip";
 
 #[derive(Debug)]
 pub(crate) struct Transcoder {

@@ -2,7 +2,7 @@
 //! share (`head.css`, and `draw.js` with the script's common functions), and in it what it shows, as JSON.
 //!
 //! ```text
-//! {{head}} = document head + head.css     {{draw}} = draw.js     {{data}} = JSON, in a script element that is no script
+//! {{head}} = document head + head.css, with {{refresh}}     {{draw}} = draw.js     {{data}} = JSON, in an inert script
 //! ```
 
 use serde_json::Value;
@@ -16,10 +16,10 @@ const HEAD: &str = concat!(
 <meta name="color-scheme" content="light dark">
 {{refresh}}<style>
 "#,
-    include_str!("head.css"),
+    include_str!("page/head.css"),
     "</style>\n"
 );
-const DRAW: &str = include_str!("draw.js");
+const DRAW: &str = include_str!("page/draw.js");
 
 /// The page of `template`, which shows `data` and, with `refresh`, reads itself again after so many seconds.
 pub(crate) fn fill(template: &str, data: &Value, refresh: Option<u64>) -> String {
