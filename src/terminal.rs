@@ -155,6 +155,13 @@ impl Terminal {
         *self.pending() = Some(text);
     }
 
+    /// Says what was to be said when work begins.
+    pub(crate) fn begin(&self) {
+        if let Some(text) = self.pending().take() {
+            say(&text);
+        }
+    }
+
     /// Prints an error with all its causes.
     pub(crate) fn fail(&self, error: &anyhow::Error) -> ExitCode {
         self.open().drain(..).for_each(|bar| bar.abandon());
@@ -202,9 +209,7 @@ fn write_result(text: &str) {
 
 impl Monitor for Terminal {
     fn start(&self, what: &str, total: u64, unit: &str) {
-        if let Some(text) = self.pending().take() {
-            say(&text);
-        }
+        self.begin();
         let bar =
             if std::io::stderr().is_terminal() { bars().add(ProgressBar::new(total)) } else { ProgressBar::hidden() };
         let (amount, rate) = match unit {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use harvester::{ActivationDataset, Location, VectorDataset};
 use trainer::{PlannedRun, Reconstruction, SaeManifest, SweepData, SweepPlan, TrainConfig};
 
@@ -47,6 +47,11 @@ pub(crate) fn train(
     out: &Path,
     terminal: &Terminal,
 ) -> anyhow::Result<SaeManifest> {
+    ensure!(
+        !activations.is_file(),
+        "{}: expected the folder that refract harvest wrote, found a file. Vectors of other tools: --vectors",
+        activations.display()
+    );
     let dataset = ActivationDataset::open(Location::named(activations)?)?;
     say_beginning(out, config, || needs(SweepData::Harvested(&dataset), config), terminal)?;
     Ok(trainer::train(&dataset, config, out, terminal)?)
@@ -76,13 +81,14 @@ pub(crate) fn say_beginning(
     let curves = out.join(trainer::CURVES_FILE);
     let needs = || Ok::<_, anyhow::Error>(format!("{}{kept}\ncurves, in a browser: {}", needs()?, curves.display()));
     match SaeManifest::read(out) {
-        Ok(manifest) if manifest.is_finished(out)? => terminal.say(format!("{}: finished before", out.display())),
+        Ok(manifest) if manifest.is_finished(out)? => {
+            terminal.say_when_begun(format!("{}: finished before", out.display()));
+        }
         Ok(_) if SaeManifest::has_checkpoint(out)? => {
-            terminal.say(format!("{}: going on from its last checkpoint", out.display()));
+            terminal.say_when_begun(format!("{}: going on from its last checkpoint", out.display()));
         }
         Ok(_) => {
-            terminal.say(format!("{}: no checkpoint yet: beginning again", out.display()));
-            terminal.say_when_begun(needs()?);
+            terminal.say_when_begun(format!("{}: no checkpoint yet: beginning again\n{}", out.display(), needs()?))
         }
         Err(_) => terminal.say_when_begun(needs()?),
     }
@@ -91,6 +97,7 @@ pub(crate) fn say_beginning(
 
 /// What came out of training.
 pub(crate) fn report(manifest: &SaeManifest, out: &Path, terminal: &Terminal) {
+    terminal.begin();
     let Some(results) = &manifest.results else { return };
     let (arch, place) = (manifest.config.architecture, place(manifest));
     let active = active(&manifest.config);
@@ -106,6 +113,9 @@ pub(crate) fn report(manifest: &SaeManifest, out: &Path, terminal: &Terminal) {
 fn doubts(config: &TrainConfig, held_out: &Reconstruction) -> Vec<String> {
     /// L0 of rows held out may be so many times k, or a share of it, before one wonders.
     const FAR: f64 = 1.5;
+    if held_out.l0 < 0.5 {
+        return vec!["hardly a latent is active: try a smaller --sparsity-coefficient, or a smaller --lr".into()];
+    }
     let mut doubts = vec![];
     if held_out.fvu > 1.0 {
         doubts.push("it is worse than the mean: train on more --tokens, or with a smaller --lr".into());

@@ -153,6 +153,10 @@ impl Settings {
             init_from: self.init_from.clone(),
         };
         self.refuse_unused(config.architecture)?;
+        if self.vectors.is_some() && !config.architecture.maps_one_column() {
+            let arch = config.architecture;
+            bail!("--arch {arch} is of several places of a model, which --vectors have not: it needs --activations");
+        }
         config.check_columns()?;
         Ok(config)
     }

@@ -152,6 +152,10 @@ impl FromStr for HookPoint {
             return Ok(Self::Embed);
         }
         parse_block_point(text).ok_or_else(|| {
+            if parse_block_point(&text.replace('*', "0")).is_some() {
+                let expected = "one place, such as blocks.14.hook_resid_post";
+                return Error::invalid("hook point", expected, format!("`{text}`, a pattern of several"));
+            }
             let sites: Vec<_> = Site::ALL.iter().map(|site| site.name()).collect();
             let expected = format!("hook_embed, blocks.LAYER.SITE or blocks.*.SITE, SITE one of {}", sites.join(", "));
             Error::invalid("hook point", expected, format!("`{text}`"))

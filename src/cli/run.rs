@@ -56,3 +56,8 @@ pub(super) fn jumprelu_losses() -> impl TypedValueParser<Value = JumpReluLoss> {
     PossibleValuesParser::new(["step", "tanh"])
         .map(|name| if name == "tanh" { JumpReluLoss::Tanh } else { JumpReluLoss::Step })
 }
+
+/// A number: neither nan nor an infinity, which settings cannot hold.
+pub(super) fn number(text: &str) -> Result<f64, String> {
+    text.parse::<f64>().ok().filter(|number| number.is_finite()).ok_or_else(|| "expected a finite number".to_string())
+}

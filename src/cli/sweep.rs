@@ -6,7 +6,7 @@ use harvester::HookPoint;
 use serde::Serialize;
 use trainer::TrainArchitecture;
 
-use super::run::{RunArgs, architectures};
+use super::run::{RunArgs, architectures, number};
 
 /// Flags of `refract sweep`: those of train of which several values are often compared take lists.
 #[derive(Debug, Args, Serialize)]
@@ -34,10 +34,10 @@ pub(crate) struct SweepArgs {
     #[arg(long, value_delimiter = ',', num_args = 1.., visible_alias = "expansion-factor", conflicts_with = "d_sae")]
     pub(crate) expansion: Vec<usize>,
     /// Weights of the sparsity loss, as train takes it.
-    #[arg(long, value_delimiter = ',', num_args = 1.., visible_aliases = ["l1-coefficient", "l0-coefficient"])]
+    #[arg(long, value_delimiter = ',', num_args = 1.., visible_aliases = ["l1-coefficient", "l0-coefficient"], value_parser = number)]
     pub(crate) sparsity_coefficient: Vec<f64>,
     /// Peak learning rates [default: by width, 0.004 at 4,608 latents].
-    #[arg(long, value_delimiter = ',', num_args = 1..)]
+    #[arg(long, value_delimiter = ',', num_args = 1.., value_parser = number)]
     pub(crate) lr: Vec<f64>,
     /// Seeds of the weights and of the order of the tokens [default: 0].
     #[arg(long, value_delimiter = ',', num_args = 1..)]

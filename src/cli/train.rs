@@ -8,7 +8,7 @@ use harvester::{Compute, HookPoint};
 use serde::Serialize;
 use trainer::{JumpReluLoss, TrainArchitecture};
 
-use super::run::{LAST, RunArgs, architectures, jumprelu_losses};
+use super::run::{LAST, RunArgs, architectures, jumprelu_losses, number};
 
 /// Flags of `refract train`.
 #[derive(Debug, Args, Serialize)]
@@ -39,16 +39,16 @@ pub(crate) struct TrainArgs {
     pub(crate) expansion: Option<usize>,
     /// Weight of the sparsity loss of relu and gated (L1) and of jumprelu (L0), in training units [default: adapted so
     /// that L0 approaches --k].
-    #[arg(long, visible_aliases = ["l1-coefficient", "l0-coefficient"])]
+    #[arg(long, visible_aliases = ["l1-coefficient", "l0-coefficient"], value_parser = number)]
     pub(crate) sparsity_coefficient: Option<f64>,
     /// Share of the steps in which a given --sparsity-coefficient rises [default: 0.05].
-    #[arg(long)]
+    #[arg(long, value_parser = number)]
     pub(crate) sparsity_warmup: Option<f64>,
     /// What jumprelu counts as sparsity: `step`, the active latents, or `tanh`, weak ones less [default: step].
     #[arg(long, value_parser = jumprelu_losses())]
     pub(crate) jumprelu_loss: Option<JumpReluLoss>,
     /// Width of the window around a threshold from which jumprelu learns it, in training units [default: 0.5].
-    #[arg(long)]
+    #[arg(long, value_parser = number)]
     pub(crate) bandwidth: Option<f64>,
     /// Where the prefixes of a matryoshka dictionary end, such as 256,1024,4096 [default: a 16th, a quarter, half and
     /// all of it].
@@ -58,26 +58,26 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     pub(crate) skip: bool,
     /// Peak learning rate [default: 0.004 at 4,608 latents, less for more].
-    #[arg(long)]
+    #[arg(long, value_parser = number)]
     pub(crate) lr: Option<f64>,
     /// Share of the steps in which the learning rate rises [default: 0.15].
-    #[arg(long)]
+    #[arg(long, value_parser = number)]
     pub(crate) warmup: Option<f64>,
     /// Share of the steps in which it falls to zero [default: 0.2].
-    #[arg(long)]
+    #[arg(long, value_parser = number)]
     pub(crate) decay: Option<f64>,
     /// Adam with Nesterov's momentum, or plain Adam [default: nadam].
     #[arg(long, value_parser = ["nadam", "adam"])]
     pub(crate) optimizer: Option<String>,
     /// By how much the encoder's weights shrink in a step, times the learning rate [default: the root of d_in, over
     /// 24; 0 for relu, gated and dense].
-    #[arg(long)]
+    #[arg(long, value_parser = number)]
     pub(crate) weight_decay: Option<f64>,
     /// Largest norm of the gradient; 0 for none [default: 1].
-    #[arg(long)]
+    #[arg(long, value_parser = number)]
     pub(crate) clip: Option<f64>,
     /// Weight of the loss by which dead latents learn; 0 switches it off [default: 0.125].
-    #[arg(long)]
+    #[arg(long, value_parser = number)]
     pub(crate) auxk_alpha: Option<f64>,
     /// Dead latents a token in that loss [default: half the width of what is rebuilt].
     #[arg(long)]
@@ -87,7 +87,7 @@ pub(crate) struct TrainArgs {
     pub(crate) dead_after_tokens: Option<u64>,
     /// Share of the contexts, the last ones, never trained on; of vectors, of the rows, drawn by --seed [default:
     /// 0.05].
-    #[arg(long)]
+    #[arg(long, value_parser = number)]
     pub(crate) held_out_fraction: Option<f64>,
     /// Seed of the weights and of the order of the tokens [default: 0].
     #[arg(long)]

@@ -110,6 +110,15 @@ fn training_settings_that_cannot_work() {
     assert_says(&sandbox.error(&train(&["--d-sae", "64", "--batch", "1000000"])), &["batch"]);
     assert_says(&sandbox.error(&["train", "--activations", "absent", "--out", "sae"]), &["absent"]);
     assert_says(&sandbox.error(&["train", "--out", "sae"]), &["--activations"]);
+    for number in ["nan", "inf", "much"] {
+        assert_says(&sandbox.error(&train(&["--lr", number])), &["--lr", number, "expected a finite number"]);
+    }
+    let pattern = sandbox.error(&train(&["--hook-point", "blocks.*.hook_resid_post"]));
+    assert_says(&pattern, &["a pattern of several", "one place"]);
+    let file = sandbox.error(&["train", "--activations", "out/part-00000.parquet", "--out", "sae"]);
+    assert_says(&file, &["part-00000.parquet", "--vectors"]);
+    let vectors = sandbox.error(&["train", "--vectors", "out", "--arch", "transcoder", "--out", "sae"]);
+    assert_says(&vectors, &["--arch transcoder", "--activations"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! the same run always writes the same bytes.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -112,6 +112,8 @@ pub struct InitialFile {
 pub struct TrainResults {
     /// SHA-256 of `sae_weights.safetensors`.
     pub weights_sha256: String,
+    /// SHA-256 of `cfg.json` and `sparsity.safetensors`, by name.
+    pub files_sha256: BTreeMap<String, String>,
     /// Steps done.
     pub steps: u64,
     /// Tokens seen, each as often as it was.
@@ -123,6 +125,34 @@ pub struct TrainResults {
     /// The saved SAE on the first held-out rows: whole row groups until they have 131,072 tokens. Absent where nothing
     /// is held out, or what is held out does not vary.
     pub held_out: Option<Reconstruction>,
+}
+
+impl TrainResults {
+    /// The files of the SAE in `dir`, hashed.
+    pub(crate) fn hash_files(dir: &Path) -> Result<(String, BTreeMap<String, String>)> {
+        let hash = |name: &str| Ok::<_, Error>((name.to_string(), sha256_file(&dir.join(name))?));
+        Ok((hash(saelens::WEIGHTS_FILE)?.1, saelens::OTHER_FILES.into_iter().map(hash).collect::<Result<_>>()?))
+    }
+
+    /// Every file of the SAE, with its SHA-256.
+    fn files(&self) -> impl Iterator<Item = (&str, &str)> {
+        let others = self.files_sha256.iter().map(|(name, sha256)| (name.as_str(), sha256.as_str()));
+        std::iter::once((saelens::WEIGHTS_FILE, self.weights_sha256.as_str())).chain(others)
+    }
+
+    /// Compares the files in `dir` with what was recorded.
+    pub(crate) fn verify(&self, dir: &Path) -> Result<()> {
+        for (name, sha256) in self.files() {
+            let path = dir.join(name);
+            let found = sha256_file(&path)?;
+            if found != sha256 {
+                let hint = "The file has changed since training ended: remove it, and repeat the command that made \
+                            this folder, which writes it again from the last checkpoint";
+                return Err(Error::malformed(path, format!("SHA-256 {sha256}"), found, hint));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl SaeManifest {
@@ -182,26 +212,20 @@ impl SaeManifest {
     /// # Errors
     /// When the weights have changed since.
     pub fn is_finished(&self, dir: &Path) -> Result<bool> {
-        if !self.complete || !saelens::FILES.iter().all(|name| dir.join(name).is_file()) {
-            return Ok(false);
+        match &self.results {
+            Some(results) if self.complete && results.files().all(|(name, _)| dir.join(name).is_file()) => {
+                results.verify(dir).map(|()| true)
+            }
+            _ => Ok(false),
         }
-        Self::verify(dir).map(|()| true)
     }
 
-    /// Compares the weights with the checksum that was recorded when training ended.
+    /// Compares the SAE's files with the checksums that were recorded when training ended.
     ///
     /// # Errors
-    /// When training is not done, or the file has changed.
+    /// When training is not done, or a file has changed.
     pub fn verify(dir: &Path) -> Result<()> {
-        let Some(results) = Self::finished(dir)?.results else { return Ok(()) };
-        let path = dir.join(saelens::WEIGHTS_FILE);
-        let found = sha256_file(&path)?;
-        if found != results.weights_sha256 {
-            let hint = "The file has changed since training ended: remove it, and repeat the command that made this \
-                        folder, which writes it again from the last checkpoint";
-            return Err(Error::malformed(path, format!("SHA-256 {}", results.weights_sha256), found, hint));
-        }
-        Ok(())
+        Self::finished(dir)?.results.map_or(Ok(()), |results| results.verify(dir))
     }
 
     /// Replaces the manifest in `dir`.

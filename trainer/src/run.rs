@@ -34,6 +34,7 @@ use crate::{
         calibrate::calibrate,
         export::export,
         initial_weights,
+        metrics::Reconstruction,
         score::{add_rows, inputs_and_targets, metrics_of, score},
     },
     step::{Learner, StepReport},
@@ -261,7 +262,7 @@ impl<'a> Run<'a> {
         sample: &[f32],
     ) -> Result<SaeManifest> {
         checkpoint::keep_last(&self.out, self.resolved.config.keep_checkpoints)?;
-        let dead = self.learner.dead_latents.count();
+        let (dead, batch) = (self.learner.dead_latents.count(), self.resolved.config.batch);
         let mut sae = export(self.learner.weights, &self.standard, &self.resolved, self.label);
         if self.resolved.config.architecture.is_batch_topk() {
             let (inputs, _) = inputs_and_targets(&sae, sample);
@@ -271,20 +272,41 @@ impl<'a> Run<'a> {
         add_rows(&mut on_sample, &sae, sample)?;
         sae.save(&self.out)?;
         saelens::save_sparsity(&on_sample.feature_density(), &self.out)?;
-        manifest.results = Some(TrainResults {
-            weights_sha256: harvester::sha256_file(&self.out.join(saelens::WEIGHTS_FILE))?,
-            steps: self.progress.step,
-            tokens: self.progress.step * self.resolved.config.batch as u64,
-            last_fvu: self.progress.fvu,
-            dead,
-            held_out: score(&sae, held_out, self.monitor)?,
-        });
+        match &manifest.results {
+            // A file of a finished run was removed: what is made again must be what was recorded.
+            Some(before) => before.verify(&self.out)?,
+            None => {
+                let held_out = score(&sae, held_out, self.monitor)?;
+                manifest.results = Some(results(&self.out, self.progress, batch, dead, held_out)?);
+            }
+        }
         self.curves.finish(&manifest, self.log.lines())?;
         manifest.diverged = None;
         manifest.complete = true;
         manifest.write(&self.out)?;
         Ok(manifest)
     }
+}
+
+/// How the run in `out` ended, whose SAE is there.
+fn results(
+    out: &Path,
+    progress: Progress,
+    batch: usize,
+    dead: usize,
+    held_out: Option<Reconstruction>,
+) -> Result<TrainResults> {
+    let (weights_sha256, files_sha256) = TrainResults::hash_files(out)?;
+    let tokens = progress.step * batch as u64;
+    Ok(TrainResults {
+        weights_sha256,
+        files_sha256,
+        steps: progress.step,
+        tokens,
+        last_fvu: progress.fvu,
+        dead,
+        held_out,
+    })
 }
 
 /// The learner of a run that begins: from an SAE, or from random weights.

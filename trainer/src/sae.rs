@@ -27,7 +27,7 @@ use std::path::Path;
 
 pub use self::config::{Architecture, SaeConfig};
 use crate::{
-    Error, Result,
+    Error, Result, SaeManifest,
     formats::{self, SaeFormat},
     step::{
         feature_acts::FeatureActs,
@@ -79,6 +79,10 @@ impl Sae {
     /// # Errors
     /// Names the file, and the tensor or field, that is missing, unknown, of another shape or type, or not finite.
     pub fn load(path: &Path) -> Result<Self> {
+        match SaeManifest::read(path) {
+            Ok(manifest) if manifest.complete => SaeManifest::verify(path)?,
+            _ => {}
+        }
         formats::read(path)
     }
 

@@ -87,11 +87,17 @@ pub(crate) fn write_tensors(path: &Path, tensors: Vec<Tensor<'_>>, note: Option<
     Ok(())
 }
 
-/// SHA-256 of names and bytes of `tensors`, in the order of names.
-pub(crate) fn sha256_of(tensors: &[Tensor<'_>]) -> String {
+/// SHA-256 of `note`, and then of the name, type, shape and bytes of each of `tensors`, in the order of names.
+pub(crate) fn sha256_of(note: &str, tensors: &[Tensor<'_>]) -> String {
     let mut tensors: Vec<_> = tensors.iter().collect();
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
-    harvester::sha256_bytes(tensors.into_iter().flat_map(|tensor| [tensor.name.as_bytes().into(), tensor.bytes()]))
+    let kind = |tensor: &Tensor<'_>| kind_of(&tensor.name, View::dtype(&tensor), &tensor.shape);
+    let of_tensor = |tensor| [Cow::from(kind(tensor)), Tensor::bytes(tensor)];
+    harvester::sha256_bytes(std::iter::once(note.as_bytes().into()).chain(tensors.into_iter().flat_map(of_tensor)))
+}
+
+fn kind_of(name: &str, dtype: Dtype, shape: &[usize]) -> Vec<u8> {
+    format!("{name} {dtype} {shape:?}").into_bytes()
 }
 
 /// The first value that is no finite number, and where it is, for a message.
@@ -125,12 +131,16 @@ impl TensorFile {
         found.cloned().ok_or_else(|| self.wrong(format!("`{key}` in the header"), "none"))
     }
 
-    /// [`sha256_of`] what it holds.
-    pub(crate) fn sha256(&self) -> Result<String> {
+    /// [`sha256_of`] `note` and what it holds.
+    pub(crate) fn sha256(&self, note: &str) -> Result<String> {
         let tensors = self.parsed()?;
         let mut tensors = tensors.tensors();
         tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Ok(harvester::sha256_bytes(tensors.iter().flat_map(|(name, tensor)| [name.as_bytes(), tensor.data()])))
+        let of_tensor = |(name, tensor): &(String, TensorView<'_>)| {
+            [Cow::from(kind_of(name, tensor.dtype(), tensor.shape())), Cow::from(tensor.data().to_vec())]
+        };
+        let note = std::iter::once(Cow::from(note.as_bytes().to_vec()));
+        Ok(harvester::sha256_bytes(note.chain(tensors.iter().flat_map(of_tensor))))
     }
 
     pub(crate) fn has(&self, name: &str) -> Result<bool> {

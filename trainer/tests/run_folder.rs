@@ -12,7 +12,7 @@ use folder::{assert_same, files, without_checkpoints};
 use harvester::{ActivationDataset, Silent};
 use stop_at::{Stop, StopAt};
 use synthetic::{dataset, small_config};
-use trainer::{SWEEP_FILE, SaeManifest, SweepData, SweepPlan, TrainArchitecture, TrainConfig, sweep, train};
+use trainer::{SWEEP_FILE, Sae, SaeManifest, SweepData, SweepPlan, TrainArchitecture, TrainConfig, sweep, train};
 
 const WEIGHTS: &str = "sae_weights.safetensors";
 
@@ -66,12 +66,18 @@ fn weights_that_were_removed_are_written_again_and_changed_ones_refused() {
             assert_eq!(train(&dataset, &config, out.path(), &Silent).unwrap(), manifest);
             assert_same(&files(out.path()), &before, removed);
         }
-        let mut weights = fs::read(out.path().join(WEIGHTS)).unwrap();
-        *weights.last_mut().unwrap() ^= 1;
-        fs::write(out.path().join(WEIGHTS), &weights).unwrap();
-        let message = train(&dataset, &config, out.path(), &Silent).unwrap_err().to_string();
-        assert!(message.contains(WEIGHTS) && message.contains("remove it"), "{message}");
-        assert_eq!(fs::read(out.path().join(WEIGHTS)).unwrap(), weights, "it is the user's to remove");
+        for changed in [WEIGHTS, "cfg.json"] {
+            let path = out.path().join(changed);
+            let good = fs::read(&path).unwrap();
+            let mut bytes = good.clone();
+            *bytes.last_mut().unwrap() ^= 1;
+            fs::write(&path, &bytes).unwrap();
+            let message = train(&dataset, &config, out.path(), &Silent).unwrap_err().to_string();
+            assert!(message.contains(changed) && message.contains("remove it"), "{message}");
+            assert_eq!(Sae::load(out.path()).unwrap_err().to_string(), message, "nobody uses it unawares");
+            assert_eq!(fs::read(&path).unwrap(), bytes, "it is the user's to remove");
+            fs::write(&path, good).unwrap();
+        }
     }
 }
 

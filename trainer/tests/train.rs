@@ -254,12 +254,19 @@ fn steps_of_checkpoints(out: &Path) -> Vec<u64> {
     steps
 }
 
-/// The checksum in a checkpoint's header: of names and bytes of its tensors, in the order of names.
+/// The checksum in a checkpoint's header: of its note, and of name, type, shape and bytes of its tensors, in the order of
+/// names.
 fn checksum(bytes: &[u8]) -> String {
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(bytes).unwrap();
+    let header: serde_json::Value = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["refract"]).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(bytes).unwrap();
     let mut tensors = tensors.tensors();
     tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
-    harvester::sha256_bytes(tensors.iter().flat_map(|(name, tensor)| [name.as_bytes(), tensor.data()]))
+    let kind = |name: &str, tensor: &safetensors::tensor::TensorView<'_>| {
+        format!("{name} {} {:?}", tensor.dtype(), tensor.shape()).into_bytes()
+    };
+    let of_tensors = tensors.iter().flat_map(|(name, tensor)| [kind(name, tensor), tensor.data().to_vec()]);
+    harvester::sha256_bytes(std::iter::once(header["note"].as_str().unwrap().into()).chain(of_tensors))
 }
 
 /// Replaces f32 tensors of a checkpoint, as if training had come to them.

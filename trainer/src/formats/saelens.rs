@@ -26,8 +26,8 @@ use crate::{
 const CFG_FILE: &str = "cfg.json";
 pub(crate) const WEIGHTS_FILE: &str = "sae_weights.safetensors";
 const SPARSITY_FILE: &str = "sparsity.safetensors";
-/// The files without which there is no SAE.
-pub(crate) const FILES: [&str; 2] = [CFG_FILE, WEIGHTS_FILE];
+/// What an SAE folder of ours has beside the weights.
+pub(crate) const OTHER_FILES: [&str; 2] = [CFG_FILE, SPARSITY_FILE];
 pub(crate) fn save(sae: &Sae, dir: &Path) -> Result<()> {
     if sae.w_skip.is_some() && sae.config.apply_b_dec_to_input {
         // With a skip connection SAELens' words are those of transcoders, which subtract nothing.

@@ -2,8 +2,9 @@
 //! silent tokens of each latent, the step and the place in the data. One safetensors file a checkpoint, written whole.
 //! Saving removes nothing: older ones go once a newer one is known to be good, and bad ones where the run diverged.
 //!
-//! Each says which run it is of and what its tensors are, by SHA-256. Of damaged ones the next older is restored, which
-//! costs some steps and no more; one of another run is refused: its weights would go on as if they were this run's.
+//! Each says which run it is of, and has a SHA-256 of everything in it. In place of a damaged one the next older is
+//! restored, which costs some steps and no more; one of another run is refused: its weights would go on as if they were
+//! this run's.
 
 use std::{
     fs,
@@ -22,16 +23,25 @@ use crate::{
 
 /// Folder of the checkpoints in a run's folder.
 const FOLDER: &str = "checkpoints";
-/// Key of [`Progress`] in the file's header.
-const NOTE: &str = "progress";
-const HINT: &str = "Remove this file to go on from the one before";
+/// Key of [`Header`] in the file's own.
+const NOTE: &str = "refract";
+/// Said where no checkpoint is whole.
+const HINT: &str = "Remove the folder of checkpoints to begin again";
 
-/// What the header says.
+/// What the file's header says beside where tensors lie.
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
+    /// [`Note`], as the text that was hashed.
+    note: String,
+    /// Of that text and the tensors.
+    sha256: String,
+}
+
+/// Which run, and how far it has come.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
     /// [`crate::SaeManifest::run_id`].
     run: String,
-    tensors_sha256: String,
     progress: Progress,
 }
 
@@ -84,9 +94,14 @@ pub(crate) fn save(dir: &Path, run: &str, learner: &Learner, progress: Progress)
         tensors.push(Tensor::f32(&format!("{name}.v"), &shape, &moments.v));
     }
     let path = folder.join(name(progress.step));
-    let header = Header { run: run.into(), tensors_sha256: sha256_of(&tensors), progress };
-    let note = serde_json::to_string(&header).map_err(|error| Error::io("write", &path)(error.into()))?;
-    write_tensors(&path, tensors, Some((NOTE, note)))
+    let note = as_json(&Note { run: run.into(), progress }, &path)?;
+    let sha256 = sha256_of(&note, &tensors);
+    let header = as_json(&Header { note, sha256 }, &path)?;
+    write_tensors(&path, tensors, Some((NOTE, header)))
+}
+
+fn as_json(value: &impl Serialize, path: &Path) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::io("write", path)(error.into()))
 }
 
 /// The file of the checkpoint after `step` steps. Leading zeros: the order of names is that of steps.
@@ -122,39 +137,39 @@ fn remove(path: &Path) -> Result<()> {
 pub(crate) fn restore(dir: &Path, run: &str, learner: &mut Learner) -> Result<Option<Progress>> {
     let mut newest_failure = None;
     for path in list(dir)?.iter().rev() {
-        let (file, header) = match open(path) {
+        let (file, note) = match open(path) {
             Ok(opened) => opened,
             Err(error) => {
-                tracing::warn!("a damaged checkpoint is passed over: {error}");
+                tracing::warn!("{} is damaged: passed over", path.display());
                 newest_failure.get_or_insert(error);
                 continue;
             }
         };
-        if header.run != run {
+        if note.run != run {
             let hint = "Remove this file: it was copied here";
             return Err(Error::malformed(path, "a checkpoint of the run in this folder", "one of another run", hint));
         }
-        put_into(learner, file, &header.progress)?;
-        return Ok(Some(header.progress));
+        put_into(learner, file, &note.progress)?;
+        return Ok(Some(note.progress));
     }
     newest_failure.map_or(Ok(None), Err)
 }
 
-/// Opens a checkpoint and compares it with what its header and its name say.
-fn open(path: &Path) -> Result<(TensorFile, Header)> {
+/// Opens a checkpoint and compares it with its checksum and its name.
+fn open(path: &Path) -> Result<(TensorFile, Note)> {
     let file = TensorFile::read(path, HINT)?;
     let damaged = |expected: &str, found: String| Error::malformed(path, expected, found, HINT);
-    let header: Header =
-        serde_json::from_str(&file.note(NOTE)?).map_err(|error| damaged("a checkpoint", error.to_string()))?;
-    let named = name(header.progress.step);
-    if path.file_name().is_none_or(|name| name != named.as_str()) {
-        return Err(damaged("the step that its name says", format!("step {}", header.progress.step)));
+    let unread = |error: serde_json::Error| damaged("a checkpoint", error.to_string());
+    let Header { note, sha256 } = serde_json::from_str(&file.note(NOTE)?).map_err(unread)?;
+    let found = file.sha256(&note)?;
+    if found != sha256 {
+        return Err(damaged(&format!("content of SHA-256 {sha256}"), found));
     }
-    let found = file.sha256()?;
-    if found != header.tensors_sha256 {
-        return Err(damaged(&format!("tensors of SHA-256 {}", header.tensors_sha256), found));
+    let note: Note = serde_json::from_str(&note).map_err(unread)?;
+    if path.file_name().is_none_or(|found| found != name(note.progress.step).as_str()) {
+        return Err(damaged("the step that its name says", format!("step {}", note.progress.step)));
     }
-    Ok((file, header))
+    Ok((file, note))
 }
 
 fn put_into(learner: &mut Learner, mut file: TensorFile, progress: &Progress) -> Result<()> {
@@ -294,7 +309,7 @@ mod tests {
         let mut learner = Learner::start(d_sae, vec![0.1; 8], 1, config);
         let message = restore(dir, run, &mut learner).unwrap_err().to_string();
         assert!(message.contains("step-000000001.safetensors"), "{message}");
-        assert!(message.contains("Remove this file"), "{message}");
+        assert!(message.contains("Remove"), "{message}");
         message
     }
 
@@ -320,9 +335,13 @@ mod tests {
         let bytes = fs::read(&path).unwrap();
         let mut flipped = bytes.clone();
         *flipped.last_mut().unwrap() ^= 1;
+        let header = String::from_utf8_lossy(&bytes).find("sparsity_coefficient").unwrap();
+        let mut other_header = bytes.clone();
+        other_header[header] = b'z';
         let damages = [
             (&bytes[..bytes.len() - 1], "a whole safetensors file"),
-            (&flipped[..], "tensors of SHA-256"),
+            (&flipped[..], "content of SHA-256"),
+            (&other_header[..], "content of SHA-256"),
             (&[], "whole"),
         ];
         for (damaged, expected) in damages {

@@ -156,7 +156,8 @@ impl Table {
                 pareto: false,
                 config: run.resolved.clone(),
             };
-            let old = before.iter().find(|old| old.name == new.name && old.state == RunState::Diverged);
+            // One that has ended stays so: an error in another run is not to unsay it.
+            let old = before.iter().find(|old| old.name == new.name && old.state != RunState::Unfinished);
             old.filter(|old| out.join(&old.name).is_dir()).cloned().unwrap_or(new)
         };
         Ok(Self { out: out.to_path_buf(), rows: plan.runs().iter().map(row).collect() })
