@@ -111,7 +111,9 @@ fn training_settings_that_cannot_work() {
     assert_says(&sandbox.error(&["train", "--activations", "absent", "--out", "sae"]), &["absent"]);
     assert_says(&sandbox.error(&["train", "--out", "sae"]), &["--activations"]);
     for number in ["nan", "inf", "much"] {
-        assert_says(&sandbox.error(&train(&["--lr", number])), &["--lr", number, "expected a finite number"]);
+        let output = sandbox.run(&train(&["--lr", number]));
+        assert_eq!(output.status.code(), Some(2), "a wrong flag");
+        assert_says(&text(&output.stderr), &["--lr", number, "expected a finite number"]);
     }
     let pattern = sandbox.error(&train(&["--hook-point", "blocks.*.hook_resid_post"]));
     assert_says(&pattern, &["a pattern of several", "one place"]);
