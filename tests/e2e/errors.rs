@@ -113,7 +113,7 @@ fn training_settings_that_cannot_work() {
     for number in ["nan", "inf", "much"] {
         let output = sandbox.run(&train(&["--lr", number]));
         assert_eq!(output.status.code(), Some(2), "a wrong flag");
-        assert_says(&text(&output.stderr), &["--lr", number, "expected a finite number"]);
+        assert_says(&crate::sandbox::text(&output.stderr), &["--lr", number, "expected a finite number"]);
     }
     let pattern = sandbox.error(&train(&["--hook-point", "blocks.*.hook_resid_post"]));
     assert_says(&pattern, &["a pattern of several", "one place"]);
