@@ -110,12 +110,15 @@ fn training_settings_that_cannot_work() {
     assert_says(&sandbox.error(&train(&["--d-sae", "64", "--batch", "1000000"])), &["batch"]);
     assert_says(&sandbox.error(&["train", "--activations", "absent", "--out", "sae"]), &["absent"]);
     assert_says(&sandbox.error(&["train", "--out", "sae"]), &["--activations"]);
+    let wrong_flag = |more: &[&'static str]| {
+        let output = sandbox.run(&train(more));
+        assert_eq!(output.status.code(), Some(2), "{more:?}");
+        crate::sandbox::text(&output.stderr)
+    };
     for number in ["nan", "inf", "much"] {
-        let output = sandbox.run(&train(&["--lr", number]));
-        assert_eq!(output.status.code(), Some(2), "a wrong flag");
-        assert_says(&crate::sandbox::text(&output.stderr), &["--lr", number, "expected a finite number"]);
+        assert_says(&wrong_flag(&["--lr", number]), &["--lr", number, "expected a finite number"]);
     }
-    let pattern = sandbox.error(&train(&["--hook-point", "blocks.*.hook_resid_post"]));
+    let pattern = wrong_flag(&["--hook-point", "blocks.*.hook_resid_post"]);
     assert_says(&pattern, &["a pattern of several", "one place"]);
     let file = sandbox.error(&["train", "--activations", "out/part-00000.parquet", "--out", "sae"]);
     assert_says(&file, &["part-00000.parquet", "--vectors"]);

@@ -140,19 +140,25 @@ impl TrainResults {
         std::iter::once((saelens::WEIGHTS_FILE, self.weights_sha256.as_str())).chain(others)
     }
 
-    /// Compares the files in `dir` with what was recorded.
+    /// Compares the files in `dir` with what was recorded. An SAE is whole without the densities of its latents.
     pub(crate) fn verify(&self, dir: &Path) -> Result<()> {
-        for (name, sha256) in self.files() {
-            let path = dir.join(name);
-            let found = sha256_file(&path)?;
-            if found != sha256 {
-                let hint = "The file has changed since training ended: remove it, and repeat the command that made \
-                            this folder, which writes it again from the last checkpoint";
-                return Err(Error::malformed(path, format!("SHA-256 {sha256}"), found, hint));
-            }
-        }
-        Ok(())
+        let needed = |name: &str| name != saelens::SPARSITY_FILE || dir.join(name).is_file();
+        let mut files = self.files().filter(|(name, _)| needed(name));
+        files.try_for_each(|(name, sha256)| verify_file(&dir.join(name), sha256))
     }
+}
+
+fn verify_file(path: &Path, sha256: &str) -> Result<()> {
+    const AGAIN: &str = "the command that made this folder writes it again from the last checkpoint";
+    if !path.is_file() {
+        return Err(Error::malformed(path, "the file that training wrote", "none", format!("Repeated, {AGAIN}")));
+    }
+    let found = sha256_file(path)?;
+    if found != sha256 {
+        let hint = format!("The file has changed since training ended: remove it; repeated, {AGAIN}");
+        return Err(Error::malformed(path, format!("SHA-256 {sha256}"), found, hint));
+    }
+    Ok(())
 }
 
 impl SaeManifest {

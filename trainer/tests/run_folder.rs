@@ -63,6 +63,8 @@ fn weights_that_were_removed_are_written_again_and_changed_ones_refused() {
         let before = files(out.path());
         for removed in [WEIGHTS, "cfg.json"] {
             fs::remove_file(out.path().join(removed)).unwrap();
+            let message = Sae::load(out.path()).unwrap_err().to_string();
+            assert!(message.contains(removed) && message.contains("Repeated, the command"), "{message}");
             assert_eq!(train(&dataset, &config, out.path(), &Silent).unwrap(), manifest);
             assert_same(&files(out.path()), &before, removed);
         }

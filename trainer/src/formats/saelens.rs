@@ -25,7 +25,7 @@ use crate::{
 
 const CFG_FILE: &str = "cfg.json";
 pub(crate) const WEIGHTS_FILE: &str = "sae_weights.safetensors";
-const SPARSITY_FILE: &str = "sparsity.safetensors";
+pub(crate) const SPARSITY_FILE: &str = "sparsity.safetensors";
 /// What an SAE folder of ours has beside the weights.
 pub(crate) const OTHER_FILES: [&str; 2] = [CFG_FILE, SPARSITY_FILE];
 pub(crate) fn save(sae: &Sae, dir: &Path) -> Result<()> {
