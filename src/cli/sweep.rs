@@ -34,7 +34,13 @@ pub(crate) struct SweepArgs {
     #[arg(long, value_delimiter = ',', num_args = 1.., visible_alias = "expansion-factor", conflicts_with = "d_sae")]
     pub(crate) expansion: Vec<usize>,
     /// Weights of the sparsity loss, as train takes it.
-    #[arg(long, value_delimiter = ',', num_args = 1.., visible_aliases = ["l1-coefficient", "l0-coefficient"], value_parser = number)]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        num_args = 1..,
+        visible_aliases = ["l1-coefficient", "l0-coefficient"],
+        value_parser = number
+    )]
     pub(crate) sparsity_coefficient: Vec<f64>,
     /// Peak learning rates [default: by width, 0.004 at 4,608 latents].
     #[arg(long, value_delimiter = ',', num_args = 1.., value_parser = number)]

@@ -69,7 +69,8 @@ pub struct TrainConfig {
     /// Constants of the optimiser.
     pub adam: AdamConfig,
     /// By how much the encoder's weights shrink in a step, for each unit of the learning rate. Default: the root of the
-    /// width of what is read, over 24, but no more than 1 / lr; 0 for `relu` and `gated`, whose own loss shrinks activations, and for `dense`.
+    /// width of what is read, over 24, but no more than 1 / lr; 0 for `relu` and `gated`, whose own loss shrinks
+    /// activations, and for `dense`.
     pub weight_decay: Option<f64>,
     /// Largest norm of the whole gradient; longer ones are scaled down to it. A few rows of ten times the usual norm
     /// would otherwise fill the second moments for a thousand steps. Default 1.

@@ -324,8 +324,8 @@ fn begin(initial: Option<Sae>, standard: &Standard, resolved: &Resolved) -> Lear
 /// Fills in the next batch;
 ///
 /// # Shapes
-/// `scales`: `[columns]`; `x`: `[batch, sum of widths]` false where the user asked to stop, before or while the buffer was filled. That takes a
-/// while, and the steps before it are not to be lost.
+/// `scales`: `[columns]`; `x`: `[batch, sum of widths]` false where the user asked to stop, before or while the buffer
+/// was filled. That takes a while, and the steps before it are not to be lost.
 pub(crate) fn next_batch(
     buffer: &mut ShuffleBuffer<impl ActivationSource>,
     scales: &[f32],

@@ -254,8 +254,8 @@ fn steps_of_checkpoints(out: &Path) -> Vec<u64> {
     steps
 }
 
-/// The checksum in a checkpoint's header: of its note, and of name, type, shape and bytes of its tensors, in the order of
-/// names.
+/// The checksum in a checkpoint's header: of its note, and of name, type, shape and bytes of its tensors, in the order
+/// of names.
 fn checksum(bytes: &[u8]) -> String {
     let (_, metadata) = safetensors::SafeTensors::read_metadata(bytes).unwrap();
     let header: serde_json::Value = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["refract"]).unwrap();

@@ -45,7 +45,8 @@ pub enum RunState {
     Diverged,
 }
 
-/// A run of a sweep. The numbers are absent until it has finished, and those of held-out rows, which are [`crate::TrainResults::held_out`]'s, where none are held out.
+/// A run of a sweep. The numbers are absent until it has finished, and those of held-out rows, which are
+/// [`crate::TrainResults::held_out`]'s, where none are held out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SweepRow {
