@@ -1,0 +1,140 @@
+//! Every SAE of another tool computes what the tool computes, as it is and written in each other format.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use trainer::{Architecture, Sae, SaeFormat, formats};
+
+use crate::case::{assert_agrees, case, cases, difference};
+
+#[test]
+fn every_tools_sae_computes_what_the_tool_computes() {
+    for case in cases() {
+        let sae = Sae::load(&case.path).unwrap();
+        assert_agrees(&sae, &case, "");
+        let format = SaeFormat::of(&case.path).unwrap().to_string();
+        let longest = SaeFormat::ALL.map(|format| format.to_string());
+        let longest = longest.iter().filter(|name| case.name.starts_with(*name)).max_by_key(|name| name.len());
+        assert_eq!(Some(&format), longest, "{}", case.name);
+    }
+}
+
+/// The folder that a format's own names need.
+fn folder_for(format: SaeFormat, sae: &Sae, dir: &Path) -> PathBuf {
+    let place = sae.config.hook_point.map(|point| point.to_string()).unwrap_or_default();
+    let is_resid_post = place == "blocks.3.hook_resid_post";
+    let folder = dir.join(match (format, sae.config.is_transcoder()) {
+        (SaeFormat::Sparsify, true) => "layers.3.mlp",
+        (SaeFormat::Sparsify, false) if is_resid_post => "layers.3",
+        (SaeFormat::GemmaScope, true) => "gemma-scope-2b-pt-transcoders/layer_3",
+        (SaeFormat::GemmaScope, false) if is_resid_post => "gemma-scope-2b-pt-res/layer_3",
+        _ => "sae",
+    });
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+#[test]
+fn what_is_written_in_any_format_computes_the_same() {
+    let mut written = [0; SaeFormat::ALL.len()];
+    for case in cases() {
+        let sae = Sae::load(&case.path).unwrap();
+        for (at, format) in SaeFormat::ALL.into_iter().enumerate() {
+            let dir = tempfile::tempdir().unwrap();
+            let folder = folder_for(format, &sae, dir.path());
+            if let Err(error) = sae.save_as(format, &folder) {
+                let message = error.to_string();
+                assert!(message.contains(&format!("SAE to be written as {format}")), "{}: {message}", case.name);
+                assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "{}: something was written", case.name);
+                continue;
+            }
+            written[at] += 1;
+            assert_eq!(SaeFormat::of(&folder).unwrap(), format);
+            let back = Sae::load(&folder).unwrap();
+            assert_eq!(back.config.d_out, sae.config.d_out);
+            if folder.ends_with("sae") {
+                assert_eq!(back.config.is_transcoder(), sae.config.is_transcoder(), "{} as {format}", case.name);
+            } else {
+                assert_eq!(back.config.hook_point, sae.config.hook_point, "{} as {format}", case.name);
+                assert_eq!(back.config.hook_point_out, sae.config.hook_point_out, "{} as {format}", case.name);
+            }
+            if (format, back.config.architecture) == (SaeFormat::DictionaryLearning, Architecture::Standard) {
+                // Its loader makes decoder rows of norm 1, which changes the length of activations.
+                let (_, x_hat) = back.reconstruct(&case.x).unwrap();
+                assert!(difference(&x_hat, &case.x_hat) < 1e-5, "{} as {format}", case.name);
+            } else {
+                assert_agrees(&back, &case, &format!(" as {format}"));
+            }
+        }
+    }
+    // In the order of SaeFormat::ALL: all of them in SAELens' format, none in the one that is only read. Another count
+    // means that a writer refuses, or takes, what it did not.
+    assert_eq!(written, [38, 9, 23, 20, 23, 7, 26, 0]);
+}
+
+#[test]
+fn a_folder_that_names_another_place_is_not_written_to() {
+    let refused = |name: &str, format: SaeFormat, folder: &str| {
+        let (sae, dir) = (Sae::load(&case(name).path).unwrap(), tempfile::tempdir().unwrap());
+        let folder = dir.path().join(folder);
+        fs::create_dir_all(&folder).unwrap();
+        let written = sae.save_as(format, &folder);
+        assert_eq!(written.is_err(), fs::read_dir(&folder).unwrap().next().is_none(), "{name} in {}", folder.display());
+        written.map_err(|error| error.to_string())
+    };
+    let sparsify = |name: &str, folder: &str| refused(name, SaeFormat::Sparsify, folder);
+    for folder in ["foo", "layers.3", "layers.4.mlp"] {
+        let message = sparsify("sparsify-transcoder", folder).unwrap_err();
+        assert!(message.contains("a folder layers.3.mlp, whose name") && message.contains(folder), "{message}");
+    }
+    assert!(sparsify("sparsify-sae", "layers.4").unwrap_err().contains("a folder layers.3, whose name"));
+    // No name says the place before a block.
+    assert!(sparsify("saelens-legacy", "layers.3").unwrap_err().contains("whose name says no place"));
+    assert_eq!(sparsify("sparsify-sae", "foo"), Ok(()));
+
+    let gemma_scope = |name: &str, folder: &str| refused(name, SaeFormat::GemmaScope, folder);
+    for folder in ["foo", "gemma-scope-2b-pt-res/layer_3", "gemma-scope-2b-pt-transcoders/layer_4"] {
+        let message = gemma_scope("gemma-scope-2-transcoder", folder).unwrap_err();
+        assert!(message.contains("a folder gemma-scope-2b-pt-transcoders/layer_3, whose name"), "{message}");
+    }
+    for folder in ["gemma-scope-2b-pt-transcoders/layer_3", "gemma-scope-2b-pt-mlp/layer_3"] {
+        let message = gemma_scope("gemma-scope-res", folder).unwrap_err();
+        assert!(message.contains("a folder gemma-scope-2b-pt-res/layer_3, whose name"), "{message}");
+    }
+    assert_eq!(gemma_scope("gemma-scope-res", "foo"), Ok(()));
+    let (sae, dir) = (Sae::load(&case("sparsify-transcoder").path).unwrap(), tempfile::tempdir().unwrap());
+    let mut unplaced = sae.clone();
+    (unplaced.config.hook_point, unplaced.config.hook_point_out) = (None, "hook_embed".parse().ok());
+    let message = unplaced.save_as(SaeFormat::Sparsify, dir.path()).unwrap_err().to_string();
+    assert!(message.contains("in a folder such as layers.10.mlp"), "{message}");
+}
+
+#[test]
+fn an_sae_is_known_by_each_of_its_files() {
+    for case in cases() {
+        let sae = Sae::load(&case.path).unwrap();
+        for file in formats::files_of(&case.path).unwrap() {
+            assert_eq!(Sae::load(&file).unwrap(), sae, "{}", file.display());
+            assert_eq!(formats::files_of(&file).unwrap().len(), formats::files_of(&case.path).unwrap().len());
+        }
+    }
+}
+
+#[test]
+fn what_a_format_says_about_the_origin_is_kept() {
+    let load = |name: &str| Sae::load(&case(name).path).unwrap().config;
+    let hook = |text: &str| Some(text.parse().unwrap());
+    let config = load("saelens-jumprelu-transcoder");
+    assert_eq!(config.hook_point, hook("blocks.3.ln2.hook_normalized"));
+    assert_eq!(config.hook_point_out, hook("blocks.3.hook_mlp_out"));
+    assert_eq!((config.model_name.as_str(), config.ctx_len, config.prepend_bos), ("tiny", Some(64), true));
+    assert_eq!(load("saelens-legacy").hook_point, hook("blocks.3.hook_resid_pre"));
+    assert_eq!(load("dictionary-learning-BatchTopKSAE").hook_point, hook("blocks.3.hook_resid_post"));
+    assert_eq!(load("gemma-scope-packed").hook_point, hook("blocks.3.hook_mlp_out"));
+    assert_eq!(load("gemma-scope-2-affine").hook_point_out, hook("blocks.3.hook_mlp_out"));
+    assert_eq!(load("openai-topk").hook_point, hook("blocks.3.hook_resid_post"));
+    assert_eq!(load("llamascopium-transcoder").hook_point_out, hook("blocks.3.hook_mlp_out"));
+    assert_eq!(load("sparsify-sae").hook_point, hook("blocks.3.hook_resid_post"));
+}

@@ -1,0 +1,132 @@
+//! Configs that say another size, lack a key or have one that would change the computation are refused by key.
+
+use std::fs;
+
+use trainer::Sae;
+
+use crate::spoil::{copy, edit, refused, refused_with, rewrite};
+
+#[test]
+fn numbers_that_are_none_and_wrong_sizes_are_named() {
+    let (_dir, folder) = copy("gemma-scope-res");
+    rewrite(&folder.join("params.npz"), |name, mut bytes| {
+        if name == "b_dec.npy" {
+            let last = bytes.len() - 4;
+            bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+        }
+        Some(bytes)
+    });
+    assert!(refused(&folder).contains("finite numbers in b_dec, found NaN at index 9"), "{}", refused(&folder));
+
+    let (_dir, folder) = copy("dictionary-learning-AutoEncoderTopK");
+    let config = fs::read_to_string(folder.join("config.json")).unwrap();
+    let with = |from: &str, to: &str| {
+        fs::write(folder.join("config.json"), config.replace(from, to)).unwrap();
+        refused(&folder)
+    };
+    assert!(
+        with("\"dict_size\": 24", "\"dict_size\": 25").contains("encoder.weight of shape [25, 10], found [24, 10]")
+    );
+    assert!(with("\"k\": 4", "\"k\": 5").contains("k 5, as config.json has it, found 4"));
+    assert!(with("AutoEncoderTopK", "CrossCoder").contains("`CrossCoder`"));
+}
+
+#[test]
+fn a_config_that_lacks_k_or_has_none_of_any_use_is_named() {
+    let message = refused_with("sparsify-sae", "cfg.json", "\"k\": 4, ", "");
+    assert!(
+        message.contains("cfg.json: expected `k`, the active latents of a token, found no such key. Add"),
+        "{message}"
+    );
+    for (name, file, key) in [
+        ("sparsify-sae", "cfg.json", "\"k\": "),
+        ("saelens-topk", "cfg.json", "\"k\": "),
+        ("llamascopium-topk", "config.json", "\"top_k\": "),
+    ] {
+        let message = refused_with(name, file, &format!("{key}4"), &format!("{key}0"));
+        assert!(
+            message.contains(&format!("{file}: expected k from 1 to d_sae = 24, found k = 0")),
+            "{name}: {message}"
+        );
+    }
+    let (_dir, folder) = copy("dictionary-learning-AutoEncoderTopK");
+    edit(&folder.join("config.json"), "\"k\": 4", "\"k\": null");
+    rewrite(&folder.join("ae.pt"), |_, bytes| Some(if bytes == 4i32.to_le_bytes() { vec![0; 4] } else { bytes }));
+    let message = refused(&folder);
+    assert!(message.contains("ae.pt: expected k of 1 or more, found 0"), "{message}");
+}
+
+#[test]
+fn a_value_of_another_type_is_named_by_file_and_key() {
+    for (name, file, from, to, expected) in [
+        ("saelens-topk", "cfg.json", "\"d_sae\": 24", "\"d_sae\": \"24\"", "d_sae: invalid type: string \"24\""),
+        ("saelens-topk", "cfg.json", "\"context_size\": 64", "\"context_size\": []", "context_size: invalid type"),
+        ("saelens-legacy", "cfg.json", "\"d_in\": 10", "\"d_in\": -10", "d_in: invalid value: integer `-10`"),
+        (
+            "sparsify-sae",
+            "cfg.json",
+            "\"transcode\": false",
+            "\"transcode\": 0",
+            "transcode: invalid type: integer `0`",
+        ),
+        (
+            "dictionary-learning-AutoEncoder",
+            "config.json",
+            "\"dict_size\": 24",
+            "\"dict_size\": 2.5",
+            "dict_size: invalid",
+        ),
+        ("llamascopium-relu", "config.json", "\"act_fn\": \"relu\"", "\"act_fn\": 1", "act_fn: invalid type: integer"),
+        (
+            "gemma-scope-2-res",
+            "config.json",
+            "\"affine_connection\": false",
+            "\"affine_connection\": {}",
+            "affine_conn",
+        ),
+        ("llama-scope", "hyperparams.json", "{\"in\": 5.0, \"out\": 5.0}", "7", "expected a JSON object"),
+    ] {
+        let message = refused_with(name, file, from, to);
+        assert!(message.contains(file) && message.contains(expected), "{name}: {message}");
+        assert!(!message.contains("struct "), "{message}");
+    }
+    let message = refused_with("llamascopium-relu", "config.json", "\"act_fn\": \"relu\"", "\"act_fn\": \"BatchTopK\"");
+    assert!(
+        message.contains("config.json: expected act_fn `relu`, `jumprelu` or `topk`, found `BatchTopK`"),
+        "{message}"
+    );
+}
+
+#[test]
+fn keys_of_saelens_that_change_the_computation_are_refused_and_those_of_training_are_not() {
+    let with =
+        |key: &str| refused_with("saelens-jumprelu", "cfg.json", "\"d_in\": 10", &format!("\"d_in\": 10, {key}"));
+    let message = with("\"sigmoid_gate\": true");
+    assert!(message.contains("cfg.json") && message.contains("unknown field `sigmoid_gate`"), "{message}");
+    let in_metadata = |key: &str| {
+        let to = format!("\"metadata\": {{\"{key}\": 3, ");
+        refused_with("saelens-jumprelu", "cfg.json", "\"metadata\": {", &to)
+    };
+    for key in ["hook_head_index", "hook_head_index_out"] {
+        let message = in_metadata(key);
+        assert!(
+            message.contains(&format!("expected metadata.{key} `null`")) && message.contains("found `3`"),
+            "{message}"
+        );
+    }
+    let legacy = ("\"hook_point_head_index\": null", "\"hook_point_head_index\": 3");
+    let message = refused_with("saelens-legacy", "cfg.json", legacy.0, legacy.1);
+    assert!(message.contains("metadata.hook_head_index `null`"), "{message}");
+    let reshaped = ("\"reshape_activations\": \"none\"", "\"reshape_activations\": \"hook_q\"");
+    assert!(
+        refused_with("saelens-jumprelu", "cfg.json", reshaped.0, reshaped.1).contains("reshape_activations `none`")
+    );
+
+    let (_dir, folder) = copy("saelens-jumprelu");
+    let plain = Sae::load(&folder).unwrap();
+    // SAELens' jumprelu has no such key as the second, and passes over it.
+    let keys = "\"d_in\": 10, \"l0_coefficient\": 2.0, \"rescale_acts_by_decoder_norm\": true, \"d_head\": null";
+    edit(&folder.join("cfg.json"), "\"d_in\": 10", keys);
+    edit(&folder.join("cfg.json"), "\"metadata\": {", "\"metadata\": {\"final_l0\": 4.5, ");
+    assert_eq!(Sae::load(&folder).unwrap(), plain);
+}
