@@ -34,17 +34,19 @@ steer prompt *args:
 test:
     cargo test --release --workspace
 
-# `--workspace` keeps the features, and so the artifacts, those of the tests: nothing is built twice.
-# How near their floors harvesting and training run on this machine: tokens/s, GFLOP/s, peak memory
+# `--workspace` keeps the features, and so the artifacts, those of the tests: nothing is built twice. The last one times
+# SAELens and sparsify in turns with refract, where PEERS_DIR, PEERS_MODELS_DIR and PY are set as for bench-peers.
+# How near their floors harvesting and training run on this machine: tokens/s, GFLOP/s, peak memory; training beside the tools
 bench:
     cargo bench --workspace --bench harvest
     cargo bench --workspace --bench step
     cargo bench --workspace --bench loading
+    cargo bench --workspace --bench peers
 
-# Ours beside the Python tools in turns (machines drift by 15-20 % within an hour, so compare within one run):
-# harvest (f32, then int8) against transformers and SAELens, the training step against SAELens and sparsify. Needs three variables: PEERS_DIR, the
-# folder of the peers' programs (04_harvest.py, 06_sae_speed.py, ..); PEERS_MODELS_DIR, the models and activations their
-# README makes; PY, the python they are installed in. Leave the machine otherwise idle.
+# Ours beside the Python tools in turns (machines drift by 15-20 % within an hour, so compare within one run): harvest
+# (f32) against transformers and SAELens, the training step against SAELens and sparsify. Needs three variables:
+# PEERS_DIR, the folder of the peers' programs (04_harvest.py, 06_sae_speed.py, ..); PEERS_MODELS_DIR, the models and
+# activations their README makes; PY, the python they are installed in. Leave the machine otherwise idle.
 # The Python tools and refract in turns, same machine and shapes (PEERS_DIR, PEERS_MODELS_DIR, PY)
 bench-peers rounds="3":
     #!/usr/bin/env bash
@@ -53,23 +55,17 @@ bench-peers rounds="3":
         [[ -n ${!name:-} ]] || { echo "just bench-peers: set $name (the recipe's comment in the justfile says to what)" >&2; exit 1; }
     done
     [[ -f $PEERS_DIR/04_harvest.py && -f $PEERS_DIR/06_sae_speed.py ]] || { echo "just bench-peers: $PEERS_DIR has no 04_harvest.py and 06_sae_speed.py" >&2; exit 1; }
-    export PEERS_MODELS_DIR SPARSIFY_DISABLE_TRITON=1
     peer() { echo "> $*"; (cd "$PEERS_DIR" && "$PY" "$@"); }
-    cargo bench --workspace --bench harvest --bench step --no-run
+    cargo bench --workspace --bench harvest --bench peers --no-run
+    cargo bench --workspace --bench peers -- {{ rounds }}
     for round in $(seq {{ rounds }}); do
-        echo "=== round $round of {{ rounds }} ==="
+        echo "=== harvest, round $round of {{ rounds }} ==="
         peer 04_harvest.py --impl hf --batch 8 --ctx 256 --tokens 4096
         peer 04_harvest.py --impl hf-parquet --batch 8 --ctx 256 --tokens 8192
         peer 04_harvest.py --impl saelens --batch 8 --ctx 256 --tokens 8192
         cargo bench --workspace --bench harvest -- --only 8x256
         peer 04_harvest.py --impl hf --batch 2 --ctx 1024 --tokens 4096
         cargo bench --workspace --bench harvest -- --only 2x1024
-        for impl in sl-topk sl-batchtopk sl-matryoshka sl-standard sl-jumprelu sl-gated sparsify-adam; do
-            peer 06_sae_speed.py --impl $impl --d-sae 9216
-        done
-        peer 06_sae_speed.py --impl sl-topk --d-sae 9216 --force-dead 0.3
-        cargo bench --workspace --bench step -- 576 9216 32 4096
-        cargo bench --workspace --bench step -- matryoshka relu jumprelu gated 576 9216 32 4096
     done
 
 # Remake tests/fixtures and the trainer's reference steps from PyTorch and transformers (Python 3.11, 1 GB of packages)

@@ -15,7 +15,7 @@ use candle_core::{Device, Tensor};
 use harvester::{
     Capture, Checkpoint, Compute, Corpus, CorpusOptions, HarvestConfig, Hook, HookPoint, Monitor, Silent, Site,
     Transformer, harvest,
-    machine::gemm_flops,
+    machine::{gemm_flops, peak_mib},
     model_source::{ModelSource, ResolvedModel},
 };
 
@@ -36,13 +36,6 @@ fn timed(run: impl FnOnce()) -> Duration {
     let start = Instant::now();
     run();
     start.elapsed()
-}
-
-/// Highest resident memory of this process so far, in MiB.
-fn peak_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM"));
-    line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
 /// Times a harvest from its first token to its last, the model being loaded.

@@ -1,4 +1,4 @@
-//! What this machine can do, measured, and how much memory it has: what estimates and benchmarks compare with.
+//! What this machine can do, measured, and how much memory it has and gave: what estimates and benchmarks compare with.
 
 use std::{
     hint::black_box,
@@ -34,6 +34,13 @@ pub fn memory_bytes() -> Option<u64> {
     let machine = 1024 * line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()?;
     let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
     Some(group.map_or(machine, |group: u64| group.min(machine)))
+}
+
+/// Highest resident memory of this process so far, in MiB; 0 where the system does not say.
+pub fn peak_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
 /// `c = a b`, all `[SIDE, SIDE]`, row-major.

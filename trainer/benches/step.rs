@@ -1,11 +1,14 @@
 //! Speed of the training step beside the encoder product alone: `cargo bench -p trainer` (or `just bench`).
-//! Arguments: `[ARCHITECTURE ..] [d_in d_sae k batch]`; without them, those of the documentation's table.
+//! Arguments: `[ARCHITECTURE ..] [d_in d_sae k batch]`; without them, three architectures at three widths.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use trainer::{
     TrainArchitecture,
     speed::{StepShape, measure_step},
 };
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Until the weight of a sparsity loss has brought L0 near k.
 const WARMUP_STEPS: usize = 60;
@@ -57,7 +60,7 @@ fn main() -> Result<(), String> {
             );
         }
     }
-    println!("peak memory {} MiB", peak_mib());
+    println!("peak memory {} MiB", harvester::machine::peak_mib());
     Ok(())
 }
 
@@ -72,11 +75,4 @@ fn arguments() -> Result<(Vec<TrainArchitecture>, Vec<usize>), String> {
         }
     }
     Ok((named, numbers))
-}
-
-/// The kernel's high-water mark of resident memory; 0 where there is none.
-fn peak_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) / 1024
 }

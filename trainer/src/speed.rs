@@ -55,8 +55,12 @@ pub struct StepSpeed {
     pub times: StepTimes,
 }
 
-/// Runs `n_steps` steps on synthetic activations, and as many plain encoder products between them.
+/// Runs `n_steps` steps, at least one, on synthetic activations, and as many plain encoder products between them.
+///
+/// # Panics
+/// When `n_steps` is 0.
 pub fn measure_step(shape: StepShape, n_steps: usize) -> StepSpeed {
+    assert!(n_steps > 0, "nothing to measure");
     let StepShape { d_in, d_sae, batch, .. } = shape;
     let config = step_config(shape);
     let row_width = config.row_width(d_in);
