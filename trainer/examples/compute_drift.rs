@@ -23,7 +23,7 @@ use harvester::{
     model_source::ModelSource,
     stats::{SINK_MULTIPLE, norm},
 };
-use trainer::Sae;
+use trainer::{ReconstructionMetrics, Sae};
 
 const CTX_LEN: usize = 256;
 
@@ -67,29 +67,22 @@ fn report_latents(sae: &Sae, pairs: &[(&[f32], &[f32])]) -> trainer::Result<()> 
     let shared: usize = (0..acts.n_rows())
         .map(|row| acts.row(row).0.iter().filter(|latent| rounded_acts.get(row, **latent) > 0.0).count())
         .sum();
-    let variance = squared(&exact, &mean_rows(&exact, sae.d_in()));
+    let fvu = |x: &[f32], x_hat: &[f32]| {
+        let mut metrics = ReconstructionMetrics::new(sae.d_in(), sae.d_sae());
+        metrics.add(x, x_hat, &acts);
+        metrics.finish().map_or(f64::NAN, |found| found.fvu)
+    };
     println!(
         "overlap {:.4}, FVU {:.4} of f32, {:.4} of int8 (its activations), \
          {:.5} of int8 for f32; L0 {:.1}, {:.1}",
         shared as f64 / acts.n_active() as f64,
-        squared(&exact, &x_hat) / variance,
-        squared(&rounded, &rounded_x_hat) / squared(&rounded, &mean_rows(&rounded, sae.d_in())),
-        squared(&exact, &rounded) / variance,
+        fvu(&exact, &x_hat),
+        fvu(&rounded, &rounded_x_hat),
+        fvu(&exact, &rounded),
         acts.l0(),
         rounded_acts.l0(),
     );
     Ok(())
-}
-
-/// The mean row of `x`, `[n, d]`, as often as `x` has rows.
-fn mean_rows(x: &[f32], d: usize) -> Vec<f32> {
-    let n = x.len() / d;
-    let column = |i: usize| x.iter().skip(i).step_by(d).map(|value| f64::from(*value)).sum::<f64>() / n as f64;
-    (0..d).map(|i| column(i) as f32).collect::<Vec<_>>().repeat(n)
-}
-
-fn squared(x: &[f32], y: &[f32]) -> f64 {
-    x.iter().zip(y).map(|(x, y)| f64::from(x - y).powi(2)).sum()
 }
 
 fn difference(x: &[f32], y: &[f32]) -> Vec<f32> {

@@ -23,18 +23,20 @@ pub(crate) struct Dictionary {
     /// Mean number of active features a token.
     pub active: f64,
     pub noise: f32,
+    /// Width of [`EARLIER`], the second place of [`Dictionary::write_two`].
+    pub earlier_width: usize,
 }
 
 pub(crate) const CTX_LEN: usize = 32;
 
 /// What whole runs of a second are trained on.
-pub(crate) const SMALL: Dictionary = Dictionary { d_in: 16, n_features: 24, active: 2.0, noise: 0.02 };
+pub(crate) const SMALL: Dictionary =
+    Dictionary { d_in: 16, n_features: 24, active: 2.0, noise: 0.02, earlier_width: 20 };
 
 /// Where activations are from.
 pub(crate) const LATER: HookPoint = HookPoint::Block { layer: 1, site: Site::ResidPost };
-/// The second place of [`Dictionary::write_two`], and its width.
+/// The second place of [`Dictionary::write_two`].
 pub(crate) const EARLIER: HookPoint = HookPoint::Embed;
-pub(crate) const EARLIER_WIDTH: usize = 20;
 
 impl Dictionary {
     /// Directions of norm 1. `[n_features, d_in]`
@@ -53,8 +55,8 @@ impl Dictionary {
         self.write_places(dir, n_contexts, &[LATER])
     }
 
-    /// The same at two places: [`EARLIER`] has a linear map of what [`LATER`] has, in [`EARLIER_WIDTH`]
-    /// dimensions and on a scale of its own.
+    /// The same at two places: [`EARLIER`] has a linear map of what [`LATER`] has, in dimensions and on a scale of its
+    /// own.
     pub(crate) fn write_two(&self, dir: &Path, n_contexts: u64) -> HarvestManifest {
         self.write_places(dir, n_contexts, &[EARLIER, LATER])
     }
@@ -80,10 +82,10 @@ impl Dictionary {
         writer.finish(0, LeftOut::default()).unwrap()
     }
 
-    /// A fixed random map of each row. `[n, d_in]` -> `[n, EARLIER_WIDTH]`
+    /// A fixed random map of each row. `[n, d_in]` -> `[n, earlier_width]`
     fn mapped(&self, values: &[f32]) -> Vec<f32> {
         let mut random = ChaCha8Rng::seed_from_u64(11);
-        let map: Vec<f32> = (0..EARLIER_WIDTH * self.d_in).map(|_| 3.0 * normal(&mut random)).collect();
+        let map: Vec<f32> = (0..self.earlier_width * self.d_in).map(|_| 3.0 * normal(&mut random)).collect();
         let product = |x: &[f32], row: &[f32]| x.iter().zip(row).map(|(x, m)| x * m).sum::<f32>();
         values.chunks(self.d_in).flat_map(|x| map.chunks(self.d_in).map(move |row| product(x, row))).collect()
     }
@@ -101,7 +103,7 @@ impl Dictionary {
     }
 
     fn manifest(&self, places: &[HookPoint]) -> HarvestManifest {
-        let width = |place: &HookPoint| if *place == EARLIER { EARLIER_WIDTH } else { self.d_in };
+        let width = |place: &HookPoint| if *place == EARLIER { self.earlier_width } else { self.d_in };
         let config = HarvestConfig {
             hook_points: places.to_vec(),
             ctx_len: CTX_LEN,
@@ -203,10 +205,10 @@ fn written(write: impl FnOnce(&Path) -> HarvestManifest) -> (tempfile::TempDir, 
     (dir, dataset)
 }
 
-/// The default recipe at a size that suits 64 dimensions: as many latents as the default expansion gives, batches of
-/// 1,024 and one and a half million tokens.
+/// The default recipe, in batches of 1,024: as many latents as the default expansion gives, on one and a half million
+/// tokens.
 pub(crate) fn recipe() -> TrainConfig {
-    TrainConfig { tokens: 1_500_000, batch: 1024, dead_after_tokens: 50_000, ..TrainConfig::default() }
+    TrainConfig { tokens: 1_500_000, batch: 1024, ..TrainConfig::default() }
 }
 
 /// Over the rows of `directions`, the mean of the largest cosine with a row of `rows`, and the share over 0.9.
