@@ -85,8 +85,8 @@ pub(crate) struct TrainArgs {
     /// A latent that was not active for so many tokens is dead [default: 100000].
     #[arg(long)]
     pub(crate) dead_after_tokens: Option<u64>,
-    /// Share of the contexts, the last ones, never trained on; of vectors, of the rows, drawn by --seed [default:
-    /// 0.05].
+    /// Share of the contexts, the last ones, never trained on; with --corpus the first ones, of --tokens; of vectors,
+    /// of the rows, drawn by --seed [default: 0.05].
     #[arg(long, value_parser = number)]
     pub(crate) held_out_fraction: Option<f64>,
     /// Seed of the weights and of the order of the tokens [default: 0].

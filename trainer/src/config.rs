@@ -77,12 +77,12 @@ pub struct TrainConfig {
     pub clip: Option<f64>,
     /// Weight of the auxiliary loss by which dead latents learn; 0 switches it off. Default 1/8.
     pub auxk_alpha: f64,
-    /// Dead latents a token in the auxiliary loss. Default: half the width of what is rebuilt.
+    /// Dead latents a token in the auxiliary loss. Default: half the width of what is rebuilt, or all latents.
     pub k_aux: Option<usize>,
     /// A latent that was not active for so many tokens is dead. Default 100,000.
     pub dead_after_tokens: u64,
-    /// Share of the contexts, the last ones, that is never trained on; of vectors, of the rows, drawn from the seed.
-    /// Default 0.05.
+    /// Share of the contexts, the last ones, that is never trained on; of a running model's the first ones, of `tokens`;
+    /// of vectors, of the rows, drawn from the seed. Default 0.05.
     pub held_out_fraction: f64,
     /// Seed of the initial weights and of the order of the tokens. Default 0.
     pub seed: u64,
@@ -161,6 +161,7 @@ pub(crate) struct Resolved {
     pub(crate) k_aux: usize,
     /// Peak learning rate.
     pub(crate) lr: f64,
+    pub(crate) weight_decay: f64,
     pub(crate) n_steps: u64,
     /// The SAE to begin from, until the run has begun.
     pub(crate) initial: Option<Sae>,
@@ -204,9 +205,10 @@ impl TrainConfig {
         let d_in = inputs.iter().sum();
         let d_out = target.first().copied().unwrap_or(d_in);
         let d_sae = self.n_latents(d_in);
-        let k_aux = self.k_aux.unwrap_or((d_out / 2).max(1));
+        let k_aux = self.k_aux.unwrap_or((d_out / 2).min(d_sae).max(1));
         let n_steps = self.n_steps();
         let lr = self.lr.unwrap_or_else(|| default_lr(d_sae));
+        let weight_decay = self.weight_decay.unwrap_or_else(|| self.default_weight_decay(d_in, lr));
         let config = Self {
             hook_point: columns.inputs.first().copied(),
             hook_points: if inputs.len() > 1 { columns.inputs.clone() } else { vec![] },
@@ -215,10 +217,12 @@ impl TrainConfig {
             k_aux: Some(k_aux),
             prefixes: self.resolve_prefixes(d_sae)?,
             lr: Some(lr),
+            weight_decay: Some(weight_decay),
             init_from: self.absolute_init_from()?,
             ..self.clone()
         };
-        let resolved = Resolved { config, columns, widths, d_in, d_out, d_sae, k_aux, lr, n_steps, initial: None };
+        let resolved =
+            Resolved { config, columns, widths, d_in, d_out, d_sae, k_aux, lr, weight_decay, n_steps, initial: None };
         resolved.check()?;
         Ok(resolved)
     }
@@ -239,6 +243,17 @@ impl TrainConfig {
             (_, given) => given,
         };
         Ok(Self { d_sae, ..self.clone() })
+    }
+
+    /// What suits the architecture: 1 at a width of 576, where it was measured (the README's quality). A step of Adam
+    /// has the size lr, whatever the gradient's, and weights of a row of norm 1 are about 1 / sqrt(d_in): so the decay
+    /// is the same share of a step at every width.
+    fn default_weight_decay(&self, d_in: usize, lr: f64) -> f64 {
+        use TrainArchitecture::{Dense, Gated, Relu};
+        let shrinks_by_itself = matches!(self.architecture, Relu | Gated | Dense);
+        let default = if shrinks_by_itself { 0.0 } else { (d_in as f64).sqrt() / 24.0 };
+        // A step that takes more than all of a weight would turn its sign.
+        default.min(1.0 / lr)
     }
 
     fn absolute_init_from(&self) -> Result<Option<PathBuf>> {
@@ -268,17 +283,6 @@ impl TrainConfig {
 }
 
 impl Resolved {
-    /// That of the config, or what suits the architecture: 1 at a width of 576, where it was measured (the README's
-    /// quality). A step of Adam has the size lr, whatever the gradient's, and weights of a row of norm 1 are about
-    /// 1 / sqrt(d_in): so the decay is the same share of a step at every width.
-    fn weight_decay(&self) -> f64 {
-        use TrainArchitecture::{Dense, Gated, Relu};
-        let shrinks_by_itself = matches!(self.config.architecture, Relu | Gated | Dense);
-        let default = if shrinks_by_itself { 0.0 } else { (self.d_in as f64).sqrt() / 24.0 };
-        // A step that takes more than all of a weight would turn its sign.
-        self.config.weight_decay.unwrap_or_else(|| default.min(1.0 / self.lr))
-    }
-
     pub(crate) fn step_config(&self) -> StepConfig {
         let config = &self.config;
         let has_dead_latents = config.architecture != TrainArchitecture::Dense;
@@ -286,7 +290,7 @@ impl Resolved {
             architecture: config.architecture,
             k: config.k,
             adam: config.adam,
-            weight_decay: self.weight_decay(),
+            weight_decay: self.weight_decay,
             clip: config.clip,
             auxk_alpha: if has_dead_latents { config.auxk_alpha } else { 0.0 },
             k_aux: self.k_aux,

@@ -233,7 +233,7 @@ fn two_formats(path: &Path, first: &Layout, second: &Layout) -> Error {
 }
 
 /// The folder in which an SAE's files are, for the folder itself or one of them.
-fn folder_of(path: &Path) -> PathBuf {
+pub(crate) fn folder_of(path: &Path) -> PathBuf {
     if !path.is_file() {
         return path.to_path_buf();
     }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -26,6 +27,9 @@ use crate::{
 /// `format` of an SAE folder.
 pub const SAE_FORMAT: &str = "refract.sae";
 
+/// Folder in an SAE's own in which files that were removed are made again.
+const AGAIN_FOLDER: &str = "made-again";
+
 /// Folder of the activations held out by a run on a running model, in its own.
 pub const HELD_OUT_FOLDER: &str = "held-out";
 
@@ -41,6 +45,8 @@ pub struct SaeManifest {
     pub version: u32,
     /// The refract that began this folder.
     pub refract_version: String,
+    /// Which run this is: SHA-256 of what this file was when it began. Checkpoints have it too.
+    pub run_id: String,
     /// Whether training is done and the SAE is there.
     pub complete: bool,
     /// The folder of activations, or the file or folder of vectors, that it was trained on; where it was trained on a
@@ -82,6 +88,9 @@ pub struct SaeManifest {
     /// The files of the SAE that it began from, where it began from one; `config` says where they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub init_from: Vec<InitialFile>,
+    /// The weight of the sparsity loss that it began with, where that is the last one of the run that made that SAE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_sparsity_coefficient: Option<f64>,
     /// Why it was stopped, where nothing good would have come of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diverged: Option<String>,
@@ -138,6 +147,28 @@ impl TrainResults {
     fn files(&self) -> impl Iterator<Item = (&str, &str)> {
         let others = self.files_sha256.iter().map(|(name, sha256)| (name.as_str(), sha256.as_str()));
         std::iter::once((saelens::WEIGHTS_FILE, self.weights_sha256.as_str())).chain(others)
+    }
+
+    /// Puts files that were removed from `dir` back: `write` makes all of them in another folder. Nothing is put back
+    /// that is not what was recorded, and nothing that is there is written over.
+    pub(crate) fn put_back(&self, dir: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let (there, removed): (Vec<_>, Vec<_>) = self.files().partition(|(name, _)| dir.join(name).is_file());
+        there.iter().try_for_each(|(name, sha256)| verify_file(&dir.join(name), sha256))?;
+        let again = dir.join(AGAIN_FOLDER);
+        harvester::create_folder(&again)?;
+        write(&again)?;
+        for (name, sha256) in &removed {
+            let found = sha256_file(&again.join(name))?;
+            if found != *sha256 {
+                let hint = "Another machine, or another version of refract, computes other last digits than the one \
+                            that trained it; the new file is left where it is";
+                return Err(Error::malformed(again.join(name), format!("SHA-256 {sha256}"), found, hint));
+            }
+        }
+        for (name, _) in &removed {
+            fs::rename(again.join(name), dir.join(name)).map_err(Error::io("rename to", dir.join(name)))?;
+        }
+        fs::remove_dir_all(&again).map_err(Error::io("remove", &again))
     }
 
     /// Compares the files in `dir` with what was recorded. An SAE is whole without the densities of its latents.
@@ -198,6 +229,12 @@ impl SaeManifest {
         }
     }
 
+    /// Whether `dir` holds a manifest of ours, whole or damaged: a file of that name may be another tool's.
+    pub(crate) fn is_in(dir: &Path) -> bool {
+        let has_format = |bytes: Vec<u8>| bytes.windows(SAE_FORMAT.len()).any(|part| part == SAE_FORMAT.as_bytes());
+        fs::read(dir.join(manifest_file::MANIFEST_FILE)).is_ok_and(has_format)
+    }
+
     /// Whether the run in `dir` has a checkpoint to go on from; without one it begins again.
     ///
     /// # Errors
@@ -206,10 +243,10 @@ impl SaeManifest {
         Ok(!checkpoint::list(dir)?.is_empty())
     }
 
-    /// Which run this is: SHA-256 of what was there when it began.
-    pub(crate) fn run_id(&self) -> String {
-        let begun = Self { complete: false, diverged: None, results: None, ..self.clone() };
-        harvester::sha256_bytes([serde_json::to_vec(&begun).expect("plain data, which serde_json can always write")])
+    /// With the SHA-256 of the rest as [`SaeManifest::run_id`].
+    fn identified(self) -> Self {
+        let bytes = serde_json::to_vec(&self).expect("plain data, which serde_json can always write");
+        Self { run_id: harvester::sha256_bytes([bytes]), ..self }
     }
 
     /// Whether the SAE of this run, which is that of `dir`, is there. Of one whose weights were removed nothing but the
@@ -255,16 +292,18 @@ impl SaeManifest {
     ) -> Result<Self> {
         let contexts = held_out.context_end();
         let live_from = held_out.manifest().parts.last().map(|part| part.next);
-        Ok(Self { activations: HELD_OUT_FOLDER.into(), live_from, ..Self::begin(data, resolved, 0..contexts)? })
+        let harvested = Self { run_id: String::new(), ..Self::begin(data, resolved, 0..contexts)? };
+        Ok(Self { activations: HELD_OUT_FOLDER.into(), live_from, ..harvested }.identified())
     }
 
     /// The manifest of a run that begins.
     pub(crate) fn begin(data: &dyn TrainingData, resolved: &Resolved, held_out: Range<u64>) -> Result<Self> {
         let Provenance { path, manifest_sha256, model, vectors, sink_norm } = data.provenance()?;
-        Ok(Self {
+        let begun = Self {
             format: SAE_FORMAT.into(),
             version: manifest_file::FORMAT_VERSION,
             refract_version: env!("CARGO_PKG_VERSION").into(),
+            run_id: String::new(),
             complete: false,
             activations: path,
             activations_manifest_sha256: manifest_sha256,
@@ -280,9 +319,11 @@ impl SaeManifest {
             sink_norm,
             config: resolved.config.clone(),
             init_from: initial_weights::files(&resolved.config)?,
+            init_sparsity_coefficient: initial_weights::last_coefficient(&resolved.config),
             diverged: None,
             results: None,
-        })
+        };
+        Ok(begun.identified())
     }
 
     fn vector_files(&self) -> impl Iterator<Item = &VectorFile> {
@@ -308,6 +349,8 @@ impl SaeManifest {
             serde_json::to_value(&manifest.init_from).expect("plain data, which serde_json can always write")
         };
         compare("files of the SAE begun from (--init-from)", &initial(self), &initial(other));
+        let coefficient = |manifest: &Self| Value::from(manifest.init_sparsity_coefficient);
+        compare("its last sparsity coefficient (--init-from)", &coefficient(self), &coefficient(other));
         differences.extend(option_differences(&self.config, &other.config));
         differences
     }

@@ -67,6 +67,8 @@ pub(crate) struct Run<'a> {
     label: Label,
     learner: Learner,
     progress: Progress,
+    /// The step of the newest checkpoint.
+    saved_step: u64,
     /// Whether there may be more checkpoints than are to be kept.
     surplus: bool,
     log: MetricsLog,
@@ -85,13 +87,16 @@ impl<'a> Run<'a> {
         monitor: &'a dyn Monitor,
     ) -> Result<Self> {
         let standard = Standard::of(data)?;
-        let (id, initial) = (manifest.run_id(), resolved.initial.take());
+        let (id, initial) = (manifest.run_id.clone(), resolved.initial.take());
         if let Some(sae) = &initial
             && !SaeManifest::has_checkpoint(out)?
         {
             initial_weights::say_elsewhere(sae, &resolved, &data.label().model_name);
         }
         let mut learner = begin(initial, &standard, &resolved);
+        if let Some(last) = manifest.init_sparsity_coefficient {
+            learner.sparsity.value = last;
+        }
         let config = &resolved.config;
         let progress = checkpoint::restore(out, &id, &mut learner)?.unwrap_or_default();
         let log = MetricsLog::open(out, progress.step)?;
@@ -103,6 +108,7 @@ impl<'a> Run<'a> {
             label: data.label(),
             learner,
             progress,
+            saved_step: progress.step,
             surplus: true,
             log,
             curves: Curves::new(out, manifest.clone()),
@@ -127,9 +133,20 @@ impl<'a> Run<'a> {
     ) -> Result<SaeManifest> {
         let mut buffer = ShuffleBuffer::new(source, self.resolved.config.seed, self.progress.cursor);
         self.show()?;
-        self.fit(&mut buffer).inspect_err(|error| self.show_end(&manifest, error))?;
-        let sample = sample(&mut buffer, &self.resolved.widths, training_rows)?;
-        self.finish(manifest, held_out, &sample)
+        let ended = self.fit_and_finish(&manifest, &mut buffer, training_rows, held_out);
+        ended.inspect_err(|error| self.show_end(&manifest, error))
+    }
+
+    fn fit_and_finish(
+        &mut self,
+        manifest: &SaeManifest,
+        buffer: &mut ShuffleBuffer<impl ActivationSource>,
+        training_rows: u64,
+        held_out: &dyn RowSource,
+    ) -> Result<SaeManifest> {
+        self.fit(buffer)?;
+        let sample = sample(buffer, &self.resolved.widths, training_rows)?;
+        self.finish(manifest.clone(), held_out, &sample)
     }
 
     /// Shows where the run is.
@@ -138,8 +155,13 @@ impl<'a> Run<'a> {
     }
 
     /// Brings what is shown of the run up to its end. A file that cannot be written is not to hide the reason.
-    pub(crate) fn show_end(&self, manifest: &SaeManifest, error: &Error) {
+    pub(crate) fn show_end(&mut self, manifest: &SaeManifest, error: &Error) {
         let _ = self.log.sync();
+        if manifest.results.is_some() {
+            // It had ended well, and only a file of it could not be made again.
+            let _ = self.curves.finish(manifest, self.log.lines());
+            return;
+        }
         self.curves.stop(self.log.lines(), error);
         if let Error::Diverged { .. } = error {
             let _ = SaeManifest { diverged: Some(error.to_string()), ..manifest.clone() }.write(&self.out);
@@ -243,7 +265,7 @@ impl<'a> Run<'a> {
     /// Saves where the run is; never weights that are no numbers. Before the first step there is nothing to save: what
     /// was restored would count as begun, and its weights would never be fitted to the first batch.
     pub(crate) fn save_checkpoint(&mut self) -> Result<()> {
-        if self.progress.step == 0 {
+        if self.progress.step == self.saved_step {
             return Ok(());
         }
         if !checkpoint::is_finite(&self.learner) {
@@ -251,31 +273,37 @@ impl<'a> Run<'a> {
         }
         self.log.sync()?;
         self.surplus = true;
-        checkpoint::save(&self.out, &self.id, &self.learner, self.progress)
+        checkpoint::save(&self.out, &self.id, &self.learner, self.progress)?;
+        self.saved_step = self.progress.step;
+        Ok(())
     }
 
-    /// Turns the learner into the SAE that is saved. `sample` `[n, sum of widths]`: see [`sample`].
+    /// Turns the learner, which is then empty, into the SAE that is saved. `sample` `[n, sum of widths]`: see [`sample`].
     pub(crate) fn finish(
-        mut self,
+        &mut self,
         mut manifest: SaeManifest,
         held_out: &dyn RowSource,
         sample: &[f32],
     ) -> Result<SaeManifest> {
         checkpoint::keep_last(&self.out, self.resolved.config.keep_checkpoints)?;
         let (dead, batch) = (self.learner.dead_latents.count(), self.resolved.config.batch);
-        let mut sae = export(self.learner.weights, &self.standard, &self.resolved, self.label);
+        let weights = std::mem::take(&mut self.learner.weights);
+        let mut sae = export(weights, &self.standard, &self.resolved, self.label.clone());
         if self.resolved.config.architecture.is_batch_topk() {
             let (inputs, _) = inputs_and_targets(&sae, sample);
             calibrate(&mut sae, &inputs, self.resolved.config.k)?;
         }
         let mut on_sample = metrics_of(&sae);
         add_rows(&mut on_sample, &sae, sample)?;
-        sae.save(&self.out)?;
-        saelens::save_sparsity(&on_sample.feature_density(), &self.out)?;
+        let save = |dir: &Path| {
+            sae.save(dir)?;
+            saelens::save_sparsity(&on_sample.feature_density(), dir)
+        };
         match &manifest.results {
             // A file of a finished run was removed: what is made again must be what was recorded.
-            Some(before) => before.verify(&self.out)?,
+            Some(before) => before.put_back(&self.out, save)?,
             None => {
+                save(&self.out)?;
                 let held_out = score(&sae, held_out, self.monitor)?;
                 manifest.results = Some(results(&self.out, self.progress, batch, dead, held_out)?);
             }
@@ -314,18 +342,14 @@ fn begin(initial: Option<Sae>, standard: &Standard, resolved: &Resolved) -> Lear
     let Some(sae) = initial else {
         return Learner::start(resolved.d_sae, standard.mean.clone(), resolved.config.seed, resolved.step_config());
     };
-    let mut learner = Learner::new(initial_weights::of(sae, standard, resolved), resolved.step_config());
-    if let Some(last) = initial_weights::last_coefficient(&resolved.config) {
-        learner.sparsity.value = last;
-    }
-    learner
+    Learner::new(initial_weights::of(sae, standard, resolved), resolved.step_config())
 }
 
-/// Fills in the next batch;
+/// Fills in the next batch; false where the user asked to stop, before or while the buffer was filled. That takes a
+/// while, and the steps before it are not to be lost.
 ///
 /// # Shapes
-/// `scales`: `[columns]`; `x`: `[batch, sum of widths]` false where the user asked to stop, before or while the buffer
-/// was filled. That takes a while, and the steps before it are not to be lost.
+/// `scales`: `[columns]`; `x`: `[batch, sum of widths]`
 pub(crate) fn next_batch(
     buffer: &mut ShuffleBuffer<impl ActivationSource>,
     scales: &[f32],
@@ -341,8 +365,8 @@ pub(crate) fn next_batch(
     }
 }
 
-/// Raw rows of the batches after the last one trained on: `[n, sum of widths]`, n at most
-/// [`CALIBRATION_TOKENS`]. the same ones whether or not the run was interrupted.
+/// Raw rows of the batches after the last one trained on, the same ones whether or not the run was interrupted:
+/// `[n, sum of widths]`, n at most [`CALIBRATION_TOKENS`].
 pub(crate) fn sample(
     buffer: &mut ShuffleBuffer<impl ActivationSource>,
     widths: &[usize],

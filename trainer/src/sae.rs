@@ -79,9 +79,9 @@ impl Sae {
     /// # Errors
     /// Names the file, and the tensor or field, that is missing, unknown, of another shape or type, or not finite.
     pub fn load(path: &Path) -> Result<Self> {
-        match SaeManifest::read(path) {
-            Ok(manifest) if manifest.complete => SaeManifest::verify(path)?,
-            _ => {}
+        let dir = formats::folder_of(path);
+        if SaeManifest::is_in(&dir) && SaeManifest::read(&dir)?.complete {
+            SaeManifest::verify(&dir)?;
         }
         formats::read(path)
     }

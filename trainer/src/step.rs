@@ -98,10 +98,10 @@ impl StepConfig {
     }
 }
 
-/// What one step measured, on the weights it started from.
+/// What one step measured, on the weights it started from; `dead` counts this batch's tokens too.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct StepReport {
-    /// Mean over tokens of |x_hat - x|^2, in training units (E|x|^2 about d_in).
+    /// Mean over tokens of |x_hat - x|^2, in training units (E|x - mean|^2 is about d_in).
     pub(crate) loss: f64,
     /// Sum of squared errors / sum of squared distances from the batch's mean.
     pub(crate) fvu: f64,

@@ -237,5 +237,20 @@ fn another_split_and_nothing_held_out_are_refused() {
     assert!(!folder.path().join("sae").exists(), "nothing is written");
     run(0.05).unwrap();
     let message = run(0.5).unwrap_err().to_string();
-    assert!(message.contains("tokens held out: 384 there, 3840 here"), "{message}");
+    assert!(message.contains("held_out_fraction: 0.05 there, 0.5 here"), "{message}");
+}
+
+#[test]
+fn a_folder_of_anything_else_is_refused_before_the_model_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (acts, sae) = (folder.path().join("acts"), folder.path().join("sae"));
+    harvest(&model(), &corpus(folder.path()), &harvest_config(Some(960)), &acts, &Silent).unwrap();
+    train(&ActivationDataset::open(&acts).unwrap(), &short_config(), &sae, &Silent).unwrap();
+    for (out, said) in [(&acts, "refract.activations"), (&sae, "a running model's here")] {
+        let before = files(out);
+        let run = train_live(&model(), corpus(folder.path()), &harvest_config(None), &short_config(), out, &Silent);
+        let message = run.unwrap_err().to_string();
+        assert!(message.contains(said), "{message}");
+        assert_same(&files(out), &before, said);
+    }
 }

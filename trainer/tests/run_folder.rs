@@ -6,7 +6,11 @@ mod folder;
 mod stop_at;
 mod synthetic;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
 use folder::{assert_same, files, without_checkpoints};
 use harvester::{ActivationDataset, Silent};
@@ -36,6 +40,11 @@ fn a_damaged_checkpoint_costs_the_steps_since_the_one_before() {
     let newest = checkpoint(stopped.path(), 20);
     let bytes = fs::read(&newest).unwrap();
     fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
+    // The one that is whole is the only one to be kept, and the run is killed before it saves another.
+    let config = TrainConfig { keep_checkpoints: 1, ..config };
+    let killed = StopAt::new(19 * 512, Stop::Kill);
+    catch_unwind(AssertUnwindSafe(|| train(&dataset, &config, stopped.path(), &killed))).unwrap_err();
+    assert!(checkpoint(stopped.path(), 14).is_file());
     train(&dataset, &config, stopped.path(), &Silent).unwrap();
     assert_same(&without_checkpoints(stopped.path()), &without_checkpoints(whole.path()), "from step 14");
 }
@@ -78,8 +87,22 @@ fn weights_that_were_removed_are_written_again_and_changed_ones_refused() {
             assert!(message.contains(changed) && message.contains("remove it"), "{message}");
             assert_eq!(Sae::load(out.path()).unwrap_err().to_string(), message, "nobody uses it unawares");
             assert_eq!(fs::read(&path).unwrap(), bytes, "it is the user's to remove");
+            // Nor is it written over where another file is missing.
+            let sparsity = out.path().join("sparsity.safetensors");
+            let kept = fs::read(&sparsity).unwrap();
+            fs::remove_file(&sparsity).unwrap();
+            let again = train(&dataset, &config, out.path(), &Silent).unwrap_err().to_string();
+            assert_eq!((again, fs::read(&path).unwrap()), (message, bytes));
+            fs::write(&sparsity, kept).unwrap();
             fs::write(&path, good).unwrap();
+            assert_same(&files(out.path()), &before, changed);
         }
+        // A file of the folder is checked as the folder is, and so is the manifest.
+        let (weights, manifest) = (out.path().join(WEIGHTS), out.path().join("manifest.json"));
+        assert!(Sae::load(&weights).is_ok());
+        fs::write(&manifest, [fs::read(&manifest).unwrap(), b" ".to_vec()].concat()).unwrap();
+        assert!(Sae::load(&weights).unwrap_err().to_string().contains("manifest"));
+        assert!(Sae::load(out.path()).is_err());
     }
 }
 

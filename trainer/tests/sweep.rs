@@ -113,7 +113,9 @@ fn each_run_of_a_sweep_is_the_single_run_to_the_bit() {
 
     assert!(rows.iter().all(|row| row.state == RunState::Finished && row.tokens == Some(TOKENS)));
     assert!(rows.is_sorted_by_key(|row| row.l0.unwrap()), "{rows:?}");
-    assert!(rows.iter().any(|row| row.pareto));
+    // Nobody rebuilds better than the best.
+    let best = rows.iter().min_by(|a, b| a.fvu.unwrap().total_cmp(&b.fvu.unwrap())).unwrap();
+    assert!(best.pareto);
     assert_table(out.path(), &rows);
     let page = fs::read_to_string(out.path().join(PARETO_FILE)).unwrap();
     assert!(NAMES.iter().all(|name| page.contains(name)));

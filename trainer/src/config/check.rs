@@ -45,6 +45,9 @@ impl Resolved {
             let expected = "1 or more; --auxk-alpha 0 switches the auxiliary loss off";
             return Err(Error::invalid("--k-aux", expected, "0"));
         }
+        if self.k_aux > self.d_sae {
+            return Err(Error::invalid("--k-aux", format!("1 to d_sae, {}", self.d_sae), self.k_aux.to_string()));
+        }
         Ok(())
     }
 
@@ -80,7 +83,8 @@ impl Resolved {
         in_range("--lr", self.lr, f64::MIN_POSITIVE..=1.0)?;
         in_range("--sparsity-coefficient", config.sparsity_coefficient.unwrap_or(0.0), 0.0..=f64::MAX)?;
         in_range("--sparsity-warmup", config.sparsity_warmup, 0.0..=1.0)?;
-        in_range("--bandwidth", config.bandwidth, f64::MIN_POSITIVE..=f64::MAX)?;
+        // It is used in 32 bits.
+        in_range("--bandwidth", f64::from(config.bandwidth as f32), f64::MIN_POSITIVE..=f64::MAX)?;
         in_range("--auxk-alpha", config.auxk_alpha, 0.0..=f64::MAX)?;
         in_range("adam.beta1", config.adam.beta1, 0.0..=1.0 - f64::EPSILON)?;
         in_range("adam.beta2", config.adam.beta2, 0.0..=1.0 - f64::EPSILON)?;

@@ -133,26 +133,35 @@ fn remove(path: &Path) -> Result<()> {
     fs::remove_file(path).map_err(Error::io("remove", path))
 }
 
-/// Puts the last checkpoint of `run` that is whole into `learner`; `None` where there is none at all.
+/// Puts the last checkpoint of `run` that is whole into `learner`; `None` where there is none at all. Damaged ones after
+/// it get another name, so that they do not count among those to keep. What an interrupted save left is removed.
 pub(crate) fn restore(dir: &Path, run: &str, learner: &mut Learner) -> Result<Option<Progress>> {
-    let mut newest_failure = None;
-    for path in list(dir)?.iter().rev() {
-        let (file, note) = match open(path) {
-            Ok(opened) => opened,
-            Err(error) => {
-                tracing::warn!("{} is damaged: passed over", path.display());
-                newest_failure.get_or_insert(error);
-                continue;
+    remove_leftovers(dir)?;
+    let mut damaged: Vec<(PathBuf, Error)> = vec![];
+    for path in list(dir)?.into_iter().rev() {
+        match open(&path) {
+            Ok((_, note)) if note.run != run => {
+                let hint = "Remove this file: it was copied here";
+                let expected = "a checkpoint of the run in this folder";
+                return Err(Error::malformed(path, expected, "one of another run", hint));
             }
-        };
-        if note.run != run {
-            let hint = "Remove this file: it was copied here";
-            return Err(Error::malformed(path, "a checkpoint of the run in this folder", "one of another run", hint));
+            Ok((file, note)) => {
+                put_into(learner, file, &note.progress)?;
+                damaged.iter().try_for_each(|(path, _)| set_aside(path))?;
+                return Ok(Some(note.progress));
+            }
+            Err(error @ Error::Harvester(harvester::Error::Malformed { .. })) => damaged.push((path, error)),
+            Err(error) => return Err(error),
         }
-        put_into(learner, file, &note.progress)?;
-        return Ok(Some(note.progress));
     }
-    newest_failure.map_or(Ok(None), Err)
+    damaged.into_iter().next().map_or(Ok(None), |(_, error)| Err(error))
+}
+
+fn set_aside(path: &Path) -> Result<()> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".damaged");
+    tracing::warn!("{} is damaged: passed over, and renamed to end in .damaged", path.display());
+    fs::rename(path, &aside).map_err(Error::io("rename", path))
 }
 
 /// Opens a checkpoint and compares it with its checksum and its name.
@@ -200,22 +209,28 @@ fn put_into(learner: &mut Learner, mut file: TensorFile, progress: &Progress) ->
 
 /// The checkpoints of a run, oldest first.
 pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
-    let folder = dir.join(FOLDER);
-    let entries = match fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::io("list", &folder)(error)),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(Error::io("list", &folder))?.path();
-        // A temporary file of an interrupted write ends otherwise, and a user's copy is named otherwise.
-        if step_of(&path).is_some() {
-            found.push(path);
-        }
-    }
+    // A temporary file of an interrupted write ends otherwise, and a user's copy is named otherwise.
+    let mut found: Vec<_> = entries(dir)?.into_iter().filter(|path| step_of(path).is_some()).collect();
     found.sort();
     Ok(found)
+}
+
+/// Removes what a save left that was killed: nothing else would, where no checkpoint of that step follows.
+fn remove_leftovers(dir: &Path) -> Result<()> {
+    let is_left = |path: &PathBuf| {
+        path.extension().is_some_and(|extension| extension == "tmp") && step_of(&path.with_extension("")).is_some()
+    };
+    entries(dir)?.iter().filter(|path| is_left(path)).try_for_each(|path| remove(path))
+}
+
+/// Everything in the folder of checkpoints; nothing where there is none.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let folder = dir.join(FOLDER);
+    match fs::read_dir(&folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry.map_err(Error::io("list", &folder))?.path())).collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(vec![]),
+        Err(error) => Err(Error::io("list", &folder)(error)),
+    }
 }
 
 #[cfg(test)]
@@ -352,10 +367,15 @@ mod tests {
         fs::write(&path, &bytes).unwrap();
         let renamed = path.with_file_name(name(7));
         fs::write(&renamed, &bytes).unwrap();
-        fs::write(path.with_file_name(name(8)), &flipped).unwrap();
-        let restored = restore(dir.path(), RUN, &mut learner()).unwrap();
-        assert_eq!(restored.map(|progress| progress.step), Some(1), "steps 7 and 8 are damaged");
         let message = open(&renamed).err().unwrap().to_string();
         assert!(message.contains("expected the step that its name says, found step 1"), "{message}");
+        fs::write(path.with_file_name(name(8)), &flipped).unwrap();
+        let left = path.with_file_name(format!("{}.tmp", name(9)));
+        fs::write(&left, &bytes[..100]).unwrap();
+        let restored = restore(dir.path(), RUN, &mut learner()).unwrap();
+        assert_eq!(restored.map(|progress| progress.step), Some(1), "steps 7 and 8 are damaged");
+        keep_last(dir.path(), 1).unwrap();
+        assert_eq!(list(dir.path()).unwrap(), [path], "damaged ones do not count among those to keep");
+        assert!(renamed.with_extension("safetensors.damaged").is_file() && !left.exists());
     }
 }

@@ -70,7 +70,6 @@ pub(crate) fn resolve(config: &TrainConfig, data: &dyn TrainingData, columns: Co
 
 /// The same where the widths of the columns are known before the data are.
 pub(crate) fn resolve_widths(config: &TrainConfig, columns: Columns, widths: Vec<usize>) -> Result<Resolved> {
-    // Read once: an SAE may be gigabytes.
     let initial = config.init_from.as_deref().map(Sae::load).transpose()?;
     let d_sae = config.d_sae.or_else(|| initial.as_ref().map(Sae::d_sae));
     let mut resolved = TrainConfig { d_sae, ..config.clone() }.resolve(columns, widths)?;

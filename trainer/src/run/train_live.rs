@@ -16,7 +16,7 @@ use crate::{
         harvested_data::HarvestedData,
         live_source::{LiveRows, LiveSource},
     },
-    manifest::{HELD_OUT_FOLDER, SaeManifest, open_folder, refuse_unfinished},
+    manifest::{HELD_OUT_FOLDER, SaeManifest, open_folder, option_differences, refuse_unfinished},
     run::{Run, train::resolve_widths},
 };
 
@@ -41,9 +41,7 @@ pub fn train_live(
     let resolved = resolve_widths(config, columns.clone(), widths(model, &columns)?)?;
     harvester::create_folder(out)?;
     let _lock = harvester::lock(out)?;
-    if !out.join(MANIFEST_FILE).exists() {
-        refuse_unfinished(out)?;
-    }
+    refuse_other(out, &resolved)?;
     let dataset = hold_out(model, &corpus, &held_out_config, &out.join(HELD_OUT_FOLDER), monitor)?;
     let data = HarvestedData::new(&dataset, columns);
     let manifest = open_folder(out, SaeManifest::begin_live(&dataset, &data, &resolved)?)?;
@@ -56,6 +54,23 @@ pub fn train_live(
     let run = Run::open(&data, &manifest, resolved, out, monitor)?;
     let source = LiveSource::new(&live, rows, run.progress().cursor, out, monitor);
     run.complete(manifest, source, training_rows, held_out.as_ref())
+}
+
+/// Refuses a folder that is not this run's, as far as that can be told before anything is held out.
+fn refuse_other(out: &Path, resolved: &Resolved) -> Result<()> {
+    if !out.join(MANIFEST_FILE).exists() {
+        return refuse_unfinished(out);
+    }
+    let found = SaeManifest::read(out)?;
+    let mut differences = option_differences(&found.config, &resolved.config);
+    if found.live_from.is_none() {
+        differences.push("rows: those of a folder or a file there, a running model's here".into());
+    }
+    let is_begun = found.complete || SaeManifest::has_checkpoint(out)?;
+    if is_begun && !differences.is_empty() {
+        return Err(harvester::Error::OtherRun { path: out.to_path_buf(), differences }.into());
+    }
+    Ok(())
 }
 
 /// Values of each column.

@@ -25,7 +25,7 @@ pub(crate) fn calibrate(sae: &mut Sae, x: &[f32], k: usize) -> Result<()> {
             set_threshold(sae, 0.0);
             return Ok(());
         }
-        floor = if floor > 1e-6 { floor / 4.0 } else { 0.0 };
+        floor = if floor > 1e-6 && floor.is_finite() { floor / 4.0 } else { 0.0 };
     }
 }
 

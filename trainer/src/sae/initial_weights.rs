@@ -20,7 +20,7 @@ use crate::{
     Error, Result, SaeManifest, TrainConfig,
     config::Resolved,
     data::standardise::Standard,
-    formats::files_of,
+    formats::{files_of, folder_of},
     manifest::InitialFile,
     run::metrics_log,
     sae::{
@@ -63,9 +63,9 @@ pub(crate) fn say_elsewhere(sae: &Sae, resolved: &Resolved, model: &str) {
 /// `None` where no run of the same architecture made it here.
 pub(crate) fn last_coefficient(config: &TrainConfig) -> Option<f64> {
     let adapted = config.architecture.has_sparsity_loss() && config.sparsity_coefficient.is_none();
-    let dir = config.init_from.as_ref().filter(|_| adapted)?;
-    let made = SaeManifest::read(dir).ok()?;
-    let last = metrics_log::read(dir).ok()?.pop()?;
+    let dir = folder_of(config.init_from.as_ref().filter(|_| adapted)?);
+    let made = SaeManifest::read(&dir).ok()?;
+    let last = metrics_log::read(&dir).ok()?.pop()?;
     (made.config.architecture == config.architecture).then_some(last.sparsity_coefficient)
 }
 

@@ -14,7 +14,7 @@ pub(crate) const B_MAG: &str = "b_mag";
 pub(crate) const W_SKIP: &str = "w_skip";
 
 /// `hidden_pre = (x - b_dec) W_enc^T + b_enc`, `x_hat = f W_dec + b_dec`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Weights {
     pub(crate) d_in: usize,
     /// Width of what is rebuilt: `d_in`, but for a transcoder.

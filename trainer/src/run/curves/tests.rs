@@ -20,6 +20,7 @@ fn manifest(source: &str) -> SaeManifest {
         format: crate::SAE_FORMAT.into(),
         version: 1,
         refract_version: "0.0.0".into(),
+        run_id: "00".into(),
         complete: false,
         activations: "activations".into(),
         activations_manifest_sha256: Some("00".into()),
@@ -35,6 +36,7 @@ fn manifest(source: &str) -> SaeManifest {
         sink_norm: 100.0,
         config: TrainConfig::default(),
         init_from: vec![],
+        init_sparsity_coefficient: None,
         diverged: None,
         results: None,
     }

@@ -113,14 +113,24 @@ impl<'a> Pass<'a, '_> {
         let progress = self.members.iter().map(|member| member.run.progress());
         let Some(first) = progress.min_by_key(|progress| progress.step) else { return Ok(()) };
         let mut buffer = ShuffleBuffer::new(source, seed, first.cursor);
-        if let Err(error) = self.fit(&mut buffer, first.step) {
-            self.members.iter().for_each(|member| member.run.show_end(&member.manifest, &error));
-            return Err(error);
+        let ended = self.fit_and_finish(split, &mut buffer, first.step);
+        if let Err(error) = &ended {
+            self.members.iter_mut().for_each(|member| member.run.show_end(&member.manifest, error));
         }
+        ended
+    }
+
+    fn fit_and_finish(
+        &mut self,
+        split: &Split<'_>,
+        buffer: &mut ShuffleBuffer<impl ActivationSource>,
+        first: u64,
+    ) -> Result<()> {
+        self.fit(buffer, first)?;
         if self.members.is_empty() {
             return Ok(());
         }
-        let sample = sample(&mut buffer, &self.widths, split.training.n_rows_at_most())?;
+        let sample = sample(buffer, &self.widths, split.training.n_rows_at_most())?;
         self.finish(split.held_out.as_ref(), &sample)
     }
 
@@ -151,18 +161,20 @@ impl<'a> Pass<'a, '_> {
         let mut left = vec![];
         let mut members = std::mem::take(&mut self.members).into_iter();
         for mut member in members.by_ref() {
-            match work(&mut member.run) {
-                Ok(()) => left.push(member),
+            let done = match work(&mut member.run) {
                 Err(error @ Error::Diverged { .. }) => {
                     member.run.show_end(&member.manifest, &error);
                     self.skip(member.run.progress().step);
-                    self.table.diverged(member.index, member.run.progress().step * self.batch as u64, &error)?;
+                    self.table.diverged(member.index, member.run.progress().step * self.batch as u64, &error)
                 }
-                Err(error) => {
+                done => {
                     left.push(member);
-                    self.members = left.into_iter().chain(members).collect();
-                    return Err(error);
+                    done
                 }
+            };
+            if done.is_err() {
+                self.members = left.into_iter().chain(members).collect();
+                return done;
             }
         }
         self.members = left;
@@ -179,11 +191,12 @@ impl<'a> Pass<'a, '_> {
         }
     }
 
-    /// Turns every learner into its SAE.
-    fn finish(self, held_out: &dyn RowSource, sample: &[f32]) -> Result<()> {
-        for Member { index, manifest, run } in self.members {
-            let manifest = run.finish(manifest, held_out, sample)?;
-            self.table.finished(index, &manifest)?;
+    /// Turns every learner into its SAE. A run that has one leaves.
+    fn finish(&mut self, held_out: &dyn RowSource, sample: &[f32]) -> Result<()> {
+        while let Some(Member { index, manifest, run }) = self.members.first_mut() {
+            let manifest = run.finish(manifest.clone(), held_out, sample)?;
+            self.table.finished(*index, &manifest)?;
+            self.members.remove(0);
         }
         Ok(())
     }

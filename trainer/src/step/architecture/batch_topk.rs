@@ -38,7 +38,8 @@ impl Recipe for BatchTopK {
             if pass.acts.n_active() >= count || filter == 0.0 {
                 break;
             }
-            filter = if filter > 1e-3 { filter / 4.0 } else { 0.0 };
+            // An infinite one would stay so: weights that overflow are for the run's health to see.
+            filter = if filter > 1e-3 && filter.is_finite() { filter / 4.0 } else { 0.0 };
         }
         let smallest = pass.timed_select(|acts| select::keep_largest(acts, count));
         self.filter = smallest.map(|smallest| FILTER_SHARE * smallest);
