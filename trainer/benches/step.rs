@@ -1,4 +1,4 @@
-//! Speed of the training step beside the encoder product alone: `cargo bench -p trainer` (or `just bench`).
+//! Speed of the training step beside the encoder product alone: `cargo bench --workspace --bench step`.
 //! Arguments: `[ARCHITECTURE ..] [d_in d_sae k batch]`; without them, three architectures at three widths.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
