@@ -1,5 +1,6 @@
 //! Speed of the training step beside the encoder product alone: `cargo bench --workspace --bench step`.
-//! Arguments: `[ARCHITECTURE ..] [d_in d_sae k batch]`; without them, three architectures at three widths.
+//! Arguments: `[ARCHITECTURE ..] [d_in d_sae k batch]`; without them, what the documentation's table shows. The peak
+//! memory has in it what the product alone is written to, `[batch, d_sae]`, which training does not need.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use trainer::{
@@ -10,58 +11,66 @@ use trainer::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const WIDTHS: [usize; 6] = [2304, 4608, 9216, 16_384, 32_768, 65_536];
+
 /// Until the weight of a sparsity loss has brought L0 near k.
-const WARMUP_STEPS: usize = 60;
+const SPARSITY_WARMUP_STEPS: usize = 60;
+
+/// Measured steps of each shape.
+const N_STEPS: usize = 7;
 
 fn main() -> Result<(), String> {
     let (named, given) = arguments()?;
-    let cases: Vec<_> = match &named[..] {
-        [] => vec![
-            (TrainArchitecture::TopK, 0.0),
-            (TrainArchitecture::BatchTopK, 0.0),
-            (TrainArchitecture::BatchTopK, 0.3),
-        ],
-        named => named.iter().map(|architecture| (*architecture, 0.0)).collect(),
+    let architectures = if named.is_empty() { vec![TrainArchitecture::BatchTopK] } else { named.clone() };
+    let of_each = |d_in, d_sae, k, batch| {
+        architectures.iter().map(move |&architecture| shape(architecture, d_in, d_sae, k, batch, 0.0))
     };
-    let shapes = match given[..] {
-        [d_in, d_sae, k, batch] => vec![(d_in, d_sae, k, batch)],
-        [] => vec![(576, 2304, 32, 4096), (576, 4608, 32, 4096), (576, 9216, 32, 4096)],
+    let shapes: Vec<_> = match given[..] {
+        [d_in, d_sae, k, batch] => of_each(d_in, d_sae, k, batch).collect(),
+        [] if named.is_empty() => documented(),
+        [] => WIDTHS.iter().flat_map(|&d_sae| of_each(576, d_sae, 32, 4096)).collect(),
         _ => return Err(format!("expected four numbers, d_in d_sae k batch, or none, found {}", given.len())),
     };
     println!("threads {}", rayon::current_num_threads());
     println!(
-        "architecture   d_in  d_sae   k batch  dead     L0  tokens/s  product alone  share  GFLOP/s  \
+        "architecture   d_in  d_sae   k batch  dead     L0  tokens/s  product alone  share  GFLOP/s  peak MiB so far  \
          ms: encode select decode aux gradients update"
     );
-    for (d_in, d_sae, k, batch) in shapes {
-        for &(architecture, dead) in &cases {
-            let n_steps = 7;
-            let warmup_steps = if architecture.has_sparsity_loss() { WARMUP_STEPS } else { 2 };
-            let shape = StepShape { architecture, d_in, d_sae, k, batch, dead, warmup_steps };
-            let speed = measure_step(shape, n_steps);
-            let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3 / n_steps as f64;
-            let t = speed.times;
-            println!(
-                "{:12} {d_in:6} {d_sae:6} {k:3} {batch:5} {:4.0}% {:6.1} {:9.0} {:14.0} {:5.0}% {:8.0}   \
-                 {:10.1} {:6.1} {:6.1} {:5.1} {:5.1} {:5.1}",
-                format!("{architecture:?}"),
-                dead * 100.0,
-                speed.l0,
-                speed.tokens_per_second,
-                speed.product_tokens_per_second,
-                100.0 * speed.tokens_per_second / speed.product_tokens_per_second,
-                speed.product_gflops,
-                ms(t.encode),
-                ms(t.select),
-                ms(t.decode),
-                ms(t.auxiliary),
-                ms(t.gradients),
-                ms(t.update),
-            );
-        }
-    }
-    println!("peak memory {} MiB", harvester::machine::peak_mib());
+    shapes.into_iter().for_each(measure);
     Ok(())
+}
+
+/// Those of the documentation: the scaling of batch-topk, and topk and dead latents at a usual width.
+fn documented() -> Vec<StepShape> {
+    let mut shapes = WIDTHS.map(|d_sae| shape(TrainArchitecture::BatchTopK, 576, d_sae, 32, 4096, 0.0)).to_vec();
+    shapes.insert(3, shape(TrainArchitecture::TopK, 576, 9216, 32, 4096, 0.0));
+    shapes.insert(4, shape(TrainArchitecture::BatchTopK, 576, 9216, 32, 4096, 0.3));
+    shapes
+}
+
+fn shape(architecture: TrainArchitecture, d_in: usize, d_sae: usize, k: usize, batch: usize, dead: f64) -> StepShape {
+    let warmup_steps = if architecture.has_sparsity_loss() { SPARSITY_WARMUP_STEPS } else { 2 };
+    StepShape { architecture, d_in, d_sae, k, batch, dead, warmup_steps }
+}
+
+fn measure(shape: StepShape) {
+    let StepShape { architecture, d_in, d_sae, k, batch, dead, .. } = shape;
+    let speed = measure_step(shape, N_STEPS);
+    let t = speed.times;
+    let ms = [t.encode, t.select, t.decode, t.auxiliary, t.gradients, t.update]
+        .map(|time| format!("{:7.1}", time.as_secs_f64() * 1e3 / N_STEPS as f64));
+    println!(
+        "{:12} {d_in:6} {d_sae:6} {k:3} {batch:5} {:4.0}% {:6.1} {:9.0} {:14.0} {:5.0}% {:8.0} {:16}     {}",
+        architecture.to_string(),
+        dead * 100.0,
+        speed.l0,
+        speed.tokens_per_second,
+        speed.product_tokens_per_second,
+        100.0 * speed.tokens_per_second / speed.product_tokens_per_second,
+        speed.product_gflops,
+        harvester::machine::peak_mib(),
+        ms.join(" "),
+    );
 }
 
 /// The architectures named, and the numbers.
