@@ -14,15 +14,20 @@
 
 use rayon::prelude::*;
 
+use self::{
+    blocks::{BLOCK, Block, Row, places},
+    keys::{cut_to_largest, key, latent_of, value_of},
+};
 use super::simd::{Kernel, wide};
 use crate::step::feature_acts::FeatureActs;
+
+mod blocks;
+mod keys;
 
 /// Rows that one task selects from: long enough to amortise the task, short enough to share the work evenly.
 const ROWS_PER_TASK: usize = 64;
 /// A row is searched from this share of the k-th largest value of the row before.
 const FLOOR_SHARE: f32 = 0.8;
-/// Values looked at together: what exceeds the threshold among them is a mask of 64 bits, most often all zero.
-const BLOCK: usize = u64::BITS as usize;
 
 /// The least a value must exceed to be kept by [`above`].
 #[derive(Debug, Clone, Copy)]
@@ -149,13 +154,6 @@ pub(super) fn select_rows(
     }
 }
 
-/// What selection from one row reads.
-#[derive(Clone, Copy)]
-struct Row<'a> {
-    hidden: &'a [f32],
-    b_enc: &'a [f32],
-}
-
 /// The `k` largest of one row as keys, latents ascending.
 struct TopKOfRow<'a> {
     row: Row<'a>,
@@ -227,120 +225,6 @@ fn push(acts: &mut FeatureActs, block: &Block<'_>, mask: u64) {
         acts.latents.push((block.first + i) as u32);
         acts.values.push(block.value(i));
     }
-}
-
-impl<'a> Row<'a> {
-    /// The row in blocks. The last one may be shorter.
-    #[inline(always)]
-    fn blocks(self) -> impl Iterator<Item = Block<'a>> {
-        let pairs = self.hidden.chunks(BLOCK).zip(self.b_enc.chunks(BLOCK));
-        pairs.enumerate().map(|(at, (hidden, b_enc))| Block { first: at * BLOCK, hidden, b_enc })
-    }
-
-    /// The keys of all values over `threshold`; of very many, only those that can be among the `k` largest.
-    #[inline(always)]
-    fn keys_above(self, mut threshold: f32, k: usize, keys: &mut Vec<u64>) {
-        keys.clear();
-        let room = 8 * k + BLOCK;
-        for block in self.blocks() {
-            for i in places(block.over(threshold)) {
-                keys.push(key(block.value(i), (block.first + i) as u32));
-            }
-            if keys.len() > room {
-                threshold = cut_to_largest(keys, k);
-            }
-        }
-    }
-}
-
-/// Some neighbouring values of a row. They are computed twice, to be compared and when one is taken: keeping them in
-/// between would cost more than the addition.
-struct Block<'a> {
-    first: usize,
-    hidden: &'a [f32],
-    b_enc: &'a [f32],
-}
-
-impl Block<'_> {
-    #[inline(always)]
-    fn value(&self, i: usize) -> f32 {
-        self.hidden[i] + self.b_enc[i]
-    }
-
-    /// One bit a value: whether it exceeds `threshold`. A whole block compiles to comparisons of vectors.
-    #[inline(always)]
-    fn over(&self, threshold: f32) -> u64 {
-        let mut mask = 0;
-        if let (Ok(hidden), Ok(b_enc)) = (<&[f32; BLOCK]>::try_from(self.hidden), <&[f32; BLOCK]>::try_from(self.b_enc))
-        {
-            for i in 0..BLOCK {
-                mask |= u64::from(hidden[i] + b_enc[i] > threshold) << i;
-            }
-        } else {
-            for i in 0..self.hidden.len() {
-                mask |= u64::from(self.value(i) > threshold) << i;
-            }
-        }
-        mask
-    }
-
-    /// One bit a value: whether it exceeds its own threshold.
-    #[inline(always)]
-    fn over_each(&self, thresholds: &[f32]) -> u64 {
-        let mut mask = 0;
-        if let (Ok(hidden), Ok(b_enc), Ok(thresholds)) = (
-            <&[f32; BLOCK]>::try_from(self.hidden),
-            <&[f32; BLOCK]>::try_from(self.b_enc),
-            <&[f32; BLOCK]>::try_from(thresholds),
-        ) {
-            for i in 0..BLOCK {
-                mask |= u64::from(hidden[i] + b_enc[i] > thresholds[i]) << i;
-            }
-        } else {
-            for (i, &threshold) in thresholds.iter().enumerate() {
-                mask |= u64::from(self.value(i) > threshold) << i;
-            }
-        }
-        mask
-    }
-}
-
-/// The places of the ones in a mask, ascending.
-#[inline(always)]
-fn places(mut mask: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let place = mask.trailing_zeros() as usize;
-        mask &= mask.wrapping_sub(1);
-        (place < BLOCK).then_some(place)
-    })
-}
-
-/// Keeps the `k` largest keys and returns the smallest value among them; 0 where there are fewer than `k`.
-#[inline(always)]
-fn cut_to_largest(keys: &mut Vec<u64>, k: usize) -> f32 {
-    if k == 0 || keys.len() < k {
-        return 0.0;
-    }
-    let (_, &mut smallest, _) = keys.select_nth_unstable_by(k - 1, |a, b| b.cmp(a));
-    keys.truncate(k);
-    value_of(smallest)
-}
-
-/// A positive value and its place as one integer: larger means a larger value, or the same value at an earlier place.
-/// (The bits of positive floats ascend with the float.)
-#[inline(always)]
-fn key(value: f32, place: u32) -> u64 {
-    u64::from(value.to_bits()) << 32 | u64::from(!place)
-}
-
-#[inline(always)]
-fn value_of(key: u64) -> f32 {
-    f32::from_bits((key >> 32) as u32)
-}
-
-#[inline(always)]
-fn latent_of(key: u64) -> u32 {
-    !(key as u32)
 }
 
 #[cfg(test)]
