@@ -15,7 +15,8 @@ pub(crate) fn run(args: &ConvertArgs, terminal: &Terminal) -> anyhow::Result<()>
     let mut entries = std::fs::read_dir(out).with_context(|| format!("cannot list {}", out.display()))?;
     anyhow::ensure!(
         entries.next().is_none(),
-        "{}: expected an empty folder or none, found one that holds files: choose another --out",
+        "{}: expected an empty folder or none, found one that holds files: remove it, if it is of an earlier \
+         conversion, or choose another --out",
         out.display()
     );
     if let Err(error) = sae.save_as(args.to, out) {

@@ -83,7 +83,7 @@ pub(crate) fn print(measured: &Measured, terminal: &Terminal) {
     let tokens = if *held_out {
         format!("{tokens} held-out tokens")
     } else {
-        format!("{tokens} tokens, all of the activations")
+        format!("{tokens} tokens, all of the activations: it may have been trained on them")
     };
     let silent = 1.0 - evaluation.reconstruction.frac_alive;
     fact(

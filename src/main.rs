@@ -46,7 +46,9 @@ fn main() -> ExitCode {
     };
     runtime.spawn(terminal::watch_ctrl_c());
     #[cfg(unix)]
-    runtime.spawn(terminal::watch_termination());
+    for kind in [tokio::signal::unix::SignalKind::terminate(), tokio::signal::unix::SignalKind::hangup()] {
+        runtime.spawn(terminal::watch_for(kind));
+    }
     #[cfg(unix)]
     runtime.spawn(terminal::outlive_file_size_limit());
     match run(cli, &terminal) {

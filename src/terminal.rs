@@ -61,10 +61,11 @@ pub(crate) async fn watch_ctrl_c() {
     }
 }
 
-/// Waits for SIGTERM, by which SLURM, Kubernetes and systemd ask a program to end.
+/// Waits for SIGTERM, by which SLURM, Kubernetes and systemd ask a program to end, or for SIGHUP, which a terminal sends
+/// that is closed.
 #[cfg(unix)]
-pub(crate) async fn watch_termination() {
-    let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else { return };
+pub(crate) async fn watch_for(kind: tokio::signal::unix::SignalKind) {
+    let Ok(mut signal) = tokio::signal::unix::signal(kind) else { return };
     while signal.recv().await.is_some() {
         stop();
     }
@@ -88,6 +89,13 @@ fn stop() {
         std::process::exit(i32::from(crate::INTERRUPTED));
     }
     say("stopping; what is done is being saved (Ctrl-C again to leave at once)");
+}
+
+/// Whether a cause is a disk, a quota or a limit on files that is used up.
+fn is_full_disk(cause: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    let error = cause.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge))
 }
 
 /// A word on standard error.
@@ -174,6 +182,9 @@ impl Terminal {
             }
         }
         say_error(&causes.join("\n  because: "));
+        if error.chain().any(is_full_disk) {
+            say("make room and repeat the command: what was finished is kept, and it goes on from there");
+        }
         ExitCode::FAILURE
     }
 

@@ -103,8 +103,11 @@ pub(crate) fn report(manifest: &SaeManifest, out: &Path, terminal: &Terminal) {
     let active = active(&manifest.config);
     terminal.line(format!("{}: {arch}, {active}, {place}, after {} tokens", out.display(), grouped(results.tokens)));
     if let Some(held_out) = &results.held_out {
-        terminal
-            .line(format!("held out: L0 {:.1}, FVU {:.3}; {} dead latents", held_out.l0, held_out.fvu, results.dead));
+        let dead = match results.tokens < manifest.config.dead_after_tokens {
+            true => "too few tokens for --dead-after-tokens to tell dead latents".to_string(),
+            false => format!("{} dead latents", results.dead),
+        };
+        terminal.line(format!("held out: L0 {:.1}, FVU {:.3}; {dead}", held_out.l0, held_out.fvu));
         doubts(&manifest.config, held_out).iter().for_each(|doubt| terminal.say(doubt));
     }
 }

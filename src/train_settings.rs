@@ -18,12 +18,15 @@ pub(crate) struct Settings {
     pub(crate) vectors: Option<PathBuf>,
     pub(crate) column: Option<String>,
     pub(crate) out: Option<PathBuf>,
+    #[serde(alias = "architecture")]
     arch: Option<TrainArchitecture>,
     hook_point: HookPoints,
     target_hook_point: Option<HookPoint>,
     k: Option<usize>,
     d_sae: Option<usize>,
+    #[serde(alias = "expansion-factor")]
     expansion: Option<usize>,
+    #[serde(alias = "l1-coefficient", alias = "l0-coefficient")]
     sparsity_coefficient: Option<f64>,
     sparsity_warmup: Option<f64>,
     jumprelu_loss: Option<JumpReluLoss>,

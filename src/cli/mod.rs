@@ -120,7 +120,7 @@ pub(crate) enum Command {
     )]
     Steer(SteerArgs),
     /// Write an SAE as another tool reads it.
-    #[command(after_help = "Example:\n  refract convert runs/sae --to sparsify --out runs/sparsify/layers.14\n\n\
+    #[command(after_help = "Example:\n  refract convert runs/sae --to dictionary-learning --out runs/dictionary\n\n\
                             Each FORMAT is read as well, and so are the folders of Llama Scope: which one an SAE is of, is\n\
                             found out from its files. Every command that takes --sae reads them too.")]
     Convert(ConvertArgs),

@@ -50,8 +50,8 @@ pub(crate) struct TrainArgs {
     /// Width of the window around a threshold from which jumprelu learns it, in training units [default: 0.5].
     #[arg(long, value_parser = number)]
     pub(crate) bandwidth: Option<f64>,
-    /// Where the prefixes of a matryoshka dictionary end, such as 256,1024,4096 [default: a 16th, a quarter, half and
-    /// all of it].
+    /// Where the prefixes of a matryoshka dictionary end, such as 256,1024; the last is always all of it [default: a
+    /// 16th, a quarter, half].
     #[arg(long, value_delimiter = ',', num_args = 1..)]
     pub(crate) prefixes: Vec<usize>,
     /// Give a transcoder a linear bypass.

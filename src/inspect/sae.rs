@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use harvester::ActivationDataset;
 use trainer::{CURVES_FILE, InputNorm, METRICS_FILE, Sae, SaeFormat, SaeManifest, TrainArchitecture};
 
 use super::fact;
@@ -34,7 +35,11 @@ pub(super) fn ours(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Re
         }
         if verify {
             SaeManifest::verify(path)?;
-            fact(terminal, "checksum", "the weights are as recorded");
+            fact(terminal, "checksum", "the weights, cfg.json and densities are as recorded");
+            if manifest.live_from.is_some() {
+                ActivationDataset::open(manifest.activations_dir(path))?.verify(terminal)?;
+                fact(terminal, "held-out", "as recorded");
+            }
         }
     } else {
         let state = manifest.diverged.as_deref().unwrap_or("unfinished: repeat its command to go on");

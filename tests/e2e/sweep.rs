@@ -106,7 +106,7 @@ fn a_sweep_is_explained_and_one_that_only_diverges_fails() {
         table.contains("\"diverged\"") && said.contains("no run finished. The first: training diverged at"),
         "{table}\n{said}"
     );
-    assert!(said.contains("a smaller --lr (0.25)"), "{said}");
+    assert!(said.contains("a smaller --lr (0.01)"), "{said}");
     for unfinished in ["bad", "bad/batch-topk-k8-d64"] {
         sandbox.ok(&["inspect", unfinished]);
         let message = sandbox.error(&["inspect", unfinished, "--verify"]);

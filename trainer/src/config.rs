@@ -139,7 +139,7 @@ impl Default for TrainConfig {
 
 /// The learning rate that suits `d_sae` latents: 4e-3 at 4,608, where it was measured (the README's table), and 1e-2 at
 /// 512 (the table of known features).
-fn default_lr(d_sae: usize) -> f64 {
+pub(crate) fn default_lr(d_sae: usize) -> f64 {
     let lr = 4e-3 * (4608.0 / d_sae.max(1) as f64).sqrt();
     lr.min(1e-2)
 }
@@ -167,7 +167,8 @@ pub(crate) struct Resolved {
     pub(crate) initial: Option<Sae>,
 }
 
-/// Training tokens on which the threshold is calibrated and densities are counted.
+/// Training tokens on which densities are counted and, where too few are held out, the threshold is calibrated; and
+/// held-out tokens on which it is calibrated, at most.
 pub(crate) const CALIBRATION_TOKENS: u64 = 32_768;
 
 impl TrainConfig {
@@ -181,7 +182,7 @@ impl TrainConfig {
         self.n_steps() * self.batch as u64
     }
 
-    /// Rows that a run on a running model draws: those of its steps, and those that calibrate the threshold after them.
+    /// Rows that a run on a running model draws: those of its steps, and those after them on which densities are counted.
     pub fn rows_drawn(&self) -> u64 {
         self.trained_tokens().saturating_add(self.tokens.min(CALIBRATION_TOKENS))
     }

@@ -13,7 +13,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// Nothing good would have come of training further.
-    #[error("training diverged at step {step}: {cause}. {} Try {advice}, in another --out", kept(.checkpoint.as_deref()))]
+    #[error("{}", diverged(*step, cause, advice, .checkpoint.as_deref()))]
     Diverged {
         /// The step that showed it.
         step: u64,
@@ -29,15 +29,26 @@ pub enum Error {
     Harvester(#[from] harvester::Error),
 }
 
-/// Where the last good checkpoint is.
-fn kept(checkpoint: Option<&Path>) -> String {
-    match checkpoint {
+fn diverged(step: u64, cause: &Divergence, advice: &str, checkpoint: Option<&Path>) -> String {
+    let kept = match checkpoint {
         Some(path) => format!("The last good checkpoint is kept: {}.", path.display()),
         None => "There was no good checkpoint yet.".into(),
-    }
+    };
+    format!("training diverged at step {step}: {cause}. {kept} Try {advice}, in another --out")
 }
 
 impl Error {
+    /// What it says in a file of the folder `out`: files below are named from there, so that the folder may be moved.
+    pub(crate) fn said_in(&self, out: &Path) -> String {
+        match self {
+            Self::Diverged { step, cause, advice, checkpoint } => {
+                let below = checkpoint.as_deref().map(|path| path.strip_prefix(out).unwrap_or(path));
+                diverged(*step, cause, advice, below)
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// To be used in `map_err`: the operating system refused a file operation.
     pub(crate) fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let of_harvester = harvester::Error::io(action, path);

@@ -131,6 +131,15 @@ impl SaeManifest {
     /// When there is none, or training is not done.
     pub fn finished(dir: &Path) -> Result<Self> {
         let manifest = Self::read(dir)?;
+        if let Some(why) = manifest.diverged {
+            let hint = "Train again with other settings into another --out";
+            return Err(Error::malformed(
+                dir,
+                "an SAE whose training is done",
+                format!("one that stopped: {why}"),
+                hint,
+            ));
+        }
         if !manifest.complete {
             let hint = "Repeat the command that made this folder: it goes on where it stopped";
             return Err(Error::malformed(dir, "an SAE whose training is done", "an unfinished one", hint));

@@ -24,8 +24,9 @@ use crate::{
     manifest::{SaeManifest, TrainResults},
     run::{
         checkpoint::Progress,
-        curves::Curves,
+        curves::{CURVES_FILE, Curves},
         health::Divergence,
+        metrics_file::{METRICS_FILE, write_metrics},
         metrics_log::{MetricsLine, MetricsLog},
         schedule::Schedule,
     },
@@ -35,7 +36,7 @@ use crate::{
         export::export,
         initial_weights,
         metrics::Reconstruction,
-        score::{add_rows, inputs_and_targets, metrics_of, score},
+        score::{add_rows, first_rows, inputs_and_targets, metrics_of, score},
     },
     step::{Learner, StepReport},
 };
@@ -54,6 +55,10 @@ pub(crate) mod sweep;
 pub(crate) mod train;
 pub(crate) mod train_live;
 pub(crate) mod train_vectors;
+
+/// A threshold is calibrated on held-out rows, since an SAE has more active latents on rows that it has not seen, the
+/// more so the longer it was trained on few. The mean L0 of 100 rows is within 3 % of that of all, in two cases of three.
+const LEAST_UNSEEN_ROWS: usize = 100;
 
 /// A run in progress: all of it but where its rows are from, which several runs may share (`sweep`).
 pub(crate) struct Run<'a> {
@@ -164,7 +169,7 @@ impl<'a> Run<'a> {
         }
         self.curves.stop(self.log.lines(), error);
         if let Error::Diverged { .. } = error {
-            let _ = SaeManifest { diverged: Some(error.to_string()), ..manifest.clone() }.write(&self.out);
+            let _ = SaeManifest { diverged: Some(error.said_in(&self.out)), ..manifest.clone() }.write(&self.out);
         }
     }
 
@@ -290,7 +295,10 @@ impl<'a> Run<'a> {
         let weights = std::mem::take(&mut self.learner.weights);
         let mut sae = export(weights, &self.standard, &self.resolved, self.label.clone());
         if self.resolved.config.architecture.is_batch_topk() {
-            let (inputs, _) = inputs_and_targets(&sae, sample);
+            let unseen = first_rows(held_out, CALIBRATION_TOKENS)?;
+            let n_unseen = unseen.len() / self.resolved.widths.iter().sum::<usize>();
+            let rows = if n_unseen >= LEAST_UNSEEN_ROWS { &unseen[..] } else { sample };
+            let (inputs, _) = inputs_and_targets(&sae, rows);
             calibrate(&mut sae, &inputs, self.resolved.config.k)?;
         }
         let mut on_sample = metrics_of(&sae);
@@ -335,6 +343,21 @@ fn results(
         dead,
         held_out,
     })
+}
+
+/// Writes the table and the page of the finished run in `out` again where they were removed.
+pub(crate) fn show_finished(out: &Path, manifest: &SaeManifest) -> Result<()> {
+    let lines = metrics_log::read(out)?;
+    if lines.is_empty() {
+        return Ok(());
+    }
+    if !out.join(METRICS_FILE).exists() {
+        write_metrics(out, &lines)?;
+    }
+    if !out.join(CURVES_FILE).exists() {
+        Curves::new(out, manifest.clone()).finish(manifest, &lines)?;
+    }
+    Ok(())
 }
 
 /// The learner of a run that begins: from an SAE, or from random weights.

@@ -77,6 +77,11 @@ fn weights_that_were_removed_are_written_again_and_changed_ones_refused() {
             assert_eq!(train(&dataset, &config, out.path(), &Silent).unwrap(), manifest);
             assert_same(&files(out.path()), &before, removed);
         }
+        for shown in ["metrics.parquet", "curves.html"] {
+            fs::remove_file(out.path().join(shown)).unwrap();
+            train(&dataset, &config, out.path(), &Silent).unwrap();
+            assert_same(&files(out.path()), &before, shown);
+        }
         for changed in [WEIGHTS, "cfg.json"] {
             let path = out.path().join(changed);
             let good = fs::read(&path).unwrap();

@@ -212,7 +212,7 @@ fn a_run_that_diverges_is_reported_and_stops_no_other() {
     assert_eq!((finished.state, diverged.state), (RunState::Finished, RunState::Diverged));
     assert!(finished.pareto && !diverged.pareto && diverged.fvu.is_none());
     let note = diverged.note.as_ref().unwrap();
-    assert!(note.contains("diverged at step") && note.contains("--lr (0.25)"), "{note}");
+    assert!(note.contains("diverged at step") && note.contains("--lr (0.01)"), "{note}");
     assert_eq!((finished.name.as_str(), diverged.name.as_str()), ("topk-k16-d32-lr-0.003", "topk-k16-d32-lr-1.0"));
     assert_single_runs(&dataset, std::slice::from_ref(&good), &["topk-k16-d32-lr-0.003"], out.path());
     assert_table(out.path(), &rows);

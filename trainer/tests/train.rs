@@ -39,8 +39,8 @@ fn known_features_are_found() {
     let config = TrainConfig { k: 3, ..synthetic::recipe() };
     let manifest = train(&dataset, &config, out.path(), &Silent).unwrap();
     let held_out = manifest.results.unwrap().held_out.unwrap();
-    // Measured: L0 3.044.
-    assert!((held_out.l0 - 3.0).abs() < 0.1, "{held_out:?}");
+    // The threshold is calibrated on these rows: k of them are active, but for ties.
+    assert!((held_out.l0 - 3.0).abs() < 0.001, "{held_out:?}");
     assert_eq!(held_out.tokens, 600 * (CTX_LEN as u64 - 1), "position 0 is dropped, and nothing else");
 
     let sae = Sae::load(out.path()).unwrap();
@@ -226,14 +226,14 @@ fn a_run_that_explodes_stops_and_says_what_to_try() {
     let config = TrainConfig { lr: Some(1.0), warmup: 0.0, k: 16, clip: None, ..small_config(TrainArchitecture::TopK) };
     let message = train(&dataset, &config, out.path(), &Silent).unwrap_err().to_string();
     assert!(
-        message.contains("diverged") && message.contains("--lr (0.25)") && message.contains("--clip 1"),
+        message.contains("diverged") && message.contains("--lr (0.01)") && message.contains("--clip 1"),
         "{message}"
     );
     assert!(message.contains("no good checkpoint yet"), "{message}");
     assert!(steps_of_checkpoints(out.path()).is_empty(), "what exploded is not kept");
     assert!(out.path().join("metrics.parquet").exists());
     let page = fs::read_to_string(out.path().join("curves.html")).unwrap();
-    assert!(page.contains("\"state\":\"failed\"") && page.contains("--lr (0.25)"), "the page says so too");
+    assert!(page.contains("\"state\":\"failed\"") && page.contains("--lr (0.01)"), "the page says so too");
 }
 
 /// Steps of the checkpoints in a run's folder, ascending.

@@ -43,9 +43,9 @@ fn digits_are_written_with_few_latents_and_a_stopped_run_ends_in_the_same_bytes(
     let manifest = train_vectors(&open(&digits()), &config(), whole.path(), &Silent).unwrap();
     let results = manifest.results.clone().unwrap();
     let held_out = results.held_out.unwrap();
-    // Measured: FVU 0.204, and L0 42.1, over k on rows that the threshold was not calibrated on. Room for another
-    // processor's last digits, and not for another recipe: half the tokens give 0.221, plain Adam 0.236.
-    assert!(held_out.fvu < 0.215 && held_out.l0 < 45.0, "{held_out:?}");
+    // Measured: 0.2234. Room for another processor's last digits, and not for another recipe: half the tokens give 0.234,
+    // plain Adam 0.245. The threshold is calibrated on these rows.
+    assert!(held_out.fvu < 0.229 && (held_out.l0 - 32.0).abs() < 0.01, "{held_out:?}");
     // A tenth of 2,000 rows, within four standard deviations.
     assert!(held_out.tokens.abs_diff(200) < 54, "{held_out:?}");
 

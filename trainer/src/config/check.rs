@@ -90,7 +90,12 @@ impl Resolved {
         in_range("adam.beta2", config.adam.beta2, 0.0..=1.0 - f64::EPSILON)?;
         in_range("adam.eps", config.adam.eps, 0.0..=1.0)?;
         in_range("--weight-decay", config.weight_decay.unwrap_or(0.0), 0.0..=1.0 / self.lr)?;
-        in_range("--clip", config.clip.unwrap_or(1.0), f64::MIN_POSITIVE..=f64::MAX)
+        match config.clip {
+            Some(clip) if clip.is_nan() || clip <= 0.0 => {
+                Err(Error::invalid("--clip", "a number above 0, or 0 for none", clip.to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -28,7 +28,11 @@ impl Fits {
         let architecture = sae.config.architecture;
         if !self.architectures.contains(&architecture) {
             let names: Vec<_> = self.architectures.iter().map(ToString::to_string).collect();
-            return self.refuse(names.join(" or "), format!("{architecture}"));
+            let made = match architecture {
+                Architecture::JumpRelu => " (as which batch-topk is saved; train --arch topk gives a topk SAE)",
+                _ => "",
+            };
+            return self.refuse(names.join(" or "), format!("{architecture}{made}"));
         }
         if !sae.config.columns.is_empty() {
             return self.refuse("an SAE of one place".into(), "a crosscoder".into());

@@ -70,7 +70,7 @@ impl Curves {
 
     /// Says that the run has ended, and how. A page that cannot be written is not to hide the reason.
     pub(crate) fn stop(&self, lines: &[MetricsLine], error: &Error) {
-        let text = error.to_string();
+        let text = error.said_in(self.path.parent().unwrap_or(&self.path));
         let cancelled = matches!(error, Error::Harvester(harvester::Error::Cancelled { .. }));
         let state = if cancelled { State::Stopped(&text) } else { State::Failed(&text) };
         let _ = self.write(state, lines);

@@ -13,7 +13,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{config::TrainConfig, step::StepReport};
+use crate::{
+    config::{TrainConfig, default_lr},
+    step::StepReport,
+};
 
 /// An error a hundred times the variance of the data: nothing good comes after it. A run may begin there, where k is
 /// many times the width of the data, but not grow from there.
@@ -123,7 +126,8 @@ fn finite(report: &StepReport) -> Result<(), Divergence> {
 impl Divergence {
     /// What to try in another run.
     pub(crate) fn advice(self, config: &TrainConfig) -> String {
-        let lr = config.lr.unwrap_or_default() / 4.0;
+        // The default where that is smaller still: a quarter of what explodes may yet be far too much.
+        let lr = short((config.lr.unwrap_or_default() / 4.0).min(default_lr(config.d_sae.unwrap_or_default())));
         let Self::Silent { sparsity_coefficient, .. } = self else {
             let clip = config.clip.map_or("--clip 1".to_string(), |clip| format!("a smaller --clip ({})", clip / 10.0));
             return format!(
@@ -135,14 +139,22 @@ impl Divergence {
             0.0 => format!("--auxk-alpha {}, by which dead latents learn", TrainConfig::default().auxk_alpha),
             alpha => format!("a larger --auxk-alpha ({})", 4.0 * alpha),
         };
+        if config.sparsity_coefficient.is_some() {
+            let smaller = short(sparsity_coefficient / 4.0);
+            return format!("a smaller --sparsity-coefficient ({smaller}), or a smaller --lr ({lr})");
+        }
         if sparsity_coefficient > 0.0 {
             return format!(
-                "a smaller sparsity coefficient ({}), or a smaller --lr ({lr})",
-                sparsity_coefficient / 4.0
+                "a larger --k, to which the weight of the sparsity loss is adapted, or a smaller --lr ({lr})"
             );
         }
         format!("a smaller --lr ({lr}), a longer --warmup, or {auxk}")
     }
+}
+
+/// The number with two digits.
+fn short(value: f64) -> f64 {
+    format!("{value:.1e}").parse().unwrap_or(value)
 }
 
 #[cfg(test)]
@@ -233,8 +245,13 @@ mod tests {
                 .advice(&TrainConfig { lr: Some(0.02), ..TrainConfig::default() })
                 .contains("a smaller --clip (0.1)")
         );
+        // A quarter of it would still be 60 times the default.
+        let far = TrainConfig { lr: Some(1.0), d_sae: Some(4608), ..config.clone() };
+        assert!(exploded.advice(&far).starts_with("a smaller --lr (0.004)"));
         let silent = |sparsity_coefficient| Divergence::Silent { steps: 10, sparsity_coefficient };
         assert!(silent(0.0).advice(&config).contains("--auxk-alpha 0.125"));
-        assert!(silent(8.0).advice(&config).contains("a smaller sparsity coefficient (2)"));
+        assert!(silent(8.0).advice(&config).starts_with("a larger --k, to which"));
+        let given = TrainConfig { sparsity_coefficient: Some(8.0), ..config };
+        assert!(silent(8.003).advice(&given).contains("a smaller --sparsity-coefficient (2)"));
     }
 }

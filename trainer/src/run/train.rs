@@ -16,7 +16,7 @@ use crate::{
         training_data::{Split, TrainingData},
     },
     manifest::{SaeManifest, open_folder},
-    run::Run,
+    run::{Run, show_finished},
     sae::{Sae, initial_weights},
 };
 
@@ -55,6 +55,7 @@ pub(crate) fn train_on(
     let _lock = harvester::lock(out)?;
     let manifest = open_folder(out, SaeManifest::begin(data, &resolved, split.held_out_contexts)?)?;
     if manifest.is_finished(out)? {
+        show_finished(out, &manifest)?;
         return Ok(manifest);
     }
     let source = ShardSource::new(training, resolved.config.seed, resolved.config.buffer_bytes);

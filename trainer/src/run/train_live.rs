@@ -17,7 +17,7 @@ use crate::{
         live_source::{LiveRows, LiveSource},
     },
     manifest::{HELD_OUT_FOLDER, SaeManifest, open_folder, option_differences, refuse_unfinished},
-    run::{Run, train::resolve_widths},
+    run::{Run, show_finished, train::resolve_widths},
 };
 
 /// Trains an SAE on the activations of a running model, without writing them to disk, into the folder `out`. The first
@@ -46,6 +46,7 @@ pub fn train_live(
     let data = HarvestedData::new(&dataset, columns);
     let manifest = open_folder(out, SaeManifest::begin_live(&dataset, &data, &resolved)?)?;
     if manifest.is_finished(out)? {
+        show_finished(out, &manifest)?;
         return Ok(manifest);
     }
     let rows = live_rows(&dataset, &manifest, &resolved)?;

@@ -1,5 +1,5 @@
 //! The threshold with which a BatchTopK SAE is used on single tokens: the one that keeps k latents a token on average
-//! over a sample of training tokens, so that L0 in use is L0 in training.
+//! over a sample of tokens, held-out ones where there are some, so that L0 in use is what was asked for.
 
 use crate::{Result, sae::Sae};
 

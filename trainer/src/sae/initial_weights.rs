@@ -145,7 +145,8 @@ fn misfit(sae: &Sae, resolved: &Resolved) -> Option<(String, String)> {
     if !kinds_for(trained).contains(&kind.as_str()) {
         Some((format!("one of {}, to go on as {trained}", kinds_for(trained).join(", ")), format!("{kind}, {there},")))
     } else if here != there {
-        Some((format!("an SAE of {here} (see --d-sae)"), there))
+        let see = if sae.d_sae() == resolved.d_sae { "" } else { " (see --d-sae)" };
+        Some((format!("an SAE of {here}{see}"), there))
     } else if trained == TrainArchitecture::Crosscoder && is_reordered(sae, &resolved.columns.inputs) {
         let names = |places: &mut dyn Iterator<Item = HookPoint>| {
             places.map(|place| place.to_string()).collect::<Vec<_>>().join(", ")

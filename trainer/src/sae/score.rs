@@ -35,6 +35,20 @@ pub(crate) fn score(sae: &Sae, held_out: &dyn RowSource, monitor: &dyn Monitor) 
     Ok(metrics.finish())
 }
 
+/// The first raw rows of `held_out`, at most `n` of them. `[n, sum of widths]`
+pub(crate) fn first_rows(held_out: &dyn RowSource, n: u64) -> Result<Vec<f32>> {
+    let most = n as usize * held_out.widths().iter().sum::<usize>();
+    let mut rows = vec![];
+    for group in 0..held_out.group_sizes().len() {
+        if rows.len() >= most {
+            break;
+        }
+        rows.extend(held_out.read(group)?.to_f32());
+    }
+    rows.truncate(most);
+    Ok(rows)
+}
+
 /// Metrics of what `sae` rebuilds: one column, but of a crosscoder.
 pub(crate) fn metrics_of(sae: &Sae) -> ReconstructionMetrics {
     if sae.config.columns.is_empty() {

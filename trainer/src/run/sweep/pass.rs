@@ -20,7 +20,7 @@ use crate::{
     },
     manifest::{SaeManifest, find_run, open_folder},
     run::{
-        Run, next_batch, sample,
+        Run, next_batch, sample, show_finished,
         train::{resolve, split},
     },
 };
@@ -85,6 +85,7 @@ pub(super) fn run_pass(
         let wanted = SaeManifest::begin(data.as_ref(), &resolved, split.held_out_contexts.clone())?;
         let manifest = open_folder(&out, wanted)?;
         if manifest.is_finished(&out)? {
+            show_finished(&out, &manifest)?;
             pass.skip(0);
             pass.table.finished(index, &manifest)?;
             continue;

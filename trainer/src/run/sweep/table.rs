@@ -181,7 +181,7 @@ impl Table {
         let row = &mut self.rows[index];
         row.state = RunState::Diverged;
         row.tokens = Some(tokens);
-        row.note = Some(error.to_string());
+        row.note = Some(error.said_in(&self.out));
         self.write()
     }
 
