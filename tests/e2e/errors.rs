@@ -147,6 +147,7 @@ fn a_disk_that_fills_up_loses_nothing_and_the_run_goes_on_after() {
         .unwrap();
     let message = text(&limited.stderr);
     assert!(!limited.status.success() && message.contains("part-00000.journal"), "{message}");
+    assert_says(&message, &["make room and repeat the command"]);
     assert!(!message.contains("panicked"), "{message}");
     sandbox.ok(&args);
     let fresh = Sandbox::new();

@@ -57,7 +57,7 @@ pub(crate) mod train_live;
 pub(crate) mod train_vectors;
 
 /// A threshold is calibrated on held-out rows, since an SAE has more active latents on rows that it has not seen, the
-/// more so the longer it was trained on few. The mean L0 of 100 rows is within 3 % of that of all, in two cases of three.
+/// more so the longer it was trained on few. The mean L0 of fewer held-out rows than this says little of that of others.
 const LEAST_UNSEEN_ROWS: usize = 100;
 
 /// A run in progress: all of it but where its rows are from, which several runs may share (`sweep`).
