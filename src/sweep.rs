@@ -166,10 +166,16 @@ fn laid_over(mut under: Table, over: Table) -> Table {
 /// Every combination of the values of lists.
 fn combinations(settings: Table) -> anyhow::Result<Vec<Table>> {
     let mut runs = vec![Table::new()];
+    let architectures =
+        settings.get("arch").map(|arch| arch.as_array().map_or(std::slice::from_ref(arch), Vec::as_slice));
+    let are_crosscoders = architectures.is_some_and(|all| all.iter().all(|arch| arch.as_str() == Some("crosscoder")));
     for (name, value) in settings {
         let values = match value {
-            // One list is one value of this.
-            Value::Array(values) if name == "prefixes" && !values.iter().any(Value::is_array) => {
+            // One list is one value of these.
+            Value::Array(values)
+                if (name == "prefixes" || name == "hook-point" && are_crosscoders)
+                    && !values.iter().any(Value::is_array) =>
+            {
                 vec![Value::Array(values)]
             }
             Value::Array(values) => values,
@@ -213,6 +219,10 @@ mod tests {
             parsed("arch = 'crosscoder'\nhook-point = [['blocks.0.hook_resid_post', 'blocks.1.hook_resid_post']]");
         assert_eq!(runs.len(), 1);
         assert_eq!(runs[0].hook_points.len(), 2);
+        // Where all are crosscoders, as the flags give it.
+        let places = "hook-point = ['blocks.0.hook_resid_post', 'blocks.1.hook_resid_post']";
+        let runs = parsed(&format!("arch = ['crosscoder']\nk = [4, 8]\n{places}"));
+        assert!(runs.len() == 2 && runs.iter().all(|config| config.hook_points.len() == 2));
     }
 
     #[test]

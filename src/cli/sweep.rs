@@ -21,7 +21,7 @@ pub(crate) struct SweepArgs {
     /// What is trained [default: batch-topk].
     #[arg(long, value_delimiter = ',', num_args = 1.., visible_alias = "architecture", value_parser = architectures())]
     pub(crate) arch: Vec<TrainArchitecture>,
-    /// Columns of the activations, a run each [default: the only one].
+    /// Columns of the activations, a run each [default: the only one]; with `--arch crosscoder` alone, those of each.
     #[arg(long, value_delimiter = ',', num_args = 1.., conflicts_with = "vectors")]
     pub(crate) hook_point: Vec<HookPoint>,
     /// Active latents a token, as train takes it [default: 32].
