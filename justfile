@@ -44,7 +44,7 @@ bench:
     cargo bench --workspace --bench peers
 
 # Ours beside the Python tools in turns (machines drift by 15-20 % within an hour, so compare within one run): harvest
-# (f32) against transformers and SAELens, the training step against SAELens and sparsify. Needs three variables:
+# (f32, then int8) against transformers and SAELens, the training step against SAELens and sparsify. Needs three variables:
 # PEERS_DIR, the folder of the peers' programs (04_harvest.py, 06_sae_speed.py, ..); PEERS_MODELS_DIR, the models and
 # activations their README makes; PY, the python they are installed in. Leave the machine otherwise idle.
 # The Python tools and refract in turns, same machine and shapes (PEERS_DIR, PEERS_MODELS_DIR, PY)

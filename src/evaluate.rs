@@ -55,6 +55,9 @@ pub(crate) fn measure(sae: &SaeArgs, config: &EvaluationConfig, terminal: &Termi
         "{} was trained with --held-out-fraction 0 or so few contexts that none was held out: name other --activations",
         sae.sae.display()
     );
+    if placed.manifest.is_none() {
+        terminal.say("what this SAE was trained on is not known: these activations may be among it");
+    }
     anyhow::ensure!(config.ce_tokens > 0, "--ce-tokens: expected 1 or more, found 0");
     let site = placed.site();
     let model = match site.spliced() {
@@ -83,7 +86,7 @@ pub(crate) fn print(measured: &Measured, terminal: &Terminal) {
     let tokens = if *held_out {
         format!("{tokens} held-out tokens")
     } else {
-        format!("{tokens} tokens, all of the activations: it may have been trained on them")
+        format!("{tokens} tokens, all of the activations")
     };
     let silent = 1.0 - evaluation.reconstruction.frac_alive;
     fact(

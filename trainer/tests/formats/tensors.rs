@@ -21,8 +21,7 @@ fn tensors_that_are_missing_or_unknown_are_named() {
 
     let (_dir, folder) = copy("gemma-scope-res");
     let path = folder.join("params.npz");
-    let b_enc = |bytes: &[u8]| bytes.to_vec();
-    rewrite(&path, |name, bytes| (name != "threshold.npy").then(|| b_enc(&bytes)));
+    rewrite(&path, |name, bytes| (name != "threshold.npy").then_some(bytes));
     assert!(refused(&folder).contains("an array threshold"));
     let (_dir, folder) = copy("gemma-scope-res");
     let extra = zip_with(&folder.join("params.npz"), "W_extra.npy", "b_dec.npy");
