@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use analyzer::{EvaluationConfig, Example, FeatureIndex, GenerateConfig, IndexConfig, Intervention};
 use anyhow::Context;
-use harvester::{CorpusOptions, HarvestConfig, HookPoint, manifest::MANIFEST_FILE, model_source::ModelSource};
+use harvester::{CorpusOptions, HarvestConfig, HookPoint, MANIFEST_FILE, ModelSource};
 use serde::{Deserialize, Serialize};
 use trainer::TrainConfig;
 

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use harvester::{
     Checkpoint, Compute, Corpus, CorpusOptions, CorpusPart, Document, HarvestConfig, HarvestManifest, HookPattern,
-    Layout, Location, LongDocuments, ModelConfig, Packing, SpecialToken, StorageDtype, TextTokenizer,
-    harvest::open_corpus,
-    model_source::{ModelSource, ResolvedModel},
+    Layout, Location, LongDocuments, ModelConfig, ModelSource, Packing, ResolvedModel, SpecialToken, StorageDtype,
+    TextTokenizer, open_corpus,
 };
 use serde::Deserialize;
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::ensure;
-use harvester::{Checkpoint, HarvestConfig, ModelConfig, harvest::open_corpus, model_source::ModelSource};
+use harvester::{Checkpoint, HarvestConfig, ModelConfig, ModelSource, open_corpus};
 use trainer::{SaeManifest, TrainConfig, manifest::HELD_OUT_FOLDER};
 
 use crate::{

@@ -50,7 +50,7 @@ impl<'a> Compare<'a> {
         let Site { sae, .. } = self.site;
         let rows = self.x.chunks_exact(sae.d_in()).zip(y.chunks_exact(sae.d_out()));
         for (pos, ((x, y), replaced)) in rows.zip(replaced.chunks_exact_mut(sae.d_out())).enumerate() {
-            if pos == 0 || self.site.is_sink(x) || harvester::stats::norm(y) > self.sink_norm {
+            if pos == 0 || self.site.is_sink(x) || harvester::norm(y) > self.sink_norm {
                 replaced.copy_from_slice(y);
             }
         }

@@ -96,7 +96,7 @@ fn describe(placed: &PlacedSae, dataset: &ActivationDataset, config: &IndexConfi
     };
     Ok(FeaturesManifest {
         format: FEATURES_FORMAT.to_string(),
-        version: harvester::manifest::FORMAT_VERSION,
+        version: harvester::FORMAT_VERSION,
         refract_version: env!("CARGO_PKG_VERSION").to_string(),
         sae: absolute(path)?,
         sae_manifest_sha256: placed.sha256.clone(),

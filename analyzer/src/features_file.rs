@@ -15,7 +15,7 @@ use arrow::{
     datatypes::{Float32Type, Float64Type, UInt32Type, UInt64Type},
     error::ArrowError,
 };
-use harvester::{AtomicFile, manifest::MANIFEST_FILE, read_manifest, write_manifest};
+use harvester::{AtomicFile, MANIFEST_FILE, read_manifest, write_manifest};
 use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
 
 use crate::{

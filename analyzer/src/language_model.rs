@@ -1,7 +1,7 @@
 //! [`LanguageModel`]: a model and its tokenizer, found again from what a manifest says of them.
 
 use candle_core::{Device, Tensor};
-use harvester::{Checkpoint, ModelIdentity, Monitor, TextTokenizer, Transformer, model_source::ModelSource};
+use harvester::{Checkpoint, ModelIdentity, ModelSource, Monitor, TextTokenizer, Transformer};
 
 use crate::Result;
 

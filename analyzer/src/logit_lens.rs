@@ -10,7 +10,7 @@
 //! occur in the indexed text take part. The norm's own scale is left out: it multiplies all logits of a position alike.
 
 use candle_core::Tensor;
-use harvester::{Monitor, TextTokenizer, Transformer, model::NormKind};
+use harvester::{Monitor, NormKind, TextTokenizer, Transformer};
 use rayon::prelude::*;
 use trainer::Sae;
 

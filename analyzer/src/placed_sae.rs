@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use harvester::{ActivationDataset, HookPoint, ModelIdentity, manifest::MANIFEST_FILE};
+use harvester::{ActivationDataset, HookPoint, MANIFEST_FILE, ModelIdentity};
 use trainer::{Sae, SaeManifest, formats};
 
 use crate::{Result, Site};

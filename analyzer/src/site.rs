@@ -1,6 +1,6 @@
 //! [`Site`]: an SAE and where it sits in the model: what steering and evaluation need to know of it.
 
-use harvester::{HookPoint, stats::norm};
+use harvester::{HookPoint, norm};
 use trainer::Sae;
 
 use crate::Result;

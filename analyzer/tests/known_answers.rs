@@ -11,8 +11,8 @@ use analyzer::{
 };
 use candle_core::{Device, Tensor};
 use harvester::{
-    ActivationDataset, Checkpoint, Corpus, CorpusOptions, HarvestConfig, Hook, HookPoint, Silent, TextTokenizer,
-    Transformer, model_source::ModelSource,
+    ActivationDataset, Checkpoint, Corpus, CorpusOptions, HarvestConfig, Hook, HookPoint, ModelSource, Silent,
+    TextTokenizer, Transformer,
 };
 use trainer::{Architecture, InputNorm, Sae, SaeConfig};
 

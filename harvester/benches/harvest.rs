@@ -13,10 +13,9 @@ use std::{
 
 use candle_core::{Device, Tensor};
 use harvester::{
-    Capture, Checkpoint, Compute, Corpus, CorpusOptions, HarvestConfig, Hook, HookPoint, Monitor, Silent, Site,
-    Transformer, harvest,
+    Capture, Checkpoint, Compute, Corpus, CorpusOptions, HarvestConfig, Hook, HookPoint, ModelSource, Monitor,
+    ResolvedModel, Silent, Site, Transformer, harvest,
     machine::{gemm_flops, peak_mib},
-    model_source::{ModelSource, ResolvedModel},
 };
 
 #[global_allocator]

@@ -12,11 +12,9 @@ use std::{
 };
 
 use harvester::{
-    ActivationDataset, Context, ContextCursor, CorpusOptions, HarvestConfig, HarvestManifest, HookPoint,
-    HookPointSummary, Layout, LeftOut, ModelIdentity, ShardWriter, StorageDtype,
-    manifest::{ACTIVATIONS_FORMAT, Counts, NormQuantiles},
-    manifest_file::FORMAT_VERSION,
-    model::Family,
+    ACTIVATIONS_FORMAT, ActivationDataset, Context, ContextCursor, CorpusOptions, Counts, FORMAT_VERSION, Family,
+    HarvestConfig, HarvestManifest, HookPoint, HookPointSummary, Layout, LeftOut, ModelIdentity, NormQuantiles,
+    ShardWriter, StorageDtype,
 };
 
 #[global_allocator]

@@ -16,9 +16,7 @@ use std::path::PathBuf;
 use candle_core::{DType, Device, Tensor};
 use harvester::{
     Checkpoint, Context, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Document, Hook, HookPoint,
-    Result, Silent, StorageDtype, TextTokenizer, Transformer, Values,
-    model_source::ModelSource,
-    stats::{SINK_MULTIPLE, norm},
+    ModelSource, Result, SINK_MULTIPLE, Silent, StorageDtype, TextTokenizer, Transformer, Values, norm,
 };
 
 #[global_allocator]

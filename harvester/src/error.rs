@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 
 use parquet::errors::ParquetError;
 
-use crate::{HookPoint, StorageDtype};
-
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -142,7 +140,7 @@ pub enum Error {
     )]
     NotStorable {
         /// Where in the model.
-        hook_point: HookPoint,
+        hook_point: String,
         /// The value.
         value: f32,
         /// The context's number.
@@ -150,7 +148,7 @@ pub enum Error {
         /// The token's position in it.
         position: usize,
         /// How values are stored.
-        dtype: StorageDtype,
+        dtype: String,
     },
     /// A parquet file could not be encoded or decoded.
     #[error("cannot {action} {} as parquet", path.display())]

@@ -74,7 +74,7 @@ fn a_file_describes_the_model_that_its_folder_describes() {
             // GGUF keeps reals in f32.
             config.norm_eps = f64::from(config.norm_eps as f32);
             config.attn_scale = f64::from(config.attn_scale as f32);
-            config.positions = harvester::model::Positions::Learned;
+            config.positions = harvester::Positions::Learned;
             config
         };
         assert_eq!(of(format!("gguf/{name}.gguf")), of(format!("tiny/{name}")), "{name}");

@@ -12,8 +12,8 @@ use candle_core::{Device, Tensor};
 use half::f16;
 use harvester::{
     ActivationDataset, Capture, Checkpoint, Corpus, CorpusOptions, Document, Error, HarvestConfig, HarvestManifest,
-    HookPoint, Layout, Location, Monitor, Silent, SpecialToken, StorageDtype, TextTokenizer, TokenRows, Transformer,
-    harvest, merge, model_source::ResolvedModel,
+    HookPoint, Layout, Location, Monitor, ResolvedModel, Silent, SpecialToken, StorageDtype, TextTokenizer, TokenRows,
+    Transformer, harvest, merge,
 };
 
 const CTX_LEN: usize = 16;

@@ -12,10 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harvester::{
-    Error, ModelSource, Monitor, ResolvedModel, Result, Silent,
-    model_source::{HubSettings, ModelCache, Pip, Places},
-};
+use harvester::{Error, HubSettings, ModelCache, ModelSource, Monitor, Pip, Places, ResolvedModel, Result, Silent};
 use tempfile::TempDir;
 
 mod hub_server;

@@ -20,9 +20,8 @@ use arrow::{
     datatypes::{DataType, Field, Schema},
 };
 use harvester::{
-    Corpus, CorpusOptions, Document, HarvestConfig, HarvestManifest, HookPoint, Result, Silent, harvest,
-    harvest::open_corpus,
-    model_source::{HubSettings, ResolvedModel},
+    Corpus, CorpusOptions, Document, HarvestConfig, HarvestManifest, HookPoint, HubSettings, ResolvedModel, Result,
+    Silent, harvest, open_corpus,
 };
 use hub_server::{Reply, Request, receive, reply, serve};
 use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};

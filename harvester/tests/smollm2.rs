@@ -8,8 +8,7 @@ use std::{collections::HashMap, path::PathBuf, sync::LazyLock};
 use candle_core::{D, DType, Device, Tensor};
 use candle_transformers::models::quantized_llama::ModelWeights;
 use harvester::{
-    Capture, ChatMessage, Checkpoint, HookPoint, KvCache, NoHook, Silent, TextTokenizer, Transformer,
-    model_source::ModelSource,
+    Capture, ChatMessage, Checkpoint, HookPoint, KvCache, ModelSource, NoHook, Silent, TextTokenizer, Transformer,
 };
 use serde::Deserialize;
 

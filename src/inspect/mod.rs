@@ -12,8 +12,7 @@ use std::{
 use analyzer::FeatureIndex;
 use anyhow::{Context, bail};
 use harvester::{
-    ActivationDataset, Checkpoint, Compute, HarvestManifest, HookPoint, Location, ModelSource, Site,
-    manifest::MANIFEST_FILE,
+    ActivationDataset, Checkpoint, Compute, HarvestManifest, HookPoint, Location, MANIFEST_FILE, ModelSource, Site,
 };
 use serde_json::Value;
 use trainer::{SWEEP_FILE, SaeFormat};
@@ -44,7 +43,7 @@ pub(crate) fn run(args: &InspectArgs, terminal: &Terminal) -> anyhow::Result<()>
     let parsed: Value =
         serde_json::from_slice(&bytes).with_context(|| format!("{} is not JSON", manifest.display()))?;
     match parsed.get("format").and_then(Value::as_str) {
-        Some(harvester::manifest::ACTIVATIONS_FORMAT) => {
+        Some(harvester::ACTIVATIONS_FORMAT) => {
             activations(path, args.verify, terminal)?;
         }
         Some(trainer::SAE_FORMAT) => sae::ours(path, args.verify, terminal)?,
@@ -106,7 +105,7 @@ fn is_folder_of_parts(location: &Location) -> anyhow::Result<bool> {
             }
         }
     }
-    let is_part = |(_, format): &(Location, String)| format == harvester::manifest::ACTIVATIONS_FORMAT;
+    let is_part = |(_, format): &(Location, String)| format == harvester::ACTIVATIONS_FORMAT;
     if stages.is_empty() || stages.iter().all(is_part) {
         return Ok(!stages.is_empty());
     }

@@ -19,9 +19,7 @@ use std::path::PathBuf;
 use candle_core::{Device, Tensor};
 use harvester::{
     Capture, Checkpoint, Compute, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Document, HookPoint,
-    Result, Silent, TextTokenizer, Transformer,
-    model_source::ModelSource,
-    stats::{SINK_MULTIPLE, norm},
+    ModelSource, Result, SINK_MULTIPLE, Silent, TextTokenizer, Transformer, norm,
 };
 use trainer::{ReconstructionMetrics, Sae};
 

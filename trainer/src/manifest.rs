@@ -9,8 +9,8 @@ use std::{
 };
 
 use harvester::{
-    ActivationDataset, ContextCursor, HookPoint, ModelIdentity, VectorFile, manifest_file, read_manifest,
-    write_manifest,
+    ActivationDataset, ContextCursor, FORMAT_VERSION, HookPoint, MANIFEST_FILE, ModelIdentity, VectorFile,
+    read_manifest, write_manifest,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -165,7 +165,7 @@ impl SaeManifest {
     /// Whether `dir` holds a manifest of ours, whole or damaged: a file of that name may be another tool's.
     pub(crate) fn is_in(dir: &Path) -> bool {
         let has_format = |bytes: Vec<u8>| bytes.windows(SAE_FORMAT.len()).any(|part| part == SAE_FORMAT.as_bytes());
-        fs::read(dir.join(manifest_file::MANIFEST_FILE)).is_ok_and(has_format)
+        fs::read(dir.join(MANIFEST_FILE)).is_ok_and(has_format)
     }
 
     /// Whether the run in `dir` has a checkpoint to go on from; without one it begins again.
@@ -234,7 +234,7 @@ impl SaeManifest {
         let Provenance { path, manifest_sha256, model, vectors, sink_norm } = data.provenance()?;
         let begun = Self {
             format: SAE_FORMAT.into(),
-            version: manifest_file::FORMAT_VERSION,
+            version: FORMAT_VERSION,
             refract_version: env!("CARGO_PKG_VERSION").into(),
             run_id: String::new(),
             complete: false,
@@ -303,7 +303,7 @@ fn difference(name: &str, there: &Value, here: &Value) -> Option<String> {
 
 /// Refuses a folder that has no manifest and yet is not empty.
 pub(crate) fn refuse_unfinished(out: &Path) -> Result<()> {
-    let leftovers = [format!("{}.tmp", manifest_file::MANIFEST_FILE), HELD_OUT_FOLDER.to_string()];
+    let leftovers = [format!("{}.tmp", MANIFEST_FILE), HELD_OUT_FOLDER.to_string()];
     refuse_foreign(out, &leftovers, "train", "a manifest")
 }
 
@@ -319,7 +319,7 @@ pub(crate) fn open_folder(out: &Path, wanted: SaeManifest) -> Result<SaeManifest
 
 /// The manifest of the run in `out`, if there is one, which is `wanted`'s. Changes nothing.
 pub(crate) fn find_run(out: &Path, wanted: &SaeManifest) -> Result<Option<SaeManifest>> {
-    if !out.join(manifest_file::MANIFEST_FILE).exists() {
+    if !out.join(MANIFEST_FILE).exists() {
         return if out.exists() { refuse_unfinished(out).map(|()| None) } else { Ok(None) };
     }
     let found = SaeManifest::read(out)?;

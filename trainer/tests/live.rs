@@ -9,8 +9,8 @@ use std::{fs, path::Path};
 
 use folder::{Files, assert_same, files};
 use harvester::{
-    ActivationDataset, ContextCursor, Corpus, CorpusOptions, HarvestConfig, HookPoint, LiveModel, Monitor, Silent,
-    harvest, model_source::ResolvedModel,
+    ActivationDataset, ContextCursor, Corpus, CorpusOptions, HarvestConfig, HookPoint, LiveModel, Monitor,
+    ResolvedModel, Silent, harvest,
 };
 use stop_at::{Stop, StopAt};
 use trainer::{SaeManifest, TrainArchitecture, TrainConfig, train, train_live};

@@ -3,10 +3,8 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, bail};
 use rayon::prelude::*;
 
-use super::{
-    Activation,
-    simd::{Kernel, exp, wide},
-};
+use super::Activation;
+use crate::numbers::simd::{Kernel, exp, wide};
 
 /// `x * sigmoid(x)`
 #[inline(always)]

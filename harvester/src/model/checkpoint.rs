@@ -1,32 +1,16 @@
-//! [`Checkpoint`]: the weights of a model on disk, one interface over a GGUF file and a safetensors folder. Holds the
-//! project's only memory map.
+//! [`Checkpoint`]: a model on disk: its shape, and its weights by name.
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeSet, HashMap},
-    fs::File,
-    io::{BufReader, Read},
-    path::{Path, PathBuf},
-};
+use std::{fs::File, io::Read, path::Path};
 
-use candle_core::{DType, Device, Tensor, safetensors::MmapedSafetensors};
 use sha2::{Digest, Sha256};
 
-use super::{GgufMetadata, ModelConfig, families, gguf::first_line};
-use crate::{Error, Result};
+use super::{GgufMetadata, ModelConfig, families, tensor_file::TensorFile};
+use crate::{Error, Result, store::hex};
 
 /// A model on disk: its shape, and its weights by name.
 pub struct Checkpoint {
-    path: PathBuf,
     config: ModelConfig,
-    store: Store,
-    /// Names handed out, so that a tensor nobody asked for is noticed.
-    read: RefCell<BTreeSet<String>>,
-}
-
-enum Store {
-    Gguf { metadata: GgufMetadata, file: RefCell<BufReader<File>> },
-    Safetensors { tensors: MmapedSafetensors, files: Vec<PathBuf> },
+    tensors: TensorFile,
 }
 
 impl Checkpoint {
@@ -35,8 +19,13 @@ impl Checkpoint {
     /// # Errors
     /// A missing or malformed file, or a family that is not supported (the message lists those that are).
     pub fn open(path: &Path) -> Result<Self> {
-        let (config, store) = if path.is_dir() { open_folder(path)? } else { open_gguf(path)? };
-        Ok(Self { path: path.to_path_buf(), config, store, read: RefCell::default() })
+        if path.is_dir() {
+            let config = families::config_from_json(&path.join("config.json"))?;
+            return Ok(Self { config, tensors: TensorFile::of_folder(path)? });
+        }
+        let metadata = GgufMetadata::read(path)?;
+        let config = families::config_from_gguf(&metadata)?;
+        Ok(Self { config, tensors: TensorFile::of_gguf(metadata)? })
     }
 
     /// The model's shape.
@@ -46,15 +35,17 @@ impl Checkpoint {
 
     /// The folder or file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.tensors.path()
     }
 
     /// The header of a GGUF file; `None` for a safetensors folder.
     pub fn gguf_metadata(&self) -> Option<&GgufMetadata> {
-        match &self.store {
-            Store::Gguf { metadata, .. } => Some(metadata),
-            Store::Safetensors { .. } => None,
-        }
+        self.tensors.gguf_metadata()
+    }
+
+    /// The weights, by name.
+    pub(crate) fn tensors(&self) -> &TensorFile {
+        &self.tensors
     }
 
     /// SHA-256 of everything that decides the numbers: of the GGUF file, or of a folder's `config.json` and its weight
@@ -63,13 +54,10 @@ impl Checkpoint {
     /// # Errors
     /// A file that cannot be read.
     pub fn sha256(&self) -> Result<String> {
-        let files = match &self.store {
-            Store::Gguf { metadata, .. } => vec![metadata.path().to_path_buf()],
-            Store::Safetensors { files, .. } => [vec![self.path.join("config.json")], files.clone()].concat(),
-        };
+        let config = self.gguf_metadata().is_none().then(|| self.path().join("config.json"));
         let mut hasher = Sha256::new();
         let mut buffer = vec![0u8; 1 << 20];
-        for path in &files {
+        for path in config.iter().chain(self.tensors.files()) {
             let mut file = File::open(path).map_err(Error::io("open", path))?;
             loop {
                 let n = file.read(&mut buffer).map_err(Error::io("read", path))?;
@@ -79,124 +67,12 @@ impl Checkpoint {
                 hasher.update(&buffer[..n]);
             }
         }
-        Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hex(&hasher.finalize()))
     }
-
-    /// Whether a tensor of this name exists.
-    pub(crate) fn contains(&self, name: &str) -> bool {
-        match &self.store {
-            Store::Gguf { metadata, .. } => metadata.content().tensor_infos.contains_key(name),
-            Store::Safetensors { tensors, .. } => tensors.get(name).is_ok(),
-        }
-    }
-
-    /// A tensor as f32 on `device`, its shape checked.
-    pub(crate) fn tensor(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor> {
-        if !self.contains(name) {
-            let hint = "The file is incomplete, or of another family than its header says";
-            return Err(Error::malformed(&self.path, format!("tensor `{name}` {shape:?}"), "no such tensor", hint));
-        }
-        // Before anything is read: nothing is allocated for a shape that is not the model's.
-        let found = self.shape(name);
-        if found.as_deref() != Some(shape) {
-            let (found, hint) = (format!("{:?}", found.unwrap_or_default()), "Its header and its weights disagree");
-            return Err(Error::malformed(&self.path, format!("tensor `{name}` to be {shape:?}"), found, hint));
-        }
-        let tensor = self.read_tensor(name, device).map_err(|error| {
-            let hint = "Download it again: it may have been cut short";
-            Error::malformed(&self.path, format!("tensor `{name}`"), first_line(&error), hint)
-        })?;
-        self.read.borrow_mut().insert(name.to_string());
-        Ok(tensor)
-    }
-
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        match &self.store {
-            Store::Gguf { metadata, .. } => {
-                metadata.content().tensor_infos.get(name).map(|info| info.shape.dims().to_vec())
-            }
-            Store::Safetensors { tensors, .. } => tensors.get(name).ok().map(|view| view.shape().to_vec()),
-        }
-    }
-
-    fn read_tensor(&self, name: &str, device: &Device) -> candle_core::Result<Tensor> {
-        match &self.store {
-            Store::Gguf { metadata, file } => {
-                metadata.content().tensor(&mut *file.borrow_mut(), name, device)?.dequantize(device)
-            }
-            Store::Safetensors { tensors, .. } => tensors.load(name, device)?.to_dtype(DType::F32),
-        }
-    }
-
-    /// Refuses weights that the family's loader did not read: dropping them would make another model.
-    pub(crate) fn refuse_unread(&self, harmless: impl Fn(&str) -> bool) -> Result<()> {
-        let read = self.read.borrow();
-        let unread: Vec<_> = self.names().into_iter().filter(|name| !read.contains(name) && !harmless(name)).collect();
-        if unread.is_empty() {
-            return Ok(());
-        }
-        let found = format!("{} more: {}", unread.len(), unread[..unread.len().min(5)].join(", "));
-        let expected = format!("only the tensors of a {} model", self.config.family);
-        Err(Error::malformed(&self.path, expected, found, "A variant of this family that is not supported yet"))
-    }
-
-    fn names(&self) -> BTreeSet<String> {
-        match &self.store {
-            Store::Gguf { metadata, .. } => metadata.content().tensor_infos.keys().cloned().collect(),
-            Store::Safetensors { tensors, .. } => tensors.tensors().into_iter().map(|(name, _)| name).collect(),
-        }
-    }
-}
-
-fn open_gguf(path: &Path) -> Result<(ModelConfig, Store)> {
-    let metadata = GgufMetadata::read(path)?;
-    let config = families::config_from_gguf(&metadata)?;
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    Ok((config, Store::Gguf { metadata, file: RefCell::new(BufReader::new(file)) }))
-}
-
-fn open_folder(folder: &Path) -> Result<(ModelConfig, Store)> {
-    let config = families::config_from_json(&folder.join("config.json"))?;
-    let files = weight_files(folder)?;
-    // SAFETY: the map is only read. A file that another process truncates meanwhile raises SIGBUS, as with every
-    // reader of safetensors; models are not edited in place.
-    let tensors = unsafe { MmapedSafetensors::multi(&files) }.map_err(|error| {
-        let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
-        let hint = "Download it again: it may have been cut short";
-        Error::malformed(names.join(", "), "safetensors weights", first_line(&error), hint)
-    })?;
-    Ok((config, Store::Safetensors { tensors, files }))
-}
-
-/// The files that `model.safetensors.index.json` names, or `model.safetensors` alone; sorted.
-fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: HashMap<String, String>,
-    }
-    let index = folder.join("model.safetensors.index.json");
-    if !index.exists() {
-        let file = folder.join("model.safetensors");
-        if !file.exists() {
-            let hint = "Weights are read from safetensors, whole or with an index, or from a .gguf file";
-            return Err(Error::malformed(folder, "model.safetensors", "no such file", hint));
-        }
-        return Ok(vec![file]);
-    }
-    let text = std::fs::read_to_string(&index).map_err(Error::io("read", &index))?;
-    let parsed: Index = serde_json::from_str(&text)
-        .map_err(|error| Error::malformed(&index, "a weight map", error.to_string(), "Download it again"))?;
-    let names: BTreeSet<_> = parsed.weight_map.into_values().collect();
-    let escapes = |name: &String| Path::new(name).components().count() != 1;
-    if let Some(name) = names.iter().find(|name| escapes(name) || !folder.join(name).exists()) {
-        let hint = "Download the missing shard";
-        return Err(Error::malformed(&index, format!("its shard `{name}` beside it"), "no such file", hint));
-    }
-    Ok(names.into_iter().map(|name| folder.join(name)).collect())
 }
 
 impl std::fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Checkpoint").field("path", &self.path).field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Checkpoint").field("path", &self.path()).field("config", &self.config).finish_non_exhaustive()
     }
 }

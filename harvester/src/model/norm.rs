@@ -5,11 +5,11 @@ use candle_core::{CpuStorage, CustomOp2, Device, Layout, Shape, Tensor, bail};
 use candle_nn::ops;
 use rayon::prelude::*;
 
-use super::{
-    NormKind,
-    simd::{Kernel, wide},
+use super::NormKind;
+use crate::{
+    Result,
+    numbers::simd::{Kernel, wide},
 };
-use crate::Result;
 
 /// ```text
 /// rms:    y = x / sqrt(mean(x^2) + eps) * weight

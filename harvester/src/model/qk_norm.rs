@@ -10,8 +10,10 @@ use candle_core::{CpuStorage, D, Device, InplaceOp1, Layout, Tensor, bail};
 use candle_nn::ops;
 use rayon::prelude::*;
 
-use super::simd::{Kernel, wide};
-use crate::Result;
+use crate::{
+    Result,
+    numbers::simd::{Kernel, wide},
+};
 
 /// The two weights of one attention layer.
 #[derive(Debug, Clone)]

@@ -11,11 +11,11 @@ use std::f64::consts::TAU;
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{
-    ModelConfig, Positions, RopeScaling,
-    simd::{Kernel, wide},
+use super::{ModelConfig, Positions, RopeScaling};
+use crate::{
+    Error, Result,
+    numbers::simd::{Kernel, wide},
 };
-use crate::{Error, Result};
 
 /// The frequencies of a model.
 #[derive(Debug, Clone)]

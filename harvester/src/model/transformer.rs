@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 
 use super::{
     Checkpoint, Compute, KvCache, ModelConfig, attention::AttentionContext, block::Block, block::Pass, families,
-    linear::Linear, norm::Norm, rotary::Rotary,
+    linear::Linear, rotary::Rotary, weights::Weights,
 };
 use crate::{Error, Hook, HookPoint, Result, Site};
 
@@ -17,19 +17,6 @@ pub struct Transformer {
     /// Of local layers, where those have their own.
     local_rotary: Option<Rotary>,
     device: Device,
-}
-
-/// Everything a checkpoint holds, whatever family it is of.
-#[derive(Debug, Clone)]
-pub(crate) struct Weights {
-    /// W_E, `[d_vocab, d_model]`
-    pub(crate) embed: Tensor,
-    /// W_pos, `[ctx_len, d_model]`, in families with learned positions.
-    pub(crate) pos_embed: Option<Tensor>,
-    pub(crate) blocks: Vec<Block>,
-    pub(crate) ln_final: Norm,
-    /// W_U, `[d_vocab, d_model]`; the same tensor as `embed` where the model ties them.
-    pub(crate) unembed: Tensor,
 }
 
 impl Transformer {
@@ -47,7 +34,7 @@ impl Transformer {
     /// As [`Transformer::load`]; `compute` is not for this device.
     pub fn load_for(checkpoint: &Checkpoint, device: &Device, compute: Compute) -> Result<Self> {
         let config = checkpoint.config().clone();
-        let mut weights = families::load_weights(checkpoint, device)?;
+        let mut weights = families::load_weights(checkpoint.config(), checkpoint.tensors(), device)?;
         for Block { attention, mlp, .. } in &mut weights.blocks {
             attention.qkv.pack(compute)?;
             attention.out.pack(compute)?;

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use harvester::{
-    ActivationDataset, Checkpoint, Corpus, HarvestConfig, HarvestManifest, HookPoint, LiveModel, Monitor,
-    ResolvedModel, manifest_file::MANIFEST_FILE,
+    ActivationDataset, Checkpoint, Corpus, HarvestConfig, HarvestManifest, HookPoint, LiveModel, MANIFEST_FILE,
+    Monitor, ResolvedModel,
 };
 
 use crate::{

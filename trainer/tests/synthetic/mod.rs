@@ -6,11 +6,9 @@
 use std::path::Path;
 
 use harvester::{
-    ActivationDataset, Context, ContextCursor, CorpusOptions, CorpusSource, HarvestConfig, HarvestManifest, HookPoint,
-    HookPointSummary, LeftOut, ModelIdentity, ShardWriter, Site, SpecialToken, StorageDtype,
-    manifest::{ACTIVATIONS_FORMAT, Counts, NormQuantiles},
-    manifest_file::FORMAT_VERSION,
-    model::Family,
+    ACTIVATIONS_FORMAT, ActivationDataset, Context, ContextCursor, CorpusOptions, CorpusSource, Counts, FORMAT_VERSION,
+    Family, HarvestConfig, HarvestManifest, HookPoint, HookPointSummary, LeftOut, ModelIdentity, NormQuantiles,
+    ShardWriter, Site, SpecialToken, StorageDtype,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -3,11 +3,8 @@
 
 use rayon::prelude::*;
 
-use super::{
-    super::simd::{Kernel, wide},
-    Scores, View,
-    softmax::ExpRows,
-};
+use super::{Scores, View, softmax::ExpRows};
+use crate::numbers::simd::{Kernel, wide};
 
 /// One call's operands.
 pub(super) struct FewQueries<'a> {

@@ -1,9 +1,7 @@
 //! [`ExpRows`]: the softmax of scores, but for a division.
 
-use super::{
-    super::simd::{Kernel, exp, tanh},
-    Scores,
-};
+use super::Scores;
+use crate::numbers::simd::{Kernel, exp, tanh};
 
 /// `exp(score - largest score)` of each row of a tile of scores, zero where the query does not see the key, and the
 /// inverse of each row's sum: a softmax whose last multiplication is left to the shorter rows of `z`.

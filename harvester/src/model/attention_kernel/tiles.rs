@@ -3,13 +3,11 @@
 use rayon::prelude::*;
 
 use super::{
-    super::{
-        packed::{Instructions, MAX_ROWS, Operands, Output, PANEL},
-        simd::wide,
-    },
+    super::packed::{Instructions, MAX_ROWS, Operands, Output, PANEL},
     Scores, View,
     softmax::ExpRows,
 };
+use crate::numbers::simd::wide;
 
 /// Keys and values of every head, in panels as the inner loop of a product reads them.
 struct Panels {

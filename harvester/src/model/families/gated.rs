@@ -10,7 +10,7 @@ use crate::{
     Result,
     model::{
         Activation, Family, LocalAttention, ModelConfig, NormKind, NormPlaces, Positions, QkNorm, attention::Attention,
-        block::Block, mlp::Mlp, norm::Norm, qk_norm::QkNormWeights, transformer::Weights,
+        block::Block, mlp::Mlp, norm::Norm, qk_norm::QkNormWeights, weights::Weights,
     },
 };
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Result,
-    model::{Activation, Family, ModelConfig, transformer::Weights},
+    model::{Activation, Family, ModelConfig, weights::Weights},
 };
 
 /// Llama's keys. `hidden_act` of the first checkpoints says `gelu` and means its approximation.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Result,
-    model::{Family, ModelConfig, NormPlaces, transformer::Weights},
+    model::{Family, ModelConfig, NormPlaces, weights::Weights},
 };
 
 /// Gemma's keys and what this generation added. Layers 0, 2, 4.. have the window where no list says otherwise.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Result,
-    model::{Family, LocalAttention, ModelConfig, NormPlaces, QkNorm, transformer::Weights},
+    model::{Family, LocalAttention, ModelConfig, NormPlaces, QkNorm, weights::Weights},
 };
 
 /// What the local layers' rotary base is where a file does not say.
@@ -124,9 +124,9 @@ fn local_attention(window: Option<usize>, layers: Vec<bool>, base: f64) -> Optio
 
 pub(super) fn weights(reader: &Reader<'_>) -> Result<Weights> {
     // The multimodal checkpoint as published, and as transformers 5 saves it.
-    let (root, embed, blocks, ln_final) = if reader.checkpoint.contains("language_model.model.norm.weight") {
+    let (root, embed, blocks, ln_final) = if reader.tensors.contains("language_model.model.norm.weight") {
         ("language_model.", "model.embed_tokens.weight", "model.layers", "model.norm")
-    } else if reader.checkpoint.contains("model.language_model.norm.weight") {
+    } else if reader.tensors.contains("model.language_model.norm.weight") {
         ("model.language_model.", "embed_tokens.weight", "layers", "norm")
     } else {
         ("", gemma2::HUGGING_FACE.embed, gemma2::HUGGING_FACE.blocks, gemma2::HUGGING_FACE.ln_final)

@@ -7,7 +7,7 @@ use crate::{
     Result,
     model::{
         Activation, Family, ModelConfig, NormKind, NormPlaces, Positions, attention::Attention, block::Block,
-        linear::Linear, mlp::Mlp, transformer::Weights,
+        linear::Linear, mlp::Mlp, weights::Weights,
     },
 };
 
@@ -131,7 +131,7 @@ pub(super) fn gguf_weights(reader: &Reader<'_>) -> Result<Weights> {
 pub(super) fn weights(reader: &Reader<'_>) -> Result<Weights> {
     let c = reader.config();
     // The language model's checkpoint has this prefix, the bare model's has not.
-    let root = if reader.checkpoint.contains("transformer.wte.weight") { "transformer." } else { "" };
+    let root = if reader.tensors.contains("transformer.wte.weight") { "transformer." } else { "" };
     let embed = reader.tensor(&format!("{root}wte.weight"), &[c.d_vocab, c.d_model])?;
     let weights = Weights {
         pos_embed: Some(reader.tensor(&format!("{root}wpe.weight"), &[c.ctx_len, c.d_model])?),

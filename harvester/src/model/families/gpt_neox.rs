@@ -8,7 +8,7 @@ use crate::{
     Result,
     model::{
         Activation, Family, ModelConfig, NormKind, NormPlaces, Positions, attention::Attention, block::Block,
-        linear::Linear, mlp::Mlp, transformer::Weights,
+        linear::Linear, mlp::Mlp, weights::Weights,
     },
 };
 

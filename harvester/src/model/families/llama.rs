@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Result,
-    model::{Activation, Family, ModelConfig, transformer::Weights},
+    model::{Activation, Family, ModelConfig, weights::Weights},
 };
 
 pub(super) fn config(json: gated::Json) -> Result<ModelConfig, Unsupported> {

@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use super::{
-    super::{Activation, activation::Activate, simd::wide},
+    super::{Activation, activation::Activate},
     kernel::PANEL,
 };
+use crate::numbers::simd::wide;
 
 /// Gates in a panel, and as many values that they gate.
 pub(crate) const GATES: usize = PANEL / 2;

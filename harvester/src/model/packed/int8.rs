@@ -12,12 +12,12 @@
 use rayon::prelude::*;
 
 use super::{
-    super::simd::{Kernel, wide},
     epilogue::Epilogue,
     fill,
     int8_kernel::{GROUP, Int8Instructions, Int8Operands, QUAD},
     kernel::PANEL,
 };
+use crate::numbers::simd::{Kernel, wide};
 
 /// Largest whole number of either side. -128 is left out: the negative of every value is one, too.
 const LEVELS: f32 = 127.0;

@@ -1,7 +1,7 @@
 //! The page is whole, needs nothing from elsewhere, and shows the log without losing what matters in it.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use harvester::{HookPoint, ModelIdentity, model::Family};
+use harvester::{Family, HookPoint, ModelIdentity};
 
 use super::*;
 use crate::TrainConfig;

@@ -1,0 +1,38 @@
+//! A folder of activations: parquet files in which a row is a token, and a manifest that says what made them.
+//! [`ShardWriter`] cuts the stream of contexts into row groups and parts and keeps the manifest true;
+//! [`ActivationDataset`] reads the folder back, a row group at a time.
+//!
+//! A context's rows are contiguous and lie in one row group, so each row group can be shuffled, dropped or shown alone.
+
+mod dataset;
+mod harvest_config;
+mod harvest_folder;
+mod journal;
+mod layout;
+mod manifest;
+mod merged_manifest;
+mod open_part;
+mod part_names;
+mod part_writer;
+mod rows;
+mod schema;
+mod stored_batch;
+#[cfg(test)]
+pub(crate) mod testing;
+mod value_chunks;
+mod writer;
+
+pub(crate) use self::{
+    dataset::folders_of,
+    harvest_folder::HarvestFolder,
+    merged_manifest::merged_manifest,
+    stored_batch::{StoredBatch, norms},
+};
+pub use self::{
+    dataset::{ActivationDataset, RowGroup},
+    harvest_config::{HarvestConfig, SpecialToken},
+    layout::Layout,
+    manifest::{ACTIVATIONS_FORMAT, Counts, HarvestManifest, HookPointSummary, ModelIdentity, NormQuantiles, Part},
+    rows::{ActivationRows, TokenRows, Values},
+    writer::ShardWriter,
+};

@@ -1,0 +1,566 @@
+//! [`ActivationDataset`]: a finished folder, or several that are parts of one harvest, read a row group or a few
+//! contexts at a time and only the columns asked for.
+
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use arrow::{
+    array::{ArrayRef, AsArray, RecordBatch},
+    compute::concat_batches,
+    datatypes::{ArrowPrimitiveType, Float32Type, UInt32Type, UInt64Type},
+};
+use parquet::{
+    arrow::{
+        ProjectionMask,
+        arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection, RowSelector},
+    },
+    errors::Result as ParquetResult,
+    file::{metadata::RowGroupMetaData, statistics::Statistics},
+};
+use sha2::{Digest, Sha256};
+
+use super::{
+    manifest::HarvestManifest,
+    merged_manifest::merged_manifest,
+    open_part::{OpenPart, not_as_recorded, unreadable},
+    rows::{ActivationRows, TokenRows, Values},
+    schema::{ShardSchema, TOKEN_COLUMNS},
+    value_chunks,
+};
+use crate::{
+    Error, HookPoint, Location, Monitor, Result,
+    store::{MANIFEST_FILE, hex},
+};
+
+/// Place of the column `context`.
+const CONTEXT_COLUMN: usize = 1;
+
+/// A folder of activations, opened for reading.
+#[derive(Debug)]
+pub struct ActivationDataset {
+    location: Location,
+    dir: PathBuf,
+    /// Where the parts are; one, unless this is several folders.
+    folders: Vec<Location>,
+    manifest: HarvestManifest,
+    schema: ShardSchema,
+    parts: Vec<OpenPart>,
+    row_groups: Vec<RowGroup>,
+}
+
+/// Consecutive rows that are read together: whole contexts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowGroup {
+    /// Index in the manifest's parts.
+    pub part: usize,
+    /// Row group of that file.
+    pub group: usize,
+    /// Rows of the dataset before it.
+    pub first_row: u64,
+    /// Rows in it.
+    pub rows: usize,
+    /// Number of its first context.
+    pub first_context: u64,
+    /// Number of its last context. Numbers in between may be those of other row groups, where several parts of a corpus
+    /// are one dataset.
+    pub last_context: u64,
+}
+
+impl RowGroup {
+    /// Whether contexts of these numbers may be in it.
+    pub fn overlaps(&self, contexts: &Range<u64>) -> bool {
+        self.first_context < contexts.end && contexts.start <= self.last_context
+    }
+}
+
+impl ActivationDataset {
+    /// Opens the folder that `harvest` or `merge` wrote, or a folder of such folders, which are then one dataset, as
+    /// [`Self::open_many`] says. Checks that every part is there with the size, the rows and the columns that the
+    /// manifest records; [`Self::verify`] checks the content too.
+    ///
+    /// # Errors
+    /// Names the first file that is not as recorded, what was expected and what was found.
+    pub fn open(folder: impl Into<Location>) -> Result<Self> {
+        let location = folder.into();
+        let folders = folders_of(&location)?;
+        Self::open_folders(location, folders)
+    }
+
+    /// Opens the folders of several harvests, each of another part of one corpus, as one dataset.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; or when they differ in more than their part, or a part is missing or there twice.
+    pub fn open_many(folders: &[Location]) -> Result<Self> {
+        match folders {
+            [] => Err(Error::invalid("activations", "at least one folder", "none")),
+            [one] => Self::open(one),
+            [first, ..] => Self::open_folders(first.clone(), folders.to_vec()),
+        }
+    }
+
+    fn open_folders(location: Location, folders: Vec<Location>) -> Result<Self> {
+        let manifests: Vec<_> = folders.iter().map(HarvestManifest::read).collect::<Result<_>>()?;
+        for (folder, manifest) in folders.iter().zip(&manifests) {
+            check_folder(folder, manifest)?;
+        }
+        // A merged dataset's parts are in the order of the harvests' parts, whatever order the folders came in.
+        let mut order: Vec<_> = (0..folders.len()).collect();
+        order.sort_by_key(|i| manifests[*i].config.part);
+        let manifest = match &manifests[..] {
+            [one] => one.clone(),
+            many => merged_manifest(&folders, many)?,
+        };
+        let schema = ShardSchema::of(&manifest);
+        let (mut parts, mut row_groups) = (vec![], vec![]);
+        for (folder, manifest) in order.into_iter().map(|i| (&folders[i], &manifests[i])) {
+            for recorded in &manifest.parts {
+                let part = OpenPart::open(folder, recorded, &schema)?;
+                add_row_groups(&mut row_groups, parts.len(), &part)?;
+                parts.push(part);
+            }
+        }
+        let dir = PathBuf::from(location.to_string());
+        Ok(Self { location, dir, folders, manifest, schema, parts, row_groups })
+    }
+
+    /// What made this dataset.
+    pub fn manifest(&self) -> &HarvestManifest {
+        &self.manifest
+    }
+
+    /// The folder, as it was named; of several the one they are in, or the first.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where the folder is found from any working directory: an absolute path, or an URL.
+    ///
+    /// # Errors
+    /// When there is no such folder any more.
+    pub fn absolute(&self) -> Result<PathBuf> {
+        self.location.absolute()
+    }
+
+    /// SHA-256 of the manifest file; where there are several, of their hashes one after the other.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn manifest_sha256(&self) -> Result<String> {
+        let hash = |folder: &Location| Ok(hex(&Sha256::digest(folder.join(MANIFEST_FILE).read()?)));
+        let hashes: Vec<_> = self.folders.iter().map(hash).collect::<Result<_>>()?;
+        Ok(if let [one] = &hashes[..] { one.clone() } else { hex(&Sha256::digest(hashes.concat())) })
+    }
+
+    /// Number of tokens.
+    pub fn n_rows(&self) -> u64 {
+        self.manifest.counts.tokens
+    }
+
+    /// After the largest context number. There may be fewer contexts: where parts of a corpus were merged, one part's
+    /// numbers end before another's.
+    pub fn context_end(&self) -> u64 {
+        self.row_groups.iter().map(|group| group.last_context + 1).max().unwrap_or(0)
+    }
+
+    /// All row groups, in order.
+    pub fn row_groups(&self) -> &[RowGroup] {
+        &self.row_groups
+    }
+
+    /// Which tokens the rows of `group` are.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn tokens(&self, group: RowGroup) -> Result<TokenRows> {
+        let batch = self.read_columns(group, 0..group.rows, &(0..TOKEN_COLUMNS.len()).collect::<Vec<_>>())?;
+        Ok(token_rows(&batch))
+    }
+
+    /// The rows of `group` at `hook_point`; no other hook point is read from the disk.
+    ///
+    /// # Errors
+    /// When the folder lacks the hook point, the file cannot be read, or a value is not finite.
+    pub fn read(&self, group: RowGroup, hook_point: HookPoint) -> Result<ActivationRows> {
+        self.read_rows(group, 0..group.rows, hook_point)
+    }
+
+    /// The rows of the contexts with the numbers `contexts` at `hook_point`. Only the pages that they are in are read.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_contexts(&self, contexts: Range<u64>, hook_point: HookPoint) -> Result<ActivationRows> {
+        let d_model = self.manifest.hook_point(hook_point)?.d_model;
+        let values = Values::with_capacity(self.schema.dtype, 0, d_model);
+        let mut found = ActivationRows { rows: TokenRows::default(), norm: vec![], values, d_model };
+        for &group in self.row_groups.iter().filter(|group| group.overlaps(&contexts)) {
+            let batch = self.read_columns(group, 0..group.rows, &[CONTEXT_COLUMN])?;
+            let numbers = column::<UInt64Type>(batch.column(0)); // ascending
+            let first = numbers.partition_point(|number| *number < contexts.start);
+            let rows = first..numbers.partition_point(|number| *number < contexts.end);
+            if rows.is_empty() {
+                continue;
+            }
+            let read = self.read_rows(group, rows, hook_point)?;
+            found.rows.extend(&read.rows);
+            found.norm.extend_from_slice(&read.norm);
+            found.values.extend_rows(&read.values, 0..read.rows.len(), d_model);
+        }
+        Ok(found)
+    }
+
+    /// Rows `rows` of `group`.
+    fn read_rows(&self, group: RowGroup, rows: Range<usize>, hook_point: HookPoint) -> Result<ActivationRows> {
+        let d_model = self.manifest.hook_point(hook_point)?.d_model;
+        let place = self.schema.hook_points.iter().position(|(point, _)| *point == hook_point).unwrap_or(0);
+        let leaf = self.schema.first_leaf(place);
+        let beside = leaf + 1..leaf + self.schema.leaves_per_point();
+        let batch =
+            self.read_columns(group, rows.clone(), &(0..TOKEN_COLUMNS.len()).chain(beside).collect::<Vec<_>>())?;
+        let norm = column::<Float32Type>(batch.column(batch.num_columns() - 1));
+        let mut values = self.read_values(group, rows.clone(), leaf, d_model)?;
+        if let Values::I8 { scales, .. } = &mut values {
+            *scales = column::<Float32Type>(batch.column(TOKEN_COLUMNS.len()));
+        }
+        if let Some(place) = values.first_not_finite() {
+            return Err(self.not_finite(group, hook_point, rows.start + place / d_model, place % d_model));
+        }
+        Ok(ActivationRows { rows: token_rows(&batch), norm, values, d_model })
+    }
+
+    /// We never write such a number, so the file is not as it was.
+    fn not_finite(&self, group: RowGroup, hook_point: HookPoint, row: usize, place: usize) -> Error {
+        let path = self.parts[group.part].path();
+        let row = group.first_row + row as u64;
+        let found = format!("a nan or an infinity in row {row} of the folder, at index {place}");
+        let hint = "Check the folder with `refract inspect --verify`, and harvest it again";
+        Error::malformed(path, format!("finite numbers at {hook_point}"), found, hint)
+    }
+
+    /// Reads every byte and compares the hashes with the manifest's, and the manifest's with its own.
+    ///
+    /// # Errors
+    /// Names the first file that differs.
+    pub fn verify(&self, monitor: &dyn Monitor) -> Result<()> {
+        self.folders.iter().try_for_each(|folder| HarvestManifest::read(folder).map(drop))?;
+        monitor.start("verify", self.parts.iter().map(|part| part.recorded.bytes).sum(), "bytes");
+        for part in &self.parts {
+            if monitor.cancelled() {
+                return Err(Error::Cancelled { path: self.dir.clone() });
+            }
+            let (expected, found) = (&part.recorded.sha256, part.location.sha256()?);
+            if found != *expected {
+                return Err(not_as_recorded(&part.path(), format!("SHA-256 {expected}"), format!("SHA-256 {found}")));
+            }
+            monitor.advance(part.recorded.bytes);
+        }
+        monitor.finish();
+        Ok(())
+    }
+
+    /// Rows `rows` of a column of values. Scales are read elsewhere.
+    fn read_values(&self, group: RowGroup, rows: Range<usize>, leaf: usize, width: usize) -> Result<Values> {
+        let part = &self.parts[group.part];
+        let read = || -> ParquetResult<Values> {
+            let (mut pages, first_row, n) = part.pages(group.group, leaf, rows.clone(), group.rows)?;
+            let mut values = value_chunks::decode(&mut pages, self.schema.dtype, self.schema.layout, n * width)?;
+            values.narrow((rows.start - first_row) * width..(rows.end - first_row) * width);
+            Ok(values)
+        };
+        read().map_err(|error| unreadable(&part.path(), &part.recorded, error))
+    }
+
+    /// A batch with the given flat columns of rows `rows` of `group`.
+    fn read_columns(&self, group: RowGroup, rows: Range<usize>, leaves: &[usize]) -> Result<RecordBatch> {
+        let part = &self.parts[group.part];
+        let mask = ProjectionMask::leaves(part.metadata.parquet_schema(), leaves.iter().copied());
+        let selection = vec![RowSelector::skip(rows.start), RowSelector::select(rows.len())];
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(part.file.clone(), part.metadata.clone())
+            .with_row_groups(vec![group.group])
+            .with_row_selection(RowSelection::from(selection))
+            .with_projection(mask)
+            .with_batch_size(rows.len())
+            .build()
+            .map_err(|error| unreadable(&part.path(), &part.recorded, error))?;
+        let schema = arrow::array::RecordBatchReader::schema(&reader);
+        let batches: std::result::Result<Vec<_>, _> = reader.collect();
+        let batch = batches.and_then(|batches| concat_batches(&schema, &batches));
+        let batch = batch.map_err(|error| unreadable(&part.path(), &part.recorded, error.into()))?;
+        if batch.num_rows() != rows.len() {
+            return Err(not_as_recorded(&part.path(), format!("{} rows", rows.len()), format!("{}", batch.num_rows())));
+        }
+        Ok(batch)
+    }
+}
+
+/// The folders that are the dataset at `location`: it alone, or those in it where it has no manifest and they have.
+pub(crate) fn folders_of(location: &Location) -> Result<Vec<Location>> {
+    let has_manifest = |location: &Location| Ok::<_, Error>(location.join(MANIFEST_FILE).bytes()?.is_some());
+    if has_manifest(location)? || !location.is_folder()? {
+        return Ok(vec![location.clone()]);
+    }
+    let mut folders = vec![];
+    for entry in location.list()? {
+        if entry.is_folder && has_manifest(&entry.location)? {
+            folders.push(entry.location);
+        }
+    }
+    Ok(if folders.is_empty() { vec![location.clone()] } else { folders })
+}
+
+fn check_folder(folder: &Location, manifest: &HarvestManifest) -> Result<()> {
+    let name = folder.to_string();
+    if manifest.parts.is_empty() {
+        let hint = "Repeat the command that made this folder; it goes on where it stopped";
+        return Err(Error::malformed(name, "at least one finished part", "none", hint));
+    }
+    if !manifest.complete {
+        tracing::warn!("{name} is not complete: reading the {} finished parts", manifest.parts.len());
+    }
+    check_counts(folder, manifest)
+}
+
+fn add_row_groups(row_groups: &mut Vec<RowGroup>, number: usize, part: &OpenPart) -> Result<()> {
+    for (group, metadata) in part.metadata.metadata().row_groups().iter().enumerate() {
+        let first_row = row_groups.last().map_or(0, |last| last.first_row + last.rows as u64);
+        let (first_context, last_context) = contexts_of(metadata).ok_or_else(|| {
+            not_as_recorded(&part.path(), "the first and last number of each row group's contexts", "none")
+        })?;
+        let rows = metadata.num_rows() as usize;
+        row_groups.push(RowGroup { part: number, group, first_row, rows, first_context, last_context });
+    }
+    Ok(())
+}
+
+/// The smallest and the largest context number of a row group, as its statistics say.
+fn contexts_of(group: &RowGroupMetaData) -> Option<(u64, u64)> {
+    match group.column(CONTEXT_COLUMN).statistics()? {
+        Statistics::Int64(numbers) => Some((numbers.min_opt()?.cast_unsigned(), numbers.max_opt()?.cast_unsigned())),
+        _ => None,
+    }
+}
+
+fn token_rows(batch: &RecordBatch) -> TokenRows {
+    TokenRows {
+        document: column::<UInt64Type>(batch.column(0)),
+        context: column::<UInt64Type>(batch.column(1)),
+        position: column::<UInt32Type>(batch.column(2)),
+        token: column::<UInt32Type>(batch.column(3)),
+    }
+}
+
+/// A column's values. Its type is the schema's, which [`OpenPart::open`] has compared.
+fn column<T: ArrowPrimitiveType>(array: &ArrayRef) -> Vec<T::Native> {
+    array.as_primitive::<T>().values().to_vec()
+}
+
+const EDITED: &str = "The manifest was changed by hand: restore it, or harvest again into another folder";
+
+/// Refuses counts that contradict each other: everything after trusts them.
+fn check_counts(folder: &Location, manifest: &HarvestManifest) -> Result<()> {
+    let path = folder.join(MANIFEST_FILE).to_string();
+    let rows: u64 = manifest.parts.iter().map(|part| part.rows).sum();
+    let (counts, ctx_len) = (&manifest.counts, manifest.config.ctx_len as u64);
+    let at_most = counts.contexts.checked_mul(ctx_len);
+    if ctx_len == 0 || counts.tokens != rows || counts.contexts > rows || at_most.is_none_or(|most| most < rows) {
+        let expected = format!("tokens and contexts that add up to the parts' {rows} rows");
+        let found = format!("{} tokens, {} contexts of at most {ctx_len}", counts.tokens, counts.contexts);
+        return Err(Error::malformed(path, expected, found, EDITED));
+    }
+    for point in &manifest.hook_points {
+        if point.mean.len() != point.d_model || point.std.len() != point.d_model || point.d_model == 0 {
+            let expected = format!("a mean and a std of {} values at {}", point.d_model, point.name);
+            let found = format!("{} and {}", point.mean.len(), point.std.len());
+            return Err(Error::malformed(path, expected, found, EDITED));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{
+        Context, Layout, LeftOut, ShardWriter, Silent, StorageDtype,
+        activations::testing::{manifest, rounded, storages, uneven_contexts, write},
+    };
+
+    fn dataset(dtype: StorageDtype) -> (tempfile::TempDir, ActivationDataset) {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), manifest(3, 4, 8, dtype), 0..5);
+        let dataset = ActivationDataset::open(dir.path()).unwrap();
+        (dir, dataset)
+    }
+
+    /// A folder of uneven contexts over several pages, row groups and parts, and what its rows must be.
+    fn uneven(dtype: StorageDtype, layout: Layout) -> (tempfile::TempDir, Vec<Context>, Vec<f32>) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut manifest = manifest(300, 64, 64 * 350, dtype);
+        manifest.config.layout = layout;
+        let (contexts, values) = uneven_contexts(300, 64, 0..500);
+        let mut writer = ShardWriter::open(dir.path(), manifest).unwrap();
+        writer.write(&contexts, &values).unwrap();
+        writer.finish(0, LeftOut::default()).unwrap();
+        let expected = rounded(dtype, 300, &contexts, &values[0]);
+        (dir, contexts, expected)
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        for (dtype, layout) in storages() {
+            let (dir, contexts, expected) = uneven(dtype, layout);
+            let dataset = ActivationDataset::open(dir.path()).unwrap();
+            assert_eq!((dataset.manifest().parts.len(), dataset.row_groups().len()), (2, 3));
+            let rows: Vec<_> =
+                dataset.row_groups().iter().map(|group| dataset.read(*group, HookPoint::Embed).unwrap()).collect();
+            let read: Vec<f32> = rows.iter().flat_map(|rows| rows.to_f32().into_owned()).collect();
+            assert!(read == expected, "{dtype} {layout}");
+            let tokens: Vec<u32> = rows.iter().flat_map(|rows| rows.rows.token.clone()).collect();
+            assert_eq!(tokens, contexts.iter().flat_map(|context| context.tokens.clone()).collect::<Vec<_>>());
+            let norms: Vec<f32> = rows.iter().flat_map(|rows| rows.norm.clone()).collect();
+            for (norm, row) in norms.iter().zip(expected.chunks(300)) {
+                let by_hand = row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+                assert!((f64::from(*norm) / by_hand - 1.0).abs() < 1e-6, "{norm} instead of {by_hand}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_few_contexts_are_the_same_rows_as_in_a_full_scan() {
+        for (dtype, layout) in storages() {
+            let (dir, contexts, expected) = uneven(dtype, layout);
+            let dataset = ActivationDataset::open(dir.path()).unwrap();
+            let first_rows: Vec<usize> = std::iter::once(0)
+                .chain(contexts.iter().scan(0, |row, context| {
+                    *row += context.tokens.len();
+                    Some(*row)
+                }))
+                .collect();
+            for range in [0..1, 17..18, 60..90, 255..257, 349..351, 340..360, 499..500, 0..500, 7..7, 600..700] {
+                let read = dataset.read_contexts(range.clone(), HookPoint::Embed).unwrap();
+                let (start, end) = (range.start.min(500) as usize, range.end.min(500) as usize);
+                let rows = first_rows[start]..first_rows[end];
+                assert!(*read.to_f32() == expected[rows.start * 300..rows.end * 300], "{dtype} {layout} {range:?}");
+                let numbers = contexts[start..end].iter().flat_map(|context| vec![context.index; context.tokens.len()]);
+                assert_eq!(read.rows.context, numbers.collect::<Vec<_>>());
+                assert_eq!(read.norm.len(), rows.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_few_contexts_are_read_without_the_rest_of_the_file() {
+        let (dir, contexts, expected) = uneven(StorageDtype::F16, Layout::List);
+        let path = dir.path().join("part-00000.parquet");
+        let dataset = ActivationDataset::open(dir.path()).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        // Destroys the first page of values, of 1 MiB; the token columns before it are small.
+        bytes[200_000..900_000].fill(0xff);
+        fs::write(&path, bytes).unwrap();
+        let read = dataset.read_contexts(200..202, HookPoint::Embed).unwrap();
+        let skipped: usize = contexts[..200].iter().map(|context| context.tokens.len()).sum();
+        assert!(skipped * 600 > 1 << 20, "the contexts read should not be on the first page");
+        assert_eq!(*read.to_f32(), expected[skipped * 300..][..read.norm.len() * 300]);
+        assert!(
+            dataset.read_contexts(20..21, HookPoint::Embed).is_err(),
+            "what was destroyed is read where it is needed"
+        );
+    }
+
+    #[test]
+    fn row_groups_are_whole_contexts_numbered_through() {
+        let (_dir, dataset) = dataset(StorageDtype::F16);
+        let starts: Vec<_> =
+            dataset.row_groups().iter().map(|group| (group.part, group.first_row, group.rows)).collect();
+        assert_eq!(starts, [(0, 0, 8), (1, 8, 8), (2, 16, 4)]);
+        let tokens = dataset.tokens(dataset.row_groups()[1]).unwrap();
+        assert_eq!(tokens.context, [2, 2, 2, 2, 3, 3, 3, 3]);
+        assert_eq!(tokens.position, [0, 1, 2, 3, 0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn the_manifest_describes_what_is_stored() {
+        let (_dir, dataset) = dataset(StorageDtype::F16);
+        let mut rows = vec![];
+        for group in dataset.row_groups() {
+            let read = dataset.read(*group, HookPoint::Embed).unwrap();
+            let values = read.to_f32();
+            let kept = read.rows.position.iter().zip(values.chunks(3)).filter(|(position, _)| **position > 0);
+            rows.extend(kept.map(|(_, row)| f64::from(row[1])));
+        }
+        let mean = rows.iter().sum::<f64>() / rows.len() as f64;
+        let summary = dataset.manifest().hook_point(HookPoint::Embed).unwrap();
+        assert_eq!(summary.mean[1], mean as f32);
+    }
+
+    #[test]
+    fn a_flipped_bit_in_any_file_is_found_by_verify() {
+        let (dir, dataset) = dataset(StorageDtype::F16);
+        dataset.verify(&Silent).unwrap();
+        for name in ["manifest.json", "part-00000.parquet", "part-00001.parquet", "part-00002.parquet"] {
+            let path = dir.path().join(name);
+            let bytes = fs::read(&path).unwrap();
+            for i in 0..200 {
+                let bit = (i * 2_654_435_761_usize) % (8 * bytes.len());
+                let mut damaged = bytes.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                fs::write(&path, damaged).unwrap();
+                // With the footers that were read before, and from the start.
+                let verified = dataset.verify(&Silent);
+                assert!(verified.unwrap_err().to_string().contains(name), "bit {bit} of {name}");
+                let opened = ActivationDataset::open(dir.path()).and_then(|dataset| dataset.verify(&Silent));
+                assert!(opened.is_err(), "bit {bit} of {name}");
+            }
+            fs::write(&path, bytes).unwrap();
+        }
+        dataset.verify(&Silent).unwrap();
+    }
+
+    #[test]
+    fn damaged_parts_are_named() {
+        let open_after = |change: &dyn Fn(&Path)| {
+            let (dir, _) = dataset(StorageDtype::F16);
+            change(&dir.path().join("part-00001.parquet"));
+            ActivationDataset::open(dir.path()).unwrap_err().to_string()
+        };
+        let missing = open_after(&|path| fs::remove_file(path).unwrap());
+        assert!(missing.contains("part-00001.parquet"), "{missing}");
+        let cut = open_after(&|path| fs::write(path, &fs::read(path).unwrap()[..100]).unwrap());
+        assert!(cut.contains("found 100 bytes"), "{cut}");
+        let foreign = open_after(&|path| fs::write(path, vec![0; fs::metadata(path).unwrap().len() as usize]).unwrap());
+        assert!(foreign.contains("expected a parquet file of 8 rows"), "{foreign}");
+    }
+
+    #[test]
+    fn a_part_of_another_width_is_refused() {
+        let (dir, _) = dataset(StorageDtype::F16);
+        let other = tempfile::tempdir().unwrap();
+        write(other.path(), manifest(5, 4, 8, StorageDtype::F16), 0..2);
+        fs::copy(other.path().join("part-00000.parquet"), dir.path().join("part-00000.parquet")).unwrap();
+        let mut mixed = HarvestManifest::read(dir.path()).unwrap();
+        mixed.parts[0].bytes = fs::metadata(dir.path().join("part-00000.parquet")).unwrap().len();
+        mixed.write(dir.path()).unwrap();
+        let message = ActivationDataset::open(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("hook_embed"), "{message}");
+    }
+
+    #[test]
+    fn a_hook_point_that_was_not_harvested_is_named_with_those_that_were() {
+        let (_dir, dataset) = dataset(StorageDtype::F16);
+        let group = dataset.row_groups()[0];
+        let message = dataset.read(group, HookPoint::resid_post(3)).unwrap_err().to_string();
+        assert!(message.contains("hook_embed") && message.contains("blocks.3.hook_resid_post"), "{message}");
+    }
+
+    #[test]
+    fn a_folder_without_a_finished_part_says_how_to_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        manifest(3, 4, 8, StorageDtype::F16).write(dir.path()).unwrap();
+        let message = ActivationDataset::open(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("goes on where it stopped"), "{message}");
+    }
+}

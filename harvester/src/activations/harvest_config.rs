@@ -1,0 +1,270 @@
+//! [`HarvestConfig`]: what to harvest and how to lay it out. Everything in it shapes the files, so the resolved config
+//! is kept in the manifest and a folder is only ever continued with the same one.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::layout::Layout;
+use crate::{
+    Compute, CorpusPart, Error, HookPoint, Result, StorageDtype, TextTokenizer,
+    model::{ModelConfig, Positions, RopeScaling},
+    text::{ContextOptions, LongDocuments, Packing},
+};
+
+/// What to harvest and how to lay it out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HarvestConfig {
+    /// Where activations are taken; all from the same pass.
+    pub hook_points: Vec<HookPoint>,
+    /// Tokens a context. Default 256.
+    pub ctx_len: usize,
+    /// Contexts a forward pass. Default 8.
+    pub batch: usize,
+    /// Stop after this many tokens, rounded up to whole contexts, a short context counting as a full one; the whole
+    /// corpus when absent.
+    pub tokens: Option<u64>,
+    /// The numbers that the model's matrix products are computed in. Default f32.
+    pub compute: Compute,
+    /// How values are stored. Default f16.
+    pub dtype: StorageDtype,
+    /// Which kind of column values are in. Default list.
+    pub layout: Layout,
+    /// Seed of the documents' order; corpus order when absent. Default 0.
+    pub seed: Option<u64>,
+    /// The token after each document. Default: the model's end-of-sequence token.
+    pub separator: SpecialToken,
+    /// The token at position 0 of each context. Default: the model's, if it was trained with one there.
+    pub bos: SpecialToken,
+    /// Tokens used of a document at most, so that a small budget sees many; all of it when absent, the default.
+    pub document_tokens: Option<usize>,
+    /// How documents fill contexts. Default: one after the other.
+    pub packing: Packing,
+    /// What happens to the rest of a document longer than a context, where each has a context of its own. Default:
+    /// split.
+    pub long_documents: LongDocuments,
+    /// Documents of fewer tokens are left out. Default 0.
+    pub min_document_tokens: usize,
+    /// Rows a parquet file: a whole number of contexts. Default 65,536.
+    pub part_tokens: usize,
+    /// Which part of the corpus, where several harvests share it; all of it when absent. The token budget is this
+    /// part's.
+    pub part: Option<CorpusPart>,
+}
+
+impl Default for HarvestConfig {
+    fn default() -> Self {
+        Self {
+            hook_points: vec![],
+            ctx_len: 256,
+            batch: 8,
+            tokens: None,
+            compute: Compute::F32,
+            dtype: StorageDtype::F16,
+            layout: Layout::List,
+            seed: Some(0),
+            separator: SpecialToken::FromModel,
+            bos: SpecialToken::FromModel,
+            document_tokens: None,
+            packing: Packing::Concatenate,
+            long_documents: LongDocuments::Split,
+            min_document_tokens: 0,
+            part_tokens: 65_536,
+            part: None,
+        }
+    }
+}
+
+impl HarvestConfig {
+    /// Checks every value against `model`.
+    ///
+    /// # Errors
+    /// Names the value that cannot be used, and what could.
+    pub fn check(&self, model: &ModelConfig) -> Result<()> {
+        if self.hook_points.is_empty() {
+            return Err(Error::invalid("--hook-point", "at least one, such as blocks.0.hook_resid_post", "none"));
+        }
+        for (i, point) in self.hook_points.iter().enumerate() {
+            point.check(model)?;
+            if self.hook_points[..i].contains(point) {
+                return Err(Error::invalid("--hook-point", "each once", format!("{point} twice")));
+            }
+        }
+        if self.ctx_len < 2 || self.ctx_len > model.ctx_len {
+            let expected = format!("2 to {} tokens, the longest that this model was made for", model.ctx_len);
+            let is_default = self.ctx_len == Self::default().ctx_len;
+            let found = format!("{}{}", self.ctx_len, if is_default { ", the default" } else { "" });
+            return Err(Error::invalid("--ctx-len", expected, found));
+        }
+        if let (Packing::Document, Positions::Rotary { scaling: RopeScaling::LongRope { original_ctx_len, .. }, .. }) =
+            (self.packing, &model.positions)
+            && self.ctx_len > *original_ctx_len
+        {
+            // The frequencies follow the longest text of a batch, so a short document's values would depend on its
+            // neighbours.
+            let expected = format!(
+                "at most {original_ctx_len} where documents have contexts of their own: this model's rotation depends \
+                 on a text's length"
+            );
+            return Err(Error::invalid("--ctx-len", expected, self.ctx_len.to_string()));
+        }
+        if self.batch == 0 {
+            return Err(Error::invalid("--batch", "at least one context", "0"));
+        }
+        for (flag, tokens) in [("--tokens", self.tokens), ("--document-tokens", self.document_tokens.map(|n| n as u64))]
+        {
+            if tokens == Some(0) {
+                return Err(Error::invalid(flag, "at least one", "0"));
+            }
+        }
+        if self.part_tokens == 0 || !self.part_tokens.is_multiple_of(self.ctx_len) {
+            let near = (self.part_tokens / self.ctx_len).max(1) * self.ctx_len;
+            let expected = format!("a multiple of --ctx-len, {}, such as {near}", self.ctx_len);
+            return Err(Error::invalid("--part-tokens", expected, self.part_tokens.to_string()));
+        }
+        Ok(())
+    }
+
+    /// Settles the special tokens on what `tokenizer` names.
+    ///
+    /// # Errors
+    /// When a token is not in the model's vocabulary.
+    pub fn resolve(&self, tokenizer: &TextTokenizer, model: &ModelConfig) -> Result<Self> {
+        let model_bos = if tokenizer.add_bos() { tokenizer.bos() } else { None };
+        let (separator, bos) = (self.separator.resolve(tokenizer.eos()), self.bos.resolve(model_bos));
+        for (what, token) in [("separator", separator), ("BOS", bos)] {
+            if token.id().is_some_and(|id| id as usize >= model.d_vocab) {
+                let expected = format!("a token of the model, below {}", model.d_vocab);
+                return Err(Error::invalid(what, expected, token.to_string()));
+            }
+        }
+        Ok(Self { separator, bos, ..self.clone() })
+    }
+
+    /// Contexts to harvest at most: the token budget, rounded up.
+    pub fn context_budget(&self) -> u64 {
+        self.tokens.map_or(u64::MAX, |tokens| tokens.div_ceil(self.ctx_len as u64))
+    }
+
+    /// Contexts a part.
+    pub fn part_contexts(&self) -> u64 {
+        (self.part_tokens / self.ctx_len) as u64
+    }
+
+    /// Contexts of the forward pass that begins with context `first`: a batch never reaches beyond its part or the
+    /// budget.
+    pub(crate) fn batch_contexts(&self, first: u64) -> u64 {
+        let to_part_end = self.part_contexts() - first % self.part_contexts();
+        (self.batch as u64).min(to_part_end).min(self.context_budget().saturating_sub(first))
+    }
+
+    /// How documents are packed, once the special tokens are resolved.
+    pub(crate) fn context_options(&self) -> ContextOptions {
+        let (separator, bos) = (self.separator.id(), self.bos.id());
+        ContextOptions {
+            ctx_len: self.ctx_len,
+            separator,
+            bos,
+            packing: self.packing,
+            long_documents: self.long_documents,
+            document_tokens: self.document_tokens,
+            min_document_tokens: self.min_document_tokens,
+        }
+    }
+}
+
+/// A special token, as it is asked for: `model`, `none`, or an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum SpecialToken {
+    /// The one the model's tokenizer names.
+    FromModel,
+    /// No such token.
+    None,
+    /// This token.
+    Id(u32),
+}
+
+impl SpecialToken {
+    /// Settles [`Self::FromModel`] on what the tokenizer names, if anything.
+    pub fn resolve(self, of_model: Option<u32>) -> Self {
+        match (self, of_model) {
+            (Self::FromModel, Some(id)) => Self::Id(id),
+            (Self::FromModel, None) => Self::None,
+            (settled, _) => settled,
+        }
+    }
+
+    /// The token's id, once resolved.
+    pub fn id(self) -> Option<u32> {
+        match self {
+            Self::Id(id) => Some(id),
+            Self::FromModel | Self::None => None,
+        }
+    }
+}
+
+impl fmt::Display for SpecialToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FromModel => f.write_str("model"),
+            Self::None => f.write_str("none"),
+            Self::Id(id) => write!(f, "{id}"),
+        }
+    }
+}
+
+impl FromStr for SpecialToken {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "model" => Ok(Self::FromModel),
+            "none" => Ok(Self::None),
+            id => id
+                .parse()
+                .map(Self::Id)
+                .map_err(|_| Error::invalid("special token", "`model`, `none` or a token id", format!("`{id}`"))),
+        }
+    }
+}
+
+impl TryFrom<String> for SpecialToken {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<SpecialToken> for String {
+    fn from(token: SpecialToken) -> Self {
+        token.to_string()
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn special_tokens_survive_a_round_trip_and_resolve_once() {
+        for token in [SpecialToken::FromModel, SpecialToken::None, SpecialToken::Id(2)] {
+            assert_eq!(token.to_string().parse::<SpecialToken>().unwrap(), token);
+        }
+        assert!("eos".parse::<SpecialToken>().is_err());
+        assert_eq!(SpecialToken::FromModel.resolve(Some(7)), SpecialToken::Id(7));
+        assert_eq!(SpecialToken::FromModel.resolve(None), SpecialToken::None);
+        assert_eq!(SpecialToken::Id(3).resolve(Some(7)), SpecialToken::Id(3));
+    }
+
+    #[test]
+    fn budgets_are_whole_contexts() {
+        let config = HarvestConfig { tokens: Some(257), ..HarvestConfig::default() };
+        assert_eq!(config.context_budget(), 2);
+        assert_eq!(config.part_contexts(), 256);
+        assert_eq!(HarvestConfig::default().context_budget(), u64::MAX);
+    }
+}

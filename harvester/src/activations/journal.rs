@@ -1,0 +1,273 @@
+//! [`Journal`]: the finished batches of a part that is not finished, on disk. A parquet file can be read only when its
+//! last byte is written; were it all there is, a killed run would lose everything since the part began. With the
+//! journal it loses the batch that was being computed.
+//!
+//! ```text
+//! journal = record(header) record(batch) record(batch) ..
+//! record  = length u64, CRC-32 of the bytes u32, bytes              (little-endian)
+//! ```
+//!
+//! Records are only ever appended. One that a kill, a full disk or a power cut left torn is the last one, is told by
+//! its length or its checksum, and is cut off. A record is flushed to the disk unless one was just before it: a power
+//! cut then costs [`SYNC_EVERY`] of work more, and a run of tiny batches does not wait for the disk each time.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use flate2::Crc;
+use serde::Serialize;
+
+use super::{schema::ShardSchema, stored_batch::StoredBatch};
+use crate::{ContextCursor, Error, Result, store::sync_folder_of};
+
+/// Time between two flushes at least.
+const SYNC_EVERY: Duration = Duration::from_millis(200);
+
+/// Bytes before those of a record.
+const FRAME: u64 = 12;
+
+/// Which batches a journal holds: a journal with another header is of no use.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct JournalHeader {
+    /// Layout of the file.
+    pub(super) version: u32,
+    /// SHA-256 of everything that shapes the values.
+    pub(super) run: String,
+    /// Number of the part.
+    pub(super) part: usize,
+    /// Where it starts.
+    pub(super) start: ContextCursor,
+}
+
+/// An open journal. Reading and writing go on at the end of what was read or written.
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: PathBuf,
+    file: File,
+    /// Bytes of the records that count.
+    end: u64,
+    synced: Instant,
+}
+
+impl Journal {
+    /// Begins the journal at `path` anew.
+    pub(super) fn create(path: &Path, header: &JournalHeader) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(true).open(path);
+        let file = file.map_err(Error::io("create", path))?;
+        let mut journal = Self { path: path.to_path_buf(), file, end: 0, synced: Instant::now() };
+        journal.append_bytes(&bytes_of(header))?;
+        journal.sync()?;
+        sync_folder_of(path)?;
+        Ok(journal)
+    }
+
+    /// The journal at `path`, before its first batch; `None` where there is none, or one of something else.
+    pub(super) fn open(path: &Path, header: &JournalHeader) -> Result<Option<Self>> {
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("open", path)(error)),
+        };
+        let mut journal = Self { path: path.to_path_buf(), file, end: 0, synced: Instant::now() };
+        match journal.record()? {
+            Some(found) if found == bytes_of(header) => {
+                journal.end = FRAME + found.len() as u64;
+                Ok(Some(journal))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether the file at `path` is a journal with a batch in it, whatever its header.
+    pub(crate) fn has_batches(path: &Path) -> bool {
+        let Ok(file) = File::open(path) else { return false };
+        let mut journal = Self { path: path.to_path_buf(), file, end: 0, synced: Instant::now() };
+        match journal.record() {
+            Ok(Some(header)) => {
+                journal.end = FRAME + header.len() as u64;
+                matches!(journal.record(), Ok(Some(_)))
+            }
+            _ => false,
+        }
+    }
+
+    /// The next batch, if `wanted` wants it. After the first `None` the journal ends here, and is written on from here.
+    pub(super) fn next(
+        &mut self,
+        schema: &ShardSchema,
+        wanted: impl Fn(&StoredBatch) -> bool,
+    ) -> Result<Option<StoredBatch>> {
+        let widths: Vec<_> = schema.hook_points.iter().map(|(_, width)| *width).collect();
+        if let Some(bytes) = self.record()?
+            && let Some(batch) = StoredBatch::from_bytes(&bytes, &widths, schema.dtype)
+            && wanted(&batch)
+        {
+            self.end += FRAME + bytes.len() as u64;
+            return Ok(Some(batch));
+        }
+        self.cut()?;
+        Ok(None)
+    }
+
+    /// Appends a batch.
+    pub(super) fn append(&mut self, batch: &StoredBatch) -> Result<()> {
+        let written = self.append_bytes(&batch.to_bytes());
+        if written.is_err() {
+            // Best effort: gives a full disk back what the torn record took. It would be cut off anyway.
+            let _ = self.cut();
+        }
+        written?;
+        if self.synced.elapsed() >= SYNC_EVERY { self.sync() } else { Ok(()) }
+    }
+
+    /// Removes the file: its part is published.
+    pub(super) fn remove(self) -> Result<()> {
+        fs::remove_file(&self.path).map_err(Error::io("remove", &self.path))
+    }
+
+    /// The record at the end; `None` where there is no whole one.
+    fn record(&mut self) -> Result<Option<Vec<u8>>> {
+        self.read_record().map_err(Error::io("read", &self.path))
+    }
+
+    fn read_record(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let left = self.file.metadata()?.len().saturating_sub(self.end);
+        if left < FRAME {
+            return Ok(None);
+        }
+        self.file.seek(SeekFrom::Start(self.end))?;
+        let (mut length, mut sum) = ([0; 8], [0; 4]);
+        self.file.read_exact(&mut length)?;
+        self.file.read_exact(&mut sum)?;
+        let length = u64::from_le_bytes(length);
+        if length > left - FRAME {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; length as usize];
+        self.file.read_exact(&mut bytes)?;
+        Ok((crc(&bytes) == u32::from_le_bytes(sum)).then_some(bytes))
+    }
+
+    fn append_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        let mut frame = (bytes.len() as u64).to_le_bytes().to_vec();
+        frame.extend_from_slice(&crc(bytes).to_le_bytes());
+        let written = self.file.seek(SeekFrom::Start(self.end));
+        let written = written.and_then(|_| self.file.write_all(&frame)).and_then(|()| self.file.write_all(bytes));
+        written.map_err(Error::io("write", &self.path))?;
+        self.end += FRAME + bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Cuts off what is after the records that count.
+    fn cut(&mut self) -> Result<()> {
+        self.file.set_len(self.end).map_err(Error::io("write", &self.path))
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.synced = Instant::now();
+        self.file.sync_data().map_err(Error::io("flush to disk", &self.path))
+    }
+}
+
+fn crc(bytes: &[u8]) -> u32 {
+    let mut crc = Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}
+
+fn bytes_of(header: &JournalHeader) -> Vec<u8> {
+    serde_json::to_vec(header).expect("numbers and text can be written as JSON")
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::{
+        StorageDtype,
+        activations::testing::{contexts, manifest},
+    };
+
+    fn header() -> JournalHeader {
+        JournalHeader { version: 1, run: "aa".into(), part: 3, start: ContextCursor::default() }
+    }
+
+    fn batches(n: u64) -> (ShardSchema, Vec<StoredBatch>) {
+        let schema = ShardSchema::of(&manifest(3, 4, 8, StorageDtype::F16));
+        let batch = |index| {
+            let (contexts, values) = contexts(3, 4, index..index + 1);
+            StoredBatch::round(&schema.hook_points, schema.dtype, &contexts, &values).unwrap()
+        };
+        let batches = (0..n).map(batch).collect();
+        (schema, batches)
+    }
+
+    fn all(journal: &mut Journal, schema: &ShardSchema) -> Vec<StoredBatch> {
+        std::iter::from_fn(|| journal.next(schema, |_| true).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_journal_cut_at_any_byte_gives_back_its_whole_batches_and_is_written_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let (schema, batches) = batches(3);
+        let mut journal = Journal::create(&path, &header()).unwrap();
+        let mut ends = vec![journal.end];
+        for batch in &batches[..2] {
+            journal.append(batch).unwrap();
+            ends.push(journal.end);
+        }
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(bytes.len() as u64, ends[2]);
+        for cut in ends[0]..=ends[2] {
+            fs::write(&path, &bytes[..cut as usize]).unwrap();
+            let mut journal = Journal::open(&path, &header()).unwrap().unwrap();
+            let whole = ends.iter().filter(|end| **end <= cut).count() - 1;
+            assert_eq!(all(&mut journal, &schema), batches[..whole], "cut at byte {cut}");
+            journal.append(&batches[2]).unwrap();
+            let mut again = Journal::open(&path, &header()).unwrap().unwrap();
+            assert_eq!(all(&mut again, &schema), [&batches[..whole], &batches[2..]].concat(), "cut at byte {cut}");
+        }
+        for cut in 0..ends[0] {
+            fs::write(&path, &bytes[..cut as usize]).unwrap();
+            assert!(Journal::open(&path, &header()).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_ends_the_journal_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let (schema, batches) = batches(2);
+        let mut journal = Journal::create(&path, &header()).unwrap();
+        let start = journal.end;
+        batches.iter().for_each(|batch| journal.append(batch).unwrap());
+        let bytes = fs::read(&path).unwrap();
+        for place in start as usize..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[place] ^= 1 << (place % 8);
+            fs::write(&path, damaged).unwrap();
+            let read = all(&mut Journal::open(&path, &header()).unwrap().unwrap(), &schema);
+            assert!(read.len() < 2 && read == batches[..read.len()], "bit {} of byte {place}", place % 8);
+        }
+    }
+
+    #[test]
+    fn a_journal_of_another_run_or_part_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        Journal::create(&path, &header()).unwrap();
+        assert!(!Journal::has_batches(&path));
+        let other = JournalHeader { part: 4, ..header() };
+        assert!(Journal::open(&path, &other).unwrap().is_none());
+        assert!(Journal::open(&path, &header()).unwrap().is_some());
+        let mut journal = Journal::create(&path, &other).unwrap();
+        journal.append(&batches(1).1[0]).unwrap();
+        assert!(Journal::has_batches(&path));
+    }
+}

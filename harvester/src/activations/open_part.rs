@@ -1,0 +1,151 @@
+//! [`OpenPart`]: one file of a dataset, opened after its size and footer were compared with the manifest, and read by
+//! page.
+
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parquet::{
+    arrow::{
+        ARROW_SCHEMA_META_KEY,
+        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
+        encode_arrow_schema,
+    },
+    errors::{ParquetError, Result as ParquetResult},
+    file::{
+        metadata::{ColumnChunkMetaData, PageIndexPolicy},
+        reader::ChunkReader,
+        serialized_reader::SerializedPageReader,
+    },
+};
+
+use super::{manifest::Part, part_writer::STATISTICS_KEY, schema::ShardSchema};
+use crate::{
+    Error, Location, Result,
+    numbers::HookPointStatistics,
+    store::{ParquetFile, Stretch},
+};
+
+/// A part whose footer was read and checked.
+#[derive(Debug)]
+pub(super) struct OpenPart {
+    pub(super) location: Location,
+    pub(super) recorded: Part,
+    pub(super) file: ParquetFile,
+    pub(super) metadata: ArrowReaderMetadata,
+}
+
+/// The statistics that a part carries, one for each hook point.
+pub(crate) fn part_statistics(
+    folder: &Location,
+    part: &Part,
+    schema: &ShardSchema,
+) -> Result<Vec<HookPointStatistics>> {
+    let opened = OpenPart::open(folder, part, schema)?;
+    let entries = opened.metadata.metadata().file_metadata().key_value_metadata();
+    let entry = entries.into_iter().flatten().find(|entry| entry.key == STATISTICS_KEY);
+    let text = entry.and_then(|entry| entry.value.as_deref()).unwrap_or_default();
+    let statistics: Vec<HookPointStatistics> = serde_json::from_str(text)
+        .map_err(|error| not_as_recorded(&opened.path(), format!("metadata {STATISTICS_KEY}"), error.to_string()))?;
+    let widths: Vec<_> = statistics.iter().map(HookPointStatistics::width).collect();
+    if widths.iter().ne(schema.hook_points.iter().map(|(_, width)| width)) {
+        return Err(not_as_recorded(&opened.path(), "statistics of every hook point", format!("of widths {widths:?}")));
+    }
+    Ok(statistics)
+}
+
+impl OpenPart {
+    /// Opens a part after checking its size, and its footer against what the manifest says of it.
+    pub(super) fn open(folder: &Location, recorded: &Part, schema: &ShardSchema) -> Result<Self> {
+        let location = folder.join(&recorded.file);
+        let path = PathBuf::from(location.to_string());
+        let bytes = location.bytes()?.map_or("no such file".into(), |bytes| format!("{bytes} bytes"));
+        if bytes != format!("{} bytes", recorded.bytes) {
+            return Err(not_as_recorded(&path, format!("{} bytes", recorded.bytes), bytes));
+        }
+        let file = ParquetFile::new(location.clone(), recorded.bytes);
+        // Arrow's own schema is compared, not parsed: its parser panics on one that is damaged.
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+        let options = options.with_schema(schema.arrow());
+        let metadata = ArrowReaderMetadata::load(&file, options).map_err(|error| unreadable(&path, recorded, error))?;
+        let of_file = metadata.metadata().file_metadata();
+        if u64::try_from(of_file.num_rows()) != Ok(recorded.rows) {
+            return Err(not_as_recorded(
+                &path,
+                format!("{} rows", recorded.rows),
+                format!("{} rows", of_file.num_rows()),
+            ));
+        }
+        let entries = of_file.key_value_metadata().into_iter().flatten();
+        let mut embedded = entries.filter(|entry| entry.key == ARROW_SCHEMA_META_KEY).map(|entry| &entry.value);
+        if embedded.next() != Some(&Some(encode_arrow_schema(&schema.arrow()))) {
+            let names: Vec<_> =
+                schema.arrow().fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect();
+            return Err(not_as_recorded(&path, format!("the columns {}", names.join(", ")), "others"));
+        }
+        Ok(Self { location, recorded: recorded.clone(), file, metadata })
+    }
+
+    /// Its name in errors.
+    pub(super) fn path(&self) -> PathBuf {
+        PathBuf::from(self.location.to_string())
+    }
+
+    /// The pages of column `leaf` in row group `group`, of `n_rows` rows, that hold rows `rows`; with the first row of
+    /// the first page, and the number of rows in them. They are fetched at once.
+    pub(super) fn pages(
+        &self,
+        group: usize,
+        leaf: usize,
+        rows: Range<usize>,
+        n_rows: usize,
+    ) -> ParquetResult<(SerializedPageReader<ParquetFile>, usize, usize)> {
+        let metadata = self.metadata.metadata();
+        let chunk = metadata.row_group(group).column(leaf);
+        let locations = metadata.offset_index().and_then(|index| Some(&index.get(group)?.get(leaf)?.page_locations));
+        let locations = locations.ok_or_else(|| ParquetError::General("no index of pages".into()))?;
+        let after = |row: usize| locations.partition_point(|page| page.first_row_index <= row as i64);
+        let wanted = after(rows.start).saturating_sub(1)..after(rows.end.saturating_sub(1));
+        let pages = locations.get(wanted.clone()).unwrap_or_default();
+        let (Some(first), Some(last)) = (pages.first(), pages.last()) else {
+            return Err(ParquetError::General(format!("an index of pages without rows {rows:?}")));
+        };
+        let (chunk_start, chunk_bytes) = chunk.byte_range();
+        // A dictionary stands before the first page.
+        let start = if wanted.start == 0 { chunk_start } else { first.offset as u64 };
+        let end = last.offset as u64 + last.compressed_page_size as u64;
+        if start < chunk_start || start > end || end > chunk_start + chunk_bytes {
+            return Err(ParquetError::General(format!("pages at bytes {start} to {end}, outside of their column")));
+        }
+        let stretch = Stretch { start, bytes: self.file.get_bytes(start, (end - start) as usize)? };
+        let stretch = ParquetFile::new(stretch, end);
+        let mut of_pages = ColumnChunkMetaData::builder(chunk.column_descr_ptr())
+            .set_data_page_offset(first.offset)
+            .set_total_compressed_size((end - start) as i64);
+        if start < first.offset as u64 {
+            of_pages = of_pages.set_dictionary_page_offset(Some(start as i64));
+        }
+        let first_row = first.first_row_index as usize;
+        let end_row = locations.get(wanted.end).map_or(n_rows, |page| page.first_row_index as usize);
+        let reader = SerializedPageReader::new(Arc::new(stretch), &of_pages.build()?, end_row - first_row, None)?;
+        Ok((reader, first_row, end_row - first_row))
+    }
+}
+
+/// An error of a file that is not what its manifest says.
+pub(super) fn not_as_recorded(path: &Path, expected: impl Into<String>, found: impl Into<String>) -> Error {
+    let hint = "The file is not the one that was harvested: restore it, or harvest again into an empty folder";
+    Error::malformed(path, expected, found, hint)
+}
+
+/// An error of a part that parquet cannot read.
+pub(super) fn unreadable(path: &Path, part: &Part, error: ParquetError) -> Error {
+    match Error::parquet("read", path)(error) {
+        Error::Parquet { source, .. } => {
+            not_as_recorded(path, format!("a parquet file of {} rows", part.rows), source.to_string())
+        }
+        io => io,
+    }
+}

@@ -1,0 +1,187 @@
+//! [`StoredBatch`]: the contexts of one forward pass and their activations as they are stored, rounded to the dtype and
+//! without padding. The journal keeps it, row groups are filled from it, and a stream hands it on.
+
+use serde::{Deserialize, Serialize};
+
+use super::rows::{TokenRows, Values};
+use crate::{Context, ContextCursor, CorpusPart, Error, HookPoint, Result, StorageDtype, numbers::norm};
+
+/// Contexts and their activations.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct StoredBatch {
+    pub(crate) contexts: Vec<Context>,
+    /// One for each hook point, the contexts' rows one after the other. `[rows, width]`
+    pub(crate) values: Vec<Values>,
+}
+
+/// What the bytes of a batch begin with, as JSON.
+#[derive(Serialize, Deserialize)]
+struct Heading {
+    index: u64,
+    next: ContextCursor,
+    tokens: usize,
+}
+
+impl StoredBatch {
+    /// Rounds what was computed and leaves the padding behind.
+    ///
+    /// # Shapes
+    /// `activations`: for each of `points` `[contexts, pos, width]`, pos being the longest context's length.
+    ///
+    /// # Errors
+    /// When a value does not fit the dtype.
+    pub(crate) fn round(
+        points: &[(HookPoint, usize)],
+        dtype: StorageDtype,
+        contexts: &[Context],
+        activations: &[Vec<f32>],
+    ) -> Result<Self> {
+        let longest = contexts.iter().map(|context| context.tokens.len()).max().unwrap_or(0);
+        let rows = contexts.iter().map(|context| context.tokens.len()).sum();
+        let mut values = Vec::with_capacity(points.len());
+        for ((hook_point, width), computed) in points.iter().zip(activations) {
+            let mut stored = Values::with_capacity(dtype, rows, *width);
+            for (context, computed) in contexts.iter().zip(computed.chunks(longest * width)) {
+                let computed = &computed[..context.tokens.len() * width];
+                stored.extend_finite(computed, *width).map_err(|place| Error::NotStorable {
+                    hook_point: hook_point.to_string(),
+                    value: computed[place],
+                    context: context.index,
+                    position: place / width,
+                    dtype: dtype.to_string(),
+                })?;
+            }
+            values.push(stored);
+        }
+        Ok(Self { contexts: contexts.to_vec(), values })
+    }
+
+    /// Number of tokens.
+    pub(crate) fn rows(&self) -> usize {
+        self.contexts.iter().map(|context| context.tokens.len()).sum()
+    }
+
+    /// Which token each row is. `part` says how contexts are numbered.
+    pub(crate) fn token_rows(&self, part: Option<CorpusPart>) -> TokenRows {
+        let mut rows = TokenRows::default();
+        self.contexts.iter().for_each(|context| push_tokens(&mut rows, context, part));
+        rows
+    }
+
+    /// The batch in bytes: length of the headings, headings, tokens, documents, values, scales; all little-endian.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let heading =
+            |context: &Context| Heading { index: context.index, next: context.next, tokens: context.tokens.len() };
+        let headings: Vec<_> = self.contexts.iter().map(heading).collect();
+        let headings = serde_json::to_vec(&headings).expect("numbers can be written as JSON");
+        let mut bytes = (headings.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(&headings);
+        for context in &self.contexts {
+            context.tokens.iter().for_each(|token| bytes.extend_from_slice(&token.to_le_bytes()));
+            context.documents.iter().for_each(|document| bytes.extend_from_slice(&document.to_le_bytes()));
+        }
+        for values in &self.values {
+            values.append_bytes(0..values.len(), &mut bytes);
+            values.scales().into_iter().flatten().for_each(|scale| bytes.extend_from_slice(&scale.to_le_bytes()));
+        }
+        bytes
+    }
+
+    /// The batch that [`Self::to_bytes`] wrote; `None` where the bytes are of anything else.
+    pub(super) fn from_bytes(bytes: &[u8], widths: &[usize], dtype: StorageDtype) -> Option<Self> {
+        let (length, rest) = bytes.split_first_chunk::<8>()?;
+        let (headings, mut rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+        let headings: Vec<Heading> = serde_json::from_slice(headings).ok()?;
+        let mut contexts = vec![];
+        for Heading { index, next, tokens: n } in headings {
+            let tokens = take(&mut rest, n.checked_mul(4)?)?.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b));
+            let documents = take(&mut rest, n.checked_mul(8)?)?.as_chunks().0.iter().map(|b| u64::from_le_bytes(*b));
+            contexts.push(Context { index, tokens: tokens.collect(), documents: documents.collect(), next });
+        }
+        let mut batch = Self { contexts, values: vec![] };
+        let rows = batch.rows();
+        for width in widths {
+            let mut values = Values::with_capacity(dtype, rows, *width);
+            values.extend_from_bytes(take(&mut rest, rows.checked_mul(width * dtype.bytes())?)?);
+            if let Values::I8 { scales, .. } = &mut values {
+                scales.extend(take(&mut rest, 4 * rows)?.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)));
+            }
+            batch.values.push(values);
+        }
+        rest.is_empty().then_some(batch)
+    }
+}
+
+/// Adds the tokens of a context.
+pub(super) fn push_tokens(rows: &mut TokenRows, context: &Context, part: Option<CorpusPart>) {
+    let length = rows.len() + context.tokens.len();
+    let number = part.map_or(context.index, |part| part.context_number(context.index));
+    rows.document.extend_from_slice(&context.documents);
+    rows.context.resize(length, number);
+    rows.position.extend(0..context.tokens.len() as u32);
+    rows.token.extend_from_slice(&context.tokens);
+}
+
+/// The norm of each row of `values`. `[rows]`
+pub(crate) fn norms(values: &Values, width: usize) -> Vec<f32> {
+    let mut row = vec![0.0; width];
+    let norm = |i| {
+        values.copy_row(i, &mut row);
+        norm(&row)
+    };
+    (0..values.len() / width).map(norm).collect()
+}
+
+fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+    let (taken, left) = rest.split_at_checked(length)?;
+    *rest = left;
+    Some(taken)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+pub(super) mod tests {
+    use super::*;
+
+    /// Two contexts, the first of them shorter, and what was computed of them, padded with 9.
+    pub(crate) fn uneven() -> (Vec<Context>, Vec<Vec<f32>>) {
+        let context = |index: u64, tokens: &[u32]| Context {
+            index,
+            tokens: tokens.to_vec(),
+            documents: vec![index; tokens.len()],
+            next: ContextCursor { contexts: index + 1, documents: index + 1, tokens: 0, ..ContextCursor::default() },
+        };
+        let computed = vec![1.0, 2.0, 9.0, 9.0, 9.0, 9.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
+        (vec![context(0, &[10]), context(1, &[20, 21, 22])], vec![computed])
+    }
+
+    #[test]
+    fn padding_is_left_behind() {
+        let (contexts, computed) = uneven();
+        let points = [(HookPoint::Embed, 2)];
+        let batch = StoredBatch::round(&points, StorageDtype::F32, &contexts, &computed).unwrap();
+        assert_eq!(batch.values, [Values::F32((1..=8).map(|i| i as f32).collect())]);
+        let rows = batch.token_rows(None);
+        assert_eq!((rows.context, rows.position), (vec![0, 1, 1, 1], vec![0, 0, 1, 2]));
+        let rows = batch.token_rows(Some("2/5".parse().unwrap()));
+        assert_eq!(rows.context, [2, 7, 7, 7]);
+        let mut computed = computed;
+        computed[0][2] = f32::NAN; // in the padding
+        assert_eq!(StoredBatch::round(&points, StorageDtype::F32, &contexts, &computed).unwrap(), batch);
+        computed[0][9] = f32::NAN;
+        let message = StoredBatch::round(&points, StorageDtype::F32, &contexts, &computed).unwrap_err().to_string();
+        assert!(message.contains("context 1, position 1"), "{message}");
+    }
+
+    #[test]
+    fn a_batch_survives_its_bytes_and_no_others_are_taken_for_one() {
+        let (contexts, computed) = uneven();
+        for dtype in [StorageDtype::F32, StorageDtype::F16, StorageDtype::I8] {
+            let batch = StoredBatch::round(&[(HookPoint::Embed, 2)], dtype, &contexts, &computed).unwrap();
+            let bytes = batch.to_bytes();
+            assert_eq!(StoredBatch::from_bytes(&bytes, &[2], dtype).unwrap(), batch);
+            assert!((0..bytes.len()).all(|end| StoredBatch::from_bytes(&bytes[..end], &[2], dtype).is_none()));
+            assert!(StoredBatch::from_bytes(&bytes, &[3], dtype).is_none());
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! [`harvest`]: the loop that turns a model and a corpus into a folder of activations. Three threads in a row, joined
+//! by short channels, so that tokenising and writing overlap computing and memory stays flat:
+//!
+//! ```text
+//! contexts -> [batch] -> forward pass as far as the last hook point -> [activations] -> parts and manifest
+//! ```
+//!
+//! Batches end where parts end. Which contexts share a forward pass is thereby the same however often the run was
+//! interrupted, and so is every bit of what it computes.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread::{self, ScopedJoinHandle},
+};
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::{
+    ActivationDataset, Capture, Checkpoint, Context, Contexts, Corpus, CorpusOptions, Document, DocumentOrder, Error,
+    HarvestConfig, HarvestManifest, HookPoint, HookPointSummary, LeftOut, Location, ModelConfig, ModelIdentity,
+    Monitor, Result, ShardWriter, TextTokenizer, Transformer,
+    activations::{ACTIVATIONS_FORMAT, Counts, HarvestFolder},
+    numbers::HookPointStatistics,
+    source::{HubSettings, ResolvedModel},
+    store::{FORMAT_VERSION, resume_folder},
+};
+
+/// Batches that wait between two threads.
+const QUEUE: usize = 2;
+
+/// Fills up contexts shorter than the longest of their batch. Any token would do: nothing of it is kept.
+const PADDING: u32 = 0;
+
+/// Opens the corpus of a harvest into `out`. What an earlier run into `out` found out about it is taken from there, as
+/// long as no file has changed, and datasets on the Hub stay at the commits which that run read, also when it has
+/// finished. They are from the Hub that `hub` describes, else from the environment's.
+///
+/// # Errors
+/// As [`Corpus::open`].
+pub fn open_corpus(
+    paths: &[PathBuf],
+    options: &CorpusOptions,
+    out: &Location,
+    hub: Option<&HubSettings>,
+) -> Result<Corpus> {
+    // A manifest that cannot be read is refused when the folder is opened for writing.
+    let earlier = HarvestManifest::read(out).map_or_else(|_| vec![], |manifest| manifest.corpus);
+    Corpus::open_saved(paths, options, &resume_folder(out)?.join(SAVED_CORPUS), &earlier, hub)
+}
+
+/// Harvests the activations of `model` over `corpus` into the folder `out`. A folder that holds an unfinished run with
+/// the same inputs and settings is continued after its last finished batch; a finished one is left as it is. A larger
+/// token budget than that of a finished folder extends it. `out` may be in an object store.
+///
+/// # Errors
+/// When an input or the config cannot be used, `out` holds something else, a value does not fit the dtype, a file
+/// cannot be written, or the user asked to stop. Finished parts are kept in every case.
+pub fn harvest(
+    model: &ResolvedModel,
+    corpus: &Corpus,
+    config: &HarvestConfig,
+    out: impl Into<Location>,
+    monitor: &dyn Monitor,
+) -> Result<HarvestManifest> {
+    let out = out.into();
+    let opened = Opened::open(model, config)?;
+    let folder = HarvestFolder::open(&out, opened.manifest(model, corpus)?)?;
+    if folder.manifest().complete {
+        ActivationDataset::open(out)?; // every part is there, as long as it was
+        return Ok(folder.manifest().clone());
+    }
+    corpus.save(&folder.folder().unfinished(SAVED_CORPUS)?)?;
+    let harvester = opened.load()?;
+    let config = harvester.config();
+    let seen = folder.folder().unfinished(SEEN_DOCUMENTS)?;
+    let writer = folder.writer()?;
+    let total = config.tokens.map_or(0, |_| config.context_budget() * config.ctx_len as u64);
+    monitor.start("harvest", total, "tokens");
+    if writer.tokens() > 0 {
+        tracing::info!("going on after {} tokens, {} of them in a journal", writer.tokens(), writer.journaled_tokens());
+    }
+    monitor.advance(writer.tokens());
+    let manifest = harvester.run(corpus, &seen, writer, &out, monitor)?;
+    monitor.finish();
+    Ok(manifest)
+}
+
+/// The corpus of an unfinished harvest, as [`harvest`] saves it in its folder of unfinished things for [`open_corpus`].
+const SAVED_CORPUS: &str = "corpus.parquet";
+
+/// The log of documents that were read, for [`Contexts`].
+const SEEN_DOCUMENTS: &str = "seen";
+
+/// A model's files opened and the config settled on them, before the weights are read.
+struct Opened {
+    checkpoint: Checkpoint,
+    tokenizer: TextTokenizer,
+    config: HarvestConfig,
+}
+
+impl Opened {
+    fn open(model: &ResolvedModel, config: &HarvestConfig) -> Result<Self> {
+        let checkpoint = Checkpoint::open(&model.path)?;
+        config.check(checkpoint.config())?;
+        let tokenizer = TextTokenizer::open(&model.path)?;
+        let config = config.resolve(&tokenizer, checkpoint.config())?;
+        Ok(Self { checkpoint, tokenizer, config })
+    }
+
+    /// Reads the weights.
+    fn load(self) -> Result<Harvester> {
+        let Self { checkpoint, tokenizer, config } = self;
+        let transformer = Transformer::load_for(&checkpoint, &Device::Cpu, config.compute)?;
+        Ok(Harvester { transformer, tokenizer, config })
+    }
+
+    /// The manifest of a run that has not finished a part yet.
+    fn manifest(&self, model: &ResolvedModel, corpus: &Corpus) -> Result<HarvestManifest> {
+        let (shape, config) = (self.checkpoint.config(), &self.config);
+        let points = &config.hook_points;
+        let layers_run = points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
+        let nothing_seen = |point: &HookPoint| HookPointStatistics::new(point.width(shape), f32::MAX);
+        Ok(HarvestManifest {
+            format: ACTIVATIONS_FORMAT.into(),
+            version: FORMAT_VERSION,
+            refract_version: env!("CARGO_PKG_VERSION").into(),
+            complete: false,
+            model: self.identity(model)?,
+            corpus: corpus.sources().to_vec(),
+            corpus_options: corpus.options().clone(),
+            config: config.clone(),
+            merged_from: None,
+            layers_run,
+            flop_per_token: shape.flop_per_token(layers_run, config.ctx_len),
+            counts: Counts {
+                duplicates: corpus.sources().iter().map(|source| source.duplicates).sum(),
+                skipped_files: corpus.sources().iter().map(|source| source.skipped_files).sum(),
+                malformed_lines: corpus.sources().iter().map(|source| source.malformed_lines).sum(),
+                ..Counts::default()
+            },
+            hook_points: points.iter().map(|point| HookPointSummary::new(*point, &nothing_seen(point))).collect(),
+            parts: vec![],
+        })
+    }
+
+    fn identity(&self, model: &ResolvedModel) -> Result<ModelIdentity> {
+        let shape = self.checkpoint.config();
+        Ok(ModelIdentity {
+            source: model.source.clone(),
+            family: shape.family,
+            sha256: self.checkpoint.sha256()?,
+            tokenizer_sha256: self.tokenizer.sha256().into(),
+            n_layers: shape.n_layers,
+            d_model: shape.d_model,
+            d_vocab: shape.d_vocab,
+        })
+    }
+}
+
+/// A model, its tokenizer and the resolved config.
+pub(crate) struct Harvester {
+    transformer: Transformer,
+    tokenizer: TextTokenizer,
+    config: HarvestConfig,
+}
+
+/// What the tokenising thread sends.
+enum FromText {
+    /// Contexts of one forward pass.
+    Batch(Vec<Context>),
+    /// Everything asked for was sent.
+    End(Leftover),
+}
+
+/// What was read of the corpus and is in no context.
+#[derive(Debug, Clone, Copy, Default)]
+struct Leftover {
+    /// Tokens at its end that did not fill a context.
+    dropped_tokens: u64,
+    /// Documents and parts of them.
+    left_out: LeftOut,
+}
+
+/// Why there is no more of it.
+impl fmt::Display for Leftover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tokens in all", self.dropped_tokens)?;
+        let left_out = &self.left_out;
+        let reasons = [
+            (left_out.empty_documents, "empty document", ""),
+            (left_out.short_documents, "document", " left out by --min-document-tokens"),
+            (left_out.repeated_documents, "repeated document", ""),
+            (left_out.refused_documents, "conversation", " that the chat template refuses"),
+            (left_out.truncated_tokens, "token", " of long documents cut off"),
+        ];
+        for (n, what, why) in reasons.into_iter().filter(|(n, ..)| *n > 0) {
+            write!(f, ", and {n} {what}{}{why}", if n == 1 { "" } else { "s" })?;
+        }
+        Ok(())
+    }
+}
+
+/// What the computing thread sends: a batch's contexts, and for each hook point their values `[batch, pos, width]`.
+type Activations = (Vec<Context>, Vec<Vec<f32>>);
+
+impl Harvester {
+    /// Loads `model` for what `config` asks of it.
+    pub(crate) fn open(model: &ResolvedModel, config: &HarvestConfig) -> Result<Self> {
+        Opened::open(model, config)?.load()
+    }
+
+    /// What is harvested, its special tokens resolved.
+    pub(crate) fn config(&self) -> &HarvestConfig {
+        &self.config
+    }
+
+    /// The model's shape.
+    pub(crate) fn model(&self) -> &ModelConfig {
+        self.transformer.config()
+    }
+
+    /// The token ids of a document.
+    pub(crate) fn encode(&self, document: &Document) -> Result<Vec<u32>> {
+        match document {
+            Document::Text(text) => self.tokenizer.encode(text),
+            Document::Chat(messages) if messages.is_empty() => Ok(vec![]),
+            Document::Chat(messages) => self.tokenizer.encode(&self.tokenizer.render_chat(messages, false)?),
+            Document::IncompleteChat(_) => Err(self.tokenizer.refused("a turn has no content: it is null")),
+        }
+    }
+
+    /// The documents to read, in order.
+    pub(crate) fn order(&self, corpus: &Corpus) -> DocumentOrder {
+        corpus.order(self.config.seed).of_part(self.config.part)
+    }
+
+    /// Runs the three threads to the end of the corpus or of the budget.
+    fn run(
+        &self,
+        corpus: &Corpus,
+        seen: &Path,
+        writer: ShardWriter,
+        out: &Location,
+        monitor: &dyn Monitor,
+    ) -> Result<HarvestManifest> {
+        let order = self.order(corpus);
+        let options = self.config.context_options();
+        let encode = |document: &Document| self.encode(document);
+        let contexts = Contexts::new(corpus, &order, options, writer.next(), Some(seen), encode)?;
+        thread::scope(|scope| {
+            let (to_model, from_text) = sync_channel(QUEUE);
+            // No queue here: a batch computed and not yet in the journal is one that a kill costs.
+            let (to_writer, from_model) = sync_channel(0);
+            let reading = scope.spawn(|| send_batches(contexts, &self.config, to_model));
+            let writing = scope.spawn(|| write_all(writer, from_model));
+            let computed = self.compute_all(from_text, to_writer, out, monitor);
+            // A thread that stops early makes its neighbours stop; its own error is the cause and comes first.
+            let written = join(writing);
+            let read = join(reading);
+            let (writer, leftover) = match (written, read, computed) {
+                (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => return Err(error),
+                (Ok(writer), Ok(()), Ok(leftover)) => (writer, leftover),
+            };
+            if writer.next().contexts == 0 {
+                let expected = format!("enough text for one context of {} tokens", self.config.ctx_len);
+                let found = leftover.to_string();
+                return Err(Error::invalid("corpus", expected, found));
+            }
+            writer.finish(leftover.dropped_tokens, leftover.left_out)
+        })
+    }
+
+    /// The forward passes. Returns what was left over.
+    fn compute_all(
+        &self,
+        from_text: Receiver<FromText>,
+        to_writer: SyncSender<Activations>,
+        out: &Location,
+        monitor: &dyn Monitor,
+    ) -> Result<Leftover> {
+        for message in from_text {
+            let contexts = match message {
+                FromText::Batch(contexts) => contexts,
+                FromText::End(leftover) => return Ok(leftover),
+            };
+            if monitor.cancelled() {
+                return Err(Error::Cancelled { path: PathBuf::from(out.to_string()) });
+            }
+            let values = self.compute(&contexts)?;
+            monitor.advance(contexts.iter().map(|context| context.tokens.len() as u64).sum());
+            if to_writer.send((contexts, values)).is_err() {
+                break; // the writer has failed, and says why
+            }
+        }
+        Ok(Leftover::default())
+    }
+
+    /// One forward pass. For each hook point: `[batch, pos, width]`, row-major, pos being the longest context's length.
+    /// Shorter ones are padded on the right, where causal attention keeps the padding from changing anything.
+    pub(crate) fn compute(&self, contexts: &[Context]) -> Result<Vec<Vec<f32>>> {
+        let longest = contexts.iter().map(|context| context.tokens.len()).max().unwrap_or(0);
+        let mut tokens = Vec::with_capacity(contexts.len() * longest);
+        for context in contexts {
+            tokens.extend_from_slice(&context.tokens);
+            tokens.resize(tokens.len().next_multiple_of(longest), PADDING);
+        }
+        self.check_tokens(&tokens)?;
+        let shape = (contexts.len(), longest);
+        let tokens = Tensor::from_vec(tokens, shape, self.transformer.device())?; // [batch, pos]
+        let mut capture = Capture::new(self.config.hook_points.clone());
+        self.transformer.run(&tokens, &mut capture)?;
+        let points = self.config.hook_points.iter();
+        points
+            .map(|point| {
+                let values = capture.take(*point).expect("the pass runs as far as the last point that is captured");
+                Ok(values.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+            })
+            .collect()
+    }
+
+    fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
+        let d_vocab = self.transformer.config().d_vocab;
+        match tokens.iter().find(|token| **token as usize >= d_vocab) {
+            None => Ok(()),
+            Some(token) => {
+                let expected = format!("a tokenizer for this model, whose vocabulary ends at {}", d_vocab - 1);
+                Err(Error::invalid("tokenizer", expected, format!("one that gives token {token}")))
+            }
+        }
+    }
+}
+
+/// The reading thread: contexts up to the budget, a batch at a time. A batch never reaches beyond its part.
+fn send_batches<E: FnMut(&Document) -> Result<Vec<u32>>>(
+    mut contexts: Contexts<'_, E>,
+    config: &HarvestConfig,
+    to_model: SyncSender<FromText>,
+) -> Result<()> {
+    loop {
+        let wanted = config.batch_contexts(contexts.cursor().contexts) as usize;
+        let batch: Vec<Context> = contexts.by_ref().take(wanted).collect::<Result<_>>()?;
+        let ended = wanted == 0 || batch.len() < wanted;
+        if !batch.is_empty() && to_model.send(FromText::Batch(batch)).is_err() {
+            return Ok(()); // nobody wants more: the others have stopped, and say why
+        }
+        if ended {
+            // Where nobody is left to hear it, the others say why.
+            let (dropped_tokens, left_out) = (contexts.dropped_tokens(), contexts.cursor().left_out);
+            let _ = to_model.send(FromText::End(Leftover { dropped_tokens, left_out }));
+            return Ok(());
+        }
+    }
+}
+
+/// The writing thread: everything that arrives, until the computing thread ends. Finished parts are on disk by then.
+fn write_all(mut writer: ShardWriter, from_model: Receiver<Activations>) -> Result<ShardWriter> {
+    for (contexts, values) in from_model {
+        writer.write(&contexts, &values)?;
+    }
+    Ok(writer)
+}
+
+/// What a thread returned; its panic, a bug, goes on in this one.
+fn join<T>(handle: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::ContextCursor;
+
+    /// Bit for bit, where products are ours: elsewhere the order of a sum depends on how many rows there are.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn padding_changes_nothing_before_it() {
+        for family in ["llama", "gpt2", "gpt_neox"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny").join(family);
+            let model = ResolvedModel { path, source: family.into() };
+            let config = HarvestConfig {
+                hook_points: vec![HookPoint::Embed, HookPoint::resid_post(1)],
+                ctx_len: 16,
+                ..HarvestConfig::default()
+            };
+            let harvester = Harvester::open(&model, &config).unwrap();
+            let context = |index: u64, length: u32| Context {
+                index,
+                tokens: (0..length).map(|i| (7 * i + index as u32) % 40 + 1).collect(),
+                documents: vec![0; length as usize],
+                next: ContextCursor::default(),
+            };
+            let contexts = [context(0, 5), context(1, 16), context(2, 1)];
+            let batch = harvester.compute(&contexts).unwrap();
+            for (point, batch) in batch.iter().enumerate() {
+                let width = batch.len() / (3 * 16);
+                for (context, in_batch) in contexts.iter().zip(batch.chunks(16 * width)) {
+                    let alone = harvester.compute(std::slice::from_ref(context)).unwrap().swap_remove(point);
+                    assert!(alone[..] == in_batch[..alone.len()], "{family}, {} tokens", context.tokens.len());
+                }
+            }
+        }
+    }
+}

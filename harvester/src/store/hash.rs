@@ -1,0 +1,41 @@
+//! SHA-256 in lower-case hexadecimal, as every manifest gives it.
+
+use std::{fs::File, io::Read, path::Path};
+
+use sha2::{Digest, Sha256};
+
+use crate::{Error, Result};
+
+/// SHA-256 of a file's bytes. Reads it in pieces.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn sha256_file(path: &Path) -> Result<String> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    sha256_reader(file).map_err(Error::io("read", path))
+}
+
+/// SHA-256 of everything that `reader` gives.
+pub(super) fn sha256_reader(mut reader: impl Read) -> std::io::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = reader.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(hex(&hasher.finalize()));
+        }
+        hasher.update(&buffer[..read]);
+    }
+}
+
+/// SHA-256 of `chunks`, one after the other.
+pub fn sha256_bytes(chunks: impl IntoIterator<Item = impl AsRef<[u8]>>) -> String {
+    let mut hasher = Sha256::new();
+    chunks.into_iter().for_each(|chunk| hasher.update(chunk));
+    hex(&hasher.finalize())
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,401 @@
+//! [`Location`]: a file or folder, on this machine or in an object store. Corpora are read through it and datasets read
+//! and published, so that no other file knows whether a path is an URL.
+//!
+//! Reads are by range and blocking. Writes are whole: what a reader finds under a name is never half of a file, here by
+//! a rename and in a store because an object appears when its upload ends.
+
+mod object;
+mod ranges;
+
+use std::{
+    fmt,
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+    time::UNIX_EPOCH,
+};
+
+use bytes::Bytes;
+
+use self::object::Object;
+pub(crate) use self::ranges::{RangeReader, ReadRange, Stretch};
+use super::{atomic::write_atomically, hash::sha256_reader};
+use crate::{Error, Result};
+
+/// Where a file or folder is.
+#[derive(Debug, Clone)]
+pub enum Location {
+    /// On this machine.
+    Local(PathBuf),
+    /// In an object store.
+    Remote(RemoteLocation),
+}
+
+/// A place in an object store, named by its URL.
+#[derive(Debug, Clone)]
+pub struct RemoteLocation(Object);
+
+/// A file or folder directly in a folder.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Where it is.
+    pub location: Location,
+    /// Its own name.
+    pub name: String,
+    /// Whether it is a folder. In an object store: whether there are objects below it.
+    pub is_folder: bool,
+    /// Size of a file, bytes.
+    pub bytes: u64,
+}
+
+impl Location {
+    /// The URL schemes that are understood.
+    pub const SCHEMES: &str = "s3://, gs://, az:// and file://";
+
+    /// What a user named on the command line: a path, or an URL, which passes for a path until here.
+    ///
+    /// # Errors
+    /// As [`Location::from_str`].
+    pub fn named(path: &Path) -> Result<Self> {
+        path.to_str().map_or_else(|| Ok(path.into()), str::parse)
+    }
+
+    /// A folder in a store that lives as long as this process.
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> Self {
+        Self::Remote(RemoteLocation(Object::in_memory("memory://bucket/runs/activations")))
+    }
+
+    /// A file or folder below this one; `name` may hold several parts, joined by `/`.
+    pub fn join(&self, name: &str) -> Self {
+        match self {
+            Self::Local(path) => Self::Local(path.join(name)),
+            Self::Remote(remote) => Self::Remote(RemoteLocation(remote.0.join(name))),
+        }
+    }
+
+    /// The path on this machine; `None` in an object store.
+    pub fn local(&self) -> Option<&Path> {
+        match self {
+            Self::Local(path) => Some(path),
+            Self::Remote(_) => None,
+        }
+    }
+
+    /// How it is found from any working directory: an absolute path, or an URL.
+    ///
+    /// # Errors
+    /// When it is not there any more.
+    pub fn absolute(&self) -> Result<PathBuf> {
+        match self {
+            Self::Local(path) => path.canonicalize().map_err(Error::io("open", path)),
+            Self::Remote(_) => Ok(PathBuf::from(self.to_string())),
+        }
+    }
+
+    /// The last part of the path; empty at the root.
+    pub fn file_name(&self) -> String {
+        match self {
+            Self::Local(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            Self::Remote(remote) => remote.0.name(),
+        }
+    }
+
+    /// Size of the file, bytes; `None` where there is no file of this name.
+    ///
+    /// # Errors
+    /// When the system or the store cannot tell.
+    pub fn bytes(&self) -> Result<Option<u64>> {
+        match self {
+            Self::Local(path) => match fs::metadata(path) {
+                Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                    Ok(None)
+                }
+                Err(error) => Err(Error::io("read", path)(error)),
+            },
+            Self::Remote(remote) => remote.0.bytes(),
+        }
+    }
+
+    /// What changes when the file does: its size and time of change, or a store's tag.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn stamp(&self) -> Result<String> {
+        match self {
+            Self::Local(path) => {
+                let metadata = fs::metadata(path).map_err(Error::io("read", path))?;
+                let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+                Ok(format!("{} bytes, {} ns", metadata.len(), changed.map_or(0, |changed| changed.as_nanos())))
+            }
+            Self::Remote(remote) => remote.0.stamp(),
+        }
+    }
+
+    /// The whole file.
+    ///
+    /// # Errors
+    /// When it is not there or cannot be read.
+    pub fn read(&self) -> Result<Bytes> {
+        match self {
+            Self::Local(path) => Ok(fs::read(path).map_err(Error::io("read", path))?.into()),
+            Self::Remote(remote) => remote.0.read(),
+        }
+    }
+
+    /// `len` bytes of the file from byte `offset` on.
+    ///
+    /// # Errors
+    /// When the file ends before, or cannot be read.
+    pub fn read_range(&self, offset: u64, len: u64) -> Result<Bytes> {
+        match self {
+            Self::Local(path) => {
+                let mut file = File::open(path).map_err(Error::io("open", path))?;
+                file.seek(SeekFrom::Start(offset)).map_err(Error::io("read", path))?;
+                let mut bytes = vec![0; len as usize];
+                file.read_exact(&mut bytes).map_err(Error::io("read", path))?;
+                Ok(bytes.into())
+            }
+            Self::Remote(remote) => remote.0.read_range(offset, len),
+        }
+    }
+
+    /// The file as a stream, from its first byte. Memory does not grow with it.
+    ///
+    /// # Errors
+    /// When it is not there or cannot be opened.
+    pub fn reader(&self) -> Result<Box<dyn Read + Send>> {
+        match self {
+            Self::Local(path) => Ok(Box::new(File::open(path).map_err(Error::io("open", path))?)),
+            Self::Remote(remote) => {
+                let bytes = remote.0.bytes()?.ok_or_else(|| remote.0.not_found())?;
+                Ok(Box::new(RangeReader::new(Arc::new(self.clone()), 0, bytes, WINDOW)))
+            }
+        }
+    }
+
+    /// SHA-256 of the file, in lower-case hexadecimal. Reads it in pieces.
+    ///
+    /// # Errors
+    /// When it is not there or cannot be read.
+    pub(crate) fn sha256(&self) -> Result<String> {
+        sha256_reader(self.reader()?).map_err(Error::io("read", self.to_string()))
+    }
+
+    /// What is directly in this folder, sorted by name. An object store has no empty folders, so there a folder that
+    /// does not exist is an empty one.
+    ///
+    /// # Errors
+    /// When it cannot be listed.
+    pub fn list(&self) -> Result<Vec<Entry>> {
+        match self {
+            Self::Local(path) => list_local(path),
+            Self::Remote(remote) => {
+                let entry = |(object, is_folder, bytes): (Object, bool, u64)| Entry {
+                    name: object.name(),
+                    location: Self::Remote(RemoteLocation(object)),
+                    is_folder,
+                    bytes,
+                };
+                Ok(remote.0.list()?.into_iter().map(entry).collect())
+            }
+        }
+    }
+
+    /// Whether this is a pipe or another thing of this machine that can be read once and from its start only.
+    pub fn is_pipe(&self) -> bool {
+        let metadata = self.local().and_then(|path| fs::metadata(path).ok());
+        metadata.is_some_and(|metadata| !metadata.is_file() && !metadata.is_dir())
+    }
+
+    /// Whether this is a folder: on this machine one that exists, in a store a name with objects below it.
+    ///
+    /// # Errors
+    /// When the system or the store cannot tell.
+    pub fn is_folder(&self) -> Result<bool> {
+        match self {
+            Self::Local(path) => Ok(path.is_dir()),
+            Self::Remote(remote) => Ok(remote.0.bytes()?.is_none() && !remote.0.list()?.is_empty()),
+        }
+    }
+
+    /// Replaces the file by `bytes`, whole or not at all.
+    ///
+    /// # Errors
+    /// When it cannot be written; what was there before then still is.
+    pub fn write(&self, bytes: &[u8]) -> Result<()> {
+        match self {
+            Self::Local(path) => write_atomically(path, bytes),
+            Self::Remote(remote) => remote.0.write(Bytes::copy_from_slice(bytes)),
+        }
+    }
+
+    /// Publishes a finished local file here, whole or not at all. Within a machine it is moved where that is possible.
+    ///
+    /// # Errors
+    /// When it cannot be read or written; the local file is then still there.
+    pub fn upload(&self, file: &Path) -> Result<()> {
+        match self {
+            Self::Local(path) => fs::rename(file, path).map_err(Error::io("rename to", path)),
+            Self::Remote(remote) => remote.0.upload(file),
+        }
+    }
+
+    /// Removes the file; one that is not there is no error.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove(&self) -> Result<()> {
+        match self {
+            Self::Local(path) => match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+                _ => Ok(()),
+            },
+            Self::Remote(remote) => remote.0.remove(),
+        }
+    }
+}
+
+fn list_local(path: &Path) -> Result<Vec<Entry>> {
+    let read = || -> io::Result<Vec<Entry>> {
+        let entries = fs::read_dir(path)?.map(|entry| {
+            let entry = entry?;
+            let metadata = metadata_of(&entry.path())?;
+            Ok(Entry {
+                location: Location::Local(entry.path()),
+                name: entry.file_name().to_string_lossy().into_owned(),
+                is_folder: metadata.is_dir(),
+                bytes: if metadata.is_file() { metadata.len() } else { 0 },
+            })
+        });
+        entries.collect()
+    };
+    let mut entries = read().map_err(Error::io("list", path))?;
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(entries)
+}
+
+/// Of what a link leads to; of a link that leads nowhere its own, which is neither a file's nor a folder's.
+fn metadata_of(path: &Path) -> io::Result<fs::Metadata> {
+    fs::metadata(path).or_else(|error| match fs::symlink_metadata(path) {
+        Ok(own) if own.is_symlink() => Ok(own),
+        _ => Err(error),
+    })
+}
+
+impl From<PathBuf> for Location {
+    fn from(path: PathBuf) -> Self {
+        Self::Local(path)
+    }
+}
+
+impl From<&PathBuf> for Location {
+    fn from(path: &PathBuf) -> Self {
+        Self::Local(path.clone())
+    }
+}
+
+impl From<&Location> for Location {
+    fn from(location: &Location) -> Self {
+        location.clone()
+    }
+}
+
+impl From<&Path> for Location {
+    fn from(path: &Path) -> Self {
+        Self::Local(path.to_path_buf())
+    }
+}
+
+impl FromStr for Location {
+    type Err = Error;
+
+    /// A path, or an URL of one of [`Location::SCHEMES`]. Credentials and endpoints of a store come from the variables
+    /// that its own tools read (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`,
+    /// `AZURE_STORAGE_ACCOUNT_NAME` ..).
+    fn from_str(text: &str) -> Result<Self> {
+        match text.split_once("://") {
+            None => Ok(Self::Local(PathBuf::from(text))),
+            Some(("file", path)) => Ok(Self::Local(PathBuf::from(path))),
+            Some(_) => Ok(Self::Remote(RemoteLocation(Object::open(text)?))),
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(path) => path.display().fmt(f),
+            Self::Remote(remote) => f.write_str(&remote.0.url()),
+        }
+    }
+}
+
+/// Bytes asked for at once when a remote file is streamed.
+const WINDOW: u64 = 4 << 20;
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// The same story here and in a store: written whole, read by range, listed, replaced, removed.
+    fn lives(folder: &Location) {
+        let file = folder.join("a.bin");
+        assert_eq!(file.bytes().unwrap(), None);
+        file.write(b"0123456789").unwrap();
+        assert_eq!(file.bytes().unwrap(), Some(10));
+        assert_eq!(file.read_range(3, 4).unwrap(), &b"3456"[..]);
+        assert!(file.read_range(8, 4).is_err(), "a range beyond the end is not cut short in silence");
+        let mut text = String::new();
+        file.reader().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "0123456789");
+        let before = file.stamp().unwrap();
+        let names: Vec<_> = folder.list().unwrap().into_iter().map(|entry| (entry.name, entry.is_folder)).collect();
+        assert_eq!(names, [("a.bin".into(), false)]);
+        let local = tempfile::NamedTempFile::new().unwrap();
+        fs::write(local.path(), b"new").unwrap();
+        file.upload(local.path()).unwrap();
+        assert_eq!(file.read().unwrap(), &b"new"[..]);
+        assert_ne!(file.stamp().unwrap(), before);
+        assert!(folder.is_folder().unwrap() && !file.is_folder().unwrap());
+        file.remove().unwrap();
+        file.remove().unwrap();
+        assert_eq!(file.bytes().unwrap(), None);
+        assert!(file.read().unwrap_err().to_string().contains("a.bin"));
+    }
+
+    #[test]
+    fn a_folder_on_this_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", folder.path().display());
+        lives(&url.parse().unwrap());
+    }
+
+    #[test]
+    fn a_folder_in_a_store() {
+        lives(&Location::in_memory());
+    }
+
+    #[test]
+    fn names_survive_a_round_trip_and_unknown_schemes_are_refused() {
+        for text in ["runs/a", "/runs/a", "s3://bucket/runs/a", "gs://bucket/a", "az://container/a"] {
+            // az:// needs an account to be named; any will do.
+            let location = match text.parse::<Location>() {
+                Ok(location) => location,
+                Err(error) => {
+                    assert!(text.starts_with("az") && error.to_string().contains("az://container/a"), "{error}");
+                    continue;
+                }
+            };
+            assert_eq!(location.to_string(), text);
+            assert_eq!(location.join("b/c").to_string(), format!("{text}/b/c"));
+            assert_eq!(location.join("b/c").file_name(), "c");
+        }
+        let message = "ftp://host/a".parse::<Location>().unwrap_err().to_string();
+        assert!(message.contains("s3://") && message.contains("ftp://host/a"), "{message}");
+    }
+}

@@ -1,0 +1,17 @@
+//! Text on its way to the model: [`Corpus`] numbers the documents, [`TextTokenizer`] turns them into tokens, and
+//! [`Contexts`] packs those into contexts.
+
+mod contexts;
+mod corpus;
+mod corpus_part;
+mod packing;
+mod tokenizer;
+
+pub use self::{
+    contexts::{Context, ContextCursor, Contexts, LeftOut},
+    corpus::{Corpus, CorpusOptions, CorpusSource, Document, DocumentOrder},
+    corpus_part::CorpusPart,
+    packing::{ContextOptions, LongDocuments, Packing},
+    tokenizer::{ChatMessage, TextTokenizer},
+};
+pub(crate) use corpus::{Cause, RowBlock, TableFile};

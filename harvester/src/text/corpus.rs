@@ -1,0 +1,421 @@
+//! [`Corpus`]: the text that is harvested, as a numbered list of documents. The text itself stays where it is, so
+//! memory does not grow with it.
+//!
+//! ```text
+//! text, JSONL      read once when it is opened: checked, hashed, each document's place noted  reading.rs, scan.rs
+//! .gz .zst, URLs,
+//! standard input   copied in plain to the cache first                                         spool.rs
+//! parquet          footers are read (and here the bytes hashed); rows come in blocks          table_file.rs, table.rs
+//! ```
+//!
+//! What opening found out can be saved, so that a run which starts again reads no document for it ([`Corpus::save`]).
+
+mod discover;
+mod document;
+mod document_column;
+mod json_line;
+mod options;
+mod order;
+mod plain_file;
+mod reading;
+mod saved;
+mod scan;
+mod seen;
+mod source;
+mod spool;
+mod table;
+mod table_file;
+
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result, source::HubSettings};
+pub use document::Document;
+pub use options::CorpusOptions;
+use order::Block;
+pub use order::DocumentOrder;
+use plain_file::{DocumentPlace, PlainFile};
+pub(crate) use seen::SeenDocuments;
+pub use source::CorpusSource;
+use table::Tables;
+pub(crate) use table_file::{Cause, RowBlock, TableFile};
+
+/// Documents, numbered from 0 in the order of the paths given and of the files in a folder (sorted).
+#[derive(Debug, Default)]
+pub struct Corpus {
+    options: CorpusOptions,
+    sources: Vec<CorpusSource>,
+    files: Vec<PlainFile>,
+    /// The documents in `files`. This is all the memory that one takes, besides its order and 16 bytes against
+    /// duplicates.
+    places: Vec<DocumentPlace>,
+    tables: Vec<TableFile>,
+    /// The documents in `tables`: where each block of rows stands in the numbering, ascending.
+    blocks: Vec<PlacedBlock>,
+    reader: Tables,
+    /// Every file by name, and what changes when its content does.
+    stamps: Vec<(String, String)>,
+    /// Whether it was read from what an earlier run saved.
+    was_saved: bool,
+}
+
+/// A block of rows and its place in the numbering.
+#[derive(Debug, Clone, Copy)]
+struct PlacedBlock {
+    block: Block,
+    rows: RowBlock,
+    /// Documents of the blocks before it.
+    streamed_before: u64,
+}
+
+/// Where a document is found.
+enum Found {
+    /// This row of a block.
+    Row(RowBlock, u64),
+    /// In a text or JSONL file.
+    Place(DocumentPlace),
+}
+
+impl PlacedBlock {
+    /// Documents of this block and those before it.
+    fn streamed(self) -> u64 {
+        self.streamed_before + self.block.documents
+    }
+}
+
+impl Corpus {
+    /// Finds the documents at `paths` and numbers them.
+    ///
+    /// A path is a file, a folder, an URL of an object store, `hf://datasets/ORG/NAME` for a dataset on the Hub, or `-`
+    /// for standard input. A `.jsonl` file has a document a line, a `.parquet` file one a row; any other file is one
+    /// document. In a folder, each file of many documents and each subfolder is a source of its own, and the remaining
+    /// files together are one more. Hidden files, files that are not UTF-8 text, `.json`, `.csv` and `.tsv` files,
+    /// links to folders and links that lead nowhere are left out of a folder, counted, and logged as warnings.
+    ///
+    /// # Errors
+    /// When a path cannot be read, a named file is not UTF-8 text or ends in `.json`, `.csv` or `.tsv`, a JSONL line is
+    /// not an object with the text field (unless such lines are skipped), a parquet file lacks the column, a document
+    /// is too long, or there is no text at all.
+    pub fn open(paths: &[PathBuf], options: &CorpusOptions) -> Result<Self> {
+        Self::read(paths, options, discover::sources(paths, None, &[])?)
+    }
+
+    /// As [`Self::open`], with datasets from the Hub that `hub` describes.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with_hub(paths: &[PathBuf], options: &CorpusOptions, hub: &HubSettings) -> Result<Self> {
+        Self::read(paths, options, discover::sources(paths, Some(hub), &[])?)
+    }
+
+    /// As [`Self::open`], but takes from the file `saved` what an earlier run found out, if it was the same run and no
+    /// file has changed since. Datasets on the Hub are read at the commits that `earlier` or that file names, wherever
+    /// their branches are now. They are from the Hub that `hub` describes, else from the environment's.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_saved(
+        paths: &[PathBuf],
+        options: &CorpusOptions,
+        saved: &Path,
+        earlier: &[CorpusSource],
+        hub: Option<&HubSettings>,
+    ) -> Result<Self> {
+        let earlier = [earlier, &saved::sources(saved)].concat();
+        let sources = discover::sources(paths, hub, &earlier)?;
+        match saved::load(saved, options, &sources) {
+            Some(corpus) => Ok(corpus),
+            None => Self::read(paths, options, sources),
+        }
+    }
+
+    /// Saves what opening found out, for [`Self::open_saved`].
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        if self.was_saved { Ok(()) } else { saved::save(self, path) }
+    }
+
+    /// How the files were read.
+    pub fn options(&self) -> &CorpusOptions {
+        &self.options
+    }
+
+    /// Where the documents come from, in order.
+    pub fn sources(&self) -> &[CorpusSource] {
+        &self.sources
+    }
+
+    /// Number of documents.
+    pub fn n_documents(&self) -> u64 {
+        self.places.len() as u64 + self.blocks.last().map_or(0, |placed| placed.streamed())
+    }
+
+    /// Size of the files that documents come from, bytes.
+    pub fn bytes(&self) -> u64 {
+        self.sources.iter().map(|source| source.bytes).sum()
+    }
+
+    /// Document `index`.
+    ///
+    /// # Errors
+    /// When its file cannot be read, or changed since the corpus was opened.
+    pub fn document(&self, index: u64) -> Result<Document> {
+        match self.find(index)? {
+            Found::Row(rows, row) => self.reader.document(&self.tables, rows, row, &self.options),
+            Found::Place(place) => self.files[place.file as usize].document(place, &self.options),
+        }
+    }
+
+    /// Where document `index` is, for errors: its file, and the line or the row in it, as far as that can be told.
+    pub fn place_of(&self, index: u64) -> String {
+        match self.find(index) {
+            Ok(Found::Row(rows, row)) => {
+                let file = self.tables[rows.file as usize].name();
+                format!("{file}, row {} of row group {}, counted from 0", rows.first_row + row, rows.group)
+            }
+            Ok(Found::Place(place)) => {
+                let file = &self.files[place.file as usize];
+                file.place_of(place).unwrap_or_else(|_| file.name.clone())
+            }
+            Err(_) => format!("document {index}"),
+        }
+    }
+
+    /// Whether a document is a row of a table.
+    pub(crate) fn is_streamed(&self, index: u64) -> bool {
+        matches!(self.find(index), Ok(Found::Row(..)))
+    }
+
+    fn find(&self, index: u64) -> Result<Found> {
+        let at = self.blocks.partition_point(|placed| placed.block.first_document <= index);
+        let before = at.checked_sub(1).map(|at| self.blocks[at]);
+        if let Some(PlacedBlock { block, rows, .. }) = before
+            && index < block.first_document + block.documents
+        {
+            return Ok(Found::Row(rows, index - block.first_document));
+        }
+        let streamed = before.map_or(0, |placed| placed.streamed());
+        let place = self.places.get((index - streamed) as usize).copied();
+        place.map(Found::Place).ok_or_else(|| {
+            Error::invalid("document", format!("a number below {}", self.n_documents()), index.to_string())
+        })
+    }
+
+    /// The order in which documents are harvested: shuffled by `seed`, or as they are.
+    pub fn order(&self, seed: Option<u64>) -> DocumentOrder {
+        DocumentOrder::new(self.n_documents(), self.blocks.iter().map(|placed| placed.block).collect(), seed)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn open(path: &Path) -> Result<Corpus> {
+        Corpus::open(&[path.to_path_buf()], &CorpusOptions::default())
+    }
+
+    fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+        folder
+    }
+
+    fn text(corpus: &Corpus, index: u64) -> String {
+        match corpus.document(index).unwrap() {
+            Document::Text(text) => text,
+            Document::Chat(messages) | Document::IncompleteChat(messages) => panic!("a conversation: {messages:?}"),
+        }
+    }
+
+    fn message(result: Result<Corpus>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_text_file_is_a_document_and_a_jsonl_line_is_one() {
+        let lines = "{\"text\": \"one \\u00e9\", \"id\": 1}\n\n{\"id\": 2, \"text\": \"two\"}\r\n{\"text\":\"three\"}";
+        let folder = folder(&[("prose.txt", "Call me Ishmael.\n".as_bytes()), ("lines.jsonl", lines.as_bytes())]);
+        let paths = [folder.path().join("prose.txt"), folder.path().join("lines.jsonl")];
+        let corpus = Corpus::open(&paths, &CorpusOptions::default()).unwrap();
+        let texts: Vec<_> = (0..corpus.n_documents()).map(|i| text(&corpus, i)).collect();
+        assert_eq!(texts, ["Call me Ishmael.\n", "one é", "two", "three"]);
+        let spans: Vec<_> = corpus.sources().iter().map(|s| (s.name.as_str(), s.first_document, s.documents)).collect();
+        assert_eq!(spans, [("prose", 0, 1), ("lines", 1, 3)]);
+        assert_eq!(corpus.sources()[0].sha256, crate::sha256_file(&paths[0]).unwrap());
+        assert!(corpus.document(4).is_err());
+    }
+
+    #[test]
+    fn a_folder_is_read_in_sorted_order_and_split_into_sources() {
+        let files: [(&str, &[u8]); 6] = [
+            ("b.txt", b"b"),
+            ("a.md", b"a"),
+            ("rust/x/deep.rs", b"fn deep() {}"),
+            ("rust/main.rs", b"fn main() {}"),
+            ("web.jsonl", b"{\"text\":\"w\"}"),
+            (".hidden", b"h"),
+        ];
+        let folder = folder(&files);
+        let corpus = open(folder.path()).unwrap();
+        let texts: Vec<_> = (0..corpus.n_documents()).map(|i| text(&corpus, i)).collect();
+        assert_eq!(texts, ["a", "b", "fn main() {}", "fn deep() {}", "w"]);
+        let own_name = folder.path().file_name().unwrap().to_str().unwrap();
+        let names: Vec<_> = corpus.sources().iter().map(|source| source.name.as_str()).collect();
+        assert_eq!(names, [own_name, "rust", "web"]);
+        assert_eq!(corpus.sources()[0].skipped_files, 1);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_that_leads_nowhere_is_left_out_of_a_folder_and_counted() {
+        let folder = folder(&[("a.txt", b"a"), ("deep/b.txt", b"b")]);
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, folder.path().join(name)).unwrap();
+        link("gone.txt", "dangling.txt");
+        link("loop.jsonl", "loop.jsonl");
+        link("../a.txt", "deep/good.md");
+        let corpus = open(folder.path()).unwrap();
+        assert_eq!((corpus.n_documents(), corpus.sources()[0].skipped_files), (2, 2));
+        assert_eq!(corpus.sources()[1].duplicates, 1, "a link to a file is read");
+        let named = message(open(&folder.path().join("dangling.txt")));
+        assert!(named.contains("dangling.txt"), "{named}");
+    }
+
+    #[test]
+    fn the_same_text_is_kept_once_unless_asked_otherwise() {
+        let folder = folder(&[("a.txt", b"same"), ("b.jsonl", b"{\"text\":\"same\"}\n{\"text\":\"other\"}\n")]);
+        let corpus = open(folder.path()).unwrap();
+        assert_eq!(corpus.n_documents(), 2);
+        assert_eq!(corpus.sources().iter().map(|source| source.duplicates).sum::<u64>(), 1);
+        let keep = CorpusOptions { drop_duplicates: false, ..CorpusOptions::default() };
+        assert_eq!(Corpus::open(&[folder.path().to_path_buf()], &keep).unwrap().n_documents(), 3);
+    }
+
+    #[test]
+    fn an_empty_document_repeats_no_other() {
+        let lines = b"{\"text\":\"a\"}\n{\"text\":null}\n{\"text\":\"\"}\n{\"text\":\"a\"}\n{\"text\":\"\"}\n";
+        let folder = folder(&[("lines.jsonl", lines), ("one.txt", b""), ("two.txt", b"")]);
+        let corpus = open(folder.path()).unwrap();
+        let texts: Vec<_> = (0..corpus.n_documents()).map(|i| text(&corpus, i)).collect();
+        assert_eq!(texts, ["", "", "a", "", "", ""]);
+        assert_eq!(corpus.sources().iter().map(|source| source.duplicates).sum::<u64>(), 1);
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_is_named_with_its_byte() {
+        let folder = folder(&[("good.txt", b"good"), ("latin1.txt", b"caf\xe9 au lait"), ("image.bin", b"ab\0cd")]);
+        let latin1 = message(open(&folder.path().join("latin1.txt")));
+        assert!(latin1.contains("latin1.txt") && latin1.contains("byte 3"), "{latin1}");
+        let binary = message(open(&folder.path().join("image.bin")));
+        assert!(binary.contains("image.bin") && binary.contains("byte 2"), "{binary}");
+        let corpus = open(folder.path()).unwrap();
+        assert_eq!((corpus.n_documents(), corpus.sources()[0].skipped_files), (1, 2));
+    }
+
+    #[test]
+    fn a_file_of_texts_in_another_form_is_no_text() {
+        let json = b"{\"text\":\"a\"}\n";
+        let files: [(&str, &[u8]); 5] =
+            [("a.txt", b"a"), ("b.json", json), ("c.JSON.gz", json), ("deep/d.csv", b"text\na\n"), ("deep/e.tsv", b"")];
+        let folder = folder(&files);
+        for (name, hint) in [("b.json", ".jsonl"), ("c.JSON.gz", ".jsonl"), ("deep/d.csv", ".parquet")] {
+            let message = message(open(&folder.path().join(name)));
+            assert!(message.contains(name) && message.contains(hint), "{message}");
+        }
+        let corpus = open(folder.path()).unwrap();
+        let skipped: Vec<_> = corpus.sources().iter().map(|source| source.skipped_files).collect();
+        assert_eq!((corpus.n_documents(), skipped), (1, vec![2, 2]));
+    }
+
+    #[test]
+    fn a_field_that_no_file_of_the_corpus_has_is_refused() {
+        let folder =
+            folder(&[("prose.txt", b"a"), ("with/prose.txt", b"b"), ("with/lines.jsonl", b"{\"body\":\"c\"}")]);
+        let text_field = CorpusOptions { text_field: "body".into(), ..CorpusOptions::default() };
+        let chat_field = CorpusOptions { chat_field: Some("turns".into()), ..CorpusOptions::default() };
+        for (options, flag) in [(&text_field, "--text-field body"), (&chat_field, "--chat-field turns")] {
+            let message = message(Corpus::open(&[folder.path().join("prose.txt")], options));
+            assert!(message.contains(flag) && message.contains("prose.txt"), "{message}");
+        }
+        assert_eq!(Corpus::open(&[folder.path().into()], &text_field).unwrap().n_documents(), 3);
+    }
+
+    #[test]
+    fn standard_input_named_twice_is_refused() {
+        for paths in [["-", "-"], ["jsonl:-", "-"], ["jsonl:-", "jsonl:-"]] {
+            let message = message(Corpus::open(&paths.map(PathBuf::from), &CorpusOptions::default()));
+            assert!(message.contains("standard input") && message.contains("once"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_bad_jsonl_line_is_named_with_its_number() {
+        let cases: [(&[u8], &str); 4] = [
+            (b"{\"text\":\"a\"}\n{\"text\": \"b\"\n", "bad.jsonl:2"),
+            (b"{\"body\":\"a\"}\n", "field `text`"),
+            (b"{\"text\": 7}\n", "field `text`"),
+            (b"\n\n[1]\n", "bad.jsonl:3"),
+        ];
+        for (bytes, expected) in cases {
+            let folder = folder(&[("bad.jsonl", bytes)]);
+            let message = message(open(&folder.path().join("bad.jsonl")));
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn malformed_lines_are_left_out_and_counted_where_that_is_asked_for() {
+        let lines = b"{\"text\":\"a\"}\n{\"text\": \"cut\n\n[1]\n{\"text\":\"caf\xe9\"}\n{\"text\":\"b\"}\n";
+        let folder = folder(&[("lines.jsonl", lines)]);
+        let refused = message(open(folder.path()));
+        assert!(refused.contains("lines.jsonl:2") && refused.contains("--skip-malformed"), "{refused}");
+        let skip = CorpusOptions { skip_malformed: true, ..CorpusOptions::default() };
+        let corpus = Corpus::open(&[folder.path().to_path_buf()], &skip).unwrap();
+        assert_eq!([text(&corpus, 0), text(&corpus, 1)], ["a", "b"]);
+        assert_eq!((corpus.n_documents(), corpus.sources()[0].malformed_lines), (2, 3));
+        let other_field = CorpusOptions { text_field: "body".into(), ..skip };
+        let none = message(Corpus::open(&[folder.path().to_path_buf()], &other_field));
+        assert!(none.contains("without 5 malformed lines"), "{none}");
+    }
+
+    #[test]
+    fn a_mark_of_the_encoding_and_a_missing_text_are_no_errors() {
+        let folder = folder(&[("marked.jsonl", b"\xef\xbb\xbf{\"text\":\"a\"}\n{\"text\":null}\n")]);
+        let corpus = open(folder.path()).unwrap();
+        assert_eq!([text(&corpus, 0), text(&corpus, 1)], ["a", ""]);
+    }
+
+    #[test]
+    fn a_packed_parquet_file_is_named_and_what_to_do() {
+        let folder = folder(&[("rows.parquet.gz", b"\x1f\x8b")]);
+        for path in [folder.path().to_path_buf(), folder.path().join("rows.parquet.gz")] {
+            let message = message(open(&path));
+            assert!(message.contains("rows.parquet.gz") && message.contains("Unpack it"), "{message}");
+        }
+    }
+
+    #[test]
+    fn no_text_at_all_is_refused() {
+        let folder = folder(&[("empty.txt", b""), ("empty.jsonl", b"\n")]);
+        assert!(message(open(folder.path())).contains("at least one document"));
+        assert!(message(open(&folder.path().join("nowhere.txt"))).contains("nowhere.txt"));
+        assert!(message(Corpus::open(&[], &CorpusOptions::default())).contains("corpus"));
+    }
+
+    #[test]
+    fn a_file_that_shrinks_after_opening_is_an_error() {
+        let folder = folder(&[("a.txt", b"some text")]);
+        let path = folder.path().join("a.txt");
+        let corpus = open(&path).unwrap();
+        fs::write(&path, "so").unwrap();
+        assert!(corpus.document(0).unwrap_err().to_string().contains("a.txt"));
+    }
+}

@@ -1,0 +1,291 @@
+//! [`sources`]: the paths of a command become named sources, each a list of files in a fixed order.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::CorpusSource;
+use crate::{
+    Error, Location, Result,
+    source::{HubDataset, HubFile, HubSettings},
+};
+
+/// Standard input as a path: a text, or a document a line.
+const STDIN: &str = "-";
+const STDIN_LINES: &str = "jsonl:-";
+
+/// What a file's bytes mean, told by its ending without that of its packing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum FileKind {
+    /// The whole file is a document.
+    Text,
+    /// Each line is a JSON object with a document in one field.
+    JsonLines,
+    /// Each row has a document in one column.
+    Parquet,
+}
+
+impl FileKind {
+    /// `lines.jsonl.gz` -> [`Self::JsonLines`].
+    fn of(name: &str) -> Self {
+        match ending(name).as_str() {
+            "jsonl" | "ndjson" => Self::JsonLines,
+            "parquet" => Self::Parquet,
+            _ => Self::Text,
+        }
+    }
+}
+
+/// `Lines.JSONL.gz` -> `jsonl`.
+fn ending(name: &str) -> String {
+    let name = name.to_ascii_lowercase();
+    let plain = [".gz", ".zst", ".zstd"].iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(&name);
+    plain.rsplit_once('.').map(|(_, ending)| ending.to_owned()).unwrap_or_default()
+}
+
+/// What to make of a file that holds texts in a form that is not read. As one text, its braces or commas would be
+/// harvested with them.
+fn in_another_form(name: &str) -> Option<&'static str> {
+    match ending(name).as_str() {
+        "json" => Some(
+            "Rename it to .jsonl if each line is a JSON object with a document, make such lines of it, or rename it to \
+             .txt to harvest its characters as they are",
+        ),
+        "csv" | "tsv" => {
+            Some("Write its rows as .jsonl or .parquet, or rename it to .txt to harvest its characters as they are")
+        }
+        _ => None,
+    }
+}
+
+/// Where a file's bytes come from.
+#[derive(Debug, Clone)]
+pub(super) enum Origin {
+    At(Location),
+    OnHub(HubFile),
+    Stdin,
+}
+
+/// A file that has not been read yet.
+#[derive(Debug, Clone)]
+pub(super) struct FoundFile {
+    pub(super) origin: Origin,
+    /// Its path in the source, with `/`; empty for a file that was named.
+    pub(super) relative: String,
+    pub(super) kind: FileKind,
+}
+
+impl FoundFile {
+    fn at(location: Location, relative: String) -> Self {
+        let kind = FileKind::of(&location.file_name());
+        Self { origin: Origin::At(location), relative, kind }
+    }
+
+    /// Refuses a parquet file in a further packing, which would have to be unpacked to be read from its end.
+    pub(super) fn check_not_packed(&self) -> Result<()> {
+        let Origin::At(location) = &self.origin else { return Ok(()) };
+        if location.file_name().to_ascii_lowercase().ends_with(".parquet") {
+            return Ok(());
+        }
+        let hint = "Unpack it: what is in a parquet file is compressed already";
+        Err(Error::malformed(self.name(), "a .parquet file as it is", "a packed one", hint))
+    }
+
+    /// As errors name it.
+    pub(super) fn name(&self) -> String {
+        match &self.origin {
+            Origin::At(location) => location.to_string(),
+            Origin::OnHub(file) => file.url().to_string(),
+            Origin::Stdin => "standard input".into(),
+        }
+    }
+}
+
+/// A source whose files have not been read yet.
+#[derive(Debug)]
+pub(super) struct FoundSource {
+    pub(super) name: String,
+    pub(super) path: String,
+    /// A file that was named is refused when it is no text; one met in a folder is left out and counted.
+    pub(super) is_folder: bool,
+    pub(super) files: Vec<FoundFile>,
+    /// Folder entries left out already: hidden files, files in a form that is not read, links to folders and links
+    /// that lead nowhere.
+    pub(super) skipped: u64,
+    /// Of a dataset on the Hub: its address as it was given, while `path` has the commit.
+    pub(super) named: Option<String>,
+}
+
+/// The sources at `paths`: one for a file; for a folder one for the loose files in it, then one for each subfolder and
+/// each file of many documents. Datasets are from the Hub that `hub` describes, else from the environment's, at the
+/// commits of those in `earlier` that were given as now.
+pub(super) fn sources(
+    paths: &[PathBuf],
+    hub: Option<&HubSettings>,
+    earlier: &[CorpusSource],
+) -> Result<Vec<FoundSource>> {
+    let mut sources = vec![];
+    for path in paths {
+        let stdin = [(STDIN, FileKind::Text), (STDIN_LINES, FileKind::JsonLines)];
+        if let Some((_, kind)) = stdin.into_iter().find(|(name, _)| path.as_os_str() == *name) {
+            if sources.iter().any(|source: &FoundSource| source.path == STDIN) {
+                let expected = format!("standard input (`{STDIN}` or `{STDIN_LINES}`) once: it can be read only once");
+                return Err(Error::invalid("corpus", expected, "it again"));
+            }
+            sources.push(stdin_source(kind));
+            continue;
+        }
+        if let Some(text) = path.to_str().filter(|text| HubDataset::is_named(text)) {
+            let before = earlier.iter().find(|source| source.named.as_deref() == Some(text));
+            let commit = before.and_then(|source| HubDataset::commit_of(&source.path));
+            if let Some(commit) = &commit {
+                tracing::info!("{text} is read at {commit}, as before");
+            }
+            let dataset = match hub {
+                Some(hub) => HubDataset::open(text, commit.as_deref(), hub)?,
+                None => HubDataset::open(text, commit.as_deref(), &HubSettings::from_env()?)?,
+            };
+            sources.push(hub_source(text, dataset));
+            continue;
+        }
+        let location = Location::named(path)?;
+        if location.is_folder()? {
+            sources.extend(folder_sources(&location)?)
+        } else {
+            sources.push(named_file(&location)?)
+        }
+    }
+    make_names_distinct(&mut sources);
+    Ok(sources)
+}
+
+fn stdin_source(kind: FileKind) -> FoundSource {
+    let file = FoundFile { origin: Origin::Stdin, relative: String::new(), kind };
+    let (name, path) = ("stdin".into(), STDIN.into());
+    FoundSource { name, path, is_folder: false, files: vec![file], skipped: 0, named: None }
+}
+
+fn hub_source(named: &str, dataset: HubDataset) -> FoundSource {
+    let file =
+        |file: HubFile| FoundFile { relative: file.path.clone(), origin: Origin::OnHub(file), kind: FileKind::Parquet };
+    let files = dataset.files.into_iter().map(file).collect();
+    let (name, path, named) = (dataset.name, dataset.pinned, Some(named.to_owned()));
+    FoundSource { name, path, is_folder: true, files, skipped: 0, named }
+}
+
+/// The name of a file without the endings that say what it holds: `lines.jsonl.gz` -> `lines`.
+fn stem(name: &str) -> String {
+    let plain = [".gz", ".zst", ".zstd"].iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(name);
+    Path::new(plain).file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The source of a file that was named.
+fn named_file(location: &Location) -> Result<FoundSource> {
+    let name = location.file_name();
+    match in_another_form(&name) {
+        None => Ok(file_source(location)),
+        Some(hint) => {
+            let expected = "a text, .jsonl or .parquet file";
+            Err(Error::malformed(location.to_string(), expected, format!("a .{} file", ending(&name)), hint))
+        }
+    }
+}
+
+fn file_source(location: &Location) -> FoundSource {
+    let files = vec![FoundFile::at(location.clone(), String::new())];
+    let name = stem(&location.file_name());
+    FoundSource { name, path: location.to_string(), is_folder: false, files, skipped: 0, named: None }
+}
+
+fn folder_sources(folder: &Location) -> Result<Vec<FoundSource>> {
+    let mut loose = empty_folder_source(folder);
+    let mut others = vec![];
+    for entry in entries(folder)? {
+        match entry {
+            Entry::Skipped => loose.skipped += 1,
+            Entry::Folder(location, name) => {
+                let mut source = empty_folder_source(&location);
+                source.name = name;
+                collect(&location, "", &mut source)?;
+                others.push(source);
+            }
+            Entry::File(file, name) if FileKind::of(&name) != FileKind::Text => others.push(file_source(&file)),
+            Entry::File(file, name) => loose.files.push(FoundFile::at(file, name)),
+        }
+    }
+    let mut sources = if loose.files.is_empty() && loose.skipped == 0 { vec![] } else { vec![loose] };
+    sources.extend(others);
+    Ok(sources)
+}
+
+fn empty_folder_source(folder: &Location) -> FoundSource {
+    // `.` and `..` have no file name of their own.
+    let resolved = folder.local().and_then(|path| fs::canonicalize(path).ok()).map_or(folder.clone(), Location::from);
+    let (name, path) = (resolved.file_name(), folder.to_string());
+    FoundSource { name, path, is_folder: true, files: vec![], skipped: 0, named: None }
+}
+
+/// Adds everything below `folder`: its files first, then its subfolders', each sorted by name.
+fn collect(folder: &Location, before: &str, source: &mut FoundSource) -> Result<()> {
+    let mut subfolders = vec![];
+    for entry in entries(folder)? {
+        match entry {
+            Entry::Skipped => source.skipped += 1,
+            Entry::Folder(location, name) => subfolders.push((location, format!("{before}{name}/"))),
+            Entry::File(file, name) => source.files.push(FoundFile::at(file, format!("{before}{name}"))),
+        }
+    }
+    subfolders.iter().try_for_each(|(location, before)| collect(location, before, source))
+}
+
+/// What is in a folder, with its own name.
+enum Entry {
+    File(Location, String),
+    Folder(Location, String),
+    Skipped,
+}
+
+fn entries(folder: &Location) -> Result<Vec<Entry>> {
+    folder.list()?.into_iter().map(entry).collect()
+}
+
+fn entry(found: crate::store::Entry) -> Result<Entry> {
+    if let Some(why) = why_skipped(&found)? {
+        tracing::warn!("left out of the corpus: {}, because {why}", found.location);
+        return Ok(Entry::Skipped);
+    }
+    let (location, name) = (found.location, found.name);
+    Ok(if found.is_folder { Entry::Folder(location, name) } else { Entry::File(location, name) })
+}
+
+/// Why an entry of a folder is left out, if it is.
+fn why_skipped(found: &crate::store::Entry) -> Result<Option<String>> {
+    if found.name.starts_with('.') {
+        return Ok(Some("its name starts with a dot".into()));
+    }
+    if let Some(hint) = in_another_form(&found.name).filter(|_| !found.is_folder) {
+        return Ok(Some(format!("it is a .{} file. {hint}", ending(&found.name))));
+    }
+    let Some(path) = found.location.local() else { return Ok(None) };
+    if !fs::symlink_metadata(path).map_err(Error::io("read", path))?.is_symlink() {
+        return Ok(None);
+    }
+    if found.is_folder {
+        return Ok(Some("it is a link to a folder".into())); // which could lead back up, for ever
+    }
+    Ok(fs::metadata(path).err().map(|error| format!("it is a link that leads nowhere ({error})")))
+}
+
+/// Where two sources share a name, both take their whole path instead.
+fn make_names_distinct(sources: &mut [FoundSource]) {
+    let names: Vec<String> = sources.iter().map(|source| source.name.clone()).collect();
+    for source in sources {
+        if names.iter().filter(|name| **name == source.name).count() > 1 {
+            source.name = source.path.clone();
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! [`Document`]: one piece of a corpus, before it is tokenised.
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::ChatMessage;
+
+/// A text, or a conversation that the model's own chat template will write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Document {
+    /// As it is.
+    Text(String),
+    /// Turn by turn.
+    Chat(Vec<ChatMessage>),
+    /// A conversation with a turn whose content is null, as that of one that calls a tool may be: empty here, and not
+    /// to be written as if that had been said.
+    IncompleteChat(Vec<ChatMessage>),
+}
+
+/// The first 16 bytes of a document's SHA-256: two documents with the same are the same.
+pub(super) type DocumentHash = [u8; 16];
+
+impl Document {
+    /// Its length, bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Text(text) => text.len() as u64,
+            Self::Chat(messages) | Self::IncompleteChat(messages) => {
+                messages.iter().map(|message| message.content.len() as u64).sum()
+            }
+        }
+    }
+
+    /// Whether there is nothing in it. Such a document is counted as empty, and repeats no other.
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_empty(),
+            Self::Chat(messages) | Self::IncompleteChat(messages) => messages.is_empty(),
+        }
+    }
+
+    /// What tells this document from others.
+    pub(super) fn hash(&self) -> DocumentHash {
+        let mut hasher = Sha256::new();
+        if matches!(self, Self::IncompleteChat(_)) {
+            hasher.update([0xfd]);
+        }
+        match self {
+            Self::Text(text) => hasher.update(text),
+            Self::Chat(messages) | Self::IncompleteChat(messages) => messages.iter().for_each(|message| {
+                // No text has these bytes, so that no two conversations are written alike.
+                hasher.update([0xff]);
+                hasher.update(&message.role);
+                hasher.update([0xfe]);
+                hasher.update(&message.content);
+            }),
+        }
+        first_16(&hasher.finalize())
+    }
+
+    /// A conversation from JSON: a list of objects with `role` and `content`, or with `from` and `value` as ShareGPT
+    /// has them. What is there instead, where it is none.
+    pub(super) fn chat_of(value: Value) -> Result<Self, String> {
+        let Value::Array(turns) = value else { return Err("no list of turns".into()) };
+        turns.into_iter().map(turn).collect::<Result<_, _>>().map(Self::chat_of_turns)
+    }
+
+    /// A conversation of turns that are each who speaks and, where it is not null, what is said.
+    pub(super) fn chat_of_turns(turns: Vec<(String, Option<String>)>) -> Self {
+        let is_whole = turns.iter().all(|(_, content)| content.is_some());
+        let message = |(role, content): (_, Option<_>)| ChatMessage { role, content: content.unwrap_or_default() };
+        let messages = turns.into_iter().map(message).collect();
+        if is_whole { Self::Chat(messages) } else { Self::IncompleteChat(messages) }
+    }
+}
+
+/// What is found where a turn lacks who speaks or what is said.
+pub(super) const NOT_A_TURN: &str = "a turn without strings `role` and `content`, or `from` and `value`";
+
+/// Who speaks and what is said, which may be null.
+fn turn(value: Value) -> Result<(String, Option<String>), String> {
+    let Value::Object(turn) = value else { return Err("a turn that is no object".into()) };
+    let mut why = None;
+    for (who, what) in [("role", "content"), ("from", "value")] {
+        let (Some(speaker), Some(said)) = (turn.get(who), turn.get(what)) else { continue };
+        match (speaker, content_of(said)) {
+            (Value::String(speaker), Ok(content)) => {
+                let speaker = speaker.clone();
+                return Ok((if who == "from" { role_of(speaker) } else { speaker }, content));
+            }
+            (Value::String(_), Err(found)) => why.get_or_insert(format!("its `{what}` is {found}")),
+            (speaker, _) => why.get_or_insert(format!("its `{who}` is {}", kind_of(speaker))),
+        };
+    }
+    let fields = || turn.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    Err(format!("{NOT_A_TURN}: {}", why.unwrap_or_else(|| format!("its fields are [{}]", fields()))))
+}
+
+/// What is said: a string, or a list of parts as OpenAI has them, `[{"type": "text", "text": ".."}]`, whose texts
+/// follow each other, or null. What is there instead, where it is none of these.
+fn content_of(value: &Value) -> Result<Option<String>, String> {
+    let text_of = |part: &Value| match (part["type"].as_str(), &part["text"]) {
+        (Some("text"), Value::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    match value {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text.clone())),
+        Value::Array(parts) => parts
+            .iter()
+            .map(text_of)
+            .collect::<Option<String>>()
+            .map(Some)
+            .ok_or_else(|| "a list of which a part is not {\"type\": \"text\", \"text\": \"..\"}".into()),
+        other => Err(kind_of(other).into()),
+    }
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// The templates' name of a speaker of ShareGPT's.
+pub(super) fn role_of(from: String) -> String {
+    match from.as_str() {
+        "human" => "user".into(),
+        "gpt" => "assistant".into(),
+        _ => from,
+    }
+}
+
+pub(super) fn first_16(digest: &[u8]) -> DocumentHash {
+    let mut first = [0; 16];
+    first.copy_from_slice(&digest[..16]);
+    first
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn both_ways_of_writing_turns_are_the_same_conversation() {
+        let ours =
+            Document::chat_of(json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]));
+        let theirs =
+            Document::chat_of(json!([{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho", "weight": 1}]));
+        assert!(ours.is_ok());
+        assert_eq!(ours, theirs);
+        let message = Document::chat_of(json!([{"speaker": "a", "text": "hi"}])).unwrap_err();
+        assert!(message.contains("speaker, text"), "{message}");
+        assert!(Document::chat_of(json!("hi")).is_err());
+    }
+
+    #[test]
+    fn the_texts_of_a_list_of_parts_are_one_content() {
+        let part = |text: &str| json!({"type": "text", "text": text});
+        let parts = Document::chat_of(json!([{"role": "user", "content": [part("see "), part("this")]}]));
+        assert_eq!(parts, Document::chat_of(json!([{"role": "user", "content": "see this"}])));
+        assert!(parts.is_ok());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_turn_is_said() {
+        let cases = [
+            (json!({"role": "user", "content": {"a": 1}}), "its `content` is an object"),
+            (json!({"role": "user", "content": [{"type": "image_url"}]}), "its `content` is a list of which a part"),
+            (json!({"role": "user", "content": ["hi"]}), "its `content` is a list of which a part"),
+            (json!({"role": 7, "content": "hi"}), "its `role` is a number"),
+            (json!({"from": "gpt", "value": false}), "its `value` is true or false"),
+            (json!({"role": "assistant", "tool_calls": []}), "its fields are [role, tool_calls]"),
+        ];
+        for (turn, expected) in cases {
+            let message = Document::chat_of(json!([turn])).unwrap_err();
+            assert!(message.contains(expected), "{message}");
+        }
+        let both = json!([{"role": null, "content": null, "from": "human", "value": "hi"}]);
+        assert_eq!(Document::chat_of(both), Document::chat_of(json!([{"role": "user", "content": "hi"}])));
+    }
+
+    #[test]
+    fn a_conversation_cut_elsewhere_is_another() {
+        let chat = |turns: &[(&str, &str)]| {
+            let message =
+                |(role, content): &(&str, &str)| ChatMessage { role: role.to_string(), content: content.to_string() };
+            Document::Chat(turns.iter().map(message).collect()).hash()
+        };
+        assert_ne!(chat(&[("user", "ab")]), chat(&[("user", "a"), ("user", "b")]));
+        assert_ne!(chat(&[("user", "ab")]), Document::Text("ab".into()).hash());
+    }
+}

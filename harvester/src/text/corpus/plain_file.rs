@@ -1,0 +1,94 @@
+//! [`PlainFile`]: a file on this machine whose documents can be read from any place in it.
+
+use std::{
+    io::{BufReader, Read},
+    path::PathBuf,
+};
+
+use super::{
+    CorpusOptions, Document,
+    discover::{FileKind, FoundFile, Origin},
+    json_line::document_of_line,
+    spool::{Packed, Spooled, spool, spool_stream},
+};
+use crate::{Error, Location, Result};
+
+/// A text or JSONL file, or the plain copy of one.
+#[derive(Debug, Clone)]
+pub(super) struct PlainFile {
+    /// As errors name it.
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    pub(super) kind: FileKind,
+    /// SHA-256 of the file that this is a copy of.
+    pub(super) original_sha256: Option<String>,
+}
+
+/// Where a document lies in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DocumentPlace {
+    pub(super) file: u32,
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
+}
+
+impl PlainFile {
+    /// The file found, or a plain copy of it where it cannot be read from any place.
+    pub(super) fn of(found: &FoundFile) -> Result<Self> {
+        let copied = match &found.origin {
+            Origin::Stdin => Some(spool_stream(std::io::stdin(), &found.name())?),
+            Origin::At(location) if location.is_pipe() => Some(spool_stream(location.reader()?, &found.name())?),
+            Origin::OnHub(_) => unreachable!("of the Hub's files only tables are taken"),
+            Origin::At(location) => {
+                let packed = packed(location)?;
+                (packed.is_some() || location.local().is_none()).then(|| spool(location, packed)).transpose()?
+            }
+        };
+        let (name, kind) = (found.name(), found.kind);
+        Ok(match copied {
+            Some(Spooled { path, sha256 }) => Self { name, path, kind, original_sha256: Some(sha256) },
+            None => Self { path: PathBuf::from(&name), name, kind, original_sha256: None },
+        })
+    }
+
+    /// Where the document at `place` is, as editors count lines. Reads the file up to there.
+    pub(super) fn place_of(&self, place: DocumentPlace) -> Result<String> {
+        if self.kind != FileKind::JsonLines {
+            return Ok(self.name.clone());
+        }
+        let before = Location::from(self.path.as_path()).reader()?.take(place.offset);
+        let mut lines = 0;
+        for byte in BufReader::new(before).bytes() {
+            lines += u64::from(byte.map_err(Error::io("read", &self.path))? == b'\n');
+        }
+        Ok(format!("{}:{}", self.name, lines + 1))
+    }
+
+    /// The document at `place`.
+    pub(super) fn document(&self, place: DocumentPlace, options: &CorpusOptions) -> Result<Document> {
+        let bytes = Location::from(self.path.as_path()).read_range(place.offset, place.bytes)?;
+        let document = match self.kind {
+            FileKind::JsonLines => document_of_line(&bytes, options).ok(),
+            FileKind::Text | FileKind::Parquet => String::from_utf8(bytes.into()).ok().map(Document::Text),
+        };
+        document.ok_or_else(|| {
+            let expected = format!("the document of {} bytes that was at byte {}", place.bytes, place.offset);
+            let hint = "The file changed while it was read; start again";
+            Error::malformed(&self.name, expected, "something else", hint)
+        })
+    }
+}
+
+/// How the file is packed, told by its first bytes.
+fn packed(location: &Location) -> Result<Option<Packed>> {
+    let mut start = [0; 4];
+    let mut reader = location.reader()?;
+    let mut filled = 0;
+    while filled < start.len() {
+        match reader.read(&mut start[filled..]).map_err(Error::io("read", location.to_string()))? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(Packed::of(&start[..filled]))
+}

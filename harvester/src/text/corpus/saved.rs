@@ -1,0 +1,229 @@
+//! What opening a [`Corpus`] found out, in a file: a run that starts again takes it from there instead of reading every
+//! document once more. It holds only as long as no file of the corpus has changed.
+//!
+//! ```text
+//! parquet:  a row a document that is not streamed: file, offset, bytes;  all else as JSON in the file's metadata
+//! ```
+
+use std::{fs::File, path::Path, sync::Arc};
+
+use arrow::{
+    array::{Array, AsArray, RecordBatch, UInt32Array, UInt64Array},
+    datatypes::{UInt32Type, UInt64Type},
+};
+use parquet::{
+    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
+    errors::ParquetError,
+    file::{metadata::KeyValue, properties::WriterProperties},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Block, Corpus, CorpusOptions, CorpusSource, DocumentPlace, PlacedBlock, PlainFile, RowBlock, TableFile,
+    discover::{FileKind, FoundSource},
+    reading::stamp,
+};
+use crate::{Error, Result, store::AtomicFile};
+
+/// Key of the JSON in the file's metadata.
+const KEY: &str = "refract.corpus";
+
+/// Everything but the places of documents.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    /// A file that another refract wrote is read anew.
+    refract_version: String,
+    options: CorpusOptions,
+    sources: Vec<CorpusSource>,
+    files: Vec<SavedFile>,
+    /// First document, documents; file, row group, first row.
+    blocks: Vec<SavedBlock>,
+    stamps: Vec<(String, String)>,
+}
+
+type SavedBlock = (u64, u64, u32, u32, u64);
+
+#[derive(Serialize, Deserialize)]
+struct SavedFile {
+    name: String,
+    path: std::path::PathBuf,
+    kind: FileKind,
+    original_sha256: Option<String>,
+}
+
+/// Writes what `corpus` knows.
+pub(super) fn save(corpus: &Corpus, path: &Path) -> Result<()> {
+    let file = |file: &PlainFile| SavedFile {
+        name: file.name.clone(),
+        path: file.path.clone(),
+        kind: file.kind,
+        original_sha256: file.original_sha256.clone(),
+    };
+    let block = |placed: &PlacedBlock| {
+        let (block, rows) = (placed.block, placed.rows);
+        (block.first_document, block.documents, rows.file, rows.group, rows.first_row)
+    };
+    let saved = Saved {
+        refract_version: env!("CARGO_PKG_VERSION").into(),
+        options: corpus.options.clone(),
+        sources: corpus.sources.clone(),
+        files: corpus.files.iter().map(file).collect(),
+        blocks: corpus.blocks.iter().map(block).collect(),
+        stamps: corpus.stamps.clone(),
+    };
+    let json = serde_json::to_string(&saved).map_err(|error| Error::io("write", path)(error.into()))?;
+    let places = &corpus.places;
+    let numbers = |of: fn(&DocumentPlace) -> u64| Arc::new(UInt64Array::from_iter_values(places.iter().map(of))) as _;
+    let files = Arc::new(UInt32Array::from_iter_values(places.iter().map(|place| place.file))) as _;
+    let columns = [("file", files), ("offset", numbers(|place| place.offset)), ("bytes", numbers(|place| place.bytes))];
+    write(path, columns, json).map_err(Error::parquet("write", path))?.publish().map(drop)
+}
+
+fn write(
+    path: &Path,
+    columns: [(&str, Arc<dyn Array>); 3],
+    json: String,
+) -> std::result::Result<AtomicFile, ParquetError> {
+    let batch = RecordBatch::try_from_iter(columns)?;
+    let metadata = vec![KeyValue::new(KEY.into(), json)];
+    let properties = WriterProperties::builder().set_key_value_metadata(Some(metadata)).build();
+    let file = AtomicFile::create(path).map_err(|error| ParquetError::External(error.into()))?;
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties))?;
+    writer.write(&batch)?;
+    writer.into_inner()
+}
+
+/// The sources that an earlier run found, and with them the commits of datasets on the Hub.
+pub(super) fn sources(path: &Path) -> Vec<CorpusSource> {
+    let reader = File::open(path).ok().and_then(|file| ParquetRecordBatchReaderBuilder::try_new(file).ok());
+    reader.and_then(|reader| said(&reader)).map_or_else(Vec::new, |saved| saved.sources)
+}
+
+/// Everything that was saved but the places of documents.
+fn said(reader: &ParquetRecordBatchReaderBuilder<File>) -> Option<Saved> {
+    let metadata = reader.metadata().file_metadata().key_value_metadata()?;
+    let json = metadata.iter().find(|entry| entry.key == KEY)?.value.as_deref()?;
+    serde_json::from_str(json).ok()
+}
+
+/// The corpus that was saved; `None` where there is none, or where anything is not as it was. What cannot be read is
+/// read anew.
+pub(super) fn load(path: &Path, options: &CorpusOptions, found: &[FoundSource]) -> Option<Corpus> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).ok()?).ok()?;
+    let saved = said(&reader)?;
+    let files = found.iter().flat_map(|source| &source.files);
+    let stamps: Vec<(String, String)> =
+        files.clone().map(|file| Some((file.name(), stamp(file).ok()?))).collect::<Option<_>>()?;
+    let same =
+        saved.refract_version == env!("CARGO_PKG_VERSION") && saved.options == *options && saved.stamps == stamps;
+    // Standard input has no stamp, and a plain copy may have been removed from the cache.
+    let there = stamps.iter().all(|(_, stamp)| !stamp.is_empty()) && saved.files.iter().all(|file| file.path.exists());
+    let sources = found.iter().map(|source| (&source.path, &source.name));
+    if !same || !there || !sources.eq(saved.sources.iter().map(|source| (&source.path, &source.name))) {
+        return None;
+    }
+    let mut places = vec![];
+    for batch in reader.build().ok()? {
+        let batch = batch.ok()?;
+        let column = |name: &str| batch.column_by_name(name).cloned();
+        let (file, offset, bytes) = (column("file")?, column("offset")?, column("bytes")?);
+        let file = file.as_primitive_opt::<UInt32Type>()?.values();
+        let (offset, bytes) = (offset.as_primitive_opt::<UInt64Type>()?, bytes.as_primitive_opt::<UInt64Type>()?);
+        let rows = file.iter().zip(offset.values()).zip(bytes.values());
+        places.extend(rows.map(|((file, offset), bytes)| DocumentPlace {
+            file: *file,
+            offset: *offset,
+            bytes: *bytes,
+        }));
+    }
+    let tables = files.filter(|file| file.kind == FileKind::Parquet);
+    let tables: Vec<_> = tables.map(TableFile::of).collect::<Result<_>>().ok()?;
+    let is_place = |place: &DocumentPlace| {
+        (place.file as usize) < saved.files.len() && place.bytes <= saved.options.max_document_bytes
+    };
+    if !places.iter().all(is_place) {
+        return None;
+    }
+    let blocks = placed(&saved.blocks, tables.len(), places.len() as u64)?;
+    let file = |file: SavedFile| PlainFile {
+        name: file.name,
+        path: file.path,
+        kind: file.kind,
+        original_sha256: file.original_sha256,
+    };
+    Some(Corpus {
+        options: saved.options,
+        sources: saved.sources,
+        files: saved.files.into_iter().map(file).collect(),
+        places,
+        tables,
+        blocks,
+        stamps,
+        was_saved: true,
+        ..Corpus::default()
+    })
+}
+
+/// Blocks of rows of `tables` files among `places` other documents; `None` where they cannot be that.
+fn placed(saved: &[SavedBlock], tables: usize, places: u64) -> Option<Vec<PlacedBlock>> {
+    let (mut end, mut streamed_before) = (0, 0);
+    let mut blocks = Vec::with_capacity(saved.len());
+    for &(first_document, documents, file, group, first_row) in saved {
+        // Before it are the blocks before it, all of them, and some of the other documents.
+        if file as usize >= tables || first_document < end || first_document - streamed_before > places {
+            return None;
+        }
+        end = first_document.checked_add(documents)?;
+        let block = Block { first_document, documents };
+        blocks.push(PlacedBlock { block, rows: RowBlock { file, group, first_row, rows: documents }, streamed_before });
+        streamed_before += documents;
+    }
+    Some(blocks)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_was_saved_of_other_files_than_there_are_is_read_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, saved) = (folder.path().join("lines.jsonl"), folder.path().join("saved.parquet"));
+        fs::write(&path, "{\"text\":\"one\"}\n{\"text\":\"two\"}\n").unwrap();
+        let paths = [path];
+        let open = || Corpus::open_saved(&paths, &CorpusOptions::default(), &saved, &[], None).unwrap();
+        type Damage = fn(&mut Corpus);
+        let damages: [(&str, Damage); 3] = [
+            ("a file of a place", |corpus| corpus.places[1].file = 7),
+            ("a length of a place", |corpus| corpus.places[1].bytes = u64::MAX),
+            ("a file of a block", |corpus| {
+                let rows = RowBlock { file: 1, group: 0, first_row: 0, rows: 3 };
+                let block = Block { first_document: 2, documents: 3 };
+                corpus.blocks = vec![PlacedBlock { block, rows, streamed_before: 0 }];
+            }),
+        ];
+        open().save(&saved).unwrap();
+        assert!(open().was_saved);
+        for (damage, change) in damages {
+            let mut corpus = Corpus::open(&paths, &CorpusOptions::default()).unwrap();
+            change(&mut corpus);
+            corpus.save(&saved).unwrap();
+            let found = open();
+            assert!(!found.was_saved, "{damage}");
+            assert_eq!(found.document(1).unwrap(), crate::Document::Text("two".into()));
+        }
+    }
+
+    #[test]
+    fn blocks_of_rows_are_in_order_and_leave_room_for_no_more_than_there_is() {
+        let good = [(0, 5, 0, 0, 0), (7, 5, 1, 0, 0)];
+        assert_eq!(placed(&good, 2, 2).unwrap()[1].streamed(), 10);
+        assert!(placed(&good, 1, 2).is_none(), "a file that is not there");
+        assert!(placed(&good, 2, 1).is_none(), "a gap");
+        assert!(placed(&[good[1], good[0]], 2, 7).is_none(), "out of order");
+        assert!(placed(&[(0, u64::MAX, 0, 0, 0), (u64::MAX, 1, 0, 0, 0)], 1, 0).is_none(), "too many");
+    }
+}

@@ -1,0 +1,185 @@
+//! [`scan`]: one pass over a corpus file: its hash, whether it is text, and where its documents lie.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read},
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    CorpusOptions,
+    discover::FileKind,
+    document::{DocumentHash, first_16},
+    json_line::document_of_line,
+    plain_file::PlainFile,
+};
+use crate::{Error, Result, store::hex};
+
+/// What a file holds.
+pub(super) enum Scanned {
+    Text(ScannedFile),
+    /// The error that says so, for the caller to raise or to log.
+    NotText(Error),
+}
+
+/// A text file's documents.
+pub(super) struct ScannedFile {
+    pub(super) sha256: String,
+    pub(super) bytes: u64,
+    pub(super) documents: Vec<ScannedDocument>,
+    /// Lines that hold no document and were left out.
+    pub(super) malformed_lines: u64,
+}
+
+/// Where a document lies in its file, and what tells it from others.
+pub(super) struct ScannedDocument {
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
+    /// Absent for an empty document.
+    pub(super) hash: Option<DocumentHash>,
+}
+
+/// Reads a file once, in pieces.
+pub(super) fn scan(file: &PlainFile, options: &CorpusOptions) -> Result<Scanned> {
+    match file.kind {
+        FileKind::JsonLines => scan_lines(file, options).map(Scanned::Text),
+        FileKind::Text | FileKind::Parquet => scan_text(file, options),
+    }
+}
+
+fn scan_text(plain: &PlainFile, options: &CorpusOptions) -> Result<Scanned> {
+    let path = &plain.path;
+    let mut file = File::open(path).map_err(Error::io("open", path))?;
+    options.check_size(&plain.name, file.metadata().map_err(Error::io("read", path))?.len())?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let (mut carried, mut bytes) = (0, 0); // a character cut by the end of a piece is carried to the next one
+    loop {
+        let read = file.read(&mut buffer[carried..]).map_err(Error::io("read", path))?;
+        hasher.update(&buffer[carried..carried + read]);
+        let start = bytes - carried as u64;
+        bytes += read as u64;
+        let piece = &buffer[..carried + read];
+        let checked = match text_end(piece) {
+            Ok(end) if read > 0 || end == piece.len() => end,
+            Ok(end) | Err(end) => return Ok(Scanned::NotText(not_text(&plain.name, start + end as u64, piece[end]))),
+        };
+        if read == 0 {
+            break;
+        }
+        carried = piece.len() - checked;
+        buffer.copy_within(checked..checked + carried, 0);
+    }
+    let digest = hasher.finalize();
+    let document = ScannedDocument { offset: 0, bytes, hash: (bytes > 0).then(|| first_16(&digest)) };
+    Ok(Scanned::Text(ScannedFile { sha256: hex(&digest), bytes, documents: vec![document], malformed_lines: 0 }))
+}
+
+/// Up to where `piece` is text: `Ok` at its end or before a character that the next piece may complete, `Err` at a
+/// byte that no text has.
+fn text_end(piece: &[u8]) -> Result<usize, usize> {
+    if let Some(zero) = piece.iter().position(|byte| *byte == 0) {
+        return Err(zero);
+    }
+    match std::str::from_utf8(piece) {
+        Ok(_) => Ok(piece.len()),
+        Err(error) if error.error_len().is_none() => Ok(error.valid_up_to()),
+        Err(error) => Err(error.valid_up_to()),
+    }
+}
+
+fn not_text(name: &str, offset: u64, byte: u8) -> Error {
+    let found = format!("byte 0x{byte:02x} at byte {offset}");
+    Error::malformed(name, "UTF-8 text", found, "Convert it to UTF-8, or leave it out of the corpus")
+}
+
+fn scan_lines(plain: &PlainFile, options: &CorpusOptions) -> Result<ScannedFile> {
+    let path = &plain.path;
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let mut hasher = Sha256::new();
+    let mut scanned = ScannedFile { sha256: String::new(), bytes: 0, documents: vec![], malformed_lines: 0 };
+    let mut line = vec![];
+    for number in 1_u64.. {
+        line.clear();
+        // A line of any length is never read further than to where it is too long.
+        let mut bounded = reader.by_ref().take(options.max_document_bytes.saturating_add(1));
+        let read = bounded.read_until(b'\n', &mut line).map_err(Error::io("read", path))?;
+        if read == 0 {
+            break;
+        }
+        options.check_size(&format!("{}:{number}", plain.name), read as u64)?;
+        hasher.update(&line);
+        if !line.trim_ascii().is_empty() {
+            match document_of_line(&line, options).map_err(|found| bad_line(plain, number, options, found)) {
+                Ok(document) => {
+                    let (offset, bytes) = (scanned.bytes, read as u64);
+                    let hash = (!document.is_empty()).then(|| document.hash());
+                    scanned.documents.push(ScannedDocument { offset, bytes, hash });
+                }
+                Err(error) if options.skip_malformed => {
+                    tracing::info!("left out of the corpus: {error}");
+                    scanned.malformed_lines += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        scanned.bytes += read as u64;
+    }
+    scanned.sha256 = hex(&hasher.finalize());
+    Ok(scanned)
+}
+
+fn bad_line(plain: &PlainFile, number: u64, options: &CorpusOptions, found: String) -> Error {
+    let place = format!("{}:{number}", plain.name);
+    let (what, flag) = match options.chat_field {
+        Some(_) => ("a list of turns", "--chat-field"),
+        None => ("a string", "--text-field"),
+    };
+    let expected = format!("a JSON object with {what} in the field `{}`", options.field());
+    let hint =
+        format!("Correct the line, name another field with {flag}, or leave such lines out with --skip-malformed");
+    Error::malformed(place, expected, found, hint)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn plain(path: &Path) -> PlainFile {
+        let name = path.display().to_string();
+        PlainFile { name, path: path.into(), kind: FileKind::Text, original_sha256: None }
+    }
+
+    #[test]
+    fn a_character_across_two_pieces_is_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("long.txt");
+        for shift in 0..4 {
+            let text = "x".repeat(shift) + &"\u{1f980}".repeat(700_000); // pieces are 1 MiB, characters 4 bytes
+            std::fs::write(&path, &text).unwrap();
+            let Scanned::Text(scanned) = scan(&plain(&path), &CorpusOptions::default()).unwrap() else {
+                panic!("shift {shift}")
+            };
+            assert_eq!(scanned.bytes, text.len() as u64);
+            assert_eq!(scanned.sha256, crate::sha256_file(&path).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_character_cut_by_the_end_of_the_file_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cut.txt");
+        let mut bytes = "a".repeat((1 << 20) - 1).into_bytes();
+        bytes.extend(&"\u{1f980}".as_bytes()[..2]);
+        std::fs::write(&path, &bytes).unwrap();
+        let Scanned::NotText(error) = scan(&plain(&path), &CorpusOptions::default()).unwrap() else {
+            panic!("was taken for text")
+        };
+        assert!(error.to_string().contains("byte 1048575"), "{error}");
+    }
+}

@@ -1,0 +1,129 @@
+//! [`spool`]: a plain file on this machine for a file that cannot be read from any place in it: packed ones, those of
+//! an object store, standard input and pipes. It lies in the cache under the hash of its content, so it is made once;
+//! documents are then read from it as from any other file.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufReader, Read, Write},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    Error, Location, Result,
+    store::{cache_folder, hex},
+};
+
+/// How a file is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packed {
+    Gzip,
+    Zstandard,
+}
+
+impl Packed {
+    /// Told by the first bytes, whatever the file is called.
+    pub(super) fn of(start: &[u8]) -> Option<Self> {
+        match start {
+            [0x1f, 0x8b, ..] => Some(Self::Gzip),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstandard),
+            _ => None,
+        }
+    }
+}
+
+/// A plain copy of a file.
+#[derive(Debug)]
+pub(super) struct Spooled {
+    pub(super) path: PathBuf,
+    /// SHA-256 of the file as it was found.
+    pub(super) sha256: String,
+}
+
+/// The plain content of the file at `location`.
+pub(super) fn spool(location: &Location, packed: Option<Packed>) -> Result<Spooled> {
+    let name = location.to_string();
+    copy(location.reader()?, packed, Path::new(&name))
+}
+
+/// What standard input, or a pipe with a name, brings to its end. It can be read once.
+pub(super) fn spool_stream(stream: impl Read + Send + 'static, name: &str) -> Result<Spooled> {
+    let path = Path::new(name);
+    let mut input = BufReader::new(stream);
+    let start = io::BufRead::fill_buf(&mut input).map_err(Error::io("read", path))?;
+    let packed = Packed::of(start);
+    copy(Box::new(input), packed, path)
+}
+
+fn copy(from: Box<dyn Read + Send>, packed: Option<Packed>, name: &Path) -> Result<Spooled> {
+    let folder = cache_folder()?.join("corpora");
+    fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+    let mut plain = tempfile_in(&folder)?;
+    let mut hashing = Hashing { from, hasher: Sha256::new() };
+    tracing::info!("copying the plain content of {} to {}", name.display(), folder.display());
+    let written = match packed {
+        None => io::copy(&mut hashing, &mut plain.file),
+        Some(Packed::Gzip) => io::copy(&mut flate2::read::MultiGzDecoder::new(&mut hashing), &mut plain.file),
+        Some(Packed::Zstandard) => zstd::stream::read::Decoder::new(&mut hashing)
+            .and_then(|mut decoder| io::copy(&mut decoder, &mut plain.file)),
+    };
+    written.map_err(|error| damaged(error, packed, name, &plain.path))?;
+    // What a decoder leaves unread after its last frame is part of the file.
+    io::copy(&mut hashing, &mut io::sink()).map_err(Error::io("read", name))?;
+    plain.file.flush().map_err(Error::io("write", &plain.path))?;
+    let sha256 = hex(&hashing.hasher.finalize());
+    let path = folder.join(&sha256);
+    fs::rename(&plain.path, &path).map_err(Error::io("rename to", &path))?;
+    Ok(Spooled { path, sha256 })
+}
+
+/// A failure of the disk is one; anything else says that the file is damaged.
+fn damaged(error: io::Error, packed: Option<Packed>, name: &Path, plain: &Path) -> Error {
+    match (packed, error.kind()) {
+        (_, io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::QuotaExceeded) => {
+            Error::io("write", plain)(error)
+        }
+        (Some(packed), _) => {
+            let kind = if packed == Packed::Gzip { "gzip" } else { "zstandard" };
+            let hint = "Download it again: it may have been cut short";
+            Error::malformed(name, format!("a whole {kind} file"), error.to_string(), hint)
+        }
+        (None, _) => Error::io("read", name)(error),
+    }
+}
+
+/// A file that goes away unless it is renamed.
+struct Temporary {
+    path: PathBuf,
+    file: File,
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path); // best effort; after a rename there is nothing to remove
+    }
+}
+
+fn tempfile_in(folder: &Path) -> Result<Temporary> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let path = folder.join(format!("{}-{number}.tmp", std::process::id()));
+    let file = File::create(&path).map_err(Error::io("create", &path))?;
+    Ok(Temporary { path, file })
+}
+
+/// Hashes what is read through it.
+struct Hashing {
+    from: Box<dyn Read + Send>,
+    hasher: Sha256,
+}
+
+impl Read for Hashing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        Ok(read)
+    }
+}

@@ -1,0 +1,224 @@
+//! [`TableFile`]: a parquet file of a corpus or of vectors, here, in an object store or on the Hub; its footer, its
+//! blocks of rows, and the bytes of one. What a footer says is checked: it may be anybody's.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use parquet::{
+    arrow::{
+        ProjectionMask,
+        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
+    },
+    errors::ParquetError,
+    file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData},
+};
+use sha2::{Digest, Sha256};
+
+use super::{
+    CorpusOptions,
+    discover::{FoundFile, Origin},
+    document_column::column_of,
+};
+use crate::{
+    Error, Location, Result,
+    source::HubFile,
+    store::{ParquetFile, ReadRange, Stretch, hex, sha256_file},
+};
+
+/// Rows of a block at most: what is in memory at a time.
+pub(super) const BLOCK_ROWS: u64 = 4096;
+
+/// More rows than any row group has.
+const MOST_ROWS: u64 = 1 << 32;
+
+/// A parquet file, wherever it is.
+#[derive(Debug, Clone)]
+pub(crate) enum TableFile {
+    /// Here or in an object store.
+    At { location: Location, bytes: u64 },
+    /// On the Hugging Face Hub.
+    OnHub(HubFile),
+}
+
+impl ReadRange for HubFile {
+    fn read_range(&self, start: u64, length: u64) -> Result<Bytes> {
+        Self::read_range(self, start, length)
+    }
+}
+
+/// Why ranges of a file could not be had: parquet passes on no more than a message.
+pub(crate) type Cause = Arc<Mutex<Option<Error>>>;
+
+/// A file whose errors are kept.
+#[derive(Debug)]
+struct Watched {
+    ranges: Arc<dyn ReadRange>,
+    cause: Cause,
+}
+
+impl ReadRange for Watched {
+    fn read_range(&self, start: u64, length: u64) -> Result<Bytes> {
+        self.ranges.read_range(start, length).map_err(|error| {
+            let message = error.to_string();
+            *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            Error::hook(message)
+        })
+    }
+}
+
+/// Consecutive rows of a row group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RowBlock {
+    pub(crate) file: u32,
+    pub(crate) group: u32,
+    /// Rows of the group before it.
+    pub(crate) first_row: u64,
+    pub(crate) rows: u64,
+}
+
+impl TableFile {
+    /// The parquet file found.
+    pub(super) fn of(found: &FoundFile) -> Result<Self> {
+        match &found.origin {
+            Origin::At(location) => Self::at(location),
+            Origin::OnHub(file) => Ok(Self::OnHub(file.clone())),
+            Origin::Stdin => {
+                let hint = "Save it as a file: parquet is read from its end";
+                Err(Error::malformed("standard input", "text or JSON lines", "parquet", hint))
+            }
+        }
+    }
+
+    /// The file at `location`.
+    pub(crate) fn at(location: &Location) -> Result<Self> {
+        Ok(Self::At { location: location.clone(), bytes: location.bytes()?.unwrap_or(0) })
+    }
+
+    /// Its size, bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::At { bytes, .. } => *bytes,
+            Self::OnHub(file) => file.bytes,
+        }
+    }
+
+    /// SHA-256 of the file, or of what changes with it where it would have to be fetched for that.
+    pub(crate) fn identity(&self) -> Result<String> {
+        match self {
+            Self::At { location, .. } => match location.local() {
+                Some(path) => sha256_file(path),
+                None => Ok(hex(&Sha256::digest(location.stamp()?))),
+            },
+            Self::OnHub(file) => Ok(file.hash.clone()),
+        }
+    }
+
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::At { location, .. } => location.to_string(),
+            Self::OnHub(file) => file.url().to_string(),
+        }
+    }
+
+    fn ranges(&self) -> Arc<dyn ReadRange> {
+        match self {
+            Self::At { location, .. } => Arc::new(location.clone()),
+            Self::OnHub(file) => Arc::new(file.clone()),
+        }
+    }
+
+    fn open(&self, cause: &Cause) -> ParquetFile {
+        ParquetFile::new(Watched { ranges: self.ranges(), cause: Arc::clone(cause) }, self.bytes())
+    }
+
+    /// The file, for reading the columns in `mask` of a block. They come at once where the block is the whole row
+    /// group: one answer in place of two for each page.
+    pub(crate) fn open_for(
+        &self,
+        block: RowBlock,
+        metadata: &ArrowReaderMetadata,
+        mask: &ProjectionMask,
+        cause: &Cause,
+    ) -> Result<ParquetFile> {
+        let group = metadata.metadata().row_group(block.group as usize);
+        if u64::try_from(group.num_rows()) != Ok(block.rows) {
+            return Ok(self.open(cause));
+        }
+        let columns = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
+        let (start, end) = columns
+            .map(|(_, column)| column.byte_range())
+            .fold((u64::MAX, 0), |(start, end), range| (start.min(range.0), end.max(range.0 + range.1)));
+        let bytes = self.ranges().read_range(start, end.saturating_sub(start))?;
+        Ok(ParquetFile::new(Stretch { start, bytes }, end))
+    }
+
+    /// The blocks of the file, in order, after checking that it has the column.
+    pub(super) fn blocks(&self, file: u32, options: &CorpusOptions) -> Result<Vec<RowBlock>> {
+        let metadata = self.metadata(PageIndexPolicy::Skip)?;
+        column_of(&metadata, options, &self.name())?;
+        let mut blocks = vec![];
+        for (group, group_metadata) in metadata.metadata().row_groups().iter().enumerate() {
+            let rows = u64::try_from(group_metadata.num_rows()).ok().filter(|rows| *rows <= MOST_ROWS);
+            let rows = rows.ok_or_else(|| {
+                let (expected, found) = (format!("row groups of {MOST_ROWS} rows or fewer"), group_metadata.num_rows());
+                Error::malformed(self.name(), expected, found.to_string(), "Its footer is damaged: download it again")
+            })?;
+            for first_row in (0..rows).step_by(BLOCK_ROWS as usize) {
+                let group = group as u32;
+                blocks.push(RowBlock { file, group, first_row, rows: BLOCK_ROWS.min(rows - first_row) });
+            }
+        }
+        Ok(blocks)
+    }
+
+    /// The footer; where `pages` asks for it and a row group is longer than a block, also where each page lies, so that
+    /// no page before the block is read.
+    pub(crate) fn metadata(&self, pages: PageIndexPolicy) -> Result<ArrowReaderMetadata> {
+        let cause = Cause::default();
+        let file = self.open(&cause);
+        let read = || {
+            let mut reader = ParquetMetaDataReader::new();
+            reader.try_parse(&file)?;
+            let mut metadata = reader.finish()?;
+            check_columns(&metadata, self.bytes())?;
+            let is_long = |group: &RowGroupMetaData| group.num_rows() > BLOCK_ROWS as i64;
+            if pages != PageIndexPolicy::Skip && metadata.row_groups().iter().any(is_long) {
+                reader = ParquetMetaDataReader::new_with_metadata(metadata).with_offset_index_policy(pages);
+                reader.read_page_indexes(&file)?;
+                metadata = reader.finish()?;
+            }
+            // What Arrow itself has written into the footer is left alone: it is not needed, and may be damaged.
+            let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+            ArrowReaderMetadata::try_new(Arc::new(metadata), options)
+        };
+        read().map_err(|error| self.unreadable(error, &cause))
+    }
+
+    /// A failure on the way is one; anything else says that the file is damaged.
+    pub(crate) fn unreadable(&self, error: ParquetError, cause: &Cause) -> Error {
+        if let Some(cause) = cause.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return cause;
+        }
+        match Error::parquet("read", self.name())(error) {
+            Error::Parquet { source, .. } => {
+                let hint = "Download it again: it may have been cut short";
+                Error::malformed(self.name(), "a parquet file", source.to_string(), hint)
+            }
+            other => other,
+        }
+    }
+}
+
+/// Refuses columns that are not in the file, which has `bytes` bytes. Parquet panics where one has a negative place.
+fn check_columns(metadata: &ParquetMetaData, bytes: u64) -> std::result::Result<(), ParquetError> {
+    for column in metadata.row_groups().iter().flat_map(RowGroupMetaData::columns) {
+        let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+        let length = column.compressed_size();
+        let end = start.checked_add(length).and_then(|end| u64::try_from(end).ok());
+        if start < 0 || length < 0 || end.is_none_or(|end| end > bytes) {
+            let found = format!("a footer that names {length} bytes from byte {start} on, of a file of {bytes} bytes");
+            return Err(ParquetError::General(found));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! The tokenizer of a model folder: `tokenizer.json`, and beside it the files that name the special tokens and hold
+//! the chat template.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+use tokenizers::Tokenizer;
+
+use super::TextTokenizer;
+use crate::{Error, Result, store::hex};
+
+/// The part of `tokenizer_config.json` that is read.
+#[derive(Debug, Default, Deserialize)]
+struct TokenizerConfig {
+    bos_token: Option<NamedToken>,
+    eos_token: Option<NamedToken>,
+    add_bos_token: Option<bool>,
+    chat_template: Option<ChatTemplates>,
+}
+
+/// A special token: its text, or a record that holds its text.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum NamedToken {
+    Text(String),
+    Record { content: String },
+}
+
+/// One template, or several by name (`default`, `tool_use`).
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum ChatTemplates {
+    One(String),
+    Several(Vec<NamedTemplate>),
+}
+
+#[derive(Debug, Deserialize)]
+struct NamedTemplate {
+    name: String,
+    template: String,
+}
+
+/// The part of `config.json` and `generation_config.json` that is read.
+#[derive(Debug, Default, Deserialize)]
+struct TokenIds {
+    bos_token_id: Option<OneOrMore>,
+    eos_token_id: Option<OneOrMore>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(u32),
+    More(Vec<u32>),
+}
+
+/// Reads the tokenizer of a model folder.
+pub(super) fn read(folder: &Path) -> Result<TextTokenizer> {
+    let path = folder.join("tokenizer.json");
+    let bytes = fs::read(&path).map_err(|source| missing(folder, &path, source))?;
+    let tokenizer = parse(&path, &bytes)?;
+    let config: TokenizerConfig = read_optional(&folder.join("tokenizer_config.json"))?;
+    let ids = [read_optional(&folder.join("config.json"))?, read_optional(&folder.join("generation_config.json"))?];
+    let bos = special_token(
+        &tokenizer,
+        config.bos_token.as_ref(),
+        ids.iter().filter_map(|file: &TokenIds| file.bos_token_id.clone()),
+    );
+    let eos =
+        special_token(&tokenizer, config.eos_token.as_ref(), ids.iter().filter_map(|file| file.eos_token_id.clone()));
+    Ok(TextTokenizer {
+        special: super::special_ids(&tokenizer),
+        add_bos: config.add_bos_token.unwrap_or(false) || template_adds_bos(&tokenizer, bos),
+        chat_template: chat_template(folder, config.chat_template)?,
+        sha256: hex(&Sha256::digest(&bytes)),
+        path,
+        tokenizer,
+        bos,
+        eos,
+    })
+}
+
+fn missing(folder: &Path, path: &Path, source: std::io::Error) -> Error {
+    if source.kind() != ErrorKind::NotFound {
+        return Error::io("read", path)(source);
+    }
+    let hint = "Where a model has only a SentencePiece file, transformers' AutoTokenizer writes one: save_pretrained";
+    Error::malformed(folder, "tokenizer.json beside the weights", "no such file", hint)
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Tokenizer> {
+    let damaged = |source: tokenizers::Error| {
+        Error::malformed(path, "a Hugging Face tokenizer", source.to_string(), "Download the file again")
+    };
+    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(damaged)?;
+    // Files saved for batched classification may cut or pad what they encode; a corpus must come through whole.
+    tokenizer.with_truncation(None).map_err(damaged)?;
+    tokenizer.with_padding(None);
+    Ok(tokenizer)
+}
+
+/// A file that may be absent, but not damaged.
+fn read_optional<T: DeserializeOwned + Default>(path: &Path) -> Result<T> {
+    let Some(text) = read_text_if_there(path)? else { return Ok(T::default()) };
+    serde_json::from_str(&text).map_err(|source| {
+        Error::malformed(path, "JSON as transformers writes it", source.to_string(), "Download the file again")
+    })
+}
+
+fn read_text_if_there(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(source) if source.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::io("read", path)(source)),
+    }
+}
+
+/// The name in `tokenizer_config.json` wins: it is what transformers calls `tokenizer.bos_token_id`.
+fn special_token(
+    tokenizer: &Tokenizer,
+    named: Option<&NamedToken>,
+    mut ids: impl Iterator<Item = OneOrMore>,
+) -> Option<u32> {
+    let by_name = named.and_then(|token| match token {
+        NamedToken::Text(text) | NamedToken::Record { content: text } => tokenizer.token_to_id(text),
+    });
+    by_name.or_else(|| {
+        ids.find_map(|id| match id {
+            OneOrMore::One(id) => Some(id),
+            OneOrMore::More(list) => list.first().copied(),
+        })
+    })
+}
+
+/// Llama 3 and others add BOS in `tokenizer.json`'s post-processor and say nothing in `tokenizer_config.json`.
+fn template_adds_bos(tokenizer: &Tokenizer, bos: Option<u32>) -> bool {
+    let first = tokenizer.encode_fast("a", true).ok().and_then(|encoding| encoding.get_ids().first().copied());
+    bos.is_some() && first == bos
+}
+
+fn chat_template(folder: &Path, configured: Option<ChatTemplates>) -> Result<Option<String>> {
+    let own_file: PathBuf = folder.join("chat_template.jinja");
+    if let Some(template) = read_text_if_there(&own_file)? {
+        return Ok(Some(template));
+    }
+    Ok(configured.and_then(|templates| match templates {
+        ChatTemplates::One(template) => Some(template),
+        ChatTemplates::Several(list) => {
+            list.into_iter().find(|entry| entry.name == "default").map(|entry| entry.template)
+        }
+    }))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A model folder with a vocabulary of words and the given other files.
+    fn folder_with(files: &[(&str, &str)]) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let tokenizer = r#"{
+            "version": "1.0",
+            "truncation": {"max_length": 2, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
+            "padding": null, "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"}, "decoder": null,
+            "post_processor": {
+                "type": "TemplateProcessing", "pair": [],
+                "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}
+            },
+            "added_tokens": [{"id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false,
+                              "normalized": false, "special": true}],
+            "model": {"type": "WordLevel", "vocab": {"<s>": 0, "a": 1, "b": 2, "</s>": 3}, "unk_token": "a"}
+        }"#;
+        for (name, content) in [("tokenizer.json", tokenizer)].iter().chain(files) {
+            fs::write(folder.path().join(name), content).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn a_text_is_neither_cut_nor_given_a_beginning() {
+        let folder = folder_with(&[]);
+        assert_eq!(read(folder.path()).unwrap().encode("a b a b").unwrap(), [1, 2, 1, 2]);
+    }
+
+    #[test]
+    fn special_tokens_are_found_wherever_a_model_names_them() {
+        let cases = [
+            ("tokenizer_config.json", r#"{"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": false}}"#),
+            ("config.json", r#"{"bos_token_id": 0, "eos_token_id": 3, "vocab_size": 4}"#),
+            ("generation_config.json", r#"{"bos_token_id": 0, "eos_token_id": [3, 1]}"#),
+        ];
+        for file in cases {
+            let folder = folder_with(&[file]);
+            let tokenizer = read(folder.path()).unwrap();
+            assert_eq!((tokenizer.bos(), tokenizer.eos()), (Some(0), Some(3)), "{}", file.0);
+            assert!(tokenizer.add_bos(), "the post-processor adds it");
+        }
+        assert_eq!(read(folder_with(&[]).path()).unwrap().bos(), None);
+    }
+
+    #[test]
+    fn a_chat_template_has_three_places() {
+        let several =
+            r#"{"chat_template": [{"name": "tools", "template": "no"}, {"name": "default", "template": "yes"}]}"#;
+        let cases: [&[(&str, &str)]; 3] = [
+            &[("tokenizer_config.json", r#"{"chat_template": "yes"}"#)],
+            &[("tokenizer_config.json", several)],
+            &[("tokenizer_config.json", r#"{"chat_template": "no"}"#), ("chat_template.jinja", "yes")],
+        ];
+        for files in cases {
+            let folder = folder_with(files);
+            assert_eq!(read(folder.path()).unwrap().render_chat(&[], false).unwrap(), "yes");
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_beside_the_tokenizer_is_named() {
+        let folder = folder_with(&[("config.json", "{\"bos_token_id\": ")]);
+        let message = read(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("config.json: expected JSON"), "{message}");
+    }
+}

@@ -1,0 +1,395 @@
+//! The tokenizer inside a GGUF file: vocabulary, merges and token types from its metadata; the splitting rules, which
+//! GGUF only names (`tokenizer.ggml.pre`), from the table here.
+//!
+//! Only rules known exactly are listed. A tokenizer that is almost right gives activations of texts the model never
+//! saw in that form, and nothing downstream would notice.
+
+use std::{collections::HashSet, path::Path};
+
+use candle_core::quantized::gguf_file::Value;
+use sha2::{Digest, Sha256};
+use tokenizers::{
+    AddedToken, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer,
+    decoders::byte_level::ByteLevel,
+    models::bpe::{BPE, Vocab},
+    normalizers::NFC,
+    pre_tokenizers::{
+        digits::Digits,
+        sequence::Sequence,
+        split::{Split, SplitPattern},
+    },
+};
+
+use super::{TextTokenizer, sentence_piece::SentencePieces};
+use crate::{Error, GgufMetadata, Result, store::hex};
+
+/// How text is cut into words before byte-pair merging.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Splitter {
+    /// Single digits, then GPT-2's words.
+    SmolLm,
+    /// GPT-2's words.
+    Gpt2,
+    /// Unicode NFC, then GPT-2's words.
+    Olmo,
+    /// Unicode NFC, then words by [`QWEN2_WORDS`].
+    Qwen2,
+    /// Words by [`LLAMA3_WORDS`]; a word that is a token is not merged from its bytes.
+    Llama3,
+    /// Words by [`LLAMA3_WORDS`]: OLMo 2, and whatever shares OpenAI's cl100k vocabulary.
+    Dbrx,
+}
+
+// As in the `tokenizer.json` files of Qwen/Qwen2-7B and meta-llama/Meta-Llama-3-8B. They differ in the digits.
+const QWEN2_WORDS: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const LLAMA3_WORDS: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+
+// `tokenizer.ggml.token_type`, from the GGUF specification.
+pub(super) const NORMAL: i64 = 1;
+pub(super) const UNKNOWN: i64 = 2;
+pub(super) const CONTROL: i64 = 3;
+pub(super) const USER_DEFINED: i64 = 4;
+
+impl Splitter {
+    /// llama.cpp's names, and what each means.
+    const NAMES: [(&'static str, Self); 10] = [
+        ("smollm", Self::SmolLm),
+        ("starcoder", Self::SmolLm),
+        ("refact", Self::SmolLm),
+        ("gpt-2", Self::Gpt2),
+        ("olmo", Self::Olmo),
+        ("qwen2", Self::Qwen2),
+        ("llama3", Self::Llama3),
+        ("llama-v3", Self::Llama3),
+        ("llama-bpe", Self::Llama3),
+        ("dbrx", Self::Dbrx),
+    ];
+
+    fn normalizer(self) -> Option<NormalizerWrapper> {
+        matches!(self, Self::Olmo | Self::Qwen2).then(|| NFC.into())
+    }
+
+    fn pre_tokenizer(self) -> tokenizers::Result<PreTokenizerWrapper> {
+        // (add_prefix_space, trim_offsets, use_regex): the regex is GPT-2's.
+        let gpt2_words = ByteLevel::new(false, true, true);
+        let bytes_only = ByteLevel::new(false, true, false);
+        let words = |regex: &str| {
+            let split = Split::new(SplitPattern::Regex(regex.to_owned()), SplitDelimiterBehavior::Isolated, false)?;
+            Ok(Sequence::new(vec![split.into(), bytes_only.into()]).into())
+        };
+        match self {
+            Self::SmolLm => Ok(Sequence::new(vec![Digits::new(true).into(), gpt2_words.into()]).into()),
+            Self::Gpt2 | Self::Olmo => Ok(gpt2_words.into()),
+            Self::Qwen2 => words(QWEN2_WORDS),
+            Self::Llama3 | Self::Dbrx => words(LLAMA3_WORDS),
+        }
+    }
+}
+
+/// Reads the tokenizer of a GGUF file. The weights are not touched.
+pub(super) fn read(path: &Path) -> Result<TextTokenizer> {
+    let metadata = GgufMetadata::read(path)?;
+    let (tokenizer, sha256, adds_bos) = match metadata.string("tokenizer.ggml.model")? {
+        "gpt2" => byte_level(&metadata)?,
+        "llama" => sentence_piece(&metadata)?,
+        other => {
+            let expected = "tokenizer.ggml.model to be gpt2 (byte-level BPE) or llama (SentencePiece)";
+            return Err(Error::malformed(path, expected, format!("`{other}`"), OTHER_TOKENIZERS));
+        }
+    };
+    let n_tokens = tokenizer.get_vocab_size(true);
+    let add_bos = match metadata.get("tokenizer.ggml.add_bos_token") {
+        Some(Value::Bool(flag)) => *flag,
+        _ => adds_bos,
+    };
+    Ok(TextTokenizer {
+        path: path.to_path_buf(),
+        special: super::special_ids(&tokenizer),
+        tokenizer,
+        bos: token_id(&metadata, "tokenizer.ggml.bos_token_id", n_tokens)?,
+        eos: token_id(&metadata, "tokenizer.ggml.eos_token_id", n_tokens)?,
+        add_bos,
+        chat_template: metadata.string("tokenizer.chat_template").ok().map(str::to_owned),
+        sha256,
+    })
+}
+
+const OTHER_TOKENIZERS: &str =
+    "A folder with tokenizer.json works for any tokenizer: name the original model instead of the GGUF";
+
+/// The tokenizer, its fingerprint, and whether a header that does not say so asks for BOS.
+fn byte_level(metadata: &GgufMetadata) -> Result<(Tokenizer, String, bool)> {
+    let splitter = splitter(metadata)?;
+    let tokens = strings(metadata, "tokenizer.ggml.tokens")?;
+    let merges = strings(metadata, "tokenizer.ggml.merges")?;
+    let types = token_types(metadata, tokens.len())?;
+    let tokenizer = build(splitter, &tokens, &merges, &types)
+        .map_err(|source| damaged(metadata.path(), "a usable vocabulary", source.to_string()))?;
+    Ok((tokenizer, fingerprint(metadata.string("tokenizer.ggml.pre")?, &tokens, &merges, &types, &[]), false))
+}
+
+/// The same of a SentencePiece vocabulary, as llama.cpp's defaults have it.
+fn sentence_piece(metadata: &GgufMetadata) -> Result<(Tokenizer, String, bool)> {
+    let path = metadata.path();
+    let tokens = strings(metadata, "tokenizer.ggml.tokens")?;
+    let types = token_types(metadata, tokens.len())?;
+    let scores = scores(metadata, tokens.len())?;
+    let add_space_prefix = !matches!(metadata.get("tokenizer.ggml.add_space_prefix"), Some(Value::Bool(false)));
+    let unknown = token_id(metadata, "tokenizer.ggml.unknown_token_id", tokens.len())?.unwrap_or(0) as usize;
+    let distinct: HashSet<_> = tokens.iter().collect();
+    if distinct.len() != tokens.len() {
+        let found = format!("{} tokens of which only {} differ", tokens.len(), distinct.len());
+        return Err(damaged(path, "a usable vocabulary", found));
+    }
+    let pieces = SentencePieces { tokens: &tokens, scores: &scores, types: &types, unknown, add_space_prefix };
+    let tokenizer = pieces.build().map_err(|source| damaged(path, "a usable vocabulary", source.to_string()))?;
+    let rules = if add_space_prefix { "sentencepiece, space before" } else { "sentencepiece" };
+    Ok((tokenizer, fingerprint(rules, &tokens, &[], &types, &scores), true))
+}
+
+fn build(splitter: Splitter, tokens: &[&str], merges: &[&str], types: &[i64]) -> tokenizers::Result<Tokenizer> {
+    let vocab: Vocab = tokens.iter().zip(0..).map(|(token, id)| ((*token).to_owned(), id)).collect();
+    if vocab.len() != tokens.len() {
+        return Err(format!("{} tokens of which only {} differ", tokens.len(), vocab.len()).into());
+    }
+    let pairs = merges.iter().map(|merge| {
+        let (left, right) = merge.split_once(' ').ok_or_else(|| format!("the merge `{merge}`, which is not a pair"))?;
+        Ok((left.to_owned(), right.to_owned()))
+    });
+    let merges: Vec<_> = pairs.collect::<tokenizers::Result<_>>()?;
+    let ignore_merges = splitter == Splitter::Llama3;
+    let bpe = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(ignore_merges).build()?;
+    let mut tokenizer = Tokenizer::new(bpe);
+    tokenizer.with_normalizer(splitter.normalizer())?;
+    tokenizer.with_pre_tokenizer(Some(splitter.pre_tokenizer()?));
+    tokenizer.with_decoder(Some(ByteLevel::default()));
+    let of_type =
+        |wanted: i64| tokens.iter().zip(types).filter(move |(_, kind)| **kind == wanted).map(|(token, _)| *token);
+    tokenizer.add_special_tokens(of_type(CONTROL).map(|token| AddedToken::from(token, true)))?;
+    tokenizer.add_tokens(of_type(USER_DEFINED).map(|token| AddedToken::from(token, false).normalized(false)))?;
+    Ok(tokenizer)
+}
+
+/// SHA-256 of everything that decides the ids. Each list and each text is preceded by its length, so that no two
+/// vocabularies run together into the same bytes.
+fn fingerprint(pre: &str, tokens: &[&str], merges: &[&str], types: &[i64], scores: &[f32]) -> String {
+    let mut hash = Sha256::new();
+    for list in [&[pre][..], tokens, merges] {
+        hash.update((list.len() as u64).to_le_bytes());
+        for text in list {
+            hash.update((text.len() as u64).to_le_bytes());
+            hash.update(text.as_bytes());
+        }
+    }
+    types.iter().for_each(|kind| hash.update(kind.to_le_bytes()));
+    scores.iter().for_each(|score| hash.update(score.to_le_bytes()));
+    hex(&hash.finalize())
+}
+
+/// The rule by which text is cut, if it is one that is known exactly. `default` is not: a converter writes it for a
+/// tokenizer that it does not recognise, whose rule may be any.
+fn splitter(metadata: &GgufMetadata) -> Result<Splitter> {
+    let pre = metadata.string("tokenizer.ggml.pre")?;
+    Splitter::NAMES.iter().find(|(name, _)| *name == pre).map(|(_, splitter)| *splitter).ok_or_else(|| {
+        let names: Vec<_> = Splitter::NAMES.iter().map(|(name, _)| *name).collect();
+        let expected = format!("tokenizer.ggml.pre to be one of {}", names.join(", "));
+        Error::malformed(metadata.path(), expected, format!("`{pre}`"), OTHER_TOKENIZERS)
+    })
+}
+
+fn list<'a>(metadata: &'a GgufMetadata, key: &str) -> Result<&'a [Value]> {
+    match metadata.get(key) {
+        Some(Value::Array(values)) => Ok(values),
+        _ => Err(damaged(metadata.path(), &format!("a list `{key}`"), "none")),
+    }
+}
+
+fn strings<'a>(metadata: &'a GgufMetadata, key: &str) -> Result<Vec<&'a str>> {
+    let text = |value: &'a Value| match value {
+        Value::String(text) => Ok(text.as_str()),
+        other => Err(damaged(metadata.path(), &format!("strings in `{key}`"), format!("{other:?}"))),
+    };
+    list(metadata, key)?.iter().map(text).collect()
+}
+
+fn token_types(metadata: &GgufMetadata, n_tokens: usize) -> Result<Vec<i64>> {
+    let key = "tokenizer.ggml.token_type";
+    let values = list(metadata, key)?;
+    if values.len() != n_tokens {
+        let expected = format!("{n_tokens} entries in `{key}`, one a token");
+        return Err(damaged(metadata.path(), &expected, values.len().to_string()));
+    }
+    let number = |value| {
+        integer(value).ok_or_else(|| damaged(metadata.path(), &format!("numbers in `{key}`"), format!("{value:?}")))
+    };
+    values.iter().map(number).collect()
+}
+
+fn scores(metadata: &GgufMetadata, n_tokens: usize) -> Result<Vec<f32>> {
+    let key = "tokenizer.ggml.scores";
+    let values = list(metadata, key)?;
+    if values.len() != n_tokens {
+        let expected = format!("{n_tokens} entries in `{key}`, one a token");
+        return Err(damaged(metadata.path(), &expected, values.len().to_string()));
+    }
+    let number = |value: &Value| match value {
+        Value::F32(score) => Ok(*score),
+        other => Err(damaged(metadata.path(), &format!("real numbers in `{key}`"), format!("{other:?}"))),
+    };
+    values.iter().map(number).collect()
+}
+
+/// A special token's id; absent is fine, outside the vocabulary is not.
+fn token_id(metadata: &GgufMetadata, key: &str, n_tokens: usize) -> Result<Option<u32>> {
+    let Some(value) = metadata.get(key) else { return Ok(None) };
+    let id = integer(value).and_then(|id| u32::try_from(id).ok()).filter(|id| (*id as usize) < n_tokens);
+    id.map(Some).ok_or_else(|| damaged(metadata.path(), &format!("`{key}` below {n_tokens}"), format!("{value:?}")))
+}
+
+/// Converters disagree on the width and the sign of ids and types.
+fn integer(value: &Value) -> Option<i64> {
+    match value {
+        Value::U8(number) => Some(i64::from(*number)),
+        Value::I8(number) => Some(i64::from(*number)),
+        Value::U16(number) => Some(i64::from(*number)),
+        Value::I16(number) => Some(i64::from(*number)),
+        Value::U32(number) => Some(i64::from(*number)),
+        Value::I32(number) => Some(i64::from(*number)),
+        Value::U64(number) => i64::try_from(*number).ok(),
+        Value::I64(number) => Some(*number),
+        _ => None,
+    }
+}
+
+fn damaged(path: &Path, expected: &str, found: impl Into<String>) -> Error {
+    Error::malformed(path, expected, found, "Download the file again, or name another model")
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::fs::File;
+
+    use candle_core::quantized::gguf_file;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn texts(list: &[&str]) -> Value {
+        Value::Array(list.iter().map(|text| Value::String((*text).to_owned())).collect())
+    }
+
+    /// Token n has id n: control tokens, then letters, digits and two merges of digits.
+    const TOKENS: [&str; 13] = ["<s>", "</s>", "<|user|>", "a", "b", "1", "2", "3", "Ġ", "12", "123", "Ã", "©"];
+
+    /// A GGUF file without weights; `changed` replaces or, where there is no value, removes an entry.
+    fn file_with(changed: &[(&str, Option<Value>)]) -> (TempDir, std::path::PathBuf) {
+        let types = TOKENS.iter().enumerate().map(|(id, _)| Value::I32(if id < 3 { 3 } else { 1 }));
+        let mut entries = vec![
+            ("tokenizer.ggml.model", Value::String("gpt2".into())),
+            ("tokenizer.ggml.pre", Value::String("smollm".into())),
+            ("tokenizer.ggml.tokens", texts(&TOKENS)),
+            ("tokenizer.ggml.merges", texts(&["1 2", "12 3"])),
+            ("tokenizer.ggml.token_type", Value::Array(types.collect())),
+            ("tokenizer.ggml.bos_token_id", Value::U32(0)),
+            ("tokenizer.ggml.eos_token_id", Value::I32(1)),
+            ("tokenizer.ggml.add_bos_token", Value::Bool(true)),
+        ];
+        entries.retain(|(key, _)| changed.iter().all(|(changed, _)| changed != key));
+        entries.extend(changed.iter().filter_map(|(key, value)| Some((*key, value.clone()?))));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        let borrowed: Vec<_> = entries.iter().map(|(key, value)| (*key, value)).collect();
+        gguf_file::write(&mut File::create(&path).unwrap(), &borrowed, &[]).unwrap();
+        (folder, path)
+    }
+
+    fn with_pre(pre: &str) -> (TempDir, std::path::PathBuf) {
+        file_with(&[("tokenizer.ggml.pre", Some(Value::String(pre.into())))])
+    }
+
+    fn refusal(changed: &[(&str, Option<Value>)]) -> String {
+        let (_folder, path) = file_with(changed);
+        read(&path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn special_tokens_come_from_the_metadata() {
+        let (_folder, path) = file_with(&[]);
+        let tokenizer = read(&path).unwrap();
+        assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.add_bos()), (Some(0), Some(1), true));
+        assert_eq!(tokenizer.encode("a<|user|>b").unwrap(), [3, 2, 4]);
+        assert_eq!(tokenizer.decode(&[3, 2, 8, 11, 12]).unwrap(), "a<|user|> é");
+        assert!(tokenizer.is_special(2) && !tokenizer.is_special(3));
+        let message = tokenizer.render_chat(&[], true).unwrap_err().to_string();
+        assert!(message.contains("expected a chat template"), "{message}");
+    }
+
+    #[test]
+    fn each_rule_cuts_digits_in_its_own_way() {
+        let cases: [(&str, &[u32]); 7] = [
+            ("smollm", &[3, 8, 5, 6, 7, 5, 6, 7]),
+            ("starcoder", &[3, 8, 5, 6, 7, 5, 6, 7]),
+            ("dbrx", &[3, 8, 10, 10]),
+            ("gpt-2", &[3, 8, 10, 10]),
+            ("olmo", &[3, 8, 10, 10]),
+            ("qwen2", &[3, 8, 5, 6, 7, 5, 6, 7]),
+            ("llama-bpe", &[3, 8, 10, 10]),
+        ];
+        for (pre, ids) in cases {
+            let (_folder, path) = with_pre(pre);
+            assert_eq!(read(&path).unwrap().encode("a 123123").unwrap(), ids, "{pre}");
+        }
+        let (_folder, path) = with_pre("llama3");
+        assert_eq!(read(&path).unwrap().encode("12312").unwrap(), [10, 9], "three digits at a time");
+    }
+
+    #[test]
+    fn some_rules_compose_accents_first() {
+        for (pre, ids) in [("smollm", &[][..]), ("olmo", &[11, 12]), ("qwen2", &[11, 12])] {
+            let (_folder, path) = with_pre(pre);
+            // Decomposed, the accent's bytes and `e` are not in this vocabulary, and are dropped.
+            assert_eq!(read(&path).unwrap().encode("e\u{301}").unwrap(), ids, "{pre}");
+        }
+    }
+
+    #[test]
+    fn rules_that_are_not_known_exactly_are_refused() {
+        let message = refusal(&[("tokenizer.ggml.pre", Some(Value::String("brand-new".into())))]);
+        assert!(message.contains("`brand-new`") && message.contains("smollm, starcoder"), "{message}");
+        let message = refusal(&[("tokenizer.ggml.pre", Some(Value::String("default".into())))]);
+        assert!(message.contains("`default`"), "{message}");
+        let message = refusal(&[("tokenizer.ggml.model", Some(Value::String("rwkv".into())))]);
+        assert!(message.contains("`rwkv`") && message.contains("gpt2"), "{message}");
+    }
+
+    #[test]
+    fn damaged_vocabularies_are_refused_by_name() {
+        let one_type = Value::Array(vec![Value::I32(1)]);
+        let cases = [
+            (("tokenizer.ggml.tokens", None), "tokenizer.ggml.tokens"),
+            (("tokenizer.ggml.merges", Some(texts(&["1 2", "zz"]))), "`zz`, which is not a pair"),
+            (("tokenizer.ggml.merges", Some(texts(&["x y"]))), "a usable vocabulary"),
+            (("tokenizer.ggml.tokens", Some(texts(&["a"; 13]))), "only 1 differ"),
+            (("tokenizer.ggml.token_type", Some(one_type)), "13 entries"),
+            (("tokenizer.ggml.bos_token_id", Some(Value::U32(13))), "below 13"),
+        ];
+        for (change, expected) in cases {
+            let message = refusal(&[change]);
+            assert!(message.contains(expected) && message.contains("model.gguf"), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_fingerprint_tells_vocabularies_apart() {
+        let base = fingerprint("smollm", &["a", "bc"], &[], &[1, 1], &[]);
+        assert_ne!(base, fingerprint("smollm", &["ab", "c"], &[], &[1, 1], &[]));
+        assert_ne!(base, fingerprint("gpt-2", &["a", "bc"], &[], &[1, 1], &[]));
+        assert_ne!(base, fingerprint("smollm", &["a", "bc"], &[], &[1, 3], &[]));
+        assert_eq!(base, fingerprint("smollm", &["a", "bc"], &[], &[1, 1], &[]));
+    }
+}

@@ -1,0 +1,473 @@
+//! [`VectorDataset`]: rows of numbers that any program wrote: one column of lists in a parquet file, or in a folder of
+//! them. Nothing is known of them beforehand, so opening them reads them once: each row is checked, and their mean and
+//! deviation are taken.
+//!
+//! Rows are read a [`VectorGroup`] at a time: a row group, or a piece of one that is large.
+
+mod list_column;
+
+use std::path::{Path, PathBuf};
+
+use arrow::{
+    array::{ArrayRef, RecordBatchReader},
+    compute::concat_batches,
+};
+use list_column::{choose, dtype_of, values_of, width_of};
+use parquet::{
+    arrow::{
+        ProjectionMask,
+        arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector},
+    },
+    file::metadata::PageIndexPolicy,
+};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error, Location, Monitor, Result, StorageDtype, Values,
+    numbers::{HookPointStatistics, norm},
+    store::MANIFEST_FILE,
+    text::{Cause, RowBlock, TableFile},
+};
+
+/// Bytes of a group at most, as f32: whoever shuffles holds several. Where a file has no index of its pages, what
+/// stands before a piece of a row group is passed over each time, so pieces are not small.
+const GROUP_BYTES: usize = 64 << 20;
+
+/// Vectors in parquet files, opened for reading.
+#[derive(Debug)]
+pub struct VectorDataset {
+    location: Location,
+    dir: PathBuf,
+    column: String,
+    width: usize,
+    dtype: StorageDtype,
+    tables: Vec<Table>,
+    groups: Vec<VectorGroup>,
+    mean: Vec<f32>,
+    std: Vec<f32>,
+}
+
+/// A file of vectors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VectorFile {
+    /// Its own name.
+    pub name: String,
+    /// Rows in it.
+    pub rows: u64,
+    /// SHA-256 of its bytes, or in an object store of what changes with them.
+    pub sha256: String,
+}
+
+/// Consecutive rows of one file that are read together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VectorGroup {
+    /// Rows of the dataset before it.
+    pub first_row: u64,
+    /// Rows in it.
+    pub rows: usize,
+    block: RowBlock,
+    /// Rows of the file before it.
+    first_row_of_file: u64,
+}
+
+#[derive(Debug)]
+struct Table {
+    file: TableFile,
+    metadata: ArrowReaderMetadata,
+    recorded: VectorFile,
+}
+
+impl VectorDataset {
+    /// Opens a parquet file, or all those directly in a folder, in the order of their names. `column` is the one of
+    /// lists of numbers; by default the only one.
+    ///
+    /// # Errors
+    /// No such file, none of its columns holds lists of numbers, or several do; no row; a row of another length, or
+    /// with a null, a nan or an infinity, which is named by its file and number.
+    pub fn open(location: impl Into<Location>, column: Option<&str>, monitor: &dyn Monitor) -> Result<Self> {
+        let location = location.into();
+        let dir = PathBuf::from(location.to_string());
+        let mut tables = files_of(&location)?.iter().map(Table::open).collect::<Result<Vec<_>>>()?;
+        let [first, ..] = &tables[..] else { unreachable!("files_of refuses a folder without files") };
+        let column = choose(first.metadata.schema().fields(), column, &first.file.name())?;
+        for table in &tables {
+            choose(table.metadata.schema().fields(), Some(&column), &table.file.name())?;
+        }
+        // All in f32 where one file's numbers are not of half precision.
+        let dtypes = tables.iter().map(|table| table.dtype(&column)).collect::<Vec<_>>();
+        let dtype = if dtypes.contains(&StorageDtype::F32) { StorageDtype::F32 } else { StorageDtype::F16 };
+        let width = first_width(&tables, &column)?;
+        let groups = groups_of(&tables, width);
+        hash(&mut tables, &dir, monitor)?;
+        let (mean, std) = (vec![], vec![]);
+        let opened = Self { location, dir, column, width, dtype, tables, groups, mean, std };
+        let statistics = opened.measure(monitor)?;
+        let narrow = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect();
+        Ok(Self { mean: narrow(statistics.mean()), std: narrow(statistics.std()), ..opened })
+    }
+
+    /// The file or folder, as it was named.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where it is found from any working directory: an absolute path, or an URL.
+    ///
+    /// # Errors
+    /// When it is not there any more.
+    pub fn absolute(&self) -> Result<PathBuf> {
+        self.location.absolute()
+    }
+
+    /// The column of lists.
+    pub fn column(&self) -> &str {
+        &self.column
+    }
+
+    /// Numbers a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// How they are held in memory: f16 where the files do, else f32.
+    pub fn dtype(&self) -> StorageDtype {
+        self.dtype
+    }
+
+    /// The files, in the order of the rows.
+    pub fn files(&self) -> impl Iterator<Item = &VectorFile> {
+        self.tables.iter().map(|table| &table.recorded)
+    }
+
+    /// Number of rows.
+    pub fn n_rows(&self) -> u64 {
+        self.files().map(|file| file.rows).sum()
+    }
+
+    /// What is read together, in order.
+    pub fn groups(&self) -> &[VectorGroup] {
+        &self.groups
+    }
+
+    /// Mean of each dimension. `[width]`
+    pub fn mean(&self) -> &[f32] {
+        &self.mean
+    }
+
+    /// Standard deviation of each dimension. `[width]`
+    pub fn std(&self) -> &[f32] {
+        &self.std
+    }
+
+    /// The rows of `group`.
+    ///
+    /// # Shapes
+    /// The result: `[rows, width]`
+    ///
+    /// # Errors
+    /// When the file cannot be read, or has changed since it was opened.
+    pub fn read(&self, group: VectorGroup) -> Result<Values> {
+        let table = &self.tables[group.block.file as usize];
+        let lists = table.read(group.block, &self.column)?;
+        values_of(&lists, self.width, self.dtype).map_err(|bad| {
+            let row = group.first_row_of_file + bad.row as u64;
+            let hint = "Correct or remove that row, or name another --column";
+            let expected = format!("lists of {} finite numbers in column `{}`", self.width, self.column);
+            Error::malformed(table.file.name(), expected, format!("{} in row {row}", bad.found), hint)
+        })
+    }
+
+    /// Sums over all rows. Those of the groups are added up in order, so they do not depend on the threads.
+    fn measure(&self, monitor: &dyn Monitor) -> Result<HookPointStatistics> {
+        monitor.start("measuring the vectors", self.n_rows(), "rows");
+        let of_group = |group: &VectorGroup| {
+            if monitor.cancelled() {
+                return Err(Error::Cancelled { path: self.dir.clone() });
+            }
+            let values = self.read(*group)?;
+            // No row is a sink, and none is the first of a text.
+            let mut statistics = HookPointStatistics::new(self.width, f32::INFINITY);
+            let mut row = vec![0.0; self.width];
+            for i in 0..group.rows {
+                values.copy_row(i, &mut row);
+                statistics.observe(&row, norm(&row), 1);
+            }
+            monitor.advance(group.rows as u64);
+            Ok(statistics)
+        };
+        let of_groups: Vec<_> = self.groups.par_iter().map(of_group).collect::<Result<_>>()?;
+        let mut total = HookPointStatistics::new(self.width, f32::INFINITY);
+        of_groups.iter().for_each(|statistics| total.merge(statistics));
+        monitor.finish();
+        Ok(total)
+    }
+}
+
+impl Table {
+    fn open(location: &Location) -> Result<Self> {
+        let file = TableFile::at(location)?;
+        let metadata = file.metadata(PageIndexPolicy::Optional)?;
+        let of_file = metadata.metadata().file_metadata();
+        if of_file.key_value_metadata().into_iter().flatten().any(|entry| entry.key == "refract.format") {
+            let hint = "Name the folder it is in with --activations";
+            return Err(Error::malformed(file.name(), "vectors of another tool", "activations of refract", hint));
+        }
+        // `TableFile::metadata` has checked the groups' places; a negative number of rows is none.
+        let rows = metadata.metadata().row_groups().iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(0));
+        let recorded = VectorFile { name: location.file_name(), rows: rows.sum(), sha256: String::new() };
+        Ok(Self { file, metadata, recorded })
+    }
+
+    fn dtype(&self, column: &str) -> StorageDtype {
+        let field = self.metadata.schema().fields().iter().find(|field| field.name() == column);
+        field.map_or(StorageDtype::F32, |field| dtype_of(field.data_type()))
+    }
+
+    /// The lists of a block of rows; no other column is read.
+    fn read(&self, block: RowBlock, column: &str) -> Result<ArrayRef> {
+        let place = self.metadata.schema().fields().iter().position(|field| field.name() == column);
+        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), place);
+        let wanted = vec![RowSelector::skip(block.first_row as usize), RowSelector::select(block.rows as usize)];
+        let cause = Cause::default();
+        let bytes = self.file.open_for(block, &self.metadata, &mask, &cause)?;
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, self.metadata.clone())
+            .with_row_groups(vec![block.group as usize])
+            .with_row_selection(RowSelection::from(wanted))
+            .with_projection(mask)
+            .with_batch_size(block.rows as usize)
+            .build()
+            .map_err(|error| self.file.unreadable(error, &cause))?;
+        let schema = reader.schema();
+        let batches: std::result::Result<Vec<_>, _> = reader.collect();
+        let batch = batches.and_then(|batches| concat_batches(&schema, &batches));
+        let batch = batch.map_err(|error| self.file.unreadable(error.into(), &cause))?;
+        if batch.num_rows() as u64 != block.rows {
+            let (expected, found) = (format!("{} rows from row {}", block.rows, block.first_row), batch.num_rows());
+            let hint = "The file is damaged, or changed while it was read; write it again";
+            return Err(Error::malformed(self.file.name(), expected, found.to_string(), hint));
+        }
+        Ok(batch.column(0).clone())
+    }
+}
+
+/// The parquet file named, or those in the folder named, by name.
+fn files_of(location: &Location) -> Result<Vec<Location>> {
+    let expected = "a parquet file, or a folder of them";
+    let hint = "Name a file or folder with a column of lists of numbers";
+    if !location.is_folder()? {
+        return match location.bytes()? {
+            Some(_) => Ok(vec![location.clone()]),
+            None => Err(Error::malformed(location.to_string(), expected, "no such file", hint)),
+        };
+    }
+    if location.join(MANIFEST_FILE).bytes()?.is_some_and(|_| crate::HarvestManifest::read(location.clone()).is_ok()) {
+        let hint = "Name it with --activations";
+        return Err(Error::malformed(location.to_string(), expected, "activations that refract harvested", hint));
+    }
+    let is_table = |name: &str| name.to_ascii_lowercase().ends_with(".parquet");
+    let entries = location.list()?.into_iter().filter(|entry| !entry.is_folder && is_table(&entry.name));
+    let files: Vec<_> = entries.map(|entry| entry.location).collect();
+    if files.is_empty() {
+        return Err(Error::malformed(location.to_string(), expected, "a folder without a .parquet file", hint));
+    }
+    Ok(files)
+}
+
+/// Numbers in the first row there is.
+fn first_width(tables: &[Table], column: &str) -> Result<usize> {
+    let groups = (0..).zip(tables).flat_map(|(file, table)| {
+        let groups = (0..).zip(table.metadata.metadata().row_groups());
+        groups.filter(|(_, group)| group.num_rows() > 0).map(move |(group, _)| (table, file, group))
+    });
+    let Some((table, file, group)) = groups.into_iter().next() else {
+        let names: Vec<_> = tables.iter().map(|table| table.file.name()).collect();
+        return Err(Error::malformed(names.join(", "), "at least one row", "none", "Write vectors into it"));
+    };
+    let lists = table.read(RowBlock { file, group, first_row: 0, rows: 1 }, column)?;
+    width_of(&lists).filter(|width| *width > 0).ok_or_else(|| {
+        let expected = format!("lists of one number or more in column `{column}`");
+        let hint = "Correct or remove that row, or name another --column";
+        Error::malformed(table.file.name(), expected, "none in the first row", hint)
+    })
+}
+
+/// The row groups of all files, in pieces where they are large.
+fn groups_of(tables: &[Table], width: usize) -> Vec<VectorGroup> {
+    let most = (GROUP_BYTES / (4 * width)).max(1) as u64;
+    let (mut groups, mut first_row) = (vec![], 0);
+    for (file, table) in (0..).zip(tables) {
+        let mut first_row_of_file = 0;
+        for (group, metadata) in (0..).zip(table.metadata.metadata().row_groups()) {
+            let n_rows = u64::try_from(metadata.num_rows()).unwrap_or(0);
+            for start in (0..n_rows).step_by(most as usize) {
+                let rows = most.min(n_rows - start);
+                let block = RowBlock { file, group, first_row: start, rows };
+                groups.push(VectorGroup { first_row, rows: rows as usize, block, first_row_of_file });
+                first_row += rows;
+                first_row_of_file += rows;
+            }
+        }
+    }
+    groups
+}
+
+/// Fills in what tells each file from any other.
+fn hash(tables: &mut [Table], dir: &Path, monitor: &dyn Monitor) -> Result<()> {
+    monitor.start("hashing the vectors", tables.iter().map(|table| table.file.bytes()).sum(), "bytes");
+    for table in tables {
+        if monitor.cancelled() {
+            return Err(Error::Cancelled { path: dir.to_path_buf() });
+        }
+        table.recorded.sha256 = table.file.identity()?;
+        monitor.advance(table.file.bytes());
+    }
+    monitor.finish();
+    Ok(())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::{fs::File, sync::Arc};
+
+    use arrow::{
+        array::{ArrayRef, Float64Array, ListArray, RecordBatch, StringArray},
+        datatypes::Float64Type,
+    };
+    use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
+
+    use super::*;
+    use crate::Silent;
+
+    /// Writes rows in row groups of three, beside a column of names.
+    fn write(path: &Path, rows: &[Vec<f64>]) {
+        let lists = rows.iter().map(|row| Some(row.iter().copied().map(Some)));
+        let lists: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Float64Type, _, _>(lists));
+        let names: ArrayRef = Arc::new(StringArray::from_iter_values((0..rows.len()).map(|row| format!("row {row}"))));
+        let batch = RecordBatch::try_from_iter([("name", names), ("vector", lists)]).unwrap();
+        let properties = WriterProperties::builder().set_max_row_group_row_count(Some(3)).build();
+        let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    }
+
+    /// Rows that tell their number.
+    fn rows(numbers: std::ops::Range<i32>) -> Vec<Vec<f64>> {
+        numbers.map(|i| vec![f64::from(i), f64::from(i % 3) * 0.5]).collect()
+    }
+
+    fn open(path: &Path, column: Option<&str>) -> Result<VectorDataset> {
+        VectorDataset::open(path, column, &Silent)
+    }
+
+    fn refused(path: &Path, column: Option<&str>) -> String {
+        open(path, column).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_rows_of_a_folder_come_in_the_order_of_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("b.parquet"), &rows(4..9));
+        write(&folder.path().join("a.parquet"), &rows(0..4));
+        std::fs::write(folder.path().join("notes.txt"), "no vectors").unwrap();
+        let dataset = open(folder.path(), None).unwrap();
+        assert_eq!((dataset.column(), dataset.width(), dataset.n_rows()), ("vector", 2, 9));
+        let groups: Vec<_> = dataset.groups().iter().map(|group| (group.first_row, group.rows)).collect();
+        assert_eq!(groups, [(0, 3), (3, 1), (4, 3), (7, 2)]);
+        let read: Vec<f32> =
+            dataset.groups().iter().flat_map(|group| dataset.read(*group).unwrap().to_f32().into_owned()).collect();
+        let expected: Vec<f32> = rows(0..9).concat().into_iter().map(|value| value as f32).collect();
+        assert_eq!(read, expected);
+        // 0, .., 8: mean 4, variance (9^2 - 1) / 12; 0, 0.5, 1 three times: mean 0.5, variance 1/6
+        assert_eq!(dataset.mean(), [4.0, 0.5]);
+        let near = |a: f32, b: f64| (f64::from(a) - b).abs() < 1e-6;
+        assert!(near(dataset.std()[0], (80.0_f64 / 12.0).sqrt()) && near(dataset.std()[1], (1.0_f64 / 6.0).sqrt()));
+        let files: Vec<_> = dataset.files().map(|file| (file.name.as_str(), file.rows)).collect();
+        assert_eq!(files, [("a.parquet", 4), ("b.parquet", 5)]);
+        assert_eq!(
+            dataset.files().next().unwrap().sha256,
+            crate::sha256_file(&folder.path().join("a.parquet")).unwrap()
+        );
+    }
+
+    #[test]
+    fn a_piece_of_a_row_group_is_the_same_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        write(&path, &rows(0..8));
+        let table = Table::open(&path.as_path().into()).unwrap();
+        let lists = table.read(RowBlock { file: 0, group: 1, first_row: 1, rows: 2 }, "vector").unwrap();
+        let expected = Values::F32(vec![4.0, 0.5, 5.0, 1.0]);
+        assert_eq!(values_of(&lists, 2, StorageDtype::F32), Ok(expected));
+        // Groups of at most one row where a row has as many bytes as a group may.
+        let groups = groups_of(&[table], GROUP_BYTES / 4);
+        assert_eq!(groups.len(), 8);
+        assert!((0..).zip(&groups).all(|(row, group)| group.first_row == row && group.rows == 1));
+        let places: Vec<_> = groups.iter().map(|group| (group.block.group, group.block.first_row)).collect();
+        assert_eq!(places[..4], [(0, 0), (0, 1), (0, 2), (1, 0)]);
+    }
+
+    #[test]
+    fn rows_that_cannot_be_used_are_named_by_file_and_number() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("a.parquet"), &rows(0..5));
+        let path = folder.path().join("b.parquet");
+        let second_with = |row: Vec<f64>| {
+            let mut rows = rows(0..8);
+            rows[4] = row;
+            write(&path, &rows);
+            refused(folder.path(), None)
+        };
+        let nan = second_with(vec![1.0, f64::NAN]);
+        assert!(nan.contains("b.parquet") && nan.contains("a nan or an infinity at index 1 in row 4"), "{nan}");
+        let infinite = second_with(vec![f64::NEG_INFINITY, 0.0]);
+        assert!(infinite.contains("at index 0 in row 4"), "{infinite}");
+        let short = second_with(vec![1.0]);
+        assert!(short.contains("lists of 2 finite numbers") && short.contains("1 numbers in row 4"), "{short}");
+        write(&path, &vec![vec![1.0, 2.0, 3.0]; 2]);
+        let wider = refused(folder.path(), None);
+        assert!(wider.contains("b.parquet") && wider.contains("3 numbers in row 0"), "{wider}");
+    }
+
+    #[test]
+    fn a_dataset_without_rows_files_or_the_column_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let none = refused(folder.path(), None);
+        assert!(none.contains("a folder without a .parquet file"), "{none}");
+        let path = folder.path().join("a.parquet");
+        let missing = refused(&path, None);
+        assert!(missing.contains("a.parquet") && missing.contains("no such file"), "{missing}");
+        write(&path, &[]);
+        assert!(refused(folder.path(), None).contains("expected at least one row, found none"));
+        write(&path, &[vec![], vec![]]);
+        assert!(refused(folder.path(), None).contains("lists of one number or more"));
+        write(&path, &rows(0..2));
+        let wrong = refused(folder.path(), Some("vectors"));
+        assert!(wrong.contains("`vectors`") && wrong.contains("name (Utf8), vector (List("), "{wrong}");
+        // A file beside it that lacks the column.
+        let names: ArrayRef = Arc::new(Float64Array::from(vec![1.0]));
+        let batch = RecordBatch::try_from_iter([("number", names)]).unwrap();
+        let other = File::create(folder.path().join("b.parquet")).unwrap();
+        let mut writer = ArrowWriter::try_new(other, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        let lacking = refused(folder.path(), None);
+        assert!(lacking.contains("b.parquet") && lacking.contains("number (Float64)"), "{lacking}");
+        std::fs::write(folder.path().join("b.parquet"), "PAR1 and no more").unwrap();
+        let damaged = refused(folder.path(), None);
+        assert!(damaged.contains("b.parquet: expected a parquet file"), "{damaged}");
+    }
+
+    #[test]
+    fn activations_of_refract_are_to_be_named_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        crate::activations::testing::write(
+            folder.path(),
+            crate::activations::testing::manifest(3, 4, 8, StorageDtype::F16),
+            0..2,
+        );
+        assert!(refused(folder.path(), None).contains("--activations"));
+        assert!(refused(&folder.path().join("part-00000.parquet"), None).contains("--activations"));
+    }
+}
