@@ -12,13 +12,14 @@ use crate::{
     data::columns::Columns,
     sae::Sae,
     step::{
-        StepConfig,
         adam::AdamConfig,
         architecture::{JumpReluLoss, TrainArchitecture},
+        config::StepConfig,
     },
 };
 
 mod check;
+mod columns;
 
 /// What to train and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -232,18 +233,6 @@ impl TrainConfig {
     pub fn n_latents(&self, d_in: usize) -> usize {
         let dense = self.architecture == TrainArchitecture::Dense;
         self.d_sae.unwrap_or_else(|| if dense { self.k } else { self.expansion_factor.saturating_mul(d_in) })
-    }
-
-    /// With as many latents as the SAE that it begins from has, where it does not say how many.
-    ///
-    /// # Errors
-    /// When there is no SAE that can be read.
-    pub fn with_initial_width(&self) -> Result<Self> {
-        let d_sae = match (&self.init_from, self.d_sae) {
-            (Some(path), None) => Some(Sae::load(path)?.d_sae()),
-            (_, given) => given,
-        };
-        Ok(Self { d_sae, ..self.clone() })
     }
 
     /// What suits the architecture: 1 at a width of 576, where it was measured (the README's quality). A step of Adam

@@ -3,8 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::run::health::Divergence;
-
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -27,6 +25,43 @@ pub enum Error {
     /// A file, a folder of another run, a value, or the user's wish to stop.
     #[error(transparent)]
     Harvester(#[from] harvester::Error),
+}
+
+/// Why a run was stopped: nothing good would have come of it.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Divergence {
+    /// A number that the step computed is infinite or nan.
+    #[error("{what} is {value}")]
+    NotFinite {
+        /// Which number.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// The loss became far larger than it was.
+    #[error("the loss is {loss:.4}, its recent best was {best:.4}, and the SAE is worse than the mean (FVU {fvu:.3})")]
+    Exploded {
+        /// The loss that stopped the run.
+        loss: f64,
+        /// The best of the steps before.
+        best: f64,
+        /// Fraction of variance unexplained.
+        fvu: f64,
+    },
+    /// No latent is active any more.
+    #[error(
+        "no latent has been active for {steps} steps, and without an active one hardly any has a gradient to come back by"
+    )]
+    Silent {
+        /// For how many steps.
+        steps: u64,
+        /// Coefficient of the sparsity loss; 0 where there is none.
+        sparsity_coefficient: f64,
+    },
+    /// The weights, or the moments of the optimiser, are no longer numbers.
+    #[error("some weights, or moments of the optimiser, are infinite or nan")]
+    Weights,
 }
 
 fn diverged(step: u64, cause: &Divergence, advice: &str, checkpoint: Option<&Path>) -> String {

@@ -167,6 +167,25 @@ impl FromStr for SaeFormat {
     }
 }
 
+impl Sae {
+    /// Writes `cfg.json` and `sae_weights.safetensors` into `dir`, each of them whole or not at all.
+    ///
+    /// # Errors
+    /// When a tensor has the wrong length, or a file cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        self.save_as(SaeFormat::SaeLens, dir)
+    }
+
+    /// Writes the files of `format` into the folder `dir`, which exists.
+    ///
+    /// # Errors
+    /// When the format has no place for what this SAE is, a tensor has the wrong length, or a file cannot be written.
+    pub fn save_as(&self, format: SaeFormat, dir: &Path) -> Result<()> {
+        self.check(dir, dir)?;
+        (format.layout().write)(self, dir)
+    }
+}
+
 /// Reads an SAE of any format.
 pub(crate) fn read(path: &Path) -> Result<Sae> {
     let sae = (detect(path)?.read)(path)?;
@@ -175,11 +194,6 @@ pub(crate) fn read(path: &Path) -> Result<Sae> {
     let [first, last] = [files.first(), files.last()].map(|file| file.expect("every layout has files"));
     sae.check(first, last)?;
     Ok(sae)
-}
-
-/// Writes an SAE in one.
-pub(crate) fn write(sae: &Sae, format: SaeFormat, dir: &Path) -> Result<()> {
-    (format.layout().write)(sae, dir)
 }
 
 /// The files that make an SAE, its weights last: what a checksum of it must cover.

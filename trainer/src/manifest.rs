@@ -8,19 +8,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harvester::{
-    ActivationDataset, ContextCursor, FORMAT_VERSION, HookPoint, MANIFEST_FILE, ModelIdentity, VectorFile,
-    read_manifest, write_manifest,
-};
+use harvester::{ContextCursor, HookPoint, MANIFEST_FILE, ModelIdentity, VectorFile, read_manifest, write_manifest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
     Error, Result,
-    config::{Resolved, TrainConfig},
-    data::training_data::{Provenance, TrainingData},
-    run::{checkpoint, own_folder::refuse_foreign},
-    sae::initial_weights,
+    config::TrainConfig,
+    data::training_data::VectorsIdentity,
+    formats::{self, SaeFormat},
+    sae::Sae,
 };
 
 pub use self::results::TrainResults;
@@ -98,15 +95,6 @@ pub struct SaeManifest {
     pub results: Option<TrainResults>,
 }
 
-/// Vectors of no model, to the bit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VectorsIdentity {
-    /// The column of lists.
-    pub column: String,
-    /// The files, in the order of the rows.
-    pub files: Vec<VectorFile>,
-}
-
 /// A file of the SAE that a run began from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InitialFile {
@@ -168,16 +156,8 @@ impl SaeManifest {
         fs::read(dir.join(MANIFEST_FILE)).is_ok_and(has_format)
     }
 
-    /// Whether the run in `dir` has a checkpoint to go on from; without one it begins again.
-    ///
-    /// # Errors
-    /// When the folder of checkpoints cannot be listed.
-    pub fn has_checkpoint(dir: &Path) -> Result<bool> {
-        Ok(!checkpoint::list(dir)?.is_empty())
-    }
-
     /// With the SHA-256 of the rest as [`SaeManifest::run_id`].
-    fn identified(self) -> Self {
+    pub(crate) fn identified(self) -> Self {
         let bytes = serde_json::to_vec(&self).expect("plain data, which serde_json can always write");
         Self { run_id: harvester::sha256_bytes([bytes]), ..self }
     }
@@ -217,48 +197,6 @@ impl SaeManifest {
         }
     }
 
-    /// The manifest of a run on a running model that begins: what it knows of its data is what was held out, in `dir`.
-    pub(crate) fn begin_live(
-        held_out: &ActivationDataset,
-        data: &dyn TrainingData,
-        resolved: &Resolved,
-    ) -> Result<Self> {
-        let contexts = held_out.context_end();
-        let live_from = held_out.manifest().parts.last().map(|part| part.next);
-        let harvested = Self { run_id: String::new(), ..Self::begin(data, resolved, 0..contexts)? };
-        Ok(Self { activations: HELD_OUT_FOLDER.into(), live_from, ..harvested }.identified())
-    }
-
-    /// The manifest of a run that begins.
-    pub(crate) fn begin(data: &dyn TrainingData, resolved: &Resolved, held_out: Range<u64>) -> Result<Self> {
-        let Provenance { path, manifest_sha256, model, vectors, sink_norm } = data.provenance()?;
-        let begun = Self {
-            format: SAE_FORMAT.into(),
-            version: FORMAT_VERSION,
-            refract_version: env!("CARGO_PKG_VERSION").into(),
-            run_id: String::new(),
-            complete: false,
-            activations: path,
-            activations_manifest_sha256: manifest_sha256,
-            vectors,
-            model,
-            hook_point: resolved.config.hook_point,
-            hook_points: resolved.config.hook_points.clone(),
-            target_hook_point: resolved.config.target_hook_point,
-            d_in: resolved.d_in,
-            d_sae: resolved.d_sae,
-            held_out,
-            live_from: None,
-            sink_norm,
-            config: resolved.config.clone(),
-            init_from: initial_weights::files(&resolved.config)?,
-            init_sparsity_coefficient: initial_weights::last_coefficient(&resolved.config),
-            diverged: None,
-            results: None,
-        };
-        Ok(begun.identified())
-    }
-
     fn vector_files(&self) -> impl Iterator<Item = &VectorFile> {
         self.vectors.iter().flat_map(|vectors| &vectors.files)
     }
@@ -289,6 +227,22 @@ impl SaeManifest {
     }
 }
 
+impl Sae {
+    /// Reads an SAE in any format of [`SaeFormat`]; the files that are there tell which one. What a run of refract wrote
+    /// is first compared with the checksums in its manifest.
+    ///
+    /// # Errors
+    /// Names the file, and the tensor or field, that is missing, unknown, of another shape or type, or not finite.
+    pub fn load(path: &Path) -> Result<Self> {
+        let dir = formats::folder_of(path);
+        // A run that goes on has not written its SAE yet, which its manifest says better than the missing files.
+        if SaeManifest::is_in(&dir) && (SaeManifest::read(&dir)?.complete || SaeFormat::of(path).is_err()) {
+            SaeManifest::verify(&dir)?;
+        }
+        formats::read(path)
+    }
+}
+
 /// Options that differ and shape the result, one line each.
 pub(crate) fn option_differences(there: &TrainConfig, here: &TrainConfig) -> Vec<String> {
     let [there, here] = [there, here]
@@ -299,36 +253,4 @@ pub(crate) fn option_differences(there: &TrainConfig, here: &TrainConfig) -> Vec
 
 fn difference(name: &str, there: &Value, here: &Value) -> Option<String> {
     (there != here).then(|| format!("{name}: {there} there, {here} here"))
-}
-
-/// Refuses a folder that has no manifest and yet is not empty.
-pub(crate) fn refuse_unfinished(out: &Path) -> Result<()> {
-    let leftovers = [format!("{}.tmp", MANIFEST_FILE), HELD_OUT_FOLDER.to_string()];
-    refuse_foreign(out, &leftovers, "train", "a manifest")
-}
-
-/// Begins a folder, or checks that the one that is there belongs to the same run; returns its manifest. Where nothing
-/// was saved yet, another run may take the folder: none of the user's work is in it.
-pub(crate) fn open_folder(out: &Path, wanted: SaeManifest) -> Result<SaeManifest> {
-    if let Some(found) = find_run(out, &wanted)? {
-        return Ok(found);
-    }
-    wanted.write(out)?;
-    Ok(wanted)
-}
-
-/// The manifest of the run in `out`, if there is one, which is `wanted`'s. Changes nothing.
-pub(crate) fn find_run(out: &Path, wanted: &SaeManifest) -> Result<Option<SaeManifest>> {
-    if !out.join(MANIFEST_FILE).exists() {
-        return if out.exists() { refuse_unfinished(out).map(|()| None) } else { Ok(None) };
-    }
-    let found = SaeManifest::read(out)?;
-    let differences = found.differences(wanted);
-    if differences.is_empty() {
-        return Ok(Some(found));
-    }
-    if found.complete || SaeManifest::has_checkpoint(out)? {
-        return Err(harvester::Error::OtherRun { path: out.to_path_buf(), differences }.into());
-    }
-    Ok(None)
 }

@@ -20,41 +20,44 @@ use crate::{
         standardise::Standard,
         training_data::{Label, TrainingData},
     },
+    error::Divergence,
     formats::saelens,
     manifest::{SaeManifest, TrainResults},
     run::{
+        calibrate::calibrate,
         checkpoint::Progress,
         curves::{CURVES_FILE, Curves},
-        health::Divergence,
-        metrics_file::{METRICS_FILE, write_metrics},
-        metrics_log::{MetricsLine, MetricsLog},
-        schedule::Schedule,
-    },
-    sae::{
-        Sae,
-        calibrate::calibrate,
         export::export,
-        initial_weights,
-        metrics::Reconstruction,
+        metrics_file::{METRICS_FILE, write_metrics},
+        metrics_line::MetricsLine,
+        metrics_log::MetricsLog,
+        schedule::Schedule,
         score::{add_rows, first_rows, inputs_and_targets, metrics_of, score},
     },
+    sae::{Sae, metrics::Reconstruction},
     step::{Learner, StepReport},
 };
 
-pub(crate) mod checkpoint;
+mod calibrate;
+mod checkpoint;
 pub(crate) mod curves;
-pub(crate) mod health;
-pub(crate) mod memory;
+mod export;
+mod health;
+pub(crate) mod initial_weights;
 pub(crate) mod metrics_file;
-pub(crate) mod metrics_log;
-pub(crate) mod own_folder;
-pub(crate) mod page;
-pub(crate) mod parquet_table;
-pub(crate) mod schedule;
+pub(crate) mod metrics_line;
+mod metrics_log;
+mod own_folder;
+mod page;
+mod parquet_table;
+mod run_folder;
+mod schedule;
+mod score;
 pub(crate) mod sweep;
 pub(crate) mod train;
 pub(crate) mod train_live;
 pub(crate) mod train_vectors;
+mod units;
 
 /// A threshold is calibrated on held-out rows, since an SAE has more active latents on rows that it has not seen, the
 /// more so the longer it was trained on few. The mean L0 of fewer held-out rows than this says little of that of others.

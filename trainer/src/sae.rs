@@ -12,31 +12,21 @@
 //! A transcoder is the same with an `x_hat` of another place, without `b_dec` in the first line; a crosscoder reads
 //! and rebuilds several places, one after the other in `x`.
 
-pub(crate) mod calibrate;
 mod check;
 mod config;
-pub(crate) mod export;
 mod fold;
-pub(crate) mod initial_weights;
 pub(crate) mod input_norm;
 pub(crate) mod metrics;
-pub(crate) mod score;
-pub(crate) mod units;
-
-use std::path::Path;
 
 pub use self::config::{Architecture, SaeConfig};
 use crate::{
-    Error, Result, SaeManifest,
-    formats::{self, SaeFormat},
-    step::{
+    Error, Result,
+    kernels::{
+        decode::add_decoded,
         feature_acts::FeatureActs,
-        kernels::{
-            decode::add_decoded,
-            gated::gated,
-            product::{add_product_transposed, product_transposed},
-            select::{self, Threshold},
-        },
+        gated::gated,
+        product::{add_product_transposed, product_transposed},
+        select::{self, Threshold},
     },
 };
 
@@ -74,35 +64,6 @@ pub struct Sae {
 }
 
 impl Sae {
-    /// Reads an SAE of any format that [`SaeFormat`] lists; which one, is found out from the files that are there.
-    ///
-    /// # Errors
-    /// Names the file, and the tensor or field, that is missing, unknown, of another shape or type, or not finite.
-    pub fn load(path: &Path) -> Result<Self> {
-        let dir = formats::folder_of(path);
-        if SaeManifest::is_in(&dir) && SaeManifest::read(&dir)?.complete {
-            SaeManifest::verify(&dir)?;
-        }
-        formats::read(path)
-    }
-
-    /// Writes `cfg.json` and `sae_weights.safetensors` into `dir`, each of them whole or not at all.
-    ///
-    /// # Errors
-    /// When a tensor has the wrong length, or a file cannot be written.
-    pub fn save(&self, dir: &Path) -> Result<()> {
-        self.save_as(SaeFormat::SaeLens, dir)
-    }
-
-    /// Writes the files of `format` into the folder `dir`, which exists.
-    ///
-    /// # Errors
-    /// When the format has no place for what this SAE is, a tensor has the wrong length, or a file cannot be written.
-    pub fn save_as(&self, format: SaeFormat, dir: &Path) -> Result<()> {
-        self.check(dir, dir)?;
-        formats::write(self, format, dir)
-    }
-
     /// Width of the activations that it reads.
     pub fn d_in(&self) -> usize {
         self.config.d_in
@@ -206,7 +167,7 @@ pub(crate) mod tests {
     use harvester::HookPoint;
 
     use super::*;
-    use crate::{sae::input_norm::InputNorm, step::kernels::plain};
+    use crate::{kernels::plain, sae::input_norm::InputNorm};
 
     /// Random weights.
     pub(crate) fn example(architecture: Architecture, d_in: usize, d_sae: usize) -> Sae {

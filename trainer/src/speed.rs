@@ -15,10 +15,8 @@ use crate::{
         shard_source::ShardSource,
         shuffle_buffer::{Cursor, ShuffleBuffer},
     },
-    step::{
-        Learner, StepConfig, StepTimes, architecture::TrainArchitecture, kernels::product::product_transposed,
-        weights::Weights,
-    },
+    kernels::product::product_transposed,
+    step::{Learner, architecture::TrainArchitecture, config::StepConfig, times::StepTimes, weights::Weights},
 };
 
 /// What to measure.

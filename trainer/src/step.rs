@@ -7,96 +7,39 @@
 //!
 //! What differs between architectures is in `architecture`, a file each; the auxiliary loss is in `auxiliary`.
 
-use std::time::{Duration, Instant};
-
-use serde::Deserialize;
-
-use crate::step::{
-    adam::{Adam, AdamConfig},
-    architecture::{Backward, JumpReluLoss, Recipe, TrainArchitecture},
-    auxiliary::Auxiliary,
-    dead_latents::DeadLatents,
-    encoder_pass::EncoderPass,
-    feature_acts::{ByLatent, FeatureActs},
+use crate::{
     kernels::{
-        centre::centre,
         decode::decode_error,
-        gradients::{ErrorPart, Gradients},
+        feature_acts::{ByLatent, FeatureActs},
     },
-    sparsity::SparsityCoefficient,
-    weights::Weights,
+    step::{
+        adam::Adam,
+        auxiliary::Auxiliary,
+        centre::centre,
+        config::StepConfig,
+        dead_latents::DeadLatents,
+        encoder_pass::EncoderPass,
+        gradients::{ErrorPart, Gradients},
+        recipe::{Backward, Recipe},
+        sparsity::SparsityCoefficient,
+        times::{StepTimes, timed},
+        weights::Weights,
+    },
 };
 
 pub(crate) mod adam;
 pub(crate) mod architecture;
 pub(crate) mod auxiliary;
+pub(crate) mod centre;
+pub(crate) mod config;
 pub(crate) mod dead_latents;
 pub(crate) mod encoder_pass;
-pub(crate) mod feature_acts;
-pub(crate) mod kernels;
+pub(crate) mod gradients;
+pub(crate) mod memory;
+pub(crate) mod recipe;
 pub(crate) mod sparsity;
+pub(crate) mod times;
 pub(crate) mod weights;
-
-/// What the step needs to know of the configuration. Read from JSON only where the tests compare with PyTorch.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(crate) struct StepConfig {
-    pub(crate) architecture: TrainArchitecture,
-    pub(crate) k: usize,
-    pub(crate) adam: AdamConfig,
-    /// See [`Adam::weight_decay`].
-    #[serde(default)]
-    pub(crate) weight_decay: f64,
-    /// Largest norm of the whole gradient, or none.
-    pub(crate) clip: Option<f64>,
-    pub(crate) auxk_alpha: f64,
-    pub(crate) k_aux: usize,
-    pub(crate) dead_after_tokens: u64,
-    /// Weight of the sparsity loss; none: adapted so that L0 is about k.
-    pub(crate) sparsity_coefficient: Option<f64>,
-    /// Steps in which a fixed weight rises.
-    #[serde(default)]
-    pub(crate) sparsity_warmup_steps: u64,
-    pub(crate) jumprelu_loss: JumpReluLoss,
-    /// Width of the window around a JumpReLU threshold.
-    pub(crate) bandwidth: f64,
-    /// Where the prefixes of a Matryoshka dictionary end.
-    pub(crate) prefixes: Vec<usize>,
-    /// Widths of a crosscoder's places; of others one, d_in.
-    pub(crate) blocks: Vec<usize>,
-    /// Width of what is rebuilt: the target's, of a transcoder.
-    pub(crate) d_out: usize,
-    /// Whether a transcoder has a linear bypass.
-    pub(crate) skip: bool,
-}
-
-impl StepConfig {
-    /// A config for tests and measurements: every part on, no clipping, two prefixes, two blocks, a bypass.
-    pub(crate) fn example(architecture: TrainArchitecture, k: usize, d_in: usize, d_sae: usize) -> Self {
-        Self {
-            architecture,
-            k,
-            adam: AdamConfig::default(),
-            weight_decay: 0.5,
-            clip: None,
-            auxk_alpha: 1.0 / 32.0,
-            k_aux: d_in / 2,
-            dead_after_tokens: u64::MAX,
-            sparsity_coefficient: None,
-            sparsity_warmup_steps: 0,
-            jumprelu_loss: JumpReluLoss::Step,
-            bandwidth: 0.5,
-            prefixes: vec![d_sae / 4, d_sae / 2, d_sae],
-            blocks: vec![d_in / 2, d_in - d_in / 2],
-            d_out: d_in,
-            skip: true,
-        }
-    }
-
-    /// Width of a row to train on, where the input has `d_in` dimensions.
-    pub(crate) fn row_width(&self, d_in: usize) -> usize {
-        if self.architecture == TrainArchitecture::Transcoder { d_in + self.d_out } else { d_in }
-    }
-}
 
 /// What one step measured, on the weights it started from; `dead` counts this batch's tokens too.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -115,23 +58,6 @@ pub(crate) struct StepReport {
     pub(crate) dead: usize,
     /// Norm of the whole gradient, before clipping.
     pub(crate) grad_norm: f64,
-}
-
-/// Where the time of the steps so far went.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct StepTimes {
-    /// Centring, the encoder's product.
-    pub encode: Duration,
-    /// Choosing the active latents.
-    pub select: Duration,
-    /// Sparse decoding, the loss, the gradient at each activation, and what the architecture adds.
-    pub decode: Duration,
-    /// The auxiliary loss of dead latents.
-    pub auxiliary: Duration,
-    /// Gradients of the weights.
-    pub gradients: Duration,
-    /// The optimiser.
-    pub update: Duration,
 }
 
 /// An SAE in training. Everything that a resumed run needs is in `weights`, `adam`, `dead_latents` and `sparsity`.
@@ -327,14 +253,6 @@ impl Learner {
             .record(n, |latent| by_latent.entries(latent).iter().any(|&entry| acts.values[entry as usize] != 0.0));
         acts.values.iter().filter(|&&value| value != 0.0).count() as f64 / n as f64
     }
-}
-
-/// Runs `work` and adds its time to `total`.
-pub(crate) fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
-    let begin = Instant::now();
-    let result = work();
-    *total += begin.elapsed();
-    result
 }
 
 #[cfg(test)]

@@ -6,7 +6,10 @@ use std::ops::RangeInclusive;
 use harvester::machine::memory_bytes;
 
 use super::Resolved;
-use crate::{Error, Result, run::memory::learner_bytes, step::architecture::TrainArchitecture};
+use crate::{
+    Error, Result,
+    step::{architecture::TrainArchitecture, memory::learner_bytes},
+};
 
 impl Resolved {
     pub(super) fn check(&self) -> Result<()> {

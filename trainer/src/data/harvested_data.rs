@@ -5,12 +5,12 @@ use std::path::Path;
 use harvester::ActivationDataset;
 
 use crate::{
-    Result, TrainConfig,
+    Result,
     data::{
         activations::{Activations, split},
         columns::Columns,
         rows::RowSource,
-        training_data::{ColumnSummary, Label, Provenance, Split, TrainingData},
+        training_data::{ColumnSummary, HeldOut, Label, Provenance, Split, TrainingData},
     },
 };
 
@@ -47,8 +47,8 @@ impl TrainingData for HarvestedData<'_> {
         summaries.collect()
     }
 
-    fn split(&self, config: &TrainConfig) -> Result<Split<'_>> {
-        let (training, held_out) = split(self.dataset, &self.columns.all(), config.held_out_fraction)?;
+    fn split(&self, wanted: HeldOut) -> Result<Split<'_>> {
+        let (training, held_out) = split(self.dataset, &self.columns.all(), wanted.fraction)?;
         let held_out_contexts = held_out.contexts();
         Ok(Split { training: Box::new(training), held_out: Box::new(held_out), held_out_contexts })
     }

@@ -43,10 +43,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::{
-        TrainConfig,
-        data::training_data::{ColumnSummary, Label, Provenance, Split},
-    };
+    use crate::data::training_data::{ColumnSummary, HeldOut, Label, Provenance, Split};
 
     struct TwoColumns([f32; 2]);
 
@@ -60,7 +57,7 @@ mod tests {
             Ok(vec![column("a", &[1.0, 2.0], &self.0), column("b", &[-4.0], &[4.0])])
         }
 
-        fn split(&self, _: &TrainConfig) -> Result<Split<'_>> {
+        fn split(&self, _: HeldOut) -> Result<Split<'_>> {
             unreachable!("standardising reads no rows")
         }
 

@@ -7,9 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harvester::{HookPoint, ModelIdentity};
+use harvester::{HookPoint, ModelIdentity, VectorFile};
+use serde::{Deserialize, Serialize};
 
-use crate::{Result, TrainConfig, data::rows::RowSource, manifest::VectorsIdentity};
+use crate::{Result, data::rows::RowSource};
 
 /// Rows of one or more columns, and where they are from.
 pub(crate) trait TrainingData {
@@ -19,8 +20,8 @@ pub(crate) trait TrainingData {
     /// What each column looks like, in the order of a row.
     fn columns(&self) -> Result<Vec<ColumnSummary<'_>>>;
 
-    /// Cuts the rows in two. Which are held out depends on the data and the config alone.
-    fn split(&self, config: &TrainConfig) -> Result<Split<'_>>;
+    /// Cuts the rows in two. Which are held out depends on nothing else.
+    fn split(&self, held_out: HeldOut) -> Result<Split<'_>>;
 
     /// What the manifest of a run records of them.
     fn provenance(&self) -> Result<Provenance>;
@@ -37,6 +38,15 @@ pub(crate) struct ColumnSummary<'a> {
     pub(crate) mean: &'a [f32],
     /// `[width]`
     pub(crate) std: &'a [f32],
+}
+
+/// Which rows are never trained on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HeldOut {
+    /// Their share.
+    pub(crate) fraction: f64,
+    /// Where rows are chosen one by one, the draw's.
+    pub(crate) seed: u64,
 }
 
 /// The two parts of the data.
@@ -60,6 +70,15 @@ pub(crate) struct Provenance {
     pub(crate) vectors: Option<VectorsIdentity>,
     /// Rows of a larger norm were dropped, at the first input.
     pub(crate) sink_norm: f32,
+}
+
+/// Vectors of no model, to the bit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VectorsIdentity {
+    /// The column of lists.
+    pub column: String,
+    /// The files, in the order of the rows.
+    pub files: Vec<VectorFile>,
 }
 
 /// What the SAE's own config says of its training, for readers without the manifest.

@@ -10,12 +10,11 @@ use std::path::Path;
 use harvester::VectorDataset;
 
 use crate::{
-    Error, Result, TrainConfig,
+    Error, Result,
     data::{
         rows::{Column, RowSource, Rows},
-        training_data::{ColumnSummary, Label, Provenance, Split, TrainingData},
+        training_data::{ColumnSummary, HeldOut, Label, Provenance, Split, TrainingData, VectorsIdentity},
     },
-    manifest::VectorsIdentity,
 };
 
 /// A dataset of vectors.
@@ -31,8 +30,7 @@ impl TrainingData for VectorData<'_> {
         Ok(vec![ColumnSummary { name: self.0.column().to_string(), mean: self.0.mean(), std: self.0.std() }])
     }
 
-    fn split(&self, config: &TrainConfig) -> Result<Split<'_>> {
-        let draw = Draw { seed: config.seed, fraction: config.held_out_fraction };
+    fn split(&self, draw: HeldOut) -> Result<Split<'_>> {
         let [training, held_out] = [false, true].map(|held_out| VectorRows::new(self.0, draw, held_out));
         if training.n_rows == 0 {
             let found = format!("{} rows, of which all are held out", self.0.n_rows());
@@ -61,14 +59,8 @@ impl TrainingData for VectorData<'_> {
     }
 }
 
-/// Decides for each row by itself whether it is held out.
-#[derive(Debug, Clone, Copy)]
-struct Draw {
-    seed: u64,
-    fraction: f64,
-}
-
-impl Draw {
+impl HeldOut {
+    /// Decides for each row by itself.
     fn holds_out(self, row: u64) -> bool {
         // The 53 bits that an f64 holds.
         ((splitmix64(self.seed, row) >> 11) as f64 / (1u64 << 53) as f64) < self.fraction
@@ -88,14 +80,14 @@ fn splitmix64(seed: u64, i: u64) -> u64 {
 #[derive(Debug)]
 struct VectorRows<'a> {
     vectors: &'a VectorDataset,
-    draw: Draw,
+    draw: HeldOut,
     held_out: bool,
     widths: [usize; 1],
     n_rows: u64,
 }
 
 impl<'a> VectorRows<'a> {
-    fn new(vectors: &'a VectorDataset, draw: Draw, held_out: bool) -> Self {
+    fn new(vectors: &'a VectorDataset, draw: HeldOut, held_out: bool) -> Self {
         let n_rows = (0..vectors.n_rows()).filter(|row| draw.holds_out(*row) == held_out).count() as u64;
         Self { vectors, draw, held_out, widths: [vectors.width()], n_rows }
     }
@@ -149,7 +141,7 @@ mod tests {
     #[test]
     fn about_the_fraction_is_held_out_and_another_seed_holds_out_others() {
         let held_out = |seed, fraction| -> Vec<u64> {
-            let draw = Draw { seed, fraction };
+            let draw = HeldOut { seed, fraction };
             (0..100_000).filter(|row| draw.holds_out(*row)).collect()
         };
         let rows = held_out(0, 0.05);

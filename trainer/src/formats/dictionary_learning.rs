@@ -30,8 +30,8 @@ use super::{
 use crate::{
     Error, Result,
     formats::SaeFormat,
+    kernels::simd::sum_of_squares,
     sae::{Architecture, Gate, Sae, SaeConfig, input_norm::InputNorm},
-    step::kernels::simd::sum_of_squares,
 };
 
 const CONFIG_FILE: &str = "config.json";

@@ -22,8 +22,8 @@ use super::{
 use crate::{
     Error, Result,
     formats::SaeFormat,
+    kernels::simd::sum_of_squares,
     sae::{Architecture, Sae, SaeConfig, input_norm::InputNorm},
-    step::kernels::simd::sum_of_squares,
     tensors::{Tensor, TensorFile, write_tensors},
 };
 

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{LAYOUTS, Layout, entries, found_at, is_pt};
-use crate::{Error, manifest::SaeManifest};
+use crate::Error;
 
 /// Names shown in a message.
 const SHOWN: usize = 8;
@@ -16,7 +16,7 @@ pub(super) fn no_sae(path: &Path) -> Error {
     let near = if path.is_file() {
         other_name(path).or_else(|| companion(path))
     } else {
-        unfinished(path).or_else(|| companion(path)).or_else(|| several_pt(path)).or_else(|| further_down(path))
+        companion(path).or_else(|| several_pt(path)).or_else(|| further_down(path))
     };
     near.unwrap_or_else(|| {
         let looked_for: Vec<_> =
@@ -24,12 +24,6 @@ pub(super) fn no_sae(path: &Path) -> Error {
         let hint = "Name the folder that holds the SAE's own files, or the file itself";
         Error::malformed(path, format!("an SAE: {}", looked_for.join(", ")), what_is_there(path), hint)
     })
-}
-
-/// A run of refract whose SAE is not there yet.
-fn unfinished(dir: &Path) -> Option<Error> {
-    let is_unfinished = SaeManifest::read(dir).is_ok_and(|manifest| !manifest.complete);
-    if is_unfinished { SaeManifest::finished(dir).err() } else { None }
 }
 
 /// A file that no format has a name for; those of its kind are named.

@@ -124,7 +124,7 @@ mod tests {
     use harvester::HookPoint;
 
     use super::*;
-    use crate::{sae::tests::example, step::kernels::simd::sum_of_squares};
+    use crate::{kernels::simd::sum_of_squares, sae::tests::example};
 
     #[test]
     fn what_is_saved_is_loaded() {

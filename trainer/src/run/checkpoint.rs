@@ -239,7 +239,8 @@ mod tests {
     use super::*;
     use crate::{
         data::activation_source::BlockPlace,
-        step::{StepConfig, architecture::TrainArchitecture, kernels::plain},
+        kernels::plain,
+        step::{architecture::TrainArchitecture, config::StepConfig},
     };
 
     const RUN: &str = "this run";

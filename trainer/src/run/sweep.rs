@@ -12,6 +12,7 @@
 //! buffer differ between them, and a shared order would not be that of a single run. Columns lie apart on disk, so no
 //! activation is read twice for it.
 
+mod file;
 mod pareto;
 mod pass;
 mod plan;
@@ -22,9 +23,9 @@ use std::path::Path;
 use harvester::Monitor;
 
 pub use self::{
+    file::{RunState, SWEEP_FILE, SweepFile, SweepRow},
     pareto::PARETO_FILE,
     plan::{PlannedRun, SweepData, SweepPlan},
-    table::{RunState, SWEEP_FILE, SweepFile, SweepRow},
 };
 use self::{
     pass::{check_pass, run_pass},

@@ -13,11 +13,11 @@ use crate::{
         harvested_data::HarvestedData,
         shard_source::ShardSource,
         standardise::Standard,
-        training_data::{Split, TrainingData},
+        training_data::{HeldOut, Split, TrainingData},
     },
-    manifest::{SaeManifest, open_folder},
-    run::{Run, show_finished},
-    sae::{Sae, initial_weights},
+    manifest::SaeManifest,
+    run::{Run, initial_weights, run_folder::open_folder, show_finished},
+    sae::Sae,
 };
 
 /// Trains an SAE on `dataset` into the folder `out`. A folder that holds an unfinished run of the same config is
@@ -82,7 +82,7 @@ pub(crate) fn resolve_widths(config: &TrainConfig, columns: Columns, widths: Vec
 /// The two parts of the data. Refuses data that never vary, and those that do not fill a batch.
 pub(crate) fn split<'a>(data: &'a dyn TrainingData, config: &TrainConfig) -> Result<Split<'a>> {
     Standard::of(data)?;
-    let split = data.split(config)?;
+    let split = data.split(HeldOut { fraction: config.held_out_fraction, seed: config.seed })?;
     let (n, batch) = (split.training.n_rows_at_most(), config.batch);
     if n >= batch as u64 {
         return Ok(split);

@@ -16,8 +16,13 @@ use crate::{
         harvested_data::HarvestedData,
         live_source::{LiveRows, LiveSource},
     },
-    manifest::{HELD_OUT_FOLDER, SaeManifest, open_folder, option_differences, refuse_unfinished},
-    run::{Run, show_finished, train::resolve_widths},
+    manifest::{HELD_OUT_FOLDER, SaeManifest, option_differences},
+    run::{
+        Run,
+        run_folder::{open_folder, refuse_unfinished},
+        show_finished,
+        train::resolve_widths,
+    },
 };
 
 /// Trains an SAE on the activations of a running model, without writing them to disk, into the folder `out`. The first

@@ -8,10 +8,7 @@
 use std::borrow::Cow;
 
 use super::{Architecture, Gate, Sae};
-use crate::{
-    sae::units::multiply,
-    step::kernels::simd::{dot, sum_of_squares},
-};
+use crate::kernels::simd::{dot, multiply, sum_of_squares};
 
 impl Sae {
     /// The same function with `b_dec` subtracted from the input, or not.
@@ -70,7 +67,7 @@ impl Sae {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{sae::tests::example, step::kernels::plain};
+    use crate::{kernels::plain, sae::tests::example};
 
     #[test]
     fn folded_weights_are_the_same_function() {

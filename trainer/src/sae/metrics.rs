@@ -13,7 +13,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::step::feature_acts::FeatureActs;
+use crate::kernels::feature_acts::FeatureActs;
 
 /// Accumulates over batches; [`Self::finish`] gives the numbers.
 #[derive(Debug, Clone, PartialEq)]
@@ -138,7 +138,7 @@ impl Column {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::step::kernels::plain;
+    use crate::kernels::plain;
 
     #[test]
     fn known_answers() {

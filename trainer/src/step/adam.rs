@@ -20,12 +20,12 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::step::{
-    kernels::{
+use crate::{
+    kernels::simd::{Kernel, wide},
+    step::{
         gradients::Gradients,
-        simd::{Kernel, wide},
+        weights::{Weights, normalise},
     },
-    weights::{Weights, normalise},
 };
 
 /// Latents that one task updates.

@@ -10,10 +10,13 @@
 //! residual: its weight does not fade as the residual shrinks. `b_dec` is on neither side, so a perfect reconstruction
 //! leaves nothing to explain, and the term is zero.
 
-use crate::step::{
-    feature_acts::{ByLatent, FeatureActs},
-    kernels::{decode::decode_error, gradients::ErrorPart, select},
-    weights::Weights,
+use crate::{
+    kernels::{
+        decode::decode_error,
+        feature_acts::{ByLatent, FeatureActs},
+        select,
+    },
+    step::{gradients::ErrorPart, weights::Weights},
 };
 
 /// The reconstruction of the residual by dead latents.

@@ -1,16 +1,17 @@
 //! [`EncoderPass`]: the encoder over a batch, tile by tile, so that no `[batch, d_sae]` array exists: of each tile's
 //! pre-activations an architecture keeps what is active, and the auxiliary loss what is strongest among the dead.
 
-use crate::step::{
-    StepTimes,
-    auxiliary::Auxiliary,
-    feature_acts::FeatureActs,
+use crate::{
     kernels::{
+        feature_acts::FeatureActs,
         product::product_transposed,
         select::{self, Threshold},
     },
-    timed,
-    weights::Weights,
+    step::{
+        auxiliary::Auxiliary,
+        times::{StepTimes, timed},
+        weights::Weights,
+    },
 };
 
 /// Rows whose pre-activations exist at one time. Fewer save memory; each tile costs the product one more packing of

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
+use self::plain_loss::Parameters;
 use super::*;
 use crate::{
-    step::{
-        kernels::plain::{self, Parameters},
-        weights::Parameter,
-    },
+    kernels::plain,
+    step::{architecture::TrainArchitecture, weights::Parameter},
     tensors::TensorFile,
 };
+
+mod plain_loss;
 
 fn config(architecture: TrainArchitecture, dead_after_tokens: u64) -> StepConfig {
     StepConfig { auxk_alpha: 0.5, k_aux: 4, dead_after_tokens, ..StepConfig::example(architecture, 5, 0, 20) }
@@ -27,8 +28,8 @@ fn weights(d_sae: usize, d_in: usize) -> Weights {
 /// L as the module states it, with the active latents and the residual given; `aux_weight` is alpha V / |residual|^2.
 fn plain_loss(p: &Parameters, x: &[f32], learner: &Learner, residual: &[f64], aux_weight: f64) -> f64 {
     let aux = &learner.buffers.auxiliary;
-    let aux_loss = if aux.dead.is_empty() { 0.0 } else { plain::residual_loss(p, x, &aux.acts, residual) };
-    plain::loss(p, x, &learner.buffers.acts) + aux_weight * aux_loss
+    let aux_loss = if aux.dead.is_empty() { 0.0 } else { plain_loss::residual_loss(p, x, &aux.acts, residual) };
+    plain_loss::loss(p, x, &learner.buffers.acts) + aux_weight * aux_loss
 }
 
 /// Compares the gradients of a step with central differences of the loss in f64, at every parameter.

@@ -5,7 +5,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use crate::step::kernels::simd::{Kernel, sum_of_squares, wide};
+use crate::kernels::simd::{Kernel, sum_of_squares, wide};
 
 /// Names of the parameters that only some architectures have; checkpoints have them too.
 pub(crate) const THRESHOLD: &str = "threshold";

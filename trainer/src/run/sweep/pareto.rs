@@ -6,7 +6,7 @@ use std::path::Path;
 use harvester::write_atomically;
 use serde_json::json;
 
-use super::table::{RunState, SweepRow};
+use super::file::{RunState, SweepRow};
 use crate::{Result, run::page::fill};
 
 /// Name of the page in a sweep's folder.
@@ -28,7 +28,7 @@ fn page(rows: &[SweepRow]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::table::tests::row, *};
+    use super::{super::file::tests::row, *};
 
     #[test]
     fn the_page_has_every_run_and_needs_nothing_else() {

@@ -18,9 +18,11 @@ use crate::{
         activation_source::ActivationSource, rows::RowSource, shard_source::ShardSource, shuffle_buffer::ShuffleBuffer,
         training_data::Split,
     },
-    manifest::{SaeManifest, find_run, open_folder},
+    manifest::SaeManifest,
     run::{
-        Run, next_batch, sample, show_finished,
+        Run, next_batch,
+        run_folder::{find_run, open_folder},
+        sample, show_finished,
         train::{resolve, split},
     },
 };

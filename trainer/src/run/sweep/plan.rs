@@ -8,10 +8,8 @@ use crate::{
     Error, Result, TrainConfig,
     config::Resolved,
     data::{columns::Columns, harvested_data::HarvestedData, training_data::TrainingData, vector_data::VectorData},
-    run::{
-        memory::LearnerMemory,
-        train::{resolve, split},
-    },
+    run::train::{resolve, split},
+    step::memory::LearnerMemory,
 };
 
 /// Settings that need no part of their own in a name: it says them first, as the place, the architecture, k and width.

@@ -1,9 +1,8 @@
 //! [`BatchTopK`]: `f = the k * n largest of relu(hidden_pre)` of a batch of n tokens (Bussmann et al. 2024).
 
-use super::Recipe;
-use crate::step::{
-    encoder_pass::EncoderPass,
+use crate::{
     kernels::select::{self, Threshold},
+    step::{encoder_pass::EncoderPass, recipe::Recipe},
 };
 
 /// Only values over this share of the last batch's threshold are looked at. Any share gives the same result: too few

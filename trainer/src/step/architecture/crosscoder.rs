@@ -8,8 +8,8 @@
 //! Latents compete by `f_j sum_l |W_dec^l[j]|` (Minder et al. 2025). Decoder rows are kept where that sum is 1, so they
 //! compete by f_j, and the norm of each part says how much of a latent lives at each place.
 
-use super::{Recipe, batch_topk::BatchTopK};
-use crate::step::{encoder_pass::EncoderPass, weights::Weights};
+use super::batch_topk::BatchTopK;
+use crate::step::{encoder_pass::EncoderPass, recipe::Recipe, weights::Weights};
 
 #[derive(Debug)]
 pub(crate) struct Crosscoder {

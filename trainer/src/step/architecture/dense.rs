@@ -2,8 +2,10 @@
 //! has active ones, it is the bottleneck that sparsity is compared with; the best it can do is what the first principal
 //! components explain.
 
-use super::Recipe;
-use crate::step::{encoder_pass::EncoderPass, kernels::select};
+use crate::{
+    kernels::select,
+    step::{encoder_pass::EncoderPass, recipe::Recipe},
+};
 
 #[derive(Debug)]
 pub(crate) struct Dense;

@@ -15,12 +15,15 @@
 
 use rayon::prelude::*;
 
-use super::{Backward, Recipe, relu::start_sparse};
-use crate::step::{
-    encoder_pass::EncoderPass,
-    feature_acts::FeatureActs,
-    kernels::{decode::decode_error, gradients::Gradients, select},
-    weights::{B_MAG, Parameter, R_MAG, Weights},
+use super::relu::start_sparse;
+use crate::{
+    kernels::{decode::decode_error, feature_acts::FeatureActs, select},
+    step::{
+        encoder_pass::EncoderPass,
+        gradients::Gradients,
+        recipe::{Backward, Recipe},
+        weights::{B_MAG, Parameter, R_MAG, Weights},
+    },
 };
 
 #[derive(Debug, Default)]

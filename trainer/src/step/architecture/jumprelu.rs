@@ -15,28 +15,19 @@
 //! batch.
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use super::{Backward, Recipe, relu::FIRST_ROWS};
-use crate::step::{
-    encoder_pass::EncoderPass,
+use super::{name::JumpReluLoss, relu::FIRST_ROWS};
+use crate::{
     kernels::select,
-    weights::{Parameter, THRESHOLD, Weights},
+    step::{
+        encoder_pass::EncoderPass,
+        recipe::{Backward, Recipe},
+        weights::{Parameter, THRESHOLD, Weights},
+    },
 };
 
 /// c in tanh(c f): Anthropic's update of January 2025.
 const TANH_SCALE: f32 = 4.0;
-
-/// What is counted as sparsity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum JumpReluLoss {
-    /// `step`: the number of active latents.
-    #[default]
-    Step,
-    /// `tanh`: nearly the same, but weak activations count less and are pulled down.
-    Tanh,
-}
 
 #[derive(Debug)]
 pub(crate) struct JumpRelu {

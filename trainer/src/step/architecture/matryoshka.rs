@@ -7,8 +7,8 @@
 //!
 //! The mean over prefixes, as in dictionary_learning, keeps the loss in the units of the others; SAELens adds them up.
 
-use super::{Recipe, batch_topk::BatchTopK};
-use crate::step::encoder_pass::EncoderPass;
+use super::batch_topk::BatchTopK;
+use crate::step::{encoder_pass::EncoderPass, recipe::Recipe};
 
 #[derive(Debug)]
 pub(crate) struct Matryoshka {

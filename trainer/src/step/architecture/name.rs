@@ -1,4 +1,4 @@
-//! [`TrainArchitecture`]: the architectures by name, as they are typed and kept in manifests.
+//! [`TrainArchitecture`] and [`JumpReluLoss`]: what is trained, by the names that are typed and kept in manifests.
 
 use std::{fmt, str::FromStr};
 
@@ -29,6 +29,17 @@ pub enum TrainArchitecture {
     Crosscoder,
     /// `dense`: every latent, without a nonlinearity: the bottleneck that sparsity is compared with.
     Dense,
+}
+
+/// What `jumprelu` counts as sparsity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JumpReluLoss {
+    /// `step`: the number of active latents.
+    #[default]
+    Step,
+    /// `tanh`: nearly the same, but weak activations count less and are pulled down.
+    Tanh,
 }
 
 impl TrainArchitecture {

@@ -8,8 +8,14 @@
 //! whose penalty is weighted by it; so the norm does not appear in the code. The plain autoencoder with a penalty w on
 //! the mean absolute activation is the case c = w / d_sae.
 
-use super::{Backward, Recipe};
-use crate::step::{encoder_pass::EncoderPass, kernels::select, weights::Weights};
+use crate::{
+    kernels::select,
+    step::{
+        encoder_pass::EncoderPass,
+        recipe::{Backward, Recipe},
+        weights::Weights,
+    },
+};
 
 /// The encoder's bias starts where this many times k latents are active: random rows would have half of all of them
 /// active, and a short run would spend its time on getting rid of them.

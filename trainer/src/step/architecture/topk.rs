@@ -1,7 +1,9 @@
 //! [`TopK`]: `f = the k largest of relu(hidden_pre)` of each token (Gao et al. 2024, section 2.3).
 
-use super::Recipe;
-use crate::step::{encoder_pass::EncoderPass, kernels::select};
+use crate::{
+    kernels::select,
+    step::{encoder_pass::EncoderPass, recipe::Recipe},
+};
 
 #[derive(Debug)]
 pub(crate) struct TopK {

@@ -7,11 +7,14 @@
 //!
 //! A row to train on is x and after it y. `b_in`, the mean of x, is constant.
 
-use super::{Backward, Recipe, batch_topk::BatchTopK};
-use crate::step::{
-    encoder_pass::EncoderPass,
+use super::batch_topk::BatchTopK;
+use crate::{
     kernels::product::{add_product_transposed, transposed_product},
-    weights::{Parameter, W_SKIP, Weights},
+    step::{
+        encoder_pass::EncoderPass,
+        recipe::{Backward, Recipe},
+        weights::{Parameter, W_SKIP, Weights},
+    },
 };
 
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 //! ```
 
 use super::select::select_rows;
-use crate::step::feature_acts::FeatureActs;
+use crate::kernels::feature_acts::FeatureActs;
 
 /// Appends to `acts` the positive magnitudes of each row whose gate is open.
 ///

@@ -21,13 +21,13 @@ use crate::{
     config::Resolved,
     data::standardise::Standard,
     formats::{files_of, folder_of},
+    kernels::simd::multiply,
     manifest::InitialFile,
-    run::metrics_log,
-    sae::{
-        Architecture, Sae,
-        input_norm::InputNorm,
-        units::{add_product, multiply, scale_columns},
+    run::{
+        metrics_log,
+        units::{add_product, scale_columns},
     },
+    sae::{Architecture, Sae, input_norm::InputNorm},
     step::{
         architecture::{self, TrainArchitecture},
         weights::{B_MAG, Parameter, R_MAG, THRESHOLD, W_SKIP, Weights, norm_of_blocks, normalise},
@@ -77,6 +77,20 @@ pub(crate) fn files(config: &TrainConfig) -> Result<Vec<InitialFile>> {
         Ok(InitialFile { name, sha256: harvester::sha256_file(path)? })
     };
     files_of(path)?.iter().map(|path| file(path)).collect()
+}
+
+impl TrainConfig {
+    /// With as many latents as the SAE that it begins from has, where it does not say how many.
+    ///
+    /// # Errors
+    /// When there is no SAE that can be read.
+    pub fn with_initial_width(&self) -> Result<Self> {
+        let d_sae = match (&self.init_from, self.d_sae) {
+            (Some(path), None) => Some(Sae::load(path)?.d_sae()),
+            (_, given) => given,
+        };
+        Ok(Self { d_sae, ..self.clone() })
+    }
 }
 
 /// What a run of `config` keeps of the SAE that it begins from, in a sentence; `None` where it begins from none.

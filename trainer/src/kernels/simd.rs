@@ -55,6 +55,11 @@ pub(crate) fn sum_of_squares(a: &[f32]) -> f32 {
     dot(a, a)
 }
 
+/// values_i *= factor.
+pub(crate) fn multiply(values: &mut [f32], factor: f32) {
+    values.iter_mut().for_each(|value| *value *= factor);
+}
+
 /// y += c * x.
 #[inline(always)]
 pub(crate) fn add_scaled(y: &mut [f32], c: f32, x: &[f32]) {

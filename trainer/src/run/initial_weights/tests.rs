@@ -2,14 +2,12 @@
 
 use super::*;
 use crate::{
-    sae::{
-        export::{
-            export,
-            tests::{D_SAE, SCALES, WIDTHS, label, random_weights, resolved},
-        },
-        tests::example,
+    kernels::plain,
+    run::export::{
+        export,
+        tests::{D_SAE, SCALES, WIDTHS, label, random_weights, resolved},
     },
-    step::kernels::plain,
+    sae::tests::example,
 };
 
 const N: usize = 200;

@@ -8,10 +8,10 @@ use super::*;
 use crate::{
     TrainConfig,
     data::columns::Columns,
+    kernels::plain,
     step::{
-        StepConfig,
         architecture::{self, TrainArchitecture},
-        kernels::plain,
+        config::StepConfig,
     },
 };
 

@@ -12,10 +12,12 @@
 
 use rayon::prelude::*;
 
-use super::simd::{Kernel, add_scaled, add_weighted_rows, dot, sum_of_squares, wide};
-use crate::step::{
-    feature_acts::{ByLatent, FeatureActs},
-    weights::Weights,
+use crate::{
+    kernels::{
+        feature_acts::{ByLatent, FeatureActs},
+        simd::{Kernel, add_scaled, add_weighted_rows, dot, sum_of_squares, wide},
+    },
+    step::weights::Weights,
 };
 
 /// Latents that one task handles. Partial sums are per task and added in order, so this is part of the result's bits.

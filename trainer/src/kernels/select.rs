@@ -19,7 +19,7 @@ use self::{
     keys::{cut_to_largest, key, latent_of, value_of},
 };
 use super::simd::{Kernel, wide};
-use crate::step::feature_acts::FeatureActs;
+use crate::kernels::feature_acts::FeatureActs;
 
 mod blocks;
 mod keys;
@@ -230,7 +230,7 @@ fn push(acts: &mut FeatureActs, block: &Block<'_>, mask: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::step::kernels::plain;
+    use crate::kernels::plain;
 
     /// Rows with many equal values, so that the tie rule is exercised.
     fn coarse(n: usize, d_sae: usize) -> (Vec<f32>, Vec<f32>) {

@@ -18,7 +18,7 @@
 use rayon::prelude::*;
 
 use super::simd::{Kernel, add_scaled, add_weighted_rows, dot, sum_of_squares, wide};
-use crate::step::feature_acts::FeatureActs;
+use crate::kernels::feature_acts::FeatureActs;
 
 /// Rows that one task decodes; sums over rows are made per task and added in order, so they are reproducible.
 const ROWS_PER_TASK: usize = 64;
@@ -162,7 +162,7 @@ fn split_at_tasks<'a>(mut per_entry: &'a mut [f32], acts: &FeatureActs) -> Vec<&
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::step::kernels::plain;
+    use crate::kernels::plain;
 
     #[test]
     fn error_loss_and_df_agree_with_the_dense_formulas() {

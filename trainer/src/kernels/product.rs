@@ -124,7 +124,7 @@ pub(crate) fn transposed_product(a: &[f32], b: &[f32], rows: usize, columns: usi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::step::kernels::plain;
+    use crate::kernels::plain;
 
     #[test]
     fn known_answer() {

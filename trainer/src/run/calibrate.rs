@@ -56,8 +56,8 @@ fn set_threshold(sae: &mut Sae, threshold: f32) {
 mod tests {
     use super::*;
     use crate::{
+        kernels::plain,
         sae::{Architecture, tests::example},
-        step::kernels::plain,
     };
 
     #[test]

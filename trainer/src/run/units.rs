@@ -1,11 +1,6 @@
 //! The arithmetic of changing units, which `export` does one way and `initial_weights` the other, and of changing the
 //! norm of decoder rows, which `fold` does. Apart from them so that each is written once.
 
-/// values_i *= factor.
-pub(crate) fn multiply(values: &mut [f32], factor: f32) {
-    values.iter_mut().for_each(|value| *value *= factor);
-}
-
 /// Multiplies, or divides, each column of a row of several columns by its scale.
 ///
 /// # Shapes

@@ -20,10 +20,9 @@
 use crate::{
     config::Resolved,
     data::{standardise::Standard, training_data::Label},
-    sae::{
-        Architecture, Gate, Sae, SaeConfig,
-        units::{add_product, multiply, scale_columns},
-    },
+    kernels::simd::multiply,
+    run::units::{add_product, scale_columns},
+    sae::{Architecture, Gate, Sae, SaeConfig},
     step::{
         architecture::TrainArchitecture,
         weights::{B_MAG, R_MAG, THRESHOLD, W_SKIP, Weights},

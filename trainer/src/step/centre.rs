@@ -8,8 +8,10 @@
 
 use rayon::prelude::*;
 
-use super::simd::{Kernel, add_scaled, sum_of_squares, wide};
-use crate::step::weights::Weights;
+use crate::{
+    kernels::simd::{Kernel, add_scaled, sum_of_squares, wide},
+    step::weights::Weights,
+};
 
 /// Rows that one task centres; sums over rows are made per task and added in order.
 const ROWS_PER_TASK: usize = 128;
