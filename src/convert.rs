@@ -6,8 +6,8 @@ use trainer::{Sae, SaeConfig, SaeFormat};
 use crate::{cli::ConvertArgs, terminal::Terminal};
 
 pub(crate) fn run(args: &ConvertArgs, terminal: &Terminal) -> anyhow::Result<()> {
-    let from = SaeFormat::of(&args.sae)?;
     let mut sae = Sae::load(&args.sae)?;
+    let from = SaeFormat::of(&args.sae)?;
     complete(&mut sae.config, args)?;
     let out = &args.out;
     let made = !out.exists();
