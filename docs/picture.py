@@ -8,25 +8,29 @@ that it reads the same on light and dark pages, and letters large enough for a p
 from pathlib import Path
 from random import Random
 
-WIDTH, HEIGHT = 720, 520
+WIDTH, HEIGHT = 720, 508
 WORDS = ["Here", "is", "what", "I", "wrote", "this", "morning:"]
-BEAM = 206  # height of the beam
-# Height of each active latent, its color, its meaning, its activation from 0 to 1.
+BEAM = 202  # height of the beam
+# Height of each latent, its color, its meaning, its activation on this text as a share of its max. These are latents
+# 609, 4569, 1220, 2675 and 830 of the demo's SAE; the last one does not fire on this text, and is clamped to 45.
 LATENTS = [
-    (104, "#ff7d87", "digits in headings", 0.30),
-    (152, "#ffb35c", "import paths", 0.16),
-    (200, "#f4e27a", "“when”", 0.24),
-    (248, "#79e2a0", "news reports", 0.12),
-    (308, "#78c6ff", "19th-century prose", 0.34),
+    (98, "#ff7d87", "the word “this”", 0.76),
+    (146, "#ffb35c", "times of day", 0.76),
+    (194, "#f4e27a", "years past", 0.42),
+    (242, "#79e2a0", "a list follows", 0.54),
+    (296, "#78c6ff", "old-fashioned prose", 0.0),
 ]
 CLAMPED = len(LATENTS) - 1
-PLAIN = "I woke up early this morning."
-STEERED = ["The morning of a new day in the life of a sailor,", "with all the rigors of the sea"]
+PLAIN = "The new employee was very nervous on his first day of work."
+STEERED = [
+    "The great Admiral, who was then at the Court of Admiralty,",
+    "has been made a just and honorable Captain …",
+]
 
 SLABS = [176 + 17 * i for i in range(6)]  # the model's blocks
 APEX, LEFT, RIGHT = (332, 132), (286, 262), (378, 262)  # the prism
 GRID = [446 + 11 * i for i in range(5)]  # columns of latents
-LABEL = 520
+LABEL = 514
 
 
 def text(x, y, words, fill="#e8ecf6", size=18, anchor="start", extra=""):
@@ -45,7 +49,7 @@ def words():
     for i, word in enumerate(WORDS):
         y = top + i * step
         yield text(36, y + 6, word)
-        yield curve(40 + 9.6 * len(word), y, 164, BEAM, "#ffffff", 1.4, 0.55)
+        yield curve(45 + 9.6 * len(word), y, 164, BEAM, "#ffffff", 1.4, 0.55)
 
 
 def model():
@@ -60,7 +64,8 @@ def prism():
     enter, leave = (LEFT[0] + APEX[0]) / 2 - 3, (RIGHT[0] + APEX[0]) / 2
     for i, (y, color, _, _) in enumerate(LATENTS):
         out = BEAM + (i - 2) * 7
-        yield f'<path d="M{enter} {BEAM}L{leave + (i - 2) * 2.5} {out}" stroke="{color}" stroke-width="2" stroke-opacity="0.8"/>'
+        path = f"M{enter} {BEAM}L{leave + (i - 2) * 2.5} {out}"
+        yield f'<path d="{path}" stroke="{color}" stroke-width="2" stroke-opacity="0.8"/>'
     points = " ".join(f"{x},{y}" for x, y in (APEX, LEFT, RIGHT))
     yield (f'<polygon points="{points}" fill="url(#glass)" stroke="#dfe7ff" stroke-opacity="0.75" stroke-width="1.8" '
            'stroke-linejoin="round"/>')
@@ -68,21 +73,25 @@ def prism():
 
 def latents():
     random = Random(3)
-    rows = [88 + 11 * i for i in range(22)]
+    rows = [82 + 11 * i for i in range(22)]
     lit = {}
     for i, (y, *_) in enumerate(LATENTS):
         lit[(random.randrange(len(GRID)), min(range(len(rows)), key=lambda row: abs(rows[row] - y)))] = i
     for column, x in enumerate(GRID):
         for row, y in enumerate(rows):
             if (column, row) not in lit:
-                yield f'<circle cx="{x}" cy="{y}" r="2" fill="#fff" fill-opacity="0.2"/>'
+                yield f'<circle cx="{x}" cy="{y}" r="2" fill="#fff" fill-opacity="0.22"/>'
     for (column, row), i in lit.items():
-        _, color, _, _ = LATENTS[i]
+        height, color, _, activation = LATENTS[i]
         x, y = GRID[column], rows[row]
-        start = ((RIGHT[0] + APEX[0]) / 2 + (i - 2) * 2.5, BEAM + (i - 2) * 7)
-        yield f'<path d="M{start[0]} {start[1]}L{x} {y}" stroke="{color}" stroke-width="7" stroke-opacity="0.22" filter="url(#glow)"/>'
-        yield f'<path d="M{start[0]} {start[1]}L{x} {y}" stroke="{color}" stroke-width="2.2"/>'
-        yield f'<path d="M{x} {y}L{LABEL - 10} {LATENTS[i][0]}" stroke="{color}" stroke-width="1.2" stroke-opacity="0.5"/>'
+        ray = f'M{(RIGHT[0] + APEX[0]) / 2 + (i - 2) * 2.5} {BEAM + (i - 2) * 7}L{x} {y}'
+        if activation > 0:
+            yield f'<path d="{ray}" stroke="{color}" stroke-width="7" stroke-opacity="0.22" filter="url(#glow)"/>'
+            yield f'<path d="{ray}" stroke="{color}" stroke-width="2.2"/>'
+        else:
+            yield (f'<path d="{ray}" stroke="{color}" stroke-width="1.6" stroke-opacity="0.6" stroke-linecap="round" '
+                   'stroke-dasharray="1 6"/>')
+        yield f'<path d="M{x} {y}L{LABEL - 10} {height - 5}" stroke="{color}" stroke-width="1.2" stroke-opacity="0.5"/>'
         yield f'<circle cx="{x}" cy="{y}" r="8" fill="{color}" fill-opacity="0.35" filter="url(#glow)"/>'
         yield f'<circle cx="{x}" cy="{y}" r="4.6" fill="{color}"/>'
 
@@ -90,32 +99,33 @@ def latents():
 def meanings():
     for i, (y, color, meaning, activation) in enumerate(LATENTS):
         yield text(LABEL, y, meaning, color)
-        track, reach = 164, 164 * activation
-        yield f'<rect x="{LABEL}" y="{y + 9}" width="{track}" height="5" rx="2.5" fill="#fff" fill-opacity="0.1"/>'
-        yield f'<rect x="{LABEL}" y="{y + 9}" width="{reach:.0f}" height="5" rx="2.5" fill="{color}"/>'
+        track, reach = 164, 164 * activation / 1.55
+        yield f'<rect x="{LABEL}" y="{y + 12}" width="{track}" height="5" rx="2.5" fill="#fff" fill-opacity="0.1"/>'
+        yield f'<rect x="{LABEL}" y="{y + 12}" width="{reach:.0f}" height="5" rx="2.5" fill="{color}"/>'
         if i == CLAMPED:
-            knob = LABEL + 0.9 * track
-            yield (f'<path d="M{LABEL + reach + 4:.0f} {y + 11.5}H{knob - 14}" stroke="{color}" stroke-width="2" '
-                   f'stroke-dasharray="2 5" stroke-linecap="round"/>')
-            yield f'<circle cx="{knob}" cy="{y + 11.5}" r="13" fill="{color}" fill-opacity="0.4" filter="url(#glow)"/>'
-            yield f'<circle cx="{knob}" cy="{y + 11.5}" r="8" fill="#0c1224" stroke="{color}" stroke-width="3.5"/>'
+            knob = LABEL + track * 1.4 / 1.55
+            yield (f'<path d="M{LABEL + 3} {y + 14.5}H{knob - 12:.0f}" stroke="{color}" stroke-width="2.4" '
+                   f'stroke-dasharray="1 6" stroke-linecap="round"/>')
+            yield f'<circle cx="{knob:.0f}" cy="{y + 14.5}" r="13" fill="{color}" fill-opacity="0.4" filter="url(#glow)"/>'
+            yield f'<circle cx="{knob:.0f}" cy="{y + 14.5}" r="7" fill="#0c1224" stroke="{color}" stroke-width="3.4"/>'
+            yield text(f"{knob:.0f}", y + 42, "clamp", color, 16, "middle")
 
 
 def output():
-    y = 406
+    y = 404
     color = LATENTS[CLAMPED][1]
-    yield f'<path d="M36 {y - 36}H684" stroke="#fff" stroke-opacity="0.14"/>'
-    yield text(36, y, "writes", "#8f9bb8", 16)
-    yield text(120, y, PLAIN)
-    yield text(36, y + 40, "clamped", color, 16)
+    yield f'<path d="M36 {y - 38}H684" stroke="#fff" stroke-opacity="0.14"/>'
+    yield text(36, y, "without", "#8f9bb8", 16)
+    yield text(132, y, PLAIN)
+    yield text(36, y + 40, "with clamp", color, 16)
     for i, line in enumerate(STEERED):
-        yield text(120, y + 40 + 27 * i, line, color)
+        yield text(132, y + 40 + 27 * i, line, color)
 
 
 def captions():
     for x, words, anchor in [(36, "text", "start"), (222, "residual stream", "middle"), (332, "SAE", "middle"),
                              (GRID[2], "latents", "middle"), (LABEL, "meaning", "start")]:
-        yield text(x, 48, words, "#8f9bb8", 16, anchor)
+        yield text(x, 46, words, "#8f9bb8", 16, anchor)
 
 
 def main():
