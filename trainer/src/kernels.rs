@@ -1,5 +1,5 @@
-//! The arithmetic of an SAE, in use and in training. One dense product, the encoder's; everything after it touches only
-//! active latents, which [`feature_acts::FeatureActs`] lists.
+//! The arithmetic of an SAE, in use and in training. The encoder's product is the only dense one. Everything after it
+//! touches only active latents, which are listed in a [`feature_acts::FeatureActs`].
 //!
 //! ```text
 //! hidden_pre = x_c W_enc^T + b_enc      [n, d_sae]       product    2 * d_in * d_sae operations per token: the floor

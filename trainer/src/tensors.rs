@@ -1,5 +1,5 @@
-//! Safetensors files, written whole and read with distrust: every tensor has a name, a shape and a type that the reader
-//! expects, and one that it does not expect is refused.
+//! Safetensors files, written whole and checked when read: every tensor must have the name, shape and type that the
+//! reader expects, and an unexpected tensor is refused.
 
 use std::{
     borrow::Cow,
@@ -14,10 +14,10 @@ use safetensors::{Dtype, SafeTensors, View, tensor::TensorView};
 
 use crate::{Error, Result};
 
-/// What to do about a wrong file of a finished SAE.
+/// Hint for a wrong file of a finished SAE.
 pub(crate) const SAE_HINT: &str = "The file is damaged, or belongs to another SAE";
 
-/// A named tensor to be written.
+/// A named tensor to write.
 pub(crate) struct Tensor<'a> {
     name: String,
     shape: Vec<usize>,
@@ -38,7 +38,7 @@ impl<'a> Tensor<'a> {
         Self { name: name.into(), shape: vec![data.len()], data: Data::U64(data) }
     }
 
-    /// Little-endian.
+    /// The values as little-endian bytes.
     fn bytes(&self) -> Cow<'_, [u8]> {
         match self.data {
             Data::F32(data) => le_bytes(data, f32::to_le_bytes).into(),
@@ -59,7 +59,7 @@ impl View for &Tensor<'_> {
         &self.shape
     }
 
-    /// Asked for once a tensor, so that beside the file's bytes one tensor's exist at a time.
+    /// Called once per tensor, so only one tensor's bytes exist at a time beside the file's.
     fn data(&self) -> Cow<'_, [u8]> {
         self.bytes()
     }
@@ -87,7 +87,7 @@ pub(crate) fn write_tensors(path: &Path, tensors: Vec<Tensor<'_>>, note: Option<
     Ok(())
 }
 
-/// SHA-256 of `note`, and then of the name, type, shape and bytes of each of `tensors`, in the order of names.
+/// SHA-256 of `note` and then of the name, type, shape and bytes of each tensor, sorted by name.
 pub(crate) fn sha256_of(note: &str, tensors: &[Tensor<'_>]) -> String {
     let mut tensors: Vec<_> = tensors.iter().collect();
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
@@ -100,7 +100,7 @@ fn kind_of(name: &str, dtype: Dtype, shape: &[usize]) -> Vec<u8> {
     format!("{name} {dtype} {shape:?}").into_bytes()
 }
 
-/// The first value that is no finite number, and where it is, for a message.
+/// The first value that is not finite and its index, for a message.
 pub(crate) fn not_finite(values: &[f32]) -> Option<String> {
     let at = values.iter().position(|value| !value.is_finite())?;
     Some(format!("{} at index {at}", values[at]))
@@ -111,12 +111,12 @@ pub(crate) struct TensorFile {
     path: PathBuf,
     bytes: Vec<u8>,
     taken: Vec<String>,
-    /// What to do where the file is not what it should be.
+    /// Next step for the user if the file is wrong.
     hint: &'static str,
 }
 
 impl TensorFile {
-    /// Opens the file; `hint` says what to do where it is not what it should be.
+    /// Opens the file; `hint` tells the user what to do if it is wrong.
     pub(crate) fn read(path: &Path, hint: &'static str) -> Result<Self> {
         let bytes = fs::read(path).map_err(Error::io("read", path))?;
         let file = Self { path: path.to_path_buf(), bytes, taken: Vec::new(), hint };
@@ -124,14 +124,14 @@ impl TensorFile {
         Ok(file)
     }
 
-    /// The text kept in the header under `key`.
+    /// The text stored in the header under `key`.
     pub(crate) fn note(&self, key: &str) -> Result<String> {
         let header = SafeTensors::read_metadata(&self.bytes).map_err(|error| self.damaged(&error))?.1;
         let found = header.metadata().as_ref().and_then(|notes| notes.get(key));
         found.cloned().ok_or_else(|| self.wrong(format!("`{key}` in the header"), "none"))
     }
 
-    /// [`sha256_of`] `note` and what it holds.
+    /// [`sha256_of`] `note` and the tensors of this file.
     pub(crate) fn sha256(&self, note: &str) -> Result<String> {
         let tensors = self.parsed()?;
         let mut tensors = tensors.tensors();
@@ -147,7 +147,7 @@ impl TensorFile {
         Ok(self.parsed()?.tensor(name).is_ok())
     }
 
-    /// The names that begin with `prefix`, in order.
+    /// The tensor names that begin with `prefix`, sorted.
     pub(crate) fn names_with(&self, prefix: &str) -> Result<Vec<String>> {
         let tensors = self.parsed()?;
         let names = tensors.names().into_iter().filter(|name| name.starts_with(prefix));
@@ -156,7 +156,7 @@ impl TensorFile {
         Ok(names)
     }
 
-    /// Both sizes of a matrix: where no config says how large an SAE is, its weights do.
+    /// Both sizes of a matrix: if no config gives an SAE's sizes, its weights do.
     pub(crate) fn matrix(&self, name: &str) -> Result<(usize, usize)> {
         match self.named(&self.parsed()?, name)?.shape() {
             &[rows, columns] => Ok((rows, columns)),
@@ -164,7 +164,7 @@ impl TensorFile {
         }
     }
 
-    /// Takes a tensor of numbers, as f32.
+    /// Takes a tensor of floats, as f32.
     pub(crate) fn take_f32(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         self.taken.push(name.to_owned());
         let (dtype, bytes) = self.tensor(name, shape)?;
@@ -177,15 +177,15 @@ impl TensorFile {
                 Ok(bytes.as_chunks::<2>().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect())
             }
             other => {
-                let hint = "Save it again with tensors of F32, which `.float()` makes of them in PyTorch";
+                let hint = "Save it again with F32 tensors (`.float()` in PyTorch)";
                 let expected = format!("{name} in F32, F16 or BF16");
                 Err(Error::malformed(&self.path, expected, other.to_string(), hint))
             }
         }
     }
 
-    /// Takes numbers of a finished SAE: all of them are finite. Asked here, by the name that the file has for them,
-    /// before a reader folds one tensor into another.
+    /// Takes weights of a finished SAE, which must all be finite. They are checked here, under the name they have in
+    /// the file, before a reader folds one tensor into another.
     pub(crate) fn take_weights(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let values = self.take_f32(name, shape)?;
         match not_finite(&values) {
@@ -204,7 +204,7 @@ impl TensorFile {
         Ok(bytes.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect())
     }
 
-    /// Checks that nothing is left.
+    /// Checks that every tensor of the file was taken.
     pub(crate) fn end(self) -> Result<()> {
         let tensors = self.parsed()?;
         let mut unknown: Vec<_> =
@@ -237,7 +237,7 @@ impl TensorFile {
     }
 
     fn damaged(&self, error: &safetensors::SafeTensorError) -> Error {
-        self.wrong("a whole safetensors file".into(), &error.to_string())
+        self.wrong("a complete safetensors file".into(), &error.to_string())
     }
 
     fn wrong(&self, expected: String, found: &str) -> Error {
@@ -272,7 +272,7 @@ mod tests {
     fn half_precision_becomes_f32() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("half.safetensors");
-        // 1.5 and -2 of the two types, by hand: sign, exponent, fraction.
+        // The bits of 1.5 and -2 in both types, worked out by hand: sign, exponent, fraction.
         let bytes = |bits: [u16; 2]| bits.map(u16::to_le_bytes).concat();
         let (half, brain) = (bytes([0x3e00, 0xc000]), bytes([0x3fc0, 0xc000]));
         let tensor = |dtype, data| TensorView::new(dtype, vec![2], data).unwrap();

@@ -1,4 +1,4 @@
-//! The sparse decoder and, in the same pass while the decoder rows are in cache, the gradient at each activation.
+//! The sparse decoder and the gradient at each activation, in one pass while the decoder rows are in cache.
 //!
 //! ```text
 //! x_hat_i = sum_j f_ij W_dec[j] + b_dec
@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A Matryoshka SAE has a loss for each of several prefixes of its dictionary. A latent contributes to every prefix
-//! that it is in, so the gradients at it, and at its decoder row, need only the sum of those prefixes' errors:
+//! that contains it, so the gradients of its activation and of its decoder row need only the sum of those prefixes'
+//! errors:
 //!
 //! ```text
 //! e_i^g = sum_{j < m_g} f_ij W_dec[j] - x_c_i         E_i^g = sum_{h >= g} e_i^h
@@ -20,7 +21,8 @@ use rayon::prelude::*;
 use super::simd::{Kernel, add_scaled, add_weighted_rows, dot, sum_of_squares, wide};
 use crate::kernels::feature_acts::FeatureActs;
 
-/// Rows that one task decodes; sums over rows are made per task and added in order, so they are reproducible.
+/// Rows that one task decodes. Each task sums over its rows, and the tasks' sums are added in order, so the result is
+/// reproducible.
 const ROWS_PER_TASK: usize = 64;
 
 /// Adds `sum_j f_ij W_dec[j]` to each row of `x_hat`.
@@ -36,13 +38,13 @@ pub(crate) fn add_decoded(acts: &FeatureActs, w_dec: &[f32], d_out: usize, x_hat
     });
 }
 
-/// Replaces the first group of each row of `errors`, which holds minus the target (`-x_c`), by the errors `E` of every
-/// group, the last of which is the whole dictionary's `e`; writes `df = scale * E . W_dec[j]` for each active pair.
-/// Returns the sum of `|e_i|^2`, of the whole dictionary.
+/// On entry, the first group of each row of `errors` holds minus the target (`-x_c`). On return, `errors` holds the
+/// errors `E` of every group; the last group's is the whole dictionary's `e`. Writes `df = scale * E . W_dec[j]` for
+/// each active pair and returns the sum of `|e_i|^2` for the whole dictionary.
 ///
 /// # Shapes
-/// `w_dec` `[d_sae, d_out]`, `errors` `[n, n_groups, d_out]`, `prefixes` `[n_groups]`, where each ends, the last at
-/// d_sae; `df` one an entry of `acts`.
+/// `w_dec` `[d_sae, d_out]`, `errors` `[n, n_groups, d_out]`, `prefixes` `[n_groups]`, the end of each prefix, the last
+/// one d_sae; `df` one number per entry of `acts`.
 pub(crate) fn decode_error(
     acts: &FeatureActs,
     w_dec: &[f32],
@@ -70,7 +72,7 @@ pub(crate) fn decode_error(
     sums.iter().sum()
 }
 
-/// x_hat += f W_dec, of one row.
+/// x_hat += f W_dec, for one row.
 struct AddDecoded<'a> {
     latents: &'a [u32],
     values: &'a [f32],
@@ -88,8 +90,8 @@ impl Kernel for AddDecoded<'_> {
     }
 }
 
-/// The errors of one row, group after group, then `df`; returns `|e|^2`. The decoder rows are read twice, the second
-/// time from the cache.
+/// Computes the errors of one row, group after group, then `df`, and returns `|e|^2`. The decoder rows are read twice,
+/// the second time from the cache.
 struct DecodeError<'a> {
     latents: &'a [u32],
     values: &'a [f32],
@@ -136,7 +138,7 @@ impl Kernel for DecodeError<'_> {
     }
 }
 
-/// How many of the ascending `latents` are below `end`.
+/// Number of `latents` (ascending) below `end`.
 #[inline(always)]
 fn entries_before(latents: &[u32], end: usize) -> usize {
     latents.partition_point(|&latent| (latent as usize) < end)
@@ -147,7 +149,7 @@ fn decoder_row(w_dec: &[f32], latent: u32, d_out: usize) -> &[f32] {
     &w_dec[latent as usize * d_out..][..d_out]
 }
 
-/// Cuts a vector with one number an entry where the tasks of [`decode_error`] begin.
+/// Cuts a vector with one number per entry into one part per task of [`decode_error`].
 fn split_at_tasks<'a>(mut per_entry: &'a mut [f32], acts: &FeatureActs) -> Vec<&'a mut [f32]> {
     let mut parts = Vec::new();
     for first_row in (0..acts.n_rows()).step_by(ROWS_PER_TASK) {
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_do_not_depend_on_their_neighbours() {
+    fn rows_do_not_depend_on_their_neighbors() {
         let (n, d_in, d_sae) = (70, 33, 50);
         let w_dec = plain::random(d_sae * d_in, 2);
         let acts = plain::top_k(&plain::random(n * d_sae, 3), &vec![0.0; d_sae], 5);

@@ -1,13 +1,13 @@
-//! [`FeatureActs`]: which latents are active on which rows, and how strongly. Everything after the encoder's matrix
-//! product works on this and costs k, not d_sae, a token. `ByLatent` is the same seen from the latents.
+//! [`FeatureActs`]: the active latents of each row and their activations. Everything after the encoder's matrix product
+//! works on this and costs k, not d_sae, per token. `ByLatent` holds the same entries sorted by latent.
 
 use std::ops::Range;
 
-/// The active latents of `n` rows (compressed sparse rows). Latents ascend within a row; values are
-/// positive, but of a `dense` SAE, whose latents are all active.
+/// The active latents of `n` rows (compressed sparse rows). Latents ascend within a row. Values are positive, except
+/// for a `dense` SAE, whose latents are all active.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FeatureActs {
-    /// Where each row's entries begin, and last the number of entries. `[n + 1]`
+    /// Index of each row's first entry, then the number of entries. `[n + 1]`
     pub offsets: Vec<usize>,
     /// Latent of each entry.
     pub latents: Vec<u32>,
@@ -32,7 +32,7 @@ impl FeatureActs {
         self.latents.len()
     }
 
-    /// Where row `row`'s entries lie in `latents` and `values`.
+    /// Range of row `row`'s entries in `latents` and `values`.
     pub fn range(&self, row: usize) -> Range<usize> {
         self.offsets[row]..self.offsets[row + 1]
     }
@@ -43,13 +43,13 @@ impl FeatureActs {
         (&self.latents[range.clone()], &self.values[range])
     }
 
-    /// Activation of `latent` on `row`; 0 where it is not active.
+    /// Activation of `latent` on `row`; 0 if it is not active.
     pub fn get(&self, row: usize, latent: u32) -> f32 {
         let (latents, values) = self.row(row);
         latents.binary_search(&latent).map_or(0.0, |at| values[at])
     }
 
-    /// Mean number of active latents a row.
+    /// Mean number of active latents per row.
     pub fn l0(&self) -> f64 {
         self.n_active() as f64 / self.n_rows().max(1) as f64
     }
@@ -60,7 +60,7 @@ impl FeatureActs {
         self.values.clear();
     }
 
-    /// Closes a row whose entries were pushed on `latents` and `values`.
+    /// Ends a row whose entries were pushed onto `latents` and `values`.
     pub(crate) fn end_row(&mut self) {
         self.offsets.push(self.latents.len());
     }
@@ -92,20 +92,21 @@ impl FeatureActs {
     }
 }
 
-/// The entries of a [`FeatureActs`] sorted by latent (compressed sparse columns), rows ascending within a latent, so
-/// that one thread can make the whole gradient of a latent, adding in an order that no thread count changes.
+/// The entries of a [`FeatureActs`] sorted by latent (compressed sparse columns), rows ascending within a latent. So
+/// one thread can compute the whole gradient of a latent, and the order of additions does not depend on the number of
+/// threads.
 #[derive(Debug, Default)]
 pub(crate) struct ByLatent {
-    /// Where each latent's entries begin, and last the number of entries. `[d_sae + 1]`
+    /// Index of each latent's first entry, then the number of entries. `[d_sae + 1]`
     pub(crate) offsets: Vec<usize>,
     /// Row of each entry.
     pub(crate) rows: Vec<u32>,
-    /// Where the entry is in the [`FeatureActs`].
+    /// Index of each entry in the [`FeatureActs`].
     pub(crate) entries: Vec<u32>,
 }
 
 impl ByLatent {
-    /// Counting sort of the entries of `acts`.
+    /// Fills this with the entries of `acts` by a counting sort.
     pub(crate) fn rebuild(&mut self, acts: &FeatureActs, d_sae: usize) {
         self.offsets.clear();
         self.offsets.resize(d_sae + 1, 0);
@@ -137,7 +138,7 @@ impl ByLatent {
         &self.entries[self.range(latent)]
     }
 
-    /// On how many rows `latent` is active.
+    /// Number of rows on which `latent` is active.
     pub(crate) fn n_active(&self, latent: usize) -> usize {
         self.range(latent).len()
     }
@@ -147,7 +148,7 @@ impl ByLatent {
 mod tests {
     use super::*;
 
-    /// row 0: latents 1, 4; row 1: none; row 2: latents 0, 1.
+    /// Row 0: latents 1 and 4; row 1: none; row 2: latents 0 and 1.
     fn three_rows() -> FeatureActs {
         FeatureActs { offsets: vec![0, 2, 2, 4], latents: vec![1, 4, 0, 1], values: vec![0.5, 2.0, 1.0, 3.0] }
     }

@@ -1,14 +1,14 @@
-//! The nonlinearity of a finished gated SAE. Apart from `select`: training selects by the gate alone, since a magnitude
-//! that is 0 still has a gate to learn.
+//! The nonlinearity of a finished gated SAE. It is separate from `select` because training selects by the gate alone: a
+//! latent whose magnitude is 0 still has a gate to learn.
 //!
 //! ```text
-//! f = hidden * exp(r_mag) + b_mag, where that and hidden + b_gate are positive
+//! f = hidden * exp(r_mag) + b_mag   if both this and hidden + b_gate are positive, else 0
 //! ```
 
 use super::select::select_rows;
 use crate::kernels::feature_acts::FeatureActs;
 
-/// Appends to `acts` the positive magnitudes of each row whose gate is open.
+/// Appends to `acts`, for each row, the positive magnitudes whose gate is open.
 ///
 /// # Shapes
 /// `hidden` `[n, d_sae]`; `b_gate`, `r_mag`, `b_mag` `[d_sae]`.
@@ -32,7 +32,7 @@ mod tests {
     #[test]
     fn known_answers() {
         let mut acts = FeatureActs::default();
-        // Open and positive; open, magnitude negative; shut.
+        // Gate open and magnitude positive; open and negative; closed.
         gated(&[1.0, 1.0, 1.0], &[0.0, 0.5, -1.0], (&[2f32.ln(), 0.0, 0.0], &[0.5, -3.0, 5.0]), &mut acts);
         assert_eq!((acts.latents.as_slice(), acts.values.as_slice()), ([0].as_slice(), [2.5].as_slice()));
     }

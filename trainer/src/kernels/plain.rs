@@ -34,13 +34,13 @@ pub(crate) fn top_k(hidden: &[f32], b_enc: &[f32], k: usize) -> FeatureActs {
 pub(crate) fn batch_top_k(hidden: &[f32], b_enc: &[f32], count: usize) -> FeatureActs {
     let d_sae = b_enc.len();
     let pre: Vec<f32> = hidden.iter().enumerate().map(|(at, h)| h + b_enc[at % d_sae]).collect();
-    let mut places: Vec<usize> = (0..pre.len()).filter(|&at| pre[at] > 0.0).collect();
-    places.sort_by(|&a, &b| pre[b].total_cmp(&pre[a]).then(a.cmp(&b)));
-    places.truncate(count);
-    places.sort_unstable();
+    let mut indices: Vec<usize> = (0..pre.len()).filter(|&at| pre[at] > 0.0).collect();
+    indices.sort_by(|&a, &b| pre[b].total_cmp(&pre[a]).then(a.cmp(&b)));
+    indices.truncate(count);
+    indices.sort_unstable();
     let mut acts = FeatureActs::default();
     for row in 0..pre.len() / d_sae {
-        for &at in places.iter().filter(|&&at| at / d_sae == row) {
+        for &at in indices.iter().filter(|&&at| at / d_sae == row) {
             acts.latents.push((at % d_sae) as u32);
             acts.values.push(pre[at]);
         }

@@ -1,24 +1,24 @@
-//! The dense matrix products: the encoder's, where most of the time of an SAE goes, and those of a transcoder's linear
-//! bypass. All of them are `gemm`'s, which has a path of its own for small sizes that adds in another order.
+//! The dense matrix products: the encoder's, which takes most of an SAE's time, and those of a transcoder's skip
+//! connection. The `gemm` crate computes all of them. For small sizes it has a separate path that adds in another
+//! order.
 //!
-//! Above 512 terms `gemm` adds in blocks whose depth it chooses by the machine's L1 cache: a run resumed on a machine
-//! with another one may differ in the last bits from there on.
+//! Above 512 terms `gemm` adds in blocks, and it chooses their depth by the size of the machine's L1 cache. So a run
+//! resumed on a machine with another cache size may differ in the last bits from there on.
 
 use std::borrow::Cow;
 
-/// Below this many rows, and below this many columns, `gemm` adds in another order. Filled up to both, a row's result
-/// does not depend on how many others come with it: a token encoded alone, while generating, gives the bits that it
-/// gives in a batch.
+/// Below this many rows or columns, `gemm` adds in another order. Smaller products are padded to both sizes, so a row's
+/// result does not depend on the number of other rows: a token encoded alone, during generation, has the same bits as
+/// in a batch.
 const MIN_ROWS: usize = 4;
 const MIN_COLUMNS: usize = 65;
 
-/// out = x W^T. As the encoder's product it is without the bias: selection adds that on its way through, which saves a
-/// pass over memory.
+/// out = x W^T. The encoder's bias is not added here: selection adds it, which saves a pass over memory.
 ///
 /// # Shapes
 /// `x` `[n, d_in]`, `w` `[d_out, d_in]`, `out` `[n, d_out]`, all row-major.
 pub(crate) fn product_transposed(x: &[f32], w: &[f32], d_in: usize, out: &mut [f32]) {
-    filled_product(x, w, d_in, out, false);
+    padded_product(x, w, d_in, out, false);
 }
 
 /// out += x W^T.
@@ -26,17 +26,17 @@ pub(crate) fn product_transposed(x: &[f32], w: &[f32], d_in: usize, out: &mut [f
 /// # Shapes
 /// `x` `[n, d_in]`, `w` `[d_out, d_in]`, `out` `[n, d_out]`, all row-major.
 pub(crate) fn add_product_transposed(x: &[f32], w: &[f32], d_in: usize, out: &mut [f32]) {
-    filled_product(x, w, d_in, out, true);
+    padded_product(x, w, d_in, out, true);
 }
 
-/// Either of them, with at least [`MIN_ROWS`] rows and [`MIN_COLUMNS`] columns.
-fn filled_product(x: &[f32], w: &[f32], d_in: usize, out: &mut [f32], add: bool) {
+/// Computes either product, padded with zeros to at least [`MIN_ROWS`] rows and [`MIN_COLUMNS`] columns.
+fn padded_product(x: &[f32], w: &[f32], d_in: usize, out: &mut [f32], add: bool) {
     let (n, d_out) = (x.len() / d_in, w.len() / d_in);
     if n >= MIN_ROWS && d_out >= MIN_COLUMNS {
         return gemm_product(x, w, d_in, out, add);
     }
     let (rows, columns) = (n.max(MIN_ROWS), d_out.max(MIN_COLUMNS));
-    let (x, w) = (filled(x, rows * d_in), filled(w, columns * d_in));
+    let (x, w) = (padded(x, rows * d_in), padded(w, columns * d_in));
     let mut all = vec![0.0; rows * columns];
     for (row, out) in out.chunks_exact(d_out).enumerate() {
         all[row * columns..][..d_out].copy_from_slice(out);
@@ -47,8 +47,8 @@ fn filled_product(x: &[f32], w: &[f32], d_in: usize, out: &mut [f32], add: bool)
     }
 }
 
-/// `values` and zeros after them.
-fn filled(values: &[f32], len: usize) -> Cow<'_, [f32]> {
+/// `values` with zeros appended up to `len`.
+fn padded(values: &[f32], len: usize) -> Cow<'_, [f32]> {
     if values.len() == len {
         return values.into();
     }
@@ -76,14 +76,14 @@ fn gemm_product(x: &[f32], w: &[f32], d_in: usize, out: &mut [f32], add: bool) {
             1,
             d_in as isize,
             w.as_ptr(),
-            d_in as isize, // W^T: along d_out
-            1,             // along d_in
+            d_in as isize, // stride of W^T along d_out
+            1,             // stride along d_in
             if add { 1.0 } else { 0.0 },
             1.0,
             false,
             false,
             false,
-            gemm::Parallelism::Rayon(0), // every thread of the pool
+            gemm::Parallelism::Rayon(0), // uses every thread of the pool
         );
     }
 }

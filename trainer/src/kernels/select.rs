@@ -1,21 +1,21 @@
-//! Which latents stay active: the nonlinearity between the encoder's product and everything sparse.
+//! Selects the latents that stay active: the nonlinearity between the encoder's product and the sparse rest.
 //!
 //! ```text
 //! top_k          keep, in each row, the k largest relu(hidden + b_enc)
-//! above          keep every positive hidden + b_enc over a threshold (one for all, or one a latent)
-//! top_k_among    like top_k, among some latents (dead ones, for the auxiliary loss)
-//! keep_largest   of what `above` found, the `count` largest of all rows together (BatchTopK)
-//! above_each     keep every hidden + b_enc over its latent's threshold, whatever the sign
+//! above          keep every positive hidden + b_enc above a threshold (one for all, or one per latent)
+//! top_k_among    like top_k, but only among some latents (dead ones, for the auxiliary loss)
+//! keep_largest   keep the `count` largest values of all rows together, after `above` (BatchTopK)
+//! above_each     keep every hidden + b_enc above its latent's threshold, positive or negative
 //! everything     keep every hidden + b_enc
 //! ```
 //!
-//! Ties go to the lower latent, then to the earlier row, so the result never depends on threads or on the method.
-//! All but the last two keep positive values only: zero is inactive.
+//! Ties go to the lower latent, then to the earlier row, so the result never depends on threads or on the method. Only
+//! the last two keep values that are not positive; for the others, zero is inactive.
 
 use rayon::prelude::*;
 
 use self::{
-    blocks::{BLOCK, Block, Row, places},
+    blocks::{BLOCK, Block, Row, set_bits},
     keys::{cut_to_largest, key, latent_of, value_of},
 };
 use super::simd::{Kernel, wide};
@@ -24,17 +24,17 @@ use crate::kernels::feature_acts::FeatureActs;
 mod blocks;
 mod keys;
 
-/// Rows that one task selects from: long enough to amortise the task, short enough to share the work evenly.
+/// Rows that one task selects from: enough to amortize the task's cost, few enough to share the work evenly.
 const ROWS_PER_TASK: usize = 64;
-/// A row is searched from this share of the k-th largest value of the row before.
+/// The search of a row begins at this share of the k-th largest value of the row before.
 const FLOOR_SHARE: f32 = 0.8;
 
-/// The least a value must exceed to be kept by [`above`].
+/// The threshold that a value must exceed to be kept by [`above`]. Negative thresholds count as 0.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Threshold<'a> {
     /// One threshold for every latent.
     Global(f32),
-    /// A threshold a latent. `[d_sae]`
+    /// One threshold per latent. `[d_sae]`
     PerLatent(&'a [f32]),
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn top_k(hidden: &[f32], b_enc: &[f32], k: usize, acts: &mut FeatureA
     });
 }
 
-/// Like [`top_k`], but of the latents listed in `among` (ascending) only.
+/// Like [`top_k`], but only among the latents listed in `among` (ascending).
 pub(crate) fn top_k_among(hidden: &[f32], b_enc: &[f32], among: &[u32], k: usize, acts: &mut FeatureActs) {
     let b_among: Vec<f32> = among.iter().map(|&latent| b_enc[latent as usize]).collect();
     select_rows(hidden, b_enc.len(), acts, |hidden, scratch, acts| {
@@ -68,7 +68,7 @@ pub(crate) fn top_k_among(hidden: &[f32], b_enc: &[f32], among: &[u32], k: usize
     });
 }
 
-/// Appends to `acts` every `hidden + b_enc` that exceeds the threshold, and zero.
+/// Appends to `acts` every `hidden + b_enc` that exceeds both the threshold and zero.
 ///
 /// # Shapes
 /// `hidden` `[n, d_sae]`, `b_enc` `[d_sae]`.
@@ -84,7 +84,7 @@ pub(crate) fn above(hidden: &[f32], b_enc: &[f32], threshold: Threshold<'_>, act
     }
 }
 
-/// Appends to `acts` every `hidden + b_enc` that exceeds its latent's threshold, be it negative.
+/// Appends to `acts` every `hidden + b_enc` that exceeds its latent's threshold, even a negative one.
 ///
 /// # Shapes
 /// `hidden` `[n, d_sae]`, `b_enc` and `thresholds` `[d_sae]`.
@@ -105,7 +105,7 @@ pub(crate) fn everything(hidden: &[f32], b_enc: &[f32], acts: &mut FeatureActs) 
     });
 }
 
-/// Of all entries of all rows, keeps the `count` largest, and returns the smallest value kept.
+/// Keeps the `count` largest entries of all rows together, and returns the smallest value kept.
 pub(crate) fn keep_largest(acts: &mut FeatureActs, count: usize) -> Option<f32> {
     let mut keys: Vec<u64> = acts.values.iter().enumerate().map(|(entry, &value)| key(value, entry as u32)).collect();
     if count == 0 || keys.is_empty() {
@@ -123,7 +123,7 @@ pub(crate) fn keep_largest(acts: &mut FeatureActs, count: usize) -> Option<f32> 
     Some(value_of(cut))
 }
 
-/// What a task keeps from row to row.
+/// Buffers and the search floor that a task carries from row to row.
 #[derive(Default)]
 pub(super) struct Scratch {
     floor: f32,
@@ -154,11 +154,11 @@ pub(super) fn select_rows(
     }
 }
 
-/// The `k` largest of one row as keys, latents ascending.
+/// Writes the keys of the `k` largest values of one row to `kept`, latents ascending.
 struct TopKOfRow<'a> {
     row: Row<'a>,
     k: usize,
-    /// Where looking begins: what was enough for the row before.
+    /// The search begins at this value, which was low enough for the row before.
     floor: &'a mut f32,
     kept: &'a mut Vec<u64>,
 }
@@ -166,8 +166,8 @@ struct TopKOfRow<'a> {
 impl Kernel for TopKOfRow<'_> {
     type Output = ();
 
-    /// Gathers what exceeds the floor. Neighbouring rows are alike, so that is a little more than k values; where it is
-    /// less, the row is searched again from zero.
+    /// Gathers the values above the floor. Neighboring rows are alike, so these are usually a few more than k. If they
+    /// are fewer, the row is searched again from zero.
     #[inline(always)]
     fn run(self) {
         let Self { row, k, floor, kept } = self;
@@ -180,7 +180,7 @@ impl Kernel for TopKOfRow<'_> {
     }
 }
 
-/// Every value of one row over one threshold.
+/// Takes every value of one row above one threshold.
 struct AboveGlobal<'a> {
     row: Row<'a>,
     threshold: f32,
@@ -199,7 +199,7 @@ impl Kernel for AboveGlobal<'_> {
     }
 }
 
-/// Every value of one row over its latent's threshold.
+/// Takes every value of one row above its latent's threshold.
 struct AboveEach<'a> {
     row: Row<'a>,
     thresholds: &'a [f32],
@@ -218,10 +218,10 @@ impl Kernel for AboveEach<'_> {
     }
 }
 
-/// Appends the values of a block whose bits are set.
+/// Appends the values of a block whose bits are set in `mask`.
 #[inline(always)]
 fn push(acts: &mut FeatureActs, block: &Block<'_>, mask: u64) {
-    for i in places(mask) {
+    for i in set_bits(mask) {
         acts.latents.push((block.first + i) as u32);
         acts.values.push(block.value(i));
     }

@@ -1,17 +1,17 @@
-//! Vector building blocks of the kernels, as plain loops that the compiler turns into the widest instructions of the
-//! running machine when they are inlined into a [`wide`] call.
+//! Vector building blocks of the kernels, written as plain loops. When they are inlined into a [`wide`] call, the
+//! compiler turns them into the widest instructions of the running machine.
 //!
-//! The number of lanes is fixed here, not by the machine, and `mul_add` rounds once everywhere: so sums come out
-//! bit-identical with AVX2, with AVX-512 and without either. Of the dense products that is not so (`product`).
+//! The number of lanes is fixed here, not by the machine, and `mul_add` rounds once everywhere. So sums are
+//! bit-identical with AVX2, with AVX-512 and without either. This does not hold for the dense products (`product`).
 
 use pulp::{Arch, Simd, WithSimd};
 
-/// Partial sums kept apart in a reduction: enough for four AVX-512 or eight AVX2 accumulators in flight.
+/// Separate partial sums in a reduction: enough to keep four AVX-512 or eight AVX2 accumulators busy.
 const LANES: usize = 64;
 
-/// A kernel and its arguments. `run`, and all it calls, must be `#[inline(always)]`, and the heavy loops must not be
-/// in closures: what is not inlined into [`wide`] stays compiled for the oldest x86-64, where `mul_add` is a call of
-/// the C library and a loop runs ten times slower.
+/// A kernel and its arguments. `run` and every function that it calls must be `#[inline(always)]`, and the heavy loops
+/// must not be in closures. Code that is not inlined into [`wide`] is compiled for the oldest x86-64: there, `mul_add`
+/// is a call of the C library and a loop runs ten times slower.
 pub(crate) trait Kernel {
     type Output;
     fn run(self) -> Self::Output;
@@ -34,7 +34,7 @@ impl<K: Kernel> WithSimd for OnAnyMachine<K> {
     }
 }
 
-/// sum_i a_i * b_i over slices of one length.
+/// sum_i a_i * b_i over slices of the same length.
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (a_chunks, a_rest) = a.as_chunks::<LANES>();
@@ -68,8 +68,8 @@ pub(crate) fn add_scaled(y: &mut [f32], c: f32, x: &[f32]) {
     }
 }
 
-/// y += sum_n c_n * x_n, where `row(n)` is the n-th vector. Four at a time, so that `y` is loaded and stored once for
-/// four products; the order of additions depends on nothing but the order of `coefficients`.
+/// y += sum_n c_n * x_n, where `row(n)` is the n-th vector. It takes four vectors at a time, so `y` is loaded and
+/// stored once for four products. The order of additions depends only on the order of `coefficients`.
 #[inline(always)]
 pub(crate) fn add_weighted_rows<'a>(y: &mut [f32], coefficients: &[f32], row: impl Fn(usize) -> &'a [f32]) {
     let (quads, rest) = coefficients.as_chunks::<4>();
@@ -85,7 +85,7 @@ pub(crate) fn add_weighted_rows<'a>(y: &mut [f32], coefficients: &[f32], row: im
 
 #[inline(always)]
 fn add_four_scaled(y: &mut [f32], c: [f32; 4], x: [&[f32]; 4]) {
-    // One length for all five slices, said once, removes every bounds check from the loop.
+    // Giving all five slices the same length first removes every bounds check from the loop.
     let n = y.len();
     let (x0, x1, x2, x3) = (&x[0][..n], &x[1][..n], &x[2][..n], &x[3][..n]);
     for i in 0..n {
@@ -94,7 +94,7 @@ fn add_four_scaled(y: &mut [f32], c: [f32; 4], x: [&[f32]; 4]) {
     }
 }
 
-/// Pairwise, in a fixed order.
+/// Sums pairwise, in a fixed order.
 #[inline(always)]
 fn sum_lanes(mut sums: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;

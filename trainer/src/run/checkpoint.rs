@@ -355,7 +355,7 @@ mod tests {
         let mut other_header = bytes.clone();
         other_header[header] = b'z';
         let damages = [
-            (&bytes[..bytes.len() - 1], "a whole safetensors file"),
+            (&bytes[..bytes.len() - 1], "a complete safetensors file"),
             (&flipped[..], "content of SHA-256"),
             (&other_header[..], "content of SHA-256"),
             (&[], "whole"),

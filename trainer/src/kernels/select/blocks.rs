@@ -1,12 +1,13 @@
-//! [`Row`] and its [`Block`]s: 64 neighbouring values of a row, compared at once. It stands apart from what is selected
-//! because this is the part that must compile to comparisons of vectors.
+//! [`Row`] and its [`Block`]s: 64 neighboring values of a row, compared at once. This part is a file of its own because
+//! it must compile to vector comparisons.
 
 use super::keys::{cut_to_largest, key};
 
-/// Values looked at together: what exceeds the threshold among them is a mask of 64 bits, most often all zero.
+/// Values compared together. The result is a mask of 64 bits, one for each value above the threshold, and usually all
+/// zero.
 pub(super) const BLOCK: usize = u64::BITS as usize;
 
-/// What selection from one row reads.
+/// The inputs of selection for one row.
 #[derive(Clone, Copy)]
 pub(super) struct Row<'a> {
     pub(super) hidden: &'a [f32],
@@ -14,20 +15,21 @@ pub(super) struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// The row in blocks. The last one may be shorter.
+    /// Cuts the row into blocks. The last one may be shorter.
     #[inline(always)]
     pub(super) fn blocks(self) -> impl Iterator<Item = Block<'a>> {
         let pairs = self.hidden.chunks(BLOCK).zip(self.b_enc.chunks(BLOCK));
         pairs.enumerate().map(|(at, (hidden, b_enc))| Block { first: at * BLOCK, hidden, b_enc })
     }
 
-    /// The keys of all values over `threshold`; of very many, only those that can be among the `k` largest.
+    /// Writes the keys of all values above `threshold` to `keys`. If there are very many, it keeps only those that can
+    /// be among the `k` largest.
     #[inline(always)]
     pub(super) fn keys_above(self, mut threshold: f32, k: usize, keys: &mut Vec<u64>) {
         keys.clear();
         let room = 8 * k + BLOCK;
         for block in self.blocks() {
-            for i in places(block.over(threshold)) {
+            for i in set_bits(block.over(threshold)) {
                 keys.push(key(block.value(i), (block.first + i) as u32));
             }
             if keys.len() > room {
@@ -37,8 +39,8 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Some neighbouring values of a row. They are computed twice, to be compared and when one is taken: keeping them in
-/// between would cost more than the addition.
+/// Some neighboring values of a row. A value is computed twice, for the comparison and again when it is taken: storing
+/// it in between would cost more than the addition.
 pub(super) struct Block<'a> {
     pub(super) first: usize,
     hidden: &'a [f32],
@@ -51,7 +53,7 @@ impl Block<'_> {
         self.hidden[i] + self.b_enc[i]
     }
 
-    /// One bit a value: whether it exceeds `threshold`. A whole block compiles to comparisons of vectors.
+    /// One bit per value, set if it exceeds `threshold`. A whole block compiles to vector comparisons.
     #[inline(always)]
     pub(super) fn over(&self, threshold: f32) -> u64 {
         let mut mask = 0;
@@ -68,7 +70,7 @@ impl Block<'_> {
         mask
     }
 
-    /// One bit a value: whether it exceeds its own threshold.
+    /// One bit per value, set if it exceeds its own threshold.
     #[inline(always)]
     pub(super) fn over_each(&self, thresholds: &[f32]) -> u64 {
         let mut mask = 0;
@@ -89,12 +91,12 @@ impl Block<'_> {
     }
 }
 
-/// The places of the ones in a mask, ascending.
+/// The indices of the bits that are set in `mask`, ascending.
 #[inline(always)]
-pub(super) fn places(mut mask: u64) -> impl Iterator<Item = usize> {
+pub(super) fn set_bits(mut mask: u64) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
-        let place = mask.trailing_zeros() as usize;
+        let bit = mask.trailing_zeros() as usize;
         mask &= mask.wrapping_sub(1);
-        (place < BLOCK).then_some(place)
+        (bit < BLOCK).then_some(bit)
     })
 }

@@ -1,6 +1,6 @@
-//! Keys: a value and its place in one integer, so that ties fall the same way whatever the order of the work.
+//! Keys: a value and its index in one integer, so that ties are broken in the same way in any order of the work.
 
-/// Keeps the `k` largest keys and returns the smallest value among them; 0 where there are fewer than `k`.
+/// Keeps the `k` largest keys and returns the smallest value among them, or 0 if there are fewer than `k`.
 #[inline(always)]
 pub(super) fn cut_to_largest(keys: &mut Vec<u64>, k: usize) -> f32 {
     if k == 0 || keys.len() < k {
@@ -11,11 +11,11 @@ pub(super) fn cut_to_largest(keys: &mut Vec<u64>, k: usize) -> f32 {
     value_of(smallest)
 }
 
-/// A positive value and its place as one integer: larger means a larger value, or the same value at an earlier place.
-/// (The bits of positive floats ascend with the float.)
+/// A positive value and its index as one integer. A larger key means a larger value, or the same value at a lower
+/// index. (The bits of positive floats ascend with the float.)
 #[inline(always)]
-pub(super) fn key(value: f32, place: u32) -> u64 {
-    u64::from(value.to_bits()) << 32 | u64::from(!place)
+pub(super) fn key(value: f32, index: u32) -> u64 {
+    u64::from(value.to_bits()) << 32 | u64::from(!index)
 }
 
 #[inline(always)]
