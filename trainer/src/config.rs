@@ -67,7 +67,7 @@ pub struct TrainConfig {
     pub warmup: f64,
     /// Share of the steps, at the end, in which the learning rate falls to zero. Default 0.2.
     pub decay: f64,
-    /// Constants of the optimiser.
+    /// Constants of the optimizer.
     pub adam: AdamConfig,
     /// By how much the encoder's weights shrink in a step, for each unit of the learning rate. Default: the root of the
     /// width of what is read, over 24, but no more than 1 / lr; 0 for `relu` and `gated`, whose own loss shrinks

@@ -8,6 +8,6 @@ pub(crate) mod live_source;
 pub(crate) mod rows;
 pub(crate) mod shard_source;
 pub(crate) mod shuffle_buffer;
-pub(crate) mod standardise;
+pub(crate) mod standardize;
 pub(crate) mod training_data;
 pub(crate) mod vector_data;

@@ -59,8 +59,8 @@ pub enum Divergence {
         /// Coefficient of the sparsity loss; 0 where there is none.
         sparsity_coefficient: f64,
     },
-    /// The weights, or the moments of the optimiser, are no longer numbers.
-    #[error("some weights, or moments of the optimiser, are infinite or nan")]
+    /// The weights, or the moments of the optimizer, are no longer numbers.
+    #[error("some weights, or moments of the optimizer, are infinite or nan")]
     Weights,
 }
 

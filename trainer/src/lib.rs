@@ -8,9 +8,9 @@
 //! ```text
 //! data     training_data = harvested_data (activations) or vector_data; columns: which of them make a row
 //!   |      activation_source = shard_source (rows of a folder) or live_source (of a running model): block after block
-//!   |      shuffle_buffer: blocks mixed into batches, in the units of standardise
+//!   |      shuffle_buffer: blocks mixed into batches, scaled by standardize
 //!   v
-//! step     one batch -> new weights: centre, encoder_pass -> kernels::decode, gradients, adam. What differs between
+//! step     one batch -> new weights: center, encoder_pass -> kernels::decode, gradients, adam. What differs between
 //!   |      SAEs is in architecture, with sparsity; dead latents learn by auxiliary
 //!   v
 //! run      step after step, by schedule; train, train_vectors, train_live and sweep give it config and rows. health

@@ -17,7 +17,7 @@ use crate::{
         activation_source::ActivationSource,
         rows::RowSource,
         shuffle_buffer::{Cursor, ShuffleBuffer},
-        standardise::Standard,
+        standardize::Standard,
         training_data::{Label, TrainingData},
     },
     error::Divergence,

@@ -1,11 +1,11 @@
-//! [`Learner`]: an SAE in training, and its step: forward, backward, optimiser. Every buffer is allocated once; no
-//! `[batch, d_sae]` array of gradients exists, and the encoder's product is made in tiles of rows.
+//! [`Learner`]: an SAE in training, and its step: forward, backward, optimizer. Every buffer is allocated once. No
+//! `[batch, d_sae]` array of gradients exists, and the encoder's product is computed in tiles of rows.
 //!
 //! ```text
-//! L = (1/n) sum_i |x_hat_i - x_i|^2 + what the architecture adds + the auxiliary loss of dead latents
+//! L = (1/n) sum_i |x_hat_i - x_i|^2 + the architecture's own losses + the auxiliary loss of dead latents
 //! ```
 //!
-//! What differs between architectures is in `architecture`, a file each; the auxiliary loss is in `auxiliary`.
+//! Each architecture has its own file in `architecture`; the auxiliary loss is in `auxiliary`.
 
 use crate::{
     kernels::{
@@ -15,7 +15,7 @@ use crate::{
     step::{
         adam::Adam,
         auxiliary::Auxiliary,
-        centre::centre,
+        center::center,
         config::StepConfig,
         dead_latents::DeadLatents,
         encoder_pass::EncoderPass,
@@ -30,7 +30,7 @@ use crate::{
 pub(crate) mod adam;
 pub(crate) mod architecture;
 pub(crate) mod auxiliary;
-pub(crate) mod centre;
+pub(crate) mod center;
 pub(crate) mod config;
 pub(crate) mod dead_latents;
 pub(crate) mod encoder_pass;
@@ -41,7 +41,7 @@ pub(crate) mod sparsity;
 pub(crate) mod times;
 pub(crate) mod weights;
 
-/// What one step measured, on the weights it started from; `dead` counts this batch's tokens too.
+/// Measurements of one step, on the weights before its update; `dead` counts this batch's tokens too.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct StepReport {
     /// Mean over tokens of |x_hat - x|^2, in training units (E|x - mean|^2 is about d_in).
@@ -49,11 +49,11 @@ pub(crate) struct StepReport {
     /// Sum of squared errors / sum of squared distances from the batch's mean.
     pub(crate) fvu: f64,
     pub(crate) l0: f64,
-    /// The sparsity loss before it is weighted; 0 where there is none.
+    /// The sparsity loss, unweighted; 0 if the architecture has none.
     pub(crate) sparsity_loss: f64,
-    /// Its weight.
+    /// Weight of the sparsity loss.
     pub(crate) sparsity_coefficient: f64,
-    /// The auxiliary loss before it is weighted; 0 while nothing is dead.
+    /// The auxiliary loss, unweighted; 0 while no latent is dead.
     pub(crate) aux_loss: f64,
     pub(crate) dead: usize,
     /// Norm of the whole gradient, before clipping.
@@ -69,7 +69,7 @@ pub(crate) struct Learner {
     pub(crate) sparsity: SparsityCoefficient,
     pub(crate) times: StepTimes,
     recipe: Box<dyn Recipe>,
-    /// Whether the weights are still to look at the first batch.
+    /// True until the architecture has adapted the weights to the first batch.
     fresh: bool,
     config: StepConfig,
     buffers: Buffers,
@@ -79,10 +79,10 @@ pub(crate) struct Learner {
 struct Buffers {
     /// `[n, d_in]`
     x_c: Vec<f32>,
-    /// x_hat - x; where there are several prefixes, of each the sum of its error and those of longer ones (`E` of
+    /// x_hat - x. With several prefixes: for each one, the sum of its error and those of the longer ones (`E` in
     /// `kernels::decode`). `[n, n_groups, d_out]`
     errors: Vec<f32>,
-    /// Where each group of latents ends. `[n_groups]`
+    /// The end of each group of latents. `[n_groups]`
     prefixes: Vec<usize>,
     /// `[ROWS_PER_TILE, d_sae]`
     hidden: Vec<f32>,
@@ -94,16 +94,16 @@ struct Buffers {
 }
 
 impl Learner {
-    /// A learner that starts from random weights, and lets the architecture fit them to the first batch.
+    /// A learner that starts from random weights. The architecture adapts them to the first batch.
     ///
     /// # Shapes
-    /// `mean`: of the rows to train on, in training units.
+    /// `mean` `[row_width]`: mean of the training rows, in training units.
     pub(crate) fn start(d_sae: usize, mean: Vec<f32>, seed: u64, config: StepConfig) -> Self {
         let weights = architecture::of(&config).start(d_sae, mean, seed);
         Self { fresh: true, ..Self::new(weights, config) }
     }
 
-    /// A learner that goes on from `weights` as they are.
+    /// A learner that continues from `weights` unchanged.
     pub(crate) fn new(weights: Weights, config: StepConfig) -> Self {
         let recipe = architecture::of(&config);
         let buffers = Buffers {
@@ -132,7 +132,7 @@ impl Learner {
         }
     }
 
-    /// The weights are a checkpoint's: nothing is left to fit to the first batch.
+    /// Marks the weights as a checkpoint's: they are not adapted to the first batch.
     pub(crate) fn restored(&mut self) {
         self.fresh = false;
     }
@@ -140,7 +140,7 @@ impl Learner {
     /// One step of training on `x` `[n, row_width]`, in training units.
     pub(crate) fn step(&mut self, x: &[f32], lr: f64) -> StepReport {
         let n = x.len() / self.weights.row_width();
-        let spread = self.centre(x);
+        let spread = self.center(x);
         if std::mem::take(&mut self.fresh) {
             self.recipe.begin(&mut self.weights, &self.buffers.x_c);
         }
@@ -166,10 +166,11 @@ impl Learner {
         }
     }
 
-    /// Fills in `x_c`, and `errors` with minus the target. Returns how far the batch's targets are spread.
-    fn centre(&mut self, x: &[f32]) -> f64 {
+    /// Writes `x_c`, and minus the target to `errors`. Returns the sum of squared distances of the batch's targets from
+    /// their mean.
+    fn center(&mut self, x: &[f32]) -> f64 {
         let Buffers { x_c, errors, prefixes, .. } = &mut self.buffers;
-        timed(&mut self.times.encode, || centre(x, &self.weights, prefixes.len(), x_c, errors))
+        timed(&mut self.times.encode, || center(x, &self.weights, prefixes.len(), x_c, errors))
     }
 
     fn list_dead(&mut self) {
@@ -186,12 +187,12 @@ impl Learner {
         self.recipe.select(&mut EncoderPass { weights, x_c, hidden, acts, auxiliary, times });
     }
 
-    /// Turns `errors` from minus the target into x_hat - x. Returns the sum of its squares.
+    /// Turns `errors` from minus the target into x_hat - x. Returns the sum of squares.
     fn reconstruct(&mut self, n: usize) -> f64 {
         let scale = self.error_scale(n);
         let Buffers { x_c, errors, prefixes, acts, by_latent, df, .. } = &mut self.buffers;
         timed(&mut self.times.decode, || {
-            self.recipe.bypass(&self.weights, x_c, errors);
+            self.recipe.add_skip(&self.weights, x_c, errors);
             by_latent.rebuild(acts, self.weights.d_sae);
             decode_error(acts, &self.weights.w_dec, prefixes, scale, errors, df)
         })
@@ -202,7 +203,7 @@ impl Learner {
         2.0 / (n * self.buffers.prefixes.len()) as f32
     }
 
-    /// The auxiliary loss, unweighted. Where nothing is left to explain, the dead latents are not asked.
+    /// The auxiliary loss, unweighted. If the residual is zero, the dead latents have nothing to learn and are skipped.
     fn reconstruct_residual(&mut self, residual: f64, scale: f64) -> f64 {
         let Buffers { errors, prefixes, auxiliary, .. } = &mut self.buffers;
         if residual == 0.0 {
@@ -213,7 +214,7 @@ impl Learner {
         })
     }
 
-    /// Takes dL/df back to dL/dhidden_pre. Returns the sparsity loss, unweighted.
+    /// Backpropagates dL/df to dL/dhidden_pre. Returns the sparsity loss, unweighted.
     fn backward(&mut self, coefficient: f64) -> f64 {
         let Buffers { x_c, errors, acts, by_latent, df, gradients, .. } = &mut self.buffers;
         let (weights, extra) = (&self.weights, &mut gradients.extra[..]);
@@ -233,7 +234,7 @@ impl Learner {
         });
     }
 
-    /// Returns the norm of the gradient.
+    /// Updates the weights and returns the norm of the gradient.
     fn update(&mut self, lr: f64) -> f64 {
         let gradients = &self.buffers.gradients;
         let norm = gradients.sum_of_squares().sqrt();
@@ -246,7 +247,7 @@ impl Learner {
         norm
     }
 
-    /// Counts who fired; returns L0. Entries whose value is 0 were kept for their gradient only.
+    /// Records which latents fired and returns L0. Entries with value 0 were kept only for their gradient.
     fn count_active(&mut self, n: usize) -> f64 {
         let Buffers { acts, by_latent, .. } = &self.buffers;
         self.dead_latents

@@ -6,7 +6,7 @@
 //! f = activation((x' - pre_bias) encoder.weight^T + latent_bias);  x_hat' = f decoder.weight^T + pre_bias
 //! ```
 //!
-//! That only `TopK` normalises is how the tool's own loader decides it.
+//! That only `TopK` normalizes is how the tool's own loader decides it.
 
 use std::path::Path;
 

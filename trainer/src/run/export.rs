@@ -19,7 +19,7 @@
 
 use crate::{
     config::Resolved,
-    data::{standardise::Standard, training_data::Label},
+    data::{standardize::Standard, training_data::Label},
     kernels::simd::multiply,
     run::units::{add_product, scale_columns},
     sae::{Architecture, Gate, Sae, SaeConfig},

@@ -19,7 +19,7 @@ use harvester::HookPoint;
 use crate::{
     Error, Result, SaeManifest, TrainConfig,
     config::Resolved,
-    data::standardise::Standard,
+    data::standardize::Standard,
     formats::{files_of, folder_of},
     kernels::simd::multiply,
     manifest::InitialFile,
@@ -30,7 +30,7 @@ use crate::{
     sae::{Architecture, Sae, input_norm::InputNorm},
     step::{
         architecture::{self, TrainArchitecture},
-        weights::{B_MAG, Parameter, R_MAG, THRESHOLD, W_SKIP, Weights, norm_of_blocks, normalise},
+        weights::{B_MAG, Parameter, R_MAG, THRESHOLD, W_SKIP, Weights, norm_of_blocks, normalize},
     },
 };
 
@@ -171,7 +171,7 @@ fn misfit(sae: &Sae, resolved: &Resolved) -> Option<(String, String)> {
         let found = format!("places of {:?}", widths.collect::<Vec<_>>());
         Some((format!("places of {:?} values", resolved.widths), found))
     } else if sae.config.input_norm != InputNorm::None {
-        Some(("an SAE of raw activations".into(), format!("one that normalises them ({:?})", sae.config.input_norm)))
+        Some(("an SAE of raw activations".into(), format!("one that normalizes them ({:?})", sae.config.input_norm)))
     } else if sae.w_skip.is_some() && !(trained == TrainArchitecture::Transcoder && resolved.config.skip) {
         Some(("an SAE without a linear bypass, or --arch transcoder --skip".into(), "one with a bypass".into()))
     } else {
@@ -276,7 +276,7 @@ fn normalise_latents(weights: &mut Weights, drawn: &Weights) {
         let w_enc = &mut weights.w_enc[latent * d_in..][..d_in];
         let directed = norm > 0.0;
         if directed {
-            normalise(w_dec, &weights.blocks);
+            normalize(w_dec, &weights.blocks);
             multiply(w_enc, norm);
             weights.b_enc[latent] *= norm;
         } else {

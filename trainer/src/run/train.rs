@@ -12,7 +12,7 @@ use crate::{
         columns::Columns,
         harvested_data::HarvestedData,
         shard_source::ShardSource,
-        standardise::Standard,
+        standardize::Standard,
         training_data::{HeldOut, Split, TrainingData},
     },
     manifest::SaeManifest,

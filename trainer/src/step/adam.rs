@@ -1,4 +1,4 @@
-//! `Adam`: the optimiser, fused so that each latent's weights and moments pass through memory once a step.
+//! `Adam`: the optimizer, fused so that each latent's weights and moments pass through memory once per step.
 //!
 //! ```text
 //! m = beta1 m + (1 - beta1) g          m_hat = m / (1 - beta1^t)
@@ -6,16 +6,17 @@
 //! w = w - lr m_hat / (sqrt(v_hat) + eps)
 //! ```
 //!
-//! With Nesterov's momentum (Dozat 2016) the mean looks a step ahead:
+//! With Nesterov's momentum (Dozat 2016) the mean looks one step ahead:
 //!
 //! ```text
 //! m_hat = beta1 m / (1 - beta1^(t+1)) + (1 - beta1) g / (1 - beta1^t)
 //! ```
 //!
-//! Rows of the encoder shrink by 1 - lr weight_decay before their step (Loshchilov and Hutter 2019); the decoder's have
-//! norm 1 anyway, and biases do not shrink. The same numbers as torch.optim.Adam and optax.nadamw: moments of latents
-//! without a gradient decay, and still move the weights. After its update a decoder row is scaled back to norm 1 (a
-//! crosscoder's: to norms of its blocks that add up to 1). The moments are plain vectors, so a run can be saved.
+//! Encoder rows shrink by 1 - lr weight_decay before their step (Loshchilov and Hutter 2019); decoder rows have norm 1
+//! anyway, and biases do not shrink. The results equal torch.optim.Adam's and optax.nadamw's: moments of latents
+//! without a gradient decay, and still move the weights. After its update a decoder row is scaled back to norm 1 (for a
+//! crosscoder, the norms of its blocks are scaled to add up to 1). The moments are plain vectors, so a run can be
+//! saved.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -24,14 +25,14 @@ use crate::{
     kernels::simd::{Kernel, wide},
     step::{
         gradients::Gradients,
-        weights::{Weights, normalise},
+        weights::{Weights, normalize},
     },
 };
 
 /// Latents that one task updates.
 const LATENTS_PER_TASK: usize = 16;
 
-/// Constants of the optimiser; the learning rate is the schedule's.
+/// Constants of the optimizer. The learning rate comes from the schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct AdamConfig {
     /// Decay of the mean of gradients.
@@ -40,14 +41,14 @@ pub struct AdamConfig {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// Nesterov's momentum. A run recorded without this setting had none.
+    /// True: use Nesterov's momentum. A recorded run without this setting had none.
     #[serde(default)]
     pub nesterov: bool,
 }
 
 impl Default for AdamConfig {
-    /// beta1 0.9, beta2 0.999, eps 1e-8 (Kingma and Ba, section 2); Nesterov's momentum, which measured better (this
-    /// crate's README, quality).
+    /// beta1 0.9, beta2 0.999, eps 1e-8 (Kingma and Ba, section 2); Nesterov's momentum, which gave better results
+    /// (this crate's README, quality).
     fn default() -> Self {
         Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, nesterov: true }
     }
@@ -66,18 +67,18 @@ impl Moments {
     }
 }
 
-/// Moments of all parameters, and how many steps were taken.
+/// Moments of all parameters, and the number of steps taken.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Adam {
     pub(crate) config: AdamConfig,
-    /// By how much the encoder's weights shrink in a step, for each unit of the learning rate.
+    /// Share by which the encoder's weights shrink per step, per unit of learning rate.
     pub(crate) weight_decay: f64,
     pub(crate) step: u64,
     pub(crate) w_enc: Moments,
     pub(crate) b_enc: Moments,
     pub(crate) w_dec: Moments,
     pub(crate) b_dec: Moments,
-    /// Those of [`Weights::extra`], in its order.
+    /// Moments of [`Weights::extra`], in its order.
     pub(crate) extra: Vec<Moments>,
 }
 
@@ -107,7 +108,7 @@ impl Adam {
         let biases = Rows::split(&mut weights.b_enc, &mut self.b_enc, &gradients.b_enc, LATENTS_PER_TASK);
         let tasks: Vec<_> = encoder.into_iter().zip(decoder).zip(biases).enumerate().collect();
         tasks.into_par_iter().for_each(|(task, ((encoder, decoder), biases))| {
-            let silent = &gradients.silent[task * LATENTS_PER_TASK..];
+            let inactive = &gradients.inactive[task * LATENTS_PER_TASK..];
             wide(UpdateLatents {
                 encoder_rates,
                 rates,
@@ -116,7 +117,7 @@ impl Adam {
                 encoder,
                 decoder,
                 biases,
-                silent,
+                inactive,
             });
         });
         wide(UpdateVector { rates, vector: Rows::whole(&mut weights.b_dec, &mut self.b_dec, &gradients.b_dec) });
@@ -154,18 +155,18 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// The step of some latents.
+/// The update of some latents.
 struct UpdateLatents<'a> {
     encoder_rates: Rates,
-    /// Of everything but the encoder's rows.
+    /// For all parameters except the encoder's rows.
     rates: Rates,
     d_in: usize,
-    /// Of a decoder row.
+    /// Widths of the blocks of a decoder row.
     blocks: &'a [usize],
     encoder: Rows<'a>,
     decoder: Rows<'a>,
     biases: Rows<'a>,
-    silent: &'a [bool],
+    inactive: &'a [bool],
 }
 
 impl Kernel for UpdateLatents<'_> {
@@ -173,20 +174,20 @@ impl Kernel for UpdateLatents<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { encoder_rates, rates, d_in, blocks, mut encoder, mut decoder, biases, silent } = self;
+        let Self { encoder_rates, rates, d_in, blocks, mut encoder, mut decoder, biases, inactive } = self;
         let d_out = blocks.iter().sum();
-        for (i, &silent) in silent.iter().take(biases.w.len()).enumerate() {
+        for (i, &inactive) in inactive.iter().take(biases.w.len()).enumerate() {
             let (w, m, v, g) = encoder.row(i, d_in);
-            encoder_rates.apply(w, m, v, (!silent).then_some(g));
+            encoder_rates.apply(w, m, v, (!inactive).then_some(g));
             let (w, m, v, g) = decoder.row(i, d_out);
-            rates.apply(w, m, v, (!silent).then_some(g));
-            normalise(w, blocks);
+            rates.apply(w, m, v, (!inactive).then_some(g));
+            normalize(w, blocks);
         }
         UpdateVector { rates, vector: biases }.run();
     }
 }
 
-/// The step of one vector, all of whose gradient is there.
+/// The update of one vector whose gradient is complete.
 struct UpdateVector<'a> {
     rates: Rates,
     vector: Rows<'a>,
@@ -202,22 +203,22 @@ impl Kernel for UpdateVector<'_> {
     }
 }
 
-/// What all parameters share in one step.
+/// Factors that all parameters share in one step.
 #[derive(Debug, Clone, Copy)]
 struct Rates {
     beta1: f32,
     beta2: f32,
     one_minus_beta1: f32,
     one_minus_beta2: f32,
-    /// What `m` counts for in the change of a weight: lr times its factor in m_hat.
+    /// Factor of `m` in the change of a weight: lr times its factor in m_hat.
     of_mean: f32,
-    /// What the gradient itself counts for; 0 without Nesterov's momentum.
+    /// Factor of the gradient itself; 0 without Nesterov's momentum.
     of_gradient: f32,
     /// 1 / sqrt(1 - beta2^t)
     inverse_root: f32,
     eps: f32,
     gradient_scale: f32,
-    /// What a step leaves of a weight, before its change.
+    /// Factor of the old weight: 1 minus its decay.
     keep: f32,
 }
 
@@ -243,10 +244,10 @@ impl Rates {
         }
     }
 
-    /// Updates one row; without a gradient it counts as zero.
+    /// Updates one row; `None` is a zero gradient.
     #[inline(always)]
     fn apply(self, w: &mut [f32], m: &mut [f32], v: &mut [f32], g: Option<&[f32]>) {
-        // One length for all slices, said once, removes every bounds check; `for`, since a closure is not inlined.
+        // Giving all slices the same length first removes every bounds check. `for`, because a closure is not inlined.
         let n = w.len();
         let (m, v) = (&mut m[..n], &mut v[..n]);
         if let Some(g) = g {
@@ -276,7 +277,7 @@ impl Rates {
 mod tests {
     use super::*;
 
-    /// By lr; with Nesterov's momentum by lr (1 + beta1 / (1 + beta1)), as t is 1.
+    /// It moves by lr, or with Nesterov's momentum by lr (1 + beta1 / (1 + beta1)), as t is 1.
     #[test]
     fn the_first_step_is_against_the_sign_of_the_gradient() {
         for (nesterov, change) in [(false, 0.1), (true, 0.1 * (1.0 + 0.9 / 1.9))] {

@@ -1,4 +1,4 @@
-//! The architectures: one [`Recipe`] in each file, and [`of`], which picks the one that a config names.
+//! The architectures: one [`Recipe`] per file, and [`of`], which picks the one that a config names.
 
 mod batch_topk;
 mod crosscoder;

@@ -5,10 +5,10 @@
 //! L     = .. + alpha V L_aux                               V = (1/n) sum_i |x_i - mean|^2
 //! ```
 //!
-//! `a_i` are the k_aux strongest dead latents of token i, which learn to explain what the living ones leave. As the
-//! main loss is V times the share of the variance that is left unexplained, this one is V times the share of the
-//! residual: its weight does not fade as the residual shrinks. `b_dec` is on neither side, so a perfect reconstruction
-//! leaves nothing to explain, and the term is zero.
+//! `a_i` are the k_aux strongest dead latents of token i, which learn to explain what the living ones leave. The main
+//! loss is V times the unexplained share of the variance. Likewise, this one is V times the unexplained share of the
+//! residual, so its weight does not fade as the residual shrinks. `b_dec` is on neither side, so after a perfect
+//! reconstruction nothing is left to explain and the term is zero.
 
 use crate::{
     kernels::{
@@ -22,7 +22,7 @@ use crate::{
 /// The reconstruction of the residual by dead latents.
 #[derive(Debug, Default)]
 pub(crate) struct Auxiliary {
-    /// Ascending. Empty where there is nothing to do.
+    /// The dead latents, ascending. Empty if there is nothing to do.
     pub(crate) dead: Vec<u32>,
     pub(crate) acts: FeatureActs,
     k_aux: usize,
@@ -30,7 +30,7 @@ pub(crate) struct Auxiliary {
     df: Vec<f32>,
     /// a W_dec - r. `[n, d_out]`
     error: Vec<f32>,
-    /// dL/d(a W_dec) = `error_scale * error`.
+    /// Factor in dL/d(a W_dec) = `error_scale * error`.
     error_scale: f32,
     /// `[d_sae]`
     prefixes: [usize; 1],
@@ -46,11 +46,11 @@ impl Auxiliary {
         select::top_k_among(hidden, b_enc, &self.dead, self.k_aux, &mut self.acts);
     }
 
-    /// Rebuilds the residual, minus which is the whole dictionary's error and whose sum of squares is `residual`, not
-    /// 0; dL/d(a W_dec) is to be `scale` times its error over that. Returns L_aux.
+    /// Reconstructs the residual, which is minus the whole dictionary's error. `residual` is its sum of squares, not 0.
+    /// Sets dL/d(a W_dec) = `scale / residual` times the error of this reconstruction. Returns L_aux.
     ///
     /// # Shapes
-    /// `errors` `[n, n_groups, d_out]`, the whole dictionary's last.
+    /// `errors` `[n, n_groups, d_out]`; the last group's is the whole dictionary's.
     pub(crate) fn reconstruct(
         &mut self,
         weights: &Weights,
@@ -74,7 +74,7 @@ impl Auxiliary {
         decode_error(&self.acts, &weights.w_dec, &self.prefixes, self.error_scale, error, df) / residual
     }
 
-    /// What the gradients need of it; none where nothing was rebuilt.
+    /// The input of [`super::gradients::Gradients::compute`]; `None` if nothing was reconstructed.
     pub(crate) fn part(&self) -> Option<ErrorPart<'_>> {
         let part = ErrorPart {
             acts: &self.acts,

@@ -1,4 +1,4 @@
-//! [`StepConfig`]: what a training step is told; the run's config with everything that the data decide.
+//! [`StepConfig`]: the settings of a training step: the run's config together with the sizes that the data determine.
 
 use serde::Deserialize;
 
@@ -7,7 +7,7 @@ use crate::step::{
     architecture::{JumpReluLoss, TrainArchitecture},
 };
 
-/// What the step needs to know of the configuration. Read from JSON only where the tests compare with PyTorch.
+/// The part of the configuration that a step needs. It is read from JSON only by the tests that compare with PyTorch.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct StepConfig {
     pub(crate) architecture: TrainArchitecture,
@@ -16,31 +16,31 @@ pub(crate) struct StepConfig {
     /// See [`Adam::weight_decay`].
     #[serde(default)]
     pub(crate) weight_decay: f64,
-    /// Largest norm of the whole gradient, or none.
+    /// Largest norm of the whole gradient; `None`: no clipping.
     pub(crate) clip: Option<f64>,
     pub(crate) auxk_alpha: f64,
     pub(crate) k_aux: usize,
     pub(crate) dead_after_tokens: u64,
-    /// Weight of the sparsity loss; none: adapted so that L0 is about k.
+    /// Weight of the sparsity loss; `None`: adapted so that L0 is about k.
     pub(crate) sparsity_coefficient: Option<f64>,
-    /// Steps in which a fixed weight rises.
+    /// Steps over which a fixed weight rises from 0.
     #[serde(default)]
     pub(crate) sparsity_warmup_steps: u64,
     pub(crate) jumprelu_loss: JumpReluLoss,
     /// Width of the window around a JumpReLU threshold.
     pub(crate) bandwidth: f64,
-    /// Where the prefixes of a Matryoshka dictionary end.
+    /// Ends of the prefixes of a Matryoshka dictionary.
     pub(crate) prefixes: Vec<usize>,
-    /// Widths of a crosscoder's places; of others one, d_in.
+    /// Widths of a crosscoder's hook points; for other architectures just d_in.
     pub(crate) blocks: Vec<usize>,
-    /// Width of what is rebuilt: the target's, of a transcoder.
+    /// Width of the reconstruction; for a transcoder, of its target.
     pub(crate) d_out: usize,
-    /// Whether a transcoder has a linear bypass.
+    /// True if a transcoder has a skip connection.
     pub(crate) skip: bool,
 }
 
 impl StepConfig {
-    /// A config for tests and measurements: every part on, no clipping, two prefixes, two blocks, a bypass.
+    /// A config for tests and measurements: every part on, no clipping, two prefixes, two blocks, a skip connection.
     pub(crate) fn example(architecture: TrainArchitecture, k: usize, d_in: usize, d_sae: usize) -> Self {
         Self {
             architecture,
@@ -62,7 +62,7 @@ impl StepConfig {
         }
     }
 
-    /// Width of a row to train on, where the input has `d_in` dimensions.
+    /// Width of a training row whose input has `d_in` dimensions.
     pub(crate) fn row_width(&self, d_in: usize) -> usize {
         if self.architecture == TrainArchitecture::Transcoder { d_in + self.d_out } else { d_in }
     }

@@ -1,10 +1,10 @@
-//! [`DeadLatents`]: how many tokens ago each latent was last active. Counted in tokens, not in steps, so that the
+//! [`DeadLatents`]: the number of tokens since each latent was last active. It counts tokens, not steps, so that the
 //! meaning of "dead" does not change with the batch size.
 
 /// Tokens seen since each latent was last active.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DeadLatents {
-    /// `n_tokens_since_fired` of the field. `[d_sae]`
+    /// The field's `n_tokens_since_fired`. `[d_sae]`
     pub(crate) tokens_since_fired: Vec<u64>,
     dead_after_tokens: u64,
 }
@@ -14,7 +14,7 @@ impl DeadLatents {
         Self { tokens_since_fired: vec![0; d_sae], dead_after_tokens }
     }
 
-    /// A batch of `n_tokens` has passed in which exactly the latents with `fired(latent)` were active.
+    /// Records a batch of `n_tokens` tokens in which exactly the latents with `fired(latent)` were active.
     pub(crate) fn record(&mut self, n_tokens: usize, fired: impl Fn(usize) -> bool) {
         for (latent, tokens) in self.tokens_since_fired.iter_mut().enumerate() {
             *tokens = if fired(latent) { 0 } else { *tokens + n_tokens as u64 };
@@ -27,7 +27,7 @@ impl DeadLatents {
         self.tokens_since_fired.iter().enumerate().filter(is_dead).map(|(latent, _)| latent as u32)
     }
 
-    /// How many latents are dead.
+    /// Number of dead latents.
     pub(crate) fn count(&self) -> usize {
         self.dead().count()
     }

@@ -1,5 +1,6 @@
-//! [`EncoderPass`]: the encoder over a batch, tile by tile, so that no `[batch, d_sae]` array exists: of each tile's
-//! pre-activations an architecture keeps what is active, and the auxiliary loss what is strongest among the dead.
+//! [`EncoderPass`]: runs the encoder over a batch, tile by tile, so that no `[batch, d_sae]` array exists. From each
+//! tile's pre-activations, the architecture keeps the active latents, and the auxiliary loss keeps the strongest dead
+//! ones.
 
 use crate::{
     kernels::{
@@ -14,17 +15,17 @@ use crate::{
     },
 };
 
-/// Rows whose pre-activations exist at one time. Fewer save memory; each tile costs the product one more packing of
-/// W_enc (measured at d_in 576: nothing at 512 rows, 7 % at 256).
+/// Rows whose pre-activations exist at one time. Fewer rows save memory, but each tile makes the product pack W_enc
+/// once more (measured at d_in 576: no cost at 512 rows, 7 % at 256).
 pub(crate) const ROWS_PER_TILE: usize = 512;
 
-/// What a pass reads and fills in.
+/// Inputs and outputs of a pass.
 #[derive(Debug)]
 pub(crate) struct EncoderPass<'a> {
     pub(crate) weights: &'a Weights,
     /// `[n, d_in]`
     pub(crate) x_c: &'a [f32],
-    /// Room for the pre-activations of a tile, without bias. `[ROWS_PER_TILE, d_sae]`
+    /// Buffer for the pre-activations of a tile, without bias. `[ROWS_PER_TILE, d_sae]`
     pub(crate) hidden: &'a mut Vec<f32>,
     pub(crate) acts: &'a mut FeatureActs,
     pub(crate) auxiliary: &'a mut Auxiliary,
@@ -36,7 +37,7 @@ impl EncoderPass<'_> {
         self.x_c.len() / self.weights.d_in
     }
 
-    /// Encodes the batch; `select(hidden, b_enc, acts)` appends what is active of each tile.
+    /// Encodes the batch; `select(hidden, b_enc, acts)` appends each tile's active latents.
     pub(crate) fn run(&mut self, select: impl Fn(&[f32], &[f32], &mut FeatureActs)) {
         let Weights { d_in, d_sae, w_enc, b_enc, .. } = self.weights;
         self.acts.clear();
@@ -53,12 +54,12 @@ impl EncoderPass<'_> {
         }
     }
 
-    /// Changes what [`Self::run`] found, and counts the time.
+    /// Changes the latents that [`Self::run`] selected; the time counts as selection.
     pub(crate) fn timed_select<T>(&mut self, change: impl FnOnce(&mut FeatureActs) -> T) -> T {
         timed(&mut self.times.select, || change(self.acts))
     }
 
-    /// The positive pre-activation that k latents a token reach on the first `n_rows` rows of `x_c`; 0 where fewer are
+    /// The threshold at which k latents per token are active on the first `n_rows` rows of `x_c`; 0 if fewer are
     /// positive.
     pub(crate) fn threshold(weights: &Weights, x_c: &[f32], k: usize, n_rows: usize) -> f32 {
         let Weights { d_in, d_sae, w_enc, b_enc, .. } = weights;

@@ -1,14 +1,14 @@
-//! Gradients of the weights, only at active latents, each latent's by one thread in a fixed order. `df` is dL/df on
-//! the way in and dL/dhidden_pre once the architecture has taken it back through its nonlinearity.
+//! Gradients of the weights, computed only for active latents. One thread computes each latent's, in a fixed order.
+//! `df` is dL/df at first, and dL/dhidden_pre after the architecture has backpropagated it through its nonlinearity.
 //!
 //! ```text
-//! dW_dec[j] = sum_i (2/n) f_ij e_i         then minus its part along W_dec[j], which is kept at norm 1
+//! dW_dec[j] = sum_i (2/n) f_ij e_i         minus its component along W_dec[j], whose norm stays 1
 //! dW_enc[j] = sum_i df_ij x_c_i
 //! db_enc[j] = sum_i df_ij
 //! db_dec    = sum_i (2/n) e_i - sum_j db_enc[j] W_enc[j]      (x_c = x - b_dec enters the encoder too)
 //! ```
 //!
-//! The last term is not there in a transcoder, whose input is centred by a constant.
+//! A transcoder does not have the last term: a constant centers its input.
 
 use rayon::prelude::*;
 
@@ -22,10 +22,10 @@ use crate::{
 
 /// Latents that one task handles. Partial sums are per task and added in order, so this is part of the result's bits.
 const LATENTS_PER_TASK: usize = 32;
-/// Rows that one task adds up for the decoder bias; likewise.
+/// Rows that one task adds up for the decoder bias. Likewise part of the result's bits.
 const ROWS_PER_TASK: usize = 128;
 
-/// Gradients of one batch. Rows of latents without any entry hold old numbers: see `silent`.
+/// Gradients of one batch. Rows of latents without an entry hold old numbers: see `inactive`.
 #[derive(Debug, Default)]
 pub(crate) struct Gradients {
     /// `[d_sae, d_in]`
@@ -36,28 +36,27 @@ pub(crate) struct Gradients {
     pub(crate) w_dec: Vec<f32>,
     /// `[d_out]`
     pub(crate) b_dec: Vec<f32>,
-    /// Whether the latent's rows are zero and not written. `[d_sae]`
-    pub(crate) silent: Vec<bool>,
-    /// Those of [`Weights::extra`], in its order.
+    /// True if the latent's gradient is zero: its rows are not written. `[d_sae]`
+    pub(crate) inactive: Vec<bool>,
+    /// Gradients of [`Weights::extra`], in its order.
     pub(crate) extra: Vec<Vec<f32>>,
     /// |gradients of the two matrices|^2, after the projection.
     matrices: f64,
 }
 
-/// A part of the loss, the squared error of one reconstruction, that is pulled back to the weights: the SAE's own, or
-/// the auxiliary one of dead latents.
+/// One part of the loss: the squared error of the SAE's own reconstruction, or of the auxiliary one by dead latents.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ErrorPart<'a> {
     pub(crate) acts: &'a FeatureActs,
     pub(crate) by_latent: &'a ByLatent,
     /// dL/df of each entry of `acts`.
     pub(crate) df: &'a [f32],
-    /// `E` of `decode_error`. `[n, n_groups, d_out]`; dL/dx_hat = `error_scale` times the first group's.
+    /// `E` of `decode_error`; dL/dx_hat = `error_scale` times the first group's. `[n, n_groups, d_out]`
     pub(crate) errors: &'a [f32],
-    /// Where each group of latents ends (`decode_error`). `[n_groups]`
+    /// The end of each group of latents (`decode_error`). `[n_groups]`
     pub(crate) prefixes: &'a [usize],
     pub(crate) error_scale: f32,
-    /// Whether `x_hat` contains `b_dec`; the auxiliary one does not.
+    /// True if the reconstruction contains `b_dec`; the auxiliary one does not.
     pub(crate) has_b_dec: bool,
 }
 
@@ -68,13 +67,13 @@ impl Gradients {
             b_enc: vec![0.0; weights.d_sae],
             w_dec: vec![0.0; weights.w_dec.len()],
             b_dec: vec![0.0; weights.d_out],
-            silent: vec![true; weights.d_sae],
+            inactive: vec![true; weights.d_sae],
             extra: weights.extra.iter().map(|parameter| vec![0.0; parameter.values.len()]).collect(),
             matrices: 0.0,
         }
     }
 
-    /// Fills in the gradients of the sum of the losses of `parts`, but for those of `extra`.
+    /// Computes the gradients of the sum of the losses of `parts`, except those of `extra`.
     ///
     /// # Shapes
     /// `x_c` `[n, d_in]`.
@@ -85,12 +84,12 @@ impl Gradients {
             .par_chunks_mut(LATENTS_PER_TASK * d_in)
             .zip(self.w_dec.par_chunks_mut(LATENTS_PER_TASK * d_out))
             .zip(self.b_enc.par_chunks_mut(LATENTS_PER_TASK))
-            .zip(self.silent.par_chunks_mut(LATENTS_PER_TASK))
+            .zip(self.inactive.par_chunks_mut(LATENTS_PER_TASK))
             .enumerate();
         let sums: Vec<TaskSums> = tasks
-            .map(|(task, (((w_enc, w_dec), b_enc), silent))| {
+            .map(|(task, (((w_enc, w_dec), b_enc), inactive))| {
                 let first = task * LATENTS_PER_TASK;
-                wide(LatentRows { weights, x_c, parts, first, w_enc, w_dec, b_enc, silent })
+                wide(LatentRows { weights, x_c, parts, first, w_enc, w_dec, b_enc, inactive })
             })
             .collect();
         self.b_dec.fill(0.0);
@@ -110,14 +109,14 @@ impl Gradients {
     }
 }
 
-/// What a task contributes to sums over latents.
+/// One task's part of the sums over latents.
 struct TaskSums {
     sum_of_squares: f64,
     /// `- sum_j db_enc[j] W_enc[j]`. `[d_in]`
     through_encoder: Vec<f32>,
 }
 
-/// Makes the gradient rows of the latents of one task.
+/// Computes the gradient rows of one task's latents.
 struct LatentRows<'a> {
     weights: &'a Weights,
     x_c: &'a [f32],
@@ -126,7 +125,7 @@ struct LatentRows<'a> {
     w_enc: &'a mut [f32],
     w_dec: &'a mut [f32],
     b_enc: &'a mut [f32],
-    silent: &'a mut [bool],
+    inactive: &'a mut [bool],
 }
 
 impl Kernel for LatentRows<'_> {
@@ -134,15 +133,15 @@ impl Kernel for LatentRows<'_> {
 
     #[inline(always)]
     fn run(self) -> TaskSums {
-        let Self { weights, x_c, parts, first, w_enc, w_dec, b_enc, silent } = self;
+        let Self { weights, x_c, parts, first, w_enc, w_dec, b_enc, inactive } = self;
         let mut sums = TaskSums { sum_of_squares: 0.0, through_encoder: vec![0.0; weights.d_in] };
         let mut coefficients = Vec::new();
         let gradients = w_enc.chunks_exact_mut(weights.d_in).zip(w_dec.chunks_exact_mut(weights.d_out));
         for (i, (g_enc, g_dec)) in gradients.enumerate() {
             let latent = first + i;
-            silent[i] = parts.iter().all(|part| part.by_latent.n_active(latent) == 0);
+            inactive[i] = parts.iter().all(|part| part.by_latent.n_active(latent) == 0);
             b_enc[i] = 0.0;
-            if silent[i] {
+            if inactive[i] {
                 continue;
             }
             g_enc.fill(0.0);
@@ -177,8 +176,8 @@ impl ErrorPart<'_> {
     }
 }
 
-/// Removes from a decoder row's gradient what would change its norm, which is kept at 1. Where the row has several
-/// blocks (a crosscoder's), the sum of their norms is kept:
+/// Removes from a decoder row's gradient the component that would change its norm, which stays 1. If the row has
+/// several blocks (a crosscoder's), the sum of their norms stays 1:
 ///
 /// ```text
 /// u = each block of w / its norm          g = g - (g . u / u . u) u
@@ -230,7 +229,7 @@ impl Kernel for AddRows<'_> {
     }
 }
 
-/// total += the part's dL/dx_hat, summed over rows: the first group's errors are the sum of all groups'.
+/// total += the part's dL/dx_hat, summed over rows. The first group's errors are the sum over all groups.
 fn add_error_sum(total: &mut [f32], part: &ErrorPart<'_>) {
     let (d_out, scale) = (total.len(), part.error_scale);
     let width = part.prefixes.len() * d_out;

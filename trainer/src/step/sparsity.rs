@@ -1,25 +1,25 @@
-//! [`SparsityCoefficient`]: the weight c of the sparsity loss. Fixed, after a warm-up; or adapted, so that a user who
-//! asks for k active latents gets about k, whatever the architecture:
+//! [`SparsityCoefficient`]: the weight c of the sparsity loss. It is either fixed, after a warm-up, or adapted, so that
+//! a user who asks for k active latents gets about k with any architecture:
 //!
 //! ```text
 //! c_{t+1} = c_t exp(GAIN clamp(ln(L0_t / k), -1, 1))
 //! ```
 
-/// How fast c follows. L0 answers to c within tens of steps; a larger gain overshoots.
+/// Speed at which c adapts. L0 responds to c within tens of steps; a larger gain overshoots.
 const GAIN: f64 = 0.05;
 
 /// The weight of the sparsity loss, step by step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct SparsityCoefficient {
-    /// c now, before warm-up.
+    /// The current c, before the warm-up factor.
     pub(crate) value: f64,
-    /// The L0 to reach, where c is adapted.
+    /// The target L0, if c is adapted.
     target: Option<f64>,
     warmup_steps: u64,
 }
 
 impl SparsityCoefficient {
-    /// `fixed` or, from `first` on, adapted to `k`.
+    /// A fixed c if `fixed` is given, else one that starts at `first` and is adapted to `k`.
     pub(crate) fn new(fixed: Option<f64>, first: f64, k: usize, warmup_steps: u64) -> Self {
         match fixed {
             Some(value) => Self { value, target: None, warmup_steps },
@@ -32,7 +32,7 @@ impl SparsityCoefficient {
         self.value * ((t + 1) as f64 / self.warmup_steps.max(1) as f64).min(1.0)
     }
 
-    /// A step has had this L0.
+    /// Adapts c to the L0 of a step.
     pub(crate) fn observe(&mut self, l0: f64) {
         if let Some(target) = self.target {
             self.value *= (GAIN * (l0 / target).ln().clamp(-1.0, 1.0)).exp();
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn an_adapted_one_finds_the_weight_that_gives_k() {
-        // An L0 that follows 100 / c with a delay of 20 steps.
+        // Simulates an L0 that follows 100 / c with a delay of 20 steps.
         let mut c = SparsityCoefficient::new(None, 1.0, 32, 0);
         let mut l0 = 400.0;
         for t in 0..400 {

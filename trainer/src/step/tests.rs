@@ -1,4 +1,4 @@
-//! The step against finite differences, against PyTorch, and against itself on other numbers of threads.
+//! Compares the step with finite differences, with PyTorch, and with itself on other numbers of threads.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ fn config(architecture: TrainArchitecture, dead_after_tokens: u64) -> StepConfig
     StepConfig { auxk_alpha: 0.5, k_aux: 4, dead_after_tokens, ..StepConfig::example(architecture, 5, 0, 20) }
 }
 
-/// Weights away from the tied start, some with a bias that keeps them silent.
+/// Weights away from the tied start. Some latents have a bias that keeps them inactive.
 fn weights(d_sae: usize, d_in: usize) -> Weights {
     let mut weights = Weights::random(d_sae, plain::random(d_in, 1), 2);
     weights.w_enc.iter_mut().zip(plain::random(d_sae * d_in, 3)).for_each(|(w, r)| *w += 0.2 * r);
@@ -25,7 +25,7 @@ fn weights(d_sae: usize, d_in: usize) -> Weights {
     weights
 }
 
-/// L as the module states it, with the active latents and the residual given; `aux_weight` is alpha V / |residual|^2.
+/// L as the module defines it, for given active latents and a given residual; `aux_weight` is alpha V / |residual|^2.
 fn plain_loss(p: &Parameters, x: &[f32], learner: &Learner, residual: &[f64], aux_weight: f64) -> f64 {
     let aux = &learner.buffers.auxiliary;
     let aux_loss = if aux.dead.is_empty() { 0.0 } else { plain_loss::residual_loss(p, x, &aux.acts, residual) };
@@ -67,8 +67,8 @@ fn check_gradients(architecture: TrainArchitecture, dead_after_tokens: u64) {
         let w = weights.decoder_row(latent);
         let along: f64 = w_dec.iter().zip(w).map(|(g, &w)| g * f64::from(w)).sum();
         w_dec.iter_mut().zip(w).for_each(|(g, &w)| *g -= along * f64::from(w));
-        if g.silent[latent] {
-            assert!(w_enc.iter().chain(&w_dec).all(|slope| slope.abs() < 1e-9), "latent {latent} is not silent");
+        if g.inactive[latent] {
+            assert!(w_enc.iter().chain(&w_dec).all(|slope| slope.abs() < 1e-9), "latent {latent} is not inactive");
             continue;
         }
         assert!(g.w_enc[row.clone()].iter().zip(&w_enc).all(|(&g, &s)| close(g, s)), "W_enc of latent {latent}");
@@ -96,7 +96,7 @@ fn gradients_are_the_slopes_of_the_loss_while_dead_latents_learn() {
 
 #[test]
 fn a_perfect_reconstruction_leaves_no_auxiliary_loss() {
-    // One latent rebuilds every token exactly; another is dead and active on them.
+    // One latent reconstructs every token exactly; another is dead and active on them.
     let weights = Weights {
         w_enc: vec![1.0, 0.0, 0.5, 0.0],
         w_dec: vec![1.0, 0.0, 0.0, 1.0],
@@ -117,8 +117,8 @@ const N: usize = 32;
 const N_STEPS: usize = 5;
 const D_IN: usize = 16;
 
-/// Steps of `tests/fixtures/make_reference.py`: losses, gradients and weights from PyTorch in f64, where the script
-/// also compares every gradient with finite differences.
+/// Steps of `tests/fixtures/make_reference.py`: losses, gradients and weights from PyTorch in f64. The script also
+/// compares every gradient with finite differences.
 struct Reference {
     name: &'static str,
     file: TensorFile,
@@ -139,7 +139,7 @@ impl Reference {
         self.file.take_f32(name, shape).expect("a tensor of the fixture")
     }
 
-    /// A parameter at the `start` or the `end`, or its gradient (`grad`) in the last step.
+    /// A parameter at the `start` or `end`, or its gradient (`grad`) in the last step.
     fn parameter(&mut self, kind: &str, name: &str) -> Vec<f32> {
         let (d_sae, d_out) = (self.d_sae, self.config.d_out);
         let shape = match name {
@@ -164,7 +164,7 @@ impl Reference {
         Weights { d_in: D_IN, d_out, d_sae: self.d_sae, w_enc, b_enc, w_dec, b_dec, extra, b_in, blocks }
     }
 
-    /// Takes its steps, and compares the losses of each.
+    /// Runs the reference's steps and compares the losses of each.
     fn train(&mut self, learner: &mut Learner) {
         let width = learner.weights.row_width();
         let x = self.take("x", &[N_STEPS, N, width]);
@@ -180,10 +180,10 @@ impl Reference {
         }
     }
 
-    /// Compares a parameter at the end and its gradient, as relative root mean squares.
+    /// Compares a parameter at the end and its gradient; the errors are relative root mean squares.
     fn compare(&mut self, name: &str, gradient: &[f32], end: &[f32]) {
-        // The crosscoder has one weight whose gradient is nearly zero, so that Adam's step hangs on rounding: PyTorch
-        // in float32 is 4e-7 away from its float64 weights there, and less than 1e-7 in every other case.
+        // The crosscoder has one weight whose gradient is nearly zero, so rounding decides Adam's step: there, PyTorch
+        // in float32 is 4e-7 away from its float64 weights, and less than 1e-7 in every other case.
         let most = if self.config.architecture == TrainArchitecture::Crosscoder { 3e-6 } else { 1e-6 };
         for (kind, ours) in [("grad", gradient), ("end", end)] {
             let torch = self.parameter(kind, name);
@@ -195,10 +195,10 @@ impl Reference {
     }
 }
 
-/// The gradient of a matrix, its rows of silent latents, which are not written, as zeros.
-fn whole(gradient: &[f32], silent: &[bool]) -> Vec<f32> {
-    let rows = gradient.chunks_exact(gradient.len() / silent.len()).zip(silent);
-    rows.flat_map(|(row, &silent)| row.iter().map(move |&g| if silent { 0.0 } else { g })).collect()
+/// The gradient of a matrix, with zeros for the rows of inactive latents, which are not written.
+fn whole(gradient: &[f32], inactive: &[bool]) -> Vec<f32> {
+    let rows = gradient.chunks_exact(gradient.len() / inactive.len()).zip(inactive);
+    rows.flat_map(|(row, &inactive)| row.iter().map(move |&g| if inactive { 0.0 } else { g })).collect()
 }
 
 fn check_against_torch(name: &'static str, architecture: TrainArchitecture, extra: &[&'static str]) {
@@ -206,8 +206,8 @@ fn check_against_torch(name: &'static str, architecture: TrainArchitecture, extr
     let mut learner = Learner::new(reference.start(extra), reference.config.clone());
     reference.train(&mut learner);
     let (g, ours) = (&learner.buffers.gradients, &learner.weights);
-    reference.compare("w_enc", &whole(&g.w_enc, &g.silent), &ours.w_enc);
-    reference.compare("w_dec", &whole(&g.w_dec, &g.silent), &ours.w_dec);
+    reference.compare("w_enc", &whole(&g.w_enc, &g.inactive), &ours.w_enc);
+    reference.compare("w_dec", &whole(&g.w_dec, &g.inactive), &ours.w_dec);
     reference.compare("b_enc", &g.b_enc, &ours.b_enc);
     reference.compare("b_dec", &g.b_dec, &ours.b_dec);
     for (name, (gradient, parameter)) in extra.iter().zip(g.extra.iter().zip(&ours.extra)) {

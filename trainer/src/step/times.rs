@@ -1,21 +1,21 @@
-//! [`StepTimes`]: where the time of training steps goes.
+//! [`StepTimes`]: the time that each part of the training steps takes.
 
 use std::time::{Duration, Instant};
 
-/// Where the time of the steps so far went.
+/// Time of each part, summed over the steps so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StepTimes {
-    /// Centring, the encoder's product.
+    /// Centering and the encoder's product.
     pub encode: Duration,
-    /// Choosing the active latents.
+    /// Selecting the active latents.
     pub select: Duration,
-    /// Sparse decoding, the loss, the gradient at each activation, and what the architecture adds.
+    /// Sparse decoding, the loss, the gradient at each activation, and the architecture's own losses.
     pub decode: Duration,
     /// The auxiliary loss of dead latents.
     pub auxiliary: Duration,
     /// Gradients of the weights.
     pub gradients: Duration,
-    /// The optimiser.
+    /// The optimizer.
     pub update: Duration,
 }
 

@@ -1,5 +1,5 @@
 //! [`Weights`]: the parameters of an SAE while it is trained. A latent's encoder row and decoder row are both
-//! contiguous, since after the encoder's product everything works latent by latent.
+//! contiguous, because everything after the encoder's product works latent by latent.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::kernels::simd::{Kernel, sum_of_squares, wide};
 
-/// Names of the parameters that only some architectures have; checkpoints have them too.
+/// Names of the parameters that only some architectures have, also used in checkpoints.
 pub(crate) const THRESHOLD: &str = "threshold";
 pub(crate) const R_MAG: &str = "r_mag";
 pub(crate) const B_MAG: &str = "b_mag";
@@ -17,7 +17,7 @@ pub(crate) const W_SKIP: &str = "w_skip";
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Weights {
     pub(crate) d_in: usize,
-    /// Width of what is rebuilt: `d_in`, but for a transcoder.
+    /// Width of the reconstruction: `d_in`, except for a transcoder.
     pub(crate) d_out: usize,
     pub(crate) d_sae: usize,
     /// `[d_sae, d_in]`
@@ -30,10 +30,9 @@ pub(crate) struct Weights {
     pub(crate) b_dec: Vec<f32>,
     /// Parameters that only some architectures have.
     pub(crate) extra: Vec<Parameter>,
-    /// What centres the input instead of `b_dec`, where input and target are not the same (a transcoder). A constant.
-    /// `[d_in]`
+    /// Constant that centers the input instead of `b_dec`, if input and target differ (a transcoder). `[d_in]`
     pub(crate) b_in: Option<Vec<f32>>,
-    /// Widths of the parts of a decoder row whose norms add up to 1: one part, but for a crosscoder.
+    /// Widths of the blocks of a decoder row, whose norms add up to 1: one block, except for a crosscoder.
     pub(crate) blocks: Vec<usize>,
 }
 
@@ -43,28 +42,28 @@ pub(crate) struct Parameter {
     /// Its name in checkpoints.
     pub(crate) name: &'static str,
     pub(crate) values: Vec<f32>,
-    /// How many times faster than the other parameters it learns.
+    /// Its learning rate, relative to that of the other parameters.
     pub(crate) lr_scale: f64,
 }
 
-/// Where the generators of encoder and decoder begin; the shuffle's streams begin at 0.
+/// Random streams of encoder and decoder; the shuffle's streams begin at 0.
 const DECODER_STREAM: u64 = u64::MAX;
 const ENCODER_STREAM: u64 = u64::MAX - 1;
 
 impl Weights {
-    /// Random decoder rows of norm 1, the encoder its transpose (tied at the start only), no encoder bias.
+    /// Random decoder rows of norm 1. The encoder is the decoder's transpose (tied only at the start); its bias is 0.
     pub(crate) fn random(d_sae: usize, b_dec: Vec<f32>, seed: u64) -> Self {
         let width = b_dec.len();
         Self::random_blocks(d_sae, b_dec, vec![width], seed)
     }
 
-    /// The same where a decoder row has several blocks. Encoder and decoder row have the product 1.
+    /// The same for decoder rows of several blocks. The dot product of encoder row and decoder row is 1.
     pub(crate) fn random_blocks(d_sae: usize, b_dec: Vec<f32>, blocks: Vec<usize>, seed: u64) -> Self {
         let d_in = b_dec.len();
         let mut w_enc = random_rows(d_sae, d_in, seed, DECODER_STREAM);
         let mut w_dec = w_enc.clone();
         if blocks.len() > 1 {
-            w_dec.par_chunks_exact_mut(d_in).for_each(|row| wide(Normalise(row, &blocks)));
+            w_dec.par_chunks_exact_mut(d_in).for_each(|row| wide(Normalize(row, &blocks)));
             w_enc.par_chunks_exact_mut(d_in).zip(w_dec.par_chunks_exact(d_in)).for_each(|(w_enc, w_dec)| {
                 let product = sum_of_squares(w_dec);
                 w_enc.iter_mut().zip(w_dec).for_each(|(w_enc, w_dec)| *w_enc = w_dec / product);
@@ -74,8 +73,8 @@ impl Weights {
         Self { d_in, d_out: d_in, d_sae, w_enc, b_enc, w_dec, b_dec, extra: Vec::new(), b_in: None, blocks }
     }
 
-    /// Those of a map from one kind of vector, of mean `b_in`, to another, of mean `b_dec`: encoder and decoder rows
-    /// are independent, each of norm 1.
+    /// Random weights of a transcoder, which maps vectors of mean `b_in` to vectors of mean `b_dec`. Encoder and
+    /// decoder rows are independent, each of norm 1.
     pub(crate) fn random_map(d_sae: usize, b_in: Vec<f32>, b_dec: Vec<f32>, seed: u64) -> Self {
         let (d_in, d_out) = (b_in.len(), b_dec.len());
         Self {
@@ -92,7 +91,7 @@ impl Weights {
         }
     }
 
-    /// Width of a row to train on: an input, and after it the target where that is something else.
+    /// Width of a training row: the input, followed by the target if that differs from the input.
     pub(crate) fn row_width(&self) -> usize {
         self.b_in.as_ref().map_or(self.d_in, |b_in| b_in.len() + self.d_out)
     }
@@ -102,7 +101,7 @@ impl Weights {
         self.extra.iter().find(|parameter| parameter.name == name).map(|parameter| parameter.values.as_slice())
     }
 
-    /// The values of an extra parameter; empty where there is no such one.
+    /// The values of an extra parameter, or an empty slice if there is none of this name.
     pub(crate) fn extra_mut(&mut self, name: &str) -> &mut [f32] {
         let found = self.extra.iter_mut().find(|parameter| parameter.name == name);
         found.map_or(&mut [], |parameter| parameter.values.as_mut_slice())
@@ -119,9 +118,9 @@ impl Weights {
     }
 }
 
-/// Scales a row so that the norms of its blocks add up to 1; a zero row stays.
+/// Scales a row so that the norms of its blocks add up to 1. A zero row stays zero.
 #[inline(always)]
-pub(crate) fn normalise(row: &mut [f32], blocks: &[usize]) {
+pub(crate) fn normalize(row: &mut [f32], blocks: &[usize]) {
     let norm = norm_of_blocks(row, blocks);
     let inverse = if norm > 0.0 { 1.0 / norm } else { 1.0 };
     for value in row {
@@ -141,14 +140,14 @@ pub(crate) fn norm_of_blocks(row: &[f32], blocks: &[usize]) -> f32 {
     norm
 }
 
-struct Normalise<'a>(&'a mut [f32], &'a [usize]);
+struct Normalize<'a>(&'a mut [f32], &'a [usize]);
 
-impl Kernel for Normalise<'_> {
+impl Kernel for Normalize<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        normalise(self.0, self.1);
+        normalize(self.0, self.1);
     }
 }
 
@@ -157,11 +156,12 @@ fn random_rows(n: usize, width: usize, seed: u64, stream: u64) -> Vec<f32> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(stream);
     let mut rows: Vec<f32> = (0..n * width).map(|_| normal(&mut random)).collect();
-    rows.par_chunks_exact_mut(width).for_each(|row| wide(Normalise(row, &[width])));
+    rows.par_chunks_exact_mut(width).for_each(|row| wide(Normalize(row, &[width])));
     rows
 }
 
-/// A standard normal number (Box and Muller), from a generator whose stream is specified.
+/// A standard normal number (Box and Muller). The generator's stream of random numbers is specified, so the result
+/// never changes.
 fn normal(random: &mut ChaCha8Rng) -> f32 {
     let radius = (-2.0 * (1.0 - random.random::<f64>()).ln()).sqrt();
     (radius * (std::f64::consts::TAU * random.random::<f64>()).cos()) as f32

@@ -152,7 +152,7 @@ def run_openai(path, x):
 
 
 def run_llamascopium(path, x):
-    """The tool's own path: normalise, encode, decode, denormalise. Activations are given back in the units of raw input,
+    """The tool's own path: normalize, encode, decode, denormalise. Activations are given back in the units of raw input,
     and those of topk that selects by the decoder's norm times that norm: what refract says that it reads them as."""
     from llamascopium.models.sae import SparseAutoEncoder
 

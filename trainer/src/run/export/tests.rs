@@ -53,8 +53,8 @@ pub(crate) fn random_weights(config: &StepConfig, d_in: usize) -> Weights {
 fn rebuilt(weights: &Weights, trained: TrainArchitecture, x: &[f64]) -> Vec<f64> {
     let wide = |values: &[f32]| values.iter().map(|&value| f64::from(value)).collect::<Vec<_>>();
     let (d_in, d_out) = (weights.d_in, weights.d_out);
-    let centre = wide(weights.b_in.as_ref().unwrap_or(&weights.b_dec));
-    let x_c: Vec<f64> = x[..d_in].iter().zip(&centre).map(|(x, b)| x - b).collect();
+    let center = wide(weights.b_in.as_ref().unwrap_or(&weights.b_dec));
+    let x_c: Vec<f64> = x[..d_in].iter().zip(&center).map(|(x, b)| x - b).collect();
     let times = |row: &[f32]| wide(row).iter().zip(&x_c).map(|(w, x)| w * x).sum::<f64>();
     let product: Vec<f64> = weights.w_enc.chunks(d_in).map(times).collect();
     let pre: Vec<f64> = product.iter().zip(wide(&weights.b_enc)).map(|(p, b)| p + b).collect();

@@ -46,7 +46,7 @@ fn assert_round_trip(trained: TrainArchitecture, skip: bool) {
     let resolved = resolved(trained, skip);
     let mut weights = random_weights(&resolved.step_config(), resolved.d_in);
     let blocks = weights.blocks.clone();
-    weights.w_dec.chunks_exact_mut(weights.d_out).for_each(|row| normalise(row, &blocks));
+    weights.w_dec.chunks_exact_mut(weights.d_out).for_each(|row| normalize(row, &blocks));
     // A constant, which a run knows from its data.
     if let Some(b_in) = &mut weights.b_in {
         b_in.copy_from_slice(&standard(&resolved).mean[..resolved.d_in]);
@@ -128,9 +128,9 @@ fn what_does_not_fit_is_refused_by_name() {
     says(refused(TrainArchitecture::Transcoder, &sae(Architecture::JumpRelu)), "jumprelu transcoder");
     let wider = example(Architecture::TopK, WIDTHS[0], 50);
     says(refused(TrainArchitecture::TopK, &wider), "d_in 12, d_sae 40 (see --d-sae), found d_in 12, d_sae 50");
-    let mut normalising = sae(Architecture::TopK);
-    normalising.config.input_norm = InputNorm::ConstantNorm;
-    says(refused(TrainArchitecture::TopK, &normalising), "one that normalises them (ConstantNorm)");
+    let mut normalizing = sae(Architecture::TopK);
+    normalizing.config.input_norm = InputNorm::ConstantNorm;
+    says(refused(TrainArchitecture::TopK, &normalizing), "one that normalizes them (ConstantNorm)");
     let bypassed = Sae { w_skip: Some(vec![0.0; WIDTHS[0] * WIDTHS[0]]), ..sae(Architecture::TopK) };
     says(refused(TrainArchitecture::TopK, &bypassed), "without a linear bypass");
 }

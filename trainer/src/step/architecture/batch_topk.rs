@@ -1,20 +1,20 @@
-//! [`BatchTopK`]: `f = the k * n largest of relu(hidden_pre)` of a batch of n tokens (Bussmann et al. 2024).
+//! [`BatchTopK`]: `f = the k * n largest of relu(hidden_pre)` over a batch of n tokens (Bussmann et al. 2024).
 
 use crate::{
     kernels::select::{self, Threshold},
     step::{encoder_pass::EncoderPass, recipe::Recipe},
 };
 
-/// Only values over this share of the last batch's threshold are looked at. Any share gives the same result: too few
-/// candidates are noticed and the batch is encoded again.
+/// Only values above this share of the last batch's threshold are candidates. Any share gives the same result: if there
+/// are too few candidates, the batch is encoded again.
 const FILTER_SHARE: f32 = 0.9;
-/// Rows from which the first filter is guessed, so that not every positive value of the first batch is a candidate.
+/// Rows from which the first filter is estimated, so that not every positive value of the first batch is a candidate.
 const FIRST_ROWS: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct BatchTopK {
     k: usize,
-    /// Values at or below this were not among the batch's largest last time.
+    /// Values at or below this are not candidates. `None` before the first batch.
     filter: Option<f32>,
 }
 
@@ -25,7 +25,7 @@ impl BatchTopK {
 }
 
 impl Recipe for BatchTopK {
-    /// Candidates over a filter are gathered tile by tile, and cut exactly once all are known.
+    /// Gathers the candidates tile by tile. Once all are known, it cuts them to exactly the largest.
     fn select(&mut self, pass: &mut EncoderPass<'_>) {
         let count = self.k * pass.n_rows();
         let mut filter = match self.filter {
@@ -37,7 +37,7 @@ impl Recipe for BatchTopK {
             if pass.acts.n_active() >= count || filter == 0.0 {
                 break;
             }
-            // An infinite one would stay so: weights that overflow are for the run's health to see.
+            // Divided by 4, an infinite filter would stay infinite. `run::health` detects weights that overflow.
             filter = if filter > 1e-3 && filter.is_finite() { filter / 4.0 } else { 0.0 };
         }
         let smallest = pass.timed_select(|acts| select::keep_largest(acts, count));

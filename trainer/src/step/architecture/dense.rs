@@ -1,6 +1,6 @@
-//! [`Dense`]: `f = hidden_pre`, every latent on every token and no nonlinearity. With as many latents as a sparse SAE
-//! has active ones, it is the bottleneck that sparsity is compared with; the best it can do is what the first principal
-//! components explain.
+//! [`Dense`]: `f = hidden_pre`, every latent active on every token, without a nonlinearity. With as many latents as a
+//! sparse SAE has active ones, it is the bottleneck to compare sparsity with. At best it explains as much as that many
+//! principal components.
 
 use crate::{
     kernels::select,

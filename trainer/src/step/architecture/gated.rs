@@ -1,4 +1,4 @@
-//! [`Gated`]: one path decides which latents are active, another how strongly, so that the penalty that makes the first
+//! [`Gated`]: one path decides which latents are active, another how strongly. So the penalty that makes the first
 //! sparse does not shrink the second (Rajamanoharan et al. 2024a, section 3). Both share the encoder's directions.
 //!
 //! ```text
@@ -6,7 +6,7 @@
 //! L  = mean |f W_dec + b_dec - x|^2 + c (1/n) sum_ij relu(pi_ij) + mean |relu(pi) W_dec' + b_dec' - x|^2
 //! ```
 //!
-//! W_dec' and b_dec' are the same numbers held constant: the last term teaches the gate only. b_gate is `b_enc` here.
+//! W_dec' and b_dec' are W_dec and b_dec held constant: the last term trains only the gate. b_gate is `b_enc` here.
 //! With m = dL/df where f > 0, and g = dL/drelu(pi) of the last two terms:
 //!
 //! ```text
@@ -29,9 +29,9 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Gated {
     k: usize,
-    /// relu(pi), where it is positive.
+    /// The positive entries of relu(pi).
     gate: FeatureActs,
-    /// The gate's own reconstruction, minus x. `[n, d_in]`
+    /// The gate's own reconstruction minus x. `[n, d_in]`
     error: Vec<f32>,
     df: Vec<f32>,
 }
@@ -48,7 +48,7 @@ impl Recipe for Gated {
         Weights { extra: extra.into(), ..Weights::random(d_sae, mean, seed) }
     }
 
-    /// Both paths start as one and the same ReLU.
+    /// Both paths start as the same ReLU.
     fn begin(&self, weights: &mut Weights, x_c: &[f32]) {
         start_sparse(weights, x_c, self.k);
         weights.extra[1].values.clone_from(&weights.b_enc);
@@ -98,7 +98,7 @@ impl Recipe for Gated {
         self.gate.values.iter().map(|&pi| f64::from(pi)).sum::<f64>() / n
     }
 
-    /// The sum over dL/d(x_c W_enc^T) counts the magnitude's path, which `b_gate` is not on.
+    /// The sum over dL/d(x_c W_enc^T) includes the magnitude path, which `b_gate` is not part of.
     fn finish_gradients(&self, weights: &Weights, gradients: &mut Gradients) {
         let Gradients { b_enc, extra, .. } = gradients;
         for ((b_gate, r_mag), g_b_mag) in b_enc.iter_mut().zip(&weights.extra[0].values).zip(&extra[1]) {

@@ -1,5 +1,5 @@
-//! [`JumpRelu`]: a latent is active where its pre-activation p exceeds a threshold that is learnt (Rajamanoharan et al.
-//! 2024b). The threshold gets its gradient from pre-activations near it, through a rectangle K of width `bandwidth`:
+//! [`JumpRelu`]: a latent is active if its pre-activation p exceeds a learned threshold (Rajamanoharan et al. 2024b).
+//! The threshold gets its gradient from pre-activations near it, through a rectangular kernel K of width `bandwidth`:
 //!
 //! ```text
 //! f = p 1[p > theta]        S = (1/n) sum_ij 1[p_ij > theta_j]  (step)   or   (1/n) sum_ij tanh(4 f_ij)  (tanh)
@@ -10,9 +10,9 @@
 //! ```
 //!
 //! So entries just below their threshold matter too: they are kept with the value 0, get a df, and pass none of it to
-//! p. tanh is Anthropic's of January 2025, with decoder rows of norm 1. The threshold is trained itself, not its
-//! logarithm (dictionary_learning found the logarithm worse). Thresholds start where BatchTopK would cut the first
-//! batch.
+//! p. The tanh loss is from Anthropic's update of January 2025, with decoder rows of norm 1. The threshold itself is
+//! trained, not its logarithm (dictionary_learning found the logarithm worse). Thresholds start where BatchTopK would
+//! cut the first batch.
 
 use rayon::prelude::*;
 
@@ -34,7 +34,7 @@ pub(crate) struct JumpRelu {
     k: usize,
     loss: JumpReluLoss,
     bandwidth: f32,
-    /// theta - bandwidth / 2, the least that matters. `[d_sae]`
+    /// theta - bandwidth / 2, the lowest value that matters. `[d_sae]`
     window: Vec<f32>,
 }
 
@@ -43,7 +43,7 @@ impl JumpRelu {
         Self { k, loss, bandwidth, window: Vec::new() }
     }
 
-    /// c dS/df of a value, without what the threshold gets.
+    /// c dS/df of a value, without the threshold's part.
     fn slope(&self, f: f32, per_entry: f32) -> f32 {
         match self.loss {
             JumpReluLoss::Step => 0.0,
@@ -61,7 +61,7 @@ impl JumpRelu {
 
 impl Recipe for JumpRelu {
     fn start(&self, d_sae: usize, mean: Vec<f32>, seed: u64) -> Weights {
-        // A weight is one of d_in terms of a pre-activation, a threshold is compared with their sum.
+        // A weight is in one of the d_in terms of a pre-activation; a threshold is compared with their sum.
         let lr_scale = (mean.len() as f64).sqrt();
         let extra = vec![Parameter { name: THRESHOLD, values: vec![0.0; d_sae], lr_scale }];
         Weights { extra, ..Weights::random(d_sae, mean, seed) }
@@ -96,7 +96,7 @@ impl Recipe for JumpRelu {
         let per_entry = (step.coefficient / n) as f32;
         let Backward { weights, acts, by_latent, df, extra, .. } = step;
         df.iter_mut().zip(&acts.values).for_each(|(df, &f)| *df += self.slope(f, per_entry));
-        // Both are multiplied by -K / bandwidth: theta df/dtheta, and d1/dtheta.
+        // Both terms, from df/dtheta and from d1/dtheta, are multiplied by -K / bandwidth.
         let step_slope = if self.loss == JumpReluLoss::Step { per_entry } else { 0.0 };
         let (threshold, df_now) = (&weights.extra[0].values, &*df);
         extra[0].par_iter_mut().enumerate().with_min_len(64).for_each(|(latent, gradient)| {

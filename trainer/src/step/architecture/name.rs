@@ -1,4 +1,5 @@
-//! [`TrainArchitecture`] and [`JumpReluLoss`]: what is trained, by the names that are typed and kept in manifests.
+//! [`TrainArchitecture`] and [`JumpReluLoss`]: the architectures and losses, by the names used on the command line and
+//! in manifests.
 
 use std::{fmt, str::FromStr};
 
@@ -6,39 +7,39 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// What is trained.
+/// The kind of SAE to train.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum TrainArchitecture {
-    /// `topk`: the k largest of each token (Gao et al. 2024).
+    /// `topk`: the k largest latents of each token (Gao et al. 2024).
     TopK,
-    /// `batch-topk`: the k * n largest of a batch of n, so that a token gets as many latents as it needs; saved as
-    /// JumpReLU with one threshold (Bussmann et al. 2024).
+    /// `batch-topk`: the k * n largest latents of a batch of n tokens, so that each token gets as many as it needs.
+    /// Saved as JumpReLU with one threshold (Bussmann et al. 2024).
     BatchTopK,
-    /// `matryoshka`: BatchTopK whose first latents must do as well as they can alone (Bussmann et al. 2025).
+    /// `matryoshka`: BatchTopK whose first latents must reconstruct as well as they can alone (Bussmann et al. 2025).
     Matryoshka,
-    /// `relu`: every positive one, and an L1 penalty (Bricken et al. 2023; Anthropic's update of April 2024).
+    /// `relu`: every positive latent, with an L1 penalty (Bricken et al. 2023; Anthropic's update of April 2024).
     Relu,
-    /// `gated`: one decides whether, another how strongly (Rajamanoharan et al. 2024a).
+    /// `gated`: one path decides whether a latent is active, another how strongly (Rajamanoharan et al. 2024a).
     Gated,
-    /// `jumprelu`: those over a threshold that is learnt (Rajamanoharan et al. 2024b).
+    /// `jumprelu`: every latent above its learned threshold (Rajamanoharan et al. 2024b).
     JumpRelu,
-    /// `transcoder`: BatchTopK from one place in the model to another (Dunefsky et al. 2024).
+    /// `transcoder`: BatchTopK from one hook point to another (Dunefsky et al. 2024).
     Transcoder,
-    /// `crosscoder`: BatchTopK over several places at once (Lindsey et al. 2024).
+    /// `crosscoder`: BatchTopK over several hook points at once (Lindsey et al. 2024).
     Crosscoder,
-    /// `dense`: every latent, without a nonlinearity: the bottleneck that sparsity is compared with.
+    /// `dense`: every latent, without a nonlinearity: the bottleneck to compare sparsity with.
     Dense,
 }
 
-/// What `jumprelu` counts as sparsity.
+/// Sparsity loss of `jumprelu`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum JumpReluLoss {
     /// `step`: the number of active latents.
     #[default]
     Step,
-    /// `tanh`: nearly the same, but weak activations count less and are pulled down.
+    /// `tanh`: nearly the same, but weak activations count less and are pushed down.
     Tanh,
 }
 
@@ -56,22 +57,22 @@ impl TrainArchitecture {
         Self::Dense,
     ];
 
-    /// Whether a sparsity loss decides how many latents are active; else k does.
+    /// True if a sparsity loss decides how many latents are active; otherwise k does.
     pub fn has_sparsity_loss(self) -> bool {
         matches!(self, Self::Relu | Self::Gated | Self::JumpRelu)
     }
 
-    /// Whether the batch decides what is active, so that single tokens need a threshold that is calibrated at the end.
+    /// True if latents are selected over a whole batch, so that single tokens need a threshold, calibrated at the end.
     pub fn is_batch_topk(self) -> bool {
         matches!(self, Self::BatchTopK | Self::Matryoshka | Self::Transcoder | Self::Crosscoder)
     }
 
-    /// Whether input and target are one column of the activations.
+    /// True if input and target are the same single column of the activations.
     pub fn maps_one_column(self) -> bool {
         !matches!(self, Self::Transcoder | Self::Crosscoder)
     }
 
-    /// What it is, in a phrase.
+    /// A short description.
     pub fn about(self) -> &'static str {
         match self {
             Self::TopK => "the k largest latents of each token",
@@ -86,7 +87,7 @@ impl TrainArchitecture {
         }
     }
 
-    /// Its name, as it is typed.
+    /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::TopK => "topk",

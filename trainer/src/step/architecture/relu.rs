@@ -4,9 +4,9 @@
 //! L = (1/n) sum_i |x_hat_i - x_i|^2 + c (1/n) sum_ij f_ij |W_dec[j]|
 //! ```
 //!
-//! Decoder rows are kept at norm 1, which is the same family of functions with the same losses as rows of any norm
-//! whose penalty is weighted by it; so the norm does not appear in the code. The plain autoencoder with a penalty w on
-//! the mean absolute activation is the case c = w / d_sae.
+//! Decoder rows are kept at norm 1, so the norm does not appear in the code. Rows of any norm, with the penalty
+//! weighted by the norm, are the same functions with the same losses. The plain autoencoder with a penalty w on the
+//! mean absolute activation is the case c = w / d_sae.
 
 use crate::{
     kernels::select,
@@ -17,10 +17,10 @@ use crate::{
     },
 };
 
-/// The encoder's bias starts where this many times k latents are active: random rows would have half of all of them
-/// active, and a short run would spend its time on getting rid of them.
+/// The encoder's bias starts at a value that leaves this many times k latents active. With random rows and no bias,
+/// half of all latents would be active, and a short run would spend its time reducing them.
 pub(crate) const FIRST_L0_FACTOR: usize = 8;
-/// Rows on which that is measured.
+/// Rows on which this first L0 is measured.
 pub(crate) const FIRST_ROWS: usize = 512;
 
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Recipe for Relu {
     }
 }
 
-/// Lowers `b_enc` so that [`FIRST_L0_FACTOR`] k latents a token are active at first.
+/// Lowers `b_enc` so that [`FIRST_L0_FACTOR`] k latents per token are active at first.
 pub(crate) fn start_sparse(weights: &mut Weights, x_c: &[f32], k: usize) {
     let count = FIRST_L0_FACTOR * k;
     if count < weights.d_sae / 2 {

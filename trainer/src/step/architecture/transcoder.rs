@@ -1,11 +1,11 @@
-//! [`Transcoder`]: BatchTopK from one place in the model to another, such as from an MLP's input to its output
-//! (Dunefsky et al. 2024), with a linear bypass if asked for (Paulo et al. 2025).
+//! [`Transcoder`]: BatchTopK from one hook point to another, such as from an MLP's input to its output (Dunefsky et al.
+//! 2024), with an optional skip connection (Paulo et al. 2025).
 //!
 //! ```text
 //! x_c = x - b_in        y_hat = f W_dec + b_dec + x_c W_skip^T        L = mean |y_hat - y|^2
 //! ```
 //!
-//! A row to train on is x and after it y. `b_in`, the mean of x, is constant.
+//! A training row is x followed by y. `b_in`, the mean of x, is constant.
 
 use super::batch_topk::BatchTopK;
 use crate::{
@@ -31,7 +31,7 @@ impl Transcoder {
 }
 
 impl Recipe for Transcoder {
-    /// The bypass starts at zero.
+    /// The skip connection starts at zero.
     fn start(&self, d_sae: usize, mut mean: Vec<f32>, seed: u64) -> Weights {
         let b_dec = mean.split_off(mean.len() - self.d_out);
         let n_skip = if self.skip { mean.len() * self.d_out } else { 0 };
@@ -46,7 +46,7 @@ impl Recipe for Transcoder {
         self.selection.select(pass);
     }
 
-    fn bypass(&self, weights: &Weights, x_c: &[f32], errors: &mut [f32]) {
+    fn add_skip(&self, weights: &Weights, x_c: &[f32], errors: &mut [f32]) {
         if let [w_skip] = &weights.extra[..] {
             add_product_transposed(x_c, &w_skip.values, weights.d_in, errors);
         }

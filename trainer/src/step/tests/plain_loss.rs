@@ -23,8 +23,8 @@ impl From<&Weights> for Parameters {
     }
 }
 
-/// Mean squared error of the whole SAE, with the pattern of active latents given: the loss is smooth around a point
-/// as long as the pattern stays.
+/// Mean squared error of the whole SAE for a given pattern of active latents. The loss is smooth around a point as long
+/// as the pattern stays the same.
 pub(crate) fn loss(parameters: &Parameters, x: &[f32], active: &FeatureActs) -> f64 {
     let d_in = parameters.b_dec.len();
     let mut loss = 0.0;
@@ -47,7 +47,7 @@ pub(crate) fn pre_activation(parameters: &Parameters, x: &[f32], latent: u32) ->
     parameters.b_enc[latent as usize] + product.sum::<f64>()
 }
 
-/// Mean squared error of dead latents rebuilding the residual, without `b_dec`.
+/// Mean squared error of the dead latents' reconstruction of the residual, without `b_dec`.
 pub(crate) fn residual_loss(parameters: &Parameters, x: &[f32], active: &FeatureActs, residual: &[f64]) -> f64 {
     let d_in = parameters.b_dec.len();
     let mut loss = 0.0;

@@ -58,15 +58,15 @@ mod tests {
         }
 
         fn split(&self, _: HeldOut) -> Result<Split<'_>> {
-            unreachable!("standardising reads no rows")
+            unreachable!("standardizing reads no rows")
         }
 
         fn provenance(&self) -> Result<Provenance> {
-            unreachable!("standardising writes no manifest")
+            unreachable!("standardizing writes no manifest")
         }
 
         fn label(&self) -> Label {
-            unreachable!("standardising saves no SAE")
+            unreachable!("standardizing saves no SAE")
         }
     }
 

@@ -1,8 +1,8 @@
-//! [`centre`]: what comes before the encoder's product: what is subtracted from the input, and where the error starts.
+//! [`center`]: the step before the encoder's product. It centers the input and sets the start of the error.
 //!
 //! ```text
 //! x_c = x - b_dec    e = -x_c              an SAE
-//! x_c = x - b_in     e = -(y - b_dec)      a transcoder, whose row is x and after it y
+//! x_c = x - b_in     e = -(y - b_dec)      a transcoder, whose row is x followed by y
 //! spread = sum_i |e_i - mean e|^2 = sum_i |e_i|^2 - |sum_i e_i|^2 / n
 //! ```
 
@@ -13,15 +13,15 @@ use crate::{
     step::weights::Weights,
 };
 
-/// Rows that one task centres; sums over rows are made per task and added in order.
+/// Rows that one task centers. Sums over rows are computed per task and added in order.
 const ROWS_PER_TASK: usize = 128;
 
-/// Fills in `x_c`, and of each row of `errors` the first of `n_groups` with minus the target. Returns the sum of
-/// squared distances of the targets from their mean.
+/// Writes `x_c`, and minus the target to the first of `n_groups` in each row of `errors`. Returns the sum of squared
+/// distances of the targets from their mean.
 ///
 /// # Shapes
 /// `x` `[n, row_width]`, `x_c` becomes `[n, d_in]`, `errors` `[n, n_groups, d_out]`.
-pub(crate) fn centre(x: &[f32], weights: &Weights, n_groups: usize, x_c: &mut Vec<f32>, errors: &mut Vec<f32>) -> f64 {
+pub(crate) fn center(x: &[f32], weights: &Weights, n_groups: usize, x_c: &mut Vec<f32>, errors: &mut Vec<f32>) -> f64 {
     let (d_in, d_out, width) = (weights.d_in, weights.d_out, weights.row_width());
     let (n, error_width) = (x.len() / width, n_groups * d_out);
     x_c.resize(n * d_in, 0.0);
@@ -32,7 +32,7 @@ pub(crate) fn centre(x: &[f32], weights: &Weights, n_groups: usize, x_c: &mut Ve
         .zip(x.par_chunks(ROWS_PER_TASK * width))
         .map(|((x_c, errors), x)| {
             let mut sum = vec![0.0; d_out];
-            let squares = wide(Centre { weights, x, x_c, errors, error_width, sum: &mut sum });
+            let squares = wide(Center { weights, x, x_c, errors, error_width, sum: &mut sum });
             (sum, squares)
         })
         .collect();
@@ -42,8 +42,8 @@ pub(crate) fn centre(x: &[f32], weights: &Weights, n_groups: usize, x_c: &mut Ve
     squares - sum.iter().map(|&s| f64::from(s).powi(2)).sum::<f64>() / n as f64
 }
 
-/// The rows of one task; adds those of minus the target to `sum` and returns the sum of their squares.
-struct Centre<'a> {
+/// Centers the rows of one task. Adds the rows of minus the target to `sum` and returns the sum of their squares.
+struct Center<'a> {
     weights: &'a Weights,
     x: &'a [f32],
     x_c: &'a mut [f32],
@@ -52,7 +52,7 @@ struct Centre<'a> {
     sum: &'a mut [f32],
 }
 
-impl Kernel for Centre<'_> {
+impl Kernel for Center<'_> {
     type Output = f64;
 
     #[inline(always)]
@@ -85,14 +85,14 @@ mod tests {
     fn known_answers_of_an_sae_and_of_a_transcoder() {
         let (mut x_c, mut errors) = (vec![], vec![]);
         let sae = Weights { b_dec: vec![1.0, -1.0], ..Weights::random(3, vec![0.0; 2], 0) };
-        // Two groups: the second is the decoder's to fill in.
-        let spread = centre(&[2.0, 0.0, 4.0, 4.0], &sae, 2, &mut x_c, &mut errors);
+        // Two groups: the decoder fills in the second.
+        let spread = center(&[2.0, 0.0, 4.0, 4.0], &sae, 2, &mut x_c, &mut errors);
         assert_eq!(x_c, [1.0, 1.0, 3.0, 5.0]);
         assert_eq!((&errors[..2], &errors[4..6]), (&[-1.0, -1.0][..], &[-3.0, -5.0][..]));
-        // Means (3, 2): distances 1, 2 twice.
+        // The means are (3, 2), the distances 1 and 2, twice each.
         assert_eq!(spread, 10.0);
         let transcoder = Weights { b_dec: vec![10.0], ..Weights::random_map(3, vec![1.0, 2.0], vec![0.0], 0) };
-        let spread = centre(&[3.0, 3.0, 7.0, 4.0, 4.0, 13.0], &transcoder, 1, &mut x_c, &mut errors);
+        let spread = center(&[3.0, 3.0, 7.0, 4.0, 4.0, 13.0], &transcoder, 1, &mut x_c, &mut errors);
         assert_eq!((&x_c[..], &errors[..]), (&[2.0, 1.0, 3.0, 2.0][..], &[3.0, -3.0][..]));
         assert_eq!(spread, 18.0);
     }
