@@ -1,6 +1,6 @@
-//! What loading the rows costs beside the step that learns from them: `cargo bench --workspace --bench loading`.
-//! Activations of 576 values in shards, f16 and int8, and a buffer that holds a quarter of them, so that every row is
-//! read from its file once an epoch; the step is the one with 9,216 latents.
+//! The time to load rows, compared with the step that learns from them: `cargo bench --workspace --bench loading`. The
+//! activations have 576 values and are in f16 or int8 shards. The buffer holds a quarter of them, so every row is read
+//! from its file once per epoch. The step is the one with 9,216 latents.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 #[path = "../tests/synthetic/mod.rs"]
@@ -16,7 +16,7 @@ use trainer::{
     speed::{StepShape, measure_loading, measure_step},
 };
 
-/// As in the program: with the system's allocator every block is faulted in anew.
+/// The program's allocator: with the system's, the pages of every block are faulted in again.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -37,7 +37,7 @@ fn main() {
     };
     let step = BATCH as f64 / measure_step(shape, 5).tokens_per_second;
     println!("step of {BATCH} tokens: {:.0} ms, {:.0} tokens/s", step * 1e3, BATCH as f64 / step);
-    println!("dtype   ms a batch    rows/s  share of the step");
+    println!("dtype     ms/batch    rows/s  share of the step");
     for dtype in [StorageDtype::F16, StorageDtype::I8] {
         let folder = tempfile::tempdir().expect("a temporary folder");
         write(folder.path(), dtype);
@@ -55,7 +55,7 @@ fn main() {
     }
 }
 
-/// A harvest of made-up values.
+/// Writes a harvest of synthetic values.
 fn write(dir: &Path, dtype: StorageDtype) {
     let config =
         HarvestConfig { hook_points: vec![HookPoint::Embed], ctx_len: CTX_LEN, dtype, ..HarvestConfig::default() };

@@ -1,8 +1,10 @@
-//! The training step beside those of SAELens and sparsify: in turns, on this machine, each measurement in a process of
-//! its own so that its peak memory is its own too. Medians over the rounds, and how many times faster.
+//! Compares the training step with those of SAELens and sparsify on this machine. The tools take turns, and each
+//! measurement runs in its own process, so that its peak memory is its own too. Prints medians over the rounds and the
+//! speed ratio.
 //!
-//! `cargo bench --workspace --bench peers [-- ROUNDS]` with `PEERS_DIR`, the folder of `06_sae_speed.py`, which times the
-//! tools; `PEERS_MODELS_DIR`, the activations it reads; `PY`, the python that the tools are installed in.
+//! Run `cargo bench --workspace --bench peers [-- ROUNDS]` with these variables set: `PEERS_DIR`, the folder of
+//! `06_sae_speed.py`, which times the tools; `PEERS_MODELS_DIR`, the activations it reads; `PY`, a Python with the
+//! tools installed.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use std::{env, path::PathBuf, process::Command};
@@ -26,13 +28,13 @@ const SHAPE: StepShape = StepShape {
     warmup_steps: 2,
 };
 
-/// Measured steps of ours in a round; a tool's program has 9, after 3.
+/// Measured steps of ours per round. A tool's program measures 9, after 3 warm-up steps.
 const N_STEPS: usize = 9;
 
-/// Until the weight of a sparsity loss has brought L0 near k.
+/// Steps until the weight of a sparsity loss has brought L0 near k.
 const SPARSITY_WARMUP_STEPS: usize = 60;
 
-/// An architecture of ours with a share of dead latents, and the programs of the tools that do the same.
+/// Our architecture, its share of dead latents, and the tools' programs that do the same.
 const ROWS: [(TrainArchitecture, f64, &[&str]); 7] = [
     (TrainArchitecture::TopK, 0.0, &["sl-topk", "sparsify-adam"]),
     (TrainArchitecture::BatchTopK, 0.0, &["sl-batchtopk"]),
@@ -44,7 +46,7 @@ const ROWS: [(TrainArchitecture, f64, &[&str]); 7] = [
 ];
 
 fn main() -> Result<(), String> {
-    // `cargo bench` adds an argument of its own.
+    // `cargo bench` adds the argument `--bench`.
     let arguments: Vec<_> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match &arguments[..] {
         [ours, row] if ours == "--ours" => {
@@ -57,7 +59,7 @@ fn main() -> Result<(), String> {
     }
 }
 
-/// What one process measures of ours, as JSON.
+/// Measures our step in this process; the result is JSON.
 fn measure_ours(row: usize) -> Value {
     let (architecture, dead, _) = ROWS[row];
     let warmup_steps = if architecture.has_sparsity_loss() { SPARSITY_WARMUP_STEPS } else { SHAPE.warmup_steps };
@@ -75,7 +77,7 @@ fn compare(rounds: usize) -> Result<(), String> {
     let peers = match Peers::from_env() {
         Ok(peers) => peers,
         Err(what) => {
-            println!("left out, the tools beside: {what}");
+            println!("skipped, no tools to compare with: {what}");
             return Ok(());
         }
     };
@@ -112,7 +114,7 @@ fn compare(rounds: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Where the tools' programs are.
+/// Paths of the tools' programs.
 struct Peers {
     dir: PathBuf,
     python: String,
@@ -149,7 +151,7 @@ fn last_json(command: &mut Command) -> Result<Value, String> {
     serde_json::from_str(line).map_err(|error| format!("{command:?} printed `{line}`: {error}"))
 }
 
-/// The median of a number in every result; nan where one lacks it.
+/// The median of one number over all results; NaN if a result lacks it.
 fn median(results: &[Value], key: &str) -> f64 {
     let mut values: Vec<f64> = results.iter().map(|result| result[key].as_f64().unwrap_or(f64::NAN)).collect();
     values.sort_by(f64::total_cmp);

@@ -1,6 +1,6 @@
-//! Speed of the training step beside the encoder product alone: `cargo bench --workspace --bench step`.
-//! Arguments: `[ARCHITECTURE ..] [d_in d_sae k batch]`; without them, what the documentation's table shows. The peak
-//! memory has in it what the product alone is written to, `[batch, d_sae]`, which training does not need.
+//! Speed of the training step, compared with the encoder product alone: `cargo bench --workspace --bench step`.
+//! Arguments: `[ARCHITECTURE ..] [d_in d_sae k batch]`; without them, the rows of the documentation's table. The peak
+//! memory includes the output of the product alone, `[batch, d_sae]`, which training does not need.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use trainer::{
@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const WIDTHS: [usize; 6] = [2304, 4608, 9216, 16_384, 32_768, 65_536];
 
-/// Until the weight of a sparsity loss has brought L0 near k.
+/// Steps until the weight of a sparsity loss has brought L0 near k.
 const SPARSITY_WARMUP_STEPS: usize = 60;
 
 /// Measured steps of each shape.
@@ -40,7 +40,7 @@ fn main() -> Result<(), String> {
     Ok(())
 }
 
-/// Those of the documentation: the scaling of batch-topk, and topk and dead latents at a usual width.
+/// The shapes of the documentation's table: batch-topk at several widths, and topk and dead latents at a usual width.
 fn documented() -> Vec<StepShape> {
     let mut shapes = WIDTHS.map(|d_sae| shape(TrainArchitecture::BatchTopK, 576, d_sae, 32, 4096, 0.0)).to_vec();
     shapes.insert(3, shape(TrainArchitecture::TopK, 576, 9216, 32, 4096, 0.0));
@@ -73,10 +73,10 @@ fn measure(shape: StepShape) {
     );
 }
 
-/// The architectures named, and the numbers.
+/// The named architectures and the numbers.
 fn arguments() -> Result<(Vec<TrainArchitecture>, Vec<usize>), String> {
     let (mut named, mut numbers) = (vec![], vec![]);
-    // `cargo bench` adds an argument of its own.
+    // `cargo bench` adds the argument `--bench`.
     for argument in std::env::args().skip(1).filter(|argument| argument != "--bench") {
         match argument.parse() {
             Ok(number) => numbers.push(number),

@@ -1,16 +1,16 @@
-//! What `--compute int8` changes: how far the residual stream is from f32's after every layer, and what an SAE makes of
-//! it.
+//! Measures the effect of `--compute int8`: the distance of the residual stream from f32's after every layer, and its
+//! effect on an SAE.
 //!
 //! `cargo run --release --example compute_drift --package trainer -- [--model MODEL] [--contexts N] [--sae DIR]`
 //!
 //! ```text
-//! error   = |int8 - f32| / |f32|                     of each row; median and 99th percentile over rows at position > 0
-//! FVU     = sum |x - x_hat(x)|^2 / sum |x - mean|^2    of the SAE's reconstruction of f32's and of int8's activations,
-//!                                                      and of int8's activations as a stand-in for f32's
-//! overlap = share of f32's active latents that are active on int8's activations too
+//! error   = |int8 - f32| / |f32|                     per row; median and 99th percentile over rows at position > 0
+//! FVU     = sum |x - x_hat(x)|^2 / sum |x - mean|^2    of the SAE's reconstruction: of f32's activations, of int8's
+//!                                                      activations, and from int8's activations to f32's
+//! overlap = share of the latents active on f32's activations that are active on int8's too
 //! ```
 //!
-//! Attention sinks, rows of more than ten times the median norm, are left out, as in training.
+//! Attention sinks, rows with more than ten times the median norm, are left out, as in training.
 
 #![expect(clippy::print_stdout, reason = "a measurement reports on standard output")]
 
@@ -102,14 +102,14 @@ fn activations(model: &Transformer, points: &[HookPoint], contexts: &[Vec<u32>])
         let mut capture = Capture::new(points.to_vec());
         model.run(&Tensor::from_slice(tokens, (1, tokens.len()), &Device::Cpu)?, &mut capture)?;
         for (rows, point) in rows.iter_mut().zip(points) {
-            let seen = capture.take(*point).expect("a pass as far as the last point");
+            let seen = capture.take(*point).expect("a pass up to the last hook point");
             rows.extend(seen.get(0)?.to_vec2::<f32>()?.into_iter().skip(1));
         }
     }
     Ok(rows)
 }
 
-/// The first contexts of the bundled corpora, shuffled.
+/// The first contexts of the shuffled bundled corpora.
 fn contexts(tokenizer: &TextTokenizer, n: usize) -> Vec<Vec<u32>> {
     let corpora = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../data/corpora");
     let paths = ["code", "fiction", "speeches"].map(|name| corpora.join(format!("{name}.jsonl")));

@@ -1,5 +1,5 @@
 //! Encodes and decodes a file of activations with an SAE of any format: `encode SAE_DIR X.safetensors OUT.safetensors`.
-//! The other half of `tests/interop/saelens.py`, and the shortest complete use of [`trainer::Sae`].
+//! `tests/interop/saelens.py` runs it. It is also the shortest complete use of [`trainer::Sae`].
 
 use std::{collections::HashMap, env, fs, path::PathBuf};
 

@@ -1,7 +1,7 @@
-//! Which architecture finds known features? Trains each on synthetic activations, sums of a few of 256 directions in 64
-//! dimensions (`tests/synthetic`), and prints a table of the mean maximum cosine similarity (MMCS) between the
+//! Which architecture finds known features? Trains each one on synthetic activations: sums of a few of 256 directions
+//! in 64 dimensions (`tests/synthetic`). Prints a table of the mean maximum cosine similarity (MMCS) between the
 //! directions and the decoder rows nearest to them, with L0, FVU and dead latents. A transcoder and a crosscoder have a
-//! second place, with a linear map of the first.
+//! second hook point, whose activations are a linear map of the first one's.
 //!
 //!   cargo run --release -p trainer --example recovery -- [ARCHITECTURE ..]
 #![expect(clippy::print_stdout, reason = "a program that prints its table")]
@@ -49,7 +49,7 @@ fn measure(dictionary: &Dictionary, dataset: &ActivationDataset, architecture: T
     let results = manifest.results.unwrap();
     let held_out = results.held_out.unwrap();
     let sae = Sae::load(out.path()).unwrap();
-    // The last columns of the decoder are those of LATER, where the directions are.
+    // The directions are at LATER, which has the last columns of the decoder.
     let rows: Vec<f32> = sae.w_dec.chunks(sae.d_out()).flat_map(|row| &row[sae.d_out() - D_IN..]).copied().collect();
     let (mmcs, found) = mean_max_cosine(&dictionary.directions(), &rows, D_IN);
     println!(

@@ -37,7 +37,7 @@ fn it_goes_on_where_the_sae_was_and_improves() {
         let from = TrainConfig { init_from: Some(first.path().into()), ..config(architecture) };
         let manifest = train(&dataset, &from, second.path(), &Silent).unwrap();
         let at_first = lines(second.path())[0].fvu;
-        // Another batch, and for BatchTopK a selection over it in place of the threshold.
+        // The batch is another one, and BatchTopK selects over it instead of using its threshold.
         assert!((at_first / before - 1.0).abs() < 0.1, "{architecture}: {before} at the end, then {at_first}");
         assert!(held_out_fvu(&manifest) < before, "{architecture}: {before}, then {}", held_out_fvu(&manifest));
         let sha256 = harvester::sha256_file(&first.path().join("sae_weights.safetensors")).unwrap();
@@ -90,7 +90,7 @@ fn another_sae_under_the_same_name_does_not_go_on() {
     train(&dataset, &config(TrainArchitecture::TopK), &at("first"), &Silent).unwrap();
     let from = TrainConfig { init_from: Some(at("first")), ..config(TrainArchitecture::BatchTopK) };
     let manifest = train(&dataset, &from, &at("second"), &Silent).unwrap();
-    // The same content elsewhere is the same SAE.
+    // The same files in another folder are the same SAE.
     fs::rename(at("first"), at("moved")).unwrap();
     let moved = TrainConfig { init_from: Some(at("moved")), ..from.clone() };
     assert_eq!(train(&dataset, &moved, &at("second"), &Silent).unwrap(), manifest);

@@ -1,4 +1,4 @@
-//! Training on a running model: the rows are those that a harvest writes, and a run stopped anywhere ends in the same
+//! Training on a running model: the rows equal those of a harvest, and a run stopped at any point ends with the same
 //! bytes.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -42,7 +42,7 @@ fn harvest_config(tokens: Option<u64>) -> HarvestConfig {
     }
 }
 
-/// About three passes over the corpus, several blocks a pass, blocks that end inside steps.
+/// About three passes over the corpus, with several blocks per pass; blocks end inside steps.
 fn train_config() -> TrainConfig {
     TrainConfig {
         d_sae: Some(32),
@@ -63,7 +63,7 @@ fn short_config() -> TrainConfig {
     TrainConfig { tokens: 5 * 128 + 1, buffer_bytes: 1 << 29, ..train_config() }
 }
 
-/// What of each piece of work was done, of how much, in the order of their beginnings.
+/// For each piece of work, in the order they began: its name, the amount done and the total.
 #[derive(Default)]
 struct Ledger(std::sync::Mutex<Vec<(String, u64, u64)>>);
 
@@ -88,7 +88,7 @@ fn the_buffer_is_no_larger_than_the_run_and_says_how_full_it_is() {
     train_live(&model(), corpus(folder.path()), &harvest_config(None), &short_config(), &out, &ledger).unwrap();
     let ledger = ledger.0.into_inner().unwrap();
     let fills: Vec<_> = ledger.iter().filter(|(what, ..)| what == "filling the shuffle buffer").collect();
-    // Five steps, and as many rows as there are tokens to calibrate on.
+    // The rows of five steps, and one row per token to calibrate on.
     let rows = 5 * 128 + (5 * 128 + 1);
     assert_eq!(fills.len(), 1, "{ledger:?}");
     assert!(fills[0].2 == rows && fills[0].1 >= rows, "{ledger:?}");
@@ -128,7 +128,7 @@ fn a_stream_of_several_hook_points_has_the_rows_of_each() {
     let config = HarvestConfig { hook_points: points.clone(), ..harvest_config(Some(160)) };
     let live = LiveModel::open(&model(), corpus(folder.path()), &config).unwrap();
     let batch = |points: &[HookPoint]| live.stream(points, ContextCursor::default()).unwrap().next().unwrap().unwrap();
-    // Some of them, in an order of their own.
+    // Two of the hook points, in another order.
     let together = batch(&[points[2], points[0]]);
     let alone = [points[2], points[0]].map(|point| batch(&[point]).activations.remove(0));
     assert_eq!(together.activations, alone);
@@ -161,7 +161,7 @@ fn columns_are_those_named_and_each_is_named_once() {
     assert!(contradicting.contains("the first of hook_points, hook_embed"), "{contradicting}");
     let unknown = refused(TrainConfig { hook_points: vec![first, HookPoint::resid_post(0)], ..crosscoder });
     assert!(unknown.contains("found blocks.0.hook_resid_post"), "{unknown}");
-    // A list of one is that one.
+    // A list of one hook point equals that hook point.
     let manifest = run(TrainConfig { hook_points: vec![second], ..short }).unwrap();
     assert_eq!((manifest.hook_point, manifest.config.hook_points), (Some(second), vec![]));
 }
@@ -169,7 +169,7 @@ fn columns_are_those_named_and_each_is_named_once() {
 #[test]
 fn a_run_stopped_anywhere_ends_in_the_same_bytes() {
     ends_in_the_same_bytes(&train_config(), &[100, 900, 2000, 5000, 7500]);
-    // One block of all that is drawn; the first stop is while it is filled.
+    // One block holds all rows that the run draws; the first stop happens while it is filled.
     ends_in_the_same_bytes(&short_config(), &[100, 700, 1400, 1700]);
     let architecture = TrainArchitecture::Crosscoder;
     let hook_points = vec![HookPoint::resid_post(1), POINT];
@@ -190,7 +190,7 @@ fn ends_in_the_same_bytes(config: &TrainConfig, stops: &[u64]) {
         assert!(message.contains("stopped on request"), "{message}");
     }
     run(stopped.path(), &Silent).unwrap();
-    // The corpus lies in each run's own temporary folder, and its path stands in the held-out folder's manifest alone.
+    // Each run has its corpus in its own temporary folder. Only the held-out folder's manifest contains that path.
     let compared = |folder: &Path| -> Files {
         let name = |path: &Path| path.to_string_lossy().into_owned();
         let all = files(&folder.join("sae")).into_iter();
@@ -203,7 +203,7 @@ fn ends_in_the_same_bytes(config: &TrainConfig, stops: &[u64]) {
     let manifest = SaeManifest::finished(&stopped.path().join("sae")).unwrap();
     let held_out = ActivationDataset::open(manifest.activations_dir(&stopped.path().join("sae"))).unwrap();
     assert_eq!(manifest.held_out, 0..held_out.manifest().counts.contexts);
-    assert_eq!(manifest.live_from.unwrap().contexts, manifest.held_out.end, "what is held out is not trained on");
+    assert_eq!(manifest.live_from.unwrap().contexts, manifest.held_out.end, "held-out contexts are not trained on");
 }
 
 #[test]

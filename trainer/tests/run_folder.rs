@@ -1,5 +1,4 @@
-//! What a run does with a folder that is not as it left it: files that were removed, damaged, or brought from
-//! elsewhere.
+//! Runs whose folder was changed in between: files were removed, damaged, or copied from another run.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod folder;
@@ -20,7 +19,7 @@ use trainer::{SWEEP_FILE, Sae, SaeManifest, SweepData, SweepPlan, TrainArchitect
 
 const WEIGHTS: &str = "sae_weights.safetensors";
 
-/// A run that ends, and one that was stopped after 20 of its 30 steps, with checkpoints of steps 7, 14 and 20.
+/// A finished run, and one that was stopped after 20 of its 30 steps, with checkpoints of steps 7, 14 and 20.
 fn whole_and_stopped(dataset: &ActivationDataset, config: &TrainConfig) -> (tempfile::TempDir, tempfile::TempDir) {
     let (whole, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     train(dataset, config, whole.path(), &Silent).unwrap();
@@ -40,7 +39,7 @@ fn a_damaged_checkpoint_costs_the_steps_since_the_one_before() {
     let newest = checkpoint(stopped.path(), 20);
     let bytes = fs::read(&newest).unwrap();
     fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
-    // The one that is whole is the only one to be kept, and the run is killed before it saves another.
+    // Only the intact checkpoint is to be kept, and the run is killed before it saves another.
     let config = TrainConfig { keep_checkpoints: 1, ..config };
     let killed = StopAt::new(19 * 512, Stop::Kill);
     catch_unwind(AssertUnwindSafe(|| train(&dataset, &config, stopped.path(), &killed))).unwrap_err();
@@ -90,9 +89,9 @@ fn weights_that_were_removed_are_written_again_and_changed_ones_refused() {
             fs::write(&path, &bytes).unwrap();
             let message = train(&dataset, &config, out.path(), &Silent).unwrap_err().to_string();
             assert!(message.contains(changed) && message.contains("remove it"), "{message}");
-            assert_eq!(Sae::load(out.path()).unwrap_err().to_string(), message, "nobody uses it unawares");
-            assert_eq!(fs::read(&path).unwrap(), bytes, "it is the user's to remove");
-            // Nor is it written over where another file is missing.
+            assert_eq!(Sae::load(out.path()).unwrap_err().to_string(), message, "nobody uses it without noticing");
+            assert_eq!(fs::read(&path).unwrap(), bytes, "only the user removes it");
+            // It is not overwritten either if another file is missing.
             let sparsity = out.path().join("sparsity.safetensors");
             let kept = fs::read(&sparsity).unwrap();
             fs::remove_file(&sparsity).unwrap();
@@ -102,7 +101,7 @@ fn weights_that_were_removed_are_written_again_and_changed_ones_refused() {
             fs::write(&path, good).unwrap();
             assert_same(&files(out.path()), &before, changed);
         }
-        // A file of the folder is checked as the folder is, and so is the manifest.
+        // A path to a file in the folder is checked like the folder, and so is the manifest.
         let (weights, manifest) = (out.path().join(WEIGHTS), out.path().join("manifest.json"));
         assert!(Sae::load(&weights).is_ok());
         fs::write(&manifest, [fs::read(&manifest).unwrap(), b" ".to_vec()].concat()).unwrap();
@@ -121,7 +120,7 @@ fn a_run_of_which_nothing_was_saved_leaves_its_folder_to_another() {
     train(&dataset, &config, out.path(), &StopAt::new(0, Stop::Cancel)).unwrap_err();
     assert_eq!(SaeManifest::read(out.path()).unwrap().config.k, 3);
     train(&dataset, &other, out.path(), &Silent).unwrap();
-    assert_same(&files(out.path()), &files(expected.path()), "begun anew");
+    assert_same(&files(out.path()), &files(expected.path()), "started again from the beginning");
 }
 
 #[test]
@@ -133,7 +132,7 @@ fn a_run_that_diverged_says_so_until_it_has_ended_well() {
     let message = train(&dataset, &exploding, out.path(), &Silent).unwrap_err().to_string();
     let manifest = SaeManifest::read(out.path()).unwrap();
     assert_eq!((manifest.complete, manifest.diverged), (false, Some(message)));
-    // There was no good checkpoint, so that the folder is free for the same with what was advised.
+    // There was no good checkpoint, so the folder may be used again for the advised settings.
     train(&dataset, &TrainConfig { lr: Some(0.01), ..config }, out.path(), &Silent).unwrap();
     let manifest = SaeManifest::read(out.path()).unwrap();
     assert_eq!((manifest.complete, manifest.diverged), (true, None));

@@ -1,4 +1,4 @@
-//! Sweeps on activations whose features are known: each run is the single run, to the bit.
+//! Sweeps on activations with known features: each run is bit-identical to the single run.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod folder;
@@ -44,7 +44,7 @@ fn sweep(
     trainer::sweep(&SweepPlan::new(SweepData::Harvested(dataset), configs, at_once)?, out, monitor)
 }
 
-/// Every run of the sweep in `out` is what `train` writes.
+/// Checks that every run of the sweep in `out` equals the files that `train` writes.
 fn assert_single_runs(dataset: &ActivationDataset, configs: &[TrainConfig], names: &[&str], out: &Path) {
     for (config, name) in configs.iter().zip(names) {
         let single = tempfile::tempdir().unwrap();
@@ -53,7 +53,7 @@ fn assert_single_runs(dataset: &ActivationDataset, configs: &[TrainConfig], name
     }
 }
 
-/// `sweep.parquet` says what the rows say, but for notes and settings.
+/// Checks that `sweep.parquet` equals the rows, except for notes and settings.
 fn assert_table(out: &Path, rows: &[SweepRow]) {
     let file = File::open(out.join("sweep.parquet")).unwrap();
     let batches: Vec<_> =
@@ -97,7 +97,7 @@ fn another_plan_does_not_replace_the_table() {
     let seeds = swept(vec![TrainConfig { seed: 1, ..of(3) }, TrainConfig { seed: 1, ..of(5) }]).unwrap_err();
     assert!(seeds.contains("topk-k3-d32, seed: 0 there, 1 here"), "{seeds}");
     assert!(files(out.path()) == before);
-    // What does not shape a result may differ, and more runs may come.
+    // Settings that do not change the result may differ, and runs may be added.
     swept([3, 5].map(|k| TrainConfig { checkpoint_every: 9, ..of(k) }).into()).unwrap();
     assert_eq!(swept(vec![of(3), of(4), of(5)]).unwrap().len(), 3);
 }
@@ -113,7 +113,7 @@ fn each_run_of_a_sweep_is_the_single_run_to_the_bit() {
 
     assert!(rows.iter().all(|row| row.state == RunState::Finished && row.tokens == Some(TOKENS)));
     assert!(rows.is_sorted_by_key(|row| row.l0.unwrap()), "{rows:?}");
-    // Nobody rebuilds better than the best.
+    // No run reconstructs better than the best one.
     let best = rows.iter().min_by(|a, b| a.fvu.unwrap().total_cmp(&b.fvu.unwrap())).unwrap();
     assert!(best.pareto);
     assert_table(out.path(), &rows);
@@ -135,7 +135,7 @@ fn runs_at_several_places_and_of_several_seeds_are_the_single_runs_too() {
         hook_points: vec![EARLIER, LATER],
         ..later.clone()
     };
-    // The same columns in other roles.
+    // The same hook points in other roles.
     let from_one = TrainConfig {
         architecture: TrainArchitecture::Transcoder,
         hook_point: Some(EARLIER),
@@ -158,7 +158,7 @@ fn runs_at_several_places_and_of_several_seeds_are_the_single_runs_too() {
     assert!(places.is_sorted() && places.len() == 5, "{places:?}");
     let pairs = ["hook_embed, blocks.1.hook_resid_post", "hook_embed -> blocks.1.hook_resid_post"];
     for row in rows.iter().filter(|row| pairs.contains(&row.hook_point.as_str())) {
-        assert!(row.pareto, "what is rebuilt differs, so that neither beats the other: {row:?}");
+        assert!(row.pareto, "the reconstructed activations differ, so neither beats the other: {row:?}");
     }
     assert!(pairs.iter().all(|pair| places.contains(pair)), "{places:?}");
 }
@@ -166,7 +166,7 @@ fn runs_at_several_places_and_of_several_seeds_are_the_single_runs_too() {
 #[test]
 fn a_sweep_stopped_before_its_first_step_is_the_single_run_too() {
     let (_dir, dataset) = dataset_of_two(200);
-    // Both fit their weights to the first batch.
+    // Both architectures adapt their weights to the first batch.
     let configs = [TrainArchitecture::JumpRelu, TrainArchitecture::Relu].map(|architecture| config(architecture, 3));
     let out = tempfile::tempdir().unwrap();
     let message =
@@ -182,7 +182,8 @@ fn a_sweep_that_is_killed_ends_in_the_same_bytes() {
     let whole = tempfile::tempdir().unwrap();
     sweep(&dataset, grid(), None, whole.path(), &Silent).unwrap();
     let interrupted = tempfile::tempdir().unwrap();
-    // The middle of a step: 7, whose checkpoint two of four runs have by then; then 12, 14, 29 and 30.
+    // Stops in the middle of steps: of step 7, when two of four runs have saved its checkpoint, then of 12, 14, 29 and
+    // 30.
     let stops =
         [(6, 3, Stop::Kill), (12, 0, Stop::Cancel), (13, 2, Stop::Kill), (29, 1, Stop::Kill), (29, 3, Stop::Kill)];
     for (steps, runs, how) in stops {
@@ -218,7 +219,7 @@ fn a_run_that_diverges_is_reported_and_stops_no_other() {
     assert_table(out.path(), &rows);
     let before = files(out.path());
     assert_eq!(swept(), rows);
-    assert!(files(out.path()) == before, "neither is begun again");
+    assert!(files(out.path()) == before, "neither is started again");
     fs::remove_dir_all(out.path().join(&diverged.name)).unwrap();
     swept();
     assert!(out.path().join(&diverged.name).join("metrics.jsonl").exists(), "without its folder it is tried again");

@@ -1,4 +1,4 @@
-//! Whole runs on activations whose features are known.
+//! Whole runs on activations with known features.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod folder;
@@ -19,7 +19,7 @@ use stop_at::{Stop, StopAt};
 use synthetic::{CTX_LEN, Dictionary, EARLIER, LATER, SMALL, dataset, dataset_of_two, mean_max_cosine, small_config};
 use trainer::{Architecture, Error, Sae, SaeManifest, TrainArchitecture, TrainConfig, train};
 
-/// A config where there are two places.
+/// The config with hook points chosen from the two in the folder.
 fn at_its_places(config: TrainConfig) -> TrainConfig {
     match config.architecture {
         TrainArchitecture::Transcoder => {
@@ -39,14 +39,14 @@ fn known_features_are_found() {
     let config = TrainConfig { k: 3, ..synthetic::recipe() };
     let manifest = train(&dataset, &config, out.path(), &Silent).unwrap();
     let held_out = manifest.results.unwrap().held_out.unwrap();
-    // The threshold is calibrated on these rows: k of them are active, but for ties.
+    // The threshold is calibrated on these rows, so k latents per token are active, except for ties.
     assert!((held_out.l0 - 3.0).abs() < 0.001, "{held_out:?}");
-    assert_eq!(held_out.tokens, 600 * (CTX_LEN as u64 - 1), "position 0 is dropped, and nothing else");
+    assert_eq!(held_out.tokens, 600 * (CTX_LEN as u64 - 1), "only position 0 is dropped");
 
     let sae = Sae::load(out.path()).unwrap();
     assert_eq!(sae.config.architecture, Architecture::JumpRelu);
     let (mmcs, found) = mean_max_cosine(&dictionary.directions(), &sae.w_dec, 64);
-    // Measured: 0.9987, and every direction found; random rows would have 0.375.
+    // Measured: 0.9987, with every direction found. Random rows would have 0.375.
     assert!(mmcs > 0.99 && found > 0.99, "mean maximum cosine similarity {mmcs}, {found} of the directions");
 }
 
@@ -75,7 +75,7 @@ fn an_interrupted_run_ends_in_the_same_bytes() {
     }
 }
 
-/// Rows that are trained on or held out: all but position 0. `[n, d_in]`
+/// The rows that a run uses, for training or held out: all except position 0. `[n, d_in]`
 fn ordinary_rows(dataset: &ActivationDataset, point: HookPoint) -> Vec<f32> {
     let groups = dataset.row_groups().iter().map(|group| dataset.read(*group, point).unwrap());
     let kept = |read: harvester::ActivationRows| {
@@ -102,11 +102,11 @@ fn a_dense_bottleneck_is_as_good_as_the_first_principal_components() {
     let (_, x_hat) = Sae::load(out.path()).unwrap().reconstruct(&rows).unwrap();
     let error: f64 = rows.iter().zip(&x_hat).map(|(x, y)| f64::from(x - y).powi(2)).sum();
     let fvu = error / (total * (rows.len() / d) as f64);
-    // Nothing linear of k dimensions can do better.
+    // No linear map through k dimensions can do better.
     assert!(fvu > of_pca * (1.0 - 1e-6) && fvu < of_pca * 1.01, "FVU {fvu}, that of PCA {of_pca}");
 }
 
-/// A run of two places: how good it is, and the SAE.
+/// Trains on two hook points. Returns the held-out metrics and the SAE.
 fn trained_at_two_places(config: TrainConfig) -> (trainer::Reconstruction, Sae) {
     let (_dir, dataset) = dataset_of_two(600);
     let out = tempfile::tempdir().unwrap();
@@ -115,10 +115,10 @@ fn trained_at_two_places(config: TrainConfig) -> (trainer::Reconstruction, Sae) 
 }
 
 #[test]
-fn a_transcoder_predicts_a_linear_map_by_its_bypass_or_by_its_latents() {
+fn a_transcoder_predicts_a_linear_map_by_its_skip_connection_or_by_its_latents() {
     let config = at_its_places(small_config(TrainArchitecture::Transcoder));
     let (held_out, sae) = trained_at_two_places(config.clone());
-    // The bypass alone can learn it. Measured: FVU 0.0000649, L0 3.05.
+    // The skip connection alone can learn the map. Measured: FVU 0.0000649, L0 3.05.
     assert!(held_out.fvu < 1e-4 && (held_out.l0 - 3.0).abs() < 0.2, "{held_out:?}");
     assert_eq!((sae.d_in(), sae.d_out()), (SMALL.earlier_width, SMALL.d_in));
     assert_eq!((sae.config.hook_point, sae.config.hook_point_out), (Some(EARLIER), Some(LATER)));
@@ -230,7 +230,7 @@ fn a_run_that_explodes_stops_and_says_what_to_try() {
         "{message}"
     );
     assert!(message.contains("no good checkpoint yet"), "{message}");
-    assert!(steps_of_checkpoints(out.path()).is_empty(), "what exploded is not kept");
+    assert!(steps_of_checkpoints(out.path()).is_empty(), "a diverged checkpoint is not kept");
     assert!(out.path().join("metrics.parquet").exists());
     let page = fs::read_to_string(out.path().join("curves.html")).unwrap();
     assert!(page.contains("\"state\":\"failed\"") && page.contains("--lr (0.01)"), "the page says so too");
@@ -246,8 +246,8 @@ fn steps_of_checkpoints(out: &Path) -> Vec<u64> {
     steps
 }
 
-/// The checksum in a checkpoint's header: of its note, and of name, type, shape and bytes of its tensors, in the order
-/// of names.
+/// The checksum in a checkpoint's header, over its note and the name, type, shape and bytes of each tensor, sorted by
+/// name.
 fn checksum(bytes: &[u8]) -> String {
     let (_, metadata) = safetensors::SafeTensors::read_metadata(bytes).unwrap();
     let header: serde_json::Value = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["refract"]).unwrap();
@@ -261,7 +261,7 @@ fn checksum(bytes: &[u8]) -> String {
     harvester::sha256_bytes(std::iter::once(header["note"].as_str().unwrap().into()).chain(of_tensors))
 }
 
-/// Replaces f32 tensors of a checkpoint, as if training had come to them.
+/// Changes f32 tensors of a checkpoint, as if training had produced them.
 fn change_checkpoint(out: &Path, step: u64, change: impl Fn(&str, &mut f32)) {
     let path = out.join(format!("checkpoints/step-{step:09}.safetensors"));
     let mut bytes = fs::read(&path).unwrap();
@@ -283,7 +283,7 @@ fn change_checkpoint(out: &Path, step: u64, change: impl Fn(&str, &mut f32)) {
     fs::write(&path, bytes).unwrap();
 }
 
-/// A run of 30 steps with a checkpoint every 7, stopped by hand after 20.
+/// A run of 30 steps with a checkpoint every 7, stopped by the user after 20.
 fn stopped_run(dataset: &ActivationDataset, config: &TrainConfig) -> tempfile::TempDir {
     let out = tempfile::tempdir().unwrap();
     train(dataset, config, out.path(), &StopAt::new(20 * 512, Stop::Cancel)).unwrap_err();
@@ -296,7 +296,7 @@ fn a_run_whose_latents_all_fall_silent_stops_and_goes_back_to_when_they_spoke() 
     let (_dir, dataset) = dataset(100);
     let config = small_config(TrainArchitecture::BatchTopK);
     let out = stopped_run(&dataset, &config);
-    // An encoder of zeros, and moments that do not bring it back.
+    // An encoder of zeros, and moments that keep it at zero.
     change_checkpoint(out.path(), 20, |name, value| {
         if name.contains("_enc") {
             *value = 0.0;
@@ -307,18 +307,18 @@ fn a_run_whose_latents_all_fall_silent_stops_and_goes_back_to_when_they_spoke() 
     assert!(message.contains("checkpoints/step-000000014.safetensors"), "{message}");
     assert_eq!(steps_of_checkpoints(out.path()), [7, 14]);
     train(&dataset, &config, out.path(), &Silent).unwrap();
-    assert_eq!(steps_of_checkpoints(out.path()), [28, 30], "from there it goes on");
+    assert_eq!(steps_of_checkpoints(out.path()), [28, 30], "it continues from there");
 }
 
 #[test]
 fn weights_that_explode_late_leave_the_checkpoints_before() {
     let (_dir, dataset) = dataset(100);
     let config = small_config(TrainArchitecture::BatchTopK);
-    for (spoilt, what) in [(1e4, "its recent best was"), (f32::NAN, "is NaN")] {
+    for (spoiled, what) in [(1e4, "its recent best was"), (f32::NAN, "is NaN")] {
         let out = stopped_run(&dataset, &config);
         change_checkpoint(out.path(), 20, |name, value| {
             if name == "b_dec" {
-                *value = spoilt;
+                *value = spoiled;
             }
         });
         let message = train(&dataset, &config, out.path(), &Silent).unwrap_err().to_string();
@@ -348,7 +348,7 @@ fn a_damaged_number_is_named_by_file_and_row() {
     let out = tempfile::tempdir().unwrap();
     let path = dir.path().join("part-00000.parquet");
     let mut bytes = fs::read(&path).unwrap();
-    // Most of the file is values; all ones is a nan, however they are aligned.
+    // Most of the file is values. Bits that are all ones are a NaN at any alignment.
     let middle = bytes.len() / 2;
     bytes[middle..middle + 64].fill(0xff);
     fs::write(&path, bytes).unwrap();

@@ -1,4 +1,4 @@
-//! Whole runs on vectors of no model: handwritten digits, 28 x 28 pixels each (`data/digits`).
+//! Whole runs on vectors that no model computed: handwritten digits, 28 x 28 pixels each (`data/digits`).
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod folder;
@@ -22,7 +22,7 @@ fn open(path: &Path) -> VectorDataset {
     VectorDataset::open(path, None, &Silent).unwrap()
 }
 
-/// About sixteen passes over the digits, each in four blocks of 500.
+/// About sixteen passes over the digits, each pass in four blocks of 500.
 fn config() -> TrainConfig {
     TrainConfig {
         d_sae: Some(1024),
@@ -43,10 +43,10 @@ fn digits_are_written_with_few_latents_and_a_stopped_run_ends_in_the_same_bytes(
     let manifest = train_vectors(&open(&digits()), &config(), whole.path(), &Silent).unwrap();
     let results = manifest.results.clone().unwrap();
     let held_out = results.held_out.unwrap();
-    // Measured: 0.2234. Room for another processor's last digits, and not for another recipe: half the tokens give 0.234,
-    // plain Adam 0.245. The threshold is calibrated on these rows.
+    // Measured: 0.2234. The limit allows for another processor's last digits, but not for another recipe: half the
+    // tokens give 0.234, plain Adam 0.245. The threshold is calibrated on these rows.
     assert!(held_out.fvu < 0.229 && (held_out.l0 - 32.0).abs() < 0.01, "{held_out:?}");
-    // A tenth of 2,000 rows, within four standard deviations.
+    // 10 % of 2,000 rows, within four standard deviations.
     assert!(held_out.tokens.abs_diff(200) < 54, "{held_out:?}");
 
     for tokens in [2_000, 9_999, 22_000] {
@@ -77,7 +77,7 @@ fn files_that_changed_since_the_run_began_are_refused_and_what_differs_is_told()
     train_vectors(&open(data.path()), &config(), out.path(), &StopAt::new(6_000, Stop::Cancel)).unwrap_err();
     let again = || train_vectors(&open(data.path()), &config(), out.path(), &Silent).unwrap_err().to_string();
 
-    // The same pixels in a file that says that a later program wrote it.
+    // The same pixels in a file whose header names a later program.
     let mut bytes = fs::read(&path).unwrap();
     let version = b"parquet-cpp-arrow version 2";
     let at = bytes.windows(version.len()).rposition(|window| window == version).unwrap() + version.len() - 1;

@@ -1,6 +1,6 @@
-//! What a folder holds, for tests that compare whole runs.
+//! Reads the files of a folder, for tests that compare whole runs.
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![allow(dead_code, reason = "each test that includes this file uses some of it")]
+#![allow(dead_code, reason = "each test that includes this file uses only a part of it")]
 
 use std::{
     collections::BTreeMap,
@@ -27,12 +27,12 @@ pub(crate) fn files(dir: &Path) -> Files {
     found
 }
 
-/// The same without checkpoints: of an interrupted run there may be others.
+/// The same without checkpoints: an interrupted run may have others.
 pub(crate) fn without_checkpoints(dir: &Path) -> Files {
     files(dir).into_iter().filter(|(path, _)| !path.starts_with("checkpoints")).collect()
 }
 
-/// The same names with the same bytes.
+/// Checks that both have the same names with the same bytes.
 pub(crate) fn assert_same(found: &Files, expected: &Files, what: &str) {
     assert!(found.keys().eq(expected.keys()), "{what}: {:?}\n{:?}", found.keys(), expected.keys());
     let differ: Vec<_> =

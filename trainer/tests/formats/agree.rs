@@ -1,4 +1,4 @@
-//! Every SAE of another tool computes what the tool computes, as it is and written in each other format.
+//! Every SAE of another tool gives the tool's own results, both as it is and after being written in each other format.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ fn every_tools_sae_computes_what_the_tool_computes() {
     }
 }
 
-/// The folder that a format's own names need.
+/// The folder whose names a format needs.
 fn folder_for(format: SaeFormat, sae: &Sae, dir: &Path) -> PathBuf {
     let place = sae.config.hook_point.map(|point| point.to_string()).unwrap_or_default();
     let is_resid_post = place == "blocks.3.hook_resid_post";
@@ -61,7 +61,7 @@ fn what_is_written_in_any_format_computes_the_same() {
                 assert_eq!(back.config.hook_point_out, sae.config.hook_point_out, "{} as {format}", case.name);
             }
             if (format, back.config.architecture) == (SaeFormat::DictionaryLearning, Architecture::Standard) {
-                // Its loader makes decoder rows of norm 1, which changes the length of activations.
+                // Its loader scales decoder rows to norm 1, which changes the size of the activations.
                 let (_, x_hat) = back.reconstruct(&case.x).unwrap();
                 assert!(difference(&x_hat, &case.x_hat) < 1e-5, "{} as {format}", case.name);
             } else {
@@ -69,8 +69,8 @@ fn what_is_written_in_any_format_computes_the_same() {
             }
         }
     }
-    // In the order of SaeFormat::ALL: all of them in SAELens' format, none in the one that is only read. Another count
-    // means that a writer refuses, or takes, what it did not.
+    // In the order of SaeFormat::ALL. SAELens' format takes all of them; the read-only format takes none. Another count
+    // means that a writer refuses, or accepts, other SAEs than before.
     assert_eq!(written, [38, 9, 23, 20, 23, 7, 26, 0]);
 }
 
@@ -90,7 +90,7 @@ fn a_folder_that_names_another_place_is_not_written_to() {
         assert!(message.contains("a folder layers.3.mlp, whose name") && message.contains(folder), "{message}");
     }
     assert!(sparsify("sparsify-sae", "layers.4").unwrap_err().contains("a folder layers.3, whose name"));
-    // No name says the place before a block.
+    // No folder name stands for the hook point before a block.
     assert!(sparsify("saelens-legacy", "layers.3").unwrap_err().contains("whose name says no place"));
     assert_eq!(sparsify("sparsify-sae", "foo"), Ok(()));
 

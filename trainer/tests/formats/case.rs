@@ -1,11 +1,11 @@
-//! The SAEs of other tools in `fixtures/formats`, and what each tool computes with its own.
+//! The SAEs of other tools in `fixtures/formats`, and the results that each tool computes with them.
 
 use std::{fs, path::PathBuf};
 
 use safetensors::SafeTensors;
 use trainer::{FeatureActs, Sae};
 
-/// An SAE of a tool, and what the tool computes with it.
+/// An SAE of a tool, and the results that the tool computes with it.
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) path: PathBuf,
@@ -60,7 +60,7 @@ pub(crate) fn difference(found: &[f32], expected: &[f32]) -> f64 {
     norm(&mut pairs) / norm(&mut expected.iter().map(|b| f64::from(*b)))
 }
 
-/// Checks activations, all in the same places, and reconstructions.
+/// Checks that the same latents are active, and that activations and reconstructions agree.
 pub(crate) fn assert_agrees(sae: &Sae, case: &Case, what: &str) {
     let (acts, x_hat) = sae.reconstruct(&case.x).unwrap();
     let acts = dense(&acts, sae.d_sae());

@@ -1,4 +1,5 @@
-//! Configs that say another size, lack a key or have one that would change the computation are refused by key.
+//! Configs with a wrong size, a missing key, or a key that would change the computation are refused, and the message
+//! names the key.
 
 use std::fs;
 
@@ -124,7 +125,7 @@ fn keys_of_saelens_that_change_the_computation_are_refused_and_those_of_training
 
     let (_dir, folder) = copy("saelens-jumprelu");
     let plain = Sae::load(&folder).unwrap();
-    // SAELens' jumprelu has no such key as the second, and passes over it.
+    // SAELens' jumprelu does not have the second of these keys, and ignores it.
     let keys = "\"d_in\": 10, \"l0_coefficient\": 2.0, \"rescale_acts_by_decoder_norm\": true, \"d_head\": null";
     edit(&folder.join("cfg.json"), "\"d_in\": 10", keys);
     edit(&folder.join("cfg.json"), "\"metadata\": {", "\"metadata\": {\"final_l0\": 4.5, ");

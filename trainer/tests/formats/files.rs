@@ -1,4 +1,4 @@
-//! Files that are cut short, damaged or malicious are refused by name, and nothing in them runs.
+//! Files that are truncated, damaged or malicious are refused by name, and no code in them runs.
 
 use std::{fs, io::Write, path::PathBuf};
 
@@ -11,7 +11,7 @@ use crate::spoil::{copy, emptied, members, refused, rewrite, write_safetensors, 
 fn a_pickle_that_would_run_code_is_refused_and_nothing_runs() {
     let (dir, folder) = copy("dictionary-learning-AutoEncoderTopK");
     let witness = dir.path().join("witness");
-    // os.system(f"touch {witness}"), as `__reduce__` has pickle write it.
+    // os.system(f"touch {witness}"), as pickle writes it for `__reduce__`.
     let command = format!("touch {}", witness.display());
     let mut pickle = b"\x80\x02cposix\nsystem\nX".to_vec();
     pickle.extend((command.len() as u32).to_le_bytes());
@@ -58,10 +58,10 @@ fn no_byte_of_a_file_can_bring_the_reader_down() {
         let path = folder.join(file);
         let bytes = fs::read(&path).unwrap();
         for at in (0..bytes.len()).step_by(3) {
-            let mut spoilt = bytes.clone();
-            spoilt[at] ^= 0x55;
-            fs::write(&path, spoilt).unwrap();
-            // Of a zip file most end at its checksums; the next test makes those anew.
+            let mut spoiled = bytes.clone();
+            spoiled[at] ^= 0x55;
+            fs::write(&path, spoiled).unwrap();
+            // Most changes of a zip file are caught by its checksums; the next test computes the checksums again.
             drop(Sae::load(&folder));
         }
     }
@@ -82,7 +82,7 @@ fn no_byte_within_a_zip_file_can_bring_the_reader_down() {
         for member in 0..members.len() {
             let parsed = match &members[member] {
                 (name, bytes) if name.ends_with("data.pkl") => bytes.len(),
-                (name, _) if name.ends_with(".npy") => 128, // where the numbers begin, which may be any
+                (name, _) if name.ends_with(".npy") => 128, // the values begin here, and may be any
                 _ => 0,
             };
             for at in 0..parsed {
@@ -116,13 +116,13 @@ fn sizes_of_nothing_are_refused() {
             let is_config = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
             for config in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).filter(is_config) {
                 let text = fs::read_to_string(&config).unwrap();
-                // d_sae may be in it as d_in * 2.4.
+                // The config may have d_sae as d_in * 2.4.
                 let factor = if size == 24 { ": 2.4" } else { ": 10" };
                 fs::write(&config, text.replace(&format!(": {size}"), ": 0").replace(factor, ": 0")).unwrap();
             }
             emptied(&folder.join(file), size);
             let message = refused(&folder);
-            // With num_latents 0 sparsify means 32 latents a dimension.
+            // In sparsify, num_latents 0 means 32 latents per dimension.
             let expected = if (name, size) == ("sparsify-skip", 24) { "of shape [320, 10]" } else { "of 1 or more" };
             assert!(message.contains(expected), "{name} without {size}: {message}");
         }
@@ -141,7 +141,7 @@ fn a_config_does_not_say_how_much_memory_is_taken() {
     };
     let message = of_sizes("4611686018427387904", "2.4");
     assert!(message.contains("W_E of shape [4611686018427387904"), "{message}");
-    // A tensor of no numbers has any width.
+    // A tensor without values can have any width.
     let rest = [("b_E", vec![0]), ("W_D", vec![0, 1 << 62])];
     let tensors = [("W_E", vec![1 << 62, 0])].into_iter().chain(rest);
     let tensors: Vec<_> = tensors.map(|(name, shape)| (name.to_string(), shape, vec![])).collect();

@@ -1,5 +1,5 @@
-//! SAEs of other tools, against what those tools compute: `interop/formats.py` made the folders and the numbers beside
-//! them. Then back into each format that can hold them, and files that are broken or malicious.
+//! SAEs of other tools, compared with those tools' own results: `interop/formats.py` made the folders and the expected
+//! values. The tests also write each SAE in every format that can hold it, and read broken and malicious files.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

@@ -1,4 +1,4 @@
-//! Copies of the SAEs of other tools, changed: their configs, their tensors, the members of their zip files.
+//! Makes changed copies of the SAEs of other tools: of their configs, their tensors, the members of their zip files.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use zip::{CompressionMethod, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
 use crate::case::case;
 
-/// A copy of a case's files that may be spoilt.
+/// A copy of a case's files that a test may change.
 pub(crate) fn copy(name: &str) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let case = case(name);
@@ -35,14 +35,14 @@ fn copy_files(source: &Path, folder: &Path) {
     }
 }
 
-/// Writes a zip file again with some members changed; `change` gives the new bytes, or nothing to leave one out.
+/// Writes a zip file again with some members changed; `change` returns the new bytes, or `None` to leave a member out.
 pub(crate) fn rewrite(path: &Path, change: impl Fn(&str, Vec<u8>) -> Option<Vec<u8>>) {
     let changed = |(name, bytes): (String, Vec<u8>)| change(&name, bytes).map(|bytes| (name, bytes));
     let members: Vec<_> = members(path).into_iter().filter_map(changed).collect();
     write_zip(path, &members);
 }
 
-/// The members of a zip file, unpacked.
+/// The uncompressed members of a zip file.
 pub(crate) fn members(path: &Path) -> Vec<(String, Vec<u8>)> {
     let mut archive = ZipArchive::new(fs::File::open(path).unwrap()).unwrap();
     let mut members = vec![];
@@ -55,7 +55,7 @@ pub(crate) fn members(path: &Path) -> Vec<(String, Vec<u8>)> {
     members
 }
 
-/// A zip file, with the checksums of what its members are now.
+/// Writes a zip file with the right checksums of its members.
 pub(crate) fn write_zip(path: &Path, members: &[(String, Vec<u8>)]) {
     let mut writer = ZipWriter::new(fs::File::create(path).unwrap());
     for (name, bytes) in members {
@@ -75,7 +75,7 @@ pub(crate) fn refused(path: &Path) -> String {
     Sae::load(path).unwrap_err().to_string()
 }
 
-/// What reading says of a copy of `name` after a change of the text of a config.
+/// The error of reading a copy of `name` after a change in the text of a config.
 pub(crate) fn refused_with(name: &str, file: &str, from: &str, to: &str) -> String {
     let (_dir, folder) = copy(name);
     edit(&folder.join(file), from, to);
@@ -88,7 +88,7 @@ pub(crate) fn edit(path: &Path, from: &str, to: &str) {
     fs::write(path, text.replace(from, to)).unwrap();
 }
 
-/// What reading says after one more member, a copy of another.
+/// The error of reading after adding a member, a copy of another.
 pub(crate) fn zip_with(path: &Path, name: &str, like: &str) -> String {
     let mut archive = ZipArchive::new(fs::File::open(path).unwrap()).unwrap();
     let mut bytes = vec![];
@@ -100,12 +100,12 @@ pub(crate) fn zip_with(path: &Path, name: &str, like: &str) -> String {
     refused(path)
 }
 
-/// Makes `size` 0 in every shape of a file, and takes out the numbers that are then no more.
+/// Sets `size` to 0 in every shape of a file, and removes the values that no longer exist.
 pub(crate) fn emptied(path: &Path, size: usize) {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("pt") => rewrite(path, |name, mut bytes| {
             if name.ends_with("data.pkl") {
-                // BININT1: of shapes, and of strides and storages, which an empty view does not reach.
+                // BININT1 occurs in shapes, and in strides and storages, which an empty view does not use.
                 let from = [b'K', size as u8];
                 while let Some(at) = bytes.windows(2).position(|window| window == from) {
                     bytes[at + 1] = 0;
@@ -141,7 +141,7 @@ pub(crate) fn write_safetensors(path: &Path, tensors: &[(String, Vec<usize>, Vec
     fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
-/// Changes the numbers of one tensor of a safetensors file.
+/// Changes the values of one tensor of a safetensors file.
 pub(crate) fn change_tensor(path: &Path, changed: &str, change: impl Fn(&mut Vec<u8>)) {
     let bytes = fs::read(path).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();

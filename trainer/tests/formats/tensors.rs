@@ -1,4 +1,4 @@
-//! Tensors that are missing, unknown, of another type or no numbers are named as their file names them.
+//! Tensors that are missing, unknown, of another type or not finite are named as in their file.
 
 use std::fs;
 
@@ -27,7 +27,7 @@ fn tensors_that_are_missing_or_unknown_are_named() {
     let extra = zip_with(&folder.join("params.npz"), "W_extra.npy", "b_dec.npy");
     assert!(extra.contains("also W_extra"), "{extra}");
 
-    // A skip connection that the config does not speak of.
+    // A skip connection that the config does not mention.
     let (_dir, folder) = copy("sparsify-skip");
     let cfg = fs::read_to_string(folder.join("cfg.json")).unwrap();
     fs::write(folder.join("cfg.json"), cfg.replace("\"skip_connection\": true", "\"skip_connection\": false")).unwrap();
@@ -105,7 +105,7 @@ fn numbers_that_are_none_are_named_as_the_file_names_them_before_they_are_folded
 
 #[test]
 fn what_overflows_when_weights_are_folded_is_refused() {
-    // A decoder row whose norm is past the largest float.
+    // A decoder row whose norm exceeds the largest float.
     let large = 1e30f32.to_le_bytes();
     let (_dir, folder) = copy("dictionary-learning-AutoEncoder");
     rewrite(&folder.join("ae.pt"), |_, mut bytes| {
@@ -136,14 +136,14 @@ fn thresholds_that_are_no_numbers_are_refused_before_they_are_scaled() {
     let bytes = fs::read(&path).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     for log in [f32::NAN, 100.0] {
-        let spoilt = |(name, tensor): (&str, TensorView<'_>)| {
+        let spoiled = |(name, tensor): (&str, TensorView<'_>)| {
             let mut bytes = tensor.data().to_vec();
             if name.ends_with("log_jumprelu_threshold") {
                 bytes[..4].copy_from_slice(&log.to_le_bytes());
             }
             (name.to_string(), tensor.shape().to_vec(), bytes)
         };
-        write_safetensors(&path, &tensors.iter().map(spoilt).collect::<Vec<_>>());
+        write_safetensors(&path, &tensors.iter().map(spoiled).collect::<Vec<_>>());
         let name = if log.is_nan() { "activation_function.log_jumprelu_threshold" } else { "threshold" };
         let message = refused(&folder);
         assert!(message.contains(&format!("finite numbers in {name}, found")), "{log}: {message}");
@@ -164,7 +164,7 @@ fn a_threshold_that_was_never_set_is_refused() {
 fn parameters_of_a_module_are_tensors() {
     let (_dir, folder) = copy("dictionary-learning-AutoEncoder");
     let sae = Sae::load(&folder).unwrap();
-    // `_rebuild_parameter(bias, True, OrderedDict())` in place of the first tensor, as pickle writes a Parameter.
+    // `_rebuild_parameter(bias, True, OrderedDict())` instead of the first tensor, as pickle writes a Parameter.
     let (tensor, parameter) = (b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch._utils\n_rebuild_parameter\n(");
     let as_parameter = |bytes: &[u8]| {
         let begun = replaced(bytes, tensor, &[&parameter[..], tensor].concat());

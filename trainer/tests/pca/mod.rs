@@ -1,6 +1,7 @@
-//! [`principal_variances`]: what principal components explain, computed apart from everything that is tested by it.
+//! [`principal_variances`]: the variance that each principal component explains, computed without any of the tested
+//! code.
 
-/// Eigenvalues of a symmetric matrix `[d, d]`, largest first, by Jacobi's rotations.
+/// Eigenvalues of a symmetric matrix `[d, d]`, largest first, by Jacobi rotations.
 fn eigenvalues(mut a: Vec<Vec<f64>>) -> Vec<f64> {
     let d = a.len();
     for _ in 0..30 {

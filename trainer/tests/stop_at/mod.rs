@@ -1,12 +1,12 @@
-//! [`StopAt`]: a monitor that stops a run when it has come so far: as Ctrl-C does, or as SIGKILL does.
-#![allow(dead_code, reason = "each test that includes this file uses some of it")]
+//! [`StopAt`]: a monitor that stops a run at a chosen point, as Ctrl-C or SIGKILL does.
+#![allow(dead_code, reason = "each test that includes this file uses only a part of it")]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use harvester::Monitor;
 
 pub(crate) struct StopAt {
-    /// So much of whatever the run counts.
+    /// Tokens, or other units of the run's progress, after which it stops.
     tokens: u64,
     how: Stop,
     seen: AtomicU64,

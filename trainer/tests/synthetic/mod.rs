@@ -1,7 +1,8 @@
-//! A folder of activations whose features are known: each token is a sum of a few of a fixed set of directions, plus a
-//! little noise and a common mean. Written by the same writer as a harvest. And the small runs on it that tests repeat.
+//! A folder of activations with known features: each token is a sum of a few directions from a fixed set, plus a little
+//! noise and a common mean. A harvest's own writer writes the folder. Also, the small runs on it that several tests
+//! use.
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![allow(dead_code, reason = "each test that includes this file uses some of it")]
+#![allow(dead_code, reason = "each test that includes this file uses only a part of it")]
 
 use std::path::Path;
 
@@ -14,26 +15,26 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use trainer::{TrainArchitecture, TrainConfig};
 
-/// What the activations are made of.
+/// The directions and the noise that the activations are made of.
 pub(crate) struct Dictionary {
     pub d_in: usize,
     pub n_features: usize,
-    /// Mean number of active features a token.
+    /// Mean number of active features per token.
     pub active: f64,
     pub noise: f32,
-    /// Width of [`EARLIER`], the second place of [`Dictionary::write_two`].
+    /// Width of [`EARLIER`], the second hook point of [`Dictionary::write_two`].
     pub earlier_width: usize,
 }
 
 pub(crate) const CTX_LEN: usize = 32;
 
-/// What whole runs of a second are trained on.
+/// The activations of tests that train a whole run in a second.
 pub(crate) const SMALL: Dictionary =
     Dictionary { d_in: 16, n_features: 24, active: 2.0, noise: 0.02, earlier_width: 20 };
 
-/// Where activations are from.
+/// The hook point of the activations.
 pub(crate) const LATER: HookPoint = HookPoint::Block { layer: 1, site: Site::ResidPost };
-/// The second place of [`Dictionary::write_two`].
+/// The second hook point of [`Dictionary::write_two`].
 pub(crate) const EARLIER: HookPoint = HookPoint::Embed;
 
 impl Dictionary {
@@ -53,8 +54,8 @@ impl Dictionary {
         self.write_places(dir, n_contexts, &[LATER])
     }
 
-    /// The same at two places: [`EARLIER`] has a linear map of what [`LATER`] has, in dimensions and on a scale of its
-    /// own.
+    /// The same at two hook points. The activations at [`EARLIER`] are a linear map of those at [`LATER`], of another
+    /// width and scale.
     pub(crate) fn write_two(&self, dir: &Path, n_contexts: u64) -> HarvestManifest {
         self.write_places(dir, n_contexts, &[EARLIER, LATER])
     }
@@ -115,7 +116,7 @@ impl Dictionary {
     }
 }
 
-/// The manifest of a harvest of `config`, whose hook points have these widths, from a model that there is not.
+/// The manifest of a harvest of `config` from a model that does not exist; `widths` are those of the hook points.
 pub(crate) fn manifest(config: HarvestConfig, widths: &[usize]) -> HarvestManifest {
     let places = config.hook_points.iter().zip(widths);
     let hook_points = places.map(|(place, width)| summary(*place, *width)).collect();
@@ -156,7 +157,7 @@ pub(crate) fn manifest(config: HarvestConfig, widths: &[usize]) -> HarvestManife
     }
 }
 
-/// What the writer does not find out itself.
+/// The part of a hook point's summary that the writer does not compute itself.
 fn summary(place: HookPoint, width: usize) -> HookPointSummary {
     HookPointSummary {
         name: place,
@@ -170,7 +171,7 @@ fn summary(place: HookPoint, width: usize) -> HookPointSummary {
     }
 }
 
-/// 30 steps, about three passes over 200 contexts of [`SMALL`], in several blocks an epoch.
+/// 30 steps: about three passes over 200 contexts of [`SMALL`], with several blocks per epoch.
 pub(crate) fn small_config(architecture: TrainArchitecture) -> TrainConfig {
     TrainConfig {
         architecture,
@@ -203,13 +204,14 @@ fn written(write: impl FnOnce(&Path) -> HarvestManifest) -> (tempfile::TempDir, 
     (dir, dataset)
 }
 
-/// The default recipe, in batches of 1,024: as many latents as the default expansion gives, on one and a half million
-/// tokens.
+/// The default recipe in batches of 1,024, with as many latents as the default expansion gives, on one and a half
+/// million tokens.
 pub(crate) fn recipe() -> TrainConfig {
     TrainConfig { tokens: 1_500_000, batch: 1024, ..TrainConfig::default() }
 }
 
-/// Over the rows of `directions`, the mean of the largest cosine with a row of `rows`, and the share over 0.9.
+/// For each row of `directions`, takes the largest cosine with a row of `rows`. Returns their mean and the share above
+/// 0.9.
 pub(crate) fn mean_max_cosine(directions: &[f32], rows: &[f32], width: usize) -> (f32, f32) {
     let norm = |v: &[f32]| v.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
     let cosine = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>() / norm(a) / norm(b);
