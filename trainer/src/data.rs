@@ -1,4 +1,4 @@
-//! Rows to train on: where they are from, which of them count, and in which order and units a run sees them.
+//! Training rows: their sources, the rows that are used, and the order and units in which a run sees them.
 
 pub(crate) mod activation_source;
 pub(crate) mod activations;

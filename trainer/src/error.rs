@@ -1,21 +1,21 @@
-//! [`Error`]: what can go wrong between a folder of activations and a finished SAE. Files and values fail in the words
-//! of [`harvester::Error`], which names the file, what was expected, what was found and what to do next.
+//! [`Error`]: the errors of this crate. Errors of files and values are [`harvester::Error`]s, which give the file, what
+//! was expected, what was found and the next step.
 
 use std::path::{Path, PathBuf};
 
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, where, and what to do about it.
+/// An error with its cause and the next step.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Nothing good would have come of training further.
+    /// Training diverged: continuing would not have helped.
     #[error("{}", diverged(*step, cause, advice, .checkpoint.as_deref()))]
     Diverged {
-        /// The step that showed it.
+        /// The step at which it was detected.
         step: u64,
-        /// What it showed.
+        /// How it was detected.
         cause: Divergence,
         /// What to try next.
         advice: String,
@@ -27,40 +27,40 @@ pub enum Error {
     Harvester(#[from] harvester::Error),
 }
 
-/// Why a run was stopped: nothing good would have come of it.
+/// Why a run was stopped as diverged.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Divergence {
-    /// A number that the step computed is infinite or nan.
+    /// A number computed in the step is infinite or a NaN.
     #[error("{what} is {value}")]
     NotFinite {
-        /// Which number.
+        /// Name of the number.
         what: &'static str,
         /// Its value.
         value: f64,
     },
-    /// The loss became far larger than it was.
+    /// The loss became far larger than before.
     #[error("the loss is {loss:.4}, its recent best was {best:.4}, and the SAE is worse than the mean (FVU {fvu:.3})")]
     Exploded {
         /// The loss that stopped the run.
         loss: f64,
-        /// The best of the steps before.
+        /// The best loss of the steps before.
         best: f64,
         /// Fraction of variance unexplained.
         fvu: f64,
     },
     /// No latent is active any more.
     #[error(
-        "no latent has been active for {steps} steps, and without an active one hardly any has a gradient to come back by"
+        "no latent has been active for {steps} steps, and inactive latents hardly get a gradient that could revive them"
     )]
     Silent {
-        /// For how many steps.
+        /// Number of steps without an active latent.
         steps: u64,
-        /// Coefficient of the sparsity loss; 0 where there is none.
+        /// Coefficient of the sparsity loss; 0 if there is none.
         sparsity_coefficient: f64,
     },
-    /// The weights, or the moments of the optimizer, are no longer numbers.
-    #[error("some weights, or moments of the optimizer, are infinite or nan")]
+    /// Weights, or moments of the optimizer, are infinite or NaN.
+    #[error("some weights, or moments of the optimizer, are infinite or NaN")]
     Weights,
 }
 
@@ -73,7 +73,8 @@ fn diverged(step: u64, cause: &Divergence, advice: &str, checkpoint: Option<&Pat
 }
 
 impl Error {
-    /// What it says in a file of the folder `out`: files below are named from there, so that the folder may be moved.
+    /// The message for a file in the folder `out`: paths in this folder are relative to it, so that the folder can be
+    /// moved.
     pub(crate) fn said_in(&self, out: &Path) -> String {
         match self {
             Self::Diverged { step, cause, advice, checkpoint } => {
@@ -84,13 +85,13 @@ impl Error {
         }
     }
 
-    /// To be used in `map_err`: the operating system refused a file operation.
+    /// For `map_err`: the operating system refused a file operation.
     pub(crate) fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let of_harvester = harvester::Error::io(action, path);
         move |source| Self::Harvester(of_harvester(source))
     }
 
-    /// A file was opened and is not what it should be.
+    /// A file was opened, but its content is not as expected.
     pub(crate) fn malformed(
         path: impl AsRef<Path>,
         expected: impl Into<String>,

@@ -1,25 +1,25 @@
-//! Trains sparse autoencoders (SAEs) on harvested activations. Second stage of `refract`: it reads the folder that
-//! `harvester` wrote and writes an SAE folder, which SAELens opens too.
+//! Trains sparse autoencoders (SAEs) on harvested activations. This is the second stage of `refract`: it reads the
+//! folder that `harvester` wrote and writes an SAE folder, which SAELens can open too.
 //!
-//! The modules below stand in order: each uses only what stands before it. `kernels` is the arithmetic, `sae` a finished
-//! SAE, and `formats` reads and writes it, as ours or another tool's: none of these knows how it was trained. The rest
-//! trains one:
+//! The modules below are in order: each uses only earlier ones. `kernels` is the arithmetic, `sae` is a finished SAE,
+//! and `formats` reads and writes it in our format or another tool's. None of these knows how the SAE was trained. The
+//! other modules train one:
 //!
 //! ```text
-//! data     training_data = harvested_data (activations) or vector_data; columns: which of them make a row
-//!   |      activation_source = shard_source (rows of a folder) or live_source (of a running model): block after block
+//! data     training_data = harvested_data (activations) or vector_data; columns: the hook points that make a row
+//!   |      activation_source = shard_source (rows of a folder) or live_source (of a running model), block by block
 //!   |      shuffle_buffer: blocks mixed into batches, scaled by standardize
 //!   v
-//! step     one batch -> new weights: center, encoder_pass -> kernels::decode, gradients, adam. What differs between
-//!   |      SAEs is in architecture, with sparsity; dead latents learn by auxiliary
+//! step     one batch -> new weights: center, encoder_pass -> kernels::decode, gradients, adam. architecture has the
+//!   |      recipe of each kind of SAE, with sparsity; dead latents learn by auxiliary
 //!   v
-//! run      step after step, by schedule; train, train_vectors, train_live and sweep give it config and rows. health
+//! run      step by step, by schedule; train, train_vectors, train_live and sweep give it config and rows. health
 //!          judges it, checkpoint resumes it, metrics_log, metrics_file and curves show it. At the end export: weights
-//!          -> SAE; calibrate: its threshold; score: metrics on held-out rows. initial_weights: SAE -> weights, where a
+//!          -> SAE; calibrate: its threshold; score: metrics on held-out rows. initial_weights: SAE -> weights, if a
 //!          run begins from one
 //! ```
 //!
-//! The encoder's matrix product is the only dense one: everything after it costs k of d_sae.
+//! The encoder's matrix product is the only dense one: the cost of everything after it is proportional to k, not d_sae.
 
 mod error;
 mod kernels;

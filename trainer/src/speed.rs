@@ -1,5 +1,5 @@
-//! [`measure_step`]: how fast a training step is, and how near its floor, the encoder's matrix product alone; and
-//! [`measure_loading`]: how fast its rows come. `just bench`, `benches/step.rs` and `benches/loading.rs` print them.
+//! [`measure_step`]: the speed of a training step, compared with its floor, the encoder's matrix product alone.
+//! [`measure_loading`]: the speed of loading rows. `just bench`, `benches/step.rs` and `benches/loading.rs` print them.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::{
     step::{Learner, architecture::TrainArchitecture, config::StepConfig, times::StepTimes, weights::Weights},
 };
 
-/// What to measure.
+/// The training step to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct StepShape {
     /// Architecture.
@@ -28,35 +28,35 @@ pub struct StepShape {
     pub d_in: usize,
     /// Number of latents.
     pub d_sae: usize,
-    /// Active latents a token.
+    /// Active latents per token.
     pub k: usize,
-    /// Tokens a step.
+    /// Tokens per step.
     pub batch: usize,
     /// Share of latents that count as dead, so that the auxiliary loss runs.
     pub dead: f64,
-    /// Steps before the measured ones: what a sparsity loss needs until L0 has fallen.
+    /// Steps before the measured ones: a sparsity loss needs some until L0 has fallen.
     pub warmup_steps: usize,
 }
 
-/// What was measured: medians over steps.
+/// Measured speeds: medians over steps.
 #[derive(Debug, Clone, Copy)]
 pub struct StepSpeed {
-    /// Tokens a second of the whole step.
+    /// Tokens per second of the whole step.
     pub tokens_per_second: f64,
-    /// Tokens a second of the encoder's product alone, measured between the steps.
+    /// Tokens per second of the encoder's product alone, measured between the steps.
     pub product_tokens_per_second: f64,
     /// GFLOP/s of that product.
     pub product_gflops: f64,
-    /// Active latents a token in the last step.
+    /// Active latents per token in the last step.
     pub l0: f64,
-    /// Where the time went, summed over the measured steps.
+    /// Time of each part, summed over the measured steps.
     pub times: StepTimes,
 }
 
-/// Runs `n_steps` steps, at least one, on synthetic activations, and as many plain encoder products between them.
+/// Runs `n_steps` steps (at least one) on synthetic activations, and one plain encoder product after each.
 ///
 /// # Panics
-/// When `n_steps` is 0.
+/// If `n_steps` is 0.
 pub fn measure_step(shape: StepShape, n_steps: usize) -> StepSpeed {
     assert!(n_steps > 0, "nothing to measure");
     let StepShape { d_in, d_sae, batch, .. } = shape;
@@ -93,11 +93,11 @@ pub fn measure_step(shape: StepShape, n_steps: usize) -> StepSpeed {
     }
 }
 
-/// Seconds a batch that rows of `dataset` take to come, where the buffer holds `buffer_bytes` of them: the mean over
-/// `n_batches`, the loads of the blocks among them.
+/// Seconds per batch that loading rows of `dataset` takes, with a buffer of `buffer_bytes`: the mean over `n_batches`,
+/// including the loading of blocks.
 ///
 /// # Errors
-/// When the dataset lacks the hook point or cannot be read.
+/// If the dataset does not have the hook point or cannot be read.
 pub fn measure_loading(
     dataset: &ActivationDataset,
     hook_point: HookPoint,
@@ -121,14 +121,14 @@ fn step_config(shape: StepShape) -> StepConfig {
     StepConfig {
         auxk_alpha: if shape.dead > 0.0 { 1.0 / 32.0 } else { 0.0 },
         dead_after_tokens: 10_000_000,
-        // As the Python benchmark of SAELens has them.
+        // The same prefixes as in the Python benchmark of SAELens.
         prefixes: vec![d_sae / 16, d_sae / 4, d_sae / 2, d_sae],
         skip: false,
         ..StepConfig::example(architecture, k, d_in, d_sae)
     }
 }
 
-/// Tokens that are sums of a few of 2,000 fixed directions, frequent ones more often, plus noise.
+/// Tokens that are sums of a few of 2,000 fixed directions plus noise. Some directions are more frequent than others.
 fn synthetic_batch(batch: usize, d_in: usize, seed: u64) -> Vec<f32> {
     const N_DIRECTIONS: usize = 2000;
     let directions = Weights::random(N_DIRECTIONS, vec![0.0; d_in], 99).w_dec;

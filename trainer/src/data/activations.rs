@@ -1,5 +1,5 @@
-//! [`Activations`]: the rows of a harvested folder that count in training, or in held-out evaluation. What is dropped
-//! is dropped here, at read time: the token at position 0, attention sinks, and the contexts of the other part.
+//! [`Activations`]: the rows of a harvested folder that are used for training, or for held-out evaluation. All other
+//! rows are dropped here, when they are read: position 0, attention sinks, and the contexts of the other part.
 
 use std::ops::Range;
 
@@ -21,7 +21,8 @@ pub(crate) struct Activations<'a> {
     groups: Vec<RowGroup>,
 }
 
-/// Cuts a folder in two by context: the first is for training, the second, the last contexts, is held out.
+/// Splits a folder into two parts by context: the first part is for training; the second part, the last contexts, is
+/// held out.
 pub(crate) fn split<'a>(
     dataset: &'a ActivationDataset,
     hook_points: &[HookPoint],
@@ -52,12 +53,12 @@ impl<'a> Activations<'a> {
             widths.push(summary.d_model);
             sink_norms.push(summary.sink_norm);
         }
-        // Groups are whole contexts, so those of the other part need not be read.
+        // Row groups are whole contexts, so those of the other part need not be read.
         let groups = dataset.row_groups().iter().copied().filter(|group| group.overlaps(&contexts)).collect();
         Ok(Self { dataset, hook_points: hook_points.to_vec(), widths, sink_norms, contexts, groups })
     }
 
-    /// Which contexts these are.
+    /// The range of these contexts.
     pub(crate) fn contexts(&self) -> Range<u64> {
         self.contexts.clone()
     }
@@ -77,7 +78,7 @@ impl RowSource for Activations<'_> {
         self.groups.iter().map(|group| group.rows).collect()
     }
 
-    /// Position 0 does not count; how many rows are sinks, and how long each context is, is not known before they are
+    /// Leaves out position 0. The number of sinks and the length of each context are not known before the rows are
     /// read.
     fn n_rows_at_most(&self) -> u64 {
         let ctx_len = self.dataset.manifest().config.ctx_len as u64;
@@ -92,8 +93,7 @@ impl RowSource for Activations<'_> {
     }
 }
 
-/// The rows that count: those of the contexts wanted, without position 0 and what is an attention sink at any of the
-/// columns.
+/// The rows of the wanted contexts, without position 0 and without rows that are an attention sink in any column.
 pub(crate) fn ordinary_rows(columns: Vec<ActivationRows>, sink_norms: &[f32], wanted: impl Fn(u64) -> bool) -> Rows {
     let ordinary = |row| columns.iter().zip(sink_norms).all(|(column, sink_norm)| column.is_ordinary(row, *sink_norm));
     let contexts = columns.first().map_or(&[][..], |first| &first.rows.context);

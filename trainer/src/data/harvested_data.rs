@@ -1,4 +1,4 @@
-//! [`HarvestedData`]: a folder that `harvest` wrote as [`TrainingData`]. Its last contexts are held out.
+//! [`HarvestedData`]: a folder written by `harvest`, as [`TrainingData`]. Its last contexts are held out.
 
 use std::path::Path;
 
@@ -22,12 +22,12 @@ pub(crate) struct HarvestedData<'a> {
 }
 
 impl<'a> HarvestedData<'a> {
-    /// `columns` are columns that the folder has.
+    /// The folder must have all of `columns`.
     pub(crate) fn new(dataset: &'a ActivationDataset, columns: Columns) -> Self {
         Self { dataset, columns }
     }
 
-    /// Every row that counts: of a folder that holds nothing but what is held out.
+    /// All usable rows, for a folder that contains only held-out contexts.
     pub(crate) fn all(&self) -> Result<Box<dyn RowSource + '_>> {
         Ok(Box::new(Activations::all(self.dataset, &self.columns.all())?))
     }

@@ -1,8 +1,8 @@
-//! [`LiveSource`]: blocks of rows that a model computes while the SAE learns, in the order of the corpus' contexts. No
-//! disk is involved, and the documents' shuffled order mixes what one block cannot.
+//! [`LiveSource`]: blocks of rows that a model computes while the SAE learns, in the order of the corpus' contexts.
+//! Nothing is written to disk. A block mixes only its own rows; the shuffled order of the documents does the rest.
 //!
 //! ```text
-//! contexts:  | held out | block 0 | block 1 | ..         epoch 1 begins again after those held out
+//! contexts:  | held out | block 0 | block 1 | ..         epoch 1 begins again at block 0
 //! ```
 
 use std::path::Path;
@@ -19,18 +19,18 @@ use crate::{
     },
 };
 
-/// Where the rows are and which of them count.
+/// The hook points of the rows, and the rows that are used.
 #[derive(Debug, Clone)]
 pub(crate) struct LiveRows {
-    /// One forward pass computes them all.
+    /// One forward pass computes the activations at all of them.
     pub(crate) hook_points: Vec<HookPoint>,
-    /// Values a row at each hook point.
+    /// Width of a row at each hook point.
     pub(crate) widths: Vec<usize>,
-    /// Rows of a larger norm at any hook point are dropped, together with position 0.
+    /// Rows whose norm exceeds this at any hook point are dropped, as is position 0.
     pub(crate) sink_norms: Vec<f32>,
-    /// Where an epoch begins: after the contexts held out.
+    /// Start of an epoch: the first context after those held out.
     pub(crate) first: ContextCursor,
-    /// Rows of a block: it ends with the forward pass that reaches them.
+    /// Rows per block: a block ends with the forward pass that reaches this number.
     pub(crate) block_rows: u64,
 }
 
@@ -39,17 +39,17 @@ pub(crate) struct LiveSource<'a> {
     model: &'a LiveModel,
     rows: LiveRows,
     stream: Option<ActivationStream>,
-    /// The block that the stream reaches next, and where it begins.
+    /// The block that the stream reaches next, and its start.
     next: (BlockPlace, ContextCursor),
-    /// Where the block loaded last begins.
+    /// Start of the block loaded last.
     began_at: ContextCursor,
-    /// The run's folder, which the error of a stop names.
+    /// The run's folder, named in the error when the user stops the run.
     out: &'a Path,
     monitor: &'a dyn Monitor,
 }
 
 impl<'a> LiveSource<'a> {
-    /// Goes on with the block of `cursor`, where a run was stopped; else with the first.
+    /// Starts with the block of `cursor`: the first block, or the one at which a run was stopped.
     pub(crate) fn new(
         model: &'a LiveModel,
         rows: LiveRows,
@@ -61,10 +61,10 @@ impl<'a> LiveSource<'a> {
         Self { model, rows, stream: None, next: (cursor.place, begins), began_at: begins, out, monitor }
     }
 
-    /// The stream, at the block wanted.
+    /// The stream, positioned at the block `place`.
     fn stream_at(&mut self, place: BlockPlace) -> Result<&mut ActivationStream> {
         if place != self.next.0 {
-            assert_eq!(place.block, 0, "blocks are asked for in order: only the first of an epoch is not the next");
+            assert_eq!(place.block, 0, "blocks are requested in order, except for the first of an epoch");
             self.next = (place, self.rows.first);
             self.stream = None;
         }

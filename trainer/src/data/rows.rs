@@ -1,5 +1,4 @@
-//! [`Rows`]: what training reads: rows of one or more columns, in the dtype they are stored in; and [`RowSource`],
-//! where they are read from, a group at a time.
+//! [`Rows`]: rows of one or more columns, in the dtype they are stored in. [`RowSource`]: reads them group by group.
 //!
 //! ```text
 //! batch row = (scale_0 column_0 row, scale_1 column_1 row, ..)        width: the sum of the columns' widths
@@ -9,9 +8,9 @@ use harvester::Values;
 
 use crate::Result;
 
-/// Something rows can be read from, a group at a time: a harvested folder (`activations`) or vectors (`vector_data`).
+/// Reads rows group by group, from a harvested folder (`activations`) or from vectors (`vector_data`).
 pub(crate) trait RowSource: Sync {
-    /// Values of each column of a row.
+    /// Number of values in each column of a row.
     fn widths(&self) -> &[usize];
 
     /// Bytes of one row as it is held in memory.
@@ -20,16 +19,16 @@ pub(crate) trait RowSource: Sync {
     /// Rows of each group, before any are dropped.
     fn group_sizes(&self) -> Vec<usize>;
 
-    /// Rows that count at most; how many do may not be known before they are read.
+    /// Upper limit of the number of usable rows. The exact number may not be known before they are read.
     fn n_rows_at_most(&self) -> u64 {
         self.group_sizes().iter().map(|rows| *rows as u64).sum()
     }
 
-    /// The rows of a group that count.
+    /// The usable rows of a group.
     fn read(&self, group: usize) -> Result<Rows>;
 }
 
-/// Rows in the dtype that they are stored in.
+/// Rows in the dtype they are stored in.
 #[derive(Debug)]
 pub(crate) struct Rows {
     columns: Vec<Column>,
@@ -44,7 +43,7 @@ pub(crate) struct Column {
 }
 
 impl Rows {
-    /// Columns of as many rows each; at least one.
+    /// At least one column; all columns have the same number of rows.
     pub(crate) fn new(columns: Vec<Column>) -> Self {
         Self { columns }
     }
@@ -53,10 +52,10 @@ impl Rows {
         self.columns.first().map_or(0, |column| column.values.len() / column.width)
     }
 
-    /// Writes row `row` to `x`, column after column, each times its scale.
+    /// Writes row `row` to `x`, column after column, each multiplied by its scale.
     ///
     /// # Shapes
-    /// `scales`: `[columns]`; `x`: the sum of the widths.
+    /// `scales` `[columns]`, `x` `[sum of widths]`.
     pub(crate) fn copy_row(&self, row: usize, scales: &[f32], mut x: &mut [f32]) {
         for (column, scale) in self.columns.iter().zip(scales) {
             let (of_column, rest) = x.split_at_mut(column.width);
@@ -66,7 +65,7 @@ impl Rows {
         }
     }
 
-    /// All rows in f32, row-major, the columns of each one after the other. `[n, sum of widths]`
+    /// All rows in f32, row-major; within a row, one column after the other. `[n, sum of widths]`
     pub(crate) fn to_f32(&self) -> Vec<f32> {
         if let [only] = &self.columns[..] {
             return only.values.to_f32().into_owned();

@@ -1,4 +1,5 @@
-//! [`ShardSource`]: blocks of row groups of files, harvested or anybody's, the groups of an epoch in random order.
+//! [`ShardSource`]: blocks of row groups from files, of a harvest or any other program. Each epoch has the groups in a
+//! random order.
 
 use harvester::ContextCursor;
 use rand::{SeedableRng, seq::SliceRandom};
@@ -13,7 +14,7 @@ use crate::{
     },
 };
 
-/// Stream number of the generator that orders an epoch's groups; no epoch has so many blocks.
+/// Stream number of the generator that orders an epoch's groups. No epoch has so many blocks.
 const GROUP_ORDER: u64 = u32::MAX as u64;
 
 /// Blocks of the groups of a [`RowSource`].
@@ -28,7 +29,8 @@ pub(crate) struct ShardSource<'a, S: ?Sized> {
 }
 
 impl<'a, S: RowSource + ?Sized> ShardSource<'a, S> {
-    /// Blocks of at most `budget_bytes`, or of one group where that is larger; their order is drawn from `seed`.
+    /// Blocks of at most `budget_bytes`, or of a single group that is larger than that. The order of the groups is
+    /// drawn from `seed`.
     pub(crate) fn new(source: &'a S, seed: u64, budget_bytes: u64) -> Self {
         Self { source, seed, budget_bytes, blocks: None, loaded: None }
     }
@@ -71,7 +73,7 @@ impl<S: RowSource + ?Sized> ActivationSource for ShardSource<'_, S> {
     fn load(&mut self, place: BlockPlace, rows: &mut Vec<Rows>) -> Result<bool> {
         let Some(groups) = self.groups(place) else { return Ok(false) };
         if self.loaded.as_ref() != Some(&groups) {
-            rows.clear(); // the old block goes before the new one comes: the budget is for one
+            rows.clear(); // frees the old block before the new one is read: the budget is for one block
             *rows = groups.par_iter().map(|&group| self.source.read(group)).collect::<Result<_>>()?;
             self.loaded = Some(groups);
         }
@@ -83,7 +85,8 @@ impl<S: RowSource + ?Sized> ActivationSource for ShardSource<'_, S> {
     }
 }
 
-/// The generator of a place: drawn from the seed and the place, never from one that runs along.
+/// The generator for one block of one epoch. It depends only on the seed and these numbers, not on a generator's
+/// running state.
 pub(crate) fn random(seed: u64, epoch: u64, block: u64) -> ChaCha8Rng {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(epoch << 32 | block);

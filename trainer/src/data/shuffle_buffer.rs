@@ -3,11 +3,11 @@
 //! ```text
 //! epoch:  the source's blocks, one after the other
 //! block:  its rows in an order drawn from (seed, epoch, block)
-//! batch:  the next rows; it may begin in one block and end in the next
+//! batch:  the next rows; a batch may begin in one block and end in the next
 //! ```
 //!
-//! Every order is drawn from the seed and a place, never from a generator that runs along. So a [`Cursor`] is all that
-//! a checkpoint needs in order to go on with exactly the next row.
+//! Every order depends only on the seed and the numbers of epoch and block, not on a generator's running state. So a
+//! [`Cursor`] is all that a checkpoint needs to continue with exactly the next row.
 
 use harvester::ContextCursor;
 use rand::seq::SliceRandom;
@@ -23,15 +23,15 @@ use crate::{
     },
 };
 
-/// The next row to be taken.
+/// Position of the next row.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cursor {
-    /// Which block.
+    /// The block.
     #[serde(flatten)]
     pub(crate) place: BlockPlace,
-    /// Place in the block's order.
+    /// Index in the block's order.
     pub(crate) row: u64,
-    /// Where in the stream of contexts the block begins; absent where its number tells.
+    /// Position in the stream of contexts at which the block begins. `None` if the block's number is enough to find it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) began_at: Option<ContextCursor>,
 }
@@ -42,9 +42,9 @@ pub(crate) struct ShuffleBuffer<S> {
     seed: u64,
     cursor: Cursor,
     rows: Vec<Rows>,
-    /// Which block `rows` are, and the order in which they are taken: (index in `rows`, row).
+    /// The block in `rows`, and the order in which its rows are taken: (index in `rows`, row).
     order: Option<(BlockPlace, Vec<(u32, u32)>)>,
-    /// Rows that counted in the epoch so far, to notice that there are none.
+    /// Usable rows in the epoch so far, to detect an epoch without any.
     rows_of_epoch: u64,
 }
 
@@ -53,15 +53,15 @@ impl<S: ActivationSource> ShuffleBuffer<S> {
         Self { source, seed, cursor, rows: Vec::new(), order: None, rows_of_epoch: 0 }
     }
 
-    /// Where the next batch begins.
+    /// Position at which the next batch begins.
     pub(crate) fn cursor(&self) -> Cursor {
         self.cursor
     }
 
-    /// Fills `x` with the next n rows, each column times its scale.
+    /// Fills `x` with the next n rows, each column multiplied by its scale.
     ///
     /// # Shapes
-    /// `scales`: `[columns]`; `x`: `[n, sum of widths]`
+    /// `scales` `[columns]`, `x` `[n, sum of widths]`.
     pub(crate) fn next_batch(&mut self, scales: &[f32], x: &mut [f32]) -> Result<()> {
         let width: usize = self.source.widths().iter().sum();
         let mut filled = 0;
@@ -77,7 +77,7 @@ impl<S: ActivationSource> ShuffleBuffer<S> {
         Ok(())
     }
 
-    /// Makes the cursor's block the one in memory, and moves on while it has no rows left.
+    /// Loads the cursor's block into memory, and moves on to the next one while it has no rows left.
     fn load_block(&mut self) -> Result<()> {
         loop {
             if !self.read()? {
@@ -95,7 +95,8 @@ impl<S: ActivationSource> ShuffleBuffer<S> {
     }
 
     fn next_epoch(&mut self) -> Result<()> {
-        // A resumed run may enter at an epoch's end; only one that began an epoch can say that it is empty.
+        // A resumed run may start at the end of an epoch. Only a run that read the whole epoch can tell that it is
+        // empty.
         if self.rows_of_epoch == 0 && self.order.as_ref().is_none_or(|(_, order)| order.is_empty()) {
             let expected = "at least one row that is not at position 0 and not an attention sink";
             return Err(Error::invalid("activations to train on", expected, "none"));
@@ -106,7 +107,8 @@ impl<S: ActivationSource> ShuffleBuffer<S> {
         Ok(())
     }
 
-    /// Reads the cursor's block unless it is in memory, and draws its order; `false` where the epoch has no such block.
+    /// Reads the cursor's block, unless it is in memory, and draws its order. Returns `false` if the epoch has no such
+    /// block.
     fn read(&mut self) -> Result<bool> {
         let place = self.cursor.place;
         if self.order.as_ref().is_some_and(|(of, _)| *of == place) {
@@ -145,7 +147,7 @@ mod tests {
         shard_source::ShardSource,
     };
 
-    /// Groups of the given sizes; every row holds its number, once in each of two dimensions.
+    /// Groups of the given sizes. Every row holds its own number in both of its dimensions.
     struct Numbered {
         sizes: Vec<usize>,
         reads: AtomicUsize,

@@ -1,15 +1,15 @@
-//! [`Standard`]: the scale in which training sees each column, and the mean there.
+//! [`Standard`]: the scale that training applies to each column, and the mean of the scaled rows.
 //!
 //! ```text
 //! scale_c = sqrt(width_c / sum_i std_ci^2)        dimensions of a column have variance 1 on average
-//! mean    = (scale_0 mean_0, scale_1 mean_1, ..)  where `b_dec` starts
+//! mean    = (scale_0 mean_0, scale_1 mean_1, ..)  the initial `b_dec`
 //! ```
 //!
-//! A mean that the latents must explain away is what kills most of them (arXiv 2605.31518).
+//! If the latents have to learn the mean, most of them die (arXiv 2605.31518).
 
 use crate::{Error, Result, data::training_data::TrainingData};
 
-/// From raw values to training units.
+/// Converts raw values to training units.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Standard {
     /// Multiplies the raw values of each column. `[columns]`
@@ -19,7 +19,7 @@ pub(crate) struct Standard {
 }
 
 impl Standard {
-    /// The scales and the mean of all of `data`.
+    /// Computes the scales and the mean over all of `data`.
     pub(crate) fn of(data: &dyn TrainingData) -> Result<Self> {
         let mut standard = Self { scales: vec![], mean: vec![] };
         for column in data.columns()? {

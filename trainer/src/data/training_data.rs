@@ -1,6 +1,6 @@
-//! [`TrainingData`]: what a run must know of its data, whether a model computed them ([`crate::data::harvested_data`])
-//! or any program wrote them ([`crate::data::vector_data`]). The loop, the scale and the manifest ask here and nowhere
-//! else.
+//! [`TrainingData`]: everything that a run needs to know about its data, whether a model computed them
+//! ([`crate::data::harvested_data`]) or another program wrote them ([`crate::data::vector_data`]). The training loop,
+//! the scale and the manifest use only this.
 
 use std::{
     ops::Range,
@@ -12,25 +12,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Result, data::rows::RowSource};
 
-/// Rows of one or more columns, and where they are from.
+/// Rows of one or more columns, and their origin.
 pub(crate) trait TrainingData {
-    /// The folder or file, as errors name it.
+    /// The folder or file, for error messages.
     fn dir(&self) -> &Path;
 
-    /// What each column looks like, in the order of a row.
+    /// Statistics of each column, in the order of a row.
     fn columns(&self) -> Result<Vec<ColumnSummary<'_>>>;
 
-    /// Cuts the rows in two. Which are held out depends on nothing else.
+    /// Splits the rows into training and held-out rows. The split depends only on the data and `held_out`.
     fn split(&self, held_out: HeldOut) -> Result<Split<'_>>;
 
-    /// What the manifest of a run records of them.
+    /// The part recorded in the run's manifest.
     fn provenance(&self) -> Result<Provenance>;
 
-    /// What the saved SAE says of them.
+    /// The part recorded in the saved SAE's config.
     fn label(&self) -> Label;
 }
 
-/// A column's mean and deviation over the rows that count.
+/// A column's mean and standard deviation over the usable rows.
 #[derive(Debug, Clone)]
 pub(crate) struct ColumnSummary<'a> {
     pub(crate) name: String,
@@ -40,12 +40,12 @@ pub(crate) struct ColumnSummary<'a> {
     pub(crate) std: &'a [f32],
 }
 
-/// Which rows are never trained on.
+/// The rows that are never trained on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeldOut {
-    /// Their share.
+    /// Share of the held-out rows.
     pub(crate) fraction: f64,
-    /// Where rows are chosen one by one, the draw's.
+    /// Seed of the draw, if rows are chosen one by one.
     pub(crate) seed: u64,
 }
 
@@ -53,43 +53,43 @@ pub(crate) struct HeldOut {
 pub(crate) struct Split<'a> {
     pub(crate) training: Box<dyn RowSource + 'a>,
     pub(crate) held_out: Box<dyn RowSource + 'a>,
-    /// The contexts held out; none where rows are chosen one by one.
+    /// The contexts held out; empty if rows are chosen one by one.
     pub(crate) held_out_contexts: Range<u64>,
 }
 
-/// Where the rows are from, to the bit.
+/// The exact origin of the rows.
 #[derive(Debug, Clone)]
 pub(crate) struct Provenance {
-    /// Found from any working directory: an absolute path, or an URL.
+    /// Absolute path or URL, so that it is valid from any working directory.
     pub(crate) path: PathBuf,
-    /// SHA-256 of the folder's manifest, where it has one.
+    /// SHA-256 of the folder's manifest, if it has one.
     pub(crate) manifest_sha256: Option<String>,
     /// The model that computed them.
     pub(crate) model: Option<ModelIdentity>,
-    /// The files, where they are no model's.
+    /// The files, if no model computed the rows.
     pub(crate) vectors: Option<VectorsIdentity>,
-    /// Rows of a larger norm were dropped, at the first input.
+    /// Rows with a larger norm at the first input were dropped.
     pub(crate) sink_norm: f32,
 }
 
-/// Vectors of no model, to the bit.
+/// The exact identity of vectors that no model computed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VectorsIdentity {
-    /// The column of lists.
+    /// The column that holds the vectors, as lists.
     pub column: String,
     /// The files, in the order of the rows.
     pub files: Vec<VectorFile>,
 }
 
-/// What the SAE's own config says of its training, for readers without the manifest.
+/// Facts about the training for the SAE's own config, for readers without the manifest.
 #[derive(Debug, Clone)]
 pub(crate) struct Label {
     /// The first input.
     pub(crate) hook_point: Option<HookPoint>,
-    /// Empty where there is no model.
+    /// Empty if there is no model.
     pub(crate) model_name: String,
     pub(crate) ctx_len: Option<usize>,
     pub(crate) prepend_bos: bool,
-    /// The text, or the file.
+    /// Name of the corpus, or of the file.
     pub(crate) dataset: String,
 }

@@ -1,5 +1,5 @@
-//! [`VectorData`]: rows of numbers that any program wrote as [`TrainingData`]. They have no texts, so there is no
-//! position 0 and no attention sink to drop, and which rows are held out is drawn row by row: files may be sorted.
+//! [`VectorData`]: vectors that any program wrote, as [`TrainingData`]. They have no texts, so there is no position 0
+//! and no attention sink to drop. The held-out rows are drawn one by one, because files may be sorted.
 //!
 //! ```text
 //! row i is held out  <=>  splitmix64(seed)[i] < held_out_fraction * 2^64
@@ -60,9 +60,9 @@ impl TrainingData for VectorData<'_> {
 }
 
 impl HeldOut {
-    /// Decides for each row by itself.
+    /// True if `row` is held out. Each row is decided independently.
     fn holds_out(self, row: u64) -> bool {
-        // The 53 bits that an f64 holds.
+        // The upper 53 bits: an f64 holds no more.
         ((splitmix64(self.seed, row) >> 11) as f64 / (1u64 << 53) as f64) < self.fraction
     }
 }
@@ -76,7 +76,7 @@ fn splitmix64(seed: u64, i: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The rows held out, or all others.
+/// The held-out rows, or all others.
 #[derive(Debug)]
 struct VectorRows<'a> {
     vectors: &'a VectorDataset,
@@ -106,7 +106,7 @@ impl RowSource for VectorRows<'_> {
         self.vectors.groups().iter().map(|group| group.rows).collect()
     }
 
-    /// Exactly: the draw says without reading.
+    /// Exact: the draw gives the number without reading.
     fn n_rows_at_most(&self) -> u64 {
         self.n_rows
     }
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_generator_is_splitmix64() {
-        // The first outputs from seed 1234567, as its authors' C program gives them.
+        // The first outputs of the authors' C program for seed 1234567.
         let expected = [
             6_457_827_717_110_365_317,
             3_203_168_211_198_807_973,
