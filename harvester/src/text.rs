@@ -1,5 +1,5 @@
-//! Text on its way to the model: [`Corpus`] numbers the documents, [`TextTokenizer`] turns them into tokens, and
-//! [`Contexts`] packs those into contexts.
+//! From text to model input: [`Corpus`] numbers the documents, [`TextTokenizer`] turns them into tokens, and
+//! [`Contexts`] packs the tokens into contexts.
 
 mod contexts;
 mod corpus;

@@ -1,8 +1,7 @@
-//! [`VectorDataset`]: rows of numbers that any program wrote: one column of lists in a parquet file, or in a folder of
-//! them. Nothing is known of them beforehand, so opening them reads them once: each row is checked, and their mean and
-//! deviation are taken.
+//! [`VectorDataset`]: rows of numbers written by any program, as one column of lists in a parquet file or in a folder
+//! of such files. Opening reads all rows once: each row is checked, and the mean and deviation are computed.
 //!
-//! Rows are read a [`VectorGroup`] at a time: a row group, or a piece of one that is large.
+//! Rows are read one [`VectorGroup`] at a time: a row group, or a piece of a large one.
 
 mod list_column;
 
@@ -30,8 +29,8 @@ use crate::{
     text::{Cause, RowBlock, TableFile},
 };
 
-/// Bytes of a group at most, as f32: whoever shuffles holds several. Where a file has no index of its pages, what
-/// stands before a piece of a row group is passed over each time, so pieces are not small.
+/// Most bytes of a group, as f32: shuffling holds several groups. Pieces are not small, because in a file without an
+/// index of its pages each read has to skip the rows before the piece.
 const GROUP_BYTES: usize = 64 << 20;
 
 /// Vectors in parquet files, opened for reading.
@@ -48,26 +47,26 @@ pub struct VectorDataset {
     std: Vec<f32>,
 }
 
-/// A file of vectors.
+/// One file of vectors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VectorFile {
-    /// Its own name.
+    /// File name.
     pub name: String,
-    /// Rows in it.
+    /// Number of rows.
     pub rows: u64,
-    /// SHA-256 of its bytes, or in an object store of what changes with them.
+    /// SHA-256 of its bytes; in an object store, of its [`stamp`](Location::stamp).
     pub sha256: String,
 }
 
 /// Consecutive rows of one file that are read together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VectorGroup {
-    /// Rows of the dataset before it.
+    /// Number of rows of the dataset before this group.
     pub first_row: u64,
-    /// Rows in it.
+    /// Number of rows in the group.
     pub rows: usize,
     block: RowBlock,
-    /// Rows of the file before it.
+    /// Number of rows of the file before this group.
     first_row_of_file: u64,
 }
 
@@ -79,12 +78,12 @@ struct Table {
 }
 
 impl VectorDataset {
-    /// Opens a parquet file, or all those directly in a folder, in the order of their names. `column` is the one of
-    /// lists of numbers; by default the only one.
+    /// Opens a parquet file, or all parquet files directly in a folder, in the order of their names. `column` is the
+    /// column of lists of numbers; `None` means the only such column.
     ///
     /// # Errors
-    /// No such file, none of its columns holds lists of numbers, or several do; no row; a row of another length, or
-    /// with a null, a nan or an infinity, which is named by its file and number.
+    /// The file does not exist; no column holds lists of numbers, or several do; there is no row; a row has another
+    /// length, a null, a NaN or an infinity (the message names its file and number).
     pub fn open(location: impl Into<Location>, column: Option<&str>, monitor: &dyn Monitor) -> Result<Self> {
         let location = location.into();
         let dir = PathBuf::from(location.to_string());
@@ -94,7 +93,7 @@ impl VectorDataset {
         for table in &tables {
             choose(table.metadata.schema().fields(), Some(&column), &table.file.name())?;
         }
-        // All in f32 where one file's numbers are not of half precision.
+        // f32 for all files if any of them is not in half precision.
         let dtypes = tables.iter().map(|table| table.dtype(&column)).collect::<Vec<_>>();
         let dtype = if dtypes.contains(&StorageDtype::F32) { StorageDtype::F32 } else { StorageDtype::F16 };
         let width = first_width(&tables, &column)?;
@@ -107,30 +106,30 @@ impl VectorDataset {
         Ok(Self { mean: narrow(statistics.mean()), std: narrow(statistics.std()), ..opened })
     }
 
-    /// The file or folder, as it was named.
+    /// The file or folder, as the user named it.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Where it is found from any working directory: an absolute path, or an URL.
+    /// An address that works from any working directory: an absolute path or a URL.
     ///
     /// # Errors
-    /// When it is not there any more.
+    /// If it no longer exists.
     pub fn absolute(&self) -> Result<PathBuf> {
         self.location.absolute()
     }
 
-    /// The column of lists.
+    /// Name of the column of lists.
     pub fn column(&self) -> &str {
         &self.column
     }
 
-    /// Numbers a row.
+    /// Numbers per row.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// How they are held in memory: f16 where the files do, else f32.
+    /// Type of the values in memory: f16 if all files hold f16, else f32.
     pub fn dtype(&self) -> StorageDtype {
         self.dtype
     }
@@ -145,7 +144,7 @@ impl VectorDataset {
         self.files().map(|file| file.rows).sum()
     }
 
-    /// What is read together, in order.
+    /// The groups of rows that are read together, in order.
     pub fn groups(&self) -> &[VectorGroup] {
         &self.groups
     }
@@ -166,7 +165,7 @@ impl VectorDataset {
     /// The result: `[rows, width]`
     ///
     /// # Errors
-    /// When the file cannot be read, or has changed since it was opened.
+    /// If the file cannot be read, or has changed since it was opened.
     pub fn read(&self, group: VectorGroup) -> Result<Values> {
         let table = &self.tables[group.block.file as usize];
         let lists = table.read(group.block, &self.column)?;
@@ -178,7 +177,8 @@ impl VectorDataset {
         })
     }
 
-    /// Sums over all rows. Those of the groups are added up in order, so they do not depend on the threads.
+    /// Sums over all rows. The sums of the groups are added in order, so the result does not depend on the number of
+    /// threads.
     fn measure(&self, monitor: &dyn Monitor) -> Result<HookPointStatistics> {
         monitor.start("measuring the vectors", self.n_rows(), "rows");
         let of_group = |group: &VectorGroup| {
@@ -186,7 +186,7 @@ impl VectorDataset {
                 return Err(Error::Cancelled { path: self.dir.clone() });
             }
             let values = self.read(*group)?;
-            // No row is a sink, and none is the first of a text.
+            // No row counts as a sink, and no row as the first of a text.
             let mut statistics = HookPointStatistics::new(self.width, f32::INFINITY);
             let mut row = vec![0.0; self.width];
             for i in 0..group.rows {
@@ -213,7 +213,7 @@ impl Table {
             let hint = "Name the folder it is in with --activations";
             return Err(Error::malformed(file.name(), "vectors of another tool", "activations of refract", hint));
         }
-        // `TableFile::metadata` has checked the groups' places; a negative number of rows is none.
+        // `TableFile::metadata` has checked the positions of the row groups; a negative number of rows counts as 0.
         let rows = metadata.metadata().row_groups().iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(0));
         let recorded = VectorFile { name: location.file_name(), rows: rows.sum(), sha256: String::new() };
         Ok(Self { file, metadata, recorded })
@@ -224,7 +224,7 @@ impl Table {
         field.map_or(StorageDtype::F32, |field| dtype_of(field.data_type()))
     }
 
-    /// The lists of a block of rows; no other column is read.
+    /// Reads the lists of a block of rows, and no other column.
     fn read(&self, block: RowBlock, column: &str) -> Result<ArrayRef> {
         let place = self.metadata.schema().fields().iter().position(|field| field.name() == column);
         let mask = ProjectionMask::roots(self.metadata.parquet_schema(), place);
@@ -251,7 +251,7 @@ impl Table {
     }
 }
 
-/// The parquet file named, or those in the folder named, by name.
+/// The named parquet file, or the parquet files of the named folder, sorted by name.
 fn files_of(location: &Location) -> Result<Vec<Location>> {
     let expected = "a parquet file, or a folder of them";
     let hint = "Name a file or folder with a column of lists of numbers";
@@ -274,7 +274,7 @@ fn files_of(location: &Location) -> Result<Vec<Location>> {
     Ok(files)
 }
 
-/// Numbers in the first row there is.
+/// Number of values in the first row of the dataset.
 fn first_width(tables: &[Table], column: &str) -> Result<usize> {
     let groups = (0..).zip(tables).flat_map(|(file, table)| {
         let groups = (0..).zip(table.metadata.metadata().row_groups());
@@ -292,7 +292,7 @@ fn first_width(tables: &[Table], column: &str) -> Result<usize> {
     })
 }
 
-/// The row groups of all files, in pieces where they are large.
+/// The row groups of all files; large ones are cut into pieces.
 fn groups_of(tables: &[Table], width: usize) -> Vec<VectorGroup> {
     let most = (GROUP_BYTES / (4 * width)).max(1) as u64;
     let (mut groups, mut first_row) = (vec![], 0);
@@ -312,7 +312,7 @@ fn groups_of(tables: &[Table], width: usize) -> Vec<VectorGroup> {
     groups
 }
 
-/// Fills in what tells each file from any other.
+/// Fills in the hash of each file.
 fn hash(tables: &mut [Table], dir: &Path, monitor: &dyn Monitor) -> Result<()> {
     monitor.start("hashing the vectors", tables.iter().map(|table| table.file.bytes()).sum(), "bytes");
     for table in tables {
@@ -352,7 +352,7 @@ mod tests {
         writer.close().unwrap();
     }
 
-    /// Rows that tell their number.
+    /// Rows that encode their own number.
     fn rows(numbers: std::ops::Range<i32>) -> Vec<Vec<f64>> {
         numbers.map(|i| vec![f64::from(i), f64::from(i % 3) * 0.5]).collect()
     }
@@ -400,7 +400,7 @@ mod tests {
         let lists = table.read(RowBlock { file: 0, group: 1, first_row: 1, rows: 2 }, "vector").unwrap();
         let expected = Values::F32(vec![4.0, 0.5, 5.0, 1.0]);
         assert_eq!(values_of(&lists, 2, StorageDtype::F32), Ok(expected));
-        // Groups of at most one row where a row has as many bytes as a group may.
+        // With rows of `GROUP_BYTES` each, every group has one row.
         let groups = groups_of(&[table], GROUP_BYTES / 4);
         assert_eq!(groups.len(), 8);
         assert!((0..).zip(&groups).all(|(row, group)| group.first_row == row && group.rows == 1));
@@ -420,7 +420,7 @@ mod tests {
             refused(folder.path(), None)
         };
         let nan = second_with(vec![1.0, f64::NAN]);
-        assert!(nan.contains("b.parquet") && nan.contains("a nan or an infinity at index 1 in row 4"), "{nan}");
+        assert!(nan.contains("b.parquet") && nan.contains("a NaN or an infinity at index 1 in row 4"), "{nan}");
         let infinite = second_with(vec![f64::NEG_INFINITY, 0.0]);
         assert!(infinite.contains("at index 0 in row 4"), "{infinite}");
         let short = second_with(vec![1.0]);
@@ -445,7 +445,7 @@ mod tests {
         write(&path, &rows(0..2));
         let wrong = refused(folder.path(), Some("vectors"));
         assert!(wrong.contains("`vectors`") && wrong.contains("name (Utf8), vector (List("), "{wrong}");
-        // A file beside it that lacks the column.
+        // A second file that lacks the column.
         let names: ArrayRef = Arc::new(Float64Array::from(vec![1.0]));
         let batch = RecordBatch::try_from_iter([("number", names)]).unwrap();
         let other = File::create(folder.path().join("b.parquet")).unwrap();

@@ -113,7 +113,7 @@ fn vectors_that_pyarrow_polars_and_duckdb_wrote_are_the_same_ones() {
     let message =
         sandbox.error(&["train", "--vectors", "nan.parquet", "--tokens", "20480", "--batch", "512", "--out", "nan"]);
     assert!(
-        message.contains("nan.parquet") && message.contains("a nan or an infinity at index 5 in row 1234"),
+        message.contains("nan.parquet") && message.contains("a NaN or an infinity at index 5 in row 1234"),
         "{message}"
     );
 }

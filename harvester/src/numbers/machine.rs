@@ -1,4 +1,4 @@
-//! What this machine can do, measured, and how much memory it has and gave: what estimates and benchmarks compare with.
+//! Measured speed and memory of this machine, for estimates and benchmarks to compare with.
 
 use std::{
     hint::black_box,
@@ -8,10 +8,10 @@ use std::{
 /// Side of the matrices multiplied: large enough for the product's full rate, small enough for a few milliseconds.
 const SIDE: usize = 768;
 
-/// How long to measure.
+/// Duration of the measurement.
 const TIME: Duration = Duration::from_millis(100);
 
-/// Rate of f32 matrix products on all cores, in FLOP/s: the best of a tenth of a second of them.
+/// Rate of f32 matrix products on all cores, in FLOP/s: the best product within a tenth of a second.
 pub fn gemm_flops() -> f64 {
     let (a, b) = (vec![1f32; SIDE * SIDE], vec![1f32; SIDE * SIDE]);
     let mut c = vec![0f32; SIDE * SIDE];
@@ -26,8 +26,8 @@ pub fn gemm_flops() -> f64 {
     2.0 * (SIDE * SIDE * SIDE) as f64 / best
 }
 
-/// Bytes of memory that this process may use: the machine's, or its control group's where that is less. `None` where
-/// the system does not say.
+/// Bytes of memory that this process may use: those of the machine, or of its control group if that has fewer. `None`
+/// if the system does not say.
 pub fn memory_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
@@ -36,7 +36,7 @@ pub fn memory_bytes() -> Option<u64> {
     Some(group.map_or(machine, |group: u64| group.min(machine)))
 }
 
-/// Highest resident memory of this process so far, in MiB; 0 where the system does not say.
+/// Highest resident memory of this process so far, in MiB; 0 if the system does not say.
 pub fn peak_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

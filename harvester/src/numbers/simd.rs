@@ -3,8 +3,8 @@
 
 use std::sync::OnceLock;
 
-/// A loop that is compiled once for each instruction set. A struct, not a closure: rustc compiles a closure's call on
-/// its own, for the oldest x86-64, and its loop stays scalar.
+/// A loop that is compiled once for each instruction set. A struct, not a closure: rustc compiles a closure's call
+/// separately, for the oldest x86-64, and its loop stays scalar.
 pub(crate) trait Kernel {
     /// The loop. Must be `#[inline(always)]`, and so must everything it calls.
     fn run(self);
@@ -21,19 +21,19 @@ impl<K: Kernel> pulp::NullaryFnOnce for Wide<K> {
     }
 }
 
-/// Runs `kernel` with the widest vectors of this machine.
+/// Runs `kernel` with the widest vectors that this machine has.
 pub(crate) fn wide(kernel: impl Kernel) {
     static ARCH: OnceLock<pulp::Arch> = OnceLock::new();
     ARCH.get_or_init(pulp::Arch::new).dispatch(Wide(kernel));
 }
 
-/// `e^x` to about one unit in the last place, without branches. Inputs outside `[-87, 88]` are clamped: the smallest
-/// result is about 1.6e-38 where the true value underflows, which no sum of probabilities can see.
+/// `e^x` to about one unit in the last place, without branches. Inputs outside `[-87, 88]` are clamped: where the true
+/// value underflows, the result is about 1.6e-38, too small to change a sum of probabilities.
 ///
-/// `e^x = 2^n e^r`, `n = round(x / ln 2)`, `|r| <= ln 2 / 2`, `e^r` by the polynomial of the Cephes library's `expf`.
+/// `e^x = 2^n e^r`, `n = round(x / ln 2)`, `|r| <= ln 2 / 2`; `e^r` is the polynomial of the Cephes library's `expf`.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    /// Adding 1.5 * 2^23 rounds to the nearest integer, which the low bits of the sum hold.
+    /// Adding 1.5 * 2^23 rounds to the nearest integer, which is then in the low bits of the sum.
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts, so that `n * LN2_HI` is exact.
     const LN2_HI: f32 = 0.693_359_4;
@@ -49,13 +49,14 @@ pub(crate) fn exp(x: f32) -> f32 {
     p = p.mul_add(r, 1.666_666_5e-1);
     p = p.mul_add(r, 0.5);
     let e_r = p.mul_add(r * r, r) + 1.0;
-    // `n` moves into the exponent's bits. Not `n as i32`, whose care for what no i32 holds takes a branch a value.
+    // `n` moves into the exponent's bits. `n as i32` would need a branch per value for numbers outside the range of
+    // i32.
     let two_n = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
     e_r * two_n
 }
 
-/// `tanh(x)` to a few units in the last place, without branches: near zero, where `1 - 2 / (e^2x + 1)` would cancel,
-/// the polynomial of the Cephes library's `tanhf`.
+/// `tanh(x)` to a few units in the last place, without branches. Near zero, where `1 - 2 / (e^2x + 1)` would cancel, it
+/// is the polynomial of the Cephes library's `tanhf`.
 #[inline(always)]
 pub(crate) fn tanh(x: f32) -> f32 {
     let size = x.abs();

@@ -1,6 +1,6 @@
-//! [`HookPointStatistics`]: what the harvested rows of one hook point look like, in one pass and constant memory.
-//! Each part of a dataset carries its own; they are added up in the order of the parts, so that a resumed run arrives
-//! at the same numbers, bit for bit, as an uninterrupted one.
+//! [`HookPointStatistics`]: statistics of the harvested rows of one hook point, in one pass and constant memory. Each
+//! part of a dataset has its own statistics. They are added in the order of the parts, so that a resumed run gets the
+//! same numbers as an uninterrupted one, bit for bit.
 //!
 //! ```text
 //! norm(x)         = sqrt(sum_i x_i^2)
@@ -11,21 +11,22 @@
 //! sink_norm       = 10 * median norm of the first row group, position > 0
 //! ```
 //!
-//! Attention sinks are left out of the mean and the deviation because a handful of them owns nearly all the variance
-//! (norms of 24,000 among norms of 150), and no reader trains on them. Their threshold must be known before the first
-//! row is added, hence the median of the first row group and not that of the dataset.
+//! Attention sinks are left out of the mean and the deviation: a handful of them has nearly all the variance (norms of
+//! 24,000 among norms of 150), and no reader trains on them. The threshold must be known before the first row is added,
+//! so it uses the median of the first row group, not that of the dataset.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Rows whose norm is above this many medians are attention sinks (dictionary_learning's recommended multiple).
+/// Rows whose norm is above this multiple of the median are attention sinks (dictionary_learning's recommended
+/// multiple).
 pub const SINK_MULTIPLE: f32 = 10.0;
 
 /// Sums over the rows of one hook point. Values are those stored in the shard, after rounding to its dtype.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HookPointStatistics {
-    /// Rows above this norm are attention sinks and not part of the sums.
+    /// Rows above this norm are attention sinks and are not in the sums.
     sink_norm: f32,
     /// Rows in the sums.
     rows: u64,
@@ -42,7 +43,7 @@ pub struct HookPointStatistics {
 }
 
 impl HookPointStatistics {
-    /// Nothing seen yet.
+    /// Statistics of no rows.
     pub fn new(width: usize, sink_norm: f32) -> Self {
         let zeros = vec![0.0; width];
         Self {
@@ -87,12 +88,12 @@ impl HookPointStatistics {
         self.sink_norm
     }
 
-    /// Rows that the mean and deviation are taken over.
+    /// Number of rows in the mean and deviation.
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// Rows with position > 0 above [`Self::sink_norm`].
+    /// Number of rows with position > 0 and a norm above [`Self::sink_norm`].
     pub fn sinks(&self) -> u64 {
         self.sinks
     }
@@ -102,7 +103,7 @@ impl HookPointStatistics {
         &self.norms
     }
 
-    /// Number of values a row has.
+    /// Number of values per row.
     pub fn width(&self) -> usize {
         self.sum.len()
     }
@@ -120,14 +121,14 @@ impl HookPointStatistics {
         pairs.map(|(sum, squares)| (squares / n - (sum / n).powi(2)).max(0.0).sqrt()).collect()
     }
 
-    /// How far the rows' common centre is from zero, in units of their spread around it.
+    /// Distance of the rows' mean from zero, in units of their spread around it.
     pub fn mean_to_spread(&self) -> f64 {
         let spread = length(&self.std());
         if spread == 0.0 { 0.0 } else { length(&self.mean()) / spread }
     }
 }
 
-/// Euclidean norm of a row, summed in f64 in a fixed order so that it is the same in every run.
+/// Euclidean norm of a row, summed in f64 in a fixed order, so that it is the same in every run.
 pub fn norm(row: &[f32]) -> f32 {
     let mut lanes = [0.0_f64; 8]; // independent sums, so that the additions need not wait for each other
     let (chunks, rest) = row.as_chunks::<8>();
@@ -149,8 +150,8 @@ fn add(total: &mut [f64], more: &[f64]) {
     }
 }
 
-/// Counts of norms in logarithmic bins: the upper 16 bits of the f32 are the bin's number, which makes 128 bins an
-/// octave, needs no logarithm and is the same on every machine. A quantile read from it is off by at most 1/256.
+/// Counts of norms in logarithmic bins. The upper 16 bits of the f32 are the bin's number: 128 bins per octave, no
+/// logarithm, and the same bins on every machine. A quantile read from it is off by at most 1/256.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct NormHistogram {
     bins: BTreeMap<u16, u64>,
@@ -164,7 +165,7 @@ impl NormHistogram {
         self.max = self.max.max(norm);
     }
 
-    /// Adds the norms of another.
+    /// Adds the norms of another histogram.
     pub fn merge(&mut self, other: &Self) {
         for (bin, count) in &other.bins {
             *self.bins.entry(*bin).or_default() += count;
@@ -197,7 +198,7 @@ impl NormHistogram {
     }
 }
 
-/// f64 sums as hexadecimal bit patterns: JSON's decimal numbers need not come back as the same bits.
+/// f64 sums as hexadecimal bit patterns: decimal numbers in JSON need not come back as the same bits.
 mod exact {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -209,7 +210,7 @@ mod exact {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
         let text = String::deserialize(deserializer)?;
         if text.len() % 16 != 0 || !text.is_ascii() {
-            return Err(D::Error::custom("expected 16 hexadecimal digits a number"));
+            return Err(D::Error::custom("expected 16 hexadecimal digits per number"));
         }
         let starts = (0..text.len()).step_by(16);
         starts

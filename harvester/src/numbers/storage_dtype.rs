@@ -6,21 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// How activation values are stored.
+/// Number type of stored activation values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StorageDtype {
-    /// 4 bytes a value, as computed.
+    /// 4 bytes per value, as computed.
     F32,
-    /// 2 bytes a value: 11 significant bits, at most 65,504. A value beyond is an error, never stored.
+    /// 2 bytes per value: 11 significant bits, at most 65,504. A larger value is an error and is never stored.
     F16,
-    /// 1 byte a value and 4 a row: whole steps of the row's largest absolute value over 127.
+    /// 1 byte per value and 4 per row: integer multiples of the row's largest absolute value over 127.
     #[serde(rename = "int8")]
     I8,
 }
 
 impl StorageDtype {
-    /// Bytes a value.
+    /// Bytes per value.
     pub fn bytes(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -29,12 +29,12 @@ impl StorageDtype {
         }
     }
 
-    /// Bytes a row of `width` values, its scale included where there is one.
+    /// Bytes per row of `width` values, including its scale if it has one.
     pub fn row_bytes(self, width: usize) -> usize {
         self.bytes() * width + if self.has_scale() { 4 } else { 0 }
     }
 
-    /// Whether each row has a scale, in a column of its own.
+    /// True if each row has a scale, in a separate column.
     pub fn has_scale(self) -> bool {
         self == Self::I8
     }

@@ -1,4 +1,4 @@
-//! [`ModelCache`]: refract's own folder of fetched models, for those that come from no cache of their own.
+//! [`ModelCache`]: refract's own folder of downloaded models, for sources that have no cache of their own.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -12,7 +12,7 @@ use crate::{
     store::{cache_folder, sha256_file},
 };
 
-/// A folder of fetched models.
+/// A folder of downloaded models.
 #[derive(Debug, Clone)]
 pub struct ModelCache {
     folder: PathBuf,
@@ -27,7 +27,7 @@ impl ModelCache {
     /// `models` in the [`cache_folder`].
     ///
     /// # Errors
-    /// As there.
+    /// As for [`cache_folder`].
     pub fn from_env() -> Result<Self> {
         Ok(Self::new(cache_folder()?.join("models")))
     }
@@ -36,8 +36,8 @@ impl ModelCache {
         &self.folder
     }
 
-    /// Waits until no other process fetches into this cache. The lock ends with the returned file, if the file
-    /// system has locks at all.
+    /// Waits until no other process downloads into this cache. Dropping the returned file releases the lock. Without
+    /// effect on a file system that has no locks.
     pub(super) fn lock(&self, monitor: &dyn Monitor) -> Result<File> {
         fs::create_dir_all(&self.folder).map_err(Error::io("create", &self.folder))?;
         let path = self.folder.join(".lock");
@@ -46,8 +46,8 @@ impl ModelCache {
         Ok(file)
     }
 
-    /// A folder for half-finished things, removed with everything in it when dropped. One at a time: the caller holds
-    /// the [`lock`](Self::lock), so what is found there is the leftover of a run that was killed.
+    /// A folder for unfinished files, removed with everything in it when dropped. There is one at a time: the caller
+    /// holds the [`lock`](Self::lock), so an existing folder is left over from a run that was killed.
     pub(super) fn scratch(&self) -> Result<Scratch> {
         let scratch = Scratch { folder: self.folder.join("unfinished") };
         let _ = fs::remove_dir_all(&scratch.folder);
@@ -64,13 +64,13 @@ pub(super) struct Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Nothing in it is of use; a leftover costs disk space and nothing else.
+        // Nothing in it is needed; if removing fails, it only costs disk space.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-/// Polls rather than blocks, so that the user can stop it. Where the file system has no locks, goes ahead without:
-/// what is fetched is checked anyway.
+/// Polls instead of blocking, so that the user can stop it. On a file system without locks it returns at once:
+/// downloaded files are checked anyway.
 pub(super) fn wait_for_lock(file: &File, folder: &Path, monitor: &dyn Monitor) -> Result<()> {
     while let Err(TryLockError::WouldBlock) = file.try_lock() {
         pause(Duration::from_millis(100), folder, monitor)?;
@@ -94,7 +94,7 @@ pub(super) fn pause(duration: Duration, kept: &Path, monitor: &dyn Monitor) -> R
     }
 }
 
-/// What a file must be.
+/// Size and hash that a file must have.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Identity<'a> {
     pub(super) bytes: u64,
@@ -102,10 +102,10 @@ pub(super) struct Identity<'a> {
 }
 
 impl Identity<'_> {
-    /// Whether a file is this one: by its size, then by its bytes. Hashing 100 MB takes a tenth of a second.
+    /// Checks the size, then the hash. Hashing 100 MB takes a tenth of a second.
     pub(super) fn check(&self, path: &Path) -> Result<()> {
         let bytes = fs::metadata(path).map_err(Error::io("read", path))?.len();
-        let hint = "It is damaged, or another version";
+        let hint = "The file is damaged, or it is another version";
         if bytes != self.bytes {
             return Err(Error::malformed(path, format!("{} bytes", self.bytes), bytes.to_string(), hint));
         }

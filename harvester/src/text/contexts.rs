@@ -1,17 +1,17 @@
-//! [`Contexts`]: documents become token contexts. Documents are tokenised one at a time, so that no more than one of
+//! [`Contexts`]: turns documents into token contexts. Documents are tokenized one at a time, so that at most one of
 //! them is in memory.
 //!
 //! ```text
-//! document     = its tokens, cut to document_tokens, and the separator      (one without tokens adds nothing)
-//! concatenate:   doc doc doc .. is one stream;  context = [bos]? and the next ctx_len (- 1) tokens: all of them full
-//! document:      context = [bos]? and a document's first ctx_len (- 1) tokens; the rest is another context or dropped,
-//!                and a rest that is the separator alone is dropped
+//! document     = its tokens, cut to document_tokens, then the separator     (a document without tokens adds nothing)
+//! concatenate:   doc doc doc .. is one stream;  context = [bos]? and the next ctx_len (- 1) tokens; every context is full
+//! document:      context = [bos]? and a document's first ctx_len (- 1) tokens; the rest is another context or dropped;
+//!                a rest that is only the separator is dropped
 //! ```
 //!
-//! Which of the two, and what else can be asked for, is in `packing.rs`. Where the next token is BOS itself, as chat
-//! templates write it, none is put before it: no model has seen two.
+//! `packing.rs` holds the choice between the two and the other options. If the next token is already BOS, as chat
+//! templates write it, no BOS is put before it: models never see two in training.
 //!
-//! A [`ContextCursor`] is a place in that stream: a run that starts again from one reads no earlier document.
+//! A [`ContextCursor`] is a position in that stream: a run that resumes from a cursor reads no earlier document.
 
 use std::path::Path;
 
@@ -23,21 +23,21 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// A place in the stream of tokens, before which everything is in finished contexts.
+/// A position in the stream of tokens. Everything before it is in finished contexts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContextCursor {
     /// Finished contexts.
     pub contexts: u64,
-    /// Documents used up, in the harvest's order.
+    /// Documents fully used, in the harvest's order.
     pub documents: u64,
-    /// Tokens of the next document, its separator included, that are used up.
+    /// Used tokens of the next document, including its separator.
     pub tokens: u64,
-    /// What was left out of the documents used up, and of the next one once a token of it is.
+    /// Everything left out of the used documents, and of the next one once one of its tokens is used.
     #[serde(default, skip_serializing_if = "LeftOut::is_nothing")]
     pub left_out: LeftOut,
 }
 
-/// What no context holds, and why.
+/// Counts of what no context holds, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LeftOut {
@@ -45,26 +45,26 @@ pub struct LeftOut {
     pub empty_documents: u64,
     /// Documents of fewer than `min_document_tokens` tokens.
     pub short_documents: u64,
-    /// Rows of a parquet file that repeat an earlier one.
+    /// Rows of a parquet file that repeat an earlier row.
     pub repeated_documents: u64,
-    /// Conversations that the model's chat template refuses, or that have a turn whose content is null.
+    /// Conversations that the model's chat template refuses, or that have a turn with null content.
     pub refused_documents: u64,
-    /// Tokens beyond `document_tokens`, or beyond a context of the document's own.
+    /// Tokens after the first `document_tokens`, or after the document's only context.
     pub truncated_tokens: u64,
 }
 
 impl LeftOut {
-    /// Whether nothing was left out.
+    /// True if nothing was left out.
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whole documents.
+    /// Number of whole documents left out.
     pub fn documents(&self) -> u64 {
         self.empty_documents + self.short_documents + self.repeated_documents + self.refused_documents
     }
 
-    /// The sum of both.
+    /// Sum of the two.
     pub fn plus(&self, other: &Self) -> Self {
         Self {
             empty_documents: self.empty_documents + other.empty_documents,
@@ -76,41 +76,42 @@ impl LeftOut {
     }
 }
 
-/// A context.
+/// One context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Context {
-    /// Its number, from 0.
+    /// Number of the context, from 0.
     pub index: u64,
-    /// Token ids, `ctx_len` of them unless each document has a context of its own.
+    /// Token ids: `ctx_len` of them, or fewer if each document has its own contexts.
     pub tokens: Vec<u32>,
-    /// The document each token is from; BOS counts to the token after it, a separator to the one before. As many as
-    /// `tokens`.
+    /// The document of each token, as many as `tokens`. BOS belongs to the document of the token after it, a separator
+    /// to that of the token before it.
     pub documents: Vec<u64>,
-    /// Where the next context starts.
+    /// Position at which the next context starts.
     pub next: ContextCursor,
 }
 
-/// Yields contexts until the corpus ends; what is left then of a stream is less than a context and dropped.
+/// Yields contexts until the corpus ends. In concatenate mode, the remaining tokens that do not fill a context are
+/// dropped.
 pub struct Contexts<'a, E> {
     corpus: &'a Corpus,
     order: &'a DocumentOrder,
     options: ContextOptions,
     encode: E,
     cursor: ContextCursor,
-    /// The document at the cursor with its separator, once it is tokenised.
+    /// The document at the cursor with its separator, once it is tokenized.
     current: Option<Vec<u32>>,
-    /// What came before, where repetitions are left out.
+    /// The documents seen before, if repeated ones are left out.
     seen: Option<SeenDocuments>,
     dropped_tokens: u64,
 }
 
 impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
-    /// Contexts from `cursor` on. `order` is the corpus' documents in the order of use, `encode` a tokenizer that adds
-    /// no special token. `seen` is a file that a run which starts again finds what it had seen in; without it, it reads
-    /// that anew.
+    /// Contexts from `cursor` on. `order` holds the corpus' documents in the order of use; `encode` is a tokenizer that
+    /// adds no special tokens. `seen` is the file in which a resumed run finds the documents it has seen; without it,
+    /// the run reads those documents again.
     ///
     /// # Errors
-    /// When a context is too short to hold a position that is not the first, or a file cannot be read.
+    /// If a context is too short to hold a position other than the first, or a file cannot be read.
     pub fn new(
         corpus: &'a Corpus,
         order: &'a DocumentOrder,
@@ -126,7 +127,7 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
         Ok(Self { corpus, order, options, encode, cursor, current: None, seen, dropped_tokens: 0 })
     }
 
-    /// Where the next context starts.
+    /// Position at which the next context starts.
     pub fn cursor(&self) -> ContextCursor {
         self.cursor
     }
@@ -136,7 +137,7 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
         self.dropped_tokens
     }
 
-    /// The next context, or `None` when the corpus ends before it.
+    /// The next context, or `None` if the corpus ends before it.
     fn pack(&mut self) -> Result<Option<Context>> {
         let bos = self.bos()?;
         let mut tokens: Vec<u32> = bos.into_iter().collect();
@@ -157,14 +158,14 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
         Ok(Some(Context { index, tokens, documents, next: self.cursor }))
     }
 
-    /// The BOS that the next context begins with, unless its text does.
+    /// The BOS at the start of the next context; `None` if its text begins with BOS already.
     fn bos(&mut self) -> Result<Option<u32>> {
         self.load()?;
         let next = self.current.as_ref().and_then(|current| current.get(self.cursor.tokens as usize).copied());
         Ok(self.options.bos.filter(|bos| next != Some(*bos)))
     }
 
-    /// Fills a context from as many documents as it takes; `false` when the corpus ends before it is full.
+    /// Fills a context from as many documents as needed; `false` if the corpus ends before it is full.
     fn fill(&mut self, tokens: &mut Vec<u32>, documents: &mut Vec<u64>) -> Result<bool> {
         while tokens.len() < self.options.ctx_len {
             let Some(document) = self.load()? else { return Ok(false) };
@@ -174,12 +175,12 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
         Ok(true)
     }
 
-    /// Fills a context from one document; `false` when there is none left.
+    /// Fills a context from one document; `false` if no document is left.
     fn fill_from_one(&mut self, tokens: &mut Vec<u32>, documents: &mut Vec<u64>) -> Result<bool> {
         let Some(document) = self.load()? else { return Ok(false) };
         let taken = self.take(self.options.ctx_len - tokens.len(), tokens);
         documents.resize(taken, document);
-        // No context for a separator alone. Where it is BOS too (GPT-2) that would be a context of one token.
+        // A separator alone makes no context. If it is also BOS (GPT-2), that would be a context of one token.
         let rest = self.current.as_ref().map(|current| current.len() as u64 - self.cursor.tokens);
         if rest == Some(1) && self.options.separator.is_some() {
             self.next_document();
@@ -193,7 +194,8 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
         Ok(true)
     }
 
-    /// Makes the document at the cursor current, passing over those that add nothing. Its number, or `None` at the end.
+    /// Makes the document at the cursor current, skipping those that add nothing. Returns its number, or `None` at the
+    /// end.
     fn load(&mut self) -> Result<Option<u64>> {
         while let Some(document) = self.order.get(self.cursor.documents) {
             if self.current.is_none() {
@@ -207,8 +209,8 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
         Ok(None)
     }
 
-    /// The tokens of a document and its separator; `None` where it adds nothing. Counts what is left out, once: a run
-    /// that starts again in the middle of a document has counted it before.
+    /// The tokens of a document and its separator; `None` if it adds nothing. Counts each left-out document once: a run
+    /// that resumes in the middle of a document has already counted it.
     fn tokens_of(&mut self, document: u64) -> Result<Option<Vec<u32>>> {
         let read = self.corpus.document(document)?;
         if self.is_repeated(document, &read)? {
@@ -216,11 +218,11 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
             return Ok(None);
         }
         let mut tokens = match (self.encode)(&read) {
-            // One odd conversation among millions must not end a harvest.
+            // One malformed conversation among millions must not end a harvest.
             Err(error @ Error::ChatTemplate { .. }) => {
                 if self.cursor.left_out.refused_documents == 0 {
                     let place = self.corpus.place_of(document);
-                    tracing::warn!("{place} is left out, and any other like it: {error}");
+                    tracing::warn!("{place} is left out, and so is any other like it: {error}");
                 }
                 self.cursor.left_out.refused_documents += 1;
                 return Ok(None);
@@ -253,12 +255,12 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
         }
     }
 
-    /// `error`, with the file and the line or row that the document is in.
+    /// Adds the file and the line or row of the document to `error`.
     fn named(&self, document: u64, error: Error) -> Error {
         Error::Document { place: self.corpus.place_of(document), source: error.into() }
     }
 
-    /// Moves up to `wanted` tokens of the current document to `tokens` and the cursor past them.
+    /// Moves up to `wanted` tokens of the current document to `tokens`, and moves the cursor past them.
     fn take(&mut self, wanted: usize, tokens: &mut Vec<u32>) -> usize {
         let Some(current) = &self.current else { return 0 };
         let start = (self.cursor.tokens as usize).min(current.len());
@@ -293,7 +295,7 @@ mod tests {
     use super::*;
     use crate::CorpusOptions;
 
-    /// A token a letter: its code.
+    /// One token per letter: its code.
     fn encode(document: &Document) -> Result<Vec<u32>> {
         let Document::Text(letters) = document else { panic!("a text") };
         Ok(letters.chars().map(u32::from).collect())

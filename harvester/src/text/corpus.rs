@@ -1,14 +1,14 @@
-//! [`Corpus`]: the text that is harvested, as a numbered list of documents. The text itself stays where it is, so
-//! memory does not grow with it.
+//! [`Corpus`]: the text to harvest, as a numbered list of documents. The text stays in its files, so memory does not
+//! grow with it.
 //!
 //! ```text
-//! text, JSONL      read once when it is opened: checked, hashed, each document's place noted  reading.rs, scan.rs
+//! text, JSONL      read once on opening: checked, hashed, position of each document noted     reading.rs, scan.rs
 //! .gz .zst, URLs,
-//! standard input   copied in plain to the cache first                                         spool.rs
-//! parquet          footers are read (and here the bytes hashed); rows come in blocks          table_file.rs, table.rs
+//! standard input   plain content copied to the cache first                                    spool.rs
+//! parquet          footers are read (and local files hashed); rows are read in blocks         table_file.rs, table.rs
 //! ```
 //!
-//! What opening found out can be saved, so that a run which starts again reads no document for it ([`Corpus::save`]).
+//! The result of opening can be saved, so that a resumed run need not read the documents again ([`Corpus::save`]).
 
 mod discover;
 mod document;
@@ -45,38 +45,38 @@ pub struct Corpus {
     options: CorpusOptions,
     sources: Vec<CorpusSource>,
     files: Vec<PlainFile>,
-    /// The documents in `files`. This is all the memory that one takes, besides its order and 16 bytes against
+    /// The documents in `files`. Each takes only this memory, its entry in the order, and 16 bytes for finding
     /// duplicates.
     places: Vec<DocumentPlace>,
     tables: Vec<TableFile>,
-    /// The documents in `tables`: where each block of rows stands in the numbering, ascending.
+    /// The documents in `tables`: each block of rows with its position in the numbering, ascending.
     blocks: Vec<PlacedBlock>,
     reader: Tables,
-    /// Every file by name, and what changes when its content does.
+    /// Every file by name, with a stamp that changes when its content does.
     stamps: Vec<(String, String)>,
-    /// Whether it was read from what an earlier run saved.
+    /// True if the corpus was loaded from what an earlier run saved.
     was_saved: bool,
 }
 
-/// A block of rows and its place in the numbering.
+/// A block of rows and its position in the numbering.
 #[derive(Debug, Clone, Copy)]
 struct PlacedBlock {
     block: Block,
     rows: RowBlock,
-    /// Documents of the blocks before it.
+    /// Documents of the blocks before this one.
     streamed_before: u64,
 }
 
-/// Where a document is found.
+/// Location of a document.
 enum Found {
-    /// This row of a block.
+    /// A row of a block.
     Row(RowBlock, u64),
-    /// In a text or JSONL file.
+    /// A range of bytes in a text or JSONL file.
     Place(DocumentPlace),
 }
 
 impl PlacedBlock {
-    /// Documents of this block and those before it.
+    /// Documents of this block and of those before it.
     fn streamed(self) -> u64 {
         self.streamed_before + self.block.documents
     }
@@ -85,34 +85,34 @@ impl PlacedBlock {
 impl Corpus {
     /// Finds the documents at `paths` and numbers them.
     ///
-    /// A path is a file, a folder, an URL of an object store, `hf://datasets/ORG/NAME` for a dataset on the Hub, or `-`
-    /// for standard input. A `.jsonl` file has a document a line, a `.parquet` file one a row; any other file is one
-    /// document. In a folder, each file of many documents and each subfolder is a source of its own, and the remaining
-    /// files together are one more. Hidden files, files that are not UTF-8 text, `.json`, `.csv` and `.tsv` files,
-    /// links to folders and links that lead nowhere are left out of a folder, counted, and logged as warnings.
+    /// A path is a file, a folder, a URL of an object store, `hf://datasets/ORG/NAME` for a dataset on the Hub, or `-`
+    /// for standard input. A `.jsonl` file has one document per line, a `.parquet` file one per row; any other file is
+    /// one document. In a folder, each file of many documents and each subfolder is a separate source, and the
+    /// remaining files together are one more source. Hidden files, files that are not UTF-8 text, `.json`, `.csv` and
+    /// `.tsv` files, links to folders and broken links are left out of a folder, counted, and logged as warnings.
     ///
     /// # Errors
-    /// When a path cannot be read, a named file is not UTF-8 text or ends in `.json`, `.csv` or `.tsv`, a JSONL line is
+    /// If a path cannot be read, a named file is not UTF-8 text or ends in `.json`, `.csv` or `.tsv`, a JSONL line is
     /// not an object with the text field (unless such lines are skipped), a parquet file lacks the column, a document
     /// is too long, or there is no text at all.
     pub fn open(paths: &[PathBuf], options: &CorpusOptions) -> Result<Self> {
         Self::read(paths, options, discover::sources(paths, None, &[])?)
     }
 
-    /// As [`Self::open`], with datasets from the Hub that `hub` describes.
+    /// Like [`Self::open`], with datasets from the Hub that `hub` describes.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// As for [`Self::open`].
     pub fn open_with_hub(paths: &[PathBuf], options: &CorpusOptions, hub: &HubSettings) -> Result<Self> {
         Self::read(paths, options, discover::sources(paths, Some(hub), &[])?)
     }
 
-    /// As [`Self::open`], but takes from the file `saved` what an earlier run found out, if it was the same run and no
-    /// file has changed since. Datasets on the Hub are read at the commits that `earlier` or that file names, wherever
-    /// their branches are now. They are from the Hub that `hub` describes, else from the environment's.
+    /// Like [`Self::open`], but loads from the file `saved` what an earlier run found, if the options are the same and
+    /// no file has changed since. Datasets on the Hub are read at the commits named by `earlier` or by that file, even
+    /// if their branches have moved. They come from the Hub that `hub` describes; `None`: from the environment's Hub.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// As for [`Self::open`].
     pub fn open_saved(
         paths: &[PathBuf],
         options: &CorpusOptions,
@@ -128,20 +128,20 @@ impl Corpus {
         }
     }
 
-    /// Saves what opening found out, for [`Self::open_saved`].
+    /// Saves the result of opening, for [`Self::open_saved`].
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         if self.was_saved { Ok(()) } else { saved::save(self, path) }
     }
 
-    /// How the files were read.
+    /// The options with which the files were read.
     pub fn options(&self) -> &CorpusOptions {
         &self.options
     }
 
-    /// Where the documents come from, in order.
+    /// The sources of the documents, in order.
     pub fn sources(&self) -> &[CorpusSource] {
         &self.sources
     }
@@ -151,7 +151,7 @@ impl Corpus {
         self.places.len() as u64 + self.blocks.last().map_or(0, |placed| placed.streamed())
     }
 
-    /// Size of the files that documents come from, bytes.
+    /// Size in bytes of the files that hold the documents.
     pub fn bytes(&self) -> u64 {
         self.sources.iter().map(|source| source.bytes).sum()
     }
@@ -159,7 +159,7 @@ impl Corpus {
     /// Document `index`.
     ///
     /// # Errors
-    /// When its file cannot be read, or changed since the corpus was opened.
+    /// If its file cannot be read, or changed since the corpus was opened.
     pub fn document(&self, index: u64) -> Result<Document> {
         match self.find(index)? {
             Found::Row(rows, row) => self.reader.document(&self.tables, rows, row, &self.options),
@@ -167,7 +167,7 @@ impl Corpus {
         }
     }
 
-    /// Where document `index` is, for errors: its file, and the line or the row in it, as far as that can be told.
+    /// Location of document `index`, for errors: its file, and the line or row in it if known.
     pub fn place_of(&self, index: u64) -> String {
         match self.find(index) {
             Ok(Found::Row(rows, row)) => {
@@ -182,7 +182,7 @@ impl Corpus {
         }
     }
 
-    /// Whether a document is a row of a table.
+    /// True if the document is a row of a table.
     pub(crate) fn is_streamed(&self, index: u64) -> bool {
         matches!(self.find(index), Ok(Found::Row(..)))
     }
@@ -202,7 +202,7 @@ impl Corpus {
         })
     }
 
-    /// The order in which documents are harvested: shuffled by `seed`, or as they are.
+    /// The order in which documents are harvested: shuffled by `seed`, or unchanged if `None`.
     pub fn order(&self, seed: Option<u64>) -> DocumentOrder {
         DocumentOrder::new(self.n_documents(), self.blocks.iter().map(|placed| placed.block).collect(), seed)
     }

@@ -1,9 +1,9 @@
-//! [`CorpusPart`]: one of several harvests that share a corpus, on as many machines. Which documents it reads, and how
-//! its contexts are numbered, follows from its own two numbers, so no part waits for another.
+//! [`CorpusPart`]: one of several harvests that share a corpus, each on its own machine. Its two numbers alone
+//! determine which documents it reads and how it numbers its contexts, so no part waits for another.
 //!
 //! ```text
-//! documents of part p of n = the documents at places p, p + n, p + 2 n .. of the harvest's order
-//! number of its context i  = i n + p                                          (no two parts have one in common)
+//! documents of part p of n = the documents at indices p, p + n, p + 2 n .. of the harvest's order
+//! number of its context i  = i n + p                                          (different in every part)
 //! ```
 
 use std::{fmt, str::FromStr};
@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// So many that the numbers of contexts stay far below the largest.
+/// A limit that keeps the numbers of contexts far below the largest integer.
 const MOST_PARTS: u64 = 1_000_000;
 
-/// Part `index` of `of`, from 0.
+/// Part `index` of `of`, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CorpusPart {
@@ -24,17 +24,17 @@ pub struct CorpusPart {
 }
 
 impl CorpusPart {
-    /// Which part, from 0.
+    /// Number of this part, from 0.
     pub fn index(self) -> u64 {
         self.index
     }
 
-    /// How many parts there are.
+    /// Number of parts.
     pub fn of(self) -> u64 {
         self.of
     }
 
-    /// The place in the harvest's order of this part's document `index`.
+    /// Index of this part's document `index` in the harvest's order.
     pub fn place(self, index: u64) -> u64 {
         index * self.of + self.index
     }
@@ -63,7 +63,7 @@ impl FromStr for CorpusPart {
                 format!("0/{of} to {}/{of}: parts count from 0", of - 1),
                 format!("`{text}`"),
             )),
-            _ => Err(Error::invalid("part", "a part and how many there are, such as 0/16", format!("`{text}`"))),
+            _ => Err(Error::invalid("part", "a part and the number of parts, such as 0/16", format!("`{text}`"))),
         }
     }
 }

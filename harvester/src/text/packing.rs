@@ -1,4 +1,4 @@
-//! [`ContextOptions`]: how documents become contexts, as it is asked for. What it does is in `contexts.rs`.
+//! [`ContextOptions`]: options for turning documents into contexts. `contexts.rs` implements them.
 
 use std::{fmt, str::FromStr};
 
@@ -10,44 +10,45 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Packing {
-    /// One after the other without a gap: no position is wasted, and a token may see the end of an earlier document.
+    /// Documents follow one another without a gap: no position is wasted, and a token may see the end of an earlier
+    /// document.
     #[default]
     Concatenate,
-    /// Each begins a context of its own, which is as long as the document.
+    /// Each document starts its own context, which is as long as the document.
     Document,
 }
 
-/// What happens to the rest of a document that is longer than a context, where each has a context of its own.
+/// Treatment of documents longer than a context, with [`Packing::Document`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LongDocuments {
-    /// It is the next context, and so on.
+    /// The rest fills the next context, and so on.
     #[default]
     Split,
-    /// It is dropped, and counted.
+    /// The rest is dropped and counted.
     Truncate,
 }
 
-/// How documents are packed. Token ids, resolved from the tokenizer.
+/// Options of packing, with the token ids taken from the tokenizer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ContextOptions {
-    /// Tokens a context at most.
+    /// Most tokens per context.
     pub ctx_len: usize,
-    /// Follows every document.
+    /// Token after every document.
     pub separator: Option<u32>,
-    /// At position 0 of every context.
+    /// Token at position 0 of every context.
     pub bos: Option<u32>,
     /// How documents fill contexts.
     pub packing: Packing,
-    /// What happens to long ones where each has a context of its own.
+    /// Treatment of documents longer than a context, with [`Packing::Document`].
     pub long_documents: LongDocuments,
-    /// Tokens used of a document at most; the whole document when absent.
+    /// Most tokens used of one document; `None`: all of them.
     pub document_tokens: Option<usize>,
-    /// Documents of fewer tokens are left out.
+    /// Documents with fewer tokens are left out.
     pub min_document_tokens: usize,
 }
 
-/// Names on the command line, as serde spells them.
+/// Command-line names, spelled as in serde.
 macro_rules! named {
     ($kind:ident, $what:literal, $($name:literal => $variant:ident),+) => {
         impl fmt::Display for $kind {

@@ -1,8 +1,8 @@
-//! [`TextTokenizer`]: text to token ids and back, exactly as the model was trained on. It stands between documents
-//! and contexts, and again wherever a latent's tokens are shown.
+//! [`TextTokenizer`]: text to token ids and back, exactly as in the model's training. It is used between documents and
+//! contexts, and wherever a latent's tokens are shown.
 //!
-//! Two sources, a file each: a folder's `tokenizer.json` (`folder.rs`), and the vocabulary inside a GGUF (`gguf.rs`,
-//! `sentence_piece.rs`).
+//! There are two sources, with one file each: a folder's `tokenizer.json` (`folder.rs`), and the vocabulary inside a
+//! GGUF (`gguf.rs`, `sentence_piece.rs`).
 
 mod chat;
 mod folder;
@@ -42,18 +42,18 @@ impl TextTokenizer {
         if model_path.is_dir() { folder::read(model_path) } else { gguf::read(model_path) }
     }
 
-    /// The token ids of a text. No BOS or EOS is added; special tokens spelt out in the text become their ids, as in
-    /// Hugging Face's tokenizers. Bytes that the vocabulary does not have are dropped, again as there.
+    /// The token ids of a text. No BOS or EOS is added. Special tokens spelled out in the text become their ids, and
+    /// bytes outside the vocabulary are dropped, both as in Hugging Face's tokenizers.
     ///
     /// # Errors
-    /// The tokenizer refuses the text (an unknown token in a vocabulary without a token for it).
+    /// The tokenizer refuses the text (an unknown token in a vocabulary that has no unknown token).
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.tokenizer.encode_fast(text, false).map_err(|source| self.failed(source))?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Token ids, each with the bytes of `text` it stands for. The tokens of a split character all name the whole
-    /// character, so ranges may overlap but always cut at character boundaries.
+    /// Token ids, each with the range of bytes of `text` that it stands for. All tokens of a split character have the
+    /// range of the whole character, so ranges may overlap but always end at character boundaries.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
@@ -63,7 +63,7 @@ impl TextTokenizer {
         Ok(encoding.get_ids().iter().copied().zip(ranges).collect())
     }
 
-    /// The text of some tokens, special ones included. A character whose bytes are not all there shows as U+FFFD.
+    /// The text of some tokens, including special ones. A character with missing bytes becomes U+FFFD.
     ///
     /// # Errors
     /// The tokenizer's decoder fails.
@@ -71,11 +71,11 @@ impl TextTokenizer {
         self.tokenizer.decode(ids, false).map_err(|source| self.failed(source))
     }
 
-    /// One token as a reader should see it, spaces and all; `[id]` for a number outside the vocabulary. Never fails,
-    /// because a table of tokens should not end at an odd one.
+    /// One token as a reader should see it, including spaces; `[id]` for an id outside the vocabulary. Never fails,
+    /// because one malformed token should not end a table of tokens.
     pub fn token_text(&self, id: u32) -> String {
         let Some(piece) = self.tokenizer.id_to_token(id) else { return format!("[{id}]") };
-        // SentencePiece decoders strip the space at the start of a text, which for a lone token is its own space.
+        // SentencePiece decoders strip the space at the start of a text; the space of a lone token is at the start.
         if piece.contains('▁') {
             return piece.replace('▁', " ");
         }
@@ -95,17 +95,17 @@ impl TextTokenizer {
         self.eos
     }
 
-    /// Whether the model was trained with [`bos`](Self::bos) before every text.
+    /// True if the model was trained with [`bos`](Self::bos) before every text.
     pub fn add_bos(&self) -> bool {
         self.add_bos
     }
 
-    /// Whether a token is a control token rather than text.
+    /// True if a token is a control token rather than text.
     pub fn is_special(&self, id: u32) -> bool {
         self.special.contains(&id)
     }
 
-    /// Number of tokens, added ones included. The model's `d_vocab` may be larger: embeddings are often padded.
+    /// Number of tokens, including added ones. The model's `d_vocab` may be larger: embeddings are often padded.
     pub fn d_vocab(&self) -> usize {
         self.tokenizer.get_vocab_size(true)
     }
@@ -115,7 +115,7 @@ impl TextTokenizer {
         &self.sha256
     }
 
-    /// The prompt that a conversation becomes, by the model's own chat template.
+    /// The prompt of a conversation, by the model's own chat template.
     ///
     /// # Errors
     /// The model has no chat template, or the template refuses these messages.
@@ -130,7 +130,7 @@ impl TextTokenizer {
         chat::render(template, &prompt).map_err(|source| self.refused(&chat::reason(&source)))
     }
 
-    /// The error of a conversation that the chat template cannot write.
+    /// The error for a conversation that the chat template refuses.
     pub(crate) fn refused(&self, reason: &str) -> Error {
         Error::ChatTemplate { path: self.path.clone(), reason: reason.to_owned() }
     }
@@ -140,7 +140,7 @@ impl TextTokenizer {
     }
 }
 
-/// The added tokens that are control tokens.
+/// The ids of added tokens that are control tokens.
 fn special_ids(tokenizer: &Tokenizer) -> HashSet<u32> {
     let added = tokenizer.get_added_tokens_decoder();
     added.into_iter().filter(|(_, token)| token.special).map(|(id, _)| id).collect()

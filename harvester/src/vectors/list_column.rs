@@ -1,4 +1,4 @@
-//! Columns of lists of numbers, as any program writes them: which column is meant, and its rows as [`Values`].
+//! Columns of lists of numbers, as any program writes them: chooses the column and reads its rows as [`Values`].
 
 use std::ops::Range;
 
@@ -13,12 +13,12 @@ use crate::{Error, Result, StorageDtype, Values};
 /// A row that cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BadRow {
-    /// Its place in the array.
+    /// Row in the array.
     pub(super) row: usize,
     pub(super) found: String,
 }
 
-/// The column of `file` that holds the vectors: the one named, or the only one of lists of numbers.
+/// The column of `file` that holds the vectors: the named one, or the only column of lists of numbers.
 pub(super) fn choose(fields: &Fields, named: Option<&str>, file: &str) -> Result<String> {
     let usable = fields.iter().filter(|field| item_type(field.data_type()).is_some());
     let mut usable: Vec<_> = usable.map(|field| field.name().clone()).collect();
@@ -34,7 +34,7 @@ pub(super) fn choose(fields: &Fields, named: Option<&str>, file: &str) -> Result
     Err(Error::malformed(file, expected, format!("the columns {}", columns.join(", ")), hint))
 }
 
-/// The type of the numbers of a column of lists; `None` of any other column.
+/// Type of the numbers in a column of lists; `None` for any other column.
 fn item_type(column: &DataType) -> Option<&DataType> {
     match column {
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
@@ -44,7 +44,7 @@ fn item_type(column: &DataType) -> Option<&DataType> {
     }
 }
 
-/// How the column's numbers are held in memory: half precision stays what it is, all others become f32.
+/// Type of the column's numbers in memory: half precision stays f16, all others become f32.
 pub(super) fn dtype_of(column: &DataType) -> StorageDtype {
     match item_type(column) {
         Some(DataType::Float16) => StorageDtype::F16,
@@ -52,13 +52,13 @@ pub(super) fn dtype_of(column: &DataType) -> StorageDtype {
     }
 }
 
-/// The numbers of the first list; `None` where there is no list.
+/// Length of the first list; `None` if there is none.
 pub(super) fn width_of(column: &ArrayRef) -> Option<usize> {
     let (ranges, _) = lists(column);
     ranges.first().filter(|_| column.is_valid(0)).map(ExactSizeIterator::len)
 }
 
-/// The rows of a column of lists, all of `width` finite numbers.
+/// The rows of a column of lists. Each must have `width` finite numbers.
 ///
 /// # Shapes
 /// The result: `[n, width]`
@@ -80,13 +80,13 @@ pub(super) fn values_of(column: &ArrayRef, width: usize, dtype: StorageDtype) ->
     match values.first_not_finite() {
         None => Ok(values),
         Some(place) => {
-            let found = format!("a nan or an infinity at index {}", place % width);
+            let found = format!("a NaN or an infinity at index {}", place % width);
             Err(BadRow { row: place / width, found })
         }
     }
 }
 
-/// Where each list's numbers are, and the numbers of all.
+/// The range of each list's numbers, and the numbers of all lists.
 fn lists(column: &ArrayRef) -> (Vec<Range<usize>>, ArrayRef) {
     match column.data_type() {
         DataType::FixedSizeList(..) => {
@@ -110,7 +110,7 @@ fn lists(column: &ArrayRef) -> (Vec<Range<usize>>, ArrayRef) {
     }
 }
 
-/// Numbers without nulls in one of the two types in which they are held. Integers that f32 lacks are rounded.
+/// Numbers without nulls as f16 or f32. Integers that f32 cannot hold are rounded.
 fn as_values(numbers: &ArrayRef, dtype: StorageDtype) -> std::result::Result<Values, String> {
     let cast_to = |kind| cast(numbers, &kind).map_err(|error| error.to_string());
     Ok(match dtype {
@@ -148,7 +148,7 @@ mod tests {
         let half: ArrayRef = Arc::new(half);
         assert_eq!(dtype_of(half.data_type()), StorageDtype::F16);
         assert_eq!(values_of(&half, 2, StorageDtype::F16).unwrap().to_f32().as_ref(), [1.0, 0.0]);
-        // A part of an array, as a batch of a file is one.
+        // A slice of an array, as in a batch of a file.
         assert_eq!(values_of(&bytes.slice(1, 1), 2, StorageDtype::F32), Ok(Values::F32(vec![7.0, 1.0])));
     }
 
@@ -164,8 +164,8 @@ mod tests {
         assert_eq!(found(None), "no list");
         assert_eq!(found(Some(vec![Some(1.0)])), "1 numbers");
         assert_eq!(found(Some(vec![Some(1.0), None])), "a null at index 1");
-        assert_eq!(found(Some(vec![Some(f64::NAN), Some(1.0)])), "a nan or an infinity at index 0");
-        assert_eq!(found(Some(vec![Some(1.0), Some(1e300)])), "a nan or an infinity at index 1");
+        assert_eq!(found(Some(vec![Some(f64::NAN), Some(1.0)])), "a NaN or an infinity at index 0");
+        assert_eq!(found(Some(vec![Some(1.0), Some(1e300)])), "a NaN or an infinity at index 1");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! [`HubDataset`]: the parquet files of a dataset on the Hub, read where they are: each range over HTTP when it is
-//! needed, nothing kept on disk. What is read is of one commit, whatever happens to the branch meanwhile.
+//! [`HubDataset`]: the parquet files of a dataset on the Hub, read remotely: each range is requested over HTTP when it
+//! is needed, and nothing is kept on disk. All reads are from one commit, even if the branch moves meanwhile.
 
 use std::sync::Arc;
 
@@ -16,21 +16,21 @@ use crate::{
     source::names::{is_file, is_name},
 };
 
-/// How the address of a dataset begins.
+/// Start of the address of a dataset.
 const SCHEME: &str = "hf://datasets/";
 
-/// The branch that is meant where none is named.
+/// Branch used if none is named.
 const DEFAULT_REVISION: &str = "main";
 
-/// The branch on which the Hub keeps a parquet copy of datasets that are in another format.
+/// Branch on which the Hub keeps a parquet copy of datasets in other formats.
 const CONVERTED: &str = "refs/convert/parquet";
 
 /// A dataset, or a file or folder of it, at one commit.
 #[derive(Debug)]
 pub(crate) struct HubDataset {
-    /// `hf://datasets/ORG/NAME@COMMIT/PATH`: what finds the same bytes again.
+    /// `hf://datasets/ORG/NAME@COMMIT/PATH`: finds the same bytes again.
     pub(crate) pinned: String,
-    /// Its own name.
+    /// Name of the dataset, without its organization.
     pub(crate) name: String,
     /// Its parquet files, sorted by path.
     pub(crate) files: Vec<HubFile>,
@@ -41,11 +41,11 @@ pub(crate) struct HubDataset {
 pub(crate) struct HubFile {
     client: Arc<Client>,
     url: String,
-    /// In the repository, with `/`.
+    /// Path in the repository, with `/`.
     pub(crate) path: String,
-    /// Its size.
+    /// Size of the file.
     pub(crate) bytes: u64,
-    /// SHA-256 of its content; of a small file `git:` and git's name of it.
+    /// SHA-256 of the content; for a small file, `git:` and its git object id.
     pub(crate) hash: String,
 }
 
@@ -56,7 +56,7 @@ struct Address {
     path: String,
 }
 
-/// What the Hub tells of a file or folder.
+/// The Hub's answer about a file or folder.
 #[derive(Deserialize)]
 struct Entry {
     #[serde(rename = "type")]
@@ -64,7 +64,7 @@ struct Entry {
     path: String,
     oid: String,
     size: Option<u64>,
-    /// Of a large file.
+    /// For a large file.
     lfs: Option<Lfs>,
 }
 
@@ -86,22 +86,22 @@ struct Lfs {
 }
 
 impl HubDataset {
-    /// Whether a corpus is named by such an address.
+    /// True if `text` is an address of this kind.
     pub(crate) fn is_named(text: &str) -> bool {
         text.starts_with("hf://")
     }
 
-    /// The commit in an address that [`Self::pinned`] was.
+    /// The commit in an address made by [`Self::pinned`].
     pub(crate) fn commit_of(pinned: &str) -> Option<String> {
         Address::parse(pinned).ok().map(|address| address.revision)
     }
 
-    /// The parquet files of the dataset at `hf://datasets/ORG/NAME[@REVISION][/FILE-OR-FOLDER]`; where `main` has none,
-    /// those of the Hub's own parquet copy of it, which is of no other revision. At the commit `pinned`, if an earlier
-    /// run has found that: a branch may have moved since.
+    /// The parquet files of the dataset at `hf://datasets/ORG/NAME[@REVISION][/FILE-OR-FOLDER]`. If `main` has none,
+    /// those of the Hub's own parquet copy, which exists for `main` only. `pinned` is the commit that an earlier run
+    /// found: it is read again, because a branch may have moved since.
     ///
     /// # Errors
-    /// When the address is malformed, the Hub refuses or is not reached, or there is no parquet file.
+    /// If the address is malformed, the Hub refuses or cannot be reached, or there is no parquet file.
     pub(crate) fn open(text: &str, pinned: Option<&str>, settings: &HubSettings) -> Result<Self> {
         let address = Address::parse(text)?;
         if settings.offline {
@@ -112,8 +112,8 @@ impl HubDataset {
         let client = Client::new(settings, RepoType::Dataset, &address.repo, revision)?;
         let found = Self::at(&address, &client)?.ok_or_else(|| match pinned.filter(|it| *it != address.revision) {
             Some(commit) => {
-                let reason = format!("the earlier run read commit {commit}, which is no longer there");
-                let hint = format!("Choose another --out to read what is on `{}` now", address.revision);
+                let reason = format!("the earlier run read commit {commit}, which no longer exists");
+                let hint = format!("Choose another --out to read the current state of `{}`", address.revision);
                 Error::download(text, reason, hint)
             }
             None => client.no_revision(),
@@ -124,18 +124,18 @@ impl HubDataset {
         let place = if address.path.is_empty() { "it".into() } else { format!("`{}`", address.path) };
         if revision != DEFAULT_REVISION {
             let hint =
-                format!("Check the path; the Hub's parquet copy of what is on {DEFAULT_REVISION} is @{CONVERTED}");
+                format!("Check the path; the Hub's parquet copy of {DEFAULT_REVISION} is @{CONVERTED}");
             return Err(Error::download(text, format!("there is no parquet file in {place}"), hint));
         }
         let client = Client::new(settings, RepoType::Dataset, &address.repo, CONVERTED)?;
         let converted = Self::at(&address, &client)?.filter(|converted| !converted.files.is_empty());
         converted.ok_or_else(|| {
             let reason = format!("there is no parquet file in {place}, nor a parquet copy on the branch {CONVERTED}");
-            Error::download(text, reason, "Check the path, or download the dataset's files and name those")
+            Error::download(text, reason, "Check the path, or download the dataset's files and name them")
         })
     }
 
-    /// What is there at the revision that `client` asks about; `None` where there is no such revision.
+    /// The dataset at the revision that `client` asks about; `None` if there is no such revision.
     fn at(address: &Address, client: &Client) -> Result<Option<Self>> {
         let Some(sha) = client.commit(&Silent)? else { return Ok(None) };
         let client = Arc::new(client.at_commit(&sha));
@@ -150,7 +150,7 @@ impl HubDataset {
     }
 }
 
-/// The file at a path, or what is below the folder there; nothing where there is neither.
+/// The file at a path, or the files below the folder there; empty if the path does not exist.
 fn entries_at(client: &Client, path: &str) -> Result<Vec<Entry>> {
     // The Hub lists folders only, and a folder may have a file's name: Spark writes `train.parquet/part-00000.parquet`.
     if is_parquet(path) {
@@ -185,7 +185,7 @@ impl Address {
             }
         };
         let (path, revision) = (path.trim_start_matches('/'), revision.replace("%2F", "/"));
-        // hf-hub escapes no more of it than slashes.
+        // hf-hub escapes only the slashes of a revision.
         let is_plain = revision.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte));
         let good = is_name(org) && is_name(name) && is_file(&revision) && (path.is_empty() || is_file(path));
         if !(good && is_plain) {
@@ -199,7 +199,7 @@ impl HubFile {
     fn of(client: &Arc<Client>, entry: Entry) -> Result<Self> {
         let url = client.url(&escaped(&entry.path));
         let Some(bytes) = entry.lfs.as_ref().map(|lfs| lfs.size).or(entry.size) else {
-            return Err(Error::download(&url, "the Hub's list of files has no size of it", "Check HF_ENDPOINT"));
+            return Err(Error::download(&url, "the Hub's list of files does not give its size", "Check HF_ENDPOINT"));
         };
         let hash = entry.lfs.map_or_else(|| format!("git:{}", entry.oid), |lfs| lfs.oid);
         Ok(Self { client: Arc::clone(client), url, path: entry.path, bytes, hash })
@@ -210,10 +210,10 @@ impl HubFile {
         &self.url
     }
 
-    /// `len` bytes from byte `start` on. A connection that breaks is taken up again where it broke.
+    /// Reads `len` bytes from byte `start` on. A connection that breaks is continued where it broke.
     ///
     /// # Errors
-    /// When the Hub refuses, or connection after connection brings nothing.
+    /// If the Hub refuses, or repeated connections bring no new bytes.
     pub(crate) fn read_range(&self, start: u64, len: u64) -> Result<Bytes> {
         self.client.range(&self.url, start..start + len, self.bytes, &Silent)
     }

@@ -1,4 +1,5 @@
-//! One file of a repository, into the cache: asked about, downloaded in pieces that can be resumed, checked, named.
+//! Downloads one file of a repository into the cache: asks about it, downloads it in resumable pieces, checks it, names
+//! it.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -17,16 +18,16 @@ use crate::{
     store::sha256_file,
 };
 
-/// What the Hub tells about a file.
+/// The Hub's answer about a file.
 struct RemoteFile<'a> {
     url: &'a str,
     name: &'a str,
     etag: String,
-    /// Unknown with some mirrors.
+    /// `None` with some mirrors.
     bytes: Option<u64>,
 }
 
-/// Finds a file in the cache, else fetches it. Its path is that in the snapshot.
+/// Finds a file in the cache, or downloads it. Returns its path in the snapshot.
 pub(super) fn get(
     client: &Client,
     cache: &RepoCache,
@@ -49,7 +50,7 @@ pub(super) fn get(
 
 fn describe<'a>(client: &Client, url: &'a str, name: &'a str, monitor: &dyn Monitor) -> Result<RemoteFile<'a>> {
     let mut answer = client.file_head(url, monitor)?;
-    // A renamed repository redirects to its new name on the same host, and only there are the file's headers.
+    // A renamed repository redirects to its new name on the same host, and only that answer has the file's headers.
     for _ in 0..3 {
         match answer.header("location").filter(|location| location.starts_with('/') && !location.starts_with("//")) {
             Some(location) => answer = client.file_head(&format!("{}{location}", origin(url)), monitor)?,
@@ -71,7 +72,7 @@ fn origin(url: &str) -> &str {
     path.map_or(url, |path| &url[..path])
 }
 
-/// A file's length, from `Content-Range: bytes 0-0/1234`, or from a server that sends the whole file at once.
+/// Length of a file, from `Content-Range: bytes 0-0/1234`, or from a server that sends the whole file at once.
 fn total(answer: &Answer) -> Option<u64> {
     match answer.status {
         206 => answer.header("content-range")?.rsplit('/').next()?.parse().ok(),
@@ -80,13 +81,14 @@ fn total(answer: &Answer) -> Option<u64> {
     }
 }
 
-/// Downloads a blob next to its place, checks it, and moves it there. What a broken connection left is continued.
+/// Downloads a blob beside its final path, checks it, and moves it there. Continues after the bytes that a broken
+/// connection left.
 fn download(client: &Client, remote: &RemoteFile<'_>, blob: &Path, kept: &Path, monitor: &dyn Monitor) -> Result<()> {
     let part = blob.with_extension("refract-part");
     let mut file = OpenOptions::new().append(true).create(true).open(&part).map_err(Error::io("create", &part))?;
     wait_for_lock(&file, kept, monitor)?;
     if blob.exists() {
-        // Another process had the lock, and finished.
+        // Another process held the lock, and finished the download.
         return Ok(());
     }
     monitor.start(&format!("download {}", remote.name), remote.bytes.unwrap_or(0), "bytes");
@@ -99,9 +101,9 @@ fn download(client: &Client, remote: &RemoteFile<'_>, blob: &Path, kept: &Path, 
     fs::rename(&part, blob).map_err(Error::io("rename to", blob))
 }
 
-/// Receives what is missing of a file. A connection may break as often as it likes, as long as each one comes further
-/// than all before it (where the server sends the whole file each time, none goes on from another); after those that do
-/// not there is a longer wait each time, and in the end the error.
+/// Receives the missing bytes of a file. Connections may break any number of times as long as each one gets further
+/// than all before it (a server that sends the whole file each time starts again at byte 0). A connection that gets no
+/// further is followed by a wait, each longer than the last, and in the end by the error.
 fn receive_all(
     client: &Client,
     remote: &RemoteFile<'_>,
@@ -122,12 +124,12 @@ fn receive_all(
             waits.next()
         };
         let Some(wait) = wait.filter(|_| failure.passing) else { return Err(failure.into()) };
-        tracing::warn!("goes on in {wait:?}: {failure}");
+        tracing::warn!("continuing in {wait:?}: {failure}");
         pause(wait, part, monitor)?;
     }
 }
 
-/// Receives what one connection brings. What has arrived when it breaks or stands still stays.
+/// Receives the bytes of one connection. Bytes that arrived before it breaks or stalls are kept.
 fn receive(
     client: &Client,
     remote: &RemoteFile<'_>,
@@ -141,11 +143,11 @@ fn receive(
     }
     let mut restart = remote.bytes.is_none_or(|bytes| start > bytes);
     let answer = client.file_from(remote.url, if restart { 0 } else { start }, monitor)?;
-    // Some servers send the whole file whatever is asked for.
+    // Some servers ignore the range and send the whole file.
     restart |= answer.status != 206;
     let given = answer.header("content-range").unwrap_or("no range");
     if !restart && !given.starts_with(&format!("bytes {start}-")) {
-        let reason = format!("asked for the bytes from {start} on, it answered with {given}");
+        let reason = format!("asked for the bytes from {start} on, the server answered with {given}");
         return Err(Error::download(remote.url, reason, "Check HF_ENDPOINT").into());
     }
     if restart {
@@ -160,7 +162,7 @@ fn receive(
         let broken = |found: String| {
             let total = remote.bytes.map_or_else(|| "an unknown number of".to_owned(), |bytes| bytes.to_string());
             let reason = format!("the connection broke after {received} of {total} bytes: {found}");
-            let hint = "Run the command again: it continues there";
+            let hint = "Run the command again: it continues from there";
             Failure::passing(Error::download(remote.url, reason, hint))
         };
         let read = body.read(&mut buffer).map_err(|source| broken(source.to_string()))?;
@@ -178,15 +180,15 @@ fn length(file: &File, path: &Path) -> Result<u64> {
     file.metadata().map(|data| data.len()).map_err(Error::io("read", path))
 }
 
-/// Checks a downloaded file; a wrong one is removed. The etag of a large file is its SHA-256.
+/// Checks a downloaded file and removes a wrong one. The etag of a large file is its SHA-256.
 fn check(remote: &RemoteFile<'_>, part: &Path) -> Result<()> {
     let bytes = fs::metadata(part).map_err(Error::io("read", part))?.len();
     let right_size = remote.bytes.is_none_or(|expected| expected == bytes);
     let is_sha256 = remote.etag.len() == 64 && remote.etag.bytes().all(|byte| byte.is_ascii_hexdigit());
     let reason = if !right_size {
-        format!("it has {bytes} bytes in place of {}", remote.bytes.unwrap_or(0))
+        format!("it has {bytes} bytes instead of {}", remote.bytes.unwrap_or(0))
     } else if is_sha256 && sha256_file(part)? != remote.etag {
-        "what arrived has another SHA-256 than the Hub says".to_owned()
+        "the downloaded file does not have the SHA-256 that the Hub states".to_owned()
     } else {
         return Ok(());
     };

@@ -1,10 +1,10 @@
-//! [`Client`]: one question to the Hub and its answer, with time-outs, retries where waiting helps, and each refusal
-//! said in words. The only file that knows the HTTP client, which is hf-hub's own.
+//! [`Client`]: one question to the Hub and its answer, with time-outs, retries if waiting helps, and a message for each
+//! refusal. The only file that knows the HTTP client, which is hf-hub's own.
 //!
 //! ```text
 //! busy (429, 5xx)    asked again after Retry-After, else after backoff, 2 backoff, 4 backoff ..; attempts times in all
-//! what broke off     asked for again from the byte after the last that came; attempts times without a new byte
-//! anything else      said at once
+//! broken connection  asked again from the byte after the last received; attempts times without a new byte
+//! anything else      reported at once
 //! ```
 
 use std::{fmt, io::Read, iter, ops::Range, time::Duration};
@@ -19,10 +19,10 @@ use serde::de::DeserializeOwned;
 use super::{HubSettings, RepoInfo, snapshot::is_plain};
 use crate::{Error, Monitor, Result, source::cache::pause};
 
-/// The longest that one answer of a busy Hub is waited for, whatever it asks for.
+/// Longest wait for one answer of a busy Hub, even if it asks for a longer one.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
-// What to do next, by kind of refusal.
+// Next steps, by kind of refusal.
 const NAMES: &str = "Check its spelling";
 const GATED: &str =
     "Check its spelling; if it is private or gated, accept its terms on its page and set HF_TOKEN to your access token";
@@ -30,7 +30,7 @@ const LATER: &str = "Try again later, or set HF_ENDPOINT to a mirror of the Hub"
 
 const MAX_REDIRECTS: u32 = 10;
 
-/// Answers that one list of files may come in: ten million files.
+/// Most pages of one list of files: ten million files.
 const MAX_PAGES: usize = 10_000;
 
 /// Asks about one revision of one repository.
@@ -43,20 +43,20 @@ pub(super) struct Client {
 }
 
 impl fmt::Debug for Client {
-    /// Without the token.
+    /// Leaves out the token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Client({}@{})", self.repo, self.revision)
     }
 }
 
-/// Why a question has no answer, and whether asking again may help.
+/// The reason why a question has no answer, and whether asking again may help.
 pub(super) struct Failure {
     error: Box<Error>,
     pub(super) passing: bool,
 }
 
 impl Failure {
-    /// One that may have gone when the same is asked again.
+    /// A failure that may not happen again when the question is repeated.
     pub(super) fn passing(error: Error) -> Self {
         Self { error: Box::new(error), passing: true }
     }
@@ -80,14 +80,14 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A part of a list.
+/// One page of a list.
 struct Page<T> {
     entries: Vec<T>,
-    /// The query of the next page's address.
+    /// Query of the next page's address.
     next: Option<String>,
 }
 
-/// What is asked: about a file's address, or, without one, about the repository.
+/// A question about the file at `url`, or about the repository if there is no `url`.
 struct Question<'a> {
     url: Option<&'a str>,
     range: Option<String>,
@@ -96,7 +96,7 @@ struct Question<'a> {
 
 const ABOUT_THE_REPOSITORY: Question<'_> = Question { url: None, range: None, redirects: MAX_REDIRECTS };
 
-/// An answer: the body is still on its way.
+/// An answer whose body is still to be read.
 pub(super) struct Answer {
     pub(super) url: String,
     pub(super) status: u16,
@@ -105,12 +105,12 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// A header, by its name in lower case.
+    /// A header, by its lower-case name.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The body, `what` by name.
+    /// Reads the body; `what` names it in errors.
     fn read_to_end(&mut self, what: &str) -> Result<Vec<u8>, Failure> {
         let mut text = vec![];
         self.body.read_to_end(&mut text).map_err(|source| {
@@ -120,15 +120,15 @@ impl Answer {
         Ok(text)
     }
 
-    /// How long a busy Hub asks to be left alone. The form with a date is not one that it uses.
+    /// The wait that a busy Hub asks for. The Hub does not use the form with a date.
     fn retry_after(&self) -> Option<Duration> {
         let seconds: u64 = self.header("retry-after")?.trim().parse().ok()?;
         Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
     }
 
-    /// The query of the address of the next page: `Link: <address>; rel="next"`. The rest of that address is the Hub's
-    /// own even where a mirror passes it on, and no other host gets the token. A list must not end where the header
-    /// speaks of a next page in a way that is not understood: that is an error.
+    /// The query of the next page's address: `Link: <address>; rel="next"`. Only the query is used: the rest of the
+    /// address is the Hub's own even behind a mirror, and no other host may get the token. A header that speaks of a
+    /// next page but cannot be understood is an error: the list must not end there.
     fn next_page(&self) -> Result<Option<String>> {
         let links = self.headers.iter().filter(|(key, _)| key == "link").map(|(_, value)| value.as_str());
         let links = links.collect::<Vec<_>>().join(", ");
@@ -138,7 +138,7 @@ impl Answer {
             Some(Some(Some(query))) => Ok(Some(query)),
             None if !links.to_ascii_lowercase().contains("next") => Ok(None),
             _ => {
-                let reason = format!("the list of files goes on, but the header that says where is odd: {links}");
+                let reason = format!("the list of files continues, but the header that names the next page cannot be read: {links}");
                 Err(Error::download(&self.url, reason, "Check HF_ENDPOINT"))
             }
         }
@@ -158,7 +158,7 @@ impl Client {
         Ok(Self { api, settings: settings.clone(), kind, repo: repo.to_owned(), revision: revision.to_owned() })
     }
 
-    /// The same repository at one commit, so that all files are of the same state.
+    /// The same repository at one commit, so that all files are from the same state.
     pub(super) fn at_commit(&self, commit: &str) -> Self {
         let (api, settings, repo) = (self.api.clone(), self.settings.clone(), self.repo.clone());
         Self { api, settings, kind: self.kind, repo, revision: commit.to_owned() }
@@ -178,43 +178,44 @@ impl Client {
         self.api.repo(Repo::with_revision(self.repo.clone(), self.kind, self.revision.clone()))
     }
 
-    /// The repository's files, and the commit that the revision stands for.
+    /// The repository's files, and the commit of the revision.
     pub(super) fn info(&self, monitor: &dyn Monitor) -> Result<RepoInfo> {
         self.described(monitor)?.ok_or_else(|| self.no_revision())
     }
 
-    /// The commit that the revision stands for; `None` where there is no such revision.
+    /// The commit of the revision; `None` if there is no such revision.
     pub(super) fn commit(&self, monitor: &dyn Monitor) -> Result<Option<String>> {
         Ok(self.described(monitor)?.map(|info| info.sha))
     }
 
     fn described(&self, monitor: &dyn Monitor) -> Result<Option<RepoInfo>> {
         self.persistently(monitor, || {
-            // The first question of a run: a Hub that is not reached at all is said at once.
+            // The first question of a run: if the Hub cannot be reached at all, that is reported at once.
             let answer = self.settled(&ABOUT_THE_REPOSITORY, monitor).map_err(Error::from)?;
             if answer.header("x-error-code") == Some("RevisionNotFound") {
                 return Ok(None);
             }
             let mut answer = self.accept(answer)?;
-            let text = answer.read_to_end("what the Hub tells of the repository")?;
+            let text = answer.read_to_end("the Hub's answer about the repository")?;
             Ok(Some(info_in(&answer.url, &text)?))
         })
     }
 
-    /// The error for a revision that is not there.
+    /// The error for a revision that does not exist.
     pub(super) fn no_revision(&self) -> Error {
         Error::download(&self.repo, format!("{} has no revision `{}`", self.repo, self.revision), NAMES)
     }
 
-    /// What is in a folder of the repository, and below it if `recursive`; nothing where there is no such folder. The
-    /// Hub gives the list in pages; that in [`RepoInfo`] ends somewhere where a repository has very many files.
+    /// The entries of a folder of the repository, and everything below it if `recursive`; empty if there is no such
+    /// folder. The Hub gives the list in pages; the list in [`RepoInfo`] is cut off if a repository has very many
+    /// files.
     pub(super) fn tree<T: DeserializeOwned>(
         &self,
         folder: &str,
         recursive: bool,
         monitor: &dyn Monitor,
     ) -> Result<Vec<T>> {
-        // hf-hub has no address for this; its own is `ENDPOINT/api/datasets/ORG/NAME/revision/REVISION`.
+        // hf-hub has no address for this; the address it has is `ENDPOINT/api/datasets/ORG/NAME/revision/REVISION`.
         let about = self.handle().info_request().uri_ref().map(ToString::to_string).unwrap_or_default();
         let (place, revision) = about.rsplit_once("/revision/").unwrap_or((&about, &self.revision));
         let slash = if folder.is_empty() { "" } else { "/" };
@@ -227,7 +228,7 @@ impl Client {
                     return Ok(entries);
                 }
                 let reason =
-                    format!("page {number} of its list of files is not there, which page {} names", number - 1);
+                    format!("page {number} of its list of files is missing, but page {} names it", number - 1);
                 return Err(Error::download(url, reason, "Run the command again"));
             };
             entries.extend(page.entries);
@@ -239,12 +240,12 @@ impl Client {
         Err(Error::download(place, format!("its list of files has more than {MAX_PAGES} pages"), "Name a folder of it"))
     }
 
-    /// A page of a list; `None` where there is no such list. A page that breaks off is asked for again.
+    /// A page of a list; `None` if there is no such list. A page that breaks off is asked for again.
     fn page<T: DeserializeOwned>(&self, url: &str, monitor: &dyn Monitor) -> Result<Option<Page<T>>> {
         self.persistently(monitor, || self.page_once(url, monitor))
     }
 
-    /// Asks again after what may pass, `attempts` times in all.
+    /// Asks again after a failure that may pass, `attempts` times in all.
     fn persistently<T>(&self, monitor: &dyn Monitor, ask: impl Fn() -> Result<T, Failure>) -> Result<T> {
         let mut waits = self.waits();
         loop {
@@ -253,7 +254,7 @@ impl Client {
                 Err(failure) => failure,
             };
             let Some(wait) = waits.next().filter(|_| failure.passing) else { return Err(failure.into()) };
-            tracing::warn!("asked again in {wait:?}: {failure}");
+            tracing::warn!("asking again in {wait:?}: {failure}");
             pause(wait, &self.settings.cache_dir, monitor)?;
         }
     }
@@ -272,7 +273,7 @@ impl Client {
         Ok(Some(Page { entries, next: answer.next_page()? }))
     }
 
-    /// Asks what a file is. A large file's answer is a redirect that carries hash and size; it is not followed.
+    /// Asks about a file. The answer for a large file is a redirect that carries hash and size; it is not followed.
     pub(super) fn file_head(&self, url: &str, monitor: &dyn Monitor) -> Result<Answer> {
         self.ask(&Question { url: Some(url), range: Some("bytes=0-0".to_owned()), redirects: 0 }, monitor)
     }
@@ -283,7 +284,7 @@ impl Client {
         self.answer(&Question { url: Some(url), range, redirects: MAX_REDIRECTS }, monitor)
     }
 
-    /// Bytes `range` of a file, all of them. `total` is the length that the file should have.
+    /// Reads all bytes of `range` of a file. `total` is the length that the file should have.
     pub(super) fn range(&self, url: &str, range: Range<u64>, total: u64, monitor: &dyn Monitor) -> Result<Bytes> {
         let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
         let mut waits = self.waits();
@@ -298,12 +299,12 @@ impl Client {
                 waits = self.waits();
             }
             let Some(wait) = waits.next().filter(|_| failure.passing) else { return Err(failure.into()) };
-            tracing::warn!("asked again in {wait:?}: {failure}");
+            tracing::warn!("asking again in {wait:?}: {failure}");
             pause(wait, &self.settings.cache_dir, monitor)?;
         }
     }
 
-    /// Adds what one connection brings of a range.
+    /// Appends the bytes of a range that one connection brings.
     fn receive(
         &self,
         url: &str,
@@ -319,14 +320,14 @@ impl Client {
         let expected = format!("bytes {start}-{}/{total}", range.end - 1);
         let given = answer.header("content-range").unwrap_or("no range").to_owned();
         if answer.status != 206 || given != expected {
-            let reason = format!("asked for {expected}, it answered with status {} and {given}", answer.status);
+            let reason = format!("asked for {expected}, the server answered with status {} and {given}", answer.status);
             return Err(Error::download(url, reason, "Check HF_ENDPOINT: files are read by ranges").into());
         }
         let before = bytes.len() as u64;
         let read = answer.body.take(wanted + 1).read_to_end(bytes);
         let came = bytes.len() as u64 - before;
         if came > wanted {
-            let reason = format!("asked for {expected}, it sent more");
+            let reason = format!("asked for {expected}, the server sent more");
             return Err(Error::download(url, reason, "Check HF_ENDPOINT: files are read by ranges").into());
         }
         let found = match read {
@@ -335,18 +336,18 @@ impl Client {
             Err(source) => source.to_string(),
         };
         let reason = format!("the connection broke after {came} of {wanted} bytes: {found}");
-        let hint = "Run the command again: it goes on where it stopped";
+        let hint = "Run the command again: it continues where it stopped";
         Err(Failure::passing(Error::download(url, reason, hint)))
     }
 
-    /// How long to wait between attempts, of which there is one more.
+    /// The waits between attempts: one fewer than there are attempts.
     pub(super) fn waits(&self) -> impl Iterator<Item = Duration> + use<> {
         let longer = |wait: &Duration| Some((*wait * 2).min(LONGEST_WAIT));
         let waits = iter::successors(Some(self.settings.backoff.min(LONGEST_WAIT)), longer);
         waits.take(self.settings.attempts.saturating_sub(1) as usize)
     }
 
-    /// Asks until there is an answer that waiting would not change.
+    /// Asks until the Hub is not busy.
     fn ask(&self, question: &Question<'_>, monitor: &dyn Monitor) -> Result<Answer> {
         self.answer(question, monitor).map_err(Error::from)
     }
@@ -355,7 +356,7 @@ impl Client {
         Ok(self.accept(self.settled(question, monitor)?)?)
     }
 
-    /// The answer of a Hub that is not busy, or the last of a busy one.
+    /// The first answer of a Hub that is not busy, or the last one of a busy Hub.
     fn settled(&self, question: &Question<'_>, monitor: &dyn Monitor) -> Result<Answer, Failure> {
         for wait in self.waits() {
             let answer = self.ask_once(question)?;
@@ -367,9 +368,9 @@ impl Client {
         self.ask_once(question)
     }
 
-    /// A question for which the network has no answer may have one later.
+    /// Asks once. A network failure counts as one that may pass.
     fn ask_once(&self, question: &Question<'_>) -> Result<Answer, Failure> {
-        // hf-hub hands out requests to its API only. A file's address is set on one of them, so that proxy, token and
+        // hf-hub makes requests only to its API. The file's address is set on such a request, so that proxy, token and
         // user agent are those of the same client.
         let mut request = self.handle().info_request();
         if let Some(url) = question.url {
@@ -398,7 +399,7 @@ impl Client {
         })
     }
 
-    /// Turns a refusal into words. The Hub gives the exact reason in a header of its own; mirrors may not.
+    /// Turns a refusal into a message. The Hub gives the exact reason in its own header; mirrors may not.
     fn accept(&self, answer: Answer) -> Result<Answer> {
         let (repo, revision, attempts) = (&self.repo, &self.revision, self.settings.attempts);
         let kind = if matches!(self.kind, RepoType::Dataset) { "dataset" } else { "model" };
@@ -423,12 +424,12 @@ fn info_in(url: &str, text: &[u8]) -> Result<RepoInfo> {
         |found: String| Error::download(url, format!("the answer is not a Hub's: {found}"), "Check HF_ENDPOINT");
     let info: RepoInfo = serde_json::from_slice(text).map_err(|source| unreadable(source.to_string()))?;
     if !is_plain(&info.sha) {
-        return Err(unreadable(format!("`{}` is no commit", info.sha)));
+        return Err(unreadable(format!("`{}` is not a commit", info.sha)));
     }
     Ok(info)
 }
 
-/// The address in a Link header of the next page: `Some(None)` where there is none, `None` where it is no such header.
+/// Address of the next page in a Link header: `Some(None)` if it names none, `None` if it is not a Link header.
 fn next_link(mut links: &str) -> Option<Option<&str>> {
     loop {
         links = links.trim_start_matches([',', ' ', '\t']);
@@ -449,7 +450,7 @@ fn next_link(mut links: &str) -> Option<Option<&str>> {
     }
 }
 
-/// Whether a parameter of a link is `rel=next`, quoted or not, alone or among other relations.
+/// True if a parameter of a link is `rel=next`, quoted or not, alone or among other relations.
 fn is_rel_next(parameter: &str) -> bool {
     let Some((name, value)) = parameter.split_once('=') else { return false };
     let mut relations = value.trim().trim_matches('"').split_ascii_whitespace();
@@ -460,7 +461,7 @@ fn is_busy(status: u16) -> bool {
     status == 429 || status >= 500
 }
 
-/// A path as part of an address: everything but letters, digits and `-._~/` as `%XX`.
+/// A path as part of an address: every byte except letters, digits and `-._~/` becomes `%XX`.
 pub(super) fn escaped(path: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
     path.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()

@@ -1,5 +1,6 @@
-//! [`RepoCache`]: the layout that Hugging Face's tools share on disk. `blobs/ETAG` holds a content once;
-//! `snapshots/COMMIT/NAME` links to it; `refs/REVISION` holds the commit that a branch or tag meant when last fetched.
+//! [`RepoCache`]: the layout on disk that Hugging Face's tools share. `blobs/ETAG` holds each content once;
+//! `snapshots/COMMIT/NAME` links to it; `refs/REVISION` holds the commit that a branch or tag had when it was last
+//! downloaded.
 
 use std::{
     fs,
@@ -26,7 +27,7 @@ impl RepoCache {
         &self.folder
     }
 
-    /// The commit of a revision that was fetched before: by its own name, or through a reference.
+    /// The commit of a revision that was downloaded before, found by the commit itself or through a reference.
     pub(super) fn commit(&self, revision: &str) -> Option<String> {
         if is_plain(revision) && self.snapshot(revision).is_dir() {
             return Some(revision.to_owned());
@@ -48,25 +49,25 @@ impl RepoCache {
         self.folder.join("snapshots").join(commit)
     }
 
-    /// Where a content lies. Its folder is made here.
+    /// Path of a content. Creates its folder.
     pub(super) fn blob(&self, etag: &str) -> Result<PathBuf> {
         let path = self.folder.join("blobs").join(etag);
         create_parent(&path)?;
         Ok(path)
     }
 
-    /// Gives a blob its name in a snapshot.
+    /// Links a blob into a snapshot under a file name.
     pub(super) fn link(&self, etag: &str, commit: &str, name: &str) -> Result<PathBuf> {
         let path = self.snapshot(commit).join(name);
         create_parent(&path)?;
         if path.exists() {
             return Ok(path);
         }
-        // A link whose blob was deleted is in the way and does not `exist`.
+        // A link whose blob was deleted still blocks the name, although `exists` is false for it.
         let _ = fs::remove_file(&path);
         let up = "../".repeat(2 + name.matches('/').count());
         let linked = link_relative(&PathBuf::from(format!("{up}blobs/{etag}")), &path);
-        // Some file systems have no symbolic links: then the file is stored twice, as Hugging Face's tools do there.
+        // Some file systems have no symbolic links: there the file is stored twice, as Hugging Face's tools do.
         linked
             .or_else(|_| fs::copy(self.folder.join("blobs").join(etag), &path).map(|_| ()))
             .map_err(Error::io("link", &path))?;
@@ -74,7 +75,7 @@ impl RepoCache {
     }
 }
 
-/// Whether a commit or an entity tag can be a file name: it comes from the network.
+/// True if a commit or an entity tag, which comes from the network, can be a file name.
 pub(super) fn is_plain(text: &str) -> bool {
     !text.is_empty() && text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }

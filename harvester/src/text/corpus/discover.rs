@@ -1,4 +1,4 @@
-//! [`sources`]: the paths of a command become named sources, each a list of files in a fixed order.
+//! [`sources`]: turns the paths of a command into named sources, each a list of files in a fixed order.
 
 use std::{
     fs,
@@ -13,11 +13,11 @@ use crate::{
     source::{HubDataset, HubFile, HubSettings},
 };
 
-/// Standard input as a path: a text, or a document a line.
+/// Standard input as a path: one text, or one document per line.
 const STDIN: &str = "-";
 const STDIN_LINES: &str = "jsonl:-";
 
-/// What a file's bytes mean, told by its ending without that of its packing.
+/// Format of a file, from its extension without that of its compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum FileKind {
@@ -47,13 +47,13 @@ fn ending(name: &str) -> String {
     plain.rsplit_once('.').map(|(_, ending)| ending.to_owned()).unwrap_or_default()
 }
 
-/// What to make of a file that holds texts in a form that is not read. As one text, its braces or commas would be
-/// harvested with them.
+/// The hint for a file that holds texts in a format that is not supported. Read as plain text, its braces or commas
+/// would be harvested too.
 fn in_another_form(name: &str) -> Option<&'static str> {
     match ending(name).as_str() {
         "json" => Some(
-            "Rename it to .jsonl if each line is a JSON object with a document, make such lines of it, or rename it to \
-             .txt to harvest its characters as they are",
+            "Rename it to .jsonl if each line is a JSON object with a document, convert it to such lines, or rename it \
+             to .txt to harvest its characters as they are",
         ),
         "csv" | "tsv" => {
             Some("Write its rows as .jsonl or .parquet, or rename it to .txt to harvest its characters as they are")
@@ -62,7 +62,7 @@ fn in_another_form(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Where a file's bytes come from.
+/// Source of a file's bytes.
 #[derive(Debug, Clone)]
 pub(super) enum Origin {
     At(Location),
@@ -74,7 +74,7 @@ pub(super) enum Origin {
 #[derive(Debug, Clone)]
 pub(super) struct FoundFile {
     pub(super) origin: Origin,
-    /// Its path in the source, with `/`; empty for a file that was named.
+    /// Path within the source, with `/`; empty for a file that the user named.
     pub(super) relative: String,
     pub(super) kind: FileKind,
 }
@@ -85,17 +85,17 @@ impl FoundFile {
         Self { origin: Origin::At(location), relative, kind }
     }
 
-    /// Refuses a parquet file in a further packing, which would have to be unpacked to be read from its end.
+    /// Refuses a compressed parquet file: parquet is read from its end, so it would have to be decompressed first.
     pub(super) fn check_not_packed(&self) -> Result<()> {
         let Origin::At(location) = &self.origin else { return Ok(()) };
         if location.file_name().to_ascii_lowercase().ends_with(".parquet") {
             return Ok(());
         }
-        let hint = "Unpack it: what is in a parquet file is compressed already";
-        Err(Error::malformed(self.name(), "a .parquet file as it is", "a packed one", hint))
+        let hint = "Unpack it: the content of a parquet file is already compressed";
+        Err(Error::malformed(self.name(), "an uncompressed .parquet file", "a compressed one", hint))
     }
 
-    /// As errors name it.
+    /// Name for errors.
     pub(super) fn name(&self) -> String {
         match &self.origin {
             Origin::At(location) => location.to_string(),
@@ -110,19 +110,18 @@ impl FoundFile {
 pub(super) struct FoundSource {
     pub(super) name: String,
     pub(super) path: String,
-    /// A file that was named is refused when it is no text; one met in a folder is left out and counted.
+    /// A named file that is not text is refused; in a folder, such a file is left out and counted.
     pub(super) is_folder: bool,
     pub(super) files: Vec<FoundFile>,
-    /// Folder entries left out already: hidden files, files in a form that is not read, links to folders and links
-    /// that lead nowhere.
+    /// Folder entries already left out: hidden files, unsupported formats, links to folders and broken links.
     pub(super) skipped: u64,
-    /// Of a dataset on the Hub: its address as it was given, while `path` has the commit.
+    /// For a dataset on the Hub: its address as given by the user; `path` has the commit.
     pub(super) named: Option<String>,
 }
 
-/// The sources at `paths`: one for a file; for a folder one for the loose files in it, then one for each subfolder and
-/// each file of many documents. Datasets are from the Hub that `hub` describes, else from the environment's, at the
-/// commits of those in `earlier` that were given as now.
+/// The sources at `paths`. A file gives one source. A folder gives one source for its loose files, then one for each
+/// subfolder and each file of many documents. Datasets come from the Hub that `hub` describes, or from the
+/// environment's Hub. A dataset that `earlier` lists under the same address is read at the same commit.
 pub(super) fn sources(
     paths: &[PathBuf],
     hub: Option<&HubSettings>,
@@ -133,8 +132,8 @@ pub(super) fn sources(
         let stdin = [(STDIN, FileKind::Text), (STDIN_LINES, FileKind::JsonLines)];
         if let Some((_, kind)) = stdin.into_iter().find(|(name, _)| path.as_os_str() == *name) {
             if sources.iter().any(|source: &FoundSource| source.path == STDIN) {
-                let expected = format!("standard input (`{STDIN}` or `{STDIN_LINES}`) once: it can be read only once");
-                return Err(Error::invalid("corpus", expected, "it again"));
+                let expected = format!("standard input (`{STDIN}` or `{STDIN_LINES}`) only once: it cannot be read again");
+                return Err(Error::invalid("corpus", expected, "it twice"));
             }
             sources.push(stdin_source(kind));
             continue;
@@ -143,7 +142,7 @@ pub(super) fn sources(
             let before = earlier.iter().find(|source| source.named.as_deref() == Some(text));
             let commit = before.and_then(|source| HubDataset::commit_of(&source.path));
             if let Some(commit) = &commit {
-                tracing::info!("{text} is read at {commit}, as before");
+                tracing::info!("{text} is read at commit {commit}, as before");
             }
             let dataset = match hub {
                 Some(hub) => HubDataset::open(text, commit.as_deref(), hub)?,
@@ -177,13 +176,13 @@ fn hub_source(named: &str, dataset: HubDataset) -> FoundSource {
     FoundSource { name, path, is_folder: true, files, skipped: 0, named }
 }
 
-/// The name of a file without the endings that say what it holds: `lines.jsonl.gz` -> `lines`.
+/// The name of a file without its extensions: `lines.jsonl.gz` -> `lines`.
 fn stem(name: &str) -> String {
     let plain = [".gz", ".zst", ".zstd"].iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(name);
     Path::new(plain).file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The source of a file that was named.
+/// The source for a file that the user named.
 fn named_file(location: &Location) -> Result<FoundSource> {
     let name = location.file_name();
     match in_another_form(&name) {
@@ -229,7 +228,7 @@ fn empty_folder_source(folder: &Location) -> FoundSource {
     FoundSource { name, path, is_folder: true, files: vec![], skipped: 0, named: None }
 }
 
-/// Adds everything below `folder`: its files first, then its subfolders', each sorted by name.
+/// Adds all files below `folder`: first its own, then those of its subfolders, each sorted by name.
 fn collect(folder: &Location, before: &str, source: &mut FoundSource) -> Result<()> {
     let mut subfolders = vec![];
     for entry in entries(folder)? {
@@ -242,7 +241,7 @@ fn collect(folder: &Location, before: &str, source: &mut FoundSource) -> Result<
     subfolders.iter().try_for_each(|(location, before)| collect(location, before, source))
 }
 
-/// What is in a folder, with its own name.
+/// An entry of a folder, with its name.
 enum Entry {
     File(Location, String),
     Folder(Location, String),
@@ -262,7 +261,7 @@ fn entry(found: crate::store::Entry) -> Result<Entry> {
     Ok(if found.is_folder { Entry::Folder(location, name) } else { Entry::File(location, name) })
 }
 
-/// Why an entry of a folder is left out, if it is.
+/// The reason why an entry of a folder is left out; `None` if it is kept.
 fn why_skipped(found: &crate::store::Entry) -> Result<Option<String>> {
     if found.name.starts_with('.') {
         return Ok(Some("its name starts with a dot".into()));
@@ -275,12 +274,12 @@ fn why_skipped(found: &crate::store::Entry) -> Result<Option<String>> {
         return Ok(None);
     }
     if found.is_folder {
-        return Ok(Some("it is a link to a folder".into())); // which could lead back up, for ever
+        return Ok(Some("it is a link to a folder".into())); // which could form a cycle
     }
-    Ok(fs::metadata(path).err().map(|error| format!("it is a link that leads nowhere ({error})")))
+    Ok(fs::metadata(path).err().map(|error| format!("it is a broken link ({error})")))
 }
 
-/// Where two sources share a name, both take their whole path instead.
+/// Sources that share a name get their whole path as name.
 fn make_names_distinct(sources: &mut [FoundSource]) {
     let names: Vec<String> = sources.iter().map(|source| source.name.clone()).collect();
     for source in sources {

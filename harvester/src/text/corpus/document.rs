@@ -1,27 +1,27 @@
-//! [`Document`]: one piece of a corpus, before it is tokenised.
+//! [`Document`]: one piece of a corpus, before it is tokenized.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::ChatMessage;
 
-/// A text, or a conversation that the model's own chat template will write.
+/// A text, or a conversation that is formatted by the model's own chat template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
-    /// As it is.
+    /// Plain text.
     Text(String),
-    /// Turn by turn.
+    /// A conversation, turn by turn.
     Chat(Vec<ChatMessage>),
-    /// A conversation with a turn whose content is null, as that of one that calls a tool may be: empty here, and not
-    /// to be written as if that had been said.
+    /// A conversation with a turn whose content is null, as in a turn that calls a tool. The content is empty here; the
+    /// conversation must not be used as if an empty text had been said.
     IncompleteChat(Vec<ChatMessage>),
 }
 
-/// The first 16 bytes of a document's SHA-256: two documents with the same are the same.
+/// The first 16 bytes of a document's SHA-256. Documents with the same hash count as the same.
 pub(super) type DocumentHash = [u8; 16];
 
 impl Document {
-    /// Its length, bytes.
+    /// Length in bytes.
     pub(super) fn bytes(&self) -> u64 {
         match self {
             Self::Text(text) => text.len() as u64,
@@ -31,7 +31,7 @@ impl Document {
         }
     }
 
-    /// Whether there is nothing in it. Such a document is counted as empty, and repeats no other.
+    /// True if the document has no text. Such a document counts as empty, and never as a duplicate.
     pub(super) fn is_empty(&self) -> bool {
         match self {
             Self::Text(text) => text.is_empty(),
@@ -39,7 +39,7 @@ impl Document {
         }
     }
 
-    /// What tells this document from others.
+    /// Hash that identifies the content.
     pub(super) fn hash(&self) -> DocumentHash {
         let mut hasher = Sha256::new();
         if matches!(self, Self::IncompleteChat(_)) {
@@ -48,7 +48,7 @@ impl Document {
         match self {
             Self::Text(text) => hasher.update(text),
             Self::Chat(messages) | Self::IncompleteChat(messages) => messages.iter().for_each(|message| {
-                // No text has these bytes, so that no two conversations are written alike.
+                // No UTF-8 text contains this byte, so different conversations give different bytes.
                 hasher.update([0xff]);
                 hasher.update(&message.role);
                 hasher.update([0xfe]);
@@ -58,14 +58,14 @@ impl Document {
         first_16(&hasher.finalize())
     }
 
-    /// A conversation from JSON: a list of objects with `role` and `content`, or with `from` and `value` as ShareGPT
-    /// has them. What is there instead, where it is none.
+    /// Parses a conversation: a list of objects with `role` and `content`, or with `from` and `value` as in ShareGPT.
+    /// The error says what was found instead.
     pub(super) fn chat_of(value: Value) -> Result<Self, String> {
         let Value::Array(turns) = value else { return Err("no list of turns".into()) };
         turns.into_iter().map(turn).collect::<Result<_, _>>().map(Self::chat_of_turns)
     }
 
-    /// A conversation of turns that are each who speaks and, where it is not null, what is said.
+    /// A conversation of (speaker, content) turns; the content may be null.
     pub(super) fn chat_of_turns(turns: Vec<(String, Option<String>)>) -> Self {
         let is_whole = turns.iter().all(|(_, content)| content.is_some());
         let message = |(role, content): (_, Option<_>)| ChatMessage { role, content: content.unwrap_or_default() };
@@ -74,12 +74,12 @@ impl Document {
     }
 }
 
-/// What is found where a turn lacks who speaks or what is said.
+/// Description of a turn that lacks its speaker or its content.
 pub(super) const NOT_A_TURN: &str = "a turn without strings `role` and `content`, or `from` and `value`";
 
-/// Who speaks and what is said, which may be null.
+/// Speaker and content of a turn; the content may be null.
 fn turn(value: Value) -> Result<(String, Option<String>), String> {
-    let Value::Object(turn) = value else { return Err("a turn that is no object".into()) };
+    let Value::Object(turn) = value else { return Err("a turn that is not an object".into()) };
     let mut why = None;
     for (who, what) in [("role", "content"), ("from", "value")] {
         let (Some(speaker), Some(said)) = (turn.get(who), turn.get(what)) else { continue };
@@ -96,8 +96,8 @@ fn turn(value: Value) -> Result<(String, Option<String>), String> {
     Err(format!("{NOT_A_TURN}: {}", why.unwrap_or_else(|| format!("its fields are [{}]", fields()))))
 }
 
-/// What is said: a string, or a list of parts as OpenAI has them, `[{"type": "text", "text": ".."}]`, whose texts
-/// follow each other, or null. What is there instead, where it is none of these.
+/// The content of a turn: a string, null, or a list of parts as in OpenAI's format, `[{"type": "text", "text": ".."}]`,
+/// whose texts are joined. The error says what was found instead.
 fn content_of(value: &Value) -> Result<Option<String>, String> {
     let text_of = |part: &Value| match (part["type"].as_str(), &part["text"]) {
         (Some("text"), Value::String(text)) => Some(text.clone()),
@@ -111,7 +111,7 @@ fn content_of(value: &Value) -> Result<Option<String>, String> {
             .map(text_of)
             .collect::<Option<String>>()
             .map(Some)
-            .ok_or_else(|| "a list of which a part is not {\"type\": \"text\", \"text\": \"..\"}".into()),
+            .ok_or_else(|| "a list with a part that is not {\"type\": \"text\", \"text\": \"..\"}".into()),
         other => Err(kind_of(other).into()),
     }
 }
@@ -127,7 +127,7 @@ fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-/// The templates' name of a speaker of ShareGPT's.
+/// The role name that templates use for a ShareGPT speaker.
 pub(super) fn role_of(from: String) -> String {
     match from.as_str() {
         "human" => "user".into(),
@@ -174,8 +174,8 @@ mod tests {
     fn what_is_wrong_with_a_turn_is_said() {
         let cases = [
             (json!({"role": "user", "content": {"a": 1}}), "its `content` is an object"),
-            (json!({"role": "user", "content": [{"type": "image_url"}]}), "its `content` is a list of which a part"),
-            (json!({"role": "user", "content": ["hi"]}), "its `content` is a list of which a part"),
+            (json!({"role": "user", "content": [{"type": "image_url"}]}), "its `content` is a list with a part"),
+            (json!({"role": "user", "content": ["hi"]}), "its `content` is a list with a part"),
             (json!({"role": 7, "content": "hi"}), "its `role` is a number"),
             (json!({"from": "gpt", "value": false}), "its `value` is true or false"),
             (json!({"role": "assistant", "tool_calls": []}), "its fields are [role, tool_calls]"),

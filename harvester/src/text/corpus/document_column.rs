@@ -1,4 +1,4 @@
-//! The column of a parquet file that holds documents: which one it is, and its values as documents.
+//! The column of a parquet file that holds documents: finds it and reads its values as documents.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// The column that holds the documents.
+/// Index of the column that holds the documents.
 pub(super) fn column_of(metadata: &ArrowReaderMetadata, options: &CorpusOptions, name: &str) -> Result<usize> {
     let fields = metadata.schema().fields();
     let wanted = options.field();
@@ -35,7 +35,7 @@ pub(super) fn column_of(metadata: &ArrowReaderMetadata, options: &CorpusOptions,
     }
 }
 
-/// The flag that names a column there is: of the kind that was asked for, else of the other one.
+/// A hint that names the flag for an existing column: one of the requested kind, else of the other kind.
 fn hint(fields: &Fields, options: &CorpusOptions) -> String {
     let named = |usable: fn(&DataType) -> bool| fields.iter().find(|field| usable(field.data_type()));
     match (options.chat_field.is_some(), named(is_text), named(is_chat)) {
@@ -46,7 +46,7 @@ fn hint(fields: &Fields, options: &CorpusOptions) -> String {
     }
 }
 
-/// What is expected of the column, for messages.
+/// The expected column, for messages.
 pub(super) fn expected_column(options: &CorpusOptions) -> String {
     match &options.chat_field {
         Some(field) => format!("a column `{field}` of lists of turns, each with role and content or from and value"),
@@ -70,7 +70,7 @@ fn is_text(kind: &DataType) -> bool {
     }
 }
 
-/// A column of text as one type. Bytes that are not UTF-8 become null in a cast, and a text that is null was one.
+/// Casts a column of text to one type. A cast turns bytes that are not UTF-8 into null, so a new null is an error.
 fn as_text(column: &ArrayRef) -> std::result::Result<LargeStringArray, String> {
     let text = cast(column, &DataType::LargeUtf8).map_err(|error| error.to_string())?;
     if text.null_count() > column.null_count() {
@@ -79,7 +79,7 @@ fn as_text(column: &ArrayRef) -> std::result::Result<LargeStringArray, String> {
     Ok(text.as_string::<i64>().clone())
 }
 
-/// The documents of a text column. A row without a value is an empty one.
+/// The documents of a text column. A row without a value is an empty document.
 pub(super) fn texts(column: &ArrayRef) -> std::result::Result<Vec<Document>, String> {
     Ok(as_text(column)?.iter().map(|text| Document::Text(text.unwrap_or_default().to_string())).collect())
 }
@@ -110,7 +110,7 @@ pub(super) fn chats(column: &ArrayRef) -> std::result::Result<Vec<Document>, Str
     (0..lists.len()).map(conversation).collect()
 }
 
-/// Who speaks, what is said, and whether the roles are named as templates name them.
+/// Speaker and content of each turn, and whether the roles have the names that templates use.
 fn turn_columns(turns: &StructArray) -> std::result::Result<(LargeStringArray, LargeStringArray, bool), String> {
     for (role, content, ours) in [("role", "content", true), ("from", "value", false)] {
         if let (Some(roles), Some(contents)) = (turns.column_by_name(role), turns.column_by_name(content)) {
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
     use crate::text::corpus::json_line::document_of_line;
 
-    /// Conversations of a turn each.
+    /// Conversations of one turn each.
     fn column(turns: &[(Option<&str>, Option<&str>)]) -> ArrayRef {
         let (roles, contents): (Vec<_>, Vec<_>) = turns.iter().copied().unzip();
         let fields = Fields::from(["role", "content"].map(|name| Field::new(name, DataType::Utf8, true)).to_vec());

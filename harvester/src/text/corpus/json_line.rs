@@ -4,27 +4,27 @@ use serde_json::Value;
 
 use super::{CorpusOptions, Document};
 
-/// The document of a JSONL line, or what is there instead.
+/// Parses the document of a JSONL line. The error says what was found instead.
 pub(super) fn document_of_line(line: &[u8], options: &CorpusOptions) -> Result<Document, String> {
     let field = options.field();
-    // Some editors begin a file with a mark of its encoding.
+    // Some editors put a byte order mark at the start of a file.
     let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
     match serde_json::from_slice::<Value>(line) {
         Ok(Value::Object(mut object)) => match (object.remove(field), &options.chat_field) {
-            // As in a table: counted as empty.
+            // Counts as an empty document, as in a table.
             (Some(Value::Null), Some(_)) => Ok(Document::Chat(vec![])),
             (Some(Value::Null), None) => Ok(Document::Text(String::new())),
             (Some(value), Some(_)) => {
                 Document::chat_of(value).map_err(|found| format!("in the field `{field}` {found}"))
             }
             (Some(Value::String(text)), None) => Ok(Document::Text(text)),
-            (Some(_), None) => Err(format!("a field `{field}` that is no string")),
+            (Some(_), None) => Err(format!("a field `{field}` that is not a string")),
             (None, _) => {
                 let fields: Vec<_> = object.keys().map(String::as_str).collect();
                 Err(format!("an object with the fields [{}]", fields.join(", ")))
             }
         },
-        Ok(_) => Err("JSON that is no object".into()),
+        Ok(_) => Err("JSON that is not an object".into()),
         Err(error) => Err(format!("{error}")),
     }
 }

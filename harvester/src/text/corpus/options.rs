@@ -1,24 +1,23 @@
-//! [`CorpusOptions`]: what of a file is a document, and which documents count. Part of a harvest's identity.
+//! [`CorpusOptions`]: which part of a file is a document, and which documents count. Part of a harvest's identity.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// How the files of a corpus are read.
+/// Options for reading the files of a corpus.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CorpusOptions {
     /// The field of a JSONL line, or the column of a parquet file, that holds the document.
     pub text_field: String,
-    /// The field or column that holds a conversation, to be written by the model's chat template, instead of a text.
+    /// The field or column that holds a conversation, which the model's chat template formats; `None`: use
+    /// `text_field`.
     pub chat_field: Option<String>,
-    /// Whether a document whose text was seen before is left out. Rows of parquet files are compared with each other
-    /// while they are harvested.
+    /// Leaves out a document whose text was seen before. Rows of parquet files are compared while they are harvested.
     pub drop_duplicates: bool,
-    /// Whether a line of a JSONL file that holds no document is left out and counted; else it is an error. Default: an
-    /// error.
+    /// Leaves out and counts JSONL lines that hold no document; if false (default), such a line is an error.
     pub skip_malformed: bool,
-    /// A longer document is an error, bytes: documents are tokenised in memory.
+    /// Most bytes of a document; a longer one is an error, because documents are tokenized in memory.
     pub max_document_bytes: u64,
 }
 

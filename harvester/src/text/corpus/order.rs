@@ -1,13 +1,13 @@
 //! [`DocumentOrder`]: the order in which documents are harvested.
 //!
 //! ```text
-//! units   = the documents that any place on disk holds alone, and the blocks of rows of a table that is streamed
-//! order   = the units shuffled by the seed; the rows of a block, shuffled too, follow each other
-//! part p of n takes places p, p + n, p + 2 n .. of it
+//! units   = single documents of text and JSONL files, and the blocks of rows of streamed tables
+//! order   = the units shuffled by the seed; the rows of a block, also shuffled, stay together
+//! part p of n takes indices p, p + n, p + 2 n .. of the order
 //! ```
 //!
-//! Fisher-Yates driven by ChaCha8, both written down here so that a seed means the same on every machine and with every
-//! version of a library.
+//! Fisher-Yates driven by ChaCha8, both implemented here so that a seed gives the same order on every machine and with
+//! every version of a library.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -25,24 +25,24 @@ pub(super) struct Block {
     pub(super) documents: u64,
 }
 
-/// Places to documents.
+/// Maps an index in the harvest's order to a document.
 #[derive(Debug)]
 pub struct DocumentOrder {
     /// The first document of each unit, in order.
     units: Vec<u64>,
     /// Ascending.
     blocks: Vec<Block>,
-    /// Places before each unit; empty where every unit is one document.
+    /// Index in the order at which each unit starts; empty if every unit is one document.
     starts: Vec<u64>,
     len: u64,
     seed: Option<u64>,
     part: Option<CorpusPart>,
-    /// The block looked at last and the order of its rows.
+    /// The block used last, and the order of its rows.
     rows: Mutex<Option<(u64, Vec<u32>)>>,
 }
 
 impl DocumentOrder {
-    /// The order of `n` documents, of which those in `blocks` are streamed: shuffled, or as they are without a seed.
+    /// The order of `n` documents, of which those in `blocks` are streamed. Shuffled by `seed`; unchanged if `None`.
     pub(super) fn new(n: u64, blocks: Vec<Block>, seed: Option<u64>) -> Self {
         let mut units = vec![];
         let mut document = 0;
@@ -69,14 +69,14 @@ impl DocumentOrder {
         order
     }
 
-    /// Only the documents of one part of several.
+    /// Keeps only the documents of one part of several.
     #[must_use]
     pub fn of_part(mut self, part: Option<CorpusPart>) -> Self {
         self.part = part;
         self
     }
 
-    /// The document at a place, or `None` after the last.
+    /// The document at an index of the order; `None` after the last.
     pub fn get(&self, place: u64) -> Option<u64> {
         let place = self.part.map_or(place, |part| part.place(place));
         if place >= self.len {
@@ -90,13 +90,13 @@ impl DocumentOrder {
         Some(first + self.row(first, row))
     }
 
-    /// How many documents a unit has.
+    /// Number of documents in a unit.
     fn documents_of(&self, first: u64) -> u64 {
         let found = self.blocks.binary_search_by_key(&first, |block| block.first_document);
         found.map_or(1, |at| self.blocks[at].documents)
     }
 
-    /// Which row of the block that begins with document `first` comes at place `row` of it.
+    /// The row at index `row` of the shuffled block that begins with document `first`.
     fn row(&self, first: u64, row: u64) -> u64 {
         let Some(seed) = self.seed else { return row };
         let mut cached = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,7 +116,7 @@ impl DocumentOrder {
 
 fn shuffle<T>(items: &mut [T], random: &mut ChaCha8Rng) {
     for last in (1..items.len()).rev() {
-        // The high half of a 64 x 64 bit product: uniform on 0..=last but for 2^-64 a value.
+        // The high half of a 64 x 64 bit product: uniform on 0..=last up to 2^-64 per value.
         let pick = (u128::from(random.next_u64()) * (last as u128 + 1)) >> 64;
         items.swap(last, pick as usize);
     }
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_seed_gives_one_permutation_for_ever() {
-        // By ChaCha8 and Fisher-Yates written out in Python.
+        // Expected values from ChaCha8 and Fisher-Yates written out in Python.
         assert_eq!(all(&DocumentOrder::new(100, vec![], Some(0)))[..8], [96, 53, 11, 31, 76, 2, 62, 43]);
         assert_eq!(all(&DocumentOrder::new(5, vec![], None)), [0, 1, 2, 3, 4]);
     }

@@ -1,4 +1,4 @@
-//! [`PlainFile`]: a file on this machine whose documents can be read from any place in it.
+//! [`PlainFile`]: a file on this machine that allows reading a document at any offset.
 
 use std::{
     io::{BufReader, Read},
@@ -13,18 +13,18 @@ use super::{
 };
 use crate::{Error, Location, Result};
 
-/// A text or JSONL file, or the plain copy of one.
+/// A text or JSONL file, or an uncompressed copy of one.
 #[derive(Debug, Clone)]
 pub(super) struct PlainFile {
-    /// As errors name it.
+    /// Name for errors.
     pub(super) name: String,
     pub(super) path: PathBuf,
     pub(super) kind: FileKind,
-    /// SHA-256 of the file that this is a copy of.
+    /// SHA-256 of the original file, if this is a copy.
     pub(super) original_sha256: Option<String>,
 }
 
-/// Where a document lies in its file.
+/// Position of a document in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DocumentPlace {
     pub(super) file: u32,
@@ -33,12 +33,12 @@ pub(super) struct DocumentPlace {
 }
 
 impl PlainFile {
-    /// The file found, or a plain copy of it where it cannot be read from any place.
+    /// The given file itself, or a plain copy of it if the file cannot be read at any offset.
     pub(super) fn of(found: &FoundFile) -> Result<Self> {
         let copied = match &found.origin {
             Origin::Stdin => Some(spool_stream(std::io::stdin(), &found.name())?),
             Origin::At(location) if location.is_pipe() => Some(spool_stream(location.reader()?, &found.name())?),
-            Origin::OnHub(_) => unreachable!("of the Hub's files only tables are taken"),
+            Origin::OnHub(_) => unreachable!("only tables are read from the Hub"),
             Origin::At(location) => {
                 let packed = packed(location)?;
                 (packed.is_some() || location.local().is_none()).then(|| spool(location, packed)).transpose()?
@@ -51,7 +51,7 @@ impl PlainFile {
         })
     }
 
-    /// Where the document at `place` is, as editors count lines. Reads the file up to there.
+    /// Location of the document at `place`, with lines numbered as in editors. Reads the file up to there.
     pub(super) fn place_of(&self, place: DocumentPlace) -> Result<String> {
         if self.kind != FileKind::JsonLines {
             return Ok(self.name.clone());
@@ -79,7 +79,7 @@ impl PlainFile {
     }
 }
 
-/// How the file is packed, told by its first bytes.
+/// The compression of the file, from its first bytes.
 fn packed(location: &Location) -> Result<Option<Packed>> {
     let mut start = [0; 4];
     let mut reader = location.reader()?;

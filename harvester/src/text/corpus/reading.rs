@@ -1,5 +1,5 @@
-//! [`Corpus::read`]: what was found at the given paths becomes numbered documents. Text and JSONL are read once from
-//! end to end for that, of parquet only the footers.
+//! [`Corpus::read`]: turns the files found at the given paths into numbered documents. Text and JSONL files are read
+//! once from end to end; parquet files, only their footers.
 
 use std::{collections::HashSet, path::PathBuf};
 
@@ -69,7 +69,7 @@ impl Corpus {
         Ok(())
     }
 
-    /// Adds the documents of a text or JSONL file; returns its hash, or `None` where it is left out.
+    /// Adds the documents of a text or JSONL file; returns its hash, or `None` if the file is left out.
     fn add_file(
         &mut self,
         found: &FoundFile,
@@ -102,7 +102,7 @@ impl Corpus {
         Ok(Some(sha256))
     }
 
-    /// Adds the rows of a parquet file; returns what stands for its hash.
+    /// Adds the rows of a parquet file; returns its hash, or the value used instead of one.
     fn add_table(&mut self, table: TableFile, blocks: Vec<RowBlock>, source: &mut CorpusSource) -> Result<String> {
         for rows in blocks {
             let block = Block { first_document: self.n_documents(), documents: rows.rows };
@@ -116,7 +116,7 @@ impl Corpus {
     }
 }
 
-/// Refuses a field that was asked for where no file has fields: its name would change nothing.
+/// Refuses a field that the user named if no file has fields: the name would have no effect.
 fn check_field_is_used(options: &CorpusOptions, sources: &[FoundSource]) -> Result<()> {
     let flag = match options.chat_field {
         Some(_) => "--chat-field",
@@ -135,8 +135,8 @@ fn check_field_is_used(options: &CorpusOptions, sources: &[FoundSource]) -> Resu
 /// A parquet file and its blocks of rows.
 type OpenTable = (TableFile, Vec<RowBlock>);
 
-/// The parquet files among `files`, each with its blocks of rows. Footers are read side by side: in a store each takes
-/// a while.
+/// The parquet files among `files`, each with its blocks of rows. Footers are read in parallel, because each takes a
+/// while in an object store.
 fn open_tables(files: &[FoundFile], first: usize, options: &CorpusOptions) -> Result<Vec<Option<OpenTable>>> {
     let is_table = |file: &FoundFile| file.kind == FileKind::Parquet;
     let numbers = files.iter().scan(first, |next, file| {
@@ -156,7 +156,7 @@ fn open_tables(files: &[FoundFile], first: usize, options: &CorpusOptions) -> Re
     numbered.into_par_iter().map(open).collect()
 }
 
-/// What changes when a file does. Standard input and pipes are never the same again.
+/// A stamp that changes when the file does. Standard input and pipes have no stamp: they always count as changed.
 pub(super) fn stamp(file: &FoundFile) -> Result<String> {
     match &file.origin {
         Origin::At(location) if location.is_pipe() => Ok(String::new()),

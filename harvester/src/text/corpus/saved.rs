@@ -1,8 +1,8 @@
-//! What opening a [`Corpus`] found out, in a file: a run that starts again takes it from there instead of reading every
-//! document once more. It holds only as long as no file of the corpus has changed.
+//! Saves and loads the result of opening a [`Corpus`]: a resumed run loads it from a file instead of reading every
+//! document again. It is valid only while no file of the corpus has changed.
 //!
 //! ```text
-//! parquet:  a row a document that is not streamed: file, offset, bytes;  all else as JSON in the file's metadata
+//! parquet:  one row per document that is not streamed: file, offset, bytes;  all else as JSON in the file's metadata
 //! ```
 
 use std::{fs::File, path::Path, sync::Arc};
@@ -28,15 +28,15 @@ use crate::{Error, Result, store::AtomicFile};
 /// Key of the JSON in the file's metadata.
 const KEY: &str = "refract.corpus";
 
-/// Everything but the places of documents.
+/// Everything except the positions of documents.
 #[derive(Serialize, Deserialize)]
 struct Saved {
-    /// A file that another refract wrote is read anew.
+    /// A file saved by another version of refract is not used.
     refract_version: String,
     options: CorpusOptions,
     sources: Vec<CorpusSource>,
     files: Vec<SavedFile>,
-    /// First document, documents; file, row group, first row.
+    /// Per block: first document, number of documents; file, row group, first row.
     blocks: Vec<SavedBlock>,
     stamps: Vec<(String, String)>,
 }
@@ -51,7 +51,7 @@ struct SavedFile {
     original_sha256: Option<String>,
 }
 
-/// Writes what `corpus` knows.
+/// Writes the contents of `corpus`.
 pub(super) fn save(corpus: &Corpus, path: &Path) -> Result<()> {
     let file = |file: &PlainFile| SavedFile {
         name: file.name.clone(),
@@ -93,21 +93,20 @@ fn write(
     writer.into_inner()
 }
 
-/// The sources that an earlier run found, and with them the commits of datasets on the Hub.
+/// The sources that an earlier run found, with the commits of datasets on the Hub.
 pub(super) fn sources(path: &Path) -> Vec<CorpusSource> {
     let reader = File::open(path).ok().and_then(|file| ParquetRecordBatchReaderBuilder::try_new(file).ok());
     reader.and_then(|reader| said(&reader)).map_or_else(Vec::new, |saved| saved.sources)
 }
 
-/// Everything that was saved but the places of documents.
+/// Everything saved except the positions of documents.
 fn said(reader: &ParquetRecordBatchReaderBuilder<File>) -> Option<Saved> {
     let metadata = reader.metadata().file_metadata().key_value_metadata()?;
     let json = metadata.iter().find(|entry| entry.key == KEY)?.value.as_deref()?;
     serde_json::from_str(json).ok()
 }
 
-/// The corpus that was saved; `None` where there is none, or where anything is not as it was. What cannot be read is
-/// read anew.
+/// The saved corpus; `None` if there is none, it cannot be read, or anything has changed. The corpus is then read anew.
 pub(super) fn load(path: &Path, options: &CorpusOptions, found: &[FoundSource]) -> Option<Corpus> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).ok()?).ok()?;
     let saved = said(&reader)?;
@@ -164,12 +163,12 @@ pub(super) fn load(path: &Path, options: &CorpusOptions, found: &[FoundSource]) 
     })
 }
 
-/// Blocks of rows of `tables` files among `places` other documents; `None` where they cannot be that.
+/// The saved blocks of rows, for `tables` files and `places` other documents; `None` if they do not fit.
 fn placed(saved: &[SavedBlock], tables: usize, places: u64) -> Option<Vec<PlacedBlock>> {
     let (mut end, mut streamed_before) = (0, 0);
     let mut blocks = Vec::with_capacity(saved.len());
     for &(first_document, documents, file, group, first_row) in saved {
-        // Before it are the blocks before it, all of them, and some of the other documents.
+        // The documents before this block are all earlier blocks and some of the `places` other documents.
         if file as usize >= tables || first_document < end || first_document - streamed_before > places {
             return None;
         }

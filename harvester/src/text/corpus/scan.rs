@@ -1,4 +1,4 @@
-//! [`scan`]: one pass over a corpus file: its hash, whether it is text, and where its documents lie.
+//! [`scan`]: one pass over a corpus file: computes its hash, checks that it is text, and finds the documents in it.
 
 use std::{
     fs::File,
@@ -16,10 +16,10 @@ use super::{
 };
 use crate::{Error, Result, store::hex};
 
-/// What a file holds.
+/// Result of a scan.
 pub(super) enum Scanned {
     Text(ScannedFile),
-    /// The error that says so, for the caller to raise or to log.
+    /// The error to raise or to log, as the caller decides.
     NotText(Error),
 }
 
@@ -32,11 +32,11 @@ pub(super) struct ScannedFile {
     pub(super) malformed_lines: u64,
 }
 
-/// Where a document lies in its file, and what tells it from others.
+/// Position of a document in its file, and its hash.
 pub(super) struct ScannedDocument {
     pub(super) offset: u64,
     pub(super) bytes: u64,
-    /// Absent for an empty document.
+    /// `None` for an empty document.
     pub(super) hash: Option<DocumentHash>,
 }
 
@@ -76,8 +76,8 @@ fn scan_text(plain: &PlainFile, options: &CorpusOptions) -> Result<Scanned> {
     Ok(Scanned::Text(ScannedFile { sha256: hex(&digest), bytes, documents: vec![document], malformed_lines: 0 }))
 }
 
-/// Up to where `piece` is text: `Ok` at its end or before a character that the next piece may complete, `Err` at a
-/// byte that no text has.
+/// Length of the valid text in `piece`: `Ok` up to its end or to a character that the next piece may complete, `Err` at
+/// a byte that cannot be in text.
 fn text_end(piece: &[u8]) -> Result<usize, usize> {
     if let Some(zero) = piece.iter().position(|byte| *byte == 0) {
         return Err(zero);
@@ -103,7 +103,7 @@ fn scan_lines(plain: &PlainFile, options: &CorpusOptions) -> Result<ScannedFile>
     let mut line = vec![];
     for number in 1_u64.. {
         line.clear();
-        // A line of any length is never read further than to where it is too long.
+        // Reads at most up to the limit, however long the line is.
         let mut bounded = reader.by_ref().take(options.max_document_bytes.saturating_add(1));
         let read = bounded.read_until(b'\n', &mut line).map_err(Error::io("read", path))?;
         if read == 0 {

@@ -1,8 +1,8 @@
-//! [`SeenDocuments`]: the documents of tables that were read before, so that one which comes again is left out. Files
-//! that are read when a corpus is opened are cleared of repetitions then; tables are too large for that.
+//! [`SeenDocuments`]: the documents of tables read so far, so that repeated ones are left out. Text and JSONL files are
+//! cleared of duplicates when the corpus is opened; tables are too large for that.
 //!
-//! A run that starts again must know what it had seen. A log holds 16 bytes for each place of the order that was
-//! reached; what a power cut took from its end, or all of it where there is none, is read from the corpus again.
+//! A resumed run must know which documents it has seen. A log holds 16 bytes for each index of the order that was
+//! reached. Entries that a power cut removed, or the whole log if it is missing, are recomputed from the corpus.
 
 use std::{
     collections::HashSet,
@@ -14,13 +14,13 @@ use std::{
 use super::{Corpus, DocumentOrder, document::DocumentHash};
 use crate::{Document, Error, Result};
 
-/// Stands in the log for a document that is not looked for again.
+/// Log entry of a document that is not compared with later ones.
 const NOT_LOOKED_FOR: DocumentHash = [1; 16];
 
-/// What a file system leaves in a log that was growing when the power went.
+/// Bytes that a file system may leave at the end of a log that was growing when the power went out.
 const LOST: DocumentHash = [0; 16];
 
-/// What was seen up to a place of the order.
+/// The documents seen up to an index of the order.
 #[derive(Debug)]
 pub(crate) struct SeenDocuments {
     hashes: HashSet<DocumentHash>,
@@ -28,8 +28,8 @@ pub(crate) struct SeenDocuments {
 }
 
 impl SeenDocuments {
-    /// What the places before `next` hold, by the log at `path` where there is one; `None` where repetitions do not
-    /// matter.
+    /// The documents at indices below `next`, from the log at `path` if it exists; `None` if duplicates are kept or
+    /// there are no tables.
     pub(crate) fn before(
         next: u64,
         corpus: &Corpus,
@@ -57,7 +57,7 @@ impl SeenDocuments {
         Ok(Some(seen))
     }
 
-    /// Whether the document at the next place comes for the first time, or is empty.
+    /// True if the document at the next index is new, or is empty.
     pub(crate) fn is_new(&mut self, document: &Document) -> Result<bool> {
         if document.is_empty() {
             return self.pass().map(|()| true);
@@ -67,7 +67,7 @@ impl SeenDocuments {
         Ok(self.hashes.insert(hash))
     }
 
-    /// The next place holds a document that is not looked for.
+    /// Records that the document at the next index is not compared.
     pub(crate) fn pass(&mut self) -> Result<()> {
         self.write(NOT_LOOKED_FOR)
     }
@@ -80,7 +80,7 @@ impl SeenDocuments {
     }
 }
 
-/// The first `places` entries of the log, or as many as there are, and the file to go on writing after them.
+/// The first `places` entries of the log, or as many as there are, and the file to append to after them.
 fn open_log(path: &Path, places: u64) -> Result<(Vec<DocumentHash>, File)> {
     let mut options = OpenOptions::new();
     let mut file = options.read(true).append(true).create(true).open(path).map_err(Error::io("open", path))?;

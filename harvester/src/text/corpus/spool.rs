@@ -1,6 +1,6 @@
-//! [`spool`]: a plain file on this machine for a file that cannot be read from any place in it: packed ones, those of
-//! an object store, standard input and pipes. It lies in the cache under the hash of its content, so it is made once;
-//! documents are then read from it as from any other file.
+//! [`spool`]: makes a plain local copy of a file that cannot be read at any offset: compressed files, files in an
+//! object store, standard input and pipes. The copy is kept in the cache under the hash of its content, so it is made
+//! once; documents are then read from it as from any other file.
 
 use std::{
     fs::{self, File},
@@ -16,7 +16,7 @@ use crate::{
     store::{cache_folder, hex},
 };
 
-/// How a file is packed.
+/// Compression of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Packed {
     Gzip,
@@ -24,7 +24,7 @@ pub(super) enum Packed {
 }
 
 impl Packed {
-    /// Told by the first bytes, whatever the file is called.
+    /// Detects the compression from the first bytes; the file's name does not matter.
     pub(super) fn of(start: &[u8]) -> Option<Self> {
         match start {
             [0x1f, 0x8b, ..] => Some(Self::Gzip),
@@ -38,17 +38,17 @@ impl Packed {
 #[derive(Debug)]
 pub(super) struct Spooled {
     pub(super) path: PathBuf,
-    /// SHA-256 of the file as it was found.
+    /// SHA-256 of the original file.
     pub(super) sha256: String,
 }
 
-/// The plain content of the file at `location`.
+/// Copies the plain content of the file at `location`.
 pub(super) fn spool(location: &Location, packed: Option<Packed>) -> Result<Spooled> {
     let name = location.to_string();
     copy(location.reader()?, packed, Path::new(&name))
 }
 
-/// What standard input, or a pipe with a name, brings to its end. It can be read once.
+/// Copies standard input or a named pipe to its end. It can be read only once.
 pub(super) fn spool_stream(stream: impl Read + Send + 'static, name: &str) -> Result<Spooled> {
     let path = Path::new(name);
     let mut input = BufReader::new(stream);
@@ -70,7 +70,7 @@ fn copy(from: Box<dyn Read + Send>, packed: Option<Packed>, name: &Path) -> Resu
             .and_then(|mut decoder| io::copy(&mut decoder, &mut plain.file)),
     };
     written.map_err(|error| damaged(error, packed, name, &plain.path))?;
-    // What a decoder leaves unread after its last frame is part of the file.
+    // Bytes after the decoder's last frame are part of the file too.
     io::copy(&mut hashing, &mut io::sink()).map_err(Error::io("read", name))?;
     plain.file.flush().map_err(Error::io("write", &plain.path))?;
     let sha256 = hex(&hashing.hasher.finalize());
@@ -79,7 +79,7 @@ fn copy(from: Box<dyn Read + Send>, packed: Option<Packed>, name: &Path) -> Resu
     Ok(Spooled { path, sha256 })
 }
 
-/// A failure of the disk is one; anything else says that the file is damaged.
+/// A failure of the disk is reported as such; any other error means that the file is damaged.
 fn damaged(error: io::Error, packed: Option<Packed>, name: &Path, plain: &Path) -> Error {
     match (packed, error.kind()) {
         (_, io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::QuotaExceeded) => {
@@ -94,7 +94,7 @@ fn damaged(error: io::Error, packed: Option<Packed>, name: &Path, plain: &Path) 
     }
 }
 
-/// A file that goes away unless it is renamed.
+/// A file that is removed on drop unless it was renamed.
 struct Temporary {
     path: PathBuf,
     file: File,
@@ -114,7 +114,7 @@ fn tempfile_in(folder: &Path) -> Result<Temporary> {
     Ok(Temporary { path, file })
 }
 
-/// Hashes what is read through it.
+/// Hashes the bytes that are read through it.
 struct Hashing {
     from: Box<dyn Read + Send>,
     hasher: Sha256,

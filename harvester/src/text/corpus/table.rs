@@ -1,4 +1,4 @@
-//! [`Tables`]: documents in a column of parquet files. Rows are read a block at a time and the one column only, and the
+//! [`Tables`]: documents in a column of parquet files. Only that column is read, one block of rows at a time, and the
 //! last block stays in memory.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,7 +38,7 @@ impl Tables {
         let documents = match &*held {
             Some((of, documents)) if *of == block => Arc::clone(documents),
             _ => {
-                *held = None; // the old block goes before the new one comes
+                *held = None; // free the old block before reading the new one
                 let documents = Arc::new(self.read(&files[block.file as usize], block, options)?);
                 *held = Some((block, Arc::clone(&documents)));
                 documents

@@ -1,5 +1,5 @@
-//! [`TableFile`]: a parquet file of a corpus or of vectors, here, in an object store or on the Hub; its footer, its
-//! blocks of rows, and the bytes of one. What a footer says is checked: it may be anybody's.
+//! [`TableFile`]: a parquet file of a corpus or of vectors, on this machine, in an object store or on the Hub: its
+//! footer, its blocks of rows, and the bytes of a block. The footer is checked, because anyone may have written it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,16 +25,16 @@ use crate::{
     store::{ParquetFile, ReadRange, Stretch, hex, sha256_file},
 };
 
-/// Rows of a block at most: what is in memory at a time.
+/// Most rows of a block, which is the unit held in memory.
 pub(super) const BLOCK_ROWS: u64 = 4096;
 
-/// More rows than any row group has.
+/// A limit above the number of rows of any real row group.
 const MOST_ROWS: u64 = 1 << 32;
 
-/// A parquet file, wherever it is.
+/// A parquet file at any kind of location.
 #[derive(Debug, Clone)]
 pub(crate) enum TableFile {
-    /// Here or in an object store.
+    /// On this machine or in an object store.
     At { location: Location, bytes: u64 },
     /// On the Hugging Face Hub.
     OnHub(HubFile),
@@ -46,10 +46,10 @@ impl ReadRange for HubFile {
     }
 }
 
-/// Why ranges of a file could not be had: parquet passes on no more than a message.
+/// The error of a failed read: parquet itself passes on only a message.
 pub(crate) type Cause = Arc<Mutex<Option<Error>>>;
 
-/// A file whose errors are kept.
+/// A file that keeps the error of a failed read.
 #[derive(Debug)]
 struct Watched {
     ranges: Arc<dyn ReadRange>,
@@ -71,13 +71,13 @@ impl ReadRange for Watched {
 pub(crate) struct RowBlock {
     pub(crate) file: u32,
     pub(crate) group: u32,
-    /// Rows of the group before it.
+    /// Rows of the row group before this block.
     pub(crate) first_row: u64,
     pub(crate) rows: u64,
 }
 
 impl TableFile {
-    /// The parquet file found.
+    /// The parquet file found by [`discover`](super::discover).
     pub(super) fn of(found: &FoundFile) -> Result<Self> {
         match &found.origin {
             Origin::At(location) => Self::at(location),
@@ -94,7 +94,7 @@ impl TableFile {
         Ok(Self::At { location: location.clone(), bytes: location.bytes()?.unwrap_or(0) })
     }
 
-    /// Its size, bytes.
+    /// Size in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         match self {
             Self::At { bytes, .. } => *bytes,
@@ -102,7 +102,8 @@ impl TableFile {
         }
     }
 
-    /// SHA-256 of the file, or of what changes with it where it would have to be fetched for that.
+    /// SHA-256 of the file. In an object store, SHA-256 of its stamp, because hashing would download the file; on the
+    /// Hub, the hash that the Hub gives.
     pub(crate) fn identity(&self) -> Result<String> {
         match self {
             Self::At { location, .. } => match location.local() {
@@ -131,8 +132,8 @@ impl TableFile {
         ParquetFile::new(Watched { ranges: self.ranges(), cause: Arc::clone(cause) }, self.bytes())
     }
 
-    /// The file, for reading the columns in `mask` of a block. They come at once where the block is the whole row
-    /// group: one answer in place of two for each page.
+    /// Opens the file for reading the columns in `mask` of a block. If the block is the whole row group, they are
+    /// fetched together: one request instead of two per page.
     pub(crate) fn open_for(
         &self,
         block: RowBlock,
@@ -171,7 +172,7 @@ impl TableFile {
         Ok(blocks)
     }
 
-    /// The footer; where `pages` asks for it and a row group is longer than a block, also where each page lies, so that
+    /// The footer. If `pages` asks for it and a row group is longer than a block, also the offset of each page, so that
     /// no page before the block is read.
     pub(crate) fn metadata(&self, pages: PageIndexPolicy) -> Result<ArrowReaderMetadata> {
         let cause = Cause::default();
@@ -187,14 +188,14 @@ impl TableFile {
                 reader.read_page_indexes(&file)?;
                 metadata = reader.finish()?;
             }
-            // What Arrow itself has written into the footer is left alone: it is not needed, and may be damaged.
+            // Arrow's own metadata in the footer is skipped: it is not needed, and may be damaged.
             let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
             ArrowReaderMetadata::try_new(Arc::new(metadata), options)
         };
         read().map_err(|error| self.unreadable(error, &cause))
     }
 
-    /// A failure on the way is one; anything else says that the file is damaged.
+    /// A failed read is reported as such; any other error means that the file is damaged.
     pub(crate) fn unreadable(&self, error: ParquetError, cause: &Cause) -> Error {
         if let Some(cause) = cause.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return cause;
@@ -209,7 +210,7 @@ impl TableFile {
     }
 }
 
-/// Refuses columns that are not in the file, which has `bytes` bytes. Parquet panics where one has a negative place.
+/// Refuses columns outside the file, which has `bytes` bytes. Parquet panics on a column with a negative offset.
 fn check_columns(metadata: &ParquetMetaData, bytes: u64) -> std::result::Result<(), ParquetError> {
     for column in metadata.row_groups().iter().flat_map(RowGroupMetaData::columns) {
         let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());

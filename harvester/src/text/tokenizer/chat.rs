@@ -1,5 +1,5 @@
-//! Chat templates: Jinja programs that ship with a model and turn a conversation into the one prompt it was trained on.
-//! [`render`] gives them the variables and the Python string methods that Hugging Face's renderer gives them.
+//! Chat templates: Jinja programs that ship with a model and turn a conversation into the prompt format of its
+//! training. [`render`] gives them the same variables and Python string methods as Hugging Face's renderer.
 
 use minijinja::{
     Environment, Error, ErrorKind, State, Value,
@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatMessage {
-    /// Who speaks: `system`, `user` or `assistant`, as far as the model's template knows them.
+    /// The speaker: `system`, `user` or `assistant`, if the model's template knows it.
     pub role: String,
-    /// What is said.
+    /// The text of the turn.
     pub content: String,
 }
 
@@ -33,8 +33,8 @@ pub(super) struct Prompt<'a> {
     pub(super) add_generation_prompt: bool,
 }
 
-/// Renders a template as Hugging Face does: blocks leave neither their own line break nor their indentation behind.
-/// `strftime_now` is left undefined, which templates check for: a prompt must not depend on the day it is made.
+/// Renders a template as Hugging Face does: blocks leave no line break and no indentation behind. `strftime_now` is
+/// undefined, which templates check for: a prompt must not depend on the day it is made.
 pub(super) fn render(template: &str, prompt: &Prompt<'_>) -> Result<String, Error> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
@@ -43,7 +43,7 @@ pub(super) fn render(template: &str, prompt: &Prompt<'_>) -> Result<String, Erro
     environment.render_named_str("chat_template", template, Value::from(Serde(prompt)))
 }
 
-/// The template's own message without the engine's classification of it, and where it came from.
+/// The template's own message and its line, without the engine's classification.
 pub(super) fn reason(error: &Error) -> String {
     let message = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     error.line().map_or_else(|| message.clone(), |line| format!("{message} (line {line})"))

@@ -1,5 +1,5 @@
-//! The tokenizer of a model folder: `tokenizer.json`, and beside it the files that name the special tokens and hold
-//! the chat template.
+//! The tokenizer of a model folder: `tokenizer.json`, and the files beside it that name the special tokens and hold the
+//! chat template.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use tokenizers::Tokenizer;
 use super::TextTokenizer;
 use crate::{Error, Result, store::hex};
 
-/// The part of `tokenizer_config.json` that is read.
+/// The fields used from `tokenizer_config.json`.
 #[derive(Debug, Default, Deserialize)]
 struct TokenizerConfig {
     bos_token: Option<NamedToken>,
@@ -45,7 +45,7 @@ struct NamedTemplate {
     template: String,
 }
 
-/// The part of `config.json` and `generation_config.json` that is read.
+/// The fields used from `config.json` and `generation_config.json`.
 #[derive(Debug, Default, Deserialize)]
 struct TokenIds {
     bos_token_id: Option<OneOrMore>,
@@ -89,7 +89,7 @@ fn missing(folder: &Path, path: &Path, source: std::io::Error) -> Error {
     if source.kind() != ErrorKind::NotFound {
         return Error::io("read", path)(source);
     }
-    let hint = "Where a model has only a SentencePiece file, transformers' AutoTokenizer writes one: save_pretrained";
+    let hint = "If the model has only a SentencePiece file, write one with save_pretrained of transformers' AutoTokenizer";
     Error::malformed(folder, "tokenizer.json beside the weights", "no such file", hint)
 }
 
@@ -98,17 +98,17 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Tokenizer> {
         Error::malformed(path, "a Hugging Face tokenizer", source.to_string(), "Download the file again")
     };
     let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(damaged)?;
-    // Files saved for batched classification may cut or pad what they encode; a corpus must come through whole.
+    // Files saved for batched classification may cut or pad the tokens; a corpus must be encoded whole.
     tokenizer.with_truncation(None).map_err(damaged)?;
     tokenizer.with_padding(None);
     Ok(tokenizer)
 }
 
-/// A file that may be absent, but not damaged.
+/// Reads a file that may be absent, but not damaged.
 fn read_optional<T: DeserializeOwned + Default>(path: &Path) -> Result<T> {
     let Some(text) = read_text_if_there(path)? else { return Ok(T::default()) };
     serde_json::from_str(&text).map_err(|source| {
-        Error::malformed(path, "JSON as transformers writes it", source.to_string(), "Download the file again")
+        Error::malformed(path, "JSON in the format of transformers", source.to_string(), "Download the file again")
     })
 }
 
@@ -120,7 +120,7 @@ fn read_text_if_there(path: &Path) -> Result<Option<String>> {
     }
 }
 
-/// The name in `tokenizer_config.json` wins: it is what transformers calls `tokenizer.bos_token_id`.
+/// The name in `tokenizer_config.json` comes first: transformers derives `tokenizer.bos_token_id` from it.
 fn special_token(
     tokenizer: &Tokenizer,
     named: Option<&NamedToken>,
@@ -137,7 +137,8 @@ fn special_token(
     })
 }
 
-/// Llama 3 and others add BOS in `tokenizer.json`'s post-processor and say nothing in `tokenizer_config.json`.
+/// True if the post-processor in `tokenizer.json` adds BOS, as for Llama 3 and others; `tokenizer_config.json` then
+/// does not say so.
 fn template_adds_bos(tokenizer: &Tokenizer, bos: Option<u32>) -> bool {
     let first = tokenizer.encode_fast("a", true).ok().and_then(|encoding| encoding.get_ids().first().copied());
     bos.is_some() && first == bos

@@ -1,8 +1,8 @@
-//! The tokenizer inside a GGUF file: vocabulary, merges and token types from its metadata; the splitting rules, which
-//! GGUF only names (`tokenizer.ggml.pre`), from the table here.
+//! The tokenizer inside a GGUF file. Vocabulary, merges and token types come from its metadata. GGUF only names the
+//! splitting rules (`tokenizer.ggml.pre`); the table here defines them.
 //!
-//! Only rules known exactly are listed. A tokenizer that is almost right gives activations of texts the model never
-//! saw in that form, and nothing downstream would notice.
+//! Only rules known exactly are listed. An almost correct tokenizer gives activations of token sequences that the model
+//! never saw in training, and nothing downstream would notice.
 
 use std::{collections::HashSet, path::Path};
 
@@ -23,7 +23,7 @@ use tokenizers::{
 use super::{TextTokenizer, sentence_piece::SentencePieces};
 use crate::{Error, GgufMetadata, Result, store::hex};
 
-/// How text is cut into words before byte-pair merging.
+/// Rule that splits text into words before byte-pair merging.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Splitter {
     /// Single digits, then GPT-2's words.
@@ -34,9 +34,9 @@ enum Splitter {
     Olmo,
     /// Unicode NFC, then words by [`QWEN2_WORDS`].
     Qwen2,
-    /// Words by [`LLAMA3_WORDS`]; a word that is a token is not merged from its bytes.
+    /// Words by [`LLAMA3_WORDS`]; a word that is itself a token is not merged from its bytes.
     Llama3,
-    /// Words by [`LLAMA3_WORDS`]: OLMo 2, and whatever shares OpenAI's cl100k vocabulary.
+    /// Words by [`LLAMA3_WORDS`]: OLMo 2, and everything that shares OpenAI's cl100k vocabulary.
     Dbrx,
 }
 
@@ -55,7 +55,7 @@ pub(super) const CONTROL: i64 = 3;
 pub(super) const USER_DEFINED: i64 = 4;
 
 impl Splitter {
-    /// llama.cpp's names, and what each means.
+    /// llama.cpp's names and their rules.
     const NAMES: [(&'static str, Self); 10] = [
         ("smollm", Self::SmolLm),
         ("starcoder", Self::SmolLm),
@@ -90,7 +90,7 @@ impl Splitter {
     }
 }
 
-/// Reads the tokenizer of a GGUF file. The weights are not touched.
+/// Reads the tokenizer of a GGUF file. The weights are not read.
 pub(super) fn read(path: &Path) -> Result<TextTokenizer> {
     let metadata = GgufMetadata::read(path)?;
     let (tokenizer, sha256, adds_bos) = match metadata.string("tokenizer.ggml.model")? {
@@ -121,7 +121,7 @@ pub(super) fn read(path: &Path) -> Result<TextTokenizer> {
 const OTHER_TOKENIZERS: &str =
     "A folder with tokenizer.json works for any tokenizer: name the original model instead of the GGUF";
 
-/// The tokenizer, its fingerprint, and whether a header that does not say so asks for BOS.
+/// The tokenizer, its fingerprint, and whether BOS is added if the header does not say.
 fn byte_level(metadata: &GgufMetadata) -> Result<(Tokenizer, String, bool)> {
     let splitter = splitter(metadata)?;
     let tokens = strings(metadata, "tokenizer.ggml.tokens")?;
@@ -132,7 +132,7 @@ fn byte_level(metadata: &GgufMetadata) -> Result<(Tokenizer, String, bool)> {
     Ok((tokenizer, fingerprint(metadata.string("tokenizer.ggml.pre")?, &tokens, &merges, &types, &[]), false))
 }
 
-/// The same of a SentencePiece vocabulary, as llama.cpp's defaults have it.
+/// The same for a SentencePiece vocabulary, with llama.cpp's defaults.
 fn sentence_piece(metadata: &GgufMetadata) -> Result<(Tokenizer, String, bool)> {
     let path = metadata.path();
     let tokens = strings(metadata, "tokenizer.ggml.tokens")?;
@@ -142,7 +142,7 @@ fn sentence_piece(metadata: &GgufMetadata) -> Result<(Tokenizer, String, bool)> 
     let unknown = token_id(metadata, "tokenizer.ggml.unknown_token_id", tokens.len())?.unwrap_or(0) as usize;
     let distinct: HashSet<_> = tokens.iter().collect();
     if distinct.len() != tokens.len() {
-        let found = format!("{} tokens of which only {} differ", tokens.len(), distinct.len());
+        let found = format!("{} tokens, of which only {} are distinct", tokens.len(), distinct.len());
         return Err(damaged(path, "a usable vocabulary", found));
     }
     let pieces = SentencePieces { tokens: &tokens, scores: &scores, types: &types, unknown, add_space_prefix };
@@ -154,7 +154,7 @@ fn sentence_piece(metadata: &GgufMetadata) -> Result<(Tokenizer, String, bool)> 
 fn build(splitter: Splitter, tokens: &[&str], merges: &[&str], types: &[i64]) -> tokenizers::Result<Tokenizer> {
     let vocab: Vocab = tokens.iter().zip(0..).map(|(token, id)| ((*token).to_owned(), id)).collect();
     if vocab.len() != tokens.len() {
-        return Err(format!("{} tokens of which only {} differ", tokens.len(), vocab.len()).into());
+        return Err(format!("{} tokens, of which only {} are distinct", tokens.len(), vocab.len()).into());
     }
     let pairs = merges.iter().map(|merge| {
         let (left, right) = merge.split_once(' ').ok_or_else(|| format!("the merge `{merge}`, which is not a pair"))?;
@@ -175,7 +175,7 @@ fn build(splitter: Splitter, tokens: &[&str], merges: &[&str], types: &[i64]) ->
 }
 
 /// SHA-256 of everything that decides the ids. Each list and each text is preceded by its length, so that no two
-/// vocabularies run together into the same bytes.
+/// vocabularies give the same bytes.
 fn fingerprint(pre: &str, tokens: &[&str], merges: &[&str], types: &[i64], scores: &[f32]) -> String {
     let mut hash = Sha256::new();
     for list in [&[pre][..], tokens, merges] {
@@ -190,8 +190,8 @@ fn fingerprint(pre: &str, tokens: &[&str], merges: &[&str], types: &[i64], score
     hex(&hash.finalize())
 }
 
-/// The rule by which text is cut, if it is one that is known exactly. `default` is not: a converter writes it for a
-/// tokenizer that it does not recognise, whose rule may be any.
+/// The splitting rule, if it is known exactly. `default` is not: a converter writes it for a tokenizer that it does not
+/// recognize, whose rule may be any.
 fn splitter(metadata: &GgufMetadata) -> Result<Splitter> {
     let pre = metadata.string("tokenizer.ggml.pre")?;
     Splitter::NAMES.iter().find(|(name, _)| *name == pre).map(|(_, splitter)| *splitter).ok_or_else(|| {
@@ -220,7 +220,7 @@ fn token_types(metadata: &GgufMetadata, n_tokens: usize) -> Result<Vec<i64>> {
     let key = "tokenizer.ggml.token_type";
     let values = list(metadata, key)?;
     if values.len() != n_tokens {
-        let expected = format!("{n_tokens} entries in `{key}`, one a token");
+        let expected = format!("{n_tokens} entries in `{key}`, one per token");
         return Err(damaged(metadata.path(), &expected, values.len().to_string()));
     }
     let number = |value| {
@@ -233,7 +233,7 @@ fn scores(metadata: &GgufMetadata, n_tokens: usize) -> Result<Vec<f32>> {
     let key = "tokenizer.ggml.scores";
     let values = list(metadata, key)?;
     if values.len() != n_tokens {
-        let expected = format!("{n_tokens} entries in `{key}`, one a token");
+        let expected = format!("{n_tokens} entries in `{key}`, one per token");
         return Err(damaged(metadata.path(), &expected, values.len().to_string()));
     }
     let number = |value: &Value| match value {
@@ -243,14 +243,14 @@ fn scores(metadata: &GgufMetadata, n_tokens: usize) -> Result<Vec<f32>> {
     values.iter().map(number).collect()
 }
 
-/// A special token's id; absent is fine, outside the vocabulary is not.
+/// The id of a special token; it may be absent, but not outside the vocabulary.
 fn token_id(metadata: &GgufMetadata, key: &str, n_tokens: usize) -> Result<Option<u32>> {
     let Some(value) = metadata.get(key) else { return Ok(None) };
     let id = integer(value).and_then(|id| u32::try_from(id).ok()).filter(|id| (*id as usize) < n_tokens);
     id.map(Some).ok_or_else(|| damaged(metadata.path(), &format!("`{key}` below {n_tokens}"), format!("{value:?}")))
 }
 
-/// Converters disagree on the width and the sign of ids and types.
+/// Reads an integer of any width: converters disagree on the width and the sign of ids and types.
 fn integer(value: &Value) -> Option<i64> {
     match value {
         Value::U8(number) => Some(i64::from(*number)),
@@ -286,7 +286,7 @@ mod tests {
     /// Token n has id n: control tokens, then letters, digits and two merges of digits.
     const TOKENS: [&str; 13] = ["<s>", "</s>", "<|user|>", "a", "b", "1", "2", "3", "Ġ", "12", "123", "Ã", "©"];
 
-    /// A GGUF file without weights; `changed` replaces or, where there is no value, removes an entry.
+    /// A GGUF file without weights; `changed` replaces an entry, or removes it if the value is `None`.
     fn file_with(changed: &[(&str, Option<Value>)]) -> (TempDir, std::path::PathBuf) {
         let types = TOKENS.iter().enumerate().map(|(id, _)| Value::I32(if id < 3 { 3 } else { 1 }));
         let mut entries = vec![
@@ -352,7 +352,7 @@ mod tests {
     fn some_rules_compose_accents_first() {
         for (pre, ids) in [("smollm", &[][..]), ("olmo", &[11, 12]), ("qwen2", &[11, 12])] {
             let (_folder, path) = with_pre(pre);
-            // Decomposed, the accent's bytes and `e` are not in this vocabulary, and are dropped.
+            // The bytes of the accent and `e`, if decomposed, are not in this vocabulary and are dropped.
             assert_eq!(read(&path).unwrap().encode("e\u{301}").unwrap(), ids, "{pre}");
         }
     }
@@ -374,7 +374,7 @@ mod tests {
             (("tokenizer.ggml.tokens", None), "tokenizer.ggml.tokens"),
             (("tokenizer.ggml.merges", Some(texts(&["1 2", "zz"]))), "`zz`, which is not a pair"),
             (("tokenizer.ggml.merges", Some(texts(&["x y"]))), "a usable vocabulary"),
-            (("tokenizer.ggml.tokens", Some(texts(&["a"; 13]))), "only 1 differ"),
+            (("tokenizer.ggml.tokens", Some(texts(&["a"; 13]))), "only 1 are distinct"),
             (("tokenizer.ggml.token_type", Some(one_type)), "13 entries"),
             (("tokenizer.ggml.bos_token_id", Some(Value::U32(13))), "below 13"),
         ];

@@ -1,5 +1,5 @@
-//! SentencePiece vocabularies in GGUF files (Llama 2, Gemma): tokens with scores, and no merges. Merging the adjacent
-//! pair whose union scores highest, as SentencePiece does, is byte-pair encoding with the merges made up here.
+//! SentencePiece vocabularies in GGUF files (Llama 2, Gemma): tokens with scores, and no merges. SentencePiece merges
+//! the adjacent pair whose union scores highest. That is byte-pair encoding with the merges derived here.
 
 use std::collections::HashMap;
 
@@ -12,15 +12,15 @@ use tokenizers::{
 
 use super::gguf::{CONTROL, NORMAL, UNKNOWN, USER_DEFINED};
 
-/// What a GGUF header holds of such a tokenizer.
+/// The entries of a GGUF header that describe such a tokenizer.
 pub(super) struct SentencePieces<'a> {
     pub(super) tokens: &'a [&'a str],
-    /// One a token: the higher, the earlier it is merged.
+    /// One per token: a token with a higher score is merged earlier.
     pub(super) scores: &'a [f32],
-    /// One a token, as the GGUF specification numbers them.
+    /// One per token, numbered as in the GGUF specification.
     pub(super) types: &'a [i64],
     pub(super) unknown: usize,
-    /// A text starts as if a space stood before it.
+    /// True if texts are encoded as if a space stood before them.
     pub(super) add_space_prefix: bool,
 }
 
@@ -45,13 +45,13 @@ impl SentencePieces<'_> {
         Ok(tokenizer)
     }
 
-    /// Every way to put a token together from two others, best token first: what SentencePiece would merge first.
+    /// Every way to build a token from two others, best token first: the order in which SentencePiece merges.
     fn merges(&self) -> Vec<(String, String)> {
         let normal = |id: usize| self.types.get(id) == Some(&NORMAL);
         let ids: HashMap<&str, usize> =
             self.tokens.iter().enumerate().filter(|(id, _)| normal(*id)).map(|(id, token)| (*token, id)).collect();
         let mut by_score: Vec<usize> = ids.values().copied().collect();
-        // A score that is not a number sorts somewhere; the order stays total, which is all that is needed.
+        // A NaN sorts somewhere; the order stays total, and that is enough.
         by_score.sort_unstable_by(|a, b| self.scores[*b].total_cmp(&self.scores[*a]).then(a.cmp(b)));
         let splits = |id: &usize| {
             let token = self.tokens[*id];
@@ -78,7 +78,7 @@ impl SentencePieces<'_> {
 mod tests {
     use super::*;
 
-    /// Token n has id n; 6 is the type of bytes.
+    /// Token n has id n; 6 is the type of byte tokens.
     const TOKENS: [&str; 10] = ["<unk>", "<s>", "▁", "a", "b", "ab", "▁a", "ba", "<0xC3>", "<0xA9>"];
     const TYPES: [i64; 10] = [2, 3, 1, 1, 1, 1, 1, 1, 6, 6];
 
