@@ -1,5 +1,5 @@
-//! How near its floor harvesting runs: tokens/s, GFLOP/s and peak memory up to the middle layer, bare forward and with
-//! shards written, beside the rate of the matrix products they are made of, in the same run.
+//! Measures how close harvesting gets to its floor: tokens/s, GFLOP/s and peak memory up to the middle layer, for the
+//! bare forward pass and with shards written, compared with the rate of matrix products measured in the same run.
 //!
 //! `cargo bench --workspace --bench harvest -- [--only BATCHxCTX] [--compute f32|int8] [--model MODEL]`
 
@@ -37,7 +37,7 @@ fn timed(run: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-/// Times a harvest from its first token to its last, the model being loaded.
+/// Measures a harvest from its first token to its last; loading the model is not included.
 #[derive(Default)]
 struct Stopwatch(Mutex<Option<Instant>>);
 
@@ -53,7 +53,7 @@ impl Monitor for Stopwatch {
     }
 }
 
-/// Wants every point of every block and notes how long the pass took from the one before: what each stage costs.
+/// Hooks every point of every block and records the time since the previous point: the cost of each stage.
 struct StageClock {
     last: HookPoint,
     began: Instant,
@@ -86,7 +86,7 @@ impl Hook for StageClock {
     }
 }
 
-/// What the command line asks for.
+/// Options from the command line.
 struct Asked {
     model: ResolvedModel,
     only: Option<String>,
@@ -129,12 +129,12 @@ fn main() {
             );
         };
         forward(&checkpoint, compute, point, batch, ctx_len, &report);
-        let n = 16 * batch * ctx_len; // the last batch is written when no other is computed
+        let n = 16 * batch * ctx_len; // writing the last batch overlaps no computation
         report("harvest", n, median(|| harvest_once(&asked.model, compute, point, batch, ctx_len, n)));
     }
 }
 
-/// The bare forward pass, and the share of each stage in it.
+/// The bare forward pass, and the share of each stage.
 fn forward(
     checkpoint: &Checkpoint,
     compute: Compute,

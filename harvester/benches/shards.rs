@@ -1,6 +1,6 @@
-//! What writing and reading activations cost, for each dtype and layout: nanoseconds a token to write (rounding,
-//! journal, statistics, parquet, SHA-256 and the disk), of which the processor, and to read again; and a few contexts
-//! alone.
+//! Cost of writing and reading activations, for each dtype and layout: nanoseconds per token to write (rounding,
+//! journal, statistics, parquet, SHA-256 and the disk), the processor time in it, and nanoseconds per token to read;
+//! and the time to read a few contexts alone.
 //!
 //! `cargo bench --workspace --bench shards -- [TOKENS]`
 
@@ -66,7 +66,7 @@ fn manifest(dtype: StorageDtype, layout: Layout) -> HarvestManifest {
     }
 }
 
-/// A batch of contexts from context `first` on.
+/// A batch of contexts, starting at context `first`.
 fn contexts(first: u64) -> Vec<Context> {
     let context = |index| Context {
         index,
@@ -77,7 +77,7 @@ fn contexts(first: u64) -> Vec<Context> {
     (first..first + BATCH as u64).map(context).collect()
 }
 
-/// Writes `tokens` tokens and returns the time that it took.
+/// Writes `tokens` tokens and returns the time taken.
 fn write(dir: &Path, dtype: StorageDtype, layout: Layout, values: &[f32], tokens: usize) -> Duration {
     let mut writer = ShardWriter::open(dir, manifest(dtype, layout)).expect("a writer");
     let batches: Vec<_> = (0..tokens / (BATCH * CTX_LEN)).map(|i| contexts((i * BATCH) as u64)).collect();
@@ -100,14 +100,14 @@ fn cpu() -> Duration {
 
 fn main() {
     let tokens = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(131_072);
-    // Values as different from each other as activations are: a sum of sines, with outliers in a few dimensions.
+    // Values vary as much as activations do: a sum of sines, with outliers in a few dimensions.
     let value = |i: usize| {
         let outlier = if i % D_MODEL < 4 { 40.0 } else { 1.0 };
         ((i as f32 * 0.37).sin() + (i as f32 * 0.011).cos() * 0.5) * outlier
     };
     let values: Vec<f32> = (0..BATCH * CTX_LEN * D_MODEL).map(value).collect();
-    println!("{tokens} tokens of {D_MODEL} values, ns a token");
-    println!("dtype layout   write   of it processor   read   MB/s   8 contexts, us   bytes a token");
+    println!("{tokens} tokens of {D_MODEL} values, ns per token");
+    println!("dtype layout   write   of it processor   read   MB/s   8 contexts, us   bytes per token");
     for dtype in [StorageDtype::F32, StorageDtype::F16, StorageDtype::I8] {
         for layout in [Layout::List, Layout::Binary] {
             let dir = tempfile::tempdir().expect("a temporary folder");

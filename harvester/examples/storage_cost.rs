@@ -1,11 +1,11 @@
-//! What storing activations in fewer bits costs: the fraction of variance that rounding loses, and what the model makes
-//! of the rounded activations when they take the exact ones' place.
+//! Cost of storing activations in fewer bits: the fraction of variance lost to rounding, and the model's losses when
+//! rounded activations replace the exact ones.
 //!
 //! `cargo run --release --example storage_cost --package harvester -- HOOK_POINT.. [--model MODEL] [--contexts N]`
 //!
 //! ```text
-//! FVU = sum |x - stored(x)|^2 / sum |x - mean|^2          over rows at position > 0 that are no attention sinks
-//! CE  = mean of -log p(next token), the activation at every position being replaced by stored(x)
+//! FVU = sum |x - stored(x)|^2 / sum |x - mean|^2          over rows at position > 0 that are not attention sinks
+//! CE  = mean of -log p(next token), with the activation at every position replaced by stored(x)
 //! KL  = mean of KL(p exact || p stored)
 //! ```
 
@@ -25,7 +25,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const CTX_LEN: usize = 256;
 const DTYPES: [StorageDtype; 2] = [StorageDtype::F16, StorageDtype::I8];
 
-/// Runs one text three times from the hook point on: as it is, and as each of [`DTYPES`] stores it.
+/// Runs one text three times from the hook point on: unchanged, and as stored in each of [`DTYPES`].
 struct Stored {
     point: HookPoint,
     /// Exact rows, then each dtype's. `[pos, width]`

@@ -1,6 +1,6 @@
-//! candle-transformers as a second oracle, where it has the family: written by others, without our kernels or loaders.
-//! It has neither GPT-2 nor GPT-NeoX, and reads windows and scaled rotary positions otherwise or not at all: those are
-//! switched off here, and tested against transformers in `families.rs`.
+//! candle-transformers as a second oracle for the families that it has: it was written by others and shares neither our
+//! kernels nor our loaders. It has neither GPT-2 nor GPT-NeoX. It reads windows and scaled rotary positions differently
+//! or not at all: those are switched off here, and tested against transformers in `families.rs`.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -95,7 +95,7 @@ fn gemma_1_to_3_agree_with_candle() {
     assert_agrees("gemma", &json!({}), |folder| {
         gemma::Model::new(false, &config(folder), weights(folder))?.forward(&tokens(), 0)
     });
-    // candle scales scores by 1 / sqrt(head_dim), whatever query_pre_attn_scalar says.
+    // candle scales scores by 1 / sqrt(head_dim) and ignores query_pre_attn_scalar.
     let global = json!({"sliding_window": 64, "query_pre_attn_scalar": 12});
     assert_agrees("gemma2", &global, |folder| {
         gemma2::Model::new(false, &config(folder), weights(folder))?.forward(&tokens(), 0)
@@ -104,7 +104,7 @@ fn gemma_1_to_3_agree_with_candle() {
         "sliding_window": 64, "query_pre_attn_scalar": 12, "rope_local_base_freq": 300.0, "sliding_window_pattern": 3,
     });
     assert_agrees("gemma3", &global, |folder| {
-        // Token by token: its cache refuses several tokens at once where there are several key heads.
+        // One token at a time: with several key heads, its cache refuses several tokens at once.
         let mut model = gemma3::Model::new(false, &config(folder), weights(folder))?;
         let one = |model: &mut gemma3::Model, i| model.forward(&tokens().narrow(1, i, 1)?, i);
         (0..10).try_for_each(|i| one(&mut model, i).map(drop))?;

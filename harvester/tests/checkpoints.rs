@@ -1,4 +1,4 @@
-//! Damaged and foreign checkpoints: each gives one error that names the file, and none a panic.
+//! Damaged and foreign checkpoints: each gives one error that names the file, and none causes a panic.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -15,7 +15,7 @@ fn tiny(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny").join(name)
 }
 
-/// A copy of a tiny checkpoint, to be damaged.
+/// A copy of a tiny checkpoint, to be damaged by a test.
 fn copy_of(name: &str) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(tiny(name)).unwrap() {
@@ -25,7 +25,7 @@ fn copy_of(name: &str) -> tempfile::TempDir {
     copy
 }
 
-/// Opens and loads; returns the message.
+/// Opens and loads a model; returns the error message.
 fn error_of(path: &Path) -> String {
     let loaded = Checkpoint::open(path).and_then(|checkpoint| Transformer::load(&checkpoint, &Device::Cpu));
     loaded.err().unwrap_or_else(|| panic!("{} was loaded", path.display())).to_string()
@@ -107,7 +107,7 @@ fn a_damaged_safetensors_header_is_an_error_and_allocates_nothing_huge() {
         let mut damaged = whole.clone();
         damaged[position] ^= 0x55;
         fs::write(copy.path().join("model.safetensors"), &damaged).unwrap();
-        // Some bytes are white space or a number nobody checks; what matters is that nothing panics.
+        // Some bytes are white space or a number that nobody checks; the test is that nothing panics.
         let _ = Checkpoint::open(copy.path()).and_then(|c| Transformer::load(&c, &Device::Cpu));
     }
 }

@@ -1,5 +1,5 @@
-//! Corpora as other tools write them: parquet in several codecs and types of text, conversations, packed files; and
-//! that a run which starts again reads no document to find its place.
+//! Corpora as other tools write them: parquet with several codecs and text types, conversations, compressed files. A
+//! resumed run reads no document to find its position.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
@@ -133,7 +133,7 @@ fn a_saved_corpus_is_taken_as_long_as_no_file_has_changed() {
     let corpus = Corpus::open(&paths, &options).unwrap();
     corpus.save(&saved).unwrap();
 
-    // The same size and time, another content: only one that does not read the file believes it unchanged.
+    // Same size and time, other content: only a reader that does not open the file takes it as unchanged.
     let time = fs::metadata(&path).unwrap().modified().unwrap();
     fs::write(&path, "{\"text\":\"ONE\"}\n{\"text\":\"TWO\"}\n{\"text\":\"ONE\"}\n").unwrap();
     fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
@@ -154,7 +154,7 @@ fn a_saved_corpus_is_taken_as_long_as_no_file_has_changed() {
 #[test]
 fn a_row_that_comes_again_is_left_out_also_by_a_run_that_starts_again() {
     let folder = tempfile::tempdir().unwrap();
-    // Every text of these two files is in both; the texts of one file differ.
+    // Every text is in both files; the texts within one file differ.
     let paths = ["snappy.parquet", "zstd_large.parquet"].map(fixture);
     let corpus = Corpus::open(&paths, &CorpusOptions::default()).unwrap();
     let order = corpus.order(Some(2));
@@ -200,7 +200,7 @@ fn rows_without_a_text_are_empty_and_no_repetitions() {
     assert_eq!((left_out.empty_documents, left_out.repeated_documents), (2, 0));
 }
 
-/// A parquet file under another footer.
+/// A copy of a parquet file with another footer.
 fn refooted(name: &str, change: impl Fn(ParquetMetaData) -> ParquetMetaData) -> tempfile::NamedTempFile {
     let bytes = bytes::Bytes::from(fs::read(fixture(name)).unwrap());
     let metadata = change(ParquetMetaDataReader::new().parse_and_finish(&bytes).unwrap());
@@ -245,7 +245,7 @@ fn what_arrow_wrote_into_a_footer_is_left_alone() {
         let entries = metadata.file_metadata().key_value_metadata().unwrap().iter();
         entries.filter(|entry| entry.key == "ARROW:schema").find_map(|entry| entry.value.clone()).unwrap()
     };
-    // Offsets that lead nowhere.
+    // Offsets outside the metadata.
     for at in (8..200).step_by(4) {
         let file = refooted("snappy.parquet", |metadata| {
             let mut damaged = schema(&metadata);

@@ -1,5 +1,5 @@
-//! Thousands of damaged model files, seeded: whatever is cut off, flipped or announced too large, opening and loading
-//! end in an error or a model, never in a panic, and never allocate more than a small multiple of the file.
+//! Thousands of damaged model files, seeded: with bytes cut off or flipped or with too large lengths, opening and
+//! loading end in an error or a model, never in a panic, and never allocate more than a small multiple of the file.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -17,7 +17,7 @@ use rand_chacha::{
     rand_core::{RngCore, SeedableRng},
 };
 
-/// The system's allocator, keeping count.
+/// The system's allocator, which also counts.
 struct Counting;
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
@@ -41,16 +41,16 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// A list's element takes 32 bytes in memory and at least one in the file, and a growing list holds itself twice.
+/// An element of a list takes 32 bytes in memory and at least one byte in the file; a growing list is held twice.
 const FACTOR: usize = 64;
-/// Buffers whose size does not depend on the file: readers', the thread pool's.
+/// Buffers whose size does not depend on the file: those of readers and of the thread pool.
 const BASE: usize = 4 << 20;
 
 fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
 }
 
-/// Where a file is damaged: in its first `reach` bytes mostly, since there the lengths are.
+/// Damages a copy of a file, mostly in its first `reach` bytes, which hold the lengths.
 fn damaged(whole: &[u8], reach: usize, rng: &mut ChaCha8Rng) -> Vec<u8> {
     let mut bytes = whole.to_vec();
     let mut below = |n: usize| (rng.next_u64() % n.max(1) as u64) as usize;
@@ -63,7 +63,7 @@ fn damaged(whole: &[u8], reach: usize, rng: &mut ChaCha8Rng) -> Vec<u8> {
             }
         }
         3 => {
-            // A length of 8 bytes becomes huge, or merely too large.
+            // A length of 8 bytes becomes huge, or only too large.
             let at = below(reach - 8);
             let huge = [u64::MAX, u64::MAX / 2, 1 << 62, 1 << 40, 1 << 31, 1 << 20, whole.len() as u64, 0];
             bytes[at..at + 8].copy_from_slice(&huge[below(huge.len())].to_le_bytes());
@@ -78,17 +78,17 @@ fn damaged(whole: &[u8], reach: usize, rng: &mut ChaCha8Rng) -> Vec<u8> {
     bytes
 }
 
-/// Opens everything that can be opened of a model; the message where it is refused.
+/// Opens everything in a model that can be opened; returns the message if it is refused.
 fn open(path: &Path) -> Result<(), String> {
     let _ = TextTokenizer::open(path);
     let checkpoint = Checkpoint::open(path).map_err(|error| error.to_string())?;
     Transformer::load(&checkpoint, &Device::Cpu).map(drop).map_err(|error| error.to_string())
 }
 
-/// Damages `file` `n` times and opens `model`; how often it was refused.
+/// Damages `file` `n` times and opens `model`; returns how often it was refused.
 fn refusals(model: &Path, file: &Path, n: usize, reach: usize) -> usize {
     let whole = fs::read(file).unwrap();
-    open(model).unwrap(); // the buffers that stay are there from here on
+    open(model).unwrap(); // allocates the buffers that stay
     let mut rng = ChaCha8Rng::seed_from_u64(20);
     let mut refused = 0;
     for round in 0..n {
@@ -108,14 +108,14 @@ fn refusals(model: &Path, file: &Path, n: usize, reach: usize) -> usize {
     refused
 }
 
-/// One test for all: the count of what is held is the process's.
+/// One test for everything: allocations are counted for the whole process.
 #[test]
 fn damaged_files_are_refused_without_panic_or_huge_allocation() {
-    // candle's errors carry a backtrace where one is asked for, and that one holds 30 MB of symbols.
+    // If a backtrace is requested, candle's errors carry one, and it holds 30 MB of symbols.
     // SAFETY: this is the only test, and it has started no thread yet.
     unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") };
     let folder = tempfile::tempdir().unwrap();
-    for name in ["gemma3.gguf", "phi3_long.gguf", "quantised_Q5_0.gguf"] {
+    for name in ["gemma3.gguf", "phi3_long.gguf", "quantized_Q5_0.gguf"] {
         let path = folder.path().join(name);
         fs::copy(fixture("gguf").join(name), &path).unwrap();
         let refused = refusals(&path, &path, 2_000, 3_000);

@@ -1,4 +1,5 @@
-//! Every family against Hugging Face transformers: a tiny random checkpoint each, every hook point and the logits.
+//! Every family against Hugging Face transformers: one tiny random checkpoint per family, every hook point and the
+//! logits.
 //! `tests/fixtures/tiny/make_tiny.py` made the checkpoints and the references.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
@@ -23,7 +24,7 @@ fn load(name: &str) -> (Transformer, HashMap<String, Tensor>, Tensor) {
     (model, reference, tokens)
 }
 
-/// Norm of the difference over the norm of what is expected.
+/// Norm of the difference over the norm of the expected tensor.
 fn relative_error(got: &Tensor, want: &Tensor) -> f64 {
     let norm = |x: &Tensor| {
         x.to_dtype(DType::F64).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
@@ -161,7 +162,8 @@ fn a_short_text_agrees_with_transformers() {
     }
 }
 
-/// transformers was given both rows in one batch, the shorter padded on the left and masked; here each row runs alone.
+/// transformers ran both rows in one batch, with the shorter one padded on the left and masked; here each row runs
+/// alone.
 #[test]
 fn rows_agree_with_a_padded_batch_of_transformers() {
     for name in FAMILIES {
@@ -206,7 +208,7 @@ fn identity_hook_changes_no_bit() {
     }
 }
 
-/// Stacks what it sees at one point on itself.
+/// Stacks the activation at one point on itself.
 struct Twice(HookPoint);
 
 impl Hook for Twice {
@@ -246,7 +248,7 @@ fn a_replaced_activation_reaches_the_rest_of_the_pass() {
     }
     let (model, _, tokens) = load("llama");
     let zeroed = model.resid_final(&tokens, None, &mut Zero).unwrap();
-    // With nothing in the stream, every position of a llama (no biases) carries the same: nothing.
+    // With a zero residual stream, every position of a llama (no biases) stays zero.
     assert!(bits(&zeroed).into_iter().all(|bits| f32::from_bits(bits) == 0.0));
 }
 
@@ -281,7 +283,7 @@ fn cached_continuation_equals_the_whole_text() {
     }
 }
 
-/// A window that is wider than the text changes nothing; the fixtures' windows do.
+/// A window wider than the text changes nothing; the windows of the fixtures do.
 #[test]
 fn windows_are_felt() {
     for name in ["mistral", "qwen2", "gemma2", "gemma3", "phi3"] {
@@ -292,7 +294,7 @@ fn windows_are_felt() {
         let mut other = tokens.to_vec2::<u32>().unwrap();
         other.iter_mut().for_each(|row| row[0] = (row[0] + 1) % 100);
         let other = Tensor::new(other, &Device::Cpu).unwrap();
-        // The first block of these is local or, in Qwen 2, global: a token beyond the window feels the change or not.
+        // The first token differs. Rows beyond the window stay the same if block 0 is local; in Qwen 2 it is global.
         let captures = [&tokens, &other].map(|tokens| {
             let mut capture = Capture::new(vec![HookPoint::resid_post(0)]);
             model.run(tokens, &mut capture).unwrap();
@@ -342,12 +344,13 @@ fn eight_bits_stay_near_f32_and_a_batch_row_is_what_it_is_alone() {
         let run = |model: &Transformer, tokens: &Tensor| model.resid_final(tokens, None, &mut NoHook).unwrap();
         let resid = run(&model, &tokens);
         let error = relative_error(&resid, &run(&exact, &tokens));
-        // Each of about six products a token goes through is off by half a step of 1/127 of its group's largest value.
+        // Each token goes through about six products, and each is off by half a step of 1/127 of its group's largest
+        // value.
         assert!(error > 1e-4 && error < 3e-2, "{name}: {error:.1e}");
         for row in 0..tokens.dim(0).unwrap() {
             let alone = run(&model, &tokens.narrow(0, row, 1).unwrap().contiguous().unwrap());
             let error = relative_error(&resid.narrow(0, row, 1).unwrap(), &alone);
-            // Attention's products add in another order for other sizes; a rounded input then may fall to the next
+            // Attention's products add in another order for other sizes; a rounded input may then fall to the next
             // step.
             assert!(error < 2e-3, "{name}, row {row}: {error:.1e}");
         }

@@ -1,5 +1,5 @@
-//! A real model whose weights cannot be in the repository: Gemma 3 270M against Hugging Face transformers on the same
-//! dequantised weights, and its SentencePiece vocabulary against llama.cpp. `just interop` fetches the file and runs
+//! A real model whose weights cannot be in the repository: Gemma 3 270M against Hugging Face transformers with the same
+//! dequantized weights, and its SentencePiece vocabulary against llama.cpp. `just interop` downloads the file and runs
 //! this; `tests/fixtures/reference/make_gemma3.py` made the references.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
@@ -34,11 +34,11 @@ struct Tokenized {
     ids: Vec<u32>,
 }
 
-/// The file, or a line that says how to have it.
+/// The model file. If it is not set, prints how to get it.
 fn model_file() -> Option<PathBuf> {
     let file = std::env::var_os("REFRACT_GEMMA3_GGUF").map(PathBuf::from);
     if file.is_none() {
-        eprintln!("skipped: set REFRACT_GEMMA3_GGUF to gemma-3-270m-q4_k_m.gguf; `just interop` fetches it");
+        eprintln!("skipped: set REFRACT_GEMMA3_GGUF to gemma-3-270m-q4_k_m.gguf; `just interop` downloads it");
     }
     file
 }
@@ -55,7 +55,7 @@ fn row(ids: &[u32]) -> Tensor {
     Tensor::from_slice(ids, (1, ids.len()), &Device::Cpu).unwrap()
 }
 
-/// Largest error of a row relative to the row, over `[rows, width]`.
+/// Largest error of a row relative to that row's norm, over `[rows, width]`.
 fn row_error(got: &Tensor, want: &Tensor) -> f64 {
     let norm = |x: &Tensor| {
         x.to_dtype(DType::F64).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
@@ -96,7 +96,7 @@ fn residual_stream_and_logits_agree_with_transformers() {
     eprintln!("largest relative error of a row: residual stream {:.1e}, logits {:.1e}", worst[0], worst[1]);
 }
 
-/// The last tokens one by one, after a cache of the others; in the long text the cache outgrows the window.
+/// The last tokens one by one, after a cache of the others; in the long text the cache is longer than the window.
 fn assert_cached_continuation_is_the_same(model: &Transformer, ids: &[u32], whole: &Tensor, name: &str) {
     let (first, rest) = ids.split_at(ids.len() - 3);
     let mut cache = KvCache::new(model.config(), 1, ids.len(), &Device::Cpu).unwrap();
@@ -114,7 +114,7 @@ fn token_ids_equal_llama_cpp() {
     let Some(file) = model_file() else { return };
     let started = std::time::Instant::now();
     let tokenizer = TextTokenizer::open(&file).unwrap();
-    eprintln!("{} tokens made ready in {:.2} s", tokenizer.d_vocab(), started.elapsed().as_secs_f64());
+    eprintln!("{} tokens loaded in {:.2} s", tokenizer.d_vocab(), started.elapsed().as_secs_f64());
     assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.add_bos()), (Some(2), Some(1), true));
     let tokenized = references().tokenized;
     assert!(tokenized.len() >= 16);

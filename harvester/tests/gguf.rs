@@ -1,5 +1,5 @@
-//! GGUF files in llama.cpp's layout: each architecture gives what its safetensors folder gives, each tensor type what
-//! the gguf package dequantises. `tests/fixtures/gguf/make_gguf.py` made the files.
+//! GGUF files in llama.cpp's layout: each architecture gives the same logits as its safetensors folder, and each tensor
+//! type the same numbers as the gguf package. `tests/fixtures/gguf/make_gguf.py` made the files.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -65,13 +65,13 @@ fn every_architecture_agrees_with_transformers() {
     }
 }
 
-/// Same weights, same shape: nothing but the two descriptions of rotary scaling may differ.
+/// Same weights, same shape: only the two descriptions of rotary scaling may differ.
 #[test]
 fn a_file_describes_the_model_that_its_folder_describes() {
     for name in FOLDERS {
         let of = |path: String| {
             let mut config = Checkpoint::open(&fixture(&path)).unwrap().config().clone();
-            // GGUF keeps reals in f32.
+            // GGUF stores reals in f32.
             config.norm_eps = f64::from(config.norm_eps as f32);
             config.attn_scale = f64::from(config.attn_scale as f32);
             config.positions = harvester::Positions::Learned;
@@ -82,19 +82,19 @@ fn a_file_describes_the_model_that_its_folder_describes() {
 }
 
 #[test]
-fn quantised_models_agree_with_transformers() {
-    let reference = tensors("gguf/quantised.safetensors");
+fn quantized_models_agree_with_transformers() {
+    let reference = tensors("gguf/quantized.safetensors");
     let tokens = reference["input_ids"].to_dtype(DType::U32).unwrap();
     for kind in ["Q4_0", "Q4_1", "Q5_0", "Q8_0"] {
-        let model = load(&format!("gguf/quantised_{kind}.gguf"));
+        let model = load(&format!("gguf/quantized_{kind}.gguf"));
         let error = relative_error(&logits(&model, &tokens), &reference[&format!("{kind}.logits")]);
         assert!(error < TOLERANCE, "{kind}: relative error {error:.1e}");
     }
 }
 
-/// candle dequantises; the K types, which no Python package quantises to, have random bits here.
+/// candle dequantizes; no Python package quantizes to the K types, so their blocks have random bits here.
 #[test]
-fn blocks_of_every_type_dequantise_to_the_same_numbers() {
+fn blocks_of_every_type_dequantize_to_the_same_numbers() {
     let mut file = File::open(fixture("gguf/blocks.gguf")).unwrap();
     let content = Content::read(&mut file).unwrap();
     let reference = tensors("gguf/blocks.safetensors");

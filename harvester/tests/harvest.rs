@@ -1,5 +1,5 @@
-//! The harvest as a whole, on a tiny random model: what is stored is what the model computes; a run stopped anywhere
-//! and repeated writes the bytes of one that was not; a folder with something else in it is left alone.
+//! The whole harvest, on a tiny random model: the stored values are those that the model computes; a run stopped
+//! anywhere and repeated writes the same bytes as an uninterrupted one; a folder with other content is left alone.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
@@ -18,7 +18,7 @@ use harvester::{
 
 const CTX_LEN: usize = 16;
 
-/// Forward passes of [`config`]: three parts of 16 contexts in threes, and one of 12.
+/// Forward passes of [`config`]: three parts of 16 contexts in batches of three, and one part of 12.
 const BATCHES: u64 = 22;
 
 fn model() -> ResolvedModel {
@@ -41,12 +41,12 @@ fn config() -> HarvestConfig {
         ctx_len: CTX_LEN,
         batch: 3,
         tokens: Some(60 * CTX_LEN as u64),
-        part_tokens: 16 * CTX_LEN, // no multiple of the batch
+        part_tokens: 16 * CTX_LEN, // not a multiple of the batch
         ..HarvestConfig::default()
     }
 }
 
-/// A folder for the corpus, one for the output, and what is harvested.
+/// A folder for the corpus and the output, the corpus, and the config.
 struct Bench {
     folder: tempfile::TempDir,
     corpus: Corpus,
@@ -68,8 +68,8 @@ impl Bench {
         harvest(&model(), &self.corpus, &self.config, self.out(), monitor)
     }
 
-    /// Names and content of the output files. The temporary folder's own name is taken out of the manifest, and with it
-    /// the checksum of the manifest.
+    /// Names and contents of the output files. The name of the temporary folder is removed from the manifest, and
+    /// therefore its checksum too.
     fn files(&self) -> Vec<(String, Vec<u8>)> {
         let here = self.folder.path().to_str().unwrap();
         let content = |name: &str, path: &Path| match name {
@@ -90,7 +90,7 @@ impl Bench {
     }
 }
 
-/// Cancels once it has been asked `after` times.
+/// Cancels after it has been asked `after` times.
 struct StopAfter {
     after: u64,
     asked: AtomicU64,
@@ -179,7 +179,7 @@ fn a_run_stopped_anywhere_and_repeated_equals_one_that_was_not() {
             Err(Error::Cancelled { path }) => assert_eq!(path, bench.out()),
             other => assert!(other.is_ok() && after >= BATCHES, "after {after} batches: {other:?}"),
         }
-        // What a killed process leaves besides: half a part, and a part that is not listed yet.
+        // A killed process also leaves a half-written part and a part that is not listed yet.
         fs::write(bench.out().join("part-00009.parquet.tmp"), "half").unwrap();
         fs::write(bench.out().join("part-00008.parquet"), "not listed").unwrap();
         let rest = StopAfter::batches(u64::MAX);
@@ -215,7 +215,7 @@ fn work_in_a_journal_does_not_give_way_to_another_run() {
     assert_eq!(differences, ["config.seed: 0 there, 5 here"]);
 }
 
-/// Harvests part `part` of the corpus into a folder of its own.
+/// Harvests part `part` of the corpus into its own folder.
 fn harvest_part(bench: &Bench, part: &str) -> Location {
     let config = HarvestConfig { part: Some(part.parse().unwrap()), tokens: None, ..bench.config.clone() };
     let out = bench.folder.path().join("parts").join(part.replace('/', "-of-"));
@@ -242,7 +242,7 @@ fn parts_of_a_corpus_are_merged_or_read_as_one() {
     let bench = Bench::new();
     let parts: Vec<_> = ["0/3", "1/3", "2/3"].map(|part| harvest_part(&bench, part)).into();
     let merged = bench.folder.path().join("merged");
-    // In any order.
+    // The order of the folders does not matter.
     let folders = [parts[2].clone(), parts[0].clone(), parts[1].clone()];
     let manifest = merge(&folders, &merged, &Silent).unwrap();
     assert_eq!((manifest.merged_from, manifest.complete, manifest.config.part), (Some(3), true, None));
@@ -253,7 +253,7 @@ fn parts_of_a_corpus_are_merged_or_read_as_one() {
     assert!(rows == of_parts, "merging changes no row");
     assert_eq!(rows.len() as u64, manifest.counts.tokens);
 
-    // Every document of the corpus is in one part, and every context has a number of its own.
+    // Every document of the corpus is in one part, and every context has its own number.
     let documents: std::collections::BTreeSet<_> = rows.iter().map(|row| row.2).collect();
     assert!(documents.len() as u64 >= bench.corpus.n_documents() - 3, "each part may drop its last tokens");
     let places: std::collections::BTreeSet<_> = rows.iter().map(|row| (row.0, row.1)).collect();
@@ -269,14 +269,14 @@ fn parts_of_a_corpus_are_merged_or_read_as_one() {
         assert!(rows_of(other) == rows);
     }
 
-    // The summary is that of all rows.
+    // The summary covers all rows.
     let ordinary: Vec<_> = rows.iter().filter(|row| row.1 > 0).collect();
     let summary = manifest.hook_point(HookPoint::resid_post(1)).unwrap();
     assert_eq!(summary.sinks, 0);
     let mean = ordinary.iter().map(|row| f64::from(row.4[2])).sum::<f64>() / ordinary.len() as f64;
     assert!((f64::from(summary.mean[2]) - mean).abs() < 1e-6);
 
-    // Again, it is left as it is; and a harvest does not go on in it.
+    // Merged again, the folder stays unchanged, and a harvest does not continue in it.
     assert_eq!(merge(&folders, &merged, &Silent).unwrap(), manifest);
     let Err(Error::OtherRun { differences, .. }) =
         harvest(&model(), &bench.corpus, &HarvestConfig { tokens: None, ..config() }, &merged, &Silent)
@@ -286,7 +286,7 @@ fn parts_of_a_corpus_are_merged_or_read_as_one() {
     assert_eq!(differences, ["merged_from: 3 there, null here"]);
 }
 
-/// What files are on disk is told by their inodes: a file that was made again has another.
+/// Inodes show which files were made again: a new file has a new inode.
 #[test]
 #[cfg(unix)]
 fn an_interrupted_merge_keeps_what_is_finished_and_harms_no_harvest() {
@@ -299,8 +299,8 @@ fn an_interrupted_merge_keeps_what_is_finished_and_harms_no_harvest() {
         merge(std::slice::from_ref(&folder), &merged, &StopAfter::batches(2)),
         Err(Error::Cancelled { .. })
     ));
-    // The first file becomes a whole copy, the second a damaged one; a link was left in the folder of unfinished
-    // things.
+    // The first file becomes a complete copy, the second a damaged one; the folder of unfinished files has a leftover
+    // link.
     let part = |number: usize| merged.join(format!("part-{number:05}.parquet"));
     let bytes = [0, 1].map(|number| fs::read(part(number)).unwrap());
     for (number, bytes) in bytes.iter().enumerate() {

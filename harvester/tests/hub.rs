@@ -1,5 +1,5 @@
-//! Fetching models, against a server of our own on 127.0.0.1 that speaks as much of the Hub as is asked of it, well or
-//! badly. No test reads the environment or leaves the machine.
+//! Downloading models, from our own server on 127.0.0.1 that answers the requests of these tests like the Hub,
+//! correctly or not. No test reads the environment or leaves the machine.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
@@ -24,9 +24,9 @@ const CONTENT: &str = "twenty bytes of GGUF";
 /// SHA-256 of [`CONTENT`].
 const CONTENT_SHA256: &str = "7c048e26d1d5176d520f592efa5a57f7089f3233942dc6c49f387a81346673a0";
 
-/// What a request asks for.
+/// The content that a request asks for.
 trait Range {
-    /// The first byte asked for.
+    /// First byte requested.
     fn start(&self) -> usize;
     fn is_about_the_file(&self) -> bool;
 }
@@ -42,13 +42,13 @@ impl Range for Request {
     }
 }
 
-/// The repository's listing.
+/// The list of files of the repository.
 fn listing(files: &[&str]) -> Reply {
     let siblings: Vec<_> = files.iter().map(|file| serde_json::json!({ "rfilename": file })).collect();
     reply("200 OK", &[], serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string())
 }
 
-/// A good answer to a request for a file.
+/// A correct answer to a request for a file.
 fn content(request: &Request, text: &str, etag: &str) -> Reply {
     let total = text.len();
     if request.is_about_the_file() {
@@ -64,7 +64,7 @@ fn content(request: &Request, text: &str, etag: &str) -> Reply {
     reply("206 Partial Content", &[("ETag", etag), ("Content-Range", &range)], &text[start..])
 }
 
-/// Where this test's models come from and go to.
+/// Addresses and folders of one test.
 struct Setup {
     root: TempDir,
     places: Places,
@@ -90,12 +90,12 @@ impl Setup {
         source.parse::<ModelSource>().unwrap().resolve_in(&self.places, &Silent)
     }
 
-    /// The message of a failure.
+    /// The error message.
     fn refuse(&self, source: &str) -> String {
         self.resolve(source).unwrap_err().to_string()
     }
 
-    /// What is in the folder of contents.
+    /// Names of the files in the folder of blobs.
     fn blobs(&self) -> Vec<String> {
         let entries = fs::read_dir(self.root.path().join("hub/models--org--name/blobs")).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -244,7 +244,7 @@ fn a_refused_connection_fails_at_once() {
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
 
-/// A server that sends the first bytes of the content and then, by `hang`, stays silent or hangs up.
+/// A server that sends the first bytes of the content and then stalls if `hang`, else closes the connection.
 fn breaking(request: &Request, hang: bool) -> Reply {
     if request.path.contains("/api/") || request.is_about_the_file() || request.start() > 0 {
         let good = one_file(request);
@@ -327,7 +327,7 @@ fn a_server_that_always_begins_anew_and_never_ends_is_given_up() {
     }));
     let message = setup.refuse("org/name:model.gguf");
     assert!(message.contains("the connection broke after 5 of 20 bytes"), "{message}");
-    assert_eq!(*asked.lock().unwrap(), 4, "one that came further, and three attempts that did not");
+    assert_eq!(*asked.lock().unwrap(), 4, "one that got further, and three attempts that did not");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Datasets streamed from the Hub, against a server of our own on 127.0.0.1. What is read is what the files hold, no
-//! more than that is asked for, and a bad connection costs time and nothing else.
+//! Datasets streamed from the Hub, with our own server on 127.0.0.1. The documents are those in the files, no more
+//! bytes than needed are requested, and a bad connection costs only time.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod hub_server;
@@ -35,7 +35,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/corpora").join(name)
 }
 
-/// What a server was asked: path, the token sent, and the range.
+/// The requests that a server got: path, whether the token was sent, and the range.
 type Asked = Arc<Mutex<Vec<(String, bool, Option<(usize, usize)>)>>>;
 
 fn range(request: &Request) -> Option<(usize, usize)> {
@@ -49,7 +49,7 @@ fn note(asked: &Asked, request: &Request) {
     asked.lock().unwrap().push((request.path.clone(), token, range(request)));
 }
 
-/// A dataset on the Hub: its files by path, at a commit.
+/// A dataset on the Hub: its files by path, at one commit.
 struct Dataset {
     files: BTreeMap<String, Vec<u8>>,
     commit: &'static str,
@@ -61,7 +61,7 @@ impl Dataset {
         Self { files: files.collect(), commit: COMMIT }
     }
 
-    /// The list of what is in a folder, two a page.
+    /// The list of a folder's entries, two per page.
     fn tree(&self, path: &str) -> Reply {
         let (place, query) = path.split_once('?').unwrap();
         let folder = place.split_once(self.commit).unwrap().1.trim_start_matches('/').replace("%20", " ");
@@ -95,7 +95,7 @@ impl Dataset {
         let branch = if self.commit == CONVERTED { "refs%2Fconvert%2Fparquet" } else { "main" };
         if let Some(revision) = path.strip_prefix("/api/datasets/org/name/revision/") {
             return match revision == branch || revision == self.commit {
-                // The list of files here ends early where there are many.
+                // This list of files is cut off if there are many.
                 true => reply("200 OK", &[], json!({ "sha": self.commit, "siblings": [] }).to_string()),
                 false => reply("404 Not Found", &[("X-Error-Code", "RevisionNotFound")], ""),
             };
@@ -110,14 +110,14 @@ impl Dataset {
     }
 }
 
-/// The range asked for.
+/// The bytes of the requested range.
 fn part(request: &Request, bytes: &[u8]) -> Reply {
     let (start, end) = range(request).unwrap();
     let range = format!("bytes {start}-{end}/{}", bytes.len());
     reply("206 Partial Content", &[("Content-Range", &range)], &bytes[start..=end])
 }
 
-/// A reply cut so that `missing` bytes do not come.
+/// A reply without its last `missing` bytes.
 fn cut(good: Reply, missing: usize) -> Reply {
     Reply { bytes: good.bytes[..good.bytes.len() - missing].to_vec(), hang: false }
 }
@@ -135,13 +135,13 @@ fn content_range(reply: &Reply) -> String {
     head.lines().find_map(|line| line.strip_prefix("Content-Range: ")).unwrap().to_string()
 }
 
-/// A reply whose body does not come.
+/// A reply without its body.
 fn without_body(good: Reply) -> Reply {
     let missing = body(&good).len();
     cut(good, missing)
 }
 
-/// A server that goes away, and refuses every connection from then on, when it has no answer.
+/// A server that stops when it has no answer, and from then on refuses every connection.
 fn serve_until_none(answer: impl Fn(&Request) -> Option<Reply> + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -153,14 +153,14 @@ fn serve_until_none(answer: impl Fn(&Request) -> Option<Reply> + Send + 'static)
                 drop(listener); // before the connection ends, so that the next one is refused
                 return;
             };
-            // The client may have had enough already.
+            // The client may have closed the connection already.
             let _ = stream.write_all(&reply.bytes);
         }
     });
     endpoint
 }
 
-/// A server and where this test keeps things.
+/// A server and the folders of one test.
 struct Hub {
     folder: TempDir,
     settings: HubSettings,
@@ -204,7 +204,7 @@ impl Hub {
         self.open(text).unwrap_err().to_string()
     }
 
-    /// Ranges of files that were asked for so far.
+    /// Ranges of files requested so far.
     fn ranges(&self) -> Vec<(usize, usize)> {
         self.asked.lock().unwrap().iter().filter_map(|(_, _, range)| *range).collect()
     }
@@ -280,7 +280,7 @@ fn a_later_page_that_is_not_there_is_no_end_of_the_list() {
         false => dataset.answer(request),
     });
     let message = hub.refuse("hf://datasets/org/name");
-    assert!(message.contains("page 2 of its list of files is not there"), "{message}");
+    assert!(message.contains("page 2 of its list of files is missing"), "{message}");
 }
 
 #[test]
@@ -338,7 +338,7 @@ fn a_datasets_identity_is_that_of_its_files() {
     assert_ne!(sha256(&[("b.parquet", "snappy.parquet")]), one);
 }
 
-/// A Hub with a dataset at [`COMMIT`] and another one at `second`, and the commit that its branch is at now.
+/// A Hub with one dataset at [`COMMIT`] and another at `second`, and the commit that its branch is at now.
 fn moving_hub(first: Dataset) -> (Hub, Arc<Mutex<&'static str>>) {
     let branch = Arc::new(Mutex::new(COMMIT));
     let second = Dataset { commit: "second", ..Dataset::of(&[("b.parquet", "binary.parquet")]) };
@@ -378,12 +378,12 @@ fn a_commit_that_is_gone_is_said_to_be_an_earlier_runs() {
     assert!(message.contains("another --out") && !message.contains("spelling"), "{message}");
 }
 
-/// Harvests the dataset into a folder of the test, or goes on with that.
+/// Harvests the dataset into a folder of the test, or continues there.
 fn harvest_from(hub: &Hub, out: &str) -> Result<HarvestManifest> {
     harvest_tokens(hub, out, None)
 }
 
-/// [`harvest_from`], no more than `tokens`.
+/// Like [`harvest_from`], with at most `tokens` tokens.
 fn harvest_tokens(hub: &Hub, out: &str, tokens: Option<u64>) -> Result<HarvestManifest> {
     let out = hub.folder.path().join(out);
     let paths = ["hf://datasets/org/name".into()];
@@ -433,7 +433,7 @@ fn a_harvest_from_which_the_hub_goes_away_goes_on_in_the_same_process_at_the_sam
     let manifest = harvest_from(&hub, "out").unwrap();
     assert_eq!(manifest.parts, whole.parts, "other bytes than those of a harvest that was not interrupted");
     assert_eq!(manifest.corpus, whole.corpus);
-    assert!(hub.ranges().len() < ranges_of_whole, "{:?} of {ranges_of_whole}: it began anew", hub.ranges());
+    assert!(hub.ranges().len() < ranges_of_whole, "{:?} of {ranges_of_whole}: it started over", hub.ranges());
 }
 
 #[test]
@@ -447,7 +447,7 @@ fn a_finished_harvest_is_repeated_and_extended_at_its_commit_though_the_branch_h
     assert_eq!(harvest_tokens(&hub, "out", Some(384)).unwrap(), finished, "it is repeated");
     assert_eq!(harvest_tokens(&hub, "out", Some(512)).unwrap(), longer, "it is extended");
     let new = harvest_tokens(&hub, "new", Some(384)).unwrap();
-    assert_eq!(new.corpus[0].path, "hf://datasets/org/name@second", "a new folder is of the branch as it is now");
+    assert_eq!(new.corpus[0].path, "hf://datasets/org/name@second", "a new folder reads the branch's current commit");
 }
 
 #[test]
@@ -455,7 +455,7 @@ fn the_token_goes_to_the_hub_and_not_where_it_sends_us() {
     let dataset = Dataset::of(&[("a.parquet", "snappy.parquet")]);
     let bytes = dataset.files["a.parquet"].clone();
     let store = Hub::new(move |request| part(request, &bytes));
-    // Another name of this machine is another host.
+    // Another name for this machine counts as another host.
     let place = store.settings.endpoint.as_ref().unwrap().replace("127.0.0.1", "localhost") + "/store/a";
     let hub = Hub::new(move |request| match request.path.contains("resolve") {
         true => reply("302 Found", &[("Location", &place)], ""),
@@ -467,7 +467,7 @@ fn the_token_goes_to_the_hub_and_not_where_it_sends_us() {
     assert!(!asked.is_empty() && asked.iter().all(|(path, token, _)| path == "/store/a" && !token), "{asked:?}");
 }
 
-/// A parquet file with a wide column that nobody wants before the text.
+/// A parquet file with a wide column, which nobody reads, before the text.
 fn wide(groups: usize, rows: usize, noise: usize) -> Vec<u8> {
     let fields = ["noise", "text"].map(|name| Field::new(name, DataType::Utf8, false));
     let schema = Arc::new(Schema::new(fields.to_vec()));
@@ -480,7 +480,7 @@ fn wide(groups: usize, rows: usize, noise: usize) -> Vec<u8> {
     let mut bytes = vec![];
     let mut writer = ArrowWriter::try_new(&mut bytes, Arc::clone(&schema), Some(properties.build())).unwrap();
     for group in 0..groups {
-        // Multiplying by an odd constant scatters the bits: the noise does not compress.
+        // Multiplying by an odd constant scatters the bits, so the noise does not compress.
         let number = |row: usize| (group * rows + row + 1) as u64;
         let scatter = |row: usize, i: u64| (number(row) * 1_000 + i).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 8;
         let noises = (0..rows)
@@ -516,13 +516,13 @@ fn only_the_column_and_the_row_groups_that_are_wanted_are_fetched() {
 fn row_groups_longer_than_a_block_are_read_page_by_page() {
     let hub = hub_of(&wide(1, 9_000, 140));
     let corpus = hub.open("hf://datasets/org/name").unwrap();
-    assert_eq!(hub.ranges().len(), 2, "where the pages lie is asked for when they are wanted: {:?}", hub.ranges());
+    assert_eq!(hub.ranges().len(), 2, "the offsets of pages are requested when they are needed: {:?}", hub.ranges());
     for index in [8_999, 4_095, 4_096, 0] {
         assert_eq!(corpus.document(index).unwrap(), Document::Text(format!("document {}", index + 1)));
     }
     hub.forget();
     corpus.document(8_500).unwrap();
-    // Pages of 500 rows from row 8,192 on: two, and none of the 16 before.
+    // Pages of 500 rows from row 8,192 on: two pages are read, and none of the 16 before.
     assert_eq!(hub.ranges().len(), 2, "{:?}", hub.ranges());
 }
 
@@ -531,7 +531,7 @@ fn a_range_that_is_cut_goes_on_at_the_byte_after_the_last() {
     let bytes = wide(1, 100, 14);
     let size = bytes.len();
     let dataset = Dataset { files: BTreeMap::from([("a.parquet".into(), bytes)]), commit: COMMIT };
-    // Every answer longer than 300 bytes ends 300 bytes early; each brings something, so none is given up.
+    // Every answer longer than 300 bytes ends 300 bytes early; each brings some bytes, so the reader never gives up.
     let hub = Hub::new(move |request| match range(request) {
         Some((start, end)) if end - start > 300 => cut(dataset.answer(request), 300),
         _ => dataset.answer(request),
@@ -545,7 +545,7 @@ fn a_range_that_is_cut_goes_on_at_the_byte_after_the_last() {
     assert!(broken.iter().all(|pair| pair[1] == (pair[0].1 - 299, pair[0].1)), "{ranges:?}");
 }
 
-/// A server that has trouble with the first `times` requests for the column of a file.
+/// A server that fails at the first `times` requests for the column of a file.
 fn troubled(times: usize, trouble: impl Fn(Reply) -> Reply + Send + Sync + 'static) -> (Hub, Corpus) {
     let dataset = Dataset::of(&[("a.parquet", "snappy.parquet")]);
     let switch = Arc::new(Mutex::new(None));
@@ -654,7 +654,7 @@ fn what_is_not_there_is_said() {
         true => reply("503 Service Unavailable", &[], ""),
         false => Dataset::of(&[("lines.jsonl", "lines.jsonl")]).answer(request),
     });
-    assert!(hub.refuse("hf://datasets/org/name").contains("status 503"), "trouble is not taken for absence");
+    assert!(hub.refuse("hf://datasets/org/name").contains("status 503"), "a failure does not count as absence");
     let hub = Hub::serving(Dataset::of(&[("a.parquet", "messages.parquet")]));
     let message = hub.refuse("hf://datasets/org/name");
     assert!(

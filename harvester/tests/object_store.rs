@@ -1,5 +1,5 @@
-//! [`Location`] against a real S3 server over HTTP: whole writes, parts of a large one, ranges, lists, and what a user
-//! reads when the bucket or the server is not there.
+//! [`Location`] against a real S3 server over HTTP: whole writes, multipart uploads, ranges, lists, and the messages
+//! when the bucket or the server does not exist.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
@@ -11,14 +11,14 @@ use std::{
 
 use harvester::Location;
 
-/// The server, which ends when this is dropped.
+/// The server; it stops when this is dropped.
 struct S3 {
     server: Child,
     url: String,
 }
 
 impl S3 {
-    /// `None` where there is no Python with the server; never so in CI.
+    /// `None` if there is no Python with the server; in CI that is a failure.
     fn start() -> Option<Self> {
         let Ok(python) = std::env::var("REFRACT_TEST_PYTHON") else {
             assert!(std::env::var_os("CI").is_none(), "CI must set REFRACT_TEST_PYTHON: see .ci/run");
@@ -52,7 +52,7 @@ fn chain(error: &harvester::Error) -> String {
     text
 }
 
-/// One test in a process of its own: the store's settings are environment variables.
+/// One test in its own process: the store's settings are environment variables.
 #[test]
 fn a_folder_in_a_bucket() {
     let Some(s3) = S3::start() else { return };
@@ -68,7 +68,7 @@ fn a_folder_in_a_bucket() {
     let folder: Location = "s3://bucket/runs/activations".parse().unwrap();
     assert!(!folder.is_folder().unwrap());
 
-    // More than one part of an upload, and more than one window of a stream; no two windows alike.
+    // More than one part of an upload, and more than one window of a stream; all windows differ.
     let large: Vec<u8> = (0..9_000_000_u32).flat_map(u32::to_le_bytes).collect();
     let local = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(local.path(), &large).unwrap();

@@ -1,5 +1,5 @@
-//! The default model against Hugging Face transformers on the same dequantised weights: token ids, the residual stream
-//! after every layer, logits, greedy text. `tests/fixtures/reference/make_smollm2.py` made the references.
+//! The default model against Hugging Face transformers with the same dequantized weights: token ids, the residual
+//! stream after every layer, logits, greedy text. `tests/fixtures/reference/make_smollm2.py` made the references.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -12,7 +12,7 @@ use harvester::{
 };
 use serde::Deserialize;
 
-/// transformers in f32 itself is up to 7e-6 from transformers in f64 (`fixtures/README.md`).
+/// transformers in f32 itself differs from transformers in f64 by up to 7e-6 (`fixtures/README.md`).
 const TOLERANCE: f64 = 1e-4;
 
 #[derive(Deserialize)]
@@ -65,7 +65,7 @@ fn norm(x: &Tensor) -> f64 {
     x.to_dtype(DType::F64).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
 }
 
-/// Largest error of a row relative to the row, over `[rows, width]`.
+/// Largest error of a row relative to that row's norm, over `[rows, width]`.
 fn row_error(got: &Tensor, want: &Tensor) -> f64 {
     let rows = want.dim(0).unwrap();
     let error = |i| {
@@ -134,8 +134,8 @@ fn cached_greedy_text_equals_transformers() {
     assert_eq!(checked, 2);
 }
 
-/// A second oracle that shares no code with ours but candle's tensors: its own GGUF loader, unpermuted weights, other
-/// rotary layout. It multiplies quantised weights with quantised activations, hence the looser bound.
+/// A second oracle that shares only candle's tensors with our code: its own GGUF loader, unpermuted weights, another
+/// rotary layout. It multiplies quantized weights with quantized activations, hence the looser bound.
 #[test]
 fn logits_agree_with_candle_transformers() {
     let mut file = std::fs::File::open(&FIXTURE.path).unwrap();

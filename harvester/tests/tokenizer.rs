@@ -1,5 +1,5 @@
-//! Token ids and chat prompts against those of Hugging Face transformers, which the programs in `tests/fixtures` wrote
-//! down: a tokenizer that is almost right would spoil every activation and show nowhere.
+//! Token ids and chat prompts against those of Hugging Face transformers, saved by the programs in `tests/fixtures`. An
+//! almost correct tokenizer would spoil every activation without any visible sign.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
@@ -20,7 +20,7 @@ struct Prompt {
     name: String,
     text: String,
     ids: Vec<u32>,
-    /// What the ids decode to, where that is not the text: the vocabulary lacks some bytes.
+    /// The decoded ids, if they differ from the text: the vocabulary lacks some bytes.
     decoded: Option<String>,
     messages: Option<Vec<ChatMessage>>,
 }
@@ -137,7 +137,8 @@ struct SentencePieceReference {
     sentence_piece_prefix: Vec<Encoded>,
 }
 
-/// A GGUF file has a SentencePiece vocabulary's scores and no merges: those are made up, and must act the same.
+/// A GGUF file has the scores of a SentencePiece vocabulary but no merges: those are derived, and must give the same
+/// tokens.
 #[test]
 fn a_sentence_piece_vocabulary_cuts_as_the_sentencepiece_library_does() {
     let reference: SentencePieceReference = read("gguf/sentence_piece.json");

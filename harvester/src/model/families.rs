@@ -1,5 +1,6 @@
-//! A file a family: how its `config.json` or GGUF header reads, and what its weights are called. To add one, write its
-//! file, name it in [`Family`], [`JsonConfig`] and the `match`es below, and make a fixture (CONTRIBUTING says how).
+//! One file per family: how its `config.json` or GGUF header is read, and how its weights are named. To add a family,
+//! write its file, name it in [`Family`], [`JsonConfig`] and the `match`es below, and make a fixture (CONTRIBUTING says
+//! how).
 
 mod gated;
 mod gemma;
@@ -28,7 +29,7 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// `config.json`, its family chosen by `model_type`.
+/// `config.json`; `model_type` selects the family.
 #[derive(Deserialize)]
 #[serde(tag = "model_type", rename_all = "snake_case")]
 #[expect(clippy::large_enum_variant, reason = "one lives for the length of a parse")]
@@ -49,9 +50,9 @@ enum JsonConfig {
     Olmo2(gated::Json),
 }
 
-/// The families as `config.json` names them, for messages.
+/// Names of the families in `config.json`, for messages.
 const FAMILIES: &str = "llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text, gemma3, gpt2, gpt_neox, phi3, olmo2";
-/// The same as GGUF names them.
+/// Names of the families in GGUF headers, for messages.
 const ARCHITECTURES: &str = "llama, qwen2, qwen3, gemma, gemma2, gemma3, gpt2, gptneox, phi3, olmo2";
 
 pub(crate) fn config_from_json(path: &Path) -> Result<ModelConfig> {
@@ -59,9 +60,9 @@ pub(crate) fn config_from_json(path: &Path) -> Result<ModelConfig> {
     let malformed = |error: serde_json::Error| {
         let (found, hint) = (error.to_string(), "CONTRIBUTING.md shows how to add a family");
         if found.contains("model_type") || found.contains("unknown variant") {
-            return Error::malformed(path, format!("a model_type that is supported ({FAMILIES})"), found, hint);
+            return Error::malformed(path, format!("a supported model_type ({FAMILIES})"), found, hint);
         }
-        Error::malformed(path, "the keys of its model_type, each of its type", found, "Download it again")
+        Error::malformed(path, "the keys of its model_type with values of the right type", found, "Download it again")
     };
     let config = match serde_json::from_str(&text).map_err(malformed)? {
         JsonConfig::Llama(json) => llama::config(json),
@@ -96,7 +97,7 @@ pub(crate) fn config_from_gguf(metadata: &GgufMetadata) -> Result<ModelConfig> {
         "olmo2" => olmo2::config_from_gguf(&header)?,
         other => {
             let hint = "CONTRIBUTING.md shows how to add a family; a safetensors folder may be supported already";
-            let expected = format!("a general.architecture that is supported ({ARCHITECTURES})");
+            let expected = format!("a supported general.architecture ({ARCHITECTURES})");
             return Err(Error::malformed(metadata.path(), expected, format!("`{other}`"), hint));
         }
     };
@@ -110,7 +111,8 @@ pub(crate) fn load_weights(config: &ModelConfig, tensors: &TensorFile, device: &
         (Family::Phi3, true) => phi3::gguf_weights(&reader),
         (Family::Gpt2, true) => gpt2::gguf_weights(&reader),
         (Family::GptNeox, true) => gpt_neox::gguf_weights(&reader),
-        // llama.cpp rotates halves in every family but llama, and adds Gemma's one before it stores.
+        // In llama.cpp's files, every family except llama rotates halves, and Gemma's norm weights are stored with the
+        // 1 added.
         (_, true) => gated::weights(&reader, &gated::GGUF, RowOrder::Halves),
         (Family::Gemma, false) => gemma::weights(&reader),
         (Family::Gemma2, false) => gemma2::weights(&reader),
@@ -122,7 +124,7 @@ pub(crate) fn load_weights(config: &ModelConfig, tensors: &TensorFile, device: &
     }
 }
 
-/// A setting of the file that the forward pass does not have.
+/// A setting of the file that the forward pass does not support.
 struct Unsupported {
     expected: String,
     found: String,
@@ -139,10 +141,10 @@ fn refused(path: &Path, problem: &Unsupported) -> Error {
     Error::malformed(path, &problem.expected, &problem.found, hint)
 }
 
-/// More than any model has; bounds what is allocated for each before the weights are there.
+/// More layers than any model has. Limits what is allocated per layer before the weights are read.
 const MAX_LAYERS: usize = 4096;
 
-/// Refuses shapes that no model has, before anything is allocated for them.
+/// Refuses shapes that no real model has, before anything is allocated for them.
 fn check(config: ModelConfig, path: &Path) -> Result<ModelConfig> {
     let c = &config;
     if !(1..=MAX_LAYERS).contains(&c.n_layers) {
@@ -158,7 +160,7 @@ fn check(config: ModelConfig, path: &Path) -> Result<ModelConfig> {
         ("vocabulary", c.d_vocab),
         ("context length", c.ctx_len),
     ];
-    let hint = "The header is damaged, or of another format";
+    let hint = "The header is damaged, or in another format";
     if let Some((name, size)) = sizes.into_iter().find(|(_, size)| !(1..=1 << 24).contains(size)) {
         return Err(Error::malformed(path, format!("{name} between 1 and {}", 1 << 24), size.to_string(), hint));
     }
@@ -175,7 +177,7 @@ fn check(config: ModelConfig, path: &Path) -> Result<ModelConfig> {
     Ok(config)
 }
 
-/// Refuses what the attention kernels would divide by, or index past.
+/// Refuses values that would make the attention kernels divide by zero or index out of bounds.
 fn check_attention(c: &ModelConfig) -> Result<(), (&'static str, String)> {
     let positive = |x: f64| x.is_finite() && x > 0.0;
     let factors = [Some(c.attn_scale), c.attn_softcap, c.logit_softcap, c.embed_scale, Some(c.norm_eps)];
@@ -231,12 +233,12 @@ impl Reader<'_> {
         self.tensors.tensor(name, shape, self.device)
     }
 
-    /// A tensor that some checkpoints of the family have.
+    /// A tensor that only some checkpoints of the family have.
     fn optional(&self, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
         self.tensors.contains(name).then(|| self.tensor(name, shape)).transpose()
     }
 
-    /// `{prefix}.weight [d_out, d_in]` and, where the checkpoint has it, `{prefix}.bias [d_out]`.
+    /// `{prefix}.weight [d_out, d_in]` and, if the checkpoint has it, `{prefix}.bias [d_out]`.
     fn linear(&self, prefix: &str, d_out: usize, d_in: usize) -> Result<Linear> {
         let weight = self.tensor(&format!("{prefix}.weight"), &[d_out, d_in])?;
         Ok(Linear::new(weight, self.optional(&format!("{prefix}.bias"), &[d_out])?))
@@ -253,7 +255,7 @@ impl Reader<'_> {
         Norm::new(kind, weight, bias, eps)
     }
 
-    /// W_U. A checkpoint that ties it to the embedding needs none of its own, and one that it stores is not used.
+    /// W_U. A checkpoint that ties it to the embedding need not store it; if it does, the stored one is not used.
     fn unembed(&self, name: &str, embed: &Tensor) -> Result<Tensor> {
         if self.config().tied_embeddings {
             return Ok(embed.clone());
@@ -267,8 +269,8 @@ impl Reader<'_> {
     }
 }
 
-/// Stacks matrices that read the same input, so that one product serves them all; those without a bias get zeros.
-/// `[d_out_i, d_in]` and `[d_out_i]` each.
+/// Stacks matrices that read the same input, so that one product computes all of them; those without a bias get zeros.
+/// Inputs: `[d_out_i, d_in]` and `[d_out_i]`.
 fn stack(parts: &[(Tensor, Option<Tensor>)]) -> Result<Linear> {
     let weights: Vec<_> = parts.iter().map(|(weight, _)| weight).collect();
     let bias = if parts.iter().any(|(_, bias)| bias.is_some()) {

@@ -1,4 +1,4 @@
-//! A server on 127.0.0.1 that speaks as much of the Hub as is asked of it, well or badly.
+//! A server on 127.0.0.1 that answers the requests of these tests like the Hub, correctly or not.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-/// One request, as far as the server looks at it.
+/// The parts of a request that the server looks at.
 pub(crate) struct Request {
     pub(crate) path: String,
     pub(crate) head: String,
 }
 
-/// What the server does with a request: full bytes of an answer, and whether it then keeps the connection open, silent.
+/// The server's reply: all bytes of an answer, and whether the connection then stays open without further data.
 pub(crate) struct Reply {
     pub(crate) bytes: Vec<u8>,
     pub(crate) hang: bool,
@@ -28,7 +28,7 @@ pub(crate) fn reply(status: &str, headers: &[(&str, &str)], body: impl AsRef<[u8
     Reply { bytes, hang: false }
 }
 
-/// Serves until the test ends; threads stay behind with their sockets, which the process takes with it.
+/// Serves until the test ends; the threads and their sockets end with the process.
 pub(crate) fn serve(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -45,14 +45,14 @@ pub(crate) fn serve(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) 
 fn handle(mut stream: &TcpStream, answer: &(impl Fn(&Request) -> Reply + ?Sized)) {
     let Some(request) = receive(stream) else { return };
     let Reply { bytes, hang } = answer(&request);
-    // The client may have had enough already.
+    // The client may have closed the connection already.
     let _ = stream.write_all(&bytes);
     if hang {
         thread::sleep(Duration::from_secs(30));
     }
 }
 
-/// The request that a client sends; `None` where it sends nothing.
+/// The request that a client sends; `None` if it sends nothing.
 pub(crate) fn receive(stream: &TcpStream) -> Option<Request> {
     let lines = BufReader::new(stream).lines().map_while(|line| line.ok());
     let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();

@@ -1,6 +1,6 @@
-//! What llama and its descendants share: RMS norms, rotary positions, a gated MLP. Their files say only how they
-//! differ; here are the keys of `config.json` and of GGUF headers that all of them have, and the loader of their
-//! weights.
+//! The parts that llama and its descendants share: RMS norms, rotary positions, a gated MLP. This file has the keys of
+//! `config.json` and of GGUF headers that all of them have, and the loader of their weights. Each family's file has
+//! only the differences.
 
 use candle_core::Tensor;
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// The keys of `config.json` that decide the numbers.
+/// The keys of `config.json` that change the computed values.
 #[derive(Deserialize)]
 pub(super) struct Json {
     num_hidden_layers: usize,
@@ -32,7 +32,7 @@ pub(super) struct Json {
     rope: rope::Json,
 }
 
-/// A layer's attention as `layer_types` names it.
+/// A layer's attention, as in `layer_types`.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum LayerType {
@@ -40,13 +40,13 @@ pub(super) enum LayerType {
     SlidingAttention,
 }
 
-/// The window of those families in which only some layers have one.
+/// The attention window of families in which only some layers have one.
 pub(super) fn local_attention(window: Option<usize>, layers: Vec<bool>) -> Option<LocalAttention> {
     let window = window.filter(|_| layers.contains(&true))?;
     Some(LocalAttention { window, layers, rotary_base: None })
 }
 
-/// `layer_types` where the file lists them, else the family's rule.
+/// `layer_types` if the file lists them, else the family's rule.
 pub(super) fn local_layers(listed: Option<&[LayerType]>, n_layers: usize, rule: impl Fn(usize) -> bool) -> Vec<bool> {
     match listed {
         Some(types) => types.iter().map(|kind| *kind == LayerType::SlidingAttention).collect(),
@@ -55,7 +55,7 @@ pub(super) fn local_layers(listed: Option<&[LayerType]>, n_layers: usize, rule: 
 }
 
 impl Json {
-    /// A plain llama of the file's sizes, whose MLP has SiLU.
+    /// A plain llama with the file's sizes, with SiLU in the MLP.
     pub(super) fn config(self, family: Family) -> Result<ModelConfig, Unsupported> {
         match self.hidden_act.as_deref() {
             Some("silu") => self.config_with(family, Activation::Silu),
@@ -63,7 +63,7 @@ impl Json {
         }
     }
 
-    /// The same with another nonlinearity; the file's `hidden_act` is left to the caller.
+    /// The same with another activation function; the caller checks the file's `hidden_act`.
     pub(super) fn config_with(self, family: Family, activation: Activation) -> Result<ModelConfig, Unsupported> {
         let n_heads = self.num_attention_heads;
         let d_head = self.head_dim.unwrap_or(self.hidden_size / n_heads.max(1));
@@ -87,7 +87,7 @@ impl Json {
     }
 }
 
-/// What [`plain`] needs.
+/// Arguments of [`plain`].
 struct Plain {
     family: Family,
     n_layers: usize,
@@ -102,7 +102,7 @@ struct Plain {
     activation: Activation,
 }
 
-/// A llama without grouped keys.
+/// A llama in which each head has its own keys and values.
 fn plain(p: Plain) -> ModelConfig {
     ModelConfig {
         family: p.family,
@@ -131,10 +131,10 @@ fn plain(p: Plain) -> ModelConfig {
     }
 }
 
-/// No layer is the n-th global one.
+/// The n-th layers are global; with 0, all layers have a window.
 const ALL_LAYERS: usize = 0;
 
-/// A plain llama of the sizes that a GGUF header gives.
+/// A plain llama with the sizes of a GGUF header.
 pub(super) fn config_from_gguf(header: &Header<'_>, family: Family, activation: Activation) -> Result<ModelConfig> {
     let n_heads = header.integer("attention.head_count")?;
     let d_model = header.integer("embedding_length")?;
@@ -163,9 +163,9 @@ pub(super) fn config_from_gguf(header: &Header<'_>, family: Family, activation: 
     })
 }
 
-/// What a file calls its tensors; those of a block stand after `{blocks}.{layer}.`.
+/// Tensor names in a file; those of a block come after `{blocks}.{layer}.`.
 pub(super) struct Names {
-    /// Before `embed`, `blocks` and `ln_final`: multimodal checkpoints keep their text model under a name of its own.
+    /// Prefix of `embed`, `blocks` and `ln_final`: multimodal checkpoints put a name before their text model's tensors.
     pub(super) root: &'static str,
     pub(super) embed: &'static str,
     pub(super) blocks: &'static str,
@@ -181,17 +181,17 @@ pub(super) struct Names {
     pub(super) ln2_post: &'static str,
     pub(super) ln_final: &'static str,
     pub(super) unembed: &'static str,
-    /// Gemma's norms multiply by one more than the file stores.
+    /// Gemma's norms multiply by the stored weight plus 1.
     pub(super) norms_less_one: bool,
 }
 
-/// Queries, keys and values, in three matrices or one above the other in one.
+/// Queries, keys and values: three matrices, or all stacked in one.
 pub(super) enum Qkv {
     Apart([&'static str; 3]),
     Fused(&'static str),
 }
 
-/// The MLP's two input matrices, or both in one, gate first.
+/// The MLP's two input matrices, or both stacked in one, gate first.
 pub(super) enum GateUp {
     Apart([&'static str; 2]),
     Fused(&'static str),
@@ -235,16 +235,16 @@ pub(super) const GGUF: Names = Names {
     norms_less_one: false,
 };
 
-/// Which order the rows of W_Q and W_K have.
+/// Order of the rows of W_Q and W_K.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum RowOrder {
-    /// Rotated pairs are `(i, i + d_head / 2)`, as Hugging Face has them and this forward pass computes.
+    /// Rotated pairs are `(i, i + d_head / 2)`, as in Hugging Face's files and in this forward pass.
     Halves,
-    /// Rotated pairs are neighbours, `(2i, 2i + 1)`: llama.cpp's files of llama.
-    Neighbours,
+    /// Rotated pairs are neighbors, `(2i, 2i + 1)`, as in llama.cpp's files of llama.
+    Neighbors,
 }
 
-/// Reads the weights of any family whose blocks are llama's in essence.
+/// Reads the weights of a family whose blocks have llama's structure.
 pub(super) fn weights(reader: &Reader<'_>, names: &Names, order: RowOrder) -> Result<Weights> {
     let c = reader.config();
     let loader = Loader { reader, names, order };
@@ -256,8 +256,9 @@ pub(super) fn weights(reader: &Reader<'_>, names: &Names, order: RowOrder) -> Re
         unembed: reader.unembed(names.unembed, &embed)?,
         embed,
     };
-    // Old checkpoints store the rotary frequencies, GGUF their divisors, which the header's reader has read already;
-    // some store a head that they tie; multimodal ones have other models beside the text's.
+    // Tensors that may be ignored: the rotary frequencies of old checkpoints; GGUF's frequency divisors, which the
+    // header's reader has already read; the stored head of models that tie it; and the other models of multimodal
+    // checkpoints.
     let harmless =
         ["rotary_emb.inv_freq", "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
     let beside = ["vision_tower.", "model.vision_tower.", "multi_modal_projector.", "model.multi_modal_projector."];
@@ -337,13 +338,13 @@ impl Loader<'_> {
         Ok(if self.names.norms_less_one { (weight + 1.0)? } else { weight })
     }
 
-    /// `[d_out, d_model]` and, where there is one, the bias `[d_out]`.
+    /// `[d_out, d_model]` and, if there is one, the bias `[d_out]`.
     fn part(&self, name: &str, d_out: usize) -> Result<(Tensor, Option<Tensor>)> {
         let weight = self.reader.tensor(&format!("{name}.weight"), &[d_out, self.reader.config().d_model])?;
         Ok((weight, self.reader.optional(&format!("{name}.bias"), &[d_out])?))
     }
 
-    /// Rows in the order that the forward pass rotates.
+    /// Reorders rows to the order that the forward pass rotates.
     fn rotated(&self, (weight, bias): (Tensor, Option<Tensor>), heads: usize) -> Result<(Tensor, Option<Tensor>)> {
         if self.order == RowOrder::Halves {
             return Ok((weight, bias));
@@ -353,7 +354,7 @@ impl Loader<'_> {
     }
 }
 
-/// Neighbouring pairs of rows to halves of a head, `[heads * d_head, ..]`.
+/// Reorders neighboring pairs of rows to halves of a head, `[heads * d_head, ..]`.
 fn deinterleave(rows: &Tensor, heads: usize, d_head: usize) -> Result<Tensor> {
     let shape = rows.dims().to_vec();
     let pairs = rows.reshape((heads, d_head / 2, 2, ()))?;

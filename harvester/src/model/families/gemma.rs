@@ -1,4 +1,4 @@
-//! Gemma: embeddings scaled by `sqrt(d_model)`, GELU in the gate, norm weights stored less one, the head tied.
+//! Gemma: embeddings scaled by `sqrt(d_model)`, GELU in the gate, norm weights stored minus 1, tied head.
 
 use serde::Deserialize;
 
@@ -11,7 +11,7 @@ use crate::{
     model::{Activation, Family, ModelConfig, weights::Weights},
 };
 
-/// Llama's keys. `hidden_act` of the first checkpoints says `gelu` and means its approximation.
+/// Llama's keys. The first checkpoints have `hidden_act` `gelu` and mean its tanh approximation.
 #[derive(Deserialize)]
 pub(super) struct Json {
     #[serde(flatten)]
@@ -22,7 +22,7 @@ pub(super) struct Json {
 }
 
 impl Json {
-    /// What all three generations have.
+    /// The settings common to all three generations.
     pub(super) fn config(self, family: Family) -> Result<ModelConfig, Unsupported> {
         if let Some(other) = self.hidden_activation.filter(|name| name != "gelu_pytorch_tanh") {
             return Err(Unsupported::new("hidden_activation `gelu_pytorch_tanh`", format!("`{other}`")));

@@ -1,4 +1,5 @@
-//! Gemma 2: Gemma with norms before and after, capped scores and logits, and a window in every second layer.
+//! Gemma 2: Gemma with norms before and after attention and MLP, soft-capped scores and logits, and a window in every
+//! second layer.
 
 use serde::Deserialize;
 
@@ -12,7 +13,7 @@ use crate::{
     model::{Family, ModelConfig, NormPlaces, weights::Weights},
 };
 
-/// Gemma's keys and what this generation added. Layers 0, 2, 4.. have the window where no list says otherwise.
+/// Gemma's keys and those added in this generation. Without a list of layers, layers 0, 2, 4.. have the window.
 #[derive(Deserialize)]
 pub(super) struct Json {
     #[serde(flatten)]
@@ -42,12 +43,12 @@ impl Json {
 pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
     let config = gemma::config_from_gguf(header, Family::Gemma2)?;
     let layers = header.local_layers(config.n_layers, 2)?;
-    // 4,096 where the header says nothing, as in llama.cpp: the first files were made without the key.
+    // 4,096 if the header does not say, as in llama.cpp: the first files were made without the key.
     let window = header.integer_or("attention.sliding_window", 4096)?;
     Ok(ModelConfig {
         norm_places: NormPlaces::BeforeAndAfter,
-        // The header does not hold the scale. Of the published sizes only the largest, with 46 layers, departs from
-        // 1 / sqrt(d_head): it has 1 / sqrt(d_model / n_heads).
+        // The header does not hold the scale. All published sizes use 1 / sqrt(d_head), except the largest, with 46
+        // layers: it uses 1 / sqrt(d_model / n_heads).
         attn_scale: largest_model_scale(&config, 46),
         attn_softcap: Some(header.optional_real("attn_logit_softcapping")?.unwrap_or(50.0)),
         logit_softcap: Some(header.optional_real("final_logit_softcapping")?.unwrap_or(30.0)),
@@ -56,7 +57,7 @@ pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
     })
 }
 
-/// The score scale of a Gemma 2 or 3 file: another than the header's in the size that has `n_layers` layers.
+/// Attention scale of a Gemma 2 or 3 file. The size with `n_layers` layers has another scale than the config says.
 pub(super) fn largest_model_scale(config: &ModelConfig, n_layers: usize) -> f64 {
     if config.n_layers == n_layers {
         return ((config.d_model / config.n_heads.max(1)) as f64).powf(-0.5);
@@ -64,7 +65,7 @@ pub(super) fn largest_model_scale(config: &ModelConfig, n_layers: usize) -> f64 
     config.attn_scale
 }
 
-/// The names of Gemma 2 and 3 in safetensors: `post_attention_layernorm` is what it says.
+/// Names of Gemma 2 and 3 in safetensors: here `post_attention_layernorm` really is the norm after attention.
 pub(super) const HUGGING_FACE: Names =
     Names { ln2: "pre_feedforward_layernorm", norms_less_one: true, ..gated::HUGGING_FACE };
 

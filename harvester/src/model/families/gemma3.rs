@@ -1,5 +1,5 @@
-//! Gemma 3: Gemma 2 with normalised queries and keys instead of capped scores; five of six layers are local and rotate
-//! with a base of their own.
+//! Gemma 3: Gemma 2 with normalized queries and keys instead of capped scores; five of six layers are local and have
+//! their own rotary base.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -14,12 +14,12 @@ use crate::{
     model::{Family, LocalAttention, ModelConfig, NormPlaces, QkNorm, weights::Weights},
 };
 
-/// What the local layers' rotary base is where a file does not say.
+/// Rotary base of the local layers if a file does not say.
 const LOCAL_BASE: f64 = 10_000.0;
-/// Every sixth layer is global where a file does not say.
+/// Every sixth layer is global if a file does not say.
 const PATTERN: usize = 6;
 
-/// Gemma's keys and what this generation added.
+/// Gemma's keys and those added in this generation.
 #[derive(Deserialize)]
 #[serde(try_from = "Value")]
 pub(super) struct Json(Keys);
@@ -35,12 +35,12 @@ struct Keys {
     layer_types: Option<Vec<LayerType>>,
     sliding_window_pattern: Option<usize>,
     rope_local_base_freq: Option<f64>,
-    /// transformers 5's `rope_parameters` of the local layers.
+    /// `rope_parameters` of the local layers in transformers 5.
     #[serde(default)]
     local_rope: rope::Parameters,
 }
 
-/// transformers 5 keeps the two kinds of layers apart in `rope_parameters`; brought to the form of the other families.
+/// transformers 5 stores `rope_parameters` per kind of layer; this converts them to the form of the other families.
 impl TryFrom<Value> for Json {
     type Error = serde_json::Error;
 
@@ -55,7 +55,7 @@ impl TryFrom<Value> for Json {
     }
 }
 
-/// The whole multimodal model, of which the text part is read. Published files leave out of `text_config` what is
+/// A multimodal model, of which only the text part is read. Published files omit from `text_config` the values that are
 /// the default in transformers.
 #[derive(Deserialize)]
 pub(super) struct Multimodal {
@@ -82,7 +82,7 @@ impl Json {
         let keys = self.0;
         let config = keys.common.config(Family::Gemma3)?;
         if !keys.local_rope.is_plain() {
-            return Err(Unsupported::new("local layers with unscaled rotary positions", "a rope_type of their own"));
+            return Err(Unsupported::new("local layers with unscaled rotary positions", "a rope_type for them"));
         }
         let pattern = keys.sliding_window_pattern.unwrap_or(PATTERN).max(1);
         let is_local = |layer: usize| !(layer + 1).is_multiple_of(pattern);
@@ -104,7 +104,7 @@ pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
     let base = header.optional_real("rope.freq_base_swa")?.unwrap_or(LOCAL_BASE);
     let window = header.optional_integer("attention.sliding_window")?;
     Ok(ModelConfig {
-        // The header does not hold the scale: only the largest model's, with 62 layers, is not 1 / sqrt(d_head).
+        // The header does not hold the scale: only the largest model, with 62 layers, does not use 1 / sqrt(d_head).
         attn_scale: gemma2::largest_model_scale(&config, 62),
         attn_softcap: header.optional_real("attn_logit_softcapping")?,
         logit_softcap: header.optional_real("final_logit_softcapping")?,
@@ -123,7 +123,7 @@ fn local_attention(window: Option<usize>, layers: Vec<bool>, base: f64) -> Optio
 }
 
 pub(super) fn weights(reader: &Reader<'_>) -> Result<Weights> {
-    // The multimodal checkpoint as published, and as transformers 5 saves it.
+    // The multimodal checkpoint as published, and as saved by transformers 5.
     let (root, embed, blocks, ln_final) = if reader.tensors.contains("language_model.model.norm.weight") {
         ("language_model.", "model.embed_tokens.weight", "model.layers", "model.norm")
     } else if reader.tensors.contains("model.language_model.norm.weight") {

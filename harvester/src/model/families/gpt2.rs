@@ -1,4 +1,4 @@
-//! GPT-2: layer norm, learned positions, plain MLP, biases everywhere; matrices stored `[d_in, d_out]`.
+//! GPT-2: layer norm, learned positions, plain MLP, biases everywhere; matrices are stored as `[d_in, d_out]`.
 
 use serde::Deserialize;
 
@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// The keys of `config.json` that decide the numbers.
+/// The keys of `config.json` that change the computed values.
 #[derive(Deserialize)]
 pub(super) struct Json {
     n_layer: usize,
@@ -92,7 +92,7 @@ pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
     })
 }
 
-/// llama.cpp has turned the matrices round, and names everything as in its other families.
+/// llama.cpp has transposed the matrices, and uses the same names as in its other families.
 pub(super) fn gguf_weights(reader: &Reader<'_>) -> Result<Weights> {
     let c = reader.config();
     let embed = reader.tensor("token_embd.weight", &[c.d_vocab, c.d_model])?;
@@ -130,7 +130,7 @@ pub(super) fn gguf_weights(reader: &Reader<'_>) -> Result<Weights> {
 
 pub(super) fn weights(reader: &Reader<'_>) -> Result<Weights> {
     let c = reader.config();
-    // The language model's checkpoint has this prefix, the bare model's has not.
+    // The language model's checkpoint has this prefix; the bare model's does not.
     let root = if reader.tensors.contains("transformer.wte.weight") { "transformer." } else { "" };
     let embed = reader.tensor(&format!("{root}wte.weight"), &[c.d_vocab, c.d_model])?;
     let weights = Weights {
@@ -140,7 +140,7 @@ pub(super) fn weights(reader: &Reader<'_>) -> Result<Weights> {
         unembed: reader.unembed("lm_head.weight", &embed)?,
         embed,
     };
-    // Older checkpoints store the causal mask, and some a head that they tie.
+    // Older checkpoints store the causal mask, and some store the head although it is tied.
     let harmless = [".attn.bias", ".attn.masked_bias", "lm_head.weight"];
     reader.finish(weights, |name| harmless.iter().any(|suffix| name.ends_with(suffix)))
 }
@@ -166,7 +166,7 @@ fn block(reader: &Reader<'_>, prefix: &str) -> Result<Block> {
     })
 }
 
-/// A matrix that the checkpoint stores `[d_in, d_out]`, and its bias.
+/// A matrix that the checkpoint stores as `[d_in, d_out]`, and its bias.
 fn transposed(reader: &Reader<'_>, prefix: &str, d_out: usize, d_in: usize) -> Result<Linear> {
     let weight = reader.tensor(&format!("{prefix}.weight"), &[d_in, d_out])?.t()?.contiguous()?;
     Ok(Linear::new(weight, Some(reader.tensor(&format!("{prefix}.bias"), &[d_out])?)))

@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// The keys of `config.json` that decide the numbers.
+/// The keys of `config.json` that change the computed values.
 #[derive(Deserialize)]
 pub(super) struct Json {
     num_hidden_layers: usize,
@@ -83,8 +83,8 @@ fn config([n_layers, d_model, n_heads, d_mlp]: [usize; 4], norm_eps: f64, positi
     }
 }
 
-/// llama.cpp's files do not say which GELU: it computes the tanh approximation, the published models have the exact
-/// one.
+/// llama.cpp's files do not say which GELU to use: llama.cpp computes the tanh approximation; the published models use
+/// the exact one.
 pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
     let size = |name| header.integer(name);
     let (d_model, n_heads, ctx_len) =
@@ -100,7 +100,8 @@ pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
     })
 }
 
-/// In GGUF the fused matrix is split by kind, not by head: GPT-2's layout, without position embeddings.
+/// In GGUF the fused matrix is split into queries, keys and values, not by head: GPT-2's layout, without position
+/// embeddings.
 pub(super) fn gguf_weights(reader: &Reader<'_>) -> Result<Weights> {
     gpt2::gguf_weights(reader)
 }
@@ -116,7 +117,7 @@ pub(super) fn weights(reader: &Reader<'_>) -> Result<Weights> {
         unembed: reader.unembed("embed_out.weight", &embed)?,
         embed,
     };
-    // Older checkpoints store the causal mask and the rotary frequencies, and some a head that they tie.
+    // Older checkpoints store the causal mask and the rotary frequencies, and some store the head although it is tied.
     let harmless = [".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq", "embed_out.weight"];
     reader.finish(weights, |name| harmless.iter().any(|suffix| name.ends_with(suffix)))
 }

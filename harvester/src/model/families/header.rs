@@ -1,4 +1,4 @@
-//! [`Header`]: a GGUF header read for one architecture, whose name stands before every key.
+//! [`Header`]: a GGUF header read for one architecture, whose name is the prefix of every key.
 
 use candle_core::quantized::gguf_file::Value;
 
@@ -47,7 +47,8 @@ impl Header<'_> {
         }
     }
 
-    /// Which of the layers are local: a list, or all but every n-th; `every_nth` where the header says nothing.
+    /// For each layer, whether it is local: a list in the header, or all layers except every n-th; `every_nth` if the
+    /// header does not say.
     pub(super) fn local_layers(&self, n_layers: usize, every_nth: usize) -> Result<Vec<bool>> {
         let name = "attention.sliding_window_pattern";
         if let Some(Value::Array(flags)) = self.metadata.get(&self.key(name)) {
@@ -67,7 +68,7 @@ impl Header<'_> {
         self.metadata.content().tensor_infos.contains_key(tensor)
     }
 
-    /// Rows of the embedding; 0, which is refused later, where there is none.
+    /// Number of rows of the embedding; 0 if there is none, which is refused later.
     pub(super) fn d_vocab(&self) -> usize {
         let embed = self.metadata.content().tensor_infos.get("token_embd.weight");
         embed.and_then(|info| info.shape.dims().first().copied()).unwrap_or(0)
@@ -93,7 +94,7 @@ impl Header<'_> {
         let kind_key = self.key("rope.scaling.type");
         let kind = self.metadata.get(&kind_key).map(|_| self.metadata.string(&kind_key)).transpose()?.unwrap_or("none");
         match kind {
-            // Llama 3's rule comes worked out, and unannounced.
+            // Llama 3's scaling is stored as precomputed factors, without a scaling type.
             "none" if self.contains("rope_freqs.weight") => {
                 Ok(RopeScaling::Divisors(self.metadata.vector("rope_freqs.weight", half)?))
             }

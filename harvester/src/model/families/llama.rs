@@ -1,4 +1,4 @@
-//! Llama and its like (SmolLM2, TinyLlama, Llama 3): the plain gated family.
+//! Llama and similar models (SmolLM2, TinyLlama, Llama 3): the plain gated family.
 
 use super::{
     Header, Reader, Unsupported,
@@ -13,11 +13,11 @@ pub(super) fn config(json: gated::Json) -> Result<ModelConfig, Unsupported> {
     json.config(Family::Llama)
 }
 
-/// llama.cpp files Mistral under this name too; its window, where the header has one, is all that differs.
+/// llama.cpp stores Mistral under this name too. The only difference is its window, if the header has one.
 pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
     gated::config_from_gguf(header, Family::Llama, Activation::Silu)
 }
 
 pub(super) fn gguf_weights(reader: &Reader<'_>) -> Result<Weights> {
-    gated::weights(reader, &gated::GGUF, RowOrder::Neighbours)
+    gated::weights(reader, &gated::GGUF, RowOrder::Neighbors)
 }

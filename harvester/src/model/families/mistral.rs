@@ -1,11 +1,11 @@
-//! Mistral: llama, each query seeing the last `sliding_window` keys. In GGUF it is a llama.
+//! Mistral: llama in which each query sees the last `sliding_window` keys. In GGUF it is a llama.
 
 use serde::Deserialize;
 
 use super::{Unsupported, gated};
 use crate::model::{Family, ModelConfig};
 
-/// Llama's keys and the window; later versions set it to null.
+/// Llama's keys and the window; later versions set the window to null.
 #[derive(Deserialize)]
 pub(super) struct Json {
     #[serde(flatten)]

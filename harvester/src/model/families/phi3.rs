@@ -11,7 +11,7 @@ use crate::{
     model::{Activation, Family, ModelConfig, weights::Weights},
 };
 
-/// Llama's keys and the window, which all layers have.
+/// Llama's keys and the window, which applies to all layers.
 #[derive(Deserialize)]
 pub(super) struct Json {
     #[serde(flatten)]

@@ -11,7 +11,7 @@ use crate::{
     model::{Activation, Family, ModelConfig},
 };
 
-/// Llama's keys, and which layers attend over a window. The loader takes biases wherever the weights have them.
+/// Llama's keys, and the layers that have a window. The loader reads biases if the weights have them.
 #[derive(Deserialize)]
 pub(super) struct Json {
     #[serde(flatten)]

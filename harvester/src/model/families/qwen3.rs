@@ -1,4 +1,4 @@
-//! Qwen 3: Qwen 2 without biases, whose queries and keys are normalised head by head.
+//! Qwen 3: Qwen 2 without biases, with queries and keys normalized per head.
 
 use super::{Header, Unsupported, gated, qwen2};
 use crate::{

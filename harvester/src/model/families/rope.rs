@@ -1,5 +1,5 @@
-//! How `config.json` writes rotary positions: the older keys `rope_theta` and `rope_scaling`, and transformers 5's
-//! `rope_parameters` in place of both.
+//! Rotary positions in `config.json`: the older keys `rope_theta` and `rope_scaling`, and `rope_parameters` of
+//! transformers 5, which replaces both.
 
 use serde::Deserialize;
 
@@ -33,7 +33,7 @@ pub(super) struct Parameters {
 }
 
 impl Json {
-    /// With the base and the rotated share that a file names otherwise, where it has these.
+    /// Applies the base and the rotated share that some files store under other names, if given.
     pub(super) fn or(mut self, base: Option<f64>, share: Option<f64>) -> Self {
         self.rope_theta = base.or(self.rope_theta);
         self.partial_rotary_factor = share.or(self.partial_rotary_factor);
@@ -56,7 +56,7 @@ impl Parameters {
         self.rope_theta.ok_or_else(|| Unsupported::new("a key rope_theta", "none"))
     }
 
-    /// Whether frequencies are left as they are.
+    /// True if frequencies are not scaled.
     pub(super) fn is_plain(&self) -> bool {
         self.rope_type.as_deref().is_none_or(|kind| kind == "default")
     }
@@ -81,7 +81,7 @@ impl Parameters {
                 high_freq_factor: needed("high_freq_factor", self.high_freq_factor)?,
                 original_ctx_len,
             }),
-            // `su` is what the first Phi-3 checkpoints call it.
+            // `su` is the name in the first Phi-3 checkpoints.
             "longrope" | "su" => {
                 let (Some(short), Some(long)) = (self.short_factor.clone(), self.long_factor.clone()) else {
                     return Err(Unsupported::new(
@@ -102,7 +102,7 @@ impl Parameters {
     }
 }
 
-/// LongRoPE's default amplitude (arXiv 2402.13753, as Phi-3 uses it): `sqrt(1 + ln(factor) / ln(original_ctx_len))`.
+/// LongRoPE's default amplitude (arXiv 2402.13753, as in Phi-3): `sqrt(1 + ln(factor) / ln(original_ctx_len))`.
 pub(super) fn long_rope_amplitude(factor: f64, original_ctx_len: usize) -> f64 {
     if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original_ctx_len as f64).ln()).sqrt() }
 }

@@ -123,8 +123,7 @@ impl HubDataset {
         }
         let place = if address.path.is_empty() { "it".into() } else { format!("`{}`", address.path) };
         if revision != DEFAULT_REVISION {
-            let hint =
-                format!("Check the path; the Hub's parquet copy of {DEFAULT_REVISION} is @{CONVERTED}");
+            let hint = format!("Check the path; the Hub's parquet copy of {DEFAULT_REVISION} is @{CONVERTED}");
             return Err(Error::download(text, format!("there is no parquet file in {place}"), hint));
         }
         let client = Client::new(settings, RepoType::Dataset, &address.repo, CONVERTED)?;

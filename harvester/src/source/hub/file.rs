@@ -188,7 +188,7 @@ fn check(remote: &RemoteFile<'_>, part: &Path) -> Result<()> {
     let reason = if !right_size {
         format!("it has {bytes} bytes instead of {}", remote.bytes.unwrap_or(0))
     } else if is_sha256 && sha256_file(part)? != remote.etag {
-        "the downloaded file does not have the SHA-256 that the Hub states".to_owned()
+        "the downloaded file has another SHA-256 than the Hub states".to_owned()
     } else {
         return Ok(());
     };

@@ -138,7 +138,9 @@ impl Answer {
             Some(Some(Some(query))) => Ok(Some(query)),
             None if !links.to_ascii_lowercase().contains("next") => Ok(None),
             _ => {
-                let reason = format!("the list of files continues, but the header that names the next page cannot be read: {links}");
+                let reason = format!(
+                    "the list of files continues, but the header that names the next page cannot be read: {links}"
+                );
                 Err(Error::download(&self.url, reason, "Check HF_ENDPOINT"))
             }
         }
@@ -227,8 +229,7 @@ impl Client {
                 if number == 1 {
                     return Ok(entries);
                 }
-                let reason =
-                    format!("page {number} of its list of files is missing, but page {} names it", number - 1);
+                let reason = format!("page {number} of its list of files is missing, but page {} names it", number - 1);
                 return Err(Error::download(url, reason, "Run the command again"));
             };
             entries.extend(page.entries);

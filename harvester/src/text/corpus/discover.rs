@@ -132,7 +132,8 @@ pub(super) fn sources(
         let stdin = [(STDIN, FileKind::Text), (STDIN_LINES, FileKind::JsonLines)];
         if let Some((_, kind)) = stdin.into_iter().find(|(name, _)| path.as_os_str() == *name) {
             if sources.iter().any(|source: &FoundSource| source.path == STDIN) {
-                let expected = format!("standard input (`{STDIN}` or `{STDIN_LINES}`) only once: it cannot be read again");
+                let expected =
+                    format!("standard input (`{STDIN}` or `{STDIN_LINES}`) only once: it cannot be read again");
                 return Err(Error::invalid("corpus", expected, "it twice"));
             }
             sources.push(stdin_source(kind));

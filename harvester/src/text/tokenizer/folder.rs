@@ -89,7 +89,8 @@ fn missing(folder: &Path, path: &Path, source: std::io::Error) -> Error {
     if source.kind() != ErrorKind::NotFound {
         return Error::io("read", path)(source);
     }
-    let hint = "If the model has only a SentencePiece file, write one with save_pretrained of transformers' AutoTokenizer";
+    let hint =
+        "If the model has only a SentencePiece file, write one with save_pretrained of transformers' AutoTokenizer";
     Error::malformed(folder, "tokenizer.json beside the weights", "no such file", hint)
 }
 
