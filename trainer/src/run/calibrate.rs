@@ -1,18 +1,18 @@
-//! The threshold with which a BatchTopK SAE is used on single tokens: the one that keeps k latents a token on average
-//! over a sample of tokens, held-out ones where there are some, so that L0 in use is what was asked for.
+//! Calibrates the threshold with which a BatchTopK SAE is used on single tokens. It is the threshold that keeps k
+//! latents per token on average over a sample of tokens (held-out ones if there are some), so that L0 in use equals k.
 
 use crate::{Result, sae::Sae};
 
 /// Rows from which the search for the threshold starts.
 const FIRST_ROWS: usize = 256;
 
-/// Sets one threshold for all latents so that on `x` `[n, d_in]` the mean number of active latents is `k`, exactly but
-/// for ties.
+/// Sets one threshold for all latents so that the mean number of active latents on `x` `[n, d_in]` is `k`, exactly
+/// except for ties.
 pub(crate) fn calibrate(sae: &mut Sae, x: &[f32], k: usize) -> Result<()> {
     let d_in = sae.d_in();
     let first = &x[..x.len().min(FIRST_ROWS * d_in)];
     let mut values = values_above(sae, first, 0.0)?;
-    // A guess, low enough that values over it nearly always suffice; where they do not, a lower one is tried.
+    // A guess, so low that nearly always enough values exceed it. If too few do, a lower guess is tried.
     let mut floor = cut(&mut values, k * first.len() / d_in).unwrap_or(0.0) / 2.0;
     loop {
         let mut values = values_above(sae, x, floor)?;
@@ -21,7 +21,7 @@ pub(crate) fn calibrate(sae: &mut Sae, x: &[f32], k: usize) -> Result<()> {
             return Ok(());
         }
         if floor == 0.0 {
-            // Fewer than k latents a token are positive: keep them all.
+            // Fewer than k latents per token are positive: keep them all.
             set_threshold(sae, 0.0);
             return Ok(());
         }
@@ -29,9 +29,9 @@ pub(crate) fn calibrate(sae: &mut Sae, x: &[f32], k: usize) -> Result<()> {
     }
 }
 
-/// A number that exactly `count` of `values` exceed (ties aside); `None` when there are not more than `count`. It lies
-/// in the middle between the last value kept and the first one dropped, where the rounding of another program moves
-/// neither to its other side.
+/// A number that exactly `count` of `values` exceed (ties aside); `None` if there are not more than `count` values. It
+/// is halfway between the last value kept and the first one dropped, so that another program's rounding does not change
+/// which values exceed it.
 fn cut(values: &mut [f32], count: usize) -> Option<f32> {
     if values.len() <= count {
         return None;
@@ -39,7 +39,7 @@ fn cut(values: &mut [f32], count: usize) -> Option<f32> {
     let (kept, dropped, _) = values.select_nth_unstable_by(count, |a, b| b.total_cmp(a));
     let last_kept = kept.iter().copied().fold(f32::INFINITY, f32::min);
     let middle = *dropped + (last_kept - *dropped) / 2.0;
-    // Between neighbours there is no number, and before the first value no end.
+    // There may be no float between the two, and with `count` 0 the last value kept is infinite.
     Some(if middle < last_kept { middle } else { *dropped })
 }
 

@@ -1,9 +1,9 @@
-//! [`Curves`]: `curves.html`, a page that shows a run while it goes on and after it: one file that needs no network. It
-//! stands apart from the log because it is for eyes: points are thinned, and only while a run goes on does it say how
-//! fast.
+//! [`Curves`]: `curves.html`, a page that shows a run during and after training. It is one file that needs no network.
+//! Unlike the log it is made for looking at: points are thinned out, and the speed is shown while the run is in
+//! progress.
 //!
-//! The page of a finished run has no wall-clock facts in it: like every other file of the folder it is the same, byte
-//! for byte, whether the run was interrupted or not. The page of an unfinished run is not.
+//! The page of a finished run contains no wall-clock times: like every other file of the folder, it is the same byte
+//! for byte whether or not the run was interrupted. This does not hold for the page of an unfinished run.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,11 +19,11 @@ use crate::{Error, MetricsLine, Result, SaeManifest, run::page::fill};
 pub const CURVES_FILE: &str = "curves.html";
 
 const TEMPLATE: &str = include_str!("curves/curves.html");
-/// The page is written and reads itself again no more often than this.
+/// Shortest time between two writes of the page; the page also reloads itself at this interval.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Points of one curve, at most.
+/// Largest number of points of one curve.
 const MOST_POINTS: usize = 2_000;
-/// Digits that a point keeps: more than a screen has.
+/// Digits that are kept of a value: more than a screen can show.
 const DIGITS: usize = 5;
 
 /// The page of a run in progress.
@@ -32,30 +32,30 @@ pub(crate) struct Curves {
     path: PathBuf,
     manifest: SaeManifest,
     began: Instant,
-    /// Tokens that were done when this process began.
+    /// Tokens already trained on when this process began.
     tokens_before: Option<u64>,
     written: Option<Instant>,
 }
 
-/// What the page says of the run.
+/// State of the run, as shown on the page.
 #[derive(Debug, Clone, Copy)]
 enum State<'a> {
-    /// It goes on, at so many tokens a second.
+    /// In progress, at this many tokens per second.
     Training(Option<f64>),
-    /// The user stopped it.
+    /// Stopped by the user.
     Stopped(&'a str),
-    /// It ended in an error.
+    /// Ended by an error.
     Failed(&'a str),
     Finished,
 }
 
 impl Curves {
-    /// The page of the run in `dir`, which `manifest` is of.
+    /// The page of the run in `dir`, whose manifest is `manifest`.
     pub(crate) fn new(dir: &Path, manifest: SaeManifest) -> Self {
         Self { path: dir.join(CURVES_FILE), manifest, began: Instant::now(), tokens_before: None, written: None }
     }
 
-    /// Writes the page again, unless that was done a moment ago.
+    /// Writes the page again, unless the last write was less than [`INTERVAL`] ago.
     pub(crate) fn refresh(&mut self, lines: &[MetricsLine]) -> Result<()> {
         let tokens = lines.last().map_or(0, |line| line.tokens);
         let before = *self.tokens_before.get_or_insert(tokens);
@@ -68,7 +68,8 @@ impl Curves {
         Ok(())
     }
 
-    /// Says that the run has ended, and how. A page that cannot be written is not to hide the reason.
+    /// Writes the page of a run that was stopped by `error`. An error of writing the page is ignored, so that it does
+    /// not hide `error`.
     pub(crate) fn stop(&self, lines: &[MetricsLine], error: &Error) {
         let text = error.said_in(self.path.parent().unwrap_or(&self.path));
         let cancelled = matches!(error, Error::Harvester(harvester::Error::Cancelled { .. }));
@@ -76,7 +77,7 @@ impl Curves {
         let _ = self.write(state, lines);
     }
 
-    /// The last page: `manifest` has the results.
+    /// Writes the final page; `manifest` has the results.
     pub(crate) fn finish(&mut self, manifest: &SaeManifest, lines: &[MetricsLine]) -> Result<()> {
         self.manifest.clone_from(manifest);
         self.write(State::Finished, lines)
@@ -107,7 +108,7 @@ fn page(manifest: &SaeManifest, state: State<'_>, lines: &[MetricsLine]) -> Stri
     fill(TEMPLATE, &data, (name == "training").then_some(INTERVAL.as_secs()))
 }
 
-/// What the page says of the manifest: no hashes, which are facts of other files.
+/// The part of the manifest that the page shows. Hashes are left out.
 fn shown(manifest: &SaeManifest) -> Value {
     let SaeManifest { refract_version, activations, model, d_in, d_sae, config, results, .. } = manifest;
     let points: Vec<_> = config.named_hook_points().iter().map(ToString::to_string).collect();
@@ -115,8 +116,8 @@ fn shown(manifest: &SaeManifest) -> Value {
     json!({
         "refract_version": refract_version,
         "activations": activations,
-        "source": model.as_ref().map_or("vectors of no model", |model| model.source.as_str()),
-        "place": if points.is_empty() { column() } else { points.join(", ") },
+        "source": model.as_ref().map_or("vectors (no model)", |model| model.source.as_str()),
+        "trained_on": if points.is_empty() { column() } else { points.join(", ") },
         "d_in": d_in,
         "d_sae": d_sae,
         "config": config,
@@ -124,10 +125,10 @@ fn shown(manifest: &SaeManifest) -> Value {
     })
 }
 
-/// A number of the log, by name.
+/// A column of the log: its name, and its value in a line.
 type Number = (&'static str, fn(&MetricsLine) -> f64);
 
-/// Every number of the log as `[tokens, values]`; those that are 0 all along are left out, except `dead`.
+/// Every column of the log as `[tokens, values]`. Columns that are always 0 are left out, except `dead`.
 fn curves(lines: &[MetricsLine]) -> Value {
     let numbers: [Number; 9] = [
         ("fvu", |line| line.fvu),
@@ -151,8 +152,8 @@ fn curves(lines: &[MetricsLine]) -> Value {
     Value::Object(shown.collect())
 }
 
-/// Places of the values that show a curve: both ends and, where there are too many, the lowest and the highest of each
-/// stretch, so that no spike is lost.
+/// Indices of the values to draw: both ends and, if there are too many values, the lowest and the highest of each
+/// interval, so that no spike is lost.
 fn thinned(values: &[f64]) -> Vec<usize> {
     if values.len() <= MOST_POINTS {
         return (0..values.len()).collect();
@@ -170,7 +171,7 @@ fn thinned(values: &[f64]) -> Vec<usize> {
     kept
 }
 
-/// The number with [`DIGITS`] digits.
+/// The number rounded to [`DIGITS`] digits.
 fn rounded(value: f64) -> f64 {
     format!("{value:.*e}", DIGITS - 1).parse().unwrap_or(value)
 }

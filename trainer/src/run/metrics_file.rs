@@ -1,6 +1,6 @@
-//! [`write_metrics`]: `metrics.parquet`, the lines of `metrics.jsonl` as a table. The log
-//! is appended to while a run goes on; a parquet file has its index at the end, so this one is written whole, before
-//! every checkpoint and when the run ends or stops.
+//! [`write_metrics`]: `metrics.parquet`, the lines of `metrics.jsonl` as a table. The run appends to the log, but a
+//! parquet file has its index at the end. So this file is written whole: before every checkpoint and when the run ends
+//! or stops.
 
 use std::{path::Path, sync::Arc};
 
@@ -19,7 +19,7 @@ pub(crate) fn write_metrics(dir: &Path, lines: &[MetricsLine]) -> Result<()> {
     write_batch(&dir.join(METRICS_FILE), table(lines))
 }
 
-/// A row a line, a column a number. `[lines, 11]`
+/// One row per line, one column per number. `[lines, 11]`
 fn table(lines: &[MetricsLine]) -> Result<RecordBatch, ArrowError> {
     let counts =
         |of: fn(&MetricsLine) -> u64| Arc::new(UInt64Array::from_iter_values(lines.iter().map(of))) as ArrayRef;

@@ -1,4 +1,4 @@
-//! [`MetricsLine`]: what a run tells of a step.
+//! [`MetricsLine`]: the metrics of one step.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,15 +9,15 @@ pub struct MetricsLine {
     pub step: u64,
     /// Tokens seen.
     pub tokens: u64,
-    /// Mean squared error a token, in training units: each dimension of the activations has variance 1 on average.
+    /// Mean squared error per token, in training units: each dimension of the activations has variance 1 on average.
     pub loss: f64,
     /// The batch's fraction of variance unexplained.
     pub fvu: f64,
-    /// Active latents a token.
+    /// Active latents per token.
     pub l0: f64,
-    /// The sparsity loss before it is weighted; 0 where the architecture has none.
+    /// The sparsity loss, unweighted; 0 if the architecture has none.
     pub sparsity_loss: f64,
-    /// What the sparsity loss is weighted by in this step; 0 where there is none.
+    /// Weight of the sparsity loss in this step; 0 if there is none.
     pub sparsity_coefficient: f64,
     /// Share of the residual that the dead latents leave unexplained; 0 while none is dead.
     pub aux_loss: f64,

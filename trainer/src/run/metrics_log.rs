@@ -1,5 +1,6 @@
-//! `MetricsLog`: `metrics.jsonl`, a line every few steps, and `metrics.parquet`, the same as a table. Only what the run
-//! computes is in them, no wall-clock facts, so that a resumed run's files are the uninterrupted run's, byte for byte.
+//! `MetricsLog`: `metrics.jsonl`, with a line every few steps, and `metrics.parquet`, the same as a table. They contain
+//! only computed values and no wall-clock times, so that a resumed run's files equal the uninterrupted run's, byte for
+//! byte.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,7 +14,7 @@ use crate::{Error, MetricsLine, Result, run::metrics_file::write_metrics};
 
 const FILE: &str = "metrics.jsonl";
 
-/// The lines of the run in `dir`, up to one that was cut short.
+/// The lines of the run in `dir`, up to the first truncated one.
 pub(crate) fn read(dir: &Path) -> Result<Vec<MetricsLine>> {
     let path = dir.join(FILE);
     let text = match fs::read_to_string(&path) {
@@ -24,7 +25,7 @@ pub(crate) fn read(dir: &Path) -> Result<Vec<MetricsLine>> {
     Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect())
 }
 
-/// The file, open for appending, and what is in it.
+/// The file, open for appending, and its lines.
 #[derive(Debug)]
 pub(crate) struct MetricsLog {
     dir: PathBuf,
@@ -34,7 +35,8 @@ pub(crate) struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Opens the log of a run that goes on after `step` steps: later lines are of steps that will be done again.
+    /// Opens the log of a run that continues after `step` steps. Later lines are removed: those steps will be run
+    /// again.
     pub(crate) fn open(dir: &Path, step: u64) -> Result<Self> {
         let path = dir.join(FILE);
         let mut lines = read(dir)?;
@@ -51,7 +53,7 @@ impl MetricsLog {
         Ok(())
     }
 
-    /// Says so where lines of a run that has done `step` steps are not there, one every `every` of them.
+    /// Warns if lines of a run that has done `step` steps are missing; there should be one every `every` steps.
     pub(crate) fn say_lost(&self, step: u64, every: u64) {
         let (there, expected) = (self.lines.len() as u64, step / every);
         if there < expected {
@@ -59,20 +61,20 @@ impl MetricsLog {
         }
     }
 
-    /// Every line so far, in the order of training.
+    /// All lines so far, in the order of training.
     pub(crate) fn lines(&self) -> &[MetricsLine] {
         &self.lines
     }
 
-    /// Makes what was written durable, and the table up to date; before a checkpoint, so that none is newer than its
-    /// lines.
+    /// Flushes the log to disk and updates the table. This is done before every checkpoint, so that no checkpoint is
+    /// newer than its lines.
     pub(crate) fn sync(&self) -> Result<()> {
         self.file.sync_all().map_err(Error::io("flush to disk", &self.path))?;
         write_metrics(&self.dir, &self.lines)
     }
 }
 
-/// `lines` as they stand in the file.
+/// `lines` as the text of the file.
 fn text_of(lines: &[MetricsLine], path: &Path) -> Result<String> {
     let mut text = String::new();
     for line in lines {

@@ -1,5 +1,5 @@
-//! [`fill`]: a page as one file that needs no network: a template of its own style and script, around it what all pages
-//! share (`head.css`, and `draw.js` with the script's common functions), and in it what it shows, as JSON.
+//! [`fill`]: an HTML page as one file that needs no network. A page has its own template with style and script, the
+//! parts that all pages share (`head.css`, and `draw.js` with common functions), and its data as JSON.
 //!
 //! ```text
 //! {{head}} = document head + head.css, with {{refresh}}     {{draw}} = draw.js     {{data}} = JSON, in an inert script
@@ -21,11 +21,12 @@ const HEAD: &str = concat!(
 );
 const DRAW: &str = include_str!("page/draw.js");
 
-/// The page of `template`, which shows `data` and, with `refresh`, reads itself again after so many seconds.
+/// The page of `template` with `data`. With `refresh`, it reloads after that many seconds.
 pub(crate) fn fill(template: &str, data: &Value, refresh: Option<u64>) -> String {
     let again = |seconds| format!("<meta http-equiv=\"refresh\" content=\"{seconds}\">\n");
     let refresh = refresh.map_or(String::new(), again);
-    // Inside a script element only `<` can end it. Data go in last: a place's name in them is text.
+    // Inside a script element only `<` can end it. The data are inserted last, so that a placeholder's name in them
+    // stays text.
     let data = data.to_string().replace('<', "\\u003c");
     let places = [("{{head}}", HEAD), ("{{refresh}}", &refresh), ("{{draw}}", DRAW), ("{{data}}", &data)];
     places.into_iter().fold(template.to_string(), |page, (place, text)| page.replacen(place, text, 1))

@@ -1,5 +1,5 @@
-//! [`write_batch`]: a table as a parquet file, for pyarrow, polars and DuckDB. Apart from the two tables that are
-//! written with it, so that both are written whole, and the same rows always give the same bytes.
+//! [`write_batch`]: writes a table as a parquet file, for pyarrow, polars and DuckDB. Both tables of this module are
+//! written with it: always whole, and with the same bytes for the same rows.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use parquet::arrow::ArrowWriter;
 
 use crate::Result;
 
-/// Replaces the file at `path` by the rows of `batch`, which may have failed to be made.
+/// Replaces the file at `path` by the rows of `batch`, or returns the error of making `batch`.
 pub(crate) fn write_batch(path: &Path, batch: Result<RecordBatch, ArrowError>) -> Result<()> {
     let failed = |error| harvester::Error::parquet("write", path)(error);
     let batch = batch.map_err(|error| failed(error.into()))?;

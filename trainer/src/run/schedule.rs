@@ -20,7 +20,7 @@ impl Schedule {
         Self { lr, n_steps, n_warmup: share(warmup), n_decay: share(decay) }
     }
 
-    /// Learning rate of step `t`, counted from 0. The last step still moves.
+    /// Learning rate of step `t`, counted from 0. The last step's rate is still above 0.
     pub(crate) fn at(&self, t: u64) -> f64 {
         let up = (t + 1) as f64 / self.n_warmup.max(1) as f64;
         let down = self.n_steps.saturating_sub(t) as f64 / self.n_decay.max(1) as f64;

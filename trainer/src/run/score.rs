@@ -1,5 +1,5 @@
-//! [`score`]: a finished SAE on rows that it was not trained on. A row is what it reads and, of a transcoder, after it
-//! what it is to predict; anything else is compared with what it reads.
+//! [`score`]: evaluates a finished SAE on rows that it was not trained on. A row is the SAE's input, followed by the
+//! target if it is a transcoder. The target of all other SAEs is their input.
 
 use std::borrow::Cow;
 
@@ -16,10 +16,10 @@ use crate::{
 
 /// Held-out tokens scored at the end; `refract evaluate` scores all of them.
 const HELD_OUT_TOKENS: u64 = 131_072;
-/// Rows rebuilt at a time: bounds the memory, and shows in no result.
+/// Rows reconstructed at a time. This limits the memory and does not change the result.
 const ROWS_AT_A_TIME: usize = 4096;
 
-/// The SAE on held-out rows; `None` where there are none.
+/// The metrics of `sae` on held-out rows; `None` if there are none.
 pub(crate) fn score(sae: &Sae, held_out: &dyn RowSource, monitor: &dyn Monitor) -> Result<Option<Reconstruction>> {
     let mut metrics = metrics_of(sae);
     let groups = held_out.group_sizes().len();
@@ -35,7 +35,7 @@ pub(crate) fn score(sae: &Sae, held_out: &dyn RowSource, monitor: &dyn Monitor) 
     Ok(metrics.finish())
 }
 
-/// The first raw rows of `held_out`, at most `n` of them. `[n, sum of widths]`
+/// The first raw rows of `held_out`, at most `n`. `[n, sum of widths]`
 pub(crate) fn first_rows(held_out: &dyn RowSource, n: u64) -> Result<Vec<f32>> {
     let most = n as usize * held_out.widths().iter().sum::<usize>();
     let mut rows = vec![];
@@ -49,7 +49,7 @@ pub(crate) fn first_rows(held_out: &dyn RowSource, n: u64) -> Result<Vec<f32>> {
     Ok(rows)
 }
 
-/// Metrics of what `sae` rebuilds: one column, but of a crosscoder.
+/// Empty metrics for the reconstructions of `sae`: one column, except for a crosscoder.
 pub(crate) fn metrics_of(sae: &Sae) -> ReconstructionMetrics {
     if sae.config.columns.is_empty() {
         return ReconstructionMetrics::new(sae.d_out(), sae.d_sae());
@@ -58,10 +58,10 @@ pub(crate) fn metrics_of(sae: &Sae) -> ReconstructionMetrics {
     ReconstructionMetrics::of_columns(&widths, sae.d_sae())
 }
 
-/// What `sae` reads of `rows`, and what it is to rebuild.
+/// Splits `rows` into the inputs and the targets of `sae`.
 ///
 /// # Shapes
-/// `rows` `[n, d_in]`, or `[n, d_in + d_out]` of a transcoder -> `[n, d_in]`, `[n, d_out]`
+/// `rows` `[n, d_in]`, or `[n, d_in + d_out]` for a transcoder -> `[n, d_in]`, `[n, d_out]`
 pub(crate) fn inputs_and_targets<'a>(sae: &Sae, rows: &'a [f32]) -> (Cow<'a, [f32]>, Cow<'a, [f32]>) {
     if !sae.config.is_transcoder() {
         return (rows.into(), rows.into());
@@ -70,7 +70,7 @@ pub(crate) fn inputs_and_targets<'a>(sae: &Sae, rows: &'a [f32]) -> (Cow<'a, [f3
     (rows.clone().flat_map(|(x, _)| x).copied().collect(), rows.flat_map(|(_, y)| y).copied().collect())
 }
 
-/// Adds raw rows.
+/// Adds raw rows to `metrics`.
 pub(crate) fn add_rows(metrics: &mut ReconstructionMetrics, sae: &Sae, rows: &[f32]) -> Result<()> {
     let (inputs, targets) = inputs_and_targets(sae, rows);
     let chunks = inputs.chunks(ROWS_AT_A_TIME * sae.d_in()).zip(targets.chunks(ROWS_AT_A_TIME * sae.d_out()));

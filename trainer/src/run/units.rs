@@ -1,7 +1,7 @@
-//! The arithmetic of changing units, which `export` does one way and `initial_weights` the other, and of changing the
-//! norm of decoder rows, which `fold` does. Apart from them so that each is written once.
+//! Conversions between raw units and training units (`export` uses one direction, `initial_weights` the other) and
+//! changes of decoder norms (`fold`).
 
-/// Multiplies, or divides, each column of a row of several columns by its scale.
+/// Multiplies, or divides, each column of each row by its scale.
 ///
 /// # Shapes
 /// `widths` and `scales` `[columns]`; each of `multiplied` and `divided` `[n, sum of widths]`.

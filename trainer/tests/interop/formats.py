@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""SAEs of the field's tools: makes the vectors that the gate compares with, and checks that the tools read ours.
+"""SAEs of other tools: makes the reference vectors of the tests, and checks that the tools can read our SAEs.
 
     python formats.py make                 writes trainer/tests/fixtures/formats/
-    python formats.py check REFRACT WORK   converts each of them with the binary REFRACT into each format that has a
-                                           place for it, below WORK, and opens the result in the tool
+    python formats.py check REFRACT WORK   converts each of them with the binary REFRACT into each format that can
+                                           hold it, below WORK, and opens the result in the tool
 
 A case is a folder: the SAE as its tool saves it, and expected.safetensors with `x` [n, d_in], `feature_acts`
-[n, d_sae] and `x_hat` [n, d_out], computed by the tool, in float32. The header says under `sae` where the SAE is.
+[n, d_sae] and `x_hat` [n, d_out], computed by the tool, in float32. `sae` in the header is the path of the SAE.
 
-Which program computes: SAELens 6 (its own folders, its loaders of Gemma Scope 1 and 2 and of Llama Scope), sparsify,
+The programs that compute: SAELens 6 (its own folders, its loaders of Gemma Scope 1 and 2 and of Llama Scope), sparsify,
 dictionary_learning, Llamascopium. OpenAI's package is not on PyPI; `OpenAi` below is the formula of its
 sparse_autoencoder/model.py (github.com/openai/sparse_autoencoder at 4965b941). Versions: requirements.txt.
 """
@@ -52,7 +52,7 @@ def thresholds():
     return normal(D_SAE, scale=0.4).abs() + 0.05
 
 
-# What the tools compute: (feature_acts, x_hat) of x, for an SAE's folder or file.
+# Results of the tools: (feature_acts, x_hat) of x, for an SAE's folder or file.
 
 
 def run_saelens(path, x):
@@ -79,7 +79,7 @@ def run_dictionary_learning(path, x):
 
 
 def from_hub(path, loader, **kwargs):
-    """An SAE through one of SAELens' loaders of the Hub, with files of this machine."""
+    """An SAE read by one of SAELens' Hub loaders, but from local files."""
     import sae_lens.loading.pretrained_sae_loaders as loaders
     from sae_lens import SAE
 
@@ -152,8 +152,8 @@ def run_openai(path, x):
 
 
 def run_llamascopium(path, x):
-    """The tool's own path: normalize, encode, decode, denormalise. Activations are given back in the units of raw input,
-    and those of topk that selects by the decoder's norm times that norm: what refract says that it reads them as."""
+    """The tool's own path: normalize, encode, decode, denormalize. Activations are converted to the units of raw input. If
+    topk selects by the decoder's norm, they are multiplied by that norm. refract documents that it reads them this way."""
     from llamascopium.models.sae import SparseAutoEncoder
 
     sae = SparseAutoEncoder.from_pretrained(str(path))
@@ -172,7 +172,7 @@ def run_llamascopium(path, x):
 
 
 def run_llama_scope(path, x):
-    """SAELens' loader, and the fold that its configuration (`expected_average_only_in`) asks for."""
+    """SAELens' loader, and the folding that its configuration (`expected_average_only_in`) requires."""
     path = Path(path)
     hyper = json.loads((path / "hyperparams.json").read_text())
     sae = from_hub(path, "llama_scope_sae_huggingface_loader", repo_id="fnlp/Llama3_1-8B-Base-LXR-8x",
@@ -195,7 +195,7 @@ RUN = {
 }
 
 
-# The cases: each writes an SAE below `root` and returns where it is.
+# The cases: each writes an SAE below `root` and returns its path.
 
 
 def saelens(architecture, tensors, **cfg):
@@ -345,7 +345,7 @@ def llamascopium(hook_point_out="blocks.3.hook_resid_post", **cfg):
             sae.W_D.copy_(tensors["W_dec"]), sae.b_D.copy_(tensors["b_dec"])
             if config.act_fn == "jumprelu":
                 sae.activation_function.log_jumprelu_threshold.copy_(thresholds().log())
-        # Where they are not asked for, the tool saves whatever was in memory: nan here, that each run writes the same.
+        # If they are not used, the tool saves uninitialized memory. NaN instead gives the same bytes in every run.
         norms = {point_in: 5.0, hook_point_out: 5.0 if hook_point_out == point_in else 4.0}
         asked_for = config.norm_activation == "dataset-wise"
         sae.set_dataset_average_activation_norm({point: norm if asked_for else math.nan for point, norm in norms.items()})
@@ -444,9 +444,9 @@ def make():
         print(f"{case}: {active:.1f} of {D_SAE} latents active, reconstruction {list(x_hat.shape)}")
 
 
-# Formats in which each case can be written, beside those refused: `check` wants exactly these to work.
+# Formats in which each case can be written; the others are refused. `check` expects exactly these to work.
 WRITABLE = ["saelens", "sparsify", "dictionary-learning", "gemma-scope", "gemma-scope-2", "openai", "llamascopium"]
-# Architectures of ours, by SAELens' word for them, that SAELens itself has.
+# Our architectures that SAELens also has, by SAELens' names.
 SAELENS_HAS = {"standard", "topk", "jumprelu", "gated", "transcoder", "skip_transcoder", "jumprelu_transcoder",
                "jumprelu_skip_transcoder"}
 
@@ -460,7 +460,7 @@ def check(refract, work):
             sae = FIXTURES / case / file.metadata()["sae"]
         expected = load_file(expected_path)
         for to in WRITABLE:
-            # Where the folder's name says what it is, it has to be that of the tool; two are of another place.
+            # If a format takes the hook point from the folder's name, the name must be the tool's. Two cases have another one.
             transcoder = "transcoder" in case or "affine" in case
             release = "transcoders" if transcoder else "mlp" if case == "gemma-scope-packed" else "res"
             folder = {"sparsify": "layers.3.mlp" if transcoder else "sae" if case == "saelens-legacy" else "layers.3",
@@ -479,7 +479,7 @@ def check(refract, work):
             unit = to == "dictionary-learning" and "autoencoder" in json.loads(
                 (out / "config.json").read_text())["trainer"]["dict_class"].lower()
             pairs = {"x_hat": (x_hat, expected["x_hat"])}
-            if not unit:  # decoder rows of norm 1 there: the same directions, other lengths
+            if not unit:  # the tool scales decoder rows to norm 1: same directions, other norms
                 pairs["feature_acts"] = (acts, expected["feature_acts"])
             for name, (found, wanted) in pairs.items():
                 error = ((found - wanted).norm() / wanted.norm()).item()

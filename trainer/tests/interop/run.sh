@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# SAEs of other tools (`just interop-saes`): remakes the reference vectors in trainer/tests/fixtures/formats, reads them,
-# and has each tool open what refract converts and trains. Needs Python 3.11 and 3 GB for its packages.
+# SAEs of other tools (`just interop-saes`): makes the reference vectors in trainer/tests/fixtures/formats again, reads
+# them, and lets each tool open the SAEs that refract converts and trains. Needs Python 3.11 and 3 GB for its packages.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 
@@ -17,7 +17,7 @@ cargo build --release --workspace
 cargo build --release --workspace --example encode
 .venv-saes/bin/python trainer/tests/interop/formats.py check "$built/refract" "$work"
 
-# SAEs that refract trained, one of each architecture that SAELens has, on a tiny model.
+# SAEs trained by refract on a tiny model, one of each architecture that SAELens has.
 "$built/refract" harvest --model tests/fixtures/tiny/llama --corpus data/corpora/speeches.jsonl \
     --hook-point blocks.1.hook_resid_post --out "$work/acts" --ctx-len 32 --tokens 4096
 compare() { .venv-saes/bin/python trainer/tests/interop/saelens.py "$@"; }

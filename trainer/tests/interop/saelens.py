@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Opens SAE folders of refract in SAELens and compares what both compute on the same activations.
+"""Opens SAE folders of refract in SAELens and compares the results of both on the same activations.
 
     python saelens.py --make-x SAE_DIR X.safetensors                                            (random activations)
-    cargo run --release -p trainer --example encode -- SAE_DIR X.safetensors OUT.safetensors   (our numbers)
-    python saelens.py SAE_DIR X.safetensors OUT.safetensors                                     (theirs beside them)
+    cargo run --release -p trainer --example encode -- SAE_DIR X.safetensors OUT.safetensors   (our results)
+    python saelens.py SAE_DIR X.safetensors OUT.safetensors                                     (compared with theirs)
 
-X holds `x` [n, d_in], around b_dec; OUT holds `feature_acts` [n, d_sae] and `x_hat` [n, d_in]. Beside formats.py, which
-converts SAEs of other tools: `just interop-saes` trains one of each architecture on a tiny model. Needs sae-lens 6.
+X holds `x` [n, d_in], around b_dec; OUT holds `feature_acts` [n, d_sae] and `x_hat` [n, d_in]. formats.py
+converts SAEs of other tools; this program is for our own: `just interop-saes` trains one of each architecture on a
+tiny model. Needs sae-lens 6.
 """
 import sys
 
@@ -36,7 +37,7 @@ def compare(sae_dir, x_path, ours_path):
         x_hat = sae.decode(acts)
     print(f"{sae_dir}: {sae.cfg.architecture()}, d_in {sae.cfg.d_in}, d_sae {sae.cfg.d_sae}, {sae.cfg.metadata.hook_name}")
     same = ((acts > 0) == (ours["feature_acts"] > 0)).float().mean().item()
-    print(f"  L0 {(acts > 0).float().sum(1).mean():.2f}; same latents active in {100 * same:.5f} % of places")
+    print(f"  L0 {(acts > 0).float().sum(1).mean():.2f}; same latents active in {100 * same:.5f} % of (token, latent) pairs")
     assert same == 1, "other latents"
     for name, theirs in [("feature_acts", acts), ("x_hat", x_hat)]:
         error = ((ours[name] - theirs).norm() / theirs.norm()).item()

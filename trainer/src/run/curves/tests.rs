@@ -1,4 +1,4 @@
-//! The page is whole, needs nothing from elsewhere, and shows the log without losing what matters in it.
+//! The page is complete, loads nothing from other files, and shows the log without losing spikes.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use harvester::{Family, HookPoint, ModelIdentity};
@@ -58,7 +58,7 @@ fn line(step: u64) -> MetricsLine {
     }
 }
 
-/// The data that the page's script reads.
+/// The JSON data in the page.
 fn data(page: &str) -> Value {
     let (_, rest) = page.split_once("id=\"data\">").unwrap();
     serde_json::from_str(rest.split_once("</script>").unwrap().0).unwrap()
@@ -74,19 +74,23 @@ fn a_page_has_the_whole_log_and_asks_for_nothing_from_elsewhere() {
     assert_eq!(data["last"]["tokens"], 4096 * 37);
     assert_eq!(data["tokens_per_second"], 1234.0);
     let names: Vec<_> = data["curves"].as_object().unwrap().keys().cloned().collect();
-    assert_eq!(names, ["fvu", "loss", "l0", "dead", "grad_norm", "lr"], "what is 0 all along is left out");
+    assert_eq!(names, ["fvu", "loss", "l0", "dead", "grad_norm", "lr"], "columns that are always 0 are left out");
     for absent in ["{{", "src=", "href=", "import ", "fetch(", "url("] {
         assert!(!page.contains(absent), "{absent}");
     }
     let addresses = page.matches("://").count();
-    assert_eq!(addresses, page.matches("http://www.w3.org/2000/svg").count(), "a name space, and no address");
+    assert_eq!(
+        addresses,
+        page.matches("http://www.w3.org/2000/svg").count(),
+        "only as an XML namespace, not as an address"
+    );
 }
 
 #[test]
 fn only_a_run_that_goes_on_reads_its_page_again() {
     let refreshes = |state| page(&manifest("model"), state, &[line(1)]).contains("http-equiv=\"refresh\"");
     assert!(refreshes(State::Training(None)));
-    assert!(![State::Stopped("by hand"), State::Failed("nan"), State::Finished].into_iter().any(refreshes));
+    assert!(![State::Stopped("by hand"), State::Failed("NaN"), State::Finished].into_iter().any(refreshes));
 }
 
 #[test]
@@ -121,7 +125,7 @@ fn the_page_is_written_at_once_and_then_now_and_then() {
     curves.refresh(&[]).unwrap();
     assert_eq!(written()["last"], Value::Null);
     curves.refresh(&[line(1)]).unwrap();
-    assert_eq!(written()["last"], Value::Null, "not so soon");
+    assert_eq!(written()["last"], Value::Null, "not written again so soon");
     let cancelled = harvester::Error::Cancelled { path: "out".into() }.into();
     curves.stop(&[line(1)], &cancelled);
     assert_eq!((&written()["state"], &written()["last"]["step"]), (&"stopped".into(), &1.into()));
