@@ -1,4 +1,4 @@
-//! Configs in JSON, read with the file's name in every message and written whole.
+//! Reads and writes JSON configs. Every error message names the file, and files are written whole.
 
 use std::{fs, path::Path};
 
@@ -8,22 +8,22 @@ use serde_json::Value;
 
 use crate::{Error, Result};
 
-/// What to do about a config that is none.
-const HINT: &str = "Mend it by hand, or save the SAE again with its own tool";
+/// Hint for an invalid config.
+const HINT: &str = "Fix it by hand, or save the SAE again with its own tool";
 
-/// Reads `path` as `what`, such as "the cfg.json of an SAE".
+/// Reads `path`; errors call it `what`, such as "the cfg.json of an SAE".
 pub(super) fn read<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
     parse(&read_value(path, what)?, path, what)
 }
 
-/// The JSON of `path`, whatever its fields.
+/// The JSON of `path`, with any fields.
 pub(super) fn read_value(path: &Path, what: &str) -> Result<Value> {
     let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
     serde_json::from_str(&text).map_err(|error| Error::malformed(path, what, error.to_string(), HINT))
 }
 
-/// The config that `value`, of the file `path`, is. serde says a line and not a key, so it is given a text in which
-/// each key has a line of its own.
+/// Converts `value`, the content of the file `path`, to a config. serde's errors give a line and not a key, so it
+/// parses a text in which each key has its own line.
 pub(super) fn parse<T: DeserializeOwned>(value: &Value, path: &Path, what: &str) -> Result<T> {
     let text = format!("{value:#}");
     serde_json::from_str(&text).map_err(|error| {
@@ -31,7 +31,8 @@ pub(super) fn parse<T: DeserializeOwned>(value: &Value, path: &Path, what: &str)
         let key = line.trim_start().strip_prefix('"').and_then(|line| Some(line.split_once("\": ")?.0));
         let said = error.to_string();
         let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(said, _)| said);
-        // Of a key that is missing or unknown, serde says the name itself, on the line where the object ends.
+        // For a missing or unknown key, serde gives the line where the object ends, but the message contains the key's
+        // name.
         let found = match key.filter(|_| said.starts_with("invalid")) {
             Some(key) => format!("{key}: {said}"),
             None => said.to_string(),
@@ -40,21 +41,21 @@ pub(super) fn parse<T: DeserializeOwned>(value: &Value, path: &Path, what: &str)
     })
 }
 
-/// Writes `value` to `path`, whole.
+/// Writes `value` to `path`, always the whole file.
 pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_vec_pretty(value).map_err(|error| Error::io("write", path)(error.into()))?;
     write_atomically(path, &text)?;
     Ok(())
 }
 
-/// Refuses sizes of 0, before rows of that length are cut.
+/// Refuses sizes of 0, before tensors are cut into rows of that length.
 pub(super) fn refuse_zero(path: &Path, fields: &str, [a, b]: [usize; 2]) -> Result<()> {
     if a == 0 || b == 0 { refuse(path, fields, "of 1 or more", format!("{a} and {b}")) } else { Ok(()) }
 }
 
-/// An error about a field of `path` whose value names something that cannot be computed here.
+/// The error about a field of `path` whose value stands for a computation that refract does not have.
 pub(super) fn refuse<T>(path: &Path, field: &str, expected: impl AsRef<str>, found: impl AsRef<str>) -> Result<T> {
-    let hint = "refract cannot compute what this SAE computes; convert it with its own tool first";
+    let hint = "refract does not have this computation; convert the SAE with its own tool first";
     Err(Error::malformed(path, format!("{field} {}", expected.as_ref()), format!("`{}`", found.as_ref()), hint))
 }
 
@@ -91,10 +92,7 @@ mod tests {
             ),
             (json!({"size": -8, "inner": {"name": "a"}}), "found size: invalid value: integer `-8`"),
             (json!({"size": [1, 2], "inner": {"name": "a"}}), "found size: invalid type: sequence"),
-            (
-                json!({"size": 8, "inner": {"name": 3}}),
-                "found name: invalid type: integer `3`, expected a string. Mend",
-            ),
+            (json!({"size": 8, "inner": {"name": 3}}), "found name: invalid type: integer `3`, expected a string. Fix"),
             (json!({"size": 8, "inner": 3}), "found inner: invalid type: integer `3`, expected a JSON object. "),
             (json!({"size": 8, "inner": {}}), "found missing field `name`. "),
             (json!({"size": 8, "inner": {"name": "a", "nome": "b"}}), "found unknown field `nome`, expected `name`. "),

@@ -1,5 +1,5 @@
-//! [`NamedTensors`]: the numbers of a torch file or an .npz file, taken out one by one. Like `TensorFile` of
-//! safetensors, each has a name and a shape that the reader expects, and one that it does not expect is refused.
+//! [`NamedTensors`]: the arrays of a torch file or an .npz file, taken out one by one. As in `TensorFile` for
+//! safetensors, each must have the name and shape that the reader expects, and an unexpected array is refused.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use crate::{Error, Result, tensors::not_finite};
 
 const HINT: &str = "The file is damaged, or belongs to another SAE";
 
-/// How the numbers of an array are stored, little-endian.
+/// Type of the stored values of an array, little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stored {
     F64,
@@ -34,7 +34,7 @@ impl Stored {
         }
     }
 
-    /// The numbers in `bytes`, a whole number of them.
+    /// The values in `bytes`, whose length is a multiple of a value's size.
     pub(crate) fn numbers(self, bytes: &[u8]) -> Numbers {
         let (two, four, eight) = (bytes.as_chunks::<2>().0, bytes.as_chunks::<4>().0, bytes.as_chunks::<8>().0);
         match self {
@@ -55,7 +55,7 @@ pub(crate) enum Numbers {
     Int(Vec<i64>),
 }
 
-/// Numbers with their shape, row-major.
+/// Values with their shape, row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Array {
     pub(crate) shape: Vec<usize>,
@@ -68,12 +68,12 @@ pub(crate) struct NamedTensors {
     path: PathBuf,
     arrays: BTreeMap<String, Array>,
     taken: Vec<String>,
-    /// All that the file holds, for messages.
+    /// The names of everything in the file, for messages.
     all: Vec<String>,
 }
 
 impl NamedTensors {
-    /// `others`: what the file holds beside arrays.
+    /// `others`: the entries of the file that are not arrays.
     pub(crate) fn new(path: &Path, arrays: BTreeMap<String, Array>, others: Vec<String>) -> Self {
         let all = arrays.keys().cloned().chain(others).collect();
         Self { path: path.to_path_buf(), arrays, taken: vec![], all }
@@ -83,7 +83,7 @@ impl NamedTensors {
         self.arrays.contains_key(name)
     }
 
-    /// Both sizes of a matrix: where no config says how large an SAE is, its weights do.
+    /// Both sizes of a matrix: if no config gives an SAE's sizes, its weights do.
     pub(crate) fn matrix(&self, name: &str) -> Result<(usize, usize)> {
         match self.get(name)?.shape[..] {
             [rows, columns] => Ok((rows, columns)),
@@ -91,8 +91,8 @@ impl NamedTensors {
         }
     }
 
-    /// Takes an array of floats, all of them finite: asked here, by the name that the file has for them, before a
-    /// reader folds one array into another.
+    /// Takes an array of floats, which must all be finite. They are checked here, under the name they have in the file,
+    /// before a reader folds one array into another.
     pub(crate) fn take_f32(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         match self.take(name, shape)? {
             Numbers::Float(values) => match not_finite(&values) {
@@ -111,14 +111,14 @@ impl NamedTensors {
         }
     }
 
-    /// Passes over an array that holds no weights, if it is there.
+    /// Ignores an array that does not hold weights, if it exists.
     pub(crate) fn pass_over(&mut self, name: &str) {
         if self.arrays.remove(name).is_some() {
             self.taken.push(name.into());
         }
     }
 
-    /// Checks that nothing is left.
+    /// Checks that every array of the file was taken.
     pub(crate) fn end(self) -> Result<()> {
         if self.arrays.is_empty() {
             return Ok(());
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn numbers_of_every_type_are_read() {
-        // 1.5 = 1.1b and -2 = -10b: sign, exponent and mantissa written by hand.
+        // The bits of 1.5 = 1.1b and -2 = -10b, worked out by hand: sign, exponent, mantissa.
         for (stored, bits) in [
             (Stored::F64, &[0x3ff8_0000_0000_0000_u64, 0xc000_0000_0000_0000][..]),
             (Stored::F32, &[0x3fc0_0000, 0xc000_0000]),
@@ -181,11 +181,11 @@ mod tests {
         let array = |numbers| Array { shape: vec![2], numbers };
         let arrays = [("w", array(Numbers::Float(vec![1.5, -2.0]))), ("k", array(Numbers::Int(vec![3, -2])))];
         let arrays = arrays.map(|(name, array)| (name.to_string(), array));
-        let mut tensors = NamedTensors::new(Path::new("x.pt"), BTreeMap::from(arrays), vec!["x (a text)".into()]);
+        let mut tensors = NamedTensors::new(Path::new("x.pt"), BTreeMap::from(arrays), vec!["x (a string)".into()]);
         let message = |result: Result<Vec<f32>>| result.unwrap_err().to_string();
         assert!(message(tensors.take_f32("w", &[1, 2])).contains("w of shape [1, 2], found [2]"));
         assert_eq!(tensors.take_f32("w", &[2]).unwrap(), [1.5, -2.0]);
-        assert!(message(tensors.take_f32("w", &[2])).contains("an array w, found only k, w, x (a text)"));
+        assert!(message(tensors.take_f32("w", &[2])).contains("an array w, found only k, w, x (a string)"));
         assert!(tensors.end().unwrap_err().to_string().contains("only w, found also k"));
     }
 }

@@ -1,4 +1,4 @@
-//! NumPy's `.npz`: a zip file of `.npy` files, each a header that says type and shape, and the numbers.
+//! NumPy's `.npz`: a zip file of `.npy` files. Each has a header with type and shape, followed by the values.
 
 use std::{collections::BTreeMap, fs::File, io::BufReader, path::Path};
 
@@ -12,10 +12,10 @@ use super::{
 };
 use crate::{Error, Result};
 
-const HINT: &str = "Name a file that numpy.savez wrote of an SAE's arrays";
+const HINT: &str = "Use a file in which numpy.savez saved an SAE's arrays";
 const MAGIC: &[u8] = b"\x93NUMPY";
-/// Trained weights hardly pack. Members that together unpack to more than so many times the file, past the first bytes,
-/// are a bomb.
+/// Trained weights hardly compress. A file whose members are together more than this many times larger than the file
+/// itself (after the first bytes) is a zip bomb.
 const LARGEST_RATIO: u64 = 20;
 const FREE_BYTES: u64 = 1 << 20;
 
@@ -26,13 +26,13 @@ pub(super) fn read(path: &Path) -> Result<NamedTensors> {
     let len = file.metadata().map_err(Error::io("read", path))?.len();
     let mut left = len.saturating_mul(LARGEST_RATIO).saturating_add(FREE_BYTES);
     let mut zip = ZipArchive::new(BufReader::new(file))
-        .map_err(|error| wrong("a whole .npz file, which is a zip file", error.to_string()))?;
+        .map_err(|error| wrong("a complete .npz file, which is a zip file", error.to_string()))?;
     let mut arrays = BTreeMap::new();
     for index in 0..zip.len() {
-        let member = zip.by_index(index).map_err(|error| wrong("a whole .npz file", error.to_string()))?;
+        let member = zip.by_index(index).map_err(|error| wrong("a complete .npz file", error.to_string()))?;
         let file_name = member.name().map(|name| name.into_owned()).unwrap_or_default();
         let name = file_name.strip_suffix(".npy").ok_or_else(|| wrong("only .npy files in it", file_name.clone()))?;
-        let expected = format!("{name} whole, and at most {LARGEST_RATIO} times the file");
+        let expected = format!("a complete {name}, at most {LARGEST_RATIO} times the size of the file");
         let bytes = unpacked(member, left).map_err(|found| wrong(&expected, found))?;
         left -= bytes.len() as u64;
         let array = npy(&bytes).map_err(|found| wrong(&format!("{name} in the .npy format"), found))?;
@@ -43,10 +43,10 @@ pub(super) fn read(path: &Path) -> Result<NamedTensors> {
     Ok(NamedTensors::new(path, arrays, vec![]))
 }
 
-/// Magic, version, length of the header, header as a Python dictionary, numbers.
+/// Parses a .npy file: magic, version, length of the header, header as a Python dictionary, values.
 fn npy(bytes: &[u8]) -> std::result::Result<Array, String> {
     let (Some(version), true) = (bytes.get(MAGIC.len()), bytes.starts_with(MAGIC)) else {
-        return Err("another beginning".into());
+        return Err("other first bytes".into());
     };
     let begin = MAGIC.len() + 2 + if *version == 1 { 2 } else { 4 };
     let length = bytes.get(MAGIC.len() + 2..begin).ok_or("the end of the file")?;
@@ -64,11 +64,11 @@ fn npy(bytes: &[u8]) -> std::result::Result<Array, String> {
     let shape = shape(header).ok_or_else(|| format!("the header {header}"))?;
     let len = shape.iter().try_fold(stored.bytes(), |len, &size| len.checked_mul(size));
     if len != Some(bytes.len() - end) {
-        return Err(format!("{} bytes of numbers of shape {shape:?}", bytes.len() - end));
+        return Err(format!("{} bytes of values for shape {shape:?}", bytes.len() - end));
     }
     let numbers = stored.numbers(&bytes[end..]);
     match (field(header, "fortran_order"), &shape[..], numbers) {
-        // Column after column: the rows of the transpose.
+        // Stored column by column: these are the rows of the transpose.
         (Some("True"), &[rows, columns], Numbers::Float(values)) => {
             Ok(Array { numbers: Numbers::Float(transposed(&values, columns, rows)), shape })
         }
@@ -98,7 +98,7 @@ pub(super) fn write(path: &Path, arrays: &[(&str, &[usize], &[f32])]) -> Result<
     Ok(())
 }
 
-/// A header is padded so that the numbers begin at a multiple of 64.
+/// The header is padded so that the values begin at a multiple of 64.
 fn npy_bytes(shape: &[usize], values: &[f32]) -> Vec<u8> {
     let sizes: String = shape.iter().map(|size| format!("{size}, ")).collect();
     let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", sizes.trim_end());

@@ -1,45 +1,46 @@
-//! [`read`]: the part of pickle in which PyTorch writes a dictionary of tensors, read without running anything.
+//! [`read`]: reads the part of pickle that PyTorch uses for a dictionary of tensors, without running any code.
 //!
-//! A pickle is a program that may call any function of Python. This reader knows four names, those of an ordered
-//! dictionary, of a view into a storage, of a parameter and of the storages, and makes data of them; any other name,
-//! and any other instruction, ends the reading. Sizes are bounded by the file, and how deep values nest by
-//! [`MOST_CONTAINERS`].
+//! A pickle is a program that may call any Python function. This reader knows only four kinds of names: an ordered
+//! dictionary, a view into a storage, a parameter, and the storages. It turns them into data. Any other name or
+//! instruction is an error. The file limits all sizes, and [`MOST_CONTAINERS`] limits the depth of nesting.
 //!
-//! A short file can still name one tuple twice in the next, forty times over: 2^40 leaves to whoever walks them all. So
-//! nothing here prints, compares or copies what a value holds: messages say its [`Value::kind`].
+//! Even a short file can nest tuples forty levels deep and use each one twice in the next: code that visits all leaves
+//! would visit 2^40. So this code never prints, compares or copies the contents of a value; messages contain only its
+//! [`Value::kind`].
 
 use std::{collections::HashMap, rc::Rc};
 
 use super::named_tensors::Stored;
 
-/// Tuples, lists and dictionaries in one file. An SAE's file has some dozens; a chain of millions would overflow the
-/// stack.
+/// Largest number of tuples, lists and dictionaries in one file. An SAE's file has a few dozen; a chain of millions
+/// would overflow the stack.
 const MOST_CONTAINERS: usize = 4096;
 
-/// Sizes of one tensor. An SAE's have two; a tuple of a million, named a thousand times, would fill the memory.
+/// Largest number of dimensions of a tensor. An SAE's tensors have two; a tuple of a million sizes, used a thousand
+/// times, would fill the memory.
 const MOST_DIMENSIONS: usize = 8;
 
-/// What stands where a call would in Python.
+/// A function or class that a pickle names.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Global {
     OrderedDict,
     RebuildTensor,
-    /// A tensor that is trained: `state_dict()` has none, a dictionary of `named_parameters()` has.
+    /// A trainable tensor. `state_dict()` has none; a dictionary of `named_parameters()` has them.
     RebuildParameter,
     Storage(Stored),
 }
 
-/// Where a tensor's numbers are.
+/// The storage that holds a tensor's values.
 #[derive(Debug, PartialEq)]
 pub(super) struct Storage {
     /// Name of the file that holds them.
     pub(super) key: Rc<str>,
     pub(super) stored: Stored,
-    /// How many there are.
+    /// Number of values.
     pub(super) len: usize,
 }
 
-/// A tensor: a view into a storage, in numbers, not bytes.
+/// A tensor: a view into a storage, measured in values, not bytes.
 #[derive(Debug, PartialEq)]
 pub(super) struct View {
     pub(super) storage: Rc<Storage>,
@@ -52,13 +53,13 @@ pub(super) struct View {
 #[cfg_attr(test, derive(Debug, PartialEq))]
 pub(super) enum Value {
     None,
-    /// Which one is of use to no reader, and so not kept.
+    /// No reader needs the value, so it is not kept.
     Bool,
     Int(i64),
-    /// Which one is of use to no reader either: the numbers of an SAE are in tensors.
+    /// No reader needs this value either: an SAE's numbers are in tensors.
     Float,
     Text(Rc<str>),
-    /// Shared, not copied, however often it is named: a short file must not become a large value.
+    /// Shared, never copied, even if it is used often: a short file must not become a large value.
     Tuple(Rc<Vec<Value>>),
     List(Vec<Value>),
     Dict(Vec<(Rc<str>, Value)>),
@@ -68,14 +69,14 @@ pub(super) enum Value {
 }
 
 impl Value {
-    /// What it is, for messages.
+    /// The kind of the value, for messages.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::None => "nothing",
-            Self::Bool => "a truth value",
+            Self::Bool => "a Boolean",
             Self::Int(_) => "an integer",
             Self::Float => "a number",
-            Self::Text(_) => "a text",
+            Self::Text(_) => "a string",
             Self::Tuple(_) => "a tuple",
             Self::List(_) => "a list",
             Self::Dict(_) => "a dictionary",
@@ -93,7 +94,7 @@ impl Value {
         if let Self::Int(number) = self { usize::try_from(*number).ok() } else { None }
     }
 
-    /// What a dictionary has under `key`.
+    /// The entry of a dictionary under `key`.
     pub(super) fn field(&self, key: &str) -> Option<&Self> {
         let Self::Dict(entries) = self else { return None };
         entries.iter().find(|(name, _)| **name == *key).map(|(_, value)| value)
@@ -106,7 +107,7 @@ impl Value {
     }
 }
 
-/// Reads a pickle. An error says what stands where in place of a dictionary of tensors.
+/// Reads a pickle. An error describes what was found instead of a dictionary of tensors.
 pub(super) fn read(bytes: &[u8]) -> Result<Value, String> {
     let mut machine = Machine { bytes, at: 0, stack: vec![], marks: vec![], memo: HashMap::new(), containers: 0 };
     loop {
@@ -117,7 +118,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Value, String> {
         }
         let known = machine.scalar(op)? || machine.container(op)? || machine.reference(op)? || machine.object(op)?;
         if !known {
-            return Err(format!("the pickle instruction {op:#04x} at byte {at}, which no dictionary of tensors needs"));
+            return Err(format!(
+                "the pickle instruction {op:#04x} at byte {at}, which a dictionary of tensors does not need"
+            ));
         }
     }
 }
@@ -128,7 +131,7 @@ struct Machine<'a> {
     stack: Vec<Value>,
     /// Heights of the stack at which tuples, lists and dictionaries begin.
     marks: Vec<usize>,
-    /// Values by number; `None` for lists and dictionaries, which may change after they were kept.
+    /// Stored values by number; `None` for lists and dictionaries, which may change after they were stored.
     memo: HashMap<u32, Option<Value>>,
     containers: usize,
 }
@@ -224,7 +227,7 @@ impl Machine<'_> {
             }
             b'Q' => {
                 let id = self.pop()?;
-                let storage = storage(&id).ok_or_else(|| format!("{} where a storage is named", id.kind()))?;
+                let storage = storage(&id).ok_or_else(|| format!("{} instead of the id of a storage", id.kind()))?;
                 self.stack.push(Value::Storage(Rc::new(storage)));
             }
             b'R' => {
@@ -234,7 +237,7 @@ impl Machine<'_> {
                 self.push_container(made)?;
             }
             b'b' => {
-                // What a module's dictionary carries beside its tensors: version numbers, which nothing here needs.
+                // A module's dictionary has version numbers beside its tensors. They are not needed here.
                 let state = self.pop()?;
                 if state.field("_metadata").is_none() || !matches!(self.stack.last(), Some(Value::Dict(_))) {
                     return Err(format!("{} as the state of an object", state.kind()));
@@ -271,7 +274,7 @@ impl Machine<'_> {
     fn set_items(&mut self, len: usize) -> Result<(), String> {
         let items = self.take(len)?;
         let Some(Value::Dict(entries)) = self.stack.last_mut() else {
-            return Err("entries without a dictionary".into());
+            return Err("dictionary entries without a dictionary".into());
         };
         let mut items = items.into_iter();
         while let (Some(key), Some(value)) = (items.next(), items.next()) {
@@ -286,7 +289,7 @@ impl Machine<'_> {
 
     fn append(&mut self, len: usize) -> Result<(), String> {
         let items = self.take(len)?;
-        let Some(Value::List(list)) = self.stack.last_mut() else { return Err("items without a list".into()) };
+        let Some(Value::List(list)) = self.stack.last_mut() else { return Err("list items without a list".into()) };
         list.extend(items);
         Ok(())
     }
@@ -301,33 +304,33 @@ impl Machine<'_> {
     }
 
     fn keep(&mut self, place: u32) -> Result<(), String> {
-        let top = self.stack.last().ok_or("nothing to keep")?;
+        let top = self.stack.last().ok_or("an empty stack to store a value from")?;
         let kept = (!matches!(top, Value::List(_) | Value::Dict(_))).then(|| top.clone());
         self.memo.insert(place, kept);
         Ok(())
     }
 
     fn recall(&mut self, place: u32) -> Result<(), String> {
-        let kept = self.memo.get(&place).ok_or_else(|| format!("a value {place} that was never kept"))?;
-        let kept = kept.clone().ok_or("a list or dictionary that stands in two places")?;
+        let kept = self.memo.get(&place).ok_or_else(|| format!("value number {place}, which was never stored"))?;
+        let kept = kept.clone().ok_or("a list or dictionary that is used twice")?;
         self.stack.push(kept);
         Ok(())
     }
 
-    /// How many values are above the last mark, which goes.
+    /// Removes the last mark and returns the number of values above it.
     fn since_mark(&mut self) -> Result<usize, String> {
-        let mark = self.marks.pop().ok_or("the end of something that never began")?;
-        self.stack.len().checked_sub(mark).ok_or_else(|| "the end of something already taken".into())
+        let mark = self.marks.pop().ok_or("the end of a container without its beginning")?;
+        self.stack.len().checked_sub(mark).ok_or_else(|| "the end of a container whose values are missing".into())
     }
 
     /// The last `len` values of the stack.
     fn take(&mut self, len: usize) -> Result<Vec<Value>, String> {
-        let rest = self.stack.len().checked_sub(len).ok_or("fewer values than are taken")?;
+        let rest = self.stack.len().checked_sub(len).ok_or("fewer values on the stack than needed")?;
         Ok(self.stack.split_off(rest))
     }
 
     fn pop(&mut self) -> Result<Value, String> {
-        self.stack.pop().ok_or_else(|| "fewer values than are taken".into())
+        self.stack.pop().ok_or_else(|| "fewer values on the stack than needed".into())
     }
 
     fn long(&mut self) -> Result<Value, String> {
@@ -343,7 +346,7 @@ impl Machine<'_> {
     }
 
     fn text(&mut self, len: usize) -> Result<Value, String> {
-        let text = std::str::from_utf8(self.slice(len)?).map_err(|error| format!("text that is none: {error}"))?;
+        let text = std::str::from_utf8(self.slice(len)?).map_err(|error| format!("text that is not UTF-8: {error}"))?;
         Ok(Value::Text(text.into()))
     }
 
@@ -381,7 +384,7 @@ fn storage(id: &Value) -> Option<Storage> {
     Some(Storage { key: key.clone(), stored: *stored, len: len.size()? })
 }
 
-/// What the functions known here would return.
+/// The return value of the functions that this reader knows.
 fn call(function: &Value, arguments: &Value) -> Option<Value> {
     let (Value::Global(function), Value::Tuple(arguments)) = (function, arguments) else { return None };
     match (function, &arguments[..]) {
@@ -419,18 +422,18 @@ mod tests {
 
     #[test]
     fn what_would_run_code_is_refused_by_name() {
-        // os.system('touch /tmp/x') as pickle writes it; the same through newer instructions; an object of a class.
+        // os.system('touch /tmp/x') as pickle writes it; the same with newer instructions; an object of a class.
         let call = read(b"\x80\x02cposix\nsystem\nX\x05\x00\x00\x00touch\x85R.").unwrap_err();
         assert!(call.contains("`posix.system`") && call.contains("nothing was run"), "{call}");
         let call = read(b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93\x8c\x011\x85R.").unwrap_err();
         assert!(call.contains("`builtins.eval`"), "{call}");
         let call = read(b"\x80\x02ccollections\nOrderedDict\n)\x81.").unwrap_err();
         assert!(call.contains("0x81"), "{call}");
-        // A known name may not be called with what is not its own.
+        // A known function called with wrong arguments is refused.
         assert!(read(b"\x80\x02ccollections\nOrderedDict\nK\x01\x85R.").is_err());
     }
 
-    /// A tuple of two names of a tuple of two names .. of 1: 2^40 leaves in 200 bytes.
+    /// A tuple that contains a smaller tuple twice, and so on down to 1: 2^40 leaves in 200 bytes.
     fn bomb(place: u8) -> Vec<u8> {
         let twice = [b'q', place, b'h', place, 0x86];
         [b"K\x01".to_vec(), twice.repeat(40)].concat()
@@ -439,14 +442,14 @@ mod tests {
     #[test]
     fn a_short_file_does_not_become_a_large_value() {
         let refused = |parts: &[&[u8]]| read(&parts.concat()).unwrap_err();
-        assert_eq!(refused(&[&bomb(0), b"Q."]), "a tuple where a storage is named");
-        assert_eq!(refused(&[&bomb(0), b"\x85R."]), "fewer values than are taken");
+        assert_eq!(refused(&[&bomb(0), b"Q."]), "a tuple instead of the id of a storage");
+        assert_eq!(refused(&[&bomb(0), b"\x85R."]), "fewer values on the stack than needed");
         assert_eq!(
             refused(&[b"ccollections\nOrderedDict\n", &bomb(0), b"R."]),
             "a function or class called with a tuple"
         );
         assert_eq!(refused(&[b"}", &bomb(0), b"b."]), "a tuple as the state of an object");
-        // The same key twice, which comparing would not find out in a lifetime.
+        // The same key twice: comparing the two would never end.
         assert_eq!(refused(&[b"}", &bomb(0), b"N", b"s", &bomb(1), b"N", b"s."]), "a tuple as a key of a dictionary");
         assert_eq!(refused(&[b"}\x8c\x01kN", b"s", b"\x8c\x01kN", b"s."]), "\"k\" twice in a dictionary");
         let view = |sizes: usize| {

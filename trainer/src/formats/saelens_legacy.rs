@@ -1,5 +1,5 @@
 //! `cfg.json` of SAELens before version 6: one flat object, other names for some keys, and `topk` as an activation
-//! function of a standard SAE. Turned into the layout of today, as SAELens' `handle_pre_6_0_config` does.
+//! function of a standard SAE. It is converted to today's layout, as SAELens' `handle_pre_6_0_config` does.
 
 use std::path::Path;
 
@@ -8,11 +8,11 @@ use serde_json::{Map, Value, json};
 use super::{json::refuse, saelens_cfg::SAE_LENS_VERSION};
 use crate::Result;
 
-/// Keys that are `metadata` today.
+/// Keys that are in `metadata` today.
 const METADATA: [&str; 7] =
     ["model_name", "hook_name", "hook_name_out", "hook_head_index", "prepend_bos", "context_size", "dataset_path"];
 
-/// Whether no version is named, or one below 6.
+/// True if the config has no version, or one below 6.
 pub(super) fn is_legacy(cfg: &Value) -> bool {
     let versions = [cfg.get("sae_lens_version"), cfg.pointer("/metadata/sae_lens_version")];
     let version = versions.into_iter().flatten().find_map(Value::as_str).unwrap_or_default();
@@ -64,8 +64,9 @@ pub(super) fn upgraded(cfg: Value, path: &Path) -> Result<Value> {
     Ok(new)
 }
 
-/// Refuses finetuned scales of activations, which no longer have a meaning; ones were written without one. Compared as
-/// SAELens' loaders do, `torch.allclose`, of its own files and of Gemma Scope's.
+/// Refuses finetuned scales of activations, which SAELens no longer supports. Scales of 1 were also saved without
+/// finetuning, and have no effect. The comparison is `torch.allclose`, as in SAELens' loaders of its own files and of
+/// Gemma Scope's.
 pub(super) fn check_scaling_factor(factors: &[f32], path: &Path) -> Result<()> {
     match factors.iter().find(|factor| factor.is_nan() || (**factor - 1.0).abs() > 1e-5) {
         Some(found) => refuse(path, "scaling_factor", "of ones", found.to_string()),

@@ -1,13 +1,13 @@
-//! [`TorchFile`]: what `torch.save` makes of a dictionary: a zip file of a pickle, which says which tensors there are,
-//! and a file of numbers for each storage.
+//! [`TorchFile`]: a dictionary saved by `torch.save`. It is a zip file with a pickle, which lists the tensors, and one
+//! file of values per storage.
 //!
 //! ```text
 //! NAME/data.pkl   NAME/data/0   NAME/data/1  ..   NAME/byteorder   NAME/version
 //! ```
 //!
-//! Nothing in it is run (`pickle`). A storage must be exactly as long as the pickle says, unpacked, a view may not
-//! reach past its storage nor have more values than it, and all of them together are at most [`MOST_SHARED`] times the
-//! file.
+//! No code in it is run (`pickle`). A storage must be uncompressed and exactly as long as the pickle says. A view must
+//! stay within its storage and must not have more values than it. All views together may have at most [`MOST_SHARED`]
+//! times the size of the file.
 
 use std::{collections::BTreeMap, fs::File, io::BufReader, path::Path};
 
@@ -21,13 +21,14 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// The largest pickle read. An SAE's has some kilobytes.
+/// The largest pickle that is read, in bytes. An SAE's has a few kilobytes.
 const LARGEST_PICKLE: u64 = 1 << 20;
 
-/// Tied weights are two tensors of one storage. A file of a thousand tensors of one storage would fill the memory.
+/// Tied weights are two tensors that share a storage. A file with a thousand tensors that share one storage would fill
+/// the memory.
 const MOST_SHARED: u64 = 4;
 
-const HINT: &str = "Name a file that torch.save wrote of an SAE's state_dict()";
+const HINT: &str = "Use a file in which torch.save saved an SAE's state_dict()";
 
 /// A dictionary of tensors and plain values.
 pub(super) struct TorchFile {
@@ -35,13 +36,13 @@ pub(super) struct TorchFile {
     pub(super) others: BTreeMap<String, Value>,
 }
 
-/// The zip file while it is read.
+/// The zip file that is being read.
 struct Archive<'a> {
     path: &'a Path,
     zip: ZipArchive<BufReader<File>>,
-    /// The folder that every member is in.
+    /// The folder that contains every member.
     folder: String,
-    /// Bytes of storages that may still be read.
+    /// Number of bytes of storages that may still be read.
     left: u64,
 }
 
@@ -71,8 +72,8 @@ impl<'a> Archive<'a> {
         let file = File::open(path).map_err(Error::io("open", path))?;
         let left = file.metadata().map_err(Error::io("read", path))?.len().saturating_mul(MOST_SHARED);
         let zip = ZipArchive::new(BufReader::new(file)).map_err(|error| {
-            let hint = "The file is cut short, or PyTorch older than 1.6 wrote it: torch.load and torch.save it again";
-            Error::malformed(path, "a whole zip file, as torch.save writes", error.to_string(), hint)
+            let hint = "The file is truncated, or PyTorch before 1.6 wrote it: torch.load and torch.save it again";
+            Error::malformed(path, "a complete zip file, as torch.save writes it", error.to_string(), hint)
         })?;
         let pickle = zip.file_names().filter_map(|name| Some(name.ok()?.strip_suffix("data.pkl")?.to_string())).next();
         let folder = pickle.ok_or_else(|| Error::malformed(path, "data.pkl in the zip file", "none", HINT))?;
@@ -95,21 +96,24 @@ impl<'a> Archive<'a> {
         }
         let expected = (storage.len as u64).saturating_mul(storage.stored.bytes() as u64);
         self.left = self.left.checked_sub(expected).ok_or_else(|| {
-            self.wrong(format!("tensors of at most {MOST_SHARED} times the file"), format!("more, with {name}"))
+            self.wrong(
+                format!("tensors of at most {MOST_SHARED} times the size of the file"),
+                format!("more, with {name}"),
+            )
         })?;
         let bytes = self.member(&format!("data/{}", storage.key), expected)?;
         if bytes.len() as u64 != expected {
             return Err(self.wrong(format!("{expected} bytes of {name}"), format!("{}", bytes.len())));
         }
-        let places = places(shape, stride, *offset, len);
+        let indices = indices(shape, stride, *offset, len);
         let numbers = match storage.stored.numbers(&bytes) {
-            Numbers::Float(all) => Numbers::Float(gathered(all, places, len)),
-            Numbers::Int(all) => Numbers::Int(gathered(all, places, len)),
+            Numbers::Float(all) => Numbers::Float(gathered(all, indices, len)),
+            Numbers::Int(all) => Numbers::Int(gathered(all, indices, len)),
         };
         Ok(Array { shape: shape.clone(), numbers })
     }
 
-    /// How many values a view has, all of them within its storage.
+    /// Number of values of a view; checks that all of them are within its storage.
     fn len_of(&self, name: &str, View { storage, offset, shape, stride }: &View) -> Result<usize> {
         let len = shape.iter().try_fold(1usize, |len, &size| len.checked_mul(size)).filter(|&len| len <= storage.len);
         let len = len.ok_or_else(|| {
@@ -127,13 +131,13 @@ impl<'a> Archive<'a> {
         Ok(len)
     }
 
-    /// The bytes of a member, of which there are at most `most`; torch packs none of them.
+    /// The bytes of a member, at most `most`. torch does not compress members.
     fn member(&mut self, name: &str, most: u64) -> Result<Vec<u8>> {
         let full = format!("{}{name}", self.folder);
         let damaged = |found: String| Error::malformed(self.path, format!("{name} in the zip file"), found, HINT);
         let member = self.zip.by_name(&full).map_err(|error| damaged(error.to_string()))?;
         if member.compression() != CompressionMethod::Stored {
-            return Err(damaged("a packed one, which torch never writes".into()));
+            return Err(damaged("a compressed one, which torch never writes".into()));
         }
         unpacked(member, most).map_err(damaged)
     }
@@ -143,9 +147,9 @@ impl<'a> Archive<'a> {
     }
 }
 
-/// Where in a storage each value of a view that has some is, row-major; `None` where they are its first values as they
-/// lie there.
-fn places(shape: &[usize], stride: &[usize], offset: usize, len: usize) -> Option<Vec<usize>> {
+/// For a view that is not empty: the index of each of its values in the storage, row-major. `None` if the view is the
+/// first values of the storage, in order.
+fn indices(shape: &[usize], stride: &[usize], offset: usize, len: usize) -> Option<Vec<usize>> {
     let mut contiguous = 1;
     let lies_in_order = shape.iter().zip(stride).rev().all(|(&size, &stride)| {
         let fits = size == 1 || stride == contiguous;
@@ -155,17 +159,17 @@ fn places(shape: &[usize], stride: &[usize], offset: usize, len: usize) -> Optio
     if lies_in_order && offset == 0 {
         return None;
     }
-    let mut places = vec![offset];
+    let mut indices = vec![offset];
     for (&size, &stride) in shape.iter().zip(stride) {
-        places = places.iter().flat_map(|place| (0..size).map(move |at| place + at * stride)).collect();
+        indices = indices.iter().flat_map(|index| (0..size).map(move |at| index + at * stride)).collect();
     }
-    places.truncate(len);
-    Some(places)
+    indices.truncate(len);
+    Some(indices)
 }
 
-fn gathered<T: Copy>(mut all: Vec<T>, places: Option<Vec<usize>>, len: usize) -> Vec<T> {
-    match places {
-        Some(places) => places.iter().map(|&place| all[place]).collect(),
+fn gathered<T: Copy>(mut all: Vec<T>, indices: Option<Vec<usize>>, len: usize) -> Vec<T> {
+    match indices {
+        Some(indices) => indices.iter().map(|&index| all[index]).collect(),
         None => {
             all.truncate(len);
             all
@@ -173,11 +177,11 @@ fn gathered<T: Copy>(mut all: Vec<T>, places: Option<Vec<usize>>, len: usize) ->
     }
 }
 
-/// A value to be written.
+/// A value to write.
 pub(super) enum Item<'a> {
     Floats(Vec<usize>, &'a [f32]),
     Longs(Vec<usize>, Vec<i64>),
-    /// A tensor of no dimensions, of 32 bits.
+    /// A 32-bit tensor without dimensions.
     Int32(i32),
     Int(i64),
     Text(&'a str),
@@ -298,15 +302,15 @@ mod tests {
     }
 
     #[test]
-    fn strides_and_offsets_are_honoured() {
-        assert_eq!(places(&[2, 3], &[3, 1], 0, 6), None);
-        assert_eq!(places(&[3, 2], &[1, 3], 0, 6), Some(vec![0, 3, 1, 4, 2, 5]));
-        assert_eq!(places(&[2], &[1], 4, 2), Some(vec![4, 5]));
+    fn strides_and_offsets_are_honored() {
+        assert_eq!(indices(&[2, 3], &[3, 1], 0, 6), None);
+        assert_eq!(indices(&[3, 2], &[1, 3], 0, 6), Some(vec![0, 3, 1, 4, 2, 5]));
+        assert_eq!(indices(&[2], &[1], 4, 2), Some(vec![4, 5]));
         assert_eq!(gathered(vec![7, 8, 9], None, 2), [7, 8]);
     }
 
     #[test]
-    fn a_spoilt_number_is_refused() {
+    fn a_spoiled_number_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.pt");
         write(&path, items()).unwrap();
@@ -318,7 +322,7 @@ mod tests {
         assert!(message.contains("x.pt") && message.contains("data/0") && message.contains("checksum"), "{message}");
     }
 
-    /// A torch file of one tensor, `w`, whose pickle was changed, once read.
+    /// Reads a torch file with one tensor, `w`, whose pickle was changed.
     fn changed(from: &[u8], to: &[u8]) -> Result<TorchFile> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.pt");
@@ -339,9 +343,11 @@ mod tests {
         assert!(refused(shape, b"(J\x02\0\0\0J\x04\0\0\0t").contains("at most the 6 values"));
         assert!(refused(b"(J\x03\0\0\0J\x01\0\0\0t", b"(J\x05\0\0\0J\x01\0\0\0t").contains("within the 6 values"));
         assert!(refused(b"J\x06\0\0\0tQ", b"J\x07\0\0\0tQ").contains("28 bytes of w, found 24"));
-        assert!(refused(b"J\x06\0\0\0tQ", b"J\0\0\x01\0tQ").contains("tensors of at most 4 times the file"));
+        assert!(
+            refused(b"J\x06\0\0\0tQ", b"J\0\0\x01\0tQ").contains("tensors of at most 4 times the size of the file")
+        );
         assert!(refused(b"ctorch\nFloatStorage", b"cposix\nsystem").contains("`posix.system`"));
-        // 2^40 rows of nothing hold nothing; 2^80 of them are too many to count.
+        // 2^40 empty rows have no values; 2^80 of them are too many to count.
         let rows: &[u8] = b"\x8a\x06\0\0\0\0\0\x01";
         let mut empty = changed(shape, &[b"(", rows, b"K\0t"].concat()).unwrap().tensors;
         assert!(empty.take_f32("w", &[1 << 40, 0]).unwrap().is_empty());

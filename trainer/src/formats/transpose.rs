@@ -1,14 +1,15 @@
-//! [`transposed`]: a latent is a row in memory, and a column in half of the files of the field.
+//! [`transposed`]: a latent is a row in memory, but a column in the files of half of the tools.
 
 use rayon::prelude::*;
 
-/// Rows and columns of the blocks in which a matrix is transposed: both sides of one fit the first-level cache.
+/// Rows and columns of the blocks in which a matrix is transposed. A block and its transpose fit into the first-level
+/// cache.
 const TRANSPOSE_BLOCK: usize = 32;
 
 /// The transpose of a row-major `[rows, columns]` matrix.
 pub(crate) fn transposed(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     if matrix.is_empty() {
-        return vec![]; // of no rows or no columns, which are no lengths to cut by
+        return vec![]; // no rows or no columns: chunks of length 0 would panic
     }
     let mut transpose = vec![0.0; matrix.len()];
     transpose.par_chunks_mut(TRANSPOSE_BLOCK * rows).enumerate().for_each(|(block, transpose)| {

@@ -159,5 +159,9 @@ fn a_file_that_unpacks_to_many_times_its_size_is_refused() {
     (0..64).for_each(|_| writer.write_all(&[0; 1 << 16]).unwrap());
     writer.finish().unwrap();
     assert!(fs::metadata(&path).unwrap().len() < 20_000);
-    assert!(refused(&folder).contains("at most 20 times the file, found 4194304 bytes"), "{}", refused(&folder));
+    assert!(
+        refused(&folder).contains("at most 20 times the size of the file, found 4194304 bytes"),
+        "{}",
+        refused(&folder)
+    );
 }

@@ -55,7 +55,7 @@ fn all_that_a_file_holds_is_named_where_a_tensor_is_missing() {
         message.contains("an array pre_bias, found only decoder.weight, encoder.weight, latent_bias,"),
         "{message}"
     );
-    assert!(message.contains("activation (a text)"), "{message}");
+    assert!(message.contains("activation (a string)"), "{message}");
 }
 
 #[test]
