@@ -6,9 +6,10 @@ use trainer::{Sae, SaeConfig, SaeFormat};
 use crate::{cli::ConvertArgs, terminal::Terminal};
 
 pub(crate) fn run(args: &ConvertArgs, terminal: &Terminal) -> anyhow::Result<()> {
-    let mut sae = Sae::load(&args.sae)?;
+    let (mut config, weights) = Sae::load(&args.sae)?.into_parts();
     let from = SaeFormat::of(&args.sae)?;
-    complete(&mut sae.config, args)?;
+    complete(&mut config, args)?;
+    let sae = Sae::new(config, weights)?;
     let out = &args.out;
     let made = !out.exists();
     std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
@@ -27,25 +28,24 @@ pub(crate) fn run(args: &ConvertArgs, terminal: &Terminal) -> anyhow::Result<()>
         let context = format!("{} cannot be written as {}", args.sae.display(), args.to);
         return Err(anyhow::Error::from(error).context(context));
     }
-    let config = sae.config.clone();
-    drop(sae);
+    let (architecture, (config, _)) = (sae.architecture(), sae.into_parts());
     // Read again: what the format has no place for is then known without a list that could be wrong.
     let written = Sae::load(out).with_context(|| format!("what was written to {} cannot be read", out.display()))?;
-    let lost = config.lost_in(&written.config);
+    let lost = config.lost_in(written.config());
     if !lost.is_empty() {
         terminal.say(format!("{} has no place for what the SAE says of its {}: lost", args.to, lost.join(", ")));
     }
     terminal.line(format!(
         "{}: {}, d_in {}, d_sae {}, from {from} to {}",
         out.display(),
-        config.architecture,
+        architecture,
         config.d_in,
         config.d_sae,
         args.to
     ));
     terminal.json(&serde_json::json!({
-        "out": out, "from": from.to_string(), "to": args.to.to_string(), "architecture": config.architecture.to_string(),
-        "d_in": config.d_in, "d_out": config.d_out, "d_sae": config.d_sae, "hook_point": config.hook_point,
+        "out": out, "from": from.to_string(), "to": args.to.to_string(), "architecture": architecture.to_string(),
+        "d_in": config.d_in, "d_out": config.d_out, "d_sae": config.d_sae, "hook_point": config.hook_points.reads().first(),
         "lost": lost,
     }))
 }
@@ -53,14 +53,14 @@ pub(crate) fn run(args: &ConvertArgs, terminal: &Terminal) -> anyhow::Result<()>
 /// Adds what the SAE does not say itself; what it says is not overwritten.
 fn complete(config: &mut SaeConfig, args: &ConvertArgs) -> anyhow::Result<()> {
     if let Some(point) = args.hook_point {
-        // Of a crosscoder it is the first of its columns.
-        let said = config.hook_point.or(config.columns.first().map(|(point, _)| *point)).unwrap_or(point);
+        // Of a crosscoder it is the first one that it reads.
+        let said = config.hook_points.reads().first().copied().unwrap_or(point);
         anyhow::ensure!(
             said == point,
             "--hook-point: expected {said}, which {} says itself, or no such option, found {point}",
             args.sae.display()
         );
-        config.hook_point = Some(point);
+        config.hook_points = config.hook_points.clone().or_reading(point);
     }
     if let Some(name) = &args.model_name {
         anyhow::ensure!(

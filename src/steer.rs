@@ -80,7 +80,7 @@ impl Steering {
     /// Loads an SAE and its model.
     pub(crate) fn load(sae: &SaeArgs, terminal: &Terminal) -> anyhow::Result<Self> {
         let placed = sae.place()?;
-        placed.sae.config.check_autoencoder()?;
+        placed.sae.config().hook_points.check_autoencoder()?;
         let model = LanguageModel::load(&placed.model, terminal)?;
         placed.hook_point.check(model.transformer.config())?;
         let width = placed.hook_point.width(model.transformer.config());

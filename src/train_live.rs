@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::ensure;
 use harvester::{Checkpoint, HarvestConfig, ModelConfig, ModelSource, open_corpus};
-use trainer::{SaeManifest, TrainConfig, manifest::HELD_OUT_FOLDER};
+use trainer::{HELD_OUT_FOLDER, SaeManifest, TrainConfig};
 
 use crate::{
     cli::LiveArgs,

@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use harvester::{ActivationDataset, ActivationRows, HookPoint, Monitor, RowGroup};
 use serde::{Deserialize, Serialize};
-use trainer::{Reconstruction, ReconstructionMetrics};
+use trainer::{HookPoints, Reconstruction, ReconstructionMetrics, Sae};
 
 use crate::{
     Error, LanguageModel, Result, Site,
@@ -180,11 +180,12 @@ impl<'a> Rebuilt<'a> {
     /// `None` where there were too few rows.
     fn finish(&self, behaviour: Option<Behaviour>) -> Option<Evaluation> {
         let reconstruction = self.metrics.finish()?;
-        let places = self.site.sae.config.columns.iter().zip(self.metrics.fvu_of_columns()?);
+        let fvu_of_columns = self.metrics.fvu_of_columns()?;
+        let columns = crosscoder_columns(self.site.sae).iter().zip(fvu_of_columns);
         Some(Evaluation {
             reconstruction,
             d_sae: self.site.sae.d_sae() as u64,
-            fvu_by_hook_point: places.map(|((hook_point, _), fvu)| PlaceFvu { hook_point: *hook_point, fvu }).collect(),
+            fvu_by_hook_point: columns.map(|((point, _), fvu)| PlaceFvu { hook_point: *point, fvu }).collect(),
             behaviour,
         })
     }
@@ -194,11 +195,19 @@ impl<'a> Rebuilt<'a> {
 fn check_widths(site: Site<'_>, dataset: &ActivationDataset, points: &[HookPoint], width: usize) -> Result<Vec<usize>> {
     let d_model = |point: &HookPoint| Ok(dataset.manifest().hook_point(*point)?.d_model);
     let widths: Vec<usize> = points.iter().map(d_model).collect::<Result<_>>()?;
-    let columns = site.sae.config.columns.iter().zip(&widths);
+    let columns = crosscoder_columns(site.sae).iter().zip(&widths);
     if widths.iter().sum::<usize>() == width && columns.into_iter().all(|((_, of_sae), found)| of_sae == found) {
         return Ok(widths);
     }
     let names: Vec<_> = points.iter().map(ToString::to_string).collect();
     let expected = format!("the width of {} in {}, {widths:?}", names.join(" and "), dataset.dir().display());
     Err(harvester::Error::invalid("SAE", expected, width.to_string()).into())
+}
+
+/// What a crosscoder reads, each with its width; nothing of others.
+fn crosscoder_columns(sae: &Sae) -> &[(HookPoint, usize)] {
+    match &sae.config().hook_points {
+        HookPoints::Crosscoder(columns) => columns,
+        HookPoints::Autoencoder(_) | HookPoints::Transcoder { .. } => &[],
+    }
 }

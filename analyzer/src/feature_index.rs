@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use harvester::{ActivationDataset, ActivationRows, HookPoint, Monitor, RowGroup};
-use trainer::{FeatureActs, Sae};
+use trainer::{FeatureActs, HookPoints, Sae};
 
 use crate::{
     Error, Example, Feature, LanguageModel, PlacedSae, Result,
@@ -76,9 +76,9 @@ fn describe(placed: &PlacedSae, dataset: &ActivationDataset, config: &IndexConfi
     let harvest = dataset.manifest();
     let PlacedSae { path, sae, hook_point, .. } = placed;
     let hook_point = *hook_point;
-    if !sae.config.columns.is_empty() {
-        let found = format!("a crosscoder of {} places", sae.config.columns.len());
-        return Err(harvester::Error::invalid("SAE to index", "one that reads one place of the model", found).into());
+    if let HookPoints::Crosscoder(_) = sae.config().hook_points {
+        let found = sae.config().hook_points.to_string();
+        return Err(harvester::Error::invalid("SAE to index", "one that reads one hook point", found).into());
     }
     let d_model = harvest.hook_point(hook_point)?.d_model;
     if d_model != sae.d_in() {
@@ -169,7 +169,7 @@ impl<'a> Pass<'a> {
         let (transformer, tokenizer) = (&language_model.transformer, &language_model.tokenizer);
         let occurs: Vec<u32> = (0..).zip(&self.occurs).filter(|(_, occurs)| **occurs).map(|(token, _)| token).collect();
         // Only directions in the residual stream can be read off the head; a transcoder writes elsewhere than it reads.
-        let written = self.sae.config.hook_point_out.unwrap_or(manifest.hook_point);
+        let written = self.sae.config().hook_points.writes().first().copied().unwrap_or(manifest.hook_point);
         let reaches_head = written.writes_to_resid() && self.sae.d_out() == transformer.config().d_model;
         let n = if reaches_head { manifest.config.logit_tokens } else { 0 };
         let lenses = logit_lens(self.sae, transformer, tokenizer, (&occurs, n), monitor)?;

@@ -69,7 +69,7 @@ impl<'a> Interventions<'a> {
     /// An SAE that does not rebuild what it reads, a latent that it does not have, a latent edited twice, or a value
     /// that is no usable number.
     pub fn new(site: Site<'a>, edits: Vec<Intervention>) -> Result<Self> {
-        site.sae.config.check_autoencoder()?;
+        site.sae.config().hook_points.check_autoencoder()?;
         for (i, edit) in edits.iter().enumerate() {
             let latent = edit.latent();
             let refuse = |expected: String, found: String| {
@@ -98,12 +98,13 @@ impl<'a> Interventions<'a> {
 
     /// Edits rows in place. `x`: `[n, d_in]`
     fn edit(&self, x: &mut [f32]) -> Result<()> {
-        let acts = self.site.sae.encode(x)?;
+        let latents: Vec<u32> = self.edits.iter().map(Intervention::latent).collect();
+        let acts = self.site.sae.encode_latents(x, &latents)?;
         for (row, x) in x.chunks_exact_mut(self.site.sae.d_in()).enumerate() {
             if self.site.is_sink(x) {
                 continue;
             }
-            let scale = self.site.sae.config.input_norm.scale(x);
+            let scale = self.site.sae.config().input_norm.scale(x);
             for edit in &self.edits {
                 let z = acts.get(row, edit.latent());
                 let change = scale * (edit.edited(z) - z);

@@ -35,7 +35,7 @@ pub(crate) fn logit_lens(
     }
     let occurring = Tensor::from_slice(occurs, occurs.len(), transformer.device())?;
     let head = transformer.w_unembed().index_select(&occurring, 0)?; // [tokens, d_model]
-    let directions = Tensor::from_slice(&sae.w_dec, (sae.d_sae(), sae.d_out()), transformer.device())?;
+    let directions = Tensor::from_slice(sae.w_dec(), (sae.d_sae(), sae.d_out()), transformer.device())?;
     let directions = match transformer.config().norm {
         NormKind::Rms => directions,
         NormKind::Layer => directions.broadcast_sub(&directions.mean_keepdim(1)?)?, // what the norm subtracts

@@ -14,7 +14,7 @@ const BLOCK: usize = 512;
 /// For each latent, the `n` nearest others with their cosine, nearest first.
 pub(crate) fn nearest(sae: &Sae, n: usize) -> Result<Vec<Vec<(u32, f32)>>> {
     let (d_sae, d_out) = (sae.d_sae(), sae.d_out());
-    let w_dec = Tensor::from_slice(&sae.w_dec, (d_sae, d_out), &Device::Cpu)?;
+    let w_dec = Tensor::from_slice(sae.w_dec(), (d_sae, d_out), &Device::Cpu)?;
     let norms = (w_dec.sqr()?.sum_keepdim(1)?.sqrt()? + 1e-30)?; // [d_sae, 1]
     let unit = w_dec.broadcast_div(&norms)?;
     let columns = unit.t()?;

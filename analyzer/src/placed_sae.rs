@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use harvester::{ActivationDataset, HookPoint, MANIFEST_FILE, ModelIdentity};
-use trainer::{Sae, SaeManifest, formats};
+use trainer::{Sae, SaeFormat, SaeManifest};
 
 use crate::{Result, Site};
 
@@ -61,7 +61,7 @@ impl PlacedSae {
         let sae = Sae::load(path)?;
         let hook_point = place(&sae, hook_point)?;
         let hashes: Vec<String> =
-            formats::files_of(path)?.iter().map(|file| harvester::sha256_file(file)).collect::<Result<_, _>>()?;
+            SaeFormat::files_of(path)?.iter().map(|file| harvester::sha256_file(file)).collect::<Result<_, _>>()?;
         Ok(Self {
             path: path.to_path_buf(),
             sae,
@@ -97,12 +97,13 @@ impl PlacedSae {
 
 /// Where the SAE says that its activations are from; where it says nothing, what the user says.
 fn place(sae: &Sae, given: Option<HookPoint>) -> Result<HookPoint> {
-    match (sae.config.hook_point, given) {
+    let hook_points = &sae.config().hook_points;
+    match (hook_points.reads().first().copied(), given) {
         (None, Some(given)) => Ok(given),
         (Some(said), Some(given)) if said != given => {
             let expected = format!("{said}, which the SAE says itself, or no --hook-point");
             Err(harvester::Error::invalid("--hook-point", expected, given.to_string()).into())
         }
-        _ => Ok(sae.config.place()?),
+        _ => Ok(hook_points.first_read()?),
     }
 }

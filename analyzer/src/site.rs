@@ -1,7 +1,7 @@
 //! [`Site`]: an SAE and where it sits in the model: what steering and evaluation need to know of it.
 
 use harvester::{HookPoint, norm};
-use trainer::Sae;
+use trainer::{HookPoints, Sae};
 
 use crate::Result;
 
@@ -17,37 +17,38 @@ pub struct Site<'a> {
 }
 
 impl Site<'_> {
-    /// What the SAE reads, one after the other: one place, but of a crosscoder.
+    /// What the SAE reads, one after the other: one hook point, except of a crosscoder.
     pub(crate) fn inputs(&self) -> Vec<HookPoint> {
-        match &self.sae.config.columns[..] {
-            [] => vec![self.hook_point],
-            columns => columns.iter().map(|(point, _)| *point).collect(),
+        match &self.sae.config().hook_points {
+            HookPoints::Autoencoder(_) | HookPoints::Transcoder { .. } => vec![self.hook_point],
+            crosscoder @ HookPoints::Crosscoder(_) => crosscoder.reads(),
         }
     }
 
-    /// What it rebuilds: what it reads, but of a transcoder.
+    /// What it rebuilds: what it reads, except of a transcoder.
     ///
     /// # Errors
     /// A transcoder that does not say what it predicts.
     pub(crate) fn targets(&self) -> Result<Vec<HookPoint>> {
-        match (self.sae.config.is_transcoder(), self.sae.config.hook_point_out) {
-            (false, _) => Ok(self.inputs()),
-            (true, Some(target)) => Ok(vec![target]),
-            (true, None) => {
-                let found = format!("one to {} values of a place not named", self.sae.d_out());
-                Err(harvester::Error::invalid("transcoder", "one that names the place that it predicts", found).into())
+        match self.sae.config().hook_points {
+            HookPoints::Autoencoder(_) | HookPoints::Crosscoder(_) => Ok(self.inputs()),
+            HookPoints::Transcoder { to: Some(to), .. } => Ok(vec![to]),
+            HookPoints::Transcoder { to: None, .. } => {
+                let found = format!("one to {} values of a hook point not named", self.sae.d_out());
+                let expected = "one that names the hook point that it predicts";
+                Err(harvester::Error::invalid("transcoder", expected, found).into())
             }
         }
     }
 
-    /// The place where a pass can go on with what the SAE rebuilds. `None` for a crosscoder, whose later places are
-    /// computed from its earlier ones, and for a transcoder to a place that is reached before the one that it reads.
+    /// The hook point where a pass can go on with what the SAE rebuilds. `None` for a crosscoder, whose later hook points
+    /// are computed from its earlier ones, and for a transcoder to a hook point before the one that it reads.
     pub fn spliced(&self) -> Option<HookPoint> {
-        if !self.sae.config.columns.is_empty() {
-            return None;
+        match self.sae.config().hook_points {
+            HookPoints::Autoencoder(_) => Some(self.hook_point),
+            HookPoints::Transcoder { to, .. } => to.filter(|to| self.hook_point <= *to),
+            HookPoints::Crosscoder(_) => None,
         }
-        let place = if self.sae.config.is_transcoder() { self.sae.config.hook_point_out? } else { self.hook_point };
-        (self.hook_point <= place).then_some(place)
     }
 
     /// Whether a row of a running pass is an attention sink.

@@ -14,7 +14,7 @@ use harvester::{
     ActivationDataset, Checkpoint, Corpus, CorpusOptions, HarvestConfig, Hook, HookPoint, ModelSource, Silent,
     TextTokenizer, Transformer,
 };
-use trainer::{Architecture, InputNorm, Sae, SaeConfig};
+use trainer::{HookPoints, InputNorm, Nonlinearity, Sae, SaeConfig, SaeWeights};
 
 /// Width of the tiny model.
 const D: usize = 48;
@@ -42,20 +42,26 @@ fn identity(threshold: f32) -> Sae {
         w_enc[(D + i) * D + i] = -1.0;
     }
     let config = SaeConfig {
-        hook_point: Some(point()),
+        hook_points: HookPoints::Autoencoder(Some(point())),
         model_name: "tiny".to_string(),
-        ..SaeConfig::new(Architecture::JumpRelu, D, 2 * D)
+        ..SaeConfig::new(D, 2 * D)
     };
-    Sae {
-        config,
+    let weights = SaeWeights {
         w_dec: w_enc.clone(),
         w_enc,
         b_enc: vec![0.0; 2 * D],
+        nonlinearity: Nonlinearity::JumpRelu { threshold: vec![threshold; 2 * D] },
         b_dec: vec![0.0; D],
-        threshold: Some(vec![threshold; 2 * D]),
-        gate: None,
         w_skip: None,
-    }
+    };
+    Sae::new(config, weights).unwrap()
+}
+
+/// The same with another config.
+fn with(sae: Sae, change: impl FnOnce(&mut SaeConfig)) -> Sae {
+    let (mut config, weights) = sae.into_parts();
+    change(&mut config);
+    Sae::new(config, weights).unwrap()
 }
 
 fn at(sae: &Sae, sink_norm: f32) -> Site<'_> {
@@ -115,10 +121,10 @@ fn an_sae_that_is_always_silent_is_the_ablation() {
 fn a_transcoder_takes_the_place_of_what_it_predicts_where_the_pass_reaches_that_later() {
     let [before, after] = before_and_after();
     let from_to = |from, to, threshold| {
-        let mut sae = identity(threshold);
-        sae.config.hook_point = Some(from);
-        sae.config.hook_point_out = Some(to);
-        sae.config.apply_b_dec_to_input = false;
+        let sae = with(identity(threshold), |config| {
+            config.hook_points = HookPoints::Transcoder { from: Some(from), to: Some(to) };
+            config.apply_b_dec_to_input = false;
+        });
         evaluate_at(Site { sae: &sae, hook_point: from, sink_norm: 1e9 })
     };
     let perfect = from_to(before, after, 0.0);
@@ -137,16 +143,16 @@ fn a_transcoder_takes_the_place_of_what_it_predicts_where_the_pass_reaches_that_
 #[test]
 fn a_crosscoder_is_told_place_by_place() {
     // The identity on the first place, silence on the second.
-    let of_first = identity(0.0);
-    let columns: Vec<_> = before_and_after().into_iter().map(|place| (place, D)).collect();
+    let (_, of_first) = identity(0.0).into_parts();
+    let hook_points = HookPoints::Crosscoder(before_and_after().into_iter().map(|point| (point, D)).collect());
     let beside_zeros = |rows: &[f32]| rows.chunks(D).flat_map(|row| [row, &[0.0; D]].concat()).collect::<Vec<_>>();
-    let sae = Sae {
+    let weights = SaeWeights {
         w_enc: beside_zeros(&of_first.w_enc),
         w_dec: beside_zeros(&of_first.w_dec),
         b_dec: vec![0.0; 2 * D],
-        config: SaeConfig { columns, ..SaeConfig::new(Architecture::JumpRelu, 2 * D, 2 * D) },
         ..of_first
     };
+    let sae = Sae::new(SaeConfig { hook_points, ..SaeConfig::new(2 * D, 2 * D) }, weights).unwrap();
     let found = evaluate_at(Site { sae: &sae, hook_point: before_and_after()[0], sink_norm: 1e9 });
     let [first, second] = found.fvu_by_hook_point[..] else { panic!("{found:?}") };
     assert_eq!([first.hook_point, second.hook_point], before_and_after());
@@ -188,8 +194,7 @@ fn an_edit_of_a_normalised_token_is_as_long_as_the_token_is_spread() {
     let mut row = [0.0; D];
     (0..24).for_each(|i| row[i] = if i % 2 == 0 { 2.0 } else { -2.0 });
     let std = (24.0f32 * 4.0 / 47.0).sqrt();
-    let mut sae = identity(0.0);
-    sae.config.input_norm = InputNorm::LayerNorm { eps: 0.0 };
+    let sae = with(identity(0.0), |config| config.input_norm = InputNorm::LayerNorm { eps: 0.0 });
     let mut hook = Interventions::new(at(&sae, 1e9), vec![Intervention::Clamp { latent: 40, value: 3.0 }]).unwrap();
     let x = Tensor::from_slice(&row, (1, 1, D), &Device::Cpu).unwrap();
     let got: Vec<f32> = hook.apply(point(), &x).unwrap().unwrap().flatten_all().unwrap().to_vec1().unwrap();
@@ -210,15 +215,19 @@ fn an_edit_of_a_normalised_token_is_as_long_as_the_token_is_spread() {
 
 #[test]
 fn what_rebuilds_another_place_is_neither_steered_nor_evaluated() {
-    let mut transcoder = identity(0.0);
-    transcoder.config.hook_point_out = Some(HookPoint::resid_post(0));
+    let transcoder = with(identity(0.0), |config| {
+        config.hook_points = HookPoints::Transcoder { from: Some(point()), to: Some(HookPoint::resid_post(0)) };
+        config.apply_b_dec_to_input = false;
+    });
     let message = Interventions::new(at(&transcoder, 1e9), vec![]).unwrap_err().to_string();
     let expected = "a transcoder from blocks.1.hook_resid_post to blocks.0.hook_resid_post";
     assert!(message.contains(expected), "{message}");
-    let mut crosscoder = identity(0.0);
-    crosscoder.config.columns = vec![(HookPoint::resid_post(0), D / 2), (HookPoint::resid_post(1), D / 2)];
+    let crosscoder = with(identity(0.0), |config| {
+        let columns = [0, 1].map(|layer| (HookPoint::resid_post(layer), D / 2));
+        config.hook_points = HookPoints::Crosscoder(columns.to_vec());
+    });
     let message = Interventions::new(at(&crosscoder, 1e9), vec![]).unwrap_err().to_string();
-    assert!(message.contains("a crosscoder of 2 places"), "{message}");
+    assert!(message.contains("a crosscoder of 2 hook points"), "{message}");
 }
 
 #[test]

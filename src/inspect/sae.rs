@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use harvester::ActivationDataset;
-use trainer::{CURVES_FILE, InputNorm, METRICS_FILE, Sae, SaeFormat, SaeManifest, TrainArchitecture};
+use trainer::{CURVES_FILE, HookPoints, InputNorm, METRICS_FILE, Sae, SaeFormat, SaeManifest, TrainArchitecture};
 
 use super::fact;
 use crate::{
@@ -78,9 +78,9 @@ fn sae_origin(path: &Path, manifest: &SaeManifest, terminal: &Terminal) {
 fn sae_shape(sae: &Sae, terminal: &Terminal) {
     let d_out = if sae.d_out() == sae.d_in() { String::new() } else { format!(", d_out {}", sae.d_out()) };
     fact(terminal, "shape", format!("d_in {} x d_sae {}{d_out}", sae.d_in(), grouped(sae.d_sae() as u64)));
-    let k = sae.config.k.map(|k| format!(", k {k}")).unwrap_or_default();
-    fact(terminal, "architecture", format!("{}{k}", sae.config.architecture));
-    if sae.w_skip.is_some() {
+    let k = sae.nonlinearity().k().map(|k| format!(", k {k}")).unwrap_or_default();
+    fact(terminal, "architecture", format!("{}{k}", sae.architecture()));
+    if sae.has_skip() {
         fact(terminal, "skip", "a part of the input passes no latent");
     }
 }
@@ -88,26 +88,32 @@ fn sae_shape(sae: &Sae, terminal: &Terminal) {
 /// An SAE of another tool.
 pub(super) fn foreign(path: &Path, format: SaeFormat, terminal: &Terminal) -> anyhow::Result<()> {
     let sae = Sae::load(path)?;
-    let config = &sae.config;
+    let config = sae.config();
     terminal.heading(&format!("{}: sparse autoencoder, format {format}", path.display()));
     if !config.model_name.is_empty() {
         fact(terminal, "model", &config.model_name);
     }
     let not_said = || "not said: name it with --hook-point".to_string();
-    fact(terminal, "hook point", config.hook_point.map_or_else(not_said, |point| point.to_string()));
-    if let Some(point) = config.hook_point_out {
-        fact(terminal, "rebuilds", point.to_string());
-    }
-    for (point, width) in &config.columns {
-        fact(terminal, "column", format!("{point} x {width}"));
+    let reads = config.hook_points.reads();
+    fact(terminal, "hook point", reads.first().map_or_else(not_said, ToString::to_string));
+    let mut rebuilds = None;
+    match &config.hook_points {
+        HookPoints::Autoencoder(_) => {}
+        HookPoints::Transcoder { to, .. } => {
+            to.iter().for_each(|point| fact(terminal, "rebuilds", point.to_string()));
+            rebuilds = *to;
+        }
+        HookPoints::Crosscoder(columns) => {
+            columns.iter().for_each(|(point, width)| fact(terminal, "column", format!("{point} x {width}")));
+        }
     }
     sae_shape(&sae, terminal);
     if config.input_norm != InputNorm::None {
         fact(terminal, "input norm", config.input_norm.to_string());
     }
     terminal.json(&serde_json::json!({
-        "format": format.to_string(), "architecture": config.architecture.to_string(), "d_in": config.d_in,
-        "d_out": config.d_out, "d_sae": config.d_sae, "k": config.k, "hook_point": config.hook_point,
-        "hook_point_out": config.hook_point_out, "model": config.model_name,
+        "format": format.to_string(), "architecture": sae.architecture().to_string(), "d_in": config.d_in,
+        "d_out": config.d_out, "d_sae": config.d_sae, "k": sae.nonlinearity().k(), "hook_point": reads.first(),
+        "hook_point_out": rebuilds, "model": config.model_name,
     }))
 }

@@ -51,8 +51,10 @@ fn main() {
     }
     if let Some(dir) = option("--sae") {
         let sae = Sae::load(&PathBuf::from(dir)).expect("an SAE");
-        let place =
-            points.iter().position(|point| Some(*point) == sae.config.hook_point).expect("an SAE of hook_resid_post");
+        let place = points
+            .iter()
+            .position(|point| sae.config().hook_points.reads() == [*point])
+            .expect("an SAE of hook_resid_post");
         println!("SAE at {}:", points[place]);
         report_latents(&sae, &without_sinks(&exact[place], &rounded[place])).expect("activations of the SAE's width");
     }

@@ -50,7 +50,7 @@ fn measure(dictionary: &Dictionary, dataset: &ActivationDataset, architecture: T
     let held_out = results.held_out.unwrap();
     let sae = Sae::load(out.path()).unwrap();
     // The directions are at LATER, which has the last columns of the decoder.
-    let rows: Vec<f32> = sae.w_dec.chunks(sae.d_out()).flat_map(|row| &row[sae.d_out() - D_IN..]).copied().collect();
+    let rows: Vec<f32> = sae.w_dec().chunks(sae.d_out()).flat_map(|row| &row[sae.d_out() - D_IN..]).copied().collect();
     let (mmcs, found) = mean_max_cosine(&dictionary.directions(), &rows, D_IN);
     println!(
         "{architecture:14} {:5.0} {:6.2} {mmcs:6.3} {:5.1}% {:5.1} {:6.3} {:5}",

@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result,
-    data::columns::Columns,
-    sae::Sae,
+    sae::{HookPoints, Sae},
     step::{
         adam::AdamConfig,
         architecture::{JumpReluLoss, TrainArchitecture},
@@ -19,7 +18,7 @@ use crate::{
 };
 
 mod check;
-mod columns;
+mod hook_points;
 
 /// What to train and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -150,8 +149,8 @@ pub(crate) fn default_lr(d_sae: usize) -> f64 {
 pub(crate) struct Resolved {
     /// With every `Option` that the activations decide filled in.
     pub(crate) config: TrainConfig,
-    /// Empty where the data have no hook points.
-    pub(crate) columns: Columns,
+    /// What the SAE reads and rebuilds.
+    pub(crate) hook_points: HookPoints,
     /// Values of each column, the inputs' first, then the target's.
     pub(crate) widths: Vec<usize>,
     /// Width of all inputs together.
@@ -202,8 +201,8 @@ impl TrainConfig {
 
     /// Fills in what the data decide and checks the rest against them. `widths` are those of the data's columns, the
     /// target's last.
-    pub(crate) fn resolve(&self, columns: Columns, widths: Vec<usize>) -> Result<Resolved> {
-        let (inputs, target) = widths.split_at(widths.len() - usize::from(columns.target.is_some()));
+    pub(crate) fn resolve(&self, hook_points: HookPoints, widths: Vec<usize>) -> Result<Resolved> {
+        let (inputs, target) = widths.split_at(widths.len() - usize::from(hook_points.is_transcoder()));
         let d_in = inputs.iter().sum();
         let d_out = target.first().copied().unwrap_or(d_in);
         let d_sae = self.n_latents(d_in);
@@ -212,8 +211,8 @@ impl TrainConfig {
         let lr = self.lr.unwrap_or_else(|| default_lr(d_sae));
         let weight_decay = self.weight_decay.unwrap_or_else(|| self.default_weight_decay(d_in, lr));
         let config = Self {
-            hook_point: columns.inputs.first().copied(),
-            hook_points: if inputs.len() > 1 { columns.inputs.clone() } else { vec![] },
+            hook_point: hook_points.reads().first().copied(),
+            hook_points: if hook_points.is_crosscoder() { hook_points.reads() } else { vec![] },
             d_sae: Some(d_sae),
             k: if self.architecture == TrainArchitecture::Dense { d_sae } else { self.k },
             k_aux: Some(k_aux),
@@ -223,8 +222,19 @@ impl TrainConfig {
             init_from: self.absolute_init_from()?,
             ..self.clone()
         };
-        let resolved =
-            Resolved { config, columns, widths, d_in, d_out, d_sae, k_aux, lr, weight_decay, n_steps, initial: None };
+        let resolved = Resolved {
+            config,
+            hook_points,
+            widths,
+            d_in,
+            d_out,
+            d_sae,
+            k_aux,
+            lr,
+            weight_decay,
+            n_steps,
+            initial: None,
+        };
         resolved.check()?;
         Ok(resolved)
     }

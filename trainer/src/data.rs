@@ -2,7 +2,6 @@
 
 pub(crate) mod activation_source;
 pub(crate) mod activations;
-pub(crate) mod columns;
 pub(crate) mod harvested_data;
 pub(crate) mod live_source;
 pub(crate) mod rows;

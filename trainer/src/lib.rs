@@ -6,7 +6,7 @@
 //! other modules train one:
 //!
 //! ```text
-//! data     training_data = harvested_data (activations) or vector_data; columns: the hook points that make a row
+//! data     training_data = harvested_data (activations) or vector_data
 //!   |      activation_source = shard_source (rows of a folder) or live_source (of a running model), block by block
 //!   |      shuffle_buffer: blocks mixed into batches, scaled by standardize
 //!   v
@@ -25,11 +25,11 @@ mod error;
 mod kernels;
 mod tensors;
 mod sae;
-pub mod formats;
+mod formats;
 mod data;
 mod step;
-pub mod config;
-pub mod manifest;
+mod config;
+mod manifest;
 mod run;
 pub mod speed;
 
@@ -38,7 +38,7 @@ pub use data::training_data::VectorsIdentity;
 pub use error::{Divergence, Error, Result};
 pub use formats::SaeFormat;
 pub use kernels::feature_acts::FeatureActs;
-pub use manifest::{InitialFile, SAE_FORMAT, SaeManifest, TrainResults};
+pub use manifest::{HELD_OUT_FOLDER, InitialFile, SAE_FORMAT, SaeManifest, TrainResults};
 pub use run::{
     curves::CURVES_FILE,
     initial_weights::initial_weights_kept,
@@ -50,7 +50,7 @@ pub use run::{
     train_vectors::train_vectors,
 };
 pub use sae::{
-    Architecture, Gate, Sae, SaeConfig,
+    Architecture, HookPoints, Nonlinearity, Sae, SaeConfig, SaeWeights,
     input_norm::InputNorm,
     metrics::{Reconstruction, ReconstructionMetrics},
 };

@@ -296,7 +296,7 @@ impl<'a> Run<'a> {
         checkpoint::keep_last(&self.out, self.resolved.config.keep_checkpoints)?;
         let (dead, batch) = (self.learner.dead_latents.count(), self.resolved.config.batch);
         let weights = std::mem::take(&mut self.learner.weights);
-        let mut sae = export(weights, &self.standard, &self.resolved, self.label.clone());
+        let mut sae = export(weights, &self.standard, &self.resolved, self.label.clone())?;
         if self.resolved.config.architecture.is_batch_topk() {
             let unseen = first_rows(held_out, CALIBRATION_TOKENS)?;
             let n_unseen = unseen.len() / self.resolved.widths.iter().sum::<usize>();

@@ -79,7 +79,10 @@ fn a_crosscoder_does_not_go_on_with_its_places_in_another_order() {
     let from = |places| TrainConfig { init_from: Some(first.path().into()), ..at(places) };
     train(&dataset, &from([EARLIER, LATER]), &out.path().join("same"), &Silent).unwrap();
     let message = train(&dataset, &from([LATER, EARLIER]), &out.path().join("swapped"), &Silent).unwrap_err();
-    assert!(message.to_string().contains("the places in one order: blocks.1.hook_resid_post, hook_embed"), "{message}");
+    assert!(
+        message.to_string().contains("the hook points in one order: blocks.1.hook_resid_post, hook_embed"),
+        "{message}"
+    );
 }
 
 #[test]

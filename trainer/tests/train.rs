@@ -17,7 +17,7 @@ use harvester::{ActivationDataset, HookPoint, Silent};
 use pca::principal_variances;
 use stop_at::{Stop, StopAt};
 use synthetic::{CTX_LEN, Dictionary, EARLIER, LATER, SMALL, dataset, dataset_of_two, mean_max_cosine, small_config};
-use trainer::{Architecture, Error, Sae, SaeManifest, TrainArchitecture, TrainConfig, train};
+use trainer::{Architecture, Error, HookPoints, Sae, SaeManifest, TrainArchitecture, TrainConfig, train};
 
 /// The config with hook points chosen from the two in the folder.
 fn at_its_places(config: TrainConfig) -> TrainConfig {
@@ -44,8 +44,8 @@ fn known_features_are_found() {
     assert_eq!(held_out.tokens, 600 * (CTX_LEN as u64 - 1), "only position 0 is dropped");
 
     let sae = Sae::load(out.path()).unwrap();
-    assert_eq!(sae.config.architecture, Architecture::JumpRelu);
-    let (mmcs, found) = mean_max_cosine(&dictionary.directions(), &sae.w_dec, 64);
+    assert_eq!(sae.architecture(), Architecture::JumpRelu);
+    let (mmcs, found) = mean_max_cosine(&dictionary.directions(), sae.w_dec(), 64);
     // Measured: 0.9987, with every direction found. Random rows would have 0.375.
     assert!(mmcs > 0.99 && found > 0.99, "mean maximum cosine similarity {mmcs}, {found} of the directions");
 }
@@ -121,12 +121,12 @@ fn a_transcoder_predicts_a_linear_map_by_its_skip_connection_or_by_its_latents()
     // The skip connection alone can learn the map. Measured: FVU 0.0000649, L0 3.05.
     assert!(held_out.fvu < 1e-4 && (held_out.l0 - 3.0).abs() < 0.2, "{held_out:?}");
     assert_eq!((sae.d_in(), sae.d_out()), (SMALL.earlier_width, SMALL.d_in));
-    assert_eq!((sae.config.hook_point, sae.config.hook_point_out), (Some(EARLIER), Some(LATER)));
-    assert!(sae.config.is_transcoder() && sae.w_skip.is_some());
+    let transcoder = HookPoints::Transcoder { from: Some(EARLIER), to: Some(LATER) };
+    assert_eq!((&sae.config().hook_points, sae.has_skip()), (&transcoder, true));
     let (held_out, sae) = trained_at_two_places(TrainConfig { skip: false, ..config });
     // Measured: FVU 0.0526, L0 3.026.
     assert!(held_out.fvu < 0.055 && (held_out.l0 - 3.0).abs() < 0.2, "{held_out:?}");
-    assert!(sae.w_skip.is_none());
+    assert!(!sae.has_skip());
 }
 
 #[test]
@@ -134,7 +134,8 @@ fn a_crosscoder_rebuilds_both_places() {
     let (held_out, sae) = trained_at_two_places(at_its_places(small_config(TrainArchitecture::Crosscoder)));
     // Measured: FVU 0.0451, L0 3.034.
     assert!(held_out.fvu < 0.05 && (held_out.l0 - 3.0).abs() < 0.2, "{held_out:?}");
-    assert_eq!(sae.config.columns, [(EARLIER, SMALL.earlier_width), (LATER, SMALL.d_in)]);
+    let columns = vec![(EARLIER, SMALL.earlier_width), (LATER, SMALL.d_in)];
+    assert_eq!(sae.config().hook_points, HookPoints::Crosscoder(columns));
     assert_eq!(sae.d_in(), SMALL.earlier_width + SMALL.d_in);
 }
 
@@ -170,8 +171,8 @@ fn what_is_saved_says_where_it_is_from() {
     assert_eq!(manifest.hook_point, Some(LATER));
     assert_eq!(manifest.sink_norm, dataset.manifest().sink_norm(LATER).unwrap());
     let sae = Sae::load(out.path()).unwrap();
-    assert_eq!((sae.config.hook_point, sae.config.k), (Some(LATER), Some(3)));
-    assert_eq!((sae.config.model_name.as_str(), sae.config.ctx_len), ("synthetic", Some(CTX_LEN)));
+    assert_eq!((&sae.config().hook_points, sae.nonlinearity().k()), (&HookPoints::Autoencoder(Some(LATER)), Some(3)));
+    assert_eq!((sae.config().model_name.as_str(), sae.config().ctx_len), ("synthetic", Some(CTX_LEN)));
     for latent in 0..sae.d_sae() {
         let norm: f32 = sae.decoder_row(latent).iter().map(|w| w * w).sum();
         assert!((norm - 1.0).abs() < 1e-5, "decoder rows have norm 1 after the scale is folded in");

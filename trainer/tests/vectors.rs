@@ -66,7 +66,8 @@ fn digits_are_written_with_few_latents_and_a_stopped_run_ends_in_the_same_bytes(
     let message = manifest.site().unwrap_err().to_string();
     assert!(message.contains("trained on the vectors in") && message.contains("digits-2000.parquet"), "{message}");
     let sae = Sae::load(whole.path()).unwrap();
-    assert_eq!((sae.config.hook_point, sae.config.dataset.as_str()), (None, "digits-2000.parquet"));
+    let config = sae.config();
+    assert_eq!((config.hook_points.reads(), config.dataset.as_str()), (vec![], "digits-2000.parquet"));
 }
 
 #[test]

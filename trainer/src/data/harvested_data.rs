@@ -8,28 +8,28 @@ use crate::{
     Result,
     data::{
         activations::{Activations, split},
-        columns::Columns,
         rows::RowSource,
         training_data::{ColumnSummary, HeldOut, Label, Provenance, Split, TrainingData},
     },
+    sae::HookPoints,
 };
 
 /// Some columns of a harvested folder.
 #[derive(Debug)]
 pub(crate) struct HarvestedData<'a> {
     dataset: &'a ActivationDataset,
-    columns: Columns,
+    hook_points: HookPoints,
 }
 
 impl<'a> HarvestedData<'a> {
-    /// The folder must have all of `columns`.
-    pub(crate) fn new(dataset: &'a ActivationDataset, columns: Columns) -> Self {
-        Self { dataset, columns }
+    /// The folder must have all of `hook_points`.
+    pub(crate) fn new(dataset: &'a ActivationDataset, hook_points: HookPoints) -> Self {
+        Self { dataset, hook_points }
     }
 
     /// All usable rows, for a folder that contains only held-out contexts.
     pub(crate) fn all(&self) -> Result<Box<dyn RowSource + '_>> {
-        Ok(Box::new(Activations::all(self.dataset, &self.columns.all())?))
+        Ok(Box::new(Activations::all(self.dataset, &self.hook_points.columns())?))
     }
 }
 
@@ -38,9 +38,13 @@ impl TrainingData for HarvestedData<'_> {
         self.dataset.dir()
     }
 
+    fn hook_points(&self) -> HookPoints {
+        self.hook_points.clone()
+    }
+
     fn columns(&self) -> Result<Vec<ColumnSummary<'_>>> {
         let manifest = self.dataset.manifest();
-        let summaries = self.columns.all().into_iter().map(|point| {
+        let summaries = self.hook_points.columns().into_iter().map(|point| {
             let summary = manifest.hook_point(point)?;
             Ok(ColumnSummary { name: point.to_string(), mean: &summary.mean, std: &summary.std })
         });
@@ -48,27 +52,26 @@ impl TrainingData for HarvestedData<'_> {
     }
 
     fn split(&self, wanted: HeldOut) -> Result<Split<'_>> {
-        let (training, held_out) = split(self.dataset, &self.columns.all(), wanted.fraction)?;
+        let (training, held_out) = split(self.dataset, &self.hook_points.columns(), wanted.fraction)?;
         let held_out_contexts = held_out.contexts();
         Ok(Split { training: Box::new(training), held_out: Box::new(held_out), held_out_contexts })
     }
 
     fn provenance(&self) -> Result<Provenance> {
         let manifest = self.dataset.manifest();
-        let sink_norms = self.columns.inputs.iter().map(|point| manifest.sink_norm(*point));
+        let (first, _) = self.hook_points.ends();
         Ok(Provenance {
             path: self.dataset.absolute()?,
             manifest_sha256: Some(self.dataset.manifest_sha256()?),
             model: Some(manifest.model.clone()),
             vectors: None,
-            sink_norm: sink_norms.collect::<harvester::Result<Vec<_>>>()?.first().copied().unwrap_or(f32::MAX),
+            sink_norm: first.map_or(Ok(f32::MAX), |point| manifest.sink_norm(point))?,
         })
     }
 
     fn label(&self) -> Label {
         let manifest = self.dataset.manifest();
         Label {
-            hook_point: self.columns.inputs.first().copied(),
             model_name: manifest.model.source.clone(),
             ctx_len: Some(manifest.config.ctx_len),
             prepend_bos: manifest.config.bos.id().is_some(),

@@ -43,13 +43,20 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::data::training_data::{ColumnSummary, HeldOut, Label, Provenance, Split};
+    use crate::{
+        data::training_data::{ColumnSummary, HeldOut, Label, Provenance, Split},
+        sae::HookPoints,
+    };
 
     struct TwoColumns([f32; 2]);
 
     impl TrainingData for TwoColumns {
         fn dir(&self) -> &Path {
             Path::new("two-columns")
+        }
+
+        fn hook_points(&self) -> HookPoints {
+            unreachable!("standardising asks the columns alone")
         }
 
         fn columns(&self) -> Result<Vec<ColumnSummary<'_>>> {

@@ -7,15 +7,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harvester::{HookPoint, ModelIdentity, VectorFile};
+use harvester::{ModelIdentity, VectorFile};
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, data::rows::RowSource};
+use crate::{Result, data::rows::RowSource, sae::HookPoints};
 
 /// Rows of one or more columns, and their origin.
 pub(crate) trait TrainingData {
     /// The folder or file, for error messages.
     fn dir(&self) -> &Path;
+
+    /// The hook points that an SAE of these rows reads and rebuilds.
+    fn hook_points(&self) -> HookPoints;
 
     /// Statistics of each column, in the order of a row.
     fn columns(&self) -> Result<Vec<ColumnSummary<'_>>>;
@@ -84,8 +87,6 @@ pub struct VectorsIdentity {
 /// Facts about the training for the SAE's own config, for readers without the manifest.
 #[derive(Debug, Clone)]
 pub(crate) struct Label {
-    /// The first input.
-    pub(crate) hook_point: Option<HookPoint>,
     /// Empty if there is no model.
     pub(crate) model_name: String,
     pub(crate) ctx_len: Option<usize>,

@@ -15,6 +15,7 @@ use crate::{
         rows::{Column, RowSource, Rows},
         training_data::{ColumnSummary, HeldOut, Label, Provenance, Split, TrainingData, VectorsIdentity},
     },
+    sae::HookPoints,
 };
 
 /// A dataset of vectors.
@@ -24,6 +25,10 @@ pub(crate) struct VectorData<'a>(pub(crate) &'a VectorDataset);
 impl TrainingData for VectorData<'_> {
     fn dir(&self) -> &Path {
         self.0.dir()
+    }
+
+    fn hook_points(&self) -> HookPoints {
+        HookPoints::Autoencoder(None)
     }
 
     fn columns(&self) -> Result<Vec<ColumnSummary<'_>>> {
@@ -55,7 +60,7 @@ impl TrainingData for VectorData<'_> {
 
     fn label(&self) -> Label {
         let dataset = self.0.dir().file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Label { hook_point: None, model_name: String::new(), ctx_len: None, prepend_bos: false, dataset }
+        Label { model_name: String::new(), ctx_len: None, prepend_bos: false, dataset }
     }
 }
 

@@ -14,14 +14,16 @@
 //!
 //! `AutoEncoder` comes out with decoder rows of norm 1, as the package's own loader makes them.
 
-use std::{borrow::Cow, path::Path};
+use std::path::Path;
 
 use harvester::HookPoint;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
+    find::folder_of,
     fits::Fits,
+    format::SaeFormat,
     json::{self, refuse, refuse_zero},
     named_tensors::NamedTensors,
     torch_file::{self, Item, TorchFile},
@@ -29,13 +31,12 @@ use super::{
 };
 use crate::{
     Error, Result,
-    formats::SaeFormat,
     kernels::simd::sum_of_squares,
-    sae::{Architecture, Gate, Sae, SaeConfig, input_norm::InputNorm},
+    sae::{Architecture, HookPoints, Nonlinearity, Sae, SaeConfig, SaeWeights, input_norm::InputNorm},
 };
 
 const CONFIG_FILE: &str = "config.json";
-pub(super) const WEIGHTS_FILE: &str = "ae.pt";
+const WEIGHTS_FILE: &str = "ae.pt";
 
 /// What is read of `config.json`; the rest records the training.
 #[derive(Debug, Deserialize)]
@@ -79,16 +80,8 @@ enum Class {
     GatedAutoEncoder,
 }
 
-/// The weights of a class, by what they are here.
-struct Weights {
-    w_enc: Vec<f32>,
-    b_enc: Vec<f32>,
-    w_dec: Vec<f32>,
-    b_dec: Vec<f32>,
-}
-
-pub(super) fn load(path: &Path) -> Result<Sae> {
-    let dir = super::folder_of(path);
+pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
+    let dir = folder_of(path);
     let config_path = dir.join(CONFIG_FILE);
     let Config { trainer, buffer } = json::read(&config_path, "the config.json of dictionary_learning")?;
     let Ok(class) = serde_json::from_value::<Class>(json!(trainer.dict_class)) else {
@@ -103,46 +96,33 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
     if let Some(name) = others.keys().next() {
         return Err(Error::malformed(&weights_path, "only tensors", name.clone(), "It belongs to another tool"));
     }
-    let Weights { w_enc, b_enc, w_dec, b_dec } = weights(class, &mut tensors, d_in, d_sae)?;
-    let mut sae = Sae {
-        config: SaeConfig {
-            apply_b_dec_to_input: !matches!(class, Class::AutoEncoderNew | Class::JumpReluAutoEncoder),
-            hook_point: trainer.submodule_name.as_deref().and_then(hook_point),
-            model_name: trainer.lm_name.unwrap_or_default(),
-            ctx_len: buffer.ctx_len,
-            ..SaeConfig::new(class.architecture(), d_in, d_sae)
-        },
-        w_enc,
-        b_enc,
-        w_dec,
-        b_dec,
-        threshold: None,
-        gate: None,
-        w_skip: None,
-    };
-    activation(class, &mut tensors, &mut sae, (trainer.k, &weights_path))?;
+    let mut weights = weights(class, &mut tensors, d_in, d_sae)?;
+    weights.nonlinearity = nonlinearity(class, &mut tensors, d_sae, (trainer.k, &weights_path))?;
     tensors.end()?;
-    Ok(if class == Class::AutoEncoder && !has_unit_decoder(&sae) { sae.with_unit_decoder() } else { sae })
-}
-
-impl Class {
-    fn architecture(self) -> Architecture {
-        match self {
-            Self::AutoEncoder | Self::AutoEncoderNew => Architecture::Standard,
-            Self::AutoEncoderTopK => Architecture::TopK,
-            Self::BatchTopKSAE | Self::MatryoshkaBatchTopKSAE | Self::JumpReluAutoEncoder => Architecture::JumpRelu,
-            Self::GatedAutoEncoder => Architecture::Gated,
-        }
+    if class == Class::AutoEncoder {
+        weights = with_unit_decoder(weights);
     }
+    let config = SaeConfig {
+        apply_b_dec_to_input: !matches!(class, Class::AutoEncoderNew | Class::JumpReluAutoEncoder),
+        hook_points: HookPoints::Autoencoder(trainer.submodule_name.as_deref().and_then(hook_point)),
+        model_name: trainer.lm_name.unwrap_or_default(),
+        ctx_len: buffer.ctx_len,
+        ..SaeConfig::new(d_in, d_sae)
+    };
+    Ok((config, weights))
 }
 
-fn weights(class: Class, tensors: &mut NamedTensors, d_in: usize, d_sae: usize) -> Result<Weights> {
+/// The weights of a class, without what makes its activations.
+fn weights(class: Class, tensors: &mut NamedTensors, d_in: usize, d_sae: usize) -> Result<SaeWeights> {
+    let (nonlinearity, w_skip) = (Nonlinearity::Standard, None);
     if matches!(class, Class::MatryoshkaBatchTopKSAE | Class::JumpReluAutoEncoder) {
-        return Ok(Weights {
+        return Ok(SaeWeights {
             w_enc: transposed(&tensors.take_f32("W_enc", &[d_in, d_sae])?, d_in, d_sae),
             b_enc: tensors.take_f32("b_enc", &[d_sae])?,
             w_dec: tensors.take_f32("W_dec", &[d_sae, d_in])?,
             b_dec: tensors.take_f32("b_dec", &[d_in])?,
+            nonlinearity,
+            w_skip,
         });
     }
     let (b_enc, b_dec) = match class {
@@ -151,33 +131,37 @@ fn weights(class: Class, tensors: &mut NamedTensors, d_in: usize, d_sae: usize) 
         Class::GatedAutoEncoder => ("gate_bias", "decoder_bias"),
         _ => ("encoder.bias", "b_dec"),
     };
-    Ok(Weights {
+    Ok(SaeWeights {
         w_enc: tensors.take_f32("encoder.weight", &[d_sae, d_in])?,
         b_enc: tensors.take_f32(b_enc, &[d_sae])?,
         w_dec: transposed(&tensors.take_f32("decoder.weight", &[d_in, d_sae])?, d_in, d_sae),
         b_dec: tensors.take_f32(b_dec, &[d_in])?,
+        nonlinearity,
+        w_skip,
     })
 }
 
 /// What of a class makes its activations.
-fn activation(
+fn nonlinearity(
     class: Class,
     tensors: &mut NamedTensors,
-    sae: &mut Sae,
+    d_sae: usize,
     (configured_k, path): (Option<usize>, &Path),
-) -> Result<()> {
-    let d_sae = sae.d_sae();
+) -> Result<Nonlinearity> {
     match class {
-        Class::AutoEncoder | Class::AutoEncoderNew => {}
-        Class::JumpReluAutoEncoder => sae.threshold = Some(tensors.take_f32("threshold", &[d_sae])?),
-        Class::GatedAutoEncoder => {
-            let (r_mag, b_mag) = (tensors.take_f32("r_mag", &[d_sae])?, tensors.take_f32("mag_bias", &[d_sae])?);
-            sae.gate = Some(Gate { r_mag, b_mag });
+        Class::AutoEncoder | Class::AutoEncoderNew => Ok(Nonlinearity::Standard),
+        Class::JumpReluAutoEncoder => {
+            Ok(Nonlinearity::JumpRelu { threshold: tensors.take_f32("threshold", &[d_sae])? })
         }
+        Class::GatedAutoEncoder => Ok(Nonlinearity::Gated {
+            r_mag: tensors.take_f32("r_mag", &[d_sae])?,
+            b_mag: tensors.take_f32("mag_bias", &[d_sae])?,
+        }),
         Class::AutoEncoderTopK => {
-            sae.config.k = Some(k(tensors, configured_k, path)?);
+            let k = k(tensors, configured_k, path)?;
             // For `use_threshold=True` only, which is not the default of this class.
             tensors.take_f32("threshold", &[])?;
+            Ok(Nonlinearity::TopK { k })
         }
         Class::BatchTopKSAE | Class::MatryoshkaBatchTopKSAE => {
             k(tensors, configured_k, path)?;
@@ -190,10 +174,9 @@ fn activation(
                 let found = format!("{threshold}, which says that training never set it");
                 return Err(Error::malformed(path, "a threshold of 0 or more", found, hint));
             }
-            sae.threshold = Some(vec![threshold; d_sae]);
+            Ok(Nonlinearity::JumpRelu { threshold: vec![threshold; d_sae] })
         }
     }
-    Ok(())
 }
 
 /// The k of the weights, which the config must agree with.
@@ -214,9 +197,11 @@ fn hook_point(submodule: &str) -> Option<HookPoint> {
     }
 }
 
-/// As the package's loader decides it.
-fn has_unit_decoder(sae: &Sae) -> bool {
-    sae.w_dec.chunks_exact(sae.d_out()).all(|row| (sum_of_squares(row).sqrt() - 1.0).abs() <= 1e-5)
+/// With decoder rows of norm 1, unless they are near enough for the package's loader to leave them.
+fn with_unit_decoder(weights: SaeWeights) -> SaeWeights {
+    let mut rows = weights.w_dec.chunks_exact(weights.b_dec.len());
+    let is_unit = rows.all(|row| (sum_of_squares(row).sqrt() - 1.0).abs() <= 1e-5);
+    if is_unit { weights } else { weights.with_unit_decoder() }
 }
 
 pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
@@ -227,71 +212,73 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
         skip: false,
     };
     fits.check(sae)?;
-    if sae.config.input_norm != InputNorm::None {
-        return fits.refuse("an SAE of raw activations".into(), sae.config.input_norm.to_string());
+    if sae.config().input_norm != InputNorm::None {
+        return fits.refuse("an SAE of raw activations".into(), sae.config().input_norm.to_string());
     }
-    let class = match sae.config.architecture {
+    let class = match sae.architecture() {
         Architecture::TopK => Class::AutoEncoderTopK,
         Architecture::JumpRelu => Class::JumpReluAutoEncoder,
         Architecture::Gated => Class::GatedAutoEncoder,
         Architecture::Standard | Architecture::Dense => Class::AutoEncoder,
     };
-    let mut sae = sae.applying_b_dec(class != Class::JumpReluAutoEncoder);
-    if class == Class::AutoEncoder && !has_unit_decoder(&sae) {
-        sae = Cow::Owned(sae.into_owned().with_unit_decoder());
+    let (config, mut weights) = sae.applying_b_dec(class != Class::JumpReluAutoEncoder).into_owned().into_parts();
+    if class == Class::AutoEncoder {
+        weights = with_unit_decoder(weights);
     }
-    torch_file::write(&dir.join(WEIGHTS_FILE), items(class, &sae, &turned(class, &sae)))?;
-    json::write(&dir.join(CONFIG_FILE), &config_of(class, &sae))
+    torch_file::write(&dir.join(WEIGHTS_FILE), items(&weights, &turned(&weights, &config)))?;
+    json::write(&dir.join(CONFIG_FILE), &config_of(class, &config, weights.nonlinearity.k()))
 }
 
 /// The one matrix that lies the other way in the file: that of the encoder, or that of the decoder.
-fn turned(class: Class, sae: &Sae) -> Vec<f32> {
-    let matrix = if class == Class::JumpReluAutoEncoder { &sae.w_enc } else { &sae.w_dec };
-    transposed(matrix, sae.d_sae(), sae.d_in())
+fn turned(weights: &SaeWeights, config: &SaeConfig) -> Vec<f32> {
+    let is_jumprelu = matches!(weights.nonlinearity, Nonlinearity::JumpRelu { .. });
+    let matrix = if is_jumprelu { &weights.w_enc } else { &weights.w_dec };
+    transposed(matrix, config.d_sae, config.d_in)
 }
 
-fn items<'a>(class: Class, sae: &'a Sae, turned: &'a [f32]) -> Vec<(&'static str, Item<'a>)> {
-    let (d_in, d_sae) = (sae.d_in(), sae.d_sae());
+fn items<'a>(weights: &'a SaeWeights, turned: &'a [f32]) -> Vec<(&'static str, Item<'a>)> {
+    let SaeWeights { w_enc, b_enc, nonlinearity, w_dec, b_dec, .. } = weights;
+    let (d_in, d_sae) = (b_dec.len(), b_enc.len());
     let vector = |values: &'a [f32]| Item::Floats(vec![values.len()], values);
-    let linear = |b_enc, b_dec| {
+    let linear = |name_of_b_enc, name_of_b_dec| {
         vec![
-            ("encoder.weight", Item::Floats(vec![d_sae, d_in], &sae.w_enc)),
-            (b_enc, vector(&sae.b_enc)),
+            ("encoder.weight", Item::Floats(vec![d_sae, d_in], w_enc)),
+            (name_of_b_enc, vector(b_enc)),
             ("decoder.weight", Item::Floats(vec![d_in, d_sae], turned)),
-            (b_dec, vector(&sae.b_dec)),
+            (name_of_b_dec, vector(b_dec)),
         ]
     };
-    match (class, &sae.gate, &sae.threshold) {
-        (Class::JumpReluAutoEncoder, _, Some(threshold)) => vec![
+    match nonlinearity {
+        Nonlinearity::JumpRelu { threshold } => vec![
             ("W_enc", Item::Floats(vec![d_in, d_sae], turned)),
-            ("b_enc", vector(&sae.b_enc)),
-            ("W_dec", Item::Floats(vec![d_sae, d_in], &sae.w_dec)),
-            ("b_dec", vector(&sae.b_dec)),
+            ("b_enc", vector(b_enc)),
+            ("W_dec", Item::Floats(vec![d_sae, d_in], w_dec)),
+            ("b_dec", vector(b_dec)),
             ("threshold", vector(threshold)),
         ],
-        (Class::GatedAutoEncoder, Some(gate), _) => {
+        Nonlinearity::Gated { r_mag, b_mag } => {
             let mut items = linear("gate_bias", "decoder_bias");
-            items.extend([("r_mag", vector(&gate.r_mag)), ("mag_bias", vector(&gate.b_mag))]);
+            items.extend([("r_mag", vector(r_mag)), ("mag_bias", vector(b_mag))]);
             items
         }
-        (Class::AutoEncoderTopK, ..) => {
+        Nonlinearity::TopK { k } => {
             let mut items = linear("encoder.bias", "b_dec");
-            let k = sae.config.k.unwrap_or(d_sae) as i32;
-            items.extend([("k", Item::Int32(k)), ("threshold", Item::Floats(vec![], &[-1.0]))]);
+            items.extend([("k", Item::Int32(*k as i32)), ("threshold", Item::Floats(vec![], &[-1.0]))]);
             items
         }
-        _ => linear("encoder.bias", "bias"),
+        Nonlinearity::Standard | Nonlinearity::Dense => linear("encoder.bias", "bias"),
     }
 }
 
-fn config_of(class: Class, sae: &Sae) -> serde_json::Value {
-    let SaeConfig { d_in, d_sae, k, hook_point, model_name, ctx_len, .. } = &sae.config;
-    let layer = match hook_point {
-        Some(HookPoint::Block { layer, .. }) => Some(*layer),
+fn config_of(class: Class, config: &SaeConfig, k: Option<usize>) -> serde_json::Value {
+    let SaeConfig { d_in, d_sae, hook_points, model_name, ctx_len, .. } = config;
+    let (point, _) = hook_points.ends();
+    let layer = match point {
+        Some(HookPoint::Block { layer, .. }) => Some(layer),
         _ => None,
     };
-    let submodule = match (hook_point, layer) {
-        (Some(point), Some(layer)) if *point == HookPoint::resid_post(layer) => {
+    let submodule = match (point, layer) {
+        (Some(point), Some(layer)) if point == HookPoint::resid_post(layer) => {
             Some(format!("resid_post_layer_{layer}"))
         }
         (point, _) => point.map(|point| point.to_string()),

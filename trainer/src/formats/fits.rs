@@ -5,14 +5,14 @@ use std::path::Path;
 
 use harvester::HookPoint;
 
+use super::format::SaeFormat;
 use crate::{
     Error, Result,
-    formats::SaeFormat,
-    sae::{Architecture, Sae, SaeConfig},
+    sae::{Architecture, HookPoints, Sae},
 };
 
-/// Where in the model an SAE reads, and what a transcoder rebuilds, as far as it is known.
-pub(crate) type Places = (Option<HookPoint>, Option<HookPoint>);
+/// The hook point that an SAE reads and, of a transcoder, the one that it rebuilds, as far as a folder's name says so.
+pub(crate) type Said = (Option<HookPoint>, Option<HookPoint>);
 
 /// What a format has a place for.
 pub(crate) struct Fits {
@@ -25,7 +25,7 @@ pub(crate) struct Fits {
 impl Fits {
     /// Checks the SAE; norms of the input are each writer's own business.
     pub(crate) fn check(&self, sae: &Sae) -> Result<()> {
-        let architecture = sae.config.architecture;
+        let architecture = sae.architecture();
         if !self.architectures.contains(&architecture) {
             let names: Vec<_> = self.architectures.iter().map(ToString::to_string).collect();
             let made = match architecture {
@@ -34,50 +34,50 @@ impl Fits {
             };
             return self.refuse(names.join(" or "), format!("{architecture}{made}"));
         }
-        if !sae.config.columns.is_empty() {
-            return self.refuse("an SAE of one place".into(), "a crosscoder".into());
+        match sae.config().hook_points {
+            HookPoints::Crosscoder(_) => self.refuse("an SAE of one hook point".into(), "a crosscoder".into())?,
+            HookPoints::Transcoder { .. } if !self.transcoder => {
+                self.refuse("an SAE that rebuilds what it reads".into(), "a transcoder".into())?;
+            }
+            HookPoints::Transcoder { .. } | HookPoints::Autoencoder(_) => {}
         }
-        if sae.config.is_transcoder() && !self.transcoder {
-            return self.refuse("an SAE that rebuilds what it reads".into(), "a transcoder".into());
-        }
-        if sae.w_skip.is_some() && !self.skip {
+        if sae.has_skip() && !self.skip {
             return self.refuse("an SAE without a skip connection".into(), "one with W_skip".into());
         }
         Ok(())
     }
 
-    /// Of a format that keeps the place in the name of the folder: refuses one that `places_of` would read back as
-    /// another place, and of a transcoder as none. `folders` are those that say a place, with LAYER for its number,
-    /// the last of them a transcoder's.
+    /// Of a format that keeps the hook point in the name of the folder: refuses one that `said_by` would read back as
+    /// another hook point, and of a transcoder as none. `folders` are those that say a hook point, with LAYER for its
+    /// layer, the last of them a transcoder's.
     pub(crate) fn check_folder(
         &self,
-        config: &SaeConfig,
+        hook_points: &HookPoints,
         dir: &Path,
-        places_of: impl Fn(&Path) -> Result<Places>,
+        said_by: impl Fn(&Path) -> Result<Said>,
         folders: &[&str],
     ) -> Result<()> {
+        let (from, to) = hook_points.ends();
+        let is_transcoder = hook_points.is_transcoder();
         let same = |said: Option<HookPoint>, known: Option<_>| said.is_none() || known.is_none() || said == known;
-        let agrees = |(said, said_out): Places| {
-            said_out.is_some() == config.is_transcoder()
-                && same(said, config.hook_point)
-                && same(said_out, config.hook_point_out)
-        };
-        if places_of(dir).is_ok_and(agrees) {
+        let agrees =
+            |(said, said_to): Said| said_to.is_some() == is_transcoder && same(said, from) && same(said_to, to);
+        if said_by(dir).is_ok_and(agrees) {
             return Ok(());
         }
-        let layer = [config.hook_point, config.hook_point_out].into_iter().flatten().find_map(|point| match point {
+        let layer = [from, to].into_iter().flatten().find_map(|point| match point {
             HookPoint::Block { layer, .. } => Some(layer.to_string()),
             HookPoint::Embed => None,
         });
         let mut named = layer.iter().flat_map(|layer| folders.iter().map(|name| name.replace("LAYER", layer)));
-        let fitting = named.find(|name| places_of(Path::new(name)).is_ok_and(|said| said.0.is_some() && agrees(said)));
+        let fitting = named.find(|name| said_by(Path::new(name)).is_ok_and(|said| said.0.is_some() && agrees(said)));
         let expected = match fitting {
-            Some(name) => format!("a folder {name}, whose name says the place"),
-            None if config.is_transcoder() => {
+            Some(name) => format!("a folder {name}, whose name says the hook point"),
+            None if is_transcoder => {
                 let name = folders.last().map(|name| name.replace("LAYER", "10")).unwrap_or_default();
                 format!("a transcoder from an MLP's input to its output, in a folder such as {name}")
             }
-            None => "a folder whose name says no place".into(),
+            None => "a folder whose name says no hook point".into(),
         };
         self.refuse(expected, dir.display().to_string())
     }

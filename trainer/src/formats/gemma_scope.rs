@@ -13,19 +13,20 @@ use std::path::Path;
 use harvester::{HookPoint, Site};
 
 use super::{
-    fits::{Fits, Places},
+    find::folder_of,
+    fits::{Fits, Said},
+    format::SaeFormat,
     npz,
     saelens_legacy::check_scaling_factor,
     transpose::transposed,
 };
 use crate::{
     Error, Result,
-    formats::SaeFormat,
-    sae::{Architecture, Sae, SaeConfig, input_norm::InputNorm},
+    sae::{Architecture, HookPoints, Nonlinearity, Sae, SaeConfig, SaeWeights, input_norm::InputNorm},
 };
 
 const FILE: &str = "params.npz";
-/// Folders whose names say a place, for `Fits::check_folder`.
+/// Folders whose names say a hook point, for `Fits::check_folder`.
 const FOLDERS: [&str; 4] = [
     "gemma-scope-2b-pt-res/layer_LAYER",
     "gemma-scope-2b-pt-mlp/layer_LAYER",
@@ -33,8 +34,8 @@ const FOLDERS: [&str; 4] = [
     "gemma-scope-2b-pt-transcoders/layer_LAYER",
 ];
 
-pub(super) fn load(path: &Path) -> Result<Sae> {
-    let path = super::folder_of(path).join(FILE);
+pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
+    let path = folder_of(path).join(FILE);
     let mut tensors = npz::read(&path)?;
     // Some files of the release spell the matrices in lower case.
     let [w_enc, w_dec] = ["W_enc", "W_dec"].map(|name| {
@@ -42,42 +43,43 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
         if tensors.has(&lower) { lower } else { name.to_string() }
     });
     let ((d_in, d_sae), (_, d_out)) = (tensors.matrix(&w_enc)?, tensors.matrix(&w_dec)?);
-    let mut sae = jumprelu([&w_enc, &w_dec], [d_in, d_sae, d_out], |name, shape| tensors.take_f32(name, shape))?;
+    let (config, weights) =
+        jumprelu([&w_enc, &w_dec], [d_in, d_sae, d_out], |name, shape| tensors.take_f32(name, shape))?;
     if tensors.has("scaling_factor") {
         check_scaling_factor(&tensors.take_f32("scaling_factor", &[d_sae])?, &path)?;
     }
     tensors.end()?;
-    (sae.config.hook_point, sae.config.hook_point_out) = hook_points(&path)?;
-    Ok(sae)
+    let (from, to) = hook_points(&path)?;
+    Ok((SaeConfig { hook_points: HookPoints::between(from, to, [d_in, d_out]), ..config }, weights))
 }
 
-/// The SAE of the tensors of either release; each spells the names of the matrices its own way. `take` gives the tensor
-/// of a name and a shape.
+/// An SAE of the tensors of either release, at no hook point; each spells the names of the matrices its own way. `take`
+/// gives the tensor of a name and a shape.
 pub(super) fn jumprelu(
     [w_enc, w_dec]: [&str; 2],
     [d_in, d_sae, d_out]: [usize; 3],
     mut take: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>,
-) -> Result<Sae> {
-    Ok(Sae {
-        config: SaeConfig {
-            d_out,
-            apply_b_dec_to_input: false,
-            // Gemma was trained with one, and Gemma Scope on texts that begin with it.
-            prepend_bos: true,
-            ..SaeConfig::new(Architecture::JumpRelu, d_in, d_sae)
-        },
+) -> Result<(SaeConfig, SaeWeights)> {
+    let config = SaeConfig {
+        d_out,
+        apply_b_dec_to_input: false,
+        // Gemma was trained with one, and Gemma Scope on texts that begin with it.
+        prepend_bos: true,
+        ..SaeConfig::new(d_in, d_sae)
+    };
+    let weights = SaeWeights {
         w_enc: transposed(&take(w_enc, &[d_in, d_sae])?, d_in, d_sae),
         b_enc: take("b_enc", &[d_sae])?,
         w_dec: take(w_dec, &[d_sae, d_out])?,
         b_dec: take("b_dec", &[d_out])?,
-        threshold: Some(take("threshold", &[d_sae])?),
-        gate: None,
+        nonlinearity: Nonlinearity::JumpRelu { threshold: take("threshold", &[d_sae])? },
         w_skip: None,
-    })
+    };
+    Ok((config, weights))
 }
 
 /// What it reads, and of a transcoder what it rebuilds, by the names of the release and of the layer.
-fn hook_points(path: &Path) -> Result<Places> {
+fn hook_points(path: &Path) -> Result<Said> {
     let names: Vec<_> = path.iter().filter_map(|name| name.to_str()).collect();
     let release = names.iter().rev().find(|name| name.starts_with("gemma-scope-"));
     if release.is_some() && names.contains(&"embedding") {
@@ -110,20 +112,21 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
         skip: false,
     };
     fits.check(sae)?;
-    let Some(threshold) = sae.thresholds().filter(|_| sae.config.input_norm == InputNorm::None) else {
-        return fits.refuse("an SAE of raw activations".into(), sae.config.input_norm.to_string());
+    let SaeConfig { d_in, d_out, d_sae, input_norm, ref hook_points, .. } = *sae.config();
+    let Some(threshold) = sae.nonlinearity().thresholds(d_sae).filter(|_| input_norm == InputNorm::None) else {
+        return fits.refuse("an SAE of raw activations".into(), input_norm.to_string());
     };
-    fits.check_folder(&sae.config, dir, hook_points, &FOLDERS)?;
+    fits.check_folder(hook_points, dir, self::hook_points, &FOLDERS)?;
     let sae = sae.applying_b_dec(false);
-    let SaeConfig { d_in, d_out, d_sae, .. } = sae.config;
-    let w_enc = transposed(&sae.w_enc, d_sae, d_in);
+    let SaeWeights { w_enc, b_enc, w_dec, b_dec, .. } = sae.weights();
+    let w_enc = transposed(w_enc, d_sae, d_in);
     npz::write(
         &dir.join(FILE),
         &[
             ("W_enc", &[d_in, d_sae], &w_enc),
-            ("W_dec", &[d_sae, d_out], &sae.w_dec),
-            ("b_enc", &[d_sae], &sae.b_enc),
-            ("b_dec", &[d_out], &sae.b_dec),
+            ("W_dec", &[d_sae, d_out], w_dec),
+            ("b_enc", &[d_sae], b_enc),
+            ("b_dec", &[d_out], b_dec),
             ("threshold", &[d_sae], &threshold),
         ],
     )

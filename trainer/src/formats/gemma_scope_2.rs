@@ -12,16 +12,17 @@ use harvester::{HookPoint, Site};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    find::folder_of,
     fits::Fits,
+    format::SaeFormat,
     gemma_scope::jumprelu,
     json::{self, refuse},
     transpose::transposed,
 };
 use crate::{
     Result,
-    formats::SaeFormat,
-    sae::{Architecture, Sae, SaeConfig, input_norm::InputNorm},
-    tensors::{Tensor, TensorFile, write_tensors},
+    sae::{Architecture, HookPoints, Sae, SaeConfig, SaeWeights, input_norm::InputNorm},
+    tensors::{SAE_HINT, Tensor, TensorFile, write_tensors},
 };
 
 const CONFIG_FILE: &str = "config.json";
@@ -43,30 +44,31 @@ struct Config {
     affine_connection: bool,
 }
 
-pub(super) fn load(path: &Path) -> Result<Sae> {
-    let dir = super::folder_of(path);
+pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
+    let dir = folder_of(path);
     let config_path = dir.join(CONFIG_FILE);
     let config: Config = json::read(&config_path, "the config.json of a Gemma Scope 2 SAE")?;
     if config.architecture != JUMP_RELU {
         return refuse(&config_path, "architecture", "`jump_relu`", &config.architecture);
     }
-    let hook_point = hook_point(&config.hf_hook_point_in);
-    let hook_point_out = match &config.hf_hook_point_out {
-        Some(out) if *out != config.hf_hook_point_in => match self::hook_point(out) {
+    let from = hook_point(&config.hf_hook_point_in);
+    let to = match &config.hf_hook_point_out {
+        Some(out) if *out != config.hf_hook_point_in => match hook_point(out) {
             Some(point) => Some(point),
             None => return refuse(&config_path, "hf_hook_point_out", "such as model.layers.9.output", out),
         },
         _ => None,
     };
-    let mut tensors = TensorFile::read(&dir.join(WEIGHTS_FILE), crate::tensors::SAE_HINT)?;
+    let mut tensors = TensorFile::read(&dir.join(WEIGHTS_FILE), SAE_HINT)?;
     let ((d_in, d_sae), (_, d_out)) = (tensors.matrix("w_enc")?, tensors.matrix("w_dec")?);
-    let mut sae = jumprelu(["w_enc", "w_dec"], [d_in, d_sae, d_out], |name, shape| tensors.take_weights(name, shape))?;
+    let (sae_config, mut weights) =
+        jumprelu(["w_enc", "w_dec"], [d_in, d_sae, d_out], |name, shape| tensors.take_weights(name, shape))?;
     if config.affine_connection {
-        sae.w_skip = Some(transposed(&tensors.take_weights(SKIP, &[d_in, d_out])?, d_in, d_out));
+        weights.w_skip = Some(transposed(&tensors.take_weights(SKIP, &[d_in, d_out])?, d_in, d_out));
     }
     tensors.end()?;
-    sae.config = SaeConfig { hook_point, hook_point_out, model_name: config.model_name, ..sae.config };
-    Ok(sae)
+    let hook_points = HookPoints::between(from, to, [d_in, d_out]);
+    Ok((SaeConfig { hook_points, model_name: config.model_name, ..sae_config }, weights))
 }
 
 /// Hugging Face's modules of a Gemma 3 block, and the same places here: its MLP's output counts after its norm.
@@ -97,8 +99,9 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
         skip: true,
     };
     fits.check(sae)?;
-    let Some(threshold) = sae.thresholds().filter(|_| sae.config.input_norm == InputNorm::None) else {
-        return fits.refuse("an SAE of raw activations".into(), sae.config.input_norm.to_string());
+    let SaeConfig { d_in, d_out, d_sae, input_norm, ref hook_points, ref model_name, .. } = *sae.config();
+    let Some(threshold) = sae.nonlinearity().thresholds(d_sae).filter(|_| input_norm == InputNorm::None) else {
+        return fits.refuse("an SAE of raw activations".into(), input_norm.to_string());
     };
     let named = |point: HookPoint| match module_of(point) {
         Some(module) => Ok(module),
@@ -106,22 +109,22 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
     };
     let config = Config {
         architecture: JUMP_RELU.into(),
-        model_name: sae.config.model_name.clone(),
-        hf_hook_point_in: named(sae.config.place()?)?,
-        hf_hook_point_out: sae.config.hook_point_out.map(named).transpose()?,
-        affine_connection: sae.w_skip.is_some(),
+        model_name: model_name.clone(),
+        hf_hook_point_in: named(hook_points.first_read()?)?,
+        hf_hook_point_out: hook_points.ends().1.map(named).transpose()?,
+        affine_connection: sae.has_skip(),
     };
     let sae = sae.applying_b_dec(false);
-    let SaeConfig { d_in, d_out, d_sae, .. } = sae.config;
-    let w_enc = transposed(&sae.w_enc, d_sae, d_in);
+    let SaeWeights { w_enc, b_enc, w_dec, b_dec, w_skip, .. } = sae.weights();
+    let w_enc = transposed(w_enc, d_sae, d_in);
     let mut tensors = vec![
         Tensor::f32("w_enc", &[d_in, d_sae], &w_enc),
-        Tensor::f32("w_dec", &[d_sae, d_out], &sae.w_dec),
-        Tensor::f32("b_enc", &[d_sae], &sae.b_enc),
-        Tensor::f32("b_dec", &[d_out], &sae.b_dec),
+        Tensor::f32("w_dec", &[d_sae, d_out], w_dec),
+        Tensor::f32("b_enc", &[d_sae], b_enc),
+        Tensor::f32("b_dec", &[d_out], b_dec),
         Tensor::f32("threshold", &[d_sae], &threshold),
     ];
-    let skip = sae.w_skip.as_ref().map(|skip| transposed(skip, d_out, d_in));
+    let skip = w_skip.as_ref().map(|skip| transposed(skip, d_out, d_in));
     tensors.extend(skip.as_ref().map(|skip| Tensor::f32(SKIP, &[d_in, d_out], skip)));
     write_tensors(&dir.join(WEIGHTS_FILE), tensors, None)?;
     json::write(&dir.join(CONFIG_FILE), &config)

@@ -16,19 +16,20 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::{
+    find::folder_of,
+    format::SaeFormat,
     json::{self, refuse, refuse_zero},
     llamascopium::of_raw_activations,
     transpose::transposed,
 };
 use crate::{
     Error, Result,
-    formats::SaeFormat,
-    sae::{Architecture, Sae, SaeConfig},
-    tensors::TensorFile,
+    sae::{HookPoints, Nonlinearity, Sae, SaeConfig, SaeWeights},
+    tensors::{SAE_HINT, TensorFile},
 };
 
 const CONFIG_FILE: &str = "hyperparams.json";
-pub(super) const WEIGHTS_FILE: &str = "checkpoints/final.safetensors";
+const WEIGHTS_FILE: &str = "checkpoints/final.safetensors";
 
 /// What is read of `hyperparams.json`; the rest records the training.
 #[derive(Debug, Deserialize)]
@@ -58,33 +59,31 @@ struct AverageNorm {
     out: f32,
 }
 
-pub(super) fn load(path: &Path) -> Result<Sae> {
-    let dir = super::folder_of(path);
+pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
+    let dir = folder_of(path);
     let config_path = dir.join(CONFIG_FILE);
     let config: Config = json::read(&config_path, "the hyperparams.json of a Llama Scope SAE")?;
     let sae_config = config.read(&config_path)?;
-    let mut tensors = TensorFile::read(&dir.join(WEIGHTS_FILE), crate::tensors::SAE_HINT)?;
+    let mut tensors = TensorFile::read(&dir.join(WEIGHTS_FILE), SAE_HINT)?;
     let SaeConfig { d_in, d_sae, .. } = sae_config;
-    let mut sae = Sae {
+    let mut weights = SaeWeights {
         w_enc: tensors.take_weights("encoder.weight", &[d_sae, d_in])?,
         b_enc: tensors.take_weights("encoder.bias", &[d_sae])?,
         w_dec: transposed(&tensors.take_weights("decoder.weight", &[d_in, d_sae])?, d_in, d_sae),
         b_dec: tensors.take_weights("decoder.bias", &[d_in])?,
-        threshold: None,
-        gate: None,
+        nonlinearity: Nonlinearity::Standard,
         w_skip: None,
-        config: SaeConfig { architecture: Architecture::Standard, ..sae_config.clone() },
     };
     tensors.end()?;
     let norms = &config.dataset_average_activation_norm;
     let scale = |norm: f32| (d_in as f32).sqrt() / norm;
-    of_raw_activations(&mut sae, scale(norms.r#in), scale(norms.out));
+    of_raw_activations(&mut weights, scale(norms.r#in), scale(norms.out));
     if config.sparsity_include_decoder_norm {
-        sae = sae.with_unit_decoder();
+        weights = weights.with_unit_decoder();
     }
-    sae.config = sae_config;
-    sae.threshold = Some(vec![config.jump_relu_threshold; d_sae]);
-    Ok(sae)
+    // Last, since it is compared with activations that are folded already.
+    weights.nonlinearity = Nonlinearity::JumpRelu { threshold: vec![config.jump_relu_threshold; d_sae] };
+    Ok((sae_config, weights))
 }
 
 impl Config {
@@ -106,15 +105,14 @@ impl Config {
         if ![r#in, out].iter().all(|norm| norm.is_finite() && *norm > 0.0) {
             return refuse(path, "dataset_average_activation_norm", "above 0", format!("{in} and {out}", in = r#in));
         }
-        let transcoder = self.hook_point_in != self.hook_point_out;
-        let Ok(out) = self.hook_point_out.parse() else {
+        let Ok(to) = self.hook_point_out.parse() else {
             return refuse(path, "hook_point_out", "such as blocks.9.hook_mlp_out", &self.hook_point_out);
         };
+        let from = self.hook_point_in.parse().ok();
         Ok(SaeConfig {
             apply_b_dec_to_input: self.apply_decoder_bias_to_pre_encoder,
-            hook_point: self.hook_point_in.parse().ok(),
-            hook_point_out: Some(out).filter(|_| transcoder),
-            ..SaeConfig::new(Architecture::JumpRelu, self.d_model, self.d_sae)
+            hook_points: HookPoints::between(from, Some(to), [self.d_model; 2]),
+            ..SaeConfig::new(self.d_model, self.d_sae)
         })
     }
 }

@@ -15,16 +15,17 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    find::folder_of,
     fits::Fits,
+    format::SaeFormat,
     json::{self, refuse, refuse_zero},
     transpose::transposed,
 };
 use crate::{
     Error, Result,
-    formats::SaeFormat,
-    kernels::simd::sum_of_squares,
-    sae::{Architecture, Sae, SaeConfig, input_norm::InputNorm},
-    tensors::{Tensor, TensorFile, write_tensors},
+    kernels::simd::{multiply, sum_of_squares},
+    sae::{Architecture, HookPoints, Nonlinearity, Sae, SaeConfig, SaeWeights, input_norm::InputNorm},
+    tensors::{SAE_HINT, Tensor, TensorFile, write_tensors},
 };
 
 const CONFIG_FILE: &str = "config.json";
@@ -75,36 +76,35 @@ const DATASET_WISE: &str = "dataset-wise";
 const TOKEN_WISE: &str = "token-wise";
 const INFERENCE: &str = "inference";
 
-pub(super) fn load(path: &Path) -> Result<Sae> {
-    let dir = super::folder_of(path);
+pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
+    let dir = folder_of(path);
     let config_path = dir.join(CONFIG_FILE);
     let config: Config = json::read(&config_path, "the config.json of a Llamascopium SAE")?;
-    let sae_config = config.read(&config_path)?;
+    let (sae_config, architecture) = config.read(&config_path)?;
     let weights_path = dir.join(WEIGHTS_FILE);
-    let mut tensors = TensorFile::read(&weights_path, crate::tensors::SAE_HINT)?;
-    let SaeConfig { d_in, d_sae, architecture, .. } = sae_config;
-    let threshold = match architecture {
+    let mut tensors = TensorFile::read(&weights_path, SAE_HINT)?;
+    let SaeConfig { d_in, d_sae, .. } = sae_config;
+    let nonlinearity = match architecture {
         Architecture::JumpRelu => {
             let log = tensors.take_weights(LOG_THRESHOLD, &[d_sae])?;
-            Some(log.iter().map(|log| log.exp()).collect())
+            Nonlinearity::JumpRelu { threshold: log.iter().map(|log| log.exp()).collect() }
         }
-        _ => None,
+        Architecture::TopK => Nonlinearity::TopK { k: config.top_k },
+        _ => Nonlinearity::Standard,
     };
-    let mut sae = Sae {
+    let mut weights = SaeWeights {
         w_enc: transposed(&tensors.take_weights("W_E", &[d_in, d_sae])?, d_in, d_sae),
         b_enc: tensors.take_weights("b_E", &[d_sae])?,
         w_dec: tensors.take_weights("W_D", &[d_sae, d_in])?,
         // After W_E, whose length bounds d_in: a config could ask for any number of zeros.
         b_dec: if config.use_decoder_bias { tensors.take_weights("b_D", &[d_in])? } else { vec![0.0; d_in] },
-        threshold,
-        gate: None,
+        nonlinearity,
         w_skip: None,
-        config: sae_config,
     };
     let norms = average_norms(&mut tensors)?;
     tensors.end()?;
     if config.sparsity_include_decoder_norm {
-        sae = selecting_by_decoder_norm(sae);
+        weights = selecting_by_decoder_norm(weights);
     }
     if config.norm_activation == DATASET_WISE {
         let scale = |hook: &str| {
@@ -121,12 +121,12 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
             Ok::<f32, Error>((d_in as f32).sqrt() / norm)
         };
         let (scale_in, scale_out) = (scale(&config.hook_point_in)?, scale(&config.hook_point_out)?);
-        of_raw_activations(&mut sae, scale_in, scale_out);
-        if let Some(threshold) = &mut sae.threshold {
+        of_raw_activations(&mut weights, scale_in, scale_out);
+        if let Nonlinearity::JumpRelu { threshold } = &mut weights.nonlinearity {
             threshold.iter_mut().for_each(|t| *t /= scale_in);
         }
     }
-    Ok(sae)
+    Ok((sae_config, weights))
 }
 
 /// The mean norms that the weights come with; without meaning where the config does not ask for them.
@@ -137,33 +137,32 @@ fn average_norms(tensors: &mut TensorFile) -> Result<Vec<(String, f32)>> {
 }
 
 /// The same SAE where activations times `|W_D|` were compared: with the threshold, or with each other.
-fn selecting_by_decoder_norm(mut sae: Sae) -> Sae {
-    let d_out = sae.d_out();
-    match (sae.config.architecture, &mut sae.threshold) {
-        (Architecture::TopK, _) => sae.with_unit_decoder(),
-        (_, Some(threshold)) => {
-            for (threshold, row) in threshold.iter_mut().zip(sae.w_dec.chunks_exact(d_out)) {
+fn selecting_by_decoder_norm(mut weights: SaeWeights) -> SaeWeights {
+    match &mut weights.nonlinearity {
+        Nonlinearity::TopK { .. } => weights.with_unit_decoder(),
+        Nonlinearity::JumpRelu { threshold } => {
+            for (threshold, row) in threshold.iter_mut().zip(weights.w_dec.chunks_exact(weights.b_dec.len())) {
                 // A row of zeros never exceeds anything. What is no number stays, to be refused.
                 if threshold.is_finite() {
                     *threshold = (*threshold / sum_of_squares(row).sqrt()).min(f32::MAX);
                 }
             }
-            sae
+            weights
         }
-        _ => sae,
+        _ => weights,
     }
 }
 
 /// The weights for raw activations, of those for activations multiplied by `scale_in` and `scale_out`:
 /// `s_in x W + b = s_in (x W + b / s_in)`. Thresholds are left alone.
-pub(super) fn of_raw_activations(sae: &mut Sae, scale_in: f32, scale_out: f32) {
-    sae.b_enc.iter_mut().for_each(|b| *b /= scale_in);
-    sae.b_dec.iter_mut().for_each(|b| *b /= scale_out);
-    sae.w_dec.iter_mut().for_each(|w| *w *= scale_in / scale_out);
+pub(super) fn of_raw_activations(weights: &mut SaeWeights, scale_in: f32, scale_out: f32) {
+    weights.b_enc.iter_mut().for_each(|b| *b /= scale_in);
+    weights.b_dec.iter_mut().for_each(|b| *b /= scale_out);
+    multiply(&mut weights.w_dec, scale_in / scale_out);
 }
 
 impl Config {
-    fn read(&self, path: &Path) -> Result<SaeConfig> {
+    fn read(&self, path: &Path) -> Result<(SaeConfig, Architecture)> {
         if self.sae_type != "sae" {
             return refuse(path, "sae_type", "`sae`", &self.sae_type);
         }
@@ -184,22 +183,19 @@ impl Config {
                 return refuse(path, "norm_activation", known, other);
             }
         };
-        let transcoder = self.hook_point_in != self.hook_point_out;
-        let hook_point_out = match self.hook_point_out.parse() {
-            Ok(point) => Some(point).filter(|_| transcoder),
-            Err(_) if !transcoder => None,
-            Err(_) => return refuse(path, "hook_point_out", "such as blocks.9.hook_mlp_out", &self.hook_point_out),
-        };
+        let (from, to) = (self.hook_point_in.parse().ok(), self.hook_point_out.parse().ok());
+        if to.is_none() && self.hook_point_in != self.hook_point_out {
+            return refuse(path, "hook_point_out", "such as blocks.9.hook_mlp_out", &self.hook_point_out);
+        }
         let d_sae = (self.d_model as f64 * self.expansion_factor) as usize;
         refuse_zero(path, "d_model and d_model * expansion_factor", [self.d_model, d_sae])?;
-        Ok(SaeConfig {
-            k: (architecture == Architecture::TopK).then_some(self.top_k),
+        let config = SaeConfig {
             apply_b_dec_to_input: false,
             input_norm,
-            hook_point: self.hook_point_in.parse().ok(),
-            hook_point_out,
-            ..SaeConfig::new(architecture, self.d_model, d_sae)
-        })
+            hook_points: HookPoints::between(from, to, [self.d_model; 2]),
+            ..SaeConfig::new(self.d_model, d_sae)
+        };
+        Ok((config, architecture))
     }
 }
 
@@ -211,7 +207,8 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
         skip: false,
     };
     fits.check(sae)?;
-    let SaeConfig { architecture, d_in, d_out, d_sae, k, input_norm, .. } = sae.config;
+    let SaeConfig { d_in, d_out, d_sae, input_norm, ref hook_points, .. } = *sae.config();
+    let architecture = sae.architecture();
     if d_in != d_out {
         return fits.refuse("a transcoder between equal widths".into(), format!("{d_in} and {d_out}"));
     }
@@ -222,7 +219,7 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
             return fits.refuse("raw or constant-norm activations".into(), input_norm.to_string());
         }
     };
-    let place = sae.config.place()?;
+    let (from, (_, to)) = (hook_points.first_read()?, hook_points.ends());
     let config = Config {
         sae_type: "sae".into(),
         d_model: d_in,
@@ -231,22 +228,23 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
         act_fn: architecture.to_string().replace("standard", "relu"),
         norm_activation: norm_activation.into(),
         sparsity_include_decoder_norm: false,
-        top_k: k.unwrap_or_else(fifty),
-        hook_point_in: place.to_string(),
-        hook_point_out: sae.config.hook_point_out.unwrap_or(place).to_string(),
+        top_k: sae.nonlinearity().k().unwrap_or_else(fifty),
+        hook_point_in: from.to_string(),
+        hook_point_out: to.unwrap_or(from).to_string(),
         use_glu_encoder: false,
     };
     let sae = sae.applying_b_dec(false);
-    let w_enc = transposed(&sae.w_enc, d_sae, d_in);
+    let SaeWeights { w_enc, b_enc, nonlinearity, w_dec, b_dec, .. } = sae.weights();
+    let w_enc = transposed(w_enc, d_sae, d_in);
     let mut tensors = vec![
         Tensor::f32("W_E", &[d_in, d_sae], &w_enc),
-        Tensor::f32("b_E", &[d_sae], &sae.b_enc),
-        Tensor::f32("W_D", &[d_sae, d_in], &sae.w_dec),
-        Tensor::f32("b_D", &[d_in], &sae.b_dec),
+        Tensor::f32("b_E", &[d_sae], b_enc),
+        Tensor::f32("W_D", &[d_sae, d_in], w_dec),
+        Tensor::f32("b_D", &[d_in], b_dec),
     ];
     // A logarithm: the smallest positive number stands for zero, which only positive values exceed as well.
     let log = |threshold: Vec<f32>| threshold.iter().map(|t| t.max(f32::MIN_POSITIVE).ln()).collect::<Vec<f32>>();
-    let threshold = sae.thresholds().filter(|_| architecture == Architecture::JumpRelu).map(log);
+    let threshold = nonlinearity.thresholds(d_sae).filter(|_| architecture == Architecture::JumpRelu).map(log);
     tensors.extend(threshold.as_ref().map(|log| Tensor::f32(LOG_THRESHOLD, &[d_sae], log)));
     write_tensors(&dir.join(WEIGHTS_FILE), tensors, None)?;
     json::write(&dir.join(CONFIG_FILE), &config)

@@ -3,7 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{LAYOUTS, Layout, entries, found_at, is_pt};
+use super::{
+    find::{entries, folder_of, found_at, is_pt},
+    format::SaeFormat,
+};
 use crate::Error;
 
 /// Names shown in a message.
@@ -19,8 +22,8 @@ pub(super) fn no_sae(path: &Path) -> Error {
         companion(path).or_else(|| several_pt(path)).or_else(|| further_down(path))
     };
     near.unwrap_or_else(|| {
-        let looked_for: Vec<_> =
-            LAYOUTS.iter().map(|layout| format!("{} ({})", layout.files.join(" and "), layout.name)).collect();
+        let files = |format: SaeFormat| format!("{} ({format})", format.files().join(" and "));
+        let looked_for = SaeFormat::ALL.map(files);
         let hint = "Name the folder that holds the SAE's own files, or the file itself";
         Error::malformed(path, format!("an SAE: {}", looked_for.join(", ")), what_is_there(path), hint)
     })
@@ -28,14 +31,14 @@ pub(super) fn no_sae(path: &Path) -> Error {
 
 /// A file that no format has a name for; those of its kind are named.
 fn other_name(path: &Path) -> Option<Error> {
-    let names = |layout: &'static Layout| layout.files.iter().map(move |name| (Path::new(name), layout));
-    let known = || LAYOUTS.iter().flat_map(names);
+    let names = |format: SaeFormat| format.files().iter().map(move |name| (Path::new(name), format));
+    let known = || SaeFormat::ALL.into_iter().flat_map(names);
     if is_pt(path) || known().any(|(name, _)| name.file_name() == path.file_name()) {
         return None;
     }
     let alike: Vec<_> = known()
         .filter(|(name, _)| name.extension() == path.extension())
-        .map(|(name, layout)| format!("{} ({})", name.display(), layout.name))
+        .map(|(name, format)| format!("{} ({format})", name.display()))
         .collect();
     let expected = format!("one of the names of an SAE's files: {}", alike.join(", "));
     let hint = "Rename the file so, or name the folder that holds the SAE's own files";
@@ -44,13 +47,13 @@ fn other_name(path: &Path) -> Option<Error> {
 
 /// Weights without the config that says what they compute.
 fn companion(path: &Path) -> Option<Error> {
-    let dir = super::folder_of(path);
+    let dir = folder_of(path);
     let there = |name: &str| dir.join(name).is_file();
-    let weights = LAYOUTS.iter().filter_map(|layout| layout.files.last()).find(|name| there(name))?;
-    let missing: Vec<_> = LAYOUTS
-        .iter()
-        .filter(|layout| layout.files.last() == Some(weights))
-        .flat_map(|layout| layout.files.iter().map(move |name| (name, layout.name)))
+    let weights = SaeFormat::ALL.map(SaeFormat::weights_file).into_iter().find(|name| there(name))?;
+    let missing: Vec<_> = SaeFormat::ALL
+        .into_iter()
+        .filter(|format| format.weights_file() == weights)
+        .flat_map(|format| format.files().iter().map(move |name| (name, format)))
         .filter(|(name, _)| !there(name))
         .map(|(name, format)| format!("{name} ({format})"))
         .collect();

@@ -13,7 +13,9 @@ use std::path::Path;
 use harvester::{HookPoint, Site};
 
 use super::{
+    find::only_pt,
     fits::Fits,
+    format::SaeFormat,
     json::refuse,
     pickle::Value,
     torch_file::{self, Item, TorchFile},
@@ -21,8 +23,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    formats::SaeFormat,
-    sae::{Architecture, Sae, SaeConfig, input_norm::InputNorm},
+    sae::{Architecture, HookPoints, Nonlinearity, Sae, SaeConfig, SaeWeights, input_norm::InputNorm},
 };
 
 /// What the tool adds to the standard deviation.
@@ -31,8 +32,8 @@ const FILE: &str = "autoencoder.pt";
 /// Counts of the training, which make no activation.
 const STATISTICS: [&str; 3] = ["stats_last_nonzero", "latents_activation_frequency", "latents_mean_square"];
 
-pub(super) fn load(path: &Path) -> Result<Sae> {
-    let path = &super::only_pt(path)?;
+pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
+    let path = &only_pt(path)?;
     let TorchFile { mut tensors, mut others } = TorchFile::read(path)?;
     let (d_sae, d_in) = tensors.matrix("encoder.weight")?;
     let activation = others.remove("activation");
@@ -42,24 +43,23 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
         return Err(Error::malformed(path, expected, format!("also {name}"), "It belongs to another tool"));
     }
     // Before the name was kept, there was only ReLU.
-    let (architecture, k, input_norm) = match activation.as_ref().map_or(Some("ReLU"), Value::text) {
-        Some("ReLU") => (Architecture::Standard, None, InputNorm::None),
-        Some("TopK") => (Architecture::TopK, Some(k(&state, path)?), InputNorm::LayerNorm { eps: EPS }),
+    let (nonlinearity, input_norm) = match activation.as_ref().map_or(Some("ReLU"), Value::text) {
+        Some("ReLU") => (Nonlinearity::Standard, InputNorm::None),
+        Some("TopK") => (Nonlinearity::TopK { k: k(&state, path)? }, InputNorm::LayerNorm { eps: EPS }),
         other => return refuse(path, "activation", "`TopK` or `ReLU`", other.unwrap_or("no name")),
     };
-    let sae = Sae {
-        config: SaeConfig { k, input_norm, hook_point: hook_point(path), ..SaeConfig::new(architecture, d_in, d_sae) },
+    let weights = SaeWeights {
         w_enc: tensors.take_f32("encoder.weight", &[d_sae, d_in])?,
         b_enc: tensors.take_f32("latent_bias", &[d_sae])?,
+        nonlinearity,
         w_dec: transposed(&tensors.take_f32("decoder.weight", &[d_in, d_sae])?, d_in, d_sae),
         b_dec: tensors.take_f32("pre_bias", &[d_in])?,
-        threshold: None,
-        gate: None,
         w_skip: None,
     };
     STATISTICS.iter().for_each(|name| tensors.pass_over(name));
     tensors.end()?;
-    Ok(sae)
+    let hook_points = HookPoints::Autoencoder(hook_point(path));
+    Ok((SaeConfig { input_norm, hook_points, ..SaeConfig::new(d_in, d_sae) }, weights))
 }
 
 /// `{"k": 32, "postact_fn": "ReLU"}`
@@ -102,19 +102,21 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
         skip: false,
     };
     fits.check(sae)?;
-    let SaeConfig { architecture, d_in, d_sae, k, input_norm, .. } = sae.config;
+    let SaeConfig { d_in, d_sae, input_norm, .. } = *sae.config();
+    let architecture = sae.architecture();
     let expected = if architecture == Architecture::TopK { InputNorm::LayerNorm { eps: EPS } } else { InputNorm::None };
     if input_norm != expected {
         let place = format!("a {architecture} SAE with the input norm `{expected}`, which its loader assumes");
         return fits.refuse(place, format!("`{input_norm}`"));
     }
     let sae = sae.applying_b_dec(true);
-    let w_dec = transposed(&sae.w_dec, d_sae, d_in);
+    let SaeWeights { w_enc, b_enc, nonlinearity, w_dec, b_dec, .. } = sae.weights();
+    let (w_dec, k) = (transposed(w_dec, d_sae, d_in), nonlinearity.k());
     let zeros = vec![0.0; d_sae];
     let mut items = vec![
-        ("pre_bias", Item::Floats(vec![d_in], &sae.b_dec)),
-        ("latent_bias", Item::Floats(vec![d_sae], &sae.b_enc)),
-        ("encoder.weight", Item::Floats(vec![d_sae, d_in], &sae.w_enc)),
+        ("pre_bias", Item::Floats(vec![d_in], b_dec)),
+        ("latent_bias", Item::Floats(vec![d_sae], b_enc)),
+        ("encoder.weight", Item::Floats(vec![d_sae, d_in], w_enc)),
         ("decoder.weight", Item::Floats(vec![d_in, d_sae], &w_dec)),
         ("stats_last_nonzero", Item::Longs(vec![d_sae], vec![0; d_sae])),
         ("latents_activation_frequency", Item::Floats(vec![d_sae], &zeros)),

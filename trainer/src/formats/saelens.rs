@@ -12,15 +12,16 @@
 use std::path::Path;
 
 use super::{
+    find::folder_of,
     json,
-    saelens_cfg::{Cfg, FITS, Named, without_records},
+    saelens_cfg::{Cfg, FITS, without_records},
     saelens_legacy,
     transpose::transposed,
 };
 use crate::{
     Result,
-    sae::{Architecture, Gate, Sae, SaeConfig},
-    tensors::{Tensor, TensorFile, write_tensors},
+    sae::{Architecture, Nonlinearity, Sae, SaeConfig, SaeWeights},
+    tensors::{SAE_HINT, Tensor, TensorFile, write_tensors},
 };
 
 const CFG_FILE: &str = "cfg.json";
@@ -28,37 +29,46 @@ pub(crate) const WEIGHTS_FILE: &str = "sae_weights.safetensors";
 pub(crate) const SPARSITY_FILE: &str = "sparsity.safetensors";
 /// What an SAE folder of ours has beside the weights.
 pub(crate) const OTHER_FILES: [&str; 2] = [CFG_FILE, SPARSITY_FILE];
-pub(crate) fn save(sae: &Sae, dir: &Path) -> Result<()> {
-    if sae.w_skip.is_some() && sae.config.apply_b_dec_to_input {
+
+pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
+    if sae.has_skip() && sae.config().apply_b_dec_to_input {
         // With a skip connection SAELens' words are those of transcoders, which subtract nothing.
         return save(&sae.applying_b_dec(false), dir);
     }
-    if sae.w_skip.is_some() && !sae.config.is_transcoder() {
-        // SAELens has a word for it only as a transcoder to the same place.
-        sae.config.place()?;
+    let hook_points = &sae.config().hook_points;
+    if sae.has_skip() && !hook_points.is_transcoder() {
+        // SAELens has a word for it only as a transcoder to the same hook point.
+        hook_points.first_read()?;
     }
-    if sae.config.columns.is_empty() {
+    if !hook_points.is_crosscoder() {
         FITS.check(sae)?;
-    } else if sae.w_skip.is_some() {
+    } else if sae.has_skip() {
         return FITS.refuse("a crosscoder without a skip connection".into(), "one with W_skip".into());
     }
-    let SaeConfig { d_in, d_out, d_sae, .. } = sae.config;
-    let w_enc = transposed(&sae.w_enc, d_sae, d_in);
-    let bias = if sae.gate.is_some() { "b_gate" } else { "b_enc" };
+    let SaeConfig { d_in, d_out, d_sae, .. } = *sae.config();
+    let SaeWeights { w_enc, b_enc, nonlinearity, w_dec, b_dec, w_skip } = sae.weights();
+    let w_enc = transposed(w_enc, d_sae, d_in);
     let mut tensors = vec![
         Tensor::f32("W_enc", &[d_in, d_sae], &w_enc),
-        Tensor::f32(bias, &[d_sae], &sae.b_enc),
-        Tensor::f32("W_dec", &[d_sae, d_out], &sae.w_dec),
-        Tensor::f32("b_dec", &[d_out], &sae.b_dec),
+        Tensor::f32(name_of_b_enc(sae.architecture()), &[d_sae], b_enc),
+        Tensor::f32("W_dec", &[d_sae, d_out], w_dec),
+        Tensor::f32("b_dec", &[d_out], b_dec),
     ];
-    tensors.extend(sae.threshold.as_ref().map(|threshold| Tensor::f32("threshold", &[d_sae], threshold)));
-    if let Some(Gate { r_mag, b_mag }) = &sae.gate {
-        tensors.extend([Tensor::f32("r_mag", &[d_sae], r_mag), Tensor::f32("b_mag", &[d_sae], b_mag)]);
+    match nonlinearity {
+        Nonlinearity::JumpRelu { threshold } => tensors.push(Tensor::f32("threshold", &[d_sae], threshold)),
+        Nonlinearity::Gated { r_mag, b_mag } => {
+            tensors.extend([Tensor::f32("r_mag", &[d_sae], r_mag), Tensor::f32("b_mag", &[d_sae], b_mag)]);
+        }
+        Nonlinearity::Standard | Nonlinearity::TopK { .. } | Nonlinearity::Dense => {}
     }
-    tensors.extend(sae.w_skip.as_ref().map(|w_skip| Tensor::f32("W_skip", &[d_out, d_in], w_skip)));
+    tensors.extend(w_skip.as_ref().map(|w_skip| Tensor::f32("W_skip", &[d_out, d_in], w_skip)));
     let cfg = Cfg::of(sae)?;
     write_tensors(&dir.join(WEIGHTS_FILE), tensors, None)?;
     json::write(&dir.join(CFG_FILE), &cfg)
+}
+
+fn name_of_b_enc(architecture: Architecture) -> &'static str {
+    if architecture == Architecture::Gated { "b_gate" } else { "b_enc" }
 }
 
 /// Writes how often each latent is active, as a share of tokens. `[d_sae]`
@@ -67,44 +77,39 @@ pub(crate) fn save_sparsity(frequency: &[f32], dir: &Path) -> Result<()> {
     write_tensors(&dir.join(SPARSITY_FILE), vec![Tensor::f32("sparsity", &[sparsity.len()], &sparsity)], None)
 }
 
-pub(crate) fn load(path: &Path) -> Result<Sae> {
-    let dir = super::folder_of(path);
+pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
+    let dir = folder_of(path);
     let cfg_path = dir.join(CFG_FILE);
     let cfg = read_cfg(&cfg_path)?;
-    let (config, Named { skip, .. }) = cfg.read(&cfg_path)?;
+    let (config, named) = cfg.read(&cfg_path)?;
     let path = dir.join(WEIGHTS_FILE);
-    let mut tensors = TensorFile::read(&path, crate::tensors::SAE_HINT)?;
-    let SaeConfig { architecture, d_in, d_out, d_sae, .. } = config;
-    let gated = architecture == Architecture::Gated;
+    let mut tensors = TensorFile::read(&path, SAE_HINT)?;
+    let SaeConfig { d_in, d_out, d_sae, .. } = config;
     let w_enc = transposed(&tensors.take_weights("W_enc", &[d_in, d_sae])?, d_in, d_sae);
-    let of_latents = |tensors: &mut TensorFile, name: &str| tensors.take_weights(name, &[d_sae]);
-    let mut sae = Sae {
+    let mut of_latents = |name: &str| tensors.take_weights(name, &[d_sae]);
+    let mut weights = SaeWeights {
         w_enc,
-        b_enc: of_latents(&mut tensors, if gated { "b_gate" } else { "b_enc" })?,
+        b_enc: of_latents(name_of_b_enc(named.architecture))?,
+        nonlinearity: match named.architecture {
+            Architecture::Standard => Nonlinearity::Standard,
+            Architecture::TopK => Nonlinearity::TopK { k: cfg.k(&cfg_path)? },
+            Architecture::JumpRelu => Nonlinearity::JumpRelu { threshold: of_latents("threshold")? },
+            Architecture::Gated => Nonlinearity::Gated { r_mag: of_latents("r_mag")?, b_mag: of_latents("b_mag")? },
+            Architecture::Dense => Nonlinearity::Dense,
+        },
         w_dec: tensors.take_weights("W_dec", &[d_sae, d_out])?,
         b_dec: tensors.take_weights("b_dec", &[d_out])?,
-        threshold: match architecture {
-            Architecture::JumpRelu => Some(of_latents(&mut tensors, "threshold")?),
-            _ => None,
-        },
-        gate: match architecture {
-            Architecture::Gated => {
-                Some(Gate { r_mag: of_latents(&mut tensors, "r_mag")?, b_mag: of_latents(&mut tensors, "b_mag")? })
-            }
-            _ => None,
-        },
-        w_skip: if skip { Some(tensors.take_weights("W_skip", &[d_out, d_in])?) } else { None },
-        config,
+        w_skip: if named.skip { Some(tensors.take_weights("W_skip", &[d_out, d_in])?) } else { None },
     };
     if tensors.has("scaling_factor")? {
         saelens_legacy::check_scaling_factor(&tensors.take_f32("scaling_factor", &[d_sae])?, &path)?;
     }
     tensors.end()?;
     // Of other architectures SAELens has no such key, and passes over one that is there.
-    if cfg.rescale_acts_by_decoder_norm == Some(true) && architecture == Architecture::TopK {
-        sae = sae.with_unit_decoder();
+    if cfg.rescale_acts_by_decoder_norm == Some(true) && named.architecture == Architecture::TopK {
+        weights = weights.with_unit_decoder();
     }
-    Ok(sae)
+    Ok((config, weights))
 }
 
 fn read_cfg(path: &Path) -> Result<Cfg> {
@@ -124,7 +129,14 @@ mod tests {
     use harvester::HookPoint;
 
     use super::*;
-    use crate::{kernels::simd::sum_of_squares, sae::tests::example};
+    use crate::{
+        formats::read,
+        kernels::simd::sum_of_squares,
+        sae::{
+            HookPoints,
+            tests::{changed, example},
+        },
+    };
 
     #[test]
     fn what_is_saved_is_loaded() {
@@ -132,7 +144,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let sae = example(architecture, 24, 100);
             sae.save(dir.path()).unwrap();
-            assert_eq!(Sae::load(dir.path()).unwrap(), sae);
+            assert_eq!(read(dir.path()).unwrap(), sae);
         }
     }
 
@@ -142,41 +154,43 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             sae.save(dir.path()).unwrap();
             let text = fs::read_to_string(dir.path().join(CFG_FILE)).unwrap();
-            (Sae::load(dir.path()).unwrap(), text)
+            (read(dir.path()).unwrap(), text)
         };
         for (architecture, word) in [
             (Architecture::Standard, "\"skip_transcoder\""),
             (Architecture::JumpRelu, "\"jumprelu_skip_transcoder\""),
             (Architecture::TopK, "\"topk_skip_transcoder\""),
         ] {
-            let mut sae = example(architecture, 24, 100);
-            sae.config.d_out = 7;
-            sae.config.hook_point_out = Some(HookPoint::resid_post(5));
-            sae.config.apply_b_dec_to_input = false;
-            sae.w_dec.truncate(100 * 7);
-            sae.b_dec.truncate(7);
-            sae.w_skip = Some(sae.w_enc[..7 * 24].to_vec());
+            let sae = changed(&example(architecture, 24, 100), |config, weights| {
+                config.d_out = 7;
+                let [from, to] = [3, 5].map(|layer| Some(HookPoint::resid_post(layer)));
+                config.hook_points = HookPoints::Transcoder { from, to };
+                config.apply_b_dec_to_input = false;
+                weights.w_dec.truncate(100 * 7);
+                weights.b_dec.truncate(7);
+                weights.w_skip = Some(weights.w_enc[..7 * 24].to_vec());
+            });
+            let sae = sae.unwrap();
             let (loaded, cfg) = saved_and_loaded(&sae);
             assert_eq!(loaded, sae);
             assert!(cfg.contains(word), "{cfg}");
         }
-        let mut crosscoder = example(Architecture::JumpRelu, 24, 100);
-        crosscoder.config.hook_point = None;
-        crosscoder.config.columns = vec![(HookPoint::resid_post(0), 10), (HookPoint::resid_post(1), 14)];
+        let crosscoder = changed(&example(Architecture::JumpRelu, 24, 100), |config, _| {
+            let columns = vec![(HookPoint::resid_post(0), 10), (HookPoint::resid_post(1), 14)];
+            config.hook_points = HookPoints::Crosscoder(columns);
+        });
+        let crosscoder = crosscoder.unwrap();
         let (loaded, cfg) = saved_and_loaded(&crosscoder);
         assert_eq!(loaded, crosscoder);
         assert!(cfg.contains("\"crosscoder\"") && cfg.contains("\"activation\": \"jumprelu\""), "{cfg}");
-        crosscoder.config.columns[0].1 = 9;
-        let dir = tempfile::tempdir().unwrap();
-        assert!(crosscoder.save(dir.path()).unwrap_err().to_string().contains("columns of d_in = 24"));
     }
 
-    /// What `Sae::load` says about a saved SAE after `damage`.
+    /// What is said about a saved SAE after `damage`.
     fn refused(architecture: Architecture, damage: impl FnOnce(&Path)) -> String {
         let dir = tempfile::tempdir().unwrap();
         example(architecture, 4, 10).save(dir.path()).unwrap();
         damage(dir.path());
-        Sae::load(dir.path()).unwrap_err().to_string()
+        read(dir.path()).unwrap_err().to_string()
     }
 
     fn edit_cfg(from: &str, to: &str) -> impl FnOnce(&Path) {
@@ -255,9 +269,9 @@ mod tests {
         let sae = example(Architecture::TopK, 4, 10);
         sae.save(dir.path()).unwrap();
         edit_cfg("\"rescale_acts_by_decoder_norm\": false", "\"rescale_acts_by_decoder_norm\": true")(dir.path());
-        let folded = Sae::load(dir.path()).unwrap();
+        let folded = read(dir.path()).unwrap();
         let norm = sum_of_squares(sae.decoder_row(3)).sqrt();
         assert!((sum_of_squares(folded.decoder_row(3)) - 1.0).abs() < 1e-5);
-        assert!((folded.b_enc[3] - sae.b_enc[3] * norm).abs() < 1e-6);
+        assert!((folded.weights().b_enc[3] - sae.weights().b_enc[3] * norm).abs() < 1e-6);
     }
 }

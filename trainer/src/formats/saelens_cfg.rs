@@ -13,12 +13,13 @@ use serde_json::Value;
 
 use super::{
     fits::Fits,
+    format::SaeFormat,
     json::{refuse, refuse_zero},
 };
 use crate::{
-    Result,
-    formats::SaeFormat,
-    sae::{Architecture, Sae, SaeConfig, input_norm::InputNorm},
+    Error, Result,
+    sae::{Architecture, HookPoints, Sae, SaeConfig, input_norm::InputNorm},
+    tensors::SAE_HINT,
 };
 
 /// The layout that we write is that of this version.
@@ -149,7 +150,7 @@ struct Metadata {
 
 /// What the word under `architecture` says.
 pub(super) struct Named {
-    architecture: Architecture,
+    pub(super) architecture: Architecture,
     transcoder: bool,
     pub(super) skip: bool,
 }
@@ -175,7 +176,7 @@ pub(super) const FITS: Fits =
 
 impl Cfg {
     pub(super) fn of(sae: &Sae) -> Result<Self> {
-        let config = &sae.config;
+        let config = sae.config();
         let normalize_activations = match config.input_norm {
             InputNorm::None => "none",
             InputNorm::LayerNorm { eps } if eps == LAYER_NORM_EPS => "layer_norm",
@@ -184,10 +185,15 @@ impl Cfg {
             }
             InputNorm::ConstantNorm => "constant_norm_rescale",
         };
-        let crosscoder = !config.columns.is_empty();
         let column = |(point, d_in): &(HookPoint, usize)| Column { hook_name: point.to_string(), d_in: *d_in };
-        let named =
-            Named { architecture: config.architecture, transcoder: config.is_transcoder(), skip: sae.w_skip.is_some() };
+        let columns = match &config.hook_points {
+            HookPoints::Crosscoder(columns) => columns.iter().map(column).collect(),
+            HookPoints::Autoencoder(_) | HookPoints::Transcoder { .. } => vec![],
+        };
+        let crosscoder = !columns.is_empty();
+        let architecture = sae.architecture();
+        let named = Named { architecture, transcoder: config.hook_points.is_transcoder(), skip: sae.has_skip() };
+        let k = sae.nonlinearity().k();
         Ok(Self {
             d_in: config.d_in,
             d_sae: config.d_sae,
@@ -196,13 +202,13 @@ impl Cfg {
             apply_b_dec_to_input: config.apply_b_dec_to_input,
             normalize_activations: normalize_activations.into(),
             reshape_activations: none(),
-            metadata: Metadata::of(config, config.hook_point.filter(|_| named.skip)),
+            metadata: Metadata::of(config, named.skip),
             architecture: if crosscoder { CROSSCODER.into() } else { named.word() },
-            k: config.k,
-            rescale_acts_by_decoder_norm: config.k.map(|_| false),
+            k,
+            rescale_acts_by_decoder_norm: k.map(|_| false),
             d_out: (named.transcoder || named.skip).then_some(config.d_out),
-            activation: crosscoder.then(|| config.architecture.to_string()),
-            columns: config.columns.iter().map(column).collect(),
+            activation: crosscoder.then(|| architecture.to_string()),
+            columns,
         })
     }
 
@@ -221,30 +227,41 @@ impl Cfg {
             }
         }
         refuse_zero(path, "d_in and d_sae", [self.d_in, self.d_sae])?;
-        let parsed = |name: &Option<String>| name.as_deref().and_then(|name| name.parse().ok());
-        let metadata = &self.metadata;
-        let hook_point_out: Option<HookPoint> = parsed(&metadata.hook_name_out);
         let d_out = self.d_out.filter(|_| named.transcoder).unwrap_or(self.d_in);
-        if named.transcoder && hook_point_out.is_none() && d_out == self.d_in {
-            // Without it nothing would tell it from an autoencoder.
-            let found = metadata.hook_name_out.as_deref().unwrap_or("none");
-            return refuse(path, "metadata.hook_name_out", "such as blocks.14.hook_mlp_out", found);
-        }
+        let metadata = &self.metadata;
         let config = SaeConfig {
             d_out,
-            k: self.k.filter(|_| named.architecture == Architecture::TopK),
             apply_b_dec_to_input: self.apply_b_dec_to_input,
             input_norm: self.input_norm(path)?,
-            hook_point: parsed(&metadata.hook_name),
-            hook_point_out: hook_point_out.filter(|out| Some(*out) != parsed(&metadata.hook_name)),
-            columns: self.columns(path)?,
+            hook_points: self.hook_points(path, &named, d_out)?,
             model_name: metadata.model_name.clone().unwrap_or_default(),
             ctx_len: metadata.context_size,
             prepend_bos: metadata.prepend_bos.unwrap_or(false),
             dataset: metadata.dataset_path.clone().unwrap_or_default(),
-            ..SaeConfig::new(named.architecture, self.d_in, self.d_sae)
+            ..SaeConfig::new(self.d_in, self.d_sae)
         };
         Ok((config, named))
+    }
+
+    /// Active latents per token, which a topk SAE needs.
+    pub(super) fn k(&self, path: &Path) -> Result<usize> {
+        self.k.ok_or_else(|| Error::malformed(path, "k of a topk SAE", "none", SAE_HINT))
+    }
+
+    fn hook_points(&self, path: &Path, named: &Named, d_out: usize) -> Result<HookPoints> {
+        let columns = self.columns(path)?;
+        if !columns.is_empty() {
+            return Ok(HookPoints::Crosscoder(columns));
+        }
+        let parsed = |name: &Option<String>| name.as_deref().and_then(|name| name.parse().ok());
+        let Metadata { hook_name, hook_name_out, .. } = &self.metadata;
+        let to = parsed(hook_name_out);
+        if named.transcoder && to.is_none() && d_out == self.d_in {
+            // Without it nothing would tell it from an autoencoder.
+            let found = hook_name_out.as_deref().unwrap_or("none");
+            return refuse(path, "metadata.hook_name_out", "such as blocks.14.hook_mlp_out", found);
+        }
+        Ok(HookPoints::between(parsed(hook_name), to, [self.d_in, d_out]))
     }
 
     fn named(&self, path: &Path) -> Result<Named> {
@@ -311,22 +328,23 @@ impl Named {
         };
         let architecture = match (rest, transcoder) {
             ("", true) => Architecture::Standard,
-            (rest, true) => rest.strip_suffix('_')?.parse().ok().filter(|it| *it != Architecture::Standard)?,
-            (rest, false) => rest.parse().ok()?,
+            (rest, true) => Architecture::named(rest.strip_suffix('_')?).filter(|it| *it != Architecture::Standard)?,
+            (rest, false) => Architecture::named(rest)?,
         };
         Some(Self { architecture, transcoder, skip })
     }
 }
 
 impl Metadata {
-    /// `skip_to`: the place of an autoencoder with a skip connection.
-    fn of(config: &SaeConfig, skip_to: Option<HookPoint>) -> Self {
+    /// With a `skip` connection, an autoencoder too says what it rebuilds.
+    fn of(config: &SaeConfig, skip: bool) -> Self {
+        let (from, to) = config.hook_points.ends();
         Self {
             sae_lens_version: SAE_LENS_VERSION.into(),
             sae_lens_training_version: None,
             dataset_path: Some(config.dataset.clone()),
-            hook_name: config.hook_point.map(|point| point.to_string()),
-            hook_name_out: config.hook_point_out.or(skip_to).map(|point| point.to_string()),
+            hook_name: from.map(|point| point.to_string()),
+            hook_name_out: to.or(from.filter(|_| skip)).map(|point| point.to_string()),
             model_name: Some(config.model_name.clone()),
             model_class_name: Some("HookedTransformer".into()),
             hook_head_index: None,

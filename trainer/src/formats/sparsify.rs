@@ -12,19 +12,20 @@ use harvester::{HookPoint, Site};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    fits::{Fits, Places},
+    find::folder_of,
+    fits::{Fits, Said},
+    format::SaeFormat,
     json::{self, refuse},
 };
 use crate::{
     Error, Result,
-    formats::SaeFormat,
-    sae::{Architecture, Sae, SaeConfig, input_norm::InputNorm},
-    tensors::{Tensor, TensorFile, write_tensors},
+    sae::{Architecture, HookPoints, Nonlinearity, Sae, SaeConfig, SaeWeights, input_norm::InputNorm},
+    tensors::{SAE_HINT, Tensor, TensorFile, write_tensors},
 };
 
 const CFG_FILE: &str = "cfg.json";
 const WEIGHTS_FILE: &str = "sae.safetensors";
-/// Folders whose names say a place, for `Fits::check_folder`.
+/// Folders whose names say a hook point, for `Fits::check_folder`.
 const FOLDERS: [&str; 2] = ["layers.LAYER", "layers.LAYER.mlp"];
 
 /// `cfg.json`. Sparsify knows these keys and no others.
@@ -66,8 +67,8 @@ fn yes() -> bool {
     true
 }
 
-pub(super) fn load(path: &Path) -> Result<Sae> {
-    let dir = super::folder_of(path);
+pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
+    let dir = folder_of(path);
     let cfg_path = dir.join(CFG_FILE);
     let cfg: Cfg = json::read(&cfg_path, "the cfg.json of sparsify")?;
     if cfg.activation != "topk" {
@@ -80,34 +81,31 @@ pub(super) fn load(path: &Path) -> Result<Sae> {
         let hint = "Add the `k` that the SAE was trained with, such as \"k\": 32";
         return Err(Error::malformed(&cfg_path, "`k`, the active latents of a token", "no such key", hint));
     };
-    let (hook_point, hook_point_out) = hook_points(&dir, cfg.transcode)?;
+    let (from, to) = hook_points(&dir, cfg.transcode)?;
     let d_in = cfg.d_in;
     let d_sae = if cfg.num_latents == 0 { d_in.saturating_mul(cfg.expansion_factor) } else { cfg.num_latents };
-    let mut tensors = TensorFile::read(&dir.join(WEIGHTS_FILE), crate::tensors::SAE_HINT)?;
-    let sae = Sae {
+    let mut tensors = TensorFile::read(&dir.join(WEIGHTS_FILE), SAE_HINT)?;
+    let weights = SaeWeights {
         w_enc: tensors.take_weights("encoder.weight", &[d_sae, d_in])?,
         b_enc: tensors.take_weights("encoder.bias", &[d_sae])?,
+        nonlinearity: Nonlinearity::TopK { k },
         w_dec: tensors.take_weights("W_dec", &[d_sae, d_in])?,
         b_dec: tensors.take_weights("b_dec", &[d_in])?,
-        threshold: None,
-        gate: None,
         w_skip: if cfg.skip_connection { Some(tensors.take_weights("W_skip", &[d_in, d_in])?) } else { None },
-        config: SaeConfig {
-            k: Some(k),
-            apply_b_dec_to_input: !cfg.transcode,
-            hook_point,
-            hook_point_out,
-            ..SaeConfig::new(Architecture::TopK, d_in, d_sae)
-        },
     };
     tensors.end()?;
-    Ok(sae)
+    let config = SaeConfig {
+        apply_b_dec_to_input: !cfg.transcode,
+        hook_points: HookPoints::between(from, to, [d_in, d_in]),
+        ..SaeConfig::new(d_in, d_sae)
+    };
+    Ok((config, weights))
 }
 
 /// `layers.10` is the output of block 10; a transcoder of `layers.10.mlp` reads the input of its MLP and rebuilds the
 /// output. Of other modules the output differs from TransformerLens' hook points by norms in some families (as the
 /// MLP's own does in Gemma 2, Gemma 3 and OLMo 2), so they are left to `--hook-point`.
-fn hook_points(dir: &Path, transcode: bool) -> Result<Places> {
+fn hook_points(dir: &Path, transcode: bool) -> Result<Said> {
     let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let layer = name.strip_prefix("model.").unwrap_or(name).strip_prefix("layers.");
     if !transcode {
@@ -124,23 +122,24 @@ fn hook_points(dir: &Path, transcode: bool) -> Result<Places> {
 pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
     let fits = Fits { format: SaeFormat::Sparsify, architectures: &[Architecture::TopK], transcoder: true, skip: true };
     fits.check(sae)?;
-    let SaeConfig { d_in, d_out, d_sae, k, input_norm, .. } = sae.config;
+    let SaeConfig { d_in, d_out, d_sae, input_norm, ref hook_points, .. } = *sae.config();
     if input_norm != InputNorm::None {
         return fits.refuse("an SAE of raw activations".into(), input_norm.to_string());
     }
     if d_in != d_out {
         return fits.refuse("a transcoder between equal widths".into(), format!("{d_in} and {d_out}"));
     }
-    let transcode = sae.config.is_transcoder();
-    fits.check_folder(&sae.config, dir, |dir| hook_points(dir, transcode), &FOLDERS)?;
+    let transcode = hook_points.is_transcoder();
+    fits.check_folder(hook_points, dir, |dir| self::hook_points(dir, transcode), &FOLDERS)?;
     let sae = sae.applying_b_dec(!transcode);
+    let SaeWeights { w_enc, b_enc, nonlinearity, w_dec, b_dec, w_skip } = sae.weights();
     let mut tensors = vec![
-        Tensor::f32("encoder.weight", &[d_sae, d_in], &sae.w_enc),
-        Tensor::f32("encoder.bias", &[d_sae], &sae.b_enc),
-        Tensor::f32("W_dec", &[d_sae, d_in], &sae.w_dec),
-        Tensor::f32("b_dec", &[d_in], &sae.b_dec),
+        Tensor::f32("encoder.weight", &[d_sae, d_in], w_enc),
+        Tensor::f32("encoder.bias", &[d_sae], b_enc),
+        Tensor::f32("W_dec", &[d_sae, d_in], w_dec),
+        Tensor::f32("b_dec", &[d_in], b_dec),
     ];
-    tensors.extend(sae.w_skip.as_ref().map(|w_skip| Tensor::f32("W_skip", &[d_in, d_in], w_skip)));
+    tensors.extend(w_skip.as_ref().map(|w_skip| Tensor::f32("W_skip", &[d_in, d_in], w_skip)));
     write_tensors(&dir.join(WEIGHTS_FILE), tensors, None)?;
     let cfg = Cfg {
         activation: topk(),
@@ -148,9 +147,9 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
         // Only training reads it.
         normalize_decoder: true,
         num_latents: d_sae,
-        k,
+        k: nonlinearity.k(),
         multi_topk: false,
-        skip_connection: sae.w_skip.is_some(),
+        skip_connection: w_skip.is_some(),
         transcode,
         d_in,
         signed: false,

@@ -17,12 +17,12 @@ pub(crate) fn calibrate(sae: &mut Sae, x: &[f32], k: usize) -> Result<()> {
     loop {
         let mut values = values_above(sae, x, floor)?;
         if let Some(threshold) = cut(&mut values, k * (x.len() / d_in)) {
-            set_threshold(sae, threshold);
+            sae.set_threshold(threshold);
             return Ok(());
         }
         if floor == 0.0 {
             // Fewer than k latents per token are positive: keep them all.
-            set_threshold(sae, 0.0);
+            sae.set_threshold(0.0);
             return Ok(());
         }
         floor = if floor > 1e-6 && floor.is_finite() { floor / 4.0 } else { 0.0 };
@@ -44,12 +44,8 @@ fn cut(values: &mut [f32], count: usize) -> Option<f32> {
 }
 
 fn values_above(sae: &mut Sae, x: &[f32], floor: f32) -> Result<Vec<f32>> {
-    set_threshold(sae, floor);
+    sae.set_threshold(floor);
     Ok(sae.encode(x)?.values)
-}
-
-fn set_threshold(sae: &mut Sae, threshold: f32) {
-    sae.threshold = Some(vec![threshold; sae.d_sae()]);
 }
 
 #[cfg(test)]
@@ -57,7 +53,7 @@ mod tests {
     use super::*;
     use crate::{
         kernels::plain,
-        sae::{Architecture, tests::example},
+        sae::{Architecture, Nonlinearity, tests::example},
     };
 
     #[test]
@@ -84,6 +80,6 @@ mod tests {
         let mut sae = example(Architecture::JumpRelu, 24, 100);
         let x = plain::random(40 * 24, 9);
         calibrate(&mut sae, &x, 99).expect("whole rows");
-        assert_eq!(sae.threshold, Some(vec![0.0; 100]));
+        assert_eq!(*sae.nonlinearity(), Nonlinearity::JumpRelu { threshold: vec![0.0; 100] });
     }
 }

@@ -18,11 +18,12 @@
 //! several scales, so its activation stays in training units.
 
 use crate::{
+    Result,
     config::Resolved,
     data::{standardize::Standard, training_data::Label},
     kernels::simd::multiply,
     run::units::{add_product, scale_columns},
-    sae::{Architecture, Gate, Sae, SaeConfig},
+    sae::{Nonlinearity, Sae, SaeConfig, SaeWeights},
     step::{
         architecture::TrainArchitecture,
         weights::{B_MAG, R_MAG, THRESHOLD, W_SKIP, Weights},
@@ -30,70 +31,69 @@ use crate::{
 };
 
 /// What is trained as BatchTopK has no threshold yet: `calibrate` sets it.
-pub(crate) fn export(weights: Weights, standard: &Standard, resolved: &Resolved, label: Label) -> Sae {
-    let extra = |name: &str| weights.extra(name).map(<[f32]>::to_vec);
-    let gate = extra(R_MAG).zip(extra(B_MAG)).map(|(r_mag, b_mag)| Gate { r_mag, b_mag });
-    let (threshold, w_skip) = (extra(THRESHOLD), extra(W_SKIP));
+pub(crate) fn export(mut weights: Weights, standard: &Standard, resolved: &Resolved, label: Label) -> Result<Sae> {
     let config = config_of(&weights, resolved, label);
+    let nonlinearity = nonlinearity_of(&mut weights, resolved);
+    let w_skip = weights.take_extra(W_SKIP);
     let Weights { w_enc, b_enc, w_dec, b_dec, b_in, .. } = weights;
-    let mut sae = Sae { config, w_enc, b_enc, w_dec, b_dec, threshold, gate, w_skip };
+    let mut weights = SaeWeights { w_enc, b_enc, nonlinearity, w_dec, b_dec, w_skip };
     match (resolved.config.architecture, &standard.scales[..]) {
         (TrainArchitecture::Transcoder, &[s_in, s_out]) => {
-            fold_b_in(&mut sae, &b_in.unwrap_or_default());
-            multiply(&mut sae.w_enc, s_in / s_out);
-            sae.w_skip.iter_mut().for_each(|w_skip| multiply(w_skip, s_in / s_out));
-            divide_outputs(&mut sae, s_out);
+            fold_b_in(&mut weights, &b_in.unwrap_or_default());
+            multiply(&mut weights.w_enc, s_in / s_out);
+            weights.w_skip.iter_mut().for_each(|w_skip| multiply(w_skip, s_in / s_out));
+            divide_outputs(&mut weights, s_out);
         }
         (TrainArchitecture::Crosscoder, scales) => {
-            let Sae { w_enc, w_dec, b_dec, .. } = &mut sae;
+            let SaeWeights { w_enc, w_dec, b_dec, .. } = &mut weights;
             scale_columns(&resolved.widths, scales, &mut [w_enc], &mut [w_dec, b_dec]);
         }
-        (_, scales) => divide_outputs(&mut sae, scales[0]),
+        (_, scales) => divide_outputs(&mut weights, scales[0]),
     }
-    sae
+    Sae::new(config, weights)
+}
+
+fn nonlinearity_of(weights: &mut Weights, resolved: &Resolved) -> Nonlinearity {
+    let d_sae = weights.d_sae;
+    let mut own = |name| weights.take_extra(name).expect("a parameter that every run of this architecture has");
+    match resolved.config.architecture {
+        TrainArchitecture::TopK => Nonlinearity::TopK { k: resolved.config.k },
+        TrainArchitecture::Relu => Nonlinearity::Standard,
+        TrainArchitecture::Gated => Nonlinearity::Gated { r_mag: own(R_MAG), b_mag: own(B_MAG) },
+        TrainArchitecture::Dense => Nonlinearity::Dense,
+        TrainArchitecture::JumpRelu => Nonlinearity::JumpRelu { threshold: own(THRESHOLD) },
+        TrainArchitecture::BatchTopK
+        | TrainArchitecture::Matryoshka
+        | TrainArchitecture::Transcoder
+        | TrainArchitecture::Crosscoder => Nonlinearity::JumpRelu { threshold: vec![0.0; d_sae] },
+    }
 }
 
 fn config_of(weights: &Weights, resolved: &Resolved, label: Label) -> SaeConfig {
-    let trained = resolved.config.architecture;
-    let architecture = match trained {
-        TrainArchitecture::TopK => Architecture::TopK,
-        TrainArchitecture::Relu => Architecture::Standard,
-        TrainArchitecture::Gated => Architecture::Gated,
-        TrainArchitecture::Dense => Architecture::Dense,
-        TrainArchitecture::JumpRelu
-        | TrainArchitecture::BatchTopK
-        | TrainArchitecture::Matryoshka
-        | TrainArchitecture::Transcoder
-        | TrainArchitecture::Crosscoder => Architecture::JumpRelu,
-    };
-    let places = resolved.columns.inputs.iter().copied().zip(resolved.widths.iter().copied());
     SaeConfig {
         d_out: weights.d_out,
-        k: (trained == TrainArchitecture::TopK).then_some(resolved.config.k),
-        apply_b_dec_to_input: trained != TrainArchitecture::Transcoder,
-        hook_point: label.hook_point,
-        hook_point_out: resolved.columns.target,
-        columns: if trained == TrainArchitecture::Crosscoder { places.collect() } else { vec![] },
+        apply_b_dec_to_input: resolved.config.architecture != TrainArchitecture::Transcoder,
+        hook_points: resolved.hook_points.clone(),
         model_name: label.model_name,
         ctx_len: label.ctx_len,
         prepend_bos: label.prepend_bos,
         dataset: label.dataset,
-        ..SaeConfig::new(architecture, weights.d_in, weights.d_sae)
+        ..SaeConfig::new(weights.d_in, weights.d_sae)
     }
 }
 
 /// Divides activations and what they rebuild by `scale`.
-fn divide_outputs(sae: &mut Sae, scale: f32) {
-    let biases = [Some(&mut sae.b_enc), Some(&mut sae.b_dec), sae.threshold.as_mut()];
-    let of_gate = sae.gate.as_mut().map(|gate| &mut gate.b_mag);
-    biases.into_iter().chain([of_gate]).flatten().for_each(|bias| bias.iter_mut().for_each(|b| *b /= scale));
+fn divide_outputs(weights: &mut SaeWeights, scale: f32) {
+    let SaeWeights { b_enc, b_dec, nonlinearity, .. } = weights;
+    let biases = [Some(b_enc), Some(b_dec), nonlinearity.in_activation_units()];
+    biases.into_iter().flatten().for_each(|bias| bias.iter_mut().for_each(|b| *b /= scale));
 }
 
 /// Folds what is subtracted from the input into the biases: `(x - b_in) W^T + b = x W^T + (b - W b_in)`.
-fn fold_b_in(sae: &mut Sae, b_in: &[f32]) {
-    add_product(&mut sae.b_enc, &sae.w_enc, b_in, -1.0);
-    if let Some(w_skip) = &sae.w_skip {
-        add_product(&mut sae.b_dec, w_skip, b_in, -1.0);
+fn fold_b_in(weights: &mut SaeWeights, b_in: &[f32]) {
+    add_product(&mut weights.b_enc, &weights.w_enc, b_in, -1.0);
+    if let Some(w_skip) = &weights.w_skip {
+        add_product(&mut weights.b_dec, w_skip, b_in, -1.0);
     }
 }
 

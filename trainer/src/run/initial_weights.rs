@@ -20,14 +20,14 @@ use crate::{
     Error, Result, SaeManifest, TrainConfig,
     config::Resolved,
     data::standardize::Standard,
-    formats::{files_of, folder_of},
+    formats::{SaeFormat, folder_of},
     kernels::simd::multiply,
     manifest::InitialFile,
     run::{
         metrics_log,
         units::{add_product, scale_columns},
     },
-    sae::{Architecture, Sae, input_norm::InputNorm},
+    sae::{Architecture, HookPoints, Nonlinearity, Sae, SaeWeights, input_norm::InputNorm},
     step::{
         architecture::{self, TrainArchitecture},
         weights::{B_MAG, Parameter, R_MAG, THRESHOLD, W_SKIP, Weights, norm_of_blocks, normalize},
@@ -47,13 +47,12 @@ pub(crate) fn check_fits(sae: &Sae, resolved: &Resolved) -> Result<()> {
 /// Says so where the SAE is from another place in the model, or another model's. Fine-tuning there may be what is
 /// wanted.
 pub(crate) fn say_elsewhere(sae: &Sae, resolved: &Resolved, model: &str) {
-    let there = (sae.config.hook_point, resolved.config.hook_point);
-    if let (Some(from), Some(here)) = there
+    if let (Some(from), Some(here)) = (sae.config().hook_points.ends().0, resolved.config.hook_point)
         && from != here
     {
         tracing::warn!("the SAE of --init-from was trained at {from}, and goes on at {here}");
     }
-    let from = sae.config.model_name.as_str();
+    let from = sae.config().model_name.as_str();
     if !from.is_empty() && from != model {
         tracing::warn!("the SAE of --init-from was trained on {from}, and goes on with {model}");
     }
@@ -76,7 +75,7 @@ pub(crate) fn files(config: &TrainConfig) -> Result<Vec<InitialFile>> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(InitialFile { name, sha256: harvester::sha256_file(path)? })
     };
-    files_of(path)?.iter().map(|path| file(path)).collect()
+    SaeFormat::files_of(path)?.iter().map(|path| file(path)).collect()
 }
 
 impl TrainConfig {
@@ -103,11 +102,11 @@ pub fn initial_weights_kept(config: &TrainConfig) -> Result<Option<String>> {
     let own = match config.architecture {
         TrainArchitecture::JumpRelu => ", thresholds",
         TrainArchitecture::Gated => ", r_mag, b_mag",
-        TrainArchitecture::Transcoder if config.skip && sae.w_skip.is_some() => ", W_skip",
+        TrainArchitecture::Transcoder if config.skip && sae.has_skip() => ", W_skip",
         _ => "",
     };
     let begun = match config.architecture {
-        TrainArchitecture::Transcoder if config.skip && sae.w_skip.is_none() => "; W_skip starts at zero",
+        TrainArchitecture::Transcoder if config.skip && !sae.has_skip() => "; W_skip starts at zero",
         _ => "",
     };
     let mut says = format!(
@@ -115,9 +114,9 @@ pub fn initial_weights_kept(config: &TrainConfig) -> Result<Option<String>> {
         path.display(),
         sae.d_sae()
     );
-    if sae.threshold.is_some() && config.architecture.is_batch_topk() {
+    if sae.architecture() == Architecture::JumpRelu && config.architecture.is_batch_topk() {
         says += "; its threshold is calibrated anew at the end";
-    } else if sae.threshold.is_some() && config.architecture == TrainArchitecture::TopK {
+    } else if sae.architecture() == Architecture::JumpRelu && config.architecture == TrainArchitecture::TopK {
         says += "; its thresholds are dropped";
     }
     if config.architecture.has_sparsity_loss() && config.sparsity_coefficient.is_none() {
@@ -132,11 +131,12 @@ pub fn initial_weights_kept(config: &TrainConfig) -> Result<Option<String>> {
 
 /// What becomes of decoder rows of several norms, and of those without a direction; nothing where there are none.
 fn said_of_norms(sae: &Sae) -> String {
-    let norms: Vec<f32> = sae.w_dec.chunks_exact(sae.d_out()).map(|row| norm_of_blocks(row, &[sae.d_out()])).collect();
+    let norms: Vec<f32> =
+        sae.w_dec().chunks_exact(sae.d_out()).map(|row| norm_of_blocks(row, &[sae.d_out()])).collect();
     let directed = || norms.iter().copied().filter(|norm| *norm > 0.0);
     let (least, most) = (directed().fold(f32::MAX, f32::min), directed().fold(f32::MIN, f32::max));
     let mut says = String::new();
-    if sae.config.architecture == Architecture::TopK && most > least * (1.0 + SAME_NORM) {
+    if sae.architecture() == Architecture::TopK && most > least * (1.0 + SAME_NORM) {
         says += "; its decoder rows had several norms and are brought to 1, by which topk may select others";
     }
     match norms.len() - directed().count() {
@@ -155,45 +155,48 @@ fn misfit(sae: &Sae, resolved: &Resolved) -> Option<(String, String)> {
     let here = shape(resolved.d_in, resolved.d_out, resolved.d_sae);
     let there = shape(sae.d_in(), sae.d_out(), sae.d_sae());
     let kind = kind_of(sae);
-    let widths = sae.config.columns.iter().map(|(_, width)| *width);
+    let (reads, here_reads) = (&sae.config().hook_points, &resolved.hook_points);
     if !kinds_for(trained).contains(&kind.as_str()) {
         Some((format!("one of {}, to go on as {trained}", kinds_for(trained).join(", ")), format!("{kind}, {there},")))
     } else if here != there {
         let see = if sae.d_sae() == resolved.d_sae { "" } else { " (see --d-sae)" };
         Some((format!("an SAE of {here}{see}"), there))
-    } else if trained == TrainArchitecture::Crosscoder && is_reordered(sae, &resolved.columns.inputs) {
-        let names = |places: &mut dyn Iterator<Item = HookPoint>| {
-            places.map(|place| place.to_string()).collect::<Vec<_>>().join(", ")
-        };
-        let found = names(&mut sae.config.columns.iter().map(|(place, _)| *place));
-        Some((format!("the places in one order: {}", names(&mut resolved.columns.inputs.iter().copied())), found))
-    } else if trained == TrainArchitecture::Crosscoder && !widths.clone().eq(resolved.widths.iter().copied()) {
-        let found = format!("places of {:?}", widths.collect::<Vec<_>>());
-        Some((format!("places of {:?} values", resolved.widths), found))
-    } else if sae.config.input_norm != InputNorm::None {
-        Some(("an SAE of raw activations".into(), format!("one that normalizes them ({:?})", sae.config.input_norm)))
-    } else if sae.w_skip.is_some() && !(trained == TrainArchitecture::Transcoder && resolved.config.skip) {
+    } else if let (HookPoints::Crosscoder(here), HookPoints::Crosscoder(there)) = (here_reads, reads)
+        && let Some(misfit) = misfit_of_columns(here, there)
+    {
+        Some(misfit)
+    } else if sae.config().input_norm != InputNorm::None {
+        Some(("an SAE of raw activations".into(), format!("one that normalizes them ({:?})", sae.config().input_norm)))
+    } else if sae.has_skip() && !(trained == TrainArchitecture::Transcoder && resolved.config.skip) {
         Some(("an SAE without a linear bypass, or --arch transcoder --skip".into(), "one with a bypass".into()))
     } else {
         None
     }
 }
 
-/// Whether a crosscoder is of the same places in another order.
-fn is_reordered(sae: &Sae, inputs: &[HookPoint]) -> bool {
-    let there: Vec<_> = sae.config.columns.iter().map(|(place, _)| *place).collect();
-    there != inputs && inputs.iter().all(|place| there.contains(place))
+/// The same of what two crosscoders read.
+fn misfit_of_columns(here: &[(HookPoint, usize)], there: &[(HookPoint, usize)]) -> Option<(String, String)> {
+    let points = |columns: &[(HookPoint, usize)]| columns.iter().map(|(point, _)| *point).collect::<Vec<_>>();
+    let widths = |columns: &[(HookPoint, usize)]| columns.iter().map(|(_, width)| *width).collect::<Vec<_>>();
+    let is_reordered = points(here) != points(there) && points(here).iter().all(|point| points(there).contains(point));
+    if is_reordered {
+        let names = |columns| points(columns).iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        return Some((format!("the hook points in one order: {}", names(here)), names(there)));
+    }
+    let differ = widths(here) != widths(there);
+    differ.then(|| {
+        let say = |columns| format!("hook points of {:?} values", widths(columns));
+        (say(here), say(there))
+    })
 }
 
 /// What a finished SAE is, as messages name it.
 fn kind_of(sae: &Sae) -> String {
-    let architecture = sae.config.architecture;
-    if !sae.config.columns.is_empty() {
-        format!("{architecture} crosscoder")
-    } else if sae.config.is_transcoder() {
-        format!("{architecture} transcoder")
-    } else {
-        architecture.to_string()
+    let architecture = sae.architecture();
+    match sae.config().hook_points {
+        HookPoints::Autoencoder(_) => architecture.to_string(),
+        HookPoints::Transcoder { .. } => format!("{architecture} transcoder"),
+        HookPoints::Crosscoder(_) => format!("{architecture} crosscoder"),
     }
 }
 
@@ -219,9 +222,12 @@ pub(crate) fn of(sae: Sae, standard: &Standard, resolved: &Resolved) -> Weights 
     let step_config = resolved.step_config();
     // Shapes, constants, and rows for latents without a direction.
     let drawn = architecture::of(&step_config).start(resolved.d_sae, standard.mean.clone(), resolved.config.seed);
-    let thresholds = sae.thresholds();
-    let Sae { w_enc, b_enc, w_dec, b_dec, gate, w_skip, .. } = sae;
-    let (r_mag, b_mag) = gate.map_or((None, None), |gate| (Some(gate.r_mag), Some(gate.b_mag)));
+    let thresholds = sae.nonlinearity().thresholds(resolved.d_sae);
+    let (_, SaeWeights { w_enc, b_enc, nonlinearity, w_dec, b_dec, w_skip }) = sae.into_parts();
+    let (r_mag, b_mag) = match nonlinearity {
+        Nonlinearity::Gated { r_mag, b_mag } => (Some(r_mag), Some(b_mag)),
+        _ => (None, None),
+    };
     let mut own = [(THRESHOLD, thresholds), (R_MAG, r_mag), (B_MAG, b_mag), (W_SKIP, w_skip)];
     let mut find = |name: &str| own.iter_mut().find(|(of, _)| *of == name).and_then(|(_, values)| values.take());
     let own_or_drawn = |parameter: &Parameter| Parameter {

@@ -9,7 +9,7 @@ use crate::{
     Result,
     data::rows::RowSource,
     sae::{
-        Sae,
+        HookPoints, Sae,
         metrics::{Reconstruction, ReconstructionMetrics},
     },
 };
@@ -51,11 +51,15 @@ pub(crate) fn first_rows(held_out: &dyn RowSource, n: u64) -> Result<Vec<f32>> {
 
 /// Empty metrics for the reconstructions of `sae`: one column, except for a crosscoder.
 pub(crate) fn metrics_of(sae: &Sae) -> ReconstructionMetrics {
-    if sae.config.columns.is_empty() {
-        return ReconstructionMetrics::new(sae.d_out(), sae.d_sae());
+    match &sae.config().hook_points {
+        HookPoints::Crosscoder(columns) => {
+            let widths: Vec<usize> = columns.iter().map(|(_, width)| *width).collect();
+            ReconstructionMetrics::of_columns(&widths, sae.d_sae())
+        }
+        HookPoints::Autoencoder(_) | HookPoints::Transcoder { .. } => {
+            ReconstructionMetrics::new(sae.d_out(), sae.d_sae())
+        }
     }
-    let widths: Vec<usize> = sae.config.columns.iter().map(|(_, width)| *width).collect();
-    ReconstructionMetrics::of_columns(&widths, sae.d_sae())
 }
 
 /// Splits `rows` into the inputs and the targets of `sae`.
@@ -63,7 +67,7 @@ pub(crate) fn metrics_of(sae: &Sae) -> ReconstructionMetrics {
 /// # Shapes
 /// `rows` `[n, d_in]`, or `[n, d_in + d_out]` for a transcoder -> `[n, d_in]`, `[n, d_out]`
 pub(crate) fn inputs_and_targets<'a>(sae: &Sae, rows: &'a [f32]) -> (Cow<'a, [f32]>, Cow<'a, [f32]>) {
-    if !sae.config.is_transcoder() {
+    if !sae.config().hook_points.is_transcoder() {
         return (rows.into(), rows.into());
     }
     let rows = rows.chunks_exact(sae.d_in() + sae.d_out()).map(|row| row.split_at(sae.d_in()));

@@ -9,7 +9,6 @@ use crate::{
     Error, Result,
     config::{Resolved, TrainConfig},
     data::{
-        columns::Columns,
         harvested_data::HarvestedData,
         shard_source::ShardSource,
         standardize::Standard,
@@ -17,7 +16,7 @@ use crate::{
     },
     manifest::SaeManifest,
     run::{Run, initial_weights, run_folder::open_folder, show_finished},
-    sae::Sae,
+    sae::{HookPoints, Sae},
 };
 
 /// Trains an SAE on `dataset` into the folder `out`. A folder that holds an unfinished run of the same config is
@@ -36,19 +35,18 @@ pub fn train(
     out: &Path,
     monitor: &dyn Monitor,
 ) -> Result<SaeManifest> {
-    let columns = Columns::of(config, dataset.manifest())?;
-    train_on(&HarvestedData::new(dataset, columns.clone()), columns, config, out, monitor)
+    let hook_points = config.hook_points_in(dataset.manifest())?;
+    train_on(&HarvestedData::new(dataset, hook_points), config, out, monitor)
 }
 
 /// [`train`], whatever the rows are.
 pub(crate) fn train_on(
     data: &dyn TrainingData,
-    columns: Columns,
     config: &TrainConfig,
     out: &Path,
     monitor: &dyn Monitor,
 ) -> Result<SaeManifest> {
-    let resolved = resolve(config, data, columns)?;
+    let resolved = resolve(config, data)?;
     let split = split(data, &resolved.config)?;
     let training = split.training.as_ref();
     harvester::create_folder(out)?;
@@ -64,16 +62,16 @@ pub(crate) fn train_on(
 }
 
 /// The config, checked against the data, and the SAE that it begins from, checked against both.
-pub(crate) fn resolve(config: &TrainConfig, data: &dyn TrainingData, columns: Columns) -> Result<Resolved> {
+pub(crate) fn resolve(config: &TrainConfig, data: &dyn TrainingData) -> Result<Resolved> {
     let widths = data.columns()?.iter().map(|column| column.mean.len()).collect();
-    resolve_widths(config, columns, widths)
+    resolve_widths(config, data.hook_points(), widths)
 }
 
 /// The same where the widths of the columns are known before the data are.
-pub(crate) fn resolve_widths(config: &TrainConfig, columns: Columns, widths: Vec<usize>) -> Result<Resolved> {
+pub(crate) fn resolve_widths(config: &TrainConfig, hook_points: HookPoints, widths: Vec<usize>) -> Result<Resolved> {
     let initial = config.init_from.as_deref().map(Sae::load).transpose()?;
     let d_sae = config.d_sae.or_else(|| initial.as_ref().map(Sae::d_sae));
-    let mut resolved = TrainConfig { d_sae, ..config.clone() }.resolve(columns, widths)?;
+    let mut resolved = TrainConfig { d_sae, ..config.clone() }.resolve(hook_points, widths)?;
     initial.iter().try_for_each(|sae| initial_weights::check_fits(sae, &resolved))?;
     resolved.initial = initial;
     Ok(resolved)

@@ -12,7 +12,6 @@ use crate::{
     Error, Result, TrainConfig,
     config::Resolved,
     data::{
-        columns::Columns,
         harvested_data::HarvestedData,
         live_source::{LiveRows, LiveSource},
     },
@@ -23,6 +22,7 @@ use crate::{
         show_finished,
         train::resolve_widths,
     },
+    sae::HookPoints,
 };
 
 /// Trains an SAE on the activations of a running model, without writing them to disk, into the folder `out`. The first
@@ -40,15 +40,15 @@ pub fn train_live(
     out: &Path,
     monitor: &dyn Monitor,
 ) -> Result<SaeManifest> {
-    let columns = Columns::named(config, &harvest_config.hook_points)?;
+    let (hook_points, widths) = hook_points_of(model, config, harvest_config)?;
     let held_out_config = HarvestConfig { tokens: Some(held_out_tokens(config)?), ..harvest_config.clone() };
     // What cannot work is refused before minutes of harvesting.
-    let resolved = resolve_widths(config, columns.clone(), widths(model, &columns)?)?;
+    let resolved = resolve_widths(config, hook_points.clone(), widths)?;
     harvester::create_folder(out)?;
     let _lock = harvester::lock(out)?;
     refuse_other(out, &resolved)?;
     let dataset = hold_out(model, &corpus, &held_out_config, &out.join(HELD_OUT_FOLDER), monitor)?;
-    let data = HarvestedData::new(&dataset, columns);
+    let data = HarvestedData::new(&dataset, hook_points);
     let manifest = open_folder(out, SaeManifest::begin_live(&dataset, &data, &resolved)?)?;
     if manifest.is_finished(out)? {
         show_finished(out, &manifest)?;
@@ -79,18 +79,26 @@ fn refuse_other(out: &Path, resolved: &Resolved) -> Result<()> {
     Ok(())
 }
 
-/// Values of each column.
-fn widths(model: &ResolvedModel, columns: &Columns) -> Result<Vec<usize>> {
+/// What the SAE is to read and rebuild of the model, and the width of each column of a row.
+fn hook_points_of(
+    model: &ResolvedModel,
+    config: &TrainConfig,
+    harvest_config: &HarvestConfig,
+) -> Result<(HookPoints, Vec<usize>)> {
     let checkpoint = Checkpoint::open(&model.path)?;
-    let shape = checkpoint.config();
-    let width = |point: HookPoint| point.check(shape).map(|()| point.width(shape));
-    Ok(columns.all().into_iter().map(width).collect::<harvester::Result<_>>()?)
+    let width_of = |point: HookPoint| {
+        point.check(checkpoint.config())?;
+        Ok(point.width(checkpoint.config()))
+    };
+    let hook_points = config.hook_points_among(&harvest_config.hook_points, width_of)?;
+    let widths = hook_points.columns().into_iter().map(width_of).collect::<Result<_>>()?;
+    Ok((hook_points, widths))
 }
 
 /// The rows to stream, as what was held out describes them.
 fn live_rows(dataset: &ActivationDataset, manifest: &SaeManifest, resolved: &Resolved) -> Result<LiveRows> {
     let harvest = dataset.manifest();
-    let hook_points = resolved.columns.all();
+    let hook_points = resolved.hook_points.columns();
     let sink_norms: Vec<f32> = hook_points.iter().map(|point| harvest.sink_norm(*point)).collect::<Result<_, _>>()?;
     let row_bytes = resolved.widths.iter().map(|width| harvest.config.dtype.row_bytes(*width)).sum();
     Ok(LiveRows {

@@ -5,12 +5,7 @@ use std::path::Path;
 
 use harvester::{Monitor, VectorDataset};
 
-use crate::{
-    Result, TrainConfig,
-    data::{columns::Columns, vector_data::VectorData},
-    manifest::SaeManifest,
-    run::train::train_on,
-};
+use crate::{Result, TrainConfig, data::vector_data::VectorData, manifest::SaeManifest, run::train::train_on};
 
 /// Trains an SAE on `vectors` into the folder `out`. Rows to hold out are drawn one by one from the config's seed,
 /// since files may be sorted. Resumes like [`crate::train()`]; files that have changed since the run began are refused.
@@ -23,6 +18,6 @@ pub fn train_vectors(
     out: &Path,
     monitor: &dyn Monitor,
 ) -> Result<SaeManifest> {
-    let columns = Columns::none(config, vectors.dir())?;
-    train_on(&VectorData(vectors), columns, config, out, monitor)
+    config.check_vectors(vectors.dir())?;
+    train_on(&VectorData(vectors), config, out, monitor)
 }

@@ -1,86 +1,93 @@
-//! Whether an SAE is whole: every length against its config, every number finite, and what its architecture needs.
-//! Reading ends here, whatever a format folds (`formats::read`), and writing begins here (`Sae::save_as`), so no format
-//! lets a broken SAE through.
+//! [`Sae::new`]: the only way to make an SAE, which refuses what is not whole: every length against the config, every
+//! number finite, and what cannot be true together.
 
-use std::path::Path;
+use super::{HookPoints, Nonlinearity, Sae, SaeConfig, SaeWeights};
+use crate::{Error, Result, sae::input_norm::InputNorm, tensors::not_finite};
 
-use super::{Architecture, Sae, SaeConfig};
-use crate::{
-    Error, Result,
-    sae::input_norm::InputNorm,
-    tensors::{SAE_HINT, not_finite},
-};
+/// What is wrong with the parts of an SAE.
+#[derive(Debug)]
+pub(crate) struct Flaw {
+    pub(crate) part: Part,
+    pub(crate) expected: String,
+    pub(crate) found: String,
+}
+
+/// Which part: of an SAE on disk, each is a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Config,
+    Weights,
+}
 
 impl Sae {
-    /// Messages about numbers name the file `weights`, those about what the SAE is `config`.
-    pub(crate) fn check(&self, config: &Path, weights: &Path) -> Result<()> {
-        let wrong = |expected: String, found: String| Err(Error::malformed(weights, expected, found, SAE_HINT));
-        for (name, tensor, len) in self.tensors() {
-            let Some(tensor) = tensor else { continue };
-            if tensor.len() != len {
-                return wrong(format!("{len} values of {name}"), format!("{}", tensor.len()));
-            }
-            if let Some(found) = not_finite(tensor) {
-                return wrong(format!("finite numbers in {name}"), found);
-            }
-        }
-        match self.contradiction() {
-            Some((expected, found)) => Err(Error::malformed(config, expected, found, SAE_HINT)),
-            None => Ok(()),
-        }
+    /// An SAE of these parts.
+    ///
+    /// # Errors
+    /// When a tensor has another length than `config` says, a number is not finite, or the parts contradict each other.
+    pub fn new(config: SaeConfig, weights: SaeWeights) -> Result<Self> {
+        Self::checked(config, weights).map_err(|Flaw { expected, found, .. }| Error::invalid("SAE", expected, found))
     }
 
-    /// Every tensor with its name and the length that it should have.
-    fn tensors(&self) -> [(&'static str, Option<&Vec<f32>>, usize); 8] {
-        let SaeConfig { d_in, d_out, d_sae, .. } = self.config;
-        // Of sizes that no tensor has confirmed the product may be past any number.
-        let times = usize::saturating_mul;
-        [
-            ("W_enc", Some(&self.w_enc), times(d_sae, d_in)),
-            ("b_enc", Some(&self.b_enc), d_sae),
-            ("W_dec", Some(&self.w_dec), times(d_sae, d_out)),
-            ("b_dec", Some(&self.b_dec), d_out),
-            ("threshold", self.threshold.as_ref(), d_sae),
-            ("r_mag", self.gate.as_ref().map(|gate| &gate.r_mag), d_sae),
-            ("b_mag", self.gate.as_ref().map(|gate| &gate.b_mag), d_sae),
-            ("W_skip", self.w_skip.as_ref(), times(d_out, d_in)),
-        ]
+    /// [`Sae::new`] for readers of files, which say in which of them the flaw is.
+    pub(crate) fn checked(config: SaeConfig, weights: SaeWeights) -> Result<Self, Flaw> {
+        check_tensors(&config, &weights)?;
+        match contradiction(&config, &weights) {
+            Some((expected, found)) => Err(Flaw { part: Part::Config, expected, found }),
+            None => Ok(Self { config, weights }),
+        }
     }
+}
 
-    /// What cannot be true together: what was expected, and what is there.
-    fn contradiction(&self) -> Option<(String, String)> {
-        let SaeConfig { architecture, d_in, d_out, d_sae, k, .. } = self.config;
-        let say = |expected: String, found: String| Some((expected, found));
-        match (architecture, k) {
-            _ if d_in == 0 || d_out == 0 || d_sae == 0 => {
-                say("d_in, d_out and d_sae of 1 or more".into(), format!("{d_in}, {d_out} and {d_sae}"))
-            }
-            (Architecture::TopK, Some(k)) if k == 0 || k > d_sae => {
-                say(format!("k from 1 to d_sae = {d_sae}"), format!("k = {k}"))
-            }
-            (Architecture::TopK, None) => say("k of a topk SAE".into(), "none".into()),
-            (Architecture::JumpRelu, _) if self.threshold.is_none() => {
-                say("the thresholds of a jumprelu SAE".into(), "none".into())
-            }
-            (Architecture::Gated, _) if self.gate.is_none() => {
-                say("r_mag and b_mag of a gated SAE".into(), "none".into())
-            }
-            _ => self.contradiction_of_places(),
+fn check_tensors(config: &SaeConfig, weights: &SaeWeights) -> Result<(), Flaw> {
+    let wrong = |expected: String, found: String| Err(Flaw { part: Part::Weights, expected, found });
+    let SaeConfig { d_in, d_out, d_sae, .. } = *config;
+    // Of sizes that no tensor has confirmed the product may be past any number.
+    let times = usize::saturating_mul;
+    let mut tensors = vec![
+        ("W_enc", &weights.w_enc, times(d_sae, d_in)),
+        ("b_enc", &weights.b_enc, d_sae),
+        ("W_dec", &weights.w_dec, times(d_sae, d_out)),
+        ("b_dec", &weights.b_dec, d_out),
+    ];
+    match &weights.nonlinearity {
+        Nonlinearity::JumpRelu { threshold } => tensors.push(("threshold", threshold, d_sae)),
+        Nonlinearity::Gated { r_mag, b_mag } => tensors.extend([("r_mag", r_mag, d_sae), ("b_mag", b_mag, d_sae)]),
+        Nonlinearity::Standard | Nonlinearity::TopK { .. } | Nonlinearity::Dense => {}
+    }
+    tensors.extend(weights.w_skip.as_ref().map(|w_skip| ("W_skip", w_skip, times(d_out, d_in))));
+    for (name, tensor, len) in tensors {
+        if tensor.len() != len {
+            return wrong(format!("{len} values of {name}"), tensor.len().to_string());
+        }
+        if let Some(found) = not_finite(tensor) {
+            return wrong(format!("finite numbers in {name}"), found);
         }
     }
+    Ok(())
+}
 
-    fn contradiction_of_places(&self) -> Option<(String, String)> {
-        let SaeConfig { d_in, d_out, apply_b_dec_to_input, input_norm, columns, .. } = &self.config;
-        if *apply_b_dec_to_input && (d_in != d_out || self.config.is_transcoder()) {
-            return Some(("a transcoder that does not subtract b_dec from its input".into(), "one that does".into()));
-        }
-        if *input_norm != InputNorm::None && (self.config.is_transcoder() || self.w_skip.is_some()) {
-            return Some(("a transcoder or skip connection of raw activations".into(), input_norm.to_string()));
-        }
-        let width: usize = columns.iter().map(|(_, width)| width).sum();
-        if !columns.is_empty() && width != *d_in {
-            return Some((format!("columns of d_in = {d_in} values together"), width.to_string()));
-        }
-        None
+/// What cannot be true together: what was expected, and what is there.
+fn contradiction(config: &SaeConfig, weights: &SaeWeights) -> Option<(String, String)> {
+    let SaeConfig { d_in, d_out, d_sae, apply_b_dec_to_input, input_norm, hook_points, .. } = config;
+    let is_transcoder = hook_points.is_transcoder();
+    if [d_in, d_out, d_sae].contains(&&0) {
+        return Some(("d_in, d_out and d_sae of 1 or more".into(), format!("{d_in}, {d_out} and {d_sae}")));
     }
+    if let Nonlinearity::TopK { k } = weights.nonlinearity
+        && !(1..=*d_sae).contains(&k)
+    {
+        return Some((format!("k from 1 to d_sae = {d_sae}"), format!("k = {k}")));
+    }
+    if d_in != d_out && !is_transcoder {
+        return Some((format!("d_out = d_in = {d_in} of an SAE that is no transcoder"), format!("d_out = {d_out}")));
+    }
+    if *apply_b_dec_to_input && is_transcoder {
+        return Some(("a transcoder that does not subtract b_dec from its input".into(), "one that does".into()));
+    }
+    if *input_norm != InputNorm::None && (is_transcoder || weights.w_skip.is_some()) {
+        return Some(("a transcoder or skip connection of raw activations".into(), input_norm.to_string()));
+    }
+    let HookPoints::Crosscoder(columns) = hook_points else { return None };
+    let width: usize = columns.iter().map(|(_, width)| width).sum();
+    (width != *d_in).then(|| (format!("columns of d_in = {d_in} values together"), width.to_string()))
 }

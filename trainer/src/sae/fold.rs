@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use super::{Architecture, Gate, Sae};
+use super::{Nonlinearity, Sae, SaeWeights};
 use crate::kernels::simd::{dot, multiply, sum_of_squares};
 
 impl Sae {
@@ -19,22 +19,26 @@ impl Sae {
         let mut sae = self.clone();
         let sign = if apply { 1.0 } else { -1.0 };
         sae.config.apply_b_dec_to_input = apply;
-        for (latent, w_enc) in self.w_enc.chunks_exact(self.d_in()).enumerate() {
-            let shift = sign * dot(&self.b_dec, w_enc);
-            sae.b_enc[latent] += shift;
-            if let Some(Gate { r_mag, b_mag }) = &mut sae.gate {
+        for (latent, w_enc) in self.weights.w_enc.chunks_exact(self.d_in()).enumerate() {
+            let shift = sign * dot(&self.weights.b_dec, w_enc);
+            sae.weights.b_enc[latent] += shift;
+            if let Nonlinearity::Gated { r_mag, b_mag } = &mut sae.weights.nonlinearity {
                 b_mag[latent] += shift * r_mag[latent].exp();
             }
         }
         Cow::Owned(sae)
     }
+}
 
+impl SaeWeights {
     /// The same reconstructions from decoder rows of norm 1. Activations and thresholds are multiplied by what the
     /// norms were, so that of `topk` other latents may be selected: it is for formats that select by
     /// `f |W_dec|`. A row of zeros stays.
+    #[must_use]
     pub(crate) fn with_unit_decoder(mut self) -> Self {
-        let (d_in, d_out) = (self.config.d_in, self.config.d_out);
-        for latent in 0..self.d_sae() {
+        let (d_out, d_sae) = (self.b_dec.len(), self.b_enc.len());
+        let d_in = self.w_enc.len() / d_sae.max(1);
+        for latent in 0..d_sae {
             let w_dec = &mut self.w_dec[latent * d_out..][..d_out];
             let norm = sum_of_squares(w_dec).sqrt();
             if norm == 0.0 {
@@ -43,31 +47,21 @@ impl Sae {
             w_dec.iter_mut().for_each(|w| *w /= norm);
             multiply(&mut self.w_enc[latent * d_in..][..d_in], norm);
             self.b_enc[latent] *= norm;
-            if let Some(threshold) = &mut self.threshold {
-                threshold[latent] *= norm;
-            }
-            if let Some(gate) = &mut self.gate {
-                gate.b_mag[latent] *= norm;
+            if let Some(values) = self.nonlinearity.in_activation_units() {
+                values[latent] *= norm;
             }
         }
         self
-    }
-
-    /// The thresholds of its latents, none of them below zero: those of `standard` are zero. `None` where it is neither
-    /// that nor `jumprelu`.
-    pub(crate) fn thresholds(&self) -> Option<Vec<f32>> {
-        match (self.config.architecture, &self.threshold) {
-            (Architecture::Standard, _) => Some(vec![0.0; self.d_sae()]),
-            (Architecture::JumpRelu, Some(threshold)) => Some(threshold.iter().map(|t| t.max(0.0)).collect()),
-            _ => None,
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{kernels::plain, sae::tests::example};
+    use crate::{
+        kernels::plain,
+        sae::{Architecture, tests::example},
+    };
 
     #[test]
     fn folded_weights_are_the_same_function() {
@@ -76,14 +70,17 @@ mod tests {
             let sae = example(architecture, 12, 50);
             let (acts, x_hat) = sae.reconstruct(&x).expect("whole rows");
             let folded = sae.applying_b_dec(false);
-            assert_ne!(folded.b_enc, sae.b_enc);
+            assert_ne!(folded.weights.b_enc, sae.weights.b_enc);
             let (other_acts, other) = folded.reconstruct(&x).expect("whole rows");
             assert_eq!(other_acts.latents, acts.latents, "{architecture}");
             assert!(other.iter().zip(&x_hat).all(|(a, b)| (a - b).abs() < 1e-4), "{architecture}");
             let back = folded.applying_b_dec(true);
-            assert!(back.b_enc.iter().zip(&sae.b_enc).all(|(a, b)| (a - b).abs() < 1e-5), "{architecture}");
+            let pairs = || back.weights.b_enc.iter().zip(&sae.weights.b_enc);
+            assert!(pairs().all(|(a, b)| (a - b).abs() < 1e-5), "{architecture}");
             if architecture != Architecture::TopK {
-                let (_, unit) = sae.clone().with_unit_decoder().reconstruct(&x).expect("whole rows");
+                let weights = sae.weights.clone().with_unit_decoder();
+                let unit = Sae::new(sae.config.clone(), weights).expect("whole");
+                let (_, unit) = unit.reconstruct(&x).expect("whole rows");
                 assert!(unit.iter().zip(&x_hat).all(|(a, b)| (a - b).abs() < 1e-4), "{architecture}");
             }
         }

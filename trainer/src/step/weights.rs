@@ -101,6 +101,12 @@ impl Weights {
         self.extra.iter().find(|parameter| parameter.name == name).map(|parameter| parameter.values.as_slice())
     }
 
+    /// Takes the values of an extra parameter out.
+    pub(crate) fn take_extra(&mut self, name: &str) -> Option<Vec<f32>> {
+        let found = self.extra.iter_mut().find(|parameter| parameter.name == name);
+        found.map(|parameter| std::mem::take(&mut parameter.values))
+    }
+
     /// The values of an extra parameter, or an empty slice if there is none of this name.
     pub(crate) fn extra_mut(&mut self, name: &str) -> &mut [f32] {
         let found = self.extra.iter_mut().find(|parameter| parameter.name == name);

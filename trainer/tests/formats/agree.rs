@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use trainer::{Architecture, Sae, SaeFormat, formats};
+use trainer::{Architecture, HookPoints, Sae, SaeConfig, SaeFormat};
 
 use crate::case::{assert_agrees, case, cases, difference};
 
@@ -21,11 +21,14 @@ fn every_tools_sae_computes_what_the_tool_computes() {
     }
 }
 
+fn is_transcoder(sae: &Sae) -> bool {
+    matches!(sae.config().hook_points, HookPoints::Transcoder { .. })
+}
+
 /// The folder whose names a format needs.
 fn folder_for(format: SaeFormat, sae: &Sae, dir: &Path) -> PathBuf {
-    let place = sae.config.hook_point.map(|point| point.to_string()).unwrap_or_default();
-    let is_resid_post = place == "blocks.3.hook_resid_post";
-    let folder = dir.join(match (format, sae.config.is_transcoder()) {
+    let is_resid_post = sae.config().hook_points.reads() == ["blocks.3.hook_resid_post".parse().unwrap()];
+    let folder = dir.join(match (format, is_transcoder(sae)) {
         (SaeFormat::Sparsify, true) => "layers.3.mlp",
         (SaeFormat::Sparsify, false) if is_resid_post => "layers.3",
         (SaeFormat::GemmaScope, true) => "gemma-scope-2b-pt-transcoders/layer_3",
@@ -53,14 +56,13 @@ fn what_is_written_in_any_format_computes_the_same() {
             written[at] += 1;
             assert_eq!(SaeFormat::of(&folder).unwrap(), format);
             let back = Sae::load(&folder).unwrap();
-            assert_eq!(back.config.d_out, sae.config.d_out);
+            assert_eq!(back.d_out(), sae.d_out());
             if folder.ends_with("sae") {
-                assert_eq!(back.config.is_transcoder(), sae.config.is_transcoder(), "{} as {format}", case.name);
+                assert_eq!(is_transcoder(&back), is_transcoder(&sae), "{} as {format}", case.name);
             } else {
-                assert_eq!(back.config.hook_point, sae.config.hook_point, "{} as {format}", case.name);
-                assert_eq!(back.config.hook_point_out, sae.config.hook_point_out, "{} as {format}", case.name);
+                assert_eq!(back.config().hook_points, sae.config().hook_points, "{} as {format}", case.name);
             }
-            if (format, back.config.architecture) == (SaeFormat::DictionaryLearning, Architecture::Standard) {
+            if (format, back.architecture()) == (SaeFormat::DictionaryLearning, Architecture::Standard) {
                 // Its loader scales decoder rows to norm 1, which changes the size of the activations.
                 let (_, x_hat) = back.reconstruct(&case.x).unwrap();
                 assert!(difference(&x_hat, &case.x_hat) < 1e-5, "{} as {format}", case.name);
@@ -91,7 +93,7 @@ fn a_folder_that_names_another_place_is_not_written_to() {
     }
     assert!(sparsify("sparsify-sae", "layers.4").unwrap_err().contains("a folder layers.3, whose name"));
     // No folder name stands for the hook point before a block.
-    assert!(sparsify("saelens-legacy", "layers.3").unwrap_err().contains("whose name says no place"));
+    assert!(sparsify("saelens-legacy", "layers.3").unwrap_err().contains("whose name says no hook point"));
     assert_eq!(sparsify("sparsify-sae", "foo"), Ok(()));
 
     let gemma_scope = |name: &str, folder: &str| refused(name, SaeFormat::GemmaScope, folder);
@@ -105,8 +107,9 @@ fn a_folder_that_names_another_place_is_not_written_to() {
     }
     assert_eq!(gemma_scope("gemma-scope-res", "foo"), Ok(()));
     let (sae, dir) = (Sae::load(&case("sparsify-transcoder").path).unwrap(), tempfile::tempdir().unwrap());
-    let mut unplaced = sae.clone();
-    (unplaced.config.hook_point, unplaced.config.hook_point_out) = (None, "hook_embed".parse().ok());
+    let (config, weights) = sae.into_parts();
+    let hook_points = HookPoints::Transcoder { from: None, to: "hook_embed".parse().ok() };
+    let unplaced = Sae::new(SaeConfig { hook_points, ..config }, weights).unwrap();
     let message = unplaced.save_as(SaeFormat::Sparsify, dir.path()).unwrap_err().to_string();
     assert!(message.contains("in a folder such as layers.10.mlp"), "{message}");
 }
@@ -115,26 +118,28 @@ fn a_folder_that_names_another_place_is_not_written_to() {
 fn an_sae_is_known_by_each_of_its_files() {
     for case in cases() {
         let sae = Sae::load(&case.path).unwrap();
-        for file in formats::files_of(&case.path).unwrap() {
+        for file in SaeFormat::files_of(&case.path).unwrap() {
             assert_eq!(Sae::load(&file).unwrap(), sae, "{}", file.display());
-            assert_eq!(formats::files_of(&file).unwrap().len(), formats::files_of(&case.path).unwrap().len());
+            assert_eq!(SaeFormat::files_of(&file).unwrap().len(), SaeFormat::files_of(&case.path).unwrap().len());
         }
     }
 }
 
 #[test]
 fn what_a_format_says_about_the_origin_is_kept() {
-    let load = |name: &str| Sae::load(&case(name).path).unwrap().config;
-    let hook = |text: &str| Some(text.parse().unwrap());
+    let load = |name: &str| Sae::load(&case(name).path).unwrap().config().clone();
+    let at = |text: &str| HookPoints::Autoencoder(Some(text.parse().unwrap()));
+    let writes = |name: &str| load(name).hook_points.writes();
+    let mlp_out = ["blocks.3.hook_mlp_out".parse().unwrap()];
     let config = load("saelens-jumprelu-transcoder");
-    assert_eq!(config.hook_point, hook("blocks.3.ln2.hook_normalized"));
-    assert_eq!(config.hook_point_out, hook("blocks.3.hook_mlp_out"));
+    assert_eq!(config.hook_points.reads(), ["blocks.3.ln2.hook_normalized".parse().unwrap()]);
+    assert_eq!(config.hook_points.writes(), mlp_out);
     assert_eq!((config.model_name.as_str(), config.ctx_len, config.prepend_bos), ("tiny", Some(64), true));
-    assert_eq!(load("saelens-legacy").hook_point, hook("blocks.3.hook_resid_pre"));
-    assert_eq!(load("dictionary-learning-BatchTopKSAE").hook_point, hook("blocks.3.hook_resid_post"));
-    assert_eq!(load("gemma-scope-packed").hook_point, hook("blocks.3.hook_mlp_out"));
-    assert_eq!(load("gemma-scope-2-affine").hook_point_out, hook("blocks.3.hook_mlp_out"));
-    assert_eq!(load("openai-topk").hook_point, hook("blocks.3.hook_resid_post"));
-    assert_eq!(load("llamascopium-transcoder").hook_point_out, hook("blocks.3.hook_mlp_out"));
-    assert_eq!(load("sparsify-sae").hook_point, hook("blocks.3.hook_resid_post"));
+    assert_eq!(load("saelens-legacy").hook_points, at("blocks.3.hook_resid_pre"));
+    assert_eq!(load("dictionary-learning-BatchTopKSAE").hook_points, at("blocks.3.hook_resid_post"));
+    assert_eq!(load("gemma-scope-packed").hook_points, at("blocks.3.hook_mlp_out"));
+    assert_eq!(writes("gemma-scope-2-affine"), mlp_out);
+    assert_eq!(load("openai-topk").hook_points, at("blocks.3.hook_resid_post"));
+    assert_eq!(writes("llamascopium-transcoder"), mlp_out);
+    assert_eq!(load("sparsify-sae").hook_points, at("blocks.3.hook_resid_post"));
 }

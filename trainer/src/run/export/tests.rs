@@ -1,14 +1,12 @@
 //! What is exported, on raw rows, against the formulas of training in plain f64 loops.
 
-use std::path::Path;
-
 use harvester::HookPoint;
 
 use super::*;
 use crate::{
     TrainConfig,
-    data::columns::Columns,
     kernels::plain,
+    sae::HookPoints,
     step::{
         architecture::{self, TrainArchitecture},
         config::StepConfig,
@@ -26,14 +24,14 @@ const THRESHOLD: f32 = 0.4;
 
 pub(crate) fn resolved(architecture: TrainArchitecture, skip: bool) -> Resolved {
     let [first, second] = [HookPoint::resid_post(0), HookPoint::resid_post(1)];
-    let (inputs, target) = match architecture {
-        TrainArchitecture::Transcoder => (vec![first], Some(second)),
-        TrainArchitecture::Crosscoder => (vec![first, second], None),
-        _ => (vec![first], None),
+    let hook_points = match architecture {
+        TrainArchitecture::Transcoder => HookPoints::Transcoder { from: Some(first), to: Some(second) },
+        TrainArchitecture::Crosscoder => HookPoints::Crosscoder(vec![(first, WIDTHS[0]), (second, WIDTHS[1])]),
+        _ => HookPoints::Autoencoder(Some(first)),
     };
-    let n_columns = inputs.len() + usize::from(target.is_some());
+    let widths = WIDTHS[..hook_points.columns().len()].to_vec();
     let config = TrainConfig { architecture, d_sae: Some(D_SAE), k: K, skip, ..TrainConfig::default() };
-    config.resolve(Columns { inputs, target }, WIDTHS[..n_columns].to_vec()).expect("a config that fits")
+    config.resolve(hook_points, widths).expect("a config that fits")
 }
 
 /// Weights of the shapes that training starts from, all of them random.
@@ -88,14 +86,8 @@ fn rebuilt(weights: &Weights, trained: TrainArchitecture, x: &[f64]) -> Vec<f64>
     y
 }
 
-pub(crate) fn label(resolved: &Resolved) -> Label {
-    Label {
-        hook_point: resolved.columns.inputs.first().copied(),
-        model_name: "tiny".into(),
-        ctx_len: None,
-        prepend_bos: false,
-        dataset: String::new(),
-    }
+pub(crate) fn label() -> Label {
+    Label { model_name: "tiny".into(), ctx_len: None, prepend_bos: false, dataset: String::new() }
 }
 
 fn assert_exported(trained: TrainArchitecture, skip: bool) {
@@ -103,17 +95,16 @@ fn assert_exported(trained: TrainArchitecture, skip: bool) {
     let widths = &resolved.widths;
     let standard = Standard { scales: SCALES[..widths.len()].to_vec(), mean: vec![] };
     let weights = random_weights(&resolved.step_config(), resolved.d_in);
-    let mut sae = export(weights.clone(), &standard, &resolved, label(&resolved));
+    let mut sae = export(weights.clone(), &standard, &resolved, label()).expect("an SAE");
     // Scales of what is read, and of what is rebuilt.
     let scale_of = |column: usize| std::iter::repeat_n(f64::from(SCALES[column]), WIDTHS[column]);
-    let inputs: Vec<f64> = (0..resolved.columns.inputs.len()).flat_map(scale_of).collect();
+    let inputs: Vec<f64> = (0..resolved.hook_points.reads().len()).flat_map(scale_of).collect();
     let outputs: Vec<f64> =
         if trained == TrainArchitecture::Transcoder { scale_of(1).collect() } else { inputs.clone() };
     if trained.is_batch_topk() {
         let unit = if trained == TrainArchitecture::Crosscoder { 1.0 } else { outputs[0] };
-        sae.threshold = Some(vec![(f64::from(THRESHOLD) / unit) as f32; D_SAE]);
+        sae.set_threshold((f64::from(THRESHOLD) / unit) as f32);
     }
-    sae.check(Path::new("exported"), Path::new("exported")).expect("whole");
     let raw: Vec<f32> = plain::random(N * inputs.len(), 3).iter().map(|x| 4.0 * x + 1.0).collect();
     let (acts, y) = sae.reconstruct(&raw).expect("whole rows");
     assert!(acts.n_active() > N, "{trained}: too few are active to tell");

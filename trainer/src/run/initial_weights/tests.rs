@@ -7,7 +7,7 @@ use crate::{
         export,
         tests::{D_SAE, SCALES, WIDTHS, label, random_weights, resolved},
     },
-    sae::tests::example,
+    sae::tests::{changed, example},
 };
 
 const N: usize = 200;
@@ -26,9 +26,9 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 
 /// The same with what calibration would set.
 fn exported(weights: Weights, resolved: &Resolved, threshold: f32) -> Sae {
-    let mut sae = export(weights, &standard(resolved), resolved, label(resolved));
+    let mut sae = export(weights, &standard(resolved), resolved, label()).expect("an SAE");
     if resolved.config.architecture.is_batch_topk() {
-        sae.threshold = Some(vec![threshold; D_SAE]);
+        sae.set_threshold(threshold);
     }
     sae
 }
@@ -75,8 +75,8 @@ fn a_foreign_sae_is_brought_to_our_form_and_stays_the_same_function() {
     ];
     for (trained, architecture) in pairs {
         let resolved = resolved(trained, false);
-        let mut sae = example(architecture, WIDTHS[0], D_SAE);
-        sae.config.apply_b_dec_to_input = false;
+        let sae = changed(&example(architecture, WIDTHS[0], D_SAE), |config, _| config.apply_b_dec_to_input = false);
+        let sae = sae.expect("an SAE");
         let weights = of(sae.clone(), &standard(&resolved), &resolved);
         for row in weights.w_dec.chunks_exact(WIDTHS[0]) {
             assert!((norm_of_blocks(row, &[WIDTHS[0]]) - 1.0).abs() < 1e-5);
@@ -91,8 +91,10 @@ fn a_foreign_sae_is_brought_to_our_form_and_stays_the_same_function() {
 #[test]
 fn a_latent_without_a_direction_is_drawn_anew() {
     let resolved = resolved(TrainArchitecture::JumpRelu, false);
-    let mut sae = example(Architecture::JumpRelu, WIDTHS[0], D_SAE);
-    sae.w_dec[3 * WIDTHS[0]..4 * WIDTHS[0]].fill(0.0);
+    let sae = changed(&example(Architecture::JumpRelu, WIDTHS[0], D_SAE), |_, weights| {
+        weights.w_dec[3 * WIDTHS[0]..4 * WIDTHS[0]].fill(0.0);
+    });
+    let sae = sae.expect("an SAE");
     let drawn = Weights::random(D_SAE, vec![0.0; WIDTHS[0]], resolved.config.seed);
     let weights = of(sae.clone(), &standard(&resolved), &resolved);
     assert_eq!((weights.decoder_row(3), weights.encoder_row(3)), (drawn.decoder_row(3), drawn.encoder_row(3)));
@@ -128,9 +130,11 @@ fn what_does_not_fit_is_refused_by_name() {
     says(refused(TrainArchitecture::Transcoder, &sae(Architecture::JumpRelu)), "jumprelu transcoder");
     let wider = example(Architecture::TopK, WIDTHS[0], 50);
     says(refused(TrainArchitecture::TopK, &wider), "d_in 12, d_sae 40 (see --d-sae), found d_in 12, d_sae 50");
-    let mut normalizing = sae(Architecture::TopK);
-    normalizing.config.input_norm = InputNorm::ConstantNorm;
+    let normalizing = changed(&sae(Architecture::TopK), |config, _| config.input_norm = InputNorm::ConstantNorm);
+    let normalizing = normalizing.expect("an SAE");
     says(refused(TrainArchitecture::TopK, &normalizing), "one that normalizes them (ConstantNorm)");
-    let bypassed = Sae { w_skip: Some(vec![0.0; WIDTHS[0] * WIDTHS[0]]), ..sae(Architecture::TopK) };
-    says(refused(TrainArchitecture::TopK, &bypassed), "without a linear bypass");
+    let bypassed = changed(&sae(Architecture::TopK), |_, weights| {
+        weights.w_skip = Some(vec![0.0; WIDTHS[0] * WIDTHS[0]]);
+    });
+    says(refused(TrainArchitecture::TopK, &bypassed.expect("an SAE")), "without a linear bypass");
 }

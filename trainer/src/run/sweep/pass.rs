@@ -48,11 +48,11 @@ struct Pass<'a, 'b> {
 
 /// Refuses folders of the runs `indices` of `plan` in `out` that hold others. Changes nothing.
 pub(super) fn check_pass(plan: &SweepPlan<'_>, indices: &[usize], out: &Path) -> Result<()> {
-    let (data, columns) = plan.data.of(&plan.runs()[indices[0]].resolved)?;
+    let data = plan.data.of(&plan.runs()[indices[0]].resolved)?;
     let split = split(data.as_ref(), &plan.runs()[indices[0]].resolved)?;
     for &index in indices {
         let run = &plan.runs()[index];
-        let resolved = resolve(&run.config, data.as_ref(), columns.clone())?;
+        let resolved = resolve(&run.config, data.as_ref())?;
         let wanted = SaeManifest::begin(data.as_ref(), &resolved, split.held_out_contexts.clone())?;
         find_run(&out.join(&run.name), &wanted)?;
     }
@@ -68,7 +68,7 @@ pub(super) fn run_pass(
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let config = &plan.runs()[indices[0]].resolved;
-    let (data, columns) = plan.data.of(config)?;
+    let data = plan.data.of(config)?;
     let split = split(data.as_ref(), config)?;
     let training = split.training.as_ref();
     let n_steps = config.n_steps();
@@ -81,7 +81,7 @@ pub(super) fn run_pass(
             pass.skip(0);
             continue;
         }
-        let resolved = resolve(&plan.runs()[index].config, data.as_ref(), columns.clone())?;
+        let resolved = resolve(&plan.runs()[index].config, data.as_ref())?;
         harvester::create_folder(&out)?;
         locks.push(harvester::lock(&out)?);
         let wanted = SaeManifest::begin(data.as_ref(), &resolved, split.held_out_contexts.clone())?;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     Error, Result, TrainConfig,
     config::Resolved,
-    data::{columns::Columns, harvested_data::HarvestedData, training_data::TrainingData, vector_data::VectorData},
+    data::{harvested_data::HarvestedData, training_data::TrainingData, vector_data::VectorData},
     run::train::{resolve, split},
     step::memory::LearnerMemory,
 };
@@ -28,14 +28,16 @@ pub enum SweepData<'a> {
 }
 
 impl<'a> SweepData<'a> {
-    /// The columns that `config` names.
-    pub(super) fn of(self, config: &TrainConfig) -> Result<(Box<dyn TrainingData + 'a>, Columns)> {
+    /// What `config` names of them.
+    pub(super) fn of(self, config: &TrainConfig) -> Result<Box<dyn TrainingData + 'a>> {
         match self {
             Self::Harvested(dataset) => {
-                let columns = Columns::of(config, dataset.manifest())?;
-                Ok((Box::new(HarvestedData::new(dataset, columns.clone())), columns))
+                Ok(Box::new(HarvestedData::new(dataset, config.hook_points_in(dataset.manifest())?)))
             }
-            Self::Vectors(vectors) => Ok((Box::new(VectorData(vectors)), Columns::none(config, vectors.dir())?)),
+            Self::Vectors(vectors) => {
+                config.check_vectors(vectors.dir())?;
+                Ok(Box::new(VectorData(vectors)))
+            }
         }
     }
 }
@@ -80,9 +82,9 @@ impl<'a> SweepPlan<'a> {
         }
         let mut runs = vec![];
         for config in configs {
-            let (of_run, columns) = data.of(&config)?;
-            let place = place(of_run.as_ref(), &columns)?;
-            let resolved = resolve(&config, of_run.as_ref(), columns)?;
+            let of_run = data.of(&config)?;
+            let place = place(of_run.as_ref())?;
+            let resolved = resolve(&config, of_run.as_ref())?;
             split(of_run.as_ref(), &resolved.config)?;
             let Resolved { d_in, d_out, d_sae, config: resolved, .. } = resolved;
             let memory = LearnerMemory::of(d_in, d_out, d_sae);
@@ -116,9 +118,9 @@ impl<'a> SweepPlan<'a> {
 
 /// Where rows are from. What is read and what is predicted are told apart: a transcoder from A to B is none of a group,
 /// and competes with none, of crosscoders over A and B.
-fn place(data: &dyn TrainingData, columns: &Columns) -> Result<String> {
+fn place(data: &dyn TrainingData) -> Result<String> {
     let mut names: Vec<_> = data.columns()?.into_iter().map(|column| column.name).collect();
-    let target = columns.target.and_then(|_| names.pop());
+    let target = if data.hook_points().is_transcoder() { names.pop() } else { None };
     Ok(std::iter::once(names.join(", ")).chain(target).collect::<Vec<_>>().join(" -> "))
 }
 

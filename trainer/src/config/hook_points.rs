@@ -1,69 +1,64 @@
-//! Which columns a config names, and whether they are what its architecture reads and rebuilds.
+//! Which hook points a config names, and whether they are what its architecture reads and rebuilds.
 
 use std::path::Path;
 
 use harvester::{HarvestManifest, HookPoint};
 
-use crate::{Error, Result, TrainConfig, data::columns::Columns, step::architecture::TrainArchitecture};
+use crate::{Error, Result, TrainConfig, sae::HookPoints, step::architecture::TrainArchitecture};
 
-impl Columns {
-    /// The columns that `config` names, all of them harvested; without a name, the only one that is there.
-    pub(crate) fn of(config: &TrainConfig, manifest: &HarvestManifest) -> Result<Self> {
+impl TrainConfig {
+    /// What the SAE is to read and rebuild of a harvested folder, all of it harvested.
+    pub(crate) fn hook_points_in(&self, manifest: &HarvestManifest) -> Result<HookPoints> {
         let harvested: Vec<_> = manifest.hook_points.iter().map(|summary| summary.name).collect();
-        let columns = Self::named(config, &harvested)?;
-        columns.all().iter().try_for_each(|point| manifest.hook_point(*point).map(drop))?;
-        Ok(columns)
+        self.hook_points_among(&harvested, |point| Ok(manifest.hook_point(point)?.d_model))
     }
 
-    /// The columns that `config` names, whether or not they are `there`; without a name, the only one of those.
-    pub(crate) fn named(config: &TrainConfig, there: &[HookPoint]) -> Result<Self> {
-        config.check_columns()?;
-        let inputs = match (config.hook_point, &config.hook_points[..]) {
+    /// What the SAE is to read and rebuild: what is named, which need not be `there`; without a name, the only hook
+    /// point that is. `width_of` a hook point is asked for each, and refuses those that are not to be had.
+    pub(crate) fn hook_points_among(
+        &self,
+        there: &[HookPoint],
+        width_of: impl Fn(HookPoint) -> Result<usize>,
+    ) -> Result<HookPoints> {
+        self.check_columns()?;
+        let inputs = match (self.hook_point, &self.hook_points[..]) {
             (Some(only), []) => vec![only],
-            (None, []) => vec![the_only_one(config.target_hook_point, there)?],
+            (None, []) => vec![the_only_one(self.target_hook_point, there)?],
             (Some(first), several) if several[0] != first => {
                 let expected = format!("the first of hook_points, {}, or none", several[0]);
                 return Err(Error::invalid("hook_point", expected, first.to_string()));
             }
             (_, several) => several.to_vec(),
         };
-        let columns = Self { inputs, target: config.target_hook_point };
-        let all = columns.all();
-        match all.iter().enumerate().find(|(place, point)| all[..*place].contains(point)) {
-            Some((_, twice)) => Err(Error::invalid("--hook-point", "each place once", format!("{twice} twice"))),
-            None => Ok(columns),
+        let all: Vec<_> = inputs.iter().copied().chain(self.target_hook_point).collect();
+        if let Some((_, twice)) = all.iter().enumerate().find(|(at, point)| all[..*at].contains(point)) {
+            return Err(Error::invalid("--hook-point", "each hook point once", format!("{twice} twice")));
         }
+        let widths = all.iter().map(|point| width_of(*point)).collect::<Result<Vec<usize>>>()?;
+        Ok(match self.architecture {
+            TrainArchitecture::Crosscoder => HookPoints::Crosscoder(inputs.into_iter().zip(widths).collect()),
+            TrainArchitecture::Transcoder => {
+                HookPoints::Transcoder { from: inputs.first().copied(), to: self.target_hook_point }
+            }
+            _ => HookPoints::Autoencoder(inputs.first().copied()),
+        })
     }
 
-    /// Refuses names of columns for data that have none.
-    pub(crate) fn none(config: &TrainConfig, vectors: &Path) -> Result<Self> {
-        if !config.architecture.maps_one_column() {
-            let expected = "one that reads and rebuilds one place: vectors of no model have no other";
-            return Err(Error::invalid("--arch", expected, config.architecture.to_string()));
+    /// Refuses hook points, and architectures that need several, for vectors of no model.
+    pub(crate) fn check_vectors(&self, vectors: &Path) -> Result<()> {
+        if !self.architecture.maps_one_column() {
+            let expected = "one that reads and rebuilds one hook point: vectors of no model have no other";
+            return Err(Error::invalid("--arch", expected, self.architecture.to_string()));
         }
-        match config.named_hook_points().first() {
-            None => Ok(Self::default()),
+        match self.named_hook_points().first() {
+            None => Ok(()),
             Some(point) => {
                 let expected = format!("none: {} holds vectors, not a model's activations", vectors.display());
                 Err(Error::invalid("--hook-point", expected, point.to_string()))
             }
         }
     }
-}
 
-/// The only column beside the target.
-fn the_only_one(target: Option<HookPoint>, there: &[HookPoint]) -> Result<HookPoint> {
-    let candidates: Vec<_> = there.iter().copied().filter(|point| Some(*point) != target).collect();
-    match candidates[..] {
-        [only] => Ok(only),
-        _ => {
-            let names: Vec<_> = candidates.iter().map(ToString::to_string).collect();
-            Err(Error::invalid("--hook-point", format!("one of {}", names.join(", ")), "none"))
-        }
-    }
-}
-
-impl TrainConfig {
     /// Checks that as many places are named as the architecture reads and rebuilds.
     ///
     /// # Errors
@@ -96,6 +91,18 @@ impl TrainConfig {
     }
 }
 
+/// The only column beside the target.
+fn the_only_one(target: Option<HookPoint>, there: &[HookPoint]) -> Result<HookPoint> {
+    let candidates: Vec<_> = there.iter().copied().filter(|point| Some(*point) != target).collect();
+    match candidates[..] {
+        [only] => Ok(only),
+        _ => {
+            let names: Vec<_> = candidates.iter().map(ToString::to_string).collect();
+            Err(Error::invalid("--hook-point", format!("one of {}", names.join(", ")), "none"))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,9 +117,9 @@ mod tests {
                 target_hook_point: with_target.then_some(HookPoint::Embed),
                 ..TrainConfig::default()
             };
-            let vectors = Columns::none(&config, Path::new("digits.parquet")).map_err(|error| error.to_string());
+            let vectors = config.check_vectors(Path::new("digits.parquet"));
             assert_eq!(vectors.is_ok(), architecture.maps_one_column() && n_inputs == 0 && !with_target);
-            Columns::named(&config, &points[..1]).map_err(|error| error.to_string()).err()
+            config.hook_points_among(&points[..1], |_| Ok(8)).map_err(|error| error.to_string()).err()
         };
         let says = |found: Option<String>, what: &str| found.is_some_and(|message| message.contains(what));
         for architecture in TrainArchitecture::ALL.into_iter().filter(|it| it.maps_one_column()) {

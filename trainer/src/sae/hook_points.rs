@@ -1,0 +1,151 @@
+//! [`HookPoints`]: which hook points of a model an SAE reads and which it rebuilds.
+
+use std::fmt;
+
+use harvester::HookPoint;
+
+use crate::{Error, Result};
+
+/// Which hook points an SAE reads and rebuilds. `None`: nobody said, or its vectors are no model's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HookPoints {
+    /// Rebuilds the hook point that it reads.
+    Autoencoder(Option<HookPoint>),
+    /// Rebuilds another hook point than it reads.
+    Transcoder {
+        /// What it reads.
+        from: Option<HookPoint>,
+        /// What it rebuilds.
+        to: Option<HookPoint>,
+    },
+    /// Reads several hook points, one after the other in a row, and rebuilds all of them. Each with its width.
+    Crosscoder(Vec<(HookPoint, usize)>),
+}
+
+impl HookPoints {
+    /// Of an SAE that reads `d_in` values of `from` and rebuilds `d_out` values of `to`.
+    pub(crate) fn between(from: Option<HookPoint>, to: Option<HookPoint>, [d_in, d_out]: [usize; 2]) -> Self {
+        let is_other = to.is_some() && to != from;
+        if is_other || d_in != d_out { Self::Transcoder { from, to } } else { Self::Autoencoder(from) }
+    }
+
+    /// What it reads, as far as it is known, in the order of a row.
+    pub fn reads(&self) -> Vec<HookPoint> {
+        match self {
+            Self::Autoencoder(at) | Self::Transcoder { from: at, .. } => at.iter().copied().collect(),
+            Self::Crosscoder(points) => points.iter().map(|(point, _)| *point).collect(),
+        }
+    }
+
+    /// What it rebuilds, as far as it is known, in the order of a row.
+    pub fn writes(&self) -> Vec<HookPoint> {
+        match self {
+            Self::Transcoder { to, .. } => to.iter().copied().collect(),
+            Self::Autoencoder(_) | Self::Crosscoder(_) => self.reads(),
+        }
+    }
+
+    /// What a row to train on consists of: what is read and, of a transcoder, what is to be predicted from it.
+    pub(crate) fn columns(&self) -> Vec<HookPoint> {
+        let (_, to) = self.ends();
+        self.reads().into_iter().chain(to).collect()
+    }
+
+    /// The first hook point that it reads and, of a transcoder, the one that it rebuilds.
+    pub(crate) fn ends(&self) -> (Option<HookPoint>, Option<HookPoint>) {
+        let to = if self.is_transcoder() { self.writes().first().copied() } else { None };
+        (self.reads().first().copied(), to)
+    }
+
+    /// The first hook point that it reads: all of them, except of a crosscoder.
+    ///
+    /// # Errors
+    /// When it names none.
+    pub fn first_read(&self) -> Result<HookPoint> {
+        self.reads().first().copied().ok_or_else(|| {
+            let expected = "an SAE that names the hook point that it reads; name it with --hook-point";
+            Error::invalid("hook point", expected, "none")
+        })
+    }
+
+    /// The same, reading `at` where nobody said what it reads.
+    #[must_use]
+    pub fn or_reading(self, at: HookPoint) -> Self {
+        match self {
+            Self::Autoencoder(said) => Self::Autoencoder(said.or(Some(at))),
+            Self::Transcoder { from, to } => Self::Transcoder { from: from.or(Some(at)), to },
+            Self::Crosscoder(points) => Self::Crosscoder(points),
+        }
+    }
+
+    pub(crate) fn is_transcoder(&self) -> bool {
+        matches!(self, Self::Transcoder { .. })
+    }
+
+    pub(crate) fn is_crosscoder(&self) -> bool {
+        matches!(self, Self::Crosscoder(_))
+    }
+
+    /// Checks that it rebuilds the hook point that it reads, as steering needs.
+    ///
+    /// # Errors
+    /// For a transcoder and for a crosscoder, by name.
+    pub fn check_autoencoder(&self) -> Result<()> {
+        match self {
+            Self::Autoencoder(_) => Ok(()),
+            other => {
+                let expected = "an autoencoder: one that rebuilds the activations that it reads";
+                Err(Error::invalid("SAE", expected, other.to_string()))
+            }
+        }
+    }
+}
+
+impl fmt::Display for HookPoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |point: &Option<HookPoint>| point.map_or("a hook point not named".into(), |point| point.to_string());
+        match self {
+            Self::Autoencoder(at) => write!(f, "an autoencoder of {}", name(at)),
+            Self::Transcoder { from, to } => write!(f, "a transcoder from {} to {}", name(from), name(to)),
+            Self::Crosscoder(points) => write!(f, "a crosscoder of {} hook points", points.len()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    const A: HookPoint = HookPoint::Embed;
+
+    #[test]
+    fn another_hook_point_or_another_width_is_a_transcoders() {
+        let b = HookPoint::resid_post(1);
+        let between = |from, to, d_out| HookPoints::between(from, to, [8, d_out]);
+        for to in [None, Some(A)] {
+            assert_eq!(between(Some(A), to, 8), HookPoints::Autoencoder(Some(A)));
+            assert_eq!(between(Some(A), to, 6), HookPoints::Transcoder { from: Some(A), to });
+        }
+        assert_eq!(between(None, None, 8), HookPoints::Autoencoder(None));
+        for from in [None, Some(A)] {
+            let transcoder = between(from, Some(b), 8);
+            assert_eq!(transcoder, HookPoints::Transcoder { from, to: Some(b) });
+            assert_eq!(transcoder.or_reading(A).columns(), [A, b]);
+        }
+    }
+
+    #[test]
+    fn what_is_no_autoencoder_says_what_it_is() {
+        let b = HookPoint::resid_post(1);
+        let message = |points: &HookPoints| points.check_autoencoder().unwrap_err().to_string();
+        assert!(HookPoints::Autoencoder(None).check_autoencoder().is_ok());
+        let transcoder = HookPoints::Transcoder { from: None, to: Some(b) };
+        let expected = "a transcoder from a hook point not named to blocks.1.hook_resid_post";
+        assert!(message(&transcoder).contains(expected));
+        assert!(transcoder.first_read().unwrap_err().to_string().contains("--hook-point"));
+        let crosscoder = HookPoints::Crosscoder(vec![(A, 3), (b, 5)]);
+        assert!(message(&crosscoder).contains("a crosscoder of 2 hook points"));
+        assert_eq!((crosscoder.reads(), crosscoder.columns()), (vec![A, b], vec![A, b]));
+    }
+}
