@@ -85,7 +85,7 @@ fn a_crosscoder_is_measured_place_by_place() {
     assert!(RUN.ok(&["evaluate", "--sae", "crosscoder"]).contains("not measured"));
     assert_explained("crosscoder", &[FIRST, POINT, "crosscoder, k 8", "d_in 96"]);
     let message = RUN.error(&["index", "--sae", "crosscoder", "--out", "crosscoder-features"]);
-    assert!(message.contains("a crosscoder of 2 places"), "{message}");
+    assert!(message.contains("a crosscoder of 2 hook points"), "{message}");
 }
 
 #[test]

@@ -152,7 +152,7 @@ fn columns_are_those_named_and_each_is_named_once() {
     assert!(none.contains("one of hook_embed, blocks.1.hook_resid_post, found none"), "{none}");
     let crosscoder = TrainConfig { architecture: TrainArchitecture::Crosscoder, ..short.clone() };
     let twice = refused(TrainConfig { hook_points: vec![first, first], ..crosscoder.clone() });
-    assert!(twice.contains("each place once, found hook_embed twice"), "{twice}");
+    assert!(twice.contains("each hook point once, found hook_embed twice"), "{twice}");
     let transcoder = TrainConfig { architecture: TrainArchitecture::Transcoder, ..short.clone() };
     let itself = refused(TrainConfig { hook_point: Some(first), target_hook_point: Some(first), ..transcoder });
     assert!(itself.contains("hook_embed twice"), "{itself}");

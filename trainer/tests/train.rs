@@ -205,7 +205,7 @@ fn unusable_input_is_refused_before_anything_is_written() {
     assert!(refused(transcoder).contains("--target-hook-point: expected the place that a transcoder is to predict"));
     let twice = vec![LATER; 2];
     let crosscoder = TrainConfig { architecture: TrainArchitecture::Crosscoder, hook_points: twice, ..config.clone() };
-    assert!(refused(crosscoder).contains("each place once"));
+    assert!(refused(crosscoder).contains("each hook point once"));
     let few = refused(TrainConfig { batch: 1000, tokens: 5000, ..config.clone() });
     assert!(few.contains("at least a batch, 1000 rows, to train on, found 589"), "{few}");
     assert!(refused(TrainConfig { lr: Some(f64::NAN), ..config }).contains("lr"));

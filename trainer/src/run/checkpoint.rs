@@ -358,7 +358,7 @@ mod tests {
             (&bytes[..bytes.len() - 1], "a complete safetensors file"),
             (&flipped[..], "content of SHA-256"),
             (&other_header[..], "content of SHA-256"),
-            (&[], "whole"),
+            (&[], "complete"),
         ];
         for (damaged, expected) in damages {
             fs::write(&path, damaged).unwrap();
