@@ -109,7 +109,7 @@ impl Steering {
             let places = (0..rows.len()).filter(|&row| rows.context[row] == example.context);
             let tokens: Vec<u32> = places.take(example.position as usize + 1).map(|row| rows.token[row]).collect();
             if !tokens.is_empty() {
-                return Ok(self.model.tokenizer.decode(&tokens)?);
+                return Ok(self.model.tokenizer.decode(&tokens));
             }
         }
         anyhow::bail!("context {} of the index is not in {}", example.context, activations.display())
@@ -132,8 +132,8 @@ impl Steering {
         Ok(SideBySide {
             prompt: prompt.to_string(),
             interventions: interventions.to_vec(),
-            without: self.model.tokenizer.decode(&without)?,
-            with: self.model.tokenizer.decode(&with)?,
+            without: self.model.tokenizer.decode(&without),
+            with: self.model.tokenizer.decode(&with),
             shift,
         })
     }

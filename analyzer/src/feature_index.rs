@@ -11,7 +11,6 @@ use crate::{
     feature::HISTOGRAM_BINS,
     features_file,
     features_manifest::{FEATURES_FORMAT, FeaturesManifest, IndexConfig, IndexedSource},
-    language_model::token_texts,
     logit_lens::logit_lens,
     neighbours::nearest,
     top_examples::{Candidate, ContextRows, TopExamples},
@@ -170,9 +169,9 @@ impl<'a> Pass<'a> {
         let occurs: Vec<u32> = (0..).zip(&self.occurs).filter(|(_, occurs)| **occurs).map(|(token, _)| token).collect();
         // Only directions in the residual stream can be read off the head; a transcoder writes elsewhere than it reads.
         let written = self.sae.config().hook_points.writes().first().copied().unwrap_or(manifest.hook_point);
-        let reaches_head = written.writes_to_resid() && self.sae.d_out() == transformer.config().d_model;
+        let reaches_head = written.writes_to_resid() && self.sae.d_out() == transformer.head().d_model();
         let n = if reaches_head { manifest.config.logit_tokens } else { 0 };
-        let lenses = logit_lens(self.sae, transformer, tokenizer, (&occurs, n), monitor)?;
+        let lenses = logit_lens(self.sae, transformer.head(), tokenizer, (&occurs, n), monitor)?;
         if monitor.cancelled() {
             return Err(Error::Stopped);
         }
@@ -229,7 +228,7 @@ fn example(latent: usize, rank: usize, candidate: Candidate, tokenizer: &harvest
         context: candidate.context,
         position: candidate.position,
         peak: candidate.peak,
-        texts: token_texts(tokenizer, &candidate.tokens),
+        texts: tokenizer.token_texts(&candidate.tokens),
         tokens: candidate.tokens,
         activations: candidate.activations,
     }

@@ -87,5 +87,5 @@ pub fn generate(
 /// Logits after the last position. `[1, pos, d_model]` -> `[d_vocab]`
 fn last_logits(model: &LanguageModel, resid: &Tensor) -> Result<Tensor> {
     let last = resid.narrow(1, resid.dim(1)? - 1, 1)?;
-    Ok(model.transformer.unembed(&last)?.flatten_all()?)
+    Ok(model.transformer.head().unembed(&last)?.flatten_all()?)
 }

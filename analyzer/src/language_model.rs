@@ -42,39 +42,3 @@ impl LanguageModel {
         Ok(Tensor::from_slice(tokens, (1, tokens.len()), self.transformer.device())?)
     }
 }
-
-/// The text of each token as a reader should see it. Characters that are spread over several tokens are shown at the
-/// last of them, the others being empty.
-pub(crate) fn token_texts(tokenizer: &TextTokenizer, tokens: &[u32]) -> Vec<String> {
-    let mut texts = split_texts(tokenizer, tokens);
-    // A window may begin inside a character: what is left of it is nothing to show.
-    for text in texts.iter_mut().take(3) {
-        let rest = text.trim_start_matches(char::REPLACEMENT_CHARACTER);
-        if rest.len() == text.len() && !text.is_empty() {
-            break;
-        }
-        *text = rest.to_string();
-    }
-    texts
-}
-
-fn split_texts(tokenizer: &TextTokenizer, tokens: &[u32]) -> Vec<String> {
-    let mut texts = Vec::with_capacity(tokens.len());
-    let mut pending: Vec<u32> = vec![];
-    for &token in tokens {
-        pending.push(token);
-        // Four tokens hold any UTF-8 character: after that, a broken one is shown as it is.
-        match tokenizer.decode(&pending) {
-            Ok(text) if pending.len() < 4 && text.ends_with(char::REPLACEMENT_CHARACTER) => texts.push(String::new()),
-            Ok(text) if !text.is_empty() => {
-                pending.clear();
-                texts.push(text);
-            }
-            _ => {
-                pending.clear();
-                texts.push(tokenizer.token_text(token));
-            }
-        }
-    }
-    texts
-}

@@ -10,7 +10,7 @@
 //! occur in the indexed text take part. The norm's own scale is left out: it multiplies all logits of a position alike.
 
 use candle_core::Tensor;
-use harvester::{Monitor, NormKind, TextTokenizer, Transformer};
+use harvester::{Head, Monitor, NormKind, TextTokenizer};
 use rayon::prelude::*;
 use trainer::Sae;
 
@@ -25,7 +25,7 @@ pub(crate) type Lens = (Vec<TokenWeight>, Vec<TokenWeight>);
 /// The `n` most promoted and the `n` most suppressed tokens of every latent, among the tokens that `occurs` lists.
 pub(crate) fn logit_lens(
     sae: &Sae,
-    transformer: &Transformer,
+    head: &Head,
     tokenizer: &TextTokenizer,
     (occurs, n): (&[u32], usize),
     monitor: &dyn Monitor,
@@ -33,16 +33,15 @@ pub(crate) fn logit_lens(
     if n == 0 {
         return Ok(vec![(vec![], vec![]); sae.d_sae()]);
     }
-    let occurring = Tensor::from_slice(occurs, occurs.len(), transformer.device())?;
-    let head = transformer.w_unembed().index_select(&occurring, 0)?; // [tokens, d_model]
-    let directions = Tensor::from_slice(sae.w_dec(), (sae.d_sae(), sae.d_out()), transformer.device())?;
-    let directions = match transformer.config().norm {
+    let w_unembed = head.w_unembed(occurs)?; // [tokens, d_model]
+    let directions = Tensor::from_slice(sae.w_dec(), (sae.d_sae(), sae.d_out()), w_unembed.device())?;
+    let directions = match head.norm() {
         NormKind::Rms => directions,
         NormKind::Layer => directions.broadcast_sub(&directions.mean_keepdim(1)?)?, // what the norm subtracts
     };
-    let directions = directions.broadcast_mul(transformer.final_norm_weight())?; // [d_sae, d_model]
-    let (mean, std) = mean_and_std(&directions, &head)?; // [tokens] each
-    let columns = head.t()?;
+    let directions = directions.broadcast_mul(head.final_norm_weight())?; // [d_sae, d_model]
+    let (mean, std) = mean_and_std(&directions, &w_unembed)?; // [tokens] each
+    let columns = w_unembed.t()?;
     let mut lenses = Vec::with_capacity(sae.d_sae());
     monitor.start("logit lens", sae.d_sae() as u64, "latents");
     for first in (0..sae.d_sae()).step_by(BLOCK) {

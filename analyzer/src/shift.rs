@@ -82,7 +82,7 @@ fn moved(model: &LanguageModel, before: &[f32], after: &[f32], n: usize) -> Vec<
 /// Log-probabilities of the next token after each position. `resid`: `[batch, pos, d_model]` -> `batch * pos` rows of
 /// `d_vocab`
 pub(crate) fn log_probs(model: &LanguageModel, resid: &Tensor) -> Result<Vec<Vec<f32>>> {
-    let mut rows: Vec<Vec<f32>> = model.transformer.unembed(&resid.contiguous()?)?.flatten_to(1)?.to_vec2()?;
+    let mut rows: Vec<Vec<f32>> = model.transformer.head().unembed(&resid.contiguous()?)?.flatten_to(1)?.to_vec2()?;
     rows.par_iter_mut().for_each(|logits| {
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f64 = logits.iter().map(|logit| f64::from((logit - max).exp())).sum();

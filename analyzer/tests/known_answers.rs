@@ -262,7 +262,7 @@ fn steered_text_is_the_same_with_and_without_a_cache() {
         let tokens = Tensor::from_slice(&text, (1, text.len()), &Device::Cpu).unwrap();
         let resid = model.transformer.resid_final(&tokens, None, &mut hook()).unwrap();
         let last = resid.narrow(1, text.len() - 1, 1).unwrap();
-        let logits = model.transformer.unembed(&last).unwrap().flatten_all().unwrap();
+        let logits = model.transformer.head().unembed(&last).unwrap().flatten_all().unwrap();
         assert_eq!(logits.argmax(0).unwrap().to_scalar::<u32>().unwrap(), *token);
         text.push(*token);
     }

@@ -63,7 +63,7 @@ impl Sums {
         let mut hook = Stored { point, seen: vec![] };
         let resid =
             model.resid_final(&Tensor::from_slice(tokens, (1, tokens.len()), &Device::Cpu)?, None, &mut hook)?;
-        let log_probs = candle_nn::ops::log_softmax(&model.unembed(&resid)?, 2)?; // [3, pos, d_vocab]
+        let log_probs = candle_nn::ops::log_softmax(&model.head().unembed(&resid)?, 2)?; // [3, pos, d_vocab]
         for (position, target) in tokens[1..].iter().enumerate() {
             let rows: Vec<Vec<f32>> = (0..3)
                 .map(|variant| log_probs.get(variant)?.get(position)?.to_vec1())

@@ -24,7 +24,7 @@ pub use activations::{
 pub use error::{Error, Result};
 pub use harvest::{ActivationStream, LiveModel, StreamedBatch, harvest, merge, open_corpus};
 pub use model::{
-    Activation, Capture, Checkpoint, Compute, Family, GgufMetadata, Hook, HookPattern, HookPoint, KvCache,
+    Activation, Capture, Checkpoint, Compute, Family, GgufMetadata, Head, Hook, HookPattern, HookPoint, KvCache,
     LocalAttention, ModelConfig, NoHook, NormKind, NormPlaces, Positions, QkNorm, RopeScaling, Site, Transformer,
 };
 pub use monitor::{Monitor, Silent};
@@ -36,6 +36,6 @@ pub use store::{
 };
 pub use text::{
     ChatMessage, Context, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, CorpusPart, CorpusSource,
-    Document, DocumentOrder, LeftOut, LongDocuments, Packing, TextTokenizer,
+    Document, DocumentOrder, LeftOut, LongDocuments, Packing, TextStream, TextTokenizer,
 };
 pub use vectors::{VectorDataset, VectorFile};

@@ -27,6 +27,7 @@ mod config;
 mod families;
 mod gguf;
 mod gguf_skim;
+mod head;
 mod hook;
 mod hook_pattern;
 mod hook_point;
@@ -48,6 +49,7 @@ pub use config::{
     Activation, Family, LocalAttention, ModelConfig, NormKind, NormPlaces, Positions, QkNorm, RopeScaling,
 };
 pub use gguf::GgufMetadata;
+pub use head::Head;
 pub use hook::{Capture, Hook, NoHook};
 pub use hook_pattern::HookPattern;
 pub use hook_point::{HookPoint, Site};

@@ -12,6 +12,6 @@ pub use self::{
     corpus::{Corpus, CorpusOptions, CorpusSource, Document, DocumentOrder},
     corpus_part::CorpusPart,
     packing::{ContextOptions, LongDocuments, Packing},
-    tokenizer::{ChatMessage, TextTokenizer},
+    tokenizer::{ChatMessage, TextStream, TextTokenizer},
 };
 pub(crate) use corpus::{Cause, RowBlock, TableFile};

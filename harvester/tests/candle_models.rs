@@ -55,7 +55,7 @@ fn assert_agrees(name: &str, changes: &Value, oracle: impl Fn(&Path) -> candle_c
     let model = Transformer::load(&Checkpoint::open(copy.path()).unwrap(), &Device::Cpu).unwrap();
     let resid = model.resid_final(&tokens(), None, &mut NoHook).unwrap();
     let last = resid.narrow(1, resid.dim(1).unwrap() - 1, 1).unwrap();
-    let got = model.unembed(&last).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let got = model.head().unembed(&last).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let want = oracle(copy.path()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(got.len(), want.len(), "{name}");
     let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();

@@ -162,7 +162,7 @@ fn the_text_model_inside_a_multimodal_gemma_3_is_read() {
     let logits = |path: &Path| {
         let model = Transformer::load(&Checkpoint::open(path).unwrap(), &Device::Cpu).unwrap();
         let tokens = Tensor::new(&[[3u32, 1, 4, 1, 5, 9]], &Device::Cpu).unwrap();
-        let logits = model.unembed(&model.resid_final(&tokens, None, &mut NoHook).unwrap()).unwrap();
+        let logits = model.head().unembed(&model.resid_final(&tokens, None, &mut NoHook).unwrap()).unwrap();
         logits.flatten_all().unwrap().to_vec1::<f32>().unwrap()
     };
     let want = logits(&tiny("gemma3"));

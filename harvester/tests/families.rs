@@ -48,7 +48,7 @@ fn assert_family_agrees(name: &str) {
         let error = relative_error(&capture.take(point).unwrap(), want);
         assert!(error < TOLERANCE, "{name} {point}: relative error {error:.1e}");
     }
-    let error = relative_error(&model.unembed(&resid).unwrap(), &reference["logits"]);
+    let error = relative_error(&model.head().unembed(&resid).unwrap(), &reference["logits"]);
     assert!(error < TOLERANCE, "{name} logits: relative error {error:.1e}");
     let known = |key: &&String| key.starts_with("blocks.") || key.starts_with("hook_embed");
     assert_eq!(reference.keys().filter(known).count(), every_point(&model).len(), "{name}: unread references");
@@ -148,7 +148,7 @@ const FAMILIES: [&str; 15] = [
 ];
 
 fn logits(model: &Transformer, tokens: &Tensor) -> Tensor {
-    model.unembed(&model.resid_final(&tokens.contiguous().unwrap(), None, &mut NoHook).unwrap()).unwrap()
+    model.head().unembed(&model.resid_final(&tokens.contiguous().unwrap(), None, &mut NoHook).unwrap()).unwrap()
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn load(path: &str) -> Transformer {
 }
 
 fn logits(model: &Transformer, tokens: &Tensor) -> Tensor {
-    model.unembed(&model.resid_final(tokens, None, &mut NoHook).unwrap()).unwrap()
+    model.head().unembed(&model.resid_final(tokens, None, &mut NoHook).unwrap()).unwrap()
 }
 
 fn relative_error(got: &Tensor, want: &Tensor) -> f64 {

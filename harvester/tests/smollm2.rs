@@ -100,7 +100,7 @@ fn residual_stream_of_every_layer_and_logits_agree_with_transformers() {
             let error = row_error(&got, &want.get(i).unwrap());
             assert!(error < TOLERANCE, "{name} {point}: {error:.1e}");
         }
-        let logits = FIXTURE.model.unembed(&resid).unwrap().get(0).unwrap(); // [pos, d_vocab]
+        let logits = FIXTURE.model.head().unembed(&resid).unwrap().get(0).unwrap(); // [pos, d_vocab]
         let want = FIXTURE.tensors[&format!("{name}.logits_last")].unsqueeze(0).unwrap();
         let error = row_error(&logits.narrow(0, ids.len() - 1, 1).unwrap(), &want);
         assert!(error < TOLERANCE, "{name} logits: {error:.1e}");
@@ -124,7 +124,7 @@ fn cached_greedy_text_equals_transformers() {
         while written.len() < continuation.ids.len() {
             let resid = FIXTURE.model.resid_final(&row(&input), Some(&mut cache), &mut NoHook).unwrap();
             let last = resid.narrow(1, input.len() - 1, 1).unwrap();
-            let next = FIXTURE.model.unembed(&last).unwrap().flatten_all().unwrap().argmax(0).unwrap();
+            let next = FIXTURE.model.head().unembed(&last).unwrap().flatten_all().unwrap().argmax(0).unwrap();
             input = vec![next.to_scalar::<u32>().unwrap()];
             written.extend(&input);
         }
@@ -144,7 +144,7 @@ fn logits_agree_with_candle_transformers() {
     let ids = &FIXTURE.prompts[0].ids;
     let want = oracle.forward(&row(ids), 0).unwrap(); // [1, d_vocab]
     let resid = FIXTURE.model.resid_final(&row(ids), None, &mut NoHook).unwrap();
-    let got = FIXTURE.model.unembed(&resid.narrow(1, ids.len() - 1, 1).unwrap()).unwrap().get(0).unwrap();
+    let got = FIXTURE.model.head().unembed(&resid.narrow(1, ids.len() - 1, 1).unwrap()).unwrap().get(0).unwrap();
     let error = row_error(&got, &want);
     assert!(error < 2e-2, "{error:.1e}");
 }

@@ -131,8 +131,7 @@ impl HarvestConfig {
     /// # Errors
     /// When a token is not in the model's vocabulary.
     pub fn resolve(&self, tokenizer: &TextTokenizer, model: &ModelConfig) -> Result<Self> {
-        let model_bos = if tokenizer.add_bos() { tokenizer.bos() } else { None };
-        let (separator, bos) = (self.separator.resolve(tokenizer.eos()), self.bos.resolve(model_bos));
+        let (separator, bos) = (self.separator.resolve(tokenizer.eos()), self.bos.resolve(tokenizer.text_bos()));
         for (what, token) in [("separator", separator), ("BOS", bos)] {
             if token.id().is_some_and(|id| id as usize >= model.d_vocab) {
                 let expected = format!("a token of the model, below {}", model.d_vocab);

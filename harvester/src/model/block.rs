@@ -3,8 +3,8 @@
 use candle_core::Tensor;
 
 use super::{
-    attention::Attention, attention::AttentionContext, kv_cache::LayerCache, linear::Linear, mlp::Mlp, norm::Norm,
-    residual,
+    Compute, attention::Attention, attention::AttentionContext, kv_cache::LayerCache, linear::Linear, mlp::Mlp,
+    norm::Norm, residual,
 };
 use crate::{Error, Hook, HookPoint, Result, Site};
 
@@ -52,6 +52,13 @@ impl Pass<'_> {
 }
 
 impl Block {
+    /// Lays the matrices out for `compute`.
+    pub(crate) fn pack(&mut self, compute: Compute) -> Result<()> {
+        self.attention.qkv.pack(compute)?;
+        self.attention.out.pack(compute)?;
+        self.mlp.pack(compute)
+    }
+
     /// The residual stream after this layer; `None` where the pass ends inside it.
     ///
     /// # Shapes

@@ -2,9 +2,10 @@
 
 use std::{fs::File, io::Read, path::Path};
 
+use candle_core::Device;
 use sha2::{Digest, Sha256};
 
-use super::{GgufMetadata, ModelConfig, families, tensor_file::TensorFile};
+use super::{GgufMetadata, Head, ModelConfig, families, tensor_file::TensorFile};
 use crate::{Error, Result, store::hex};
 
 /// A model on disk: its shape, and its weights by name.
@@ -46,6 +47,14 @@ impl Checkpoint {
     /// The weights, by name.
     pub(crate) fn tensors(&self) -> &TensorFile {
         &self.tensors
+    }
+
+    /// Reads the head, and none of the other tensors.
+    ///
+    /// # Errors
+    /// A missing or wrongly shaped tensor; an unreadable file.
+    pub fn load_head(&self, device: &Device) -> Result<Head> {
+        families::load_head(&self.config, &self.tensors, device)
     }
 
     /// SHA-256 of everything that decides the numbers: of the GGUF file, or of a folder's `config.json` and its weight

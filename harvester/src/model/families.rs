@@ -17,15 +17,15 @@ mod qwen2;
 mod qwen3;
 mod rope;
 
-use std::path::Path;
+use std::{cell::RefCell, collections::BTreeSet, path::Path};
 
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 
 use self::{gated::RowOrder, header::Header};
 use super::{
-    Family, GgufMetadata, ModelConfig, NormKind, Positions, RopeScaling, linear::Linear, norm::Norm,
-    tensor_file::TensorFile, weights::Weights,
+    Compute, Family, GgufMetadata, Head, ModelConfig, NormKind, Positions, RopeScaling, block::Block, linear::Linear,
+    norm::Norm, tensor_file::TensorFile, weights::Weights,
 };
 use crate::{Error, Result};
 
@@ -104,24 +104,82 @@ pub(crate) fn config_from_gguf(metadata: &GgufMetadata) -> Result<ModelConfig> {
     check(config, metadata.path())
 }
 
-pub(crate) fn load_weights(config: &ModelConfig, tensors: &TensorFile, device: &Device) -> Result<Weights> {
-    let reader = Reader { config, tensors, device };
-    match (config.family, tensors.gguf_metadata().is_some()) {
-        (Family::Llama, true) => llama::gguf_weights(&reader),
-        (Family::Phi3, true) => phi3::gguf_weights(&reader),
-        (Family::Gpt2, true) => gpt2::gguf_weights(&reader),
-        (Family::GptNeox, true) => gpt_neox::gguf_weights(&reader),
-        // In llama.cpp's files, every family except llama rotates halves, and Gemma's norm weights are stored with the
-        // 1 added.
-        (_, true) => gated::weights(&reader, &gated::GGUF, RowOrder::Halves),
-        (Family::Gemma, false) => gemma::weights(&reader),
-        (Family::Gemma2, false) => gemma2::weights(&reader),
-        (Family::Gemma3, false) => gemma3::weights(&reader),
-        (Family::Phi3, false) => phi3::weights(&reader),
-        (Family::Gpt2, false) => gpt2::weights(&reader),
-        (Family::GptNeox, false) => gpt_neox::weights(&reader),
-        (_, false) => gated::weights(&reader, &gated::HUGGING_FACE, RowOrder::Halves),
+/// Reads the block of a layer.
+type ReadBlock = dyn Fn(&Reader<'_>, usize) -> Result<Block>;
+
+/// Where a checkpoint keeps what stands outside the blocks, and how a block is read.
+struct Plan {
+    embed: String,
+    /// Where positions are learned.
+    pos_embed: Option<String>,
+    /// Without `.weight` and `.bias`.
+    ln_final: String,
+    /// Not used where the model ties the head to the embedding, even where the file has it.
+    unembed: String,
+    /// Gemma's norms multiply by one more than the file stores.
+    norms_less_one: bool,
+    block: Box<ReadBlock>,
+    /// How tensors end that say nothing new: masks, rotary frequencies.
+    harmless: &'static [&'static str],
+    /// How tensors begin that are of other models in the same file.
+    beside: &'static [&'static str],
+}
+
+impl Plan {
+    fn of(config: &ModelConfig, tensors: &TensorFile) -> Self {
+        match (config.family, tensors.gguf_metadata().is_some()) {
+            (Family::Llama, true) => llama::gguf_plan(),
+            (Family::Phi3, true) => phi3::gguf_plan(),
+            (Family::Gpt2, true) => gpt2::gguf_plan(config),
+            (Family::GptNeox, true) => gpt_neox::gguf_plan(config),
+            // In llama.cpp's files, every family except llama rotates halves, and Gemma's norm weights are stored with
+            // the 1 added.
+            (_, true) => gated::plan(gated::GGUF, RowOrder::Halves),
+            (Family::Gemma, false) => gemma::plan(),
+            (Family::Gemma2, false) => gemma2::plan(),
+            (Family::Gemma3, false) => gemma3::plan(tensors),
+            (Family::Phi3, false) => phi3::plan(),
+            (Family::Gpt2, false) => gpt2::plan(tensors),
+            (Family::GptNeox, false) => gpt_neox::plan(),
+            (_, false) => gated::plan(gated::HUGGING_FACE, RowOrder::Halves),
+        }
     }
+}
+
+/// Reads the final norm and the unembedding, and nothing else.
+pub(crate) fn load_head(config: &ModelConfig, tensors: &TensorFile, device: &Device) -> Result<Head> {
+    let plan = Plan::of(config, tensors);
+    let reader = Reader { config, tensors, device, norms_less_one: plan.norms_less_one, read: RefCell::default() };
+    reader.head(&plan)
+}
+
+/// Reads everything. Each matrix is laid out for `compute` before the next is read.
+pub(crate) fn load_weights(
+    config: &ModelConfig,
+    tensors: &TensorFile,
+    device: &Device,
+    compute: Compute,
+) -> Result<Weights> {
+    let plan = Plan::of(config, tensors);
+    let reader = Reader { config, tensors, device, norms_less_one: plan.norms_less_one, read: RefCell::default() };
+    let matrix = |name: &str, rows| reader.tensor(name, &[rows, config.d_model]);
+    let block = |layer| -> Result<Block> {
+        let mut block = (plan.block)(&reader, layer)?;
+        block.pack(compute)?;
+        Ok(block)
+    };
+    let weights = Weights {
+        head: reader.head(&plan)?,
+        embed: (!config.tied_embeddings).then(|| matrix(&plan.embed, config.d_vocab)).transpose()?,
+        pos_embed: plan.pos_embed.as_ref().map(|name| matrix(name, config.ctx_len)).transpose()?,
+        blocks: (0..config.n_layers).map(block).collect::<Result<_>>()?,
+    };
+    tensors.refuse_unread(config.family, &reader.read.borrow(), |name| {
+        name.ends_with(&plan.unembed)
+            || plan.harmless.iter().any(|suffix| name.ends_with(suffix))
+            || plan.beside.iter().any(|prefix| name.starts_with(prefix))
+    })?;
+    Ok(weights)
 }
 
 /// A setting of the file that the forward pass does not support.
@@ -217,19 +275,23 @@ fn check_attention(c: &ModelConfig) -> Result<(), (&'static str, String)> {
     }
 }
 
-/// Reads tensors by name and shape for a family's loader.
+/// Reads tensors by name and shape.
 pub(crate) struct Reader<'a> {
     config: &'a ModelConfig,
     tensors: &'a TensorFile,
     device: &'a Device,
+    norms_less_one: bool,
+    /// Names asked for, so that a tensor nobody asked for is noticed.
+    read: RefCell<BTreeSet<String>>,
 }
 
-impl Reader<'_> {
-    fn config(&self) -> &ModelConfig {
+impl<'a> Reader<'a> {
+    fn config(&self) -> &'a ModelConfig {
         self.config
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.read.borrow_mut().insert(name.to_string());
         self.tensors.tensor(name, shape, self.device)
     }
 
@@ -247,7 +309,7 @@ impl Reader<'_> {
     /// `{prefix}.weight [d_model]`, and `{prefix}.bias [d_model]` for a layer norm.
     fn norm(&self, prefix: &str) -> Result<Norm> {
         let (kind, width, eps) = (self.config().norm, self.config().d_model, self.config().norm_eps);
-        let weight = self.tensor(&format!("{prefix}.weight"), &[width])?;
+        let weight = self.norm_weight(prefix, width)?;
         let bias = match kind {
             NormKind::Rms => None,
             NormKind::Layer => Some(self.tensor(&format!("{prefix}.bias"), &[width])?),
@@ -255,17 +317,16 @@ impl Reader<'_> {
         Norm::new(kind, weight, bias, eps)
     }
 
-    /// W_U. A checkpoint that ties it to the embedding need not store it; if it does, the stored one is not used.
-    fn unembed(&self, name: &str, embed: &Tensor) -> Result<Tensor> {
-        if self.config().tied_embeddings {
-            return Ok(embed.clone());
-        }
-        self.tensor(name, &[self.config().d_vocab, self.config().d_model])
+    /// `{prefix}.weight [width]`
+    fn norm_weight(&self, prefix: &str, width: usize) -> Result<Tensor> {
+        let weight = self.tensor(&format!("{prefix}.weight"), &[width])?;
+        Ok(if self.norms_less_one { (weight + 1.0)? } else { weight })
     }
 
-    fn finish(&self, weights: Weights, harmless: impl Fn(&str) -> bool) -> Result<Weights> {
-        self.tensors.refuse_unread(self.config.family, harmless)?;
-        Ok(weights)
+    fn head(&self, plan: &Plan) -> Result<Head> {
+        let c = self.config();
+        let name = if c.tied_embeddings { &plan.embed } else { &plan.unembed };
+        Head::new(self.norm(&plan.ln_final)?, self.tensor(name, &[c.d_vocab, c.d_model])?, c)
     }
 }
 

@@ -1,8 +1,8 @@
 //! [`Linear`]: `y = x W^T + b`, the matrix products in which nearly all of a forward pass is spent.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Device, Layout, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Device, Layout, Shape, Storage, Tensor, bail};
 
 use super::{
     Activation, Compute,
@@ -51,18 +51,23 @@ impl Linear {
                 Compute::Int8 => Err(Error::invalid("compute", "f32 on this device: int8 is for the CPU", "int8")),
             };
         }
-        let (mut values, d_in) = (weight.flatten_all()?.to_vec1::<f32>()?, weight.dim(1)?);
+        let instructions = Instructions::of_this_machine();
+        if compute == Compute::F32 && instructions.is_none() {
+            return Ok(());
+        }
+        let weight = weight.contiguous()?;
+        let ((mut columns, d_in), (storage, layout)) = (weight.dims2()?, weight.storage_and_layout());
+        let Storage::Cpu(storage) = &*storage else { unreachable!("the device is the CPU") };
+        let mut values = Cow::Borrowed(contiguous(storage, layout)?);
         let mut bias = self.bias.as_ref().map(|bias| bias.to_vec1::<f32>()).transpose()?;
-        let mut columns = weight.dim(0)?;
         if gated {
             columns /= 2;
-            values = by_turns(&values, d_in);
+            values = by_turns(&values, d_in).into();
             bias = bias.map(|bias| by_turns(&bias, 1));
         }
-        let matrix = match (compute, Instructions::of_this_machine()) {
-            (Compute::Int8, _) => Matrix::Int8(Int8Matrix::new(&values, d_in)),
+        let matrix = match (compute, instructions) {
             (Compute::F32, Some(instructions)) => Matrix::F32(PackedMatrix::new(instructions, &values, d_in)),
-            (Compute::F32, None) => return Ok(()),
+            _ => Matrix::Int8(Int8Matrix::new(&values, d_in)),
         };
         self.bias = None;
         self.weight =
@@ -81,6 +86,22 @@ impl Linear {
         match &self.weight {
             Weight::Packed(packed) => Ok(x.contiguous()?.apply_op1_no_bwd(packed.as_ref())?),
             Weight::Stored(weight) => stored_product(x, weight, self.bias.as_ref()),
+        }
+    }
+
+    /// Rows of the matrix as they were stored.
+    ///
+    /// # Shapes
+    /// -> `[rows, d_in]`
+    pub(crate) fn rows(&self, rows: &[u32]) -> Result<Tensor> {
+        match &self.weight {
+            Weight::Stored(weight) => Ok(weight.index_select(&Tensor::new(rows, weight.device())?, 0)?),
+            Weight::Packed(packed) => match &packed.matrix {
+                Matrix::F32(matrix) if !packed.epilogue.gated => {
+                    Ok(Tensor::from_vec(matrix.rows(rows)?, (rows.len(), matrix.d_in()), &Device::Cpu)?)
+                }
+                _ => Err(Error::invalid("rows of a matrix", "one that is laid out as it was stored", "another")),
+            },
         }
     }
 

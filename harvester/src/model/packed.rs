@@ -14,6 +14,7 @@ mod int8;
 mod int8_kernel;
 mod kernel;
 
+use candle_core::bail;
 use rayon::prelude::*;
 
 use grid::Grid;
@@ -56,6 +57,23 @@ impl PackedMatrix {
 
     pub(crate) fn d_in(&self) -> usize {
         self.d_in
+    }
+
+    /// Rows of W. -> `[rows, d_in]`
+    ///
+    /// # Errors
+    /// A row that W does not have.
+    pub(crate) fn rows(&self, rows: &[u32]) -> candle_core::Result<Vec<f32>> {
+        if let Some(row) = rows.iter().find(|row| **row as usize >= self.d_out) {
+            bail!("row {row} of {}", self.d_out);
+        }
+        let mut values = vec![0f32; rows.len() * self.d_in];
+        values.par_chunks_exact_mut(self.d_in).zip(rows).for_each(|(values, row)| {
+            let (panel, column) = (*row as usize / PANEL, *row as usize % PANEL);
+            let panel = self.panels[panel * PANEL * self.d_in..].chunks_exact(PANEL);
+            values.iter_mut().zip(panel).for_each(|(value, panel)| *value = panel[column]);
+        });
+        Ok(values)
     }
 
     /// `x W^T`, and what follows it, on top of `onto` where there is one.

@@ -2,11 +2,11 @@
 //! Holds the project's only memory map.
 
 use std::{
-    cell::RefCell,
     collections::{BTreeSet, HashMap},
     fs::File,
     io::BufReader,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use candle_core::{DType, Device, Tensor, safetensors::MmapedSafetensors};
@@ -18,12 +18,10 @@ use crate::{Error, Result};
 pub(crate) struct TensorFile {
     path: PathBuf,
     store: Store,
-    /// Names handed out, so that a tensor nobody asked for is noticed.
-    read: RefCell<BTreeSet<String>>,
 }
 
 enum Store {
-    Gguf { metadata: GgufMetadata, file: RefCell<BufReader<File>> },
+    Gguf { metadata: GgufMetadata, file: Mutex<BufReader<File>> },
     Safetensors { tensors: MmapedSafetensors, files: Vec<PathBuf> },
 }
 
@@ -32,8 +30,8 @@ impl TensorFile {
     pub(crate) fn of_gguf(metadata: GgufMetadata) -> Result<Self> {
         let path = metadata.path().to_path_buf();
         let file = File::open(&path).map_err(Error::io("open", &path))?;
-        let store = Store::Gguf { metadata, file: RefCell::new(BufReader::new(file)) };
-        Ok(Self { path, store, read: RefCell::default() })
+        let store = Store::Gguf { metadata, file: Mutex::new(BufReader::new(file)) };
+        Ok(Self { path, store })
     }
 
     /// The tensors of the safetensors files in a folder.
@@ -46,7 +44,7 @@ impl TensorFile {
             let hint = "Download it again: it may have been cut short";
             Error::malformed(names.join(", "), "safetensors weights", first_line(&error), hint)
         })?;
-        Ok(Self { path: folder.to_path_buf(), store: Store::Safetensors { tensors, files }, read: RefCell::default() })
+        Ok(Self { path: folder.to_path_buf(), store: Store::Safetensors { tensors, files } })
     }
 
     /// The folder or file.
@@ -90,12 +88,10 @@ impl TensorFile {
             let (found, hint) = (format!("{:?}", found.unwrap_or_default()), "Its header and its weights disagree");
             return Err(Error::malformed(&self.path, format!("tensor `{name}` to be {shape:?}"), found, hint));
         }
-        let tensor = self.read_tensor(name, device).map_err(|error| {
+        self.read_tensor(name, device).map_err(|error| {
             let hint = "Download it again: it may have been cut short";
             Error::malformed(&self.path, format!("tensor `{name}`"), first_line(&error), hint)
-        })?;
-        self.read.borrow_mut().insert(name.to_string());
-        Ok(tensor)
+        })
     }
 
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
@@ -110,15 +106,21 @@ impl TensorFile {
     fn read_tensor(&self, name: &str, device: &Device) -> candle_core::Result<Tensor> {
         match &self.store {
             Store::Gguf { metadata, file } => {
-                metadata.content().tensor(&mut *file.borrow_mut(), name, device)?.dequantize(device)
+                // Every read seeks first: one that panicked half-way leaves nothing behind.
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                metadata.content().tensor(&mut *file, name, device)?.dequantize(device)
             }
             Store::Safetensors { tensors, .. } => tensors.load(name, device)?.to_dtype(DType::F32),
         }
     }
 
-    /// Refuses weights that the family's loader did not read: dropping them would make another model.
-    pub(crate) fn refuse_unread(&self, family: Family, harmless: impl Fn(&str) -> bool) -> Result<()> {
-        let read = self.read.borrow();
+    /// Refuses weights that are not among those `read`: dropping them would make another model.
+    pub(crate) fn refuse_unread(
+        &self,
+        family: Family,
+        read: &BTreeSet<String>,
+        harmless: impl Fn(&str) -> bool,
+    ) -> Result<()> {
         let unread: Vec<_> = self.names().into_iter().filter(|name| !read.contains(name) && !harmless(name)).collect();
         if unread.is_empty() {
             return Ok(());

@@ -3,8 +3,8 @@
 use candle_core::{Device, Tensor};
 
 use super::{
-    Checkpoint, Compute, KvCache, ModelConfig, attention::AttentionContext, block::Block, block::Pass, families,
-    linear::Linear, rotary::Rotary, weights::Weights,
+    Checkpoint, Compute, Head, KvCache, ModelConfig, attention::AttentionContext, block::Pass, families,
+    rotary::Rotary, weights::Weights,
 };
 use crate::{Error, Hook, HookPoint, Result, Site};
 
@@ -34,12 +34,7 @@ impl Transformer {
     /// As [`Transformer::load`]; `compute` is not for this device.
     pub fn load_for(checkpoint: &Checkpoint, device: &Device, compute: Compute) -> Result<Self> {
         let config = checkpoint.config().clone();
-        let mut weights = families::load_weights(checkpoint.config(), checkpoint.tensors(), device)?;
-        for Block { attention, mlp, .. } in &mut weights.blocks {
-            attention.qkv.pack(compute)?;
-            attention.out.pack(compute)?;
-            mlp.pack(compute)?;
-        }
+        let weights = families::load_weights(checkpoint.config(), checkpoint.tensors(), device, compute)?;
         let (rotary, local_rotary) = (Rotary::of(&config), Rotary::of_local_layers(&config));
         Ok(Self { config, weights, rotary, local_rotary, device: device.clone() })
     }
@@ -66,7 +61,7 @@ impl Transformer {
         self.pass(tokens, None, &mut Pass { hook, last: Some(last) }).map(drop)
     }
 
-    /// The residual stream after the last block: what [`Transformer::unembed`] turns into logits.
+    /// The residual stream after the last block: what [`Head::unembed`] turns into logits.
     ///
     /// With a `cache`, `tokens` continue the text it holds, and are added to it.
     ///
@@ -80,29 +75,9 @@ impl Transformer {
         Ok(resid.expect("a pass without a last point runs to the end"))
     }
 
-    /// Final norm and head: logits.
-    ///
-    /// # Shapes
-    /// `resid`: `[batch, pos, d_model]` -> `[batch, pos, d_vocab]`
-    ///
-    /// # Errors
-    /// `resid` of another width.
-    pub fn unembed(&self, resid: &Tensor) -> Result<Tensor> {
-        let logits = Linear::new(self.weights.unembed.clone(), None).forward(&self.weights.ln_final.forward(resid)?)?;
-        match self.config.logit_softcap {
-            Some(cap) => Ok(((logits / cap)?.tanh()? * cap)?),
-            None => Ok(logits),
-        }
-    }
-
-    /// W_U, `[d_vocab, d_model]`.
-    pub fn w_unembed(&self) -> &Tensor {
-        &self.weights.unembed
-    }
-
-    /// Weight of the norm before the head, `[d_model]`.
-    pub fn final_norm_weight(&self) -> &Tensor {
-        self.weights.ln_final.weight()
+    /// What turns the last residual stream into logits.
+    pub fn head(&self) -> &Head {
+        &self.weights.head
     }
 
     /// How many blocks [`Transformer::run`] enters for `hook`.
@@ -144,13 +119,16 @@ impl Transformer {
     /// `[batch, pos]` -> `[batch, pos, d_model]`
     fn embed(&self, tokens: &Tensor) -> Result<Tensor> {
         let (batch, pos) = tokens.dims2()?;
-        let ids = tokens.flatten_all()?;
-        let largest = ids.max(0)?.to_scalar::<u32>()? as usize;
-        if largest >= self.config.d_vocab {
+        let ids: Vec<u32> = tokens.flatten_all()?.to_vec1()?;
+        if let Some(id) = ids.iter().find(|id| **id as usize >= self.config.d_vocab) {
             let expected = format!("below {}, the rows of the model's embedding", self.config.d_vocab);
-            return Err(Error::invalid("token id", expected, largest.to_string()));
+            return Err(Error::invalid("token id", expected, id.to_string()));
         }
-        let embedded = self.weights.embed.index_select(&ids, 0)?.reshape((batch, pos, ()))?;
+        let embedded = match &self.weights.embed {
+            Some(embed) => embed.index_select(&tokens.flatten_all()?, 0)?,
+            None => self.weights.head.w_unembed(&ids)?,
+        };
+        let embedded = embedded.reshape((batch, pos, ()))?;
         match self.config.embed_scale {
             Some(scale) => Ok((embedded * scale)?),
             None => Ok(embedded),

@@ -2,17 +2,15 @@
 
 use candle_core::Tensor;
 
-use super::{block::Block, norm::Norm};
+use super::{block::Block, head::Head};
 
 /// Everything a checkpoint holds, whatever family it is of.
 #[derive(Debug, Clone)]
 pub(crate) struct Weights {
-    /// W_E, `[d_vocab, d_model]`
-    pub(crate) embed: Tensor,
+    pub(crate) head: Head,
+    /// W_E, `[d_vocab, d_model]`; `None` where the model ties it to the head's W_U.
+    pub(crate) embed: Option<Tensor>,
     /// W_pos, `[ctx_len, d_model]`, in families with learned positions.
     pub(crate) pos_embed: Option<Tensor>,
     pub(crate) blocks: Vec<Block>,
-    pub(crate) ln_final: Norm,
-    /// W_U, `[d_vocab, d_model]`; the same tensor as `embed` where the model ties them.
-    pub(crate) unembed: Tensor,
 }

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `packing.rs` holds the choice between the two and the other options. If the next token is already BOS, as chat
-//! templates write it, no BOS is put before it: models never see two in training.
+//! templates write it, no BOS is put before it.
 //!
 //! A [`ContextCursor`] is a position in that stream: a run that resumes from a cursor reads no earlier document.
 
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     corpus::{Corpus, Document, DocumentOrder, SeenDocuments},
     packing::{ContextOptions, LongDocuments, Packing},
+    tokenizer::bos_before,
 };
 use crate::{Error, Result};
 
@@ -162,7 +163,7 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
     fn bos(&mut self) -> Result<Option<u32>> {
         self.load()?;
         let next = self.current.as_ref().and_then(|current| current.get(self.cursor.tokens as usize).copied());
-        Ok(self.options.bos.filter(|bos| next != Some(*bos)))
+        Ok(bos_before(self.options.bos, next))
     }
 
     /// Fills a context from as many documents as needed; `false` if the corpus ends before it is full.

@@ -2,12 +2,14 @@
 //! contexts, and wherever a latent's tokens are shown.
 //!
 //! There are two sources, with one file each: a folder's `tokenizer.json` (`folder.rs`), and the vocabulary inside a
-//! GGUF (`gguf.rs`, `sentence_piece.rs`).
+//! GGUF (`gguf.rs`, `sentence_piece.rs`). `spelling.rs` gives the bytes of a token, which make up texts.
 
 mod chat;
 mod folder;
 mod gguf;
 mod sentence_piece;
+mod spelling;
+mod text_stream;
 
 use std::{
     collections::HashSet,
@@ -17,7 +19,7 @@ use std::{
 
 use tokenizers::{Encoding, Tokenizer};
 
-pub use self::chat::ChatMessage;
+pub use self::{chat::ChatMessage, text_stream::TextStream};
 use crate::{Error, Result};
 
 /// A model's tokenizer, its special tokens and its chat template.
@@ -64,25 +66,43 @@ impl TextTokenizer {
     }
 
     /// The text of some tokens, including special ones. A character with missing bytes becomes U+FFFD.
-    ///
-    /// # Errors
-    /// The tokenizer's decoder fails.
-    pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.tokenizer.decode(ids, false).map_err(|source| self.failed(source))
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let mut stream = TextStream::new(self);
+        let mut text: String = ids.iter().map(|id| stream.push(*id)).collect();
+        text.push_str(&stream.finish());
+        text
     }
 
-    /// One token as a reader should see it, including spaces; `[id]` for an id outside the vocabulary. Never fails,
-    /// because one malformed token should not end a table of tokens.
+    /// One token as a reader should see it, including spaces; `[id]` for an id outside the vocabulary.
     pub fn token_text(&self, id: u32) -> String {
         let Some(piece) = self.tokenizer.id_to_token(id) else { return format!("[{id}]") };
-        // SentencePiece decoders strip the space at the start of a text; the space of a lone token is at the start.
-        if piece.contains('▁') {
-            return piece.replace('▁', " ");
+        let text = String::from_utf8_lossy(&self.bytes(id, false)).into_owned();
+        if text.is_empty() { piece } else { text }
+    }
+
+    /// Each of some neighboring tokens as a reader should see it. A character that is spread over several of them
+    /// is shown at the last; the others are empty.
+    pub fn token_texts(&self, ids: &[u32]) -> Vec<String> {
+        let mut stream = TextStream::continuing(self);
+        let mut texts: Vec<String> = ids.iter().map(|id| stream.push(*id)).collect();
+        // The first tokens may be the end of a character: what is left of it is nothing to show.
+        for text in texts.iter_mut().take(3) {
+            let rest = text.trim_start_matches(char::REPLACEMENT_CHARACTER);
+            if rest.len() == text.len() && !text.is_empty() {
+                break;
+            }
+            *text = rest.to_string();
         }
-        match self.decode(&[id]) {
-            Ok(text) if !text.is_empty() => text,
-            _ => piece,
+        if let Some(last) = texts.last_mut() {
+            last.push_str(&stream.finish());
         }
+        texts
+    }
+
+    /// The bytes that a token stands for; none for a number outside the vocabulary.
+    fn bytes(&self, id: u32, begins_text: bool) -> Vec<u8> {
+        let piece = self.tokenizer.id_to_token(id);
+        piece.map_or_else(Vec::new, |piece| spelling::bytes_of(&self.tokenizer, piece, begins_text))
     }
 
     /// The beginning-of-text token.
@@ -100,7 +120,23 @@ impl TextTokenizer {
         self.add_bos
     }
 
-    /// True if a token is a control token rather than text.
+    /// The token that every text begins with, where the model was trained so.
+    pub fn text_bos(&self) -> Option<u32> {
+        self.bos.filter(|_| self.add_bos)
+    }
+
+    /// The tokens of a text by itself, as the model was trained on texts: BOS first where it was trained with one, and
+    /// never twice, also where a chat template has written it.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let tokens = self.encode(text)?;
+        let bos = bos_before(self.text_bos(), tokens.first().copied());
+        Ok(bos.into_iter().chain(tokens).collect())
+    }
+
+    /// Whether a token is a control token rather than text.
     pub fn is_special(&self, id: u32) -> bool {
         self.special.contains(&id)
     }
@@ -140,7 +176,13 @@ impl TextTokenizer {
     }
 }
 
-/// The ids of added tokens that are control tokens.
+/// What to put before a text that begins with the token `first`: `bos`, unless it is there already. No model has seen
+/// two.
+pub(crate) fn bos_before(bos: Option<u32>, first: Option<u32>) -> Option<u32> {
+    bos.filter(|_| first != bos)
+}
+
+/// The added tokens that are control tokens.
 fn special_ids(tokenizer: &Tokenizer) -> HashSet<u32> {
     let added = tokenizer.get_added_tokens_decoder();
     added.into_iter().filter(|(_, token)| token.special).map(|(id, _)| id).collect()

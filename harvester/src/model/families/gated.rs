@@ -5,12 +5,12 @@
 use candle_core::Tensor;
 use serde::Deserialize;
 
-use super::{Header, MAX_LAYERS, Reader, Unsupported, rope, stack};
+use super::{Header, MAX_LAYERS, Plan, Reader, Unsupported, rope, stack};
 use crate::{
     Result,
     model::{
         Activation, Family, LocalAttention, ModelConfig, NormKind, NormPlaces, Positions, QkNorm, attention::Attention,
-        block::Block, mlp::Mlp, norm::Norm, qk_norm::QkNormWeights, weights::Weights,
+        block::Block, mlp::Mlp, qk_norm::QkNormWeights,
     },
 };
 
@@ -164,6 +164,7 @@ pub(super) fn config_from_gguf(header: &Header<'_>, family: Family, activation: 
 }
 
 /// Tensor names in a file; those of a block come after `{blocks}.{layer}.`.
+#[derive(Clone, Copy)]
 pub(super) struct Names {
     /// Prefix of `embed`, `blocks` and `ln_final`: multimodal checkpoints put a name before their text model's tensors.
     pub(super) root: &'static str,
@@ -186,12 +187,14 @@ pub(super) struct Names {
 }
 
 /// Queries, keys and values: three matrices, or all stacked in one.
+#[derive(Clone, Copy)]
 pub(super) enum Qkv {
     Apart([&'static str; 3]),
     Fused(&'static str),
 }
 
 /// The MLP's two input matrices, or both stacked in one, gate first.
+#[derive(Clone, Copy)]
 pub(super) enum GateUp {
     Apart([&'static str; 2]),
     Fused(&'static str),
@@ -244,42 +247,41 @@ pub(super) enum RowOrder {
     Neighbors,
 }
 
-/// Reads the weights of a family whose blocks have llama's structure.
-pub(super) fn weights(reader: &Reader<'_>, names: &Names, order: RowOrder) -> Result<Weights> {
-    let c = reader.config();
-    let loader = Loader { reader, names, order };
-    let embed = reader.tensor(&format!("{}{}", names.root, names.embed), &[c.d_vocab, c.d_model])?;
-    let weights = Weights {
+/// Of a family whose blocks have llama's structure.
+pub(super) fn plan(names: Names, order: RowOrder) -> Plan {
+    let named = |name: &str| format!("{}{name}", names.root);
+    Plan {
+        embed: named(names.embed),
         pos_embed: None,
-        blocks: (0..c.n_layers).map(|layer| loader.block(layer)).collect::<Result<_>>()?,
-        ln_final: loader.norm(&format!("{}{}", names.root, names.ln_final))?,
-        unembed: reader.unembed(names.unembed, &embed)?,
-        embed,
-    };
-    // Tensors that may be ignored: the rotary frequencies of old checkpoints; GGUF's frequency divisors, which the
-    // header's reader has already read; the stored head of models that tie it; and the other models of multimodal
-    // checkpoints.
-    let harmless =
-        ["rotary_emb.inv_freq", "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
-    let beside = ["vision_tower.", "model.vision_tower.", "multi_modal_projector.", "model.multi_modal_projector."];
-    reader.finish(weights, |name| {
-        harmless.iter().any(|suffix| name.ends_with(suffix))
-            || name.ends_with(names.unembed)
-            || !names.root.is_empty() && beside.iter().any(|prefix| name.starts_with(prefix))
-    })
+        ln_final: named(names.ln_final),
+        unembed: names.unembed.to_string(),
+        norms_less_one: names.norms_less_one,
+        block: Box::new(move |reader, layer| Loader { reader, names, order }.block(layer)),
+        // Old checkpoints store the rotary frequencies, GGUF their divisors, which the header's reader has read already.
+        harmless: &[
+            "rotary_emb.inv_freq",
+            "rope_freqs.weight",
+            "rope_factors_long.weight",
+            "rope_factors_short.weight",
+        ],
+        beside: match names.root {
+            "" => &[],
+            _ => &["vision_tower.", "model.vision_tower.", "multi_modal_projector.", "model.multi_modal_projector."],
+        },
+    }
 }
 
 struct Loader<'a> {
     reader: &'a Reader<'a>,
-    names: &'a Names,
+    names: Names,
     order: RowOrder,
 }
 
 impl Loader<'_> {
     fn block(&self, layer: usize) -> Result<Block> {
-        let (c, names) = (self.reader.config(), self.names);
+        let (c, names) = (self.reader.config(), &self.names);
         let prefix = |name: &str| format!("{}{}.{layer}.{name}", names.root, names.blocks);
-        let norm_if = |present: bool, name| present.then(|| self.norm(&prefix(name))).transpose();
+        let norm_if = |present: bool, name| present.then(|| self.reader.norm(&prefix(name))).transpose();
         let before = c.norm_places != NormPlaces::After;
         let after = c.norm_places != NormPlaces::Before;
         let part = |name: &str, d_out| self.part(&prefix(name), d_out);
@@ -315,11 +317,6 @@ impl Loader<'_> {
         })
     }
 
-    fn norm(&self, name: &str) -> Result<Norm> {
-        let weight = self.norm_weight(name, self.reader.config().d_model)?;
-        Norm::new(NormKind::Rms, weight, None, self.reader.config().norm_eps)
-    }
-
     fn qk_norm(&self, prefix: &impl Fn(&str) -> String) -> Result<Option<QkNormWeights>> {
         let c = self.reader.config();
         let (q_width, k_width) = match c.qk_norm {
@@ -327,15 +324,9 @@ impl Loader<'_> {
             Some(QkNorm::Head) => (c.d_head, c.d_head),
             Some(QkNorm::Whole) => (c.n_heads * c.d_head, c.n_kv_heads * c.d_head),
         };
-        let q = self.norm_weight(&prefix(self.names.q_norm), q_width)?;
-        let k = self.norm_weight(&prefix(self.names.k_norm), k_width)?;
+        let q = self.reader.norm_weight(&prefix(self.names.q_norm), q_width)?;
+        let k = self.reader.norm_weight(&prefix(self.names.k_norm), k_width)?;
         Ok(Some(QkNormWeights { q, k, eps: c.norm_eps }))
-    }
-
-    /// `[width]`
-    fn norm_weight(&self, name: &str, width: usize) -> Result<Tensor> {
-        let weight = self.reader.tensor(&format!("{name}.weight"), &[width])?;
-        Ok(if self.names.norms_less_one { (weight + 1.0)? } else { weight })
     }
 
     /// `[d_out, d_model]` and, if there is one, the bias `[d_out]`.

@@ -3,12 +3,12 @@
 use serde::Deserialize;
 
 use super::{
-    Header, Reader, Unsupported,
+    Header, Plan, Unsupported,
     gated::{self, Names, RowOrder},
 };
 use crate::{
     Result,
-    model::{Activation, Family, ModelConfig, weights::Weights},
+    model::{Activation, Family, ModelConfig},
 };
 
 /// Llama's keys. The first checkpoints have `hidden_act` `gelu` and mean its tanh approximation.
@@ -44,6 +44,6 @@ fn scaled(config: ModelConfig) -> ModelConfig {
     ModelConfig { embed_scale: Some((config.d_model as f64).sqrt()), ..config }
 }
 
-pub(super) fn weights(reader: &Reader<'_>) -> Result<Weights> {
-    gated::weights(reader, &Names { norms_less_one: true, ..gated::HUGGING_FACE }, RowOrder::Halves)
+pub(super) fn plan() -> Plan {
+    gated::plan(Names { norms_less_one: true, ..gated::HUGGING_FACE }, RowOrder::Halves)
 }

@@ -4,13 +4,13 @@
 use serde::Deserialize;
 
 use super::{
-    Header, Reader, Unsupported,
+    Header, Plan, Unsupported,
     gated::{self, LayerType, Names, RowOrder},
     gemma,
 };
 use crate::{
     Result,
-    model::{Family, ModelConfig, NormPlaces, weights::Weights},
+    model::{Family, ModelConfig, NormPlaces},
 };
 
 /// Gemma's keys and those added in this generation. Without a list of layers, layers 0, 2, 4.. have the window.
@@ -69,6 +69,6 @@ pub(super) fn largest_model_scale(config: &ModelConfig, n_layers: usize) -> f64 
 pub(super) const HUGGING_FACE: Names =
     Names { ln2: "pre_feedforward_layernorm", norms_less_one: true, ..gated::HUGGING_FACE };
 
-pub(super) fn weights(reader: &Reader<'_>) -> Result<Weights> {
-    gated::weights(reader, &HUGGING_FACE, RowOrder::Halves)
+pub(super) fn plan() -> Plan {
+    gated::plan(HUGGING_FACE, RowOrder::Halves)
 }

@@ -5,13 +5,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Header, Reader, Unsupported,
+    Header, Plan, Unsupported,
     gated::{self, LayerType, Names, RowOrder},
     gemma, gemma2, rope,
 };
 use crate::{
     Result,
-    model::{Family, LocalAttention, ModelConfig, NormPlaces, QkNorm, weights::Weights},
+    model::{Family, LocalAttention, ModelConfig, NormPlaces, QkNorm, tensor_file::TensorFile},
 };
 
 /// Rotary base of the local layers if a file does not say.
@@ -122,14 +122,14 @@ fn local_attention(window: Option<usize>, layers: Vec<bool>, base: f64) -> Optio
     Some(LocalAttention { rotary_base: Some(base), ..local })
 }
 
-pub(super) fn weights(reader: &Reader<'_>) -> Result<Weights> {
+pub(super) fn plan(tensors: &TensorFile) -> Plan {
     // The multimodal checkpoint as published, and as saved by transformers 5.
-    let (root, embed, blocks, ln_final) = if reader.tensors.contains("language_model.model.norm.weight") {
+    let (root, embed, blocks, ln_final) = if tensors.contains("language_model.model.norm.weight") {
         ("language_model.", "model.embed_tokens.weight", "model.layers", "model.norm")
-    } else if reader.tensors.contains("model.language_model.norm.weight") {
+    } else if tensors.contains("model.language_model.norm.weight") {
         ("model.language_model.", "embed_tokens.weight", "layers", "norm")
     } else {
         ("", gemma2::HUGGING_FACE.embed, gemma2::HUGGING_FACE.blocks, gemma2::HUGGING_FACE.ln_final)
     };
-    gated::weights(reader, &Names { root, embed, blocks, ln_final, ..gemma2::HUGGING_FACE }, RowOrder::Halves)
+    gated::plan(Names { root, embed, blocks, ln_final, ..gemma2::HUGGING_FACE }, RowOrder::Halves)
 }

@@ -2,12 +2,12 @@
 
 use serde::Deserialize;
 
-use super::{Header, Reader, Unsupported};
+use super::{Header, Plan, Reader, Unsupported};
 use crate::{
     Result,
     model::{
         Activation, Family, ModelConfig, NormKind, NormPlaces, Positions, attention::Attention, block::Block,
-        linear::Linear, mlp::Mlp, weights::Weights,
+        linear::Linear, mlp::Mlp, tensor_file::TensorFile,
     },
 };
 
@@ -93,56 +93,55 @@ pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
 }
 
 /// llama.cpp has transposed the matrices, and uses the same names as in its other families.
-pub(super) fn gguf_weights(reader: &Reader<'_>) -> Result<Weights> {
-    let c = reader.config();
-    let embed = reader.tensor("token_embd.weight", &[c.d_vocab, c.d_model])?;
-    let block = |layer: usize| -> Result<Block> {
-        let name = |name: &str| format!("blk.{layer}.{name}");
-        Ok(Block {
-            ln1: Some(reader.norm(&name("attn_norm"))?),
-            attention: Attention {
-                qkv: reader.linear(&name("attn_qkv"), 3 * c.d_model, c.d_model)?,
-                qk_norm: None,
-                out: reader.linear(&name("attn_output"), c.d_model, c.d_model)?,
-            },
-            ln1_post: None,
-            ln2: Some(reader.norm(&name("ffn_norm"))?),
-            mlp: Mlp {
-                input: reader.linear(&name("ffn_up"), c.d_mlp, c.d_model)?,
-                out: reader.linear(&name("ffn_down"), c.d_model, c.d_mlp)?,
-                activation: c.activation,
-                gated: false,
-            },
-            ln2_post: None,
-        })
-    };
-    let has_positions = c.positions == Positions::Learned;
-    let pos_embed = || reader.tensor("position_embd.weight", &[c.ctx_len, c.d_model]);
-    let weights = Weights {
-        pos_embed: has_positions.then(pos_embed).transpose()?,
-        blocks: (0..c.n_layers).map(block).collect::<Result<_>>()?,
-        ln_final: reader.norm("output_norm")?,
-        unembed: reader.unembed("output.weight", &embed)?,
-        embed,
-    };
-    reader.finish(weights, |name| name == "output.weight")
+pub(super) fn gguf_plan(config: &ModelConfig) -> Plan {
+    Plan {
+        embed: "token_embd.weight".into(),
+        pos_embed: (config.positions == Positions::Learned).then(|| "position_embd.weight".into()),
+        ln_final: "output_norm".into(),
+        unembed: "output.weight".into(),
+        norms_less_one: false,
+        block: Box::new(gguf_block),
+        harmless: &[],
+        beside: &[],
+    }
 }
 
-pub(super) fn weights(reader: &Reader<'_>) -> Result<Weights> {
+fn gguf_block(reader: &Reader<'_>, layer: usize) -> Result<Block> {
     let c = reader.config();
+    let name = |name: &str| format!("blk.{layer}.{name}");
+    Ok(Block {
+        ln1: Some(reader.norm(&name("attn_norm"))?),
+        attention: Attention {
+            qkv: reader.linear(&name("attn_qkv"), 3 * c.d_model, c.d_model)?,
+            qk_norm: None,
+            out: reader.linear(&name("attn_output"), c.d_model, c.d_model)?,
+        },
+        ln1_post: None,
+        ln2: Some(reader.norm(&name("ffn_norm"))?),
+        mlp: Mlp {
+            input: reader.linear(&name("ffn_up"), c.d_mlp, c.d_model)?,
+            out: reader.linear(&name("ffn_down"), c.d_model, c.d_mlp)?,
+            activation: c.activation,
+            gated: false,
+        },
+        ln2_post: None,
+    })
+}
+
+pub(super) fn plan(tensors: &TensorFile) -> Plan {
     // The language model's checkpoint has this prefix; the bare model's does not.
-    let root = if reader.tensors.contains("transformer.wte.weight") { "transformer." } else { "" };
-    let embed = reader.tensor(&format!("{root}wte.weight"), &[c.d_vocab, c.d_model])?;
-    let weights = Weights {
-        pos_embed: Some(reader.tensor(&format!("{root}wpe.weight"), &[c.ctx_len, c.d_model])?),
-        blocks: (0..c.n_layers).map(|layer| block(reader, &format!("{root}h.{layer}"))).collect::<Result<_>>()?,
-        ln_final: reader.norm(&format!("{root}ln_f"))?,
-        unembed: reader.unembed("lm_head.weight", &embed)?,
-        embed,
-    };
-    // Older checkpoints store the causal mask, and some store the head although it is tied.
-    let harmless = [".attn.bias", ".attn.masked_bias", "lm_head.weight"];
-    reader.finish(weights, |name| harmless.iter().any(|suffix| name.ends_with(suffix)))
+    let root = if tensors.contains("transformer.wte.weight") { "transformer." } else { "" };
+    Plan {
+        embed: format!("{root}wte.weight"),
+        pos_embed: Some(format!("{root}wpe.weight")),
+        ln_final: format!("{root}ln_f"),
+        unembed: "lm_head.weight".into(),
+        norms_less_one: false,
+        block: Box::new(move |reader, layer| block(reader, &format!("{root}h.{layer}"))),
+        // Older checkpoints store the causal mask.
+        harmless: &[".attn.bias", ".attn.masked_bias"],
+        beside: &[],
+    }
 }
 
 fn block(reader: &Reader<'_>, prefix: &str) -> Result<Block> {

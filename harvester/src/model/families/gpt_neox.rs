@@ -3,12 +3,12 @@
 use candle_core::Tensor;
 use serde::Deserialize;
 
-use super::{Header, Reader, Unsupported, gpt2, rope};
+use super::{Header, Plan, Reader, Unsupported, gpt2, rope};
 use crate::{
     Result,
     model::{
         Activation, Family, ModelConfig, NormKind, NormPlaces, Positions, attention::Attention, block::Block,
-        linear::Linear, mlp::Mlp, weights::Weights,
+        linear::Linear, mlp::Mlp,
     },
 };
 
@@ -100,26 +100,23 @@ pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
     })
 }
 
-/// In GGUF the fused matrix is split into queries, keys and values, not by head: GPT-2's layout, without position
-/// embeddings.
-pub(super) fn gguf_weights(reader: &Reader<'_>) -> Result<Weights> {
-    gpt2::gguf_weights(reader)
+/// In GGUF the fused matrix is split by kind, not by head: GPT-2's layout, without position embeddings.
+pub(super) fn gguf_plan(config: &ModelConfig) -> Plan {
+    gpt2::gguf_plan(config)
 }
 
-pub(super) fn weights(reader: &Reader<'_>) -> Result<Weights> {
-    let c = reader.config();
-    let embed = reader.tensor("gpt_neox.embed_in.weight", &[c.d_vocab, c.d_model])?;
-    let block = |layer| block(reader, &format!("gpt_neox.layers.{layer}"));
-    let weights = Weights {
+pub(super) fn plan() -> Plan {
+    Plan {
+        embed: "gpt_neox.embed_in.weight".into(),
         pos_embed: None,
-        blocks: (0..c.n_layers).map(block).collect::<Result<_>>()?,
-        ln_final: reader.norm("gpt_neox.final_layer_norm")?,
-        unembed: reader.unembed("embed_out.weight", &embed)?,
-        embed,
-    };
-    // Older checkpoints store the causal mask and the rotary frequencies, and some store the head although it is tied.
-    let harmless = [".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq", "embed_out.weight"];
-    reader.finish(weights, |name| harmless.iter().any(|suffix| name.ends_with(suffix)))
+        ln_final: "gpt_neox.final_layer_norm".into(),
+        unembed: "embed_out.weight".into(),
+        norms_less_one: false,
+        block: Box::new(|reader, layer| block(reader, &format!("gpt_neox.layers.{layer}"))),
+        // Older checkpoints store the causal mask and the rotary frequencies.
+        harmless: &[".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"],
+        beside: &[],
+    }
 }
 
 fn block(reader: &Reader<'_>, prefix: &str) -> Result<Block> {

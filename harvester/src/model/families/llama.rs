@@ -1,12 +1,12 @@
 //! Llama and similar models (SmolLM2, TinyLlama, Llama 3): the plain gated family.
 
 use super::{
-    Header, Reader, Unsupported,
+    Header, Plan, Unsupported,
     gated::{self, RowOrder},
 };
 use crate::{
     Result,
-    model::{Activation, Family, ModelConfig, weights::Weights},
+    model::{Activation, Family, ModelConfig},
 };
 
 pub(super) fn config(json: gated::Json) -> Result<ModelConfig, Unsupported> {
@@ -18,6 +18,6 @@ pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
     gated::config_from_gguf(header, Family::Llama, Activation::Silu)
 }
 
-pub(super) fn gguf_weights(reader: &Reader<'_>) -> Result<Weights> {
-    gated::weights(reader, &gated::GGUF, RowOrder::Neighbors)
+pub(super) fn gguf_plan() -> Plan {
+    gated::plan(gated::GGUF, RowOrder::Neighbors)
 }

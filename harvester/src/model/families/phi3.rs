@@ -3,12 +3,12 @@
 use serde::Deserialize;
 
 use super::{
-    Header, Reader, Unsupported,
+    Header, Plan, Unsupported,
     gated::{self, GateUp, Names, Qkv, RowOrder},
 };
 use crate::{
     Result,
-    model::{Activation, Family, ModelConfig, weights::Weights},
+    model::{Activation, Family, ModelConfig},
 };
 
 /// Llama's keys and the window, which applies to all layers.
@@ -32,12 +32,12 @@ pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
     gated::config_from_gguf(header, Family::Phi3, Activation::Silu)
 }
 
-pub(super) fn weights(reader: &Reader<'_>) -> Result<Weights> {
+pub(super) fn plan() -> Plan {
     let (qkv, gate_up) = (Qkv::Fused("self_attn.qkv_proj"), GateUp::Fused("mlp.gate_up_proj"));
-    gated::weights(reader, &Names { qkv, gate_up, ..gated::HUGGING_FACE }, RowOrder::Halves)
+    gated::plan(Names { qkv, gate_up, ..gated::HUGGING_FACE }, RowOrder::Halves)
 }
 
-pub(super) fn gguf_weights(reader: &Reader<'_>) -> Result<Weights> {
+pub(super) fn gguf_plan() -> Plan {
     let (qkv, gate_up) = (Qkv::Fused("attn_qkv"), GateUp::Fused("ffn_up"));
-    gated::weights(reader, &Names { qkv, gate_up, ..gated::GGUF }, RowOrder::Halves)
+    gated::plan(Names { qkv, gate_up, ..gated::GGUF }, RowOrder::Halves)
 }

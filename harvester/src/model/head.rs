@@ -1,0 +1,72 @@
+//! [`Head`]: the last step of a model, which turns the residual stream into logits.
+//!
+//! ```text
+//! logits = c tanh(ln_final(resid) W_U^T / c)          c: the cap, where the family has one
+//! ```
+
+use candle_core::Tensor;
+
+use super::{Compute, ModelConfig, NormKind, linear::Linear, norm::Norm};
+use crate::Result;
+
+/// The norm before the head, and the unembedding. All that reads directions off the vocabulary needs of a model, and
+/// a fifth of a small one's weights.
+#[derive(Debug, Clone)]
+pub struct Head {
+    ln_final: Norm,
+    /// W_U, `[d_vocab, d_model]`
+    unembed: Linear,
+    softcap: Option<f64>,
+    norm: NormKind,
+    d_model: usize,
+}
+
+impl Head {
+    /// `unembed`: `[d_vocab, d_model]`
+    pub(crate) fn new(ln_final: Norm, unembed: Tensor, config: &ModelConfig) -> Result<Self> {
+        let mut unembed = Linear::new(unembed, None);
+        unembed.pack(Compute::F32)?;
+        Ok(Self { ln_final, unembed, softcap: config.logit_softcap, norm: config.norm, d_model: config.d_model })
+    }
+
+    /// Logits.
+    ///
+    /// # Shapes
+    /// `resid`: `[batch, pos, d_model]` -> `[batch, pos, d_vocab]`
+    ///
+    /// # Errors
+    /// `resid` of another width.
+    pub fn unembed(&self, resid: &Tensor) -> Result<Tensor> {
+        let logits = self.unembed.forward(&self.ln_final.forward(resid)?)?;
+        match self.softcap {
+            Some(cap) => Ok(((logits / cap)?.tanh()? * cap)?),
+            None => Ok(logits),
+        }
+    }
+
+    /// The rows of W_U that belong to `tokens`.
+    ///
+    /// # Shapes
+    /// -> `[tokens, d_model]`
+    ///
+    /// # Errors
+    /// A token outside the vocabulary.
+    pub fn w_unembed(&self, tokens: &[u32]) -> Result<Tensor> {
+        self.unembed.rows(tokens)
+    }
+
+    /// Weight of the norm before the unembedding, `[d_model]`.
+    pub fn final_norm_weight(&self) -> &Tensor {
+        self.ln_final.weight()
+    }
+
+    /// Which norm that is.
+    pub fn norm(&self) -> NormKind {
+        self.norm
+    }
+
+    /// Width of what is read.
+    pub fn d_model(&self) -> usize {
+        self.d_model
+    }
+}
