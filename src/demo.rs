@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use analyzer::{EvaluationConfig, Example, FeatureIndex, GenerateConfig, IndexConfig, Intervention};
 use anyhow::Context;
-use harvester::{CorpusOptions, HarvestConfig, HookPoint, MANIFEST_FILE, ModelSource};
+use harvester::{CorpusOptions, HarvestConfig, HookPoint, LanguageModel, MANIFEST_FILE, ModelSource};
 use serde::{Deserialize, Serialize};
 use trainer::TrainConfig;
 
@@ -53,12 +53,12 @@ impl Folders {
 pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let folders = Folders::under(&args.out);
     let corpus = bundled_corpora()?;
-    harvest_step(args, &corpus, &folders, terminal)?;
+    let model = harvest_step(args, &corpus, &folders, terminal)?;
     train_step(args, &folders, terminal)?;
-    evaluate_step(&folders, terminal)?;
-    let index = index_step(&folders, terminal)?;
+    evaluate_step(&model, &folders, terminal)?;
+    let index = index_step(&model, &folders, terminal)?;
     show_step(&index, &folders, terminal)?;
-    steer_step(&index, &folders, terminal)?;
+    steer_step(&model, &index, &folders, terminal)?;
     terminal.heading("Next");
     terminal.line(format!("  refract inspect {}", folders.activations.display()));
     terminal.line(format!(
@@ -87,7 +87,13 @@ fn step(terminal: &Terminal, title: &str, command: &str) {
     terminal.line(format!("{DIM}$ {command}{DIM:#}"));
 }
 
-fn harvest_step(args: &DemoArgs, corpus: &[PathBuf], folders: &Folders, terminal: &Terminal) -> anyhow::Result<()> {
+/// Returns the model, for the later steps.
+fn harvest_step(
+    args: &DemoArgs,
+    corpus: &[PathBuf],
+    folders: &Folders,
+    terminal: &Terminal,
+) -> anyhow::Result<LanguageModel> {
     let hook_point = HookPoint::resid_post(LAYER);
     let config = HarvestConfig {
         hook_points: vec![hook_point],
@@ -104,9 +110,10 @@ fn harvest_step(args: &DemoArgs, corpus: &[PathBuf], folders: &Folders, terminal
     );
     step(terminal, "1. Harvest: the model reads, its residual stream is kept", &command);
     let out = &folders.activations;
-    let model = ModelSource::Default.resolve(terminal)?;
+    let model = LanguageModel::open(&ModelSource::Default.resolve(terminal)?, config.compute)?;
     let manifest = harvest::harvest(&model, corpus, &CorpusOptions::default(), &config, out, terminal)?;
-    harvest::report(&manifest, out, terminal)
+    harvest::report(&manifest, out, terminal)?;
+    Ok(model)
 }
 
 fn train_step(args: &DemoArgs, folders: &Folders, terminal: &Terminal) -> anyhow::Result<()> {
@@ -130,7 +137,7 @@ struct Kept {
     evaluation: Measured,
 }
 
-fn evaluate_step(folders: &Folders, terminal: &Terminal) -> anyhow::Result<()> {
+fn evaluate_step(model: &LanguageModel, folders: &Folders, terminal: &Terminal) -> anyhow::Result<()> {
     let command = format!("refract evaluate --sae {}", folders.sae.display());
     step(terminal, "3. Evaluate: what it keeps of text it has not seen", &command);
     let sae_manifest_sha256 = harvester::sha256_file(&folders.sae.join(MANIFEST_FILE))?;
@@ -139,8 +146,12 @@ fn evaluate_step(folders: &Folders, terminal: &Terminal) -> anyhow::Result<()> {
     let kept = match kept {
         Some(kept) => kept,
         None => {
-            let evaluation =
-                evaluate::measure(&SaeArgs::trained(&folders.sae), &EvaluationConfig::default(), terminal)?;
+            let evaluation = evaluate::measure(
+                &SaeArgs::trained(&folders.sae),
+                Some(model),
+                &EvaluationConfig::default(),
+                terminal,
+            )?;
             let kept = Kept { sae_manifest_sha256, evaluation };
             harvester::write_atomically(&folders.evaluation, &serde_json::to_vec_pretty(&kept)?)?;
             kept
@@ -150,10 +161,10 @@ fn evaluate_step(folders: &Folders, terminal: &Terminal) -> anyhow::Result<()> {
     terminal.json(&kept.evaluation)
 }
 
-fn index_step(folders: &Folders, terminal: &Terminal) -> anyhow::Result<FeatureIndex> {
+fn index_step(model: &LanguageModel, folders: &Folders, terminal: &Terminal) -> anyhow::Result<FeatureIndex> {
     let command = format!("refract index --sae {} --out {}", folders.sae.display(), folders.features.display());
     step(terminal, "4. Index: when each latent fires, and what it writes", &command);
-    index::build(&SaeArgs::trained(&folders.sae), &IndexConfig::default(), &folders.features, terminal)?;
+    index::build(&SaeArgs::trained(&folders.sae), Some(model), &IndexConfig::default(), &folders.features, terminal)?;
     let index = FeatureIndex::open(&folders.features)?;
     let active = index.features().iter().filter(|feature| feature.n_active > 0).count();
     let all = index.features().len() as u64;
@@ -168,7 +179,12 @@ fn show_step(index: &FeatureIndex, folders: &Folders, terminal: &Terminal) -> an
 }
 
 /// Suppresses and drives the latent that best tells two of the corpora apart.
-fn steer_step(index: &FeatureIndex, folders: &Folders, terminal: &Terminal) -> anyhow::Result<()> {
+fn steer_step(
+    model: &LanguageModel,
+    index: &FeatureIndex,
+    folders: &Folders,
+    terminal: &Terminal,
+) -> anyhow::Result<()> {
     let command =
         format!("refract find --features {} --positive {POSITIVE} --negative {NEGATIVE}", folders.features.display());
     step(terminal, "6. Steer: one latent, suppressed and driven while the model writes", &command);
@@ -187,7 +203,7 @@ fn steer_step(index: &FeatureIndex, folders: &Folders, terminal: &Terminal) -> a
     };
     let examples: Vec<Example> = index.examples(latent).iter().filter(here).cloned().collect();
     show::show_examples(index, &examples[..examples.len().min(3)], terminal);
-    let steering = Steering::load(&SaeArgs::trained(&folders.sae), terminal)?;
+    let steering = Steering::open(&SaeArgs::trained(&folders.sae), Some(model), terminal)?;
     let prompt = steering.text_before(&examples, &folders.activations)?;
     let runs = [("suppressed", prompt.as_str(), 0.0), ("driven", OPEN_PROMPT, DRIVE * feature.max)];
     for (what, prompt, value) in runs {

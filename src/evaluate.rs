@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use analyzer::{Behaviour, Evaluation, EvaluationConfig, LanguageModel};
+use analyzer::{Behaviour, Evaluation, EvaluationConfig};
+use harvester::LanguageModel;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -27,7 +28,7 @@ impl Default for Settings {
 
 pub(crate) fn run(args: &EvaluateArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
     let Settings { ce_tokens } = settings::resolve("evaluate", args, config)?;
-    let measured = measure(&args.sae, &EvaluationConfig { ce_tokens }, terminal)?;
+    let measured = measure(&args.sae, None, &EvaluationConfig { ce_tokens }, terminal)?;
     print(&measured, terminal);
     terminal.json(&measured)
 }
@@ -42,8 +43,13 @@ pub(crate) struct Measured {
 }
 
 /// Evaluates an SAE on the contexts that its manifest holds out; on all of activations that its manifest says nothing
-/// of: others than it was trained on, and any where another tool trained it.
-pub(crate) fn measure(sae: &SaeArgs, config: &EvaluationConfig, terminal: &Terminal) -> anyhow::Result<Measured> {
+/// of: others than it was trained on, and any where another tool trained it. The model is `open`, where that is given.
+pub(crate) fn measure(
+    sae: &SaeArgs,
+    open: Option<&LanguageModel>,
+    config: &EvaluationConfig,
+    terminal: &Terminal,
+) -> anyhow::Result<Measured> {
     let (placed, dataset) = sae.open()?;
     placed.check_model(&dataset)?;
     let held_out = match &placed.manifest {
@@ -61,7 +67,7 @@ pub(crate) fn measure(sae: &SaeArgs, config: &EvaluationConfig, terminal: &Termi
     anyhow::ensure!(config.ce_tokens > 0, "--ce-tokens: expected 1 or more, found 0");
     let site = placed.site();
     let model = match site.spliced() {
-        Some(_) => Some(LanguageModel::load(&placed.model, terminal)?),
+        Some(_) => Some(placed.language_model(open, terminal)?),
         None => None,
     };
     let contexts = held_out.clone().unwrap_or(0..dataset.context_end());

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use harvester::{
-    Checkpoint, Compute, Corpus, CorpusOptions, CorpusPart, Document, HarvestConfig, HarvestManifest, HookPattern,
-    Layout, Location, LongDocuments, ModelConfig, ModelSource, Packing, ResolvedModel, SpecialToken, StorageDtype,
-    TextTokenizer, open_corpus,
+    Compute, Corpus, CorpusOptions, CorpusPart, Document, HarvestConfig, HarvestManifest, HookPattern, LanguageModel,
+    Layout, Location, LongDocuments, ModelConfig, ModelSource, Packing, SpecialToken, StorageDtype, TextTokenizer,
+    open_corpus,
 };
 use serde::Deserialize;
 
@@ -97,6 +97,12 @@ impl Settings {
         Ok(())
     }
 
+    /// The model, for computing in the numbers asked for.
+    pub(crate) fn open_model(&self, terminal: &Terminal) -> anyhow::Result<LanguageModel> {
+        let model = self.model.parse::<ModelSource>()?.resolve(terminal)?;
+        Ok(LanguageModel::open(&model, self.compute)?)
+    }
+
     /// How the corpus is read.
     ///
     /// # Errors
@@ -139,28 +145,27 @@ pub(crate) fn run(args: &HarvestArgs, config: Option<&Path>, terminal: &Terminal
     settings.settle(args)?;
     anyhow::ensure!(!settings.corpus.is_empty(), "harvest needs --corpus: text files, .jsonl files or folders of them");
     let out = settings.out.clone().context("harvest needs --out: the folder to write")?;
-    let model = settings.model.parse::<ModelSource>()?.resolve(terminal)?;
-    let harvest_config = settings.config(Checkpoint::open(&model.path)?.config())?;
+    let model = settings.open_model(terminal)?;
+    let harvest_config = settings.config(model.config())?;
     let manifest = harvest(&model, &settings.corpus, &settings.corpus_options()?, &harvest_config, &out, terminal)?;
     report(&manifest, &out, terminal)
 }
 
 /// Reads the corpus, says what will be needed, harvests.
 pub(crate) fn harvest(
-    model: &ResolvedModel,
+    model: &LanguageModel,
     corpus: &[PathBuf],
     options: &CorpusOptions,
     config: &HarvestConfig,
     out: &Path,
     terminal: &Terminal,
 ) -> anyhow::Result<HarvestManifest> {
-    let shape = Checkpoint::open(&model.path)?.config().clone();
-    config.check(&shape)?;
+    config.check(model.config())?;
     let location = Location::named(out)?;
     let corpus = open_corpus(corpus, options, &location, None)?;
     let before = HarvestManifest::read(&location).ok();
     if before.as_ref().is_none_or(|found| !found.complete) {
-        terminal.say_when_begun(needs(model, &shape, &corpus, config)?);
+        terminal.say_when_begun(needs(model, &corpus, config)?);
     }
     let manifest = harvester::harvest(model, &corpus, config, location, terminal)?;
     match before {
@@ -177,17 +182,13 @@ pub(crate) fn harvest(
 }
 
 /// The first line of a run: what it will take.
-fn needs(
-    model: &ResolvedModel,
-    shape: &ModelConfig,
-    corpus: &Corpus,
-    config: &HarvestConfig,
-) -> anyhow::Result<String> {
+fn needs(model: &LanguageModel, corpus: &Corpus, config: &HarvestConfig) -> anyhow::Result<String> {
+    let shape = model.config();
     let layers = config.hook_points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
     let row_bytes: usize = config.hook_points.iter().map(|point| config.dtype.row_bytes(point.width(shape))).sum();
     // What a part of the corpus has, or the whole of it.
     let there = || -> anyhow::Result<u64> {
-        let tokens = corpus.bytes() as f64 / bytes_per_token(model, corpus)?;
+        let tokens = corpus.bytes() as f64 / bytes_per_token(model.tokenizer(), corpus)?;
         Ok((tokens / config.part.map_or(1.0, |part| part.of() as f64)) as u64)
     };
     let tokens = match config.tokens {
@@ -202,15 +203,14 @@ fn needs(
         "{} tokens through {layers} of {} layers of {}: about {}, {} on disk",
         grouped(tokens),
         shape.n_layers,
-        model.source,
+        model.source(),
         human_seconds(seconds / forward_efficiency(config.compute)),
         human_bytes(tokens * bytes_per_token as u64),
     ))
 }
 
 /// How long a token of the corpus is, by a few of its documents.
-fn bytes_per_token(model: &ResolvedModel, corpus: &Corpus) -> anyhow::Result<f64> {
-    let tokenizer = TextTokenizer::open(&model.path)?;
+fn bytes_per_token(tokenizer: &TextTokenizer, corpus: &Corpus) -> anyhow::Result<f64> {
     let (mut bytes, mut tokens) = (1, 1);
     for sample in 0..SAMPLES.min(corpus.n_documents()) {
         let document = sample * corpus.n_documents() / SAMPLES.min(corpus.n_documents());

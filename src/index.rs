@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use analyzer::{FeaturesManifest, IndexConfig};
+use harvester::LanguageModel;
 use serde::Deserialize;
 
 use crate::{
@@ -31,7 +32,7 @@ impl Default for Settings {
 pub(crate) fn run(args: &IndexArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
     let Settings { examples, reach, logit_tokens, neighbours } = settings::resolve("index", args, config)?;
     let config = IndexConfig { examples, reach, logit_tokens, neighbours };
-    let manifest = build(&args.sae, &config, &args.out, terminal)?;
+    let manifest = build(&args.sae, None, &config, &args.out, terminal)?;
     terminal.line(format!(
         "{}: {} latents over {} tokens",
         args.out.display(),
@@ -44,10 +45,11 @@ pub(crate) fn run(args: &IndexArgs, config: Option<&Path>, terminal: &Terminal) 
 /// Indexes an SAE over the activations named, by default those it was trained on.
 pub(crate) fn build(
     sae: &SaeArgs,
+    open: Option<&LanguageModel>,
     config: &IndexConfig,
     out: &Path,
     terminal: &Terminal,
 ) -> anyhow::Result<FeaturesManifest> {
     let (placed, dataset) = sae.open()?;
-    Ok(analyzer::index(&placed, &dataset, config, out, terminal)?)
+    Ok(analyzer::index(&placed, open, &dataset, config, out, terminal)?)
 }

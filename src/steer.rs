@@ -2,11 +2,9 @@
 
 use std::path::Path;
 
-use analyzer::{
-    Example, GenerateConfig, Intervention, Interventions, LanguageModel, MovedToken, PlacedSae, Shift, generate, shift,
-};
+use analyzer::{Example, GenerateConfig, Intervention, Interventions, MovedToken, PlacedSae, Shift, generate, shift};
 use anyhow::Context;
-use harvester::{ActivationDataset, ChatMessage, Location, NoHook};
+use harvester::{ActivationDataset, ChatMessage, LanguageModel, Location, NoHook};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -63,7 +61,7 @@ pub(crate) fn run(args: &SteerArgs, config: Option<&Path>, terminal: &Terminal) 
     );
     let interventions = interventions(&args.clamp, &args.scale);
     anyhow::ensure!(!interventions.is_empty(), "steer needs --clamp LATENT=VALUE or --scale LATENT=FACTOR");
-    let steering = Steering::load(&args.sae, terminal)?;
+    let steering = Steering::open(&args.sae, None, terminal)?;
     let prompt = if args.chat { steering.chat_prompt(&args.prompt)? } else { args.prompt.clone() };
     let result = steering.side_by_side(&prompt, &interventions, &config, terminal)?;
     result.print(terminal);
@@ -77,13 +75,13 @@ fn interventions(clamp: &[LatentValue], scale: &[LatentValue]) -> Vec<Interventi
 }
 
 impl Steering {
-    /// Loads an SAE and its model.
-    pub(crate) fn load(sae: &SaeArgs, terminal: &Terminal) -> anyhow::Result<Self> {
+    /// An SAE and its model: `open`, where that is given.
+    pub(crate) fn open(sae: &SaeArgs, open: Option<&LanguageModel>, terminal: &Terminal) -> anyhow::Result<Self> {
         let placed = sae.place()?;
         placed.sae.config().hook_points.check_autoencoder()?;
-        let model = LanguageModel::load(&placed.model, terminal)?;
-        placed.hook_point.check(model.transformer.config())?;
-        let width = placed.hook_point.width(model.transformer.config());
+        let model = placed.language_model(open, terminal)?;
+        placed.hook_point.check(model.config())?;
+        let width = placed.hook_point.width(model.config());
         anyhow::ensure!(
             placed.sae.d_in() == width,
             "the SAE reads {} values a token, {} of {} has {width}: it was trained on another model",
@@ -95,7 +93,7 @@ impl Steering {
     }
 
     fn chat_prompt(&self, message: &str) -> anyhow::Result<String> {
-        Ok(self.model.tokenizer.render_chat(&[ChatMessage::user(message)], true)?)
+        Ok(self.model.tokenizer().render_chat(&[ChatMessage::user(message)], true)?)
     }
 
     /// A prompt on which the latent of `examples` is active: the text up to the peak of the strongest example that has
@@ -109,7 +107,7 @@ impl Steering {
             let places = (0..rows.len()).filter(|&row| rows.context[row] == example.context);
             let tokens: Vec<u32> = places.take(example.position as usize + 1).map(|row| rows.token[row]).collect();
             if !tokens.is_empty() {
-                return Ok(self.model.tokenizer.decode(&tokens));
+                return Ok(self.model.tokenizer().decode(&tokens));
             }
         }
         anyhow::bail!("context {} of the index is not in {}", example.context, activations.display())
@@ -125,15 +123,15 @@ impl Steering {
     ) -> anyhow::Result<SideBySide> {
         let site = self.placed.site();
         let mut hook = Interventions::new(site, interventions.to_vec())?;
-        let tokens = self.model.tokenizer.encode(prompt)?;
+        let tokens = self.model.prompt(prompt)?;
         let without = generate(&self.model, &tokens, config, &mut NoHook, terminal)?;
         let with = generate(&self.model, &tokens, config, &mut hook, terminal)?;
         let shift = shift(&self.model, site, interventions, &tokens, 8)?;
         Ok(SideBySide {
             prompt: prompt.to_string(),
             interventions: interventions.to_vec(),
-            without: self.model.tokenizer.decode(&without),
-            with: self.model.tokenizer.decode(&with),
+            without: self.model.tokenizer().decode(&without),
+            with: self.model.tokenizer().decode(&with),
             shift,
         })
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::ensure;
-use harvester::{Checkpoint, HarvestConfig, ModelConfig, ModelSource, open_corpus};
+use harvester::{HarvestConfig, ModelConfig, open_corpus};
 use trainer::{HELD_OUT_FOLDER, SaeManifest, TrainConfig};
 
 use crate::{
@@ -24,10 +24,10 @@ pub(crate) fn train(
     terminal: &Terminal,
 ) -> anyhow::Result<SaeManifest> {
     let settings: harvest::Settings = settings::resolve("harvest", live, file)?;
-    let model = settings.model.parse::<ModelSource>()?.resolve(terminal)?;
-    let shape = Checkpoint::open(&model.path)?.config().clone();
-    let mut harvest_config = settings.config(&shape)?;
-    let train_config = &name_hook_points(train_config, &mut harvest_config, &shape)?.with_initial_width()?;
+    let model = settings.open_model(terminal)?;
+    let shape = model.config();
+    let mut harvest_config = settings.config(shape)?;
+    let train_config = &name_hook_points(train_config, &mut harvest_config, shape)?.with_initial_width()?;
     ensure!(
         harvest_config.part.is_none(),
         "`part` of [harvest] is for harvests that are merged: train on all of the corpus"
@@ -35,7 +35,7 @@ pub(crate) fn train(
     // Where the held-out contexts are harvested into: a run that goes on reads what that read.
     let held_out = out.join(HELD_OUT_FOLDER);
     let corpus = open_corpus(&settings.corpus, &settings.corpus_options()?, &held_out.as_path().into(), None)?;
-    say_beginning(out, train_config, || Ok(needs(&shape, &harvest_config, train_config)), terminal)?;
+    say_beginning(out, train_config, || Ok(needs(shape, &harvest_config, train_config)), terminal)?;
     Ok(trainer::train_live(&model, corpus, &harvest_config, train_config, out, terminal)?)
 }
 

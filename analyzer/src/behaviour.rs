@@ -2,11 +2,11 @@
 //! of the activation that it reads; a transcoder, of another that the pass reaches later.
 
 use candle_core::Tensor;
-use harvester::{Hook, HookPoint};
+use harvester::{Hook, HookPoint, LanguageModel};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{LanguageModel, Result, Site, shift, splice};
+use crate::{Result, Site, shift, splice};
 
 /// Cross-entropies in nats a token, over predictions of the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -110,7 +110,7 @@ impl BehaviourSums {
 
     /// Adds a context.
     pub(crate) fn add(&mut self, model: &LanguageModel, tokens: &[u32], hook: &mut Compare<'_>) -> Result<()> {
-        let resid = model.transformer.resid_final(&model.row(tokens)?, None, hook)?; // [3, pos, d_model]
+        let resid = model.transformer()?.resid_final(&splice::row(model, tokens)?, None, hook)?; // [3, pos, d_model]
         let predicted = tokens.len() - 1;
         for start in (0..predicted).step_by(BLOCK) {
             let len = BLOCK.min(predicted - start);

@@ -12,12 +12,12 @@
 
 use std::ops::Range;
 
-use harvester::{ActivationDataset, ActivationRows, HookPoint, Monitor, RowGroup};
+use harvester::{ActivationDataset, ActivationRows, HookPoint, LanguageModel, Monitor, RowGroup};
 use serde::{Deserialize, Serialize};
 use trainer::{HookPoints, Reconstruction, ReconstructionMetrics, Sae};
 
 use crate::{
-    Error, LanguageModel, Result, Site,
+    Error, Result, Site,
     behaviour::{Behaviour, BehaviourSums, Compare},
 };
 

@@ -3,11 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use harvester::{ActivationDataset, ActivationRows, HookPoint, Monitor, RowGroup};
+use harvester::{ActivationDataset, ActivationRows, HookPoint, LanguageModel, Monitor, RowGroup};
 use trainer::{FeatureActs, HookPoints, Sae};
 
 use crate::{
-    Error, Example, Feature, LanguageModel, PlacedSae, Result,
+    Error, Example, Feature, PlacedSae, Result,
     feature::HISTOGRAM_BINS,
     features_file,
     features_manifest::{FEATURES_FORMAT, FeaturesManifest, IndexConfig, IndexedSource},
@@ -39,13 +39,14 @@ struct Pass<'a> {
 }
 
 /// Indexes an SAE over `dataset` and writes the features to `out`. A finished folder of the same inputs
-/// is left as it is.
+/// is left as it is. `model` is the SAE's, where it is open already; else it is found when it is needed.
 ///
 /// # Errors
 /// An SAE of another model, width or hook point than the activations, or a crosscoder; a file that cannot be read or
 /// written; another run's folder at `out`.
 pub fn index(
     placed: &PlacedSae,
+    model: Option<&LanguageModel>,
     dataset: &ActivationDataset,
     config: &IndexConfig,
     out: &Path,
@@ -67,7 +68,7 @@ pub fn index(
         monitor.advance(group.rows as u64);
     }
     monitor.finish();
-    pass.finish(manifest, out, monitor)
+    pass.finish(manifest, &placed.language_model(model, monitor)?, out, monitor)
 }
 
 /// The manifest before the pass: everything but the counts.
@@ -163,15 +164,20 @@ impl<'a> Pass<'a> {
         }
     }
 
-    fn finish(self, mut manifest: FeaturesManifest, out: &Path, monitor: &dyn Monitor) -> Result<FeaturesManifest> {
-        let language_model = LanguageModel::load(&manifest.model, monitor)?;
-        let (transformer, tokenizer) = (&language_model.transformer, &language_model.tokenizer);
+    fn finish(
+        self,
+        mut manifest: FeaturesManifest,
+        model: &LanguageModel,
+        out: &Path,
+        monitor: &dyn Monitor,
+    ) -> Result<FeaturesManifest> {
+        let (head, tokenizer) = (model.head()?, model.tokenizer());
         let occurs: Vec<u32> = (0..).zip(&self.occurs).filter(|(_, occurs)| **occurs).map(|(token, _)| token).collect();
         // Only directions in the residual stream can be read off the head; a transcoder writes elsewhere than it reads.
         let written = self.sae.config().hook_points.writes().first().copied().unwrap_or(manifest.hook_point);
-        let reaches_head = written.writes_to_resid() && self.sae.d_out() == transformer.head().d_model();
+        let reaches_head = written.writes_to_resid() && self.sae.d_out() == head.d_model();
         let n = if reaches_head { manifest.config.logit_tokens } else { 0 };
-        let lenses = logit_lens(self.sae, transformer.head(), tokenizer, (&occurs, n), monitor)?;
+        let lenses = logit_lens(self.sae, head, tokenizer, (&occurs, n), monitor)?;
         if monitor.cancelled() {
             return Err(Error::Stopped);
         }

@@ -2,10 +2,10 @@
 
 use candle_core::Tensor;
 use candle_transformers::generation::{LogitsProcessor, Sampling};
-use harvester::{Hook, KvCache, Monitor};
+use harvester::{Hook, KvCache, LanguageModel, Monitor};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, LanguageModel, Result};
+use crate::{Error, Result, splice};
 
 /// How to write.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ pub fn generate(
     if prompt.is_empty() {
         return Err(harvester::Error::invalid("prompt", "at least one token", "an empty text").into());
     }
-    let transformer = &model.transformer;
+    let transformer = model.transformer()?;
     let capacity = prompt.len() + config.max_new_tokens;
     let mut cache = KvCache::new(transformer.config(), 1, capacity, transformer.device())?;
     let mut sampler = config.sampler()?;
@@ -70,10 +70,10 @@ pub fn generate(
         if monitor.cancelled() {
             return Err(Error::Stopped);
         }
-        let resid = transformer.resid_final(&model.row(&input)?, Some(&mut cache), hook)?;
+        let resid = transformer.resid_final(&splice::row(model, &input)?, Some(&mut cache), hook)?;
         let logits = last_logits(model, &resid)?;
         let next = sampler.sample(&logits)?;
-        if model.tokenizer.eos() == Some(next) {
+        if model.tokenizer().eos() == Some(next) {
             break;
         }
         new.push(next);
@@ -87,5 +87,5 @@ pub fn generate(
 /// Logits after the last position. `[1, pos, d_model]` -> `[d_vocab]`
 fn last_logits(model: &LanguageModel, resid: &Tensor) -> Result<Tensor> {
     let last = resid.narrow(1, resid.dim(1)? - 1, 1)?;
-    Ok(model.transformer.head().unembed(&last)?.flatten_all()?)
+    Ok(model.head()?.unembed(&last)?.flatten_all()?)
 }

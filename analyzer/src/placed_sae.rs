@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use harvester::{ActivationDataset, HookPoint, MANIFEST_FILE, ModelIdentity};
+use harvester::{ActivationDataset, HookPoint, LanguageModel, MANIFEST_FILE, ModelIdentity, Monitor};
 use trainer::{Sae, SaeFormat, SaeManifest};
 
 use crate::{Result, Site};
@@ -87,6 +87,16 @@ impl PlacedSae {
         let name = |model: &ModelIdentity| format!("{} ({})", model.source, model.sha256);
         let expected = format!("{}, which the SAE {} belongs to", name(&self.model), self.path.display());
         Err(harvester::Error::invalid(what, expected, name(found)).into())
+    }
+
+    /// The model that the SAE belongs to: `open`, where that is given, else found again.
+    ///
+    /// # Errors
+    /// When it is no longer there, or another to the bit.
+    pub fn language_model(&self, open: Option<&LanguageModel>, monitor: &dyn Monitor) -> Result<LanguageModel> {
+        let Some(model) = open else { return Ok(LanguageModel::find(&self.model, monitor)?) };
+        model.check(&self.model)?;
+        Ok(model.clone())
     }
 
     /// What evaluation and steering need of it.

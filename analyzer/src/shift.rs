@@ -3,10 +3,11 @@
 //! `KL = sum_t p(t) log(p(t) / q(t))`, `p` without and `q` with the interventions, in nats.
 
 use candle_core::Tensor;
+use harvester::LanguageModel;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::{Intervention, Interventions, LanguageModel, Result, Site};
+use crate::{Intervention, Interventions, Result, Site, splice};
 
 /// Positions whose logits are computed together.
 const BLOCK: usize = 32;
@@ -47,7 +48,7 @@ pub fn shift(
     n_moved: usize,
 ) -> Result<Shift> {
     let mut hook = Interventions::new(site, edits.to_vec())?.beside_clean();
-    let resid = model.transformer.resid_final(&model.row(text)?, None, &mut hook)?; // [2, pos, d_model]
+    let resid = model.transformer()?.resid_final(&splice::row(model, text)?, None, &mut hook)?; // [2, pos, d_model]
     let mut divergences = vec![];
     let mut last = None;
     for start in (0..text.len()).step_by(BLOCK) {
@@ -75,14 +76,14 @@ fn moved(model: &LanguageModel, before: &[f32], after: &[f32], n: usize) -> Vec<
         .collect();
     tokens.sort_by(|a, b| (b.2 - b.1).abs().total_cmp(&(a.2 - a.1).abs()).then(a.0.cmp(&b.0)));
     tokens.truncate(n);
-    let named = |(token, before, after)| MovedToken { token, text: model.tokenizer.token_text(token), before, after };
+    let named = |(token, before, after)| MovedToken { token, text: model.tokenizer().token_text(token), before, after };
     tokens.into_iter().map(named).collect()
 }
 
 /// Log-probabilities of the next token after each position. `resid`: `[batch, pos, d_model]` -> `batch * pos` rows of
 /// `d_vocab`
 pub(crate) fn log_probs(model: &LanguageModel, resid: &Tensor) -> Result<Vec<Vec<f32>>> {
-    let mut rows: Vec<Vec<f32>> = model.transformer.head().unembed(&resid.contiguous()?)?.flatten_to(1)?.to_vec2()?;
+    let mut rows: Vec<Vec<f32>> = model.head()?.unembed(&resid.contiguous()?)?.flatten_to(1)?.to_vec2()?;
     rows.par_iter_mut().for_each(|logits| {
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f64 = logits.iter().map(|logit| f64::from((logit - max).exp())).sum();

@@ -1,8 +1,14 @@
 //! What the hooks of this crate share: activations as rows of numbers, and several variants of a text in one pass.
 
 use candle_core::Tensor;
+use harvester::LanguageModel;
 
 use crate::Result;
+
+/// Token ids as one row. `[1, pos]`
+pub(crate) fn row(model: &LanguageModel, tokens: &[u32]) -> Result<Tensor> {
+    Ok(Tensor::from_slice(tokens, (1, tokens.len()), model.device())?)
+}
 
 /// The rows of an activation. `[batch, pos, d]` -> `[batch * pos, d]`, row-major.
 pub(crate) fn rows(activation: &Tensor) -> Result<Vec<f32>> {

@@ -6,13 +6,12 @@
 use std::path::PathBuf;
 
 use analyzer::{
-    Evaluation, EvaluationConfig, GenerateConfig, Intervention, Interventions, LanguageModel, Site, evaluate, generate,
-    shift,
+    Evaluation, EvaluationConfig, GenerateConfig, Intervention, Interventions, Site, evaluate, generate, shift,
 };
 use candle_core::{Device, Tensor};
 use harvester::{
-    ActivationDataset, Checkpoint, Corpus, CorpusOptions, HarvestConfig, Hook, HookPoint, ModelSource, Silent,
-    TextTokenizer, Transformer,
+    ActivationDataset, Compute, Corpus, CorpusOptions, HarvestConfig, Hook, HookPoint, LanguageModel, ResolvedModel,
+    Silent,
 };
 use trainer::{HookPoints, InputNorm, Nonlinearity, Sae, SaeConfig, SaeWeights};
 
@@ -28,9 +27,8 @@ fn point() -> HookPoint {
 }
 
 fn model() -> LanguageModel {
-    let folder = root().join("tests/fixtures/tiny/llama");
-    let transformer = Transformer::load(&Checkpoint::open(&folder).unwrap(), &Device::Cpu).unwrap();
-    LanguageModel { transformer, tokenizer: TextTokenizer::open(&folder).unwrap() }
+    let path = root().join("tests/fixtures/tiny/llama");
+    LanguageModel::open(&ResolvedModel { path, source: "tiny/llama".into() }, Compute::F32).unwrap()
 }
 
 /// Latent `i` is the positive part of dimension `i`, latent `D + i` of its negative: together the identity. Latents at
@@ -80,8 +78,6 @@ fn before_and_after() -> [HookPoint; 2] {
 fn evaluate_at(site: Site<'_>) -> Evaluation {
     let folder = tempfile::tempdir().unwrap();
     let corpus = Corpus::open(&[root().join("data/corpora/speeches.jsonl")], &CorpusOptions::default()).unwrap();
-    let source = root().join("tests/fixtures/tiny/llama").display().to_string();
-    let resolved = source.parse::<ModelSource>().unwrap().resolve(&Silent).unwrap();
     let config = HarvestConfig {
         hook_points: [&[point()][..], &before_and_after()].concat(),
         ctx_len: 32,
@@ -89,7 +85,7 @@ fn evaluate_at(site: Site<'_>) -> Evaluation {
         part_tokens: 1024,
         ..HarvestConfig::default()
     };
-    harvester::harvest(&resolved, &corpus, &config, folder.path(), &Silent).unwrap();
+    harvester::harvest(&model(), &corpus, &config, folder.path(), &Silent).unwrap();
     let dataset = ActivationDataset::open(folder.path()).unwrap();
     evaluate(Some(&model()), site, &dataset, 40..64, &EvaluationConfig { ce_tokens: 128 }, &Silent).unwrap()
 }
@@ -254,15 +250,15 @@ fn steered_text_is_the_same_with_and_without_a_cache() {
     let (model, sae) = (model(), identity(0.0));
     let edits = vec![Intervention::Clamp { latent: 5, value: 8.0 }];
     let hook = || Interventions::new(at(&sae, 1e9), edits.clone()).unwrap();
-    let prompt = model.tokenizer.encode("fellow citizens of the senate").unwrap();
+    let prompt = model.tokenizer().encode("fellow citizens of the senate").unwrap();
     let config = GenerateConfig { max_new_tokens: 12, ..GenerateConfig::default() };
     let cached = generate(&model, &prompt, &config, &mut hook(), &Silent).unwrap();
     let mut text = prompt.clone();
     for token in &cached {
         let tokens = Tensor::from_slice(&text, (1, text.len()), &Device::Cpu).unwrap();
-        let resid = model.transformer.resid_final(&tokens, None, &mut hook()).unwrap();
+        let resid = model.transformer().unwrap().resid_final(&tokens, None, &mut hook()).unwrap();
         let last = resid.narrow(1, text.len() - 1, 1).unwrap();
-        let logits = model.transformer.head().unembed(&last).unwrap().flatten_all().unwrap();
+        let logits = model.head().unwrap().unembed(&last).unwrap().flatten_all().unwrap();
         assert_eq!(logits.argmax(0).unwrap().to_scalar::<u32>().unwrap(), *token);
         text.push(*token);
     }

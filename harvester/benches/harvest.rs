@@ -13,8 +13,8 @@ use std::{
 
 use candle_core::{Device, Tensor};
 use harvester::{
-    Capture, Checkpoint, Compute, Corpus, CorpusOptions, HarvestConfig, Hook, HookPoint, ModelSource, Monitor,
-    ResolvedModel, Silent, Site, Transformer, harvest,
+    Capture, Compute, Corpus, CorpusOptions, HarvestConfig, Hook, HookPoint, LanguageModel, ModelSource, Monitor,
+    ResolvedModel, Silent, Site, harvest,
     machine::{gemm_flops, peak_mib},
 };
 
@@ -113,11 +113,11 @@ impl Asked {
 
 fn main() {
     let asked = Asked::read();
-    for (compute, (batch, ctx_len)) in asked.compute.iter().flat_map(|c| asked.shapes().map(move |shape| (*c, shape))) {
+    for (compute, (batch, ctx_len)) in asked.compute.iter().flat_map(|c| asked.shapes().map(move |shape| (c, shape))) {
         let gemm = gemm_flops() / 1e9;
-        let checkpoint = Checkpoint::open(&asked.model.path).expect("a model");
-        let layer = checkpoint.config().n_layers / 2 - 1;
-        let flop = checkpoint.config().flop_per_token(layer + 1, ctx_len) as f64;
+        let model = LanguageModel::open(&asked.model, *compute).expect("a model");
+        let layer = model.config().n_layers / 2 - 1;
+        let flop = model.config().flop_per_token(layer + 1, ctx_len) as f64;
         let point = HookPoint::resid_post(layer);
         let report = |what: &str, tokens: usize, seconds: f64| {
             let rate = tokens as f64 / seconds;
@@ -128,47 +128,33 @@ fn main() {
                  ({share:.0} %), peak {peak} MiB"
             );
         };
-        forward(&checkpoint, compute, point, batch, ctx_len, &report);
+        forward(&model, point, batch, ctx_len, &report);
         let n = 16 * batch * ctx_len; // writing the last batch overlaps no computation
-        report("harvest", n, median(|| harvest_once(&asked.model, compute, point, batch, ctx_len, n)));
+        report("harvest", n, median(|| harvest_once(&model, point, batch, ctx_len, n)));
     }
 }
 
 /// The bare forward pass, and the share of each stage.
-fn forward(
-    checkpoint: &Checkpoint,
-    compute: Compute,
-    point: HookPoint,
-    batch: usize,
-    ctx_len: usize,
-    report: &impl Fn(&str, usize, f64),
-) {
-    let model = Transformer::load_for(checkpoint, &Device::Cpu, compute).expect("weights");
+fn forward(model: &LanguageModel, point: HookPoint, batch: usize, ctx_len: usize, report: &impl Fn(&str, usize, f64)) {
+    let transformer = model.transformer().expect("weights");
     let ids: Vec<u32> = (0..batch * ctx_len).map(|i| (i * 7919 % 49_000) as u32).collect();
     let tokens = Tensor::from_vec(ids, (batch, ctx_len), &Device::Cpu).expect("shape");
-    let seconds = median(|| timed(|| model.run(&tokens, &mut Capture::new(vec![point])).expect("a pass")));
+    let seconds = median(|| timed(|| transformer.run(&tokens, &mut Capture::new(vec![point])).expect("a pass")));
     report("forward", batch * ctx_len, seconds);
     let mut clock = StageClock::new(point);
-    model.run(&tokens, &mut clock).expect("a pass");
+    transformer.run(&tokens, &mut clock).expect("a pass");
     let whole: f64 = clock.stages.iter().map(|(_, time)| time.as_secs_f64()).sum();
     let shares =
         clock.stages.iter().map(|(site, time)| format!("{site:?} {:.1} %", 100.0 * time.as_secs_f64() / whole));
     println!("  up to each hook of a block: {}", shares.collect::<Vec<_>>().join(", "));
 }
 
-fn harvest_once(
-    model: &ResolvedModel,
-    compute: Compute,
-    point: HookPoint,
-    batch: usize,
-    ctx_len: usize,
-    n: usize,
-) -> Duration {
+fn harvest_once(model: &LanguageModel, point: HookPoint, batch: usize, ctx_len: usize, n: usize) -> Duration {
     let corpora = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../data/corpora/speeches.jsonl");
     let corpus = Corpus::open(&[corpora], &CorpusOptions::default()).expect("the bundled corpus");
     let out = tempfile::tempdir().expect("a temporary folder");
     let config = HarvestConfig {
-        compute,
+        compute: model.compute(),
         hook_points: vec![point],
         batch,
         ctx_len,

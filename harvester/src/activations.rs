@@ -32,7 +32,7 @@ pub use self::{
     dataset::{ActivationDataset, RowGroup},
     harvest_config::{HarvestConfig, SpecialToken},
     layout::Layout,
-    manifest::{ACTIVATIONS_FORMAT, Counts, HarvestManifest, HookPointSummary, ModelIdentity, NormQuantiles, Part},
+    manifest::{ACTIVATIONS_FORMAT, Counts, HarvestManifest, HookPointSummary, NormQuantiles, Part},
     rows::{ActivationRows, TokenRows, Values},
     writer::ShardWriter,
 };

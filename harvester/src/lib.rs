@@ -3,7 +3,7 @@
 //!
 //! The modules below stand in order: each uses only what stands before it (`tests/module_order.rs` checks this).
 //! `source` finds the model, `model` runs it and lets hooks see its activations, `text` turns documents into contexts
-//! of tokens, `activations` is the folder on disk, `harvest` is the loop that fills it, and `vectors` reads parquet
+//! of tokens, `language_model` is a model with its tokenizer, `activations` is the folder on disk, `harvest` is the loop that fills it, and `vectors` reads parquet
 //! files of any origin.
 
 mod error;
@@ -13,16 +13,18 @@ mod store;
 mod source;
 mod model;
 mod text;
+mod language_model;
 mod activations;
 mod harvest;
 mod vectors;
 
 pub use activations::{
     ACTIVATIONS_FORMAT, ActivationDataset, ActivationRows, Counts, HarvestConfig, HarvestManifest, HookPointSummary,
-    Layout, ModelIdentity, NormQuantiles, Part, RowGroup, ShardWriter, SpecialToken, TokenRows, Values,
+    Layout, NormQuantiles, Part, RowGroup, ShardWriter, SpecialToken, TokenRows, Values,
 };
 pub use error::{Error, Result};
 pub use harvest::{ActivationStream, LiveModel, StreamedBatch, harvest, merge, open_corpus};
+pub use language_model::{LanguageModel, ModelIdentity};
 pub use model::{
     Activation, Capture, Checkpoint, Compute, Family, GgufMetadata, Head, Hook, HookPattern, HookPoint, KvCache,
     LocalAttention, ModelConfig, NoHook, NormKind, NormPlaces, Positions, QkNorm, RopeScaling, Site, Transformer,

@@ -53,6 +53,22 @@ fn an_unknown_model_type_names_the_known_ones() {
 }
 
 #[test]
+fn the_head_is_read_without_the_rest() {
+    let copy = copy_of("llama_untied");
+    let of_head = ["model.norm.weight", "lm_head.weight"];
+    for entry in fs::read_dir(copy.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+            tensors.retain(|name, _| of_head.contains(&name.as_str()));
+            candle_core::safetensors::save(&tensors, &path).unwrap();
+        }
+    }
+    assert!(Checkpoint::open(copy.path()).unwrap().load_head(&Device::Cpu).is_ok());
+    assert!(error_of(copy.path()).contains("embed_tokens.weight"));
+}
+
+#[test]
 fn a_missing_key_is_named() {
     let copy = copy_of("llama");
     edit_config(copy.path(), "rms_norm_eps", "rms_norm_epsilon");

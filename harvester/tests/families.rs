@@ -185,6 +185,21 @@ fn bits(x: &Tensor) -> Vec<u32> {
     x.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
 }
 
+#[test]
+fn the_head_by_itself_is_the_models() {
+    for name in FAMILIES {
+        let (model, reference, tokens) = load(name);
+        let head = Checkpoint::open(&folder(name)).unwrap().load_head(&Device::Cpu).unwrap();
+        let resid = model.resid_final(&tokens, None, &mut NoHook).unwrap();
+        let logits = head.unembed(&resid).unwrap();
+        assert_eq!(bits(&logits), bits(&model.head().unembed(&resid).unwrap()), "{name}");
+        assert!(relative_error(&logits, &reference["logits"]) < TOLERANCE, "{name}");
+        let (rows, last) = (head.w_unembed(&[3, 0]).unwrap(), model.config().d_vocab as u32 - 1);
+        assert_eq!(rows.dims2().unwrap(), (2, model.config().d_model), "{name}");
+        assert!(head.w_unembed(&[last]).is_ok() && head.w_unembed(&[last + 1]).is_err(), "{name}");
+    }
+}
+
 /// Returns every activation unchanged.
 struct Identity;
 

@@ -11,9 +11,9 @@ use std::{
 use candle_core::{Device, Tensor};
 use half::f16;
 use harvester::{
-    ActivationDataset, Capture, Checkpoint, Corpus, CorpusOptions, Document, Error, HarvestConfig, HarvestManifest,
-    HookPoint, Layout, Location, Monitor, ResolvedModel, Silent, SpecialToken, StorageDtype, TextTokenizer, TokenRows,
-    Transformer, harvest, merge,
+    ActivationDataset, Capture, Compute, Corpus, CorpusOptions, Document, Error, HarvestConfig, HarvestManifest,
+    HookPoint, LanguageModel, Layout, Location, Monitor, ResolvedModel, Silent, SpecialToken, StorageDtype, TokenRows,
+    harvest, merge,
 };
 
 const CTX_LEN: usize = 16;
@@ -21,9 +21,9 @@ const CTX_LEN: usize = 16;
 /// Forward passes of [`config`]: three parts of 16 contexts in batches of three, and one part of 12.
 const BATCHES: u64 = 22;
 
-fn model() -> ResolvedModel {
+fn model() -> LanguageModel {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/llama");
-    ResolvedModel { path, source: "tiny/llama".into() }
+    LanguageModel::open(&ResolvedModel { path, source: "tiny/llama".into() }, Compute::F32).unwrap()
 }
 
 /// Forty documents of different lengths, in a file of the given folder.
@@ -119,7 +119,8 @@ fn what_is_stored_is_what_the_model_computes() {
         let manifest = bench.run(&Silent).unwrap();
         assert_eq!((manifest.counts.contexts, manifest.counts.tokens, manifest.layers_run), (60, 960, 2));
         let dataset = ActivationDataset::open(bench.out()).unwrap();
-        let transformer = Transformer::load(&Checkpoint::open(&model().path).unwrap(), &Device::Cpu).unwrap();
+        let model = model();
+        let transformer = model.transformer().unwrap();
         for group in dataset.row_groups() {
             for point in &bench.config.hook_points {
                 let stored = dataset.read(*group, *point).unwrap();
@@ -145,7 +146,8 @@ fn what_is_stored_is_what_the_model_computes() {
 fn tokens_are_the_documents_in_the_seeds_order() {
     let bench = Bench::new();
     let manifest = bench.run(&Silent).unwrap();
-    let tokenizer = TextTokenizer::open(&model().path).unwrap();
+    let model = model();
+    let tokenizer = model.tokenizer();
     let separator = manifest.config.separator.id();
     assert_eq!(separator, tokenizer.eos());
     let mut expected = vec![];

@@ -20,8 +20,8 @@ use arrow::{
     datatypes::{DataType, Field, Schema},
 };
 use harvester::{
-    Corpus, CorpusOptions, Document, HarvestConfig, HarvestManifest, HookPoint, HubSettings, ResolvedModel, Result,
-    Silent, harvest, open_corpus,
+    Compute, Corpus, CorpusOptions, Document, HarvestConfig, HarvestManifest, HookPoint, HubSettings, LanguageModel,
+    ResolvedModel, Result, Silent, harvest, open_corpus,
 };
 use hub_server::{Reply, Request, receive, reply, serve};
 use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
@@ -390,6 +390,7 @@ fn harvest_tokens(hub: &Hub, out: &str, tokens: Option<u64>) -> Result<HarvestMa
     let corpus = open_corpus(&paths, &CorpusOptions::default(), &out.as_path().into(), Some(&hub.settings))?;
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/llama");
     let model = ResolvedModel { path, source: "tiny/llama".into() };
+    let model = LanguageModel::open(&model, Compute::F32)?;
     let config = HarvestConfig {
         hook_points: vec![HookPoint::Embed],
         ctx_len: 16,

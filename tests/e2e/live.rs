@@ -27,6 +27,14 @@ fn a_run_killed_anywhere_goes_on_to_the_same_weights() {
 }
 
 #[test]
+fn the_weights_are_read_once_for_what_is_held_out_and_for_what_is_trained_on() {
+    let (model, corpus) = (tiny("llama"), corpus("speeches"));
+    let sandbox = Sandbox::new().with_env(&[("RUST_LOG", "harvester::language_model=debug")]);
+    let said = String::from_utf8(sandbox.run(&args(&model, &corpus)).stderr).unwrap();
+    assert_eq!(said.matches("weights read").count(), 1, "{said}");
+}
+
+#[test]
 fn a_run_on_a_dataset_of_the_hub_goes_on_at_its_commit_though_the_branch_has_moved() {
     let branch = Arc::new(Mutex::new("first"));
     let now = Arc::clone(&branch);

@@ -9,17 +9,17 @@ use std::{fs, path::Path};
 
 use folder::{Files, assert_same, files};
 use harvester::{
-    ActivationDataset, ContextCursor, Corpus, CorpusOptions, HarvestConfig, HookPoint, LiveModel, Monitor,
-    ResolvedModel, Silent, harvest,
+    ActivationDataset, Compute, ContextCursor, Corpus, CorpusOptions, HarvestConfig, HookPoint, LanguageModel,
+    LiveModel, Monitor, ResolvedModel, Silent, harvest,
 };
 use stop_at::{Stop, StopAt};
 use trainer::{SaeManifest, TrainArchitecture, TrainConfig, train, train_live};
 
 const POINT: HookPoint = HookPoint::Embed;
 
-fn model() -> ResolvedModel {
+fn model() -> LanguageModel {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/llama");
-    ResolvedModel { path, source: "tiny/llama".into() }
+    LanguageModel::open(&ResolvedModel { path, source: "tiny/llama".into() }, Compute::F32).unwrap()
 }
 
 /// 60 documents of different lengths.
@@ -106,7 +106,7 @@ fn a_stream_has_the_rows_that_a_harvest_writes_from_any_place_on() {
         tokens.extend_from_slice(&read.rows.token);
         written.extend_from_slice(&read.to_f32());
     }
-    let live = LiveModel::open(&model(), corpus(folder.path()), &harvest_config(None)).unwrap();
+    let live = LiveModel::new(&model(), corpus(folder.path()), &harvest_config(None)).unwrap();
     let streamed = |from: ContextCursor| -> (Vec<u32>, Vec<f32>, Vec<ContextCursor>) {
         let batches: Vec<_> = live.stream(&[POINT], from).unwrap().map(Result::unwrap).collect();
         let tokens = batches.iter().flat_map(|batch| batch.activations[0].rows.token.clone()).collect();
@@ -126,7 +126,7 @@ fn a_stream_of_several_hook_points_has_the_rows_of_each() {
     let folder = tempfile::tempdir().unwrap();
     let points = vec![HookPoint::resid_post(0), POINT, HookPoint::resid_post(1)];
     let config = HarvestConfig { hook_points: points.clone(), ..harvest_config(Some(160)) };
-    let live = LiveModel::open(&model(), corpus(folder.path()), &config).unwrap();
+    let live = LiveModel::new(&model(), corpus(folder.path()), &config).unwrap();
     let batch = |points: &[HookPoint]| live.stream(points, ContextCursor::default()).unwrap().next().unwrap().unwrap();
     // Two of the hook points, in another order.
     let together = batch(&[points[2], points[0]]);

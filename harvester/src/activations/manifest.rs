@@ -7,8 +7,7 @@ use serde_json::Value;
 
 use super::harvest_config::HarvestConfig;
 use crate::{
-    CorpusOptions, CorpusSource, Error, HookPoint, Location, Result,
-    model::Family,
+    CorpusOptions, CorpusSource, Error, HookPoint, Location, ModelIdentity, Result,
     numbers::HookPointStatistics,
     store::{read_manifest_from, write_manifest_to},
     text::{ContextCursor, LeftOut},
@@ -49,25 +48,6 @@ pub struct HarvestManifest {
     pub hook_points: Vec<HookPointSummary>,
     /// The finished files, in order. Others in the folder do not count.
     pub parts: Vec<Part>,
-}
-
-/// Which model, to the bit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelIdentity {
-    /// Where to find it again.
-    pub source: String,
-    /// Its family.
-    pub family: Family,
-    /// SHA-256 of the weights.
-    pub sha256: String,
-    /// SHA-256 of the tokenizer.
-    pub tokenizer_sha256: String,
-    /// Number of blocks.
-    pub n_layers: usize,
-    /// Width of the residual stream.
-    pub d_model: usize,
-    /// Rows of the embedding.
-    pub d_vocab: usize,
 }
 
 /// What was read and written.
@@ -318,7 +298,7 @@ pub(crate) fn compare(name: &str, there: &Value, here: &Value, differences: &mut
 #[expect(clippy::unwrap_used, reason = "tests")]
 pub(crate) mod tests {
     use super::*;
-    use crate::FORMAT_VERSION;
+    use crate::{FORMAT_VERSION, Family};
 
     /// A manifest without parts, for a model of `d_model` values at the hook point `hook_embed`.
     pub(crate) fn example(d_model: usize, config: HarvestConfig) -> HarvestManifest {

@@ -15,15 +15,15 @@ use std::{
     thread::{self, ScopedJoinHandle},
 };
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
 use crate::{
-    ActivationDataset, Capture, Checkpoint, Context, Contexts, Corpus, CorpusOptions, Document, DocumentOrder, Error,
-    HarvestConfig, HarvestManifest, HookPoint, HookPointSummary, LeftOut, Location, ModelConfig, ModelIdentity,
-    Monitor, Result, ShardWriter, TextTokenizer, Transformer,
+    ActivationDataset, Capture, Context, Contexts, Corpus, CorpusOptions, Document, Error, HarvestConfig,
+    HarvestManifest, HookPoint, HookPointSummary, LanguageModel, LeftOut, Location, Monitor, Result, ShardWriter,
+    TextTokenizer, Transformer,
     activations::{ACTIVATIONS_FORMAT, Counts, HarvestFolder},
     numbers::HookPointStatistics,
-    source::{HubSettings, ResolvedModel},
+    source::HubSettings,
     store::{FORMAT_VERSION, resume_folder},
 };
 
@@ -58,22 +58,21 @@ pub fn open_corpus(
 /// When an input or the config cannot be used, `out` holds something else, a value does not fit the dtype, a file
 /// cannot be written, or the user asked to stop. Finished parts are kept in every case.
 pub fn harvest(
-    model: &ResolvedModel,
+    model: &LanguageModel,
     corpus: &Corpus,
     config: &HarvestConfig,
     out: impl Into<Location>,
     monitor: &dyn Monitor,
 ) -> Result<HarvestManifest> {
     let out = out.into();
-    let opened = Opened::open(model, config)?;
-    let folder = HarvestFolder::open(&out, opened.manifest(model, corpus)?)?;
+    let config = settle(config, model)?;
+    let folder = HarvestFolder::open(&out, begin(model, corpus, &config)?)?;
     if folder.manifest().complete {
         ActivationDataset::open(out)?; // every part is there, as long as it was
         return Ok(folder.manifest().clone());
     }
     corpus.save(&folder.folder().unfinished(SAVED_CORPUS)?)?;
-    let harvester = opened.load()?;
-    let config = harvester.config();
+    let harvester = Harvester::new(model, &config)?;
     let seen = folder.folder().unfinished(SEEN_DOCUMENTS)?;
     let writer = folder.writer()?;
     let total = config.tokens.map_or(0, |_| config.context_budget() * config.ctx_len as u64);
@@ -93,77 +92,50 @@ const SAVED_CORPUS: &str = "corpus.parquet";
 /// The log of documents that were read, for [`Contexts`].
 const SEEN_DOCUMENTS: &str = "seen";
 
-/// A model's files opened and the config settled on them, before the weights are read.
-struct Opened {
-    checkpoint: Checkpoint,
-    tokenizer: TextTokenizer,
-    config: HarvestConfig,
+/// `config`, checked against the model and its special tokens resolved.
+pub(crate) fn settle(config: &HarvestConfig, model: &LanguageModel) -> Result<HarvestConfig> {
+    config.check(model.config())?;
+    if config.compute != model.compute() {
+        let expected = format!("{}, for which the model was opened", model.compute());
+        return Err(Error::invalid("compute", expected, config.compute.to_string()));
+    }
+    config.resolve(model.tokenizer(), model.config())
 }
 
-impl Opened {
-    fn open(model: &ResolvedModel, config: &HarvestConfig) -> Result<Self> {
-        let checkpoint = Checkpoint::open(&model.path)?;
-        config.check(checkpoint.config())?;
-        let tokenizer = TextTokenizer::open(&model.path)?;
-        let config = config.resolve(&tokenizer, checkpoint.config())?;
-        Ok(Self { checkpoint, tokenizer, config })
-    }
-
-    /// Reads the weights.
-    fn load(self) -> Result<Harvester> {
-        let Self { checkpoint, tokenizer, config } = self;
-        let transformer = Transformer::load_for(&checkpoint, &Device::Cpu, config.compute)?;
-        Ok(Harvester { transformer, tokenizer, config })
-    }
-
-    /// The manifest of a run that has not finished a part yet.
-    fn manifest(&self, model: &ResolvedModel, corpus: &Corpus) -> Result<HarvestManifest> {
-        let (shape, config) = (self.checkpoint.config(), &self.config);
-        let points = &config.hook_points;
-        let layers_run = points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
-        let nothing_seen = |point: &HookPoint| HookPointStatistics::new(point.width(shape), f32::MAX);
-        Ok(HarvestManifest {
-            format: ACTIVATIONS_FORMAT.into(),
-            version: FORMAT_VERSION,
-            refract_version: env!("CARGO_PKG_VERSION").into(),
-            complete: false,
-            model: self.identity(model)?,
-            corpus: corpus.sources().to_vec(),
-            corpus_options: corpus.options().clone(),
-            config: config.clone(),
-            merged_from: None,
-            layers_run,
-            flop_per_token: shape.flop_per_token(layers_run, config.ctx_len),
-            counts: Counts {
-                duplicates: corpus.sources().iter().map(|source| source.duplicates).sum(),
-                skipped_files: corpus.sources().iter().map(|source| source.skipped_files).sum(),
-                malformed_lines: corpus.sources().iter().map(|source| source.malformed_lines).sum(),
-                ..Counts::default()
-            },
-            hook_points: points.iter().map(|point| HookPointSummary::new(*point, &nothing_seen(point))).collect(),
-            parts: vec![],
-        })
-    }
-
-    fn identity(&self, model: &ResolvedModel) -> Result<ModelIdentity> {
-        let shape = self.checkpoint.config();
-        Ok(ModelIdentity {
-            source: model.source.clone(),
-            family: shape.family,
-            sha256: self.checkpoint.sha256()?,
-            tokenizer_sha256: self.tokenizer.sha256().into(),
-            n_layers: shape.n_layers,
-            d_model: shape.d_model,
-            d_vocab: shape.d_vocab,
-        })
-    }
+/// The manifest of a run that has not finished a part yet.
+fn begin(model: &LanguageModel, corpus: &Corpus, config: &HarvestConfig) -> Result<HarvestManifest> {
+    let shape = model.config();
+    let points = &config.hook_points;
+    let layers_run = points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
+    let nothing_seen = |point: &HookPoint| HookPointStatistics::new(point.width(shape), f32::MAX);
+    Ok(HarvestManifest {
+        format: ACTIVATIONS_FORMAT.into(),
+        version: FORMAT_VERSION,
+        refract_version: env!("CARGO_PKG_VERSION").into(),
+        complete: false,
+        model: model.identity()?.clone(),
+        corpus: corpus.sources().to_vec(),
+        corpus_options: corpus.options().clone(),
+        config: config.clone(),
+        merged_from: None,
+        layers_run,
+        flop_per_token: shape.flop_per_token(layers_run, config.ctx_len),
+        counts: Counts {
+            duplicates: corpus.sources().iter().map(|source| source.duplicates).sum(),
+            skipped_files: corpus.sources().iter().map(|source| source.skipped_files).sum(),
+            malformed_lines: corpus.sources().iter().map(|source| source.malformed_lines).sum(),
+            ..Counts::default()
+        },
+        hook_points: points.iter().map(|point| HookPointSummary::new(*point, &nothing_seen(point))).collect(),
+        parts: vec![],
+    })
 }
 
-/// A model, its tokenizer and the resolved config.
-pub(crate) struct Harvester {
-    transformer: Transformer,
-    tokenizer: TextTokenizer,
-    config: HarvestConfig,
+/// A model whose weights are there, and what is to be computed with it.
+pub(crate) struct Harvester<'a> {
+    transformer: &'a Transformer,
+    tokenizer: &'a TextTokenizer,
+    config: &'a HarvestConfig,
 }
 
 /// What the tokenising thread sends.
@@ -205,20 +177,10 @@ impl fmt::Display for Leftover {
 /// What the computing thread sends: a batch's contexts, and for each hook point their values `[batch, pos, width]`.
 type Activations = (Vec<Context>, Vec<Vec<f32>>);
 
-impl Harvester {
-    /// Loads `model` for what `config` asks of it.
-    pub(crate) fn open(model: &ResolvedModel, config: &HarvestConfig) -> Result<Self> {
-        Opened::open(model, config)?.load()
-    }
-
-    /// What is harvested, its special tokens resolved.
-    pub(crate) fn config(&self) -> &HarvestConfig {
-        &self.config
-    }
-
-    /// The model's shape.
-    pub(crate) fn model(&self) -> &ModelConfig {
-        self.transformer.config()
+impl<'a> Harvester<'a> {
+    /// Reads the model's weights, where nothing has yet. `config` is a settled one.
+    pub(crate) fn new(model: &'a LanguageModel, config: &'a HarvestConfig) -> Result<Self> {
+        Ok(Self { transformer: model.transformer()?, tokenizer: model.tokenizer(), config })
     }
 
     /// The token ids of a document.
@@ -231,11 +193,6 @@ impl Harvester {
         }
     }
 
-    /// The documents to read, in order.
-    pub(crate) fn order(&self, corpus: &Corpus) -> DocumentOrder {
-        corpus.order(self.config.seed).of_part(self.config.part)
-    }
-
     /// Runs the three threads to the end of the corpus or of the budget.
     fn run(
         &self,
@@ -245,7 +202,7 @@ impl Harvester {
         out: &Location,
         monitor: &dyn Monitor,
     ) -> Result<HarvestManifest> {
-        let order = self.order(corpus);
+        let order = corpus.order(self.config.seed).of_part(self.config.part);
         let options = self.config.context_options();
         let encode = |document: &Document| self.encode(document);
         let contexts = Contexts::new(corpus, &order, options, writer.next(), Some(seen), encode)?;
@@ -253,7 +210,7 @@ impl Harvester {
             let (to_model, from_text) = sync_channel(QUEUE);
             // No queue here: a batch computed and not yet in the journal is one that a kill costs.
             let (to_writer, from_model) = sync_channel(0);
-            let reading = scope.spawn(|| send_batches(contexts, &self.config, to_model));
+            let reading = scope.spawn(|| send_batches(contexts, self.config, to_model));
             let writing = scope.spawn(|| write_all(writer, from_model));
             let computed = self.compute_all(from_text, to_writer, out, monitor);
             // A thread that stops early makes its neighbours stop; its own error is the cause and comes first.
@@ -373,7 +330,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::ContextCursor;
+    use crate::{ContextCursor, source::ResolvedModel};
 
     /// Bit for bit, where products are ours: elsewhere the order of a sum depends on how many rows there are.
     #[test]
@@ -387,7 +344,8 @@ mod tests {
                 ctx_len: 16,
                 ..HarvestConfig::default()
             };
-            let harvester = Harvester::open(&model, &config).unwrap();
+            let model = LanguageModel::open(&model, config.compute).unwrap();
+            let harvester = Harvester::new(&model, &config).unwrap();
             let context = |index: u64, length: u32| Context {
                 index,
                 tokens: (0..length).map(|i| (7 * i + index as u32) % 40 + 1).collect(),

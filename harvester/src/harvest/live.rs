@@ -12,12 +12,11 @@ use std::{
     thread,
 };
 
-use super::harvester::Harvester;
+use super::harvester::{Harvester, settle};
 use crate::{
     ActivationRows, Context, ContextCursor, Contexts, Corpus, Document, DocumentOrder, Error, HarvestConfig, HookPoint,
-    Result,
+    LanguageModel, Result,
     activations::{StoredBatch, norms},
-    source::ResolvedModel,
 };
 
 /// Batches computed ahead.
@@ -26,7 +25,9 @@ const QUEUE: usize = 2;
 /// A model over a corpus, ready to compute activations from any place on.
 #[derive(Clone)]
 pub struct LiveModel {
-    harvester: Arc<Harvester>,
+    model: LanguageModel,
+    /// What is computed, its special tokens resolved.
+    config: Arc<HarvestConfig>,
     corpus: Arc<Corpus>,
     order: Arc<DocumentOrder>,
 }
@@ -49,22 +50,23 @@ pub struct ActivationStream {
 }
 
 impl LiveModel {
-    /// Loads the model. `config` says what [`crate::harvest()`] would be told; its token budget does not matter here.
+    /// `config` says what [`crate::harvest()`] would be told; its token budget does not matter here.
     ///
     /// # Errors
-    /// When the model cannot be used, or the config does not fit it.
-    pub fn open(model: &ResolvedModel, corpus: Corpus, config: &HarvestConfig) -> Result<Self> {
-        let harvester = Harvester::open(model, config)?;
-        let order = harvester.order(&corpus);
-        Ok(Self { harvester: Arc::new(harvester), corpus: Arc::new(corpus), order: Arc::new(order) })
+    /// When the config does not fit the model.
+    pub fn new(model: &LanguageModel, corpus: Corpus, config: &HarvestConfig) -> Result<Self> {
+        let config = settle(config, model)?;
+        let order = corpus.order(config.seed).of_part(config.part);
+        Ok(Self { model: model.clone(), config: config.into(), corpus: corpus.into(), order: order.into() })
     }
 
     /// The activations at `hook_points` from `from` on, to the end of the corpus; one forward pass computes them all.
     ///
     /// # Errors
-    /// When the config did not name one of them.
+    /// When the config did not name one of them, or the weights cannot be read.
     pub fn stream(&self, hook_points: &[HookPoint], from: ContextCursor) -> Result<ActivationStream> {
         let points: Vec<usize> = hook_points.iter().map(|point| self.place_of(*point)).collect::<Result<_>>()?;
+        self.model.transformer()?; // here, where an error has someone to tell
         let (sender, batches) = sync_channel(QUEUE);
         let live = self.clone();
         let thread = thread::spawn(move || {
@@ -78,7 +80,7 @@ impl LiveModel {
 
     /// Place of `hook_point` among those that a pass computes.
     fn place_of(&self, hook_point: HookPoint) -> Result<usize> {
-        let points = &self.harvester.config().hook_points;
+        let points = &self.config.hook_points;
         points.iter().position(|point| *point == hook_point).ok_or_else(|| {
             let names: Vec<_> = points.iter().map(ToString::to_string).collect();
             Error::invalid("hook point", format!("one of {}", names.join(", ")), hook_point.to_string())
@@ -92,14 +94,15 @@ impl LiveModel {
         from: ContextCursor,
         send: impl Fn(Result<StreamedBatch>) -> std::result::Result<(), ()>,
     ) -> Result<()> {
-        let config = self.harvester.config();
-        let encode = |document: &Document| self.harvester.encode(document);
-        let mut contexts = Contexts::new(&self.corpus, &self.order, config.context_options(), from, None, encode)?;
+        let harvester = Harvester::new(&self.model, &self.config)?;
+        let encode = |document: &Document| harvester.encode(document);
+        let options = self.config.context_options();
+        let mut contexts = Contexts::new(&self.corpus, &self.order, options, from, None, encode)?;
         loop {
-            let batch: Vec<Context> = contexts.by_ref().take(config.batch).collect::<Result<_>>()?;
+            let batch: Vec<Context> = contexts.by_ref().take(self.config.batch).collect::<Result<_>>()?;
             let Some(last) = batch.last() else { return Ok(()) };
             let next = last.next;
-            let activations = self.rows(points, &batch, self.harvester.compute(&batch)?)?;
+            let activations = self.rows(points, &batch, harvester.compute(&batch)?)?;
             if send(Ok(StreamedBatch { activations, next })).is_err() {
                 return Ok(());
             }
@@ -109,10 +112,10 @@ impl LiveModel {
     /// The batch as a shard would hold it: rounded to the dtype, with the norm of what is left. `computed` has every
     /// hook point of the config; `points` are the places of those wanted.
     fn rows(&self, points: &[usize], contexts: &[Context], mut computed: Vec<Vec<f32>>) -> Result<Vec<ActivationRows>> {
-        let config = self.harvester.config();
+        let config = &self.config;
         let computed: Vec<_> = points.iter().map(|&point| std::mem::take(&mut computed[point])).collect();
         let hook_points = points.iter().map(|&point| config.hook_points[point]);
-        let widths: Vec<_> = hook_points.map(|point| (point, point.width(self.harvester.model()))).collect();
+        let widths: Vec<_> = hook_points.map(|point| (point, point.width(self.model.config()))).collect();
         let batch = StoredBatch::round(&widths, config.dtype, contexts, &computed)?;
         let rows = batch.token_rows(config.part);
         let of_point = |(values, (_, d_model))| {
@@ -125,7 +128,7 @@ impl LiveModel {
 
 impl std::fmt::Debug for LiveModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LiveModel").field("config", self.harvester.config()).finish_non_exhaustive()
+        f.debug_struct("LiveModel").field("config", &self.config).finish_non_exhaustive()
     }
 }
 

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use harvester::{
-    ActivationDataset, Checkpoint, Corpus, HarvestConfig, HarvestManifest, HookPoint, LiveModel, MANIFEST_FILE,
-    Monitor, ResolvedModel,
+    ActivationDataset, Corpus, HarvestConfig, HarvestManifest, HookPoint, LanguageModel, LiveModel, MANIFEST_FILE,
+    Monitor,
 };
 
 use crate::{
@@ -33,7 +33,7 @@ use crate::{
 /// # Errors
 /// As [`crate::train()`]; or when the model or the corpus cannot be used.
 pub fn train_live(
-    model: &ResolvedModel,
+    model: &LanguageModel,
     corpus: Corpus,
     harvest_config: &HarvestConfig,
     config: &TrainConfig,
@@ -55,7 +55,7 @@ pub fn train_live(
         return Ok(manifest);
     }
     let rows = live_rows(&dataset, &manifest, &resolved)?;
-    let live = LiveModel::open(model, corpus, &held_out_config)?;
+    let live = LiveModel::new(model, corpus, &held_out_config)?;
     let (training_rows, held_out) = (resolved.config.tokens, data.all()?);
     let run = Run::open(&data, &manifest, resolved, out, monitor)?;
     let source = LiveSource::new(&live, rows, run.progress().cursor, out, monitor);
@@ -81,14 +81,13 @@ fn refuse_other(out: &Path, resolved: &Resolved) -> Result<()> {
 
 /// What the SAE is to read and rebuild of the model, and the width of each column of a row.
 fn hook_points_of(
-    model: &ResolvedModel,
+    model: &LanguageModel,
     config: &TrainConfig,
     harvest_config: &HarvestConfig,
 ) -> Result<(HookPoints, Vec<usize>)> {
-    let checkpoint = Checkpoint::open(&model.path)?;
     let width_of = |point: HookPoint| {
-        point.check(checkpoint.config())?;
-        Ok(point.width(checkpoint.config()))
+        point.check(model.config())?;
+        Ok(point.width(model.config()))
     };
     let hook_points = config.hook_points_among(&harvest_config.hook_points, width_of)?;
     let widths = hook_points.columns().into_iter().map(width_of).collect::<Result<_>>()?;
@@ -122,7 +121,7 @@ fn held_out_tokens(config: &TrainConfig) -> Result<u64> {
 
 /// Harvests the contexts that are held out, or finds them there.
 fn hold_out(
-    model: &ResolvedModel,
+    model: &LanguageModel,
     corpus: &Corpus,
     config: &HarvestConfig,
     dir: &Path,

@@ -1,0 +1,80 @@
+//! A model's weights are read once, however many stages use it. The only test of its file: it counts what this process
+//! reads.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use analyzer::{EvaluationConfig, GenerateConfig, IndexConfig, Intervention, PlacedSae, evaluate, generate, shift};
+use harvester::{
+    ActivationDataset, Compute, Corpus, CorpusOptions, HarvestConfig, HookPoint, LanguageModel, NoHook, ResolvedModel,
+    Silent, harvest,
+};
+use tracing::{Event, Metadata, Subscriber, span};
+use trainer::{TrainConfig, train, train_live};
+
+/// How often the weights of a model were read.
+static READ: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts what [`LanguageModel`] logs.
+struct Counter;
+
+impl Subscriber for Counter {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "harvester::language_model"
+    }
+    fn event(&self, _event: &Event<'_>) {
+        READ.fetch_add(1, Ordering::Relaxed);
+    }
+    fn new_span(&self, _span: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+    fn record(&self, _span: &span::Id, _values: &span::Record<'_>) {}
+    fn record_follows_from(&self, _span: &span::Id, _follows: &span::Id) {}
+    fn enter(&self, _span: &span::Id) {}
+    fn exit(&self, _span: &span::Id) {}
+}
+
+#[test]
+fn the_weights_are_read_once() {
+    tracing::subscriber::set_global_default(Counter).unwrap();
+    let (folder, root) = (tempfile::tempdir().unwrap(), PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".."));
+    let (acts, sae, features) = (folder.path().join("acts"), folder.path().join("sae"), folder.path().join("features"));
+    let path = root.join("tests/fixtures/tiny/llama");
+    let open = || LanguageModel::open(&ResolvedModel { path: path.clone(), source: "tiny".into() }, Compute::F32);
+    let corpus = || Corpus::open(&[root.join("data/corpora/speeches.jsonl")], &CorpusOptions::default()).unwrap();
+    let point = HookPoint::resid_post(1);
+    let harvest_config =
+        HarvestConfig { hook_points: vec![point], ctx_len: 32, tokens: Some(4096), ..HarvestConfig::default() };
+    let train_config =
+        TrainConfig { d_sae: Some(64), k: 4, tokens: 8192, batch: 256, held_out_fraction: 0.2, ..Default::default() };
+
+    let model = open().unwrap();
+    let manifest = harvest(&model, &corpus(), &harvest_config, acts.as_path(), &Silent).unwrap();
+    assert_eq!(&manifest.model, model.identity().unwrap());
+    let dataset = ActivationDataset::open(&acts).unwrap();
+    let trained = train(&dataset, &train_config, &sae, &Silent).unwrap();
+    let placed = PlacedSae::trained(&sae).unwrap();
+    let config = EvaluationConfig { ce_tokens: 64 };
+    evaluate(Some(&model), placed.site(), &dataset, trained.held_out, &config, &Silent).unwrap();
+    analyzer::index(&placed, Some(&model), &dataset, &IndexConfig::default(), &features, &Silent).unwrap();
+    let prompt = model.prompt("fellow citizens").unwrap();
+    generate(&model, &prompt, &GenerateConfig::default(), &mut NoHook, &Silent).unwrap();
+    shift(&model, placed.site(), &[Intervention::Clamp { latent: 3, value: 1.0 }], &prompt, 3).unwrap();
+    // A finished harvest reads nothing.
+    harvest(&open().unwrap(), &corpus(), &harvest_config, acts.as_path(), &Silent).unwrap();
+    assert_eq!(READ.load(Ordering::Relaxed), 1);
+
+    let live = folder.path().join("live");
+    train_live(&open().unwrap(), corpus(), &harvest_config, &train_config, &live, &Silent).unwrap();
+    assert_eq!(READ.load(Ordering::Relaxed), 2, "the held-out contexts and the stream share the weights");
+
+    // Features name tokens and read directions off the head: nothing else of the model.
+    let alone = open().unwrap();
+    let again = folder.path().join("again");
+    analyzer::index(&placed, Some(&alone), &dataset, &IndexConfig::default(), &again, &Silent).unwrap();
+    assert_eq!(READ.load(Ordering::Relaxed), 2);
+}

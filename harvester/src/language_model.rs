@@ -1,0 +1,209 @@
+//! [`LanguageModel`]: a model and its tokenizer, opened once for everything that a command does with them.
+//!
+//! Opening reads the headers, which say the model's shape. The weights are read when something first runs, and are kept:
+//! harvesting, training, evaluating and steering with the same `LanguageModel` read them once.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use candle_core::Device;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ChatMessage, Checkpoint, Compute, Error, Family, Head, ModelConfig, ModelSource, Monitor, ResolvedModel, Result,
+    TextTokenizer, Transformer,
+};
+
+/// Which model, to the bit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelIdentity {
+    /// Where to find it again.
+    pub source: String,
+    /// Its family.
+    pub family: Family,
+    /// SHA-256 of the weights.
+    pub sha256: String,
+    /// SHA-256 of the tokenizer.
+    pub tokenizer_sha256: String,
+    /// Number of blocks.
+    pub n_layers: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Rows of the embedding.
+    pub d_vocab: usize,
+}
+
+/// A model that can run text. A clone shares its weights.
+#[derive(Debug, Clone)]
+pub struct LanguageModel {
+    opened: Arc<Opened>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    source: String,
+    checkpoint: Checkpoint,
+    tokenizer: TextTokenizer,
+    compute: Compute,
+    device: Device,
+    identity: OnceLock<ModelIdentity>,
+    transformer: OnceLock<Transformer>,
+    head: OnceLock<Head>,
+    /// Held while any of the three is made, so that two threads do not make it twice.
+    making: Mutex<()>,
+}
+
+impl LanguageModel {
+    /// Opens a model for computing in `compute`.
+    ///
+    /// # Errors
+    /// A missing or malformed file, a family or a tokenizer that is not supported.
+    pub fn open(model: &ResolvedModel, compute: Compute) -> Result<Self> {
+        let opened = Opened {
+            source: model.source.clone(),
+            checkpoint: Checkpoint::open(&model.path)?,
+            tokenizer: TextTokenizer::open(&model.path)?,
+            compute,
+            device: Device::Cpu,
+            identity: OnceLock::new(),
+            transformer: OnceLock::new(),
+            head: OnceLock::new(),
+            making: Mutex::new(()),
+        };
+        Ok(Self { opened: opened.into() })
+    }
+
+    /// Opens the model that a manifest names, for computing in f32, and checks that it is the same to the bit.
+    ///
+    /// # Errors
+    /// It is no longer there, or it has changed.
+    pub fn find(identity: &ModelIdentity, monitor: &dyn Monitor) -> Result<Self> {
+        let resolved = identity.source.parse::<ModelSource>()?.resolve(monitor)?;
+        let model = Self::open(&resolved, Compute::F32)?;
+        model.check(identity)?;
+        Ok(model)
+    }
+
+    /// Checks that this is the model of a manifest, to the bit.
+    ///
+    /// # Errors
+    /// When the weights or the tokenizer are others.
+    pub fn check(&self, identity: &ModelIdentity) -> Result<()> {
+        let found = self.identity()?;
+        for (what, expected, found, other) in [
+            ("weights", &identity.sha256, &found.sha256, "other weights: harvest again, or put the old model back"),
+            (
+                "a tokenizer",
+                &identity.tokenizer_sha256,
+                &found.tokenizer_sha256,
+                "another tokenizer: harvest again, or put the old one back",
+            ),
+        ] {
+            if found != expected {
+                let (expected, hint) =
+                    (format!("{what} of SHA-256 {expected}"), format!("The activations were made with {other}"));
+                return Err(Error::malformed(self.opened.checkpoint.path(), expected, found, hint));
+            }
+        }
+        Ok(())
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        self.opened.checkpoint.config()
+    }
+
+    /// Text to token ids and back.
+    pub fn tokenizer(&self) -> &TextTokenizer {
+        &self.opened.tokenizer
+    }
+
+    /// The numbers that matrix products are computed in.
+    pub fn compute(&self) -> Compute {
+        self.opened.compute
+    }
+
+    /// Where the weights are, or will be.
+    pub fn device(&self) -> &Device {
+        &self.opened.device
+    }
+
+    /// What finds the same model again.
+    pub fn source(&self) -> &str {
+        &self.opened.source
+    }
+
+    /// Which model this is. The first call reads the weights' files for their checksum.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn identity(&self) -> Result<&ModelIdentity> {
+        let Opened { source, checkpoint, tokenizer, .. } = &*self.opened;
+        self.once(&self.opened.identity, || {
+            let shape = checkpoint.config();
+            Ok(ModelIdentity {
+                source: source.clone(),
+                family: shape.family,
+                sha256: checkpoint.sha256()?,
+                tokenizer_sha256: tokenizer.sha256().into(),
+                n_layers: shape.n_layers,
+                d_model: shape.d_model,
+                d_vocab: shape.d_vocab,
+            })
+        })
+    }
+
+    /// The forward pass. The first call reads the weights.
+    ///
+    /// # Errors
+    /// A missing, surplus or wrongly shaped tensor; an unreadable file.
+    pub fn transformer(&self) -> Result<&Transformer> {
+        let Opened { checkpoint, device, compute, .. } = &*self.opened;
+        self.once(&self.opened.transformer, || {
+            let transformer = Transformer::load_for(checkpoint, device, *compute)?;
+            tracing::debug!(model = self.source(), %compute, "weights read");
+            Ok(transformer)
+        })
+    }
+
+    /// What turns the last residual stream into logits. Where nothing has run yet, the first call reads its weights
+    /// and no others.
+    ///
+    /// # Errors
+    /// As [`transformer`](Self::transformer).
+    pub fn head(&self) -> Result<&Head> {
+        if let Some(transformer) = self.opened.transformer.get() {
+            return Ok(transformer.head());
+        }
+        let Opened { checkpoint, device, .. } = &*self.opened;
+        self.once(&self.opened.head, || checkpoint.load_head(device))
+    }
+
+    /// The tokens of a text by itself, as [`TextTokenizer::prompt`] makes them.
+    ///
+    /// # Errors
+    /// The tokenizer refuses the text.
+    pub fn prompt(&self, text: &str) -> Result<Vec<u32>> {
+        self.tokenizer().prompt(text)
+    }
+
+    /// The tokens of a conversation that the model is to answer, by its own chat template.
+    ///
+    /// # Errors
+    /// The model has no chat template, or the template refuses these messages.
+    pub fn chat_prompt(&self, messages: &[ChatMessage]) -> Result<Vec<u32>> {
+        self.prompt(&self.tokenizer().render_chat(messages, true)?)
+    }
+
+    /// What `cell` holds, made by the first who asks.
+    fn once<'a, T>(&self, cell: &'a OnceLock<T>, make: impl FnOnce() -> Result<T>) -> Result<&'a T> {
+        if let Some(made) = cell.get() {
+            return Ok(made);
+        }
+        let _making = self.opened.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = cell.get() {
+            return Ok(made);
+        }
+        let made = make()?;
+        Ok(cell.get_or_init(|| made))
+    }
+}
