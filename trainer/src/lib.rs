@@ -57,6 +57,5 @@ pub use sae::{
 pub use step::{
     adam::AdamConfig,
     architecture::{JumpReluLoss, TrainArchitecture},
-    memory::learner_bytes,
     times::StepTimes,
 };

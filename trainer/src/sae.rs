@@ -61,7 +61,7 @@ impl Sae {
         &self.weights.nonlinearity
     }
 
-    /// The name of that.
+    /// The name of its nonlinearity.
     pub fn architecture(&self) -> Architecture {
         self.weights.nonlinearity.architecture()
     }
@@ -86,7 +86,7 @@ impl Sae {
         self.weights.w_skip.is_some()
     }
 
-    /// The directions that the latents write, in normalised activations where there is an `input_norm`. `[d_sae, d_out]`
+    /// The directions that the latents write, in normalized activations where there is an `input_norm`. `[d_sae, d_out]`
     pub fn w_dec(&self) -> &[f32] {
         &self.weights.w_dec
     }

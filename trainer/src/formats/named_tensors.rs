@@ -8,9 +8,10 @@ use std::{
 
 use half::{bf16, f16};
 
-use crate::{Error, Result, tensors::not_finite};
-
-const HINT: &str = "The file is damaged, or belongs to another SAE";
+use crate::{
+    Error, Result,
+    tensors::{SAE_HINT, not_finite},
+};
 
 /// Type of the stored values of an array, little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,7 +146,7 @@ impl NamedTensors {
     }
 
     fn wrong(&self, expected: String, found: String) -> Error {
-        Error::malformed(&self.path, expected, found, HINT)
+        Error::malformed(&self.path, expected, found, SAE_HINT)
     }
 }
 

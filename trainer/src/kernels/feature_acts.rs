@@ -33,7 +33,7 @@ impl FeatureActs {
     }
 
     /// Range of row `row`'s entries in `latents` and `values`.
-    pub fn range(&self, row: usize) -> Range<usize> {
+    pub(crate) fn range(&self, row: usize) -> Range<usize> {
         self.offsets[row]..self.offsets[row + 1]
     }
 

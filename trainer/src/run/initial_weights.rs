@@ -250,7 +250,7 @@ pub(crate) fn of(sae: Sae, standard: &Standard, resolved: &Resolved) -> Weights 
         }
         (_, scales) => multiply_outputs(&mut weights, scales[0]),
     }
-    normalise_latents(&mut weights, &drawn);
+    normalize_latents(&mut weights, &drawn);
     weights
 }
 
@@ -272,7 +272,7 @@ fn unfold_b_in(weights: &mut Weights) {
 }
 
 /// Brings every decoder row to norm 1, and takes rows without one from `drawn`.
-fn normalise_latents(weights: &mut Weights, drawn: &Weights) {
+fn normalize_latents(weights: &mut Weights, drawn: &Weights) {
     let (d_in, d_out) = (weights.d_in, weights.d_out);
     let thresholds = weights.extra(THRESHOLD).unwrap_or_default();
     let usual_threshold = thresholds.iter().sum::<f32>() / thresholds.len().max(1) as f32;

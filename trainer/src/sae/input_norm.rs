@@ -72,7 +72,7 @@ impl InputNorm {
         }
     }
 
-    /// Length in raw activations of a step of 1 in normalised ones, on a row `x`: what a decoder direction is
+    /// Length in raw activations of a step of 1 in normalized ones, on a row `x`: what a decoder direction is
     /// multiplied by when it is added to `x`.
     pub fn scale(self, x: &[f32]) -> f32 {
         if self == Self::None { 1.0 } else { self.stats(x).scale }

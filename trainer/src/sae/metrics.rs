@@ -64,7 +64,7 @@ impl ReconstructionMetrics {
     }
 
     /// Tokens added so far.
-    pub fn n_tokens(&self) -> u64 {
+    pub(crate) fn n_tokens(&self) -> u64 {
         self.n_tokens
     }
 
@@ -117,7 +117,7 @@ impl ReconstructionMetrics {
     }
 
     /// Share of tokens on which each latent is active. `[d_sae]`
-    pub fn feature_density(&self) -> Vec<f32> {
+    pub(crate) fn feature_density(&self) -> Vec<f32> {
         let n = self.n_tokens.max(1) as f64;
         self.fired.iter().map(|&fired| (fired as f64 / n) as f32).collect()
     }

@@ -36,7 +36,7 @@ impl LearnerMemory {
 
 /// Peak memory in bytes of training `d_sae` latents, without the shuffle buffer. The peak is while a checkpoint is
 /// saved. `d_in` is the width of all inputs together, `d_out` the width of the reconstruction.
-pub fn learner_bytes(d_in: usize, d_out: usize, d_sae: usize) -> u64 {
+pub(crate) fn learner_bytes(d_in: usize, d_out: usize, d_sae: usize) -> u64 {
     LearnerMemory::of_all(std::iter::once(LearnerMemory::of(d_in, d_out, d_sae)))
 }
 

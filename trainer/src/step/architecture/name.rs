@@ -63,7 +63,7 @@ impl TrainArchitecture {
     }
 
     /// True if latents are selected over a whole batch, so that single tokens need a threshold, calibrated at the end.
-    pub fn is_batch_topk(self) -> bool {
+    pub(crate) fn is_batch_topk(self) -> bool {
         matches!(self, Self::BatchTopK | Self::Matryoshka | Self::Transcoder | Self::Crosscoder)
     }
 
