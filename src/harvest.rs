@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use harvester::{
     Compute, Corpus, CorpusOptions, CorpusPart, Document, HarvestConfig, HarvestManifest, HookPattern, LanguageModel,
-    Layout, Location, LongDocuments, ModelConfig, ModelSource, Packing, SpecialToken, StorageDtype, TextTokenizer,
-    open_corpus,
+    Layout, Location, LongDocuments, Manifest, ModelConfig, ModelSource, Packing, SpecialToken, StorageDtype,
+    TextTokenizer, open_corpus,
 };
 use serde::Deserialize;
 

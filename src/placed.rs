@@ -57,20 +57,11 @@ impl SaeArgs {
             let dir = self.activations.as_deref().context("name activations with --activations")?;
             return Ok(ActivationDataset::open(Location::named(dir)?)?);
         };
-        let dir = manifest.activations_dir(&self.sae);
-        let named = || {
-            let (sae, dir) = (self.sae.display(), dir.display());
-            format!(
-                "{sae} was trained on the activations in {dir}; name others, or where they are now, with --activations"
-            )
-        };
-        let dataset = ActivationDataset::open(Location::named(&dir)?).with_context(named)?;
-        anyhow::ensure!(is_trained_on(manifest, &dataset)?, "{}. What is there now was harvested anew", named());
-        Ok(dataset)
+        manifest.open_activations(&self.sae).context("name others, or where they are now, with --activations")
     }
 }
 
 /// Whether an SAE was trained on exactly these activations.
 pub(crate) fn is_trained_on(manifest: &SaeManifest, dataset: &ActivationDataset) -> anyhow::Result<bool> {
-    Ok(Some(dataset.manifest_sha256()?) == manifest.activations_manifest_sha256)
+    Ok(Some(dataset.manifest_sha256()?.as_str()) == manifest.activations.sha256())
 }

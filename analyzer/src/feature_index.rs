@@ -1,16 +1,18 @@
 //! [`index`]: one pass over a folder of activations through an SAE's encoder, which turns latents into [`Feature`]s.
 //! What it costs is the encoder's matrix product; what it keeps is bounded, however long the corpus.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use harvester::{ActivationDataset, ActivationRows, HookPoint, LanguageModel, Monitor, RowGroup};
+use harvester::{
+    ActivationDataset, ActivationRows, ArtifactRef, HookPoint, LanguageModel, Manifest, Monitor, OutputFolder, RowGroup,
+};
 use trainer::{FeatureActs, HookPoints, Sae};
 
 use crate::{
     Error, Example, Feature, PlacedSae, Result,
     feature::HISTOGRAM_BINS,
     features_file,
-    features_manifest::{FEATURES_FORMAT, FeaturesManifest, IndexConfig, IndexedSource},
+    features_manifest::{FeaturesManifest, IndexConfig, IndexedSource},
     logit_lens::logit_lens,
     neighbours::nearest,
     top_examples::{Candidate, ContextRows, TopExamples},
@@ -52,10 +54,9 @@ pub fn index(
     out: &Path,
     monitor: &dyn Monitor,
 ) -> Result<FeaturesManifest> {
-    let manifest = describe(placed, dataset, config)?;
-    harvester::create_folder(out)?;
-    let _lock = harvester::lock(out)?;
-    if let Some(finished) = features_file::finished(out, &manifest)? {
+    let manifest = describe(placed, dataset, config, out)?;
+    let folder = OutputFolder::open(out)?;
+    if let Some(finished) = folder.find_run(&manifest)? {
         return Ok(finished);
     }
     let mut pass = Pass::new(dataset, &placed.sae, placed.sink_norm, &manifest);
@@ -72,7 +73,12 @@ pub fn index(
 }
 
 /// The manifest before the pass: everything but the counts.
-fn describe(placed: &PlacedSae, dataset: &ActivationDataset, config: &IndexConfig) -> Result<FeaturesManifest> {
+fn describe(
+    placed: &PlacedSae,
+    dataset: &ActivationDataset,
+    config: &IndexConfig,
+    out: &Path,
+) -> Result<FeaturesManifest> {
     let harvest = dataset.manifest();
     let PlacedSae { path, sae, hook_point, .. } = placed;
     let hook_point = *hook_point;
@@ -95,14 +101,12 @@ fn describe(placed: &PlacedSae, dataset: &ActivationDataset, config: &IndexConfi
         documents: source.documents,
     };
     Ok(FeaturesManifest {
-        format: FEATURES_FORMAT.to_string(),
-        version: harvester::FORMAT_VERSION,
+        format: FeaturesManifest::FORMAT.to_string(),
+        version: FeaturesManifest::VERSION,
         refract_version: env!("CARGO_PKG_VERSION").to_string(),
-        sae: absolute(path)?,
-        sae_manifest_sha256: placed.sha256.clone(),
-        activations: dataset.absolute()?,
-        activations_manifest_sha256: dataset.manifest_sha256()?,
-        model: harvest.model.clone(),
+        sae: ArtifactRef::new(out, &path.as_path().into(), Some(placed.sha256.clone())),
+        activations: ArtifactRef::new(out, dataset.location(), Some(dataset.manifest_sha256()?)),
+        model: harvest.model.seen_from(&out.into()),
         hook_point,
         d_sae: sae.d_sae(),
         tokens: 0,
@@ -110,10 +114,6 @@ fn describe(placed: &PlacedSae, dataset: &ActivationDataset, config: &IndexConfi
         config: config.clone(),
         files: vec![],
     })
-}
-
-fn absolute(path: &Path) -> Result<PathBuf> {
-    Ok(std::path::absolute(path).map_err(harvester::Error::io("find", path))?)
 }
 
 impl<'a> Pass<'a> {

@@ -1,11 +1,7 @@
 //! [`FeatureIndex`]: a folder of features on disk: `features.parquet`, a row a latent; `examples.parquet`, a row an
 //! example, sorted by latent and rank; `manifest.json`, written last, so that its presence says the folder is whole.
 
-use std::{
-    fs::{self, File},
-    path::Path,
-    sync::Arc,
-};
+use std::{fs::File, path::Path, sync::Arc};
 
 use arrow::{
     array::{
@@ -15,13 +11,10 @@ use arrow::{
     datatypes::{Float32Type, Float64Type, UInt32Type, UInt64Type},
     error::ArrowError,
 };
-use harvester::{AtomicFile, MANIFEST_FILE, read_manifest, write_manifest};
+use harvester::{AtomicFile, Location, Manifest, OutputFolder, differences};
 use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
 
-use crate::{
-    Error, Example, Feature, FeaturesManifest, Result, TokenWeight,
-    features_manifest::{FEATURES_FORMAT, IndexedFile},
-};
+use crate::{Error, Example, Feature, FeaturesManifest, Result, TokenWeight, features_manifest::IndexedFile};
 
 const FEATURES_FILE: &str = "features.parquet";
 const EXAMPLES_FILE: &str = "examples.parquet";
@@ -41,7 +34,7 @@ impl FeatureIndex {
     /// # Errors
     /// A file that is missing, cut short, or of another kind or version.
     pub fn open(dir: &Path) -> Result<Self> {
-        let manifest: FeaturesManifest = read_manifest(dir, FEATURES_FORMAT)?;
+        let manifest = FeaturesManifest::read(dir)?;
         let features = read_table(&dir.join(FEATURES_FILE), read_features)?;
         let examples = read_table(&dir.join(EXAMPLES_FILE), read_examples)?;
         check(dir, &manifest, &features, &examples)?;
@@ -136,41 +129,27 @@ fn check(dir: &Path, manifest: &FeaturesManifest, features: &[Feature], examples
     Ok(())
 }
 
-/// The manifest of `out` where that folder was finished from the same inputs; `None` where it is empty or half-written.
-pub(crate) fn finished(out: &Path, wanted: &FeaturesManifest) -> Result<Option<FeaturesManifest>> {
-    if !out.join(MANIFEST_FILE).exists() {
-        return refuse_foreign(out).map(|()| None);
-    }
-    let found: FeaturesManifest = read_manifest(out, FEATURES_FORMAT)?;
-    let mut differences = vec![];
-    let mut compare = |name: &str, there: &str, here: &str| {
-        if there != here {
-            differences.push(format!("{name}: {there} is there, {here} here"));
-        }
-    };
-    compare("sae", &found.sae_manifest_sha256, &wanted.sae_manifest_sha256);
-    compare("activations", &found.activations_manifest_sha256, &wanted.activations_manifest_sha256);
-    compare("config", &format!("{:?}", found.config), &format!("{:?}", wanted.config));
-    if differences.is_empty() {
-        return Ok(Some(found));
-    }
-    Err(harvester::Error::OtherRun { path: out.to_path_buf(), differences }.into())
-}
+/// Written last, so that a folder with a manifest is a finished one.
+impl Manifest for FeaturesManifest {
+    const FORMAT: &'static str = "refract.features";
+    const VERSION: u32 = 2;
+    const ARTIFACTS: &'static [(&'static str, &'static str)] =
+        &[("sae", "sae_manifest_sha256"), ("activations", "activations_manifest_sha256")];
+    const COMMAND: &'static str = "index";
 
-/// A folder without a manifest may hold only what a killed run of ours left.
-fn refuse_foreign(out: &Path) -> Result<()> {
-    let Ok(entries) = fs::read_dir(out) else { return Ok(()) };
-    let foreign =
-        entries.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned()).find(|name| {
-            !name.starts_with(FEATURES_FILE) && !name.starts_with(EXAMPLES_FILE) && !name.starts_with(MANIFEST_FILE)
-        });
-    match foreign {
-        None => Ok(()),
-        Some(name) => {
-            let hint = "Choose another --out: nothing is written into folders of other things";
-            let found = format!("`{name}`");
-            Err(harvester::Error::malformed(out, "an empty folder, or one of features", found, hint).into())
-        }
+    fn located(self, folder: &Location) -> Self {
+        Self { model: self.model.clone().located(folder), ..self }
+    }
+
+    fn leaves(_folder: &OutputFolder, name: &str) -> bool {
+        [FEATURES_FILE, EXAMPLES_FILE].contains(&name.strip_suffix(".tmp").unwrap_or(name))
+    }
+
+    fn differences(&self, wanted: &Self) -> Vec<String> {
+        let mut lines = differences("sae", &self.sae.sha256(), &wanted.sae.sha256());
+        lines.extend(differences("activations", &self.activations.sha256(), &wanted.activations.sha256()));
+        lines.extend(differences("config", &self.config, &wanted.config));
+        lines
     }
 }
 
@@ -185,7 +164,7 @@ pub(crate) fn write(
         write_table(&out.join(FEATURES_FILE), features_batch(features))?,
         write_table(&out.join(EXAMPLES_FILE), examples_batch(examples))?,
     ];
-    write_manifest(out, &manifest)?;
+    manifest.write(out)?;
     Ok(manifest)
 }
 
@@ -389,6 +368,8 @@ fn read_examples(columns: &Columns<'_>) -> Option<Vec<Example>> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn feature(latent: u32) -> Feature {

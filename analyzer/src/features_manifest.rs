@@ -1,13 +1,8 @@
 //! [`FeaturesManifest`]: what made a folder of features and which of its files count. Shared by the pass that makes the
 //! features and the file that writes and reads them.
 
-use std::path::PathBuf;
-
-use harvester::{HookPoint, ModelIdentity};
+use harvester::{ArtifactRef, HookPoint, ModelIdentity};
 use serde::{Deserialize, Serialize};
-
-/// `format` of a folder of features.
-pub const FEATURES_FORMAT: &str = "refract.features";
 
 /// What to keep of each latent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,20 +27,17 @@ impl Default for IndexConfig {
 /// `manifest.json` of a folder of features.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FeaturesManifest {
-    /// [`FEATURES_FORMAT`].
+    /// `refract.features`.
     pub format: String,
     /// Version of the artifacts' layout.
     pub version: u32,
     /// The refract that wrote this folder.
     pub refract_version: String,
-    /// The SAE's folder.
-    pub sae: PathBuf,
-    /// SHA-256 of its manifest; of an SAE of another tool, those of its files, joined by `+`.
-    pub sae_manifest_sha256: String,
-    /// The activations' folder.
-    pub activations: PathBuf,
-    /// SHA-256 of its manifest.
-    pub activations_manifest_sha256: String,
+    /// The SAE's folder or file. The hash is that of its manifest; of an SAE of another tool, those of its files, joined
+    /// by `+`.
+    pub sae: ArtifactRef,
+    /// The activations' folder. The hash is that of its manifest.
+    pub activations: ArtifactRef,
     /// The model.
     pub model: ModelIdentity,
     /// Where in the model.

@@ -12,9 +12,8 @@ use std::{
 };
 
 use harvester::{
-    ACTIVATIONS_FORMAT, ActivationDataset, Context, ContextCursor, CorpusOptions, Counts, FORMAT_VERSION, Family,
-    HarvestConfig, HarvestManifest, HookPoint, HookPointSummary, Layout, LeftOut, ModelIdentity, NormQuantiles,
-    ShardWriter, StorageDtype,
+    ActivationDataset, Context, ContextCursor, CorpusOptions, Counts, Family, HarvestConfig, HarvestManifest,
+    HookPoint, HookPointSummary, Layout, LeftOut, Manifest, ModelIdentity, NormQuantiles, ShardWriter, StorageDtype,
 };
 
 #[global_allocator]
@@ -26,12 +25,13 @@ const BATCH: usize = 8;
 
 fn manifest(dtype: StorageDtype, layout: Layout) -> HarvestManifest {
     HarvestManifest {
-        format: ACTIVATIONS_FORMAT.into(),
-        version: FORMAT_VERSION,
+        format: HarvestManifest::FORMAT.into(),
+        version: HarvestManifest::VERSION,
         refract_version: "0.0.0".into(),
         complete: false,
         model: ModelIdentity {
             source: "made up".into(),
+            relative: None,
             family: Family::Llama,
             sha256: "00".into(),
             tokenizer_sha256: "00".into(),

@@ -24,7 +24,7 @@ mod writer;
 
 pub(crate) use self::{
     dataset::folders_of,
-    harvest_folder::HarvestFolder,
+    harvest_folder::begin_harvest,
     merged_manifest::merged_manifest,
     stored_batch::{StoredBatch, norms},
 };
@@ -32,7 +32,7 @@ pub use self::{
     dataset::{ActivationDataset, RowGroup},
     harvest_config::{HarvestConfig, SpecialToken},
     layout::Layout,
-    manifest::{ACTIVATIONS_FORMAT, Counts, HarvestManifest, HookPointSummary, NormQuantiles, Part},
+    manifest::{Counts, HarvestManifest, HookPointSummary, NormQuantiles, Part},
     rows::{ActivationRows, TokenRows, Values},
     writer::ShardWriter,
 };

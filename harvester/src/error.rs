@@ -111,6 +111,17 @@ pub enum Error {
         /// One line per difference: name, value there, value here.
         differences: Vec<String>,
     },
+    /// An artifact is not where a manifest says that it is.
+    #[error(
+        "cannot find {what}; tried:\n{}\nPut it back at one of these places, or name where it is now",
+        tried.join("\n")
+    )]
+    ArtifactMoved {
+        /// The artifact.
+        what: String,
+        /// One line per place: where, and what is there instead.
+        tried: Vec<String>,
+    },
     /// Folders to be read as one come from different harvests.
     #[error(
         "{} is not another part of the harvest in {}; these differ (the former's first):\n{}",

@@ -3,34 +3,17 @@
 //! Opening reads the headers, which say the model's shape. The weights are read when something first runs, and are kept:
 //! harvesting, training, evaluating and steering with the same `LanguageModel` read them once.
 
+mod model_identity;
+
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::Device;
-use serde::{Deserialize, Serialize};
 
+pub use self::model_identity::ModelIdentity;
 use crate::{
-    ChatMessage, Checkpoint, Compute, Error, Family, Head, ModelConfig, ModelSource, Monitor, ResolvedModel, Result,
+    ChatMessage, Checkpoint, Compute, Error, Head, ModelConfig, ModelSource, Monitor, ResolvedModel, Result,
     TextTokenizer, Transformer,
 };
-
-/// Which model, to the bit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelIdentity {
-    /// Where to find it again.
-    pub source: String,
-    /// Its family.
-    pub family: Family,
-    /// SHA-256 of the weights.
-    pub sha256: String,
-    /// SHA-256 of the tokenizer.
-    pub tokenizer_sha256: String,
-    /// Number of blocks.
-    pub n_layers: usize,
-    /// Width of the residual stream.
-    pub d_model: usize,
-    /// Rows of the embedding.
-    pub d_vocab: usize,
-}
 
 /// A model that can run text. A clone shares its weights.
 #[derive(Debug, Clone)]
@@ -142,6 +125,7 @@ impl LanguageModel {
             let shape = checkpoint.config();
             Ok(ModelIdentity {
                 source: source.clone(),
+                relative: None,
                 family: shape.family,
                 sha256: checkpoint.sha256()?,
                 tokenizer_sha256: tokenizer.sha256().into(),

@@ -3,8 +3,8 @@
 //!
 //! The modules below stand in order: each uses only what stands before it (`tests/module_order.rs` checks this).
 //! `source` finds the model, `model` runs it and lets hooks see its activations, `text` turns documents into contexts
-//! of tokens, `language_model` is a model with its tokenizer, `activations` is the folder on disk, `harvest` is the loop that fills it, and `vectors` reads parquet
-//! files of any origin.
+//! of tokens, `language_model` is a model with its tokenizer, `activations` is the folder on disk, `harvest` is the loop
+//! that fills it, and `vectors` reads parquet files of any origin.
 
 mod error;
 mod monitor;
@@ -19,8 +19,8 @@ mod harvest;
 mod vectors;
 
 pub use activations::{
-    ACTIVATIONS_FORMAT, ActivationDataset, ActivationRows, Counts, HarvestConfig, HarvestManifest, HookPointSummary,
-    Layout, NormQuantiles, Part, RowGroup, ShardWriter, SpecialToken, TokenRows, Values,
+    ActivationDataset, ActivationRows, Counts, HarvestConfig, HarvestManifest, HookPointSummary, Layout, NormQuantiles,
+    Part, RowGroup, ShardWriter, SpecialToken, TokenRows, Values,
 };
 pub use error::{Error, Result};
 pub use harvest::{ActivationStream, LiveModel, StreamedBatch, harvest, merge, open_corpus};
@@ -33,8 +33,8 @@ pub use monitor::{Monitor, Silent};
 pub use numbers::{HookPointStatistics, NormHistogram, SINK_MULTIPLE, StorageDtype, machine, norm};
 pub use source::{HubSettings, ModelCache, ModelSource, Pip, Places, ResolvedModel};
 pub use store::{
-    AtomicFile, FORMAT_VERSION, Location, MANIFEST_FILE, Published, RESUME_FOLDER, cache_folder, create_folder, lock,
-    read_manifest, resume_folder, sha256_bytes, sha256_file, write_atomically, write_manifest,
+    ArtifactRef, AtomicFile, Location, MANIFEST_FILE, Manifest, OutputFolder, Published, cache_folder, differences,
+    sha256_bytes, sha256_file, write_atomically,
 };
 pub use text::{
     ChatMessage, Context, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, CorpusPart, CorpusSource,

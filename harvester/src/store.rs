@@ -1,29 +1,32 @@
 //! Files and folders, on this machine and in object stores: [`Location`] names one, [`AtomicFile`] writes one whole,
-//! `manifest.json` says what a folder is.
+//! [`OutputFolder`] is how a stage takes a folder to write to, and a [`Manifest`] says what the folder is.
 
+mod artifact_ref;
 mod atomic;
 mod cache_folder;
-mod dataset_folder;
+mod differences;
 mod folder_lock;
 mod hash;
 mod location;
 mod manifest_file;
+mod output_folder;
 mod parquet_file;
 
-pub(crate) use self::{
-    atomic::sync_folder_of,
-    dataset_folder::DatasetFolder,
-    hash::hex,
-    location::{Entry, ReadRange, Stretch},
-    manifest_file::{read_manifest_from, write_manifest_to},
-    parquet_file::ParquetFile,
-};
 pub use self::{
+    artifact_ref::ArtifactRef,
     atomic::{AtomicFile, Published, write_atomically},
     cache_folder::cache_folder,
-    dataset_folder::{RESUME_FOLDER, resume_folder},
-    folder_lock::{create_folder, lock},
+    differences::differences,
     hash::{sha256_bytes, sha256_file},
     location::Location,
-    manifest_file::{FORMAT_VERSION, MANIFEST_FILE, read_manifest, write_manifest},
+    manifest_file::MANIFEST_FILE,
+    output_folder::{Manifest, OutputFolder},
+};
+pub(crate) use self::{
+    artifact_ref::{real_path, relative_path},
+    atomic::sync_folder_of,
+    hash::hex,
+    location::{Entry, ReadRange, Stretch},
+    output_folder::RESUME_FOLDER,
+    parquet_file::ParquetFile,
 };

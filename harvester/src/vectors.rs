@@ -23,9 +23,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Location, Monitor, Result, StorageDtype, Values,
+    Error, HarvestManifest, Location, Monitor, Result, StorageDtype, Values,
     numbers::{HookPointStatistics, norm},
-    store::MANIFEST_FILE,
+    store::{MANIFEST_FILE, Manifest},
     text::{Cause, RowBlock, TableFile},
 };
 
@@ -111,12 +111,9 @@ impl VectorDataset {
         &self.dir
     }
 
-    /// An address that works from any working directory: an absolute path or a URL.
-    ///
-    /// # Errors
-    /// If it no longer exists.
-    pub fn absolute(&self) -> Result<PathBuf> {
-        self.location.absolute()
+    /// Where it is.
+    pub fn location(&self) -> &Location {
+        &self.location
     }
 
     /// Name of the column of lists.
@@ -261,7 +258,7 @@ fn files_of(location: &Location) -> Result<Vec<Location>> {
             None => Err(Error::malformed(location.to_string(), expected, "no such file", hint)),
         };
     }
-    if location.join(MANIFEST_FILE).bytes()?.is_some_and(|_| crate::HarvestManifest::read(location.clone()).is_ok()) {
+    if location.join(MANIFEST_FILE).bytes()?.is_some_and(|_| HarvestManifest::read(location.clone()).is_ok()) {
         let hint = "Name it with --activations";
         return Err(Error::malformed(location.to_string(), expected, "activations that refract harvested", hint));
     }

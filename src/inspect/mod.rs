@@ -9,13 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use analyzer::FeatureIndex;
+use analyzer::{FeatureIndex, FeaturesManifest};
 use anyhow::{Context, bail};
 use harvester::{
-    ActivationDataset, Checkpoint, Compute, HarvestManifest, HookPoint, Location, MANIFEST_FILE, ModelSource, Site,
+    ActivationDataset, Checkpoint, Compute, HarvestManifest, HookPoint, Location, MANIFEST_FILE, Manifest, ModelSource,
+    Site,
 };
 use serde_json::Value;
-use trainer::{SWEEP_FILE, SaeFormat};
+use trainer::{SWEEP_FILE, SaeFormat, SaeManifest};
 
 use crate::{
     cli::InspectArgs,
@@ -43,11 +44,11 @@ pub(crate) fn run(args: &InspectArgs, terminal: &Terminal) -> anyhow::Result<()>
     let parsed: Value =
         serde_json::from_slice(&bytes).with_context(|| format!("{} is not JSON", manifest.display()))?;
     match parsed.get("format").and_then(Value::as_str) {
-        Some(harvester::ACTIVATIONS_FORMAT) => {
+        Some(HarvestManifest::FORMAT) => {
             activations(path, args.verify, terminal)?;
         }
-        Some(trainer::SAE_FORMAT) => sae::ours(path, args.verify, terminal)?,
-        Some(analyzer::features_manifest::FEATURES_FORMAT) => features(path, args.verify, terminal)?,
+        Some(SaeManifest::FORMAT) => sae::ours(path, args.verify, terminal)?,
+        Some(FeaturesManifest::FORMAT) => features(path, args.verify, terminal)?,
         found => bail!(
             "{}: expected a format of refract (activations, sae or features), found {}",
             manifest.display(),
@@ -105,7 +106,7 @@ fn is_folder_of_parts(location: &Location) -> anyhow::Result<bool> {
             }
         }
     }
-    let is_part = |(_, format): &(Location, String)| format == harvester::ACTIVATIONS_FORMAT;
+    let is_part = |(_, format): &(Location, String)| format == HarvestManifest::FORMAT;
     if stages.is_empty() || stages.iter().all(is_part) {
         return Ok(!stages.is_empty());
     }
@@ -179,8 +180,8 @@ fn features(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()
     let index = FeatureIndex::open(path)?;
     let manifest = index.manifest();
     terminal.heading(&format!("{}: features", path.display()));
-    fact(terminal, "sae", manifest.sae.display().to_string());
-    fact(terminal, "activations", manifest.activations.display().to_string());
+    fact(terminal, "sae", manifest.sae.shown(path));
+    fact(terminal, "activations", manifest.activations.shown(path));
     fact(terminal, "tokens", grouped(manifest.tokens));
     let silent = index.features().iter().filter(|feature| feature.n_active == 0).count();
     fact(terminal, "latents", format!("{}, {silent} of them silent", grouped(manifest.d_sae as u64)));

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use harvester::ActivationDataset;
 use trainer::{CURVES_FILE, HookPoints, InputNorm, METRICS_FILE, Sae, SaeFormat, SaeManifest, TrainArchitecture};
 
 use super::fact;
@@ -37,7 +36,7 @@ pub(super) fn ours(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Re
             SaeManifest::verify(path)?;
             fact(terminal, "checksum", "the weights, cfg.json and densities are as recorded");
             if manifest.live_from.is_some() {
-                ActivationDataset::open(manifest.activations_dir(path))?.verify(terminal)?;
+                manifest.open_activations(path)?.verify(terminal)?;
                 fact(terminal, "held-out", "as recorded");
             }
         }
@@ -60,7 +59,7 @@ pub(super) fn ours(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Re
 
 /// What it was trained on.
 fn sae_origin(path: &Path, manifest: &SaeManifest, terminal: &Terminal) {
-    let data = manifest.activations_dir(path).display().to_string();
+    let data = manifest.activations.shown(path);
     if let Some(vectors) = &manifest.vectors {
         let rows = grouped(vectors.files.iter().map(|file| file.rows).sum());
         fact(terminal, "vectors", &data);

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use harvester::Manifest;
 use trainer::{PARETO_FILE, RunState, SaeManifest, SweepFile};
 
 use super::fact;

@@ -89,7 +89,7 @@ fn damaged_shards_are_noticed() {
     let train = ["train", "--activations", "out", "--out", "sae", "--d-sae", "64", "--k", "4"];
     let manifest = fs::read_to_string(sandbox.path("out/manifest.json")).unwrap();
     sandbox.write("out/manifest.json", manifest.replacen("\"seed\": 0", "\"seed\": 1", 1));
-    assert_says(&sandbox.error(&train), &["out/manifest.json", "SHA-256", "restore it"]);
+    assert_says(&sandbox.error(&train), &["out/manifest.json", "SHA-256", "Restore it"]);
     sandbox.write("out/manifest.json", manifest);
     fs::write(&part, &whole[..whole.len() / 2]).unwrap();
     assert_says(&sandbox.error(&train), &["part-00001.parquet"]);

@@ -11,6 +11,7 @@ mod flags;
 mod kills;
 mod layouts;
 mod live;
+mod moved;
 mod object_store;
 mod pipeline;
 mod sae_on_activations;

@@ -22,8 +22,8 @@ fn a_grid_of_saes_is_trained_in_one_command_and_compared() {
     let page = std::fs::read_to_string(sandbox.path("grid/pareto.html")).unwrap();
     assert!(names.iter().all(|name| page.contains(name)));
 
-    sandbox.ok(&[&["train"][..], &size, &["single", "--k", "8", "--arch", "topk"]].concat());
-    assert_eq!(files(&sandbox.path("single")), files(&sandbox.path("grid/topk-k8-d64")));
+    sandbox.ok(&[&["train"][..], &size, &["single/topk", "--k", "8", "--arch", "topk"]].concat());
+    assert_eq!(files(&sandbox.path("single/topk")), files(&sandbox.path("grid/topk-k8-d64")));
     let shown = sandbox.ok(&grid);
     assert!(shown.contains("topk-k4-d64") && shown.contains("FVU") && shown.contains(" *"), "{shown}");
 }

@@ -38,7 +38,7 @@ pub use data::training_data::VectorsIdentity;
 pub use error::{Divergence, Error, Result};
 pub use formats::SaeFormat;
 pub use kernels::feature_acts::FeatureActs;
-pub use manifest::{HELD_OUT_FOLDER, InitialFile, SAE_FORMAT, SaeManifest, TrainResults};
+pub use manifest::{HELD_OUT_FOLDER, InitialFile, SaeManifest, TrainResults};
 pub use run::{
     curves::CURVES_FILE,
     initial_weights::initial_weights_kept,

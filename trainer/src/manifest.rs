@@ -1,14 +1,12 @@
 //! [`SaeManifest`]: what made an SAE folder, how far it has come, and how good it is. It holds no wall-clock facts, so
 //! the same run always writes the same bytes.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs, ops::Range, path::Path};
 
-use harvester::{ContextCursor, HookPoint, MANIFEST_FILE, ModelIdentity, VectorFile, read_manifest, write_manifest};
+use harvester::{
+    ActivationDataset, ArtifactRef, ContextCursor, HookPoint, Location, MANIFEST_FILE, Manifest, ModelIdentity,
+    OutputFolder, VectorFile, differences,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -22,10 +20,8 @@ use crate::{
 
 pub use self::results::TrainResults;
 
+pub(crate) mod checkpoint_files;
 mod results;
-
-/// `format` of an SAE folder.
-pub const SAE_FORMAT: &str = "refract.sae";
 
 /// Folder of the activations held out by a run on a running model, in its own.
 pub const HELD_OUT_FOLDER: &str = "held-out";
@@ -36,7 +32,7 @@ const FREE_OPTIONS: [&str; 3] = ["checkpoint_every", "keep_checkpoints", "init_f
 /// What made an SAE folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SaeManifest {
-    /// [`SAE_FORMAT`].
+    /// `refract.sae`.
     pub format: String,
     /// Version of the layout.
     pub version: u32,
@@ -47,11 +43,8 @@ pub struct SaeManifest {
     /// Whether training is done and the SAE is there.
     pub complete: bool,
     /// The folder of activations, or the file or folder of vectors, that it was trained on; where it was trained on a
-    /// running model, the activations held out. A relative path is below the SAE's folder.
-    pub activations: PathBuf,
-    /// SHA-256 of that folder's manifest; absent for vectors, which have none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub activations_manifest_sha256: Option<String>,
+    /// running model, the activations held out. The hash is that of the folder's manifest; vectors have none.
+    pub activations: ArtifactRef,
     /// The vectors' files; absent where the rows are a model's activations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vectors: Option<VectorsIdentity>,
@@ -110,7 +103,7 @@ impl SaeManifest {
     /// # Errors
     /// When there is none, or one of another kind or version, or one that is not as it was written.
     pub fn read(dir: &Path) -> Result<Self> {
-        Ok(read_manifest(dir, SAE_FORMAT)?)
+        Ok(<Self as Manifest>::read(dir)?)
     }
 
     /// The manifest of an SAE whose training is done.
@@ -135,6 +128,14 @@ impl SaeManifest {
         Ok(manifest)
     }
 
+    /// Whether the run in `dir` has a checkpoint to go on from; without one it begins again.
+    ///
+    /// # Errors
+    /// When the folder of checkpoints cannot be listed.
+    pub fn has_checkpoint(dir: &Path) -> Result<bool> {
+        Ok(!checkpoint_files::list(dir)?.is_empty())
+    }
+
     /// The model, and the one place in it that the SAE reads and writes: what evaluation, the index and steering need.
     ///
     /// # Errors
@@ -143,8 +144,7 @@ impl SaeManifest {
         match (&self.model, self.hook_point) {
             (Some(model), Some(hook_point)) => Ok((model, hook_point)),
             _ => {
-                let found =
-                    format!("one trained on the vectors in {}, which are no model's", self.activations.display());
+                let found = format!("one trained on the vectors in {}, which are no model's", self.activations);
                 Err(Error::invalid("SAE", "one trained on a model's activations: only those have a text", found))
             }
         }
@@ -152,13 +152,16 @@ impl SaeManifest {
 
     /// Whether `dir` holds a manifest of ours, whole or damaged: a file of that name may be another tool's.
     pub(crate) fn is_in(dir: &Path) -> bool {
-        let has_format = |bytes: Vec<u8>| bytes.windows(SAE_FORMAT.len()).any(|part| part == SAE_FORMAT.as_bytes());
+        let has_format = |bytes: Vec<u8>| bytes.windows(Self::FORMAT.len()).any(|part| part == Self::FORMAT.as_bytes());
         fs::read(dir.join(MANIFEST_FILE)).is_ok_and(has_format)
     }
 
-    /// With the SHA-256 of the rest as [`SaeManifest::run_id`].
+    /// With the SHA-256 of the rest as [`SaeManifest::run_id`], but for where things lie.
     pub(crate) fn identified(self) -> Self {
-        let bytes = serde_json::to_vec(&self).expect("plain data, which serde_json can always write");
+        let activations = self.activations.without_places();
+        let model = self.model.clone().map(|model| ModelIdentity { relative: None, ..model });
+        let identity = Self { activations, model, run_id: String::new(), ..self.clone() };
+        let bytes = serde_json::to_vec(&identity).expect("plain data, which serde_json can always write");
         Self { run_id: harvester::sha256_bytes([bytes]), ..self }
     }
 
@@ -184,46 +187,58 @@ impl SaeManifest {
         Self::finished(dir)?.results.map_or(Ok(()), |results| results.verify(dir))
     }
 
-    /// Replaces the manifest in `dir`.
-    pub(crate) fn write(&self, dir: &Path) -> Result<()> {
-        Ok(write_manifest(dir, self)?)
-    }
-
-    /// The folder of activations, for a manifest read from the SAE folder `dir`.
-    pub fn activations_dir(&self, dir: &Path) -> PathBuf {
-        match self.activations.to_str() {
-            Some(url) if url.contains("://") => self.activations.clone(),
-            _ => dir.join(&self.activations),
-        }
+    /// Opens the activations that it was trained on, and no others put in their place. `dir` is the SAE's folder.
+    ///
+    /// # Errors
+    /// When they are no longer there, or cannot be opened.
+    pub fn open_activations(&self, dir: &Path) -> Result<ActivationDataset> {
+        let what = format!("the activations that {} was trained on", dir.display());
+        Ok(self.activations.open(&what, dir, |place| {
+            let dataset = ActivationDataset::open(place)?;
+            Ok((Some(dataset.manifest_sha256()?), dataset))
+        })?)
     }
 
     fn vector_files(&self) -> impl Iterator<Item = &VectorFile> {
         self.vectors.iter().flat_map(|vectors| &vectors.files)
     }
+}
 
-    /// What differs between the run that made this folder and `other`, one line each; empty when `other` may go on
-    /// here.
-    pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
-        let mut differences = Vec::new();
-        let mut compare = |name: &str, there: &Value, here: &Value| differences.extend(difference(name, there, here));
-        let hash = |manifest: &Self| Value::from(manifest.activations_manifest_sha256.clone());
-        compare("manifest of the activations", &hash(self), &hash(other));
-        let column = |manifest: &Self| Value::from(manifest.vectors.as_ref().map(|vectors| vectors.column.clone()));
-        compare("column", &column(self), &column(other));
-        for file in self.vector_files().chain(other.vector_files()).map(|file| &file.name).collect::<BTreeSet<_>>() {
-            let hash = |manifest: &Self| {
-                Value::from(manifest.vector_files().find(|at| at.name == *file).map(|at| at.sha256.clone()))
-            };
-            compare(&format!("SHA-256 of {file}"), &hash(self), &hash(other));
+impl Manifest for SaeManifest {
+    const FORMAT: &'static str = "refract.sae";
+    const VERSION: u32 = 2;
+    const ARTIFACTS: &'static [(&'static str, &'static str)] = &[("activations", "activations_manifest_sha256")];
+    const COMMAND: &'static str = "train";
+
+    fn leaves(_folder: &OutputFolder, name: &str) -> bool {
+        name == HELD_OUT_FOLDER
+    }
+
+    fn differences(&self, wanted: &Self) -> Vec<String> {
+        let (there, here) = (self.activations.sha256(), wanted.activations.sha256());
+        let mut lines = differences("manifest of the activations", &there, &here);
+        let column = |manifest: &Self| manifest.vectors.as_ref().map(|vectors| vectors.column.clone());
+        lines.extend(differences("column", &column(self), &column(wanted)));
+        for file in self.vector_files().chain(wanted.vector_files()).map(|file| &file.name).collect::<BTreeSet<_>>() {
+            let hash =
+                |manifest: &Self| manifest.vector_files().find(|at| at.name == *file).map(|at| at.sha256.clone());
+            lines.extend(differences(&format!("SHA-256 of {file}"), &hash(self), &hash(wanted)));
         }
-        let initial = |manifest: &Self| {
-            serde_json::to_value(&manifest.init_from).expect("plain data, which serde_json can always write")
-        };
-        compare("files of the SAE begun from (--init-from)", &initial(self), &initial(other));
-        let coefficient = |manifest: &Self| Value::from(manifest.init_sparsity_coefficient);
-        compare("its last sparsity coefficient (--init-from)", &coefficient(self), &coefficient(other));
-        differences.extend(option_differences(&self.config, &other.config));
-        differences
+        lines.extend(differences("files of the SAE begun from (--init-from)", &self.init_from, &wanted.init_from));
+        let coefficient = |manifest: &Self| manifest.init_sparsity_coefficient;
+        let name = "its last sparsity coefficient (--init-from)";
+        lines.extend(differences(name, &coefficient(self), &coefficient(wanted)));
+        lines.extend(option_differences(&self.config, &wanted.config));
+        lines
+    }
+
+    fn located(self, folder: &Location) -> Self {
+        Self { model: self.model.clone().map(|model| model.located(folder)), ..self }
+    }
+
+    /// Where nothing was saved yet, another run may take the folder: none of the user's work is in it.
+    fn is_begun(&self, folder: &OutputFolder) -> harvester::Result<bool> {
+        Ok(self.complete || !checkpoint_files::list(&folder.path())?.is_empty())
     }
 }
 
@@ -245,12 +260,12 @@ impl Sae {
 
 /// Options that differ and shape the result, one line each.
 pub(crate) fn option_differences(there: &TrainConfig, here: &TrainConfig) -> Vec<String> {
-    let [there, here] = [there, here]
-        .map(|config| serde_json::to_value(config).expect("plain data, which serde_json can always write"));
-    let shaping = there.as_object().into_iter().flatten().filter(|(name, _)| !FREE_OPTIONS.contains(&name.as_str()));
-    shaping.filter_map(|(name, value)| difference(name, value, here.get(name).unwrap_or(&Value::Null))).collect()
-}
-
-fn difference(name: &str, there: &Value, here: &Value) -> Option<String> {
-    (there != here).then(|| format!("{name}: {there} there, {here} here"))
+    let shaping = |config: &TrainConfig| {
+        let mut options = serde_json::to_value(config).expect("plain data, which serde_json can always write");
+        if let Value::Object(options) = &mut options {
+            options.retain(|name, _| !FREE_OPTIONS.contains(&name.as_str()));
+        }
+        options
+    };
+    differences("", &shaping(there), &shaping(here))
 }

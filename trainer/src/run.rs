@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use harvester::Monitor;
+use harvester::{Manifest, Monitor};
 
 use crate::{
     Error, Result,
@@ -47,7 +47,6 @@ pub(crate) mod initial_weights;
 pub(crate) mod metrics_file;
 pub(crate) mod metrics_line;
 mod metrics_log;
-mod own_folder;
 mod page;
 mod parquet_table;
 mod run_folder;

@@ -201,7 +201,7 @@ fn ends_in_the_same_bytes(config: &TrainConfig, stops: &[u64]) {
     assert_same(&compared(stopped.path()), &expected, "stopped");
 
     let manifest = SaeManifest::finished(&stopped.path().join("sae")).unwrap();
-    let held_out = ActivationDataset::open(manifest.activations_dir(&stopped.path().join("sae"))).unwrap();
+    let held_out = manifest.open_activations(&stopped.path().join("sae")).unwrap();
     assert_eq!(manifest.held_out, 0..held_out.manifest().counts.contexts);
     assert_eq!(manifest.live_from.unwrap().contexts, manifest.held_out.end, "held-out contexts are not trained on");
 }

@@ -47,9 +47,10 @@ fn sweep(
 /// Checks that every run of the sweep in `out` equals the files that `train` writes.
 fn assert_single_runs(dataset: &ActivationDataset, configs: &[TrainConfig], names: &[&str], out: &Path) {
     for (config, name) in configs.iter().zip(names) {
+        // As deep as a sweep's: the manifest has the path from there to the activations.
         let single = tempfile::tempdir().unwrap();
-        trainer::train(dataset, config, single.path(), &Silent).unwrap();
-        assert_same(&files(&out.join(name)), &files(single.path()), name);
+        trainer::train(dataset, config, &single.path().join(name), &Silent).unwrap();
+        assert_same(&files(&out.join(name)), &files(&single.path().join(name)), name);
     }
 }
 
@@ -251,5 +252,5 @@ fn what_cannot_be_swept_is_refused_before_anything_is_written() {
     assert!(damaged.contains(SWEEP_FILE) && damaged.contains("Remove this file"), "{damaged}");
     fs::write(out.path().join(SWEEP_FILE), "{\"format\": \"refract.sweep\", \"version\": 2, \"rows\": []}").unwrap();
     let later = refused(vec![config(TrainArchitecture::TopK, 3)], None, out.path());
-    assert!(later.contains("version 1, found `refract.sweep`, version 2"), "{later}");
+    assert!(later.contains("expected version 1, found version 2"), "{later}");
 }

@@ -167,7 +167,7 @@ fn what_is_saved_says_where_it_is_from() {
     train(&dataset, &small_config(TrainArchitecture::TopK), out.path(), &Silent).unwrap();
     let manifest = SaeManifest::read(out.path()).unwrap();
     assert_eq!(manifest.held_out, 95..100);
-    assert_eq!(manifest.activations, dir.path().canonicalize().unwrap());
+    assert_eq!(manifest.activations.to_string(), dir.path().canonicalize().unwrap().to_str().unwrap());
     assert_eq!(manifest.hook_point, Some(LATER));
     assert_eq!(manifest.sink_norm, dataset.manifest().sink_norm(LATER).unwrap());
     let sae = Sae::load(out.path()).unwrap();

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     Error, HookPoint, Location, Monitor, Result,
-    store::{MANIFEST_FILE, hex},
+    store::{MANIFEST_FILE, Manifest, hex},
 };
 
 /// Place of the column `context`.
@@ -135,12 +135,9 @@ impl ActivationDataset {
         &self.dir
     }
 
-    /// Where the folder is found from any working directory: an absolute path, or an URL.
-    ///
-    /// # Errors
-    /// When there is no such folder any more.
-    pub fn absolute(&self) -> Result<PathBuf> {
-        self.location.absolute()
+    /// Where it is; of several folders the one they are in, or the first.
+    pub fn location(&self) -> &Location {
+        &self.location
     }
 
     /// SHA-256 of the manifest file; where there are several, of their hashes one after the other.

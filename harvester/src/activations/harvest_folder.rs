@@ -1,8 +1,7 @@
-//! [`HarvestFolder`]: the folder a harvest writes to, and the decision what to do with what is in it already: begin,
-//! go on, extend, or leave alone. Nothing that is not ours is ever touched.
+//! [`begin_harvest`]: what to do with an output folder's activations: begin, go on, extend, or leave alone.
 
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -10,135 +9,88 @@ use super::{
     journal::Journal,
     manifest::{HarvestManifest, Part},
     part_names::{is_journal_of, journal_file},
-    writer::ShardWriter,
 };
 use crate::{
     Error, Location, Result,
-    store::{DatasetFolder, MANIFEST_FILE, RESUME_FOLDER},
+    store::{Manifest, OutputFolder, RESUME_FOLDER, differences},
 };
 
-/// An output folder, locked for this process, whose manifest is there and agrees with the run that is wanted.
-#[derive(Debug)]
-pub(crate) struct HarvestFolder {
-    folder: DatasetFolder,
-    manifest: HarvestManifest,
-    /// Held while the folder is written.
-    _lock: Option<File>,
+impl Manifest for HarvestManifest {
+    const FORMAT: &'static str = "refract.activations";
+    const COMMAND: &'static str = "harvest";
+
+    fn leaves(_folder: &OutputFolder, name: &str) -> bool {
+        name == RESUME_FOLDER
+    }
+
+    /// Paths may differ as long as the bytes are the same. A larger token budget is no difference: it goes on.
+    fn differences(&self, wanted: &Self) -> Vec<String> {
+        let mut lines = differences("", &self.identity(), &wanted.identity());
+        let budget = wanted.config.context_budget();
+        if budget < self.counts.contexts {
+            lines.push(format!("contexts: {} are there, {budget} here", self.counts.contexts));
+        }
+        lines
+    }
+
+    fn located(self, folder: &Location) -> Self {
+        Self { model: self.model.clone().located(folder), ..self }
+    }
+
+    fn is_begun(&self, folder: &OutputFolder) -> Result<bool> {
+        Ok(!self.parts.is_empty() || Journal::has_batches(&folder.resume().join(journal_file(0))))
+    }
 }
 
-impl HarvestFolder {
-    /// Opens `location` for the run that `wanted` describes, a manifest without parts. Leftovers of a killed run go,
-    /// but for the journal of the part that it was making.
-    ///
-    /// # Errors
-    /// When the folder holds another run or something else, or another process is writing to it.
-    pub(crate) fn open(location: &Location, wanted: HarvestManifest) -> Result<Self> {
-        Self::open_in(DatasetFolder::at(location)?, wanted)
-    }
-
-    /// [`Self::open`] for a run that knows its files beforehand: those of `planned` that a killed run left stay, for
-    /// the caller to look at.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub(crate) fn open_planned(location: &Location, wanted: HarvestManifest, planned: &[Part]) -> Result<Self> {
-        Self::open_keeping(DatasetFolder::at(location)?, wanted, planned)
-    }
-
-    /// [`Self::open`], where it is settled in which folder of this machine unfinished parts are.
-    pub(crate) fn open_in(folder: DatasetFolder, wanted: HarvestManifest) -> Result<Self> {
-        Self::open_keeping(folder, wanted, &[])
-    }
-
-    fn open_keeping(folder: DatasetFolder, wanted: HarvestManifest, planned: &[Part]) -> Result<Self> {
-        let location = folder.location();
-        let lock = folder.lock()?;
-        let manifest = if location.join(MANIFEST_FILE).bytes()?.is_some() {
-            continued(&folder, HarvestManifest::read(location)?, wanted)?
-        } else {
-            check_empty(&folder)?;
-            wanted.write(location)?;
+/// The manifest that a run goes on from in `folder`; it is written there. `wanted` is a manifest without parts.
+/// Leftovers of a killed run go, but for the journal of the part that it was making. A run that knows its files
+/// beforehand names them in `planned`: those that a killed run left stay, for the caller to look at.
+///
+/// # Errors
+/// When the folder holds another run or something else, or a file cannot be written or removed.
+pub(crate) fn begin_harvest(
+    folder: &OutputFolder,
+    wanted: HarvestManifest,
+    planned: &[Part],
+) -> Result<HarvestManifest> {
+    let manifest = match folder.find_run(&wanted)? {
+        Some(found) if !found.parts.is_empty() && found.config.tokens == wanted.config.tokens => found,
+        Some(found) if !found.parts.is_empty() => {
+            // Written before any file is replaced: a manifest never lists a part that changes under it.
+            let extended = extended(found, wanted.config.tokens);
+            extended.write(folder.location())?;
+            extended
+        }
+        _ => {
+            wanted.write(folder.location())?;
             wanted
-        };
-        remove_leftovers(&folder, &manifest, planned)?;
-        Ok(Self { folder, manifest, _lock: lock })
-    }
-
-    /// The writer that goes on here.
-    ///
-    /// # Errors
-    /// When a part listed is missing or damaged, or the journal cannot be read.
-    pub(crate) fn writer(&self) -> Result<ShardWriter> {
-        ShardWriter::resume(self.folder.clone(), self.manifest.clone())
-    }
-
-    /// Where the parts go.
-    pub(crate) fn folder(&self) -> &DatasetFolder {
-        &self.folder
-    }
-
-    /// The manifest that is in the folder now.
-    pub(crate) fn manifest(&self) -> &HarvestManifest {
-        &self.manifest
-    }
+        }
+    };
+    remove_leftovers(folder, &manifest, planned)?;
+    Ok(manifest)
 }
 
-/// The manifest to go on with: the one wanted, where nothing is finished; else the one found; or where a larger budget
-/// extends a finished folder, that one without its completeness and without a last part shorter than the others.
-fn continued(folder: &DatasetFolder, found: HarvestManifest, wanted: HarvestManifest) -> Result<HarvestManifest> {
-    let differences = found.differences(&wanted);
-    let nothing_finished = found.parts.is_empty() && !has_journal(folder);
-    if !differences.is_empty() && !nothing_finished {
-        return Err(Error::OtherRun { path: folder.path(), differences });
-    }
-    if found.parts.is_empty() {
-        wanted.write(folder.location())?;
-        return Ok(wanted);
-    }
-    if found.config.tokens == wanted.config.tokens {
-        return Ok(found);
-    }
+/// The manifest of a run to another budget: where that extends a finished folder, without its completeness and without
+/// a last part shorter than the others.
+fn extended(found: HarvestManifest, tokens: Option<u64>) -> HarvestManifest {
     let mut extended = found;
-    extended.config.tokens = wanted.config.tokens;
+    extended.config.tokens = tokens;
     // Tokens were left over only where the corpus ended, and then there is nothing to extend with.
     if extended.complete && extended.counts.dropped_tokens == 0 {
         extended.complete = false;
         extended.drop_short_part();
     }
-    // Written before any file is replaced: a manifest never lists a part that changes under it.
-    extended.write(folder.location())?;
-    Ok(extended)
-}
-
-/// Whether a run left a batch of the first part in a journal.
-fn has_journal(folder: &DatasetFolder) -> bool {
-    Journal::has_batches(&folder.resume().join(journal_file(0)))
-}
-
-/// Refuses a folder with anything in it but what a run killed at its very start leaves.
-fn check_empty(folder: &DatasetFolder) -> Result<()> {
-    let leftovers = [format!("{MANIFEST_FILE}.tmp"), RESUME_FOLDER.to_string()];
-    match folder.names()?.into_iter().find(|name| !leftovers.contains(name)) {
-        None => Ok(()),
-        Some(name) => {
-            let found = format!("a folder without a manifest that holds {name}");
-            let expected = "an empty folder, or one that harvest wrote";
-            Err(Error::malformed(folder.path(), expected, found, "Choose another --out"))
-        }
-    }
+    extended
 }
 
 /// Removes temporary files, parts that appeared but were not listed yet when the run was killed, and what is unfinished
 /// but for the next part's journal. Parts in `planned` stay.
-fn remove_leftovers(folder: &DatasetFolder, manifest: &HarvestManifest, planned: &[Part]) -> Result<()> {
-    for name in folder.names()? {
-        let ours = name.strip_suffix(".tmp").unwrap_or(&name);
+fn remove_leftovers(folder: &OutputFolder, manifest: &HarvestManifest, planned: &[Part]) -> Result<()> {
+    folder.remove_leftovers::<HarvestManifest>(|name| {
+        let ours = name.strip_suffix(".tmp").unwrap_or(name);
         let is_part = ours.starts_with("part-") && ours.ends_with(".parquet");
-        let listed = manifest.parts.iter().chain(planned).any(|part| part.file == name);
-        if (is_part && !listed) || name == format!("{MANIFEST_FILE}.tmp") {
-            folder.location().join(&name).remove()?;
-        }
-    }
+        is_part && !manifest.parts.iter().chain(planned).any(|part| part.file == name)
+    })?;
     if manifest.complete {
         return folder.remove_unfinished();
     }
@@ -163,38 +115,52 @@ fn unfinished_parts(resume: &Path) -> Result<Vec<PathBuf>> {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::{StorageDtype, activations::testing::manifest};
-
-    fn wanted() -> HarvestManifest {
-        manifest(3, 4, 8, StorageDtype::F16)
-    }
-
-    #[test]
-    #[cfg(unix)]
-    fn two_processes_never_write_to_one_folder() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = HarvestFolder::open(&dir.path().into(), wanted()).unwrap();
-        let message = HarvestFolder::open(&dir.path().into(), wanted()).unwrap_err().to_string();
-        assert!(message.contains("another process"), "{message}");
-        drop(first);
-        HarvestFolder::open(&dir.path().into(), wanted()).unwrap();
-    }
+    use crate::{
+        HarvestConfig, StorageDtype,
+        activations::{manifest::tests::example, testing::manifest},
+    };
 
     #[test]
     fn a_run_that_finished_no_part_gives_way_to_another() {
         let dir = tempfile::tempdir().unwrap();
-        HarvestFolder::open(&dir.path().into(), wanted()).unwrap();
+        let folder = OutputFolder::open(dir.path()).unwrap();
+        begin_harvest(&folder, manifest(3, 4, 8, StorageDtype::F16), &[]).unwrap();
         let other = manifest(3, 4, 8, StorageDtype::F32);
-        let folder = HarvestFolder::open(&dir.path().into(), other.clone()).unwrap();
-        assert_eq!(*folder.manifest(), other);
+        assert_eq!(begin_harvest(&folder, other.clone(), &[]).unwrap(), other);
     }
 
     #[test]
     fn a_folder_killed_while_its_first_manifest_was_written_is_used() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("manifest.json.tmp"), "{").unwrap();
-        HarvestFolder::open(&dir.path().into(), wanted()).unwrap();
-        let names = DatasetFolder::local(dir.path()).names().unwrap();
+        let folder = OutputFolder::open(dir.path()).unwrap();
+        begin_harvest(&folder, manifest(3, 4, 8, StorageDtype::F16), &[]).unwrap();
+        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["manifest.json"]);
+    }
+
+    #[test]
+    fn differences_name_what_there_and_here() {
+        let there = example(4, HarvestConfig::default());
+        let mut here = example(4, HarvestConfig { seed: Some(7), tokens: Some(1 << 20), ..HarvestConfig::default() });
+        here.model.sha256 = "cc".into();
+        here.model.source = "elsewhere.gguf".into();
+        here.corpus[0].path = "moved/a.txt".into();
+        here.corpus_options.max_document_bytes *= 2;
+        let differences = there.differences(&here);
+        assert_eq!(differences, ["model.sha256: \"aa\" there, \"cc\" here", "config.seed: 0 there, 7 here"]);
+        here = example(4, HarvestConfig::default());
+        here.corpus.pop();
+        assert_eq!(there.differences(&here), ["corpus: 3 there, 2 here"]);
+    }
+
+    #[test]
+    fn a_budget_below_what_is_there_is_a_difference_and_one_above_is_not() {
+        let mut there = example(4, HarvestConfig { tokens: Some(1024), ..HarvestConfig::default() });
+        there.counts.contexts = 4;
+        let with = |tokens| example(4, HarvestConfig { tokens, ..HarvestConfig::default() });
+        assert_eq!(there.differences(&with(Some(512))), ["contexts: 4 are there, 2 here"]);
+        assert!(there.differences(&with(Some(2048))).is_empty());
+        assert!(there.differences(&with(None)).is_empty());
     }
 }

@@ -7,21 +7,17 @@ use serde_json::Value;
 
 use super::harvest_config::HarvestConfig;
 use crate::{
-    CorpusOptions, CorpusSource, Error, HookPoint, Location, ModelIdentity, Result,
+    CorpusOptions, CorpusSource, Error, HookPoint, ModelIdentity, Result,
     numbers::HookPointStatistics,
-    store::{read_manifest_from, write_manifest_to},
     text::{ContextCursor, LeftOut},
 };
-
-/// `format` of a folder of activations.
-pub const ACTIVATIONS_FORMAT: &str = "refract.activations";
 
 /// What made a folder of activations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HarvestManifest {
-    /// [`ACTIVATIONS_FORMAT`].
+    /// `refract.activations`.
     pub format: String,
-    /// [`FORMAT_VERSION`].
+    /// Version of the layout.
     pub version: u32,
     /// The refract that began this folder.
     pub refract_version: String,
@@ -164,22 +160,6 @@ impl HookPointSummary {
 }
 
 impl HarvestManifest {
-    /// Reads the manifest of a folder of activations, here or in an object store.
-    ///
-    /// # Errors
-    /// When there is none, or one of another kind or version, or one that is not as it was written.
-    pub fn read(folder: impl Into<Location>) -> Result<Self> {
-        read_manifest_from(&folder.into(), ACTIVATIONS_FORMAT)
-    }
-
-    /// Replaces the manifest in `folder`.
-    ///
-    /// # Errors
-    /// When it cannot be written; the old one is then still there.
-    pub fn write(&self, folder: impl Into<Location>) -> Result<()> {
-        write_manifest_to(&folder.into(), self)
-    }
-
     /// The summary of `hook_point`.
     ///
     /// # Errors
@@ -236,18 +216,6 @@ impl HarvestManifest {
         self.counts.tokens = self.parts.iter().map(|part| part.rows).sum();
     }
 
-    /// What differs between the run that made this folder and `other`: one line each, empty when `other` may go on
-    /// here. Paths may differ as long as the bytes are the same. A larger token budget is no difference: it goes on.
-    pub fn differences(&self, other: &Self) -> Vec<String> {
-        let mut differences = vec![];
-        compare("", &self.identity(), &other.identity(), &mut differences);
-        if other.config.context_budget() < self.counts.contexts {
-            let wanted = other.config.context_budget();
-            differences.push(format!("contexts: {} are there, {wanted} here", self.counts.contexts));
-        }
-        differences
-    }
-
     /// Everything that shapes the files' content, without what only locates the inputs and without the token budget.
     pub(crate) fn identity(&self) -> Value {
         let mut identity = serde_json::json!({
@@ -263,6 +231,7 @@ impl HarvestManifest {
             }
         };
         remove(identity.get_mut("model"), "source");
+        remove(identity.get_mut("model"), "relative");
         remove(identity.get_mut("config"), "tokens");
         // What is longer is an error, so this decides nothing that is written: it may be raised, and the run goes on.
         remove(identity.get_mut("corpus_options"), "max_document_bytes");
@@ -274,31 +243,11 @@ impl HarvestManifest {
     }
 }
 
-/// Collects the leaves in which two JSON values differ.
-pub(crate) fn compare(name: &str, there: &Value, here: &Value, differences: &mut Vec<String>) {
-    match (there, here) {
-        (Value::Object(a), Value::Object(b)) if a.keys().eq(b.keys()) => {
-            for (key, there) in a {
-                let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
-                compare(&name, there, &b[key], differences);
-            }
-        }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            for (i, (there, here)) in a.iter().zip(b).enumerate() {
-                compare(&format!("{name}[{i}]"), there, here, differences);
-            }
-        }
-        _ if there == here => {}
-        (Value::Array(a), Value::Array(b)) => differences.push(format!("{name}: {} there, {} here", a.len(), b.len())),
-        _ => differences.push(format!("{name}: {there} there, {here} here")),
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 pub(crate) mod tests {
     use super::*;
-    use crate::{FORMAT_VERSION, Family};
+    use crate::{Family, Manifest};
 
     /// A manifest without parts, for a model of `d_model` values at the hook point `hook_embed`.
     pub(crate) fn example(d_model: usize, config: HarvestConfig) -> HarvestManifest {
@@ -315,12 +264,13 @@ pub(crate) mod tests {
             malformed_lines: 0,
         };
         HarvestManifest {
-            format: ACTIVATIONS_FORMAT.into(),
-            version: FORMAT_VERSION,
+            format: HarvestManifest::FORMAT.into(),
+            version: HarvestManifest::VERSION,
             refract_version: "0.0.0".into(),
             complete: false,
             model: ModelIdentity {
                 source: "default".into(),
+                relative: None,
                 family: Family::Llama,
                 sha256: "aa".into(),
                 tokenizer_sha256: "bb".into(),
@@ -353,30 +303,5 @@ pub(crate) mod tests {
         let manifest = example(4, HarvestConfig::default());
         let found: Vec<_> = (0..6).map(|document| manifest.source_of(document)).collect();
         assert_eq!(found, [Some(0), Some(0), Some(2), Some(2), Some(2), None]);
-    }
-
-    #[test]
-    fn differences_name_what_there_and_here() {
-        let there = example(4, HarvestConfig::default());
-        let mut here = example(4, HarvestConfig { seed: Some(7), tokens: Some(1 << 20), ..HarvestConfig::default() });
-        here.model.sha256 = "cc".into();
-        here.model.source = "elsewhere.gguf".into();
-        here.corpus[0].path = "moved/a.txt".into();
-        here.corpus_options.max_document_bytes *= 2;
-        let differences = there.differences(&here);
-        assert_eq!(differences, ["model.sha256: \"aa\" there, \"cc\" here", "config.seed: 0 there, 7 here"]);
-        here = example(4, HarvestConfig::default());
-        here.corpus.pop();
-        assert_eq!(there.differences(&here), ["corpus: 3 there, 2 here"]);
-    }
-
-    #[test]
-    fn a_budget_below_what_is_there_is_a_difference_and_one_above_is_not() {
-        let mut there = example(4, HarvestConfig { tokens: Some(1024), ..HarvestConfig::default() });
-        there.counts.contexts = 4;
-        let with = |tokens| example(4, HarvestConfig { tokens, ..HarvestConfig::default() });
-        assert_eq!(there.differences(&with(Some(512))), ["contexts: 4 are there, 2 here"]);
-        assert!(there.differences(&with(Some(2048))).is_empty());
-        assert!(there.differences(&with(None)).is_empty());
     }
 }

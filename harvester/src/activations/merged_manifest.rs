@@ -1,12 +1,12 @@
 //! [`merged_manifest`]: the folders of all parts of one corpus, described as one dataset.
 
 use super::{
-    manifest::{Counts, HarvestManifest, HookPointSummary, compare},
+    manifest::{Counts, HarvestManifest, HookPointSummary},
     open_part::part_statistics,
     part_names::part_file,
     schema::ShardSchema,
 };
-use crate::{Error, Location, Result, numbers::HookPointStatistics};
+use crate::{Error, Location, Result, numbers::HookPointStatistics, store::differences};
 
 /// The manifest of the harvests of all parts of a corpus, whose files count one after the other, in the order of the
 /// parts. Means and deviations are summed up like those of one harvest's parts; each harvest left out the sinks by its
@@ -55,8 +55,7 @@ fn check_parts(folders: &[Location], manifests: &[HarvestManifest]) -> Result<()
         serde_json::json!({ "is": manifest.identity(), "tokens": manifest.config.tokens })
     };
     for (folder, manifest) in folders[1..].iter().zip(rest) {
-        let mut differences = vec![];
-        compare("", &without_part(manifest), &without_part(first), &mut differences);
+        let differences = differences("", &without_part(manifest), &without_part(first));
         if !differences.is_empty() {
             let differences = differences.iter().map(|difference| difference.replacen("is.", "", 1)).collect();
             return Err(Error::OtherHarvest {

@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{
-    layout::Layout,
-    manifest::{ACTIVATIONS_FORMAT, HarvestManifest},
-};
-use crate::{model::HookPoint, numbers::StorageDtype, store::FORMAT_VERSION};
+use super::{layout::Layout, manifest::HarvestManifest};
+use crate::{model::HookPoint, numbers::StorageDtype, store::Manifest};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use parquet::{
     arrow::add_encoded_arrow_schema_to_metadata,
@@ -118,8 +115,8 @@ impl ShardSchema {
     fn key_values(&self) -> Vec<KeyValue> {
         let names: Vec<_> = self.hook_points.iter().map(|(point, _)| point.to_string()).collect();
         vec![
-            KeyValue::new("refract.format".into(), ACTIVATIONS_FORMAT.to_string()),
-            KeyValue::new("refract.version".into(), FORMAT_VERSION.to_string()),
+            KeyValue::new("refract.format".into(), HarvestManifest::FORMAT.to_string()),
+            KeyValue::new("refract.version".into(), HarvestManifest::VERSION.to_string()),
             KeyValue::new("refract.hook_points".into(), names.join(",")),
             KeyValue::new("refract.dtype".into(), self.dtype.to_string()),
             KeyValue::new("refract.model_sha256".into(), self.model_sha256.clone()),

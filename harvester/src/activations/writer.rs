@@ -23,7 +23,7 @@ use super::{
 use crate::{
     Result,
     numbers::{HookPointStatistics, NormHistogram, SINK_MULTIPLE},
-    store::{DatasetFolder, hex},
+    store::{Manifest, OutputFolder, hex},
     text::{Context, ContextCursor, LeftOut},
 };
 
@@ -32,7 +32,7 @@ const JOURNAL_VERSION: u32 = 1;
 
 /// Writes the parts of one folder.
 pub struct ShardWriter {
-    folder: DatasetFolder,
+    folder: OutputFolder,
     schema: ShardSchema,
     manifest: HarvestManifest,
     /// Over the finished parts, one for each hook point.
@@ -63,11 +63,11 @@ impl ShardWriter {
     /// # Errors
     /// When a part listed is missing or damaged, or the journal cannot be read.
     pub fn open(dir: &Path, manifest: HarvestManifest) -> Result<Self> {
-        Self::resume(DatasetFolder::local(dir), manifest)
+        Self::resume(OutputFolder::at(dir)?, manifest)
     }
 
     /// [`Self::open`] for a folder anywhere.
-    pub(crate) fn resume(folder: DatasetFolder, manifest: HarvestManifest) -> Result<Self> {
+    pub(crate) fn resume(folder: OutputFolder, manifest: HarvestManifest) -> Result<Self> {
         let schema = ShardSchema::of(&manifest);
         let mut totals: Option<Vec<HookPointStatistics>> = None;
         for part in &manifest.parts {
@@ -255,7 +255,7 @@ impl ShardWriter {
 }
 
 impl OpenPart {
-    fn create(folder: &DatasetFolder, number: usize, schema: &ShardSchema) -> Result<Self> {
+    fn create(folder: &OutputFolder, number: usize, schema: &ShardSchema) -> Result<Self> {
         let file = part_file(number);
         let writer = PartWriter::create(&folder.unfinished(&file)?, schema)?;
         Ok(Self { file, writer, rows: 0, statistics: None })
@@ -311,7 +311,7 @@ mod tests {
     use crate::{
         ActivationDataset, HarvestConfig, HookPoint, Location, Silent, StorageDtype,
         activations::{
-            harvest_folder::HarvestFolder,
+            harvest_folder::begin_harvest,
             manifest::tests::example,
             testing::{contexts, manifest, uneven_contexts, write},
         },
@@ -335,6 +335,12 @@ mod tests {
         manifest.config.batch = 3;
         manifest.config.tokens = Some(18 * 4);
         manifest
+    }
+
+    /// As a harvest opens it.
+    fn resumed(folder: OutputFolder, wanted: HarvestManifest) -> ShardWriter {
+        let manifest = begin_harvest(&folder, wanted, &[]).unwrap();
+        ShardWriter::resume(folder, manifest).unwrap()
     }
 
     /// Writes contexts `from..to` in the batches of an uninterrupted run; `to` is where one ends.
@@ -394,8 +400,7 @@ mod tests {
         // What is on disk when the first part's last batch is in the journal, and what after it is published.
         let at = |contexts| {
             let dir = tempfile::tempdir().unwrap();
-            let folder = HarvestFolder::open(&dir.path().into(), batched(StorageDtype::F16)).unwrap();
-            let mut writer = folder.writer().unwrap();
+            let mut writer = resumed(OutputFolder::open(dir.path()).unwrap(), batched(StorageDtype::F16));
             write_batches(&mut writer, contexts);
             dir
         };
@@ -419,8 +424,7 @@ mod tests {
                 fs::copy(before.path().join(name), dir.path().join(name)).unwrap();
             }
             step(dir.path());
-            let folder = HarvestFolder::open(&dir.path().into(), batched(StorageDtype::F16)).unwrap();
-            let mut writer = folder.writer().unwrap();
+            let mut writer = resumed(OutputFolder::open(dir.path()).unwrap(), batched(StorageDtype::F16));
             assert_eq!(writer.next().contexts, if i == 4 { 7 } else { 6 });
             write_batches(&mut writer, 18);
             writer.finish(0, LeftOut::default()).unwrap();
@@ -438,20 +442,19 @@ mod tests {
         let store = Location::in_memory();
         let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let open = |staging: &tempfile::TempDir| {
-            let folder = DatasetFolder::with_resume(&store, &staging.path().join("staging"));
-            HarvestFolder::open_in(folder, batched(StorageDtype::I8)).unwrap()
+            let folder = OutputFolder::open_with_resume(&store, &staging.path().join("staging")).unwrap();
+            resumed(folder, batched(StorageDtype::I8))
         };
-        let stop_after = |folder: &HarvestFolder, contexts| {
-            let mut writer = folder.writer().unwrap();
+        let stop_after = |mut writer: ShardWriter, contexts| {
             let began_at = writer.next().contexts;
             write_batches(&mut writer, contexts);
             began_at
         };
-        assert_eq!(stop_after(&open(&here), 10), 0);
-        assert_eq!(stop_after(&open(&here), 10), 10, "on this machine the journal is there");
-        assert_eq!(stop_after(&open(&there), 14), 7, "elsewhere the published parts are");
+        assert_eq!(stop_after(open(&here), 10), 0);
+        assert_eq!(stop_after(open(&here), 10), 10, "on this machine the journal is there");
+        assert_eq!(stop_after(open(&there), 14), 7, "elsewhere the published parts are");
         // This machine's journal is of a part that another has published.
-        let mut writer = open(&here).writer().unwrap();
+        let mut writer = open(&here);
         assert_eq!(writer.next().contexts, 14);
         write_batches(&mut writer, 18);
         writer.finish(0, LeftOut::default()).unwrap();

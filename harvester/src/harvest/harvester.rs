@@ -21,10 +21,10 @@ use crate::{
     ActivationDataset, Capture, Context, Contexts, Corpus, CorpusOptions, Document, Error, HarvestConfig,
     HarvestManifest, HookPoint, HookPointSummary, LanguageModel, LeftOut, Location, Monitor, Result, ShardWriter,
     TextTokenizer, Transformer,
-    activations::{ACTIVATIONS_FORMAT, Counts, HarvestFolder},
+    activations::{Counts, begin_harvest},
     numbers::HookPointStatistics,
     source::HubSettings,
-    store::{FORMAT_VERSION, resume_folder},
+    store::{Manifest, OutputFolder},
 };
 
 /// Batches that wait between two threads.
@@ -47,7 +47,7 @@ pub fn open_corpus(
 ) -> Result<Corpus> {
     // A manifest that cannot be read is refused when the folder is opened for writing.
     let earlier = HarvestManifest::read(out).map_or_else(|_| vec![], |manifest| manifest.corpus);
-    Corpus::open_saved(paths, options, &resume_folder(out)?.join(SAVED_CORPUS), &earlier, hub)
+    Corpus::open_saved(paths, options, &OutputFolder::at(out)?.resume().join(SAVED_CORPUS), &earlier, hub)
 }
 
 /// Harvests the activations of `model` over `corpus` into the folder `out`. A folder that holds an unfinished run with
@@ -66,15 +66,17 @@ pub fn harvest(
 ) -> Result<HarvestManifest> {
     let out = out.into();
     let config = settle(config, model)?;
-    let folder = HarvestFolder::open(&out, begin(model, corpus, &config)?)?;
-    if folder.manifest().complete {
+    let wanted = begin(model, corpus, &config, &out)?;
+    let folder = OutputFolder::open(&out)?;
+    let manifest = begin_harvest(&folder, wanted, &[])?;
+    if manifest.complete {
         ActivationDataset::open(out)?; // every part is there, as long as it was
-        return Ok(folder.manifest().clone());
+        return Ok(manifest);
     }
-    corpus.save(&folder.folder().unfinished(SAVED_CORPUS)?)?;
+    corpus.save(&folder.unfinished(SAVED_CORPUS)?)?;
     let harvester = Harvester::new(model, &config)?;
-    let seen = folder.folder().unfinished(SEEN_DOCUMENTS)?;
-    let writer = folder.writer()?;
+    let seen = folder.unfinished(SEEN_DOCUMENTS)?;
+    let writer = ShardWriter::resume(folder, manifest)?;
     let total = config.tokens.map_or(0, |_| config.context_budget() * config.ctx_len as u64);
     monitor.start("harvest", total, "tokens");
     if writer.tokens() > 0 {
@@ -102,18 +104,18 @@ pub(crate) fn settle(config: &HarvestConfig, model: &LanguageModel) -> Result<Ha
     config.resolve(model.tokenizer(), model.config())
 }
 
-/// The manifest of a run that has not finished a part yet.
-fn begin(model: &LanguageModel, corpus: &Corpus, config: &HarvestConfig) -> Result<HarvestManifest> {
+/// The manifest of a run into `out` that has not finished a part yet.
+fn begin(model: &LanguageModel, corpus: &Corpus, config: &HarvestConfig, out: &Location) -> Result<HarvestManifest> {
     let shape = model.config();
     let points = &config.hook_points;
     let layers_run = points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
     let nothing_seen = |point: &HookPoint| HookPointStatistics::new(point.width(shape), f32::MAX);
     Ok(HarvestManifest {
-        format: ACTIVATIONS_FORMAT.into(),
-        version: FORMAT_VERSION,
+        format: HarvestManifest::FORMAT.into(),
+        version: HarvestManifest::VERSION,
         refract_version: env!("CARGO_PKG_VERSION").into(),
         complete: false,
-        model: model.identity()?.clone(),
+        model: model.identity()?.seen_from(out),
         corpus: corpus.sources().to_vec(),
         corpus_options: corpus.options().clone(),
         config: config.clone(),

@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 
 use crate::{
     AtomicFile, Error, HarvestManifest, Location, Monitor, Result,
-    activations::{Counts, HarvestFolder, Part, folders_of, merged_manifest},
-    store::DatasetFolder,
+    activations::{Counts, Part, begin_harvest, folders_of, merged_manifest},
+    store::{Manifest, OutputFolder},
 };
 
 /// Merges the finished harvests in `folders`, one of each part of a corpus, into the dataset `out`. A folder without a
@@ -24,11 +24,13 @@ pub fn merge(folders: &[Location], out: impl Into<Location>, monitor: &dyn Monit
         let hint = "Repeat the command that made this folder; it goes on where it stopped";
         return Err(Error::malformed(folder.to_string(), "a complete harvest", "an unfinished one", hint));
     }
-    let merged = merged_manifest(folders, &manifests)?;
+    let mut merged = merged_manifest(folders, &manifests)?;
+    merged.model = merged.model.seen_from(&out);
     let nothing_yet = HarvestManifest { complete: false, counts: Counts::default(), parts: vec![], ..merged.clone() };
-    let folder = HarvestFolder::open_planned(&out, nothing_yet, &merged.parts)?;
-    if folder.manifest().complete {
-        return Ok(folder.manifest().clone());
+    let folder = OutputFolder::open(&out)?;
+    let manifest = begin_harvest(&folder, nothing_yet, &merged.parts)?;
+    if manifest.complete {
+        return Ok(manifest);
     }
     monitor.start("merge", merged.parts.iter().map(|part| part.bytes).sum(), "bytes");
     for ((source, file), part) in sources(folders, &manifests).zip(&merged.parts) {
@@ -36,13 +38,13 @@ pub fn merge(folders: &[Location], out: impl Into<Location>, monitor: &dyn Monit
             return Err(Error::Cancelled { path: out.to_string().into() });
         }
         let source = source.join(file);
-        if !is_there(&folder.folder().location().join(&part.file), &source, part)? {
-            bring(&source, folder.folder(), part)?;
+        if !is_there(&folder.location().join(&part.file), &source, part)? {
+            bring(&source, &folder, part)?;
         }
         monitor.advance(part.bytes);
     }
     merged.write(&out)?;
-    folder.folder().remove_unfinished()?;
+    folder.remove_unfinished()?;
     monitor.finish();
     Ok(merged)
 }
@@ -96,7 +98,7 @@ fn is_linked(_: &Location, _: &Location) -> bool {
 }
 
 /// Links the file into `folder`, or copies it where it cannot be linked.
-fn bring(from: &Location, folder: &DatasetFolder, part: &Part) -> Result<()> {
+fn bring(from: &Location, folder: &OutputFolder, part: &Part) -> Result<()> {
     let unfinished = folder.unfinished(&part.file)?;
     // A killed merge may have left a link to a harvest's own file here, which must not be written through.
     Location::from(&unfinished).remove()?;

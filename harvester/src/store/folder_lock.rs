@@ -11,7 +11,7 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// When it cannot be created, or something else lies there.
-pub fn create_folder(dir: &Path) -> Result<()> {
+pub(super) fn create_folder(dir: &Path) -> Result<()> {
     let Err(error) = std::fs::create_dir_all(dir) else { return Ok(()) };
     let refused = |found: String| Error::malformed(dir, "a folder to write, or nothing yet", found, CHOOSE_ANOTHER);
     match (std::fs::symlink_metadata(dir), dir.exists()) {
@@ -33,7 +33,7 @@ const CHOOSE_ANOTHER: &str = "Choose another --out";
 ///
 /// # Errors
 /// When another process is writing to the folder.
-pub fn lock(dir: &Path) -> Result<Option<File>> {
+pub(super) fn lock(dir: &Path) -> Result<Option<File>> {
     let Ok(file) = File::open(dir) else { return Ok(None) };
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),

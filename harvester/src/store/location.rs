@@ -84,17 +84,6 @@ impl Location {
         }
     }
 
-    /// How it is found from any working directory: an absolute path, or an URL.
-    ///
-    /// # Errors
-    /// When it is not there any more.
-    pub fn absolute(&self) -> Result<PathBuf> {
-        match self {
-            Self::Local(path) => path.canonicalize().map_err(Error::io("open", path)),
-            Self::Remote(_) => Ok(PathBuf::from(self.to_string())),
-        }
-    }
-
     /// The last part of the path; empty at the root.
     pub fn file_name(&self) -> String {
         match self {

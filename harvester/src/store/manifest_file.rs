@@ -1,10 +1,9 @@
-//! [`read_manifest`] and [`write_manifest`]: the `manifest.json` of any stage's folder. Its `format` says which stage
-//! wrote it and its `version` how; its last field is a checksum of the rest. All three are compared before anything
-//! else in the folder is believed.
+//! The `manifest.json` of any stage's folder. Its `format` says which stage wrote it and its `version` how; its last
+//! field is a checksum of the rest. All three are compared before anything else in the folder is believed.
 
 use std::path::{Path, PathBuf};
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -14,25 +13,14 @@ use crate::{Error, Result};
 /// File name of every manifest.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
-/// Version of the artifacts' layout. A reader refuses any other.
-pub const FORMAT_VERSION: u32 = 1;
-
 /// The field of [`Checked`] that holds the SHA-256 of the manifest's own bytes, taken with zeros in the place of the
 /// hash.
 const CHECKSUM_FIELD: &str = "manifest_sha256";
 
-/// Replaces the manifest in `dir`; shared by the folders of every stage.
-///
-/// # Errors
-/// When it cannot be written; the old one is then still there.
-pub fn write_manifest<T: Serialize>(dir: &Path, manifest: &T) -> Result<()> {
-    write_manifest_to(&dir.into(), manifest)
-}
-
-/// [`write_manifest`], here or in an object store.
-pub(crate) fn write_manifest_to<T: Serialize>(folder: &Location, manifest: &T) -> Result<()> {
-    let place = folder.join(MANIFEST_FILE);
-    let bytes = to_bytes(manifest).map_err(|error| Error::io("write", place.to_string())(error.into()))?;
+/// Replaces the manifest in the file `place`.
+pub(super) fn write_manifest<T: Serialize>(place: &Location, manifest: &T, with_checksum: bool) -> Result<()> {
+    let bytes = if with_checksum { to_bytes(manifest) } else { serde_json::to_vec_pretty(manifest) };
+    let bytes = bytes.map_err(|error| Error::io("write", place.to_string())(error.into()))?;
     place.write(&bytes)
 }
 
@@ -57,7 +45,7 @@ fn to_bytes<T: Serialize>(manifest: &T) -> serde_json::Result<Vec<u8>> {
 }
 
 /// Checks that the manifest at `path` has the very bytes that were written.
-fn check_sum(path: &Path, bytes: &[u8]) -> Result<()> {
+fn check_sum(path: &Path, bytes: &[u8], repair: &str) -> Result<()> {
     let field = format!("\"{CHECKSUM_FIELD}\": \"");
     let start = bytes.windows(field.len()).rposition(|window| window == field.as_bytes()).map(|at| at + field.len());
     let sum = start.and_then(|start| bytes.get(start..start + 64));
@@ -74,49 +62,54 @@ fn check_sum(path: &Path, bytes: &[u8]) -> Result<()> {
             let found = sum.map_or("none".into(), String::from_utf8_lossy);
             let expected =
                 format!("its own SHA-256, {}, in {CHECKSUM_FIELD}", computed.unwrap_or_else(|| "at its end".into()));
-            let hint = "The manifest was edited or damaged; restore it, or run its stage again into another folder";
+            let hint = format!("The manifest was edited or damaged. {repair}");
             Err(Error::malformed(path, expected, found, hint))
         }
     }
 }
 
-/// Reads the manifest of a folder that should hold `expected_format`; shared by the folders of every stage.
-///
-/// # Errors
-/// When there is none, or one of another kind or version, or one that is not as it was written.
-pub fn read_manifest<T: DeserializeOwned>(dir: &Path, expected_format: &str) -> Result<T> {
-    read_manifest_from(&dir.into(), expected_format)
+/// What a manifest must say of itself.
+pub(super) struct Expected {
+    pub(super) format: &'static str,
+    /// The newest version; older ones are read too.
+    pub(super) version: u32,
+    /// Whether its last field is a checksum of the rest.
+    pub(super) has_checksum: bool,
+    /// What to do where the file is damaged.
+    pub(super) repair: &'static str,
 }
 
-/// [`read_manifest`], here or in an object store.
-pub(crate) fn read_manifest_from<T: DeserializeOwned>(folder: &Location, expected_format: &str) -> Result<T> {
-    let place = folder.join(MANIFEST_FILE);
-    if place.bytes()?.is_none() && folder.is_folder()? {
-        let expected = format!("a folder that holds {expected_format}");
-        let hint = "Name the output folder of the stage before; it has a manifest.json";
-        return Err(Error::malformed(folder.to_string(), expected, "a folder without a manifest.json", hint));
+impl Expected {
+    /// The error of a file that is not such a manifest.
+    pub(super) fn damaged(&self, path: &Path, reason: String) -> Error {
+        let hint = format!("The file was edited or damaged. {}", self.repair);
+        Error::malformed(path, format!("a manifest of {}", self.format), reason, hint)
     }
-    let path = PathBuf::from(place.to_string());
-    let damaged = |reason: String| {
-        let hint = "The file was edited or damaged; restore it, or run its stage again into another folder";
-        Error::malformed(&path, format!("a manifest of {expected_format}"), reason, hint)
+}
+
+/// Reads the manifest in the file `place`: its version, and everything that it says.
+pub(super) fn read_manifest(place: &Location, expected: &Expected) -> Result<(u32, Value)> {
+    let path = &PathBuf::from(place.to_string());
+    let bytes = &place.read()?;
+    let unread = |reason: String| expected.damaged(path, reason);
+    let text = std::str::from_utf8(bytes).map_err(|error| unread(error.to_string()))?;
+    let value: Value = serde_json::from_str(text).map_err(|error| unread(error.to_string()))?;
+    let refuse = |field: &str, expected: String, hint: &str| {
+        let found = format!("{field} {}", value.get(field).unwrap_or(&Value::Null));
+        Err(Error::malformed(path, format!("{field} {expected}"), found, hint))
     };
-    let bytes = place.read()?;
-    let text = std::str::from_utf8(&bytes).map_err(|error| damaged(error.to_string()))?;
-    let value: Value = serde_json::from_str(text).map_err(|error| damaged(error.to_string()))?;
-    check_field(&path, &value, "format", &Value::from(expected_format), "Name the output folder of the right stage")?;
-    let hint = "Read it with the refract that wrote it, or run its stage again";
-    check_field(&path, &value, "version", &Value::from(FORMAT_VERSION), hint)?;
-    check_sum(&path, &bytes)?;
-    serde_json::from_value(value).map_err(|error| damaged(error.to_string()))
-}
-
-fn check_field(path: &Path, manifest: &Value, field: &str, expected: &Value, hint: &str) -> Result<()> {
-    let found = manifest.get(field).unwrap_or(&Value::Null);
-    if found == expected {
-        return Ok(());
+    if value.get("format") != Some(&Value::from(expected.format)) {
+        return refuse("format", format!("\"{}\"", expected.format), "Name the output folder of the right stage");
     }
-    Err(Error::malformed(path, format!("{field} {expected}"), format!("{field} {found}"), hint))
+    let version = value.get("version").and_then(Value::as_u64).and_then(|version| u32::try_from(version).ok());
+    let Some(version) = version.filter(|version| (1..=expected.version).contains(version)) else {
+        let versions = if expected.version == 1 { "1".into() } else { format!("1 to {}", expected.version) };
+        return refuse("version", versions, "Read it with the refract that wrote it, or run its stage again");
+    };
+    if expected.has_checksum {
+        check_sum(path, bytes, expected.repair)?;
+    }
+    Ok((version, value))
 }
 
 #[cfg(test)]
@@ -125,22 +118,24 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::HarvestManifest;
+    use crate::{HarvestManifest, Manifest};
+
+    const TEST: Expected = Expected { format: "refract.test", version: 1, has_checksum: true, repair: "" };
 
     #[test]
     fn a_flipped_bit_anywhere_in_a_manifest_is_found() {
         let folder = tempfile::tempdir().unwrap();
-        let manifest =
-            serde_json::json!({ "format": "refract.test", "version": FORMAT_VERSION, "zeros": "0".repeat(64) });
-        write_manifest(folder.path(), &manifest).unwrap();
-        read_manifest::<Value>(folder.path(), "refract.test").unwrap();
+        let manifest = serde_json::json!({ "format": "refract.test", "version": 1, "zeros": "0".repeat(64) });
         let path = folder.path().join(MANIFEST_FILE);
+        let place = Location::from(&path);
+        write_manifest(&place, &manifest, true).unwrap();
+        read_manifest(&place, &TEST).unwrap();
         let bytes = fs::read(&path).unwrap();
         for bit in 0..8 * bytes.len() {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
             fs::write(&path, damaged).unwrap();
-            let read = read_manifest::<Value>(folder.path(), "refract.test");
+            let read = read_manifest(&place, &TEST);
             let message = read.expect_err(&format!("bit {bit}")).to_string();
             assert!(message.contains(MANIFEST_FILE), "{message}");
         }
@@ -157,8 +152,9 @@ mod tests {
         let newer = refused("{\"format\": \"refract.activations\", \"version\": 9}");
         assert!(newer.contains("expected version 1, found version 9"), "{newer}");
         let edited = refused("{\"format\": \"refract.activations\", \"version\": 1}");
-        assert!(edited.contains("manifest_sha256") && edited.contains("restore it"), "{edited}");
-        write_manifest(folder.path(), &serde_json::json!({ "format": "refract.activations", "version": 1 })).unwrap();
+        assert!(edited.contains("manifest_sha256") && edited.contains("Restore it"), "{edited}");
+        let empty = serde_json::json!({ "format": "refract.activations", "version": 1 });
+        write_manifest(&folder.path().join(MANIFEST_FILE).into(), &empty, true).unwrap();
         let without_fields = HarvestManifest::read(folder.path()).unwrap_err().to_string();
         assert!(without_fields.contains("missing field"), "{without_fields}");
         assert!(refused("{").contains("manifest.json"));

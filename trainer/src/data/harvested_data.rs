@@ -61,7 +61,7 @@ impl TrainingData for HarvestedData<'_> {
         let manifest = self.dataset.manifest();
         let (first, _) = self.hook_points.ends();
         Ok(Provenance {
-            path: self.dataset.absolute()?,
+            place: self.dataset.location().clone(),
             manifest_sha256: Some(self.dataset.manifest_sha256()?),
             model: Some(manifest.model.clone()),
             vectors: None,

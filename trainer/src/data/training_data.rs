@@ -2,12 +2,9 @@
 //! ([`crate::data::harvested_data`]) or another program wrote them ([`crate::data::vector_data`]). The training loop,
 //! the scale and the manifest use only this.
 
-use std::{
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::{ops::Range, path::Path};
 
-use harvester::{ModelIdentity, VectorFile};
+use harvester::{Location, ModelIdentity, VectorFile};
 use serde::{Deserialize, Serialize};
 
 use crate::{Result, data::rows::RowSource, sae::HookPoints};
@@ -63,8 +60,7 @@ pub(crate) struct Split<'a> {
 /// The exact origin of the rows.
 #[derive(Debug, Clone)]
 pub(crate) struct Provenance {
-    /// Absolute path or URL, so that it is valid from any working directory.
-    pub(crate) path: PathBuf,
+    pub(crate) place: Location,
     /// SHA-256 of the folder's manifest, if it has one.
     pub(crate) manifest_sha256: Option<String>,
     /// The model that computed them.

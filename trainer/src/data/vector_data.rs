@@ -47,7 +47,7 @@ impl TrainingData for VectorData<'_> {
 
     fn provenance(&self) -> Result<Provenance> {
         Ok(Provenance {
-            path: self.0.absolute()?,
+            place: self.0.location().clone(),
             manifest_sha256: None,
             model: None,
             vectors: Some(VectorsIdentity {

@@ -50,7 +50,7 @@ impl TrainResults {
         let (there, removed): (Vec<_>, Vec<_>) = self.files().partition(|(name, _)| dir.join(name).is_file());
         there.iter().try_for_each(|(name, sha256)| verify_file(&dir.join(name), sha256))?;
         let again = dir.join(AGAIN_FOLDER);
-        harvester::create_folder(&again)?;
+        fs::create_dir_all(&again).map_err(Error::io("create", &again))?;
         write(&again)?;
         for (name, sha256) in &removed {
             let found = sha256_file(&again.join(name))?;

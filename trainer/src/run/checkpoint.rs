@@ -16,13 +16,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error, Result,
     data::shuffle_buffer::Cursor,
+    manifest::checkpoint_files::{FOLDER, entries, list, name, step_of},
     run::health::Health,
     step::{Learner, adam::Moments},
     tensors::{Tensor, TensorFile, sha256_of, write_tensors},
 };
 
-/// Folder of the checkpoints in a run's folder.
-const FOLDER: &str = "checkpoints";
 /// Key of [`Header`] in the file's own.
 const NOTE: &str = "refract";
 /// Said where no checkpoint is whole.
@@ -102,17 +101,6 @@ pub(crate) fn save(dir: &Path, run: &str, learner: &Learner, progress: Progress)
 
 fn as_json(value: &impl Serialize, path: &Path) -> Result<String> {
     serde_json::to_string(value).map_err(|error| Error::io("write", path)(error.into()))
-}
-
-/// The file of the checkpoint after `step` steps. Leading zeros: the order of names is that of steps.
-fn name(step: u64) -> String {
-    format!("step-{step:09}.safetensors")
-}
-
-/// The step that a file of [`name`] is of.
-fn step_of(path: &Path) -> Option<u64> {
-    let digits = path.file_name()?.to_str()?.strip_prefix("step-")?.strip_suffix(".safetensors")?;
-    digits.parse().ok().filter(|step| name(*step) == format!("step-{digits}.safetensors"))
 }
 
 /// Removes all but the last `keep` checkpoints.
@@ -207,30 +195,12 @@ fn put_into(learner: &mut Learner, mut file: TensorFile, progress: &Progress) ->
     file.end()
 }
 
-/// The checkpoints of a run, oldest first.
-pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
-    // A temporary file of an interrupted write ends otherwise, and a user's copy is named otherwise.
-    let mut found: Vec<_> = entries(dir)?.into_iter().filter(|path| step_of(path).is_some()).collect();
-    found.sort();
-    Ok(found)
-}
-
 /// Removes what a save left that was killed: nothing else would, where no checkpoint of that step follows.
 fn remove_leftovers(dir: &Path) -> Result<()> {
     let is_left = |path: &PathBuf| {
         path.extension().is_some_and(|extension| extension == "tmp") && step_of(&path.with_extension("")).is_some()
     };
     entries(dir)?.iter().filter(|path| is_left(path)).try_for_each(|path| remove(path))
-}
-
-/// Everything in the folder of checkpoints; nothing where there is none.
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let folder = dir.join(FOLDER);
-    match fs::read_dir(&folder) {
-        Ok(entries) => entries.map(|entry| Ok(entry.map_err(Error::io("list", &folder))?.path())).collect(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(vec![]),
-        Err(error) => Err(Error::io("list", &folder)(error)),
-    }
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ fn shown(manifest: &SaeManifest) -> Value {
     let column = || manifest.vectors.as_ref().map(|vectors| vectors.column.clone()).unwrap_or_default();
     json!({
         "refract_version": refract_version,
-        "activations": activations,
+        "activations": activations.to_string(),
         "source": model.as_ref().map_or("vectors (no model)", |model| model.source.as_str()),
         "trained_on": if points.is_empty() { column() } else { points.join(", ") },
         "d_in": d_in,

@@ -20,11 +20,10 @@ mod table;
 
 use std::path::Path;
 
-use harvester::Monitor;
+use harvester::{Monitor, OutputFolder};
 
 pub use self::{
-    file::{RunState, SWEEP_FILE, SweepFile, SweepRow},
-    pareto::PARETO_FILE,
+    file::{PARETO_FILE, RunState, SWEEP_FILE, SweepFile, SweepRow},
     plan::{PlannedRun, SweepData, SweepPlan},
 };
 use self::{
@@ -40,9 +39,8 @@ use crate::Result;
 /// # Errors
 /// As [`crate::train()`], but for divergence; or when `out` holds something else.
 pub fn sweep(plan: &SweepPlan<'_>, out: &Path, monitor: &dyn Monitor) -> Result<Vec<SweepRow>> {
-    harvester::create_folder(out)?;
-    let _lock = harvester::lock(out)?;
-    let mut table = Table::open(out, plan)?;
+    let folder = OutputFolder::open(out)?;
+    let mut table = Table::open(&folder, plan)?;
     // Nothing is written before every run that was begun here is known to be the plan's.
     plan.passes().iter().try_for_each(|members| check_pass(plan, members, out))?;
     table.write()?;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use harvester::{ActivationDataset, Monitor};
+use harvester::{ActivationDataset, Monitor, OutputFolder};
 
 use crate::{
     Error, Result,
@@ -15,7 +15,7 @@ use crate::{
         training_data::{HeldOut, Split, TrainingData},
     },
     manifest::SaeManifest,
-    run::{Run, initial_weights, run_folder::open_folder, show_finished},
+    run::{Run, initial_weights, show_finished},
     sae::{HookPoints, Sae},
 };
 
@@ -49,9 +49,8 @@ pub(crate) fn train_on(
     let resolved = resolve(config, data)?;
     let split = split(data, &resolved.config)?;
     let training = split.training.as_ref();
-    harvester::create_folder(out)?;
-    let _lock = harvester::lock(out)?;
-    let manifest = open_folder(out, SaeManifest::begin(data, &resolved, split.held_out_contexts)?)?;
+    let folder = OutputFolder::open(out)?;
+    let manifest = folder.begin(SaeManifest::begin(data, &resolved, split.held_out_contexts, out)?)?;
     if manifest.is_finished(out)? {
         show_finished(out, &manifest)?;
         return Ok(manifest);

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use harvester::{
-    ActivationDataset, Corpus, HarvestConfig, HarvestManifest, HookPoint, LanguageModel, LiveModel, MANIFEST_FILE,
-    Monitor,
+    ActivationDataset, Corpus, HarvestConfig, HarvestManifest, HookPoint, LanguageModel, LiveModel, Manifest, Monitor,
+    OutputFolder,
 };
 
 use crate::{
@@ -16,12 +16,7 @@ use crate::{
         live_source::{LiveRows, LiveSource},
     },
     manifest::{HELD_OUT_FOLDER, SaeManifest, option_differences},
-    run::{
-        Run,
-        run_folder::{open_folder, refuse_unfinished},
-        show_finished,
-        train::resolve_widths,
-    },
+    run::{Run, show_finished, train::resolve_widths},
     sae::HookPoints,
 };
 
@@ -44,12 +39,11 @@ pub fn train_live(
     let held_out_config = HarvestConfig { tokens: Some(held_out_tokens(config)?), ..harvest_config.clone() };
     // What cannot work is refused before minutes of harvesting.
     let resolved = resolve_widths(config, hook_points.clone(), widths)?;
-    harvester::create_folder(out)?;
-    let _lock = harvester::lock(out)?;
-    refuse_other(out, &resolved)?;
+    let folder = OutputFolder::open(out)?;
+    refuse_other(&folder, &resolved)?;
     let dataset = hold_out(model, &corpus, &held_out_config, &out.join(HELD_OUT_FOLDER), monitor)?;
     let data = HarvestedData::new(&dataset, hook_points);
-    let manifest = open_folder(out, SaeManifest::begin_live(&dataset, &data, &resolved)?)?;
+    let manifest = folder.begin(SaeManifest::begin_live(&dataset, &data, &resolved, out)?)?;
     if manifest.is_finished(out)? {
         show_finished(out, &manifest)?;
         return Ok(manifest);
@@ -63,18 +57,14 @@ pub fn train_live(
 }
 
 /// Refuses a folder that is not this run's, as far as that can be told before anything is held out.
-fn refuse_other(out: &Path, resolved: &Resolved) -> Result<()> {
-    if !out.join(MANIFEST_FILE).exists() {
-        return refuse_unfinished(out);
-    }
-    let found = SaeManifest::read(out)?;
+fn refuse_other(folder: &OutputFolder, resolved: &Resolved) -> Result<()> {
+    let Some(found) = folder.find::<SaeManifest>()? else { return Ok(()) };
     let mut differences = option_differences(&found.config, &resolved.config);
     if found.live_from.is_none() {
         differences.push("rows: those of a folder or a file there, a running model's here".into());
     }
-    let is_begun = found.complete || SaeManifest::has_checkpoint(out)?;
-    if is_begun && !differences.is_empty() {
-        return Err(harvester::Error::OtherRun { path: out.to_path_buf(), differences }.into());
+    if !differences.is_empty() && found.is_begun(folder)? {
+        return Err(harvester::Error::OtherRun { path: folder.path(), differences }.into());
     }
     Ok(())
 }

@@ -7,9 +7,9 @@
 use std::path::Path;
 
 use harvester::{
-    ACTIVATIONS_FORMAT, ActivationDataset, Context, ContextCursor, CorpusOptions, CorpusSource, Counts, FORMAT_VERSION,
-    Family, HarvestConfig, HarvestManifest, HookPoint, HookPointSummary, LeftOut, ModelIdentity, NormQuantiles,
-    ShardWriter, Site, SpecialToken, StorageDtype,
+    ActivationDataset, Context, ContextCursor, CorpusOptions, CorpusSource, Counts, Family, HarvestConfig,
+    HarvestManifest, HookPoint, HookPointSummary, LeftOut, Manifest, ModelIdentity, NormQuantiles, ShardWriter, Site,
+    SpecialToken, StorageDtype,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -121,12 +121,13 @@ pub(crate) fn manifest(config: HarvestConfig, widths: &[usize]) -> HarvestManife
     let places = config.hook_points.iter().zip(widths);
     let hook_points = places.map(|(place, width)| summary(*place, *width)).collect();
     HarvestManifest {
-        format: ACTIVATIONS_FORMAT.into(),
-        version: FORMAT_VERSION,
+        format: HarvestManifest::FORMAT.into(),
+        version: HarvestManifest::VERSION,
         refract_version: "0.0.0".into(),
         complete: false,
         model: ModelIdentity {
             source: "synthetic".into(),
+            relative: None,
             family: Family::Llama,
             sha256: "00".into(),
             tokenizer_sha256: "00".into(),

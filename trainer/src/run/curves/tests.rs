@@ -1,7 +1,9 @@
 //! The page is complete, loads nothing from other files, and shows the log without losing spikes.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use harvester::{Family, HookPoint, ModelIdentity};
+use std::path::Path;
+
+use harvester::{ArtifactRef, Family, HookPoint, Manifest, ModelIdentity};
 
 use super::*;
 use crate::TrainConfig;
@@ -9,6 +11,7 @@ use crate::TrainConfig;
 fn manifest(source: &str) -> SaeManifest {
     let model = ModelIdentity {
         source: source.into(),
+        relative: None,
         family: Family::Llama,
         sha256: "00".into(),
         tokenizer_sha256: "00".into(),
@@ -17,13 +20,12 @@ fn manifest(source: &str) -> SaeManifest {
         d_vocab: 2,
     };
     SaeManifest {
-        format: crate::SAE_FORMAT.into(),
+        format: SaeManifest::FORMAT.into(),
         version: 1,
         refract_version: "0.0.0".into(),
         run_id: "00".into(),
         complete: false,
-        activations: "activations".into(),
-        activations_manifest_sha256: Some("00".into()),
+        activations: ArtifactRef::new(Path::new("sae"), &Path::new("activations").into(), Some("00".into())),
         model: Some(model),
         hook_point: Some(HookPoint::resid_post(1)),
         hook_points: vec![],

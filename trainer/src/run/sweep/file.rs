@@ -7,19 +7,20 @@ use arrow::{
     array::{ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, UInt64Array},
     error::ArrowError,
 };
-use harvester::write_atomically;
+use harvester::{Manifest, OutputFolder};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, TrainArchitecture, TrainConfig, run::parquet_table::write_batch};
+use crate::{
+    Result, SaeManifest, TrainArchitecture, TrainConfig, manifest::option_differences, run::parquet_table::write_batch,
+};
 
 /// Name of the table in a sweep's folder.
 pub const SWEEP_FILE: &str = "sweep.json";
 /// The same for pyarrow, polars and DuckDB.
 pub(super) const PARQUET_FILE: &str = "sweep.parquet";
-/// `format` of [`SWEEP_FILE`].
-const FORMAT: &str = "refract.sweep";
-/// `version` of its layout.
-const VERSION: u32 = 1;
+
+/// Name of the page in a sweep's folder.
+pub const PARETO_FILE: &str = "pareto.html";
 
 /// How far a run has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,22 +83,8 @@ pub struct SweepFile {
 }
 
 impl SweepFile {
-    /// The table in the folder of a sweep.
-    ///
-    /// # Errors
-    /// When there is none, or one of another kind or version, or one that is not as it was written.
-    pub fn read(dir: &Path) -> Result<Self> {
-        let path = dir.join(SWEEP_FILE);
-        let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
-        let hint = "Remove this file and repeat the sweep: it is made again from the runs' folders";
-        let damaged =
-            |error: serde_json::Error| Error::malformed(&path, "the table of a sweep", error.to_string(), hint);
-        let Header { format, version } = serde_json::from_slice(&text).map_err(damaged)?;
-        if (format.as_str(), version) != (FORMAT, VERSION) {
-            let expected = format!("format `{FORMAT}`, version {VERSION}");
-            return Err(Error::malformed(&path, expected, format!("`{format}`, version {version}"), hint));
-        }
-        serde_json::from_slice(&text).map_err(damaged)
+    pub(super) fn new(runs: Vec<SweepRow>) -> Self {
+        Self { format: Self::FORMAT.into(), version: Self::VERSION, runs }
     }
 
     /// The runs in a state.
@@ -106,20 +93,36 @@ impl SweepFile {
     }
 }
 
-/// What is read of it first: another version may have other rows.
-#[derive(Debug, Deserialize)]
-struct Header {
-    format: String,
-    version: u32,
+impl Manifest for SweepFile {
+    const FORMAT: &'static str = "refract.sweep";
+    const COMMAND: &'static str = "sweep";
+    const FILE: &'static str = SWEEP_FILE;
+    const HAS_CHECKSUM: bool = false;
+    const REPAIR: &'static str = "Remove this file and repeat the sweep: it is made again from the runs' folders";
+
+    /// A sweep whose table was removed has its page and its runs still.
+    fn leaves(folder: &OutputFolder, name: &str) -> bool {
+        let file = name.strip_suffix(".tmp").unwrap_or(name);
+        [PARETO_FILE, PARQUET_FILE].contains(&file) || SaeManifest::is_in(&folder.path().join(name))
+    }
+
+    /// Refuses a plan that has not every run of the table, which is going to be written anew.
+    fn differences(&self, wanted: &Self) -> Vec<String> {
+        let of_run = |old: &SweepRow| match wanted.runs.iter().find(|run| run.name == old.name) {
+            None => vec![format!("{}: a run there, none here", old.name)],
+            Some(run) => {
+                let lines = option_differences(&old.config, &run.config);
+                lines.into_iter().map(|line| format!("{}, {line}", old.name)).collect()
+            }
+        };
+        self.runs.iter().flat_map(of_run).collect()
+    }
 }
 
 /// Replaces both files in `out`.
 pub(super) fn write(out: &Path, rows: Vec<SweepRow>) -> Result<()> {
     write_batch(&out.join(PARQUET_FILE), columns(&rows))?;
-    let path = out.join(SWEEP_FILE);
-    let file = SweepFile { format: FORMAT.into(), version: VERSION, runs: rows };
-    let text = serde_json::to_vec_pretty(&file).map_err(|error| Error::io("write", &path)(error.into()))?;
-    Ok(write_atomically(&path, &text)?)
+    Ok(SweepFile::new(rows).write(out)?)
 }
 
 /// A row a run, a column a fact. `[runs, 14]`

@@ -6,11 +6,8 @@ use std::path::Path;
 use harvester::write_atomically;
 use serde_json::json;
 
-use super::file::{RunState, SweepRow};
+use super::file::{PARETO_FILE, RunState, SweepRow};
 use crate::{Result, run::page::fill};
-
-/// Name of the page in a sweep's folder.
-pub const PARETO_FILE: &str = "pareto.html";
 
 const TEMPLATE: &str = include_str!("pareto.html");
 /// Seconds after which the page of a sweep that goes on reads itself again.

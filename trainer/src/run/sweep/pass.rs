@@ -9,7 +9,7 @@
 
 use std::path::Path;
 
-use harvester::Monitor;
+use harvester::{Monitor, OutputFolder};
 
 use super::{plan::SweepPlan, table::Table};
 use crate::{
@@ -20,9 +20,7 @@ use crate::{
     },
     manifest::SaeManifest,
     run::{
-        Run, next_batch,
-        run_folder::{find_run, open_folder},
-        sample, show_finished,
+        Run, next_batch, sample, show_finished,
         train::{resolve, split},
     },
 };
@@ -53,8 +51,9 @@ pub(super) fn check_pass(plan: &SweepPlan<'_>, indices: &[usize], out: &Path) ->
     for &index in indices {
         let run = &plan.runs()[index];
         let resolved = resolve(&run.config, data.as_ref())?;
-        let wanted = SaeManifest::begin(data.as_ref(), &resolved, split.held_out_contexts.clone())?;
-        find_run(&out.join(&run.name), &wanted)?;
+        let out = out.join(&run.name);
+        let wanted = SaeManifest::begin(data.as_ref(), &resolved, split.held_out_contexts.clone(), &out)?;
+        OutputFolder::at(out)?.find_run(&wanted)?;
     }
     Ok(())
 }
@@ -74,7 +73,7 @@ pub(super) fn run_pass(
     let n_steps = config.n_steps();
     let widths = training.widths().to_vec();
     let mut pass = Pass { plan, members: vec![], table, monitor, batch: config.batch, n_steps, widths };
-    let mut locks = vec![];
+    let mut taken = vec![];
     for &index in indices {
         let out = pass.table.dir(index);
         if pass.table.has_diverged(index) {
@@ -82,10 +81,10 @@ pub(super) fn run_pass(
             continue;
         }
         let resolved = resolve(&plan.runs()[index].config, data.as_ref())?;
-        harvester::create_folder(&out)?;
-        locks.push(harvester::lock(&out)?);
-        let wanted = SaeManifest::begin(data.as_ref(), &resolved, split.held_out_contexts.clone())?;
-        let manifest = open_folder(&out, wanted)?;
+        let folder = OutputFolder::open(out.as_path())?;
+        let wanted = SaeManifest::begin(data.as_ref(), &resolved, split.held_out_contexts.clone(), &out)?;
+        let manifest = folder.begin(wanted)?;
+        taken.push(folder);
         if manifest.is_finished(&out)? {
             show_finished(&out, &manifest)?;
             pass.skip(0);

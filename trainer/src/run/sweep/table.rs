@@ -6,12 +6,14 @@
 
 use std::path::{Path, PathBuf};
 
+use harvester::OutputFolder;
+
 use super::{
-    file::{self, RunState, SWEEP_FILE, SweepFile, SweepRow},
+    file::{self, RunState, SweepFile, SweepRow},
     pareto,
     plan::{PlannedRun, SweepPlan},
 };
-use crate::{Error, Result, SaeManifest, manifest::option_differences, run::own_folder::refuse_foreign};
+use crate::{Error, Result, SaeManifest};
 
 /// The table of a sweep in progress, in the order of the plan.
 #[derive(Debug)]
@@ -21,35 +23,40 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// The table of a sweep that begins or goes on in `out`. It knows which runs diverged before; how far others have
+    /// The table of a sweep that begins or goes on in `folder`. It knows which runs diverged before; how far others have
     /// come, their own folders tell.
-    pub(super) fn open(out: &Path, plan: &SweepPlan<'_>) -> Result<Self> {
-        let before = read(out)?;
-        refuse_another_plan(out, &before, plan)?;
-        let row = |run: &PlannedRun| {
-            let new = SweepRow {
-                name: run.name.clone(),
-                hook_point: run.place.clone(),
-                architecture: run.resolved.architecture,
-                k: run.resolved.k,
-                d_sae: run.d_sae,
-                lr: run.resolved.lr.unwrap_or_default(),
-                state: RunState::Unfinished,
-                note: None,
-                tokens: None,
-                dead: None,
-                l0: None,
-                fvu: None,
-                explained_variance: None,
-                frac_alive: None,
-                pareto: false,
-                config: run.resolved.clone(),
-            };
-            // One that has ended stays so: an error in another run is not to unsay it.
-            let old = before.iter().find(|old| old.name == new.name && old.state != RunState::Unfinished);
-            old.filter(|old| out.join(&old.name).is_dir()).cloned().unwrap_or(new)
+    pub(super) fn open(folder: &OutputFolder, plan: &SweepPlan<'_>) -> Result<Self> {
+        let new = |run: &PlannedRun| SweepRow {
+            name: run.name.clone(),
+            hook_point: run.place.clone(),
+            architecture: run.resolved.architecture,
+            k: run.resolved.k,
+            d_sae: run.d_sae,
+            lr: run.resolved.lr.unwrap_or_default(),
+            state: RunState::Unfinished,
+            note: None,
+            tokens: None,
+            dead: None,
+            l0: None,
+            fvu: None,
+            explained_variance: None,
+            frac_alive: None,
+            pareto: false,
+            config: run.resolved.clone(),
         };
-        Ok(Self { out: out.to_path_buf(), rows: plan.runs().iter().map(row).collect() })
+        let wanted = SweepFile::new(plan.runs().iter().map(new).collect());
+        let before = folder.find_run(&wanted)?;
+        let out = folder.path();
+        let mut rows = wanted.runs;
+        for row in &mut rows {
+            // One that has ended stays so: an error in another run is not to unsay it.
+            let ended = |old: &&SweepRow| old.name == row.name && old.state != RunState::Unfinished;
+            let old = before.iter().flat_map(|before| &before.runs).find(ended);
+            if let Some(old) = old.filter(|old| out.join(&old.name).is_dir()) {
+                *row = old.clone();
+            }
+        }
+        Ok(Self { out, rows })
     }
 
     pub(super) fn out(&self) -> &Path {
@@ -100,39 +107,6 @@ impl Table {
         let rows = self.sorted();
         pareto::write(&self.out, &rows)?;
         file::write(&self.out, rows)
-    }
-}
-
-/// The rows of the sweep in `out`; none where it is empty.
-fn read(out: &Path) -> Result<Vec<SweepRow>> {
-    if !out.join(SWEEP_FILE).exists() {
-        return refuse_other(out).map(|()| vec![]);
-    }
-    Ok(SweepFile::read(out)?.runs)
-}
-
-/// Refuses a folder that holds something else. A sweep whose table was removed has its page still.
-fn refuse_other(out: &Path) -> Result<()> {
-    let ours = [pareto::PARETO_FILE, file::PARQUET_FILE, SWEEP_FILE];
-    if ours[..2].iter().any(|name| out.join(name).is_file()) {
-        return Ok(());
-    }
-    refuse_foreign(out, &ours.map(|name| format!("{name}.tmp")), "sweep", SWEEP_FILE)
-}
-
-/// Refuses a plan that has not every run of the table, which is going to be written anew.
-fn refuse_another_plan(out: &Path, before: &[SweepRow], plan: &SweepPlan<'_>) -> Result<()> {
-    let differences = before.iter().flat_map(|old| match plan.runs().iter().find(|run| run.name == old.name) {
-        None => vec![format!("{}: a run there, none here", old.name)],
-        Some(run) => {
-            let of_run = |line| format!("{}, {line}", old.name);
-            option_differences(&old.config, &run.resolved).into_iter().map(of_run).collect()
-        }
-    });
-    let differences: Vec<_> = differences.collect();
-    match differences.is_empty() {
-        true => Ok(()),
-        false => Err(harvester::Error::OtherRun { path: out.to_path_buf(), differences }.into()),
     }
 }
 

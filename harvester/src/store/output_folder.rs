@@ -1,0 +1,339 @@
+//! [`OutputFolder`]: the one way in which a stage takes a folder to write to. It is created and locked; what is not the
+//! stage's is refused, and so is another run's; files appear in it whole; its manifest says which of them count.
+//!
+//! ```text
+//! published in   runs/activations         unfinished in   runs/activations/.resume
+//! published in   s3://bucket/activations  unfinished in   $REFRACT_CACHE/staging/<hash of the URL>
+//! ```
+//!
+//! What takes long to make is made in the folder of unfinished things, flushed, and then appears whole among the
+//! published files. No other file knows whether the two folders are on one disk.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+
+use super::{
+    artifact_ref::ArtifactRef,
+    atomic::{sync_folder_of, temporary_path},
+    cache_folder::cache_folder,
+    folder_lock::{create_folder, lock},
+    hash::hex,
+    location::Location,
+    manifest_file::{Expected, MANIFEST_FILE, read_manifest, write_manifest},
+};
+use crate::{Error, Result};
+
+/// What a stage writes about its folder: which files count, and everything that downstream needs.
+pub trait Manifest: Serialize + DeserializeOwned {
+    /// What its field `format` says.
+    const FORMAT: &'static str;
+    /// The newest version of its layout; older ones are read too.
+    const VERSION: u32 = 1;
+    /// What to do if the file is damaged.
+    const REPAIR: &'static str = "Restore it, or run its stage again into another folder";
+    /// Whether its last field is a checksum of the rest.
+    const HAS_CHECKSUM: bool = true;
+    /// The command that writes such folders.
+    const COMMAND: &'static str;
+    /// Fields that refer to other artifacts. In version 1 each was a path, and the second field named had the hash.
+    const ARTIFACTS: &'static [(&'static str, &'static str)] = &[];
+    /// Its file in the folder.
+    const FILE: &'static str = MANIFEST_FILE;
+
+    /// Whether a run that was killed before it wrote its manifest may have left an entry of this name in `folder`.
+    fn leaves(folder: &OutputFolder, name: &str) -> bool;
+
+    /// What differs between the run that wrote this and `wanted`, one line each; empty when `wanted` may go on from it.
+    fn differences(&self, wanted: &Self) -> Vec<String>;
+
+    /// Whether `folder` holds work of this run that another run must not replace.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    fn is_begun(&self, _folder: &OutputFolder) -> Result<bool> {
+        Ok(true)
+    }
+
+    /// Settles what depends on where `folder`, which holds the manifest, is now.
+    #[must_use]
+    fn located(self, _folder: &Location) -> Self {
+        self
+    }
+
+    /// Reads the manifest of a folder, here or in an object store.
+    ///
+    /// # Errors
+    /// When there is none, or one of another kind or version, or one that is not as it was written.
+    fn read(folder: impl Into<Location>) -> Result<Self> {
+        let folder = folder.into();
+        let place = folder.join(Self::FILE);
+        if place.bytes()?.is_none() && folder.is_folder()? {
+            let expected = format!("a folder that holds {}", Self::FORMAT);
+            let found = format!("a folder without a {}", Self::FILE);
+            let hint = format!("Name the output folder of the stage before; it has a {}", Self::FILE);
+            return Err(Error::malformed(folder.to_string(), expected, found, hint));
+        }
+        let expected = Expected {
+            format: Self::FORMAT,
+            version: Self::VERSION,
+            has_checksum: Self::HAS_CHECKSUM,
+            repair: Self::REPAIR,
+        };
+        let (version, mut value) = read_manifest(&place, &expected)?;
+        for (field, hash_field) in Self::ARTIFACTS.iter().filter(|_| version == 1) {
+            ArtifactRef::upgrade(&mut value, field, hash_field);
+        }
+        let path = PathBuf::from(place.to_string());
+        let manifest: Self =
+            serde_json::from_value(value).map_err(|error| expected.damaged(&path, error.to_string()))?;
+        Ok(manifest.located(&folder))
+    }
+
+    /// Replaces the manifest in `folder`.
+    ///
+    /// # Errors
+    /// When it cannot be written; the old one is then still there.
+    fn write(&self, folder: impl Into<Location>) -> Result<()> {
+        write_manifest(&folder.into().join(Self::FILE), self, Self::HAS_CHECKSUM)
+    }
+}
+
+/// Name of the folder of unfinished things in a folder on this machine.
+pub(crate) const RESUME_FOLDER: &str = ".resume";
+
+/// A folder that a stage writes to.
+#[derive(Debug)]
+pub struct OutputFolder {
+    location: Location,
+    resume: PathBuf,
+    /// Held while the folder is written.
+    _lock: Option<File>,
+}
+
+impl OutputFolder {
+    /// Creates the folder and takes it for this process. Of an object store only this machine's part can be taken.
+    ///
+    /// # Errors
+    /// When the folder cannot be created, or another process is writing to it.
+    pub fn open(location: impl Into<Location>) -> Result<Self> {
+        Self::at(location)?.locked()
+    }
+
+    /// The folder as it is: nothing is created, and nothing locked.
+    ///
+    /// # Errors
+    /// When it is in an object store and there is no cache folder to work in.
+    pub fn at(location: impl Into<Location>) -> Result<Self> {
+        let location = location.into();
+        let resume = match location.local() {
+            Some(dir) => dir.join(RESUME_FOLDER),
+            None => {
+                let hash = hex(&Sha256::digest(location.to_string().trim_end_matches('/')));
+                cache_folder()?.join("staging").join(&hash[..16])
+            }
+        };
+        Ok(Self { location, resume, _lock: None })
+    }
+
+    /// As [`Self::open`], with unfinished things in `resume`.
+    #[cfg(test)]
+    pub(crate) fn open_with_resume(location: &Location, resume: &Path) -> Result<Self> {
+        Self { location: location.clone(), resume: resume.to_path_buf(), _lock: None }.locked()
+    }
+
+    fn locked(self) -> Result<Self> {
+        let dir = self.location.local().unwrap_or(&self.resume);
+        create_folder(dir)?;
+        let lock = lock(dir)?;
+        Ok(Self { _lock: lock, ..self })
+    }
+
+    /// Where finished files are.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Its name, as errors give it.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(self.location.to_string())
+    }
+
+    /// The manifest of the run in this folder; `None` where the folder is new, or where a run of the stage was killed
+    /// before it had written one.
+    ///
+    /// # Errors
+    /// When the manifest cannot be read, or there is none and the folder holds what the stage does not leave there.
+    pub fn find<M: Manifest>(&self) -> Result<Option<M>> {
+        if self.location.join(M::FILE).bytes()?.is_some() {
+            return M::read(&self.location).map(Some);
+        }
+        let unfinished = temporary_path(Path::new(M::FILE));
+        let is_foreign = |name: &String| Path::new(name) != unfinished && !M::leaves(self, name);
+        match self.names()?.into_iter().find(is_foreign) {
+            None => Ok(None),
+            Some(name) => {
+                let expected = format!("an empty folder, or one that {} wrote", M::COMMAND);
+                let found = format!("a folder without {} that holds `{name}`", M::FILE);
+                Err(Error::malformed(self.path(), expected, found, "Choose another --out"))
+            }
+        }
+    }
+
+    /// The manifest of the earlier run of which `wanted` is the continuation; `None` where nothing of another run would
+    /// be lost. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::find`]; or when the folder holds another run's work.
+    pub fn find_run<M: Manifest>(&self, wanted: &M) -> Result<Option<M>> {
+        let Some(found) = self.find::<M>()? else { return Ok(None) };
+        let differences = found.differences(wanted);
+        if differences.is_empty() {
+            return Ok(Some(found));
+        }
+        if found.is_begun(self)? { Err(Error::OtherRun { path: self.path(), differences }) } else { Ok(None) }
+    }
+
+    /// The manifest to go on with: of the earlier run, else `wanted`, which is then written.
+    ///
+    /// # Errors
+    /// As [`Self::find_run`]; or when the manifest cannot be written.
+    pub fn begin<M: Manifest>(&self, wanted: M) -> Result<M> {
+        if let Some(found) = self.find_run(&wanted)? {
+            return Ok(found);
+        }
+        wanted.write(&self.location)?;
+        Ok(wanted)
+    }
+
+    /// A file of the folder of unfinished things, which is created if need be.
+    pub(crate) fn unfinished(&self, name: &str) -> Result<PathBuf> {
+        fs::create_dir_all(&self.resume).map_err(Error::io("create", &self.resume))?;
+        Ok(self.resume.join(name))
+    }
+
+    /// The folder of unfinished things, which may not exist.
+    pub(crate) fn resume(&self) -> &Path {
+        &self.resume
+    }
+
+    /// Makes a file that is finished and flushed appear among the published ones.
+    pub(crate) fn publish(&self, finished: &Path, name: &str) -> Result<()> {
+        let place = self.location.join(name);
+        place.upload(finished)?;
+        match place.local() {
+            Some(path) => sync_folder_of(path),
+            None => fs::remove_file(finished).map_err(Error::io("remove", finished)),
+        }
+    }
+
+    /// Names of the published files and folders, sorted; none where the folder does not exist.
+    fn names(&self) -> Result<Vec<String>> {
+        if self.location.local().is_some_and(|dir| !dir.exists()) {
+            return Ok(vec![]);
+        }
+        Ok(self.location.list()?.into_iter().map(|entry| entry.name).collect())
+    }
+
+    /// Removes what a killed run left under a temporary name, and the published files that `unwanted` names.
+    pub(crate) fn remove_leftovers<M: Manifest>(&self, unwanted: impl Fn(&str) -> bool) -> Result<()> {
+        let unfinished = temporary_path(Path::new(M::FILE));
+        let is_left = |name: &String| Path::new(name) == unfinished || unwanted(name);
+        self.names()?.iter().filter(|name| is_left(name)).try_for_each(|name| self.location.join(name).remove())
+    }
+
+    /// Removes everything unfinished.
+    pub(crate) fn remove_unfinished(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.resume) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &self.resume)(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::differences;
+
+    /// What a made-up stage writes.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Note {
+        format: String,
+        version: u32,
+        seed: u64,
+        begun: bool,
+    }
+
+    impl Manifest for Note {
+        const FORMAT: &'static str = "refract.note";
+        const COMMAND: &'static str = "note";
+
+        fn leaves(_folder: &OutputFolder, name: &str) -> bool {
+            name == "draft"
+        }
+
+        fn differences(&self, wanted: &Self) -> Vec<String> {
+            differences("seed", &self.seed, &wanted.seed)
+        }
+
+        fn is_begun(&self, _folder: &OutputFolder) -> Result<bool> {
+            Ok(self.begun)
+        }
+    }
+
+    fn note(seed: u64, begun: bool) -> Note {
+        Note { format: Note::FORMAT.into(), version: Note::VERSION, seed, begun }
+    }
+
+    #[test]
+    fn a_run_goes_on_and_another_is_refused_in_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = OutputFolder::open(dir.path().join("new/out")).unwrap();
+        assert_eq!(folder.begin(note(1, true)).unwrap(), note(1, true));
+        assert_eq!(folder.begin(note(1, false)).unwrap(), note(1, true), "the earlier run's manifest counts");
+        let message = folder.begin(note(2, true)).unwrap_err().to_string();
+        assert!(message.contains("seed: 1 there, 2 here"), "{message}");
+    }
+
+    #[test]
+    fn a_run_that_saved_nothing_gives_way_to_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = OutputFolder::open(dir.path()).unwrap();
+        folder.begin(note(1, false)).unwrap();
+        assert_eq!(folder.find_run(&note(2, true)).unwrap(), None);
+        assert_eq!(folder.begin(note(2, true)).unwrap(), note(2, true));
+        assert_eq!(Note::read(dir.path()).unwrap(), note(2, true));
+    }
+
+    #[test]
+    fn what_a_killed_run_leaves_is_ours_and_nothing_else_is() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["manifest.json.tmp", "draft"] {
+            fs::write(dir.path().join(name), "half").unwrap();
+        }
+        let folder = OutputFolder::open(dir.path()).unwrap();
+        assert_eq!(folder.find::<Note>().unwrap(), None);
+        fs::write(dir.path().join("thesis.tex"), "mine").unwrap();
+        let message = folder.begin(note(1, true)).unwrap_err().to_string();
+        assert!(message.contains("one that note wrote") && message.contains("`thesis.tex`"), "{message}");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn two_processes_never_write_to_one_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = OutputFolder::open(dir.path()).unwrap();
+        let message = OutputFolder::open(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("another process"), "{message}");
+        drop(first);
+        OutputFolder::open(dir.path()).unwrap();
+    }
+}
