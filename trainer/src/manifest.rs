@@ -165,16 +165,13 @@ impl SaeManifest {
         Self { run_id: harvester::sha256_bytes([bytes]), ..self }
     }
 
-    /// Whether the SAE of this run, which is that of `dir`, is there. Of one whose weights were removed nothing but the
-    /// end is done again, from its last checkpoint.
+    /// True once training is done; then the SAE's files in `dir` are those that it wrote.
     ///
     /// # Errors
-    /// When the weights have changed since.
+    /// When a file of a finished SAE was removed or has changed.
     pub fn is_finished(&self, dir: &Path) -> Result<bool> {
         match &self.results {
-            Some(results) if self.complete && results.files().all(|(name, _)| dir.join(name).is_file()) => {
-                results.verify(dir).map(|()| true)
-            }
+            Some(results) if self.complete => results.verify(dir).map(|()| true),
             _ => Ok(false),
         }
     }

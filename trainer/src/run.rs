@@ -26,9 +26,8 @@ use crate::{
     run::{
         calibrate::calibrate,
         checkpoint::Progress,
-        curves::{CURVES_FILE, Curves},
+        curves::Curves,
         export::export,
-        metrics_file::{METRICS_FILE, write_metrics},
         metrics_line::MetricsLine,
         metrics_log::MetricsLog,
         schedule::Schedule,
@@ -164,11 +163,6 @@ impl<'a> Run<'a> {
     /// Brings what is shown of the run up to its end. A file that cannot be written is not to hide the reason.
     pub(crate) fn show_end(&mut self, manifest: &SaeManifest, error: &Error) {
         let _ = self.log.sync();
-        if manifest.results.is_some() {
-            // It had ended well, and only a file of it could not be made again.
-            let _ = self.curves.finish(manifest, self.log.lines());
-            return;
-        }
         self.curves.stop(self.log.lines(), error);
         if let Error::Diverged { .. } = error {
             let _ = SaeManifest { diverged: Some(error.said_in(&self.out)), ..manifest.clone() }.write(&self.out);
@@ -305,19 +299,10 @@ impl<'a> Run<'a> {
         }
         let mut on_sample = metrics_of(&sae);
         add_rows(&mut on_sample, &sae, sample)?;
-        let save = |dir: &Path| {
-            sae.save(dir)?;
-            saelens::save_sparsity(&on_sample.feature_density(), dir)
-        };
-        match &manifest.results {
-            // A file of a finished run was removed: what is made again must be what was recorded.
-            Some(before) => before.put_back(&self.out, save)?,
-            None => {
-                save(&self.out)?;
-                let held_out = score(&sae, held_out, self.monitor)?;
-                manifest.results = Some(results(&self.out, self.progress, batch, dead, held_out)?);
-            }
-        }
+        sae.save(&self.out)?;
+        saelens::save_sparsity(&on_sample.feature_density(), &self.out)?;
+        let held_out = score(&sae, held_out, self.monitor)?;
+        manifest.results = Some(results(&self.out, self.progress, batch, dead, held_out)?);
         self.curves.finish(&manifest, self.log.lines())?;
         manifest.diverged = None;
         manifest.complete = true;
@@ -345,21 +330,6 @@ fn results(
         dead,
         held_out,
     })
-}
-
-/// Writes the table and the page of the finished run in `out` again where they were removed.
-pub(crate) fn show_finished(out: &Path, manifest: &SaeManifest) -> Result<()> {
-    let lines = metrics_log::read(out)?;
-    if lines.is_empty() {
-        return Ok(());
-    }
-    if !out.join(METRICS_FILE).exists() {
-        write_metrics(out, &lines)?;
-    }
-    if !out.join(CURVES_FILE).exists() {
-        Curves::new(out, manifest.clone()).finish(manifest, &lines)?;
-    }
-    Ok(())
 }
 
 /// The learner of a run that begins: from an SAE, or from random weights.

@@ -62,44 +62,35 @@ fn a_checkpoint_of_another_run_is_refused() {
 }
 
 #[test]
-fn weights_that_were_removed_are_written_again_and_changed_ones_refused() {
+fn a_finished_folder_that_was_changed_is_refused_and_nothing_is_written() {
     let (_dir, dataset) = dataset(200);
     for architecture in [TrainArchitecture::TopK, TrainArchitecture::BatchTopK] {
         let config = small_config(architecture);
         let out = tempfile::tempdir().unwrap();
         let manifest = train(&dataset, &config, out.path(), &Silent).unwrap();
-        let before = files(out.path());
-        for removed in [WEIGHTS, "cfg.json"] {
-            fs::remove_file(out.path().join(removed)).unwrap();
-            let message = Sae::load(out.path()).unwrap_err().to_string();
-            assert!(message.contains(removed) && message.contains("Repeated, the command"), "{message}");
-            assert_eq!(train(&dataset, &config, out.path(), &Silent).unwrap(), manifest);
-            assert_same(&files(out.path()), &before, removed);
-        }
-        for shown in ["metrics.parquet", "curves.html"] {
-            fs::remove_file(out.path().join(shown)).unwrap();
-            train(&dataset, &config, out.path(), &Silent).unwrap();
-            assert_same(&files(out.path()), &before, shown);
-        }
-        for changed in [WEIGHTS, "cfg.json"] {
-            let path = out.path().join(changed);
+        for file in [WEIGHTS, "cfg.json"] {
+            let path = out.path().join(file);
             let good = fs::read(&path).unwrap();
-            let mut bytes = good.clone();
-            *bytes.last_mut().unwrap() ^= 1;
-            fs::write(&path, &bytes).unwrap();
-            let message = train(&dataset, &config, out.path(), &Silent).unwrap_err().to_string();
-            assert!(message.contains(changed) && message.contains("remove it"), "{message}");
-            assert_eq!(Sae::load(out.path()).unwrap_err().to_string(), message, "nobody uses it without noticing");
-            assert_eq!(fs::read(&path).unwrap(), bytes, "only the user removes it");
-            // It is not overwritten either if another file is missing.
-            let sparsity = out.path().join("sparsity.safetensors");
-            let kept = fs::read(&sparsity).unwrap();
-            fs::remove_file(&sparsity).unwrap();
-            let again = train(&dataset, &config, out.path(), &Silent).unwrap_err().to_string();
-            assert_eq!((again, fs::read(&path).unwrap()), (message, bytes));
-            fs::write(&sparsity, kept).unwrap();
+            let mut changed = good.clone();
+            *changed.last_mut().unwrap() ^= 1;
+            for bytes in [None, Some(changed)] {
+                match &bytes {
+                    None => fs::remove_file(&path).unwrap(),
+                    Some(changed) => fs::write(&path, changed).unwrap(),
+                }
+                let before = files(out.path());
+                let message = train(&dataset, &config, out.path(), &Silent).unwrap_err().to_string();
+                assert!(message.contains(file) && message.contains("remove the folder and train again"), "{message}");
+                assert_eq!(Sae::load(out.path()).unwrap_err().to_string(), message, "nobody uses it without noticing");
+                assert_same(&files(out.path()), &before, file);
+            }
             fs::write(&path, good).unwrap();
-            assert_same(&files(out.path()), &before, changed);
+        }
+        // A user's deletions of what is only to look at stay.
+        for shown in ["metrics.parquet", "curves.html", "sparsity.safetensors"] {
+            fs::remove_file(out.path().join(shown)).unwrap();
+            assert_eq!(train(&dataset, &config, out.path(), &Silent).unwrap(), manifest);
+            assert!(!out.path().join(shown).exists(), "{shown}");
         }
         // A path to a file in the folder is checked like the folder, and so is the manifest.
         let (weights, manifest) = (out.path().join(WEIGHTS), out.path().join("manifest.json"));

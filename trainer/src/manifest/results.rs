@@ -1,15 +1,11 @@
-//! [`TrainResults`]: how a run ended, and the checksums of the files that it wrote: by them an SAE is verified, and what
-//! was removed of one is put back.
+//! [`TrainResults`]: how a run ended, and the checksums of the files that it wrote, by which an SAE is verified.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use harvester::sha256_file;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, formats::saelens, sae::metrics::Reconstruction};
-
-/// Folder in an SAE's own in which files that were removed are made again.
-const AGAIN_FOLDER: &str = "made-again";
 
 /// How a training run ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,28 +40,6 @@ impl TrainResults {
         std::iter::once((saelens::WEIGHTS_FILE, self.weights_sha256.as_str())).chain(others)
     }
 
-    /// Puts files that were removed from `dir` back: `write` makes all of them in another folder. Nothing is put back
-    /// that is not what was recorded, and nothing that is there is written over.
-    pub(crate) fn put_back(&self, dir: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-        let (there, removed): (Vec<_>, Vec<_>) = self.files().partition(|(name, _)| dir.join(name).is_file());
-        there.iter().try_for_each(|(name, sha256)| verify_file(&dir.join(name), sha256))?;
-        let again = dir.join(AGAIN_FOLDER);
-        fs::create_dir_all(&again).map_err(Error::io("create", &again))?;
-        write(&again)?;
-        for (name, sha256) in &removed {
-            let found = sha256_file(&again.join(name))?;
-            if found != *sha256 {
-                let hint = "Another machine, or another version of refract, computes other last digits than the one \
-                            that trained it; the new file is left where it is";
-                return Err(Error::malformed(again.join(name), format!("SHA-256 {sha256}"), found, hint));
-            }
-        }
-        for (name, _) in &removed {
-            fs::rename(again.join(name), dir.join(name)).map_err(Error::io("rename to", dir.join(name)))?;
-        }
-        fs::remove_dir_all(&again).map_err(Error::io("remove", &again))
-    }
-
     /// Compares the files in `dir` with what was recorded. An SAE is whole without the densities of its latents.
     pub(crate) fn verify(&self, dir: &Path) -> Result<()> {
         let needed = |name: &str| name != saelens::SPARSITY_FILE || dir.join(name).is_file();
@@ -75,13 +49,14 @@ impl TrainResults {
 }
 
 fn verify_file(path: &Path, sha256: &str) -> Result<()> {
-    const AGAIN: &str = "the command that made this folder writes it again from the last checkpoint";
     if !path.is_file() {
-        return Err(Error::malformed(path, "the file that training wrote", "none", format!("Repeated, {AGAIN}")));
+        let hint = "Put the file back, or remove the folder and train again";
+        return Err(Error::malformed(path, "the file that training wrote", "none", hint));
     }
     let found = sha256_file(path)?;
     if found != sha256 {
-        let hint = format!("The file has changed since training ended: remove it; repeated, {AGAIN}");
+        let hint =
+            "The file has changed since training ended: put the old one back, or remove the folder and train again";
         return Err(Error::malformed(path, format!("SHA-256 {sha256}"), found, hint));
     }
     Ok(())

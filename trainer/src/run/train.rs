@@ -15,7 +15,7 @@ use crate::{
         training_data::{HeldOut, Split, TrainingData},
     },
     manifest::SaeManifest,
-    run::{Run, initial_weights, show_finished},
+    run::{Run, initial_weights},
     sae::{HookPoints, Sae},
 };
 
@@ -52,7 +52,6 @@ pub(crate) fn train_on(
     let folder = OutputFolder::open(out)?;
     let manifest = folder.begin(SaeManifest::begin(data, &resolved, split.held_out_contexts, out)?)?;
     if manifest.is_finished(out)? {
-        show_finished(out, &manifest)?;
         return Ok(manifest);
     }
     let source = ShardSource::new(training, resolved.config.seed, resolved.config.buffer_bytes);

@@ -16,7 +16,7 @@ use crate::{
         live_source::{LiveRows, LiveSource},
     },
     manifest::{HELD_OUT_FOLDER, SaeManifest, option_differences},
-    run::{Run, show_finished, train::resolve_widths},
+    run::{Run, train::resolve_widths},
     sae::HookPoints,
 };
 
@@ -45,7 +45,6 @@ pub fn train_live(
     let data = HarvestedData::new(&dataset, hook_points);
     let manifest = folder.begin(SaeManifest::begin_live(&dataset, &data, &resolved, out)?)?;
     if manifest.is_finished(out)? {
-        show_finished(out, &manifest)?;
         return Ok(manifest);
     }
     let rows = live_rows(&dataset, &manifest, &resolved)?;

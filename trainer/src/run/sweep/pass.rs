@@ -20,7 +20,7 @@ use crate::{
     },
     manifest::SaeManifest,
     run::{
-        Run, next_batch, sample, show_finished,
+        Run, next_batch, sample,
         train::{resolve, split},
     },
 };
@@ -86,7 +86,6 @@ pub(super) fn run_pass(
         let manifest = folder.begin(wanted)?;
         taken.push(folder);
         if manifest.is_finished(&out)? {
-            show_finished(&out, &manifest)?;
             pass.skip(0);
             pass.table.finished(index, &manifest)?;
             continue;
