@@ -30,7 +30,18 @@ pub enum Error {
         /// The object or folder.
         url: String,
         /// The store's reason.
-        source: object_store::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// This build has no code for it: a cargo feature was off.
+    #[error(
+        "{what} needs the feature `{feature}`, and this build of refract is without it. \
+         Build it anew with `cargo build --release --features {feature}`"
+    )]
+    MissingFeature {
+        /// What was asked for.
+        what: String,
+        /// The feature of this crate, which the command line passes through.
+        feature: &'static str,
     },
     /// A file was opened and is not what it should be.
     #[error("{}: expected {expected}, found {found}. {hint}", path.display())]

@@ -1,16 +1,9 @@
 //! Training on a running model: the SAE folder serves every later command, and a killed run goes on to the same
 //! weights.
 
-#[path = "../../harvester/tests/hub_server/mod.rs"]
-mod hub_server;
+use crate::sandbox::{Sandbox, corpus, files, tiny};
 
-use std::sync::{Arc, Mutex};
-
-use hub_server::{Request, reply, serve};
-
-use crate::sandbox::{Sandbox, corpus, files, root, tiny};
-
-fn args<'a>(model: &'a str, corpus: &'a str) -> Vec<&'a str> {
+pub(crate) fn args<'a>(model: &'a str, corpus: &'a str) -> Vec<&'a str> {
     let what = ["train", "--model", model, "--corpus", corpus, "--hook-point", "blocks.1.hook_resid_post"];
     let size = ["--ctx-len", "32", "--k", "4", "--d-sae", "128", "--tokens", "100000", "--batch", "512"];
     [&what[..], &size, &["--checkpoint-every", "10", "--buffer-mib", "1", "--out", "sae"]].concat()
@@ -32,39 +25,6 @@ fn the_weights_are_read_once_for_what_is_held_out_and_for_what_is_trained_on() {
     let sandbox = Sandbox::new().with_env(&[("RUST_LOG", "harvester::language_model=debug")]);
     let said = String::from_utf8(sandbox.run(&args(&model, &corpus)).stderr).unwrap();
     assert_eq!(said.matches("weights read").count(), 1, "{said}");
-}
-
-#[test]
-fn a_run_on_a_dataset_of_the_hub_goes_on_at_its_commit_though_the_branch_has_moved() {
-    let branch = Arc::new(Mutex::new("first"));
-    let now = Arc::clone(&branch);
-    let endpoint = serve(move |request: &Request| {
-        let path = request.path.replace("/revision/main", &format!("/revision/{}", now.lock().unwrap()));
-        let (commit, file) = if path.contains("first") { ("first", "snappy") } else { ("second", "zstd_large") };
-        let bytes = std::fs::read(root().join(format!("tests/fixtures/corpora/{file}.parquet"))).unwrap();
-        if path.contains("/revision/") {
-            return reply("200 OK", &[], format!("{{\"sha\": \"{commit}\", \"siblings\": []}}"));
-        }
-        if path.contains("/tree/") {
-            let size = bytes.len();
-            let entry = serde_json::json!([{ "type": "file", "path": "a.parquet", "oid": commit, "size": size }]);
-            return reply("200 OK", &[], entry.to_string());
-        }
-        let range = request.head.lines().find_map(|line| line.strip_prefix("range: bytes=")?.split_once('-')).unwrap();
-        let (start, end): (usize, usize) = (range.0.parse().unwrap(), range.1.parse().unwrap());
-        let given = format!("bytes {start}-{end}/{}", bytes.len());
-        reply("206 Partial Content", &[("Content-Range", &given)], &bytes[start..=end])
-    });
-    let sandbox = Sandbox::new().with_env(&[("HF_ENDPOINT", &endpoint)]);
-    let model = tiny("llama");
-    let mut args = args(&model, "hf://datasets/org/name");
-    let tokens = args.iter().position(|arg| *arg == "100000").unwrap();
-    args[tokens] = "4096";
-    sandbox.ok(&args);
-    *branch.lock().unwrap() = "second";
-    sandbox.ok(&args);
-    let source = &sandbox.read_json("sae/held-out/manifest.json")["corpus"][0]["path"];
-    assert_eq!(source, "hf://datasets/org/name@first");
 }
 
 #[test]

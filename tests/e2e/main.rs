@@ -11,7 +11,10 @@ mod flags;
 mod kills;
 mod layouts;
 mod live;
+#[cfg(feature = "hub")]
+mod live_hub;
 mod moved;
+#[cfg(feature = "cloud")]
 mod object_store;
 mod pipeline;
 mod sae_on_activations;

@@ -309,7 +309,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        ActivationDataset, HarvestConfig, HookPoint, Location, Silent, StorageDtype,
+        ActivationDataset, HarvestConfig, StorageDtype,
         activations::{
             harvest_folder::begin_harvest,
             manifest::tests::example,
@@ -432,6 +432,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "cloud")]
     #[test]
     fn a_dataset_in_a_store_is_resumed_on_this_machine_and_on_another_and_read_by_ranges() {
         let whole = tempfile::tempdir().unwrap();
@@ -439,7 +440,7 @@ mod tests {
         write_batches(&mut writer, 18);
         writer.finish(0, LeftOut::default()).unwrap();
 
-        let store = Location::in_memory();
+        let store = crate::Location::in_memory();
         let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let open = |staging: &tempfile::TempDir| {
             let folder = OutputFolder::open_with_resume(&store, &staging.path().join("staging")).unwrap();
@@ -466,14 +467,14 @@ mod tests {
 
         let (local, remote) =
             (ActivationDataset::open(whole.path()).unwrap(), ActivationDataset::open(&store).unwrap());
-        remote.verify(&Silent).unwrap();
+        remote.verify(&crate::Silent).unwrap();
         assert_eq!(remote.manifest_sha256().unwrap(), local.manifest_sha256().unwrap());
         for group in local.row_groups() {
-            let read = remote.read(*group, HookPoint::Embed).unwrap();
-            assert_eq!(read, local.read(*group, HookPoint::Embed).unwrap());
+            let read = remote.read(*group, crate::HookPoint::Embed).unwrap();
+            assert_eq!(read, local.read(*group, crate::HookPoint::Embed).unwrap());
         }
-        let few = remote.read_contexts(6..9, HookPoint::Embed).unwrap();
-        assert_eq!(few, local.read_contexts(6..9, HookPoint::Embed).unwrap());
+        let few = remote.read_contexts(6..9, crate::HookPoint::Embed).unwrap();
+        assert_eq!(few, local.read_contexts(6..9, crate::HookPoint::Embed).unwrap());
         assert_eq!(few.rows.len(), 12);
     }
 

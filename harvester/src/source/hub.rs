@@ -2,11 +2,18 @@
 //! client and the addresses. This module adds time-outs, cancellation, retries, and a check of the size and hash of
 //! every file before it gets its name.
 //!
-//! [`request`] asks the Hub one question, [`dataset`] reads the files of a dataset by ranges and keeps nothing,
-//! [`snapshot`] is the cache on disk, [`file`] downloads one file into it. This file decides which files make a model.
+//! [`http`] asks the Hub once, [`request`] until there is an answer. [`dataset`] reads the files of a dataset by ranges
+//! and keeps nothing. [`snapshot`] is the cache on disk, [`file`] downloads one file into it. This file decides which
+//! files make a model.
 
+mod answer;
 mod dataset;
 mod file;
+#[cfg(feature = "hub")]
+mod http;
+#[cfg(not(feature = "hub"))]
+#[path = "hub/no_http.rs"]
+mod http;
 mod request;
 mod snapshot;
 
@@ -17,7 +24,6 @@ use std::{
     time::Duration,
 };
 
-use hf_hub::RepoType;
 use serde::Deserialize;
 
 pub(crate) use self::dataset::{HubDataset, HubFile};
@@ -133,7 +139,7 @@ pub(super) fn resolve(
         let reason = format!("HF_HUB_OFFLINE is set and it is not complete in {}", settings.cache_dir.display());
         return Err(Error::download(what, reason, "Unset HF_HUB_OFFLINE"));
     }
-    let client = Client::new(settings, RepoType::Model, repo, revision)?;
+    let client = Client::new(settings, RepoKind::Model, repo, revision)?;
     let info = client.info(monitor)?;
     let client = client.at_commit(&info.sha);
     let get = |name: &str| file::get(&client, &cache, &info.sha, name, monitor);
@@ -166,6 +172,13 @@ fn is_complete(folder: &Path) -> bool {
     let shards =
         || read_shards(&folder.join(WEIGHTS_INDEX)).is_ok_and(|shards| shards.iter().all(|shard| there(shard)));
     NEEDED.into_iter().all(there) && (there(WEIGHTS) || shards())
+}
+
+/// The kinds of repositories that are read.
+#[derive(Debug, Clone, Copy)]
+enum RepoKind {
+    Model,
+    Dataset,
 }
 
 /// The Hub's answer about a repository.

@@ -4,6 +4,10 @@
 //! Reads are by range and blocking. Writes are whole: what a reader finds under a name is never half of a file, here by
 //! a rename and in a store because an object appears when its upload ends.
 
+#[cfg(feature = "cloud")]
+mod object;
+#[cfg(not(feature = "cloud"))]
+#[path = "location/no_object.rs"]
 mod object;
 mod ranges;
 
@@ -63,7 +67,7 @@ impl Location {
     }
 
     /// A folder in a store that lives as long as this process.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "cloud"))]
     pub(crate) fn in_memory() -> Self {
         Self::Remote(RemoteLocation(Object::in_memory("memory://bucket/runs/activations")))
     }
@@ -364,11 +368,13 @@ mod tests {
         lives(&url.parse().unwrap());
     }
 
+    #[cfg(feature = "cloud")]
     #[test]
     fn a_folder_in_a_store() {
         lives(&Location::in_memory());
     }
 
+    #[cfg(feature = "cloud")]
     #[test]
     fn names_survive_a_round_trip_and_unknown_schemes_are_refused() {
         for text in ["runs/a", "/runs/a", "s3://bucket/runs/a", "gs://bucket/a", "az://container/a"] {

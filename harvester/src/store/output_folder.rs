@@ -141,7 +141,7 @@ impl OutputFolder {
     }
 
     /// As [`Self::open`], with unfinished things in `resume`.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "cloud"))]
     pub(crate) fn open_with_resume(location: &Location, resume: &Path) -> Result<Self> {
         Self { location: location.clone(), resume: resume.to_path_buf(), _lock: None }.locked()
     }

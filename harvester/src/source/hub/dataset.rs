@@ -4,11 +4,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hf_hub::RepoType;
 use serde::Deserialize;
 
 use super::{
-    HubSettings,
+    HubSettings, RepoKind,
     request::{Client, escaped},
 };
 use crate::{
@@ -109,7 +108,7 @@ impl HubDataset {
             return Err(Error::download(text, "HF_HUB_OFFLINE is set", hint));
         }
         let revision = pinned.unwrap_or(&address.revision);
-        let client = Client::new(settings, RepoType::Dataset, &address.repo, revision)?;
+        let client = Client::new(settings, RepoKind::Dataset, &address.repo, revision)?;
         let found = Self::at(&address, &client)?.ok_or_else(|| match pinned.filter(|it| *it != address.revision) {
             Some(commit) => {
                 let reason = format!("the earlier run read commit {commit}, which no longer exists");
@@ -126,7 +125,7 @@ impl HubDataset {
             let hint = format!("Check the path; the Hub's parquet copy of {DEFAULT_REVISION} is @{CONVERTED}");
             return Err(Error::download(text, format!("there is no parquet file in {place}"), hint));
         }
-        let client = Client::new(settings, RepoType::Dataset, &address.repo, CONVERTED)?;
+        let client = Client::new(settings, RepoKind::Dataset, &address.repo, CONVERTED)?;
         let converted = Self::at(&address, &client)?.filter(|converted| !converted.files.is_empty());
         converted.ok_or_else(|| {
             let reason = format!("there is no parquet file in {place}, nor a parquet copy on the branch {CONVERTED}");

@@ -9,7 +9,8 @@ use std::{
 };
 
 use super::{
-    request::{Answer, Client, Failure},
+    answer::{Answer, Failure},
+    request::Client,
     snapshot::{RepoCache, is_plain},
 };
 use crate::{

@@ -1,5 +1,5 @@
 //! [`Client`]: one question to the Hub and its answer, with time-outs, retries if waiting helps, and a message for each
-//! refusal. The only file that knows the HTTP client, which is hf-hub's own.
+//! refusal.
 //!
 //! ```text
 //! busy (429, 5xx)    asked again after Retry-After, else after backoff, 2 backoff, 4 backoff ..; attempts times in all
@@ -10,34 +10,33 @@
 use std::{fmt, io::Read, iter, ops::Range, time::Duration};
 
 use bytes::Bytes;
-use hf_hub::{
-    Cache, Repo, RepoType,
-    api::sync::{Api, ApiBuilder, ApiRepo},
-};
 use serde::de::DeserializeOwned;
 
-use super::{HubSettings, RepoInfo, snapshot::is_plain};
+use super::{
+    HubSettings, RepoInfo, RepoKind,
+    answer::{Answer, Failure, LATER, LONGEST_WAIT, Question},
+    http::Http,
+    snapshot::is_plain,
+};
 use crate::{Error, Monitor, Result, source::cache::pause};
-
-/// Longest wait for one answer of a busy Hub, even if it asks for a longer one.
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 // Next steps, by kind of refusal.
 const NAMES: &str = "Check its spelling";
 const GATED: &str =
     "Check its spelling; if it is private or gated, accept its terms on its page and set HF_TOKEN to your access token";
-const LATER: &str = "Try again later, or set HF_ENDPOINT to a mirror of the Hub";
 
 const MAX_REDIRECTS: u32 = 10;
+
+const ABOUT_THE_REPOSITORY: Question<'_> = Question { url: None, range: None, redirects: MAX_REDIRECTS };
 
 /// Most pages of one list of files: ten million files.
 const MAX_PAGES: usize = 10_000;
 
 /// Asks about one revision of one repository.
 pub(super) struct Client {
-    api: Api,
+    http: Http,
     settings: HubSettings,
-    kind: RepoType,
+    kind: RepoKind,
     repo: String,
     revision: String,
 }
@@ -49,37 +48,6 @@ impl fmt::Debug for Client {
     }
 }
 
-/// The reason why a question has no answer, and whether asking again may help.
-pub(super) struct Failure {
-    error: Box<Error>,
-    pub(super) passing: bool,
-}
-
-impl Failure {
-    /// A failure that may not happen again when the question is repeated.
-    pub(super) fn passing(error: Error) -> Self {
-        Self { error: Box::new(error), passing: true }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self { error: Box::new(error), passing: false }
-    }
-}
-
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        *failure.error
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
-    }
-}
-
 /// One page of a list.
 struct Page<T> {
     entries: Vec<T>,
@@ -87,83 +55,16 @@ struct Page<T> {
     next: Option<String>,
 }
 
-/// A question about the file at `url`, or about the repository if there is no `url`.
-struct Question<'a> {
-    url: Option<&'a str>,
-    range: Option<String>,
-    redirects: u32,
-}
-
-const ABOUT_THE_REPOSITORY: Question<'_> = Question { url: None, range: None, redirects: MAX_REDIRECTS };
-
-/// An answer whose body is still to be read.
-pub(super) struct Answer {
-    pub(super) url: String,
-    pub(super) status: u16,
-    headers: Vec<(String, String)>,
-    pub(super) body: Box<dyn Read>,
-}
-
-impl Answer {
-    /// A header, by its lower-case name.
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
-    }
-
-    /// Reads the body; `what` names it in errors.
-    fn read_to_end(&mut self, what: &str) -> Result<Vec<u8>, Failure> {
-        let mut text = vec![];
-        self.body.read_to_end(&mut text).map_err(|source| {
-            let reason = format!("the connection broke after {} bytes of {what}: {source}", text.len());
-            Failure::passing(Error::download(&self.url, reason, LATER))
-        })?;
-        Ok(text)
-    }
-
-    /// The wait that a busy Hub asks for. The Hub does not use the form with a date.
-    fn retry_after(&self) -> Option<Duration> {
-        let seconds: u64 = self.header("retry-after")?.trim().parse().ok()?;
-        Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
-    }
-
-    /// The query of the next page's address: `Link: <address>; rel="next"`. Only the query is used: the rest of the
-    /// address is the Hub's own even behind a mirror, and no other host may get the token. A header that speaks of a
-    /// next page but cannot be understood is an error: the list must not end there.
-    fn next_page(&self) -> Result<Option<String>> {
-        let links = self.headers.iter().filter(|(key, _)| key == "link").map(|(_, value)| value.as_str());
-        let links = links.collect::<Vec<_>>().join(", ");
-        let query = |address: &str| address.split_once('?').map(|(_, query)| query.to_owned());
-        match next_link(&links).map(|next| next.map(query)) {
-            Some(None) => Ok(None),
-            Some(Some(Some(query))) => Ok(Some(query)),
-            None if !links.to_ascii_lowercase().contains("next") => Ok(None),
-            _ => {
-                let reason = format!(
-                    "the list of files continues, but the header that names the next page cannot be read: {links}"
-                );
-                Err(Error::download(&self.url, reason, "Check HF_ENDPOINT"))
-            }
-        }
-    }
-}
-
 impl Client {
-    pub(super) fn new(settings: &HubSettings, kind: RepoType, repo: &str, revision: &str) -> Result<Self> {
-        let mut builder =
-            ApiBuilder::from_cache(Cache::new(settings.cache_dir.clone())).with_token(settings.token.clone());
-        if let Some(endpoint) = &settings.endpoint {
-            builder = builder.with_endpoint(endpoint.clone());
-        }
-        let api = builder.build().map_err(|source| {
-            Error::download(repo, format!("the HTTP client does not start: {source}"), "Check HF_ENDPOINT")
-        })?;
-        Ok(Self { api, settings: settings.clone(), kind, repo: repo.to_owned(), revision: revision.to_owned() })
+    pub(super) fn new(settings: &HubSettings, kind: RepoKind, repo: &str, revision: &str) -> Result<Self> {
+        let http = Http::new(settings, kind, repo)?;
+        Ok(Self { http, settings: settings.clone(), kind, repo: repo.to_owned(), revision: revision.to_owned() })
     }
 
     /// The same repository at one commit, so that all files are from the same state.
     pub(super) fn at_commit(&self, commit: &str) -> Self {
-        let (api, settings, repo) = (self.api.clone(), self.settings.clone(), self.repo.clone());
-        Self { api, settings, kind: self.kind, repo, revision: commit.to_owned() }
+        let (http, settings, repo) = (self.http.clone(), self.settings.clone(), self.repo.clone());
+        Self { http, settings, kind: self.kind, repo, revision: commit.to_owned() }
     }
 
     /// `org/name`, as the user wrote it.
@@ -173,11 +74,7 @@ impl Client {
 
     /// The address of a file.
     pub(super) fn url(&self, file: &str) -> String {
-        self.handle().url(file)
-    }
-
-    fn handle(&self) -> ApiRepo {
-        self.api.repo(Repo::with_revision(self.repo.clone(), self.kind, self.revision.clone()))
+        self.http.file_url(&self.revision, file)
     }
 
     /// The repository's files, and the commit of the revision.
@@ -218,7 +115,7 @@ impl Client {
         monitor: &dyn Monitor,
     ) -> Result<Vec<T>> {
         // hf-hub has no address for this; the address it has is `ENDPOINT/api/datasets/ORG/NAME/revision/REVISION`.
-        let about = self.handle().info_request().uri_ref().map(ToString::to_string).unwrap_or_default();
+        let about = self.http.url(&self.revision);
         let (place, revision) = about.rsplit_once("/revision/").unwrap_or((&about, &self.revision));
         let slash = if folder.is_empty() { "" } else { "/" };
         let place = format!("{place}/tree/{revision}{slash}{}", escaped(folder));
@@ -343,9 +240,7 @@ impl Client {
 
     /// The waits between attempts: one fewer than there are attempts.
     pub(super) fn waits(&self) -> impl Iterator<Item = Duration> + use<> {
-        let longer = |wait: &Duration| Some((*wait * 2).min(LONGEST_WAIT));
-        let waits = iter::successors(Some(self.settings.backoff.min(LONGEST_WAIT)), longer);
-        waits.take(self.settings.attempts.saturating_sub(1) as usize)
+        waits(self.settings.backoff, self.settings.attempts)
     }
 
     /// Asks until the Hub is not busy.
@@ -360,50 +255,19 @@ impl Client {
     /// The first answer of a Hub that is not busy, or the last one of a busy Hub.
     fn settled(&self, question: &Question<'_>, monitor: &dyn Monitor) -> Result<Answer, Failure> {
         for wait in self.waits() {
-            let answer = self.ask_once(question)?;
+            let answer = self.http.ask(&self.revision, question)?;
             if !is_busy(answer.status) {
                 return Ok(answer);
             }
             pause(answer.retry_after().unwrap_or(wait), &self.settings.cache_dir, monitor)?;
         }
-        self.ask_once(question)
-    }
-
-    /// Asks once. A network failure counts as one that may pass.
-    fn ask_once(&self, question: &Question<'_>) -> Result<Answer, Failure> {
-        // hf-hub makes requests only to its API. The file's address is set on such a request, so that proxy, token and
-        // user agent are those of the same client.
-        let mut request = self.handle().info_request();
-        if let Some(url) = question.url {
-            request = request.uri(url).header("Accept-Encoding", "identity");
-        }
-        if let Some(range) = &question.range {
-            request = request.header("Range", range);
-        }
-        let url = request.uri_ref().map(ToString::to_string).unwrap_or_default();
-        let timeout = Some(self.settings.timeout);
-        let request = request.config().http_status_as_error(false);
-        let request = request.max_redirects(question.redirects).max_redirects_will_error(false);
-        let request = request.timeout_resolve(timeout).timeout_connect(timeout).timeout_recv_response(timeout);
-        let response = request.timeout_per_read(Some(self.settings.stall)).build().call().map_err(|source| {
-            let hint = "Check the network, or set HF_ENDPOINT to a mirror of the Hub";
-            Failure::passing(Error::download(&url, source.to_string(), hint))
-        })?;
-        let readable =
-            response.headers().iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-        let headers = readable.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Ok(Answer {
-            url,
-            status: response.status().as_u16(),
-            headers,
-            body: Box::new(response.into_body().into_reader()),
-        })
+        self.http.ask(&self.revision, question)
     }
 
     /// Turns a refusal into a message. The Hub gives the exact reason in its own header; mirrors may not.
     fn accept(&self, answer: Answer) -> Result<Answer> {
         let (repo, revision, attempts) = (&self.repo, &self.revision, self.settings.attempts);
-        let kind = if matches!(self.kind, RepoType::Dataset) { "dataset" } else { "model" };
+        let kind = if matches!(self.kind, RepoKind::Dataset) { "dataset" } else { "model" };
         let (reason, hint) = match (answer.status, answer.header("x-error-code")) {
             (200..=399, _) => return Ok(answer),
             (_, Some("EntryNotFound")) => ("there is no such file".to_owned(), NAMES),
@@ -420,6 +284,11 @@ impl Client {
     }
 }
 
+fn waits(first: Duration, attempts: u32) -> impl Iterator<Item = Duration> {
+    let longer = |wait: &Duration| Some((*wait * 2).min(LONGEST_WAIT));
+    iter::successors(Some(first.min(LONGEST_WAIT)), longer).take(attempts.saturating_sub(1) as usize)
+}
+
 fn info_in(url: &str, text: &[u8]) -> Result<RepoInfo> {
     let unreadable =
         |found: String| Error::download(url, format!("the answer is not a Hub's: {found}"), "Check HF_ENDPOINT");
@@ -428,34 +297,6 @@ fn info_in(url: &str, text: &[u8]) -> Result<RepoInfo> {
         return Err(unreadable(format!("`{}` is not a commit", info.sha)));
     }
     Ok(info)
-}
-
-/// Address of the next page in a Link header: `Some(None)` if it names none, `None` if it is not a Link header.
-fn next_link(mut links: &str) -> Option<Option<&str>> {
-    loop {
-        links = links.trim_start_matches([',', ' ', '\t']);
-        if links.is_empty() {
-            return Some(None);
-        }
-        let (address, after) = links.strip_prefix('<')?.split_once('>')?;
-        let mut quoted = false;
-        let end = after.find(|character| {
-            quoted ^= character == '"';
-            character == ',' && !quoted
-        });
-        let (parameters, rest) = after.split_at(end.unwrap_or(after.len()));
-        if parameters.split(';').any(is_rel_next) {
-            return Some(Some(address));
-        }
-        links = rest;
-    }
-}
-
-/// True if a parameter of a link is `rel=next`, quoted or not, alone or among other relations.
-fn is_rel_next(parameter: &str) -> bool {
-    let Some((name, value)) = parameter.split_once('=') else { return false };
-    let mut relations = value.trim().trim_matches('"').split_ascii_whitespace();
-    name.trim().eq_ignore_ascii_case("rel") && relations.any(|relation| relation.eq_ignore_ascii_case("next"))
 }
 
 fn is_busy(status: u16) -> bool {
@@ -469,54 +310,13 @@ pub(super) fn escaped(path: &str) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
     #[test]
     fn waits_double_up_to_the_longest_one_fewer_than_attempts() {
-        let backoff = Duration::from_secs(100);
-        let settings = HubSettings { attempts: 5, backoff, ..HubSettings::in_folder("unused") };
-        let client = Client::new(&settings, RepoType::Dataset, "org/name", "main").unwrap();
-        let seconds: Vec<_> = client.waits().map(|wait| wait.as_secs()).collect();
+        let seconds: Vec<_> = waits(Duration::from_secs(100), 5).map(|wait| wait.as_secs()).collect();
         assert_eq!(seconds, [100, 200, 300, 300]);
-    }
-
-    fn answer(name: &str, value: &str) -> Answer {
-        let headers = vec![(name.to_owned(), value.to_owned())];
-        Answer { url: String::new(), status: 429, headers, body: Box::new(std::io::empty()) }
-    }
-
-    #[test]
-    fn a_busy_hub_is_waited_for_but_not_for_ever() {
-        assert_eq!(answer("retry-after", " 7 ").retry_after(), Some(Duration::from_secs(7)));
-        assert_eq!(answer("retry-after", "99999999").retry_after(), Some(LONGEST_WAIT));
-        assert_eq!(answer("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT").retry_after(), None);
-    }
-
-    #[test]
-    fn the_next_page_is_found_whatever_host_it_names() {
-        let link = r#"<https://elsewhere/api/tree?recursive=true&cursor=abc>; rel="next", <x?y>; rel="last""#;
-        assert_eq!(answer("link", link).next_page().unwrap().as_deref(), Some("recursive=true&cursor=abc"));
-        assert_eq!(answer("link", r#"<x?y>; rel="prev""#).next_page().unwrap(), None);
-        assert_eq!(answer("etag", "next").next_page().unwrap(), None);
-    }
-
-    #[test]
-    fn a_list_does_not_end_where_the_next_page_is_named_otherwise_than_the_hub_does() {
-        let written = [
-            r#"<x?cursor=a,b>; rel="next""#,
-            "<x?cursor=a,b>; rel=next",
-            r#"<x?cursor=a,b>; REL="prefetch next"; title="more, of it""#,
-            r#"<x?y>; title="a, b"; rel="prev",<x?cursor=a,b>;rel=next"#,
-        ];
-        for link in written {
-            assert_eq!(answer("link", link).next_page().unwrap().as_deref(), Some("cursor=a,b"), "{link}");
-        }
-        for odd in [r#"x?cursor=a; rel="next""#, "<x?cursor=a; rel=next", "<x>; rel=next"] {
-            let message = answer("link", odd).next_page().unwrap_err().to_string();
-            assert!(message.contains("the list of files goes on") && message.contains(odd), "{message}");
-        }
     }
 
     #[test]

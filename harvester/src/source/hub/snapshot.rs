@@ -7,8 +7,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hf_hub::{Repo, RepoType};
-
 use crate::{Error, Result, store::write_atomically};
 
 /// One repository's folder in the cache.
@@ -19,8 +17,7 @@ pub(super) struct RepoCache {
 
 impl RepoCache {
     pub(super) fn new(cache_dir: &Path, repo: &str) -> Self {
-        let repo = Repo::new(repo.to_owned(), RepoType::Model);
-        Self { folder: cache_dir.join(repo.folder_name()) }
+        Self { folder: cache_dir.join(format!("models--{}", repo.replace('/', "--"))) }
     }
 
     pub(super) fn folder(&self) -> &Path {

@@ -1,5 +1,6 @@
 //! [`Object`]: a name in an object store, with blocking operations. The store's own client is asynchronous and runs on
-//! a small runtime of its own, so that any thread may call, also one of another runtime.
+//! a small runtime of its own, so that any thread may call, also one of another runtime. Without the feature `cloud`,
+//! `no_object.rs` takes the place of this file.
 
 use std::{
     fs::File,
@@ -38,7 +39,8 @@ impl Object {
         let unusable = |found: String| Error::invalid("URL", format!("one of {}", Location::SCHEMES), found);
         let parsed = url::Url::parse(url).map_err(|error| unusable(format!("{url} ({error})")))?;
         let (scheme, path) = ObjectStoreScheme::parse(&parsed).map_err(|_| unusable(url.to_string()))?;
-        let failed = |source| Error::Store { action: "use", url: url.to_string(), source };
+        let failed =
+            |source: object_store::Error| Error::Store { action: "use", url: url.to_string(), source: source.into() };
         let store: Arc<dyn ObjectStore> = match scheme {
             ObjectStoreScheme::AmazonS3 => {
                 Arc::new(AmazonS3Builder::from_env().with_url(url).with_retry(retries()).build().map_err(failed)?)
@@ -182,7 +184,7 @@ impl Object {
 
     fn failed(&self, action: &'static str) -> impl FnOnce(object_store::Error) -> Error {
         let url = self.url();
-        move |source| Error::Store { action, url, source }
+        move |source| Error::Store { action, url, source: source.into() }
     }
 }
 
