@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use analyzer::{EvaluationConfig, Example, FeatureIndex, GenerateConfig, IndexConfig, Intervention};
+use analyzer::{EvaluationConfig, Example, FeatureIndex, GenerateConfig, IndexConfig, Intervention, SaeSource};
 use anyhow::Context;
 use harvester::{CorpusOptions, HarvestConfig, HookPoint, LanguageModel, MANIFEST_FILE, ModelSource};
 use serde::{Deserialize, Serialize};
 use trainer::TrainConfig;
 
 use crate::{
-    cli::{DemoArgs, SaeArgs},
+    cli::DemoArgs,
     evaluate::{self, Measured},
     harvest, index, show,
     steer::Steering,
@@ -146,12 +146,8 @@ fn evaluate_step(model: &LanguageModel, folders: &Folders, terminal: &Terminal) 
     let kept = match kept {
         Some(kept) => kept,
         None => {
-            let evaluation = evaluate::measure(
-                &SaeArgs::trained(&folders.sae),
-                Some(model),
-                &EvaluationConfig::default(),
-                terminal,
-            )?;
+            let source = SaeSource::trained(&folders.sae);
+            let evaluation = evaluate::measure(&source, Some(model), &EvaluationConfig::default(), terminal)?;
             let kept = Kept { sae_manifest_sha256, evaluation };
             harvester::write_atomically(&folders.evaluation, &serde_json::to_vec_pretty(&kept)?)?;
             kept
@@ -164,7 +160,7 @@ fn evaluate_step(model: &LanguageModel, folders: &Folders, terminal: &Terminal) 
 fn index_step(model: &LanguageModel, folders: &Folders, terminal: &Terminal) -> anyhow::Result<FeatureIndex> {
     let command = format!("refract index --sae {} --out {}", folders.sae.display(), folders.features.display());
     step(terminal, "4. Index: when each latent fires, and what it writes", &command);
-    index::build(&SaeArgs::trained(&folders.sae), Some(model), &IndexConfig::default(), &folders.features, terminal)?;
+    index::build(&SaeSource::trained(&folders.sae), Some(model), &IndexConfig::default(), &folders.features, terminal)?;
     let index = FeatureIndex::open(&folders.features)?;
     let active = index.features().iter().filter(|feature| feature.n_active > 0).count();
     let all = index.features().len() as u64;
@@ -203,7 +199,7 @@ fn steer_step(
     };
     let examples: Vec<Example> = index.examples(latent).iter().filter(here).cloned().collect();
     show::show_examples(index, &examples[..examples.len().min(3)], terminal);
-    let steering = Steering::open(&SaeArgs::trained(&folders.sae), Some(model), terminal)?;
+    let steering = Steering::open(&SaeSource::trained(&folders.sae), Some(model), terminal)?;
     let prompt = steering.text_before(&examples, &folders.activations)?;
     let runs = [("suppressed", prompt.as_str(), 0.0), ("driven", OPEN_PROMPT, DRIVE * feature.max)];
     for (what, prompt, value) in runs {

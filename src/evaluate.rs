@@ -1,34 +1,17 @@
 //! `refract evaluate`: what an SAE keeps, in numbers.
 
-use std::path::Path;
-
-use analyzer::{Behaviour, Evaluation, EvaluationConfig};
+use analyzer::{Behaviour, Evaluation, EvaluationConfig, SaeSource};
 use harvester::LanguageModel;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cli::{EvaluateArgs, SaeArgs},
-    placed::is_trained_on,
+    cli::EvaluateArgs,
     settings,
     terminal::{DIM, Terminal, grouped},
 };
 
-/// [`EvaluationConfig`] under the names of the flags.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct Settings {
-    ce_tokens: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { ce_tokens: EvaluationConfig::default().ce_tokens }
-    }
-}
-
-pub(crate) fn run(args: &EvaluateArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
-    let Settings { ce_tokens } = settings::resolve("evaluate", args, config)?;
-    let measured = measure(&args.sae, None, &EvaluationConfig { ce_tokens }, terminal)?;
+pub(crate) fn run(args: &EvaluateArgs, terminal: &Terminal) -> anyhow::Result<()> {
+    let measured = measure(&args.sae.source()?, None, &settings::config(&args.config)?, terminal)?;
     print(&measured, terminal);
     terminal.json(&measured)
 }
@@ -45,26 +28,23 @@ pub(crate) struct Measured {
 /// Evaluates an SAE on the contexts that its manifest holds out; on all of activations that its manifest says nothing
 /// of: others than it was trained on, and any where another tool trained it. The model is `open`, where that is given.
 pub(crate) fn measure(
-    sae: &SaeArgs,
+    source: &SaeSource,
     open: Option<&LanguageModel>,
     config: &EvaluationConfig,
     terminal: &Terminal,
 ) -> anyhow::Result<Measured> {
-    let (placed, dataset) = sae.open()?;
+    let (placed, dataset) = source.open()?;
     placed.check_model(&dataset)?;
-    let held_out = match &placed.manifest {
-        Some(manifest) if is_trained_on(manifest, &dataset)? => Some(manifest.held_out.clone()),
-        _ => None,
-    };
+    let held_out = placed.held_out(&dataset)?;
     anyhow::ensure!(
         held_out.as_ref().is_none_or(|contexts| !contexts.is_empty()),
-        "{} was trained with --held-out-fraction 0 or so few contexts that none was held out: name other --activations",
-        sae.sae.display()
+        "{} was trained with `held_out_fraction` 0 or so few contexts that none was held out: name other `activations`",
+        placed.path.display()
     );
     if placed.manifest.is_none() {
         terminal.say("what this SAE was trained on is not known: these activations may be among it");
     }
-    anyhow::ensure!(config.ce_tokens > 0, "--ce-tokens: expected 1 or more, found 0");
+    anyhow::ensure!(config.ce_tokens > 0, "`ce_tokens`: expected 1 or more, found 0");
     let site = placed.site();
     let model = match site.spliced() {
         Some(_) => Some(placed.language_model(open, terminal)?),

@@ -4,150 +4,50 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use harvester::{
-    Compute, Corpus, CorpusOptions, CorpusPart, Document, HarvestConfig, HarvestManifest, HookPattern, LanguageModel,
-    Layout, Location, LongDocuments, Manifest, ModelConfig, ModelSource, Packing, SpecialToken, StorageDtype,
-    TextTokenizer, open_corpus,
+    Compute, Corpus, CorpusOptions, Document, HarvestConfig, HarvestManifest, HookPattern, LanguageModel, Location,
+    Manifest, ModelConfig, ModelSource, TextTokenizer, open_corpus,
 };
-use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
     cli::HarvestArgs,
-    settings,
+    settings::{given, required},
     terminal::{Terminal, grouped, human_bytes, human_flop, human_seconds},
 };
 
-/// The flags and the config file, resolved.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub(crate) struct Settings {
-    pub(crate) model: String,
-    pub(crate) corpus: Vec<PathBuf>,
-    hook_point: Vec<HookPattern>,
-    out: Option<PathBuf>,
-    tokens: Option<u64>,
-    ctx_len: usize,
-    batch: usize,
-    compute: Compute,
-    dtype: StorageDtype,
-    layout: Layout,
-    seed: u64,
-    no_shuffle: bool,
-    separator: SpecialToken,
-    bos: SpecialToken,
-    document_tokens: Option<usize>,
-    part_tokens: usize,
-    part: Option<CorpusPart>,
-    packing: Packing,
-    long_documents: LongDocuments,
-    min_document_tokens: usize,
-    text_field: String,
-    chat_field: Option<String>,
-    max_document_mib: u64,
-    skip_malformed: bool,
-    keep_duplicates: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        let (config, options) = (HarvestConfig::default(), CorpusOptions::default());
-        Self {
-            model: ModelSource::Default.to_string(),
-            corpus: vec![],
-            hook_point: vec![],
-            out: None,
-            tokens: config.tokens,
-            ctx_len: config.ctx_len,
-            batch: config.batch,
-            compute: config.compute,
-            dtype: config.dtype,
-            layout: config.layout,
-            seed: config.seed.unwrap_or(0),
-            no_shuffle: config.seed.is_none(),
-            separator: config.separator,
-            bos: config.bos,
-            document_tokens: config.document_tokens,
-            part_tokens: config.part_tokens,
-            part: config.part,
-            packing: config.packing,
-            long_documents: config.long_documents,
-            min_document_tokens: config.min_document_tokens,
-            text_field: options.text_field,
-            chat_field: options.chat_field,
-            max_document_mib: options.max_document_bytes >> 20,
-            skip_malformed: options.skip_malformed,
-            keep_duplicates: !options.drop_duplicates,
-        }
-    }
-}
-
-impl Settings {
-    /// Of two settings that exclude each other, the one given as a flag wins over the file's.
-    ///
-    /// # Errors
-    /// When a flag would have no effect.
-    fn settle(&mut self, args: &HarvestArgs) -> anyhow::Result<()> {
-        self.no_shuffle &= args.seed.is_none();
-        if args.text_field.is_some() {
-            self.chat_field = None;
-        }
-        anyhow::ensure!(
-            args.long_documents.is_none() || self.packing == Packing::Document,
-            "--long-documents has an effect only with --packing document"
-        );
-        Ok(())
-    }
-
-    /// The model, for computing in the numbers asked for.
-    pub(crate) fn open_model(&self, terminal: &Terminal) -> anyhow::Result<LanguageModel> {
-        let model = self.model.parse::<ModelSource>()?.resolve(terminal)?;
-        Ok(LanguageModel::open(&model, self.compute)?)
+impl HarvestArgs {
+    /// The model, found or fetched, for computing in the numbers asked for.
+    pub(crate) fn model(&self, terminal: &Terminal) -> anyhow::Result<LanguageModel> {
+        let source = self.model.as_deref().map_or(Ok(ModelSource::Default), str::parse)?;
+        Ok(LanguageModel::open(&source.resolve(terminal)?, self.config.compute.unwrap_or_default())?)
     }
 
     /// How the corpus is read.
-    ///
-    /// # Errors
-    /// When the bound on a document is none.
     pub(crate) fn corpus_options(&self) -> anyhow::Result<CorpusOptions> {
-        Ok(CorpusOptions {
-            text_field: self.text_field.clone(),
-            chat_field: self.chat_field.clone(),
-            drop_duplicates: !self.keep_duplicates,
-            skip_malformed: self.skip_malformed,
-            max_document_bytes: settings::mib("max-document-mib", self.max_document_mib)?,
-        })
+        let mut settings = given(&self.corpus_options)?;
+        if settings.remove("keep_duplicates").is_some() {
+            settings.insert("drop_duplicates".into(), Value::Bool(false));
+        }
+        Ok(serde_json::from_value(Value::Object(settings))?)
     }
 
     /// What is harvested of `model`.
     pub(crate) fn config(&self, model: &ModelConfig) -> anyhow::Result<HarvestConfig> {
-        Ok(HarvestConfig {
-            hook_points: HookPattern::resolve(&self.hook_point, model)?,
-            ctx_len: self.ctx_len,
-            batch: self.batch,
-            tokens: self.tokens,
-            compute: self.compute,
-            dtype: self.dtype,
-            layout: self.layout,
-            seed: (!self.no_shuffle).then_some(self.seed),
-            separator: self.separator,
-            bos: self.bos,
-            document_tokens: self.document_tokens,
-            packing: self.packing,
-            long_documents: self.long_documents,
-            min_document_tokens: self.min_document_tokens,
-            part_tokens: self.part_tokens,
-            part: self.part,
-        })
+        let mut settings = given(&self.config)?;
+        if settings.remove("no_shuffle").is_some() {
+            settings.insert("seed".into(), Value::Null);
+        }
+        let hook_points = HookPattern::resolve(&self.hook_points, model)?;
+        Ok(HarvestConfig { hook_points, ..HarvestConfig::from_settings(&settings)? })
     }
 }
 
-pub(crate) fn run(args: &HarvestArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
-    let mut settings: Settings = settings::resolve("harvest", args, config)?;
-    settings.settle(args)?;
-    anyhow::ensure!(!settings.corpus.is_empty(), "harvest needs --corpus: text files, .jsonl files or folders of them");
-    let out = settings.out.clone().context("harvest needs --out: the folder to write")?;
-    let model = settings.open_model(terminal)?;
-    let harvest_config = settings.config(model.config())?;
-    let manifest = harvest(&model, &settings.corpus, &settings.corpus_options()?, &harvest_config, &out, terminal)?;
+pub(crate) fn run(args: HarvestArgs, terminal: &Terminal) -> anyhow::Result<()> {
+    anyhow::ensure!(!args.corpus.is_empty(), "harvest needs `corpus`: text files, .jsonl files or folders of them");
+    let out = required(&args.out, "harvest", "out")?;
+    let model = args.model(terminal)?;
+    let config = args.config(model.config())?;
+    let manifest = harvest(&model, &args.corpus, &args.corpus_options()?, &config, &out, terminal)?;
     report(&manifest, &out, terminal)
 }
 

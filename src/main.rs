@@ -8,8 +8,8 @@ mod evaluate;
 mod harvest;
 mod index;
 mod inspect;
+mod manual;
 mod merge;
-mod placed;
 mod settings;
 mod show;
 mod steer;
@@ -18,11 +18,10 @@ mod sweep_table;
 mod terminal;
 mod train;
 mod train_live;
-mod train_settings;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 
 use crate::{
     cli::{Cli, Command},
@@ -38,7 +37,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&cli::command().get_matches()).unwrap_or_else(|error| error.exit());
     let terminal = Terminal::new(&cli.global);
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,
@@ -75,16 +74,21 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
     anyhow::ensure!(config.is_none() || takes_settings, "this command takes no settings from --config: use its flags");
     match cli.command {
         Command::Demo(args) => demo::run(&args, terminal),
-        Command::Harvest(args) => harvest::run(&args, config, terminal),
+        Command::Harvest(args) => harvest::run(settings::with_file("harvest", *args, config)?, terminal),
         Command::Merge(args) => merge::run(&args, terminal),
-        Command::Train(args) => train::run(&args, config, terminal),
+        Command::Train(args) => train::run(settings::with_file("train", *args, config)?, config, terminal),
         Command::Sweep(args) => sweep::run(&args, config, terminal),
-        Command::Evaluate(args) => evaluate::run(&args, config, terminal),
-        Command::Index(args) => index::run(&args, config, terminal),
+        Command::Evaluate(args) => evaluate::run(&settings::with_file("evaluate", args, config)?, terminal),
+        Command::Index(args) => index::run(&settings::with_file("index", args, config)?, terminal),
         Command::Show(args) => show::run(&args, terminal),
         Command::Find(args) => show::find(&args, terminal),
-        Command::Steer(args) => steer::run(&args, config, terminal),
+        Command::Steer(args) => steer::run(&settings::with_file("steer", args, config)?, terminal),
         Command::Convert(args) => convert::run(&args, terminal),
         Command::Inspect(args) => inspect::run(&args, terminal),
+        Command::Completions(args) => {
+            manual::completions(&args);
+            Ok(())
+        }
+        Command::Man(args) => manual::man(&args),
     }
 }

@@ -1,53 +1,112 @@
-//! Flags and `--config FILE.toml` become one resolved config: a command's flags lie over the file's table of the same
-//! name, and both over the defaults.
+//! Settings from flags and from `--config FILE.toml`. A setting is declared twice and no more: as a flag in
+//! [`crate::cli`], whose field has the name of the library's, and as that field, with its default.
+//!
+//! ```text
+//! [train] of the file  -> as flags of these names -> clap -> settings by name --\
+//! the flags given      ----------------------------> clap -> settings by name ---+-> merged -> TrainConfig, ..
+//! ```
 
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use clap::{Args, Command};
+use harvester::Settings;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
-/// The tables a config file may have: one for each command that takes settings.
+/// The tables that a config file may have: one per command that takes settings.
 const TABLES: [&str; 6] = ["harvest", "train", "sweep", "evaluate", "index", "steer"];
 
-/// The settings of `command`: `flags` over the file over the defaults of `T`.
+/// The flags of `command`, and what its table in the file adds to them.
 ///
 /// # Errors
-/// A file that cannot be read, or a name or value that `command` does not have.
-pub(crate) fn resolve<T: DeserializeOwned>(
-    command: &str,
-    flags: &impl Serialize,
-    file: Option<&Path>,
-) -> anyhow::Result<T> {
-    let mut settings = file.map(|path| table(path, command)).transpose()?.unwrap_or_default();
-    settings.extend(as_table(flags)?);
-    let from = file.map_or("the flags".to_string(), |path| format!("{} and the flags", path.display()));
-    Value::Table(settings).try_into().with_context(|| format!("settings of `{command}` from {from}"))
+/// A file that cannot be read, or a table that clap refuses.
+pub(crate) fn with_file<A>(command: &str, flags: A, file: Option<&Path>) -> anyhow::Result<A>
+where
+    A: Args + Serialize + DeserializeOwned,
+{
+    let Some(path) = file else { return Ok(flags) };
+    let of_file = read::<A>(table(path, command)?).with_context(|| in_table(path, command))?;
+    let merged = laid_over::<A>(of_file, given(&flags)?);
+    serde_json::from_value(Json::Object(merged)).with_context(|| in_table(path, command))
 }
 
-/// The flags that were given: not those that are null, `false` or an empty list. TOML has no whole number above 2^63
-/// - 1.
-pub(crate) fn as_table(flags: &impl Serialize) -> anyhow::Result<Table> {
-    let Json::Object(flags) = serde_json::to_value(flags).context("these flags cannot be passed on")? else {
-        return Ok(Table::new());
-    };
-    let setting = |(name, value): (String, Json)| match Value::try_from(&value) {
-        Ok(setting) => Ok((name, setting)),
-        Err(_) if value.is_u64() => bail!("--{name}: expected at most {}, found {value}", i64::MAX),
-        Err(_) => bail!("--{name}: expected a finite number"),
+/// The settings that were given: not those that are null, `false` or an empty list.
+pub(crate) fn given(args: &impl Serialize) -> anyhow::Result<Settings> {
+    let Json::Object(settings) = serde_json::to_value(args).context("these flags cannot be passed on")? else {
+        return Ok(Settings::new());
     };
     let is_given = |value: &Json| !matches!(value, Json::Null | Json::Bool(false)) && value != &Json::Array(vec![]);
-    flags.into_iter().filter(|(_, value)| is_given(value)).map(setting).collect()
+    Ok(settings.into_iter().filter(|(_, value)| is_given(value)).collect())
 }
 
-/// The bytes of a setting in MiB, which has the name of its flag.
-///
-/// # Errors
-/// When it is 0, or more bytes than can be counted.
-pub(crate) fn mib(flag: &str, mib: u64) -> anyhow::Result<u64> {
-    let bytes = mib.checked_mul(1 << 20).filter(|bytes| *bytes > 0);
-    bytes.with_context(|| format!("--{flag}: expected 1 to {} MiB, found {mib}", u64::MAX >> 20))
+/// The config of a library whose settings `args` are.
+pub(crate) fn config<T: DeserializeOwned>(args: &impl Serialize) -> anyhow::Result<T> {
+    Ok(serde_json::from_value(Json::Object(given(args)?))?)
+}
+
+/// A value that must have been given.
+pub(crate) fn required<T: Clone>(value: &Option<T>, command: &str, setting: &str) -> anyhow::Result<T> {
+    value.clone().with_context(|| format!("{command} needs `{setting}`, as a flag or in --config"))
+}
+
+/// The settings of a table, read as the flags `A` of the same names.
+pub(crate) fn read<A: Args + Serialize>(table: Table) -> anyhow::Result<Settings> {
+    let mut arguments = vec![];
+    for (name, value) in table {
+        arguments.extend(as_flags(&name, value)?);
+    }
+    let matches = command::<A>().no_binary_name(true).disable_help_flag(true).try_get_matches_from(arguments);
+    given(&A::from_arg_matches(&matches.map_err(without_usage)?)?)
+}
+
+/// `name = value` of a table as it would be typed.
+fn as_flags(name: &str, value: Value) -> anyhow::Result<Vec<String>> {
+    Ok(match value {
+        Value::Boolean(true) => vec![format!("--{name}")],
+        Value::Boolean(false) => vec![],
+        Value::String(text) => vec![format!("--{name}={text}")],
+        Value::Integer(number) => vec![format!("--{name}={number}")],
+        Value::Float(number) => vec![format!("--{name}={number}")],
+        Value::Array(values) if !values.iter().any(Value::is_array) => {
+            let flags = values.into_iter().map(|value| as_flags(name, value)).collect::<anyhow::Result<Vec<_>>>()?;
+            flags.concat()
+        }
+        other => bail!("`{name}`: expected a value or a list of values, found a {}", other.type_str()),
+    })
+}
+
+/// What clap says of an argument, without how the command is used.
+fn without_usage(error: clap::Error) -> anyhow::Error {
+    let said = error.render().to_string();
+    let said = said.split("\n\nUsage:").next().unwrap_or(&said).trim_start_matches("error: ").trim();
+    anyhow::anyhow!(said.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// `over`, and those of `under` that it neither has nor excludes.
+pub(crate) fn laid_over<A: Args>(mut under: Settings, over: Settings) -> Settings {
+    let command = command::<A>();
+    under
+        .retain(|name, _| !over.keys().any(|given| excludes(&command, given, name) || excludes(&command, name, given)));
+    under.extend(over);
+    under
+}
+
+/// Whether flag `a` is declared to conflict with flag `b`.
+pub(crate) fn excludes(command: &Command, a: &str, b: &str) -> bool {
+    let flag = command.get_arguments().find(|flag| flag.get_id() == a);
+    flag.is_some_and(|flag| command.get_arg_conflicts_with(flag).iter().any(|other| other.get_id() == b))
+}
+
+/// A command that has the flags `A` and no others.
+pub(crate) fn command<A: Args>() -> Command {
+    A::augment_args(Command::new("settings"))
+}
+
+/// Where a setting of the file is.
+pub(crate) fn in_table(path: &Path, command: &str) -> String {
+    format!("[{command}] of {}", path.display())
 }
 
 /// The table `[command]` of a config file; empty where it has none.
@@ -68,27 +127,10 @@ pub(crate) fn table(path: &Path, command: &str) -> anyhow::Result<Table> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use serde::Deserialize;
+    use clap::FromArgMatches;
 
     use super::*;
-
-    #[derive(Serialize)]
-    struct Flags {
-        batch: Option<usize>,
-    }
-
-    #[derive(Debug, PartialEq, Deserialize)]
-    #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-    struct Settings {
-        batch: usize,
-        ctx_len: usize,
-    }
-
-    impl Default for Settings {
-        fn default() -> Self {
-            Self { batch: 8, ctx_len: 256 }
-        }
-    }
+    use crate::cli::HarvestArgs;
 
     fn file(text: &str) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -96,40 +138,40 @@ mod tests {
         file
     }
 
-    #[test]
-    fn flags_lie_over_the_file_and_the_file_over_defaults() {
-        let file = file("[harvest]\nbatch = 4\nctx-len = 128\n[train]\nk = 3\n");
-        let resolved: Settings = resolve("harvest", &Flags { batch: Some(2) }, Some(file.path())).unwrap();
-        assert_eq!(resolved, Settings { batch: 2, ctx_len: 128 });
-        let resolved: Settings = resolve("harvest", &Flags { batch: None }, Some(file.path())).unwrap();
-        assert_eq!(resolved, Settings { batch: 4, ctx_len: 128 });
-        let resolved: Settings = resolve("harvest", &Flags { batch: None }, None).unwrap();
-        assert_eq!(resolved, Settings::default());
+    fn flags(arguments: &[&str]) -> HarvestArgs {
+        let command = command::<HarvestArgs>().no_binary_name(true);
+        HarvestArgs::from_arg_matches(&command.get_matches_from(arguments)).unwrap()
     }
 
     #[test]
-    fn flags_that_were_not_given_are_left_out() {
-        let flags = serde_json::json!({ "batch": null, "skip": false, "corpus": [], "k": 0, "chat": true, "out": "" });
-        let given = as_table(&flags).unwrap();
-        assert_eq!(given, "k = 0\nchat = true\nout = ''\n".parse().unwrap());
+    fn flags_lie_over_the_file_and_what_they_exclude_gives_way() {
+        let file = file(
+            "[harvest]\ntokens = '1.5M'\nctx-len = 128\nno-shuffle = true\nskip-malformed = false\n\
+             hook-point = ['hook_embed', 'blocks.*.hook_resid_post']\n[train]\nk = 3\n",
+        );
+        let merged = with_file("harvest", flags(&["--ctx-len", "64", "--seed", "3"]), Some(file.path())).unwrap();
+        assert_eq!(
+            (merged.config.tokens, merged.config.ctx_len, merged.config.seed),
+            (Some(1_500_000), Some(64), Some(3))
+        );
+        assert!(!merged.config.no_shuffle && merged.hook_points.len() == 2);
+        let of_file = with_file("harvest", flags(&[]), Some(file.path())).unwrap();
+        assert!(of_file.config.no_shuffle && of_file.config.ctx_len == Some(128));
     }
 
     #[test]
-    fn numbers_that_cannot_be_passed_on_are_named_by_their_flag() {
-        let error = resolve::<Settings>("harvest", &Flags { batch: Some(usize::MAX) }, None).unwrap_err();
-        assert_eq!(error.to_string(), "--batch: expected at most 9223372036854775807, found 18446744073709551615");
-        assert_eq!(mib("buffer-mib", 512).unwrap(), 512 << 20);
-        for wrong in [0, 1 << 44] {
-            let error = mib("buffer-mib", wrong).unwrap_err();
-            assert!(error.to_string().contains("--buffer-mib: expected 1 to 17592186044415 MiB"), "{error}");
-        }
-    }
-
-    #[test]
-    fn unknown_names_are_refused() {
-        for text in ["[harvest]\nbatchsize = 4\n", "batch = 4\n", "[harvets]\n"] {
+    fn names_and_values_that_are_wrong_are_refused() {
+        for (text, said) in [
+            ("[harvest]\nctx-length = 4\n", "a similar argument exists: '--ctx-len'"),
+            ("[harvest]\nctx-len = 'long'\n", "'--ctx-len <CTX_LEN>'"),
+            ("[harvest]\nseed = 1\nno-shuffle = true\n", "cannot be used with"),
+            ("[harvest]\nseed = [[1]]\n", "expected a value or a list of values"),
+            ("ctx-len = 4\n", "expected the tables [harvest]"),
+            ("[harvets]\n", "found `harvets`"),
+        ] {
             let file = file(text);
-            assert!(resolve::<Settings>("harvest", &Flags { batch: None }, Some(file.path())).is_err(), "{text}");
+            let error = with_file("harvest", flags(&[]), Some(file.path())).unwrap_err();
+            assert!(format!("{error:#}").contains(said), "{text}: {error:#}");
         }
     }
 }

@@ -2,33 +2,18 @@
 
 use std::path::Path;
 
-use analyzer::{Example, GenerateConfig, Intervention, Interventions, MovedToken, PlacedSae, Shift, generate, shift};
+use analyzer::{
+    Example, GenerateConfig, Intervention, Interventions, MovedToken, PlacedSae, SaeSource, Shift, generate, shift,
+};
 use anyhow::Context;
 use harvester::{ActivationDataset, ChatMessage, LanguageModel, Location, NoHook};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
-    cli::{LatentValue, SaeArgs, SteerArgs},
+    cli::SteerArgs,
     settings,
     terminal::{BOLD, DIM, Terminal, on_one_line, quoted},
 };
-
-/// [`GenerateConfig`] under the names of the flags.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct Settings {
-    max_new_tokens: usize,
-    temperature: f64,
-    top_p: f64,
-    seed: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        let GenerateConfig { max_new_tokens, temperature, top_p, seed } = GenerateConfig::default();
-        Self { max_new_tokens, temperature, top_p, seed }
-    }
-}
 
 /// Positions in a context with enough text before them to set a topic, and little enough to read.
 const READABLE: std::ops::Range<u32> = 24..80;
@@ -52,32 +37,26 @@ pub(crate) struct SideBySide {
     shift: Shift,
 }
 
-pub(crate) fn run(args: &SteerArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
-    let Settings { max_new_tokens, temperature, top_p, seed } = settings::resolve("steer", args, config)?;
-    let config = GenerateConfig { max_new_tokens, temperature, top_p, seed };
+pub(crate) fn run(args: &SteerArgs, terminal: &Terminal) -> anyhow::Result<()> {
+    let config: GenerateConfig = settings::config(&args.config)?;
     anyhow::ensure!(
-        temperature > 0.0 || (args.top_p.is_none() && args.seed.is_none()),
-        "--top-p and --seed have an effect only with a --temperature above 0: at 0 the likeliest token is taken"
+        config.temperature > 0.0 || (args.config.top_p.is_none() && args.config.seed.is_none()),
+        "`top_p` and `seed` have an effect only with a `temperature` above 0: at 0 the likeliest token is taken"
     );
-    let interventions = interventions(&args.clamp, &args.scale);
-    anyhow::ensure!(!interventions.is_empty(), "steer needs --clamp LATENT=VALUE or --scale LATENT=FACTOR");
-    let steering = Steering::open(&args.sae, None, terminal)?;
-    let prompt = if args.chat { steering.chat_prompt(&args.prompt)? } else { args.prompt.clone() };
+    let interventions = [&args.clamp[..], &args.scale].concat();
+    anyhow::ensure!(!interventions.is_empty(), "steer needs `clamp` LATENT=VALUE or `scale` LATENT=FACTOR");
+    let prompt = settings::required(&args.prompt, "steer", "prompt")?;
+    let steering = Steering::open(&args.sae.source()?, None, terminal)?;
+    let prompt = if args.chat { steering.chat_prompt(&prompt)? } else { prompt };
     let result = steering.side_by_side(&prompt, &interventions, &config, terminal)?;
     result.print(terminal);
     terminal.json(&result)
 }
 
-fn interventions(clamp: &[LatentValue], scale: &[LatentValue]) -> Vec<Intervention> {
-    let clamp = clamp.iter().map(|&LatentValue { latent, value }| Intervention::Clamp { latent, value });
-    let scale = scale.iter().map(|&LatentValue { latent, value }| Intervention::Scale { latent, factor: value });
-    clamp.chain(scale).collect()
-}
-
 impl Steering {
     /// An SAE and its model: `open`, where that is given.
-    pub(crate) fn open(sae: &SaeArgs, open: Option<&LanguageModel>, terminal: &Terminal) -> anyhow::Result<Self> {
-        let placed = sae.place()?;
+    pub(crate) fn open(source: &SaeSource, open: Option<&LanguageModel>, terminal: &Terminal) -> anyhow::Result<Self> {
+        let placed = source.place()?;
         placed.sae.config().hook_points.check_autoencoder()?;
         let model = placed.language_model(open, terminal)?;
         placed.hook_point.check(model.config())?;

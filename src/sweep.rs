@@ -1,69 +1,114 @@
-//! `refract sweep`: lists of settings become runs, and what came of them a table. A setting of a run is one of
-//! train's, by the same name, so that train's own [`Settings`] check each.
-//!
-//! ```text
-//! runs = (each [[sweep.run]] over the rest of [sweep], or that alone), of it every combination of its lists' values
-//! ```
+//! `refract sweep`: its flags and the table `[sweep]` become the settings of runs, and what came of them a table.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, bail};
-use harvester::{ActivationDataset, Location, VectorDataset};
-use serde::Deserialize;
+use anyhow::{Context, bail, ensure};
+use harvester::{ActivationDataset, Location, Settings, VectorDataset};
 use toml::{Table, Value};
 use trainer::{PARETO_FILE, RunState, SweepData, SweepPlan, SweepRow, TrainConfig};
 
 use crate::{
-    cli::SweepArgs,
+    cli::{SweepArgs, TrainArgs},
     estimate::step_seconds,
-    settings, sweep_table,
+    settings::{self, in_table},
+    sweep_table,
     terminal::{DIM, Terminal, grouped, human_bytes, human_seconds},
-    train_settings::Settings,
 };
 
-/// What all runs share.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Shared {
-    activations: Option<PathBuf>,
-    vectors: Option<PathBuf>,
-    column: Option<String>,
-    out: Option<PathBuf>,
-    at_once: Option<usize>,
-}
-
-/// Their names.
+/// What all runs share, under the names of the flags.
 const SHARED: [&str; 5] = ["activations", "vectors", "column", "out", "at-once"];
-/// Of two settings that exclude each other, the one laid over the rest stays.
-const EXCLUSIVE: [[&str; 2]; 2] = [["activations", "vectors"], ["d-sae", "expansion"]];
 
-pub(crate) fn run(args: &SweepArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
-    let file = config.map(|path| settings::table(path, "sweep")).transpose()?.unwrap_or_default();
-    let flags = settings::as_table(args)?;
-    let mut settings = laid_over(file, flags.clone());
-    let shared: Table = SHARED.iter().filter_map(|name| settings.remove_entry(*name)).collect();
-    let shared: Shared = Value::Table(shared).try_into().context("settings of `sweep`")?;
-    let out = shared.out.clone().context("sweep needs --out: the folder to write")?;
-    Settings::check_column(shared.column.as_deref(), shared.vectors.as_deref())?;
-    let configs = configs(settings, &flags)?;
-    let rows = match (&shared.activations, &shared.vectors) {
-        (Some(activations), None) => {
+pub(crate) fn run(args: &SweepArgs, file: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
+    let (shared, runs) = settled(args, file)?;
+    let out = settings::required(&shared.data.out, "sweep", "out")?;
+    shared.data.check(&args.grid.architecture)?;
+    let configs = runs.iter().map(|run| {
+        TrainConfig::from_settings(run).with_context(|| format!("a run of the sweep, {}", serde_json::json!(run)))
+    });
+    let configs = configs.collect::<anyhow::Result<Vec<_>>>()?;
+    let rows = match (&shared.data.activations, &shared.data.vectors) {
+        (Some(activations), _) => {
             let dataset = ActivationDataset::open(Location::named(activations)?)?;
-            sweep(SweepData::Harvested(&dataset), configs, &shared, &out, terminal)?
+            sweep(SweepData::Harvested(&dataset), configs, shared.at_once, &out, terminal)?
         }
         (None, Some(vectors)) => {
-            let dataset = VectorDataset::open(Location::named(vectors)?, shared.column.as_deref(), terminal)?;
-            sweep(SweepData::Vectors(&dataset), configs, &shared, &out, terminal)?
+            let dataset = VectorDataset::open(Location::named(vectors)?, shared.data.column.as_deref(), terminal)?;
+            sweep(SweepData::Vectors(&dataset), configs, shared.at_once, &out, terminal)?
         }
-        (Some(_), Some(_)) => bail!("sweep takes activations or vectors, not both: remove one from the config file"),
         (None, None) => {
-            bail!("sweep needs --activations, what refract harvest wrote, or --vectors, parquet files of any tool")
+            bail!("sweep needs `activations`, what refract harvest wrote, or `vectors`, parquet files of any tool")
         }
     };
     sweep_table::print(&rows, terminal);
     terminal.line(format!("{DIM}FVU against L0, in a browser: {}{DIM:#}", out.join(PARETO_FILE).display()));
     terminal.json(&serde_json::json!({ "out": out, "runs": rows }))?;
     refuse_none_finished(&rows)
+}
+
+/// What all runs share, and the settings of each.
+fn settled(args: &SweepArgs, file: Option<&Path>) -> anyhow::Result<(SweepArgs, Vec<Settings>)> {
+    let flags = settings::given(args)?;
+    let (mut all, mut listed) = (Settings::new(), vec![]);
+    if let Some(path) = file {
+        let mut table = settings::table(path, "sweep")?;
+        let runs: Vec<Table> = match table.remove("run") {
+            None => vec![],
+            Some(runs) => runs.try_into().context("[[sweep.run]]: expected tables of train's settings")?,
+        };
+        let shared: Table = SHARED.iter().filter_map(|name| table.remove_entry(*name)).collect();
+        all = settings::read::<SweepArgs>(shared).with_context(|| in_table(path, "sweep"))?;
+        all.extend(lists(table).with_context(|| in_table(path, "sweep"))?);
+        let of_run = |run| of_run(run, &flags).with_context(|| in_table(path, "[sweep.run]"));
+        listed = runs.into_iter().map(of_run).collect::<anyhow::Result<_>>()?;
+    }
+    let mut all = settings::laid_over::<TrainArgs>(all, flags);
+    let shared = SHARED.iter().filter_map(|name| all.remove_entry(&name.replace('-', "_"))).collect();
+    Ok((serde_json::from_value(serde_json::Value::Object(shared))?, trainer::grid(&all, listed)?))
+}
+
+/// The settings of a listed run. What it sets, no flag may: flags win over the file.
+fn of_run(run: Table, flags: &Settings) -> anyhow::Result<Settings> {
+    let command = settings::command::<TrainArgs>();
+    for (name, value) in &run {
+        ensure!(!SHARED.contains(&name.as_str()), "{name} is the same for all runs: set it in [sweep] or as --{name}");
+        for setting in lists(Table::from_iter([(name.clone(), value.clone())]))?.keys() {
+            let settles = |flag: &&String| {
+                *flag == setting
+                    || settings::excludes(&command, flag, setting)
+                    || settings::excludes(&command, setting, flag)
+            };
+            if let Some(flag) = flags.keys().find(settles) {
+                bail!("{name} is set there, and `{flag}` was given, which is for all runs: leave out one");
+            }
+        }
+    }
+    lists(run)
+}
+
+/// Settings of train, of which each may have several values.
+fn lists(table: Table) -> anyhow::Result<Settings> {
+    let mut lists = Settings::new();
+    for (name, value) in table {
+        let values = match value {
+            Value::Array(values) => values,
+            value => vec![value],
+        };
+        ensure!(!values.is_empty(), "{name} is an empty list: expected one value or more");
+        for value in values {
+            let is_list = value.is_array();
+            for (setting, value) in settings::read::<TrainArgs>(Table::from_iter([(name.clone(), value)]))? {
+                let list = lists.entry(setting).or_insert_with(|| serde_json::json!([])).as_array_mut();
+                match value {
+                    // A flag that takes several values makes a list of one.
+                    serde_json::Value::Array(values) if !is_list => {
+                        list.into_iter().for_each(|list| list.extend(values.clone()))
+                    }
+                    value => list.into_iter().for_each(|list| list.push(value.clone())),
+                }
+            }
+        }
+    }
+    Ok(lists)
 }
 
 /// A sweep of which nothing came is no success; what to try instead, the first run says.
@@ -79,11 +124,11 @@ fn refuse_none_finished(rows: &[SweepRow]) -> anyhow::Result<()> {
 fn sweep(
     data: SweepData<'_>,
     configs: Vec<TrainConfig>,
-    shared: &Shared,
+    at_once: Option<usize>,
     out: &Path,
     terminal: &Terminal,
 ) -> anyhow::Result<Vec<SweepRow>> {
-    let plan = SweepPlan::new(data, configs, shared.at_once)?;
+    let plan = SweepPlan::new(data, configs, at_once)?;
     terminal.say_when_begun(needs(&plan, out)?);
     Ok(trainer::sweep(&plan, out, terminal)?)
 }
@@ -113,140 +158,52 @@ fn needs(plan: &SweepPlan<'_>, out: &Path) -> anyhow::Result<String> {
     Ok(says)
 }
 
-/// The config of every run; `flags` are those settings that were given as such.
-fn configs(mut settings: Table, flags: &Table) -> anyhow::Result<Vec<TrainConfig>> {
-    let listed = match settings.remove("run") {
-        None => vec![Table::new()],
-        Some(runs) => runs.try_into().context("[[sweep.run]]: expected tables of train's settings")?,
-    };
-    let mut configs = vec![];
-    for run in listed {
-        if let Some(name) = SHARED.iter().find(|name| run.contains_key(**name)) {
-            bail!("[[sweep.run]]: `{name}` is the same for all runs: set it in [sweep] or as --{name}");
-        }
-        if let Some((name, flag)) = against_a_flag(&run, flags) {
-            bail!("[[sweep.run]]: `{name}` is set there and --{flag} was given, which is for all runs: leave out one");
-        }
-        for settings in combinations(laid_over(settings.clone(), run))? {
-            let named = serde_json::to_string(&settings)?;
-            let said = || format!("a run of `sweep`, {named}");
-            let settings: Settings = Value::Table(settings).try_into().with_context(said)?;
-            configs.push(settings.config().with_context(said)?);
-        }
-    }
-    Ok(configs)
-}
-
-/// A setting of a listed run that a flag settles too, and that flag: flags win over the file.
-fn against_a_flag<'a>(run: &'a Table, flags: &Table) -> Option<(&'a str, &'a str)> {
-    let excluded = |name: &'a str| {
-        let other = EXCLUSIVE.iter().find_map(|[a, b]| if name == *a { Some(*b) } else { (name == *b).then_some(*a) });
-        [name].into_iter().chain(other).map(move |flag| (name, flag))
-    };
-    run.keys().flat_map(|name| excluded(name)).find(|(_, flag)| flags.contains_key(*flag))
-}
-
-fn laid_over(mut under: Table, over: Table) -> Table {
-    if over.contains_key("activations") && under.contains_key("vectors") {
-        // It was one of those vectors.
-        under.remove("column");
-    }
-    for [one, other] in EXCLUSIVE {
-        if over.contains_key(one) {
-            under.remove(other);
-        }
-        if over.contains_key(other) {
-            under.remove(one);
-        }
-    }
-    under.extend(over);
-    under
-}
-
-/// Every combination of the values of lists.
-fn combinations(settings: Table) -> anyhow::Result<Vec<Table>> {
-    let mut runs = vec![Table::new()];
-    let architectures =
-        settings.get("arch").map(|arch| arch.as_array().map_or(std::slice::from_ref(arch), Vec::as_slice));
-    let are_crosscoders = architectures.is_some_and(|all| all.iter().all(|arch| arch.as_str() == Some("crosscoder")));
-    for (name, value) in settings {
-        let values = match value {
-            // One list is one value of these.
-            Value::Array(values)
-                if (name == "prefixes" || name == "hook-point" && are_crosscoders)
-                    && !values.iter().any(Value::is_array) =>
-            {
-                vec![Value::Array(values)]
-            }
-            Value::Array(values) => values,
-            value => vec![value],
-        };
-        anyhow::ensure!(!values.is_empty(), "sweep: `{name}` is an empty list: expected one value or more");
-        let with = |run: &Table, value: &Value| {
-            let mut run = run.clone();
-            run.insert(name.clone(), value.clone());
-            run
-        };
-        runs = runs.iter().flat_map(|run| values.iter().map(|value| with(run, value)).collect::<Vec<_>>()).collect();
-    }
-    Ok(runs)
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Vec<TrainConfig> {
-        configs(text.parse().unwrap(), &Table::new()).unwrap()
+    fn of_file(table: &str, flags: &SweepArgs) -> anyhow::Result<(SweepArgs, Vec<Settings>)> {
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), table)?;
+        settled(flags, Some(file.path()))
     }
 
     #[test]
-    fn a_grid_has_every_combination_and_listed_runs_lie_over_it() {
-        let grid = parsed("k = [4, 8]\narch = ['topk', 'batch-topk']\nd-sae = 64\nlr = [0.1, 0.01]\n");
-        assert_eq!(grid.len(), 8);
-        assert!(grid.iter().all(|config| config.d_sae == Some(64)));
-        let listed = parsed(
-            "k = [4, 8]\nd-sae = 64\n[[run]]\narch = 'matryoshka'\nprefixes = [8, 16]\n[[run]]\nexpansion = 2\nk = 3\n",
-        );
-        let found: Vec<_> = listed.iter().map(|config| (config.k, config.d_sae, config.prefixes.len())).collect();
-        assert_eq!(found, [(4, Some(64), 2), (8, Some(64), 2), (3, None, 0)]);
+    fn flags_lie_over_the_table_and_listed_runs_over_both() {
+        let text = "[sweep]\nactivations = 'acts'\nd-sae = 64\ntokens = ['1k', 2_000]\nk = 3\n\
+                    [[sweep.run]]\narch = 'matryoshka'\nprefixes = [16, 32]\n[[sweep.run]]\nbuffer-mib = 2\n";
+        let flags: SweepArgs = serde_json::from_value(serde_json::json!({ "k": [4, 8], "at_once": 2 })).unwrap();
+        let (shared, runs) = of_file(text, &flags).unwrap();
+        assert_eq!((shared.data.activations, shared.at_once), (Some("acts".into()), Some(2)));
+        assert_eq!(runs.len(), 2 * 2 * 2);
+        assert!(runs.iter().all(|run| run["d_sae"] == 64 && run["k"] != 3));
+        assert_eq!((&runs[0]["prefixes"], &runs[0]["tokens"]), (&serde_json::json!([16, 32]), &1000.into()));
+        assert_eq!(runs[7]["buffer_bytes"], 2 << 20);
     }
 
     #[test]
-    fn a_list_of_lists_is_a_crosscoders_places() {
-        let runs =
-            parsed("arch = 'crosscoder'\nhook-point = [['blocks.0.hook_resid_post', 'blocks.1.hook_resid_post']]");
-        assert_eq!(runs.len(), 1);
-        assert_eq!(runs[0].hook_points.len(), 2);
-        // Where all are crosscoders, as the flags give it.
-        let places = "hook-point = ['blocks.0.hook_resid_post', 'blocks.1.hook_resid_post']";
-        let runs = parsed(&format!("arch = ['crosscoder']\nk = [4, 8]\n{places}"));
-        assert!(runs.len() == 2 && runs.iter().all(|config| config.hook_points.len() == 2));
-    }
-
-    #[test]
-    fn a_listed_run_does_not_win_over_a_flag() {
-        let refused = |flags: &str| {
-            let settings = "[[run]]\nk = 3\n[[run]]\nexpansion = 2\n".parse().unwrap();
-            format!("{:#}", configs(settings, &flags.parse().unwrap()).unwrap_err())
-        };
-        assert!(refused("k = [4, 8]").contains("`k` is set there and --k was given"));
-        assert!(refused("d-sae = [64]").contains("`expansion` is set there and --d-sae was given"));
-        let beside = "[[run]]\nk = 3\n".parse().unwrap();
-        assert_eq!(configs(beside, &"lr = [0.1]".parse().unwrap()).unwrap().len(), 1);
+    fn hook_points_of_the_table_are_runs_or_a_crosscoders() {
+        let places = "'hook_embed', 'blocks.1.hook_resid_post'";
+        let runs = |text: &str| of_file(&format!("[sweep]\n{text}"), &SweepArgs::default()).unwrap().1;
+        assert_eq!(runs(&format!("hook-point = [{places}]")).len(), 2);
+        assert_eq!(runs(&format!("hook-point = [[{places}]]")).len(), 1);
+        assert_eq!(runs(&format!("arch = 'crosscoder'\nhook-point = [{places}]")).len(), 1);
     }
 
     #[test]
     fn what_cannot_be_is_named() {
-        let refused = |text: &str| format!("{:#}", configs(text.parse().unwrap(), &Table::new()).unwrap_err());
-        assert!(refused("k = []").contains("`k` is an empty list"));
-        assert!(refused("[[run]]\nout = 'a'").contains("`out` is the same for all runs"));
-        let message = refused("arch = ['topk']\nbandwidth = 0.5");
-        assert!(
-            message.contains("\"arch\":\"topk\"") && message.contains("--bandwidth has no effect on topk"),
-            "{message}"
-        );
-        assert!(refused("learning-rate = 1").contains("learning-rate"));
+        let refused = |text: &str, flags: serde_json::Value| {
+            format!("{:#}", of_file(text, &serde_json::from_value(flags).unwrap()).unwrap_err())
+        };
+        let none = serde_json::json!({});
+        let listed = "[[sweep.run]]\nk = 3\n[[sweep.run]]\nexpansion = 2\n";
+        assert!(refused(listed, serde_json::json!({ "k": [4] })).contains("k is set there, and `k` was given"));
+        let excluded = refused(listed, serde_json::json!({ "d_sae": [64] }));
+        assert!(excluded.contains("expansion is set there, and `d_sae` was given"), "{excluded}");
+        assert!(of_file(listed, &serde_json::from_value(serde_json::json!({ "lr": [0.1] })).unwrap()).is_ok());
+        assert!(refused("[sweep]\nk = []", none.clone()).contains("k is an empty list"));
+        assert!(refused("[[sweep.run]]\nout = 'a'", none.clone()).contains("out is the same for all runs"));
+        assert!(refused("[sweep]\nlearning-rate = 1", none).contains("learning-rate"));
     }
 }

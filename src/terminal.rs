@@ -107,6 +107,18 @@ fn say(text: &str) {
     }
 }
 
+/// What a library says, whose settings stand in backticks, with the flags of these names: "`ctx_len`" becomes
+/// "--ctx-len".
+pub(crate) fn with_flags(text: &str) -> String {
+    static FLAGS: OnceLock<Vec<(String, String)>> = OnceLock::new();
+    let flags = FLAGS.get_or_init(|| {
+        let command = crate::cli::command();
+        let all = command.get_subcommands().flat_map(clap::Command::get_arguments);
+        all.filter_map(|flag| Some((format!("`{}`", flag.get_id()), format!("--{}", flag.get_long()?)))).collect()
+    });
+    flags.iter().fold(text.to_string(), |text, (setting, flag)| text.replace(setting, flag))
+}
+
 /// An error on standard error.
 fn say_error(text: &str) {
     if JSON_LOGS.load(Ordering::Relaxed) {
@@ -181,7 +193,7 @@ impl Terminal {
                 causes.push(text);
             }
         }
-        say_error(&causes.join("\n  because: "));
+        say_error(&with_flags(&causes.join("\n  because: ")));
         if error.chain().any(is_full_disk) {
             say("make room and repeat the command: what was finished is kept, and it goes on from there");
         }
@@ -208,7 +220,7 @@ impl Terminal {
 
 /// Standard output that is closed early (`| head`) ends the program quietly, as other tools do; a result that cannot be
 /// written for another reason is an error.
-fn write_result(text: &str) {
+pub(crate) fn write_result(text: &str) {
     let mut out = anstream::stdout();
     let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) else { return };
     if error.kind() == std::io::ErrorKind::BrokenPipe {
@@ -329,7 +341,8 @@ impl<'a> MakeWriter<'a> for BesideBars {
 
 impl Write for BesideBars {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        bars().suspend(|| std::io::stderr().write_all(bytes))?;
+        let text = with_flags(&String::from_utf8_lossy(bytes));
+        bars().suspend(|| std::io::stderr().write_all(text.as_bytes()))?;
         Ok(bytes.len())
     }
 

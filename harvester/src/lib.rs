@@ -20,7 +20,7 @@ mod vectors;
 
 pub use activations::{
     ActivationDataset, ActivationRows, Counts, HarvestConfig, HarvestManifest, HookPointSummary, Layout, NormQuantiles,
-    Part, RowGroup, ShardWriter, SpecialToken, TokenRows, Values,
+    Part, RowGroup, Settings, ShardWriter, SpecialToken, TokenRows, Values,
 };
 pub use error::{Error, Result};
 pub use harvest::{ActivationStream, LiveModel, StreamedBatch, harvest, merge, open_corpus};

@@ -168,7 +168,7 @@ impl VectorDataset {
         let lists = table.read(group.block, &self.column)?;
         values_of(&lists, self.width, self.dtype).map_err(|bad| {
             let row = group.first_row_of_file + bad.row as u64;
-            let hint = "Correct or remove that row, or name another --column";
+            let hint = "Correct or remove that row, or name another `column`";
             let expected = format!("lists of {} finite numbers in column `{}`", self.width, self.column);
             Error::malformed(table.file.name(), expected, format!("{} in row {row}", bad.found), hint)
         })
@@ -207,7 +207,7 @@ impl Table {
         let metadata = file.metadata(PageIndexPolicy::Optional)?;
         let of_file = metadata.metadata().file_metadata();
         if of_file.key_value_metadata().into_iter().flatten().any(|entry| entry.key == "refract.format") {
-            let hint = "Name the folder it is in with --activations";
+            let hint = "Name the folder it is in with `activations`";
             return Err(Error::malformed(file.name(), "vectors of another tool", "activations of refract", hint));
         }
         // `TableFile::metadata` has checked the positions of the row groups; a negative number of rows counts as 0.
@@ -259,7 +259,7 @@ fn files_of(location: &Location) -> Result<Vec<Location>> {
         };
     }
     if location.join(MANIFEST_FILE).bytes()?.is_some_and(|_| HarvestManifest::read(location.clone()).is_ok()) {
-        let hint = "Name it with --activations";
+        let hint = "Name it with `activations`";
         return Err(Error::malformed(location.to_string(), expected, "activations that refract harvested", hint));
     }
     let is_table = |name: &str| name.to_ascii_lowercase().ends_with(".parquet");
@@ -284,7 +284,7 @@ fn first_width(tables: &[Table], column: &str) -> Result<usize> {
     let lists = table.read(RowBlock { file, group, first_row: 0, rows: 1 }, column)?;
     width_of(&lists).filter(|width| *width > 0).ok_or_else(|| {
         let expected = format!("lists of one number or more in column `{column}`");
-        let hint = "Correct or remove that row, or name another --column";
+        let hint = "Correct or remove that row, or name another `column`";
         Error::malformed(table.file.name(), expected, "none in the first row", hint)
     })
 }
@@ -464,7 +464,7 @@ mod tests {
             crate::activations::testing::manifest(3, 4, 8, StorageDtype::F16),
             0..2,
         );
-        assert!(refused(folder.path(), None).contains("--activations"));
-        assert!(refused(&folder.path().join("part-00000.parquet"), None).contains("--activations"));
+        assert!(refused(folder.path(), None).contains("`activations`"));
+        assert!(refused(&folder.path().join("part-00000.parquet"), None).contains("`activations`"));
     }
 }

@@ -91,14 +91,14 @@ fn what_cannot_be_read_is_named() {
     let wrong = CorpusOptions { text_field: "body".into(), ..CorpusOptions::default() };
     let columns = message(open("snappy.parquet", &wrong));
     assert!(
-        columns.contains("`body`") && columns.contains("id (Int64), text (Utf8)") && columns.contains("--text-field"),
+        columns.contains("`body`") && columns.contains("id (Int64), text (Utf8)") && columns.contains("`text_field`"),
         "{columns}"
     );
     let number = CorpusOptions { text_field: "id".into(), ..CorpusOptions::default() };
     assert!(message(open("snappy.parquet", &number)).contains("`id` of type Int64"));
     assert!(message(open("snappy.parquet", &chat("text"))).contains("lists of turns"));
     let turns = message(open("messages.parquet", &CorpusOptions::default()));
-    assert!(turns.contains("--chat-field messages") && !turns.contains("--text-field"), "{turns}");
+    assert!(turns.contains("`chat_field` messages") && !turns.contains("`text_field`"), "{turns}");
     let fields = message(open("lines.jsonl", &wrong));
     assert!(fields.contains("lines.jsonl:1") && fields.contains("[text]"), "{fields}");
     let bytes = open("not_utf8.parquet", &CorpusOptions::default()).unwrap().document(1).unwrap_err().to_string();
@@ -119,7 +119,7 @@ fn what_cannot_be_read_is_named() {
     }
     let short = CorpusOptions { max_document_bytes: 100, ..CorpusOptions::default() };
     let long = message(open("lines.jsonl", &short));
-    assert!(long.contains("lines.jsonl:3") && long.contains("--max-document-mib"), "{long}");
+    assert!(long.contains("lines.jsonl:3") && long.contains("`max_document_bytes`"), "{long}");
     assert!(open("snappy.parquet", &short).unwrap().document(3).unwrap_err().to_string().contains("snappy.parquet"));
 }
 

@@ -458,9 +458,9 @@ fn what_cannot_be_harvested_is_said_before_anything_is_written() {
         message
     };
     assert!(refused(&|config| config.hook_points = vec![HookPoint::resid_post(3)]).contains("layer from 0 to 2"));
-    assert!(refused(&|config| config.hook_points.clear()).contains("--hook-point"));
+    assert!(refused(&|config| config.hook_points.clear()).contains("`hook_points`"));
     assert!(refused(&|config| config.ctx_len = 65).contains("2 to 64"));
-    assert!(refused(&|config| config.part_tokens = 100).contains("a multiple of --ctx-len, 16, such as 96"));
+    assert!(refused(&|config| config.part_tokens = 100).contains("a multiple of `ctx_len`, 16, such as 96"));
     assert!(refused(&|config| config.bos = SpecialToken::Id(99_999)).contains("99999"));
 }
 
@@ -534,6 +534,6 @@ fn a_corpus_without_a_context_is_refused_with_what_was_left_out_of_it() {
     bench.corpus = Corpus::open(&[path], &CorpusOptions::default()).unwrap();
     bench.config = HarvestConfig { min_document_tokens: 1000, ..config() };
     let message = bench.run(&Silent).unwrap_err().to_string();
-    let expected = "0 tokens in all, and 2 empty documents, and 1 document left out by --min-document-tokens";
+    let expected = "0 tokens in all, and 2 empty documents, and 1 document left out by `min_document_tokens`";
     assert!(message.contains(expected), "{message}");
 }

@@ -395,6 +395,6 @@ fn the_default_model_names_every_way_that_failed() {
     assert!(tried[0].contains("expected 98362432 bytes, found 7"), "{}", tried[0]);
     assert!(tried[1].contains("refused"), "{}", tried[1]);
     assert!(tried[2].contains("no-such-pip"), "{}", tried[2]);
-    assert!(error.to_string().contains("--model FILE.gguf"));
+    assert!(error.to_string().contains("a .gguf file as `model`"));
     assert!(!Path::new(&cached).exists(), "a damaged copy of our own is removed");
 }

@@ -375,7 +375,7 @@ fn a_commit_that_is_gone_is_said_to_be_an_earlier_runs() {
     dataset.lock().unwrap().commit = "squashed";
     let message = hub.refuse("hf://datasets/org/name");
     assert!(message.contains(COMMIT) && message.contains("the earlier run read"), "{message}");
-    assert!(message.contains("another --out") && !message.contains("spelling"), "{message}");
+    assert!(message.contains("another `out`") && !message.contains("spelling"), "{message}");
 }
 
 /// Harvests the dataset into a folder of the test, or continues there.
@@ -661,7 +661,7 @@ fn what_is_not_there_is_said() {
     assert!(
         message.contains("a.parquet")
             && message.contains("messages (List")
-            && message.contains("--chat-field messages"),
+            && message.contains("`chat_field` messages"),
         "{message}"
     );
 }

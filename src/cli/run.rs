@@ -1,63 +1,64 @@
-//! [`RunArgs`]: the flags that `refract train` and `refract sweep` share, and the values that theirs may have.
+//! [`DataArgs`] and [`RunArgs`]: the flags that `refract train` and `refract sweep` share.
 
 use std::path::PathBuf;
 
-use clap::{
-    Args,
-    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
-};
-use serde::Serialize;
-use trainer::{JumpReluLoss, TrainArchitecture};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use trainer::TrainArchitecture;
 
-/// What is read, where to write, and how the rows are gone through.
-#[derive(Debug, Args, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) struct RunArgs {
-    /// The folder that `refract harvest` wrote, a folder of the parts of one corpus, or an URL.
+use super::value::{count, mib};
+
+/// What is read, and where to write.
+#[derive(Debug, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct DataArgs {
+    /// The folder that `refract harvest` wrote, a folder of the parts of one corpus, or a URL [this, --vectors or the
+    /// --corpus of train is required, here or in --config].
     #[arg(long)]
     pub(crate) activations: Option<PathBuf>,
     /// Vectors of any origin: a parquet file, or a folder or URL of them, with a column of lists of numbers.
     #[arg(long, conflicts_with = "activations")]
     pub(crate) vectors: Option<PathBuf>,
-    /// Which column of the vectors [default: the only one of lists].
-    #[arg(long)]
+    /// Which column of --vectors [default: the only one of lists].
+    #[arg(long, conflicts_with = "activations")]
     pub(crate) column: Option<String>,
-    /// The folder to write. An unfinished run of the same command goes on there.
+    /// The folder to write. The same command resumes an unfinished run there [required, here or in --config].
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
-    /// Tokens a run trains on; more than there are is several passes [default: 1500000].
-    #[arg(long)]
+}
+
+impl DataArgs {
+    /// Refuses an architecture that needs hook points, which vectors have not.
+    pub(crate) fn check(&self, architectures: &[TrainArchitecture]) -> anyhow::Result<()> {
+        match architectures.iter().find(|arch| self.vectors.is_some() && !arch.maps_one_column()) {
+            Some(arch) => anyhow::bail!(
+                "`architecture` {arch} is of several places of a model, which `vectors` have not: it needs `activations`"
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How the rows are gone through: of a sweep, the same for all runs.
+#[derive(Debug, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct RunArgs {
+    /// Tokens to train on; more than the dataset has means several epochs.
+    #[arg(long, value_parser = count::<u64>)]
     pub(crate) tokens: Option<u64>,
-    /// Tokens a step [default: 4096].
-    #[arg(long)]
+    /// Tokens per step.
+    #[arg(long, value_parser = count::<usize>)]
     pub(crate) batch: Option<usize>,
-    /// Memory for activations that are shuffled together, in MiB [default: 512].
-    #[arg(long, display_order = LAST)]
-    pub(crate) buffer_mib: Option<u64>,
-    /// Steps from one checkpoint to the next [default: 100].
-    #[arg(long, display_order = LAST)]
+    /// Memory for activations that are shuffled together.
+    #[arg(long = "buffer-mib", value_name = "MIB", value_parser = mib, display_order = LAST)]
+    pub(crate) buffer_bytes: Option<u64>,
+    /// Steps from one checkpoint to the next.
+    #[arg(long, value_name = "STEPS", display_order = LAST)]
     pub(crate) checkpoint_every: Option<u64>,
     /// Begin from this SAE, of any format that convert reads, instead of random weights.
     #[arg(long, value_name = "SAE", display_order = LAST)]
     pub(crate) init_from: Option<PathBuf>,
 }
 
-/// Help lists what a run is made of before how it is kept going; a flag's usual place is its number among all.
+/// Help lists what shapes a run before what keeps it going; a flag's usual place is its number among all.
 pub(super) const LAST: usize = 500;
-
-/// The names of `--arch`, each with a phrase.
-pub(super) fn architectures() -> impl TypedValueParser<Value = TrainArchitecture> {
-    let value = |arch: TrainArchitecture| PossibleValue::new(arch.name()).help(arch.about());
-    PossibleValuesParser::new(TrainArchitecture::ALL.map(value)).try_map(|name| name.parse::<TrainArchitecture>())
-}
-
-/// The names of `--jumprelu-loss`.
-pub(super) fn jumprelu_losses() -> impl TypedValueParser<Value = JumpReluLoss> {
-    PossibleValuesParser::new(["step", "tanh"])
-        .map(|name| if name == "tanh" { JumpReluLoss::Tanh } else { JumpReluLoss::Step })
-}
-
-/// A number: neither nan nor an infinity, which settings cannot hold.
-pub(super) fn number(text: &str) -> Result<f64, String> {
-    text.parse::<f64>().ok().filter(|number| number.is_finite()).ok_or_else(|| "expected a finite number".to_string())
-}

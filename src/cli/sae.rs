@@ -3,113 +3,132 @@
 
 use std::path::PathBuf;
 
+use analyzer::{Intervention, SaeSource};
 use clap::Args;
 use harvester::HookPoint;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-/// The SAE, and the activations and the place that it is used on.
-#[derive(Debug, Args)]
+use crate::settings::required;
+
+use super::value::{clamp, count, number, scale};
+
+/// The SAE, and the activations and the hook point that it is used with.
+#[derive(Debug, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct SaeArgs {
-    /// The folder that `refract train` wrote, or an SAE of another tool, as `refract convert` reads it.
+    /// The folder that `refract train` wrote, or an SAE of another tool, as `refract convert` reads it [required, here
+    /// or in --config].
     #[arg(long)]
-    pub(crate) sae: PathBuf,
-    /// Activations of its model [default: those the SAE was trained on]. An SAE of another tool needs them: they say
-    /// which model that is.
+    pub(crate) sae: Option<PathBuf>,
+    /// Activations of its model [default: those that the SAE was trained on]. An SAE of another tool needs them: they
+    /// say which model it belongs to.
     #[arg(long)]
     pub(crate) activations: Option<PathBuf>,
-    /// Where in the model its activations are from, for an SAE of another tool that does not say so.
+    /// The hook point that its activations are from, for an SAE of another tool that does not say so.
     #[arg(long)]
     pub(crate) hook_point: Option<HookPoint>,
 }
 
+impl SaeArgs {
+    /// What was named.
+    pub(crate) fn source(&self) -> anyhow::Result<SaeSource> {
+        let sae = required(&self.sae, "this command", "sae")?;
+        Ok(SaeSource { sae, activations: self.activations.clone(), hook_point: self.hook_point })
+    }
+}
+
 /// Flags of `refract evaluate`.
-#[derive(Debug, Args, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct EvaluateArgs {
     #[command(flatten)]
-    #[serde(skip)]
+    #[serde(flatten)]
     pub(crate) sae: SaeArgs,
-    /// Tokens to run the whole model on [default: 8192].
-    #[arg(long)]
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) config: EvaluationArgs,
+}
+
+/// Settings of [`analyzer::EvaluationConfig`].
+#[derive(Debug, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct EvaluationArgs {
+    /// Tokens to run the whole model on.
+    #[arg(long, value_name = "TOKENS", value_parser = count::<u64>)]
     pub(crate) ce_tokens: Option<u64>,
 }
 
 /// Flags of `refract index`.
-#[derive(Debug, Args, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct IndexArgs {
     #[command(flatten)]
-    #[serde(skip)]
+    #[serde(flatten)]
     pub(crate) sae: SaeArgs,
-    /// The folder to write.
+    /// The folder to write [required, here or in --config].
     #[arg(long)]
-    #[serde(skip)]
-    pub(crate) out: PathBuf,
-    /// Strongest examples kept of each latent [default: 20].
-    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) config: IndexConfigArgs,
+}
+
+/// Settings of [`analyzer::IndexConfig`].
+#[derive(Debug, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct IndexConfigArgs {
+    /// Strongest examples kept per latent.
+    #[arg(long, value_name = "N")]
     pub(crate) examples: Option<usize>,
-    /// Tokens shown on each side of an example's peak [default: 12].
-    #[arg(long)]
+    /// Tokens shown on each side of an example's peak.
+    #[arg(long, value_name = "TOKENS")]
     pub(crate) reach: Option<usize>,
-    /// Promoted and suppressed tokens kept [default: 10].
-    #[arg(long)]
+    /// Promoted and suppressed tokens kept per latent, each.
+    #[arg(long, value_name = "N")]
     pub(crate) logit_tokens: Option<usize>,
-    /// Nearest latents kept [default: 5].
-    #[arg(long)]
-    pub(crate) neighbours: Option<usize>,
+    /// Nearest latents kept per latent.
+    #[arg(long, alias = "neighbours", value_name = "N")]
+    pub(crate) neighbors: Option<usize>,
 }
 
 /// Flags of `refract steer`.
-#[derive(Debug, Args, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct SteerArgs {
     #[command(flatten)]
-    #[serde(skip)]
+    #[serde(flatten)]
     pub(crate) sae: SaeArgs,
-    /// The text to go on from.
+    /// The text to continue [required, here or in --config].
     #[arg(long)]
-    #[serde(skip)]
-    pub(crate) prompt: String,
+    pub(crate) prompt: Option<String>,
     /// Put the prompt to a chat model as a user's message.
     #[arg(long)]
-    #[serde(skip)]
     pub(crate) chat: bool,
-    /// Set a latent's activation on every token; 0 suppresses it.
-    #[arg(long, value_name = "LATENT=VALUE", num_args = 1..)]
-    #[serde(skip)]
-    pub(crate) clamp: Vec<LatentValue>,
+    /// Set a latent's activation on every token; 0 suppresses it [this or --scale is required].
+    #[arg(long, value_name = "LATENT=VALUE", num_args = 1.., value_parser = clamp)]
+    pub(crate) clamp: Vec<Intervention>,
     /// Multiply a latent's activation where it is active.
-    #[arg(long, value_name = "LATENT=FACTOR", num_args = 1..)]
-    #[serde(skip)]
-    pub(crate) scale: Vec<LatentValue>,
-    /// New tokens at most [default: 48].
-    #[arg(long)]
+    #[arg(long, value_name = "LATENT=FACTOR", num_args = 1.., value_parser = scale)]
+    pub(crate) scale: Vec<Intervention>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) config: GenerateArgs,
+}
+
+/// Settings of [`analyzer::GenerateConfig`].
+#[derive(Debug, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct GenerateArgs {
+    /// New tokens at most.
+    #[arg(long, value_name = "TOKENS", value_parser = count::<usize>)]
     pub(crate) max_new_tokens: Option<usize>,
-    /// 0: always the likeliest token [default: 0].
-    #[arg(long)]
+    /// Temperature of the sampling; 0: always the likeliest token.
+    #[arg(long, value_parser = number)]
     pub(crate) temperature: Option<f64>,
-    /// Sample from the likeliest tokens that together have this probability [default: 1].
-    #[arg(long)]
+    /// Sample from the likeliest tokens that together have this probability.
+    #[arg(long, value_parser = number)]
     pub(crate) top_p: Option<f64>,
-    /// Seed of the sampling [default: 0].
+    /// Seed of the sampling.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-}
-
-/// `LATENT=VALUE`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LatentValue {
-    pub(crate) latent: u32,
-    pub(crate) value: f32,
-}
-
-impl std::str::FromStr for LatentValue {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.split_once('=');
-        let parsed = parts.and_then(|(latent, value)| Some((latent.parse().ok()?, value.parse().ok()?)));
-        let (latent, value) = parsed.ok_or_else(|| format!("expected LATENT=VALUE, such as 1234=0, found `{text}`"))?;
-        Ok(Self { latent, value })
-    }
 }

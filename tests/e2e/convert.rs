@@ -93,10 +93,10 @@ fn an_sae_of_another_tool_is_indexed_and_steered_with_activations_of_its_model()
 #[test]
 fn what_a_format_has_no_place_for_is_refused_and_nothing_is_left() {
     let message = RUN.error(&["convert", "topk", "--to", "gemma-scope", "--out", "refused"]);
-    assert!(message.contains("expected jumprelu or standard, found topk; --to saelens"), "{message}");
+    assert!(message.contains("expected jumprelu or standard, found topk; the format saelens"), "{message}");
     assert!(!RUN.path("refused").exists());
     let message = RUN.error(&["convert", "topk", "--to", "llama-scope", "--out", "refused"]);
-    assert!(message.contains("--to llamascopium"), "{message}");
+    assert!(message.contains("the format llamascopium"), "{message}");
     let help = RUN.ok(&["convert", "--help"]).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(help.contains("gemma-scope-2, openai, llamascopium") && !help.contains("llama-scope"), "{help}");
     let message = RUN.error(&["convert", "topk", "--to", "sparsify", "--out", "acts"]);

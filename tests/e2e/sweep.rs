@@ -46,9 +46,9 @@ fn the_config_file_lists_runs_and_any_option_of_train() {
     assert!(names[2].contains("matryoshka-k8-d64"), "{names:?}");
     let wrong = sandbox.write("wrong.toml", settings.replace("bandwidth", "band"));
     let message = sandbox.error(&["--config", &wrong, "sweep", "--out", "other"]);
-    assert!(message.contains("a run of `sweep`") && message.contains("band"), "{message}");
+    assert!(message.contains("[[sweep.run]] of wrong.toml") && message.contains("'--bandwidth'"), "{message}");
     let both = sandbox.error(&["--config", &file, "sweep", "--out", "other", "--arch", "topk"]);
-    assert!(both.contains("[[sweep.run]]: `arch` is set there and --arch was given"), "{both}");
+    assert!(both.contains("arch is set there, and --arch was given, which is for all runs"), "{both}");
     assert!(sandbox.error(&["sweep", "--out", "other"]).contains("sweep needs --activations"));
     assert!(sandbox.error(&["--config", &file, "sweep"]).contains("sweep needs --out"));
     assert!(!sandbox.path("other").exists());

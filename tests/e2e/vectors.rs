@@ -44,7 +44,8 @@ fn the_config_file_names_vectors_and_a_flag_names_others() {
     let message = sandbox.error(&["--config", &file, "train", "--activations", "nowhere", "--out", "other"]);
     assert!(message.contains("nowhere"), "{message}");
     let both = sandbox.write("both.toml", "[train]\nvectors = 'a'\nactivations = 'b'\nout = 'c'\n");
-    assert!(sandbox.error(&["--config", &both, "train"]).contains("activations or vectors, not both"));
+    let refused = sandbox.error(&["--config", &both, "train"]);
+    assert!(refused.contains("both.toml") && refused.contains("cannot be used with '--vectors <VECTORS>'"), "{refused}");
 }
 
 #[test]
@@ -58,11 +59,12 @@ fn a_column_is_one_of_vectors_wherever_the_two_are_named() {
         assert!(wrong.contains("label"), "{wrong}");
         sandbox.ok(&run(&["--column", "pixels"]));
         // The file's vectors give way to the activations, and a column of theirs has nothing to be of.
-        let alone = sandbox.error(&run(&["--activations", "acts", "--column", "pixels"]));
-        assert!(alone.contains("--column has no effect without --vectors"), "{alone}");
+        let alone = sandbox.run(&run(&["--activations", "acts", "--column", "pixels"]));
+        let said = text(&alone.stderr);
+        assert!(alone.status.code() == Some(2) && said.contains("'--column <COLUMN>'"), "{said}");
         let file = sandbox.write("column.toml", format!("[{command}]\nactivations = 'acts'\ncolumn = 'pixels'\n"));
         let alone = sandbox.error(&["--config", &file, command, "--out", "other"]);
-        assert!(alone.contains("--column has no effect without --vectors"), "{alone}");
+        assert!(alone.contains("'--column <COLUMN>'") && alone.contains("column.toml"), "{alone}");
     }
 }
 

@@ -39,10 +39,10 @@ fn measure(dictionary: &Dictionary, dataset: &ActivationDataset, architecture: T
     let out = tempfile::tempdir().unwrap();
     let places = match architecture {
         TrainArchitecture::Transcoder => {
-            TrainConfig { hook_point: Some(EARLIER), target_hook_point: Some(LATER), ..synthetic::recipe() }
+            TrainConfig { hook_points: vec![EARLIER], target_hook_point: Some(LATER), ..synthetic::recipe() }
         }
         TrainArchitecture::Crosscoder => TrainConfig { hook_points: vec![EARLIER, LATER], ..synthetic::recipe() },
-        _ => TrainConfig { hook_point: Some(LATER), ..synthetic::recipe() },
+        _ => TrainConfig { hook_points: vec![LATER], ..synthetic::recipe() },
     };
     let config = TrainConfig { architecture, k: dictionary.active as usize, ..places };
     let manifest = train(dataset, &config, out.path(), &Silent).unwrap();

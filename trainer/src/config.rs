@@ -19,6 +19,9 @@ use crate::{
 
 mod check;
 mod hook_points;
+mod settings;
+
+pub(crate) use self::settings::recorded;
 
 /// What to train and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,11 +29,9 @@ mod hook_points;
 pub struct TrainConfig {
     /// Default `batch-topk`.
     pub architecture: TrainArchitecture,
-    /// Which column of the activations. Default: the only one.
-    pub hook_point: Option<HookPoint>,
-    /// Which columns, where a row is made of several: a crosscoder's. `hook_point` is then the first. Default: none.
+    /// The columns of the activations that are read: one, but several of a crosscoder. Default: the only one there is.
     pub hook_points: Vec<HookPoint>,
-    /// The column to predict from the others: a transcoder's. Default: none.
+    /// The column that a transcoder predicts from the one it reads. Default: none.
     pub target_hook_point: Option<HookPoint>,
     /// Number of latents. Default: as many as the SAE has that it begins from, else `expansion_factor` times the width
     /// of the activations.
@@ -73,7 +74,7 @@ pub struct TrainConfig {
     /// activations, and for `dense`.
     pub weight_decay: Option<f64>,
     /// Largest norm of the whole gradient; longer ones are scaled down to it. A few rows of ten times the usual norm
-    /// would otherwise fill the second moments for a thousand steps. Default 1.
+    /// would otherwise fill the second moments for a thousand steps. 0 for no limit, as `None`. Default 1.
     pub clip: Option<f64>,
     /// Weight of the auxiliary loss by which dead latents learn; 0 switches it off. Default 1/8.
     pub auxk_alpha: f64,
@@ -103,7 +104,6 @@ impl Default for TrainConfig {
     fn default() -> Self {
         Self {
             architecture: TrainArchitecture::BatchTopK,
-            hook_point: None,
             hook_points: vec![],
             target_hook_point: None,
             d_sae: None,
@@ -195,8 +195,7 @@ impl TrainConfig {
 
     /// The hook points that are named: the inputs, then the target.
     pub fn named_hook_points(&self) -> Vec<HookPoint> {
-        let inputs = if self.hook_points.is_empty() { self.hook_point.as_slice() } else { &self.hook_points };
-        inputs.iter().copied().chain(self.target_hook_point).collect()
+        self.hook_points.iter().copied().chain(self.target_hook_point).collect()
     }
 
     /// Fills in what the data decide and checks the rest against them. `widths` are those of the data's columns, the
@@ -211,14 +210,14 @@ impl TrainConfig {
         let lr = self.lr.unwrap_or_else(|| default_lr(d_sae));
         let weight_decay = self.weight_decay.unwrap_or_else(|| self.default_weight_decay(d_in, lr));
         let config = Self {
-            hook_point: hook_points.reads().first().copied(),
-            hook_points: if hook_points.is_crosscoder() { hook_points.reads() } else { vec![] },
+            hook_points: hook_points.reads(),
             d_sae: Some(d_sae),
             k: if self.architecture == TrainArchitecture::Dense { d_sae } else { self.k },
             k_aux: Some(k_aux),
             prefixes: self.resolve_prefixes(d_sae)?,
             lr: Some(lr),
             weight_decay: Some(weight_decay),
+            clip: self.clip.filter(|clip| *clip != 0.0),
             init_from: self.absolute_init_from()?,
             ..self.clone()
         };
@@ -273,7 +272,7 @@ impl TrainConfig {
         }
         if !prefixes.is_sorted_by(|a, b| a < b) || prefixes.iter().any(|&prefix| prefix == 0 || prefix > d_sae) {
             let expected = format!("ascending numbers from 1 to d_sae, {d_sae}");
-            return Err(Error::invalid("--prefixes", expected, format!("{prefixes:?}")));
+            return Err(Error::invalid("`prefixes`", expected, format!("{prefixes:?}")));
         }
         if prefixes.last() != Some(&d_sae) {
             prefixes.push(d_sae);
@@ -328,7 +327,7 @@ mod tests {
         assert_eq!(config(&[10, 64]).resolve_prefixes(64).ok(), Some(vec![10, 64]));
         let refused = |prefixes| config(prefixes).resolve_prefixes(64).map_err(|error| error.to_string());
         let message =
-            |found: &str| format!("--prefixes: expected ascending numbers from 1 to d_sae, 64, found {found}");
+            |found: &str| format!("`prefixes`: expected ascending numbers from 1 to d_sae, 64, found {found}");
         assert_eq!(refused(&[65]), Err(message("[65]")));
         assert_eq!(refused(&[0, 8]), Err(message("[0, 8]")));
         assert_eq!(refused(&[40, 10]), Err(message("[40, 10]")));

@@ -69,7 +69,7 @@ fn diverged(step: u64, cause: &Divergence, advice: &str, checkpoint: Option<&Pat
         Some(path) => format!("The last good checkpoint is kept: {}.", path.display()),
         None => "There was no good checkpoint yet.".into(),
     };
-    format!("training diverged at step {step}: {cause}. {kept} Try {advice}, in another --out")
+    format!("training diverged at step {step}: {cause}. {kept} Try {advice}, in another `out`")
 }
 
 impl Error {

@@ -44,7 +44,7 @@ pub use run::{
     initial_weights::initial_weights_kept,
     metrics_file::METRICS_FILE,
     metrics_line::MetricsLine,
-    sweep::{PARETO_FILE, PlannedRun, RunState, SWEEP_FILE, SweepData, SweepFile, SweepPlan, SweepRow, sweep},
+    sweep::{PARETO_FILE, PlannedRun, RunState, SWEEP_FILE, SweepData, SweepFile, SweepPlan, SweepRow, grid, sweep},
     train::train,
     train_live::train_live,
     train_vectors::train_vectors,

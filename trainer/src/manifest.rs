@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     Error, Result,
-    config::TrainConfig,
+    config::{TrainConfig, recorded},
     data::training_data::VectorsIdentity,
     formats::{self, SaeFormat},
     sae::Sae,
@@ -74,6 +74,7 @@ pub struct SaeManifest {
     /// largest number there is for vectors, of which none is dropped.
     pub sink_norm: f32,
     /// Everything that was asked for, with the defaults that the activations decide.
+    #[serde(deserialize_with = "recorded")]
     pub config: TrainConfig,
     /// The files of the SAE that it began from, where it began from one; `config` says where they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -113,7 +114,7 @@ impl SaeManifest {
     pub fn finished(dir: &Path) -> Result<Self> {
         let manifest = Self::read(dir)?;
         if let Some(why) = manifest.diverged {
-            let hint = "Train again with other settings into another --out";
+            let hint = "Train again with other settings into another `out`";
             return Err(Error::malformed(
                 dir,
                 "an SAE whose training is done",
@@ -221,9 +222,9 @@ impl Manifest for SaeManifest {
                 |manifest: &Self| manifest.vector_files().find(|at| at.name == *file).map(|at| at.sha256.clone());
             lines.extend(differences(&format!("SHA-256 of {file}"), &hash(self), &hash(wanted)));
         }
-        lines.extend(differences("files of the SAE begun from (--init-from)", &self.init_from, &wanted.init_from));
+        lines.extend(differences("files of the SAE begun from (`init_from`)", &self.init_from, &wanted.init_from));
         let coefficient = |manifest: &Self| manifest.init_sparsity_coefficient;
-        let name = "its last sparsity coefficient (--init-from)";
+        let name = "its last sparsity coefficient (`init_from`)";
         lines.extend(differences(name, &coefficient(self), &coefficient(wanted)));
         lines.extend(option_differences(&self.config, &wanted.config));
         lines

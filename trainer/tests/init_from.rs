@@ -100,11 +100,11 @@ fn another_sae_under_the_same_name_does_not_go_on() {
     let other = TrainConfig { seed: 1, ..config(TrainArchitecture::TopK) };
     train(&dataset, &other, &at("first"), &Silent).unwrap();
     let message = train(&dataset, &from, &at("second"), &Silent).unwrap_err().to_string();
-    assert!(message.contains("files of the SAE begun from (--init-from)"), "{message}");
+    assert!(message.contains("files of the SAE begun from (`init_from`)"), "{message}");
     let message =
         train(&dataset, &config(TrainArchitecture::BatchTopK), &at("second"), &Silent).unwrap_err().to_string();
-    assert!(message.contains("(--init-from)"), "{message}");
+    assert!(message.contains("(`init_from`)"), "{message}");
     let narrow = TrainConfig { d_sae: Some(31), ..from };
     let message = train(&dataset, &narrow, &at("third"), &Silent).unwrap_err().to_string();
-    assert!(message.contains("--init-from") && message.contains("d_sae 31") && !at("third").exists(), "{message}");
+    assert!(message.contains("`init_from`") && message.contains("d_sae 31") && !at("third").exists(), "{message}");
 }

@@ -26,7 +26,7 @@ use trainer::{PARETO_FILE, RunState, SWEEP_FILE, SweepData, SweepPlan, SweepRow,
 const TOKENS: u64 = 30 * 512;
 
 fn config(architecture: TrainArchitecture, k: usize) -> TrainConfig {
-    TrainConfig { hook_point: Some(LATER), k, tokens: TOKENS, ..small_config(architecture) }
+    TrainConfig { hook_points: vec![LATER], k, tokens: TOKENS, ..small_config(architecture) }
 }
 
 fn grid() -> Vec<TrainConfig> {
@@ -92,7 +92,7 @@ fn another_plan_does_not_replace_the_table() {
     swept(vec![of(3), of(5)]).unwrap();
     let before = files(out.path());
     let fewer = swept(vec![of(3)]).unwrap_err();
-    assert!(fewer.contains("topk-k5-d32: a run there, none here") && fewer.contains("another --out"), "{fewer}");
+    assert!(fewer.contains("topk-k5-d32: a run there, none here") && fewer.contains("another `out`"), "{fewer}");
     let longer = swept(vec![of(3), TrainConfig { tokens: 2 * TOKENS, ..of(5) }]).unwrap_err();
     assert!(longer.contains("topk-k3-d32: a run there, none here"), "names say what differs: {longer}");
     let seeds = swept(vec![TrainConfig { seed: 1, ..of(3) }, TrainConfig { seed: 1, ..of(5) }]).unwrap_err();
@@ -129,17 +129,13 @@ fn each_run_of_a_sweep_is_the_single_run_to_the_bit() {
 fn runs_at_several_places_and_of_several_seeds_are_the_single_runs_too() {
     let (_dir, dataset) = dataset_of_two(200);
     let later = config(TrainArchitecture::JumpRelu, 3);
-    let earlier = TrainConfig { hook_point: Some(EARLIER), ..later.clone() };
-    let both = TrainConfig {
-        architecture: TrainArchitecture::Crosscoder,
-        hook_point: None,
-        hook_points: vec![EARLIER, LATER],
-        ..later.clone()
-    };
+    let earlier = TrainConfig { hook_points: vec![EARLIER], ..later.clone() };
+    let both =
+        TrainConfig { architecture: TrainArchitecture::Crosscoder, hook_points: vec![EARLIER, LATER], ..later.clone() };
     // The same hook points in other roles.
     let from_one = TrainConfig {
         architecture: TrainArchitecture::Transcoder,
-        hook_point: Some(EARLIER),
+        hook_points: vec![EARLIER],
         target_hook_point: Some(LATER),
         ..later.clone()
     };
@@ -214,7 +210,7 @@ fn a_run_that_diverges_is_reported_and_stops_no_other() {
     assert_eq!((finished.state, diverged.state), (RunState::Finished, RunState::Diverged));
     assert!(finished.pareto && !diverged.pareto && diverged.fvu.is_none());
     let note = diverged.note.as_ref().unwrap();
-    assert!(note.contains("diverged at step") && note.contains("--lr (0.01)"), "{note}");
+    assert!(note.contains("diverged at step") && note.contains("`lr` (0.01)"), "{note}");
     assert_eq!((finished.name.as_str(), diverged.name.as_str()), ("topk-k16-d32-lr-0.003", "topk-k16-d32-lr-1.0"));
     assert_single_runs(&dataset, std::slice::from_ref(&good), &["topk-k16-d32-lr-0.003"], out.path());
     assert_table(out.path(), &rows);
@@ -235,18 +231,18 @@ fn what_cannot_be_swept_is_refused_before_anything_is_written() {
     let sweep_in = out.path().join("sweep");
     let good = config(TrainArchitecture::TopK, 3);
     let wide = TrainConfig { k: 33, ..good.clone() };
-    assert!(refused(vec![good.clone(), wide], None, &sweep_in).contains("--k: expected 1 to d_sae, 32, found 33"));
+    assert!(refused(vec![good.clone(), wide], None, &sweep_in).contains("`k`: expected 1 to d_sae, 32, found 33"));
     assert!(refused(vec![good.clone(), good.clone()], None, &sweep_in).contains("topk-k3-d32 twice"));
     assert!(refused(vec![], None, &sweep_in).contains("runs of the sweep: expected 1 or more"));
     let few = refused(vec![good.clone(), TrainConfig { batch: 7000, ..good.clone() }], None, &sweep_in);
     assert!(few.contains("at least a batch, 7000 rows, to train on, found 5890"), "{few}");
     let all_held_out = TrainConfig { held_out_fraction: 0.9, batch: 1000, ..good.clone() };
     assert!(refused(vec![good.clone(), all_held_out], None, &sweep_in).contains("rows, to train on, found 620"));
-    assert!(refused(vec![good.clone()], Some(0), &sweep_in).contains("--at-once: expected 1 or more"));
+    assert!(refused(vec![good.clone()], Some(0), &sweep_in).contains("`at_once`: expected 1 or more"));
     assert!(!sweep_in.exists());
     fs::write(out.path().join("thesis.tex"), "").unwrap();
     let foreign = refused(vec![good.clone()], None, out.path());
-    assert!(foreign.contains("thesis.tex") && foreign.contains("another --out"), "{foreign}");
+    assert!(foreign.contains("thesis.tex") && foreign.contains("another `out`"), "{foreign}");
     fs::write(out.path().join(SWEEP_FILE), "{").unwrap();
     let damaged = refused(vec![good], None, out.path());
     assert!(damaged.contains(SWEEP_FILE) && damaged.contains("Remove this file"), "{damaged}");

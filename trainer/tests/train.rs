@@ -23,10 +23,10 @@ use trainer::{Architecture, Error, HookPoints, Sae, SaeManifest, TrainArchitectu
 fn at_its_places(config: TrainConfig) -> TrainConfig {
     match config.architecture {
         TrainArchitecture::Transcoder => {
-            TrainConfig { hook_point: Some(EARLIER), target_hook_point: Some(LATER), skip: true, ..config }
+            TrainConfig { hook_points: vec![EARLIER], target_hook_point: Some(LATER), skip: true, ..config }
         }
         TrainArchitecture::Crosscoder => TrainConfig { hook_points: vec![EARLIER, LATER], ..config },
-        _ => TrainConfig { hook_point: Some(LATER), ..config },
+        _ => TrainConfig { hook_points: vec![LATER], ..config },
     }
 }
 
@@ -189,20 +189,20 @@ fn unusable_input_is_refused_before_anything_is_written() {
         assert!(!out.path().join("sae").exists(), "{message}");
         message
     };
-    assert_eq!(refused(TrainConfig { k: 33, ..config.clone() }), "--k: expected 1 to d_sae, 32, found 33");
+    assert_eq!(refused(TrainConfig { k: 33, ..config.clone() }), "`k`: expected 1 to d_sae, 32, found 33");
     assert!(refused(TrainConfig { tokens: 100, ..config.clone() }).contains("at least one batch, 512"));
-    assert!(refused(TrainConfig { held_out_fraction: 0.95, ..config.clone() }).contains("--held-out-fraction"));
-    let elsewhere = refused(TrainConfig { hook_point: Some(HookPoint::Embed), ..config.clone() });
+    assert!(refused(TrainConfig { held_out_fraction: 0.95, ..config.clone() }).contains("`held_out_fraction`"));
+    let elsewhere = refused(TrainConfig { hook_points: vec![HookPoint::Embed], ..config.clone() });
     assert!(elsewhere.contains("blocks.1.hook_resid_post") && elsewhere.contains("hook_embed"), "{elsewhere}");
     for batch in [0, 1] {
         let message = refused(TrainConfig { batch, ..config.clone() });
         assert!(
-            message.contains("--batch: expected 2 or more") && message.ends_with(&format!("found {batch}")),
+            message.contains("`batch`: expected 2 or more") && message.ends_with(&format!("found {batch}")),
             "{message}"
         );
     }
     let transcoder = TrainConfig { architecture: TrainArchitecture::Transcoder, ..config.clone() };
-    assert!(refused(transcoder).contains("--target-hook-point: expected the place that a transcoder is to predict"));
+    assert!(refused(transcoder).contains("`target_hook_point`: expected the place that a transcoder is to predict"));
     let twice = vec![LATER; 2];
     let crosscoder = TrainConfig { architecture: TrainArchitecture::Crosscoder, hook_points: twice, ..config.clone() };
     assert!(refused(crosscoder).contains("each hook point once"));
@@ -227,14 +227,14 @@ fn a_run_that_explodes_stops_and_says_what_to_try() {
     let config = TrainConfig { lr: Some(1.0), warmup: 0.0, k: 16, clip: None, ..small_config(TrainArchitecture::TopK) };
     let message = train(&dataset, &config, out.path(), &Silent).unwrap_err().to_string();
     assert!(
-        message.contains("diverged") && message.contains("--lr (0.01)") && message.contains("--clip 1"),
+        message.contains("diverged") && message.contains("`lr` (0.01)") && message.contains("`clip` 1"),
         "{message}"
     );
     assert!(message.contains("no good checkpoint yet"), "{message}");
     assert!(steps_of_checkpoints(out.path()).is_empty(), "a diverged checkpoint is not kept");
     assert!(out.path().join("metrics.parquet").exists());
     let page = fs::read_to_string(out.path().join("curves.html")).unwrap();
-    assert!(page.contains("\"state\":\"failed\"") && page.contains("--lr (0.01)"), "the page says so too");
+    assert!(page.contains("\"state\":\"failed\"") && page.contains("`lr` (0.01)"), "the page says so too");
 }
 
 /// Steps of the checkpoints in a run's folder, ascending.
@@ -304,7 +304,7 @@ fn a_run_whose_latents_all_fall_silent_stops_and_goes_back_to_when_they_spoke() 
         }
     });
     let message = train(&dataset, &config, out.path(), &Silent).unwrap_err().to_string();
-    assert!(message.contains("no latent has been active") && message.contains("--auxk-alpha (0.5)"), "{message}");
+    assert!(message.contains("no latent has been active") && message.contains("`auxk_alpha` (0.5)"), "{message}");
     assert!(message.contains("checkpoints/step-000000014.safetensors"), "{message}");
     assert_eq!(steps_of_checkpoints(out.path()), [7, 14]);
     train(&dataset, &config, out.path(), &Silent).unwrap();
@@ -340,7 +340,7 @@ fn as_many_checkpoints_are_kept_as_were_asked_for() {
     let config = TrainConfig { keep_checkpoints: 0, ..small_config(TrainArchitecture::TopK) };
     let out = tempfile::tempdir().unwrap();
     let message = train(&dataset, &config, &out.path().join("sae"), &Silent).unwrap_err().to_string();
-    assert_eq!(message, "--keep-checkpoints: expected 1 or more, found 0");
+    assert_eq!(message, "`keep_checkpoints`: expected 1 or more, found 0");
 }
 
 #[test]

@@ -101,8 +101,8 @@ fn what_vectors_do_not_have_or_are_too_few_for_is_refused() {
         assert!(!out.path().join("sae").exists());
         message.to_string()
     };
-    let place = refused(TrainConfig { hook_point: Some(HookPoint::Embed), ..config() });
-    assert!(place.contains("--hook-point: expected none") && place.contains("hook_embed"), "{place}");
+    let place = refused(TrainConfig { hook_points: vec![HookPoint::Embed], ..config() });
+    assert!(place.contains("`hook_points`: expected none") && place.contains("hook_embed"), "{place}");
     let few = refused(TrainConfig { batch: 4096, ..config() });
     assert!(few.contains("digits-2000.parquet: expected at least a batch, 4096 rows, to train on"), "{few}");
 }

@@ -231,7 +231,7 @@ impl ActivationDataset {
         let path = self.parts[group.part].path();
         let row = group.first_row + row as u64;
         let found = format!("a nan or an infinity in row {row} of the folder, at index {place}");
-        let hint = "Check the folder with `refract inspect --verify`, and harvest it again";
+        let hint = "Verify the folder (`refract inspect` does), and harvest it again";
         Error::malformed(path, format!("finite numbers at {hook_point}"), found, hint)
     }
 

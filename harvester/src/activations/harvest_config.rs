@@ -4,6 +4,7 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::layout::Layout;
 use crate::{
@@ -11,6 +12,9 @@ use crate::{
     model::{ModelConfig, Positions, RopeScaling},
     text::{ContextOptions, LongDocuments, Packing},
 };
+
+/// Settings by name, as flags, a config file or a request give them: those fields of a config that were given.
+pub type Settings = Map<String, Value>;
 
 /// What to harvest and how to lay it out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,25 +81,38 @@ impl Default for HarvestConfig {
 }
 
 impl HarvestConfig {
+    /// The config of these settings, and the defaults of all others.
+    ///
+    /// # Errors
+    /// An unknown name, a value of another kind, or a setting that has no effect beside the others.
+    pub fn from_settings(settings: &Settings) -> Result<Self> {
+        let config: Self = serde_json::from_value(Value::Object(settings.clone()))
+            .map_err(|error| Error::invalid("settings of harvesting", "those of HarvestConfig", error.to_string()))?;
+        if settings.contains_key("long_documents") && config.packing != Packing::Document {
+            return Err(Error::NoEffect { setting: "long_documents", why: "without `packing` document".into() });
+        }
+        Ok(config)
+    }
+
     /// Checks every value against `model`.
     ///
     /// # Errors
     /// Names the value that cannot be used, and what could.
     pub fn check(&self, model: &ModelConfig) -> Result<()> {
         if self.hook_points.is_empty() {
-            return Err(Error::invalid("--hook-point", "at least one, such as blocks.0.hook_resid_post", "none"));
+            return Err(Error::invalid("`hook_points`", "at least one, such as blocks.0.hook_resid_post", "none"));
         }
         for (i, point) in self.hook_points.iter().enumerate() {
             point.check(model)?;
             if self.hook_points[..i].contains(point) {
-                return Err(Error::invalid("--hook-point", "each once", format!("{point} twice")));
+                return Err(Error::invalid("`hook_points`", "each once", format!("{point} twice")));
             }
         }
         if self.ctx_len < 2 || self.ctx_len > model.ctx_len {
             let expected = format!("2 to {} tokens, the longest that this model was made for", model.ctx_len);
             let is_default = self.ctx_len == Self::default().ctx_len;
             let found = format!("{}{}", self.ctx_len, if is_default { ", the default" } else { "" });
-            return Err(Error::invalid("--ctx-len", expected, found));
+            return Err(Error::invalid("`ctx_len`", expected, found));
         }
         if let (Packing::Document, Positions::Rotary { scaling: RopeScaling::LongRope { original_ctx_len, .. }, .. }) =
             (self.packing, &model.positions)
@@ -107,21 +124,26 @@ impl HarvestConfig {
                 "at most {original_ctx_len} where documents have contexts of their own: this model's rotation depends \
                  on a text's length"
             );
-            return Err(Error::invalid("--ctx-len", expected, self.ctx_len.to_string()));
+            return Err(Error::invalid("`ctx_len`", expected, self.ctx_len.to_string()));
         }
         if self.batch == 0 {
-            return Err(Error::invalid("--batch", "at least one context", "0"));
+            return Err(Error::invalid("`batch`", "at least one context", "0"));
         }
-        for (flag, tokens) in [("--tokens", self.tokens), ("--document-tokens", self.document_tokens.map(|n| n as u64))]
+        for (what, tokens) in [("`tokens`", self.tokens), ("`document_tokens`", self.document_tokens.map(|n| n as u64))]
         {
-            if tokens == Some(0) {
-                return Err(Error::invalid(flag, "at least one", "0"));
+            match tokens {
+                Some(0) => return Err(Error::invalid(what, "at least one", "0")),
+                // Whole contexts of them must be countable.
+                Some(n) if n > i64::MAX as u64 => {
+                    return Err(Error::invalid(what, format!("at most {}", i64::MAX), n.to_string()));
+                }
+                _ => {}
             }
         }
         if self.part_tokens == 0 || !self.part_tokens.is_multiple_of(self.ctx_len) {
             let near = (self.part_tokens / self.ctx_len).max(1) * self.ctx_len;
-            let expected = format!("a multiple of --ctx-len, {}, such as {near}", self.ctx_len);
-            return Err(Error::invalid("--part-tokens", expected, self.part_tokens.to_string()));
+            let expected = format!("a multiple of `ctx_len`, {}, such as {near}", self.ctx_len);
+            return Err(Error::invalid("`part_tokens`", expected, self.part_tokens.to_string()));
         }
         Ok(())
     }

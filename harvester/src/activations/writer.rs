@@ -513,7 +513,7 @@ mod tests {
             values[0][4 * 3 + 2 * 3 + 1] = value;
             let message = writer.write(&contexts, &values).unwrap_err().to_string();
             assert!(message.contains("hook_embed") && message.contains("context 1, position 2"), "{message}");
-            assert_eq!(message.contains("--dtype f32"), value == 70_000.0, "{message}");
+            assert_eq!(message.contains("`dtype` f32"), value == 70_000.0, "{message}");
             drop(writer);
             assert_eq!(bytes_of(dir.path()), []);
         }

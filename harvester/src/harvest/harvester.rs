@@ -164,7 +164,7 @@ impl fmt::Display for Leftover {
         let left_out = &self.left_out;
         let reasons = [
             (left_out.empty_documents, "empty document", ""),
-            (left_out.short_documents, "document", " left out by --min-document-tokens"),
+            (left_out.short_documents, "document", " left out by `min_document_tokens`"),
             (left_out.repeated_documents, "repeated document", ""),
             (left_out.refused_documents, "conversation", " that the chat template refuses"),
             (left_out.truncated_tokens, "token", " of long documents cut off"),

@@ -1,4 +1,4 @@
-//! [`ModelSource`]: the model that the user named. The text after `--model` is parsed once, and resolved to a folder or
+//! [`ModelSource`]: the model that the user named. The text of `model` is parsed once, and resolved to a folder or
 //! a `.gguf` file on this machine before anything else starts.
 
 use std::path::{Path, PathBuf};

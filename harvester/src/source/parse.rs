@@ -1,4 +1,4 @@
-//! The forms of `--model`: parsing and printing a [`ModelSource`].
+//! The forms of `model`: parsing and printing a [`ModelSource`].
 
 use std::{
     env, fmt,
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn names_that_would_leave_the_cache_or_become_options_are_refused() {
         for text in [
-            "wheel:--index-url",
+            "wheel:`index_url`",
             "wheel:",
             "wheel:a==",
             "wheel:a:../b.gguf",

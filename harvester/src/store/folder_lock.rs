@@ -26,7 +26,7 @@ pub(super) fn create_folder(dir: &Path) -> Result<()> {
 }
 
 /// What to do where the folder to write is none.
-const CHOOSE_ANOTHER: &str = "Choose another --out";
+const CHOOSE_ANOTHER: &str = "Choose another `out`";
 
 /// Takes an existing folder for this process. The lock goes with the process, however it ends, and leaves no file
 /// behind. Systems and file systems that cannot lock a folder are written to without.
@@ -39,7 +39,7 @@ pub(super) fn lock(dir: &Path) -> Result<Option<File>> {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::Error(_)) => Ok(None),
         Err(TryLockError::WouldBlock) => {
-            let hint = "Wait until it ends, or choose another --out";
+            let hint = "Wait until it ends, or choose another `out`";
             Err(Error::malformed(dir, "a folder that nobody is writing to", "another process that is", hint))
         }
     }

@@ -179,7 +179,7 @@ impl OutputFolder {
             Some(name) => {
                 let expected = format!("an empty folder, or one that {} wrote", M::COMMAND);
                 let found = format!("a folder without {} that holds `{name}`", M::FILE);
-                Err(Error::malformed(self.path(), expected, found, "Choose another --out"))
+                Err(Error::malformed(self.path(), expected, found, "Choose another `out`"))
             }
         }
     }

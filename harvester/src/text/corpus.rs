@@ -341,7 +341,7 @@ mod tests {
             folder(&[("prose.txt", b"a"), ("with/prose.txt", b"b"), ("with/lines.jsonl", b"{\"body\":\"c\"}")]);
         let text_field = CorpusOptions { text_field: "body".into(), ..CorpusOptions::default() };
         let chat_field = CorpusOptions { chat_field: Some("turns".into()), ..CorpusOptions::default() };
-        for (options, flag) in [(&text_field, "--text-field body"), (&chat_field, "--chat-field turns")] {
+        for (options, flag) in [(&text_field, "`text_field` body"), (&chat_field, "`chat_field` turns")] {
             let message = message(Corpus::open(&[folder.path().join("prose.txt")], options));
             assert!(message.contains(flag) && message.contains("prose.txt"), "{message}");
         }
@@ -376,7 +376,7 @@ mod tests {
         let lines = b"{\"text\":\"a\"}\n{\"text\": \"cut\n\n[1]\n{\"text\":\"caf\xe9\"}\n{\"text\":\"b\"}\n";
         let folder = folder(&[("lines.jsonl", lines)]);
         let refused = message(open(folder.path()));
-        assert!(refused.contains("lines.jsonl:2") && refused.contains("--skip-malformed"), "{refused}");
+        assert!(refused.contains("lines.jsonl:2") && refused.contains("`skip_malformed`"), "{refused}");
         let skip = CorpusOptions { skip_malformed: true, ..CorpusOptions::default() };
         let corpus = Corpus::open(&[folder.path().to_path_buf()], &skip).unwrap();
         assert_eq!([text(&corpus, 0), text(&corpus, 1)], ["a", "b"]);

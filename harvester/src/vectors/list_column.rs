@@ -27,10 +27,10 @@ pub(super) fn choose(fields: &Fields, named: Option<&str>, file: &str) -> Result
         Some(name) => format!("a column `{name}` of lists of numbers"),
         None if usable.len() == 1 => return Ok(usable.remove(0)),
         None if usable.is_empty() => "a column of lists of numbers".to_string(),
-        None => return Err(Error::invalid("--column", format!("one of {}", usable.join(", ")), "none")),
+        None => return Err(Error::invalid("`column`", format!("one of {}", usable.join(", ")), "none")),
     };
     let columns: Vec<_> = fields.iter().map(|field| format!("{} ({})", field.name(), field.data_type())).collect();
-    let hint = "Name a column of lists with --column, or write the numbers of a row as one list";
+    let hint = "Name a column of lists with `column`, or write the numbers of a row as one list";
     Err(Error::malformed(file, expected, format!("the columns {}", columns.join(", ")), hint))
 }
 
@@ -182,6 +182,6 @@ mod tests {
         let texts = fields(vec![field("words", of(DataType::Utf8))]);
         assert!(message(&texts, None).contains("a.parquet: expected a column of lists of numbers"));
         let two = fields(vec![field("a", of(DataType::Float32)), field("b", of(DataType::Float64))]);
-        assert_eq!(message(&two, None), "--column: expected one of a, b, found none");
+        assert_eq!(message(&two, None), "`column`: expected one of a, b, found none");
     }
 }

@@ -23,18 +23,18 @@ impl Resolved {
         let config = &self.config;
         if config.batch < 2 {
             let expected = "2 or more: FVU and the auxiliary loss are shares of a batch's spread";
-            return Err(Error::invalid("--batch", expected, config.batch.to_string()));
+            return Err(Error::invalid("`batch`", expected, config.batch.to_string()));
         }
-        at_least_one("--d-sae", self.d_sae as u64)?;
-        at_least_one("--checkpoint-every", config.checkpoint_every)?;
-        at_least_one("--keep-checkpoints", config.keep_checkpoints as u64)?;
+        at_least_one("`d_sae`", self.d_sae as u64)?;
+        at_least_one("`checkpoint_every`", config.checkpoint_every)?;
+        at_least_one("`keep_checkpoints`", config.keep_checkpoints as u64)?;
         at_least_one("log_every", config.log_every)?;
         if config.k == 0 || config.k > self.d_sae {
-            return Err(Error::invalid("--k", format!("1 to d_sae, {}", self.d_sae), config.k.to_string()));
+            return Err(Error::invalid("`k`", format!("1 to d_sae, {}", self.d_sae), config.k.to_string()));
         }
         if self.n_steps == 0 {
             let expected = format!("at least one batch, {}", config.batch);
-            return Err(Error::invalid("--tokens", expected, config.tokens.to_string()));
+            return Err(Error::invalid("`tokens`", expected, config.tokens.to_string()));
         }
         Ok(())
     }
@@ -43,13 +43,13 @@ impl Resolved {
         if self.config.auxk_alpha == 0.0 || self.config.architecture == TrainArchitecture::Dense {
             return Ok(());
         }
-        at_least_one("--dead-after-tokens", self.config.dead_after_tokens)?;
+        at_least_one("`dead_after_tokens`", self.config.dead_after_tokens)?;
         if self.k_aux == 0 {
-            let expected = "1 or more; --auxk-alpha 0 switches the auxiliary loss off";
-            return Err(Error::invalid("--k-aux", expected, "0"));
+            let expected = "1 or more; `auxk_alpha` 0 switches the auxiliary loss off";
+            return Err(Error::invalid("`k_aux`", expected, "0"));
         }
         if self.k_aux > self.d_sae {
-            return Err(Error::invalid("--k-aux", format!("1 to d_sae, {}", self.d_sae), self.k_aux.to_string()));
+            return Err(Error::invalid("`k_aux`", format!("1 to d_sae, {}", self.d_sae), self.k_aux.to_string()));
         }
         Ok(())
     }
@@ -59,18 +59,18 @@ impl Resolved {
         let (d_sae, batch) = (self.d_sae, self.config.batch);
         // Places in a batch, and its active pairs, are counted in 32 bits.
         if d_sae > u32::MAX as usize {
-            return Err(Error::invalid("--d-sae", format!("at most {}", u32::MAX), d_sae.to_string()));
+            return Err(Error::invalid("`d_sae`", format!("at most {}", u32::MAX), d_sae.to_string()));
         }
         let most = u32::MAX as usize / d_sae.max(self.widths.iter().sum()).max(1);
         if batch > most {
-            return Err(Error::invalid("--batch", format!("{most} or less at this width"), batch.to_string()));
+            return Err(Error::invalid("`batch`", format!("{most} or less at this width"), batch.to_string()));
         }
         let needed = learner_bytes(self.d_in, self.d_out, d_sae);
         match memory_bytes() {
             Some(memory) if needed > memory => {
                 let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
                 let expected = format!("latents that fit in the memory here, {}", gib(memory));
-                Err(Error::invalid("--d-sae", expected, format!("{d_sae}, which take {}", gib(needed))))
+                Err(Error::invalid("`d_sae`", expected, format!("{d_sae}, which take {}", gib(needed))))
             }
             _ => Ok(()),
         }
@@ -78,24 +78,24 @@ impl Resolved {
 
     fn check_rates(&self) -> Result<()> {
         let config = &self.config;
-        in_range("--held-out-fraction", config.held_out_fraction, 0.0..=0.9)?;
-        in_range("--warmup", config.warmup, 0.0..=1.0)?;
-        in_range("--decay", config.decay, 0.0..=1.0)?;
-        // A rate that falls before it has risen never reaches --lr. Two decimals may add up to a bit over 1.
-        in_range("--warmup and --decay together", config.warmup + config.decay, 0.0..=1.0 + 1e-9)?;
-        in_range("--lr", self.lr, f64::MIN_POSITIVE..=1.0)?;
-        in_range("--sparsity-coefficient", config.sparsity_coefficient.unwrap_or(0.0), 0.0..=f64::MAX)?;
-        in_range("--sparsity-warmup", config.sparsity_warmup, 0.0..=1.0)?;
+        in_range("`held_out_fraction`", config.held_out_fraction, 0.0..=0.9)?;
+        in_range("`warmup`", config.warmup, 0.0..=1.0)?;
+        in_range("`decay`", config.decay, 0.0..=1.0)?;
+        // A rate that falls before it has risen never reaches lr. Two decimals may add up to a bit over 1.
+        in_range("`warmup` and `decay` together", config.warmup + config.decay, 0.0..=1.0 + 1e-9)?;
+        in_range("`lr`", self.lr, f64::MIN_POSITIVE..=1.0)?;
+        in_range("`sparsity_coefficient`", config.sparsity_coefficient.unwrap_or(0.0), 0.0..=f64::MAX)?;
+        in_range("`sparsity_warmup`", config.sparsity_warmup, 0.0..=1.0)?;
         // It is used in 32 bits.
-        in_range("--bandwidth", f64::from(config.bandwidth as f32), f64::MIN_POSITIVE..=f64::MAX)?;
-        in_range("--auxk-alpha", config.auxk_alpha, 0.0..=f64::MAX)?;
+        in_range("`bandwidth`", f64::from(config.bandwidth as f32), f64::MIN_POSITIVE..=f64::MAX)?;
+        in_range("`auxk_alpha`", config.auxk_alpha, 0.0..=f64::MAX)?;
         in_range("adam.beta1", config.adam.beta1, 0.0..=1.0 - f64::EPSILON)?;
         in_range("adam.beta2", config.adam.beta2, 0.0..=1.0 - f64::EPSILON)?;
         in_range("adam.eps", config.adam.eps, 0.0..=1.0)?;
-        in_range("--weight-decay", config.weight_decay.unwrap_or(0.0), 0.0..=1.0 / self.lr)?;
+        in_range("`weight_decay`", config.weight_decay.unwrap_or(0.0), 0.0..=1.0 / self.lr)?;
         match config.clip {
             Some(clip) if clip.is_nan() || clip <= 0.0 => {
-                Err(Error::invalid("--clip", "a number above 0, or 0 for none", clip.to_string()))
+                Err(Error::invalid("`clip`", "a number above 0, or 0 for none", clip.to_string()))
             }
             _ => Ok(()),
         }

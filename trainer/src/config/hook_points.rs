@@ -21,18 +21,13 @@ impl TrainConfig {
         width_of: impl Fn(HookPoint) -> Result<usize>,
     ) -> Result<HookPoints> {
         self.check_columns()?;
-        let inputs = match (self.hook_point, &self.hook_points[..]) {
-            (Some(only), []) => vec![only],
-            (None, []) => vec![the_only_one(self.target_hook_point, there)?],
-            (Some(first), several) if several[0] != first => {
-                let expected = format!("the first of hook_points, {}, or none", several[0]);
-                return Err(Error::invalid("hook_point", expected, first.to_string()));
-            }
-            (_, several) => several.to_vec(),
+        let inputs = match &self.hook_points[..] {
+            [] => vec![the_only_one(self.target_hook_point, there)?],
+            named => named.to_vec(),
         };
         let all: Vec<_> = inputs.iter().copied().chain(self.target_hook_point).collect();
         if let Some((_, twice)) = all.iter().enumerate().find(|(at, point)| all[..*at].contains(point)) {
-            return Err(Error::invalid("--hook-point", "each hook point once", format!("{twice} twice")));
+            return Err(Error::invalid("`hook_points`", "each hook point once", format!("{twice} twice")));
         }
         let widths = all.iter().map(|point| width_of(*point)).collect::<Result<Vec<usize>>>()?;
         Ok(match self.architecture {
@@ -48,13 +43,13 @@ impl TrainConfig {
     pub(crate) fn check_vectors(&self, vectors: &Path) -> Result<()> {
         if !self.architecture.maps_one_column() {
             let expected = "one that reads and rebuilds one hook point: vectors of no model have no other";
-            return Err(Error::invalid("--arch", expected, self.architecture.to_string()));
+            return Err(Error::invalid("`architecture`", expected, self.architecture.to_string()));
         }
         match self.named_hook_points().first() {
             None => Ok(()),
             Some(point) => {
                 let expected = format!("none: {} holds vectors, not a model's activations", vectors.display());
-                Err(Error::invalid("--hook-point", expected, point.to_string()))
+                Err(Error::invalid("`hook_points`", expected, point.to_string()))
             }
         }
     }
@@ -69,23 +64,24 @@ impl TrainConfig {
         let refuse = |what: &str, expected: &str, found: String| Err(Error::invalid(what, expected, found));
         match (architecture, n_inputs, target) {
             (TrainArchitecture::Crosscoder, 0 | 1, _) => {
-                refuse("--hook-point", "two places or more, which a crosscoder reads together", n_inputs.to_string())
+                refuse("`hook_points`", "two places or more, which a crosscoder reads together", n_inputs.to_string())
             }
             (TrainArchitecture::Transcoder, _, None) => {
-                refuse("--target-hook-point", "the place that a transcoder is to predict", "none".into())
+                refuse("`target_hook_point`", "the place that a transcoder is to predict", "none".into())
             }
             (TrainArchitecture::Transcoder, 2.., _) => {
-                refuse("--hook-point", "one place, from which a transcoder predicts another", n_inputs.to_string())
+                refuse("`hook_points`", "one place, from which a transcoder predicts another", n_inputs.to_string())
             }
             (TrainArchitecture::Transcoder, ..) => Ok(()),
             (_, _, Some(target)) => {
-                let expected = format!("none for {architecture}: only --arch transcoder predicts another place");
-                refuse("--target-hook-point", &expected, target.to_string())
+                let expected =
+                    format!("none for {architecture}: only `architecture` transcoder predicts another place");
+                refuse("`target_hook_point`", &expected, target.to_string())
             }
             (TrainArchitecture::Crosscoder, ..) | (_, 0 | 1, None) => Ok(()),
             (_, several, None) => {
-                let expected = format!("one place for {architecture}: only --arch crosscoder reads several");
-                refuse("--hook-point", &expected, several.to_string())
+                let expected = format!("one place for {architecture}: only `architecture` crosscoder reads several");
+                refuse("`hook_points`", &expected, several.to_string())
             }
         }
     }
@@ -98,7 +94,7 @@ fn the_only_one(target: Option<HookPoint>, there: &[HookPoint]) -> Result<HookPo
         [only] => Ok(only),
         _ => {
             let names: Vec<_> = candidates.iter().map(ToString::to_string).collect();
-            Err(Error::invalid("--hook-point", format!("one of {}", names.join(", ")), "none"))
+            Err(Error::invalid("`hook_points`", format!("one of {}", names.join(", ")), "none"))
         }
     }
 }
@@ -124,15 +120,15 @@ mod tests {
         let says = |found: Option<String>, what: &str| found.is_some_and(|message| message.contains(what));
         for architecture in TrainArchitecture::ALL.into_iter().filter(|it| it.maps_one_column()) {
             assert_eq!((refused(architecture, 0, false), refused(architecture, 1, false)), (None, None));
-            assert!(says(refused(architecture, 2, false), "--hook-point: expected one place for"));
-            assert!(says(refused(architecture, 1, true), "--target-hook-point: expected none for"));
+            assert!(says(refused(architecture, 2, false), "`hook_points`: expected one place for"));
+            assert!(says(refused(architecture, 1, true), "`target_hook_point`: expected none for"));
         }
         assert_eq!(refused(TrainArchitecture::Transcoder, 1, true), None);
         assert_eq!(refused(TrainArchitecture::Transcoder, 0, true), None, "the only one there");
-        assert!(says(refused(TrainArchitecture::Transcoder, 1, false), "--target-hook-point: expected the place"));
+        assert!(says(refused(TrainArchitecture::Transcoder, 1, false), "`target_hook_point`: expected the place"));
         assert!(says(refused(TrainArchitecture::Transcoder, 2, true), "found 2"));
         assert_eq!(refused(TrainArchitecture::Crosscoder, 3, false), None);
-        assert!(says(refused(TrainArchitecture::Crosscoder, 1, false), "--hook-point: expected two places or more"));
-        assert!(says(refused(TrainArchitecture::Crosscoder, 2, true), "--target-hook-point: expected none for"));
+        assert!(says(refused(TrainArchitecture::Crosscoder, 1, false), "`hook_points`: expected two places or more"));
+        assert!(says(refused(TrainArchitecture::Crosscoder, 2, true), "`target_hook_point`: expected none for"));
     }
 }

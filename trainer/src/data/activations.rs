@@ -32,7 +32,7 @@ pub(crate) fn split<'a>(
     let n_held_out = (n_contexts as f64 * held_out_fraction).ceil() as u64;
     if n_held_out >= n_contexts {
         let found = format!("{n_contexts} contexts, of which {n_held_out} are held out");
-        let hint = "Harvest more tokens, or hold out a smaller --held-out-fraction";
+        let hint = "Harvest more tokens, or hold out a smaller `held_out_fraction`";
         return Err(Error::malformed(dataset.dir(), "contexts to train on", found, hint));
     }
     let middle = n_contexts - n_held_out;

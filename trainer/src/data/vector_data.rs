@@ -39,7 +39,7 @@ impl TrainingData for VectorData<'_> {
         let [training, held_out] = [false, true].map(|held_out| VectorRows::new(self.0, draw, held_out));
         if training.n_rows == 0 {
             let found = format!("{} rows, of which all are held out", self.0.n_rows());
-            let hint = "Train on more rows, or hold out a smaller --held-out-fraction";
+            let hint = "Train on more rows, or hold out a smaller `held_out_fraction`";
             return Err(Error::malformed(self.dir(), "rows to train on", found, hint));
         }
         Ok(Split { training: Box::new(training), held_out: Box::new(held_out), held_out_contexts: 0..0 })

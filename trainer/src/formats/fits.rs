@@ -29,7 +29,7 @@ impl Fits {
         if !self.architectures.contains(&architecture) {
             let names: Vec<_> = self.architectures.iter().map(ToString::to_string).collect();
             let made = match architecture {
-                Architecture::JumpRelu => " (as which batch-topk is saved; train --arch topk gives a topk SAE)",
+                Architecture::JumpRelu => " (as which batch-topk is saved; `architecture` topk gives a topk SAE)",
                 _ => "",
             };
             return self.refuse(names.join(" or "), format!("{architecture}{made}"));
@@ -84,7 +84,7 @@ impl Fits {
 
     pub(crate) fn refuse<T>(&self, expected: String, found: String) -> Result<T> {
         let what = format!("SAE to be written as {}", self.format);
-        let other = if self.format == SaeFormat::SaeLens { "" } else { "; --to saelens has a place for it" };
+        let other = if self.format == SaeFormat::SaeLens { "" } else { "; the format saelens has a place for it" };
         Err(Error::invalid(what, expected, format!("{found}{other}")))
     }
 }

@@ -41,7 +41,7 @@ impl SaeFormat {
         Self::LlamaScope,
     ];
 
-    /// The formats that are written as well as read, as `--to` has them.
+    /// The formats that are written as well as read, by name.
     pub fn written() -> String {
         let written = Self::ALL.into_iter().filter(|format| *format != Self::LlamaScope);
         written.map(Self::name).collect::<Vec<_>>().join(", ")

@@ -119,5 +119,9 @@ impl Config {
 
 pub(super) fn save(_: &Sae, _: &Path) -> Result<()> {
     let what = format!("SAE to be written as {}", SaeFormat::LlamaScope);
-    Err(Error::invalid(what, format!("--to {}, which the same tool reads today", SaeFormat::Llamascopium), "this one"))
+    Err(Error::invalid(
+        what,
+        format!("the format {}, which the same tool reads today", SaeFormat::Llamascopium),
+        "this one",
+    ))
 }

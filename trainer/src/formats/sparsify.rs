@@ -104,7 +104,7 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
 
 /// `layers.10` is the output of block 10; a transcoder of `layers.10.mlp` reads the input of its MLP and rebuilds the
 /// output. Of other modules the output differs from TransformerLens' hook points by norms in some families (as the
-/// MLP's own does in Gemma 2, Gemma 3 and OLMo 2), so they are left to `--hook-point`.
+/// MLP's own does in Gemma 2, Gemma 3 and OLMo 2), so they are left to the user.
 fn hook_points(dir: &Path, transcode: bool) -> Result<Said> {
     let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let layer = name.strip_prefix("model.").unwrap_or(name).strip_prefix("layers.");

@@ -93,26 +93,26 @@ impl Divergence {
         // The default where that is smaller still: a quarter of what explodes may yet be far too much.
         let lr = short((config.lr.unwrap_or_default() / 4.0).min(default_lr(config.d_sae.unwrap_or_default())));
         let Self::Silent { sparsity_coefficient, .. } = self else {
-            let clip = config.clip.map_or("--clip 1".to_string(), |clip| format!("a smaller --clip ({})", clip / 10.0));
+            let clip = config.clip.map_or("`clip` 1".to_string(), |clip| format!("a smaller `clip` ({})", clip / 10.0));
             return format!(
-                "a smaller --lr ({lr}), a longer --warmup, or {clip}, or data without the rows that are far larger than \
+                "a smaller `lr` ({lr}), a longer `warmup`, or {clip}, or data without the rows that are far larger than \
                  the rest, if it has such"
             );
         };
         let auxk = match config.auxk_alpha {
-            0.0 => format!("--auxk-alpha {}, by which dead latents learn", TrainConfig::default().auxk_alpha),
-            alpha => format!("a larger --auxk-alpha ({})", 4.0 * alpha),
+            0.0 => format!("`auxk_alpha` {}, by which dead latents learn", TrainConfig::default().auxk_alpha),
+            alpha => format!("a larger `auxk_alpha` ({})", 4.0 * alpha),
         };
         if config.sparsity_coefficient.is_some() {
             let smaller = short(sparsity_coefficient / 4.0);
-            return format!("a smaller --sparsity-coefficient ({smaller}), or a smaller --lr ({lr})");
+            return format!("a smaller `sparsity_coefficient` ({smaller}), or a smaller `lr` ({lr})");
         }
         if sparsity_coefficient > 0.0 {
             return format!(
-                "a larger --k, to which the weight of the sparsity loss is adapted, or a smaller --lr ({lr})"
+                "a larger `k`, to which the weight of the sparsity loss is adapted, or a smaller `lr` ({lr})"
             );
         }
-        format!("a smaller --lr ({lr}), a longer --warmup, or {auxk}")
+        format!("a smaller `lr` ({lr}), a longer `warmup`, or {auxk}")
     }
 }
 
@@ -202,20 +202,20 @@ mod tests {
         let exploded = Divergence::Exploded { loss: 2.0, best: 1.0, fvu: 101.0 };
         let config = TrainConfig { lr: Some(0.02), clip: None, auxk_alpha: 0.0, ..TrainConfig::default() };
         assert!(
-            exploded.advice(&config).starts_with("a smaller --lr (0.005), a longer --warmup, or --clip 1, or data")
+            exploded.advice(&config).starts_with("a smaller `lr` (0.005), a longer `warmup`, or `clip` 1, or data")
         );
         assert!(
             exploded
                 .advice(&TrainConfig { lr: Some(0.02), ..TrainConfig::default() })
-                .contains("a smaller --clip (0.1)")
+                .contains("a smaller `clip` (0.1)")
         );
         // A quarter of it would still be 60 times the default.
         let far = TrainConfig { lr: Some(1.0), d_sae: Some(4608), ..config.clone() };
-        assert!(exploded.advice(&far).starts_with("a smaller --lr (0.004)"));
+        assert!(exploded.advice(&far).starts_with("a smaller `lr` (0.004)"));
         let silent = |sparsity_coefficient| Divergence::Silent { steps: 10, sparsity_coefficient };
-        assert!(silent(0.0).advice(&config).contains("--auxk-alpha 0.125"));
-        assert!(silent(8.0).advice(&config).starts_with("a larger --k, to which"));
+        assert!(silent(0.0).advice(&config).contains("`auxk_alpha` 0.125"));
+        assert!(silent(8.0).advice(&config).starts_with("a larger `k`, to which"));
         let given = TrainConfig { sparsity_coefficient: Some(8.0), ..config };
-        assert!(silent(8.003).advice(&given).contains("a smaller --sparsity-coefficient (2)"));
+        assert!(silent(8.003).advice(&given).contains("a smaller `sparsity_coefficient` (2)"));
     }
 }

@@ -1,4 +1,4 @@
-//! [`of`]: the weights of a finished SAE, of any format, as those that a run begins from (`--init-from`). It is
+//! [`of`]: the weights of a finished SAE, of any format, as those that a run begins from (`init_from`). It is
 //! `export` backwards, and stands apart from it because it must also judge whether the SAE fits what is to be trained.
 //!
 //! ```text
@@ -40,21 +40,21 @@ const SAME_NORM: f32 = 1e-3;
 /// Refuses an SAE from which `resolved` cannot be trained.
 pub(crate) fn check_fits(sae: &Sae, resolved: &Resolved) -> Result<()> {
     let Some((expected, found)) = misfit(sae, resolved) else { return Ok(()) };
-    let path = resolved.config.init_from.as_deref().unwrap_or(Path::new("--init-from"));
-    Err(Error::invalid("--init-from", expected, format!("{found} in {}", path.display())))
+    let path = resolved.config.init_from.as_deref().unwrap_or(Path::new("init_from"));
+    Err(Error::invalid("`init_from`", expected, format!("{found} in {}", path.display())))
 }
 
 /// Says so where the SAE is from another place in the model, or another model's. Fine-tuning there may be what is
 /// wanted.
 pub(crate) fn say_elsewhere(sae: &Sae, resolved: &Resolved, model: &str) {
-    if let (Some(from), Some(here)) = (sae.config().hook_points.ends().0, resolved.config.hook_point)
+    if let (Some(from), Some(here)) = (sae.config().hook_points.ends().0, resolved.config.hook_points.first().copied())
         && from != here
     {
-        tracing::warn!("the SAE of --init-from was trained at {from}, and goes on at {here}");
+        tracing::warn!("the SAE of `init_from` was trained at {from}, and goes on at {here}");
     }
     let from = sae.config().model_name.as_str();
     if !from.is_empty() && from != model {
-        tracing::warn!("the SAE of --init-from was trained on {from}, and goes on with {model}");
+        tracing::warn!("the SAE of `init_from` was trained on {from}, and goes on with {model}");
     }
 }
 
@@ -159,7 +159,7 @@ fn misfit(sae: &Sae, resolved: &Resolved) -> Option<(String, String)> {
     if !kinds_for(trained).contains(&kind.as_str()) {
         Some((format!("one of {}, to go on as {trained}", kinds_for(trained).join(", ")), format!("{kind}, {there},")))
     } else if here != there {
-        let see = if sae.d_sae() == resolved.d_sae { "" } else { " (see --d-sae)" };
+        let see = if sae.d_sae() == resolved.d_sae { "" } else { " (see `d_sae`)" };
         Some((format!("an SAE of {here}{see}"), there))
     } else if let (HookPoints::Crosscoder(here), HookPoints::Crosscoder(there)) = (here_reads, reads)
         && let Some(misfit) = misfit_of_columns(here, there)
@@ -168,7 +168,7 @@ fn misfit(sae: &Sae, resolved: &Resolved) -> Option<(String, String)> {
     } else if sae.config().input_norm != InputNorm::None {
         Some(("an SAE of raw activations".into(), format!("one that normalizes them ({:?})", sae.config().input_norm)))
     } else if sae.has_skip() && !(trained == TrainArchitecture::Transcoder && resolved.config.skip) {
-        Some(("an SAE without a linear bypass, or --arch transcoder --skip".into(), "one with a bypass".into()))
+        Some(("an SAE without a linear bypass, or `architecture` transcoder `skip`".into(), "one with a bypass".into()))
     } else {
         None
     }

@@ -2,6 +2,7 @@
 //! [`crate::train()`] writes with the same options; and a table that compares them.
 //!
 //! ```text
+//! grid (sweep/grid.rs)    lists of settings become the settings of runs
 //! plan (sweep/plan.rs)    runs of the same columns, batch, tokens, seed, buffer and held-out share are a group: the
 //!                         order of rows depends on nothing else; a group is cut into passes that fit in memory
 //! pass (sweep/pass.rs)    each batch is read once and given to every run of the pass
@@ -13,6 +14,7 @@
 //! activation is read twice for it.
 
 mod file;
+mod grid;
 mod pareto;
 mod pass;
 mod plan;
@@ -24,6 +26,7 @@ use harvester::{Monitor, OutputFolder};
 
 pub use self::{
     file::{PARETO_FILE, RunState, SWEEP_FILE, SweepFile, SweepRow},
+    grid::grid,
     plan::{PlannedRun, SweepData, SweepPlan},
 };
 use self::{

@@ -83,7 +83,7 @@ pub(crate) fn split<'a>(data: &'a dyn TrainingData, config: &TrainConfig) -> Res
     if n >= batch as u64 {
         return Ok(split);
     }
-    let hint = "Train on more rows, or with a smaller --batch";
+    let hint = "Train on more rows, or with a smaller `batch`";
     let expected = format!("at least a batch, {batch} rows, to train on");
     Err(Error::malformed(data.dir(), expected, n.to_string(), hint))
 }

@@ -105,7 +105,7 @@ fn held_out_tokens(config: &TrainConfig) -> Result<u64> {
         return Ok(tokens as u64);
     }
     let expected = "above 0: the activations' mean and their sinks are measured on what is held out";
-    Err(Error::invalid("--held-out-fraction", expected, config.held_out_fraction.to_string()))
+    Err(Error::invalid("`held_out_fraction`", expected, config.held_out_fraction.to_string()))
 }
 
 /// Harvests the contexts that are held out, or finds them there.

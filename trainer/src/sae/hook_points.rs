@@ -63,7 +63,7 @@ impl HookPoints {
     /// When it names none.
     pub fn first_read(&self) -> Result<HookPoint> {
         self.reads().first().copied().ok_or_else(|| {
-            let expected = "an SAE that names the hook point that it reads; name it with --hook-point";
+            let expected = "an SAE that names the hook point that it reads; name it with `hook_points`";
             Error::invalid("hook point", expected, "none")
         })
     }
@@ -143,7 +143,7 @@ mod tests {
         let transcoder = HookPoints::Transcoder { from: None, to: Some(b) };
         let expected = "a transcoder from a hook point not named to blocks.1.hook_resid_post";
         assert!(message(&transcoder).contains(expected));
-        assert!(transcoder.first_read().unwrap_err().to_string().contains("--hook-point"));
+        assert!(transcoder.first_read().unwrap_err().to_string().contains("`hook_points`"));
         let crosscoder = HookPoints::Crosscoder(vec![(A, 3), (b, 5)]);
         assert!(message(&crosscoder).contains("a crosscoder of 2 hook points"));
         assert_eq!((crosscoder.reads(), crosscoder.columns()), (vec![A, b], vec![A, b]));

@@ -112,7 +112,7 @@ impl HubDataset {
         let found = Self::at(&address, &client)?.ok_or_else(|| match pinned.filter(|it| *it != address.revision) {
             Some(commit) => {
                 let reason = format!("the earlier run read commit {commit}, which no longer exists");
-                let hint = format!("Choose another --out to read the current state of `{}`", address.revision);
+                let hint = format!("Choose another `out` to read the current state of `{}`", address.revision);
                 Error::download(text, reason, hint)
             }
             None => client.no_revision(),

@@ -39,10 +39,10 @@ pub(super) fn column_of(metadata: &ArrowReaderMetadata, options: &CorpusOptions,
 fn hint(fields: &Fields, options: &CorpusOptions) -> String {
     let named = |usable: fn(&DataType) -> bool| fields.iter().find(|field| usable(field.data_type()));
     match (options.chat_field.is_some(), named(is_text), named(is_chat)) {
-        (false, None, Some(chat)) => format!("Name conversations with --chat-field {}", chat.name()),
-        (true, Some(text), None) => format!("Name a column of text with --text-field {}", text.name()),
-        (false, ..) => "Name it with --text-field".into(),
-        (true, ..) => "Name it with --chat-field".into(),
+        (false, None, Some(chat)) => format!("Name conversations with `chat_field` {}", chat.name()),
+        (true, Some(text), None) => format!("Name a column of text with `text_field` {}", text.name()),
+        (false, ..) => "Name it with `text_field`".into(),
+        (true, ..) => "Name it with `chat_field`".into(),
     }
 }
 

@@ -45,7 +45,7 @@ impl CorpusOptions {
             return Ok(());
         }
         let (most, mib) = (self.max_document_bytes >> 20, bytes >> 20);
-        let hint = "Cut it into several documents, or allow it with --max-document-mib";
+        let hint = "Cut it into several documents, or allow it with `max_document_bytes`";
         Err(Error::malformed(name, format!("a document of {most} MiB or less"), format!("{mib} MiB or more"), hint))
     }
 }

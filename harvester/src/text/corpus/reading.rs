@@ -119,8 +119,8 @@ impl Corpus {
 /// Refuses a field that the user named if no file has fields: the name would have no effect.
 fn check_field_is_used(options: &CorpusOptions, sources: &[FoundSource]) -> Result<()> {
     let flag = match options.chat_field {
-        Some(_) => "--chat-field",
-        None if options.text_field != CorpusOptions::default().text_field => "--text-field",
+        Some(_) => "`chat_field`",
+        None if options.text_field != CorpusOptions::default().text_field => "`text_field`",
         None => return Ok(()),
     };
     let mut files = sources.iter().flat_map(|source| &source.files).peekable();

@@ -134,12 +134,12 @@ fn scan_lines(plain: &PlainFile, options: &CorpusOptions) -> Result<ScannedFile>
 fn bad_line(plain: &PlainFile, number: u64, options: &CorpusOptions, found: String) -> Error {
     let place = format!("{}:{number}", plain.name);
     let (what, flag) = match options.chat_field {
-        Some(_) => ("a list of turns", "--chat-field"),
-        None => ("a string", "--text-field"),
+        Some(_) => ("a list of turns", "`chat_field`"),
+        None => ("a string", "`text_field`"),
     };
     let expected = format!("a JSON object with {what} in the field `{}`", options.field());
     let hint =
-        format!("Correct the line, name another field with {flag}, or leave such lines out with --skip-malformed");
+        format!("Correct the line, name another field with {flag}, or leave such lines out with `skip_malformed`");
     Error::malformed(place, expected, found, hint)
 }
 

@@ -129,7 +129,7 @@ fn what_does_not_fit_is_refused_by_name() {
     says(refused(TrainArchitecture::Relu, &sae(Architecture::Gated)), "found gated");
     says(refused(TrainArchitecture::Transcoder, &sae(Architecture::JumpRelu)), "jumprelu transcoder");
     let wider = example(Architecture::TopK, WIDTHS[0], 50);
-    says(refused(TrainArchitecture::TopK, &wider), "d_in 12, d_sae 40 (see --d-sae), found d_in 12, d_sae 50");
+    says(refused(TrainArchitecture::TopK, &wider), "d_in 12, d_sae 40 (see `d_sae`), found d_in 12, d_sae 50");
     let normalizing = changed(&sae(Architecture::TopK), |config, _| config.input_norm = InputNorm::ConstantNorm);
     let normalizing = normalizing.expect("an SAE");
     says(refused(TrainArchitecture::TopK, &normalizing), "one that normalizes them (ConstantNorm)");

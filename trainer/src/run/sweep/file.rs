@@ -11,7 +11,8 @@ use harvester::{Manifest, OutputFolder};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Result, SaeManifest, TrainArchitecture, TrainConfig, manifest::option_differences, run::parquet_table::write_batch,
+    Result, SaeManifest, TrainArchitecture, TrainConfig, config::recorded, manifest::option_differences,
+    run::parquet_table::write_batch,
 };
 
 /// Name of the table in a sweep's folder.
@@ -70,6 +71,7 @@ pub struct SweepRow {
     /// Whether no other run at its place is better in one of L0 and FVU and as good in the other.
     pub pareto: bool,
     /// All settings.
+    #[serde(deserialize_with = "recorded")]
     pub config: TrainConfig,
 }
 

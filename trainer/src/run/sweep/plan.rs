@@ -13,8 +13,7 @@ use crate::{
 };
 
 /// Settings that need no part of their own in a name: it says them first, as the place, the architecture, k and width.
-const NAMED_APART: [&str; 7] =
-    ["architecture", "hook_point", "hook_points", "target_hook_point", "k", "d_sae", "expansion_factor"];
+const NAMED_APART: [&str; 6] = ["architecture", "hook_points", "target_hook_point", "k", "d_sae", "expansion_factor"];
 /// Of a machine whose memory cannot be asked for.
 const USUAL_MEMORY: u64 = 8 << 30;
 
@@ -77,7 +76,7 @@ impl<'a> SweepPlan<'a> {
     /// When a config does not fit the data, or two are the same.
     pub fn new(data: SweepData<'a>, configs: Vec<TrainConfig>, at_once: Option<usize>) -> Result<Self> {
         if configs.is_empty() || at_once == Some(0) {
-            let what = if configs.is_empty() { "runs of the sweep" } else { "--at-once" };
+            let what = if configs.is_empty() { "runs of the sweep" } else { "`at_once`" };
             return Err(Error::invalid(what, "1 or more", "0"));
         }
         let mut runs = vec![];

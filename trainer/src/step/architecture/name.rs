@@ -77,12 +77,12 @@ impl TrainArchitecture {
         match self {
             Self::TopK => "the k largest latents of each token",
             Self::BatchTopK => "the k largest a token on average, so that a token gets as many as it needs",
-            Self::Matryoshka => "batch-topk whose first latents must do as well as they can alone (--prefixes)",
+            Self::Matryoshka => "batch-topk whose prefixes must do as well as they can alone",
             Self::Relu => "every positive latent, and an L1 penalty on them",
             Self::Gated => "one product decides whether a latent is active, another how strongly; L1 on the first",
             Self::JumpRelu => "every latent over a threshold of its own that is learnt, and an L0 penalty",
-            Self::Transcoder => "batch-topk that predicts one place in the model from another (--target-hook-point)",
-            Self::Crosscoder => "batch-topk that reads and rebuilds several places at once (--hook-point A B)",
+            Self::Transcoder => "batch-topk that predicts one hook point from another",
+            Self::Crosscoder => "batch-topk that reads and reconstructs several hook points at once",
             Self::Dense => "every latent without a nonlinearity: what PCA can do with k latents, to compare with",
         }
     }
