@@ -45,7 +45,10 @@ fn the_config_file_names_vectors_and_a_flag_names_others() {
     assert!(message.contains("nowhere"), "{message}");
     let both = sandbox.write("both.toml", "[train]\nvectors = 'a'\nactivations = 'b'\nout = 'c'\n");
     let refused = sandbox.error(&["--config", &both, "train"]);
-    assert!(refused.contains("both.toml") && refused.contains("cannot be used with '--vectors <VECTORS>'"), "{refused}");
+    assert!(
+        refused.contains("both.toml") && refused.contains("cannot be used with '--vectors <VECTORS>'"),
+        "{refused}"
+    );
 }
 
 #[test]
