@@ -79,7 +79,7 @@ pub(crate) enum Command {
     /// transcoder or crosscoder of several hook points.
     #[command(
         allow_negative_numbers = true,
-        after_help = "Examples:\n  refract train --activations runs/activations --k 32 --d-sae 4608 --out runs/sae\n  \
+        after_help = "Examples:\n  refract train --activations runs/activations --d-sae 4608 --out runs/sae\n  \
                       refract train --model default --corpus data/corpora/*.jsonl \\\n    \
                       --hook-point blocks.14.hook_resid_post --out runs/sae\n  \
                       refract train --vectors data/digits/digits-2000.parquet --d-sae 1024 \\\n    \
