@@ -13,6 +13,7 @@ mod error;
 mod evaluate;
 pub mod feature;
 pub mod feature_index;
+mod feature_tables;
 mod features_file;
 pub mod features_manifest;
 mod generate;

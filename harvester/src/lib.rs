@@ -33,8 +33,8 @@ pub use monitor::{Monitor, Silent};
 pub use numbers::{HookPointStatistics, NormHistogram, SINK_MULTIPLE, StorageDtype, machine, norm};
 pub use source::{HubSettings, ModelCache, ModelSource, Pip, Places, ResolvedModel};
 pub use store::{
-    ArtifactRef, AtomicFile, Location, MANIFEST_FILE, Manifest, OutputFolder, Published, cache_folder, differences,
-    sha256_bytes, sha256_file, write_atomically,
+    ArtifactRef, AtomicFile, Cell, Column, Location, MANIFEST_FILE, Manifest, OutputFolder, Published, Table,
+    TableReader, Value, cache_folder, differences, sha256_bytes, sha256_file, write_atomically,
 };
 pub use text::{
     ChatMessage, Context, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, CorpusPart, CorpusSource,

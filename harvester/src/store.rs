@@ -11,7 +11,10 @@ mod location;
 mod manifest_file;
 mod output_folder;
 mod parquet_file;
+mod table;
 
+#[cfg(test)]
+pub(crate) use self::table::markdown_line;
 pub use self::{
     artifact_ref::ArtifactRef,
     atomic::{AtomicFile, Published, write_atomically},
@@ -21,6 +24,7 @@ pub use self::{
     location::Location,
     manifest_file::MANIFEST_FILE,
     output_folder::{Manifest, OutputFolder},
+    table::{Cell, Column, Table, TableReader, Value},
 };
 pub(crate) use self::{
     artifact_ref::{real_path, relative_path},

@@ -47,7 +47,6 @@ pub(crate) mod metrics_file;
 pub(crate) mod metrics_line;
 mod metrics_log;
 mod page;
-mod parquet_table;
 mod run_folder;
 mod schedule;
 mod score;

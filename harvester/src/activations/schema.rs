@@ -18,13 +18,40 @@ use parquet::{
 /// Rows a row group at most: about 19 MB of f16 at 576 values a row.
 pub(super) const ROW_GROUP_ROWS: usize = 16_384;
 
-/// The columns that say what token a row is, in order.
-pub(super) const TOKEN_COLUMNS: [(&str, DataType); 4] = [
-    ("document", DataType::UInt64),
-    ("context", DataType::UInt64),
-    ("position", DataType::UInt32),
-    ("token", DataType::UInt32),
+/// A column: its name, or what stands after that of its hook point; its type as the documentation calls it; its unit;
+/// and what it means.
+type About = (&'static str, &'static str, &'static str, &'static str);
+
+/// The columns that say which token a row is, in order.
+pub(super) const TOKEN_COLUMNS: [(About, DataType); 4] = [
+    (
+        (
+            "document",
+            "uint64",
+            "number from 0",
+            "the document in the corpus; the manifest's `corpus` says which source it is from. This is not a line \
+             number: blank lines and repeated documents are not counted",
+        ),
+        DataType::UInt64,
+    ),
+    (
+        (
+            "context",
+            "uint64",
+            "number from 0",
+            "the context, in the order of harvesting. If the corpus was split (`--part p/n`), context `i` of part `p` \
+             has the number `i n + p`, so that no two parts share one",
+        ),
+        DataType::UInt64,
+    ),
+    (("position", "uint32", "number from 0", "position in the context"), DataType::UInt32),
+    (("token", "uint32", "token id", "the token, as the model's tokenizer numbers it"), DataType::UInt32),
 ];
+
+/// The columns of a hook point, in order.
+const VALUES: About = ("", "by dtype and layout, see below", "units of the model", "the activation, `d_model` values");
+const SCALE: About = (".scale", "float32", "units of the model", "int8 only: value = int8 x scale");
+const NORM: About = (".norm", "float32", "units of the model", "Euclidean norm of the row as stored");
 
 /// The schema of one folder's parts.
 #[derive(Debug, Clone)]
@@ -78,14 +105,11 @@ impl ShardSchema {
 
     /// The columns: four for the token, then per hook point the values, their scale and their norm.
     pub(super) fn arrow(&self) -> SchemaRef {
-        let token = TOKEN_COLUMNS.into_iter().map(|(name, kind)| Field::new(name, kind, false));
+        let token = TOKEN_COLUMNS.into_iter().map(|((name, ..), kind)| Field::new(name, kind, false));
         let points = self.hook_points.iter().flat_map(|(point, width)| {
-            let beside = |name: &str| Field::new(format!("{point}.{name}"), DataType::Float32, false);
-            let scale = self.dtype.has_scale().then(|| beside("scale"));
-            [Field::new(point.to_string(), self.values_type(*width), false)]
-                .into_iter()
-                .chain(scale)
-                .chain([beside("norm")])
+            let column = |about: About, kind| Field::new(format!("{point}{}", about.0), kind, false);
+            let scale = self.dtype.has_scale().then(|| column(SCALE, DataType::Float32));
+            [column(VALUES, self.values_type(*width))].into_iter().chain(scale).chain([column(NORM, DataType::Float32)])
         });
         Arc::new(Schema::new(token.chain(points).collect::<Vec<_>>()))
     }
@@ -99,7 +123,7 @@ impl ShardSchema {
             .set_dictionary_enabled(false)
             .set_statistics_enabled(EnabledStatistics::None)
             .set_key_value_metadata(Some(self.key_values()));
-        for (name, _) in TOKEN_COLUMNS {
+        for ((name, ..), _) in TOKEN_COLUMNS {
             let column = ColumnPath::from(name);
             builder = builder
                 .set_column_dictionary_enabled(column.clone(), true)
@@ -121,5 +145,23 @@ impl ShardSchema {
             KeyValue::new("refract.dtype".into(), self.dtype.to_string()),
             KeyValue::new("refract.model_sha256".into(), self.model_sha256.clone()),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::markdown_line;
+
+    #[test]
+    fn the_documentation_has_these_columns() {
+        let line = |point: &str, (name, kind, unit, meaning): About| {
+            markdown_line(&format!("`{point}{name}`"), kind, unit, meaning)
+        };
+        let token = TOKEN_COLUMNS.into_iter().map(|(about, _)| line("", about));
+        let point = [VALUES, SCALE, NORM].map(|about| line("blocks.14.hook_resid_post", about));
+        let columns: String = token.chain(point).collect();
+        let documented = include_str!("../../../data/README.md");
+        assert!(documented.contains(&columns), "data/README.md should have:\n{columns}");
     }
 }

@@ -1,24 +1,15 @@
 //! [`SweepFile`]: what became of each run of a sweep: `sweep.json` and, for pyarrow, polars and DuckDB, `sweep.parquet`.
 //! They hold no wall-clock facts: an interrupted sweep ends in the same bytes.
 
-use std::{path::Path, sync::Arc};
+use std::{fmt, path::Path};
 
-use arrow::{
-    array::{ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, UInt64Array},
-    error::ArrowError,
-};
-use harvester::{Manifest, OutputFolder};
+use harvester::{Cell, Column, Manifest, OutputFolder, Table};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Result, SaeManifest, TrainArchitecture, TrainConfig, config::recorded, manifest::option_differences,
-    run::parquet_table::write_batch,
-};
+use crate::{Result, SaeManifest, TrainArchitecture, TrainConfig, config::recorded, manifest::option_differences};
 
 /// Name of the table in a sweep's folder.
 pub const SWEEP_FILE: &str = "sweep.json";
-/// The same for pyarrow, polars and DuckDB.
-pub(super) const PARQUET_FILE: &str = "sweep.parquet";
 
 /// Name of the page in a sweep's folder.
 pub const PARETO_FILE: &str = "pareto.html";
@@ -33,6 +24,16 @@ pub enum RunState {
     Finished,
     /// It was stopped: nothing good would have come of it.
     Diverged,
+}
+
+impl fmt::Display for RunState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unfinished => "unfinished",
+            Self::Finished => "finished",
+            Self::Diverged => "diverged",
+        })
+    }
 }
 
 /// A run of a sweep. The numbers are absent until it has finished, and those of held-out rows, which are
@@ -75,6 +76,67 @@ pub struct SweepRow {
     pub config: TrainConfig,
 }
 
+/// [`SWEEP_FILE`] for pyarrow, polars and DuckDB: a row is a run.
+const SWEEP: Table<SweepRow> = Table {
+    file: "sweep.parquet",
+    columns: &[
+        Column::new("name", Cell::Text(|run| run.name.clone()), "", "its folder"),
+        Column::new(
+            "hook_point",
+            Cell::Text(|run| run.hook_point.clone()),
+            "",
+            "the hook point of its rows; several are separated by a comma; for vectors, the column",
+        ),
+        Column::new("architecture", Cell::Text(|run| run.architecture.to_string()), "", "as `--arch`"),
+        Column::new("k", Cell::U64(|run| run.k as u64), "latents per token", "active latents that were asked for"),
+        Column::new("d_sae", Cell::U64(|run| run.d_sae as u64), "latents", "number of latents"),
+        Column::new("lr", Cell::F64(|run| run.lr), "factor", "peak learning rate"),
+        Column::new(
+            "state",
+            Cell::Text(|run| run.state.to_string()),
+            "",
+            "`finished`; `diverged`: stopped because it could not end well; `unfinished`: it has not ended",
+        ),
+        Column::new("tokens", Cell::MaybeU64(|run| run.tokens), "tokens", "tokens trained on; null while unfinished"),
+        Column::new(
+            "dead",
+            Cell::MaybeU64(|run| run.dead.map(|dead| dead as u64)),
+            "latents",
+            "latents that are dead at the end; null unless finished",
+        ),
+        Column::new(
+            "l0",
+            Cell::MaybeF64(|run| run.l0),
+            "latents per token",
+            "active latents on held-out tokens; null unless finished, and if nothing is held out",
+        ),
+        Column::new(
+            "fvu",
+            Cell::MaybeF64(|run| run.fvu),
+            "fraction",
+            "variance unexplained on held-out tokens; null as `l0`",
+        ),
+        Column::new(
+            "explained_variance",
+            Cell::MaybeF64(|run| run.explained_variance),
+            "fraction",
+            "1 - `fvu`; null as `l0`",
+        ),
+        Column::new(
+            "frac_alive",
+            Cell::MaybeF64(|run| run.frac_alive),
+            "fraction",
+            "latents that were active at least once on held-out tokens; null as `l0`",
+        ),
+        Column::new(
+            "pareto",
+            Cell::Bool(|run| run.pareto),
+            "",
+            "true if no other run at its hook point is better in one of L0 and FVU and as good in the other",
+        ),
+    ],
+};
+
 /// `sweep.json`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SweepFile {
@@ -105,7 +167,7 @@ impl Manifest for SweepFile {
     /// A sweep whose table was removed has its page and its runs still.
     fn leaves(folder: &OutputFolder, name: &str) -> bool {
         let file = name.strip_suffix(".tmp").unwrap_or(name);
-        [PARETO_FILE, PARQUET_FILE].contains(&file) || SaeManifest::is_in(&folder.path().join(name))
+        [PARETO_FILE, SWEEP.file].contains(&file) || SaeManifest::is_in(&folder.path().join(name))
     }
 
     /// Refuses a plan that has not every run of the table, which is going to be written anew.
@@ -123,45 +185,18 @@ impl Manifest for SweepFile {
 
 /// Replaces both files in `out`.
 pub(super) fn write(out: &Path, rows: Vec<SweepRow>) -> Result<()> {
-    write_batch(&out.join(PARQUET_FILE), columns(&rows))?;
+    SWEEP.write(out, &rows)?;
     Ok(SweepFile::new(rows).write(out)?)
-}
-
-/// A row a run, a column a fact. `[runs, 14]`
-fn columns(rows: &[SweepRow]) -> Result<RecordBatch, ArrowError> {
-    let texts =
-        |of: &dyn Fn(&SweepRow) -> Option<String>| Arc::new(rows.iter().map(of).collect::<StringArray>()) as ArrayRef;
-    let counts =
-        |of: &dyn Fn(&SweepRow) -> Option<u64>| Arc::new(rows.iter().map(of).collect::<UInt64Array>()) as ArrayRef;
-    let numbers =
-        |of: &dyn Fn(&SweepRow) -> Option<f64>| Arc::new(rows.iter().map(of).collect::<Float64Array>()) as ArrayRef;
-    let state = |row: &SweepRow| match row.state {
-        RunState::Unfinished => "unfinished",
-        RunState::Finished => "finished",
-        RunState::Diverged => "diverged",
-    };
-    let pareto: BooleanArray = rows.iter().map(|row| Some(row.pareto)).collect();
-    RecordBatch::try_from_iter_with_nullable([
-        ("name", texts(&|row| Some(row.name.clone())), false),
-        ("hook_point", texts(&|row| Some(row.hook_point.clone())), false),
-        ("architecture", texts(&|row| Some(row.architecture.to_string())), false),
-        ("k", counts(&|row| Some(row.k as u64)), false),
-        ("d_sae", counts(&|row| Some(row.d_sae as u64)), false),
-        ("lr", numbers(&|row| Some(row.lr)), false),
-        ("state", texts(&|row| Some(state(row).to_string())), false),
-        ("tokens", counts(&|row| row.tokens), true),
-        ("dead", counts(&|row| row.dead.map(|dead| dead as u64)), true),
-        ("l0", numbers(&|row| row.l0), true),
-        ("fvu", numbers(&|row| row.fvu), true),
-        ("explained_variance", numbers(&|row| row.explained_variance), true),
-        ("frac_alive", numbers(&|row| row.frac_alive), true),
-        ("pareto", Arc::new(pareto), false),
-    ])
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+
+    #[test]
+    fn the_documentation_has_these_columns() {
+        assert!(include_str!("../../../../data/README.md").contains(&SWEEP.markdown()));
+    }
 
     pub(crate) fn row(name: &str, place: &str, scores: Option<(f64, f64)>) -> SweepRow {
         SweepRow {

@@ -1,0 +1,340 @@
+//! [`Table`]: a parquet table, declared once: what its columns are called, hold and mean. Writing it, reading it and its
+//! documentation come from the declaration.
+
+use std::{ops::Range, path::Path, sync::Arc};
+
+use arrow::{
+    array::{
+        Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float32Builder, Float64Array, ListBuilder, RecordBatch,
+        StringArray, StringBuilder, UInt32Array, UInt32Builder, UInt64Array,
+    },
+    datatypes::{DataType, Field, Float32Type, Float64Type, Schema, UInt32Type, UInt64Type},
+};
+use parquet::arrow::{
+    ArrowWriter, ProjectionMask,
+    arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
+};
+
+use super::{
+    atomic::{AtomicFile, Published},
+    location::Location,
+    parquet_file::ParquetFile,
+};
+use crate::{Error, Result};
+
+/// A table whose rows are `R`.
+#[derive(Debug)]
+pub struct Table<R: 'static> {
+    /// Its file in the folder of its stage.
+    pub file: &'static str,
+    /// In order.
+    pub columns: &'static [Column<R>],
+}
+
+/// A column of a table.
+#[derive(Debug)]
+pub struct Column<R> {
+    name: &'static str,
+    cell: Cell<R>,
+    unit: &'static str,
+    meaning: &'static str,
+}
+
+/// The type of a column, and how its value is found in a row.
+#[derive(Debug)]
+pub enum Cell<R> {
+    /// True or false.
+    Bool(fn(&R) -> bool),
+    /// A small count, or a number of something.
+    U32(fn(&R) -> u32),
+    /// A count.
+    U64(fn(&R) -> u64),
+    /// A number as the kernels compute it.
+    F32(fn(&R) -> f32),
+    /// A number that was summed up.
+    F64(fn(&R) -> f64),
+    /// A name.
+    Text(fn(&R) -> String),
+    /// A count, or null.
+    MaybeU64(fn(&R) -> Option<u64>),
+    /// A number, or null.
+    MaybeF64(fn(&R) -> Option<f64>),
+    /// Numbers of things.
+    U32List(fn(&R) -> Vec<u32>),
+    /// Numbers.
+    F32List(fn(&R) -> Vec<f32>),
+    /// Texts.
+    TextList(fn(&R) -> Vec<&str>),
+}
+
+impl<R> Table<R> {
+    /// Replaces the table in `dir`. The same rows always give the same bytes.
+    ///
+    /// # Errors
+    /// When it cannot be written; the old one is then still there.
+    pub fn write(&self, dir: &Path, rows: &[R]) -> Result<Published> {
+        let path = dir.join(self.file);
+        let failed = |error| Error::parquet("write", &path)(error);
+        let schema = Arc::new(Schema::new(self.columns.iter().map(Column::field).collect::<Vec<_>>()));
+        let arrays = self.columns.iter().map(|column| column.cell.array(rows)).collect();
+        let batch = RecordBatch::try_new(schema, arrays).map_err(|error| failed(error.into()))?;
+        let mut writer = ArrowWriter::try_new(AtomicFile::create(&path)?, batch.schema(), None).map_err(failed)?;
+        writer.write(&batch).map_err(failed)?;
+        writer.into_inner().map_err(failed)?.publish()
+    }
+
+    /// Opens the table in `folder`: its footer is read, and a column when it is asked for.
+    ///
+    /// # Errors
+    /// When it is not there, is not parquet, or lacks a column.
+    pub fn open(&self, folder: impl Into<Location>) -> Result<TableReader> {
+        let location = folder.into().join(self.file);
+        let name = location.to_string();
+        let bytes = location.bytes()?.ok_or_else(|| {
+            let hint = "It was removed: run its stage again into another folder";
+            Error::malformed(&name, "a table", "no such file", hint)
+        })?;
+        let file = ParquetFile::new(location, bytes);
+        // What Arrow has written into the footer is not needed, and may be damaged.
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let metadata = ArrowReaderMetadata::load(&file, options).map_err(Error::parquet("read", &name))?;
+        for column in self.columns {
+            let found = metadata.schema().field_with_name(column.name).map(Field::data_type).ok();
+            if !found.is_some_and(|found| found.equals_datatype(&column.cell.data_type())) {
+                let expected = format!("a column `{}` of type {}", column.name, column.cell.type_name());
+                let found = found.map_or("no such column".into(), |found| format!("one of type {found}"));
+                let hint = "It was written by another version, or by hand: run its stage again into another folder";
+                return Err(Error::malformed(&name, expected, found, hint));
+            }
+        }
+        Ok(TableReader { name, file, metadata })
+    }
+
+    /// The columns as the lines of a Markdown table, for the documentation of the artifacts.
+    pub fn markdown(&self) -> String {
+        let line = |column: &Column<R>| {
+            markdown_line(&format!("`{}`", column.name), column.cell.type_name(), column.unit, column.meaning)
+        };
+        self.columns.iter().map(line).collect()
+    }
+}
+
+/// A column as a line of a Markdown table.
+pub(crate) fn markdown_line(name: &str, kind: &str, unit: &str, meaning: &str) -> String {
+    format!("| {name} | {kind} | {unit} | {meaning} |\n").replace("|  |", "| |")
+}
+
+impl<R> Column<R> {
+    /// The column `name`, whose value in a row is `cell`, in `unit`: empty for names and kinds. `meaning` is one line of
+    /// Markdown.
+    pub const fn new(name: &'static str, cell: Cell<R>, unit: &'static str, meaning: &'static str) -> Self {
+        Self { name, cell, unit, meaning }
+    }
+
+    fn field(&self) -> Field {
+        let nullable = matches!(self.cell, Cell::MaybeU64(_) | Cell::MaybeF64(_));
+        Field::new(self.name, self.cell.data_type(), nullable)
+    }
+}
+
+/// A list column from the values of each row.
+macro_rules! lists {
+    ($builder:expr, $rows:expr, $of:expr) => {{
+        let mut builder = ListBuilder::new($builder);
+        for row in $rows {
+            $of(row).into_iter().for_each(|value| builder.values().append_value(value));
+            builder.append(true);
+        }
+        Arc::new(builder.finish()) as ArrayRef
+    }};
+}
+
+impl<R> Cell<R> {
+    fn data_type(&self) -> DataType {
+        let list = |kind| DataType::List(Arc::new(Field::new_list_field(kind, true)));
+        match self {
+            Self::Bool(_) => DataType::Boolean,
+            Self::U32(_) => DataType::UInt32,
+            Self::U64(_) | Self::MaybeU64(_) => DataType::UInt64,
+            Self::F32(_) => DataType::Float32,
+            Self::F64(_) | Self::MaybeF64(_) => DataType::Float64,
+            Self::Text(_) => DataType::Utf8,
+            Self::U32List(_) => list(DataType::UInt32),
+            Self::F32List(_) => list(DataType::Float32),
+            Self::TextList(_) => list(DataType::Utf8),
+        }
+    }
+
+    /// The type as the documentation calls it.
+    fn type_name(&self) -> &'static str {
+        match self {
+            Self::Bool(_) => "boolean",
+            Self::U32(_) => "uint32",
+            Self::U64(_) | Self::MaybeU64(_) => "uint64",
+            Self::F32(_) => "float32",
+            Self::F64(_) | Self::MaybeF64(_) => "float64",
+            Self::Text(_) => "string",
+            Self::U32List(_) => "list of uint32",
+            Self::F32List(_) => "list of float32",
+            Self::TextList(_) => "list of string",
+        }
+    }
+
+    fn array(&self, rows: &[R]) -> ArrayRef {
+        match self {
+            Self::Bool(of) => Arc::new(rows.iter().map(|row| Some(of(row))).collect::<BooleanArray>()),
+            Self::U32(of) => Arc::new(UInt32Array::from_iter_values(rows.iter().map(of))),
+            Self::U64(of) => Arc::new(UInt64Array::from_iter_values(rows.iter().map(of))),
+            Self::F32(of) => Arc::new(Float32Array::from_iter_values(rows.iter().map(of))),
+            Self::F64(of) => Arc::new(Float64Array::from_iter_values(rows.iter().map(of))),
+            Self::Text(of) => Arc::new(StringArray::from_iter_values(rows.iter().map(of))),
+            Self::MaybeU64(of) => Arc::new(rows.iter().map(of).collect::<UInt64Array>()),
+            Self::MaybeF64(of) => Arc::new(rows.iter().map(of).collect::<Float64Array>()),
+            Self::U32List(of) => lists!(UInt32Builder::new(), rows, of),
+            Self::F32List(of) => lists!(Float32Builder::new(), rows, of),
+            Self::TextList(of) => lists!(StringBuilder::new(), rows, of),
+        }
+    }
+}
+
+/// A table whose footer was read.
+#[derive(Debug)]
+pub struct TableReader {
+    name: String,
+    file: ParquetFile,
+    metadata: ArrowReaderMetadata,
+}
+
+impl TableReader {
+    /// Number of rows.
+    pub fn n_rows(&self) -> usize {
+        self.metadata.metadata().file_metadata().num_rows().max(0) as usize
+    }
+
+    /// The values of `column` in `rows`; no other column is read.
+    ///
+    /// # Errors
+    /// When the file is damaged, or has nulls or another type there.
+    pub fn read<T: Value>(&self, column: &str, rows: Range<usize>) -> Result<Vec<T>> {
+        let failed = |error| Error::parquet("read", &self.name)(error);
+        let mask = ProjectionMask::columns(self.metadata.parquet_schema(), [column]);
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.metadata.clone())
+            .with_projection(mask)
+            .with_offset(rows.start)
+            .with_limit(rows.len())
+            .build()
+            .map_err(failed)?;
+        let mut values = vec![];
+        for batch in reader {
+            let batch = batch.map_err(|error| failed(error.into()))?;
+            let read = batch.column_by_name(column).filter(|array| array.null_count() == 0).and_then(T::read);
+            let hint = "It was changed by hand: run its stage again into another folder";
+            let malformed = || Error::malformed(&self.name, format!("values in column `{column}`"), "others", hint);
+            values.extend(read.ok_or_else(malformed)?);
+        }
+        Ok(values)
+    }
+}
+
+/// A value that a column may hold.
+pub trait Value: Sized {
+    /// The values of an array; `None` where they are of another type.
+    fn read(array: &ArrayRef) -> Option<Vec<Self>>;
+}
+
+macro_rules! numbers {
+    ($($number:ty, $arrow:ty;)*) => { $(
+        impl Value for $number {
+            fn read(array: &ArrayRef) -> Option<Vec<Self>> {
+                Some(array.as_primitive_opt::<$arrow>()?.values().to_vec())
+            }
+        }
+    )* };
+}
+
+numbers! {
+    u32, UInt32Type;
+    u64, UInt64Type;
+    f32, Float32Type;
+    f64, Float64Type;
+}
+
+impl Value for String {
+    fn read(array: &ArrayRef) -> Option<Vec<Self>> {
+        array.as_string_opt::<i32>()?.iter().map(|text| text.map(str::to_string)).collect()
+    }
+}
+
+impl<T: Value> Value for Vec<T> {
+    fn read(array: &ArrayRef) -> Option<Vec<Self>> {
+        array.as_list_opt::<i32>()?.iter().map(|list| T::read(&list?)).collect()
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    struct Planet {
+        name: &'static str,
+        moons: Vec<&'static str>,
+        mass: f64,
+        rings: Option<u64>,
+    }
+
+    const PLANETS: Table<Planet> = Table {
+        file: "planets.parquet",
+        columns: &[
+            Column::new("name", Cell::Text(|p| p.name.into()), "", "the planet"),
+            Column::new("moons", Cell::TextList(|p| p.moons.clone()), "", "largest first"),
+            Column::new("mass", Cell::F64(|p| p.mass), "kg", "at rest"),
+            Column::new("rings", Cell::MaybeU64(|p| p.rings), "rings", "null if unknown"),
+        ],
+    };
+
+    fn planets() -> Vec<Planet> {
+        vec![
+            Planet { name: "Mars", moons: vec!["Phobos", "Deimos"], mass: 6.4e23, rings: Some(0) },
+            Planet { name: "Venus", moons: vec![], mass: 4.9e24, rings: None },
+        ]
+    }
+
+    #[test]
+    fn what_is_written_is_read_a_column_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let published = PLANETS.write(dir.path(), &planets()).unwrap();
+        assert_eq!(published, PLANETS.write(dir.path(), &planets()).unwrap(), "the same rows give the same bytes");
+        let table = PLANETS.open(dir.path()).unwrap();
+        assert_eq!(table.read::<String>("name", 0..2).unwrap(), ["Mars", "Venus"]);
+        assert_eq!(table.read::<f64>("mass", 1..table.n_rows()).unwrap(), [4.9e24]);
+        let moons = table.read::<Vec<String>>("moons", 0..2).unwrap();
+        assert_eq!(moons, [vec!["Phobos".to_string(), "Deimos".into()], vec![]]);
+        assert!(table.read::<u32>("mass", 0..2).is_err(), "another type");
+        assert!(table.read::<u64>("rings", 0..2).is_err(), "a null");
+    }
+
+    #[test]
+    fn a_table_that_is_not_the_one_declared_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let message = PLANETS.open(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("planets.parquet") && message.contains("no such file"), "{message}");
+        const OTHERS: Table<Planet> = Table { file: PLANETS.file, columns: PLANETS.columns.split_at(2).0 };
+        OTHERS.write(dir.path(), &planets()).unwrap();
+        let message = PLANETS.open(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("a column `mass` of type float64, found no such column"), "{message}");
+        let path = dir.path().join(PLANETS.file);
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        assert!(PLANETS.open(dir.path()).unwrap_err().to_string().contains("planets.parquet"));
+    }
+
+    #[test]
+    fn the_documentation_has_a_line_for_each_column() {
+        let lines = PLANETS.markdown();
+        let expected = ["| `name` | string | | the planet |", "| `moons` | list of string | | largest first |"];
+        assert_eq!(lines.lines().take(2).collect::<Vec<_>>(), expected);
+    }
+}
