@@ -30,7 +30,7 @@ pub use model::{
     LocalAttention, ModelConfig, NoHook, NormKind, NormPlaces, Positions, QkNorm, RopeScaling, Site, Transformer,
 };
 pub use monitor::{Monitor, Silent};
-pub use numbers::{HookPointStatistics, NormHistogram, SINK_MULTIPLE, StorageDtype, machine, norm};
+pub use numbers::{HookPointStatistics, NormHistogram, SINK_MULTIPLE, StorageDtype, is_ordinary, machine, norm, simd};
 pub use source::{HubSettings, ModelCache, ModelSource, Pip, Places, ResolvedModel};
 pub use store::{
     ArtifactRef, AtomicFile, Cell, Column, Location, MANIFEST_FILE, Manifest, OutputFolder, Published, Table,

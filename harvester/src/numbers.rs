@@ -2,11 +2,11 @@
 //! machine.
 
 pub mod machine;
-pub(crate) mod simd;
+pub mod simd;
 mod stats;
 mod storage_dtype;
 
 pub use self::{
-    stats::{HookPointStatistics, NormHistogram, SINK_MULTIPLE, norm},
+    stats::{HookPointStatistics, NormHistogram, SINK_MULTIPLE, is_ordinary, norm},
     storage_dtype::StorageDtype,
 };

@@ -4,7 +4,7 @@ use std::{borrow::Cow, ops::Range};
 
 use half::{f16, slice::HalfFloatSliceExt};
 
-use crate::StorageDtype;
+use crate::{StorageDtype, is_ordinary};
 
 /// What token each row is, and where it was. All columns have the same length.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -322,10 +322,9 @@ impl ActivationRows {
         self.values.to_f32()
     }
 
-    /// Whether a row is one that SAEs are trained on: neither at position 0 nor an attention sink, whose norm is above
-    /// `sink_norm`. Training, the index and evaluation all ask here.
+    /// Whether [`row` counts](crate::is_ordinary).
     pub fn is_ordinary(&self, row: usize, sink_norm: f32) -> bool {
-        self.rows.position[row] > 0 && self.norm[row] <= sink_norm
+        is_ordinary(self.rows.position[row], self.norm[row], sink_norm)
     }
 }
 

@@ -81,6 +81,8 @@ pub(crate) struct Activate<V> {
 }
 
 impl<V: InPlace> Kernel for Activate<V> {
+    type Output = ();
+
     #[inline(always)]
     fn run(self) {
         match self.activation {

@@ -66,6 +66,8 @@ struct RmsRow<'a> {
 }
 
 impl Kernel for RmsRow<'_> {
+    type Output = ();
+
     #[inline(always)]
     fn run(self) {
         // Lanes of their own, since the compiler must not reorder a floating-point sum by itself.

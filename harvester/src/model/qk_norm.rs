@@ -72,6 +72,8 @@ struct NormGroups<'a> {
 }
 
 impl Kernel for NormGroups<'_> {
+    type Output = ();
+
     #[inline(always)]
     fn run(self) {
         for group in self.groups.chunks_exact_mut(self.weight.len()) {

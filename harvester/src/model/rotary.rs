@@ -178,6 +178,8 @@ struct RotateToken<'a> {
 }
 
 impl Kernel for RotateToken<'_> {
+    type Output = ();
+
     #[inline(always)]
     fn run(self) {
         for head in self.heads.chunks_exact_mut(self.d_head) {

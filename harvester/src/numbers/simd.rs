@@ -1,30 +1,35 @@
-//! Elementwise functions written so that the compiler turns a loop over them into vector instructions, and the one
-//! place that picks the instruction set at run time.
+//! The one place that picks the instruction set at run time, and elementwise functions written so that the compiler
+//! turns a loop over them into vector instructions.
 
-use std::sync::OnceLock;
+use pulp::{Arch, Simd, WithSimd};
 
-/// A loop that is compiled once for each instruction set. A struct, not a closure: rustc compiles a closure's call
-/// separately, for the oldest x86-64, and its loop stays scalar.
-pub(crate) trait Kernel {
-    /// The loop. Must be `#[inline(always)]`, and so must everything it calls.
-    fn run(self);
+/// A kernel and its arguments. A struct, not a closure: rustc compiles a closure's call on its own. `run` and every
+/// function that it calls must be `#[inline(always)]`, and the heavy loops must not be in closures. Code that is not
+/// inlined into [`wide`] is compiled for the oldest x86-64: there, `mul_add` is a call of the C library and a loop runs
+/// ten times slower.
+pub trait Kernel {
+    /// What it computes, besides what it writes through its arguments.
+    type Output;
+
+    /// The loop.
+    fn run(self) -> Self::Output;
 }
 
-struct Wide<K>(K);
+/// Runs `kernel` compiled for the widest vectors of this machine.
+#[inline(always)]
+pub fn wide<K: Kernel>(kernel: K) -> K::Output {
+    Arch::new().dispatch(OnAnyMachine(kernel))
+}
 
-impl<K: Kernel> pulp::NullaryFnOnce for Wide<K> {
-    type Output = ();
+struct OnAnyMachine<K>(K);
+
+impl<K: Kernel> WithSimd for OnAnyMachine<K> {
+    type Output = K::Output;
 
     #[inline(always)]
-    fn call(self) {
-        self.0.run();
+    fn with_simd<S: Simd>(self, _simd: S) -> K::Output {
+        self.0.run()
     }
-}
-
-/// Runs `kernel` with the widest vectors that this machine has.
-pub(crate) fn wide(kernel: impl Kernel) {
-    static ARCH: OnceLock<pulp::Arch> = OnceLock::new();
-    ARCH.get_or_init(pulp::Arch::new).dispatch(Wide(kernel));
 }
 
 /// `e^x` to about one unit in the last place, without branches. Inputs outside `[-87, 88]` are clamped: where the true

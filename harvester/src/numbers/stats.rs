@@ -23,6 +23,12 @@ use serde::{Deserialize, Serialize};
 /// multiple).
 pub const SINK_MULTIPLE: f32 = 10.0;
 
+/// Whether a row counts: SAEs are trained, indexed and measured on ordinary rows alone. Position 0 of a context is not
+/// one, and neither are attention sinks, whose norm is above `sink_norm`.
+pub fn is_ordinary(position: u32, norm: f32, sink_norm: f32) -> bool {
+    position > 0 && norm <= sink_norm
+}
+
 /// Sums over the rows of one hook point. Values are those stored in the shard, after rounding to its dtype.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HookPointStatistics {
@@ -62,7 +68,7 @@ impl HookPointStatistics {
             return;
         }
         self.norms.observe(norm);
-        if norm > self.sink_norm {
+        if !is_ordinary(position, norm, self.sink_norm) {
             self.sinks += 1;
             return;
         }

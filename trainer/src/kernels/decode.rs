@@ -16,9 +16,10 @@
 //! L     = (1/G) sum_g (1/n) sum_i |e_i^g|^2           df_ij = (2/(nG)) E_i^{g(j)} . W_dec[j]
 //! ```
 
+use harvester::simd::{Kernel, wide};
 use rayon::prelude::*;
 
-use super::simd::{Kernel, add_scaled, add_weighted_rows, dot, sum_of_squares, wide};
+use super::simd::{add_scaled, add_weighted_rows, dot, sum_of_squares};
 use crate::kernels::feature_acts::FeatureActs;
 
 /// Rows that one task decodes. Each task sums over its rows, and the tasks' sums are added in order, so the result is

@@ -12,13 +12,13 @@
 //! Ties go to the lower latent, then to the earlier row, so the result never depends on threads or on the method. Only
 //! the last two keep values that are not positive; for the others, zero is inactive.
 
+use harvester::simd::{Kernel, wide};
 use rayon::prelude::*;
 
 use self::{
     blocks::{BLOCK, Block, Row, set_bits},
     keys::{cut_to_largest, key, latent_of, value_of},
 };
-use super::simd::{Kernel, wide};
 use crate::kernels::feature_acts::FeatureActs;
 
 mod blocks;

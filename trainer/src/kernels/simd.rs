@@ -1,38 +1,11 @@
-//! Vector building blocks of the kernels, written as plain loops. When they are inlined into a [`wide`] call, the
-//! compiler turns them into the widest instructions of the running machine.
+//! Vector building blocks of the kernels, written as plain loops. When they are inlined into a
+//! [`harvester::simd::wide`] call, the compiler turns them into the widest instructions of the running machine.
 //!
 //! The number of lanes is fixed here, not by the machine, and `mul_add` rounds once everywhere. So sums are
 //! bit-identical with AVX2, with AVX-512 and without either. This does not hold for the dense products (`product`).
 
-use pulp::{Arch, Simd, WithSimd};
-
 /// Separate partial sums in a reduction: enough to keep four AVX-512 or eight AVX2 accumulators busy.
 const LANES: usize = 64;
-
-/// A kernel and its arguments. `run` and every function that it calls must be `#[inline(always)]`, and the heavy loops
-/// must not be in closures. Code that is not inlined into [`wide`] is compiled for the oldest x86-64: there, `mul_add`
-/// is a call of the C library and a loop runs ten times slower.
-pub(crate) trait Kernel {
-    type Output;
-    fn run(self) -> Self::Output;
-}
-
-/// Runs `kernel` compiled for the widest vectors of this machine.
-#[inline(always)]
-pub(crate) fn wide<K: Kernel>(kernel: K) -> K::Output {
-    Arch::new().dispatch(OnAnyMachine(kernel))
-}
-
-struct OnAnyMachine<K>(K);
-
-impl<K: Kernel> WithSimd for OnAnyMachine<K> {
-    type Output = K::Output;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _simd: S) -> K::Output {
-        self.0.run()
-    }
-}
 
 /// sum_i a_i * b_i over slices of the same length.
 #[inline(always)]
@@ -109,6 +82,8 @@ fn sum_lanes(mut sums: [f32; LANES]) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use harvester::simd::{Kernel, wide};
+
     use super::*;
 
     struct Dot<'a>(&'a [f32], &'a [f32]);

@@ -18,15 +18,13 @@
 //! crosscoder, the norms of its blocks are scaled to add up to 1). The moments are plain vectors, so a run can be
 //! saved.
 
+use harvester::simd::{Kernel, wide};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    kernels::simd::{Kernel, wide},
-    step::{
-        gradients::Gradients,
-        weights::{Weights, normalize},
-    },
+use crate::step::{
+    gradients::Gradients,
+    weights::{Weights, normalize},
 };
 
 /// Latents that one task updates.

@@ -6,10 +6,11 @@
 //! spread = sum_i |e_i - mean e|^2 = sum_i |e_i|^2 - |sum_i e_i|^2 / n
 //! ```
 
+use harvester::simd::{Kernel, wide};
 use rayon::prelude::*;
 
 use crate::{
-    kernels::simd::{Kernel, add_scaled, sum_of_squares, wide},
+    kernels::simd::{add_scaled, sum_of_squares},
     step::weights::Weights,
 };
 

@@ -10,12 +10,13 @@
 //!
 //! A transcoder does not have the last term: a constant centers its input.
 
+use harvester::simd::{Kernel, wide};
 use rayon::prelude::*;
 
 use crate::{
     kernels::{
         feature_acts::{ByLatent, FeatureActs},
-        simd::{Kernel, add_scaled, add_weighted_rows, dot, sum_of_squares, wide},
+        simd::{add_scaled, add_weighted_rows, dot, sum_of_squares},
     },
     step::weights::Weights,
 };

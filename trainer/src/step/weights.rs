@@ -1,11 +1,12 @@
 //! [`Weights`]: the parameters of an SAE while it is trained. A latent's encoder row and decoder row are both
 //! contiguous, because everything after the encoder's product works latent by latent.
 
+use harvester::simd::{Kernel, wide};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use crate::kernels::simd::{Kernel, sum_of_squares, wide};
+use crate::kernels::simd::sum_of_squares;
 
 /// Names of the parameters that only some architectures have, also used in checkpoints.
 pub(crate) const THRESHOLD: &str = "threshold";

@@ -38,6 +38,8 @@ struct OneHead<'a> {
 }
 
 impl Kernel for OneHead<'_> {
+    type Output = ();
+
     #[inline(always)]
     fn run(self) {
         let FewQueries { rule, q, k, v } = *self.all;

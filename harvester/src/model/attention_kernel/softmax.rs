@@ -17,6 +17,8 @@ pub(super) struct ExpRows<'a> {
 }
 
 impl Kernel for ExpRows<'_> {
+    type Output = ();
+
     #[inline(always)]
     fn run(self) {
         let rows = self.scores.chunks_exact_mut(self.width).zip(self.inverses);

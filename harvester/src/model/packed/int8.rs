@@ -122,6 +122,8 @@ struct RoundRow<'a> {
 }
 
 impl Kernel for RoundRow<'_> {
+    type Output = ();
+
     #[inline(always)]
     fn run(self) {
         let groups = self.x.chunks(GROUP).zip(self.values.chunks_exact_mut(GROUP));
