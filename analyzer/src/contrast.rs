@@ -1,14 +1,14 @@
-//! [`contrast`]: the latents that tell two groups of text apart, by how often they fire in each.
+//! [`contrast`]: finds the latents that distinguish two groups of text, by how often they fire in each.
 //!
 //! `separation = (p - q) / sqrt(m (1 - m))`, `m = (p + q) / 2`, with `p` and `q` a latent's density in the two groups:
-//! twice the phi coefficient of "fires" and "is in the first group" for groups of equal size. It prefers a latent that
-//! fires on a third of one group's tokens and none of the other's to one that fires on a thousandth and none.
+//! twice the phi coefficient of "fires" and "is in the first group" for groups of equal size. A latent that fires on a
+//! third of one group's tokens and on none of the other's ranks above one that fires on a thousandth and none.
 
 use serde::Serialize;
 
 use crate::{Feature, FeatureIndex, Result};
 
-/// A latent and how it tells two groups apart.
+/// A latent and its densities in two groups.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Contrast {
     /// The latent.
@@ -17,14 +17,14 @@ pub struct Contrast {
     pub positive: f32,
     /// Its density in the second group.
     pub negative: f32,
-    /// Positive: fires in the first group; -2 to 2.
+    /// From -2 to 2; positive if it fires more often in the first group.
     pub separation: f32,
 }
 
-/// Every latent's contrast between two sets of corpus sources, most separating first.
+/// Every latent's contrast between two sets of corpus sources, sorted by separation, largest first.
 ///
 /// # Errors
-/// A source that the index does not know; the message lists those it does.
+/// A source that is not in the index; the message lists its sources.
 pub fn contrast(index: &FeatureIndex, positive: &[String], negative: &[String]) -> Result<Vec<Contrast>> {
     let (positive, negative) = (index.source_places(positive)?, index.source_places(negative)?);
     let tokens: Vec<u64> = index.manifest().sources.iter().map(|source| source.tokens).collect();
@@ -40,7 +40,7 @@ pub fn contrast(index: &FeatureIndex, positive: &[String], negative: &[String]) 
     Ok(contrasts)
 }
 
-/// Density over several sources together.
+/// Density over several sources combined.
 fn density(feature: &Feature, places: &[usize], tokens: &[u64]) -> f32 {
     let total: u64 = places.iter().map(|&place| tokens[place]).sum();
     let active: f64 = places.iter().map(|&p| f64::from(feature.density_by_source[p]) * tokens[p] as f64).sum();

@@ -1,11 +1,12 @@
-//! [`Feature`]: what is known of one latent. A row of `features.parquet`.
+//! [`Feature`]: the facts about one latent. A row of `features.parquet`.
 
 use serde::Serialize;
 
-/// Bins of [`Feature::histogram`]: half-octaves from 2^-6 to 2^10; the first and last also hold what lies outside.
+/// Bins of [`Feature::histogram`]: half-octaves from 2^-6 to 2^10. The first and last bin also count values outside
+/// this range.
 pub const HISTOGRAM_BINS: usize = 32;
 
-/// A token and how strongly a latent promotes it.
+/// A token and the strength with which a latent promotes it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TokenWeight {
     /// Token id.
@@ -16,10 +17,10 @@ pub struct TokenWeight {
     pub weight: f32,
 }
 
-/// What is known of one latent.
+/// The facts about one latent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Feature {
-    /// Its number.
+    /// Number of the latent.
     pub latent: u32,
     /// Tokens on which it is active.
     pub n_active: u64,
@@ -27,17 +28,18 @@ pub struct Feature {
     pub density: f64,
     /// Largest activation.
     pub max: f32,
-    /// Mean activation where it is active.
+    /// Mean activation over the tokens on which it is active.
     pub mean: f32,
-    /// Tokens by activation; bin `i` of [`HISTOGRAM_BINS`] begins at `2^(i / 2 - 6)`.
+    /// Number of tokens per bin of activation; bin `i` of [`HISTOGRAM_BINS`] begins at `2^(i / 2 - 6)`.
     pub histogram: Vec<u32>,
     /// [`Feature::density`] within each source of the corpus, in the manifest's order.
     pub density_by_source: Vec<f32>,
-    /// The tokens whose logits it raises more than other latents do, furthest first; of those in the indexed text.
+    /// The tokens whose logits it raises more than other latents do, largest difference first, among the tokens in the
+    /// indexed text.
     pub promoted: Vec<TokenWeight>,
-    /// The tokens whose logits it lowers more than other latents do, furthest first.
+    /// The tokens whose logits it lowers more than other latents do, largest difference first.
     pub suppressed: Vec<TokenWeight>,
-    /// Latents whose decoder rows point the same way, nearest first, with their cosine.
+    /// Latents with similar decoder directions, nearest first, with their cosine.
     pub nearest: Vec<(u32, f32)>,
 }
 
@@ -54,7 +56,7 @@ impl Feature {
     }
 }
 
-/// A place where a latent fires. A row of `examples.parquet`.
+/// An example of a latent's activity in the text. A row of `examples.parquet`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Example {
     /// The latent.
@@ -71,11 +73,12 @@ pub struct Example {
     pub position: u32,
     /// Index of the peak in the window.
     pub peak: u32,
-    /// Token ids round the peak.
+    /// Token ids around the peak.
     pub tokens: Vec<u32>,
-    /// The text of each.
+    /// Text of each token.
     pub texts: Vec<String>,
-    /// The latent's activation on each; 0 where it is silent, and on attention sinks, which no SAE is trained on.
+    /// The latent's activation on each token; 0 if it is not active, and on attention sinks, on which no SAE is
+    /// trained.
     pub activations: Vec<f32>,
 }
 

@@ -1,8 +1,9 @@
-//! Which latents to show first: those whose strongest examples agree with each other, each about something else.
+//! Selects the latents to show first: their strongest examples agree with each other, and each latent is about
+//! something else.
 //!
-//! A latent's *agreement* is the share of its strongest examples whose peak is the same word (case and surrounding
-//! space aside), or, where the words differ, the share that is from the commonest source of the corpus. Only latents
-//! that fire neither rarely nor everywhere are considered. No language model judges anything here.
+//! A latent's *agreement* is the share of its strongest examples whose peak is the same word (ignoring case and
+//! surrounding space). If the words differ, it is the share from the most common source of the corpus. Only latents
+//! that fire neither rarely nor everywhere are considered. No language model is used as a judge.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,37 +11,38 @@ use serde::Serialize;
 
 use crate::{Example, Feature};
 
-/// What the strongest examples of a latent agree on.
+/// The fact on which the strongest examples of a latent agree.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum About {
-    /// The word at their peak.
+    /// They have this word at their peak.
     Word(String),
-    /// The source of the corpus they are from, on many words.
+    /// They are from this source of the corpus, with different words.
     Source(String),
 }
 
-/// A latent worth showing and why.
+/// A latent to show, and the reason.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Pick {
     /// The latent.
     pub latent: u32,
     /// Agreement of its strongest examples, 0 to 1.
     pub agreement: f32,
-    /// What they agree on.
+    /// The fact on which they agree.
     pub about: About,
-    /// Documents that its strongest examples are from: an agreement of many is worth more.
+    /// Number of documents with its strongest examples: an agreement between many documents is worth more.
     pub documents: usize,
     /// Share of tokens on which it is active.
     pub density: f64,
 }
 
-/// Latents rarer than this have too few examples to agree on anything; more frequent ones are not specific.
+/// Rarer latents have too few examples to agree on anything; more frequent ones are not specific.
 const DENSITY: std::ops::Range<f64> = 2e-4..3e-2;
 
-/// At most `n` latents, half of them about a word and half about a kind of text, most agreeing first.
+/// At most `n` latents, half of them about a word and half about a kind of text, highest agreement first.
 ///
-/// `examples_of(latent)` gives a latent's examples; `source_of(document)` an index into `sources`, the sources' names.
+/// `examples_of(latent)` returns a latent's examples; `source_of(document)` returns an index into `sources`, the names
+/// of the sources.
 pub fn most_interpretable<'a>(
     features: &[Feature],
     examples_of: impl Fn(u32) -> &'a [Example],
@@ -53,7 +55,7 @@ pub fn most_interpretable<'a>(
     let mut kinds = vec![];
     for feature in features.iter().filter(enough) {
         let examples = examples_of(feature.latent);
-        let (word, count) = commonest(examples.iter().filter_map(peak_word));
+        let (word, count) = most_common(examples.iter().filter_map(peak_word));
         let agreement = count as f32 / examples.len() as f32;
         // One context may repeat a word; several documents make it a feature.
         let documents: HashSet<_> = examples.iter().map(|example| example.document).collect();
@@ -74,7 +76,7 @@ pub fn most_interpretable<'a>(
     words.into_iter().chain(kinds).collect()
 }
 
-/// A latent that fires in one source far more than its density elsewhere explains, on many different words.
+/// A latent that fires on many different words in one source, much more often than its density elsewhere explains.
 fn about_a_source(
     feature: &Feature,
     (examples, documents): (&[Example], usize),
@@ -82,13 +84,13 @@ fn about_a_source(
     sources: &[String],
 ) -> Option<Pick> {
     let names = examples.iter().filter_map(|example| source_of(example.document)).filter_map(|s| sources.get(s));
-    let (source, count) = commonest(names.cloned());
+    let (source, count) = most_common(names.cloned());
     let agreement = count as f32 / examples.len() as f32;
     let place = sources.iter().position(|name| *name == source)?;
     let here = feature.density_by_source.get(place).copied().unwrap_or(0.0);
     let most_elsewhere =
         feature.density_by_source.iter().enumerate().filter(|(i, _)| *i != place).map(|(_, d)| *d).fold(0.0, f32::max);
-    // Where there is one source only, being from it says nothing.
+    // If there is only one source, being from it has no meaning.
     let specific = sources.len() > 1 && agreement >= 0.9 && here > 4.0 * most_elsewhere;
     specific.then_some(Pick {
         latent: feature.latent,
@@ -99,15 +101,15 @@ fn about_a_source(
     })
 }
 
-/// The word at the peak, lower-case, without surrounding space; `None` where the token is no word: that a latent
-/// follows a bracket says little.
+/// The word at the peak, in lower case and without surrounding space. `None` if the token is not a word: a latent that
+/// fires on a bracket is not informative.
 fn peak_word(example: &Example) -> Option<String> {
     let word = example.texts.get(example.peak as usize)?.trim().to_lowercase();
     (word.chars().count() >= 3 && word.chars().all(char::is_alphabetic)).then_some(word)
 }
 
-/// The commonest item and how often it is there; the first in alphabetical order among equals.
-fn commonest(items: impl Iterator<Item = String>) -> (String, usize) {
+/// The most common item and its count; among equals, the first in alphabetical order.
+fn most_common(items: impl Iterator<Item = String>) -> (String, usize) {
     let mut counts: HashMap<String, usize> = HashMap::new();
     for item in items {
         *counts.entry(item).or_default() += 1;
@@ -116,11 +118,11 @@ fn commonest(items: impl Iterator<Item = String>) -> (String, usize) {
     best.unwrap_or_default()
 }
 
-/// The `n` most agreeing picks, at most `each` of them about the same thing.
+/// The `n` picks with the highest agreement, at most `each` of them about the same thing.
 fn distinct(mut picks: Vec<Pick>, n: usize, each: usize) -> Vec<Pick> {
     picks.sort_by(|a, b| {
         let most_agreeing = b.agreement.total_cmp(&a.agreement).then(b.documents.cmp(&a.documents));
-        // Of two as agreeing, the rarer is the more specific.
+        // With equal agreement, the rarer latent is more specific.
         most_agreeing.then(a.density.total_cmp(&b.density)).then(a.latent.cmp(&b.latent))
     });
     let mut seen: HashMap<About, usize> = HashMap::new();
@@ -140,6 +142,6 @@ mod tests {
     #[test]
     fn the_commonest_item_does_not_depend_on_hashing() {
         let items = ["b", "a", "b", "a", "c"].map(String::from);
-        assert_eq!(commonest(items.into_iter()), ("a".to_string(), 2));
+        assert_eq!(most_common(items.into_iter()), ("a".to_string(), 2));
     }
 }

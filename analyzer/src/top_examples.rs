@@ -1,10 +1,10 @@
-//! [`TopExamples`]: per latent, the contexts in which it fires most strongly. Bounded: `capacity` examples a latent,
-//! however long the corpus. One example a context, so that a repeated phrase does not fill the list.
+//! [`TopExamples`]: per latent, the contexts in which it fires most strongly. It keeps at most `capacity` examples per
+//! latent for any length of the corpus, and one example per context, so that a repeated phrase does not fill the list.
 
 use harvester::TokenRows;
 use trainer::FeatureActs;
 
-/// An example whose texts are not looked up yet.
+/// An example without its texts.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Candidate {
     pub(crate) activation: f32,
@@ -24,11 +24,11 @@ pub(crate) struct TopExamples {
     reach: usize,
     /// Per latent, strongest first; ties by context, so that the order of reading does not matter.
     latents: Vec<Vec<Candidate>>,
-    /// Reused: `(latent, activation, row)` of one context.
+    /// Buffer: `(latent, activation, row)` of one context.
     active: Vec<(u32, f32, usize)>,
 }
 
-/// The rows of one context: `rows.0 .. rows.1` of `tokens`, and the acts of the same rows.
+/// The rows of one context: `rows.0 .. rows.1` of `tokens`, and the active latents of the same rows.
 #[derive(Clone, Copy)]
 pub(crate) struct ContextRows<'a> {
     pub(crate) tokens: &'a TokenRows,
@@ -42,14 +42,14 @@ impl TopExamples {
         Self { capacity, reach, latents: vec![vec![]; d_sae], active: vec![] }
     }
 
-    /// Takes in one context. Contexts may come in any order.
+    /// Adds one context. Contexts may come in any order.
     pub(crate) fn add(&mut self, context: ContextRows<'_>) {
         self.active.clear();
         for row in context.start..context.end {
             let (latents, values) = context.acts.row(row);
             self.active.extend(latents.iter().zip(values).map(|(&latent, &value)| (latent, value, row)));
         }
-        // By latent, then strongest first, then earliest.
+        // Sorts by latent, then strongest first, then earliest.
         self.active.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)).then(a.2.cmp(&b.2)));
         let active = std::mem::take(&mut self.active);
         for of_latent in active.chunk_by(|a, b| a.0 == b.0) {
