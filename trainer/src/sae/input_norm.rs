@@ -1,15 +1,16 @@
-//! [`InputNorm`]: what some SAEs do to each token's activations before they encode it, and undo after they decode it.
+//! [`InputNorm`]: the normalization that some SAEs apply to each token's activations before encoding and undo after
+//! decoding.
 //!
 //! ```text
-//! layer norm      x' = (x - mu) / (std + eps),      x_hat = x_hat' std + mu          std with n - 1 below the line
+//! layer norm      x' = (x - mu) / (std + eps),      x_hat = x_hat' std + mu          std with n - 1 in the denominator
 //! constant norm   x' = x sqrt(d_in) / |x|,          x_hat = x_hat' |x| / sqrt(d_in)
 //! ```
 //!
-//! As in OpenAI's autoencoders and SAELens' `layer_norm`: `eps` is added on the way in alone.
+//! As in OpenAI's autoencoders and SAELens' `layer_norm`, `eps` is added only before encoding.
 
 use std::fmt;
 
-/// What is done to each token's activations.
+/// Normalization of each token's activations.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum InputNorm {
     /// Nothing: raw activations.
@@ -17,7 +18,7 @@ pub enum InputNorm {
     None,
     /// Mean 0 and standard deviation 1.
     LayerNorm {
-        /// What is added to the standard deviation before dividing by it.
+        /// Added to the standard deviation before dividing by it.
         eps: f32,
     },
     /// Length `sqrt(d_in)`.
@@ -34,17 +35,17 @@ impl fmt::Display for InputNorm {
     }
 }
 
-/// A row's own numbers.
+/// Statistics of one row.
 struct RowStats {
     shift: f32,
-    /// What the row is divided by.
+    /// The row is divided by this.
     divisor: f32,
-    /// What a reconstruction is multiplied by.
+    /// A reconstruction is multiplied by this.
     scale: f32,
 }
 
 impl InputNorm {
-    /// Normalises each row in place.
+    /// Normalizes each row in place.
     ///
     /// # Shapes
     /// `x` `[n, d]`
@@ -72,8 +73,8 @@ impl InputNorm {
         }
     }
 
-    /// Length in raw activations of a step of 1 in normalized ones, on a row `x`: what a decoder direction is
-    /// multiplied by when it is added to `x`.
+    /// The factor from normalized to raw activations for the row `x`: a decoder direction is multiplied by it before it
+    /// is added to `x`.
     pub fn scale(self, x: &[f32]) -> f32 {
         if self == Self::None { 1.0 } else { self.stats(x).scale }
     }
@@ -90,7 +91,7 @@ impl InputNorm {
             }
             Self::ConstantNorm => {
                 let norm = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
-                // A row of zeros stays one: SAELens makes nan of it.
+                // A row of zeros stays zero; SAELens turns it into NaN.
                 let scale = (norm / n.sqrt()) as f32;
                 RowStats { shift: 0.0, divisor: if scale == 0.0 { 1.0 } else { scale }, scale }
             }

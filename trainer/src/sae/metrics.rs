@@ -1,27 +1,27 @@
-//! [`ReconstructionMetrics`]: how well and how sparsely an SAE rebuilds a set of activations, accumulated over the
-//! whole set. Sums are in f64 and row by row, so the result is the same to the bit however the set is cut into batches.
+//! [`ReconstructionMetrics`]: how well and how sparsely an SAE reconstructs a set of activations, accumulated over the
+//! whole set. Sums are in f64 and row by row, so the result is bit-identical for any division of the set into batches.
 //!
 //! ```text
-//! l0  = active latents a token
+//! l0  = mean active latents per token
 //! fvu = sum_i |x_i - x_hat_i|^2 / sum_i |x_i - mean|^2        mean over the whole set
 //! explained_variance = 1 - fvu
 //! ```
 //!
-//! Where a row is several columns, as a crosscoder's is, `fvu` is the mean of theirs, each weighted by its width: those
-//! of large numbers would drown the others. It is the fraction in the units of training, where every column varies
-//! alike.
+//! If a row has several columns (a crosscoder's), `fvu` is the mean of the columns' values, weighted by width:
+//! otherwise columns with large values would hide the others. This equals the fraction in training units, in which
+//! every column has the same variance.
 
 use serde::{Deserialize, Serialize};
 
 use crate::kernels::feature_acts::FeatureActs;
 
-/// Accumulates over batches; [`Self::finish`] gives the numbers.
+/// Accumulates over batches; [`Self::finish`] returns the metrics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReconstructionMetrics {
     n_tokens: u64,
     /// The columns side by side in a row.
     columns: Vec<Column>,
-    /// Of each dimension. `[sum of widths]`
+    /// Sum of each dimension. `[sum of widths]`
     sum: Vec<f64>,
     /// Tokens on which each latent is active. `[d_sae]`
     fired: Vec<u64>,
@@ -35,12 +35,12 @@ struct Column {
     sum_of_squares: f64,
 }
 
-/// What [`ReconstructionMetrics`] found.
+/// The result of [`ReconstructionMetrics`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Reconstruction {
     /// Tokens measured.
     pub tokens: u64,
-    /// Mean number of active latents a token.
+    /// Mean number of active latents per token.
     pub l0: f64,
     /// Fraction of variance unexplained.
     pub fvu: f64,
@@ -51,12 +51,12 @@ pub struct Reconstruction {
 }
 
 impl ReconstructionMetrics {
-    /// Nothing seen yet, of rows of `d` values.
+    /// Empty metrics for rows of `d` values.
     pub fn new(d: usize, d_sae: usize) -> Self {
         Self::of_columns(&[d], d_sae)
     }
 
-    /// The same, of rows of several columns.
+    /// The same for rows of several columns.
     pub fn of_columns(widths: &[usize], d_sae: usize) -> Self {
         let column = |&width: &usize| Column { width, squared_error: 0.0, sum_of_squares: 0.0 };
         let columns = widths.iter().map(column).collect();
@@ -86,7 +86,7 @@ impl ReconstructionMetrics {
         acts.latents.iter().for_each(|&latent| self.fired[latent as usize] += 1);
     }
 
-    /// The metrics of everything added; `None` while that does not vary, so that there is nothing to explain.
+    /// The metrics of all added rows; `None` while they do not vary, so that there is no variance to explain.
     pub fn finish(&self) -> Option<Reconstruction> {
         let n = self.n_tokens.max(1) as f64;
         let width = self.sum.len() as f64;
@@ -102,7 +102,7 @@ impl ReconstructionMetrics {
         })
     }
 
-    /// Fraction of variance unexplained of each column; `None` while one does not vary.
+    /// Fraction of variance unexplained per column; `None` while a column does not vary.
     pub fn fvu_of_columns(&self) -> Option<Vec<f64>> {
         if self.n_tokens < 2 {
             return None;
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn known_answers() {
-        // Mean (2, 1); distances from it 1 + 4, 1 + 4, 0 + 0: 10. Errors 1, 0, 4: 5.
+        // Mean (2, 1); squared distances from it 1 + 4, 1 + 4, 0 + 0: 10. Squared errors 1, 0, 4: 5.
         let x = [1.0, 3.0, 3.0, -1.0, 2.0, 1.0];
         let x_hat = [1.0, 2.0, 3.0, -1.0, 4.0, 1.0];
         let acts = FeatureActs { offsets: vec![0, 2, 2, 3], latents: vec![0, 3, 3], values: vec![1.0, 1.0, 1.0] };
