@@ -34,7 +34,7 @@ impl Site<'_> {
             HookPoints::Autoencoder(_) | HookPoints::Crosscoder(_) => Ok(self.inputs()),
             HookPoints::Transcoder { to: Some(to), .. } => Ok(vec![to]),
             HookPoints::Transcoder { to: None, .. } => {
-                let found = format!("one to {} values of a hook point not named", self.sae.d_out());
+                let found = format!("one to {} values of an unnamed hook point", self.sae.d_out());
                 let expected = "one that names the hook point that it predicts";
                 Err(harvester::Error::invalid("transcoder", expected, found).into())
             }

@@ -70,7 +70,7 @@ pub(crate) struct TrainConfigArgs {
     /// a quarter and half of d_sae].
     #[arg(long, value_delimiter = ',', num_args = 1..)]
     pub(crate) prefixes: Vec<usize>,
-    /// Give a transcoder a linear bypass.
+    /// Give a transcoder a skip connection.
     #[arg(long)]
     pub(crate) skip: bool,
     /// Peak learning rate [default: 0.004 at 4,608 latents, less for more].

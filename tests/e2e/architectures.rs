@@ -130,9 +130,9 @@ fn an_option_that_the_architecture_has_not_is_refused() {
         ("relu", &["--sparsity-warmup", "0.1"][..], "--sparsity-warmup has no effect without --sparsity-coefficient"),
         ("topk", &["--k-aux", "9", "--auxk-alpha", "0"], "--k-aux has no effect with --auxk-alpha 0"),
         ("dense", &["--k", "9", "--d-sae", "8"], "--k has no effect on dense with --d-sae"),
-        ("topk", &["--hook-point", FIRST, POINT], "--hook-point: expected one place for topk"),
+        ("topk", &["--hook-point", FIRST, POINT], "--hook-point: expected one hook point for topk"),
         ("relu", &["--target-hook-point", POINT], "--target-hook-point: expected none for relu"),
-        ("crosscoder", &["--hook-point", FIRST], "--hook-point: expected two places or more"),
+        ("crosscoder", &["--hook-point", FIRST], "--hook-point: expected two hook points or more"),
     ] {
         let message = refused(arch, options);
         assert!(message.contains(why), "{message}");

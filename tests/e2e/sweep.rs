@@ -72,11 +72,11 @@ fn a_run_begins_from_an_sae_of_any_format_and_says_what_it_kept() {
         .error(&[&train[..3], &["--d-sae", "32", "--k", "8", "--init-from", "foreign", "--out", "third"]].concat());
     assert!(narrow.contains("--init-from: expected an SAE of d_in 784, d_sae 32 (see --d-sae)"), "{narrow}");
     let gated = sandbox.error(&[&train[..], &["third", "--arch", "gated", "--init-from", "foreign"]].concat());
-    assert!(gated.contains("expected one of gated, to go on as gated, found topk"), "{gated}");
+    assert!(gated.contains("expected one of gated, to continue as gated, found topk"), "{gated}");
     assert!(!sandbox.path("third").exists());
 }
 
-/// A learning rate at which nothing is learnt.
+/// A learning rate at which nothing is learned.
 const TOO_FAST: &str = "1";
 
 #[test]

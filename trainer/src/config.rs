@@ -1,6 +1,6 @@
-//! [`TrainConfig`]: what to train and how. All of it but `FREE_OPTIONS` (`manifest`) shapes the result, so the resolved
-//! config is kept in the manifest and a folder is only ever continued with the same one. Defaults were chosen by
-//! measuring; the tables are in this crate's README.
+//! [`TrainConfig`]: the settings of a training run. All of them except `FREE_OPTIONS` (`manifest`) change the result,
+//! so the resolved config is stored in the manifest, and a run can only be continued with the same config. The defaults
+//! were chosen by measurement; the tables are in this crate's README.
 
 use std::path::PathBuf;
 
@@ -23,79 +23,81 @@ mod settings;
 
 pub(crate) use self::settings::recorded;
 
-/// What to train and how.
+/// The settings of a training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
     /// Default `batch-topk`.
     pub architecture: TrainArchitecture,
-    /// The columns of the activations that are read: one, but several of a crosscoder. Default: the only one there is.
+    /// The hook points to read: one, or several for a crosscoder. Default: the only hook point in the folder.
     pub hook_points: Vec<HookPoint>,
-    /// The column that a transcoder predicts from the one it reads. Default: none.
+    /// The hook point that a transcoder predicts from the one it reads. Default: none.
     pub target_hook_point: Option<HookPoint>,
-    /// Number of latents. Default: as many as the SAE has that it begins from, else `expansion_factor` times the width
-    /// of the activations.
+    /// Number of latents. Default: that of the SAE in `init_from` if given, else `expansion_factor` times the width of
+    /// the activations.
     pub d_sae: Option<usize>,
-    /// Default 8. Unused where `d_sae` is given.
+    /// Number of latents per dimension of the activations. Default 8. Unused if `d_sae` is given.
     pub expansion_factor: usize,
-    /// Active latents a token: exactly (`topk`), on average (the BatchTopK family), or what the weight of the sparsity
-    /// loss is adapted to (`relu`, `gated`, `jumprelu`); of `dense`, the number of latents where `d_sae` is not given.
-    /// Default 32.
+    /// Active latents per token: exactly (`topk`), on average (the BatchTopK family), or as the target to which the
+    /// weight of the sparsity loss is adapted (`relu`, `gated`, `jumprelu`). For `dense`, the number of latents if
+    /// `d_sae` is not given. Default 32.
     pub k: usize,
     /// Weight of the sparsity loss: L1 of `relu` and `gated`, L0 (or tanh) of `jumprelu`, per token and in training
     /// units. Default: adapted during training so that L0 approaches k.
     pub sparsity_coefficient: Option<f64>,
-    /// Share of the steps in which a given weight of the sparsity loss rises. Default 0.05 (Anthropic, April 2024).
+    /// Share of the steps over which a given weight of the sparsity loss rises from 0. Default 0.05 (Anthropic, April
+    /// 2024).
     pub sparsity_warmup: f64,
-    /// What `jumprelu` counts as sparsity. Default `step`.
+    /// Sparsity loss of `jumprelu`. Default `step`.
     pub jumprelu_loss: JumpReluLoss,
     /// Width of the window around a `jumprelu` threshold from which it learns, in training units. Default 0.5.
     pub bandwidth: f64,
-    /// Where the prefixes of a `matryoshka` dictionary end; the whole is added if it is not there. Default: a 16th, a
-    /// quarter, a half and all of it.
+    /// Sizes of the prefixes of a `matryoshka` dictionary, in latents; the whole dictionary is added if it is missing.
+    /// Default: 1/16, 1/4, 1/2 and all of it.
     pub prefixes: Vec<usize>,
-    /// Whether a `transcoder` has a linear bypass. Default no.
+    /// True if a `transcoder` has a skip connection. Default false.
     pub skip: bool,
-    /// Tokens to train on; more than there are is several passes. Default 1,500,000.
+    /// Training tokens; more than the dataset has means several epochs. Default 1,500,000.
     pub tokens: u64,
-    /// Tokens a step, two or more. Default 4,096.
+    /// Tokens per step, two or more. Default 4,096.
     pub batch: usize,
-    /// Peak learning rate. Default 4e-3 at 4,608 latents, at most 1e-2: it goes with one over the root of their number,
-    /// as in dictionary_learning and sparsify.
+    /// Peak learning rate. Default 4e-3 at 4,608 latents, at most 1e-2: it is proportional to 1 / sqrt(latents), as in
+    /// dictionary_learning and sparsify.
     pub lr: Option<f64>,
-    /// Share of the steps in which the learning rate rises. Default 0.15.
+    /// Share of the steps over which the learning rate rises. Default 0.15.
     pub warmup: f64,
-    /// Share of the steps, at the end, in which the learning rate falls to zero. Default 0.2.
+    /// Share of the steps, at the end, over which the learning rate falls to zero. Default 0.2.
     pub decay: f64,
     /// Constants of the optimizer.
     pub adam: AdamConfig,
-    /// By how much the encoder's weights shrink in a step, for each unit of the learning rate. Default: the root of the
-    /// width of what is read, over 24, but no more than 1 / lr; 0 for `relu` and `gated`, whose own loss shrinks
-    /// activations, and for `dense`.
+    /// Weight decay of the encoder: share by which its weights shrink per step, per unit of learning rate. Default:
+    /// sqrt(width of the input) / 24, but at most 1 / lr; 0 for `relu` and `gated`, whose own loss shrinks activations,
+    /// and for `dense`.
     pub weight_decay: Option<f64>,
-    /// Largest norm of the whole gradient; longer ones are scaled down to it. A few rows of ten times the usual norm
-    /// would otherwise fill the second moments for a thousand steps. 0 for no limit, as `None`. Default 1.
+    /// Largest norm of the whole gradient; larger gradients are scaled down to it. Otherwise, a few rows with ten times
+    /// the usual norm would dominate the second moments for a thousand steps. 0, or `None`: no limit. Default 1.
     pub clip: Option<f64>,
-    /// Weight of the auxiliary loss by which dead latents learn; 0 switches it off. Default 1/8.
+    /// Weight of the auxiliary loss, which trains dead latents; 0 turns it off. Default 1/8.
     pub auxk_alpha: f64,
-    /// Dead latents a token in the auxiliary loss. Default: half the width of what is rebuilt, or all latents.
+    /// Dead latents per token in the auxiliary loss. Default: half the width of the reconstruction, or all latents if
+    /// there are fewer.
     pub k_aux: Option<usize>,
-    /// A latent that was not active for so many tokens is dead. Default 100,000.
+    /// A latent that was not active for this many tokens is dead. Default 100,000.
     pub dead_after_tokens: u64,
-    /// Share of the contexts, the last ones, that is never trained on; of a running model's the first ones, of `tokens`;
-    /// of vectors, of the rows, drawn from the seed. Default 0.05.
+    /// Share of the data that is never trained on. Harvested activations: the last contexts. A running model: the first
+    /// contexts, as a share of `tokens`. Vectors: rows drawn from the seed. Default 0.05.
     pub held_out_fraction: f64,
     /// Seed of the initial weights and of the order of the tokens. Default 0.
     pub seed: u64,
-    /// Bytes of activations held in memory and shuffled together, at most. Default 512 MiB.
+    /// Largest size, in bytes, of the activations that are held in memory and shuffled together. Default 512 MiB.
     pub buffer_bytes: u64,
-    /// Steps from one checkpoint to the next. Does not shape the result. Default 100.
+    /// Steps between checkpoints. Does not change the result. Default 100.
     pub checkpoint_every: u64,
-    /// How many checkpoints are kept, the last ones. Does not shape the result. Default 2.
+    /// Number of latest checkpoints to keep. Does not change the result. Default 2.
     pub keep_checkpoints: usize,
-    /// Steps from one line of `metrics.jsonl` to the next. Default 10.
+    /// Steps between lines of `metrics.jsonl`. Default 10.
     pub log_every: u64,
-    /// The SAE to begin from, of any format; which one it is, is compared by its content. Default: random weights.
+    /// The SAE to begin from, in any format. It is identified by its content, not its path. Default: random weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_from: Option<PathBuf>,
 }
@@ -144,18 +146,18 @@ pub(crate) fn default_lr(d_sae: usize) -> f64 {
     lr.min(1e-2)
 }
 
-/// A [`TrainConfig`] whose open ends were decided by the activations, and checked against them.
+/// A [`TrainConfig`] that was completed from the activations and checked against them.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Resolved {
-    /// With every `Option` that the activations decide filled in.
+    /// The config with every `Option` that the activations determine filled in.
     pub(crate) config: TrainConfig,
-    /// What the SAE reads and rebuilds.
+    /// The hook points that the SAE reads and reconstructs.
     pub(crate) hook_points: HookPoints,
-    /// Values of each column, the inputs' first, then the target's.
+    /// Width of each column: first the inputs', then the target's.
     pub(crate) widths: Vec<usize>,
     /// Width of all inputs together.
     pub(crate) d_in: usize,
-    /// Width of what is rebuilt: of the target, or of the inputs.
+    /// Width of the reconstruction: of the target, or of the inputs.
     pub(crate) d_out: usize,
     pub(crate) d_sae: usize,
     pub(crate) k_aux: usize,
@@ -163,16 +165,16 @@ pub(crate) struct Resolved {
     pub(crate) lr: f64,
     pub(crate) weight_decay: f64,
     pub(crate) n_steps: u64,
-    /// The SAE to begin from, until the run has begun.
+    /// The SAE to begin from; `None` once the run has begun.
     pub(crate) initial: Option<Sae>,
 }
 
-/// Training tokens on which densities are counted and, where too few are held out, the threshold is calibrated; and
-/// held-out tokens on which it is calibrated, at most.
+/// Training tokens on which densities are counted, and on which the threshold is calibrated if too few tokens are held
+/// out. Also the largest number of held-out tokens on which it is calibrated.
 pub(crate) const CALIBRATION_TOKENS: u64 = 32_768;
 
 impl TrainConfig {
-    /// Steps of a run: as many whole batches as `tokens` fill.
+    /// Steps of a run: the number of whole batches in `tokens`.
     pub(crate) fn n_steps(&self) -> u64 {
         self.tokens.checked_div(self.batch as u64).unwrap_or(0)
     }
@@ -182,23 +184,24 @@ impl TrainConfig {
         self.n_steps() * self.batch as u64
     }
 
-    /// Rows that a run on a running model draws: those of its steps, and those after them on which densities are counted.
+    /// Rows that a run on a running model draws: those of its steps and, after them, those on which densities are
+    /// counted.
     pub fn rows_drawn(&self) -> u64 {
         self.trained_tokens().saturating_add(self.tokens.min(CALIBRATION_TOKENS))
     }
 
-    /// Rows that its buffer holds, of `row_bytes` each: never more than are drawn. A function of the config alone,
-    /// since where a block ends decides the order of the rows.
+    /// Rows in its buffer, of `row_bytes` each: never more than are drawn. It depends only on the config, because the
+    /// end of a block determines the order of the rows.
     pub fn buffer_rows(&self, row_bytes: usize) -> u64 {
         self.buffer_bytes.div_ceil(row_bytes.max(1) as u64).min(self.rows_drawn())
     }
 
-    /// The hook points that are named: the inputs, then the target.
+    /// The hook points in the config: the inputs, then the target.
     pub fn named_hook_points(&self) -> Vec<HookPoint> {
         self.hook_points.iter().copied().chain(self.target_hook_point).collect()
     }
 
-    /// Fills in what the data decide and checks the rest against them. `widths` are those of the data's columns, the
+    /// Completes the config from the data and checks it against them. `widths` are those of the data's columns, the
     /// target's last.
     pub(crate) fn resolve(&self, hook_points: HookPoints, widths: Vec<usize>) -> Result<Resolved> {
         let (inputs, target) = widths.split_at(widths.len() - usize::from(hook_points.is_transcoder()));
@@ -238,20 +241,21 @@ impl TrainConfig {
         Ok(resolved)
     }
 
-    /// Number of latents, where the inputs have `d_in` values together. `dense` has as many as others have active ones.
+    /// Number of latents if the inputs have `d_in` values together. `dense` has k latents, as many as are active in
+    /// other architectures.
     pub fn n_latents(&self, d_in: usize) -> usize {
         let dense = self.architecture == TrainArchitecture::Dense;
         self.d_sae.unwrap_or_else(|| if dense { self.k } else { self.expansion_factor.saturating_mul(d_in) })
     }
 
-    /// What suits the architecture: 1 at a width of 576, where it was measured (the README's quality). A step of Adam
-    /// has the size lr, whatever the gradient's, and weights of a row of norm 1 are about 1 / sqrt(d_in): so the decay
+    /// The default for the architecture: 1 at a width of 576, where it was measured (README, quality). The size of
+    /// Adam's steps is lr for any gradient, and the weights of a row of norm 1 are about 1 / sqrt(d_in). So the decay
     /// is the same share of a step at every width.
     fn default_weight_decay(&self, d_in: usize, lr: f64) -> f64 {
         use TrainArchitecture::{Dense, Gated, Relu};
         let shrinks_by_itself = matches!(self.architecture, Relu | Gated | Dense);
         let default = if shrinks_by_itself { 0.0 } else { (d_in as f64).sqrt() / 24.0 };
-        // A step that takes more than all of a weight would turn its sign.
+        // A decay of more than the whole weight would change its sign.
         default.min(1.0 / lr)
     }
 
@@ -260,7 +264,7 @@ impl TrainConfig {
         Ok(Some(std::path::absolute(path).map_err(Error::io("find", path))?))
     }
 
-    /// Ascending, the last one d_sae; empty for all but `matryoshka`.
+    /// The prefixes, ascending, the last one d_sae; empty for all architectures except `matryoshka`.
     fn resolve_prefixes(&self, d_sae: usize) -> Result<Vec<usize>> {
         if self.architecture != TrainArchitecture::Matryoshka {
             return Ok(Vec::new());

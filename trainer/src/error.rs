@@ -15,9 +15,9 @@ pub enum Error {
     Diverged {
         /// The step at which it was detected.
         step: u64,
-        /// How it was detected.
+        /// The sign by which it was detected.
         cause: Divergence,
-        /// What to try next.
+        /// Advice on the next step.
         advice: String,
         /// The last good checkpoint, if there is one.
         checkpoint: Option<PathBuf>,
@@ -53,7 +53,7 @@ pub enum Divergence {
     #[error(
         "no latent has been active for {steps} steps, and inactive latents hardly get a gradient that could revive them"
     )]
-    Silent {
+    NoneActive {
         /// Number of steps without an active latent.
         steps: u64,
         /// Coefficient of the sparsity loss; 0 if there is none.

@@ -1,8 +1,9 @@
-//! SAEs on disk: how the tools of the field write them, each in a file of its own, and which of them wrote what is there.
+//! SAEs on disk: readers and writers for the formats of other tools, one file each, and the detection of a folder's
+//! format.
 //!
-//! Tensors and shapes are exact: one that a reader does not know is refused, since a silently dropped tensor is how
-//! SAEs come out wrong in this field. Of the configs beside them, what shapes the computation is checked; what records
-//! the training is passed over.
+//! Tensors and shapes must match exactly. An unknown tensor is refused, because silently dropped tensors are a common
+//! cause of wrong SAEs. In the configs, keys that change the computation are checked, and records of the training are
+//! ignored.
 
 use std::path::{Path, PathBuf};
 
@@ -47,10 +48,10 @@ type Reader = fn(&Path) -> Result<(SaeConfig, SaeWeights)>;
 type Writer = fn(&Sae, &Path) -> Result<()>;
 
 impl SaeFormat {
-    /// The format of an SAE: of a folder by the files in it, of a file by its name.
+    /// The format of an SAE, found from the names of the files in a folder, or from a file's name.
     ///
     /// # Errors
-    /// When it is none that is known: says what was looked for.
+    /// When no known format matches; the message lists the expected files.
     pub fn of(path: &Path) -> Result<Self> {
         match found_at(path)[..] {
             [] => Err(no_sae(path)),
@@ -59,10 +60,10 @@ impl SaeFormat {
         }
     }
 
-    /// The files that make an SAE, its weights last: what a checksum of it must cover.
+    /// The files of an SAE, its weights last. A checksum of the SAE must cover all of them.
     ///
     /// # Errors
-    /// When its format is none that is known.
+    /// When no known format matches.
     pub fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
         let files = Self::of(path)?.files().iter();
         let dir = folder_of(path);
@@ -84,7 +85,7 @@ impl SaeFormat {
 }
 
 impl Sae {
-    /// Writes `cfg.json` and `sae_weights.safetensors` into `dir`, each of them whole or not at all.
+    /// Writes `cfg.json` and `sae_weights.safetensors` into `dir`. Each file is written completely or not at all.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -95,14 +96,14 @@ impl Sae {
     /// Writes the files of `format` into the folder `dir`, which exists.
     ///
     /// # Errors
-    /// When the format has no room for what this SAE is, or a file cannot be written.
+    /// When the format cannot express this SAE, or a file cannot be written.
     pub fn save_as(&self, format: SaeFormat, dir: &Path) -> Result<()> {
         let (_, write) = format.functions();
         write(self, dir)
     }
 }
 
-/// Reads an SAE of any format. What does not fit together is said of the file that it is in.
+/// Reads an SAE of any format. Errors about parts that do not fit together name their file.
 pub(crate) fn read(path: &Path) -> Result<Sae> {
     let (read, _) = SaeFormat::of(path)?.functions();
     let (config, weights) = read(path)?;
@@ -113,7 +114,7 @@ pub(crate) fn read(path: &Path) -> Result<Sae> {
     })
 }
 
-/// A folder in which two tools, or one after the other, left an SAE.
+/// The error for a folder with the SAEs of two tools.
 fn two_formats(path: &Path, first: SaeFormat, second: SaeFormat) -> Error {
     let own = |format: SaeFormat, other: SaeFormat| {
         let own = format.files().iter().find(|name| !other.files().contains(name)).unwrap_or(&format.files()[0]);
@@ -121,7 +122,7 @@ fn two_formats(path: &Path, first: SaeFormat, second: SaeFormat) -> Error {
     };
     let (own_of_first, own_of_second) = (own(first, second), own(second, first));
     let found = format!("those of two: {own_of_first} and {own_of_second}");
-    let hint = "Name the one of these files that is meant, or move the other away";
+    let hint = "Give the path of one of these files, or move the other away";
     Error::malformed(folder_of(path), "the files of one SAE", found, hint)
 }
 
@@ -149,7 +150,7 @@ mod tests {
                 let path = dir.path().join(file.replace('*', "7"));
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
                 fs::write(&path, "").unwrap();
-                // A file is not enough where two are needed.
+                // One file is not enough for a format with two.
                 let known = SaeFormat::of(dir.path()).ok();
                 assert_eq!(known == Some(format), *file == *format.files().last().unwrap(), "{file}");
             }
@@ -160,7 +161,7 @@ mod tests {
         for part in ["cfg.json and sae.safetensors (sparsify)", "params.npz (gemma-scope)", "found model.bin"] {
             assert!(message.contains(part), "{message}");
         }
-        // Of two formats, one is named by a file of its own.
+        // If a folder has two formats, the path of a file chooses one.
         for name in ["cfg.json", "sae_weights.safetensors", "sae.safetensors", "trainer_state.pt"] {
             fs::write(dir.path().join(name), "").unwrap();
         }

@@ -1,5 +1,5 @@
-//! [`SaeManifest`]: what made an SAE folder, how far it has come, and how good it is. It holds no wall-clock facts, so
-//! the same run always writes the same bytes.
+//! [`SaeManifest`]: the inputs of an SAE folder, the state of its run, and its results. It contains no wall-clock
+//! times, so the same run always writes the same bytes.
 
 use std::{collections::BTreeSet, fs, ops::Range, path::Path};
 
@@ -23,69 +23,70 @@ pub use self::results::TrainResults;
 pub(crate) mod checkpoint_files;
 mod results;
 
-/// Folder of the activations held out by a run on a running model, in its own.
+/// Subfolder of the held-out activations of a run on a running model.
 pub const HELD_OUT_FOLDER: &str = "held-out";
 
-/// Options that may differ when a run is continued: they do not shape the result. Of `init_from` the content does.
+/// Options that may differ when a run is continued, because they do not change the result. For `init_from` only the
+/// content does, not the path.
 const FREE_OPTIONS: [&str; 3] = ["checkpoint_every", "keep_checkpoints", "init_from"];
 
-/// What made an SAE folder.
+/// The manifest of an SAE folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SaeManifest {
     /// `refract.sae`.
     pub format: String,
     /// Version of the layout.
     pub version: u32,
-    /// The refract that began this folder.
+    /// Version of refract that began this folder.
     pub refract_version: String,
-    /// Which run this is: SHA-256 of what this file was when it began. Checkpoints have it too.
+    /// Identity of the run: SHA-256 of this file's content when the run began. Checkpoints have it too.
     pub run_id: String,
-    /// Whether training is done and the SAE is there.
+    /// True once training is done and the SAE is saved.
     pub complete: bool,
-    /// The folder of activations, or the file or folder of vectors, that it was trained on; where it was trained on a
-    /// running model, the activations held out. The hash is that of the folder's manifest; vectors have none.
+    /// The folder of activations, or the file or folder of vectors, that it was trained on. For a run on a running
+    /// model: the held-out activations. The hash is that of the folder's manifest; vectors have none.
     pub activations: ArtifactRef,
-    /// The vectors' files; absent where the rows are a model's activations.
+    /// The vectors' files; `None` if the rows are a model's activations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vectors: Option<VectorsIdentity>,
-    /// The model whose activations they are; absent for vectors.
+    /// The model that computed the activations; `None` for vectors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelIdentity>,
-    /// Where in the model; of several inputs the first. Absent for vectors.
+    /// The hook point of the first input; `None` for vectors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook_point: Option<HookPoint>,
-    /// All inputs, where there are several: a crosscoder's.
+    /// The hook points of all inputs, if there are several (a crosscoder).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hook_points: Vec<HookPoint>,
-    /// What is predicted from the inputs, where that is not they themselves: a transcoder's.
+    /// The hook point that a transcoder predicts; `None` if the inputs are reconstructed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_hook_point: Option<HookPoint>,
     /// Width of all inputs together.
     pub d_in: usize,
     /// Number of latents.
     pub d_sae: usize,
-    /// Contexts of the activations that were never trained on. Empty for vectors: of those, the config's seed and
-    /// fraction tell which rows.
+    /// Contexts of the activations that were never trained on. Empty for vectors: the config's seed and fraction
+    /// determine their held-out rows.
     pub held_out: Range<u64>,
-    /// Where a running model's contexts to train on begin; absent where the activations were harvested first.
+    /// Start of the training contexts in a running model's corpus; `None` if the activations were harvested first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live_from: Option<ContextCursor>,
-    /// Rows of a larger norm at `hook_point` are attention sinks; they were dropped, together with position 0. The
-    /// largest number there is for vectors, of which none is dropped.
+    /// Rows with a larger norm at `hook_point` are attention sinks; they were dropped, as was position 0. For vectors,
+    /// of which none are dropped, this is the largest f32.
     pub sink_norm: f32,
-    /// Everything that was asked for, with the defaults that the activations decide.
+    /// The config of the run, completed with the defaults that depend on the activations.
     #[serde(deserialize_with = "recorded")]
     pub config: TrainConfig,
-    /// The files of the SAE that it began from, where it began from one; `config` says where they are.
+    /// The files of the SAE that the run began from, if any; their path is in `config`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub init_from: Vec<InitialFile>,
-    /// The weight of the sparsity loss that it began with, where that is the last one of the run that made that SAE.
+    /// The initial weight of the sparsity loss, if it was the last one of the run that made that SAE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_sparsity_coefficient: Option<f64>,
-    /// Why it was stopped, where nothing good would have come of it.
+    /// The message of a run that was stopped because it diverged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diverged: Option<String>,
-    /// How it ended; absent until it has.
+    /// The results; `None` until the run has ended.
     pub results: Option<TrainResults>,
 }
 
@@ -102,15 +103,15 @@ impl SaeManifest {
     /// Reads the manifest of an SAE folder.
     ///
     /// # Errors
-    /// When there is none, or one of another kind or version, or one that is not as it was written.
+    /// When it does not exist, has another kind or version, or is damaged.
     pub fn read(dir: &Path) -> Result<Self> {
         Ok(<Self as Manifest>::read(dir)?)
     }
 
-    /// The manifest of an SAE whose training is done.
+    /// Reads the manifest of an SAE whose training is done.
     ///
     /// # Errors
-    /// When there is none, or training is not done.
+    /// When it does not exist, or training is not done.
     pub fn finished(dir: &Path) -> Result<Self> {
         let manifest = Self::read(dir)?;
         if let Some(why) = manifest.diverged {
@@ -123,13 +124,13 @@ impl SaeManifest {
             ));
         }
         if !manifest.complete {
-            let hint = "Repeat the command that made this folder: it goes on where it stopped";
+            let hint = "Repeat the command that made this folder: it continues where it stopped";
             return Err(Error::malformed(dir, "an SAE whose training is done", "an unfinished one", hint));
         }
         Ok(manifest)
     }
 
-    /// Whether the run in `dir` has a checkpoint to go on from; without one it begins again.
+    /// True if the run in `dir` has a checkpoint to continue from; without one it starts from the beginning.
     ///
     /// # Errors
     /// When the folder of checkpoints cannot be listed.
@@ -137,27 +138,27 @@ impl SaeManifest {
         Ok(!checkpoint_files::list(dir)?.is_empty())
     }
 
-    /// The model, and the one place in it that the SAE reads and writes: what evaluation, the index and steering need.
+    /// The model and the hook point that the SAE reads, for evaluation, the index and steering.
     ///
     /// # Errors
-    /// When it was trained on vectors of no model.
+    /// When it was trained on vectors that no model computed.
     pub fn site(&self) -> Result<(&ModelIdentity, HookPoint)> {
         match (&self.model, self.hook_point) {
             (Some(model), Some(hook_point)) => Ok((model, hook_point)),
             _ => {
-                let found = format!("one trained on the vectors in {}, which are no model's", self.activations);
-                Err(Error::invalid("SAE", "one trained on a model's activations: only those have a text", found))
+                let found = format!("one trained on the vectors in {}, which no model computed", self.activations);
+                Err(Error::invalid("SAE", "one trained on a model's activations: only those have text", found))
             }
         }
     }
 
-    /// Whether `dir` holds a manifest of ours, whole or damaged: a file of that name may be another tool's.
+    /// True if `dir` contains a manifest of refract, even a damaged one. Another tool may use the same file name.
     pub(crate) fn is_in(dir: &Path) -> bool {
         let has_format = |bytes: Vec<u8>| bytes.windows(Self::FORMAT.len()).any(|part| part == Self::FORMAT.as_bytes());
         fs::read(dir.join(MANIFEST_FILE)).is_ok_and(has_format)
     }
 
-    /// With the SHA-256 of the rest as [`SaeManifest::run_id`], but for where things lie.
+    /// Sets [`SaeManifest::run_id`] to the SHA-256 of the rest, without paths.
     pub(crate) fn identified(self) -> Self {
         let activations = self.activations.without_places();
         let model = self.model.clone().map(|model| ModelIdentity { relative: None, ..model });
@@ -177,7 +178,7 @@ impl SaeManifest {
         }
     }
 
-    /// Compares the SAE's files with the checksums that were recorded when training ended.
+    /// Compares the SAE's files with the checksums recorded at the end of training.
     ///
     /// # Errors
     /// When training is not done, or a file has changed.
@@ -185,10 +186,10 @@ impl SaeManifest {
         Self::finished(dir)?.results.map_or(Ok(()), |results| results.verify(dir))
     }
 
-    /// Opens the activations that it was trained on, and no others put in their place. `dir` is the SAE's folder.
+    /// Opens the activations that it was trained on; others in the same folder are refused. `dir` is the SAE's folder.
     ///
     /// # Errors
-    /// When they are no longer there, or cannot be opened.
+    /// When they no longer exist, or cannot be opened.
     pub fn open_activations(&self, dir: &Path) -> Result<ActivationDataset> {
         let what = format!("the activations that {} was trained on", dir.display());
         Ok(self.activations.open(&what, dir, |place| {
@@ -222,7 +223,7 @@ impl Manifest for SaeManifest {
                 |manifest: &Self| manifest.vector_files().find(|at| at.name == *file).map(|at| at.sha256.clone());
             lines.extend(differences(&format!("SHA-256 of {file}"), &hash(self), &hash(wanted)));
         }
-        lines.extend(differences("files of the SAE begun from (`init_from`)", &self.init_from, &wanted.init_from));
+        lines.extend(differences("files of the initial SAE (`init_from`)", &self.init_from, &wanted.init_from));
         let coefficient = |manifest: &Self| manifest.init_sparsity_coefficient;
         let name = "its last sparsity coefficient (`init_from`)";
         lines.extend(differences(name, &coefficient(self), &coefficient(wanted)));
@@ -234,21 +235,22 @@ impl Manifest for SaeManifest {
         Self { model: self.model.clone().map(|model| model.located(folder)), ..self }
     }
 
-    /// Where nothing was saved yet, another run may take the folder: none of the user's work is in it.
+    /// If nothing was saved yet, another run may use the folder: it contains none of the user's work.
     fn is_begun(&self, folder: &OutputFolder) -> harvester::Result<bool> {
         Ok(self.complete || !checkpoint_files::list(&folder.path())?.is_empty())
     }
 }
 
 impl Sae {
-    /// Reads an SAE in any format of [`SaeFormat`]; the files that are there tell which one. What a run of refract wrote
-    /// is first compared with the checksums in its manifest.
+    /// Reads an SAE in any format of [`SaeFormat`], which is detected from the files. An SAE written by refract is
+    /// first compared with the checksums in its manifest.
     ///
     /// # Errors
     /// Names the file, and the tensor or field, that is missing, unknown, of another shape or type, or not finite.
     pub fn load(path: &Path) -> Result<Self> {
         let dir = formats::folder_of(path);
-        // A run that goes on has not written its SAE yet, which its manifest says better than the missing files.
+        // An unfinished run has not written its SAE yet. The error from its manifest explains that better than the one
+        // about missing files.
         if SaeManifest::is_in(&dir) && (SaeManifest::read(&dir)?.complete || SaeFormat::of(path).is_err()) {
             SaeManifest::verify(&dir)?;
         }
@@ -256,7 +258,7 @@ impl Sae {
     }
 }
 
-/// Options that differ and shape the result, one line each.
+/// Options that differ and change the result, one line each.
 pub(crate) fn option_differences(there: &TrainConfig, here: &TrainConfig) -> Vec<String> {
     let shaping = |config: &TrainConfig| {
         let mut options = serde_json::to_value(config).expect("plain data, which serde_json can always write");

@@ -1,9 +1,9 @@
-//! [`Run`]: one SAE in training, step after step, to its end. Where its rows are from is its caller's: `train` gives it
-//! a folder's, `train_live` a running model's, and of a `sweep` several runs take the same batches.
+//! [`Run`]: trains one SAE, step by step, to the end. The caller provides the rows: `train` those of a folder,
+//! `train_live` those of a running model, and in a `sweep` several runs share the same batches.
 //!
 //! ```text
 //! batch (data/shuffle_buffer.rs) -> step (step.rs) -> metrics.jsonl, curves.html, now and then a checkpoint
-//! at the end: scale folded in, threshold calibrated, held-out metrics, SAE saved, manifest complete
+//! at the end: scale folded in, threshold calibrated, SAE saved, held-out metrics, manifest completed
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -56,25 +56,26 @@ pub(crate) mod train_live;
 pub(crate) mod train_vectors;
 mod units;
 
-/// A threshold is calibrated on held-out rows, since an SAE has more active latents on rows that it has not seen, the
-/// more so the longer it was trained on few. The mean L0 of fewer held-out rows than this says little of that of others.
+/// A threshold is calibrated on held-out rows, because an SAE has more active latents on rows that it has not seen; the
+/// effect grows with the number of passes over the training rows. With fewer held-out rows than this, their mean L0
+/// says little about other rows.
 const LEAST_UNSEEN_ROWS: usize = 100;
 
-/// A run in progress: all of it but where its rows are from, which several runs may share (`sweep`).
+/// A run in progress, without the source of its rows, which several runs may share (`sweep`).
 pub(crate) struct Run<'a> {
     /// [`SaeManifest::run_id`].
     id: String,
     resolved: Resolved,
     schedule: Schedule,
-    /// From raw values to training units.
+    /// Converts raw values to training units.
     standard: Standard,
-    /// What the SAE will say of its data.
+    /// Facts about the data for the SAE's config.
     label: Label,
     learner: Learner,
     progress: Progress,
-    /// The step of the newest checkpoint.
+    /// Step of the newest checkpoint.
     saved_step: u64,
-    /// Whether there may be more checkpoints than are to be kept.
+    /// True if there may be more checkpoints than should be kept.
     surplus: bool,
     log: MetricsLog,
     curves: Curves,
@@ -83,7 +84,7 @@ pub(crate) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// A new run, or the one that `out` holds; `manifest` is that of `out`.
+    /// Starts a new run, or resumes the one in `out`; `manifest` is that of `out`.
     pub(crate) fn open(
         data: &dyn TrainingData,
         manifest: &SaeManifest,
@@ -123,12 +124,12 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// How far it has come.
+    /// The progress so far.
     pub(crate) fn progress(&self) -> Progress {
         self.progress
     }
 
-    /// Everything that is left to do, on the rows of `source`, of which an epoch has `training_rows` at most.
+    /// Runs everything that is left to do, on the rows of `source`. An epoch has at most `training_rows` rows.
     pub(crate) fn complete(
         mut self,
         manifest: SaeManifest,
@@ -154,12 +155,13 @@ impl<'a> Run<'a> {
         self.finish(manifest.clone(), held_out, &sample)
     }
 
-    /// Shows where the run is.
+    /// Updates the page of curves.
     pub(crate) fn show(&mut self) -> Result<()> {
         self.curves.refresh(self.log.lines())
     }
 
-    /// Brings what is shown of the run up to its end. A file that cannot be written is not to hide the reason.
+    /// Updates the log and the page of a run that was ended by `error`. Errors of writing them are ignored, so that
+    /// they do not hide `error`.
     pub(crate) fn show_end(&mut self, manifest: &SaeManifest, error: &Error) {
         let _ = self.log.sync();
         self.curves.stop(self.log.lines(), error);
@@ -168,7 +170,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// All steps that are left.
+    /// Runs all steps that are left.
     fn fit(&mut self, buffer: &mut ShuffleBuffer<impl ActivationSource>) -> Result<()> {
         let batch = self.resolved.config.batch;
         let mut x = vec![0.0; batch * self.resolved.widths.iter().sum::<usize>()];
@@ -189,7 +191,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// One step on the next batch `x` `[batch, sum of widths]`, in training units, after which the rows go on at
+    /// Runs one step on the next batch `x` `[batch, sum of widths]`, in training units. The rows after it begin at
     /// `cursor`.
     pub(crate) fn step(&mut self, x: &[f32], cursor: Cursor) -> Result<StepReport> {
         let lr = self.schedule.at(self.progress.step);
@@ -209,12 +211,12 @@ impl<'a> Run<'a> {
         Ok(report)
     }
 
-    /// From raw values to training units.
+    /// Converts raw values to training units.
     pub(crate) fn scales(&self) -> &[f32] {
         &self.standard.scales
     }
 
-    /// Stops a run that learns no more. Older checkpoints go once the loss after the newest is steady.
+    /// Stops a run that has diverged. Removes older checkpoints once the loss after the newest one is steady.
     fn check_loss(&mut self, report: &StepReport) -> Result<()> {
         let step = self.progress.step + 1;
         self.progress.health.check(step, report, self.resolved.d_sae).map_err(|cause| self.diverged(step, cause))?;
@@ -225,7 +227,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The error of a run that diverged. Checkpoints of the way there are removed: a resumed run begins at a good one.
+    /// The error of a run that diverged. Checkpoints saved while it diverged are removed, so that a resumed run begins
+    /// at a good one.
     fn diverged(&self, step: u64, cause: Divergence) -> Error {
         let advice = cause.advice(&self.resolved.config);
         let good = checkpoint::remove_from(&self.out, self.progress.health.steady_step);
@@ -256,14 +259,14 @@ impl<'a> Run<'a> {
         self.curves.refresh(self.log.lines())
     }
 
-    /// Whether the last step has a line in the log.
+    /// True if the last step has a line in the log.
     pub(crate) fn is_logged(&self) -> bool {
         let step = self.progress.step;
         step.is_multiple_of(self.resolved.config.log_every) || step == self.resolved.n_steps
     }
 
-    /// Saves where the run is; never weights that are no numbers. Before the first step there is nothing to save: what
-    /// was restored would count as begun, and its weights would never be fitted to the first batch.
+    /// Saves the state of the run, but never weights that are not finite. Before the first step nothing is saved:
+    /// restored weights count as started and would never be adapted to the first batch.
     pub(crate) fn save_checkpoint(&mut self) -> Result<()> {
         if self.progress.step == self.saved_step {
             return Ok(());
@@ -278,7 +281,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Turns the learner, which is then empty, into the SAE that is saved. `sample` `[n, sum of widths]`: see [`sample`].
+    /// Turns the learner, which is empty afterwards, into the saved SAE. `sample` `[n, sum of widths]`: see [`sample`].
     pub(crate) fn finish(
         &mut self,
         mut manifest: SaeManifest,
@@ -310,7 +313,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// How the run in `out` ended, whose SAE is there.
+/// The results of the run whose SAE is saved in `out`.
 fn results(
     out: &Path,
     progress: Progress,
@@ -331,7 +334,7 @@ fn results(
     })
 }
 
-/// The learner of a run that begins: from an SAE, or from random weights.
+/// The learner of a new run, from an SAE or from random weights.
 fn begin(initial: Option<Sae>, standard: &Standard, resolved: &Resolved) -> Learner {
     let Some(sae) = initial else {
         return Learner::start(resolved.d_sae, standard.mean.clone(), resolved.config.seed, resolved.step_config());
@@ -339,11 +342,11 @@ fn begin(initial: Option<Sae>, standard: &Standard, resolved: &Resolved) -> Lear
     Learner::new(initial_weights::of(sae, standard, resolved), resolved.step_config())
 }
 
-/// Fills in the next batch; false where the user asked to stop, before or while the buffer was filled. That takes a
-/// while, and the steps before it are not to be lost.
+/// Writes the next batch to `x`. Returns false if the user asked to stop, before or while the buffer was filled:
+/// filling takes a while, and the earlier steps must not be lost.
 ///
 /// # Shapes
-/// `scales`: `[columns]`; `x`: `[batch, sum of widths]`
+/// `scales` `[columns]`, `x` `[batch, sum of widths]`.
 pub(crate) fn next_batch(
     buffer: &mut ShuffleBuffer<impl ActivationSource>,
     scales: &[f32],
@@ -359,8 +362,8 @@ pub(crate) fn next_batch(
     }
 }
 
-/// Raw rows of the batches after the last one trained on, the same ones whether or not the run was interrupted:
-/// `[n, sum of widths]`, n at most [`CALIBRATION_TOKENS`].
+/// Raw rows of the batches after the last training batch; an interrupted run gets the same ones. `[n, sum of widths]`,
+/// n at most [`CALIBRATION_TOKENS`].
 pub(crate) fn sample(
     buffer: &mut ShuffleBuffer<impl ActivationSource>,
     widths: &[usize],

@@ -1,16 +1,16 @@
-//! [`Sae`]: a finished sparse autoencoder: turns activations into features and back. Used by every later stage; on
-//! disk it is SAELens' folder, and those of other tools are read too (`formats`).
+//! [`Sae`]: a finished sparse autoencoder: turns activations into features and back. Every later stage uses it. On disk
+//! it is SAELens' folder; SAEs of other tools can be read too (`formats`).
 //!
 //! ```text
 //! x'         = input_norm(x) - b_dec
 //! hidden_pre = x' W_enc^T + b_enc
-//! f          = topk: the k largest of relu(hidden_pre);  jumprelu: hidden_pre where it exceeds threshold;  relu
-//!              gated: relu(x' W_enc^T exp(r_mag) + b_mag) where hidden_pre > 0;  dense: hidden_pre
+//! f          = topk: the k largest of relu(hidden_pre);  jumprelu: hidden_pre if it exceeds threshold;  relu
+//!              gated: relu(x' W_enc^T exp(r_mag) + b_mag) if hidden_pre > 0;  dense: hidden_pre
 //! x_hat      = input_norm^-1(f W_dec + b_dec) + x W_skip^T
 //! ```
 //!
-//! A transcoder is the same with an `x_hat` of another hook point, without `b_dec` in the first line; a crosscoder reads
-//! and rebuilds several hook points, one after the other in `x`.
+//! A transcoder is the same, except that `x_hat` is at another hook point and the first line has no `b_dec`. A
+//! crosscoder reads and reconstructs several hook points, one after the other in `x`.
 
 mod check;
 mod config;
@@ -41,22 +41,22 @@ pub struct Sae {
 }
 
 impl Sae {
-    /// What it is, apart from its weights.
+    /// Its properties, apart from its weights.
     pub fn config(&self) -> &SaeConfig {
         &self.config
     }
 
-    /// Its numbers, for what writes or continues them.
+    /// Its weights, for code that writes them or continues training.
     pub(crate) fn weights(&self) -> &SaeWeights {
         &self.weights
     }
 
-    /// Both, to be changed; [`Sae::new`] checks them again.
+    /// Config and weights, to be changed; [`Sae::new`] checks them again.
     pub fn into_parts(self) -> (SaeConfig, SaeWeights) {
         (self.config, self.weights)
     }
 
-    /// Which latents are active.
+    /// Selects the active latents.
     pub fn nonlinearity(&self) -> &Nonlinearity {
         &self.weights.nonlinearity
     }
@@ -71,7 +71,7 @@ impl Sae {
         self.config.d_in
     }
 
-    /// Width of what it rebuilds.
+    /// Width of its reconstructions.
     pub fn d_out(&self) -> usize {
         self.config.d_out
     }
@@ -81,12 +81,12 @@ impl Sae {
         self.config.d_sae
     }
 
-    /// True if a part of the input passes no latent.
+    /// True if it has a skip connection, which bypasses the latents.
     pub fn has_skip(&self) -> bool {
         self.weights.w_skip.is_some()
     }
 
-    /// The directions that the latents write, in normalized activations where there is an `input_norm`. `[d_sae, d_out]`
+    /// The directions that the latents write; in normalized activations if it has an `input_norm`. `[d_sae, d_out]`
     pub fn w_dec(&self) -> &[f32] {
         &self.weights.w_dec
     }
@@ -101,7 +101,7 @@ impl Sae {
         &self.weights.w_enc[latent * self.d_in()..][..self.d_in()]
     }
 
-    /// The active latents of each row of `x`, and the row that they rebuild.
+    /// The active latents of each row of `x`, and their reconstruction.
     ///
     /// # Shapes
     /// `x` `[n, d_in]` -> x_hat `[n, d_out]`
@@ -118,15 +118,15 @@ impl Sae {
         Ok((acts, x_hat))
     }
 
-    /// `f W_dec + b_dec` for each row of `acts`. `[n, d_out]` What depends on the row encoded is not in it: its norm
-    /// and a skip connection, which [`Sae::reconstruct`] has.
+    /// `f W_dec + b_dec` for each row of `acts`. `[n, d_out]` It does not include the parts that depend on the encoded
+    /// row, its norm and a skip connection: [`Sae::reconstruct`] includes them.
     pub fn decode(&self, acts: &FeatureActs) -> Vec<f32> {
         let mut x_hat = self.weights.b_dec.repeat(acts.n_rows());
         add_decoded(acts, &self.weights.w_dec, self.d_out(), &mut x_hat);
         x_hat
     }
 
-    /// A jumprelu SAE with one threshold for all latents.
+    /// Turns it into a jumprelu SAE with one threshold for all latents.
     pub(crate) fn set_threshold(&mut self, threshold: f32) {
         self.weights.nonlinearity = Nonlinearity::JumpRelu { threshold: vec![threshold; self.config.d_sae] };
     }

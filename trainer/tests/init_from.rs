@@ -80,7 +80,7 @@ fn a_crosscoder_does_not_go_on_with_its_places_in_another_order() {
     train(&dataset, &from([EARLIER, LATER]), &out.path().join("same"), &Silent).unwrap();
     let message = train(&dataset, &from([LATER, EARLIER]), &out.path().join("swapped"), &Silent).unwrap_err();
     assert!(
-        message.to_string().contains("the hook points in one order: blocks.1.hook_resid_post, hook_embed"),
+        message.to_string().contains("the hook points in the order blocks.1.hook_resid_post, hook_embed"),
         "{message}"
     );
 }
@@ -100,7 +100,7 @@ fn another_sae_under_the_same_name_does_not_go_on() {
     let other = TrainConfig { seed: 1, ..config(TrainArchitecture::TopK) };
     train(&dataset, &other, &at("first"), &Silent).unwrap();
     let message = train(&dataset, &from, &at("second"), &Silent).unwrap_err().to_string();
-    assert!(message.contains("files of the SAE begun from (`init_from`)"), "{message}");
+    assert!(message.contains("files of the initial SAE (`init_from`)"), "{message}");
     let message =
         train(&dataset, &config(TrainArchitecture::BatchTopK), &at("second"), &Silent).unwrap_err().to_string();
     assert!(message.contains("(`init_from`)"), "{message}");

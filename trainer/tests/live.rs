@@ -242,7 +242,7 @@ fn a_folder_of_anything_else_is_refused_before_the_model_runs() {
     let (acts, sae) = (folder.path().join("acts"), folder.path().join("sae"));
     harvest(&model(), &corpus(folder.path()), &harvest_config(Some(960)), &acts, &Silent).unwrap();
     train(&ActivationDataset::open(&acts).unwrap(), &short_config(), &sae, &Silent).unwrap();
-    for (out, said) in [(&acts, "refract.activations"), (&sae, "a running model's here")] {
+    for (out, said) in [(&acts, "refract.activations"), (&sae, "from a running model here")] {
         let before = files(out);
         let run = train_live(&model(), corpus(folder.path()), &harvest_config(None), &short_config(), out, &Silent);
         let message = run.unwrap_err().to_string();

@@ -57,7 +57,10 @@ fn a_checkpoint_of_another_run_is_refused() {
     fs::copy(checkpoint(other.path(), 30), checkpoint(stopped.path(), 30)).unwrap();
     let before = files(stopped.path());
     let message = train(&dataset, &config, stopped.path(), &Silent).unwrap_err().to_string();
-    assert!(message.contains("step-000000030.safetensors") && message.contains("one of another run"), "{message}");
+    assert!(
+        message.contains("step-000000030.safetensors") && message.contains("a checkpoint of another run"),
+        "{message}"
+    );
     assert_same(&files(stopped.path()), &before, "nothing was written");
 }
 
@@ -145,5 +148,5 @@ fn a_sweep_whose_table_was_removed_knows_its_runs_and_writes_nothing_over_others
     assert!(message.contains("topk-k3-d32") && message.contains("seed: 0 there, 1 here"), "{message}");
     assert_same(&files(out.path()), &before, "nothing was written");
     swept(0).unwrap();
-    assert_same(&files(out.path()), &whole, "made again");
+    assert_same(&files(out.path()), &whole, "written again");
 }

@@ -202,7 +202,7 @@ fn unusable_input_is_refused_before_anything_is_written() {
         );
     }
     let transcoder = TrainConfig { architecture: TrainArchitecture::Transcoder, ..config.clone() };
-    assert!(refused(transcoder).contains("`target_hook_point`: expected the place that a transcoder is to predict"));
+    assert!(refused(transcoder).contains("`target_hook_point`: expected the hook point that a transcoder predicts"));
     let twice = vec![LATER; 2];
     let crosscoder = TrainConfig { architecture: TrainArchitecture::Crosscoder, hook_points: twice, ..config.clone() };
     assert!(refused(crosscoder).contains("each hook point once"));

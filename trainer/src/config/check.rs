@@ -1,5 +1,5 @@
-//! Whether a config can be trained: each number by itself, and what they ask of the machine together. Refused here,
-//! before anything is written.
+//! Checks that a config can be trained, before anything is written: each number by itself, and the memory that they
+//! need together.
 
 use std::ops::RangeInclusive;
 
@@ -54,10 +54,10 @@ impl Resolved {
         Ok(())
     }
 
-    /// What cannot be counted, and what the machine could only begin and would be killed for.
+    /// Refuses sizes that cannot be counted in 32 bits, and sizes that do not fit in the machine's memory.
     fn check_sizes(&self) -> Result<()> {
         let (d_sae, batch) = (self.d_sae, self.config.batch);
-        // Places in a batch, and its active pairs, are counted in 32 bits.
+        // Rows of a batch and its active (row, latent) pairs are counted in 32 bits.
         if d_sae > u32::MAX as usize {
             return Err(Error::invalid("`d_sae`", format!("at most {}", u32::MAX), d_sae.to_string()));
         }
@@ -86,7 +86,7 @@ impl Resolved {
         in_range("`lr`", self.lr, f64::MIN_POSITIVE..=1.0)?;
         in_range("`sparsity_coefficient`", config.sparsity_coefficient.unwrap_or(0.0), 0.0..=f64::MAX)?;
         in_range("`sparsity_warmup`", config.sparsity_warmup, 0.0..=1.0)?;
-        // It is used in 32 bits.
+        // It is used as an f32.
         in_range("`bandwidth`", f64::from(config.bandwidth as f32), f64::MIN_POSITIVE..=f64::MAX)?;
         in_range("`auxk_alpha`", config.auxk_alpha, 0.0..=f64::MAX)?;
         in_range("adam.beta1", config.adam.beta1, 0.0..=1.0 - f64::EPSILON)?;
@@ -110,7 +110,8 @@ fn in_range(what: &str, value: f64, range: RangeInclusive<f64>) -> Result<()> {
     if range.contains(&value) {
         return Ok(());
     }
-    // The smallest and largest numbers there are stand for "above 0" and for no limit; the one next to 1 for "below 1".
+    // The smallest positive number stands for "above 0", the largest for "no limit", and the largest below 1 for "below
+    // 1".
     let (least, most) = (*range.start(), *range.end());
     let shown = |limit: f64| (limit * 1e6).round() / 1e6;
     let expected = match (least == f64::MIN_POSITIVE, most) {

@@ -1,4 +1,4 @@
-//! Which hook points a config names, and whether they are what its architecture reads and rebuilds.
+//! The hook points of a config, checked against its architecture.
 
 use std::path::Path;
 
@@ -7,14 +7,14 @@ use harvester::{HarvestManifest, HookPoint};
 use crate::{Error, Result, TrainConfig, sae::HookPoints, step::architecture::TrainArchitecture};
 
 impl TrainConfig {
-    /// What the SAE is to read and rebuild of a harvested folder, all of it harvested.
+    /// The hook points that the SAE will read and reconstruct, all of which the harvested folder must have.
     pub(crate) fn hook_points_in(&self, manifest: &HarvestManifest) -> Result<HookPoints> {
         let harvested: Vec<_> = manifest.hook_points.iter().map(|summary| summary.name).collect();
         self.hook_points_among(&harvested, |point| Ok(manifest.hook_point(point)?.d_model))
     }
 
-    /// What the SAE is to read and rebuild: what is named, which need not be `there`; without a name, the only hook
-    /// point that is. `width_of` a hook point is asked for each, and refuses those that are not to be had.
+    /// The hook points that the SAE will read and reconstruct: those in the config, which need not be `there`, or else
+    /// the only one that is there. `width_of` is called for each hook point, and refuses those that are not available.
     pub(crate) fn hook_points_among(
         &self,
         there: &[HookPoint],
@@ -39,10 +39,10 @@ impl TrainConfig {
         })
     }
 
-    /// Refuses hook points, and architectures that need several, for vectors of no model.
+    /// For vectors, which no model computed: refuses hook points, and architectures that need several.
     pub(crate) fn check_vectors(&self, vectors: &Path) -> Result<()> {
         if !self.architecture.maps_one_column() {
-            let expected = "one that reads and rebuilds one hook point: vectors of no model have no other";
+            let expected = "one that reads and reconstructs the same vectors: only a model has several hook points";
             return Err(Error::invalid("`architecture`", expected, self.architecture.to_string()));
         }
         match self.named_hook_points().first() {
@@ -54,40 +54,45 @@ impl TrainConfig {
         }
     }
 
-    /// Checks that as many places are named as the architecture reads and rebuilds.
+    /// Checks that the number of hook points fits the architecture.
     ///
     /// # Errors
-    /// Names what is missing, or is too much.
+    /// Names the hook points that are missing or too many.
     pub fn check_columns(&self) -> Result<()> {
         let (architecture, target) = (self.architecture, self.target_hook_point);
         let n_inputs = self.named_hook_points().len() - usize::from(target.is_some());
         let refuse = |what: &str, expected: &str, found: String| Err(Error::invalid(what, expected, found));
         match (architecture, n_inputs, target) {
-            (TrainArchitecture::Crosscoder, 0 | 1, _) => {
-                refuse("`hook_points`", "two places or more, which a crosscoder reads together", n_inputs.to_string())
-            }
+            (TrainArchitecture::Crosscoder, 0 | 1, _) => refuse(
+                "`hook_points`",
+                "two hook points or more, which a crosscoder reads together",
+                n_inputs.to_string(),
+            ),
             (TrainArchitecture::Transcoder, _, None) => {
-                refuse("`target_hook_point`", "the place that a transcoder is to predict", "none".into())
+                refuse("`target_hook_point`", "the hook point that a transcoder predicts", "none".into())
             }
-            (TrainArchitecture::Transcoder, 2.., _) => {
-                refuse("`hook_points`", "one place, from which a transcoder predicts another", n_inputs.to_string())
-            }
+            (TrainArchitecture::Transcoder, 2.., _) => refuse(
+                "`hook_points`",
+                "one hook point, from which a transcoder predicts another",
+                n_inputs.to_string(),
+            ),
             (TrainArchitecture::Transcoder, ..) => Ok(()),
             (_, _, Some(target)) => {
                 let expected =
-                    format!("none for {architecture}: only `architecture` transcoder predicts another place");
+                    format!("none for {architecture}: only `architecture` transcoder predicts another hook point");
                 refuse("`target_hook_point`", &expected, target.to_string())
             }
             (TrainArchitecture::Crosscoder, ..) | (_, 0 | 1, None) => Ok(()),
             (_, several, None) => {
-                let expected = format!("one place for {architecture}: only `architecture` crosscoder reads several");
+                let expected =
+                    format!("one hook point for {architecture}: only `architecture` crosscoder reads several");
                 refuse("`hook_points`", &expected, several.to_string())
             }
         }
     }
 }
 
-/// The only column beside the target.
+/// The only hook point other than the target.
 fn the_only_one(target: Option<HookPoint>, there: &[HookPoint]) -> Result<HookPoint> {
     let candidates: Vec<_> = there.iter().copied().filter(|point| Some(*point) != target).collect();
     match candidates[..] {
@@ -120,15 +125,18 @@ mod tests {
         let says = |found: Option<String>, what: &str| found.is_some_and(|message| message.contains(what));
         for architecture in TrainArchitecture::ALL.into_iter().filter(|it| it.maps_one_column()) {
             assert_eq!((refused(architecture, 0, false), refused(architecture, 1, false)), (None, None));
-            assert!(says(refused(architecture, 2, false), "`hook_points`: expected one place for"));
+            assert!(says(refused(architecture, 2, false), "`hook_points`: expected one hook point for"));
             assert!(says(refused(architecture, 1, true), "`target_hook_point`: expected none for"));
         }
         assert_eq!(refused(TrainArchitecture::Transcoder, 1, true), None);
-        assert_eq!(refused(TrainArchitecture::Transcoder, 0, true), None, "the only one there");
-        assert!(says(refused(TrainArchitecture::Transcoder, 1, false), "`target_hook_point`: expected the place"));
+        assert_eq!(refused(TrainArchitecture::Transcoder, 0, true), None, "the only one in the folder");
+        assert!(says(refused(TrainArchitecture::Transcoder, 1, false), "`target_hook_point`: expected the hook point"));
         assert!(says(refused(TrainArchitecture::Transcoder, 2, true), "found 2"));
         assert_eq!(refused(TrainArchitecture::Crosscoder, 3, false), None);
-        assert!(says(refused(TrainArchitecture::Crosscoder, 1, false), "`hook_points`: expected two places or more"));
+        assert!(says(
+            refused(TrainArchitecture::Crosscoder, 1, false),
+            "`hook_points`: expected two hook points or more"
+        ));
         assert!(says(refused(TrainArchitecture::Crosscoder, 2, true), "`target_hook_point`: expected none for"));
     }
 }

@@ -1,5 +1,5 @@
-//! [`TrainConfig::from_settings`]: a config from settings by name, as flags, a config file or a request give them. Only
-//! here is it known which settings were given, so here a setting that would change nothing is refused.
+//! [`TrainConfig::from_settings`]: makes a config from named settings, which come from flags, a config file or a
+//! request. Only here is it known which settings were given, so a setting without effect is refused here.
 
 use harvester::Settings;
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -12,11 +12,11 @@ impl TrainConfig {
     /// Settings of which at most one may be given.
     pub(crate) const EXCLUSIVE: [[&'static str; 2]; 1] = [["d_sae", "expansion_factor"]];
 
-    /// The config of these settings, and the defaults of all others.
+    /// The config with these settings; all others have their defaults.
     ///
     /// # Errors
-    /// An unknown name, a value of another kind, a setting that has no effect beside the others, or not as many hook
-    /// points as the architecture needs.
+    /// An unknown name, a value of the wrong type, a setting without effect in combination with the others, or a number
+    /// of hook points that does not fit the architecture.
     pub fn from_settings(settings: &Settings) -> Result<Self> {
         let config: Self = serde_json::from_value(Value::Object(settings.clone()))
             .map_err(|error| Error::invalid("settings of training", "those of TrainConfig", error.to_string()))?;
@@ -25,12 +25,12 @@ impl TrainConfig {
         Ok(config)
     }
 
-    /// Refuses a setting that was given and would do nothing.
+    /// Refuses a given setting that would have no effect.
     fn refuse_unused(&self, given: &Settings) -> Result<()> {
         use TrainArchitecture::{Dense, JumpRelu, Matryoshka, Transcoder};
         const ADAPTED: &str = "relu, gated and jumprelu";
-        const SPARSE: &str = "every architecture but dense, none of whose latents can be silent";
-        const WIDE: &str = "every architecture but dense, which has k latents";
+        const SPARSE: &str = "every architecture except dense, whose latents never die";
+        const WIDE: &str = "every architecture except dense, which has k latents";
         let arch = self.architecture;
         let of_some_architectures = [
             ("sparsity_coefficient", arch.has_sparsity_loss(), ADAPTED),
@@ -51,12 +51,12 @@ impl TrainConfig {
         }
         let fixed = self.sparsity_coefficient.is_some();
         let beside_others = [
-            ("sparsity_warmup", !fixed, "without `sparsity_coefficient`: else the weight is adapted"),
+            ("sparsity_warmup", !fixed, "without `sparsity_coefficient`: the weight is then adapted"),
             ("expansion_factor", self.d_sae.is_some(), "with `d_sae`"),
             (
                 "expansion_factor",
                 self.init_from.is_some(),
-                "with `init_from`: there are as many latents as that SAE has",
+                "with `init_from`: the number of latents is that of the SAE",
             ),
             ("k_aux", self.auxk_alpha == 0.0, "with `auxk_alpha` 0"),
             ("k", self.d_sae.is_some() && arch == Dense, "on dense with `d_sae`: all latents are active"),
@@ -68,7 +68,7 @@ impl TrainConfig {
     }
 }
 
-/// Reads a config of any age: one hook point was once `hook_point`, and several were `hook_points` beside it.
+/// Reads a config of any version: older ones have one hook point in `hook_point`, and several also in `hook_points`.
 pub(crate) fn recorded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TrainConfig, D::Error> {
     let mut settings = Settings::deserialize(deserializer)?;
     if let Some(point @ Value::String(_)) = settings.remove("hook_point") {

@@ -14,7 +14,7 @@ pub(crate) trait TrainingData {
     /// The folder or file, for error messages.
     fn dir(&self) -> &Path;
 
-    /// The hook points that an SAE of these rows reads and rebuilds.
+    /// The hook points that an SAE of these rows reads and reconstructs.
     fn hook_points(&self) -> HookPoints;
 
     /// Statistics of each column, in the order of a row.

@@ -1,18 +1,18 @@
-//! The dictionary_learning package: `ae.pt`, a torch state_dict, and `config.json`, whose `trainer.dict_class` says
-//! what it is.
+//! The dictionary_learning package: `ae.pt`, a torch state_dict, and `config.json`, whose `trainer.dict_class` gives
+//! the class.
 //!
 //! ```text
 //! AutoEncoder              relu((x - bias) encoder.weight^T + encoder.bias) decoder.weight^T + bias
 //! AutoEncoderNew           the same without `bias` in the encoder, and decoder.bias for it in the decoder
 //! AutoEncoderTopK          the k largest of relu((x - b_dec) encoder.weight^T + encoder.bias), `threshold` unused
-//! BatchTopKSAE           those over `threshold`;  MatryoshkaBatchTopKSAE: the same as W_enc, b_enc, W_dec, group_sizes
-//! JumpReluAutoEncoder      x W_enc + b_enc where it exceeds threshold, a latent each
+//! BatchTopKSAE           those above `threshold`;  MatryoshkaBatchTopKSAE: the same as W_enc, b_enc, W_dec, group_sizes
+//! JumpReluAutoEncoder      x W_enc + b_enc if it exceeds threshold, one per latent
 //! GatedAutoEncoder         gate_bias, r_mag and mag_bias over (x - decoder_bias) encoder.weight^T
 //!
 //! encoder.weight [d_sae, d_in]   decoder.weight [d_in, d_sae]   W_enc [d_in, d_sae]   W_dec [d_sae, d_in]
 //! ```
 //!
-//! `AutoEncoder` comes out with decoder rows of norm 1, as the package's own loader makes them.
+//! `AutoEncoder` is loaded with decoder rows of norm 1, as by the package's own loader.
 
 use std::path::Path;
 
@@ -38,7 +38,7 @@ use crate::{
 const CONFIG_FILE: &str = "config.json";
 const WEIGHTS_FILE: &str = "ae.pt";
 
-/// What is read of `config.json`; the rest records the training.
+/// The keys of `config.json` that are read; the others record the training.
 #[derive(Debug, Deserialize)]
 #[serde(expecting = "a JSON object")]
 struct Config {
@@ -68,7 +68,7 @@ struct Buffer {
     ctx_len: Option<usize>,
 }
 
-/// The classes of dictionaries.
+/// The package's classes of dictionaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Class {
     AutoEncoder,
@@ -112,7 +112,7 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
     Ok((config, weights))
 }
 
-/// The weights of a class, without what makes its activations.
+/// The weights of a class, without its nonlinearity.
 fn weights(class: Class, tensors: &mut NamedTensors, d_in: usize, d_sae: usize) -> Result<SaeWeights> {
     let (nonlinearity, w_skip) = (Nonlinearity::Standard, None);
     if matches!(class, Class::MatryoshkaBatchTopKSAE | Class::JumpReluAutoEncoder) {
@@ -141,7 +141,7 @@ fn weights(class: Class, tensors: &mut NamedTensors, d_in: usize, d_sae: usize) 
     })
 }
 
-/// What of a class makes its activations.
+/// Reads the nonlinearity of a class.
 fn nonlinearity(
     class: Class,
     tensors: &mut NamedTensors,
@@ -159,19 +159,19 @@ fn nonlinearity(
         }),
         Class::AutoEncoderTopK => {
             let k = k(tensors, configured_k, path)?;
-            // For `use_threshold=True` only, which is not the default of this class.
+            // Only for `use_threshold=True`, which is not the default of this class.
             tensors.take_f32("threshold", &[])?;
             Ok(Nonlinearity::TopK { k })
         }
         Class::BatchTopKSAE | Class::MatryoshkaBatchTopKSAE => {
             k(tensors, configured_k, path)?;
             if class == Class::MatryoshkaBatchTopKSAE {
-                tensors.pass_over("group_sizes"); // nested prefixes: of training alone
+                tensors.pass_over("group_sizes"); // nested prefixes: only used in training
             }
             let threshold = tensors.take_f32("threshold", &[])?[0];
             if threshold < 0.0 {
                 let hint = "Train it past threshold_start_step, or set the threshold";
-                let found = format!("{threshold}, which says that training never set it");
+                let found = format!("{threshold}: training never set it");
                 return Err(Error::malformed(path, "a threshold of 0 or more", found, hint));
             }
             Ok(Nonlinearity::JumpRelu { threshold: vec![threshold; d_sae] })
@@ -179,7 +179,7 @@ fn nonlinearity(
     }
 }
 
-/// The k of the weights, which the config must agree with.
+/// The k stored with the weights. The config must agree with it.
 fn k(tensors: &mut NamedTensors, configured: Option<usize>, path: &Path) -> Result<usize> {
     let stored = tensors.take_int("k", &[])?[0];
     let k = usize::try_from(stored).ok().filter(|k| *k > 0 && configured.is_none_or(|configured| configured == *k));
@@ -189,7 +189,8 @@ fn k(tensors: &mut NamedTensors, configured: Option<usize>, path: &Path) -> Resu
     })
 }
 
-/// The name that the package's own scripts give to the output of a block, or one of TransformerLens', as written here.
+/// A hook point from the package's own name for the output of a block, or from one of TransformerLens' names, which we
+/// write.
 fn hook_point(submodule: &str) -> Option<HookPoint> {
     match submodule.strip_prefix("resid_post_layer_") {
         Some(layer) => Some(HookPoint::resid_post(layer.parse().ok()?)),
@@ -229,7 +230,7 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
     json::write(&dir.join(CONFIG_FILE), &config_of(class, &config, weights.nonlinearity.k()))
 }
 
-/// The one matrix that lies the other way in the file: that of the encoder, or that of the decoder.
+/// The one matrix that is transposed in the file: the encoder's or the decoder's.
 fn turned(weights: &SaeWeights, config: &SaeConfig) -> Vec<f32> {
     let is_jumprelu = matches!(weights.nonlinearity, Nonlinearity::JumpRelu { .. });
     let matrix = if is_jumprelu { &weights.w_enc } else { &weights.w_dec };

@@ -1,5 +1,5 @@
-//! [`Fits`]: which SAEs a format can express. Asked before anything is written, so that a file never holds less than
-//! the SAE that it was made from.
+//! [`Fits`]: the SAEs that a format can express. This is checked before anything is written, so that a file never loses
+//! a part of the SAE.
 
 use std::path::Path;
 
@@ -11,10 +11,11 @@ use crate::{
     sae::{Architecture, HookPoints, Sae},
 };
 
-/// The hook point that an SAE reads and, of a transcoder, the one that it rebuilds, as far as a folder's name says so.
+/// The hook point that an SAE reads and, for a transcoder, the one that it reconstructs, as far as a folder's name
+/// gives them.
 pub(crate) type Said = (Option<HookPoint>, Option<HookPoint>);
 
-/// What a format has a place for.
+/// The SAEs that a format can express.
 pub(crate) struct Fits {
     pub(crate) format: SaeFormat,
     pub(crate) architectures: &'static [Architecture],
@@ -23,7 +24,7 @@ pub(crate) struct Fits {
 }
 
 impl Fits {
-    /// Checks the SAE; norms of the input are each writer's own business.
+    /// Checks the SAE, except its input norm, which each writer checks itself.
     pub(crate) fn check(&self, sae: &Sae) -> Result<()> {
         let architecture = sae.architecture();
         if !self.architectures.contains(&architecture) {
@@ -37,7 +38,7 @@ impl Fits {
         match sae.config().hook_points {
             HookPoints::Crosscoder(_) => self.refuse("an SAE of one hook point".into(), "a crosscoder".into())?,
             HookPoints::Transcoder { .. } if !self.transcoder => {
-                self.refuse("an SAE that rebuilds what it reads".into(), "a transcoder".into())?;
+                self.refuse("an SAE that reconstructs the hook point that it reads".into(), "a transcoder".into())?;
             }
             HookPoints::Transcoder { .. } | HookPoints::Autoencoder(_) => {}
         }
@@ -47,9 +48,9 @@ impl Fits {
         Ok(())
     }
 
-    /// Of a format that keeps the hook point in the name of the folder: refuses one that `said_by` would read back as
-    /// another hook point, and of a transcoder as none. `folders` are those that say a hook point, with LAYER for its
-    /// layer, the last of them a transcoder's.
+    /// For a format that stores the hook point in the name of the folder: refuses a folder that `said_by` would read
+    /// back as another hook point, or for a transcoder as none. `folders` are the names that stand for a hook point,
+    /// with LAYER for its layer; the last one is a transcoder's.
     pub(crate) fn check_folder(
         &self,
         hook_points: &HookPoints,
@@ -72,19 +73,19 @@ impl Fits {
         let mut named = layer.iter().flat_map(|layer| folders.iter().map(|name| name.replace("LAYER", layer)));
         let fitting = named.find(|name| said_by(Path::new(name)).is_ok_and(|said| said.0.is_some() && agrees(said)));
         let expected = match fitting {
-            Some(name) => format!("a folder {name}, whose name says the hook point"),
+            Some(name) => format!("a folder {name}, whose name gives the hook point"),
             None if is_transcoder => {
                 let name = folders.last().map(|name| name.replace("LAYER", "10")).unwrap_or_default();
                 format!("a transcoder from an MLP's input to its output, in a folder such as {name}")
             }
-            None => "a folder whose name says no hook point".into(),
+            None => "a folder whose name gives no hook point".into(),
         };
         self.refuse(expected, dir.display().to_string())
     }
 
     pub(crate) fn refuse<T>(&self, expected: String, found: String) -> Result<T> {
         let what = format!("SAE to be written as {}", self.format);
-        let other = if self.format == SaeFormat::SaeLens { "" } else { "; the format saelens has a place for it" };
+        let other = if self.format == SaeFormat::SaeLens { "" } else { "; the format saelens can express it" };
         Err(Error::invalid(what, expected, format!("{found}{other}")))
     }
 }

@@ -1,30 +1,30 @@
-//! [`SaeFormat`]: the ways of the field of writing an SAE to disk, by name, and the files by which each is known.
+//! [`SaeFormat`]: the formats of SAEs on disk, by name, and the files by which each is recognized.
 
 use std::{fmt, str::FromStr};
 
 use crate::{Error, Result};
 
-/// Any file name of this extension: the one that OpenAI's SAEs have in common.
+/// Any file name with the extension of OpenAI's SAEs.
 pub(super) const ANY_PT: &str = "*.pt";
 
-/// A way of writing SAEs to disk.
+/// A format of SAEs on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SaeFormat {
-    /// `saelens`: SAELens 6, and ours; older folders are read too.
+    /// `saelens`: SAELens 6, also used by refract; older folders can be read too.
     SaeLens,
     /// `sparsify`: EleutherAI's sparsify.
     Sparsify,
     /// `dictionary-learning`: the dictionary_learning package.
     DictionaryLearning,
-    /// `gemma-scope`: Gemma Scope, of Gemma 2.
+    /// `gemma-scope`: Gemma Scope, for Gemma 2.
     GemmaScope,
-    /// `gemma-scope-2`: Gemma Scope 2, of Gemma 3.
+    /// `gemma-scope-2`: Gemma Scope 2, for Gemma 3.
     GemmaScope2,
     /// `openai`: OpenAI's sparse_autoencoder.
     OpenAi,
     /// `llamascopium`: OpenMOSS' Language-Model-SAEs.
     Llamascopium,
-    /// `llama-scope`: the folders of Llama Scope, which the same tool wrote before; read only.
+    /// `llama-scope`: the folders of Llama Scope, an older format of the same tool; read only.
     LlamaScope,
 }
 
@@ -60,7 +60,7 @@ impl SaeFormat {
         }
     }
 
-    /// The files of an SAE, its weights last: all of them are there.
+    /// The files of an SAE, its weights last. All of them must exist.
     pub(super) fn files(self) -> &'static [&'static str] {
         match self {
             Self::SaeLens => &["cfg.json", "sae_weights.safetensors"],

@@ -2,11 +2,10 @@
 //!
 //! ```text
 //! W_enc [d_in, d_sae]   b_enc [d_sae]   W_dec [d_sae, d_out]   b_dec [d_out]   threshold [d_sae]
-//! f = p where p = x W_enc + b_enc exceeds threshold and zero;  x_hat = f W_dec + b_dec        b_dec only there
+//! f = p if p = x W_enc + b_enc exceeds threshold and zero;  x_hat = f W_dec + b_dec    (b_dec only in x_hat)
 //! ```
 //!
-//! The file does not say where in the model it belongs; the names of the folders do, where they are those of the
-//! release.
+//! The file does not name its hook point. The names of the folders do, if they are those of the release.
 
 use std::path::Path;
 
@@ -26,7 +25,7 @@ use crate::{
 };
 
 const FILE: &str = "params.npz";
-/// Folders whose names say a hook point, for `Fits::check_folder`.
+/// Folder names that stand for a hook point, for `Fits::check_folder`.
 const FOLDERS: [&str; 4] = [
     "gemma-scope-2b-pt-res/layer_LAYER",
     "gemma-scope-2b-pt-mlp/layer_LAYER",
@@ -37,7 +36,7 @@ const FOLDERS: [&str; 4] = [
 pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
     let path = folder_of(path).join(FILE);
     let mut tensors = npz::read(&path)?;
-    // Some files of the release spell the matrices in lower case.
+    // In some files of the release, the names of the matrices are in lower case.
     let [w_enc, w_dec] = ["W_enc", "W_dec"].map(|name| {
         let lower = name.to_lowercase();
         if tensors.has(&lower) { lower } else { name.to_string() }
@@ -53,8 +52,8 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
     Ok((SaeConfig { hook_points: HookPoints::between(from, to, [d_in, d_out]), ..config }, weights))
 }
 
-/// An SAE of the tensors of either release, at no hook point; each spells the names of the matrices its own way. `take`
-/// gives the tensor of a name and a shape.
+/// The SAE from the tensors of either release, without a hook point. The releases spell the names of the matrices
+/// differently. `take` returns the tensor with a name and a shape.
 pub(super) fn jumprelu(
     [w_enc, w_dec]: [&str; 2],
     [d_in, d_sae, d_out]: [usize; 3],
@@ -63,7 +62,7 @@ pub(super) fn jumprelu(
     let config = SaeConfig {
         d_out,
         apply_b_dec_to_input: false,
-        // Gemma was trained with one, and Gemma Scope on texts that begin with it.
+        // Gemma was trained with a BOS token, and Gemma Scope on texts that begin with it.
         prepend_bos: true,
         ..SaeConfig::new(d_in, d_sae)
     };
@@ -78,12 +77,13 @@ pub(super) fn jumprelu(
     Ok((config, weights))
 }
 
-/// What it reads, and of a transcoder what it rebuilds, by the names of the release and of the layer.
+/// The hook point that it reads and, for a transcoder, the one that it reconstructs, from the names of the release and
+/// the layer.
 fn hook_points(path: &Path) -> Result<Said> {
     let names: Vec<_> = path.iter().filter_map(|name| name.to_str()).collect();
     let release = names.iter().rev().find(|name| name.starts_with("gemma-scope-"));
     if release.is_some() && names.contains(&"embedding") {
-        let hint = "Name an SAE of a layer";
+        let hint = "Use an SAE of a layer";
         return Err(Error::malformed(
             path,
             "an SAE of a layer",

@@ -3,7 +3,7 @@
 //! ```text
 //! w_enc [d_in, d_sae]   b_enc [d_sae]   w_dec [d_sae, d_out]   b_dec [d_out]   threshold [d_sae]
 //! affine_skip_connection [d_in, d_out]
-//! f = p where p = x w_enc + b_enc exceeds threshold and zero;  y = f w_dec + b_dec + x affine_skip_connection
+//! f = p if p = x w_enc + b_enc exceeds threshold and zero;  y = f w_dec + b_dec + x affine_skip_connection
 //! ```
 
 use std::path::Path;
@@ -30,7 +30,7 @@ const WEIGHTS_FILE: &str = "params.safetensors";
 const JUMP_RELU: &str = "jump_relu";
 const SKIP: &str = "affine_skip_connection";
 
-/// What is read of `config.json`; the rest records the training.
+/// The keys of `config.json` that are read; the others record the training.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(expecting = "a JSON object")]
 struct Config {
@@ -71,7 +71,7 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
     Ok((SaeConfig { hook_points, model_name: config.model_name, ..sae_config }, weights))
 }
 
-/// Hugging Face's modules of a Gemma 3 block, and the same places here: its MLP's output counts after its norm.
+/// Hugging Face's modules of a Gemma 3 block and the matching hook points. The MLP's output is taken after its norm.
 const MODULES: [(&str, Site); 4] = [
     ("output", Site::ResidPost),
     ("self_attn.o_proj.input", Site::AttnZ),

@@ -4,12 +4,13 @@
 //! ```text
 //! encoder.weight [d_sae, d_in]   encoder.bias [d_sae]   decoder.weight [d_in, d_sae]   decoder.bias [d_in]
 //! s = sqrt(d_in) / dataset_average_activation_norm
-//! hidden_pre = s_in x encoder.weight^T + encoder.bias, over s_in, times |W_dec| (`sparsity_include_decoder_norm`)
-//! f = hidden_pre where it exceeds jump_relu_threshold, a number for all latents
+//! hidden_pre = (s_in x encoder.weight^T + encoder.bias) / s_in, times |W_dec| if `sparsity_include_decoder_norm`
+//! f = hidden_pre if it exceeds jump_relu_threshold, one number for all latents
 //! ```
 //!
-//! The order is that of the tool's loader of the time (`SparseAutoEncoder.from_config`): the threshold is compared with
-//! activations that are folded already. SAELens multiplies it by s instead of dividing the rest, which is the same.
+//! The order follows the tool's loader at the time (`SparseAutoEncoder.from_config`): the threshold is compared with
+//! activations after folding. SAELens multiplies the threshold by s instead of dividing the activations, with the same
+//! result.
 
 use std::path::Path;
 
@@ -31,7 +32,7 @@ use crate::{
 const CONFIG_FILE: &str = "hyperparams.json";
 const WEIGHTS_FILE: &str = "checkpoints/final.safetensors";
 
-/// What is read of `hyperparams.json`; the rest records the training.
+/// The keys of `hyperparams.json` that are read; the others record the training.
 #[derive(Debug, Deserialize)]
 #[serde(expecting = "a JSON object")]
 struct Config {
@@ -88,7 +89,7 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
 
 impl Config {
     fn read(&self, path: &Path) -> Result<SaeConfig> {
-        // Trained with topk and given a threshold, it is used with the threshold.
+        // An SAE trained with topk that has a threshold is used with the threshold.
         match self.act_fn.to_lowercase().as_str() {
             "jumprelu" => {}
             "topk" if self.jump_relu_threshold > 0.0 => {}

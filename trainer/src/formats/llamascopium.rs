@@ -3,12 +3,13 @@
 //! ```text
 //! W_E [d_in, d_sae]   b_E [d_sae]   W_D [d_sae, d_in]   b_D [d_in]
 //! activation_function.log_jumprelu_threshold [d_sae]
-//! p = s_in x W_E + b_E;  f = p where g(p |W_D|) is not zero;  y = (f W_D + b_D) / s_out
+//! p = s_in x W_E + b_E;  f = p if g(p |W_D|) is not zero;  y = (f W_D + b_D) / s_out
 //! s = sqrt(d_in)/dataset_average_activation_norm.HOOK (`dataset-wise`), 1 (`inference`), sqrt(d_in)/|x| (`token-wise`)
 //! ```
 //!
-//! `|W_D|` stands there where `sparsity_include_decoder_norm`. Folded here so that activations are those of raw input:
-//! `f / s_in`; of `topk` with that option, `f |W_D| / s_in`, since here only activations can be what is selected by.
+//! `|W_D|` is used only with `sparsity_include_decoder_norm`. The scales are folded here so that activations are in the
+//! units of raw input: `f / s_in`. For `topk` with that option they are `f |W_D| / s_in`, because our topk selects by
+//! the activations.
 
 use std::path::Path;
 
@@ -33,7 +34,7 @@ const WEIGHTS_FILE: &str = "sae_weights.safetensors";
 const LOG_THRESHOLD: &str = "activation_function.log_jumprelu_threshold";
 const AVERAGE_NORM: &str = "dataset_average_activation_norm.";
 
-/// What is read of `config.json`, with the tool's defaults; the rest records the training.
+/// The keys of `config.json` that are read, with the tool's defaults; the others record the training.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(expecting = "a JSON object")]
 struct Config {
@@ -96,7 +97,7 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
         w_enc: transposed(&tensors.take_weights("W_E", &[d_in, d_sae])?, d_in, d_sae),
         b_enc: tensors.take_weights("b_E", &[d_sae])?,
         w_dec: tensors.take_weights("W_D", &[d_sae, d_in])?,
-        // After W_E, whose length bounds d_in: a config could ask for any number of zeros.
+        // After W_E, whose length confirms d_in: otherwise a config could request any number of zeros.
         b_dec: if config.use_decoder_bias { tensors.take_weights("b_D", &[d_in])? } else { vec![0.0; d_in] },
         nonlinearity,
         w_skip: None,
@@ -129,20 +130,21 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
     Ok((sae_config, weights))
 }
 
-/// The mean norms that the weights come with; without meaning where the config does not ask for them.
+/// The mean norms stored with the weights; they have no meaning if the config does not use them.
 fn average_norms(tensors: &mut TensorFile) -> Result<Vec<(String, f32)>> {
     let names = tensors.names_with(AVERAGE_NORM)?;
     let norm = |name: &String| Ok((name[AVERAGE_NORM.len()..].to_string(), tensors.take_f32(name, &[])?[0]));
     names.iter().map(norm).collect()
 }
 
-/// The same SAE where activations times `|W_D|` were compared: with the threshold, or with each other.
+/// The same SAE for a tool that compares activations times `|W_D|`, with the threshold or with each other.
 fn selecting_by_decoder_norm(mut weights: SaeWeights) -> SaeWeights {
     match &mut weights.nonlinearity {
         Nonlinearity::TopK { .. } => weights.with_unit_decoder(),
         Nonlinearity::JumpRelu { threshold } => {
             for (threshold, row) in threshold.iter_mut().zip(weights.w_dec.chunks_exact(weights.b_dec.len())) {
-                // A row of zeros never exceeds anything. What is no number stays, to be refused.
+                // A latent whose decoder row is zero never exceeds a threshold. A threshold that is not finite is kept,
+                // and refused later.
                 if threshold.is_finite() {
                     *threshold = (*threshold / sum_of_squares(row).sqrt()).min(f32::MAX);
                 }
@@ -153,8 +155,8 @@ fn selecting_by_decoder_norm(mut weights: SaeWeights) -> SaeWeights {
     }
 }
 
-/// The weights for raw activations, of those for activations multiplied by `scale_in` and `scale_out`:
-/// `s_in x W + b = s_in (x W + b / s_in)`. Thresholds are left alone.
+/// Converts weights for activations multiplied by `scale_in` and `scale_out` to weights for raw activations: `s_in x W
+/// + b = s_in (x W + b / s_in)`. Thresholds are not changed.
 pub(super) fn of_raw_activations(weights: &mut SaeWeights, scale_in: f32, scale_out: f32) {
     weights.b_enc.iter_mut().for_each(|b| *b /= scale_in);
     weights.b_dec.iter_mut().for_each(|b| *b /= scale_out);
@@ -242,7 +244,7 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
         Tensor::f32("W_D", &[d_sae, d_in], w_dec),
         Tensor::f32("b_D", &[d_in], b_dec),
     ];
-    // A logarithm: the smallest positive number stands for zero, which only positive values exceed as well.
+    // It is stored as a logarithm, so the smallest positive number stands for zero: only positive values exceed either.
     let log = |threshold: Vec<f32>| threshold.iter().map(|t| t.max(f32::MIN_POSITIVE).ln()).collect::<Vec<f32>>();
     let threshold = nonlinearity.thresholds(d_sae).filter(|_| architecture == Architecture::JumpRelu).map(log);
     tensors.extend(threshold.as_ref().map(|log| Tensor::f32(LOG_THRESHOLD, &[d_sae], log)));
@@ -250,7 +252,7 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
     json::write(&dir.join(CONFIG_FILE), &config)
 }
 
-/// A factor whose product with `d_in`, cut to an integer as the tool does, is `d_sae`.
+/// A factor whose product with `d_in`, truncated to an integer as the tool does, is `d_sae`.
 fn exact_factor(d_sae: usize, d_in: usize) -> f64 {
     let factor = d_sae as f64 / d_in as f64;
     if (factor * d_in as f64) as usize == d_sae { factor } else { factor.next_up() }

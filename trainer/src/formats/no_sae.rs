@@ -1,5 +1,5 @@
-//! [`no_sae`]: what is said of a path at which there is no SAE. Apart from the search itself, since it goes on where
-//! that ended: for what is nearest to an SAE there, so that the message names what is missing and not every format.
+//! [`no_sae`]: the error for a path without an SAE. It looks for the closest match to an SAE there, so that the message
+//! names the missing file instead of every format.
 
 use std::path::{Path, PathBuf};
 
@@ -9,9 +9,9 @@ use super::{
 };
 use crate::Error;
 
-/// Names shown in a message.
+/// Largest number of names in a message.
 const SHOWN: usize = 8;
-/// Where SAEs below a folder are looked for: as deep as Gemma Scope keeps them, in no more folders than take a moment.
+/// SAEs below a folder are searched to the depth of Gemma Scope's, in so few folders that it takes only a moment.
 const LEVELS: usize = 3;
 const MOST_FOLDERS: usize = 500;
 
@@ -24,12 +24,12 @@ pub(super) fn no_sae(path: &Path) -> Error {
     near.unwrap_or_else(|| {
         let files = |format: SaeFormat| format!("{} ({format})", format.files().join(" and "));
         let looked_for = SaeFormat::ALL.map(files);
-        let hint = "Name the folder that holds the SAE's own files, or the file itself";
+        let hint = "Give the path of the folder that contains the SAE's files, or of the file itself";
         Error::malformed(path, format!("an SAE: {}", looked_for.join(", ")), what_is_there(path), hint)
     })
 }
 
-/// A file that no format has a name for; those of its kind are named.
+/// The error for a file with an unknown name; it lists the names of files with the same extension.
 fn other_name(path: &Path) -> Option<Error> {
     let names = |format: SaeFormat| format.files().iter().map(move |name| (Path::new(name), format));
     let known = || SaeFormat::ALL.into_iter().flat_map(names);
@@ -41,11 +41,11 @@ fn other_name(path: &Path) -> Option<Error> {
         .map(|(name, format)| format!("{} ({format})", name.display()))
         .collect();
     let expected = format!("one of the names of an SAE's files: {}", alike.join(", "));
-    let hint = "Rename the file so, or name the folder that holds the SAE's own files";
+    let hint = "Rename the file, or give the path of the folder that contains the SAE's files";
     (!alike.is_empty()).then(|| Error::malformed(path, expected, "a file of another name", hint))
 }
 
-/// Weights without the config that says what they compute.
+/// Weights without the config that describes their computation.
 fn companion(path: &Path) -> Option<Error> {
     let dir = folder_of(path);
     let there = |name: &str| dir.join(name).is_file();
@@ -57,19 +57,19 @@ fn companion(path: &Path) -> Option<Error> {
         .filter(|(name, _)| !there(name))
         .map(|(name, format)| format!("{name} ({format})"))
         .collect();
-    let expected = format!("{} beside {weights}, to say what the weights compute", missing.join(" or "));
-    let hint = "Put it there from where the SAE was saved";
+    let expected = format!("{} beside {weights}, which describes the computation of the weights", missing.join(" or "));
+    let hint = "Copy it there from the folder in which the SAE was saved";
     (!missing.is_empty()).then(|| Error::malformed(&dir, expected, what_is_there(&dir), hint))
 }
 
-/// Several files of which each could be one of OpenAI's SAEs.
+/// Several files that could each be one of OpenAI's SAEs.
 fn several_pt(dir: &Path) -> Option<Error> {
     let files: Vec<PathBuf> = entries(dir).ok()?.into_iter().filter(|path| is_pt(path)).collect();
     let several = files.len() > 1 && !dir.join("config.json").is_file();
-    several.then(|| Error::malformed(dir, "one .pt file", list(&files, dir), "Name the one that is meant"))
+    several.then(|| Error::malformed(dir, "one .pt file", list(&files, dir), "Give the path of one of them"))
 }
 
-/// Folders of SAEs below this one, the nearest ones first.
+/// Subfolders with SAEs, the nearest ones first.
 fn further_down(dir: &Path) -> Option<Error> {
     let (mut found, mut level, mut seen) = (vec![], vec![dir.to_path_buf()], 0);
     for _ in 0..LEVELS {
@@ -83,11 +83,11 @@ fn further_down(dir: &Path) -> Option<Error> {
         level = others;
     }
     let first = found.first()?;
-    let hint = format!("Name one of them, such as {}", first.display());
-    Some(Error::malformed(dir, "the folder of one SAE", format!("SAEs further down: {}", list(&found, dir)), hint))
+    let hint = format!("Give the path of one of them, such as {}", first.display());
+    Some(Error::malformed(dir, "the folder of one SAE", format!("SAEs in subfolders: {}", list(&found, dir)), hint))
 }
 
-/// What is at `path`.
+/// A description of the content of `path`.
 fn what_is_there(path: &Path) -> String {
     if !path.exists() {
         return "no such file or folder".into();
@@ -102,7 +102,7 @@ fn what_is_there(path: &Path) -> String {
     }
 }
 
-/// Some of `paths`, as they are called in `dir`.
+/// Some of `paths`, relative to `dir`.
 fn list(paths: &[PathBuf], dir: &Path) -> String {
     let name = |path: &PathBuf| path.strip_prefix(dir).unwrap_or(path).display().to_string();
     let mut names: Vec<String> = paths.iter().map(name).collect();
@@ -120,7 +120,7 @@ mod tests {
 
     use crate::SaeFormat;
 
-    /// What is said of `path` in a folder of empty files.
+    /// The error for `path` in a folder of empty files.
     fn said(files: &[&str], path: &str) -> String {
         let dir = tempfile::tempdir().unwrap();
         for file in files {
@@ -148,7 +148,7 @@ mod tests {
             message
                 .contains("DIR/foo.npz: expected one of the names of an SAE's files: params.npz (gemma-scope), found")
         );
-        assert!(message.contains("Rename the file so"), "{message}");
+        assert!(message.contains("Rename the file, or"), "{message}");
         let message = said(&["foo.safetensors"], "foo.safetensors");
         assert!(message.contains("files: sae_weights.safetensors (saelens), sae.safetensors (sparsify)"), "{message}");
         assert!(said(&["foo.bin"], "foo.bin").contains("params.npz (gemma-scope)"));
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn several_torch_files_are_named() {
         let message = said(&["4.pt", "3.pt"], "");
-        assert!(message.contains("expected one .pt file, found 3.pt, 4.pt. Name the one that is meant"), "{message}");
+        assert!(message.contains("expected one .pt file, found 3.pt, 4.pt. Give the path of one of them"), "{message}");
     }
 
     #[test]
@@ -165,9 +165,12 @@ mod tests {
         let files: Vec<String> =
             (0..10).flat_map(|l| ["cfg.json", "sae.safetensors"].map(|name| format!("layers.{l}/{name}"))).collect();
         let message = said(&files.iter().map(String::as_str).collect::<Vec<_>>(), "");
-        assert!(message.contains("found SAEs further down: layers.0, layers.1,"), "{message}");
-        assert!(message.contains("layers.7 and 2 more. Name one of them, such as DIR/layers.0"), "{message}");
+        assert!(message.contains("found SAEs in subfolders: layers.0, layers.1,"), "{message}");
+        assert!(
+            message.contains("layers.7 and 2 more. Give the path of one of them, such as DIR/layers.0"),
+            "{message}"
+        );
         let message = said(&["layer_3/width_16k/average_l0_5/params.npz"], "");
-        assert!(message.contains("found SAEs further down: layer_3/width_16k/average_l0_5."), "{message}");
+        assert!(message.contains("found SAEs in subfolders: layer_3/width_16k/average_l0_5."), "{message}");
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! encoder.weight [d_sae, d_in]   latent_bias [d_sae]   decoder.weight [d_in, d_sae]   pre_bias [d_in]
-//! activation `TopK`: each token is brought to mean 0 and standard deviation 1 before, and back after; `ReLU`: not
+//! activation `TopK`: each token is normalized to mean 0 and standard deviation 1, and back after decoding; `ReLU`: not
 //! f = activation((x' - pre_bias) encoder.weight^T + latent_bias);  x_hat' = f decoder.weight^T + pre_bias
 //! ```
 //!
-//! That only `TopK` normalizes is how the tool's own loader decides it.
+//! The tool's own loader decides the same way that only `TopK` normalizes.
 
 use std::path::Path;
 
@@ -26,10 +26,10 @@ use crate::{
     sae::{Architecture, HookPoints, Nonlinearity, Sae, SaeConfig, SaeWeights, input_norm::InputNorm},
 };
 
-/// What the tool adds to the standard deviation.
+/// Added to the standard deviation by the tool.
 const EPS: f32 = 1e-5;
 const FILE: &str = "autoencoder.pt";
-/// Counts of the training, which make no activation.
+/// Statistics of the training, which do not affect activations.
 const STATISTICS: [&str; 3] = ["stats_last_nonzero", "latents_activation_frequency", "latents_mean_square"];
 
 pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
@@ -42,7 +42,7 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
         let expected = "tensors, activation and activation_state_dict";
         return Err(Error::malformed(path, expected, format!("also {name}"), "It belongs to another tool"));
     }
-    // Before the name was kept, there was only ReLU.
+    // Before the name was stored, ReLU was the only activation.
     let (nonlinearity, input_norm) = match activation.as_ref().map_or(Some("ReLU"), Value::text) {
         Some("ReLU") => (Nonlinearity::Standard, InputNorm::None),
         Some("TopK") => (Nonlinearity::TopK { k: k(&state, path)? }, InputNorm::LayerNorm { eps: EPS }),
@@ -75,7 +75,7 @@ fn k(state: &Value, path: &Path) -> Result<usize> {
     }
 }
 
-/// The release keeps an SAE of GPT-2 in `.../LOCATION_v5_32k/autoencoders/LAYER.pt`.
+/// The release has the SAEs of GPT-2 at `.../LOCATION_v5_32k/autoencoders/LAYER.pt`.
 fn hook_point(path: &Path) -> Option<HookPoint> {
     let layer = path.file_stem()?.to_str()?.parse().ok()?;
     let location = |name: &str| {

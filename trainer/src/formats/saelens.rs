@@ -6,8 +6,8 @@
 //! sparsity [d_sae] = log10(frequency + 1e-10)
 //! ```
 //!
-//! `metadata.sae_lens_version` must be 6 or more, or SAELens reads `cfg.json` as its older, flat layout
-//! (`saelens_legacy`). A tensor that we do not know is refused.
+//! `metadata.sae_lens_version` must be 6 or more; otherwise SAELens reads `cfg.json` as its older, flat layout
+//! (`saelens_legacy`). An unknown tensor is refused.
 
 use std::path::Path;
 
@@ -27,17 +27,17 @@ use crate::{
 const CFG_FILE: &str = "cfg.json";
 pub(crate) const WEIGHTS_FILE: &str = "sae_weights.safetensors";
 pub(crate) const SPARSITY_FILE: &str = "sparsity.safetensors";
-/// What an SAE folder of ours has beside the weights.
+/// The files of our SAE folder beside the weights.
 pub(crate) const OTHER_FILES: [&str; 2] = [CFG_FILE, SPARSITY_FILE];
 
 pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
     if sae.has_skip() && sae.config().apply_b_dec_to_input {
-        // With a skip connection SAELens' words are those of transcoders, which subtract nothing.
+        // With a skip connection, SAELens has only transcoders, which do not subtract b_dec.
         return save(&sae.applying_b_dec(false), dir);
     }
     let hook_points = &sae.config().hook_points;
     if sae.has_skip() && !hook_points.is_transcoder() {
-        // SAELens has a word for it only as a transcoder to the same hook point.
+        // SAELens can express it only as a transcoder to the same hook point.
         hook_points.first_read()?;
     }
     if !hook_points.is_crosscoder() {
@@ -71,7 +71,7 @@ fn name_of_b_enc(architecture: Architecture) -> &'static str {
     if architecture == Architecture::Gated { "b_gate" } else { "b_enc" }
 }
 
-/// Writes how often each latent is active, as a share of tokens. `[d_sae]`
+/// Writes the share of tokens on which each latent is active. `[d_sae]`
 pub(crate) fn save_sparsity(frequency: &[f32], dir: &Path) -> Result<()> {
     let sparsity: Vec<f32> = frequency.iter().map(|share| (share + 1e-10).log10()).collect();
     write_tensors(&dir.join(SPARSITY_FILE), vec![Tensor::f32("sparsity", &[sparsity.len()], &sparsity)], None)
@@ -105,7 +105,7 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
         saelens_legacy::check_scaling_factor(&tensors.take_f32("scaling_factor", &[d_sae])?, &path)?;
     }
     tensors.end()?;
-    // Of other architectures SAELens has no such key, and passes over one that is there.
+    // For other architectures SAELens does not have this key, and ignores it.
     if cfg.rescale_acts_by_decoder_norm == Some(true) && named.architecture == Architecture::TopK {
         weights = weights.with_unit_decoder();
     }
@@ -185,7 +185,7 @@ mod tests {
         assert!(cfg.contains("\"crosscoder\"") && cfg.contains("\"activation\": \"jumprelu\""), "{cfg}");
     }
 
-    /// What is said about a saved SAE after `damage`.
+    /// The error of reading a saved SAE after `damage`.
     fn refused(architecture: Architecture, damage: impl FnOnce(&Path)) -> String {
         let dir = tempfile::tempdir().unwrap();
         example(architecture, 4, 10).save(dir.path()).unwrap();

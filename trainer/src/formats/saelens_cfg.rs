@@ -1,9 +1,9 @@
-//! [`Cfg`]: SAELens' `cfg.json`, and what its words mean here. Apart from `saelens`, which has the tensors.
+//! [`Cfg`]: SAELens' `cfg.json` and its meaning here. `saelens` reads and writes the tensors.
 //!
-//! `architecture` is one word for three things: the nonlinearity, whether another place is rebuilt, and whether there
-//! is a skip connection: `jumprelu`, `transcoder` (standard), `jumprelu_skip_transcoder`. By the same rule
-//! `topk_transcoder` and the like, which SAELens does not have and refuses by name. `crosscoder`, ours too, has its
-//! nonlinearity under `activation` and what it reads under `columns`.
+//! `architecture` combines three facts in one word: the nonlinearity, whether it is a transcoder, and whether it has a
+//! skip connection. Examples: `jumprelu`, `transcoder` (standard), `jumprelu_skip_transcoder`. We form
+//! `topk_transcoder` and others by the same rule; SAELens does not have them and refuses their names. `crosscoder`,
+//! which only we have, stores its nonlinearity under `activation` and its hook points under `columns`.
 
 use std::path::Path;
 
@@ -22,12 +22,12 @@ use crate::{
     tensors::SAE_HINT,
 };
 
-/// The layout that we write is that of this version.
+/// The version whose layout we write.
 pub(super) const SAE_LENS_VERSION: &str = "6.0.0";
-/// What SAELens' `layer_norm` adds to the standard deviation.
+/// Added to the standard deviation by SAELens' `layer_norm`.
 const LAYER_NORM_EPS: f32 = 1e-5;
 
-/// `cfg.json`, in SAELens' order.
+/// `cfg.json`, with the keys in SAELens' order.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
 pub(super) struct Cfg {
@@ -49,20 +49,20 @@ pub(super) struct Cfg {
     k: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) rescale_acts_by_decoder_norm: Option<bool>,
-    /// Of transcoders.
+    /// Transcoders only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     d_out: Option<usize>,
-    /// Of crosscoders, ours: what would be their architecture if they read one place.
+    /// Crosscoders only, which only we have: their architecture if they read one hook point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     activation: Option<String>,
-    /// Of crosscoders, ours: what is one after the other in an input.
+    /// Crosscoders only: the hook points whose activations make up an input, one after the other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     columns: Vec<Column>,
 }
 
-/// Keys that record the training or the origin: fields of SAELens' training configs, which its checkpoints carry on the
-/// first level, and what belongs to `metadata` today. Any other key that [`Cfg`] does not know may shape what is
-/// computed.
+/// Keys that record the training or the origin: fields of SAELens' training configs, which its checkpoints have on the
+/// first level, and keys that are in `metadata` today. Any other key that [`Cfg`] does not know may change the
+/// computation.
 const RECORDS: [&str; 29] = [
     "sae_lens_version",
     "sae_lens_training_version",
@@ -95,7 +95,7 @@ const RECORDS: [&str; 29] = [
     "training_architecture",
 ];
 
-/// A config without the keys of [`RECORDS`], and without those that say nothing.
+/// A config without the keys of [`RECORDS`] and without keys that have no effect.
 pub(super) fn without_records(mut cfg: Value) -> Value {
     if let Value::Object(keys) = &mut cfg {
         keys.retain(|key, value| !value.is_null() && !RECORDS.contains(&key.as_str()));
@@ -103,7 +103,7 @@ pub(super) fn without_records(mut cfg: Value) -> Value {
     cfg
 }
 
-/// A place that a crosscoder reads.
+/// A hook point that a crosscoder reads.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(expecting = "a JSON object")]
 struct Column {
@@ -111,7 +111,7 @@ struct Column {
     d_in: usize,
 }
 
-/// What SAELens records about the origin. It allows any key; those that we do not use are kept out of the way.
+/// SAELens' records about the origin. It allows any key; unused ones are ignored.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(expecting = "a JSON object")]
 struct Metadata {
@@ -148,7 +148,7 @@ struct Metadata {
     disable_concat_sequences: Option<bool>,
 }
 
-/// What the word under `architecture` says.
+/// The meaning of the word under `architecture`.
 pub(super) struct Named {
     pub(super) architecture: Architecture,
     transcoder: bool,
@@ -214,7 +214,7 @@ impl Cfg {
 
     pub(super) fn read(&self, path: &Path) -> Result<(SaeConfig, Named)> {
         let named = self.named(path)?;
-        // Heads are flat in harvested activations already, which is all that `hook_z` asks for.
+        // `hook_z` flattens the heads, which harvested activations have done already.
         if !["none", "hook_z"].contains(&self.reshape_activations.as_str()) {
             return refuse(path, "reshape_activations", "`none` or `hook_z`", &self.reshape_activations);
         }
@@ -223,7 +223,7 @@ impl Cfg {
             ("metadata.hook_head_index_out", self.metadata.hook_head_index_out),
         ] {
             if let Some(head) = head {
-                return refuse(path, name, "`null`: all heads, as harvested activations have them", head.to_string());
+                return refuse(path, name, "`null`: all heads, as in harvested activations", head.to_string());
             }
         }
         refuse_zero(path, "d_in and d_sae", [self.d_in, self.d_sae])?;
@@ -243,7 +243,7 @@ impl Cfg {
         Ok((config, named))
     }
 
-    /// Active latents per token, which a topk SAE needs.
+    /// Active latents per token; a topk SAE must have them.
     pub(super) fn k(&self, path: &Path) -> Result<usize> {
         self.k.ok_or_else(|| Error::malformed(path, "k of a topk SAE", "none", SAE_HINT))
     }
@@ -257,7 +257,7 @@ impl Cfg {
         let Metadata { hook_name, hook_name_out, .. } = &self.metadata;
         let to = parsed(hook_name_out);
         if named.transcoder && to.is_none() && d_out == self.d_in {
-            // Without it nothing would tell it from an autoencoder.
+            // Without it, it could not be distinguished from an autoencoder.
             let found = hook_name_out.as_deref().unwrap_or("none");
             return refuse(path, "metadata.hook_name_out", "such as blocks.14.hook_mlp_out", found);
         }
@@ -296,7 +296,7 @@ impl Cfg {
             Err(_) => refuse(path, "hook_name of a column", "such as blocks.14.hook_resid_post", &column.hook_name),
         };
         if self.columns.is_empty() == (self.architecture == CROSSCODER) {
-            return refuse(path, "columns", "of a crosscoder, and of nothing else", &self.architecture);
+            return refuse(path, "columns", "only for a crosscoder", &self.architecture);
         }
         self.columns.iter().map(column).collect()
     }
@@ -336,7 +336,7 @@ impl Named {
 }
 
 impl Metadata {
-    /// With a `skip` connection, an autoencoder too says what it rebuilds.
+    /// With a `skip` connection, an autoencoder also names the hook point that it reconstructs.
     fn of(config: &SaeConfig, skip: bool) -> Self {
         let (from, to) = config.hook_points.ends();
         Self {

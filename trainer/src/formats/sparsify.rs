@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! encoder.weight [d_sae, d_in]   encoder.bias [d_sae]   W_dec [d_sae, d_in]   b_dec [d_in]   W_skip [d_in, d_in]
-//! f = the k largest of relu((x - b_dec) encoder.weight^T + encoder.bias)          without b_dec where `transcode`
+//! f = the k largest of relu((x - b_dec) encoder.weight^T + encoder.bias)          without b_dec if `transcode`
 //! y = f W_dec + b_dec + x W_skip^T
 //! ```
 
@@ -25,10 +25,10 @@ use crate::{
 
 const CFG_FILE: &str = "cfg.json";
 const WEIGHTS_FILE: &str = "sae.safetensors";
-/// Folders whose names say a hook point, for `Fits::check_folder`.
+/// Folder names that stand for a hook point, for `Fits::check_folder`.
 const FOLDERS: [&str; 2] = ["layers.LAYER", "layers.LAYER.mlp"];
 
-/// `cfg.json`. Sparsify knows these keys and no others.
+/// `cfg.json`. Sparsify has only these keys.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
 struct Cfg {
@@ -41,7 +41,7 @@ struct Cfg {
     /// 0: `expansion_factor * d_in`.
     #[serde(default)]
     num_latents: usize,
-    /// Sparsify would take 32 where there is none, whatever the SAE was trained with.
+    /// If it is missing, sparsify uses 32, even if the SAE was trained with another k.
     k: Option<usize>,
     #[serde(default)]
     multi_topk: bool,
@@ -50,7 +50,7 @@ struct Cfg {
     #[serde(default)]
     transcode: bool,
     d_in: usize,
-    /// Of older versions: whether the k largest are those of largest size, whatever their sign.
+    /// In older versions: true if the k largest are selected by absolute value.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     signed: bool,
 }
@@ -79,7 +79,7 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
     }
     let Some(k) = cfg.k else {
         let hint = "Add the `k` that the SAE was trained with, such as \"k\": 32";
-        return Err(Error::malformed(&cfg_path, "`k`, the active latents of a token", "no such key", hint));
+        return Err(Error::malformed(&cfg_path, "`k`, the active latents per token", "no such key", hint));
     };
     let (from, to) = hook_points(&dir, cfg.transcode)?;
     let d_in = cfg.d_in;
@@ -102,8 +102,8 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
     Ok((config, weights))
 }
 
-/// `layers.10` is the output of block 10; a transcoder of `layers.10.mlp` reads the input of its MLP and rebuilds the
-/// output. Of other modules the output differs from TransformerLens' hook points by norms in some families (as the
+/// `layers.10` is the output of block 10; a transcoder of `layers.10.mlp` reads the input of its MLP and reconstructs
+/// the output. The outputs of other modules differ from TransformerLens' hook points by norms in some families (as the
 /// MLP's own does in Gemma 2, Gemma 3 and OLMo 2), so they are left to the user.
 fn hook_points(dir: &Path, transcode: bool) -> Result<Said> {
     let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -112,7 +112,7 @@ fn hook_points(dir: &Path, transcode: bool) -> Result<Said> {
         return Ok((layer.and_then(|layer| layer.parse().ok()).map(HookPoint::resid_post), None));
     }
     let Some(layer) = layer.and_then(|layer| layer.strip_suffix(".mlp")).and_then(|layer| layer.parse().ok()) else {
-        let hint = "Give the folder the name of the module, as sparsify does";
+        let hint = "Name the folder after the module, as sparsify does";
         return Err(Error::malformed(dir, "a transcoder in a folder such as layers.10.mlp", name, hint));
     };
     let of = |site| Some(HookPoint::Block { layer, site });
@@ -144,7 +144,7 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
     let cfg = Cfg {
         activation: topk(),
         expansion_factor: d_sae.div_ceil(d_in),
-        // Only training reads it.
+        // Used only in training.
         normalize_decoder: true,
         num_latents: d_sae,
         k: nonlinearity.k(),

@@ -1,4 +1,4 @@
-//! The checkpoints in a run's folder, by name.
+//! The names of the checkpoints in a run's folder.
 
 use std::{
     fs,
@@ -7,15 +7,15 @@ use std::{
 
 use harvester::{Error, Result};
 
-/// Folder of the checkpoints in a run's folder.
+/// Subfolder of the checkpoints.
 pub(crate) const FOLDER: &str = "checkpoints";
 
-/// The file of the checkpoint after `step` steps. Leading zeros: the order of names is that of steps.
+/// File name of the checkpoint after `step` steps. With leading zeros, names sort in the order of steps.
 pub(crate) fn name(step: u64) -> String {
     format!("step-{step:09}.safetensors")
 }
 
-/// The step that a file of [`name`] is of.
+/// The step of a file named by [`name`].
 pub(crate) fn step_of(path: &Path) -> Option<u64> {
     let digits = path.file_name()?.to_str()?.strip_prefix("step-")?.strip_suffix(".safetensors")?;
     digits.parse().ok().filter(|step| name(*step) == format!("step-{digits}.safetensors"))
@@ -23,13 +23,13 @@ pub(crate) fn step_of(path: &Path) -> Option<u64> {
 
 /// The checkpoints of a run, oldest first.
 pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
-    // A temporary file of an interrupted write ends otherwise, and a user's copy is named otherwise.
+    // Temporary files of an interrupted write and a user's copies have other names.
     let mut found: Vec<_> = entries(dir)?.into_iter().filter(|path| step_of(path).is_some()).collect();
     found.sort();
     Ok(found)
 }
 
-/// Everything in the folder of checkpoints; nothing where there is none.
+/// All entries of the folder of checkpoints; none if the folder does not exist.
 pub(crate) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     let folder = dir.join(FOLDER);
     match fs::read_dir(&folder) {

@@ -1,4 +1,4 @@
-//! [`TrainResults`]: how a run ended, and the checksums of the files that it wrote, by which an SAE is verified.
+//! [`TrainResults`]: the results of a run, and the checksums of its files, with which an SAE is verified.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, formats::saelens, sae::metrics::Reconstruction};
 
-/// How a training run ended.
+/// The results of a training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainResults {
     /// SHA-256 of `sae_weights.safetensors`.
@@ -16,19 +16,19 @@ pub struct TrainResults {
     pub files_sha256: BTreeMap<String, String>,
     /// Steps done.
     pub steps: u64,
-    /// Tokens seen, each as often as it was.
+    /// Tokens seen; a token seen in several epochs counts each time.
     pub tokens: u64,
-    /// The last batch's fraction of variance unexplained.
+    /// Fraction of variance unexplained of the last batch.
     pub last_fvu: f64,
-    /// Latents dead at the end: silent for `dead_after_tokens`.
+    /// Latents dead at the end: not active for `dead_after_tokens`.
     pub dead: usize,
-    /// The saved SAE on the first held-out rows: whole row groups until they have 131,072 tokens. Absent where nothing
-    /// is held out, or what is held out does not vary.
+    /// Metrics of the saved SAE on the first held-out rows: whole row groups until they have 131,072 tokens. `None` if
+    /// no rows are held out, or if they do not vary.
     pub held_out: Option<Reconstruction>,
 }
 
 impl TrainResults {
-    /// The files of the SAE in `dir`, hashed.
+    /// Hashes the files of the SAE in `dir`.
     pub(crate) fn hash_files(dir: &Path) -> Result<(String, BTreeMap<String, String>)> {
         let hash = |name: &str| Ok::<_, Error>((name.to_string(), sha256_file(&dir.join(name))?));
         Ok((hash(saelens::WEIGHTS_FILE)?.1, saelens::OTHER_FILES.into_iter().map(hash).collect::<Result<_>>()?))
@@ -40,7 +40,7 @@ impl TrainResults {
         std::iter::once((saelens::WEIGHTS_FILE, self.weights_sha256.as_str())).chain(others)
     }
 
-    /// Compares the files in `dir` with what was recorded. An SAE is whole without the densities of its latents.
+    /// Compares the files in `dir` with the recorded checksums. The file of latent densities may be missing.
     pub(crate) fn verify(&self, dir: &Path) -> Result<()> {
         let needed = |name: &str| name != saelens::SPARSITY_FILE || dir.join(name).is_file();
         let mut files = self.files().filter(|(name, _)| needed(name));

@@ -1,10 +1,11 @@
-//! [`save`] and [`restore`]: everything a run needs to go on as if it had never stopped: weights, moments, the count of
-//! silent tokens of each latent, the step and the place in the data. One safetensors file a checkpoint, written whole.
-//! Saving removes nothing: older ones go once a newer one is known to be good, and bad ones where the run diverged.
+//! [`save`] and [`restore`]: everything a run needs to continue as if it had never stopped: weights, moments, each
+//! latent's tokens since it was last active, the step and the position in the data. A checkpoint is one safetensors
+//! file, written whole. Saving removes nothing: older checkpoints are removed once a newer one is known to be good, and
+//! bad ones when the run diverges.
 //!
-//! Each says which run it is of, and has a SHA-256 of everything in it. In place of a damaged one the next older is
-//! restored, which costs some steps and no more; one of another run is refused: its weights would go on as if they were
-//! this run's.
+//! Each checkpoint names its run and has a SHA-256 of its whole content. If a checkpoint is damaged, the next older one
+//! is restored, which costs only some steps. A checkpoint of another run is refused, because training would continue
+//! with the other run's weights.
 
 use std::{
     fs,
@@ -22,21 +23,21 @@ use crate::{
     tensors::{Tensor, TensorFile, sha256_of, write_tensors},
 };
 
-/// Key of [`Header`] in the file's own.
+/// Key of [`Header`] in the file's own header.
 const NOTE: &str = "refract";
-/// Said where no checkpoint is whole.
-const HINT: &str = "Remove the folder of checkpoints to begin again";
+/// The hint if every checkpoint is damaged.
+const HINT: &str = "Remove the folder `checkpoints` to start the run again from the beginning";
 
-/// What the file's header says beside where tensors lie.
+/// Our part of the file's header.
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
-    /// [`Note`], as the text that was hashed.
+    /// [`Note`], as the hashed text.
     note: String,
-    /// Of that text and the tensors.
+    /// SHA-256 of that text and the tensors.
     sha256: String,
 }
 
-/// Which run, and how far it has come.
+/// The run and its progress.
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
     /// [`crate::SaeManifest::run_id`].
@@ -44,31 +45,31 @@ struct Note {
     progress: Progress,
 }
 
-/// How far a run has come.
+/// Progress of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Progress {
     /// Steps done.
     pub(crate) step: u64,
-    /// The next row.
+    /// Position of the next row.
     pub(crate) cursor: Cursor,
-    /// The last batch's fraction of variance unexplained.
+    /// Fraction of variance unexplained of the last batch.
     pub(crate) fvu: f64,
     /// Weight of the sparsity loss.
     pub(crate) sparsity_coefficient: f64,
-    /// What the steps so far are judged by.
+    /// History of the steps so far.
     #[serde(default)]
     pub(crate) health: Health,
 }
 
-/// Whether weights and moments are numbers, all of them. A pass over what a checkpoint is about to copy, hash-free and
-/// without branches: a few milliseconds where writing it takes hundreds.
+/// True if all weights and moments are finite. One pass without hashes and branches: it takes a few milliseconds,
+/// writing a checkpoint takes hundreds.
 pub(crate) fn is_finite(learner: &Learner) -> bool {
     parameters(learner)
         .flat_map(|(_, values, moments)| [values, &moments.m, &moments.v])
         .all(|values| values.iter().fold(true, |all, value| all & value.is_finite()))
 }
 
-/// Every parameter with its moments, by its name in the file.
+/// Every parameter and its moments, with its name in the file.
 fn parameters(learner: &Learner) -> impl Iterator<Item = (&str, &[f32], &Moments)> {
     let (weights, adam) = (&learner.weights, &learner.adam);
     let all = [
@@ -109,7 +110,7 @@ pub(crate) fn keep_last(dir: &Path, keep: usize) -> Result<()> {
     found[..found.len().saturating_sub(keep)].iter().try_for_each(|path| remove(path))
 }
 
-/// Removes the checkpoints after `step` steps and more, and returns the last one before them.
+/// Removes the checkpoints of `step` and later steps, and returns the last one before them.
 pub(crate) fn remove_from(dir: &Path, step: u64) -> Result<Option<PathBuf>> {
     let first = dir.join(FOLDER).join(name(step));
     let (good, bad): (Vec<_>, Vec<_>) = list(dir)?.into_iter().partition(|path| *path < first);
@@ -121,17 +122,17 @@ fn remove(path: &Path) -> Result<()> {
     fs::remove_file(path).map_err(Error::io("remove", path))
 }
 
-/// Puts the last checkpoint of `run` that is whole into `learner`; `None` where there is none at all. Damaged ones after
-/// it get another name, so that they do not count among those to keep. What an interrupted save left is removed.
+/// Puts the last undamaged checkpoint of `run` into `learner`; returns `None` if there is no checkpoint at all. Damaged
+/// ones after it are renamed, so that they do not count among those to keep. Files of an interrupted save are removed.
 pub(crate) fn restore(dir: &Path, run: &str, learner: &mut Learner) -> Result<Option<Progress>> {
     remove_leftovers(dir)?;
     let mut damaged: Vec<(PathBuf, Error)> = vec![];
     for path in list(dir)?.into_iter().rev() {
         match open(&path) {
             Ok((_, note)) if note.run != run => {
-                let hint = "Remove this file: it was copied here";
+                let hint = "Remove this file: it was copied from another run's folder";
                 let expected = "a checkpoint of the run in this folder";
-                return Err(Error::malformed(path, expected, "one of another run", hint));
+                return Err(Error::malformed(path, expected, "a checkpoint of another run", hint));
             }
             Ok((file, note)) => {
                 put_into(learner, file, &note.progress)?;
@@ -148,11 +149,11 @@ pub(crate) fn restore(dir: &Path, run: &str, learner: &mut Learner) -> Result<Op
 fn set_aside(path: &Path) -> Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".damaged");
-    tracing::warn!("{} is damaged: passed over, and renamed to end in .damaged", path.display());
+    tracing::warn!("{} is damaged: it is skipped and renamed to end in .damaged", path.display());
     fs::rename(path, &aside).map_err(Error::io("rename", path))
 }
 
-/// Opens a checkpoint and compares it with its checksum and its name.
+/// Opens a checkpoint and checks its checksum and its name.
 fn open(path: &Path) -> Result<(TensorFile, Note)> {
     let file = TensorFile::read(path, HINT)?;
     let damaged = |expected: &str, found: String| Error::malformed(path, expected, found, HINT);
@@ -164,7 +165,7 @@ fn open(path: &Path) -> Result<(TensorFile, Note)> {
     }
     let note: Note = serde_json::from_str(&note).map_err(unread)?;
     if path.file_name().is_none_or(|found| found != name(note.progress.step).as_str()) {
-        return Err(damaged("the step that its name says", format!("step {}", note.progress.step)));
+        return Err(damaged("the step in its file name", format!("step {}", note.progress.step)));
     }
     Ok((file, note))
 }
@@ -195,7 +196,7 @@ fn put_into(learner: &mut Learner, mut file: TensorFile, progress: &Progress) ->
     file.end()
 }
 
-/// Removes what a save left that was killed: nothing else would, where no checkpoint of that step follows.
+/// Removes the temporary files of a killed save. Nothing else would, if no checkpoint of the same step follows.
 fn remove_leftovers(dir: &Path) -> Result<()> {
     let is_left = |path: &PathBuf| {
         path.extension().is_some_and(|extension| extension == "tmp") && step_of(&path.with_extension("")).is_some()
@@ -276,20 +277,20 @@ mod tests {
     #[test]
     fn a_single_number_that_is_none_is_seen() {
         assert!(is_finite(&learner(TrainArchitecture::TopK)));
-        let spoilt: [fn(&mut Learner); 4] = [
+        let spoiled: [fn(&mut Learner); 4] = [
             |learner| learner.weights.w_enc[17] = f32::NAN,
             |learner| learner.weights.b_dec[7] = f32::INFINITY,
             |learner| learner.adam.w_dec.m[319] = f32::NAN,
             |learner| learner.adam.b_enc.v[0] = f32::INFINITY,
         ];
-        for spoil in spoilt {
+        for spoil in spoiled {
             let mut learner = learner(TrainArchitecture::TopK);
             spoil(&mut learner);
             assert!(!is_finite(&learner));
         }
     }
 
-    /// What is wrong with the only checkpoint of a folder.
+    /// The error of restoring the only checkpoint of a folder.
     fn refused(dir: &Path, run: &str, architecture: TrainArchitecture, d_sae: usize) -> String {
         let config = StepConfig::example(architecture, 3, 8, d_sae);
         let mut learner = Learner::start(d_sae, vec![0.1; 8], 1, config);
@@ -309,7 +310,7 @@ mod tests {
         let left = refused(dir.path(), RUN, TrainArchitecture::TopK, 40);
         assert!(left.contains("found also threshold, threshold.m, threshold.v"), "{left}");
         let other = refused(dir.path(), "another run", TrainArchitecture::JumpRelu, 40);
-        assert!(other.contains("a checkpoint of the run in this folder, found one of another run"), "{other}");
+        assert!(other.contains("a checkpoint of the run in this folder, found a checkpoint of another run"), "{other}");
     }
 
     #[test]
@@ -339,7 +340,7 @@ mod tests {
         let renamed = path.with_file_name(name(7));
         fs::write(&renamed, &bytes).unwrap();
         let message = open(&renamed).err().unwrap().to_string();
-        assert!(message.contains("expected the step that its name says, found step 1"), "{message}");
+        assert!(message.contains("expected the step in its file name, found step 1"), "{message}");
         fs::write(path.with_file_name(name(8)), &flipped).unwrap();
         let left = path.with_file_name(format!("{}.tmp", name(9)));
         fs::write(&left, &bytes[..100]).unwrap();

@@ -1,8 +1,9 @@
-//! [`export`]: the weights of a run in training units as an [`Sae`] of raw activations. The scales go into weights and
-//! biases, so that whoever uses an SAE needs to know nothing of how it was trained. With x' = s x in training:
+//! [`export`]: turns the weights of a run, in training units, into an [`Sae`] of raw activations. The scales are folded
+//! into weights and biases, so that a user of the SAE does not need to know how it was trained. With x' = s x in
+//! training:
 //!
 //! ```text
-//! one place      s x ~ f(s x) W_dec + b_dec   =>   x ~ (f / s) W_dec + b_dec / s
+//! one hook point s x ~ f(s x) W_dec + b_dec   =>   x ~ (f / s) W_dec + b_dec / s
 //!                f(s x) / s = select((x - b_dec / s) W_enc^T + b_enc / s)        gated: b_mag / s too; thresholds / s
 //!
 //! transcoder     hidden_pre = (s_in x - b_in) W_enc^T + b_enc,   s_out y ~ f W_dec + b_dec + (s_in x - b_in) W_skip^T
@@ -10,12 +11,12 @@
 //!                W_skip s_in / s_out   (b_dec - W_skip b_in) / s_out
 //!
 //! crosscoder     hidden_pre = sum_l (s_l x^l - b_dec^l) W_enc^l^T + b_enc,   s_l x^l ~ f W_dec^l + b_dec^l
-//!                W_enc^l s_l    b_enc    W_dec^l / s_l    b_dec^l / s_l    thresholds as they are
+//!                W_enc^l s_l    b_enc    W_dec^l / s_l    b_dec^l / s_l    thresholds unchanged
 //! ```
 //!
-//! Selection and decoder are homogeneous, which is why the first two may divide activations by the scale: decoder rows
-//! stay at norm 1, and an activation is a length where it is written. A crosscoder's latent writes to several places of
-//! several scales, so its activation stays in training units.
+//! Selection and decoder are homogeneous, so the first two cases can divide activations by the scale: decoder rows stay
+//! at norm 1, and an activation is a length in the units of the reconstruction. A crosscoder's latent writes to several
+//! hook points with different scales, so its activation stays in training units.
 
 use crate::{
     Result,
@@ -30,7 +31,7 @@ use crate::{
     },
 };
 
-/// What is trained as BatchTopK has no threshold yet: `calibrate` sets it.
+/// An SAE trained as BatchTopK has no threshold yet: `calibrate` sets it.
 pub(crate) fn export(mut weights: Weights, standard: &Standard, resolved: &Resolved, label: Label) -> Result<Sae> {
     let config = config_of(&weights, resolved, label);
     let nonlinearity = nonlinearity_of(&mut weights, resolved);
@@ -82,14 +83,14 @@ fn config_of(weights: &Weights, resolved: &Resolved, label: Label) -> SaeConfig 
     }
 }
 
-/// Divides activations and what they rebuild by `scale`.
+/// Divides activations and reconstructions by `scale`.
 fn divide_outputs(weights: &mut SaeWeights, scale: f32) {
     let SaeWeights { b_enc, b_dec, nonlinearity, .. } = weights;
     let biases = [Some(b_enc), Some(b_dec), nonlinearity.in_activation_units()];
     biases.into_iter().flatten().for_each(|bias| bias.iter_mut().for_each(|b| *b /= scale));
 }
 
-/// Folds what is subtracted from the input into the biases: `(x - b_in) W^T + b = x W^T + (b - W b_in)`.
+/// Folds the `b_in` that is subtracted from the input into the biases: `(x - b_in) W^T + b = x W^T + (b - W b_in)`.
 fn fold_b_in(weights: &mut SaeWeights, b_in: &[f32]) {
     add_product(&mut weights.b_enc, &weights.w_enc, b_in, -1.0);
     if let Some(w_skip) = &weights.w_skip {

@@ -1,15 +1,15 @@
-//! [`Health`]: whether a run still learns, judged after every step by what the step measured. It stands apart from the
-//! loop because it is kept in every checkpoint: a resumed run is judged by the same past.
+//! [`Health`]: decides after every step, from its measurements, whether the run has diverged. It is saved in every
+//! checkpoint, so that a resumed run is judged by the same history.
 //!
 //! ```text
-//! recent_best = min(loss, 1.01 recent_best)                so it forgets a factor 3 in about a hundred steps
+//! recent_best = min(loss, 1.01 recent_best)                so it forgets a factor of 3 in about a hundred steps
 //! diverged    = not finite, or fvu > max(100, 3 fvu_1), or (loss > 10 recent_best and fvu > 1)
 //!               or no latent active for 10 steps, or none active and all dead
 //! steady      = loss <= 3 recent_best and some latent active
 //! ```
 //!
-//! A step measures the weights that it starts from, so the weights after step s are good once step s + 1 is steady.
-//! Until then the checkpoint of step s removes no older one.
+//! A step measures the weights that it starts from, so the weights after step s are known to be good once step s + 1 is
+//! steady. Until then, older checkpoints than that of step s are kept.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,36 +19,37 @@ use crate::{
     step::StepReport,
 };
 
-/// An error a hundred times the variance of the data: nothing good comes after it. A run may begin there, where k is
-/// many times the width of the data, but not grow from there.
+/// An error of a hundred times the variance of the data: the run does not recover from it. A run may begin there, if k
+/// is many times the width of the data, but must not grow from there.
 const DIVERGED_FVU: f64 = 100.0;
-/// So many times its recent best, with an SAE that is worse than the mean, the loss has exploded. The second condition
-/// spares runs whose loss was small before a sparsity coefficient rose.
+/// The loss has exploded if it is this many times its recent best and the SAE is worse than the mean. The second
+/// condition spares runs whose loss was small before a sparsity coefficient rose.
 const EXPLOSION: f64 = 10.0;
-/// So many times its recent best, the loss is on its way up: more than batches differ.
+/// The loss is rising if it is this many times its recent best: batches differ by less.
 const UNSTEADY: f64 = 3.0;
-/// How fast the recent best is forgotten, a step.
+/// Factor per step by which the recent best is forgotten.
 const FORGETTING: f64 = 1.01;
-/// Steps without a single active latent after which none comes back: no latent has a gradient but JumpReLU's just below
-/// their thresholds, and Adam's first moment, which could still move one, has decayed to a third (0.9^10).
+/// After this many steps without an active latent, none becomes active again. Only JumpReLU's latents just below their
+/// thresholds have a gradient, and Adam's first moment, which could still move a latent, has decayed to a third
+/// (0.9^10).
 const SILENT_STEPS: u64 = 10;
 
-/// What is remembered of the steps so far.
+/// The history of the steps so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Health {
-    /// The lowest loss, forgotten slowly; none before the first step.
+    /// The lowest loss, slowly forgotten; `None` before the first step.
     recent_best: Option<f64>,
     /// FVU of the first step.
     #[serde(default)]
     first_fvu: Option<f64>,
-    /// Steps, the last ones, in which no latent was active.
+    /// Number of latest steps in a row in which no latent was active.
     silent_steps: u64,
-    /// The last steady step, from 1: checkpoints of earlier steps are good.
+    /// The last steady step, counted from 1: checkpoints of earlier steps are good.
     pub(crate) steady_step: u64,
 }
 
 impl Health {
-    /// Takes in what step `step` measured, of `d_sae` latents.
+    /// Checks the measurements of step `step` of an SAE with `d_sae` latents.
     pub(crate) fn check(&mut self, step: u64, report: &StepReport, d_sae: usize) -> Result<(), Divergence> {
         finite(report)?;
         let StepReport { loss, fvu, .. } = *report;
@@ -60,7 +61,7 @@ impl Health {
         self.silent_steps = if report.l0 > 0.0 { 0 } else { self.silent_steps + 1 };
         if self.silent_steps >= SILENT_STEPS || (report.l0 == 0.0 && report.dead == d_sae) {
             let sparsity_coefficient = report.sparsity_coefficient;
-            return Err(Divergence::Silent { steps: self.silent_steps, sparsity_coefficient });
+            return Err(Divergence::NoneActive { steps: self.silent_steps, sparsity_coefficient });
         }
         if loss <= UNSTEADY * best && self.silent_steps == 0 {
             self.steady_step = step;
@@ -70,8 +71,8 @@ impl Health {
     }
 }
 
-/// Refuses a step of which any number is none. The gradient's norm is one of them, so that weights which the step has
-/// already spoilt are noticed before they are saved.
+/// Refuses a step with a number that is not finite. The gradient's norm is one of them, so that weights that this step
+/// has spoiled are detected before they are saved.
 fn finite(report: &StepReport) -> Result<(), Divergence> {
     let StepReport { loss, fvu, aux_loss, sparsity_loss, grad_norm, .. } = *report;
     let numbers = [
@@ -88,11 +89,11 @@ fn finite(report: &StepReport) -> Result<(), Divergence> {
 }
 
 impl Divergence {
-    /// What to try in another run.
+    /// Advice for another run.
     pub(crate) fn advice(self, config: &TrainConfig) -> String {
-        // The default where that is smaller still: a quarter of what explodes may yet be far too much.
+        // At most the default: a quarter of a diverging learning rate may still be far too high.
         let lr = short((config.lr.unwrap_or_default() / 4.0).min(default_lr(config.d_sae.unwrap_or_default())));
-        let Self::Silent { sparsity_coefficient, .. } = self else {
+        let Self::NoneActive { sparsity_coefficient, .. } = self else {
             let clip = config.clip.map_or("`clip` 1".to_string(), |clip| format!("a smaller `clip` ({})", clip / 10.0));
             return format!(
                 "a smaller `lr` ({lr}), a longer `warmup`, or {clip}, or data without the rows that are far larger than \
@@ -116,7 +117,7 @@ impl Divergence {
     }
 }
 
-/// The number with two digits.
+/// The number rounded to two digits.
 fn short(value: f64) -> f64 {
     format!("{value:.1e}").parse().unwrap_or(value)
 }
@@ -140,7 +141,7 @@ mod tests {
         }
     }
 
-    /// The first step, from 1, whose report is refused, and why.
+    /// The first step, counted from 1, whose report is refused, and the reason.
     fn stopped(reports: impl IntoIterator<Item = StepReport>) -> Option<(u64, Divergence)> {
         let mut health = Health::default();
         let checked = reports.into_iter().zip(1..).map(|(report, step)| (step, health.check(step, &report, D_SAE)));
@@ -150,9 +151,9 @@ mod tests {
     #[test]
     fn numbers_that_are_none_stop_the_run() {
         let nan = |spoil: fn(&mut StepReport)| {
-            let mut spoilt = report(5.0, 0.5);
-            spoil(&mut spoilt);
-            stopped([report(5.0, 0.5), spoilt]).map(|(step, why)| (step, why.to_string()))
+            let mut spoiled = report(5.0, 0.5);
+            spoil(&mut spoiled);
+            stopped([report(5.0, 0.5), spoiled]).map(|(step, why)| (step, why.to_string()))
         };
         assert_eq!(nan(|report| report.loss = f64::NAN), Some((2, "the loss is NaN".into())));
         assert_eq!(nan(|report| report.aux_loss = f64::INFINITY), Some((2, "the auxiliary loss is inf".into())));
@@ -170,14 +171,14 @@ mod tests {
         assert_eq!(stopped([report(10.0, 60.0), report(20.0, 181.0)]).map(|(step, _)| step), Some(2));
         assert_eq!(stopped([report(40.0, 250.0), report(39.0, 240.0)]), None, "k 32 of 1 dimension begins at k^2 / 4");
         assert_eq!(stopped([report(40.0, 250.0), report(130.0, 760.0)]).map(|(step, _)| step), Some(2));
-        // A sparsity coefficient rises over a thousand steps, and the loss with it.
+        // A sparsity coefficient rises over a thousand steps, and the loss rises with it.
         assert_eq!(stopped((0..1000).map(|i| report(1.0 + 0.03 * f64::from(i), 1.1))), None);
     }
 
     #[test]
     fn silence_is_noticed_and_a_latent_that_speaks_ends_it() {
         let silent = StepReport { l0: 0.0, ..report(5.0, 1.0) };
-        let why = Divergence::Silent { steps: 10, sparsity_coefficient: 0.0 };
+        let why = Divergence::NoneActive { steps: 10, sparsity_coefficient: 0.0 };
         assert_eq!(stopped([report(5.0, 0.5)].into_iter().chain([silent; 10])), Some((11, why)));
         let nine = [silent; 9].into_iter();
         assert_eq!(stopped(nine.clone().chain([report(5.0, 0.5)]).chain(nine)), None);
@@ -209,10 +210,10 @@ mod tests {
                 .advice(&TrainConfig { lr: Some(0.02), ..TrainConfig::default() })
                 .contains("a smaller `clip` (0.1)")
         );
-        // A quarter of it would still be 60 times the default.
+        // A quarter of this learning rate would still be 60 times the default.
         let far = TrainConfig { lr: Some(1.0), d_sae: Some(4608), ..config.clone() };
         assert!(exploded.advice(&far).starts_with("a smaller `lr` (0.004)"));
-        let silent = |sparsity_coefficient| Divergence::Silent { steps: 10, sparsity_coefficient };
+        let silent = |sparsity_coefficient| Divergence::NoneActive { steps: 10, sparsity_coefficient };
         assert!(silent(0.0).advice(&config).contains("`auxk_alpha` 0.125"));
         assert!(silent(8.0).advice(&config).starts_with("a larger `k`, to which"));
         let given = TrainConfig { sparsity_coefficient: Some(8.0), ..config };

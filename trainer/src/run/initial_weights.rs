@@ -1,16 +1,16 @@
-//! [`of`]: the weights of a finished SAE, of any format, as those that a run begins from (`init_from`). It is
-//! `export` backwards, and stands apart from it because it must also judge whether the SAE fits what is to be trained.
+//! [`of`]: turns the weights of a finished SAE, in any format, into the initial weights of a run (`init_from`). It is
+//! the inverse of `export`, and also checks that the SAE fits the config.
 //!
 //! ```text
-//! one place      b_enc s    b_dec s    thresholds s    b_mag s            W_enc, W_dec as they are
+//! one hook point b_enc s    b_dec s    thresholds s    b_mag s            W_enc, W_dec unchanged
 //! transcoder     W_enc s_out / s_in    W_skip s_out / s_in    thresholds s_out
-//!                b_enc s_out + W_enc b_in    b_dec s_out + W_skip b_in    (W_enc, W_skip: those of the line above)
-//! crosscoder     W_enc^l / s_l    W_dec^l s_l    b_dec^l s_l              b_enc, thresholds as they are
+//!                b_enc s_out + W_enc b_in    b_dec s_out + W_skip b_in    (W_enc, W_skip: of the line above)
+//! crosscoder     W_enc^l / s_l    W_dec^l s_l    b_dec^l s_l              b_enc, thresholds unchanged
 //! then           n_j = sum_l |W_dec^l[j]|:    W_dec[j] / n_j,    and W_enc[j], b_enc, thresholds, b_mag times n_j
 //! ```
 //!
-//! The last line changes no reconstruction. TopK alone selects by f, so that where rows had several norms it may select
-//! others. A latent without a direction (n_j = 0) could never learn one: it is drawn anew.
+//! The last line does not change reconstructions. Only TopK selects by f, so it may select other latents if the rows
+//! had different norms. A latent without a direction (n_j = 0) could never learn one: it gets a new random one.
 
 use std::path::Path;
 
@@ -34,32 +34,31 @@ use crate::{
     },
 };
 
-/// Norms of decoder rows that differ by more change what TopK selects.
+/// If norms of decoder rows differ by more, TopK may select other latents.
 const SAME_NORM: f32 = 1e-3;
 
-/// Refuses an SAE from which `resolved` cannot be trained.
+/// Refuses an SAE that a run of `resolved` cannot begin from.
 pub(crate) fn check_fits(sae: &Sae, resolved: &Resolved) -> Result<()> {
     let Some((expected, found)) = misfit(sae, resolved) else { return Ok(()) };
     let path = resolved.config.init_from.as_deref().unwrap_or(Path::new("init_from"));
     Err(Error::invalid("`init_from`", expected, format!("{found} in {}", path.display())))
 }
 
-/// Says so where the SAE is from another place in the model, or another model's. Fine-tuning there may be what is
-/// wanted.
+/// Warns if the SAE is from another hook point or another model. The user may want to fine-tune it there.
 pub(crate) fn say_elsewhere(sae: &Sae, resolved: &Resolved, model: &str) {
     if let (Some(from), Some(here)) = (sae.config().hook_points.ends().0, resolved.config.hook_points.first().copied())
         && from != here
     {
-        tracing::warn!("the SAE of `init_from` was trained at {from}, and goes on at {here}");
+        tracing::warn!("the SAE of `init_from` was trained at {from}, and is now trained at {here}");
     }
     let from = sae.config().model_name.as_str();
     if !from.is_empty() && from != model {
-        tracing::warn!("the SAE of `init_from` was trained on {from}, and goes on with {model}");
+        tracing::warn!("the SAE of `init_from` was trained on {from}, and is now trained on {model}");
     }
 }
 
-/// The last weight of the sparsity loss in the run that made the SAE: where this one's, which is adapted, begins.
-/// `None` where no run of the same architecture made it here.
+/// The last weight of the sparsity loss in the run that made the SAE, if refract trained it with the same architecture.
+/// An adapted weight begins there.
 pub(crate) fn last_coefficient(config: &TrainConfig) -> Option<f64> {
     let adapted = config.architecture.has_sparsity_loss() && config.sparsity_coefficient.is_none();
     let dir = folder_of(config.init_from.as_ref().filter(|_| adapted)?);
@@ -68,7 +67,7 @@ pub(crate) fn last_coefficient(config: &TrainConfig) -> Option<f64> {
     (made.config.architecture == config.architecture).then_some(last.sparsity_coefficient)
 }
 
-/// The files of that SAE, as the manifest records them.
+/// The files of that SAE, as recorded in the manifest.
 pub(crate) fn files(config: &TrainConfig) -> Result<Vec<InitialFile>> {
     let Some(path) = &config.init_from else { return Ok(vec![]) };
     let file = |path: &Path| {
@@ -79,10 +78,10 @@ pub(crate) fn files(config: &TrainConfig) -> Result<Vec<InitialFile>> {
 }
 
 impl TrainConfig {
-    /// With as many latents as the SAE that it begins from has, where it does not say how many.
+    /// The config with `d_sae` taken from the SAE to begin from, if `d_sae` is not set.
     ///
     /// # Errors
-    /// When there is no SAE that can be read.
+    /// When the SAE cannot be read.
     pub fn with_initial_width(&self) -> Result<Self> {
         let d_sae = match (&self.init_from, self.d_sae) {
             (Some(path), None) => Some(Sae::load(path)?.d_sae()),
@@ -92,10 +91,11 @@ impl TrainConfig {
     }
 }
 
-/// What a run of `config` keeps of the SAE that it begins from, in a sentence; `None` where it begins from none.
+/// A sentence that describes which parts of the initial SAE a run of `config` keeps; `None` if it begins from random
+/// weights.
 ///
 /// # Errors
-/// When there is no SAE that can be read.
+/// When the SAE cannot be read.
 pub fn initial_weights_kept(config: &TrainConfig) -> Result<Option<String>> {
     let Some(path) = &config.init_from else { return Ok(None) };
     let sae = Sae::load(path)?;
@@ -115,21 +115,23 @@ pub fn initial_weights_kept(config: &TrainConfig) -> Result<Option<String>> {
         sae.d_sae()
     );
     if sae.architecture() == Architecture::JumpRelu && config.architecture.is_batch_topk() {
-        says += "; its threshold is calibrated anew at the end";
+        says += "; its threshold is calibrated again at the end";
     } else if sae.architecture() == Architecture::JumpRelu && config.architecture == TrainArchitecture::TopK {
         says += "; its thresholds are dropped";
     }
     if config.architecture.has_sparsity_loss() && config.sparsity_coefficient.is_none() {
         says += &match last_coefficient(config) {
-            Some(last) => format!("; the weight of the sparsity loss is adapted from its last, {last:.4}, on"),
-            None => "; the weight of the sparsity loss is adapted from the start".into(),
+            Some(last) => {
+                format!("; the weight of the sparsity loss is adapted, starting at its last value, {last:.4}")
+            }
+            None => "; the weight of the sparsity loss is adapted, starting at the default".into(),
         };
     }
     says += &said_of_norms(&sae);
     Ok(Some(says))
 }
 
-/// What becomes of decoder rows of several norms, and of those without a direction; nothing where there are none.
+/// Describes changes to decoder rows with different norms and to those without a direction; empty if there are none.
 fn said_of_norms(sae: &Sae) -> String {
     let norms: Vec<f32> =
         sae.w_dec().chunks_exact(sae.d_out()).map(|row| norm_of_blocks(row, &[sae.d_out()])).collect();
@@ -137,15 +139,15 @@ fn said_of_norms(sae: &Sae) -> String {
     let (least, most) = (directed().fold(f32::MAX, f32::min), directed().fold(f32::MIN, f32::max));
     let mut says = String::new();
     if sae.architecture() == Architecture::TopK && most > least * (1.0 + SAME_NORM) {
-        says += "; its decoder rows had several norms and are brought to 1, by which topk may select others";
+        says += "; its decoder rows had different norms and are scaled to norm 1, so topk may select other latents";
     }
     match norms.len() - directed().count() {
         0 => says,
-        n => says + &format!("; {n} latents without a direction are drawn anew"),
+        n => says + &format!("; {n} latents without a direction get new random ones"),
     }
 }
 
-/// What `sae` would have to be to be trained on as `resolved`, and what it is; `None` where it fits.
+/// The requirement for a run of `resolved` that `sae` does not meet, as (expected, found); `None` if it fits.
 fn misfit(sae: &Sae, resolved: &Resolved) -> Option<(String, String)> {
     let trained = resolved.config.architecture;
     let shape = |d_in: usize, d_out: usize, d_sae: usize| match d_in == d_out {
@@ -157,7 +159,10 @@ fn misfit(sae: &Sae, resolved: &Resolved) -> Option<(String, String)> {
     let kind = kind_of(sae);
     let (reads, here_reads) = (&sae.config().hook_points, &resolved.hook_points);
     if !kinds_for(trained).contains(&kind.as_str()) {
-        Some((format!("one of {}, to go on as {trained}", kinds_for(trained).join(", ")), format!("{kind}, {there},")))
+        Some((
+            format!("one of {}, to continue as {trained}", kinds_for(trained).join(", ")),
+            format!("{kind}, {there},"),
+        ))
     } else if here != there {
         let see = if sae.d_sae() == resolved.d_sae { "" } else { " (see `d_sae`)" };
         Some((format!("an SAE of {here}{see}"), there))
@@ -168,20 +173,23 @@ fn misfit(sae: &Sae, resolved: &Resolved) -> Option<(String, String)> {
     } else if sae.config().input_norm != InputNorm::None {
         Some(("an SAE of raw activations".into(), format!("one that normalizes them ({:?})", sae.config().input_norm)))
     } else if sae.has_skip() && !(trained == TrainArchitecture::Transcoder && resolved.config.skip) {
-        Some(("an SAE without a linear bypass, or `architecture` transcoder `skip`".into(), "one with a bypass".into()))
+        Some((
+            "an SAE without a skip connection, or a config with `architecture` transcoder and `skip`".into(),
+            "one with a skip connection".into(),
+        ))
     } else {
         None
     }
 }
 
-/// The same of what two crosscoders read.
+/// The same for the hook points of two crosscoders.
 fn misfit_of_columns(here: &[(HookPoint, usize)], there: &[(HookPoint, usize)]) -> Option<(String, String)> {
     let points = |columns: &[(HookPoint, usize)]| columns.iter().map(|(point, _)| *point).collect::<Vec<_>>();
     let widths = |columns: &[(HookPoint, usize)]| columns.iter().map(|(_, width)| *width).collect::<Vec<_>>();
     let is_reordered = points(here) != points(there) && points(here).iter().all(|point| points(there).contains(point));
     if is_reordered {
         let names = |columns| points(columns).iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        return Some((format!("the hook points in one order: {}", names(here)), names(there)));
+        return Some((format!("the hook points in the order {}", names(here)), names(there)));
     }
     let differ = widths(here) != widths(there);
     differ.then(|| {
@@ -190,7 +198,7 @@ fn misfit_of_columns(here: &[(HookPoint, usize)], there: &[(HookPoint, usize)]) 
     })
 }
 
-/// What a finished SAE is, as messages name it.
+/// The kind of a finished SAE, for messages.
 fn kind_of(sae: &Sae) -> String {
     let architecture = sae.architecture();
     match sae.config().hook_points {
@@ -200,7 +208,8 @@ fn kind_of(sae: &Sae) -> String {
     }
 }
 
-/// The kinds that have every parameter of an architecture. Thresholds of `jumprelu` are not needed where k decides.
+/// The kinds of SAE that have every parameter of an architecture. Thresholds of `jumprelu` are not needed if k selects
+/// the latents.
 fn kinds_for(trained: TrainArchitecture) -> &'static [&'static str] {
     match trained {
         TrainArchitecture::TopK | TrainArchitecture::BatchTopK | TrainArchitecture::Matryoshka => {
@@ -220,7 +229,7 @@ pub(crate) fn of(sae: Sae, standard: &Standard, resolved: &Resolved) -> Weights 
     let trained = resolved.config.architecture;
     let sae = if trained.maps_one_column() { sae.applying_b_dec(true).into_owned() } else { sae };
     let step_config = resolved.step_config();
-    // Shapes, constants, and rows for latents without a direction.
+    // Gives shapes, constants, and rows for latents without a direction.
     let drawn = architecture::of(&step_config).start(resolved.d_sae, standard.mean.clone(), resolved.config.seed);
     let thresholds = sae.nonlinearity().thresholds(resolved.d_sae);
     let (_, SaeWeights { w_enc, b_enc, nonlinearity, w_dec, b_dec, w_skip }) = sae.into_parts();
@@ -254,14 +263,15 @@ pub(crate) fn of(sae: Sae, standard: &Standard, resolved: &Resolved) -> Weights 
     weights
 }
 
-/// Multiplies activations and what they rebuild by `scale`.
+/// Multiplies activations and reconstructions by `scale`.
 fn multiply_outputs(weights: &mut Weights, scale: f32) {
     multiply(&mut weights.b_enc, scale);
     multiply(&mut weights.b_dec, scale);
     [THRESHOLD, B_MAG].into_iter().for_each(|name| multiply(weights.extra_mut(name), scale));
 }
 
-/// Takes what is subtracted from a transcoder's input out of the biases again: `export`'s `fold_b_in` backwards.
+/// Takes the `b_in` that is subtracted from a transcoder's input out of the biases again: the inverse of `export`'s
+/// `fold_b_in`.
 fn unfold_b_in(weights: &mut Weights) {
     let Some(b_in) = weights.b_in.take() else { return };
     add_product(&mut weights.b_enc, &weights.w_enc, &b_in, 1.0);
@@ -271,7 +281,7 @@ fn unfold_b_in(weights: &mut Weights) {
     weights.b_in = Some(b_in);
 }
 
-/// Brings every decoder row to norm 1, and takes rows without one from `drawn`.
+/// Scales every decoder row to norm 1, and takes zero rows from `drawn`.
 fn normalize_latents(weights: &mut Weights, drawn: &Weights) {
     let (d_in, d_out) = (weights.d_in, weights.d_out);
     let thresholds = weights.extra(THRESHOLD).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What the manifest of a run says when the run begins.
+//! The manifest of a run that begins.
 
 use std::{ops::Range, path::Path};
 
@@ -12,7 +12,8 @@ use crate::{
 };
 
 impl SaeManifest {
-    /// The manifest of a run on a running model that begins in `out`: what it knows of its data is what was held out.
+    /// The manifest of a new run on a running model in `out`: its facts about the data come from the held-out
+    /// activations.
     pub(crate) fn begin_live(
         held_out: &ActivationDataset,
         data: &dyn TrainingData,
@@ -24,7 +25,7 @@ impl SaeManifest {
         Ok(Self { live_from, ..Self::begin(data, resolved, 0..contexts, out)? }.identified())
     }
 
-    /// The manifest of a run that begins in `out`.
+    /// The manifest of a new run in `out`.
     pub(crate) fn begin(
         data: &dyn TrainingData,
         resolved: &Resolved,

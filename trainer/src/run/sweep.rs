@@ -1,17 +1,17 @@
-//! [`sweep`]: many SAEs from one pass over the data, each in a folder of its own that is, bit for bit, what
-//! [`crate::train()`] writes with the same options; and a table that compares them.
+//! [`sweep`]: trains many SAEs in one pass over the data, and writes a table that compares them. Each SAE has its own
+//! folder, bit-identical to the one that [`crate::train()`] writes with the same options.
 //!
 //! ```text
 //! grid (sweep/grid.rs)    lists of settings become the settings of runs
-//! plan (sweep/plan.rs)    runs of the same columns, batch, tokens, seed, buffer and held-out share are a group: the
-//!                         order of rows depends on nothing else; a group is cut into passes that fit in memory
+//! plan (sweep/plan.rs)    runs with the same columns, batch, tokens, seed, buffer and held-out share are a group: the
+//!                         order of rows depends only on these; a group is cut into passes that fit in memory
 //! pass (sweep/pass.rs)    each batch is read once and given to every run of the pass
-//! table (sweep/table.rs)  sweep.json, sweep.parquet, pareto.html (sweep/pareto.rs), whenever a run has ended
+//! table (sweep/table.rs)  sweep.json, sweep.parquet, pareto.html (sweep/pareto.rs), written when a run has ended
 //! ```
 //!
-//! Groups of different hook points follow each other: which rows count (attention sinks do not) and how many fit in the
-//! buffer differ between them, and a shared order would not be that of a single run. Columns lie apart on disk, so no
-//! activation is read twice for it.
+//! Groups of different hook points are trained one after the other. Their usable rows (without attention sinks) and the
+//! number that fits in the buffer differ, so a shared order would not be that of a single run. Columns are separate on
+//! disk, so no activation is read twice.
 
 mod file;
 mod grid;
@@ -35,16 +35,16 @@ use self::{
 };
 use crate::Result;
 
-/// Trains everything that `plan` names, each run into the folder of its name in `out`, and returns the table, by place
-/// and L0. What `out` holds of the same runs is kept: finished ones as they are, others go on from their checkpoints. A
-/// run that diverges is noted and stops no other; it is not tried again while its folder is there.
+/// Trains all runs of `plan`, each into the subfolder of its name in `out`, and returns the table, sorted by hook point
+/// and L0. Existing runs in `out` are kept: finished ones unchanged, others continue from their checkpoints. A run that
+/// diverges is recorded and does not stop the others; it is not tried again while its folder exists.
 ///
 /// # Errors
-/// As [`crate::train()`], but for divergence; or when `out` holds something else.
+/// As [`crate::train()`], except for divergence; or when `out` contains something else.
 pub fn sweep(plan: &SweepPlan<'_>, out: &Path, monitor: &dyn Monitor) -> Result<Vec<SweepRow>> {
     let folder = OutputFolder::open(out)?;
     let mut table = Table::open(&folder, plan)?;
-    // Nothing is written before every run that was begun here is known to be the plan's.
+    // Nothing is written before it is known that every run in `out` belongs to the plan.
     plan.passes().iter().try_for_each(|members| check_pass(plan, members, out))?;
     table.write()?;
     monitor.start("sweep", plan.tokens(), "tokens");

@@ -1,5 +1,5 @@
-//! [`train`]: from a folder of activations to an SAE folder, which the same command resumes after any interruption to
-//! the same bits. What is asked for is checked against the data here; the loop is [`crate::run`].
+//! [`train`]: trains an SAE on a folder of activations. After an interruption, the same call resumes the run, with
+//! bit-identical results. The config is checked against the data here; the loop is in [`crate::run`].
 
 use std::path::Path;
 
@@ -19,12 +19,12 @@ use crate::{
     sae::{HookPoints, Sae},
 };
 
-/// Trains an SAE on `dataset` into the folder `out`. A folder that holds an unfinished run of the same config is
-/// continued; a finished one is left as it is.
+/// Trains an SAE on `dataset` into the folder `out`. An unfinished run with the same config is continued; a finished
+/// one is left unchanged.
 ///
-/// What opening `dataset` compared is all that is compared: each manifest with its own checksum; each part's size, rows
-/// and columns with the manifest. The content of a part is not hashed: row groups are read in random order and one hook
-/// point of each, so a hash would cost a pass of its own. [`ActivationDataset::verify`] makes that pass.
+/// `dataset` is checked only when it is opened: each manifest against its own checksum; each part's size, rows and
+/// columns against the manifest. The contents of parts are not hashed: row groups are read in random order, and only
+/// some hook points of each, so hashing would need a separate pass. [`ActivationDataset::verify`] makes that pass.
 ///
 /// # Errors
 /// When the config does not fit the activations, `out` holds another run, a file cannot be read or written, the run
@@ -39,7 +39,7 @@ pub fn train(
     train_on(&HarvestedData::new(dataset, hook_points), config, out, monitor)
 }
 
-/// [`train`], whatever the rows are.
+/// [`train`] for rows of any origin.
 pub(crate) fn train_on(
     data: &dyn TrainingData,
     config: &TrainConfig,
@@ -59,13 +59,13 @@ pub(crate) fn train_on(
     run.complete(manifest, source, training.n_rows_at_most(), split.held_out.as_ref())
 }
 
-/// The config, checked against the data, and the SAE that it begins from, checked against both.
+/// Checks the config against the data, and the SAE to begin from against both.
 pub(crate) fn resolve(config: &TrainConfig, data: &dyn TrainingData) -> Result<Resolved> {
     let widths = data.columns()?.iter().map(|column| column.mean.len()).collect();
     resolve_widths(config, data.hook_points(), widths)
 }
 
-/// The same where the widths of the columns are known before the data are.
+/// The same if the widths of the columns are known before the data.
 pub(crate) fn resolve_widths(config: &TrainConfig, hook_points: HookPoints, widths: Vec<usize>) -> Result<Resolved> {
     let initial = config.init_from.as_deref().map(Sae::load).transpose()?;
     let d_sae = config.d_sae.or_else(|| initial.as_ref().map(Sae::d_sae));
@@ -75,7 +75,7 @@ pub(crate) fn resolve_widths(config: &TrainConfig, hook_points: HookPoints, widt
     Ok(resolved)
 }
 
-/// The two parts of the data. Refuses data that never vary, and those that do not fill a batch.
+/// Splits the data into two parts. Refuses data that do not vary or do not fill a batch.
 pub(crate) fn split<'a>(data: &'a dyn TrainingData, config: &TrainConfig) -> Result<Split<'a>> {
     Standard::of(data)?;
     let split = data.split(HeldOut { fraction: config.held_out_fraction, seed: config.seed })?;

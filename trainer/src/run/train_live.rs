@@ -1,5 +1,5 @@
-//! [`train_live`]: an SAE from the activations of a running model, through a bounded channel and without a disk. It is
-//! the loop of [`crate::train()`] over another source.
+//! [`train_live`]: trains an SAE on the activations of a running model, which arrive through a bounded channel and are
+//! not written to disk. It is the loop of [`crate::train()`] with another source.
 
 use std::path::Path;
 
@@ -20,13 +20,13 @@ use crate::{
     sae::HookPoints,
 };
 
-/// Trains an SAE on the activations of a running model, without writing them to disk, into the folder `out`. The first
-/// contexts, `held_out_fraction` of `tokens`, are harvested into `out/held-out`: they are never trained on, say where
-/// the activations' mean and their sinks are, and serve evaluation and the index like any folder of activations.
-/// Resumes like [`crate::train()`].
+/// Trains an SAE on the activations of a running model into the folder `out`, without writing the activations to disk.
+/// The first contexts, `held_out_fraction` of `tokens`, are harvested into `out/held-out`. They are never trained on;
+/// the mean and the attention sinks are measured on them, and evaluation and the index can use them like any folder of
+/// activations. Resumes like [`crate::train()`].
 ///
 /// # Errors
-/// As [`crate::train()`]; or when the model or the corpus cannot be used.
+/// As [`crate::train()`], or when the model or the corpus cannot be used.
 pub fn train_live(
     model: &LanguageModel,
     corpus: Corpus,
@@ -37,7 +37,7 @@ pub fn train_live(
 ) -> Result<SaeManifest> {
     let (hook_points, widths) = hook_points_of(model, config, harvest_config)?;
     let held_out_config = HarvestConfig { tokens: Some(held_out_tokens(config)?), ..harvest_config.clone() };
-    // What cannot work is refused before minutes of harvesting.
+    // Invalid configs are refused before minutes of harvesting.
     let resolved = resolve_widths(config, hook_points.clone(), widths)?;
     let folder = OutputFolder::open(out)?;
     refuse_other(&folder, &resolved)?;
@@ -55,12 +55,12 @@ pub fn train_live(
     run.complete(manifest, source, training_rows, held_out.as_ref())
 }
 
-/// Refuses a folder that is not this run's, as far as that can be told before anything is held out.
+/// Refuses a folder of another run, as far as this can be known before the held-out activations exist.
 fn refuse_other(folder: &OutputFolder, resolved: &Resolved) -> Result<()> {
     let Some(found) = folder.find::<SaeManifest>()? else { return Ok(()) };
     let mut differences = option_differences(&found.config, &resolved.config);
     if found.live_from.is_none() {
-        differences.push("rows: those of a folder or a file there, a running model's here".into());
+        differences.push("rows: from a folder or a file there, from a running model here".into());
     }
     if !differences.is_empty() && found.is_begun(folder)? {
         return Err(harvester::Error::OtherRun { path: folder.path(), differences }.into());
@@ -68,7 +68,7 @@ fn refuse_other(folder: &OutputFolder, resolved: &Resolved) -> Result<()> {
     Ok(())
 }
 
-/// What the SAE is to read and rebuild of the model, and the width of each column of a row.
+/// The hook points that the SAE will read and reconstruct, and the width of each column of a row.
 fn hook_points_of(
     model: &LanguageModel,
     config: &TrainConfig,
@@ -83,7 +83,7 @@ fn hook_points_of(
     Ok((hook_points, widths))
 }
 
-/// The rows to stream, as what was held out describes them.
+/// The rows to stream; their statistics come from the held-out activations.
 fn live_rows(dataset: &ActivationDataset, manifest: &SaeManifest, resolved: &Resolved) -> Result<LiveRows> {
     let harvest = dataset.manifest();
     let hook_points = resolved.hook_points.columns();
@@ -104,11 +104,11 @@ fn held_out_tokens(config: &TrainConfig) -> Result<u64> {
     if tokens >= 1.0 {
         return Ok(tokens as u64);
     }
-    let expected = "above 0: the activations' mean and their sinks are measured on what is held out";
+    let expected = "above 0: the activations' mean and their sinks are measured on held-out contexts";
     Err(Error::invalid("`held_out_fraction`", expected, config.held_out_fraction.to_string()))
 }
 
-/// Harvests the contexts that are held out, or finds them there.
+/// Harvests the held-out contexts, or opens them if they exist.
 fn hold_out(
     model: &LanguageModel,
     corpus: &Corpus,
@@ -116,7 +116,7 @@ fn hold_out(
     dir: &Path,
     monitor: &dyn Monitor,
 ) -> Result<ActivationDataset> {
-    // A larger budget would extend the folder, and change it under the run that began with it.
+    // A larger number of tokens would extend the folder and so change it for the run that began with it.
     if let Ok(found) = HarvestManifest::read(dir)
         && found.config.tokens != config.tokens
     {

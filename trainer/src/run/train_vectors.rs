@@ -1,5 +1,5 @@
-//! [`train_vectors`]: an SAE on rows of numbers that no model of ours computed. It is the loop of [`crate::train()`]
-//! over other data.
+//! [`train_vectors`]: trains an SAE on vectors that another program computed. It is the loop of [`crate::train()`] with
+//! other data.
 
 use std::path::Path;
 
@@ -7,11 +7,12 @@ use harvester::{Monitor, VectorDataset};
 
 use crate::{Result, TrainConfig, data::vector_data::VectorData, manifest::SaeManifest, run::train::train_on};
 
-/// Trains an SAE on `vectors` into the folder `out`. Rows to hold out are drawn one by one from the config's seed,
-/// since files may be sorted. Resumes like [`crate::train()`]; files that have changed since the run began are refused.
+/// Trains an SAE on `vectors` into the folder `out`. The held-out rows are drawn one by one from the config's seed,
+/// because files may be sorted. Resumes like [`crate::train()`]; files that have changed since the run began are
+/// refused.
 ///
 /// # Errors
-/// As [`crate::train()`]; or when the config names a hook point.
+/// As [`crate::train()`], or when the config names a hook point.
 pub fn train_vectors(
     vectors: &VectorDataset,
     config: &TrainConfig,

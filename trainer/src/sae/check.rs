@@ -1,10 +1,10 @@
-//! [`Sae::new`]: the only way to make an SAE, which refuses what is not whole: every length against the config, every
-//! number finite, and what cannot be true together.
+//! [`Sae::new`]: the only way to make an SAE. It checks the length of every tensor against the config, that every
+//! number is finite, and that the parts do not contradict each other.
 
 use super::{HookPoints, Nonlinearity, Sae, SaeConfig, SaeWeights};
 use crate::{Error, Result, sae::input_norm::InputNorm, tensors::not_finite};
 
-/// What is wrong with the parts of an SAE.
+/// An error in the parts of an SAE.
 #[derive(Debug)]
 pub(crate) struct Flaw {
     pub(crate) part: Part,
@@ -12,7 +12,7 @@ pub(crate) struct Flaw {
     pub(crate) found: String,
 }
 
-/// Which part: of an SAE on disk, each is a file.
+/// The part with the error; for an SAE on disk, each part is a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Config,
@@ -20,15 +20,16 @@ pub(crate) enum Part {
 }
 
 impl Sae {
-    /// An SAE of these parts.
+    /// Makes an SAE of these parts.
     ///
     /// # Errors
-    /// When a tensor has another length than `config` says, a number is not finite, or the parts contradict each other.
+    /// When a tensor does not have the length that `config` requires, a number is not finite, or the parts contradict
+    /// each other.
     pub fn new(config: SaeConfig, weights: SaeWeights) -> Result<Self> {
         Self::checked(config, weights).map_err(|Flaw { expected, found, .. }| Error::invalid("SAE", expected, found))
     }
 
-    /// [`Sae::new`] for readers of files, which say in which of them the flaw is.
+    /// [`Sae::new`] for readers of files, whose error messages name the file with the flaw.
     pub(crate) fn checked(config: SaeConfig, weights: SaeWeights) -> Result<Self, Flaw> {
         check_tensors(&config, &weights)?;
         match contradiction(&config, &weights) {
@@ -41,7 +42,7 @@ impl Sae {
 fn check_tensors(config: &SaeConfig, weights: &SaeWeights) -> Result<(), Flaw> {
     let wrong = |expected: String, found: String| Err(Flaw { part: Part::Weights, expected, found });
     let SaeConfig { d_in, d_out, d_sae, .. } = *config;
-    // Of sizes that no tensor has confirmed the product may be past any number.
+    // No tensor has confirmed these sizes yet, so their product may overflow.
     let times = usize::saturating_mul;
     let mut tensors = vec![
         ("W_enc", &weights.w_enc, times(d_sae, d_in)),
@@ -66,7 +67,7 @@ fn check_tensors(config: &SaeConfig, weights: &SaeWeights) -> Result<(), Flaw> {
     Ok(())
 }
 
-/// What cannot be true together: what was expected, and what is there.
+/// Parts that contradict each other, as (expected, found).
 fn contradiction(config: &SaeConfig, weights: &SaeWeights) -> Option<(String, String)> {
     let SaeConfig { d_in, d_out, d_sae, apply_b_dec_to_input, input_norm, hook_points, .. } = config;
     let is_transcoder = hook_points.is_transcoder();
@@ -79,7 +80,7 @@ fn contradiction(config: &SaeConfig, weights: &SaeWeights) -> Option<(String, St
         return Some((format!("k from 1 to d_sae = {d_sae}"), format!("k = {k}")));
     }
     if d_in != d_out && !is_transcoder {
-        return Some((format!("d_out = d_in = {d_in} of an SAE that is no transcoder"), format!("d_out = {d_out}")));
+        return Some((format!("d_out = d_in = {d_in} of an SAE that is not a transcoder"), format!("d_out = {d_out}")));
     }
     if *apply_b_dec_to_input && is_transcoder {
         return Some(("a transcoder that does not subtract b_dec from its input".into(), "one that does".into()));

@@ -1,35 +1,35 @@
-//! [`SaeConfig`]: what a finished SAE is, apart from its weights. Every format on disk is read into it and written from
-//! it, so that the rest of refract knows one kind of SAE.
+//! [`SaeConfig`]: the properties of a finished SAE, apart from its weights. Every format is read into it and written
+//! from it, so that the rest of refract handles only one kind of SAE.
 
 use crate::sae::{hook_points::HookPoints, input_norm::InputNorm};
 
-/// What an SAE is, apart from its weights.
+/// The properties of an SAE, apart from its weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SaeConfig {
     /// Width of the activations that it reads.
     pub d_in: usize,
-    /// Width of what it rebuilds: that of `W_dec`'s rows and of `b_dec`. Equal to `d_in` except for transcoders.
+    /// Width of its reconstructions, and so of `W_dec`'s rows and of `b_dec`. Equal to `d_in` except for transcoders.
     pub d_out: usize,
     /// Number of latents.
     pub d_sae: usize,
-    /// Whether `b_dec` is subtracted before encoding. Ours always do; transcoders never.
+    /// True if `b_dec` is subtracted before encoding. Always true for our autoencoders, never for transcoders.
     pub apply_b_dec_to_input: bool,
-    /// What is done to each token's activations before encoding, and undone after decoding.
+    /// Normalization of each token's activations before encoding, undone after decoding.
     pub input_norm: InputNorm,
-    /// Where in the model its activations are from.
+    /// The hook points that it reads and reconstructs.
     pub hook_points: HookPoints,
-    /// The model, as its manifest names it.
+    /// The model's name, as in its manifest.
     pub model_name: String,
     /// Tokens per context in training.
     pub ctx_len: Option<usize>,
     /// True if contexts began with a beginning-of-sequence token.
     pub prepend_bos: bool,
-    /// The text it was trained on.
+    /// The text that it was trained on.
     pub dataset: String,
 }
 
 impl SaeConfig {
-    /// An autoencoder of raw activations of which nothing else is known.
+    /// An autoencoder of raw activations, with all other properties unknown.
     pub fn new(d_in: usize, d_sae: usize) -> Self {
         Self {
             d_in,
@@ -45,12 +45,12 @@ impl SaeConfig {
         }
     }
 
-    /// What this says of its origin that `written`, the same SAE in another format, does not.
+    /// The facts about its origin that `written`, the same SAE in another format, has lost.
     pub fn lost_in(&self, written: &Self) -> Vec<&'static str> {
         let (read, (_, to)) = (self.hook_points.reads(), self.hook_points.ends());
         let same_or_unknown = [
             ("hook point", read.is_empty() || read == written.hook_points.reads()),
-            ("hook point rebuilt", to.is_none() || to == written.hook_points.ends().1),
+            ("reconstructed hook point", to.is_none() || to == written.hook_points.ends().1),
             ("model name", self.model_name.is_empty() || self.model_name == written.model_name),
             ("context length", self.ctx_len.is_none() || self.ctx_len == written.ctx_len),
             ("prepend_bos", self.prepend_bos == written.prepend_bos),
@@ -74,6 +74,6 @@ mod tests {
             SaeConfig { hook_points: HookPoints::Autoencoder(Some(point)), ctx_len: Some(64), ..config.clone() };
         assert_eq!((placed.lost_in(&config), config.lost_in(&placed)), (vec!["hook point", "context length"], vec![]));
         let hook_points = HookPoints::Transcoder { from: None, to: Some(point) };
-        assert_eq!(SaeConfig { hook_points, ..config.clone() }.lost_in(&config), ["hook point rebuilt"]);
+        assert_eq!(SaeConfig { hook_points, ..config.clone() }.lost_in(&config), ["reconstructed hook point"]);
     }
 }

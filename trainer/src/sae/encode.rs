@@ -1,5 +1,5 @@
-//! [`Sae::encode`]: activations to active latents; and [`Sae::encode_latents`], the same for some latents alone, whose
-//! rows of `W_enc` are all that the product then needs.
+//! [`Sae::encode`]: activations to active latents. [`Sae::encode_latents`]: the same for only some latents; the product
+//! then uses only their rows of `W_enc`.
 
 use super::{Nonlinearity, Sae};
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// Rows encoded at a time: bounds the memory, and costs the product little.
+/// Rows encoded at a time. This limits the memory and hardly slows down the product.
 const ROWS_PER_TILE: usize = 1024;
 
 impl Sae {
@@ -29,8 +29,8 @@ impl Sae {
         Ok(self.encode_with(x, &weights.w_enc, &weights.b_enc, &weights.nonlinearity))
     }
 
-    /// What [`Sae::encode`] gives of `latents`, bit for bit, and of no other latent: each row's entries of the others are
-    /// left out. It costs the product of these latents alone; of `topk`, whose latents compete, that of all of them.
+    /// The result of [`Sae::encode`] for only these `latents`, bit for bit; entries of other latents are left out. It
+    /// computes the product of these latents only; for `topk`, whose latents compete, of all latents.
     ///
     /// # Shapes
     /// `x` `[n, d_in]`, row-major; `latents` in any order.
@@ -80,7 +80,7 @@ impl Sae {
     }
 
     /// # Shapes
-    /// `x` `[n, d_in]`; of m latents, `w_enc` `[m, d_in]`, `b_enc` and what `nonlinearity` holds `[m]`.
+    /// `x` `[n, d_in]`; for m latents, `w_enc` `[m, d_in]`, `b_enc` and the parameters of `nonlinearity` `[m]`.
     fn encode_with(&self, x: &[f32], w_enc: &[f32], b_enc: &[f32], nonlinearity: &Nonlinearity) -> FeatureActs {
         let (d_in, n_latents) = (self.d_in(), b_enc.len());
         let mut acts = FeatureActs::default();
@@ -101,7 +101,7 @@ impl Sae {
         acts
     }
 
-    /// What the encoder's product is made with. `[n, d_in]` both
+    /// The input of the encoder's product, normalized and without `b_dec`. `[n, d_in]` -> `[n, d_in]`
     fn centred(&self, x: &[f32]) -> Vec<f32> {
         let mut x = x.to_vec();
         self.config.input_norm.apply(&mut x, self.d_in());

@@ -1,4 +1,4 @@
-//! The same SAE in other weights: what one format keeps apart, another has folded into its weights.
+//! The same SAE with other weights: some formats store a parameter separately that others fold into the weights.
 //!
 //! ```text
 //! (x - b_dec) W_enc^T + b_enc = x W_enc^T + (b_enc - b_dec W_enc^T)         b_dec subtracted from the input, or not
@@ -31,9 +31,9 @@ impl Sae {
 }
 
 impl SaeWeights {
-    /// The same reconstructions from decoder rows of norm 1. Activations and thresholds are multiplied by what the
-    /// norms were, so that of `topk` other latents may be selected: it is for formats that select by
-    /// `f |W_dec|`. A row of zeros stays.
+    /// The same reconstructions with decoder rows of norm 1. Activations and thresholds are multiplied by the old
+    /// norms, so `topk` may select other latents: this is for formats that select by `f |W_dec|`. A row of zeros stays
+    /// zero.
     #[must_use]
     pub(crate) fn with_unit_decoder(mut self) -> Self {
         let (d_out, d_sae) = (self.b_dec.len(), self.b_enc.len());

@@ -1,4 +1,4 @@
-//! [`HookPoints`]: which hook points of a model an SAE reads and which it rebuilds.
+//! [`HookPoints`]: the hook points that an SAE reads and reconstructs.
 
 use std::fmt;
 
@@ -6,30 +6,31 @@ use harvester::HookPoint;
 
 use crate::{Error, Result};
 
-/// Which hook points an SAE reads and rebuilds. `None`: nobody said, or its vectors are no model's.
+/// The hook points that an SAE reads and reconstructs. `None`: unknown, or it was trained on vectors that no model
+/// computed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HookPoints {
-    /// Rebuilds the hook point that it reads.
+    /// Reconstructs the hook point that it reads.
     Autoencoder(Option<HookPoint>),
-    /// Rebuilds another hook point than it reads.
+    /// Reconstructs another hook point than it reads.
     Transcoder {
-        /// What it reads.
+        /// The hook point that it reads.
         from: Option<HookPoint>,
-        /// What it rebuilds.
+        /// The hook point that it reconstructs.
         to: Option<HookPoint>,
     },
-    /// Reads several hook points, one after the other in a row, and rebuilds all of them. Each with its width.
+    /// Reads several hook points, one after the other in a row, and reconstructs all of them. Each has its width.
     Crosscoder(Vec<(HookPoint, usize)>),
 }
 
 impl HookPoints {
-    /// Of an SAE that reads `d_in` values of `from` and rebuilds `d_out` values of `to`.
+    /// The hook points of an SAE that reads `d_in` values of `from` and reconstructs `d_out` values of `to`.
     pub(crate) fn between(from: Option<HookPoint>, to: Option<HookPoint>, [d_in, d_out]: [usize; 2]) -> Self {
         let is_other = to.is_some() && to != from;
         if is_other || d_in != d_out { Self::Transcoder { from, to } } else { Self::Autoencoder(from) }
     }
 
-    /// What it reads, as far as it is known, in the order of a row.
+    /// The hook points that it reads, as far as they are known, in the order of a row.
     pub fn reads(&self) -> Vec<HookPoint> {
         match self {
             Self::Autoencoder(at) | Self::Transcoder { from: at, .. } => at.iter().copied().collect(),
@@ -37,7 +38,7 @@ impl HookPoints {
         }
     }
 
-    /// What it rebuilds, as far as it is known, in the order of a row.
+    /// The hook points that it reconstructs, as far as they are known, in the order of a row.
     pub fn writes(&self) -> Vec<HookPoint> {
         match self {
             Self::Transcoder { to, .. } => to.iter().copied().collect(),
@@ -45,22 +46,22 @@ impl HookPoints {
         }
     }
 
-    /// What a row to train on consists of: what is read and, of a transcoder, what is to be predicted from it.
+    /// The hook points of a training row: those that it reads and, for a transcoder, the one that it predicts.
     pub(crate) fn columns(&self) -> Vec<HookPoint> {
         let (_, to) = self.ends();
         self.reads().into_iter().chain(to).collect()
     }
 
-    /// The first hook point that it reads and, of a transcoder, the one that it rebuilds.
+    /// The first hook point that it reads and, for a transcoder, the one that it reconstructs.
     pub(crate) fn ends(&self) -> (Option<HookPoint>, Option<HookPoint>) {
         let to = if self.is_transcoder() { self.writes().first().copied() } else { None };
         (self.reads().first().copied(), to)
     }
 
-    /// The first hook point that it reads: all of them, except of a crosscoder.
+    /// The first hook point that it reads; only crosscoders read more than one.
     ///
     /// # Errors
-    /// When it names none.
+    /// When it names no hook point.
     pub fn first_read(&self) -> Result<HookPoint> {
         self.reads().first().copied().ok_or_else(|| {
             let expected = "an SAE that names the hook point that it reads; name it with `hook_points`";
@@ -68,7 +69,7 @@ impl HookPoints {
         })
     }
 
-    /// The same, reading `at` where nobody said what it reads.
+    /// The same, with `at` as the hook point that it reads if that is unknown.
     #[must_use]
     pub fn or_reading(self, at: HookPoint) -> Self {
         match self {
@@ -86,7 +87,7 @@ impl HookPoints {
         matches!(self, Self::Crosscoder(_))
     }
 
-    /// Checks that it rebuilds the hook point that it reads, as steering needs.
+    /// Checks that it reconstructs the hook point that it reads, as steering requires.
     ///
     /// # Errors
     /// For a transcoder and for a crosscoder, by name.
@@ -94,7 +95,7 @@ impl HookPoints {
         match self {
             Self::Autoencoder(_) => Ok(()),
             other => {
-                let expected = "an autoencoder: one that rebuilds the activations that it reads";
+                let expected = "an autoencoder: one that reconstructs the activations that it reads";
                 Err(Error::invalid("SAE", expected, other.to_string()))
             }
         }
@@ -103,7 +104,7 @@ impl HookPoints {
 
 impl fmt::Display for HookPoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |point: &Option<HookPoint>| point.map_or("a hook point not named".into(), |point| point.to_string());
+        let name = |point: &Option<HookPoint>| point.map_or("an unnamed hook point".into(), |point| point.to_string());
         match self {
             Self::Autoencoder(at) => write!(f, "an autoencoder of {}", name(at)),
             Self::Transcoder { from, to } => write!(f, "a transcoder from {} to {}", name(from), name(to)),
@@ -141,7 +142,7 @@ mod tests {
         let message = |points: &HookPoints| points.check_autoencoder().unwrap_err().to_string();
         assert!(HookPoints::Autoencoder(None).check_autoencoder().is_ok());
         let transcoder = HookPoints::Transcoder { from: None, to: Some(b) };
-        let expected = "a transcoder from a hook point not named to blocks.1.hook_resid_post";
+        let expected = "a transcoder from an unnamed hook point to blocks.1.hook_resid_post";
         assert!(message(&transcoder).contains(expected));
         assert!(transcoder.first_read().unwrap_err().to_string().contains("`hook_points`"));
         let crosscoder = HookPoints::Crosscoder(vec![(A, 3), (b, 5)]);

@@ -1,4 +1,4 @@
-//! An SAE in use: each architecture against its formula, and parts that do not fit together.
+//! Tests of an SAE in use: each architecture against its formula, and parts that do not fit together.
 
 use harvester::HookPoint;
 
@@ -62,7 +62,7 @@ fn a_row_is_encoded_and_decoded_alike_alone_and_in_a_batch() {
 
 #[test]
 fn some_latents_are_encoded_to_the_bits_that_all_of_them_give() {
-    // The last is deep enough for the product to add in several blocks.
+    // The last one is deep enough for the product to add in several blocks.
     for (d_in, d_sae) in [(24, 100), (64, 700), (1100, 300)] {
         for architecture in Architecture::ALL {
             let sae = example(architecture, d_in, d_sae);
@@ -129,7 +129,7 @@ fn parts_that_do_not_fit_together_are_refused() {
             weights.w_dec.truncate(20 * 6);
             weights.b_dec.truncate(6);
         },
-        "d_out = d_in = 8 of an SAE that is no transcoder, found d_out = 6",
+        "d_out = d_in = 8 of an SAE that is not a transcoder, found d_out = 6",
     );
     refused(
         |config, _| config.hook_points = HookPoints::Transcoder { from: None, to: None },

@@ -1,47 +1,47 @@
-//! [`SaeWeights`]: the numbers of a finished SAE, and [`Nonlinearity`], which decides what is active.
+//! [`SaeWeights`]: the weights of a finished SAE. [`Nonlinearity`]: selects the active latents.
 
 use std::fmt;
 
-/// The numbers of an SAE.
+/// The weights of an SAE.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SaeWeights {
     /// One row per latent (on disk the other way round). `[d_sae, d_in]`
     pub w_enc: Vec<f32>,
-    /// The gate's, where there is one. `[d_sae]`
+    /// For a gated SAE, the gate's bias. `[d_sae]`
     pub b_enc: Vec<f32>,
-    /// Which latents are active.
+    /// Selects the active latents.
     pub nonlinearity: Nonlinearity,
     /// One row per latent. `[d_sae, d_out]`
     pub w_dec: Vec<f32>,
     /// `[d_out]`
     pub b_dec: Vec<f32>,
-    /// A linear map of the input that is added to the output without passing a latent. `[d_out, d_in]`
+    /// Skip connection: a linear map of the input that is added to the output. `[d_out, d_in]`
     pub w_skip: Option<Vec<f32>>,
 }
 
-/// Which latents are active, and how strongly, with the parameters that only this kind has.
+/// Decides which latents are active and how strongly, with the parameters of each kind.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Nonlinearity {
     /// Every positive pre-activation.
     Standard,
-    /// The `k` largest of each token.
+    /// The `k` largest pre-activations of each token.
     TopK {
         /// Active latents per token.
         k: usize,
     },
-    /// Those over their latent's threshold. BatchTopK is saved as this.
+    /// Every pre-activation above its latent's threshold. BatchTopK is saved as this.
     JumpRelu {
         /// `[d_sae]`
         threshold: Vec<f32>,
     },
-    /// A gate, whose bias is `b_enc`, says which latents are active; a magnitude of its own how strongly.
+    /// A gate, whose bias is `b_enc`, decides which latents are active; a separate magnitude decides how strongly.
     Gated {
         /// Logarithm of the factor between the encoder's product and the magnitude. `[d_sae]`
         r_mag: Vec<f32>,
         /// Bias of the magnitude. `[d_sae]`
         b_mag: Vec<f32>,
     },
-    /// Every pre-activation as it is, of any sign.
+    /// Every pre-activation unchanged, positive or negative.
     Dense,
 }
 
@@ -57,13 +57,13 @@ impl Nonlinearity {
         }
     }
 
-    /// Active latents per token, where their number is fixed.
+    /// Active latents per token, if their number is fixed.
     pub fn k(&self) -> Option<usize> {
         if let Self::TopK { k } = self { Some(*k) } else { None }
     }
 
-    /// Thresholds that select the same latents as the nonlinearity does, none below zero; those of `standard` are zero.
-    /// `None` where no threshold does so.
+    /// Thresholds that select the same latents as the nonlinearity, none below zero; those of `standard` are zero.
+    /// `None` if no thresholds do.
     pub(crate) fn thresholds(&self, d_sae: usize) -> Option<Vec<f32>> {
         match self {
             Self::Standard => Some(vec![0.0; d_sae]),
@@ -72,7 +72,7 @@ impl Nonlinearity {
         }
     }
 
-    /// The vectors that are in the units of the activations, `b_enc` aside.
+    /// The vectors in the units of the activations, except `b_enc`.
     pub(crate) fn in_activation_units(&mut self) -> Option<&mut Vec<f32>> {
         match self {
             Self::JumpRelu { threshold } => Some(threshold),
@@ -82,7 +82,7 @@ impl Nonlinearity {
     }
 }
 
-/// The nonlinearities of finished SAEs by name, under SAELens' names.
+/// The nonlinearities of finished SAEs, by SAELens' names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
     /// `standard`
@@ -93,7 +93,7 @@ pub enum Architecture {
     JumpRelu,
     /// `gated`
     Gated,
-    /// `dense`. Ours: SAELens refuses it by name.
+    /// `dense`, which only refract has: SAELens refuses the name.
     Dense,
 }
 

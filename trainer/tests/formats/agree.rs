@@ -93,7 +93,7 @@ fn a_folder_that_names_another_place_is_not_written_to() {
     }
     assert!(sparsify("sparsify-sae", "layers.4").unwrap_err().contains("a folder layers.3, whose name"));
     // No folder name stands for the hook point before a block.
-    assert!(sparsify("saelens-legacy", "layers.3").unwrap_err().contains("whose name says no hook point"));
+    assert!(sparsify("saelens-legacy", "layers.3").unwrap_err().contains("whose name gives no hook point"));
     assert_eq!(sparsify("sparsify-sae", "foo"), Ok(()));
 
     let gemma_scope = |name: &str, folder: &str| refused(name, SaeFormat::GemmaScope, folder);

@@ -36,7 +36,7 @@ fn numbers_that_are_none_and_wrong_sizes_are_named() {
 fn a_config_that_lacks_k_or_has_none_of_any_use_is_named() {
     let message = refused_with("sparsify-sae", "cfg.json", "\"k\": 4, ", "");
     assert!(
-        message.contains("cfg.json: expected `k`, the active latents of a token, found no such key. Add"),
+        message.contains("cfg.json: expected `k`, the active latents per token, found no such key. Add"),
         "{message}"
     );
     for (name, file, key) in [

@@ -1,4 +1,4 @@
-//! What is exported, on raw rows, against the formulas of training in plain f64 loops.
+//! Compares exported SAEs, on raw rows, with the formulas of training in plain f64 loops.
 
 use harvester::HookPoint;
 
@@ -19,7 +19,7 @@ pub(crate) const D_SAE: usize = 40;
 const K: usize = 5;
 const N: usize = 30;
 
-/// In training units; of a crosscoder too, whose activations stay in them.
+/// In training units; for a crosscoder too, whose activations stay in them.
 const THRESHOLD: f32 = 0.4;
 
 pub(crate) fn resolved(architecture: TrainArchitecture, skip: bool) -> Resolved {
@@ -34,7 +34,7 @@ pub(crate) fn resolved(architecture: TrainArchitecture, skip: bool) -> Resolved 
     config.resolve(hook_points, widths).expect("a config that fits")
 }
 
-/// Weights of the shapes that training starts from, all of them random.
+/// Random weights with the shapes that training starts from.
 pub(crate) fn random_weights(config: &StepConfig, d_in: usize) -> Weights {
     let mut weights = architecture::of(config).start(D_SAE, plain::random(config.row_width(d_in), 1), 2);
     let Weights { w_enc, b_enc, w_dec, b_dec, extra, .. } = &mut weights;
@@ -47,7 +47,7 @@ pub(crate) fn random_weights(config: &StepConfig, d_in: usize) -> Weights {
     weights
 }
 
-/// The formulas of training, one row `x` in training units. Returns what it rebuilds.
+/// The formulas of training for one row `x` in training units. Returns the reconstruction.
 fn rebuilt(weights: &Weights, trained: TrainArchitecture, x: &[f64]) -> Vec<f64> {
     let wide = |values: &[f32]| values.iter().map(|&value| f64::from(value)).collect::<Vec<_>>();
     let (d_in, d_out) = (weights.d_in, weights.d_out);
@@ -96,7 +96,7 @@ fn assert_exported(trained: TrainArchitecture, skip: bool) {
     let standard = Standard { scales: SCALES[..widths.len()].to_vec(), mean: vec![] };
     let weights = random_weights(&resolved.step_config(), resolved.d_in);
     let mut sae = export(weights.clone(), &standard, &resolved, label()).expect("an SAE");
-    // Scales of what is read, and of what is rebuilt.
+    // Scales of the input and of the reconstruction.
     let scale_of = |column: usize| std::iter::repeat_n(f64::from(SCALES[column]), WIDTHS[column]);
     let inputs: Vec<f64> = (0..resolved.hook_points.reads().len()).flat_map(scale_of).collect();
     let outputs: Vec<f64> =

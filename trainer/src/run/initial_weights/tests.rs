@@ -1,4 +1,4 @@
-//! The way there and back: what is exported, begun from, and exported again is the same function.
+//! Round trip: an SAE that is exported, used as initial weights and exported again is the same function.
 
 use super::*;
 use crate::{
@@ -24,7 +24,7 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
     differences / squares(&mut b.iter().map(|b| f64::from(*b)))
 }
 
-/// The same with what calibration would set.
+/// The exported SAE with the threshold that calibration would set.
 fn exported(weights: Weights, resolved: &Resolved, threshold: f32) -> Sae {
     let mut sae = export(weights, &standard(resolved), resolved, label()).expect("an SAE");
     if resolved.config.architecture.is_batch_topk() {
@@ -47,7 +47,7 @@ fn assert_round_trip(trained: TrainArchitecture, skip: bool) {
     let mut weights = random_weights(&resolved.step_config(), resolved.d_in);
     let blocks = weights.blocks.clone();
     weights.w_dec.chunks_exact_mut(weights.d_out).for_each(|row| normalize(row, &blocks));
-    // A constant, which a run knows from its data.
+    // A constant that a run gets from its data.
     if let Some(b_in) = &mut weights.b_in {
         b_in.copy_from_slice(&standard(&resolved).mean[..resolved.d_in]);
     }
@@ -63,7 +63,7 @@ fn what_is_begun_from_is_what_was_exported() {
     assert_round_trip(TrainArchitecture::Transcoder, true);
 }
 
-/// Another tool's: decoder rows of any norm, `b_dec` not subtracted from the input.
+/// An SAE of another tool: decoder rows of any norm, `b_dec` not subtracted from the input.
 #[test]
 fn a_foreign_sae_is_brought_to_our_form_and_stays_the_same_function() {
     let pairs = [
@@ -105,7 +105,8 @@ fn a_latent_without_a_direction_is_drawn_anew() {
     sae.save(dir.path()).expect("saved");
     let config = TrainConfig { init_from: Some(dir.path().into()), ..resolved.config };
     let kept = initial_weights_kept(&config).expect("an SAE").expect("a sentence");
-    for part in ["thresholds of 40 latents", "moments start at zero", "; 1 latents without a direction are drawn anew"]
+    for part in
+        ["thresholds of 40 latents", "moments start at zero", "; 1 latents without a direction get new random ones"]
     {
         assert!(kept.contains(part), "{kept}");
     }
@@ -124,7 +125,7 @@ fn what_does_not_fit_is_refused_by_name() {
     assert_eq!(refused(TrainArchitecture::TopK, &sae(Architecture::JumpRelu)), None);
     says(
         refused(TrainArchitecture::JumpRelu, &sae(Architecture::TopK)),
-        "one of jumprelu, standard, to go on as jumprelu",
+        "one of jumprelu, standard, to continue as jumprelu",
     );
     says(refused(TrainArchitecture::Relu, &sae(Architecture::Gated)), "found gated");
     says(refused(TrainArchitecture::Transcoder, &sae(Architecture::JumpRelu)), "jumprelu transcoder");
@@ -133,8 +134,8 @@ fn what_does_not_fit_is_refused_by_name() {
     let normalizing = changed(&sae(Architecture::TopK), |config, _| config.input_norm = InputNorm::ConstantNorm);
     let normalizing = normalizing.expect("an SAE");
     says(refused(TrainArchitecture::TopK, &normalizing), "one that normalizes them (ConstantNorm)");
-    let bypassed = changed(&sae(Architecture::TopK), |_, weights| {
+    let skipping = changed(&sae(Architecture::TopK), |_, weights| {
         weights.w_skip = Some(vec![0.0; WIDTHS[0] * WIDTHS[0]]);
     });
-    says(refused(TrainArchitecture::TopK, &bypassed.expect("an SAE")), "without a linear bypass");
+    says(refused(TrainArchitecture::TopK, &skipping.expect("an SAE")), "without a skip connection");
 }

@@ -1,7 +1,7 @@
-//! [`grid`]: lists of settings become the settings of runs.
+//! [`grid`]: turns lists of settings into the settings of runs.
 //!
 //! ```text
-//! runs = every combination of the values of each listed run, laid over the rest; of the rest alone where none is listed
+//! runs = for each listed run: every combination of its values, with the common settings (alone, if no run is listed)
 //! ```
 
 use harvester::Settings;
@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use crate::{Error, Result, TrainArchitecture, TrainConfig};
 
-/// The settings of every run: of each of `listed` over `all`, every combination of the values that their lists have.
-/// A list is one value of `prefixes`, and of `hook_points` where only crosscoders are trained; a list of lists has
-/// several.
+/// The settings of every run. Each of `listed` is combined with `all`, and every combination of the values in their
+/// lists is a run. For `prefixes`, and for `hook_points` if only crosscoders are trained, a list is one value; a list
+/// of lists has several values.
 ///
 /// # Errors
 /// When a list is empty.
@@ -21,7 +21,7 @@ pub fn grid(all: &Settings, listed: Vec<Settings>) -> Result<Vec<Settings>> {
     Ok(runs?.concat())
 }
 
-/// `over`, and those of `under` that it neither has nor excludes.
+/// `over`, together with the settings of `under` that it neither has nor excludes.
 fn laid_over(mut under: Settings, over: Settings) -> Settings {
     for [one, other] in TrainConfig::EXCLUSIVE {
         let excluded = if over.contains_key(one) { Some(other) } else { over.contains_key(other).then_some(one) };
@@ -31,7 +31,7 @@ fn laid_over(mut under: Settings, over: Settings) -> Settings {
     under
 }
 
-/// Every combination of the values of lists.
+/// Every combination of the values in lists.
 fn combinations(settings: Settings) -> Result<Vec<Settings>> {
     let is_crosscoder = |value: &Value| value == TrainArchitecture::Crosscoder.name();
     let crosscoders = settings.get("architecture").is_some_and(|value| match value {
@@ -49,7 +49,7 @@ fn combinations(settings: Settings) -> Result<Vec<Settings>> {
             Value::Array(values) => values,
             value => vec![value],
         };
-        // One place is a list of one.
+        // One hook point is a list of one.
         let value_of = |value: &Value| match value {
             Value::String(_) if name == "hook_points" => Value::Array(vec![value.clone()]),
             value => value.clone(),

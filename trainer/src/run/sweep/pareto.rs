@@ -1,5 +1,5 @@
-//! [`write()`]: `pareto.html`, FVU against L0 of every run of a sweep: one file that needs no network, in the look of
-//! `curves.html`. What it knows is in `sweep.json` too; it is for eyes.
+//! [`write()`]: `pareto.html`, a plot of FVU against L0 for all runs of a sweep. It is one file that needs no network,
+//! in the style of `curves.html`. Its data are also in `sweep.json`.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::file::{PARETO_FILE, RunState, SweepRow};
 use crate::{Result, run::page::fill};
 
 const TEMPLATE: &str = include_str!("pareto.html");
-/// Seconds after which the page of a sweep that goes on reads itself again.
+/// Seconds after which the page of an unfinished sweep reloads.
 const INTERVAL: u64 = 10;
 
 pub(super) fn write(out: &Path, rows: &[SweepRow]) -> Result<()> {
@@ -34,7 +34,7 @@ mod tests {
         for name in ["\"one\"", "\"two\"", "\"three\"", "the loss is NaN \\u003c/script>"] {
             assert!(page.contains(name), "{name}");
         }
-        assert_eq!(page.matches("</script>").count(), 2, "nothing of a run ends a script");
+        assert_eq!(page.matches("</script>").count(), 2, "a run's data do not end a script");
         assert!(!page.contains("{{") && !page.contains("http-equiv") && !page.contains("src="));
         let mut unfinished = rows;
         unfinished[0].state = RunState::Unfinished;

@@ -1,11 +1,11 @@
-//! [`run_pass`]: some runs over one pass of the same rows: the batch is read once and every run takes its step on it.
-//! It is the loop of `train`, over several runs.
+//! [`run_pass`]: trains several runs in one pass over the same rows. Each batch is read once, and every run takes its
+//! step on it. It is the loop of `train` for several runs.
 //!
 //! ```text
-//! begin where the run that has come least far does;  batch of step s -> every run that has done s steps
+//! begin with the run that has done the fewest steps;  batch of step s -> every run that has done s steps
 //! ```
 //!
-//! After a kill the runs may stand a checkpoint apart. One that is ahead lets batches pass until it is its turn.
+//! After a kill, the runs may be one checkpoint apart. A run that is ahead skips batches until it is its turn.
 
 use std::path::Path;
 
@@ -25,14 +25,14 @@ use crate::{
     },
 };
 
-/// A run and its place in the plan.
+/// A run and its index in the plan.
 struct Member<'a> {
     index: usize,
     manifest: SaeManifest,
     run: Run<'a>,
 }
 
-/// The runs that are left of a pass.
+/// The runs of a pass that have not ended.
 struct Pass<'a, 'b> {
     plan: &'a SweepPlan<'a>,
     members: Vec<Member<'a>>,
@@ -44,7 +44,7 @@ struct Pass<'a, 'b> {
     widths: Vec<usize>,
 }
 
-/// Refuses folders of the runs `indices` of `plan` in `out` that hold others. Changes nothing.
+/// Refuses folders of the runs `indices` of `plan` in `out` that contain other runs. Does not change anything.
 pub(super) fn check_pass(plan: &SweepPlan<'_>, indices: &[usize], out: &Path) -> Result<()> {
     let data = plan.data.of(&plan.runs()[indices[0]].resolved)?;
     let split = split(data.as_ref(), &plan.runs()[indices[0]].resolved)?;
@@ -58,8 +58,8 @@ pub(super) fn check_pass(plan: &SweepPlan<'_>, indices: &[usize], out: &Path) ->
     Ok(())
 }
 
-/// Trains the runs `indices` of `plan` together, as far as they are not done. They are at one place: the same columns,
-/// in the same roles.
+/// Trains the runs `indices` of `plan` together, except those that are done. They have the same hook points in the same
+/// roles.
 pub(super) fn run_pass(
     plan: &SweepPlan<'_>,
     indices: &[usize],
@@ -97,7 +97,7 @@ pub(super) fn run_pass(
 }
 
 impl<'a> Pass<'a, '_> {
-    /// The bar is to reach its end also where steps are not taken: all after the first `done`.
+    /// Advances the progress bar by the steps of a run that are not taken: all after the first `done`.
     fn skip(&self, done: u64) {
         self.monitor.advance((self.n_steps - done) * self.batch as u64);
     }
@@ -109,7 +109,7 @@ impl<'a> Pass<'a, '_> {
         Ok(())
     }
 
-    /// Everything that is left to do.
+    /// Runs everything that is left to do.
     fn complete(mut self, split: &Split<'_>, source: impl ActivationSource, seed: u64) -> Result<()> {
         let progress = self.members.iter().map(|member| member.run.progress());
         let Some(first) = progress.min_by_key(|progress| progress.step) else { return Ok(()) };
@@ -135,11 +135,11 @@ impl<'a> Pass<'a, '_> {
         self.finish(split.held_out.as_ref(), &sample)
     }
 
-    /// All steps that are left, from `first` on.
+    /// Runs all steps that are left, starting at `first`.
     fn fit(&mut self, buffer: &mut ShuffleBuffer<impl ActivationSource>, first: u64) -> Result<()> {
         let mut x = vec![0.0; self.batch * self.widths.iter().sum::<usize>()];
         for step in first..self.n_steps {
-            // Runs on the same columns have the same scales.
+            // Runs with the same columns have the same scales.
             let Some(member) = self.members.first() else { return Ok(()) };
             if !next_batch(buffer, member.run.scales(), &mut x, self.monitor)? {
                 return self.stop();
@@ -151,13 +151,13 @@ impl<'a> Pass<'a, '_> {
         self.each(Run::save_checkpoint)
     }
 
-    /// Saves where every run is, as the user asked to stop.
+    /// Saves the state of every run because the user asked to stop.
     fn stop(&mut self) -> Result<()> {
         self.each(Run::save_checkpoint)?;
         Err(harvester::Error::Cancelled { path: self.table.out().to_path_buf() }.into())
     }
 
-    /// Does `work` with every run. One that diverges is noted and leaves; any other error is everybody's.
+    /// Does `work` with every run. A run that diverges is recorded and removed; any other error stops all runs.
     fn each(&mut self, mut work: impl FnMut(&mut Run<'a>) -> Result<()>) -> Result<()> {
         let mut left = vec![];
         let mut members = std::mem::take(&mut self.members).into_iter();
@@ -182,7 +182,7 @@ impl<'a> Pass<'a, '_> {
         Ok(())
     }
 
-    /// Says how well the best run does.
+    /// Reports the FVU of the best run.
     fn note(&self) {
         let logged = self.members.iter().filter(|member| member.run.is_logged());
         let best = logged.min_by(|a, b| a.run.progress().fvu.total_cmp(&b.run.progress().fvu));
@@ -192,7 +192,7 @@ impl<'a> Pass<'a, '_> {
         }
     }
 
-    /// Turns every learner into its SAE. A run that has one leaves.
+    /// Turns every learner into its SAE. A finished run is removed.
     fn finish(&mut self, held_out: &dyn RowSource, sample: &[f32]) -> Result<()> {
         while let Some(Member { index, manifest, run }) = self.members.first_mut() {
             let manifest = run.finish(manifest.clone(), held_out, sample)?;

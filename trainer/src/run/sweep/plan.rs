@@ -1,5 +1,5 @@
-//! [`SweepPlan`]: which runs a sweep has, what they are called, and which of them are trained together. Settled before
-//! anything is written, so that a run that cannot work is refused while the others have not begun.
+//! [`SweepPlan`]: the runs of a sweep, their names, and which of them are trained together. The plan is made before
+//! anything is written, so that an invalid run is refused before any run has begun.
 
 use harvester::{ActivationDataset, VectorDataset, machine::memory_bytes};
 use serde_json::Value;
@@ -12,22 +12,23 @@ use crate::{
     step::memory::LearnerMemory,
 };
 
-/// Settings that need no part of their own in a name: it says them first, as the place, the architecture, k and width.
+/// Settings without their own part in a name, because the name begins with the hook point, the architecture, k and
+/// width.
 const NAMED_APART: [&str; 6] = ["architecture", "hook_points", "target_hook_point", "k", "d_sae", "expansion_factor"];
-/// Of a machine whose memory cannot be asked for.
+/// Memory, in bytes, assumed if the machine's memory cannot be queried.
 const USUAL_MEMORY: u64 = 8 << 30;
 
-/// What all runs of a sweep read.
+/// The data of all runs of a sweep.
 #[derive(Debug, Clone, Copy)]
 pub enum SweepData<'a> {
     /// A folder that `harvest` wrote.
     Harvested(&'a ActivationDataset),
-    /// Vectors of any origin.
+    /// Vectors that any program wrote.
     Vectors(&'a VectorDataset),
 }
 
 impl<'a> SweepData<'a> {
-    /// What `config` names of them.
+    /// The data with the hook points that `config` names.
     pub(super) fn of(self, config: &TrainConfig) -> Result<Box<dyn TrainingData + 'a>> {
         match self {
             Self::Harvested(dataset) => {
@@ -46,34 +47,34 @@ impl<'a> SweepData<'a> {
 pub struct PlannedRun {
     /// Its folder's name.
     pub name: String,
-    /// What was asked for.
+    /// The requested config.
     pub config: TrainConfig,
-    /// Where its rows are from: `A, B`, and `A -> B` of a transcoder.
+    /// The hook points of its rows: `A, B`, or `A -> B` for a transcoder.
     pub place: String,
     /// Width of all inputs together.
     pub d_in: usize,
     /// Number of latents.
     pub d_sae: usize,
-    /// The config with what the data decide.
+    /// The config, completed from the data.
     pub(super) resolved: TrainConfig,
     memory: LearnerMemory,
 }
 
-/// What a sweep will do.
+/// The plan of a sweep.
 #[derive(Debug)]
 pub struct SweepPlan<'a> {
     pub(super) data: SweepData<'a>,
     runs: Vec<PlannedRun>,
-    /// Runs that are trained together, one pass over their rows each.
+    /// Indices of the runs that are trained together, one list per pass over their rows.
     passes: Vec<Vec<usize>>,
 }
 
 impl<'a> SweepPlan<'a> {
-    /// A run each of `configs`, at most `at_once` of them in memory together; where that is not said, as many as fit in
-    /// half of the machine's.
+    /// Plans one run for each of `configs`, with at most `at_once` of them in memory at the same time; `None`: as many
+    /// as fit in half of the machine's memory.
     ///
     /// # Errors
-    /// When a config does not fit the data, or two are the same.
+    /// When a config does not fit the data, or two configs are the same.
     pub fn new(data: SweepData<'a>, configs: Vec<TrainConfig>, at_once: Option<usize>) -> Result<Self> {
         if configs.is_empty() || at_once == Some(0) {
             let what = if configs.is_empty() { "runs of the sweep" } else { "`at_once`" };
@@ -94,12 +95,12 @@ impl<'a> SweepPlan<'a> {
         Ok(Self { data, runs, passes })
     }
 
-    /// The runs, in the order in which they were asked for.
+    /// The runs, in the order of the configs.
     pub fn runs(&self) -> &[PlannedRun] {
         &self.runs
     }
 
-    /// The places in [`Self::runs`] of those trained together, pass after pass.
+    /// For each pass, the indices in [`Self::runs`] of the runs that are trained together.
     pub fn passes(&self) -> &[Vec<usize>] {
         &self.passes
     }
@@ -109,21 +110,21 @@ impl<'a> SweepPlan<'a> {
         self.runs.iter().map(|run| run.config.trained_tokens()).sum()
     }
 
-    /// Bytes of the learners of the largest pass, while one of them is saved.
+    /// Memory, in bytes, of the learners of the largest pass while one of them is saved.
     pub fn memory(&self) -> u64 {
         self.passes.iter().map(|pass| bytes_of(&self.runs, pass)).max().unwrap_or(0)
     }
 }
 
-/// Where rows are from. What is read and what is predicted are told apart: a transcoder from A to B is none of a group,
-/// and competes with none, of crosscoders over A and B.
+/// The hook points of the rows, with inputs and target distinguished: a transcoder from A to B is not in the same group
+/// as crosscoders over A and B, and is not compared with them.
 fn place(data: &dyn TrainingData) -> Result<String> {
     let mut names: Vec<_> = data.columns()?.into_iter().map(|column| column.name).collect();
     let target = if data.hook_points().is_transcoder() { names.pop() } else { None };
     Ok(std::iter::once(names.join(", ")).chain(target).collect::<Vec<_>>().join(" -> "))
 }
 
-/// Bytes of runs that are trained together.
+/// Memory, in bytes, of runs that are trained together.
 fn bytes_of(runs: &[PlannedRun], pass: &[usize]) -> u64 {
     LearnerMemory::of_all(pass.iter().map(|&run| runs[run].memory))
 }
@@ -144,7 +145,7 @@ fn groups(runs: &[PlannedRun]) -> Vec<Vec<usize>> {
     groups
 }
 
-/// Cuts a group into passes: never more runs than `at_once`, or than fit in half of the memory beside the buffer.
+/// Cuts a group into passes: at most `at_once` runs, and only as many as fit in half of the memory beside the buffer.
 fn cut(runs: &[PlannedRun], group: &[usize], at_once: Option<usize>) -> Vec<Vec<usize>> {
     if let Some(n) = at_once {
         return group.chunks(n).map(<[usize]>::to_vec).collect();
@@ -161,7 +162,7 @@ fn cut(runs: &[PlannedRun], group: &[usize], at_once: Option<usize>) -> Vec<Vec<
     passes
 }
 
-/// Names every run by its architecture, k and width, and by whatever else differs among the runs.
+/// Names every run by its architecture, k and width, and by all other settings that differ between the runs.
 fn name(runs: &mut [PlannedRun]) -> Result<()> {
     let settings: Vec<Value> = runs
         .iter()
@@ -171,7 +172,7 @@ fn name(runs: &mut [PlannedRun]) -> Result<()> {
     let names = settings[0].as_object().map(|first| first.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
     let is_own = |name: &String| !NAMED_APART.contains(&name.as_str()) && name != "init_from";
     let mut others: Vec<String> = names.into_iter().filter(is_own).collect();
-    // Not among the first run's settings where that begins from random weights.
+    // The first run does not have this setting if it begins from random weights.
     others.push("init_from".into());
     others.retain(|name| differs(&|index| shown(&settings[index][name])));
     let in_places = differs(&|index| runs[index].place.clone());
@@ -192,7 +193,7 @@ fn name(runs: &mut [PlannedRun]) -> Result<()> {
     Ok(())
 }
 
-/// A setting's value as a part of a file's name.
+/// A setting's value as part of a file name.
 fn shown(value: &Value) -> String {
     let text = match value {
         Value::Null => "default".to_string(),
@@ -250,7 +251,7 @@ mod tests {
         assert_eq!(cut(&runs, &[0, 2, 3], None), [vec![0, 2, 3]], "thirty bytes fit");
         let huge = LearnerMemory { held: 1 << 60, saving: 0 };
         let huge = [0, 1, 2].map(|seed| PlannedRun { memory: huge, ..planned(4, 0.1, "a", seed) });
-        assert_eq!(cut(&huge, &[0, 1, 2], None), [vec![0], vec![1], vec![2]], "one at least");
+        assert_eq!(cut(&huge, &[0, 1, 2], None), [vec![0], vec![1], vec![2]], "at least one");
         let to_save = LearnerMemory { held: 0, saving: 1 << 60 };
         let to_save = [0, 1].map(|seed| PlannedRun { memory: to_save, ..planned(4, 0.1, "a", seed) });
         assert_eq!(cut(&to_save, &[0, 1], None), [vec![0], vec![1]], "the file's copy counts");

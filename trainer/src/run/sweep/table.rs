@@ -1,7 +1,7 @@
-//! `Table`: what has become of the runs of a sweep so far. Its files are written again whenever a run has ended.
+//! `Table`: the state of the runs of a sweep so far. Its files are written again when a run has ended.
 //!
 //! ```text
-//! pareto = finished, and no other run at the same place has fvu and l0 as small, and one of them smaller
+//! pareto = finished, and no other run at the same hook points has both fvu and l0 at most as large, and one of them smaller
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -23,8 +23,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// The table of a sweep that begins or goes on in `folder`. It knows which runs diverged before; how far others have
-    /// come, their own folders tell.
+    /// Opens the table of a new or unfinished sweep in `folder`. The old table gives the runs that diverged; the
+    /// progress of the others is in their own folders.
     pub(super) fn open(folder: &OutputFolder, plan: &SweepPlan<'_>) -> Result<Self> {
         let new = |run: &PlannedRun| SweepRow {
             name: run.name.clone(),
@@ -49,7 +49,7 @@ impl Table {
         let out = folder.path();
         let mut rows = wanted.runs;
         for row in &mut rows {
-            // One that has ended stays so: an error in another run is not to unsay it.
+            // A run that has ended keeps its state: an error in another run must not change it.
             let ended = |old: &&SweepRow| old.name == row.name && old.state != RunState::Unfinished;
             let old = before.iter().flat_map(|before| &before.runs).find(ended);
             if let Some(old) = old.filter(|old| out.join(&old.name).is_dir()) {
@@ -94,7 +94,7 @@ impl Table {
         self.write()
     }
 
-    /// By place, and there by L0; runs without one last.
+    /// The rows sorted by hook point, then by L0; runs without an L0 are last.
     pub(super) fn sorted(&self) -> Vec<SweepRow> {
         let mut rows = self.rows.clone();
         let l0 = |row: &SweepRow| row.l0.unwrap_or(f64::INFINITY);

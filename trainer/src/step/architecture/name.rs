@@ -76,14 +76,16 @@ impl TrainArchitecture {
     pub fn about(self) -> &'static str {
         match self {
             Self::TopK => "the k largest latents of each token",
-            Self::BatchTopK => "the k largest a token on average, so that a token gets as many as it needs",
-            Self::Matryoshka => "batch-topk whose prefixes must do as well as they can alone",
-            Self::Relu => "every positive latent, and an L1 penalty on them",
-            Self::Gated => "one product decides whether a latent is active, another how strongly; L1 on the first",
-            Self::JumpRelu => "every latent over a threshold of its own that is learnt, and an L0 penalty",
+            Self::BatchTopK => {
+                "the k largest latents per token on average, so that each token gets as many as it needs"
+            }
+            Self::Matryoshka => "batch-topk whose prefixes must each reconstruct as well as they can alone",
+            Self::Relu => "every positive latent, with an L1 penalty",
+            Self::Gated => "one path decides whether a latent is active, another how strongly; L1 penalty on the first",
+            Self::JumpRelu => "every latent above its own learned threshold, with an L0 penalty",
             Self::Transcoder => "batch-topk that predicts one hook point from another",
             Self::Crosscoder => "batch-topk that reads and reconstructs several hook points at once",
-            Self::Dense => "every latent without a nonlinearity: what PCA can do with k latents, to compare with",
+            Self::Dense => "every latent, without a nonlinearity: a baseline like PCA with k latents",
         }
     }
 
