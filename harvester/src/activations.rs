@@ -1,8 +1,9 @@
-//! A folder of activations: parquet files in which a row is a token, and a manifest that says what made them.
-//! [`ShardWriter`] cuts the stream of contexts into row groups and parts and keeps the manifest true;
-//! [`ActivationDataset`] reads the folder back, a row group at a time.
+//! A folder of activations: parquet files with one row per token, and a manifest that describes how they were made.
+//! [`ShardWriter`] cuts the stream of contexts into row groups and parts and keeps the manifest up to date;
+//! [`ActivationDataset`] reads the folder back, one row group at a time.
 //!
-//! A context's rows are contiguous and lie in one row group, so each row group can be shuffled, dropped or shown alone.
+//! The rows of a context are contiguous and in one row group, so each row group can be shuffled, dropped or shown
+//! alone.
 
 mod dataset;
 mod harvest_config;

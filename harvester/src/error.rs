@@ -32,15 +32,15 @@ pub enum Error {
         /// The store's reason.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// This build has no code for it: a cargo feature was off.
+    /// This build lacks the code for it: a cargo feature was off.
     #[error(
-        "{what} needs the feature `{feature}`, and this build of refract is without it. \
-         Build it anew with `cargo build --release --features {feature}`"
+        "{what} needs the feature `{feature}`, which this build of refract lacks. \
+         Build it again with `cargo build --release --features {feature}`"
     )]
     MissingFeature {
-        /// What was asked for.
+        /// The file or address that was requested.
         what: String,
-        /// The feature of this crate, which the command line passes through.
+        /// The feature of this crate; the command line's crate has a feature of the same name.
         feature: &'static str,
     },
     /// A file was opened and is not what it should be.
@@ -58,19 +58,19 @@ pub enum Error {
     /// A value given by the user cannot be used.
     #[error("{what}: expected {expected}, found {found}")]
     Invalid {
-        /// The setting, in backticks as in every message, or what else it is.
+        /// The setting in backticks, as in every message, or another description of the value.
         what: String,
         /// The values that are accepted.
         expected: String,
         /// The value given.
         found: String,
     },
-    /// A setting was given that would change nothing.
+    /// A setting was given that has no effect.
     #[error("`{setting}` has no effect {why}")]
     NoEffect {
-        /// Its name.
+        /// Name of the setting.
         setting: &'static str,
-        /// Beside what, or on what.
+        /// The reason: another setting, or the kind of input.
         why: String,
     },
     /// The model could not be found in any of the places tried.
@@ -130,15 +130,15 @@ pub enum Error {
         /// One line per difference: name, value there, value here.
         differences: Vec<String>,
     },
-    /// An artifact is not where a manifest says that it is.
+    /// An artifact is not at the place that a manifest gives for it.
     #[error(
-        "cannot find {what}; tried:\n{}\nPut it back at one of these places, or name where it is now",
+        "cannot find {what}; tried:\n{}\nPut it back at one of these places, or name its new location",
         tried.join("\n")
     )]
     ArtifactMoved {
         /// The artifact.
         what: String,
-        /// One line per place: where, and what is there instead.
+        /// One line per place: its address, and what was found there.
         tried: Vec<String>,
     },
     /// Folders to be read as one come from different harvests.

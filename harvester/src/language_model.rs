@@ -1,6 +1,6 @@
 //! [`LanguageModel`]: a model and its tokenizer, opened once for everything that a command does with them.
 //!
-//! Opening reads the headers, which say the model's shape. The weights are read when something first runs, and are kept:
+//! Opening reads only the headers, which give the model's shape. The weights are read at the first use and kept:
 //! harvesting, training, evaluating and steering with the same `LanguageModel` read them once.
 
 mod model_identity;
@@ -31,15 +31,15 @@ struct Opened {
     identity: OnceLock<ModelIdentity>,
     transformer: OnceLock<Transformer>,
     head: OnceLock<Head>,
-    /// Held while any of the three is made, so that two threads do not make it twice.
+    /// Held while one of the three is made, so that two threads do not make it twice.
     making: Mutex<()>,
 }
 
 impl LanguageModel {
-    /// Opens a model for computing in `compute`.
+    /// Opens a model, to compute in `compute`.
     ///
     /// # Errors
-    /// A missing or malformed file, a family or a tokenizer that is not supported.
+    /// A missing or malformed file, or an unsupported family or tokenizer.
     pub fn open(model: &ResolvedModel, compute: Compute) -> Result<Self> {
         let opened = Opened {
             source: model.source.clone(),
@@ -55,10 +55,10 @@ impl LanguageModel {
         Ok(Self { opened: opened.into() })
     }
 
-    /// Opens the model that a manifest names, for computing in f32, and checks that it is the same to the bit.
+    /// Opens the model that a manifest names, to compute in f32, and checks that it is exactly the same model.
     ///
     /// # Errors
-    /// It is no longer there, or it has changed.
+    /// It no longer exists, or it has changed.
     pub fn find(identity: &ModelIdentity, monitor: &dyn Monitor) -> Result<Self> {
         let resolved = identity.source.parse::<ModelSource>()?.resolve(monitor)?;
         let model = Self::open(&resolved, Compute::F32)?;
@@ -66,10 +66,10 @@ impl LanguageModel {
         Ok(model)
     }
 
-    /// Checks that this is the model of a manifest, to the bit.
+    /// Checks that this is exactly the model of a manifest.
     ///
     /// # Errors
-    /// When the weights or the tokenizer are others.
+    /// If the weights or the tokenizer differ.
     pub fn check(&self, identity: &ModelIdentity) -> Result<()> {
         let found = self.identity()?;
         for (what, expected, found, other) in [
@@ -100,22 +100,22 @@ impl LanguageModel {
         &self.opened.tokenizer
     }
 
-    /// The numbers that matrix products are computed in.
+    /// Number type of the matrix products.
     pub fn compute(&self) -> Compute {
         self.opened.compute
     }
 
-    /// Where the weights are, or will be.
+    /// Device that holds the weights, or will hold them.
     pub fn device(&self) -> &Device {
         &self.opened.device
     }
 
-    /// What finds the same model again.
+    /// A source that finds the same model again.
     pub fn source(&self) -> &str {
         &self.opened.source
     }
 
-    /// Which model this is. The first call reads the weights' files for their checksum.
+    /// Identity of the model. The first call reads the weight files for their checksum.
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -149,11 +149,11 @@ impl LanguageModel {
         })
     }
 
-    /// What turns the last residual stream into logits. Where nothing has run yet, the first call reads its weights
-    /// and no others.
+    /// The head, which turns the last residual stream into logits. If nothing has run yet, the first call reads the
+    /// head's weights and no others.
     ///
     /// # Errors
-    /// As [`transformer`](Self::transformer).
+    /// As for [`transformer`](Self::transformer).
     pub fn head(&self) -> Result<&Head> {
         if let Some(transformer) = self.opened.transformer.get() {
             return Ok(transformer.head());
@@ -162,7 +162,7 @@ impl LanguageModel {
         self.once(&self.opened.head, || checkpoint.load_head(device))
     }
 
-    /// The tokens of a text by itself, as [`TextTokenizer::prompt`] makes them.
+    /// The tokens of a complete text, as made by [`TextTokenizer::prompt`].
     ///
     /// # Errors
     /// The tokenizer refuses the text.
@@ -170,7 +170,7 @@ impl LanguageModel {
         self.tokenizer().prompt(text)
     }
 
-    /// The tokens of a conversation that the model is to answer, by its own chat template.
+    /// The tokens of a conversation for the model to continue, by its own chat template.
     ///
     /// # Errors
     /// The model has no chat template, or the template refuses these messages.
@@ -178,7 +178,7 @@ impl LanguageModel {
         self.prompt(&self.tokenizer().render_chat(messages, true)?)
     }
 
-    /// What `cell` holds, made by the first who asks.
+    /// The value of `cell`; the first caller makes it.
     fn once<'a, T>(&self, cell: &'a OnceLock<T>, make: impl FnOnce() -> Result<T>) -> Result<&'a T> {
         if let Some(made) = cell.get() {
             return Ok(made);

@@ -1,5 +1,5 @@
-//! Files and folders, on this machine and in object stores: [`Location`] names one, [`AtomicFile`] writes one whole,
-//! [`OutputFolder`] is how a stage takes a folder to write to, and a [`Manifest`] says what the folder is.
+//! Files and folders, on this machine and in object stores: [`Location`] names one, [`AtomicFile`] writes a whole file,
+//! [`OutputFolder`] is the folder that a stage writes to, and a [`Manifest`] describes a folder.
 
 mod artifact_ref;
 mod atomic;

@@ -111,7 +111,7 @@ impl VectorDataset {
         &self.dir
     }
 
-    /// Where it is.
+    /// Location of the file or folder.
     pub fn location(&self) -> &Location {
         &self.location
     }

@@ -641,7 +641,7 @@ fn what_is_not_there_is_said() {
         ("hf://datasets/org/name/nowhere", "no parquet file in `nowhere`"),
         ("hf://datasets/org/name/data", "no parquet file"),
         ("hf://datasets/org/name/b.parquet", "no parquet file"),
-        ("hf://org/name", "hf://datasets/ORG/NAME, with @REVISION"),
+        ("hf://org/name", "hf://datasets/ORG/NAME, with optional @REVISION"),
     ];
     for (text, said) in cases {
         let message = hub.refuse(text);

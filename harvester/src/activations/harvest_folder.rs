@@ -1,4 +1,5 @@
-//! [`begin_harvest`]: what to do with an output folder's activations: begin, go on, extend, or leave alone.
+//! [`begin_harvest`]: decides from the activations in an output folder whether to begin, continue, extend, or leave
+//! them unchanged.
 
 use std::{
     fs,
@@ -23,7 +24,8 @@ impl Manifest for HarvestManifest {
         name == RESUME_FOLDER
     }
 
-    /// Paths may differ as long as the bytes are the same. A larger token budget is no difference: it goes on.
+    /// Paths may differ as long as the bytes are the same. A larger token budget is not a difference: the run
+    /// continues.
     fn differences(&self, wanted: &Self) -> Vec<String> {
         let mut lines = differences("", &self.identity(), &wanted.identity());
         let budget = wanted.config.context_budget();
@@ -42,12 +44,12 @@ impl Manifest for HarvestManifest {
     }
 }
 
-/// The manifest that a run goes on from in `folder`; it is written there. `wanted` is a manifest without parts.
-/// Leftovers of a killed run go, but for the journal of the part that it was making. A run that knows its files
-/// beforehand names them in `planned`: those that a killed run left stay, for the caller to look at.
+/// The manifest from which a run into `folder` continues; it is written there. `wanted` is a manifest without parts.
+/// Removes leftovers of a killed run, except the journal of the part that it was making. A run that knows its files
+/// beforehand lists them in `planned`: those left by a killed run are kept, for the caller to check.
 ///
 /// # Errors
-/// When the folder holds another run or something else, or a file cannot be written or removed.
+/// If the folder holds another run or something else, or a file cannot be written or removed.
 pub(crate) fn begin_harvest(
     folder: &OutputFolder,
     wanted: HarvestManifest,
@@ -56,7 +58,7 @@ pub(crate) fn begin_harvest(
     let manifest = match folder.find_run(&wanted)? {
         Some(found) if !found.parts.is_empty() && found.config.tokens == wanted.config.tokens => found,
         Some(found) if !found.parts.is_empty() => {
-            // Written before any file is replaced: a manifest never lists a part that changes under it.
+            // Written before any file is replaced: a manifest never lists a part that is about to change.
             let extended = extended(found, wanted.config.tokens);
             extended.write(folder.location())?;
             extended
@@ -70,12 +72,12 @@ pub(crate) fn begin_harvest(
     Ok(manifest)
 }
 
-/// The manifest of a run to another budget: where that extends a finished folder, without its completeness and without
-/// a last part shorter than the others.
+/// The manifest of a run with another budget. If a finished folder is extended, the manifest is marked incomplete and
+/// loses a last part shorter than the others.
 fn extended(found: HarvestManifest, tokens: Option<u64>) -> HarvestManifest {
     let mut extended = found;
     extended.config.tokens = tokens;
-    // Tokens were left over only where the corpus ended, and then there is nothing to extend with.
+    // Tokens were left over only if the corpus ended, and then there is nothing to extend with.
     if extended.complete && extended.counts.dropped_tokens == 0 {
         extended.complete = false;
         extended.drop_short_part();
@@ -83,8 +85,8 @@ fn extended(found: HarvestManifest, tokens: Option<u64>) -> HarvestManifest {
     extended
 }
 
-/// Removes temporary files, parts that appeared but were not listed yet when the run was killed, and what is unfinished
-/// but for the next part's journal. Parts in `planned` stay.
+/// Removes temporary files, parts that were published but not listed yet when the run was killed, and unfinished files
+/// except the next part's journal. Parts in `planned` are kept.
 fn remove_leftovers(folder: &OutputFolder, manifest: &HarvestManifest, planned: &[Part]) -> Result<()> {
     folder.remove_leftovers::<HarvestManifest>(|name| {
         let ours = name.strip_suffix(".tmp").unwrap_or(name);
@@ -102,7 +104,7 @@ fn remove_leftovers(folder: &OutputFolder, manifest: &HarvestManifest, planned: 
     Ok(())
 }
 
-/// The parts and journals in the folder of unfinished things. Others keep things there too.
+/// The parts and journals in the folder of unfinished files, which holds other files too.
 fn unfinished_parts(resume: &Path) -> Result<Vec<PathBuf>> {
     if !resume.exists() {
         return Ok(vec![]);

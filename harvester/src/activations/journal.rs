@@ -1,15 +1,15 @@
-//! [`Journal`]: the finished batches of a part that is not finished, on disk. A parquet file can be read only when its
-//! last byte is written; were it all there is, a killed run would lose everything since the part began. With the
-//! journal it loses the batch that was being computed.
+//! [`Journal`]: the finished batches of an unfinished part, on disk. A parquet file can be read only once its last byte
+//! is written, so without a journal a killed run would lose everything since the part began. With it, only the batch
+//! being computed is lost.
 //!
 //! ```text
 //! journal = record(header) record(batch) record(batch) ..
 //! record  = length u64, CRC-32 of the bytes u32, bytes              (little-endian)
 //! ```
 //!
-//! Records are only ever appended. One that a kill, a full disk or a power cut left torn is the last one, is told by
-//! its length or its checksum, and is cut off. A record is flushed to the disk unless one was just before it: a power
-//! cut then costs [`SYNC_EVERY`] of work more, and a run of tiny batches does not wait for the disk each time.
+//! Records are only appended. A record torn by a kill, a full disk or a power cut is the last one; it is detected by
+//! its length or its checksum, and cut off. A record is flushed to the disk unless the last flush was just before. So a
+//! power cut may cost another [`SYNC_EVERY`] of work, and a run of tiny batches does not wait for the disk each time.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -24,37 +24,37 @@ use serde::Serialize;
 use super::{schema::ShardSchema, stored_batch::StoredBatch};
 use crate::{ContextCursor, Error, Result, store::sync_folder_of};
 
-/// Time between two flushes at least.
+/// Shortest time between two flushes.
 const SYNC_EVERY: Duration = Duration::from_millis(200);
 
-/// Bytes before those of a record.
+/// Bytes before the content of a record.
 const FRAME: u64 = 12;
 
-/// Which batches a journal holds: a journal with another header is of no use.
+/// Identifies the batches of a journal: a journal with another header cannot be used.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct JournalHeader {
     /// Layout of the file.
     pub(super) version: u32,
-    /// SHA-256 of everything that shapes the values.
+    /// SHA-256 of everything that affects the values.
     pub(super) run: String,
     /// Number of the part.
     pub(super) part: usize,
-    /// Where it starts.
+    /// Position at which the part starts.
     pub(super) start: ContextCursor,
 }
 
-/// An open journal. Reading and writing go on at the end of what was read or written.
+/// An open journal. Reading and writing continue after the last record read or written.
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
     file: File,
-    /// Bytes of the records that count.
+    /// End of the valid records, in bytes.
     end: u64,
     synced: Instant,
 }
 
 impl Journal {
-    /// Begins the journal at `path` anew.
+    /// Starts a new journal at `path`.
     pub(super) fn create(path: &Path, header: &JournalHeader) -> Result<Self> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(true).open(path);
@@ -66,7 +66,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// The journal at `path`, before its first batch; `None` where there is none, or one of something else.
+    /// The journal at `path`, positioned before its first batch; `None` if there is none, or its header differs.
     pub(super) fn open(path: &Path, header: &JournalHeader) -> Result<Option<Self>> {
         let file = match OpenOptions::new().read(true).write(true).open(path) {
             Ok(file) => file,
@@ -83,7 +83,7 @@ impl Journal {
         }
     }
 
-    /// Whether the file at `path` is a journal with a batch in it, whatever its header.
+    /// True if the file at `path` is a journal with at least one batch, whatever its header.
     pub(crate) fn has_batches(path: &Path) -> bool {
         let Ok(file) = File::open(path) else { return false };
         let mut journal = Self { path: path.to_path_buf(), file, end: 0, synced: Instant::now() };
@@ -96,7 +96,7 @@ impl Journal {
         }
     }
 
-    /// The next batch, if `wanted` wants it. After the first `None` the journal ends here, and is written on from here.
+    /// The next batch, if `wanted` accepts it. At the first `None` the journal ends, and writing continues from there.
     pub(super) fn next(
         &mut self,
         schema: &ShardSchema,
@@ -118,19 +118,19 @@ impl Journal {
     pub(super) fn append(&mut self, batch: &StoredBatch) -> Result<()> {
         let written = self.append_bytes(&batch.to_bytes());
         if written.is_err() {
-            // Best effort: gives a full disk back what the torn record took. It would be cut off anyway.
+            // Best effort: frees the space of the torn record on a full disk. It would be cut off later anyway.
             let _ = self.cut();
         }
         written?;
         if self.synced.elapsed() >= SYNC_EVERY { self.sync() } else { Ok(()) }
     }
 
-    /// Removes the file: its part is published.
+    /// Removes the file, once its part is published.
     pub(super) fn remove(self) -> Result<()> {
         fs::remove_file(&self.path).map_err(Error::io("remove", &self.path))
     }
 
-    /// The record at the end; `None` where there is no whole one.
+    /// The record at the current end; `None` if there is no complete one.
     fn record(&mut self) -> Result<Option<Vec<u8>>> {
         self.read_record().map_err(Error::io("read", &self.path))
     }
@@ -163,7 +163,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Cuts off what is after the records that count.
+    /// Cuts off everything after the valid records.
     fn cut(&mut self) -> Result<()> {
         self.file.set_len(self.end).map_err(Error::io("write", &self.path))
     }

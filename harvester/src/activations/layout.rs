@@ -6,14 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// Which kind of column the values of a hook point are in.
+/// Kind of column that holds the values of a hook point.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
-    /// A fixed-size list of numbers a row: any reader opens them as numbers.
+    /// A fixed-size list of numbers per row: any reader opens it as numbers.
     #[default]
     List,
-    /// The row's bytes: readers that take lists apart value by value are many times faster, and must know the dtype.
+    /// The row's bytes: many times faster for readers that decode lists value by value, but the reader must know the
+    /// dtype.
     Binary,
 }
 

@@ -1,6 +1,6 @@
-//! [`HarvestManifest`]: what made a folder of activations and which of its files count. Everything downstream needs is
-//! in it, so that no later command is told the model or the layer again. It is rewritten whole after each finished
-//! part; it holds no wall-clock facts, so the same run always writes the same bytes.
+//! [`HarvestManifest`]: describes how a folder of activations was made and which of its files count. It holds
+//! everything that downstream stages need, so that no later command is given the model or the layer again. It is
+//! rewritten whole after each finished part. It holds no times, so the same run always writes the same bytes.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -12,54 +12,54 @@ use crate::{
     text::{ContextCursor, LeftOut},
 };
 
-/// What made a folder of activations.
+/// Describes how a folder of activations was made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HarvestManifest {
     /// `refract.activations`.
     pub format: String,
     /// Version of the layout.
     pub version: u32,
-    /// The refract that began this folder.
+    /// Version of refract that began this folder.
     pub refract_version: String,
-    /// Whether everything asked for is here.
+    /// True if everything requested is here.
     pub complete: bool,
     /// The model.
     pub model: ModelIdentity,
-    /// Where the documents come from, in order: document numbers are assigned along this list.
+    /// Sources of the documents, in order: document numbers are assigned along this list.
     pub corpus: Vec<CorpusSource>,
-    /// How the corpus was read.
+    /// Options with which the corpus was read.
     pub corpus_options: CorpusOptions,
-    /// Everything that was asked for, with the special tokens resolved.
+    /// All settings, with the special tokens resolved.
     pub config: HarvestConfig,
-    /// How many harvests of parts of the corpus were merged into this folder; absent where it is one harvest's.
+    /// Number of harvests of parts of the corpus that were merged into this folder; absent for a single harvest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merged_from: Option<u64>,
     /// Blocks that the forward pass ran.
     pub layers_run: usize,
-    /// Floating-point operations a token of the forward pass.
+    /// Floating-point operations per token of the forward pass.
     pub flop_per_token: u64,
-    /// What is in the finished parts.
+    /// Counts over the finished parts.
     pub counts: Counts,
-    /// Per hook point, what the values look like.
+    /// Summary of the values at each hook point.
     pub hook_points: Vec<HookPointSummary>,
-    /// The finished files, in order. Others in the folder do not count.
+    /// The finished files, in order. Other files in the folder do not count.
     pub parts: Vec<Part>,
 }
 
-/// What was read and written.
+/// Counts of what was read and written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Documents that at least one row is from.
+    /// Documents with at least one row.
     pub documents: u64,
     /// Contexts.
     pub contexts: u64,
     /// Tokens: rows of all parts.
     pub tokens: u64,
-    /// Tokens at the corpus' end that did not fill a context.
+    /// Tokens at the end of the corpus that did not fill a context.
     pub dropped_tokens: u64,
-    /// What was left out of the documents that were read, and why.
+    /// Counts of what was left out of the documents read, by reason.
     pub left_out: LeftOut,
-    /// Documents of the corpus left out because their text had been seen before.
+    /// Documents of the corpus left out because their text was seen before.
     pub duplicates: u64,
     /// Files and links of the corpus' folders that were left out; see [`CorpusSource::skipped_files`].
     pub skipped_files: u64,
@@ -69,7 +69,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// These and those of another part of the same corpus. What was left out of the whole corpus is counted once.
+    /// Adds the counts of another part of the same corpus. Documents left out of the whole corpus are counted once.
     pub(crate) fn plus_part(self, other: &Self) -> Self {
         Self {
             documents: self.documents + other.documents,
@@ -84,18 +84,18 @@ impl Counts {
     }
 }
 
-/// What the values of one hook point look like. See `numbers/stats.rs` for which rows count where.
+/// Summary of the values at one hook point. `numbers/stats.rs` says which rows count for which statistic.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HookPointSummary {
     /// The hook point; its column has the same name.
     pub name: HookPoint,
-    /// Values a row.
+    /// Values per row.
     pub d_model: usize,
     /// Rows above this norm are attention sinks. Readers drop them, together with position 0.
     pub sink_norm: f32,
-    /// Rows with position > 0 above `sink_norm`.
+    /// Number of rows with position > 0 and a norm above `sink_norm`.
     pub sinks: u64,
-    /// Norm of the mean over the root of the summed variances, over the rows that are left.
+    /// Norm of the mean over the square root of the summed variances, over all other rows with position > 0.
     pub mean_to_spread: f32,
     /// Quantiles of the norm of all rows with position > 0.
     pub norm_quantiles: NormQuantiles,
@@ -123,15 +123,15 @@ pub struct NormQuantiles {
 /// A finished parquet file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// Its name in the folder.
+    /// File name in the folder.
     pub file: String,
-    /// Tokens in it.
+    /// Number of tokens.
     pub rows: u64,
-    /// Its size.
+    /// Size of the file.
     pub bytes: u64,
     /// SHA-256 of its bytes.
     pub sha256: String,
-    /// Where the next part starts.
+    /// Position at which the next part starts.
     pub next: ContextCursor,
 }
 
@@ -163,7 +163,7 @@ impl HarvestManifest {
     /// The summary of `hook_point`.
     ///
     /// # Errors
-    /// When this folder has no such column; the message lists those it has.
+    /// If this folder has no such column; the message lists the columns it has.
     pub fn hook_point(&self, hook_point: HookPoint) -> Result<&HookPointSummary> {
         self.hook_points.iter().find(|summary| summary.name == hook_point).ok_or_else(|| {
             let names: Vec<_> = self.hook_points.iter().map(|summary| summary.name.to_string()).collect();
@@ -178,26 +178,26 @@ impl HarvestManifest {
     /// The norm above which a row of `hook_point` is an attention sink: readers drop these rows and position 0.
     ///
     /// # Errors
-    /// When this folder has no such column.
+    /// If this folder has no such column.
     pub fn sink_norm(&self, hook_point: HookPoint) -> Result<f32> {
         Ok(self.hook_point(hook_point)?.sink_norm)
     }
 
-    /// The source that document `document` is from, by its place in [`Self::corpus`].
+    /// The source of document `document`, as an index into [`Self::corpus`].
     pub fn source_of(&self, document: u64) -> Option<usize> {
-        // Sources are numbered in order, so the last that starts at or before the document has it, if it has any.
+        // Sources are numbered in order, so the last one that starts at or before the document has it, if any has it.
         let after = self.corpus.partition_point(|source| source.first_document <= document);
         let found = after.checked_sub(1)?;
         let source = &self.corpus[found];
         (document - source.first_document < source.documents).then_some(found)
     }
 
-    /// The context at which part `part` of one harvest starts, counted from 0.
+    /// The context at which part `part` of one harvest starts; parts are counted from 0.
     fn first_context(&self, part: usize) -> u64 {
         part.checked_sub(1).map_or(0, |before| self.parts[before].next.contexts)
     }
 
-    /// Takes back a last part that holds fewer contexts than a whole one.
+    /// Removes the last part if it holds fewer contexts than a whole part.
     pub(crate) fn drop_short_part(&mut self) {
         let Some(last) = self.parts.len().checked_sub(1) else { return };
         if self.parts[last].next.contexts - self.first_context(last) < self.config.part_contexts() {
@@ -206,17 +206,17 @@ impl HarvestManifest {
         }
     }
 
-    /// Brings the counts in line with the list of finished parts.
+    /// Updates the counts to match the list of finished parts.
     pub(crate) fn count_parts(&mut self) {
         let next = self.parts.last().map_or_else(ContextCursor::default, |part| part.next);
         let reached = next.documents + u64::from(next.tokens > 0);
-        self.counts.documents = reached.saturating_sub(next.left_out.documents()); // the manifest may be anybody's
+        self.counts.documents = reached.saturating_sub(next.left_out.documents()); // a manifest can be edited
         self.counts.contexts = next.contexts;
         self.counts.left_out = next.left_out;
         self.counts.tokens = self.parts.iter().map(|part| part.rows).sum();
     }
 
-    /// Everything that shapes the files' content, without what only locates the inputs and without the token budget.
+    /// Everything that affects the files' content. Locations of the inputs and the token budget are left out.
     pub(crate) fn identity(&self) -> Value {
         let mut identity = serde_json::json!({
             "model": &self.model,
@@ -233,7 +233,7 @@ impl HarvestManifest {
         remove(identity.get_mut("model"), "source");
         remove(identity.get_mut("model"), "relative");
         remove(identity.get_mut("config"), "tokens");
-        // What is longer is an error, so this decides nothing that is written: it may be raised, and the run goes on.
+        // A longer document is an error, so this setting affects no file: it may be raised before a run is continued.
         remove(identity.get_mut("corpus_options"), "max_document_bytes");
         for source in identity.get_mut("corpus").and_then(Value::as_array_mut).into_iter().flatten() {
             remove(Some(&mut *source), "path");

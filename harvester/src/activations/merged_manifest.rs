@@ -1,4 +1,4 @@
-//! [`merged_manifest`]: the folders of all parts of one corpus, described as one dataset.
+//! [`merged_manifest`]: one manifest for the folders of all parts of one corpus.
 
 use super::{
     manifest::{Counts, HarvestManifest, HookPointSummary},
@@ -8,9 +8,9 @@ use super::{
 };
 use crate::{Error, Location, Result, numbers::HookPointStatistics, store::differences};
 
-/// The manifest of the harvests of all parts of a corpus, whose files count one after the other, in the order of the
-/// parts. Means and deviations are summed up like those of one harvest's parts; each harvest left out the sinks by its
-/// own threshold, and readers go by the first one's.
+/// The manifest of the harvests of all parts of a corpus, whose files follow one another in the order of the parts.
+/// Means and deviations are combined like those of one harvest's parts. Each harvest left out sinks by its own
+/// threshold; readers use the first harvest's threshold.
 pub(crate) fn merged_manifest(folders: &[Location], manifests: &[HarvestManifest]) -> Result<HarvestManifest> {
     check_parts(folders, manifests)?;
     let mut harvests: Vec<_> = folders.iter().zip(manifests).collect();
@@ -44,7 +44,7 @@ pub(crate) fn merged_manifest(folders: &[Location], manifests: &[HarvestManifest
     Ok(merged)
 }
 
-/// Refuses harvests that are not those of all parts of one corpus.
+/// Refuses harvests that are not exactly one of each part of one corpus.
 fn check_parts(folders: &[Location], manifests: &[HarvestManifest]) -> Result<()> {
     let Some((first, rest)) = manifests.split_first() else {
         return Err(Error::invalid("folders to merge", "at least one", "none"));

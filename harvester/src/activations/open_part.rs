@@ -1,5 +1,4 @@
-//! [`OpenPart`]: one file of a dataset, opened after its size and footer were compared with the manifest, and read by
-//! page.
+//! [`OpenPart`]: one file of a dataset, opened after comparing its size and footer with the manifest, and read by page.
 
 use std::{
     ops::Range,
@@ -28,7 +27,7 @@ use crate::{
     store::{ParquetFile, Stretch},
 };
 
-/// A part whose footer was read and checked.
+/// A part with its footer read and checked.
 #[derive(Debug)]
 pub(super) struct OpenPart {
     pub(super) location: Location,
@@ -37,7 +36,7 @@ pub(super) struct OpenPart {
     pub(super) metadata: ArrowReaderMetadata,
 }
 
-/// The statistics that a part carries, one for each hook point.
+/// The statistics stored in a part, one per hook point.
 pub(crate) fn part_statistics(
     folder: &Location,
     part: &Part,
@@ -57,7 +56,7 @@ pub(crate) fn part_statistics(
 }
 
 impl OpenPart {
-    /// Opens a part after checking its size, and its footer against what the manifest says of it.
+    /// Opens a part after checking its size and its footer against the manifest.
     pub(super) fn open(folder: &Location, recorded: &Part, schema: &ShardSchema) -> Result<Self> {
         let location = folder.join(&recorded.file);
         let path = PathBuf::from(location.to_string());
@@ -66,7 +65,7 @@ impl OpenPart {
             return Err(not_as_recorded(&path, format!("{} bytes", recorded.bytes), bytes));
         }
         let file = ParquetFile::new(location.clone(), recorded.bytes);
-        // Arrow's own schema is compared, not parsed: its parser panics on one that is damaged.
+        // Arrow's own schema is compared, not parsed: its parser panics on a damaged one.
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
         let options = options.with_schema(schema.arrow());
         let metadata = ArrowReaderMetadata::load(&file, options).map_err(|error| unreadable(&path, recorded, error))?;
@@ -88,13 +87,13 @@ impl OpenPart {
         Ok(Self { location, recorded: recorded.clone(), file, metadata })
     }
 
-    /// Its name in errors.
+    /// Name for errors.
     pub(super) fn path(&self) -> PathBuf {
         PathBuf::from(self.location.to_string())
     }
 
     /// The pages of column `leaf` in row group `group`, of `n_rows` rows, that hold rows `rows`; with the first row of
-    /// the first page, and the number of rows in them. They are fetched at once.
+    /// the first page, and their number of rows. They are fetched in one read.
     pub(super) fn pages(
         &self,
         group: usize,
@@ -113,7 +112,7 @@ impl OpenPart {
             return Err(ParquetError::General(format!("an index of pages without rows {rows:?}")));
         };
         let (chunk_start, chunk_bytes) = chunk.byte_range();
-        // A dictionary stands before the first page.
+        // A dictionary comes before the first page.
         let start = if wanted.start == 0 { chunk_start } else { first.offset as u64 };
         let end = last.offset as u64 + last.compressed_page_size as u64;
         if start < chunk_start || start > end || end > chunk_start + chunk_bytes {
@@ -134,13 +133,13 @@ impl OpenPart {
     }
 }
 
-/// An error of a file that is not what its manifest says.
+/// The error for a file that is not as its manifest says.
 pub(super) fn not_as_recorded(path: &Path, expected: impl Into<String>, found: impl Into<String>) -> Error {
     let hint = "The file is not the one that was harvested: restore it, or harvest again into an empty folder";
     Error::malformed(path, expected, found, hint)
 }
 
-/// An error of a part that parquet cannot read.
+/// The error for a part that parquet cannot read.
 pub(super) fn unreadable(path: &Path, part: &Part, error: ParquetError) -> Error {
     match Error::parquet("read", path)(error) {
         Error::Parquet { source, .. } => {

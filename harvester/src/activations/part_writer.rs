@@ -29,25 +29,25 @@ use crate::{
 /// Key of the statistics in a part's metadata.
 pub(super) const STATISTICS_KEY: &str = "refract.statistics";
 
-/// Rows of one row group, for all hook points: what the forward pass has produced and is not written yet.
+/// Rows of one row group, for all hook points: computed but not written yet.
 #[derive(Debug)]
 pub(super) struct RowGroupBuffer {
     pub(super) rows: TokenRows,
-    /// One for each hook point. `[n, width]`
+    /// One entry per hook point. `[n, width]`
     pub(super) values: Vec<Values>,
-    /// One for each hook point. `[n]`
+    /// One entry per hook point. `[n]`
     pub(super) norms: Vec<Vec<f32>>,
 }
 
 impl RowGroupBuffer {
-    /// No rows, with room for `capacity`.
+    /// No rows, with space for `capacity`.
     pub(super) fn new(schema: &ShardSchema, capacity: usize) -> Self {
         let values = schema.hook_points.iter().map(|(_, width)| Values::with_capacity(schema.dtype, capacity, *width));
         let norms = schema.hook_points.iter().map(|_| Vec::with_capacity(capacity));
         Self { rows: TokenRows::default(), values: values.collect(), norms: norms.collect() }
     }
 
-    /// Forgets the rows and keeps the room.
+    /// Removes the rows and keeps the memory.
     pub(super) fn clear(&mut self) {
         self.rows = TokenRows::default();
         self.values.iter_mut().for_each(Values::clear);
@@ -55,7 +55,7 @@ impl RowGroupBuffer {
     }
 }
 
-/// A part being written. Dropped before [`Self::finish`], it leaves nothing behind.
+/// A part being written. If dropped before [`Self::finish`], it leaves nothing behind.
 pub(super) struct PartWriter {
     writer: SerializedFileWriter<AtomicFile>,
     schema: ShardSchema,
@@ -100,7 +100,7 @@ impl PartWriter {
         Ok(())
     }
 
-    /// Writes the footer with the part's statistics, one for each hook point, and publishes the file.
+    /// Writes the footer with the part's statistics, one per hook point, and publishes the file.
     pub(super) fn finish(mut self, statistics: &[HookPointStatistics]) -> Result<Published> {
         let text = serde_json::to_string(statistics).map_err(|error| Error::io("write", &self.path)(error.into()))?;
         self.writer.append_key_value_metadata(KeyValue::new(STATISTICS_KEY.into(), text));
@@ -109,7 +109,7 @@ impl PartWriter {
     }
 }
 
-/// Writes the next column, of values that are never null.
+/// Writes the next column; its values are never null.
 fn write_column<T: DataType>(
     group: &mut SerializedRowGroupWriter<'_, AtomicFile>,
     values: &[T::T],
@@ -121,7 +121,7 @@ fn write_column<T: DataType>(
     Ok(())
 }
 
-/// Parquet keeps unsigned numbers as signed ones of the same bits.
+/// Parquet stores unsigned numbers as signed ones with the same bits.
 fn as_i64(values: &[u64]) -> Vec<i64> {
     values.iter().map(|value| value.cast_signed()).collect()
 }

@@ -1,4 +1,4 @@
-//! [`ActivationRows`]: consecutive tokens and their activations in memory, in the dtype they are stored in.
+//! [`ActivationRows`]: consecutive tokens and their activations in memory, in their storage dtype.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -6,7 +6,7 @@ use half::{f16, slice::HalfFloatSliceExt};
 
 use crate::{StorageDtype, is_ordinary};
 
-/// What token each row is, and where it was. All columns have the same length.
+/// Token, document, context and position of each row. All columns have the same length.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenRows {
     /// Document number in corpus order.
@@ -25,12 +25,12 @@ impl TokenRows {
         self.token.len()
     }
 
-    /// Whether there is no row.
+    /// True if there are no rows.
     pub fn is_empty(&self) -> bool {
         self.token.is_empty()
     }
 
-    /// Adds the rows of another.
+    /// Appends the rows of `other`.
     pub(crate) fn extend(&mut self, other: &Self) {
         self.document.extend_from_slice(&other.document);
         self.context.extend_from_slice(&other.context);
@@ -61,13 +61,13 @@ pub enum Values {
     I8 {
         /// -127 to 127. `[n, d_model]`
         values: Vec<i8>,
-        /// The value of one step, a row. `[n]`
+        /// Size of one step, per row. `[n]`
         scales: Vec<f32>,
     },
 }
 
 impl Values {
-    /// No values, with room for `rows` of `width`.
+    /// No values, with space for `rows` of `width`.
     pub(crate) fn with_capacity(dtype: StorageDtype, rows: usize, width: usize) -> Self {
         match dtype {
             StorageDtype::F32 => Self::F32(Vec::with_capacity(rows * width)),
@@ -76,10 +76,10 @@ impl Values {
         }
     }
 
-    /// Rows of `width` values as a shard of this dtype holds them.
+    /// Rows of `width` values, rounded as in a shard of this dtype.
     ///
     /// # Errors
-    /// When a value does not fit the dtype.
+    /// If a value does not fit the dtype.
     pub fn stored_as(dtype: StorageDtype, rows: &[f32], width: usize) -> crate::Result<Self> {
         let mut values = Self::with_capacity(dtype, rows.len() / width.max(1), width);
         values.extend_finite(rows, width).map_err(|place| {
@@ -89,7 +89,7 @@ impl Values {
         Ok(values)
     }
 
-    /// How the values are stored.
+    /// Storage type of the values.
     pub fn dtype(&self) -> StorageDtype {
         match self {
             Self::F32(_) => StorageDtype::F32,
@@ -107,12 +107,12 @@ impl Values {
         }
     }
 
-    /// Whether there is no value.
+    /// True if there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// All values in f32; copies only what is not f32 already.
+    /// All values in f32; copies only if they are not f32 already.
     pub fn to_f32(&self) -> Cow<'_, [f32]> {
         match self {
             Self::F32(values) => Cow::Borrowed(values),
@@ -144,7 +144,7 @@ impl Values {
         }
     }
 
-    /// Drops the rows of `width` values that `keep` does not mark, and the room that they took.
+    /// Drops the rows of `width` values that `keep` does not mark, and frees their memory.
     pub fn keep_rows(&mut self, width: usize, keep: &[bool]) {
         match self {
             Self::F32(values) => keep_rows(values, width, keep),
@@ -156,7 +156,7 @@ impl Values {
         }
     }
 
-    /// Place of the first value that is not finite.
+    /// Index of the first value that is not finite.
     pub(crate) fn first_not_finite(&self) -> Option<usize> {
         match self {
             Self::F32(values) => first(values, |value| !value.is_finite()).err(),
@@ -168,8 +168,8 @@ impl Values {
         }
     }
 
-    /// Appends rows of `width` values, rounded to the dtype of these. `Err(i)` when value `i` is not finite after
-    /// rounding; what was appended must then not be used.
+    /// Appends rows of `width` values, rounded to this dtype. `Err(i)` if value `i` is not finite after rounding; the
+    /// appended values must then not be used.
     pub(crate) fn extend_finite(&mut self, rows: &[f32], width: usize) -> Result<(), usize> {
         match self {
             Self::F32(stored) => {
@@ -185,14 +185,14 @@ impl Values {
             Self::I8 { values, scales } => {
                 first(rows, |value| !value.is_finite())?;
                 for row in rows.chunks_exact(width) {
-                    scales.push(quantise(row, values));
+                    scales.push(quantize(row, values));
                 }
                 Ok(())
             }
         }
     }
 
-    /// Appends rows `rows` of `other`, whose dtype is the same.
+    /// Appends rows `rows` of `other`, which has the same dtype.
     pub(crate) fn extend_rows(&mut self, other: &Self, rows: Range<usize>, width: usize) {
         let range = rows.start * width..rows.end * width;
         match (self, other) {
@@ -206,7 +206,7 @@ impl Values {
         }
     }
 
-    /// Keeps the values `range`; not to be called once there are scales.
+    /// Keeps the values in `range`; must not be called once there are scales.
     pub(crate) fn narrow(&mut self, range: Range<usize>) {
         fn narrow<T>(values: &mut Vec<T>, range: Range<usize>) {
             values.truncate(range.end);
@@ -219,7 +219,7 @@ impl Values {
         }
     }
 
-    /// Forgets the values and keeps the room.
+    /// Removes the values and keeps the memory.
     pub(crate) fn clear(&mut self) {
         match self {
             Self::F32(values) => values.clear(),
@@ -231,7 +231,7 @@ impl Values {
         }
     }
 
-    /// Appends the values as they are on disk, little-endian, without the scales. Values `range` only.
+    /// Appends the values in `range` as stored on disk, little-endian, without the scales.
     pub(crate) fn append_bytes(&self, range: Range<usize>, bytes: &mut Vec<u8>) {
         match self {
             Self::F32(values) => append(&values[range], f32::to_le_bytes, bytes),
@@ -240,7 +240,7 @@ impl Values {
         }
     }
 
-    /// Appends values that [`Self::append_bytes`] wrote; scales are appended by whoever reads them.
+    /// Appends values written by [`Self::append_bytes`]; the caller appends the scales.
     pub(crate) fn extend_from_bytes(&mut self, bytes: &[u8]) {
         match self {
             Self::F32(values) => extend(values, bytes, f32::from_le_bytes),
@@ -249,7 +249,7 @@ impl Values {
         }
     }
 
-    /// One for each row, where the dtype has them.
+    /// One scale per row, if the dtype has scales.
     pub(crate) fn scales(&self) -> Option<&[f32]> {
         match self {
             Self::I8 { scales, .. } => Some(scales),
@@ -259,13 +259,13 @@ impl Values {
 }
 
 /// Appends a row to `values` and returns its scale: `q = round(x / scale)`, ties to even.
-fn quantise(row: &[f32], values: &mut Vec<i8>) -> f32 {
+fn quantize(row: &[f32], values: &mut Vec<i8>) -> f32 {
     let max = row.iter().fold(0.0_f32, |max, value| max.max(value.abs()));
     let scale = max / 127.0;
     if scale == 0.0 {
         values.resize(values.len() + row.len(), 0);
     } else {
-        // The sum has no bits left for a fraction: adding rounds, ties to even, without a call of a function a value.
+        // The sum has no bits left for a fraction, so adding rounds, ties to even, without a function call per value.
         const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
         let round = |value: &f32| (value / scale).clamp(-127.0, 127.0) + ROUND - ROUND;
         values.extend(row.iter().map(|value| round(value) as i8));
@@ -283,7 +283,7 @@ fn extend<T, const N: usize>(values: &mut Vec<T>, bytes: &[u8], from_bytes: impl
     values.extend(bytes.as_chunks::<N>().0.iter().map(|bytes| from_bytes(*bytes)));
 }
 
-/// Moves the rows to keep to the front and drops the rest.
+/// Moves the kept rows to the front and drops the rest.
 fn keep_rows<T: Copy>(values: &mut Vec<T>, width: usize, keep: &[bool]) {
     let mut kept = 0;
     for (row, _) in keep.iter().enumerate().filter(|(_, keep)| **keep) {
@@ -294,7 +294,7 @@ fn keep_rows<T: Copy>(values: &mut Vec<T>, width: usize, keep: &[bool]) {
     values.shrink_to_fit();
 }
 
-/// `Err` of the first place where `bad` holds. Looks for the place only after a pass without branches found one.
+/// `Err` with the first index where `bad` holds. Searches for the index only after a pass without branches found one.
 fn first<T: Copy>(values: &[T], bad: impl Fn(T) -> bool) -> Result<(), usize> {
     let any = values.iter().fold(false, |any, value| any | bad(*value));
     match values.iter().position(|value| any && bad(*value)) {
@@ -306,23 +306,23 @@ fn first<T: Copy>(values: &[T], bad: impl Fn(T) -> bool) -> Result<(), usize> {
 /// Consecutive rows of one hook point.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ActivationRows {
-    /// What each row is.
+    /// Token, document, context and position of each row.
     pub rows: TokenRows,
     /// Euclidean norm of each row's stored values. `[n]`
     pub norm: Vec<f32>,
     /// Row-major. `[n, d_model]`
     pub values: Values,
-    /// Values a row.
+    /// Values per row.
     pub d_model: usize,
 }
 
 impl ActivationRows {
-    /// The values in f32, row-major `[n, d_model]`; copies only what is not f32 already.
+    /// The values in f32, row-major `[n, d_model]`; copies only if they are not f32 already.
     pub fn to_f32(&self) -> Cow<'_, [f32]> {
         self.values.to_f32()
     }
 
-    /// Whether [`row` counts](crate::is_ordinary).
+    /// True if [`row` counts](crate::is_ordinary).
     pub fn is_ordinary(&self, row: usize, sink_norm: f32) -> bool {
         is_ordinary(self.rows.position[row], self.norm[row], sink_norm)
     }

@@ -15,14 +15,14 @@ use parquet::{
     schema::types::ColumnPath,
 };
 
-/// Rows a row group at most: about 19 MB of f16 at 576 values a row.
+/// Most rows of a row group: about 19 MB of f16 at 576 values per row.
 pub(super) const ROW_GROUP_ROWS: usize = 16_384;
 
-/// A column: its name, or what stands after that of its hook point; its type as the documentation calls it; its unit;
-/// and what it means.
+/// A column: its name (for a column of a hook point, the part after the hook point's name), its type as in the
+/// documentation, its unit, and its meaning.
 type About = (&'static str, &'static str, &'static str, &'static str);
 
-/// The columns that say which token a row is, in order.
+/// The columns that identify the token of a row, in order.
 pub(super) const TOKEN_COLUMNS: [(About, DataType); 4] = [
     (
         (
@@ -58,7 +58,7 @@ const NORM: About = (".norm", "float32", "units of the model", "Euclidean norm o
 pub(crate) struct ShardSchema {
     pub(super) dtype: StorageDtype,
     pub(super) layout: Layout,
-    /// Each hook point and how many values a row has there.
+    /// Each hook point and its number of values per row.
     pub(crate) hook_points: Vec<(HookPoint, usize)>,
     pub(super) model_sha256: String,
 }
@@ -83,12 +83,12 @@ impl ShardSchema {
         }
     }
 
-    /// Flat columns of a hook point: its values, their scale where there is one, their norm.
+    /// Flat columns of a hook point: its values, their scale if there is one, their norm.
     pub(super) fn leaves_per_point(&self) -> usize {
         2 + usize::from(self.dtype.has_scale())
     }
 
-    /// Place of the flat column with the values of hook point number `point`.
+    /// Index of the flat column with the values of hook point number `point`.
     pub(super) fn first_leaf(&self, point: usize) -> usize {
         TOKEN_COLUMNS.len() + self.leaves_per_point() * point
     }
@@ -114,8 +114,8 @@ impl ShardSchema {
         Arc::new(Schema::new(token.chain(points).collect::<Vec<_>>()))
     }
 
-    /// Plain, uncompressed, without statistics, except for the token columns, which are small and shrink to little.
-    /// Byte-stream-split and general compression gain an eighth on activations and are read by fewer tools.
+    /// Plain, uncompressed, without statistics, except for the token columns, which are small and compress well.
+    /// Byte-stream-split and general compression save an eighth on activations, but fewer tools can read them.
     pub(super) fn properties(&self) -> WriterProperties {
         let mut builder = WriterProperties::builder()
             .set_created_by(concat!("refract ", env!("CARGO_PKG_VERSION")).into())
@@ -130,12 +130,12 @@ impl ShardSchema {
                 .set_column_statistics_enabled(column, EnabledStatistics::Chunk);
         }
         let mut properties = builder.build();
-        // Arrow's own schema, by which its readers tell a fixed-size list from a list.
+        // Arrow's own schema, which tells its readers that a list has a fixed size.
         add_encoded_arrow_schema_to_metadata(&self.arrow(), &mut properties);
         properties
     }
 
-    /// What a file says about itself, should it lose its manifest.
+    /// Description inside the file, in case it loses its manifest.
     fn key_values(&self) -> Vec<KeyValue> {
         let names: Vec<_> = self.hook_points.iter().map(|(point, _)| point.to_string()).collect();
         vec![

@@ -1,22 +1,22 @@
-//! Column chunks of activation values, to and from flat values. [`encode`] and [`decode`] do for rows without nulls
-//! what parquet's general list code does, without its one object a value: 20 times faster for f16, and any parquet
-//! reader reads the result.
+//! Column chunks of activation values, to and from flat values. For rows without nulls, [`encode`] and [`decode`]
+//! replace parquet's general list code, without its one object per value: 20 times faster for f16, and any parquet
+//! reader can read the result.
 //!
 //! ```text
 //! list page    = length repetition  length definition  values     (data page version 1; lengths are u32)
-//! repetition levels, a row:  0 once, 1 width - 1 times            (0 starts a list)
-//! definition levels:         1 throughout                         (no list is empty, no value is null)
-//! values                     little-endian, plain; int8: see below
+//! repetition levels, per row:  0 once, 1 width - 1 times          (0 starts a list)
+//! definition levels:           1 throughout                       (no list is empty, no value is null)
+//! values                       little-endian, plain; int8: see below
 //!
 //! binary page  = values, little-endian                            (fixed-length byte arrays have no levels)
 //! ```
 //!
 //! Levels are run-length encoded: a run of `n` equal levels is the varint `2 n` and the level as one byte.
 //!
-//! Parquet has no type of one byte: plain int8 takes four. So lists of int8 are written with a dictionary of all 256
-//! numbers, in the order of their bytes. An index of 8 bits is then the number's own byte, and the indices of a page
-//! are one bit-packed run, whose bytes are the values': `08, varint 2 ceil(n / 8) + 1, n bytes, zeros up to a multiple
-//! of 8`.
+//! Parquet has no one-byte type: plain int8 takes four bytes. So lists of int8 are written with a dictionary of all 256
+//! numbers, in the order of their bytes. An index of 8 bits is then the number's own byte. The indices of a page are
+//! one bit-packed run, whose bytes are the values' bytes: `08, varint 2 ceil(n / 8) + 1, n bytes, zeros up to a
+//! multiple of 8`.
 
 use std::{ops::Range, sync::Arc};
 
@@ -38,7 +38,7 @@ use parquet::{
 use super::{layout::Layout, rows::Values};
 use crate::StorageDtype;
 
-/// Bytes of values a page holds at most, unless one row is larger: a few contexts, so that those can be read alone.
+/// Most bytes of values per page, unless one row is larger: a few contexts, so that these can be read alone.
 const PAGE_BYTES: usize = 1 << 20;
 
 /// Encodes rows of `width` values as the column chunk `column`, and its metadata with offsets from the chunk's start.
@@ -91,7 +91,7 @@ pub(super) fn encode(
     Ok((chunk.into_inner()?.into(), close))
 }
 
-/// Whether values are indices into the dictionary of all bytes.
+/// True if values are indices into the dictionary of all bytes.
 fn has_dictionary(dtype: StorageDtype, layout: Layout) -> bool {
     dtype == StorageDtype::I8 && layout == Layout::List
 }
@@ -117,7 +117,7 @@ fn page(values: &Values, rows: Range<usize>, width: usize, layout: Layout) -> Pa
     }
     let indices = has_dictionary(values.dtype(), layout);
     if indices {
-        buffer.push(8); // bits an index
+        buffer.push(8); // bits per index
         push_varint(&mut buffer, n.div_ceil(8) << 1 | 1);
     }
     values.append_bytes(rows.start * width..rows.end * width, &mut buffer);
@@ -164,10 +164,10 @@ fn push_varint(buffer: &mut Vec<u8>, mut number: usize) {
     buffer.push(number as u8);
 }
 
-/// Decodes the pages written by [`encode`] into `expected` values. Scales are in another column.
+/// Decodes pages written by [`encode`] into `expected` values. Scales are in another column.
 ///
 /// # Errors
-/// When the pages hold another number of values, or are not laid out as above.
+/// If the pages hold another number of values, or have another layout.
 pub(super) fn decode(
     pages: &mut dyn PageReader,
     dtype: StorageDtype,
@@ -187,7 +187,7 @@ pub(super) fn decode(
     Ok(values)
 }
 
-/// The bytes of a page's values, after both kinds of levels. As many values as levels means that none is null.
+/// The bytes of a page's values, after both kinds of levels. If there are as many values as levels, none is null.
 fn value_bytes(page: &Page, dtype: StorageDtype, layout: Layout) -> Result<&[u8]> {
     let expected = if has_dictionary(dtype, layout) { Encoding::RLE_DICTIONARY } else { Encoding::PLAIN };
     let (buf, num_values) = match page {
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn arrow_reads_the_same_values_over_many_pages() {
-        // Runs longer than a byte's varint, several pages a row group, and lists of one value.
+        // Runs longer than one byte of a varint, several pages per row group, and lists of one value.
         for (width, dtype) in [
             (700, StorageDtype::F16),
             (700, StorageDtype::F32),

@@ -1,7 +1,7 @@
 //! [`LiveModel`] and [`ActivationStream`]: activations as they are computed, without a disk. A thread runs the model
-//! and waits when a few batches are not taken yet, so memory stays flat; dropping the stream ends it.
+//! and waits while a few batches have not been taken, so memory stays constant; dropping the stream ends it.
 //!
-//! A stream may begin at any [`ContextCursor`] that another one has passed, and then yields the same bits from there
+//! A stream may start at any [`ContextCursor`] that another one has passed, and then yields the same bits from there
 //! on.
 
 use std::{
@@ -19,14 +19,14 @@ use crate::{
     activations::{StoredBatch, norms},
 };
 
-/// Batches computed ahead.
+/// Number of batches computed ahead.
 const QUEUE: usize = 2;
 
-/// A model over a corpus, ready to compute activations from any place on.
+/// A model and a corpus, ready to compute activations from any position on.
 #[derive(Clone)]
 pub struct LiveModel {
     model: LanguageModel,
-    /// What is computed, its special tokens resolved.
+    /// The config, with its special tokens resolved.
     config: Arc<HarvestConfig>,
     corpus: Arc<Corpus>,
     order: Arc<DocumentOrder>,
@@ -35,50 +35,51 @@ pub struct LiveModel {
 /// One forward pass.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StreamedBatch {
-    /// The rows of its contexts, at each of the stream's hook points.
+    /// The rows of its contexts, for each of the stream's hook points.
     pub activations: Vec<ActivationRows>,
-    /// Where the next batch starts.
+    /// Position at which the next batch starts.
     pub next: ContextCursor,
 }
 
-/// Activations of some hook points, in the order of the corpus' contexts.
+/// Activations at some hook points, in the order of the corpus' contexts.
 #[derive(Debug)]
 pub struct ActivationStream {
     batches: Receiver<Result<StreamedBatch>>,
-    /// Taken when it has ended.
+    /// `None` once the thread was joined.
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl LiveModel {
-    /// `config` says what [`crate::harvest()`] would be told; its token budget does not matter here.
+    /// `config` has the same meaning as for [`crate::harvest()`], except that its token budget is ignored.
     ///
     /// # Errors
-    /// When the config does not fit the model.
+    /// If the config does not fit the model.
     pub fn new(model: &LanguageModel, corpus: Corpus, config: &HarvestConfig) -> Result<Self> {
         let config = settle(config, model)?;
         let order = corpus.order(config.seed).of_part(config.part);
         Ok(Self { model: model.clone(), config: config.into(), corpus: corpus.into(), order: order.into() })
     }
 
-    /// The activations at `hook_points` from `from` on, to the end of the corpus; one forward pass computes them all.
+    /// The activations at `hook_points` from `from` on, to the end of the corpus; one forward pass computes all of
+    /// them.
     ///
     /// # Errors
-    /// When the config did not name one of them, or the weights cannot be read.
+    /// If the config does not include one of them, or the weights cannot be read.
     pub fn stream(&self, hook_points: &[HookPoint], from: ContextCursor) -> Result<ActivationStream> {
         let points: Vec<usize> = hook_points.iter().map(|point| self.place_of(*point)).collect::<Result<_>>()?;
-        self.model.transformer()?; // here, where an error has someone to tell
+        self.model.transformer()?; // here, so that this call can return an error
         let (sender, batches) = sync_channel(QUEUE);
         let live = self.clone();
         let thread = thread::spawn(move || {
             let send = |batch| sender.send(batch).map_err(drop);
             if let Err(error) = live.compute_all(&points, from, send) {
-                let _ = sender.send(Err(error)); // where nobody listens any more, nobody needs to know
+                let _ = sender.send(Err(error)); // if the receiver is gone, nobody needs the error
             }
         });
         Ok(ActivationStream { batches, thread: Some(thread) })
     }
 
-    /// Place of `hook_point` among those that a pass computes.
+    /// Index of `hook_point` among those that a pass computes.
     fn place_of(&self, hook_point: HookPoint) -> Result<usize> {
         let points = &self.config.hook_points;
         points.iter().position(|point| *point == hook_point).ok_or_else(|| {
@@ -87,7 +88,7 @@ impl LiveModel {
         })
     }
 
-    /// Computes batch after batch until `send` says that nobody wants more.
+    /// Computes batch after batch until `send` reports that the receiver is gone.
     fn compute_all(
         &self,
         points: &[usize],
@@ -109,8 +110,8 @@ impl LiveModel {
         }
     }
 
-    /// The batch as a shard would hold it: rounded to the dtype, with the norm of what is left. `computed` has every
-    /// hook point of the config; `points` are the places of those wanted.
+    /// The batch as in a shard: rounded to the dtype, with the norms of the rounded rows. `computed` has every hook
+    /// point of the config; `points` are the indices of the requested ones.
     fn rows(&self, points: &[usize], contexts: &[Context], mut computed: Vec<Vec<f32>>) -> Result<Vec<ActivationRows>> {
         let config = &self.config;
         let computed: Vec<_> = points.iter().map(|&point| std::mem::take(&mut computed[point])).collect();
@@ -135,13 +136,13 @@ impl std::fmt::Debug for LiveModel {
 impl Iterator for ActivationStream {
     type Item = Result<StreamedBatch>;
 
-    /// Waits for the next batch; `None` after the corpus' last.
+    /// Waits for the next batch; `None` after the corpus' last batch.
     fn next(&mut self) -> Option<Self::Item> {
         let batch = self.batches.recv().ok();
         if batch.is_none()
             && let Some(Err(panic)) = self.thread.take().map(thread::JoinHandle::join)
         {
-            // A bug, and not the corpus' end.
+            // A panic is a bug, not the end of the corpus.
             std::panic::resume_unwind(panic);
         }
         batch

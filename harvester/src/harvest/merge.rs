@@ -1,5 +1,5 @@
-//! [`merge()`]: the harvests of the parts of one corpus become one dataset. Nothing is encoded again: the files are
-//! linked or copied as they are, because documents and contexts have numbers that no two parts share.
+//! [`merge()`]: combines the harvests of the parts of one corpus into one dataset. Nothing is encoded again: the files
+//! are linked or copied unchanged, because no two parts share a document number or a context number.
 
 use std::{fs, path::Path};
 
@@ -9,19 +9,19 @@ use crate::{
     store::{Manifest, OutputFolder},
 };
 
-/// Merges the finished harvests in `folders`, one of each part of a corpus, into the dataset `out`. A folder without a
-/// manifest stands for those in it that have one. A merge that was interrupted goes on: a file that is there already is
-/// kept if it is the harvest's own or has its SHA-256. A finished merge is left as it is.
+/// Merges the finished harvests in `folders`, one for each part of a corpus, into the dataset `out`. A folder without a
+/// manifest stands for the folders in it that have one. An interrupted merge can be continued: an existing file is kept
+/// if it is a link to the harvest's file or has its SHA-256. A finished merge is left unchanged.
 ///
 /// # Errors
-/// When a harvest is not complete, they differ in more than their part, a part is missing or there twice, `out` holds
-/// something else, or a file cannot be read or written.
+/// If a harvest is not complete, the harvests differ in more than their part, a part is missing or given twice, `out`
+/// holds something else, or a file cannot be read or written.
 pub fn merge(folders: &[Location], out: impl Into<Location>, monitor: &dyn Monitor) -> Result<HarvestManifest> {
     let out = out.into();
     let folders = &harvests_in(folders, &out)?[..];
     let manifests: Vec<_> = folders.iter().map(HarvestManifest::read).collect::<Result<_>>()?;
     if let Some((folder, _)) = folders.iter().zip(&manifests).find(|(_, manifest)| !manifest.complete) {
-        let hint = "Repeat the command that made this folder; it goes on where it stopped";
+        let hint = "Repeat the command that made this folder; it continues where it stopped";
         return Err(Error::malformed(folder.to_string(), "a complete harvest", "an unfinished one", hint));
     }
     let mut merged = merged_manifest(folders, &manifests)?;
@@ -49,7 +49,7 @@ pub fn merge(folders: &[Location], out: impl Into<Location>, monitor: &dyn Monit
     Ok(merged)
 }
 
-/// Every part's folder and file, in the order of the harvests' parts.
+/// Folder and file of every part, in the order of the harvests' parts.
 fn sources<'a>(
     folders: &'a [Location],
     manifests: &'a [HarvestManifest],
@@ -61,7 +61,7 @@ fn sources<'a>(
         .flat_map(|(folder, manifest)| manifest.parts.iter().map(move |part| (folder, part.file.as_str())))
 }
 
-/// The folders of harvests that `named` stands for, without the one that is written.
+/// The folders of harvests that `named` stands for, without the output folder.
 fn harvests_in(named: &[Location], out: &Location) -> Result<Vec<Location>> {
     let resolved = |location: &Location| location.local().and_then(|path| fs::canonicalize(path).ok());
     let is_out = |folder: &Location| match (resolved(folder), resolved(out)) {
@@ -76,7 +76,7 @@ fn harvests_in(named: &[Location], out: &Location) -> Result<Vec<Location>> {
     Ok(folders)
 }
 
-/// Whether `place` holds the file `source` already: a link to it, or a copy that is whole.
+/// True if `place` already holds the file `source`: a link to it, or a complete copy.
 fn is_there(place: &Location, source: &Location, part: &Part) -> Result<bool> {
     if place.bytes()? != Some(part.bytes) {
         return Ok(false);
@@ -84,7 +84,7 @@ fn is_there(place: &Location, source: &Location, part: &Part) -> Result<bool> {
     Ok(is_linked(place, source) || place.sha256()? == part.sha256)
 }
 
-/// Whether two names are of one file on this machine.
+/// True if two names refer to one file on this machine.
 #[cfg(unix)]
 fn is_linked(a: &Location, b: &Location) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -97,10 +97,10 @@ fn is_linked(_: &Location, _: &Location) -> bool {
     false
 }
 
-/// Links the file into `folder`, or copies it where it cannot be linked.
+/// Links the file into `folder`, or copies it if it cannot be linked.
 fn bring(from: &Location, folder: &OutputFolder, part: &Part) -> Result<()> {
     let unfinished = folder.unfinished(&part.file)?;
-    // A killed merge may have left a link to a harvest's own file here, which must not be written through.
+    // A killed merge may have left a link here to a harvest's own file, which must not be overwritten.
     Location::from(&unfinished).remove()?;
     let linked = from.local().is_some_and(|path| fs::hard_link(path, &unfinished).is_ok());
     if !linked {
@@ -109,7 +109,7 @@ fn bring(from: &Location, folder: &OutputFolder, part: &Part) -> Result<()> {
     folder.publish(&unfinished, &part.file)
 }
 
-/// Copies the file to `to`, which appears when it is whole and as recorded.
+/// Copies the file to `to`, which appears once it is whole and has the recorded hash.
 fn copy(from: &Location, to: &Path, part: &Part) -> Result<()> {
     let mut file = AtomicFile::create(to)?;
     std::io::copy(&mut from.reader()?, &mut file).map_err(Error::io("write", to))?;

@@ -1,4 +1,4 @@
-//! [`ModelIdentity`]: which model an artifact is of, and where to find it again.
+//! [`ModelIdentity`]: the model of an artifact, and a source that finds it again.
 
 use std::path::Path;
 
@@ -10,15 +10,15 @@ use crate::{
     store::{real_path, relative_path},
 };
 
-/// Which model, to the bit.
+/// Identifies the model exactly.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelIdentity {
-    /// Where to find it again: a [`crate::ModelSource`] as text.
+    /// A [`crate::ModelSource`] as text, which finds the model again.
     pub source: String,
-    /// Where `source` is a path: the path from the folder that holds the manifest, so that both can be moved together.
+    /// If `source` is a path: the path relative to the folder of the manifest, so that both can be moved together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relative: Option<String>,
-    /// Its family.
+    /// Family of the model.
     pub family: Family,
     /// SHA-256 of the weights.
     pub sha256: String,
@@ -33,7 +33,7 @@ pub struct ModelIdentity {
 }
 
 impl ModelIdentity {
-    /// The same model, as a manifest in `folder` refers to it.
+    /// The same model, as referred to by a manifest in `folder`.
     #[must_use]
     pub fn seen_from(&self, folder: &Location) -> Self {
         let path = Path::new(&self.source);
@@ -41,7 +41,7 @@ impl ModelIdentity {
         Self { relative: local.and_then(|folder| relative_path(folder, path)), ..self.clone() }
     }
 
-    /// The same model where it is now, as the manifest in `folder` says. Its hash is compared when it is loaded.
+    /// The same model at its present place, from the manifest in `folder`. Its hash is checked when it is loaded.
     #[must_use]
     pub fn located(mut self, folder: &Location) -> Self {
         let near = folder.local().zip(self.relative.as_ref()).map(|(folder, relative)| folder.join(relative));

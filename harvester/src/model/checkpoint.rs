@@ -18,7 +18,7 @@ impl Checkpoint {
     /// Opens a `.gguf` file, or a folder with `config.json` and `*.safetensors`. The weights stay on disk.
     ///
     /// # Errors
-    /// A missing or malformed file, or a family that is not supported (the message lists those that are).
+    /// A missing or malformed file, or an unsupported family (the message lists the supported ones).
     pub fn open(path: &Path) -> Result<Self> {
         if path.is_dir() {
             let config = families::config_from_json(&path.join("config.json"))?;
@@ -57,8 +57,8 @@ impl Checkpoint {
         families::load_head(&self.config, &self.tensors, device)
     }
 
-    /// SHA-256 of everything that decides the numbers: of the GGUF file, or of a folder's `config.json` and its weight
-    /// files in the order of their names, their bytes one after the other.
+    /// SHA-256 of everything that changes the computed values: the GGUF file; or, for a folder, the bytes of
+    /// `config.json` and of its weight files, concatenated in the order of their names.
     ///
     /// # Errors
     /// A file that cannot be read.

@@ -1,4 +1,4 @@
-//! [`Compute`]: the numbers that a model's matrix products are computed in.
+//! [`Compute`]: the number type of a model's matrix products.
 
 use std::{fmt, str::FromStr};
 
@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// The numbers that a model's matrix products are computed in. Everything else (embedding, norms, attention's softmax,
-/// the residual stream, the head) is f32 in either.
+/// The number type of a model's matrix products. Everything else (embedding, norms, attention's softmax, the residual
+/// stream, the head) is f32 in both cases.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compute {
-    /// As the checkpoint's weights are, once dequantised.
+    /// The checkpoint's weights, dequantized to f32.
     #[default]
     F32,
-    /// Weights and their inputs rounded to 8 bits, with a scale for each 64 values of a row: on processors with VNNI
-    /// more than twice as fast, and weights in a quarter of the memory. SmolLM2's residual stream differs by 3 % at the
-    /// middle layer, 4 % after the last (`trainer/examples/compute_drift.rs` measures it).
+    /// Weights and their inputs rounded to 8 bits, with a scale for each 64 values of a row. On processors with VNNI it
+    /// is more than twice as fast, and weights take a quarter of the memory. SmolLM2's residual stream differs by 3 %
+    /// at the middle layer, 4 % after the last (measured by `trainer/examples/compute_drift.rs`).
     Int8,
 }
 

@@ -1,31 +1,33 @@
-//! [`ModelConfig`]: the shape of a decoder-only transformer, whatever file it came from. One forward pass serves every
-//! family; what families differ in is a field here.
+//! [`ModelConfig`]: the shape of a decoder-only transformer, independent of its file format. One forward pass serves
+//! every family; the differences between families are fields here.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The families whose checkpoints can be read. One file each in `model/families/`.
+/// The supported families. Each has a file in `model/families/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Family {
-    /// Llama and its like: RMS norm, rotary positions, gated MLP, grouped keys and values. SmolLM2, TinyLlama.
+    /// Llama and similar models: RMS norm, rotary positions, gated MLP, grouped keys and values. SmolLM2, TinyLlama.
     Llama,
-    /// Mistral: llama, attending over a sliding window.
+    /// Mistral: llama with a sliding attention window.
     Mistral,
     /// Qwen 2 and 2.5: llama with biases on queries, keys and values.
     Qwen2,
-    /// Qwen 3: llama whose queries and keys are normalised, head by head.
+    /// Qwen 3: llama with queries and keys normalized per head.
     Qwen3,
-    /// Gemma: scaled embeddings, GELU in the gate, norm weights stored less one.
+    /// Gemma: scaled embeddings, GELU in the gate, norm weights stored minus 1.
     Gemma,
-    /// Gemma 2: norms before and after, capped scores and logits, a sliding window in every second layer.
+    /// Gemma 2: norms before and after attention and MLP, soft-capped scores and logits, a sliding window in every
+    /// second layer.
     Gemma2,
-    /// Gemma 3: norms before and after, normalised queries and keys, most layers local with a rotary base of their own.
+    /// Gemma 3: norms before and after attention and MLP, normalized queries and keys, most layers local with their own
+    /// rotary base.
     Gemma3,
-    /// Phi-3: llama with fused matrices, partly rotary positions, frequencies that depend on the length.
+    /// Phi-3: llama with fused matrices, partly rotary positions, frequencies that depend on the text's length.
     Phi3,
-    /// OLMo 2: norms only after attention and MLP; queries and keys normalised over their whole width.
+    /// OLMo 2: norms only after attention and MLP; queries and keys normalized over their full width.
     Olmo2,
     /// GPT-2: layer norm, learned positions, biases everywhere.
     Gpt2,
@@ -51,7 +53,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// The normalisation around attention and MLP, and before the head.
+/// The kind of norm around attention and MLP, and before the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NormKind {
@@ -61,8 +63,8 @@ pub enum NormKind {
     Layer,
 }
 
-/// Where a block's norms stand. Those before are `ln1` and `ln2`; those after apply to what is added to the residual
-/// stream, so `hook_attn_out` and `hook_mlp_out` come after them.
+/// Position of a block's norms. Norms before are `ln1` and `ln2`. Norms after apply to the outputs that are added to
+/// the residual stream, so `hook_attn_out` and `hook_mlp_out` come after them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NormPlaces {
@@ -78,38 +80,38 @@ pub enum NormPlaces {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum QkNorm {
-    /// Each head by itself, all with the same weight `[d_head]`.
+    /// Each head separately, all with the same weight `[d_head]`.
     Head,
-    /// All heads of a token together, weight `[n_heads * d_head]` and `[n_kv_heads * d_head]`.
+    /// All heads of a token together, with weights `[n_heads * d_head]` and `[n_kv_heads * d_head]`.
     Whole,
 }
 
-/// How a token's position enters.
+/// Encoding of positions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Positions {
     /// Queries and keys are rotated; pairs are `(i, i + rotary_dim / 2)` (Hugging Face's half-split layout).
     Rotary {
-        /// Wavelength base, theta.
+        /// Base of the wavelengths, theta.
         base: f64,
-        /// How many of a head's dimensions are rotated, from the first.
+        /// Number of rotated dimensions of a head, counted from the first.
         rotary_dim: usize,
-        /// How a model made for short contexts was stretched to longer ones.
+        /// Change of the frequencies for contexts longer than in the original training.
         scaling: RopeScaling,
     },
     /// A learned vector for each position is added to the token embedding.
     Learned,
 }
 
-/// What is done to the rotary frequencies, `f_i = base^(-2i / rotary_dim)`, so that longer contexts fit.
+/// Change of the rotary frequencies, `f_i = base^(-2i / rotary_dim)`, for longer contexts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RopeScaling {
-    /// Nothing.
+    /// No change.
     None,
     /// `f_i / factor`
     Linear {
-        /// The same for all.
+        /// The same for all frequencies.
         factor: f64,
     },
     /// Llama 3.1: slow frequencies are divided by `factor`, fast ones kept, those between interpolated.
@@ -123,7 +125,7 @@ pub enum RopeScaling {
         /// Context length before stretching.
         original_ctx_len: usize,
     },
-    /// `f_i / divisors[i]`: llama.cpp stores Llama 3's rule so, worked out.
+    /// `f_i / divisors[i]`: llama.cpp stores Llama 3's rule as these precomputed divisors.
     Divisors(
         /// `[rotary_dim / 2]`
         Vec<f32>,
@@ -142,18 +144,18 @@ pub enum RopeScaling {
     },
 }
 
-/// Layers that see only the last tokens.
+/// Layers in which a query sees only the last tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LocalAttention {
-    /// How many keys a query sees, its own included.
+    /// Number of keys that a query sees, including its own.
     pub window: usize,
-    /// Which layers, `[n_layers]`.
+    /// True for each local layer, `[n_layers]`.
     pub layers: Vec<bool>,
-    /// These layers' own rotary base, unscaled; `None`: they rotate as the others do.
+    /// Rotary base of these layers, unscaled; `None`: the same rotation as in the other layers.
     pub rotary_base: Option<f64>,
 }
 
-/// The MLP's nonlinearity.
+/// Activation function of the MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
@@ -165,10 +167,10 @@ pub enum Activation {
     GeluTanh,
 }
 
-/// The shape of a model: everything the forward pass must know besides the weights.
+/// The shape of a model: everything that the forward pass needs besides the weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
-    /// Family the checkpoint belongs to.
+    /// Family of the checkpoint.
     pub family: Family,
     /// Number of blocks.
     pub n_layers: usize,
@@ -184,46 +186,46 @@ pub struct ModelConfig {
     pub d_mlp: usize,
     /// Rows of the embedding.
     pub d_vocab: usize,
-    /// Longest context the model was made for, in tokens.
+    /// Longest context that the model supports, in tokens.
     pub ctx_len: usize,
-    /// Normalisation around attention, around the MLP, and before the head.
+    /// Kind of norm around attention, around the MLP, and before the head.
     pub norm: NormKind,
-    /// Where the blocks' norms stand.
+    /// Position of the blocks' norms.
     pub norm_places: NormPlaces,
-    /// Added to the variance (or mean square) under the root.
+    /// Added to the variance (or mean square) under the square root.
     pub norm_eps: f64,
     /// Multiplies the token embeddings. `None`: 1.
     pub embed_scale: Option<f64>,
-    /// How positions enter.
+    /// Encoding of positions.
     pub positions: Positions,
-    /// How queries and keys are normalised.
+    /// Norm of queries and keys; `None`: not normalized.
     pub qk_norm: Option<QkNorm>,
-    /// Multiplies the attention scores; `1 / sqrt(d_head)` nearly everywhere.
+    /// Multiplies the attention scores; `1 / sqrt(d_head)` in nearly all models.
     pub attn_scale: f64,
-    /// Scores, scaled, become `cap * tanh(score / cap)`.
+    /// Scaled scores become `cap * tanh(score / cap)`.
     pub attn_softcap: Option<f64>,
-    /// The layers that attend over a sliding window.
+    /// The layers with a sliding window.
     pub local: Option<LocalAttention>,
-    /// The MLP's nonlinearity.
+    /// Activation function of the MLP.
     pub activation: Activation,
     /// `act(x W_gate) * (x W_up)` instead of `act(x W_in)`.
     pub gated_mlp: bool,
-    /// Attention and MLP both read the block's input and are added together.
+    /// Attention and MLP both read the block's input, and both outputs are added to it.
     pub parallel_residual: bool,
-    /// The head is the embedding, transposed.
+    /// The head is the transposed embedding.
     pub tied_embeddings: bool,
     /// Logits become `cap * tanh(logit / cap)`.
     pub logit_softcap: Option<f64>,
 }
 
 impl ModelConfig {
-    /// How many keys a query of a layer sees at most; `None`: all earlier ones.
+    /// Most keys that a query of a layer sees; `None`: all earlier ones.
     pub fn window(&self, layer: usize) -> Option<usize> {
         self.local.as_ref().filter(|local| local.layers.get(layer) == Some(&true)).map(|local| local.window)
     }
 
-    /// Floating-point operations a token costs through `n_layers` whole blocks: two for each multiplication by a
-    /// weight, and causal attention over the keys that a token of `ctx_len` sees on average. The head is not counted.
+    /// Floating-point operations per token through `n_layers` whole blocks: two per weight, and causal attention over
+    /// the keys that a token in a context of `ctx_len` sees on average. The head is not counted.
     pub fn flop_per_token(&self, n_layers: usize, ctx_len: usize) -> u64 {
         let attention_weights = self.d_model * self.d_head * (2 * self.n_heads + 2 * self.n_kv_heads);
         let mlp_weights = self.d_model * self.d_mlp * if self.gated_mlp { 3 } else { 2 };
@@ -233,8 +235,8 @@ impl ModelConfig {
     }
 }
 
-/// Keys that a token of a context sees on average: half of them, or less where a window cuts them off. The first
-/// `window` tokens see half a window, the others a whole one.
+/// Keys that a token of a context sees on average: half of the context, or less with a window. The first `window`
+/// tokens see half a window on average, the others a whole one.
 fn keys_seen(window: Option<usize>, ctx_len: usize) -> usize {
     let window = window.unwrap_or(ctx_len).min(ctx_len);
     let cut_off = ctx_len - window;

@@ -107,21 +107,21 @@ pub(crate) fn config_from_gguf(metadata: &GgufMetadata) -> Result<ModelConfig> {
 /// Reads the block of a layer.
 type ReadBlock = dyn Fn(&Reader<'_>, usize) -> Result<Block>;
 
-/// Where a checkpoint keeps what stands outside the blocks, and how a block is read.
+/// Names of a checkpoint's tensors outside the blocks, and the function that reads a block.
 struct Plan {
     embed: String,
-    /// Where positions are learned.
+    /// If positions are learned.
     pos_embed: Option<String>,
     /// Without `.weight` and `.bias`.
     ln_final: String,
-    /// Not used where the model ties the head to the embedding, even where the file has it.
+    /// Not used if the model ties the head to the embedding, even if the file has it.
     unembed: String,
-    /// Gemma's norms multiply by one more than the file stores.
+    /// Gemma's norms multiply by the stored weight plus 1.
     norms_less_one: bool,
     block: Box<ReadBlock>,
-    /// How tensors end that say nothing new: masks, rotary frequencies.
+    /// Name endings of tensors that hold nothing new: masks, rotary frequencies.
     harmless: &'static [&'static str],
-    /// How tensors begin that are of other models in the same file.
+    /// Name beginnings of tensors that belong to other models in the same file.
     beside: &'static [&'static str],
 }
 
@@ -153,7 +153,7 @@ pub(crate) fn load_head(config: &ModelConfig, tensors: &TensorFile, device: &Dev
     reader.head(&plan)
 }
 
-/// Reads everything. Each matrix is laid out for `compute` before the next is read.
+/// Reads all weights. Each matrix is packed for `compute` before the next one is read.
 pub(crate) fn load_weights(
     config: &ModelConfig,
     tensors: &TensorFile,
@@ -281,7 +281,7 @@ pub(crate) struct Reader<'a> {
     tensors: &'a TensorFile,
     device: &'a Device,
     norms_less_one: bool,
-    /// Names asked for, so that a tensor nobody asked for is noticed.
+    /// Names that were read, to detect tensors that nobody read.
     read: RefCell<BTreeSet<String>>,
 }
 

@@ -1,4 +1,4 @@
-//! [`GgufMetadata`]: the key-value header of a GGUF file, read with its types checked.
+//! [`GgufMetadata`]: the key-value header of a GGUF file, with checked types.
 
 use std::{
     fs::File,
@@ -14,7 +14,7 @@ use candle_core::{
 use super::gguf_skim::skim;
 use crate::{Error, Result};
 
-/// A GGUF file's header: metadata by key, and where the tensors lie.
+/// The header of a GGUF file: metadata by key, and the positions of the tensors.
 #[derive(Debug)]
 pub struct GgufMetadata {
     path: PathBuf,
@@ -25,7 +25,7 @@ impl GgufMetadata {
     /// Reads the header; the tensors stay on disk.
     ///
     /// # Errors
-    /// The file cannot be opened, or is no GGUF file, or ends too early.
+    /// The file cannot be opened, is not a GGUF file, or ends too early.
     pub fn read(path: &Path) -> Result<Self> {
         let mut file = File::open(path).map_err(Error::io("open", path))?;
         let damaged = |found: String| {
@@ -96,7 +96,7 @@ impl GgufMetadata {
         }
     }
 
-    /// A short tensor that belongs to the header in all but name: rotary factors, `[len]`.
+    /// A short tensor that in fact belongs to the header: rotary factors, `[len]`.
     pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         let hint = "Download it again: it may have been cut short";
         let wrong = |found: String| Error::malformed(&self.path, format!("tensor `{name}` [{len}]"), found, hint);
@@ -115,12 +115,12 @@ impl GgufMetadata {
             Some(value) => format!("{:?}", value.value_type()),
             None => "no such key".to_string(),
         };
-        let hint = "The file may be of a newer format, or of a family that needs other keys";
+        let hint = "The file may have a newer format, or belong to a family that needs other keys";
         Error::malformed(&self.path, format!("metadata `{key}` to be {expected}"), found, hint)
     }
 }
 
-/// candle appends a backtrace to its messages; users need the message.
+/// Only the message: candle appends a backtrace to it.
 pub(crate) fn first_line(error: &candle_core::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_string()
 }

@@ -1,15 +1,15 @@
-//! [`skim`]: walks through a GGUF header before anything is built from it, and refuses what no model has. candle checks
-//! lengths against the file; it divides by the alignment unseen, multiplies dimensions unseen, and spends 32 bytes on
-//! each element of a list, even one of single bytes.
+//! [`skim`]: walks through a GGUF header before it is parsed, and refuses sizes that no real model has. candle checks
+//! lengths against the file, but it divides by the alignment and multiplies dimensions unchecked, and takes 32 bytes
+//! for each element of a list, even for lists of single bytes.
 
 use std::{
     fs::File,
     io::{BufReader, Read, Seek, SeekFrom},
 };
 
-/// Longest list in a header: four times the largest vocabulary there is, 128 MiB in memory.
+/// Longest list in a header: four times the largest existing vocabulary, 128 MiB in memory.
 const MAX_ELEMENTS: u64 = 1 << 22;
-/// Lists of lists of ..; no key of any model goes deeper than one.
+/// Depth of lists of lists; no key of any model is deeper than one.
 const MAX_DEPTH: usize = 2;
 const MAX_DIMENSIONS: u32 = 4;
 
@@ -17,7 +17,7 @@ const MAX_DIMENSIONS: u32 = 4;
 const STRING: u32 = 8;
 const LIST: u32 = 9;
 
-/// What is wrong with the header of `file`, if anything. The position in the file is the start before and after.
+/// Checks the header of `file`; the error says what is wrong. The file must be at its start, and is again afterwards.
 pub(super) fn skim(file: &mut File) -> Result<(), String> {
     let broken = |error: std::io::Error| error.to_string();
     let len = file.metadata().map_err(broken)?.len();
@@ -32,14 +32,14 @@ struct Skimmer<'a> {
     len: u64,
     reader: BufReader<&'a mut File>,
     at: u64,
-    /// Of a count; the first version of the format had 4.
+    /// Bytes of a count; in the first version of the format, 4.
     length_bytes: usize,
 }
 
 impl Skimmer<'_> {
     fn header(&mut self) -> Result<(), String> {
         if &self.bytes::<4>()? != b"GGUF" {
-            return Err("another kind of file".to_string());
+            return Err("a file of another kind".to_string());
         }
         match u32::from_le_bytes(self.bytes()?) {
             1 => self.length_bytes = 4,
@@ -102,7 +102,7 @@ impl Skimmer<'_> {
         let mut elements: u64 = 1;
         for _ in 0..n {
             let dimension = self.length()?;
-            // No tensor type has more than 32 elements a byte.
+            // No tensor type stores more than 32 elements per byte.
             elements = elements
                 .checked_mul(dimension)
                 .filter(|n| *n <= self.len.saturating_mul(32))
@@ -150,13 +150,13 @@ impl Skimmer<'_> {
 
     fn check_left(&self, n: u64) -> Result<(), String> {
         if n > self.len - self.at {
-            return Err(format!("{n} bytes announced where {} are left", self.len - self.at));
+            return Err(format!("a length of {n} bytes with {} bytes left", self.len - self.at));
         }
         Ok(())
     }
 }
 
-/// Bytes of a number or a truth value.
+/// Bytes of a number or a Boolean.
 fn size_of(kind: u32) -> Result<u64, String> {
     match kind {
         0 | 1 | 7 => Ok(1),

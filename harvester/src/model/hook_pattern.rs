@@ -1,5 +1,5 @@
-//! [`HookPattern`]: hook points as a user asks for them: one by name, or several with `*`. Becomes [`HookPoint`]s once
-//! the model is known.
+//! [`HookPattern`]: hook points as a user writes them: one name, or several points with `*`. It is resolved to
+//! [`HookPoint`]s once the model is known.
 
 use std::{fmt, str::FromStr};
 
@@ -8,21 +8,22 @@ use serde::{Deserialize, Serialize};
 use super::{HookPoint, ModelConfig, Site};
 use crate::{Error, Result};
 
-/// `blocks.14.hook_resid_post`, or `blocks.*.hook_resid_post`, where `*` stands for anything.
+/// `blocks.14.hook_resid_post`, or `blocks.*.hook_resid_post`, where `*` stands for any text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum HookPattern {
     /// One point.
     Point(HookPoint),
-    /// The points of a model whose names fit.
+    /// All points of a model whose names match.
     Names(String),
 }
 
 impl HookPattern {
-    /// The points of a model that `patterns` mean, each once: in the order of the patterns, and of the pass within one.
+    /// The points of a model that match `patterns`, each once: in the order of the patterns, and in the order of the
+    /// pass within one pattern.
     ///
     /// # Errors
-    /// When the model lacks a point, or has none whose name fits.
+    /// If the model lacks a point, or no name matches.
     pub fn resolve(patterns: &[Self], model: &ModelConfig) -> Result<Vec<HookPoint>> {
         let mut points: Vec<HookPoint> = vec![];
         for pattern in patterns {
@@ -49,16 +50,16 @@ impl HookPattern {
             let last = model.n_layers.saturating_sub(1);
             let expected = format!(
                 "names like hook_embed or blocks.0.SITE to blocks.{last}.SITE, SITE one of {}; `*`, for \
-                 anything, is the only wildcard",
+                 any text, is the only wildcard",
                 sites.join(", ")
             );
-            return Err(Error::invalid("hook point", expected, format!("`{pattern}`, which fits none")));
+            return Err(Error::invalid("hook point", expected, format!("`{pattern}`, which matches none")));
         }
         Ok(points)
     }
 }
 
-/// Whether `name` is `pattern` with anything in place of each `*`.
+/// True if `name` equals `pattern` with some text for each `*`.
 fn fits(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,

@@ -1,12 +1,12 @@
-//! [`PackedMatrix`]: the weights of a [`Linear`](super::linear::Linear) as the inner loop of its product reads them.
-//! Weights never change, so they are laid out once, when a model is loaded, instead of once a product.
+//! [`PackedMatrix`]: the weights of a [`Linear`](super::linear::Linear) in the layout of its product's inner loop.
+//! Weights never change, so they are packed once, when a model is loaded, instead of once per product.
 //!
 //! ```text
 //! y = x W^T + b        in tiles of 12 rows x 32 columns; each tile reads 12 rows of x and one panel of W
 //! ```
 //!
-//! A tile's sums stay in registers, its rows of `x` in the first-level cache, the panel in the second. What follows the
-//! product, such as the bias, is done to the tile while it is there.
+//! A tile's sums stay in registers, its rows of `x` in the first-level cache, the panel in the second. The operations
+//! after the product, such as the bias, are applied to the tile while it is in cache.
 
 mod epilogue;
 mod grid;
@@ -24,7 +24,7 @@ pub(crate) use grid::Output;
 pub(crate) use int8::Int8Matrix;
 pub(crate) use kernel::{Instructions, MAX_ROWS, Operands, PANEL};
 
-/// Columns of `x` taken at once: a panel's part is 96 KiB, a fraction of any second-level cache.
+/// Columns of `x` per step: a panel's part is 96 KiB, a fraction of any second-level cache.
 const DEPTH: usize = 768;
 
 /// `W`, `[d_out, d_in]`, transposed in panels of 32 columns.
@@ -59,7 +59,7 @@ impl PackedMatrix {
         self.d_in
     }
 
-    /// Rows of W. -> `[rows, d_in]`
+    /// Reads rows of W. -> `[rows, d_in]`
     ///
     /// # Errors
     /// A row that W does not have.
@@ -76,7 +76,7 @@ impl PackedMatrix {
         Ok(values)
     }
 
-    /// `x W^T`, and what follows it, on top of `onto` where there is one.
+    /// `x W^T` and its epilogue, added to `onto` if given.
     ///
     /// # Shapes
     /// `x`: `[rows, d_in]`, row-major; `onto`: `[rows, epilogue.columns]` -> the same
@@ -101,8 +101,8 @@ impl PackedMatrix {
     }
 }
 
-/// A product of `rows` rows and a matrix of `d_out`, tile by tile: `compute(first row, panel, tile)`, then what
-/// follows.
+/// A product of `rows` rows and a matrix of `d_out`, tile by tile: `compute(first row, panel, tile)`, then the
+/// epilogue.
 ///
 /// # Shapes
 /// `onto`: `[rows, epilogue.columns]` -> the same
@@ -126,10 +126,10 @@ fn fill(
                 row.iter_mut().zip(&onto[columns.clone()]).for_each(|(sum, value)| *sum += value);
             }
         }
-        // SAFETY: the grid hands out every tile once.
+        // SAFETY: the grid yields every tile once.
         unsafe { y.write(first, columns, tile) };
     });
-    // SAFETY: and so every element is written.
+    // SAFETY: for the same reason every element is written.
     unsafe { y.into_values() }
 }
 
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn every_instruction_set_gives_the_bits_of_the_plain_loop() {
-        // Tiles and panels that are whole, partial and single; columns of one part and of several.
+        // Tiles and panels that are whole, partial and single; columns in one part and in several.
         for (rows, d_in, d_out) in
             [(1, 1, 1), (12, 576, 64), (31, 40, 33), (61, 769, 100), (5, 1600, 31), (200, 24, 96)]
         {

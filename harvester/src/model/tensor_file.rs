@@ -1,4 +1,4 @@
-//! [`TensorFile`]: the tensors of a model on disk, by name: one interface over a GGUF file and a safetensors folder.
+//! [`TensorFile`]: the tensors of a model on disk, by name: one interface to a GGUF file and a safetensors folder.
 //! Holds the project's only memory map.
 
 use std::{
@@ -37,8 +37,8 @@ impl TensorFile {
     /// The tensors of the safetensors files in a folder.
     pub(crate) fn of_folder(folder: &Path) -> Result<Self> {
         let files = weight_files(folder)?;
-        // SAFETY: the map is only read. A file that another process truncates meanwhile raises SIGBUS, as with every
-        // reader of safetensors; models are not edited in place.
+        // SAFETY: the map is only read. If another process truncates the file meanwhile, SIGBUS is raised, as with
+        // every reader of safetensors; models are not edited in place.
         let tensors = unsafe { MmapedSafetensors::multi(&files) }.map_err(|error| {
             let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
             let hint = "Download it again: it may have been cut short";
@@ -68,7 +68,7 @@ impl TensorFile {
         }
     }
 
-    /// Whether a tensor of this name exists.
+    /// True if a tensor of this name exists.
     pub(crate) fn contains(&self, name: &str) -> bool {
         match &self.store {
             Store::Gguf { metadata, .. } => metadata.content().tensor_infos.contains_key(name),
@@ -76,13 +76,13 @@ impl TensorFile {
         }
     }
 
-    /// A tensor as f32 on `device`, its shape checked.
+    /// A tensor as f32 on `device`; its shape is checked.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor> {
         if !self.contains(name) {
-            let hint = "The file is incomplete, or of another family than its header says";
+            let hint = "The file is incomplete, or its header names the wrong family";
             return Err(Error::malformed(&self.path, format!("tensor `{name}` {shape:?}"), "no such tensor", hint));
         }
-        // Before anything is read: nothing is allocated for a shape that is not the model's.
+        // Checked before reading: nothing is allocated for a shape that is not the model's.
         let found = self.shape(name);
         if found.as_deref() != Some(shape) {
             let (found, hint) = (format!("{:?}", found.unwrap_or_default()), "Its header and its weights disagree");
@@ -106,7 +106,7 @@ impl TensorFile {
     fn read_tensor(&self, name: &str, device: &Device) -> candle_core::Result<Tensor> {
         match &self.store {
             Store::Gguf { metadata, file } => {
-                // Every read seeks first: one that panicked half-way leaves nothing behind.
+                // Every read seeks first, so a read that panicked half-way does no harm.
                 let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
                 metadata.content().tensor(&mut *file, name, device)?.dequantize(device)
             }
@@ -114,7 +114,7 @@ impl TensorFile {
         }
     }
 
-    /// Refuses weights that are not among those `read`: dropping them would make another model.
+    /// Refuses weights that are not among those `read`: ignoring them would give another model.
     pub(crate) fn refuse_unread(
         &self,
         family: Family,
@@ -127,7 +127,7 @@ impl TensorFile {
         }
         let found = format!("{} more: {}", unread.len(), unread[..unread.len().min(5)].join(", "));
         let expected = format!("only the tensors of a {} model", family);
-        Err(Error::malformed(&self.path, expected, found, "A variant of this family that is not supported yet"))
+        Err(Error::malformed(&self.path, expected, found, "This variant of the family is not supported yet"))
     }
 
     fn names(&self) -> BTreeSet<String> {
@@ -138,7 +138,7 @@ impl TensorFile {
     }
 }
 
-/// The files that `model.safetensors.index.json` names, or `model.safetensors` alone; sorted.
+/// The files named by `model.safetensors.index.json`, or `model.safetensors` alone; sorted.
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     #[derive(serde::Deserialize)]
     struct Index {

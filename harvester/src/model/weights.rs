@@ -4,11 +4,11 @@ use candle_core::Tensor;
 
 use super::{block::Block, head::Head};
 
-/// Everything a checkpoint holds, whatever family it is of.
+/// All weights of a checkpoint, for any family.
 #[derive(Debug, Clone)]
 pub(crate) struct Weights {
     pub(crate) head: Head,
-    /// W_E, `[d_vocab, d_model]`; `None` where the model ties it to the head's W_U.
+    /// W_E, `[d_vocab, d_model]`; `None` if the model ties it to the head's W_U.
     pub(crate) embed: Option<Tensor>,
     /// W_pos, `[ctx_len, d_model]`, in families with learned positions.
     pub(crate) pos_embed: Option<Tensor>,

@@ -1,17 +1,17 @@
-//! The one place that picks the instruction set at run time, and elementwise functions written so that the compiler
-//! turns a loop over them into vector instructions.
+//! Chooses the instruction set at run time (the only place that does), and elementwise functions written so that the
+//! compiler turns a loop over them into vector instructions.
 
 use pulp::{Arch, Simd, WithSimd};
 
-/// A kernel and its arguments. A struct, not a closure: rustc compiles a closure's call on its own. `run` and every
+/// A kernel and its arguments. A struct, not a closure: rustc compiles a closure's call separately. `run` and every
 /// function that it calls must be `#[inline(always)]`, and the heavy loops must not be in closures. Code that is not
-/// inlined into [`wide`] is compiled for the oldest x86-64: there, `mul_add` is a call of the C library and a loop runs
+/// inlined into [`wide`] is compiled for the oldest x86-64: there, `mul_add` is a call to the C library and a loop runs
 /// ten times slower.
 pub trait Kernel {
-    /// What it computes, besides what it writes through its arguments.
+    /// Type of the result, if it is not written through the arguments.
     type Output;
 
-    /// The loop.
+    /// Runs the loop.
     fn run(self) -> Self::Output;
 }
 

@@ -23,8 +23,8 @@ use serde::{Deserialize, Serialize};
 /// multiple).
 pub const SINK_MULTIPLE: f32 = 10.0;
 
-/// Whether a row counts: SAEs are trained, indexed and measured on ordinary rows alone. Position 0 of a context is not
-/// one, and neither are attention sinks, whose norm is above `sink_norm`.
+/// True if a row counts: SAEs are trained, indexed and measured on ordinary rows only. Rows at position 0 of a context
+/// are not ordinary, and neither are attention sinks, whose norm is above `sink_norm`.
 pub fn is_ordinary(position: u32, norm: f32, sink_norm: f32) -> bool {
     position > 0 && norm <= sink_norm
 }

@@ -2,9 +2,9 @@
 //! client and the addresses. This module adds time-outs, cancellation, retries, and a check of the size and hash of
 //! every file before it gets its name.
 //!
-//! [`http`] asks the Hub once, [`request`] until there is an answer. [`dataset`] reads the files of a dataset by ranges
-//! and keeps nothing. [`snapshot`] is the cache on disk, [`file`] downloads one file into it. This file decides which
-//! files make a model.
+//! [`http`] sends one question to the Hub, [`request`] repeats it until there is an answer. [`dataset`] reads the files
+//! of a dataset by ranges and keeps nothing. [`snapshot`] is the cache on disk, [`file`] downloads one file into it.
+//! This file decides which files make a model.
 
 mod answer;
 mod dataset;
@@ -174,7 +174,7 @@ fn is_complete(folder: &Path) -> bool {
     NEEDED.into_iter().all(there) && (there(WEIGHTS) || shards())
 }
 
-/// The kinds of repositories that are read.
+/// Kinds of repositories.
 #[derive(Debug, Clone, Copy)]
 enum RepoKind {
     Model,

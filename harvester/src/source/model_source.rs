@@ -59,7 +59,7 @@ impl ModelSource {
     /// Like [`resolve`](Self::resolve), in the given places.
     ///
     /// # Errors
-    /// As [`resolve`](Self::resolve).
+    /// As for [`resolve`](Self::resolve).
     pub fn resolve_in(&self, places: &Places, monitor: &dyn Monitor) -> Result<ResolvedModel> {
         match self {
             Self::Default => {

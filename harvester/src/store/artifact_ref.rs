@@ -1,5 +1,5 @@
-//! [`ArtifactRef`]: how a manifest refers to another artifact: by its path from the manifest's own folder, so that a
-//! project which is moved, copied or mounted elsewhere still works, and by its hash.
+//! [`ArtifactRef`]: a manifest's reference to another artifact. It holds the path relative to the manifest's folder, so
+//! that a project which is moved, copied or mounted elsewhere still works, and a hash.
 
 use std::{
     fmt,
@@ -12,23 +12,23 @@ use serde_json::{Value, json};
 use super::location::Location;
 use crate::{Error, Result};
 
-/// Another artifact, as the manifest of a folder refers to it.
+/// A reference to another artifact, in the manifest of a folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArtifactRef {
-    /// Its path from the manifest's folder, with `/`; absent where one of the two is in an object store.
+    /// Path relative to the manifest's folder, with `/`; absent if one of the two is in an object store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     relative: Option<String>,
-    /// Where it was when the manifest was written; absent where it is inside the manifest's folder.
+    /// Absolute path when the manifest was written; absent if the artifact is inside the manifest's folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     absolute: Option<String>,
-    /// SHA-256 of what identifies it: of its manifest, where it has one. Absent for files that have none.
+    /// SHA-256 that identifies the artifact: that of its manifest, if it has one. Absent for files without a hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
 }
 
 impl ArtifactRef {
-    /// `target`, as a manifest in `folder` refers to it. Neither need exist yet.
+    /// A reference to `target` from a manifest in `folder`. Neither need exist yet.
     pub fn new(folder: &Path, target: &Location, sha256: Option<String>) -> Self {
         let absolute = target.local().map_or_else(|| target.to_string(), |path| text_of(&real_path(path)));
         let relative = target.local().and_then(|path| relative_path(folder, path));
@@ -36,21 +36,21 @@ impl ArtifactRef {
         Self { relative, absolute: (!is_inside).then_some(absolute), sha256 }
     }
 
-    /// SHA-256 of what identifies the artifact.
+    /// SHA-256 that identifies the artifact.
     pub fn sha256(&self) -> Option<&str> {
         self.sha256.as_deref()
     }
 
-    /// The same artifact wherever it is: what tells two references apart.
+    /// The reference without its paths, to compare two references.
     pub fn without_places(&self) -> Self {
         Self { sha256: self.sha256.clone(), ..Self::default() }
     }
 
-    /// Opens the artifact: where it should be as seen from `folder`, which holds the manifest, else where it was.
-    /// `open` opens what is at a place and tells its hash, which must be the one recorded.
+    /// Opens the artifact at its path relative to `folder`, which holds the manifest, else at its old absolute path.
+    /// `open` opens a place and returns the hash found there, which must be the recorded one.
     ///
     /// # Errors
-    /// When it is at neither place; the message says what is there instead.
+    /// If it is at neither place; the message says what was found there.
     pub fn open<T>(
         &self,
         what: &str,
@@ -69,7 +69,7 @@ impl ArtifactRef {
         Err(Error::ArtifactMoved { what: what.into(), tried })
     }
 
-    /// Where it may be, likeliest first.
+    /// The places where it may be, likeliest first.
     fn places(&self, folder: &Path) -> Vec<String> {
         let near = self.relative.as_ref().map(|relative| text_of(&real_path(&folder.join(relative))));
         let mut places: Vec<_> = near.into_iter().chain(self.absolute.clone()).collect();
@@ -77,14 +77,14 @@ impl ArtifactRef {
         places
     }
 
-    /// Where it is, for people: the first place where there is anything, else the likeliest.
+    /// The place to show to users: the first one that exists, else the likeliest.
     pub fn shown(&self, folder: &Path) -> String {
         let places = self.places(folder);
         let there = places.iter().find(|place| Path::new(place).exists());
         there.or(places.first()).cloned().unwrap_or_default()
     }
 
-    /// Brings a manifest that has a path in `field`, and perhaps the hash in `hash_field`, to today's form.
+    /// Converts a manifest with a path in `field`, and perhaps a hash in `hash_field`, to the present form.
     pub(super) fn upgrade(manifest: &mut Value, field: &str, hash_field: &str) {
         let Value::Object(fields) = manifest else { return };
         let sha256 = fields.shift_remove(hash_field).unwrap_or_default();
@@ -103,7 +103,7 @@ impl fmt::Display for ArtifactRef {
     }
 }
 
-/// The path of `target` from `folder`, with `/`; `None` where there is none, as between two drives.
+/// The path of `target` relative to `folder`, with `/`; `None` if there is none, as between two drives.
 pub(crate) fn relative_path(folder: &Path, target: &Path) -> Option<String> {
     let (folder, target) = (real_path(folder), real_path(target));
     let (from, to): (Vec<_>, Vec<_>) = (folder.components().collect(), target.components().collect());
@@ -117,7 +117,7 @@ pub(crate) fn relative_path(folder: &Path, target: &Path) -> Option<String> {
     Some(if parts.is_empty() { ".".into() } else { parts.join("/") })
 }
 
-/// The absolute path without links and `..`, also of what does not exist yet.
+/// The absolute path without links and `..`; works for paths that do not exist yet.
 pub(crate) fn real_path(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let mut real = PathBuf::new();
@@ -126,7 +126,7 @@ pub(crate) fn real_path(path: &Path) -> PathBuf {
             Component::ParentDir => drop(real.pop()),
             part => real.push(part),
         }
-        // Links are followed before `..` leaves the folder that they lead to.
+        // Links are resolved before `..` leaves the folder that they lead to.
         real = real.canonicalize().unwrap_or(real);
     }
     real
@@ -143,7 +143,7 @@ mod tests {
 
     use super::*;
 
-    /// A project: `name` in it holds its own name as a file, whose text is its hash.
+    /// A project in which each artifact `name` holds its own name as a file; the text is its hash.
     fn project() -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for name in ["acts", "sae"] {

@@ -1,6 +1,6 @@
-//! [`write_atomically`]: a file is either its old self or its new self, never half of either. Every artifact of every
-//! stage is published through this file: written beside its place, flushed to the disk, renamed, and the folder's
-//! entry flushed too, so that a power cut between any two of these leaves nothing that reads as whole and is not.
+//! [`write_atomically`]: a file is always either the old one or the new one, never half of either. Every artifact of
+//! every stage is published this way: written beside its final path, flushed to the disk, renamed, and the folder's
+//! entry flushed too. A power cut between any two of these steps leaves no file that looks whole and is not.
 
 use std::{
     ffi::OsString,
@@ -14,10 +14,10 @@ use sha2::{Digest, Sha256};
 use super::hash::hex;
 use crate::{Error, Result};
 
-/// Replaces the file at `path` by `bytes`.
+/// Replaces the file at `path` with `bytes`.
 ///
 /// # Errors
-/// When a file operation fails; `path` is then untouched and no temporary file is left.
+/// If a file operation fails; `path` is then unchanged and no temporary file is left.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes).map_err(Error::io("write", path))?;
@@ -25,14 +25,14 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The name a file has until it is published: its own with `.tmp` appended.
+/// Name of a file until it is published: its final name with `.tmp` appended.
 pub(crate) fn temporary_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
     name.push(".tmp");
     path.with_file_name(name)
 }
 
-/// A file being written under its temporary name. Hashes what passes through it; removes itself unless published.
+/// A file being written under its temporary name. Hashes the bytes written to it; removes itself unless published.
 #[derive(Debug)]
 pub struct AtomicFile {
     path: PathBuf,
@@ -42,7 +42,7 @@ pub struct AtomicFile {
     bytes: u64,
 }
 
-/// What was published.
+/// A published file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
     /// Length of the file.
@@ -52,10 +52,10 @@ pub struct Published {
 }
 
 impl AtomicFile {
-    /// Starts `path` anew under its temporary name.
+    /// Starts a new file for `path` under its temporary name.
     ///
     /// # Errors
-    /// When the temporary file cannot be created.
+    /// If the temporary file cannot be created.
     pub fn create(path: &Path) -> Result<Self> {
         let temporary = temporary_path(path);
         let file = File::create(&temporary).map_err(Error::io("create", &temporary))?;
@@ -65,7 +65,7 @@ impl AtomicFile {
     /// Makes the file appear at its path, durably. The order matters: content, then name, then the folder's entry.
     ///
     /// # Errors
-    /// When a file operation fails; the path then holds what it held before.
+    /// If a file operation fails; the path then has its old content.
     pub fn publish(mut self) -> Result<Published> {
         if let Some(file) = &self.file {
             file.sync_all().map_err(Error::io("flush to disk", &self.temporary))?;
@@ -100,7 +100,7 @@ impl Drop for AtomicFile {
     }
 }
 
-/// Makes a rename survive a power cut. Only POSIX systems let a folder be flushed.
+/// Makes a rename survive a power cut. Only POSIX systems allow flushing a folder.
 #[cfg(unix)]
 pub(crate) fn sync_folder_of(path: &Path) -> Result<()> {
     let folder = match path.parent() {

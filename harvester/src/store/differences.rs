@@ -1,9 +1,9 @@
-//! [`differences`]: how two runs differ, in words.
+//! [`differences`]: the differences between two runs, as text.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// Every value in `there` and `here` that differs, a line each: `name.field: 1 there, 2 here`.
+/// Every value that differs between `there` and `here`, one line each: `name.field: 1 there, 2 here`.
 pub fn differences(name: &str, there: &impl Serialize, here: &impl Serialize) -> Vec<String> {
     let mut lines = vec![];
     compare(name, &as_json(there), &as_json(here), &mut lines);
@@ -17,7 +17,7 @@ fn as_json(value: &impl Serialize) -> Value {
 fn compare(name: &str, there: &Value, here: &Value, lines: &mut Vec<String>) {
     match (there, here) {
         (Value::Object(a), Value::Object(b)) => {
-            // A field that is left out where it is empty counts as null.
+            // A field that is omitted when empty counts as null.
             let of = |object: &Map<String, Value>, key: &String| object.get(key).cloned().unwrap_or_default();
             for key in a.keys().chain(b.keys().filter(|key| !a.contains_key(*key))) {
                 let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };

@@ -1,4 +1,4 @@
-//! [`create_folder`] and [`lock`]: how a process takes a folder of this machine for itself.
+//! [`create_folder`] and [`lock`]: create a folder on this machine and reserve it for one process.
 
 use std::{
     fs::{File, TryLockError},
@@ -7,17 +7,17 @@ use std::{
 
 use crate::{Error, Result};
 
-/// Creates a folder that is written to, and those above it.
+/// Creates an output folder and its parents.
 ///
 /// # Errors
-/// When it cannot be created, or something else lies there.
+/// If it cannot be created, or its path is not a folder.
 pub(super) fn create_folder(dir: &Path) -> Result<()> {
     let Err(error) = std::fs::create_dir_all(dir) else { return Ok(()) };
     let refused = |found: String| Error::malformed(dir, "a folder to write, or nothing yet", found, CHOOSE_ANOTHER);
     match (std::fs::symlink_metadata(dir), dir.exists()) {
         (Ok(there), false) if there.is_symlink() => {
             let to = std::fs::read_link(dir).map_or_else(|_| "elsewhere".to_string(), |to| to.display().to_string());
-            Err(refused(format!("a link to {to}, which is not there")))
+            Err(refused(format!("a link to {to}, which does not exist")))
         }
         (Ok(there), _) if there.is_dir() => Err(Error::io("create", dir)(error)),
         (Ok(_), _) => Err(refused("a file".to_string())),
@@ -25,14 +25,14 @@ pub(super) fn create_folder(dir: &Path) -> Result<()> {
     }
 }
 
-/// What to do where the folder to write is none.
+/// Next step if the output path cannot be a folder.
 const CHOOSE_ANOTHER: &str = "Choose another `out`";
 
-/// Takes an existing folder for this process. The lock goes with the process, however it ends, and leaves no file
-/// behind. Systems and file systems that cannot lock a folder are written to without.
+/// Locks an existing folder for this process. The lock ends with the process, however it ends, and leaves no file
+/// behind. Does nothing on systems and file systems that cannot lock a folder.
 ///
 /// # Errors
-/// When another process is writing to the folder.
+/// If another process is writing to the folder.
 pub(super) fn lock(dir: &Path) -> Result<Option<File>> {
     let Ok(file) = File::open(dir) else { return Ok(None) };
     match file.try_lock() {
@@ -40,7 +40,12 @@ pub(super) fn lock(dir: &Path) -> Result<Option<File>> {
         Err(TryLockError::Error(_)) => Ok(None),
         Err(TryLockError::WouldBlock) => {
             let hint = "Wait until it ends, or choose another `out`";
-            Err(Error::malformed(dir, "a folder that nobody is writing to", "another process that is", hint))
+            Err(Error::malformed(
+                dir,
+                "a folder that no other process is writing to",
+                "another process writing to it",
+                hint,
+            ))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! SHA-256 in lower-case hexadecimal, as every manifest gives it.
+//! SHA-256 in lower-case hexadecimal, as in every manifest.
 
 use std::{fs::File, io::Read, path::Path};
 
@@ -9,13 +9,13 @@ use crate::{Error, Result};
 /// SHA-256 of a file's bytes. Reads it in pieces.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// If the file cannot be read.
 pub fn sha256_file(path: &Path) -> Result<String> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     sha256_reader(file).map_err(Error::io("read", path))
 }
 
-/// SHA-256 of everything that `reader` gives.
+/// SHA-256 of all bytes of `reader`.
 pub(super) fn sha256_reader(mut reader: impl Read) -> std::io::Result<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
@@ -28,7 +28,7 @@ pub(super) fn sha256_reader(mut reader: impl Read) -> std::io::Result<String> {
     }
 }
 
-/// SHA-256 of `chunks`, one after the other.
+/// SHA-256 of the concatenated `chunks`.
 pub fn sha256_bytes(chunks: impl IntoIterator<Item = impl AsRef<[u8]>>) -> String {
     let mut hasher = Sha256::new();
     chunks.into_iter().for_each(|chunk| hasher.update(chunk));

@@ -1,8 +1,8 @@
-//! [`Location`]: a file or folder, on this machine or in an object store. Corpora are read through it and datasets read
-//! and published, so that no other file knows whether a path is an URL.
+//! [`Location`]: a file or folder, on this machine or in an object store. Corpora are read through it, and datasets are
+//! read and published through it, so that only this file knows whether a path is a URL.
 //!
-//! Reads are by range and blocking. Writes are whole: what a reader finds under a name is never half of a file, here by
-//! a rename and in a store because an object appears when its upload ends.
+//! Reads are by range and blocking. Writes are whole: a reader never finds half of a file, on this machine because
+//! files are renamed, and in a store because an object appears when its upload ends.
 
 #[cfg(feature = "cloud")]
 mod object;
@@ -28,7 +28,7 @@ pub(crate) use self::ranges::{RangeReader, ReadRange, Stretch};
 use super::{atomic::write_atomically, hash::sha256_reader};
 use crate::{Error, Result};
 
-/// Where a file or folder is.
+/// Address of a file or folder.
 #[derive(Debug, Clone)]
 pub enum Location {
     /// On this machine.
@@ -37,31 +37,31 @@ pub enum Location {
     Remote(RemoteLocation),
 }
 
-/// A place in an object store, named by its URL.
+/// A file or folder in an object store, named by its URL.
 #[derive(Debug, Clone)]
 pub struct RemoteLocation(Object);
 
 /// A file or folder directly in a folder.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Where it is.
+    /// Its address.
     pub location: Location,
-    /// Its own name.
+    /// Name of the entry.
     pub name: String,
-    /// Whether it is a folder. In an object store: whether there are objects below it.
+    /// True for a folder; in an object store, a name with objects below it.
     pub is_folder: bool,
-    /// Size of a file, bytes.
+    /// Size of a file in bytes.
     pub bytes: u64,
 }
 
 impl Location {
-    /// The URL schemes that are understood.
+    /// The supported URL schemes.
     pub const SCHEMES: &str = "s3://, gs://, az:// and file://";
 
-    /// What a user named on the command line: a path, or an URL, which passes for a path until here.
+    /// Parses a path or URL from the command line.
     ///
     /// # Errors
-    /// As [`Location::from_str`].
+    /// As for [`Location::from_str`].
     pub fn named(path: &Path) -> Result<Self> {
         path.to_str().map_or_else(|| Ok(path.into()), str::parse)
     }
@@ -72,7 +72,7 @@ impl Location {
         Self::Remote(RemoteLocation(Object::in_memory("memory://bucket/runs/activations")))
     }
 
-    /// A file or folder below this one; `name` may hold several parts, joined by `/`.
+    /// A file or folder below this one; `name` may have several parts, joined by `/`.
     pub fn join(&self, name: &str) -> Self {
         match self {
             Self::Local(path) => Self::Local(path.join(name)),
@@ -96,10 +96,10 @@ impl Location {
         }
     }
 
-    /// Size of the file, bytes; `None` where there is no file of this name.
+    /// Size of the file in bytes; `None` if there is no such file.
     ///
     /// # Errors
-    /// When the system or the store cannot tell.
+    /// If the system or the store gives no answer.
     pub fn bytes(&self) -> Result<Option<u64>> {
         match self {
             Self::Local(path) => match fs::metadata(path) {
@@ -113,10 +113,10 @@ impl Location {
         }
     }
 
-    /// What changes when the file does: its size and time of change, or a store's tag.
+    /// A value that changes when the file does: its size and modification time, or a store's tag.
     ///
     /// # Errors
-    /// When it is not there.
+    /// If it does not exist.
     pub fn stamp(&self) -> Result<String> {
         match self {
             Self::Local(path) => {
@@ -128,10 +128,10 @@ impl Location {
         }
     }
 
-    /// The whole file.
+    /// Reads the whole file.
     ///
     /// # Errors
-    /// When it is not there or cannot be read.
+    /// If it does not exist or cannot be read.
     pub fn read(&self) -> Result<Bytes> {
         match self {
             Self::Local(path) => Ok(fs::read(path).map_err(Error::io("read", path))?.into()),
@@ -139,10 +139,10 @@ impl Location {
         }
     }
 
-    /// `len` bytes of the file from byte `offset` on.
+    /// Reads `len` bytes of the file from byte `offset` on.
     ///
     /// # Errors
-    /// When the file ends before, or cannot be read.
+    /// If the file ends earlier, or cannot be read.
     pub fn read_range(&self, offset: u64, len: u64) -> Result<Bytes> {
         match self {
             Self::Local(path) => {
@@ -156,10 +156,10 @@ impl Location {
         }
     }
 
-    /// The file as a stream, from its first byte. Memory does not grow with it.
+    /// The file as a stream, from its first byte. Memory does not grow with the file.
     ///
     /// # Errors
-    /// When it is not there or cannot be opened.
+    /// If it does not exist or cannot be opened.
     pub fn reader(&self) -> Result<Box<dyn Read + Send>> {
         match self {
             Self::Local(path) => Ok(Box::new(File::open(path).map_err(Error::io("open", path))?)),
@@ -173,16 +173,16 @@ impl Location {
     /// SHA-256 of the file, in lower-case hexadecimal. Reads it in pieces.
     ///
     /// # Errors
-    /// When it is not there or cannot be read.
+    /// If it does not exist or cannot be read.
     pub(crate) fn sha256(&self) -> Result<String> {
         sha256_reader(self.reader()?).map_err(Error::io("read", self.to_string()))
     }
 
-    /// What is directly in this folder, sorted by name. An object store has no empty folders, so there a folder that
-    /// does not exist is an empty one.
+    /// The entries directly in this folder, sorted by name. An object store has no empty folders, so a folder that does
+    /// not exist there is listed as empty.
     ///
     /// # Errors
-    /// When it cannot be listed.
+    /// If it cannot be listed.
     pub fn list(&self) -> Result<Vec<Entry>> {
         match self {
             Self::Local(path) => list_local(path),
@@ -198,16 +198,16 @@ impl Location {
         }
     }
 
-    /// Whether this is a pipe or another thing of this machine that can be read once and from its start only.
+    /// True for a pipe or another local file that can be read only once and from its start.
     pub fn is_pipe(&self) -> bool {
         let metadata = self.local().and_then(|path| fs::metadata(path).ok());
         metadata.is_some_and(|metadata| !metadata.is_file() && !metadata.is_dir())
     }
 
-    /// Whether this is a folder: on this machine one that exists, in a store a name with objects below it.
+    /// True for a folder: on this machine an existing one, in a store a name with objects below it.
     ///
     /// # Errors
-    /// When the system or the store cannot tell.
+    /// If the system or the store gives no answer.
     pub fn is_folder(&self) -> Result<bool> {
         match self {
             Self::Local(path) => Ok(path.is_dir()),
@@ -215,10 +215,10 @@ impl Location {
         }
     }
 
-    /// Replaces the file by `bytes`, whole or not at all.
+    /// Replaces the file with `bytes`, whole or not at all.
     ///
     /// # Errors
-    /// When it cannot be written; what was there before then still is.
+    /// If it cannot be written; the old content is then still there.
     pub fn write(&self, bytes: &[u8]) -> Result<()> {
         match self {
             Self::Local(path) => write_atomically(path, bytes),
@@ -226,10 +226,10 @@ impl Location {
         }
     }
 
-    /// Publishes a finished local file here, whole or not at all. Within a machine it is moved where that is possible.
+    /// Publishes a finished local file here, whole or not at all. On the same disk it is moved.
     ///
     /// # Errors
-    /// When it cannot be read or written; the local file is then still there.
+    /// If it cannot be read or written; the local file is then still there.
     pub fn upload(&self, file: &Path) -> Result<()> {
         match self {
             Self::Local(path) => fs::rename(file, path).map_err(Error::io("rename to", path)),
@@ -237,10 +237,10 @@ impl Location {
         }
     }
 
-    /// Removes the file; one that is not there is no error.
+    /// Removes the file; a missing file is not an error.
     ///
     /// # Errors
-    /// When it cannot be removed.
+    /// If it cannot be removed.
     pub fn remove(&self) -> Result<()> {
         match self {
             Self::Local(path) => match fs::remove_file(path) {
@@ -271,7 +271,7 @@ fn list_local(path: &Path) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Of what a link leads to; of a link that leads nowhere its own, which is neither a file's nor a folder's.
+/// Metadata of a link's target. For a broken link, its own metadata, which is neither a file's nor a folder's.
 fn metadata_of(path: &Path) -> io::Result<fs::Metadata> {
     fs::metadata(path).or_else(|error| match fs::symlink_metadata(path) {
         Ok(own) if own.is_symlink() => Ok(own),
@@ -306,7 +306,7 @@ impl From<&Path> for Location {
 impl FromStr for Location {
     type Err = Error;
 
-    /// A path, or an URL of one of [`Location::SCHEMES`]. Credentials and endpoints of a store come from the variables
+    /// A path, or a URL with one of [`Location::SCHEMES`]. Credentials and endpoints of a store come from the variables
     /// that its own tools read (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`,
     /// `AZURE_STORAGE_ACCOUNT_NAME` ..).
     fn from_str(text: &str) -> Result<Self> {
@@ -327,7 +327,7 @@ impl fmt::Display for Location {
     }
 }
 
-/// Bytes asked for at once when a remote file is streamed.
+/// Bytes per request when a remote file is streamed.
 const WINDOW: u64 = 4 << 20;
 
 #[cfg(test)]
@@ -335,14 +335,14 @@ const WINDOW: u64 = 4 << 20;
 mod tests {
     use super::*;
 
-    /// The same story here and in a store: written whole, read by range, listed, replaced, removed.
+    /// The same steps on this machine and in a store: write whole, read by range, list, replace, remove.
     fn lives(folder: &Location) {
         let file = folder.join("a.bin");
         assert_eq!(file.bytes().unwrap(), None);
         file.write(b"0123456789").unwrap();
         assert_eq!(file.bytes().unwrap(), Some(10));
         assert_eq!(file.read_range(3, 4).unwrap(), &b"3456"[..]);
-        assert!(file.read_range(8, 4).is_err(), "a range beyond the end is not cut short in silence");
+        assert!(file.read_range(8, 4).is_err(), "a range beyond the end is an error, not cut short");
         let mut text = String::new();
         file.reader().unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "0123456789");
@@ -378,7 +378,7 @@ mod tests {
     #[test]
     fn names_survive_a_round_trip_and_unknown_schemes_are_refused() {
         for text in ["runs/a", "/runs/a", "s3://bucket/runs/a", "gs://bucket/a", "az://container/a"] {
-            // az:// needs an account to be named; any will do.
+            // az:// needs an account name; any will do.
             let location = match text.parse::<Location>() {
                 Ok(location) => location,
                 Err(error) => {

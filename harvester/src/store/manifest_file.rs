@@ -1,5 +1,5 @@
-//! The `manifest.json` of any stage's folder. Its `format` says which stage wrote it and its `version` how; its last
-//! field is a checksum of the rest. All three are compared before anything else in the folder is believed.
+//! The `manifest.json` of any stage's folder. Its `format` names the stage that wrote it, its `version` the layout, and
+//! its last field is a checksum of the rest. All three are checked before anything else in the folder is trusted.
 
 use std::path::{Path, PathBuf};
 
@@ -13,11 +13,10 @@ use crate::{Error, Result};
 /// File name of every manifest.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
-/// The field of [`Checked`] that holds the SHA-256 of the manifest's own bytes, taken with zeros in the place of the
-/// hash.
+/// The field of [`Checked`] with the SHA-256 of the manifest's own bytes, computed with zeros in place of the hash.
 const CHECKSUM_FIELD: &str = "manifest_sha256";
 
-/// Replaces the manifest in the file `place`.
+/// Writes the manifest to the file `place`.
 pub(super) fn write_manifest<T: Serialize>(place: &Location, manifest: &T, with_checksum: bool) -> Result<()> {
     let bytes = if with_checksum { to_bytes(manifest) } else { serde_json::to_vec_pretty(manifest) };
     let bytes = bytes.map_err(|error| Error::io("write", place.to_string())(error.into()))?;
@@ -44,7 +43,7 @@ fn to_bytes<T: Serialize>(manifest: &T) -> serde_json::Result<Vec<u8>> {
     Ok(text.into_bytes())
 }
 
-/// Checks that the manifest at `path` has the very bytes that were written.
+/// Checks that the manifest at `path` has exactly the bytes that were written.
 fn check_sum(path: &Path, bytes: &[u8], repair: &str) -> Result<()> {
     let field = format!("\"{CHECKSUM_FIELD}\": \"");
     let start = bytes.windows(field.len()).rposition(|window| window == field.as_bytes()).map(|at| at + field.len());
@@ -68,26 +67,26 @@ fn check_sum(path: &Path, bytes: &[u8], repair: &str) -> Result<()> {
     }
 }
 
-/// What a manifest must say of itself.
+/// Properties that a manifest must have.
 pub(super) struct Expected {
     pub(super) format: &'static str,
-    /// The newest version; older ones are read too.
+    /// The newest version; older ones can be read too.
     pub(super) version: u32,
-    /// Whether its last field is a checksum of the rest.
+    /// True if its last field is a checksum of the rest.
     pub(super) has_checksum: bool,
-    /// What to do where the file is damaged.
+    /// Next step if the file is damaged.
     pub(super) repair: &'static str,
 }
 
 impl Expected {
-    /// The error of a file that is not such a manifest.
+    /// The error for a file that is not such a manifest.
     pub(super) fn damaged(&self, path: &Path, reason: String) -> Error {
         let hint = format!("The file was edited or damaged. {}", self.repair);
         Error::malformed(path, format!("a manifest of {}", self.format), reason, hint)
     }
 }
 
-/// Reads the manifest in the file `place`: its version, and everything that it says.
+/// Reads the manifest in the file `place`: its version and all its fields.
 pub(super) fn read_manifest(place: &Location, expected: &Expected) -> Result<(u32, Value)> {
     let path = &PathBuf::from(place.to_string());
     let bytes = &place.read()?;

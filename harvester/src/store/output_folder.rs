@@ -1,13 +1,14 @@
-//! [`OutputFolder`]: the one way in which a stage takes a folder to write to. It is created and locked; what is not the
-//! stage's is refused, and so is another run's; files appear in it whole; its manifest says which of them count.
+//! [`OutputFolder`]: the folder that a stage writes to, with one protocol for all stages. The folder is created and
+//! locked. Files of others and the work of another run are refused. Files appear in it whole, and its manifest says
+//! which of them count.
 //!
 //! ```text
 //! published in   runs/activations         unfinished in   runs/activations/.resume
 //! published in   s3://bucket/activations  unfinished in   $REFRACT_CACHE/staging/<hash of the URL>
 //! ```
 //!
-//! What takes long to make is made in the folder of unfinished things, flushed, and then appears whole among the
-//! published files. No other file knows whether the two folders are on one disk.
+//! Large files are made in the folder of unfinished files, flushed, and then appear whole among the published files.
+//! Only this file knows whether the two folders are on one disk.
 
 use std::{
     fs::{self, File},
@@ -28,54 +29,55 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// What a stage writes about its folder: which files count, and everything that downstream needs.
+/// The manifest that a stage writes into its folder: which files count, and everything that downstream stages need.
 pub trait Manifest: Serialize + DeserializeOwned {
-    /// What its field `format` says.
+    /// Value of its field `format`.
     const FORMAT: &'static str;
-    /// The newest version of its layout; older ones are read too.
+    /// The newest version of its layout; older ones can be read too.
     const VERSION: u32 = 1;
-    /// What to do if the file is damaged.
+    /// Next step if the file is damaged.
     const REPAIR: &'static str = "Restore it, or run its stage again into another folder";
-    /// Whether its last field is a checksum of the rest.
+    /// True if its last field is a checksum of the rest.
     const HAS_CHECKSUM: bool = true;
     /// The command that writes such folders.
     const COMMAND: &'static str;
-    /// Fields that refer to other artifacts. In version 1 each was a path, and the second field named had the hash.
+    /// Fields that refer to other artifacts. In version 1 each was a path, and the second field of the pair had the
+    /// hash.
     const ARTIFACTS: &'static [(&'static str, &'static str)] = &[];
-    /// Its file in the folder.
+    /// File name in the folder.
     const FILE: &'static str = MANIFEST_FILE;
 
-    /// Whether a run that was killed before it wrote its manifest may have left an entry of this name in `folder`.
+    /// True if a run that was killed before it wrote its manifest may have left an entry of this name in `folder`.
     fn leaves(folder: &OutputFolder, name: &str) -> bool;
 
-    /// What differs between the run that wrote this and `wanted`, one line each; empty when `wanted` may go on from it.
+    /// Differences between the run that wrote this and `wanted`, one line each; empty if `wanted` may continue from it.
     fn differences(&self, wanted: &Self) -> Vec<String>;
 
-    /// Whether `folder` holds work of this run that another run must not replace.
+    /// True if `folder` holds work of this run that another run must not replace.
     ///
     /// # Errors
-    /// When the folder cannot be listed.
+    /// If the folder cannot be listed.
     fn is_begun(&self, _folder: &OutputFolder) -> Result<bool> {
         Ok(true)
     }
 
-    /// Settles what depends on where `folder`, which holds the manifest, is now.
+    /// Updates everything that depends on the present place of `folder`, which holds the manifest.
     #[must_use]
     fn located(self, _folder: &Location) -> Self {
         self
     }
 
-    /// Reads the manifest of a folder, here or in an object store.
+    /// Reads the manifest of a folder, on this machine or in an object store.
     ///
     /// # Errors
-    /// When there is none, or one of another kind or version, or one that is not as it was written.
+    /// If there is no manifest, it has another format or version, or its bytes were changed.
     fn read(folder: impl Into<Location>) -> Result<Self> {
         let folder = folder.into();
         let place = folder.join(Self::FILE);
         if place.bytes()?.is_none() && folder.is_folder()? {
             let expected = format!("a folder that holds {}", Self::FORMAT);
             let found = format!("a folder without a {}", Self::FILE);
-            let hint = format!("Name the output folder of the stage before; it has a {}", Self::FILE);
+            let hint = format!("Name the output folder of the previous stage; it has a {}", Self::FILE);
             return Err(Error::malformed(folder.to_string(), expected, found, hint));
         }
         let expected = Expected {
@@ -97,13 +99,13 @@ pub trait Manifest: Serialize + DeserializeOwned {
     /// Replaces the manifest in `folder`.
     ///
     /// # Errors
-    /// When it cannot be written; the old one is then still there.
+    /// If it cannot be written; the old one is then still there.
     fn write(&self, folder: impl Into<Location>) -> Result<()> {
         write_manifest(&folder.into().join(Self::FILE), self, Self::HAS_CHECKSUM)
     }
 }
 
-/// Name of the folder of unfinished things in a folder on this machine.
+/// Name of the folder of unfinished files, for a dataset on this machine.
 pub(crate) const RESUME_FOLDER: &str = ".resume";
 
 /// A folder that a stage writes to.
@@ -116,18 +118,19 @@ pub struct OutputFolder {
 }
 
 impl OutputFolder {
-    /// Creates the folder and takes it for this process. Of an object store only this machine's part can be taken.
+    /// Creates the folder and locks it for this process. For an object store, only the folder on this machine can be
+    /// locked.
     ///
     /// # Errors
-    /// When the folder cannot be created, or another process is writing to it.
+    /// If the folder cannot be created, or another process is writing to it.
     pub fn open(location: impl Into<Location>) -> Result<Self> {
         Self::at(location)?.locked()
     }
 
-    /// The folder as it is: nothing is created, and nothing locked.
+    /// The folder as it is; creates and locks nothing.
     ///
     /// # Errors
-    /// When it is in an object store and there is no cache folder to work in.
+    /// If it is in an object store and there is no cache folder.
     pub fn at(location: impl Into<Location>) -> Result<Self> {
         let location = location.into();
         let resume = match location.local() {
@@ -140,7 +143,7 @@ impl OutputFolder {
         Ok(Self { location, resume, _lock: None })
     }
 
-    /// As [`Self::open`], with unfinished things in `resume`.
+    /// Like [`Self::open`], with unfinished files in `resume`.
     #[cfg(all(test, feature = "cloud"))]
     pub(crate) fn open_with_resume(location: &Location, resume: &Path) -> Result<Self> {
         Self { location: location.clone(), resume: resume.to_path_buf(), _lock: None }.locked()
@@ -153,7 +156,7 @@ impl OutputFolder {
         Ok(Self { _lock: lock, ..self })
     }
 
-    /// Where finished files are.
+    /// Location of the finished files.
     pub fn location(&self) -> &Location {
         &self.location
     }
@@ -163,11 +166,12 @@ impl OutputFolder {
         PathBuf::from(self.location.to_string())
     }
 
-    /// The manifest of the run in this folder; `None` where the folder is new, or where a run of the stage was killed
-    /// before it had written one.
+    /// The manifest of the run in this folder; `None` if the folder is new, or a run of the stage was killed before it
+    /// wrote a manifest.
     ///
     /// # Errors
-    /// When the manifest cannot be read, or there is none and the folder holds what the stage does not leave there.
+    /// If the manifest cannot be read, or there is none and the folder holds something that the stage does not leave
+    /// there.
     pub fn find<M: Manifest>(&self) -> Result<Option<M>> {
         if self.location.join(M::FILE).bytes()?.is_some() {
             return M::read(&self.location).map(Some);
@@ -184,11 +188,11 @@ impl OutputFolder {
         }
     }
 
-    /// The manifest of the earlier run of which `wanted` is the continuation; `None` where nothing of another run would
-    /// be lost. Changes nothing.
+    /// The manifest of the earlier run that `wanted` continues; `None` if no work of another run would be lost. Changes
+    /// nothing.
     ///
     /// # Errors
-    /// As [`Self::find`]; or when the folder holds another run's work.
+    /// As for [`Self::find`]; or if the folder holds another run's work.
     pub fn find_run<M: Manifest>(&self, wanted: &M) -> Result<Option<M>> {
         let Some(found) = self.find::<M>()? else { return Ok(None) };
         let differences = found.differences(wanted);
@@ -198,10 +202,10 @@ impl OutputFolder {
         if found.is_begun(self)? { Err(Error::OtherRun { path: self.path(), differences }) } else { Ok(None) }
     }
 
-    /// The manifest to go on with: of the earlier run, else `wanted`, which is then written.
+    /// The manifest to continue with: that of the earlier run, else `wanted`, which is then written.
     ///
     /// # Errors
-    /// As [`Self::find_run`]; or when the manifest cannot be written.
+    /// As for [`Self::find_run`]; or if the manifest cannot be written.
     pub fn begin<M: Manifest>(&self, wanted: M) -> Result<M> {
         if let Some(found) = self.find_run(&wanted)? {
             return Ok(found);
@@ -210,18 +214,18 @@ impl OutputFolder {
         Ok(wanted)
     }
 
-    /// A file of the folder of unfinished things, which is created if need be.
+    /// Path of a file in the folder of unfinished files, which is created if necessary.
     pub(crate) fn unfinished(&self, name: &str) -> Result<PathBuf> {
         fs::create_dir_all(&self.resume).map_err(Error::io("create", &self.resume))?;
         Ok(self.resume.join(name))
     }
 
-    /// The folder of unfinished things, which may not exist.
+    /// The folder of unfinished files, which may not exist.
     pub(crate) fn resume(&self) -> &Path {
         &self.resume
     }
 
-    /// Makes a file that is finished and flushed appear among the published ones.
+    /// Moves a finished and flushed file to the published ones.
     pub(crate) fn publish(&self, finished: &Path, name: &str) -> Result<()> {
         let place = self.location.join(name);
         place.upload(finished)?;
@@ -231,7 +235,7 @@ impl OutputFolder {
         }
     }
 
-    /// Names of the published files and folders, sorted; none where the folder does not exist.
+    /// Names of the published files and folders, sorted; empty if the folder does not exist.
     fn names(&self) -> Result<Vec<String>> {
         if self.location.local().is_some_and(|dir| !dir.exists()) {
             return Ok(vec![]);
@@ -239,14 +243,14 @@ impl OutputFolder {
         Ok(self.location.list()?.into_iter().map(|entry| entry.name).collect())
     }
 
-    /// Removes what a killed run left under a temporary name, and the published files that `unwanted` names.
+    /// Removes temporary files of a killed run, and the published files that `unwanted` selects.
     pub(crate) fn remove_leftovers<M: Manifest>(&self, unwanted: impl Fn(&str) -> bool) -> Result<()> {
         let unfinished = temporary_path(Path::new(M::FILE));
         let is_left = |name: &String| Path::new(name) == unfinished || unwanted(name);
         self.names()?.iter().filter(|name| is_left(name)).try_for_each(|name| self.location.join(name).remove())
     }
 
-    /// Removes everything unfinished.
+    /// Removes all unfinished files.
     pub(crate) fn remove_unfinished(&self) -> Result<()> {
         match fs::remove_dir_all(&self.resume) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &self.resume)(error)),
@@ -263,7 +267,7 @@ mod tests {
     use super::*;
     use crate::differences;
 
-    /// What a made-up stage writes.
+    /// The manifest of a stage for tests.
     #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
     struct Note {
         format: String,

@@ -1,4 +1,4 @@
-//! [`ParquetFile`]: parquet's access to a file, wherever it is. Only the ranges asked for are read.
+//! [`ParquetFile`]: parquet's access to a file at any kind of location. Only the requested ranges are read.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use parquet::{
 
 use super::location::{RangeReader, ReadRange};
 
-/// Bytes that are fetched at once where parquet does not say how many it will need: it wants a header.
+/// Bytes read at once when parquet does not say how many it needs, to read a header.
 const WINDOW: u64 = 64 << 10;
 
-/// A parquet file, read by range. Each range is a read of its own: readers on several threads share no place in a file.
+/// A parquet file, read by range. Each range is a separate read, so readers on several threads share no position.
 #[derive(Debug, Clone)]
 pub(crate) struct ParquetFile {
     ranges: Arc<dyn ReadRange>,
@@ -41,7 +41,7 @@ impl ChunkReader for ParquetFile {
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
-        // Where a column lies is what the footer says, and the footer may be anybody's.
+        // The footer gives the position of a column, and anyone may have written the footer.
         if start.checked_add(length as u64).is_none_or(|end| end > self.bytes) {
             let found = format!("{length} bytes from byte {start} on, of a file of {} bytes", self.bytes);
             return Err(ParquetError::EOF(found));

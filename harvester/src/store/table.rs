@@ -1,5 +1,5 @@
-//! [`Table`]: a parquet table, declared once: what its columns are called, hold and mean. Writing it, reading it and its
-//! documentation come from the declaration.
+//! [`Table`]: a parquet table, declared once: names, types and meanings of its columns. Writing, reading and
+//! documentation all come from the declaration.
 
 use std::{ops::Range, path::Path, sync::Arc};
 
@@ -22,12 +22,12 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// A table whose rows are `R`.
+/// A table with rows of type `R`.
 #[derive(Debug)]
 pub struct Table<R: 'static> {
-    /// Its file in the folder of its stage.
+    /// File name in the folder of its stage.
     pub file: &'static str,
-    /// In order.
+    /// The columns, in order.
     pub columns: &'static [Column<R>],
 }
 
@@ -40,30 +40,30 @@ pub struct Column<R> {
     meaning: &'static str,
 }
 
-/// The type of a column, and how its value is found in a row.
+/// Type of a column, with the function that gets its value from a row.
 #[derive(Debug)]
 pub enum Cell<R> {
-    /// True or false.
+    /// A Boolean.
     Bool(fn(&R) -> bool),
-    /// A small count, or a number of something.
+    /// A small count, or an id.
     U32(fn(&R) -> u32),
     /// A count.
     U64(fn(&R) -> u64),
-    /// A number as the kernels compute it.
+    /// A number as computed by the kernels.
     F32(fn(&R) -> f32),
-    /// A number that was summed up.
+    /// A number from a sum.
     F64(fn(&R) -> f64),
-    /// A name.
+    /// A text.
     Text(fn(&R) -> String),
     /// A count, or null.
     MaybeU64(fn(&R) -> Option<u64>),
     /// A number, or null.
     MaybeF64(fn(&R) -> Option<f64>),
-    /// Numbers of things.
+    /// A list of ids.
     U32List(fn(&R) -> Vec<u32>),
-    /// Numbers.
+    /// A list of numbers.
     F32List(fn(&R) -> Vec<f32>),
-    /// Texts.
+    /// A list of texts.
     TextList(fn(&R) -> Vec<&str>),
 }
 
@@ -71,7 +71,7 @@ impl<R> Table<R> {
     /// Replaces the table in `dir`. The same rows always give the same bytes.
     ///
     /// # Errors
-    /// When it cannot be written; the old one is then still there.
+    /// If it cannot be written; the old one is then still there.
     pub fn write(&self, dir: &Path, rows: &[R]) -> Result<Published> {
         let path = dir.join(self.file);
         let failed = |error| Error::parquet("write", &path)(error);
@@ -83,10 +83,10 @@ impl<R> Table<R> {
         writer.into_inner().map_err(failed)?.publish()
     }
 
-    /// Opens the table in `folder`: its footer is read, and a column when it is asked for.
+    /// Opens the table in `folder`. Reads its footer; a column is read when it is needed.
     ///
     /// # Errors
-    /// When it is not there, is not parquet, or lacks a column.
+    /// If it does not exist, is not parquet, or lacks a column.
     pub fn open(&self, folder: impl Into<Location>) -> Result<TableReader> {
         let location = folder.into().join(self.file);
         let name = location.to_string();
@@ -95,7 +95,7 @@ impl<R> Table<R> {
             Error::malformed(&name, "a table", "no such file", hint)
         })?;
         let file = ParquetFile::new(location, bytes);
-        // What Arrow has written into the footer is not needed, and may be damaged.
+        // Arrow's own metadata in the footer is not needed, and may be damaged.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let metadata = ArrowReaderMetadata::load(&file, options).map_err(Error::parquet("read", &name))?;
         for column in self.columns {
@@ -125,8 +125,8 @@ pub(crate) fn markdown_line(name: &str, kind: &str, unit: &str, meaning: &str) -
 }
 
 impl<R> Column<R> {
-    /// The column `name`, whose value in a row is `cell`, in `unit`: empty for names and kinds. `meaning` is one line of
-    /// Markdown.
+    /// The column `name`, with the value `cell` of a row and its `unit`, which is empty for names and kinds. `meaning`
+    /// is one line of Markdown.
     pub const fn new(name: &'static str, cell: Cell<R>, unit: &'static str, meaning: &'static str) -> Self {
         Self { name, cell, unit, meaning }
     }
@@ -137,7 +137,7 @@ impl<R> Column<R> {
     }
 }
 
-/// A list column from the values of each row.
+/// Builds a list column from the values of each row.
 macro_rules! lists {
     ($builder:expr, $rows:expr, $of:expr) => {{
         let mut builder = ListBuilder::new($builder);
@@ -165,7 +165,7 @@ impl<R> Cell<R> {
         }
     }
 
-    /// The type as the documentation calls it.
+    /// The type, as in the documentation.
     fn type_name(&self) -> &'static str {
         match self {
             Self::Bool(_) => "boolean",
@@ -197,7 +197,7 @@ impl<R> Cell<R> {
     }
 }
 
-/// A table whose footer was read.
+/// A table with its footer read.
 #[derive(Debug)]
 pub struct TableReader {
     name: String,
@@ -214,7 +214,7 @@ impl TableReader {
     /// The values of `column` in `rows`; no other column is read.
     ///
     /// # Errors
-    /// When the file is damaged, or has nulls or another type there.
+    /// If the file is damaged, or the column has nulls or another type.
     pub fn read<T: Value>(&self, column: &str, rows: Range<usize>) -> Result<Vec<T>> {
         let failed = |error| Error::parquet("read", &self.name)(error);
         let mask = ProjectionMask::columns(self.metadata.parquet_schema(), [column]);
@@ -228,7 +228,7 @@ impl TableReader {
         for batch in reader {
             let batch = batch.map_err(|error| failed(error.into()))?;
             let read = batch.column_by_name(column).filter(|array| array.null_count() == 0).and_then(T::read);
-            let hint = "It was changed by hand: run its stage again into another folder";
+            let hint = "It was edited: run its stage again into another folder";
             let malformed = || Error::malformed(&self.name, format!("values in column `{column}`"), "others", hint);
             values.extend(read.ok_or_else(malformed)?);
         }
@@ -236,9 +236,9 @@ impl TableReader {
     }
 }
 
-/// A value that a column may hold.
+/// A type of values that a column may have.
 pub trait Value: Sized {
-    /// The values of an array; `None` where they are of another type.
+    /// The values of an array; `None` if they have another type.
     fn read(array: &ArrayRef) -> Option<Vec<Self>>;
 }
 

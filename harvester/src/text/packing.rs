@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// How documents fill contexts.
+/// Packing of documents into contexts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Packing {
@@ -38,7 +38,7 @@ pub struct ContextOptions {
     pub separator: Option<u32>,
     /// Token at position 0 of every context.
     pub bos: Option<u32>,
-    /// How documents fill contexts.
+    /// Packing of documents into contexts.
     pub packing: Packing,
     /// Treatment of documents longer than a context, with [`Packing::Document`].
     pub long_documents: LongDocuments,

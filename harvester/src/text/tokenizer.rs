@@ -2,7 +2,7 @@
 //! contexts, and wherever a latent's tokens are shown.
 //!
 //! There are two sources, with one file each: a folder's `tokenizer.json` (`folder.rs`), and the vocabulary inside a
-//! GGUF (`gguf.rs`, `sentence_piece.rs`). `spelling.rs` gives the bytes of a token, which make up texts.
+//! GGUF (`gguf.rs`, `sentence_piece.rs`). `spelling.rs` gives the bytes of a token; a text is the bytes of its tokens.
 
 mod chat;
 mod folder;
@@ -58,7 +58,7 @@ impl TextTokenizer {
     /// range of the whole character, so ranges may overlap but always end at character boundaries.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode).
+    /// As for [`encode`](Self::encode).
     pub fn encode_with_offsets(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>> {
         let encoding: Encoding = self.tokenizer.encode(text, false).map_err(|source| self.failed(source))?;
         let ranges = encoding.get_offsets().iter().map(|&(start, end)| start..end);
@@ -80,12 +80,12 @@ impl TextTokenizer {
         if text.is_empty() { piece } else { text }
     }
 
-    /// Each of some neighboring tokens as a reader should see it. A character that is spread over several of them
-    /// is shown at the last; the others are empty.
+    /// Each of several consecutive tokens as a reader should see it. A character that is spread over several tokens is
+    /// shown at the last of them; the others are empty.
     pub fn token_texts(&self, ids: &[u32]) -> Vec<String> {
         let mut stream = TextStream::continuing(self);
         let mut texts: Vec<String> = ids.iter().map(|id| stream.push(*id)).collect();
-        // The first tokens may be the end of a character: what is left of it is nothing to show.
+        // The first tokens may be the end of a character; such a rest is not shown.
         for text in texts.iter_mut().take(3) {
             let rest = text.trim_start_matches(char::REPLACEMENT_CHARACTER);
             if rest.len() == text.len() && !text.is_empty() {
@@ -99,7 +99,7 @@ impl TextTokenizer {
         texts
     }
 
-    /// The bytes that a token stands for; none for a number outside the vocabulary.
+    /// The bytes of a token; none for an id outside the vocabulary.
     fn bytes(&self, id: u32, begins_text: bool) -> Vec<u8> {
         let piece = self.tokenizer.id_to_token(id);
         piece.map_or_else(Vec::new, |piece| spelling::bytes_of(&self.tokenizer, piece, begins_text))
@@ -120,23 +120,23 @@ impl TextTokenizer {
         self.add_bos
     }
 
-    /// The token that every text begins with, where the model was trained so.
+    /// The token with which every text begins; `None` if the model was trained without one.
     pub fn text_bos(&self) -> Option<u32> {
         self.bos.filter(|_| self.add_bos)
     }
 
-    /// The tokens of a text by itself, as the model was trained on texts: BOS first where it was trained with one, and
-    /// never twice, also where a chat template has written it.
+    /// The tokens of a complete text, in the form of the model's training: BOS first if it was trained with one, but
+    /// never twice, even if a chat template has already written it.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode).
+    /// As for [`encode`](Self::encode).
     pub fn prompt(&self, text: &str) -> Result<Vec<u32>> {
         let tokens = self.encode(text)?;
         let bos = bos_before(self.text_bos(), tokens.first().copied());
         Ok(bos.into_iter().chain(tokens).collect())
     }
 
-    /// Whether a token is a control token rather than text.
+    /// True if a token is a control token rather than text.
     pub fn is_special(&self, id: u32) -> bool {
         self.special.contains(&id)
     }
@@ -176,13 +176,13 @@ impl TextTokenizer {
     }
 }
 
-/// What to put before a text that begins with the token `first`: `bos`, unless it is there already. No model has seen
-/// two.
+/// The token to put before a text that begins with the token `first`: `bos`, or none if the text already begins with
+/// it. Models never see two in training.
 pub(crate) fn bos_before(bos: Option<u32>, first: Option<u32>) -> Option<u32> {
     bos.filter(|_| first != bos)
 }
 
-/// The added tokens that are control tokens.
+/// The ids of added tokens that are control tokens.
 fn special_ids(tokenizer: &Tokenizer) -> HashSet<u32> {
     let added = tokenizer.get_added_tokens_decoder();
     added.into_iter().filter(|(_, token)| token.special).map(|(id, _)| id).collect()

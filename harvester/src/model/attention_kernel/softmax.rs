@@ -1,12 +1,12 @@
-//! [`ExpRows`]: the softmax of scores, but for a division.
+//! [`ExpRows`]: the softmax of scores without its final division.
 
 use super::Scores;
 use crate::numbers::simd::{Kernel, exp, tanh};
 
-/// `exp(score - largest score)` of each row of a tile of scores, zero where the query does not see the key, and the
-/// inverse of each row's sum: a softmax whose last multiplication is left to the shorter rows of `z`.
+/// Computes `exp(score - largest score)` for each row of a tile of scores, zero for keys that the query does not see,
+/// and the inverse of each row's sum. The final multiplication of the softmax is left to the shorter rows of `z`.
 pub(super) struct ExpRows<'a> {
-    /// `[rows, width]`, of keys from `from` on and queries from `query` on.
+    /// `[rows, width]`, for keys from `from` on and queries from `query` on.
     pub(super) scores: &'a mut [f32],
     pub(super) width: usize,
     pub(super) from: usize,
@@ -44,7 +44,7 @@ impl Kernel for ExpRows<'_> {
 /// `exp(scale (score - largest score))` in place; returns the sum.
 #[inline(always)]
 fn exp_row(seen: &mut [f32], scale: f32) -> f32 {
-    // Lanes of their own, since the compiler must not reorder a floating-point reduction by itself.
+    // Separate lanes, because the compiler must not reorder a floating-point reduction.
     let mut lanes = [f32::NEG_INFINITY; 16];
     let (chunks, rest) = seen.as_chunks::<16>();
     for chunk in chunks {

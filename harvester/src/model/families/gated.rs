@@ -247,7 +247,7 @@ pub(super) enum RowOrder {
     Neighbors,
 }
 
-/// Of a family whose blocks have llama's structure.
+/// The plan of a family whose blocks have llama's structure.
 pub(super) fn plan(names: Names, order: RowOrder) -> Plan {
     let named = |name: &str| format!("{}{name}", names.root);
     Plan {
@@ -257,7 +257,8 @@ pub(super) fn plan(names: Names, order: RowOrder) -> Plan {
         unembed: names.unembed.to_string(),
         norms_less_one: names.norms_less_one,
         block: Box::new(move |reader, layer| Loader { reader, names, order }.block(layer)),
-        // Old checkpoints store the rotary frequencies, GGUF their divisors, which the header's reader has read already.
+        // Rotary frequencies of old checkpoints, and GGUF's frequency divisors, which the header's reader has already
+        // read.
         harmless: &[
             "rotary_emb.inv_freq",
             "rope_freqs.weight",

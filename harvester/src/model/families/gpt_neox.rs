@@ -100,7 +100,8 @@ pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
     })
 }
 
-/// In GGUF the fused matrix is split by kind, not by head: GPT-2's layout, without position embeddings.
+/// In GGUF the fused matrix is split into queries, keys and values, not by head: GPT-2's layout, without position
+/// embeddings.
 pub(super) fn gguf_plan(config: &ModelConfig) -> Plan {
     gpt2::gguf_plan(config)
 }

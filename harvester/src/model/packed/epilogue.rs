@@ -1,4 +1,5 @@
-//! [`Epilogue`]: what follows a product, done to each of its tiles while the tile is in the first-level cache.
+//! [`Epilogue`]: the operations after a product, applied to each of its tiles while the tile is in the first-level
+//! cache.
 
 use std::ops::Range;
 
@@ -8,17 +9,17 @@ use super::{
 };
 use crate::numbers::simd::wide;
 
-/// Gates in a panel, and as many values that they gate.
+/// Number of gates in a panel, and of the values that they gate.
 pub(crate) const GATES: usize = PANEL / 2;
 
-/// What follows `x W^T`.
+/// The operations after `x W^T`.
 #[derive(Debug, Clone)]
 pub(crate) struct Epilogue {
-    /// Of the result: as many as `W` has rows, or one for each gate.
+    /// Columns of the result: the rows of `W`, or one per gate.
     pub(crate) columns: usize,
     /// Added to every row. `[d_out]`
     pub(crate) bias: Option<Vec<f32>>,
-    /// Of what is left then.
+    /// Activation applied after the bias.
     pub(crate) activation: Option<Activation>,
     /// The rows of `W` are 16 gates, the 16 values they gate, and so on ([`by_turns`]): `act(gate) * value`.
     pub(crate) gated: bool,
@@ -26,15 +27,15 @@ pub(crate) struct Epilogue {
 
 impl Epilogue {
     /// # Panics
-    /// Where it is not one of a matrix of `d_out` rows: what it leaves would not be whole.
+    /// If it does not belong to a matrix of `d_out` rows: the result would have missing elements.
     pub(crate) fn check(&self, d_out: usize) {
         let rows = if self.gated { 2 * self.columns.next_multiple_of(GATES) } else { self.columns };
         assert_eq!(rows, d_out, "rows of the matrix");
         assert!(self.bias.as_ref().is_none_or(|bias| bias.len() == d_out), "a bias for each of its rows");
     }
 
-    /// Finishes a tile of the product's `panel`-th 32 columns. Returns the columns of the result that it leaves, in the
-    /// beginnings of the tile's rows.
+    /// Finishes a tile of the product's `panel`-th 32 columns. The results are at the start of the tile's rows; returns
+    /// their columns in the result.
     ///
     /// # Shapes
     /// `tile`: `[rows, PANEL]`
@@ -56,7 +57,7 @@ impl Epilogue {
     }
 }
 
-/// Adds `values`, one for each column, to every row of a tile; a last panel has fewer columns than the tile.
+/// Adds `values`, one per column, to every row of a tile; a last panel has fewer columns than the tile.
 fn add_to_rows(tile: &mut [f32], values: &[f32]) {
     for row in tile.chunks_exact_mut(PANEL) {
         for (sum, value) in row.iter_mut().zip(values) {
@@ -65,8 +66,8 @@ fn add_to_rows(tile: &mut [f32], values: &[f32]) {
     }
 }
 
-/// The rows of a gated matrix, `n` gates above the `n` values they gate, as [`Epilogue::gated`] wants them. Zeros fill
-/// the last group.
+/// Reorders the rows of a gated matrix, `n` gates above the `n` values they gate, to the order of [`Epilogue::gated`].
+/// Zeros fill the last group.
 ///
 /// # Shapes
 /// `rows`: `[2 n, width]` -> `[2 (n rounded up to 16), width]`

@@ -1,4 +1,4 @@
-//! [`Grid`]: a product's tiles, dealt out to threads; [`Output`]: the matrix that they fill.
+//! [`Grid`]: a product's tiles, distributed over threads; [`Output`]: the matrix that they fill.
 
 use std::ops::Range;
 
@@ -6,15 +6,16 @@ use rayon::prelude::*;
 
 use super::kernel::{Instructions, MAX_ROWS, PANEL};
 
-/// Rows that one task multiplies: enough to be worth reading the whole matrix from the shared cache for, few enough
-/// that no thread waits long for the last task.
+/// Rows per task: enough to be worth reading the whole matrix from the shared cache, few enough that no thread waits
+/// long for the last task.
 const TASK_ROWS: usize = 4 * MAX_ROWS;
 
-/// Tasks a thread, where there are rows or panels enough.
+/// Tasks per thread, if there are enough rows or panels.
 const TASKS_PER_THREAD: usize = 4;
 
-/// Tiles of a `[rows, panels * PANEL]` matrix: rows in groups, and where those are too few for all threads, as when
-/// single tokens are generated, panels in groups too. What a tile holds does not depend on who computes it.
+/// Tiles of a `[rows, panels * PANEL]` matrix. Rows are divided into groups; if these are too few for all threads, as
+/// when generating single tokens, panels are divided into groups too. The content of a tile does not depend on the
+/// thread that computes it.
 pub(crate) struct Grid {
     rows: usize,
     panels: usize,
@@ -35,7 +36,7 @@ impl Grid {
         let tasks = self.rows.div_ceil(TASK_ROWS) * panel_groups;
         (0..tasks).into_par_iter().for_each(|task| {
             let rows = part(task / panel_groups, TASK_ROWS, self.rows);
-            // Panels outside: a panel stays in the second-level cache for all rows of the task.
+            // Panels in the outer loop: a panel stays in the second-level cache for all rows of the task.
             for panel in part(task % panel_groups, self.panels_per_task, self.panels) {
                 let mut first = rows.start;
                 while first < rows.end {
@@ -53,7 +54,7 @@ fn part(i: usize, size: usize, n: usize) -> Range<usize> {
     i * size..((i + 1) * size).min(n)
 }
 
-/// A `[rows, columns]` matrix that threads fill a tile each. Not zeroed first: that would be a pass over memory.
+/// A `[rows, columns]` matrix that threads fill tile by tile. Not zeroed first: that would be a pass over memory.
 pub(crate) struct Output {
     values: Vec<f32>,
     start: *mut f32,
@@ -81,7 +82,7 @@ impl Output {
         for (row, values) in (first..).zip(rows) {
             let start = row * self.columns + columns.start;
             let (whole, rest) = values[..columns.len()].as_chunks::<16>();
-            // Sixteen values at once move without a call.
+            // Sixteen values at once are moved without a function call.
             // SAFETY: the row and its columns lie inside the allocation, as asserted.
             unsafe {
                 let to = self.start.add(start);

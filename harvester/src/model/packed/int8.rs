@@ -1,13 +1,13 @@
-//! [`Int8Matrix`]: a matrix in 8 bits, and its product with rows that are rounded to 8 bits on the way in.
+//! [`Int8Matrix`]: a matrix in 8 bits, and its product with rows that are rounded to 8 bits first.
 //!
 //! ```text
-//! W[j][k] = w_scale[j][g] * w[j][k],   w in -127..=127        a scale for each row and group of neighbouring columns
+//! W[j][k] = w_scale[j][g] * w[j][k],   w in -127..=127        a scale for each row and group of neighboring columns
 //! x[i][k] = x_scale[i][g] * a[i][k],   a in -127..=127        the same
 //! y[i][j] = sum_g x_scale[i][g] w_scale[j][g] sum_{k in g} a[i][k] w[j][k]  (+ b[j])
 //! ```
 //!
-//! In groups, because a few columns of a residual stream are many times larger than the others: with one scale for the
-//! whole row, those others would be left a handful of steps.
+//! Scales are per group, because a few columns of a residual stream are many times larger than the others: with one
+//! scale for the whole row, only a handful of steps would be left for the others.
 
 use rayon::prelude::*;
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::numbers::simd::{Kernel, wide};
 
-/// Largest whole number of either side. -128 is left out: the negative of every value is one, too.
+/// Largest integer of either side. -128 is left out, so that the negative of every value is valid too.
 const LEVELS: f32 = 127.0;
 
 /// `W`, `[d_out, d_in]`, transposed in panels of 32 columns of bytes.
@@ -68,7 +68,7 @@ impl Int8Matrix {
         self.d_in
     }
 
-    /// As [`super::PackedMatrix::product`].
+    /// Like [`super::PackedMatrix::product`].
     pub(crate) fn product(&self, x: &[f32], epilogue: &Epilogue, onto: Option<&[f32]>) -> Vec<f32> {
         let rows = x.len() / self.d_in;
         let x = Int8Rows::new(x, self.d_in);
@@ -131,7 +131,7 @@ impl Kernel for RoundRow<'_> {
             let (step, inverse) = scale_of(x);
             let mut sum = 0i32;
             for (value, x) in values.iter_mut().zip(x) {
-                // Adding 1.5 * 2^23 rounds to the nearest whole number, ties to even, and leaves it in the low bits.
+                // Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, which is then in the low bits.
                 let whole = (x * inverse + 12_582_912.0).to_bits() as i8;
                 *value = whole;
                 sum += i32::from(whole);
@@ -141,17 +141,17 @@ impl Kernel for RoundRow<'_> {
     }
 }
 
-/// The step between neighbouring whole numbers of some values, and its inverse. A step of NaN where a value is not
-/// finite, so that what is computed from it is not a number either.
+/// The step between neighboring integers for some values, and its inverse. The step is NaN if a value is not finite, so
+/// that results computed from it are NaN too.
 #[inline(always)]
 fn scale_of(values: &[f32]) -> (f32, f32) {
-    // Without their sign, bit patterns of numbers are ordered as the numbers are, and infinity and NaN are above all.
+    // Without the sign, bit patterns of floats are ordered like their values, with infinity and NaN above all others.
     let largest = values.iter().fold(0u32, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff));
     let largest = f32::from_bits(largest);
     if !largest.is_finite() {
         return (f32::NAN, 0.0);
     }
-    // Below the smallest normal numbers the inverse would be infinite: too little to matter beside anything else.
+    // For smaller values the inverse could be infinite; they are too small to matter beside any other value.
     if largest < 1e-30 { (0.0, 0.0) } else { (largest / LEVELS, LEVELS / largest) }
 }
 
@@ -168,7 +168,7 @@ mod tests {
         *,
     };
 
-    /// The three lines at the top of this file, in f64 but for the rounding.
+    /// The three lines at the top of this file, in f64 except for the rounding.
     fn plain(x: &[f32], w: &[f32], d_in: usize, bias: Option<&[f32]>) -> Vec<f64> {
         let rounded = |values: &[f32]| -> Vec<f64> {
             let largest = values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
@@ -197,7 +197,7 @@ mod tests {
                     .map(|instructions| Int8Matrix::with(instructions, &w, d_in).product(&x, &epilogue, None))
                     .collect();
                 assert!(products.iter().all(|product| *product == products[0]), "[{rows}, {d_in}] by {d_out}");
-                // Scales and their products are rounded to f32, 24 groups are added in it.
+                // Scales and their products are rounded to f32, and 24 groups are added in f32.
                 let scale = want.iter().fold(0f64, |largest, value| largest.max(value.abs()));
                 for (got, want) in products[0].iter().zip(&want) {
                     assert!(

@@ -1,28 +1,28 @@
 //! [`Int8Instructions`]: the inner loop of a product of 8-bit rows by an 8-bit matrix, once for each instruction set,
-//! and the plain loop that says what all of them compute:
+//! and the plain loop that defines the result of all of them:
 //!
 //! ```text
 //! c[i][j] = sum over groups g of  a_scale[i][g] b_scale[g][j] * sum over k in g of  a[i][k] (b[k][j] - 128)
 //! ```
 //!
-//! The inner sum is of whole numbers and exact; the outer is a chain of fused multiply-adds in the order of the groups.
-//! So the result is the same on every machine, and for a row whatever rows come with it.
+//! The inner sum adds integers and is exact; the outer sum is a chain of fused multiply-adds in the order of the
+//! groups. So the result is the same on every machine, and a row's result does not depend on the other rows.
 
 use std::sync::OnceLock;
 
 use super::kernel::PANEL;
 
-/// Neighbouring values, of a row of either side, that share a scale. An outlier spoils the resolution of its group
-/// alone.
+/// Number of neighboring values, in a row of either side, that share a scale. An outlier reduces the resolution of its
+/// own group only.
 pub(super) const GROUP: usize = 64;
 
-/// Neighbouring values of a row that one instruction multiplies and adds up.
+/// Number of neighboring values of a row that one instruction multiplies and adds.
 pub(super) const QUAD: usize = 4;
 
 /// Bytes of a panel for one group.
 const GROUP_BYTES: usize = GROUP * PANEL;
 
-/// The instruction set that the inner loop is written in.
+/// The instruction set of the inner loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Int8Instructions {
     /// AVX-512 with VNNI.
@@ -39,7 +39,7 @@ pub(super) struct Int8Operands<'a> {
     pub(super) a: &'a [i8],
     /// `[rows, groups]`
     pub(super) a_scales: &'a [f32],
-    /// -128 times the sum of each group, which makes up for `b`'s offset. `[rows, groups]`
+    /// -128 times the sum of each group, which compensates for `b`'s offset. `[rows, groups]`
     pub(super) starts: &'a [i32],
     /// `[groups * GROUP / QUAD, PANEL, QUAD]`, each weight plus 128.
     pub(super) b: &'a [u8],
@@ -50,13 +50,13 @@ pub(super) struct Int8Operands<'a> {
 }
 
 impl Int8Instructions {
-    /// The fastest that this machine has.
+    /// The fastest instruction set of this machine.
     pub(super) fn of_this_machine() -> Self {
         static BEST: OnceLock<Int8Instructions> = OnceLock::new();
         *BEST.get_or_init(|| Self::available().next().unwrap_or(Self::Plain))
     }
 
-    /// All that this machine has, the fastest first.
+    /// All instruction sets of this machine, fastest first.
     pub(super) fn available() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
         let vector = [
@@ -87,8 +87,9 @@ impl Int8Instructions {
                 b_scales: b_scales.as_ptr(),
                 c: c[first * PANEL..].as_mut_ptr(),
             };
-            // SAFETY: the assertions bound what `Call` describes for the rows from `first`, of which there are at least
-            // as many as the piece takes; `of_this_machine` and `available` name only what the processor has.
+            // SAFETY: the assertions bound the ranges that `Call` describes for the rows from `first`, of which there
+            // are at least as many as the piece takes; `of_this_machine` and `available` return only what the processor
+            // has.
             first += unsafe {
                 match rows - first {
                     6.. => self.run::<6>(call),
@@ -103,23 +104,24 @@ impl Int8Instructions {
     /// Returns `ROWS`.
     ///
     /// # Safety
-    /// As [`Call`]; the processor has these instructions.
+    /// As for [`Call`]; the processor has these instructions.
     unsafe fn run<const ROWS: usize>(self, call: Call) -> usize {
         match self {
-            // SAFETY: handed on from the caller.
+            // SAFETY: the caller promises it.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => unsafe { avx512::<ROWS>(call) },
-            // SAFETY: handed on from the caller.
+            // SAFETY: the caller promises it.
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => unsafe { avx2::<ROWS>(call) },
-            // SAFETY: handed on from the caller.
+            // SAFETY: the caller promises it.
             Self::Plain => unsafe { plain::<ROWS>(call) },
         }
         ROWS
     }
 }
 
-/// A call that was checked: `ROWS` rows of what [`Int8Operands`] describes; nothing else reads or writes those of `c`.
+/// A checked call: `ROWS` rows of the operands that [`Int8Operands`] describes; nothing else reads or writes these rows
+/// of `c`.
 struct Call {
     groups: usize,
     a: *const i8,
@@ -131,7 +133,7 @@ struct Call {
 }
 
 /// # Safety
-/// As [`Call`].
+/// As for [`Call`].
 unsafe fn plain<const ROWS: usize>(call: Call) {
     let Call { groups, a, a_scales, starts, b, b_scales, c } = call;
     for i in 0..ROWS {
@@ -157,7 +159,7 @@ unsafe fn plain<const ROWS: usize>(call: Call) {
 use std::arch::x86_64::*;
 
 /// # Safety
-/// As [`Call`]; the processor has AVX-512F and VNNI.
+/// As for [`Call`]; the processor has AVX-512F and VNNI.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn avx512<const ROWS: usize>(call: Call) {
@@ -201,7 +203,7 @@ unsafe fn avx512<const ROWS: usize>(call: Call) {
 /// and pairs of them multiplied and added exactly.
 ///
 /// # Safety
-/// As [`Call`]; the processor has AVX2 and FMA.
+/// As for [`Call`]; the processor has AVX2 and FMA.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2<const ROWS: usize>(call: Call) {
@@ -230,7 +232,7 @@ unsafe fn avx2<const ROWS: usize>(call: Call) {
                 }
                 let b_scale = _mm256_loadu_ps(b_scales.add(g * PANEL + first));
                 for (i, (sum, pairs)) in sums.iter_mut().zip(pairs).enumerate() {
-                    // Columns 0 1 4 5 2 3 6 7, put in order by halves of 64 bits.
+                    // Columns 0 1 4 5 2 3 6 7, reordered in halves of 64 bits.
                     let whole = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(pairs[0], pairs[1]));
                     let whole = _mm256_add_epi32(whole, _mm256_set1_epi32(*starts.add(i * groups + g)));
                     let scale = _mm256_mul_ps(_mm256_set1_ps(*a_scales.add(i * groups + g)), b_scale);

@@ -1,12 +1,12 @@
 //! [`Instructions`]: the inner loop of a product by a packed matrix, once for each instruction set, and the plain loop
-//! that says what all of them compute:
+//! that defines the result of all of them:
 //!
 //! ```text
 //! c[i][j] = a[i][0] b[0][j] + a[i][1] b[1][j] + ..        fused multiply-adds, in this order
 //! ```
 //!
-//! The order is part of the contract. An element's sum is the same whatever tile it falls into, so that a batch row
-//! equals a single row, and one machine equals another, bit for bit.
+//! The order is part of the contract. An element's sum does not depend on the tile it falls into, so a batch row equals
+//! a single row, and one machine equals another, bit for bit.
 
 use std::sync::OnceLock;
 
@@ -16,7 +16,7 @@ pub(crate) const PANEL: usize = 32;
 /// Rows of the largest tile: 12 x 32 sums and a row of the panel fill 26 of AVX-512's 32 registers.
 pub(crate) const MAX_ROWS: usize = 12;
 
-/// The instruction set that the inner loop is written in.
+/// The instruction set of the inner loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Instructions {
     #[cfg(target_arch = "x86_64")]
@@ -26,7 +26,7 @@ pub(crate) enum Instructions {
     Plain,
 }
 
-/// The operands of a tile: `c = a b`, or `c += a b` where the tile holds the product of earlier columns of `a`.
+/// The operands of a tile: `c = a b`, or `c += a b` if the tile already holds the product of earlier columns of `a`.
 pub(crate) struct Operands<'a> {
     /// `[rows, k]`, its rows `a_row` values apart.
     pub(crate) a: &'a [f32],
@@ -36,18 +36,18 @@ pub(crate) struct Operands<'a> {
     /// `[rows, PANEL]`, its rows `c_row` values apart.
     pub(crate) c: &'a mut [f32],
     pub(crate) c_row: usize,
-    /// Whether what `c` holds counts.
+    /// True if the product is added to `c`; else `c` is overwritten.
     pub(crate) add: bool,
 }
 
 impl Instructions {
-    /// The fastest that this machine has, if any is faster than the `gemm` crate's loops.
+    /// The fastest instruction set of this machine; `None` if it is not faster than the `gemm` crate's loops.
     pub(crate) fn of_this_machine() -> Option<Self> {
         static BEST: OnceLock<Option<Instructions>> = OnceLock::new();
         *BEST.get_or_init(|| Self::available().find(|set| *set != Self::Plain))
     }
 
-    /// All that this machine has, the fastest first.
+    /// All instruction sets of this machine, fastest first.
     pub(crate) fn available() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
         let vector = [
@@ -59,7 +59,7 @@ impl Instructions {
         vector.into_iter().filter(|(_, has)| *has).map(|(set, _)| set).chain([Self::Plain])
     }
 
-    /// How many of `left` rows the next tile takes: the most that one of the loops below is compiled for.
+    /// Rows of the next tile, with `left` rows left: the largest number that a loop below is compiled for.
     pub(crate) fn tile_rows(left: usize) -> usize {
         [MAX_ROWS, 8, 4, 2, 1].into_iter().find(|rows| *rows <= left).unwrap_or(0)
     }
@@ -67,15 +67,15 @@ impl Instructions {
     /// Computes a tile.
     ///
     /// # Shapes
-    /// Those of [`Operands`], `rows` being one that [`Self::tile_rows`] gives.
+    /// As in [`Operands`]; `rows` is a number that [`Self::tile_rows`] returns.
     pub(crate) fn product(self, rows: usize, operands: Operands<'_>) {
         let Operands { a, a_row, b, c, c_row, add } = operands;
         let k = b.len() / PANEL;
         assert!(b.len() == k * PANEL && a.len() >= (rows - 1) * a_row + k, "operands of a tile's sizes");
         assert!(c.len() >= (rows - 1) * c_row + PANEL, "room for the tile");
         let call = Call { k, a: a.as_ptr(), a_row, b: b.as_ptr(), c: c.as_mut_ptr(), c_row, add };
-        // SAFETY: the assertions above bound what `Call` describes, and `of_this_machine` and `available` name only
-        // what the processor has.
+        // SAFETY: the assertions above bound the ranges that `Call` describes, and `of_this_machine` and `available`
+        // return only what the processor has.
         unsafe {
             match rows {
                 12 => self.run::<12>(call),
@@ -89,23 +89,23 @@ impl Instructions {
     }
 
     /// # Safety
-    /// As [`Call`]; the processor has these instructions.
+    /// As for [`Call`]; the processor has these instructions.
     unsafe fn run<const ROWS: usize>(self, call: Call) {
         match self {
-            // SAFETY: handed on from the caller.
+            // SAFETY: the caller promises it.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => unsafe { avx512::<ROWS>(call) },
-            // SAFETY: handed on from the caller.
+            // SAFETY: the caller promises it.
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => unsafe { avx2::<ROWS>(call) },
-            // SAFETY: handed on from the caller.
+            // SAFETY: the caller promises it.
             Self::Plain => unsafe { plain::<ROWS>(call) },
         }
     }
 }
 
-/// A call that was checked: `a` points to `ROWS` rows of `k` values, `a_row` apart, `b` to `k * PANEL` values, and `c`
-/// to `ROWS` rows of `PANEL`, `c_row` apart, that nothing else reads or writes.
+/// A checked call: `a` points to `ROWS` rows of `k` values, `a_row` apart, `b` to `k * PANEL` values, and `c` to `ROWS`
+/// rows of `PANEL`, `c_row` apart, that nothing else reads or writes.
 struct Call {
     k: usize,
     a: *const f32,
@@ -116,11 +116,11 @@ struct Call {
     add: bool,
 }
 
-/// The tile in pieces of four rows (or fewer) by half a panel: compiled to vectors, what 32 registers of four values
-/// hold.
+/// The tile in pieces of four rows (or fewer) by half a panel: compiled to vectors, this is what 32 registers of four
+/// values hold.
 ///
 /// # Safety
-/// As [`Call`].
+/// As for [`Call`].
 unsafe fn plain<const ROWS: usize>(call: Call) {
     let Call { k, a, a_row, b, c, c_row, add } = call;
     for half in [0, PANEL / 2] {
@@ -143,7 +143,7 @@ unsafe fn plain<const ROWS: usize>(call: Call) {
 /// `PIECE` rows of a tile by 16 columns. Returns `PIECE`.
 ///
 /// # Safety
-/// As [`Call`], but `PIECE` rows and 16 columns from where its pointers are.
+/// As for [`Call`], but with `PIECE` rows and 16 columns from its pointers on.
 unsafe fn plain_piece<const PIECE: usize>(call: Call) -> usize {
     let Call { k, a, a_row, b, c, c_row, add } = call;
     // SAFETY: i and p stay below the sizes that the caller promises.
@@ -175,7 +175,7 @@ unsafe fn plain_piece<const PIECE: usize>(call: Call) -> usize {
 use std::arch::x86_64::*;
 
 /// # Safety
-/// As [`Call`]; the processor has AVX-512F.
+/// As for [`Call`]; the processor has AVX-512F.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 unsafe fn avx512<const ROWS: usize>(call: Call) {
@@ -202,10 +202,10 @@ unsafe fn avx512<const ROWS: usize>(call: Call) {
     }
 }
 
-/// The tile in pieces of six rows (or fewer) by half a panel, which is what 16 registers hold.
+/// The tile in pieces of six rows (or fewer) by half a panel: what 16 registers hold.
 ///
 /// # Safety
-/// As [`Call`]; the processor has AVX2 and FMA.
+/// As for [`Call`]; the processor has AVX2 and FMA.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2<const ROWS: usize>(call: Call) {
@@ -231,7 +231,7 @@ unsafe fn avx2<const ROWS: usize>(call: Call) {
 /// `PIECE` rows of a tile by 16 columns. Returns `PIECE`.
 ///
 /// # Safety
-/// As [`Call`], but `PIECE` rows and 16 columns from where its pointers are; the processor has AVX2 and FMA.
+/// As for [`Call`], but with `PIECE` rows and 16 columns from its pointers on; the processor has AVX2 and FMA.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2_piece<const PIECE: usize>(call: Call) -> usize {

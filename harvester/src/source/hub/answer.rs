@@ -1,4 +1,4 @@
-//! [`Question`] and [`Answer`] over HTTP, and the [`Failure`] that may take an answer's place.
+//! [`Question`] and [`Answer`] over HTTP, and the [`Failure`] that may come instead of an answer.
 
 use std::{fmt, io::Read, time::Duration};
 
@@ -166,7 +166,7 @@ mod tests {
         }
         for odd in [r#"x?cursor=a; rel="next""#, "<x?cursor=a; rel=next", "<x>; rel=next"] {
             let message = answer("link", odd).next_page().unwrap_err().to_string();
-            assert!(message.contains("the list of files goes on") && message.contains(odd), "{message}");
+            assert!(message.contains("the list of files continues") && message.contains(odd), "{message}");
         }
     }
 }

@@ -168,7 +168,7 @@ fn is_parquet(path: &str) -> bool {
 impl Address {
     fn parse(text: &str) -> Result<Self> {
         let malformed = || {
-            let expected = format!("{SCHEME}ORG/NAME, with @REVISION and /FILE-OR-FOLDER where wanted");
+            let expected = format!("{SCHEME}ORG/NAME, with optional @REVISION and /FILE-OR-FOLDER");
             Error::invalid("corpus", expected, text.to_string())
         };
         let rest = text.strip_prefix(SCHEME).ok_or_else(malformed)?.trim_end_matches('/');

@@ -1,5 +1,5 @@
-//! [`Http`]: the addresses of a repository on the Hub, and the client that asks about them. Both are hf-hub's own, and
-//! this is the only file that knows it. Without the feature `hub`, `no_http.rs` takes its place.
+//! [`Http`]: the addresses of a repository on the Hub, and the HTTP client. Both are hf-hub's own, and only this file
+//! knows hf-hub. Without the feature `hub`, `no_http.rs` replaces it.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// Asks about one repository.
+/// Sends questions about one repository.
 #[derive(Clone)]
 pub(super) struct Http {
     api: Api,

@@ -1,4 +1,4 @@
-//! [`Http`] of a build without the feature `hub`: there is none. What is in the cache is still found.
+//! [`Http`] for a build without the feature `hub`: making one is an error. Cached models are still found.
 
 use std::convert::Infallible;
 

@@ -1,4 +1,4 @@
-//! [`Object`] of a build without the feature `cloud`: there is none.
+//! [`Object`] for a build without the feature `cloud`: opening one is an error.
 
 use std::{convert::Infallible, path::Path};
 

@@ -1,6 +1,6 @@
 //! [`Object`]: a name in an object store, with blocking operations. The store's own client is asynchronous and runs on
-//! a small runtime of its own, so that any thread may call, also one of another runtime. Without the feature `cloud`,
-//! `no_object.rs` takes the place of this file.
+//! a small separate runtime, so that any thread may call, even one of another runtime. Without the feature `cloud`,
+//! `no_object.rs` replaces this file.
 
 use std::{
     fs::File,
@@ -21,7 +21,8 @@ use tokio::runtime::Runtime;
 use super::Location;
 use crate::{Error, Result};
 
-/// Bytes of a part of an upload. Stores take at most 10,000 parts and no part but the last under 5 MiB: 160 GB a file.
+/// Bytes per part of an upload. Stores accept at most 10,000 parts, and only the last may be under 5 MiB: 160 GB per
+/// file.
 const UPLOAD_PART: usize = 16 << 20;
 
 /// A name in a store.
@@ -34,7 +35,7 @@ pub(super) struct Object {
 }
 
 impl Object {
-    /// The object or folder that `url` names. Nothing is asked of the store yet.
+    /// The object or folder that `url` names. Sends no request yet.
     pub(super) fn open(url: &str) -> Result<Self> {
         let unusable = |found: String| Error::invalid("URL", format!("one of {}", Location::SCHEMES), found);
         let parsed = url::Url::parse(url).map_err(|error| unusable(format!("{url} ({error})")))?;
@@ -116,7 +117,7 @@ impl Object {
         Ok(bytes)
     }
 
-    /// What is directly below: each with whether it is a folder, and its size.
+    /// The entries directly below: for each, whether it is a folder, and its size.
     pub(super) fn list(&self) -> Result<Vec<(Self, bool, u64)>> {
         let (store, path) = (self.store.clone(), self.path.clone());
         let listed =
@@ -135,7 +136,7 @@ impl Object {
         blocking(put).map(drop).map_err(self.failed("write"))
     }
 
-    /// Sends a local file, a large one in parts. The object appears when everything has arrived.
+    /// Sends a local file; a large one in parts. The object appears when everything has arrived.
     pub(super) fn upload(&self, local: &FilePath) -> Result<()> {
         let file = File::open(local).map_err(Error::io("open", local))?;
         if file.metadata().map_err(Error::io("read", local))?.len() <= UPLOAD_PART as u64 {
@@ -146,11 +147,11 @@ impl Object {
         self.send(file, local, upload)
     }
 
-    /// Sends `local`, open as `file`, and completes the object. Whatever fails, the upload is given up: parts that are
+    /// Sends `local`, open as `file`, and completes the object. On any failure the upload is aborted: parts that are
     /// never completed cost their owner money.
     fn send(&self, file: impl Read, local: &FilePath, mut upload: Box<dyn MultipartUpload>) -> Result<()> {
         if let Err(error) = self.send_parts(file, local, &mut *upload) {
-            let _ = blocking(async move { upload.abort().await }); // best effort; the error is the parts' own
+            let _ = blocking(async move { upload.abort().await }); // best effort; the error is that of the parts
             return Err(error);
         }
         let completing = async move {
@@ -188,7 +189,7 @@ impl Object {
     }
 }
 
-/// A store that does not answer is given up after a minute.
+/// Gives up on a store that does not answer for a minute.
 fn retries() -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig { max_backoff: Duration::from_secs(10), ..BackoffConfig::default() },
@@ -227,7 +228,7 @@ mod tests {
 
     use super::*;
 
-    /// An upload that notes what is asked of it, and fails where it is told to.
+    /// An upload that records its requests, and fails at a given one.
     #[derive(Debug)]
     struct Noting {
         asked: Arc<Mutex<Vec<&'static str>>>,
@@ -241,7 +242,7 @@ mod tests {
         }
     }
 
-    /// What an asynchronous function of a trait returns.
+    /// Return type of an asynchronous trait function.
     type Answer<'a, T> = Pin<Box<dyn Future<Output = object_store::Result<T>> + Send + 'a>>;
 
     impl MultipartUpload for Noting {
@@ -267,7 +268,7 @@ mod tests {
         }
     }
 
-    /// A file of 3 bytes, after which it cannot be read.
+    /// A file of 3 bytes, with a read error after them.
     struct Broken(&'static [u8]);
 
     impl Read for Broken {
@@ -279,7 +280,7 @@ mod tests {
         }
     }
 
-    /// What is asked of an upload of `file`, and how it ends.
+    /// The requests of an upload of `file`, and its result.
     fn send(file: impl Read, fails_at: &'static str) -> (Vec<&'static str>, Result<()>) {
         let asked = Arc::default();
         let upload = Box::new(Noting { asked: Arc::clone(&asked), fails_at });

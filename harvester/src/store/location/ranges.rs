@@ -1,5 +1,6 @@
-//! [`ReadRange`]: something of which ranges can be read: a file wherever it is, or a [`Stretch`] of one in memory.
-//! [`RangeReader`] is a stream over it; every reader has a place of its own, so several threads may read one file.
+//! [`ReadRange`]: anything of which ranges can be read: a file at any kind of location, or a [`Stretch`] of one in
+//! memory. [`RangeReader`] is a stream over it. Every reader has its own position, so several threads may read one
+//! file.
 
 use std::{
     io::{self, Read},
@@ -14,7 +15,7 @@ use crate::{Error, Result};
 
 /// A file of which ranges can be read.
 pub(crate) trait ReadRange: std::fmt::Debug + Send + Sync {
-    /// `length` bytes from byte `start` on.
+    /// Reads `length` bytes from byte `start` on.
     fn read_range(&self, start: u64, length: u64) -> Result<Bytes>;
 }
 
@@ -24,7 +25,7 @@ impl ReadRange for Location {
     }
 }
 
-/// Bytes of a file in memory, under the offsets that they have in the file: what a reader will need, fetched at once.
+/// Bytes of a file in memory, at their offsets in the file: a range that a reader will need, fetched in one request.
 #[derive(Debug)]
 pub(crate) struct Stretch {
     pub(crate) start: u64,
@@ -44,18 +45,18 @@ impl ReadRange for Stretch {
     }
 }
 
-/// A file from some byte on, a window at a time.
+/// A file from some byte on, read one window at a time.
 pub(crate) struct RangeReader {
     ranges: Arc<dyn ReadRange>,
     next: u64,
     end: u64,
-    /// Bytes asked for at once.
+    /// Bytes per request.
     window_bytes: u64,
     window: Bytes,
 }
 
 impl RangeReader {
-    /// Bytes `start` to `end`.
+    /// Reads bytes `start` to `end`.
     pub(crate) fn new(ranges: Arc<dyn ReadRange>, start: u64, end: u64, window_bytes: u64) -> Self {
         Self { ranges, next: start, end, window_bytes, window: Bytes::new() }
     }

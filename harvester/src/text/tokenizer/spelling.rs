@@ -1,22 +1,21 @@
-//! The bytes that a token stands for. A text is the bytes of its tokens, one after the other, and a character may be
-//! spread over several of them.
+//! The bytes of a token. A text is the concatenated bytes of its tokens, and a character may be spread over several of
+//! them.
 //!
-//! Decoders know two ways to write bytes that are no text: byte-level vocabularies (GPT-2 and most others) give each
-//! byte a character of its own, SentencePiece has tokens such as `<0xE2>`. Everything else is left to the decoder.
+//! Decoders have two ways to write bytes that are not text: byte-level vocabularies (GPT-2 and most others) represent
+//! each byte by a character, and SentencePiece has tokens such as `<0xE2>`. Everything else is left to the decoder.
 
 use tokenizers::{Decoder, DecoderWrapper, Tokenizer};
 
-/// Stands before a token whose bytes inside a text are wanted: decoders treat the first token in their own way.
+/// Put before a token to get its bytes inside a text: decoders treat the first token differently.
 const BEFORE: &str = "x";
 
-/// The bytes of the token called `piece`. At the beginning of a text the space that SentencePiece puts there is left
-/// out.
+/// The bytes of the token `piece`. At the beginning of a text, the space that SentencePiece adds there is left out.
 pub(super) fn bytes_of(tokenizer: &Tokenizer, piece: String, begins_text: bool) -> Vec<u8> {
     let Some(decoder) = tokenizer.get_decoder() else {
         return if begins_text { piece.into_bytes() } else { format!(" {piece}").into_bytes() };
     };
     if contains(decoder, |step| matches!(step, DecoderWrapper::ByteLevel(_))) {
-        // The names of added tokens are plain text, as a rule of characters that no byte has.
+        // Added tokens are plain text, which usually contains characters that represent no byte.
         return piece.chars().map(byte_level).collect::<Option<_>>().unwrap_or(piece.into_bytes());
     }
     if let Some(byte) = fallback_byte(&piece)
@@ -30,7 +29,7 @@ pub(super) fn bytes_of(tokenizer: &Tokenizer, piece: String, begins_text: bool) 
     decoded.and_then(|text| text.strip_prefix(before).map(str::to_owned)).unwrap_or(piece).into_bytes()
 }
 
-/// Whether any step of the decoder is one that is looked for.
+/// True if any step of the decoder satisfies `is_wanted`.
 fn contains(decoder: &DecoderWrapper, is_wanted: fn(&DecoderWrapper) -> bool) -> bool {
     match decoder {
         DecoderWrapper::Sequence(steps) => steps.get_decoders().iter().any(|step| contains(step, is_wanted)),
@@ -38,8 +37,8 @@ fn contains(decoder: &DecoderWrapper, is_wanted: fn(&DecoderWrapper) -> bool) ->
     }
 }
 
-/// The byte that a character of a byte-level vocabulary stands for: printable ones for themselves, the others in order
-/// for the characters from U+0100 on (`bytes_to_unicode` in OpenAI's `encoder.py`).
+/// The byte that a character of a byte-level vocabulary represents. Printable characters represent themselves; the
+/// other bytes have the characters from U+0100 on, in order (`bytes_to_unicode` in OpenAI's `encoder.py`).
 fn byte_level(character: char) -> Option<u8> {
     let byte = match u32::from(character) {
         code @ (0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff) => code,

@@ -1,13 +1,13 @@
-//! [`TextStream`]: text as its tokens arrive, in pieces that never hold half a character.
+//! [`TextStream`]: text in pieces, as its tokens arrive. A piece never holds half a character.
 
 use super::TextTokenizer;
 
-/// Turns tokens into text one by one. The pieces, joined, are what [`TextTokenizer::decode`] makes of all the tokens.
+/// Turns tokens into text one by one. The joined pieces equal [`TextTokenizer::decode`] of all the tokens.
 #[derive(Debug)]
 pub struct TextStream<'a> {
     tokenizer: &'a TextTokenizer,
     begins_text: bool,
-    /// Bytes of a character that is not whole yet.
+    /// Bytes of a character that is not complete yet.
     pending: Vec<u8>,
 }
 
@@ -17,13 +17,13 @@ impl<'a> TextStream<'a> {
         Self { tokenizer, begins_text: true, pending: vec![] }
     }
 
-    /// The rest of a text whose beginning is elsewhere, such as what a model writes after a prompt.
+    /// The rest of a text that began elsewhere, such as a model's continuation of a prompt.
     pub fn continuing(tokenizer: &'a TextTokenizer) -> Self {
         Self { begins_text: false, ..Self::new(tokenizer) }
     }
 
-    /// What the next token adds: nothing where it ends inside a character, which comes with a later one. Bytes that
-    /// cannot become a character show as U+FFFD.
+    /// The text that the next token adds. Empty if the token ends inside a character, which then comes with a later
+    /// token. Bytes that cannot become a character are shown as U+FFFD.
     pub fn push(&mut self, token: u32) -> String {
         self.pending.extend(self.tokenizer.bytes(token, self.begins_text));
         self.begins_text = false;
@@ -34,13 +34,13 @@ impl<'a> TextStream<'a> {
         text
     }
 
-    /// What is left when no token follows: U+FFFD where the last character is not whole.
+    /// The rest when no token follows: U+FFFD if the last character is not complete.
     pub fn finish(self) -> String {
         String::from_utf8_lossy(&self.pending).into_owned()
     }
 }
 
-/// Bytes at the end that may be the beginning of a character.
+/// Number of bytes at the end that may be the beginning of a character.
 fn unfinished(bytes: &[u8]) -> usize {
     let Some(last) = bytes.utf8_chunks().last() else { return 0 };
     let invalid = last.invalid();
@@ -66,15 +66,16 @@ mod tests {
         TextTokenizer::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(fixture)).unwrap()
     }
 
-    /// The pieces of a stream; none of them holds half a character.
+    /// The pieces of a stream and the rest.
     fn pieces(tokenizer: &TextTokenizer, ids: &[u32]) -> Vec<String> {
         let mut stream = TextStream::new(tokenizer);
         let pieces: Vec<_> = ids.iter().map(|id| stream.push(*id)).collect();
         [pieces, vec![stream.finish()]].concat()
     }
 
-    /// The library's decoder is the oracle: of any tokens where bytes have characters of their own, of the tokens of a
-    /// text where they have tokens of their own (it gives up all bytes of a row of them where one is broken).
+    /// The oracle is the library's decoder. If bytes have their own characters, it is compared on arbitrary tokens.
+    /// If bytes have their own tokens, it is compared on the tokens of a text, because for one broken byte it
+    /// replaces all bytes in a row.
     #[test]
     fn the_pieces_of_any_tokens_are_their_text() {
         let text = "Hà Nội — xin chào,  bạn!\n\tNguyễn 👍🏽👨‍👩‍👧 e\u{301} ﬁ \u{a0}x é€😀 <0xE2> ▁ 日本語";
