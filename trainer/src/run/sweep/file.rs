@@ -1,5 +1,5 @@
-//! [`SweepFile`]: what became of each run of a sweep: `sweep.json` and, for pyarrow, polars and DuckDB, `sweep.parquet`.
-//! They hold no wall-clock facts: an interrupted sweep ends in the same bytes.
+//! [`SweepFile`]: the state and results of each run of a sweep: `sweep.json` and, for pyarrow, polars and DuckDB,
+//! `sweep.parquet`. They contain no wall-clock times, so an interrupted sweep ends with the same bytes.
 
 use std::{fmt, path::Path};
 
@@ -14,15 +14,15 @@ pub const SWEEP_FILE: &str = "sweep.json";
 /// Name of the page in a sweep's folder.
 pub const PARETO_FILE: &str = "pareto.html";
 
-/// How far a run has come.
+/// State of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RunState {
-    /// It has not ended.
+    /// Not ended yet.
     Unfinished,
-    /// Its SAE is there.
+    /// Ended; its SAE is saved.
     Finished,
-    /// It was stopped: nothing good would have come of it.
+    /// Stopped because it diverged.
     Diverged,
 }
 
@@ -36,32 +36,32 @@ impl fmt::Display for RunState {
     }
 }
 
-/// A run of a sweep. The numbers are absent until it has finished, and those of held-out rows, which are
-/// [`crate::TrainResults::held_out`]'s, where none are held out.
+/// A run of a sweep. The numbers are `None` until it has finished. Those of held-out rows come from
+/// [`crate::TrainResults::held_out`], and are `None` if no rows are held out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SweepRow {
-    /// Its folder's name.
+    /// Name of its folder.
     pub name: String,
-    /// Where its rows are from: `A, B`, and `A -> B` of a transcoder.
+    /// The hook points of its rows: `A, B`, or `A -> B` for a transcoder.
     pub hook_point: String,
-    /// What was trained.
+    /// Architecture.
     pub architecture: TrainArchitecture,
-    /// Active latents that were asked for.
+    /// Requested active latents per token.
     pub k: usize,
     /// Number of latents.
     pub d_sae: usize,
     /// Peak learning rate.
     pub lr: f64,
-    /// How far it has come.
+    /// State of the run.
     pub state: RunState,
-    /// Why it was stopped.
+    /// Why it was stopped, if it diverged.
     pub note: Option<String>,
     /// Tokens trained on.
     pub tokens: Option<u64>,
     /// Latents dead at the end.
     pub dead: Option<usize>,
-    /// Active latents a held-out token.
+    /// Active latents per held-out token.
     pub l0: Option<f64>,
     /// Fraction of variance unexplained of the held-out rows.
     pub fvu: Option<f64>,
@@ -69,7 +69,7 @@ pub struct SweepRow {
     pub explained_variance: Option<f64>,
     /// Share of latents that were active on held-out rows.
     pub frac_alive: Option<f64>,
-    /// Whether no other run at its place is better in one of L0 and FVU and as good in the other.
+    /// True if no other run at the same hook points is better in L0 or FVU without being worse in the other.
     pub pareto: bool,
     /// All settings.
     #[serde(deserialize_with = "recorded")]
@@ -142,7 +142,7 @@ const SWEEP: Table<SweepRow> = Table {
 pub struct SweepFile {
     format: String,
     version: u32,
-    /// Every run, by place and L0.
+    /// Every run, sorted by hook point and L0.
     pub runs: Vec<SweepRow>,
 }
 
@@ -151,7 +151,7 @@ impl SweepFile {
         Self { format: Self::FORMAT.into(), version: Self::VERSION, runs }
     }
 
-    /// The runs in a state.
+    /// The runs in this state.
     pub fn in_state(&self, state: RunState) -> impl Iterator<Item = &SweepRow> {
         self.runs.iter().filter(move |row| row.state == state)
     }
@@ -162,15 +162,15 @@ impl Manifest for SweepFile {
     const COMMAND: &'static str = "sweep";
     const FILE: &'static str = SWEEP_FILE;
     const HAS_CHECKSUM: bool = false;
-    const REPAIR: &'static str = "Remove this file and repeat the sweep: it is made again from the runs' folders";
+    const REPAIR: &'static str = "Remove this file and repeat the sweep: it is written again from the runs' folders";
 
-    /// A sweep whose table was removed has its page and its runs still.
+    /// A sweep whose table was removed still has its page and its runs.
     fn leaves(folder: &OutputFolder, name: &str) -> bool {
         let file = name.strip_suffix(".tmp").unwrap_or(name);
         [PARETO_FILE, SWEEP.file].contains(&file) || SaeManifest::is_in(&folder.path().join(name))
     }
 
-    /// Refuses a plan that has not every run of the table, which is going to be written anew.
+    /// Refuses a plan that lacks a run of the table, because the table will be written again.
     fn differences(&self, wanted: &Self) -> Vec<String> {
         let of_run = |old: &SweepRow| match wanted.runs.iter().find(|run| run.name == old.name) {
             None => vec![format!("{}: a run there, none here", old.name)],
