@@ -1,23 +1,23 @@
-//! [`Error`]: what can go wrong while features are indexed or latents clamped. Files and values fail in the words of
-//! [`harvester::Error`]; this enum only says which stage they failed in.
+//! [`Error`]: the errors of this crate. Errors of files and values come from [`harvester::Error`]; this enum only
+//! distinguishes the stage.
 
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, where, and what to do about it.
+/// An error with its cause and the next step.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file, a value, the model or the activations.
+    /// An error in a file, a value, the model or the activations.
     #[error(transparent)]
     Harvester(#[from] harvester::Error),
-    /// The sparse autoencoder.
+    /// An error in the sparse autoencoder.
     #[error(transparent)]
     Trainer(#[from] trainer::Error),
     /// The activations that an SAE was trained on cannot be opened.
     #[error("name others, or where they are now, with `activations`")]
     ActivationsMoved(#[source] Box<trainer::Error>),
-    /// The user asked to stop a stage that writes only at its end.
+    /// The user asked to stop a stage that writes its output only at the end.
     #[error("stopped on request; nothing was written: repeat the command to start again")]
     Stopped,
 }

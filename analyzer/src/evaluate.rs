@@ -1,8 +1,8 @@
-//! [`evaluate`]: how much of the model an SAE keeps, on text it was not trained on.
+//! [`evaluate`]: measures how well an SAE preserves the model, on text that it was not trained on.
 //!
 //! ```text
-//! over all held-out rows, with y = x but for a transcoder:
-//!     l0            = mean active latents a token
+//! over all held-out rows, with y = x except for a transcoder:
+//!     l0            = mean active latents per token
 //!     fvu           = sum |y - y_hat(x)|^2 / sum |y - mean|^2
 //! over some of them, cross-entropy of the next token, with the activation replaced by y_hat, and by zero ("ablated"):
 //!     ce_loss_score = (ablated - with) / (ablated - without)
@@ -21,11 +21,12 @@ use crate::{
     behaviour::{Behaviour, BehaviourSums, Compare},
 };
 
-/// How much to evaluate.
+/// Settings of an evaluation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationConfig {
-    /// Tokens to run the whole model on, three times from the hook point; rounded up to whole contexts. Default 8,192.
+    /// Tokens on which the whole model is run, three times from the hook point on; rounded up to whole contexts.
+    /// Default 8,192.
     pub ce_tokens: u64,
 }
 
@@ -35,27 +36,27 @@ impl Default for EvaluationConfig {
     }
 }
 
-/// What an SAE keeps of the model.
+/// The results of an evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// How well and how sparsely the held-out rows are rebuilt.
+    /// Quality and sparsity of the reconstructions of held-out rows.
     #[serde(flatten)]
     pub reconstruction: Reconstruction,
     /// Number of latents.
     pub d_sae: u64,
-    /// How well each place is rebuilt, of a crosscoder; empty for others.
+    /// FVU per hook point for a crosscoder; empty for others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fvu_by_hook_point: Vec<PlaceFvu>,
-    /// What becomes of the next token. `None` where the SAE can take the place of nothing in a pass: see
+    /// Effect on next-token predictions. `None` if the SAE cannot replace an activation in a pass: see
     /// [`Site::spliced`].
     #[serde(flatten)]
     pub behaviour: Option<Behaviour>,
 }
 
-/// How well one place is rebuilt.
+/// FVU at one hook point.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PlaceFvu {
-    /// The place.
+    /// The hook point.
     pub hook_point: HookPoint,
     /// Fraction of its variance unexplained.
     pub fvu: f64,
@@ -65,8 +66,8 @@ pub struct PlaceFvu {
 /// its behaviour too.
 ///
 /// # Errors
-/// No held-out context, a place that the dataset does not have or that has another width there, or a file that cannot
-/// be read.
+/// No held-out context, a hook point that the dataset does not have or that has another width there, or a file that
+/// cannot be read.
 pub fn evaluate(
     model: Option<&LanguageModel>,
     site: Site<'_>,
@@ -120,12 +121,13 @@ pub fn evaluate(
     }
 }
 
-/// How the held-out rows are rebuilt.
+/// Accumulates the metrics of reconstructed held-out rows.
 struct Rebuilt<'a> {
     site: Site<'a>,
     dataset: &'a ActivationDataset,
     held_out: Range<u64>,
-    /// What the SAE reads, then what it is to rebuild if that is something else; each with the norm of a sink there.
+    /// The hook points that the SAE reads, then its target if that is another one; each with the norm above which a row
+    /// is a sink.
     columns: Vec<(HookPoint, f32)>,
     metrics: ReconstructionMetrics,
 }
@@ -151,7 +153,7 @@ impl<'a> Rebuilt<'a> {
         Ok(self.dataset.manifest().sink_norm(point)?)
     }
 
-    /// Adds the held-out rows of a row group that are ordinary at every column.
+    /// Adds the held-out rows of a row group, without rows that are a sink in any column.
     fn add(&mut self, group: RowGroup) -> Result<()> {
         let read = |(point, _): &(HookPoint, f32)| Ok(self.dataset.read(group, *point)?);
         let columns: Vec<ActivationRows> = self.columns.iter().map(read).collect::<Result<_>>()?;
@@ -177,7 +179,7 @@ impl<'a> Rebuilt<'a> {
         Ok(())
     }
 
-    /// `None` where there were too few rows.
+    /// `None` if there were too few rows.
     fn finish(&self, behaviour: Option<Behaviour>) -> Option<Evaluation> {
         let reconstruction = self.metrics.finish()?;
         let fvu_of_columns = self.metrics.fvu_of_columns()?;
@@ -191,7 +193,7 @@ impl<'a> Rebuilt<'a> {
     }
 }
 
-/// The widths of some columns of `dataset`, which make up `width`.
+/// The widths of `points` in `dataset`; checks that they add up to `width`.
 fn check_widths(site: Site<'_>, dataset: &ActivationDataset, points: &[HookPoint], width: usize) -> Result<Vec<usize>> {
     let d_model = |point: &HookPoint| Ok(dataset.manifest().hook_point(*point)?.d_model);
     let widths: Vec<usize> = points.iter().map(d_model).collect::<Result<_>>()?;
@@ -204,7 +206,7 @@ fn check_widths(site: Site<'_>, dataset: &ActivationDataset, points: &[HookPoint
     Err(harvester::Error::invalid("SAE", expected, width.to_string()).into())
 }
 
-/// What a crosscoder reads, each with its width; nothing of others.
+/// The hook points of a crosscoder with their widths; empty for other SAEs.
 fn crosscoder_columns(sae: &Sae) -> &[(HookPoint, usize)] {
     match &sae.config().hook_points {
         HookPoints::Crosscoder(columns) => columns,

@@ -1,5 +1,5 @@
-//! [`index`]: one pass over a folder of activations through an SAE's encoder, which turns latents into [`Feature`]s.
-//! What it costs is the encoder's matrix product; what it keeps is bounded, however long the corpus.
+//! [`index`]: one pass over a folder of activations through an SAE's encoder, which collects a [`Feature`] for every
+//! latent. Its cost is the encoder's matrix product. Its memory is bounded for any length of the corpus.
 
 use std::path::Path;
 
@@ -35,17 +35,17 @@ struct Pass<'a> {
     sink_norm: f32,
     latents: Vec<Counts>,
     source_tokens: Vec<u64>,
-    /// Whether each token of the vocabulary occurs.
+    /// For each token of the vocabulary, true if it occurs in the text.
     occurs: Vec<bool>,
     examples: TopExamples,
 }
 
-/// Indexes an SAE over `dataset` and writes the features to `out`. A finished folder of the same inputs
-/// is left as it is. `model` is the SAE's, where it is open already; else it is found when it is needed.
+/// Indexes an SAE over `dataset` and writes the features to `out`. A finished folder of the same inputs is left
+/// unchanged. `model` is the SAE's model if it is open already; otherwise it is opened when it is needed.
 ///
 /// # Errors
-/// An SAE of another model, width or hook point than the activations, or a crosscoder; a file that cannot be read or
-/// written; another run's folder at `out`.
+/// An SAE whose model, width or hook point differs from the activations', or a crosscoder; a file that cannot be read
+/// or written; another run's folder at `out`.
 pub fn index(
     placed: &PlacedSae,
     model: Option<&LanguageModel>,
@@ -72,7 +72,7 @@ pub fn index(
     pass.finish(manifest, &placed.language_model(model, monitor)?, out, monitor)
 }
 
-/// The manifest before the pass: everything but the counts.
+/// The manifest before the pass: everything except the counts.
 fn describe(
     placed: &PlacedSae,
     dataset: &ActivationDataset,
@@ -173,7 +173,8 @@ impl<'a> Pass<'a> {
     ) -> Result<FeaturesManifest> {
         let (head, tokenizer) = (model.head()?, model.tokenizer());
         let occurs: Vec<u32> = (0..).zip(&self.occurs).filter(|(_, occurs)| **occurs).map(|(token, _)| token).collect();
-        // Only directions in the residual stream can be read off the head; a transcoder writes elsewhere than it reads.
+        // The head can be applied only to directions in the residual stream. A transcoder writes to another hook point
+        // than it reads.
         let written = self.sae.config().hook_points.writes().first().copied().unwrap_or(manifest.hook_point);
         let reaches_head = written.writes_to_resid() && self.sae.d_out() == head.d_model();
         let n = if reaches_head { manifest.config.logit_tokens } else { 0 };
@@ -240,7 +241,7 @@ fn example(latent: usize, rank: usize, candidate: Candidate, tokenizer: &harvest
     }
 }
 
-/// The acts of every row; position 0 and attention sinks have none.
+/// The active latents of every row; position 0 and attention sinks have none.
 fn encode_rows(sae: &Sae, read: &ActivationRows, sink_norm: f32) -> Result<FeatureActs> {
     let acts = sae.encode(&read.to_f32())?;
     let mut kept = FeatureActs::default();

@@ -1,5 +1,5 @@
-//! [`FeatureIndex`]: a folder of features on disk: `features.parquet`, a row a latent; `examples.parquet`, a row an
-//! example, sorted by latent and rank; `manifest.json`, written last, so that its presence says the folder is whole.
+//! [`FeatureIndex`]: a folder of features on disk: `features.parquet`, one row per latent; `examples.parquet`, one row
+//! per example, sorted by latent and rank; `manifest.json`, written last, so that a folder with a manifest is complete.
 
 use std::path::Path;
 
@@ -21,10 +21,10 @@ pub struct FeatureIndex {
 }
 
 impl FeatureIndex {
-    /// Opens what [`crate::index`] wrote.
+    /// Opens a folder written by [`crate::index`].
     ///
     /// # Errors
-    /// A file that is missing, cut short, or of another kind or version.
+    /// A file that is missing, truncated, or of another kind or version.
     pub fn open(dir: &Path) -> Result<Self> {
         let manifest = FeaturesManifest::read(dir)?;
         let features = read_features(&FEATURES.open(dir)?)?;
@@ -33,7 +33,7 @@ impl FeatureIndex {
         Ok(Self { manifest, features, examples })
     }
 
-    /// Compares the tables of `dir` with the checksums that were recorded when they were written.
+    /// Compares the tables of `dir` with the checksums recorded when they were written.
     ///
     /// # Errors
     /// A table that has changed.
@@ -50,7 +50,7 @@ impl FeatureIndex {
         Ok(())
     }
 
-    /// What made this folder.
+    /// The manifest of this folder.
     pub fn manifest(&self) -> &FeaturesManifest {
         &self.manifest
     }
@@ -63,7 +63,7 @@ impl FeatureIndex {
     /// One latent.
     ///
     /// # Errors
-    /// A number the SAE does not have.
+    /// A number that the SAE does not have.
     pub fn feature(&self, latent: u32) -> Result<&Feature> {
         self.features.get(latent as usize).ok_or_else(|| {
             let expected = format!("below {}, the SAE's latents", self.features.len());
@@ -83,13 +83,13 @@ impl FeatureIndex {
         self.manifest.sources.iter().map(|source| source.name.clone()).collect()
     }
 
-    /// The source that a document is from.
+    /// Index of the source of a document.
     pub fn source_of(&self, document: u64) -> Option<usize> {
         let holds = |first: u64, n: u64| (first..first + n).contains(&document);
         self.manifest.sources.iter().position(|source| holds(source.first_document, source.documents))
     }
 
-    /// Places of the sources called `names` in the manifest.
+    /// Indices in the manifest of the sources with these names.
     pub(crate) fn source_places(&self, names: &[String]) -> Result<Vec<usize>> {
         let place = |name: &String| {
             self.manifest.sources.iter().position(|source| source.name == *name).ok_or_else(|| {
@@ -101,7 +101,7 @@ impl FeatureIndex {
     }
 }
 
-/// Refuses tables that contradict the manifest or each other: everything after indexes into them.
+/// Refuses tables that contradict the manifest or each other, because all later code uses indices into them.
 fn check(dir: &Path, manifest: &FeaturesManifest, features: &[Feature], examples: &[Example]) -> Result<()> {
     let refuse = |file: &str, expected: &str| {
         let hint = "It was changed by hand: index again into another folder";
@@ -116,7 +116,7 @@ fn check(dir: &Path, manifest: &FeaturesManifest, features: &[Feature], examples
     }
     let whole = |e: &Example| (e.peak as usize) < e.texts.len() && e.texts.len() == e.activations.len();
     if !examples.iter().all(whole) || !examples.is_sorted_by_key(|e| (e.latent, e.rank)) {
-        return refuse(EXAMPLES.file, "whole windows, sorted by latent and rank");
+        return refuse(EXAMPLES.file, "complete windows, sorted by latent and rank");
     }
     Ok(())
 }
@@ -145,7 +145,7 @@ impl Manifest for FeaturesManifest {
     }
 }
 
-/// Writes the tables and, once both are there, the manifest that lists them.
+/// Writes both tables, and then the manifest that lists them.
 pub(crate) fn write(
     out: &Path,
     mut manifest: FeaturesManifest,

@@ -1,20 +1,19 @@
-//! [`FeaturesManifest`]: what made a folder of features and which of its files count. Shared by the pass that makes the
-//! features and the file that writes and reads them.
+//! [`FeaturesManifest`]: the inputs and the files of a folder of features.
 
 use harvester::{ArtifactRef, HookPoint, ModelIdentity};
 use serde::{Deserialize, Serialize};
 
-/// What to keep of each latent.
+/// Settings of an index: the facts to keep per latent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IndexConfig {
-    /// Strongest examples kept, from as many contexts. Default 20.
+    /// Number of strongest examples kept, each from another context. Default 20.
     pub examples: usize,
     /// Tokens shown on each side of an example's peak. Default 12.
     pub reach: usize,
-    /// Promoted and suppressed tokens kept, each. Default 10.
+    /// Number of promoted tokens kept, and of suppressed ones. Default 10.
     pub logit_tokens: usize,
-    /// Nearest latents kept. Default 5.
+    /// Number of nearest latents kept. Default 5.
     #[serde(alias = "neighbours")]
     pub neighbors: usize,
 }
@@ -32,24 +31,24 @@ pub struct FeaturesManifest {
     pub format: String,
     /// Version of the artifacts' layout.
     pub version: u32,
-    /// The refract that wrote this folder.
+    /// Version of refract that wrote this folder.
     pub refract_version: String,
-    /// The SAE's folder or file. The hash is that of its manifest; of an SAE of another tool, those of its files, joined
-    /// by `+`.
+    /// The SAE's folder or file. The hash is that of its manifest; for an SAE of another tool, the hashes of its files,
+    /// joined by `+`.
     pub sae: ArtifactRef,
     /// The activations' folder. The hash is that of its manifest.
     pub activations: ArtifactRef,
     /// The model.
     pub model: ModelIdentity,
-    /// Where in the model.
+    /// The hook point.
     pub hook_point: HookPoint,
     /// Number of latents: rows of `features.parquet`.
     pub d_sae: usize,
-    /// Tokens that were encoded: all but position 0 and attention sinks.
+    /// Tokens that were encoded: all except position 0 and attention sinks.
     pub tokens: u64,
-    /// Where the documents came from.
+    /// The sources of the documents.
     pub sources: Vec<IndexedSource>,
-    /// What was kept.
+    /// The settings of the index.
     pub config: IndexConfig,
     /// The tables.
     pub files: Vec<IndexedFile>,
@@ -58,21 +57,21 @@ pub struct FeaturesManifest {
 /// A table of a folder of features.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexedFile {
-    /// Its name in the folder.
+    /// Name of its file.
     pub file: String,
     /// SHA-256 of its bytes.
     pub sha256: String,
 }
 
-/// A source of the corpus, as far as the index went over it.
+/// A source of the corpus, as far as it was indexed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexedSource {
     /// Its name, e.g. `code`.
     pub name: String,
-    /// Tokens of it that were encoded.
+    /// Number of its tokens that were encoded.
     pub tokens: u64,
     /// Number of its first document.
     pub first_document: u64,
-    /// Documents it has.
+    /// Number of its documents.
     pub documents: u64,
 }

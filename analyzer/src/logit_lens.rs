@@ -1,13 +1,15 @@
-//! What a latent writes: the tokens whose logits its decoder direction raises and lowers, read straight off the head.
+//! The logit lens: the tokens whose logits a latent's decoder direction raises and lowers, computed by applying the
+//! head to it.
 //!
 //! ```text
 //! logit_jt = W_U[t] . (w_final * W_dec[j])            w_final: weight of the norm before the head;
-//!                                                     before a layer norm W_dec[j] loses its mean, as there
+//!                                                     a layer norm subtracts the mean, so W_dec[j] loses its mean
 //! z_jt     = (logit_jt - mean_j logit_jt) / std_j logit_jt
 //! ```
-//! Tokens are ranked by `z`, how far this latent stands out from all others: by the plain logit the same few
-//! undertrained tokens, whose rows of W_U are long, would head nearly every list. For the same reason only tokens that
-//! occur in the indexed text take part. The norm's own scale is left out: it multiplies all logits of a position alike.
+//! Tokens are ranked by `z`, which compares this latent with all others. With the plain logit, the same few
+//! undertrained tokens, whose rows of W_U are long, would be at the top of nearly every list. For the same reason, only
+//! tokens that occur in the indexed text are ranked. The norm's scale is left out, because it multiplies all logits of
+//! a position by the same factor.
 
 use candle_core::Tensor;
 use harvester::{Head, Monitor, NormKind, TextTokenizer};
@@ -16,7 +18,7 @@ use trainer::Sae;
 
 use crate::{Result, feature::TokenWeight};
 
-/// Latents whose logits are computed together: 256 x 49,152 floats are 50 MB.
+/// Number of latents whose logits are computed together: 256 x 49,152 floats are 50 MB.
 const BLOCK: usize = 256;
 
 /// Promoted and suppressed tokens of one latent, strongest first.
@@ -37,7 +39,7 @@ pub(crate) fn logit_lens(
     let directions = Tensor::from_slice(sae.w_dec(), (sae.d_sae(), sae.d_out()), w_unembed.device())?;
     let directions = match head.norm() {
         NormKind::Rms => directions,
-        NormKind::Layer => directions.broadcast_sub(&directions.mean_keepdim(1)?)?, // what the norm subtracts
+        NormKind::Layer => directions.broadcast_sub(&directions.mean_keepdim(1)?)?, // the norm subtracts the mean
     };
     let directions = directions.broadcast_mul(head.final_norm_weight())?; // [d_sae, d_model]
     let (mean, std) = mean_and_std(&directions, &w_unembed)?; // [tokens] each
@@ -68,8 +70,8 @@ pub(crate) fn logit_lens(
     Ok(lenses)
 }
 
-/// Mean and standard deviation over all latents of each token's logit, without making the logits:
-/// `mean_t = W_U[t] . mean`, `var_t = W_U[t] C W_U[t]^T`, with `C` the covariance of the directions.
+/// Mean and standard deviation of each token's logit over all latents, without computing the logits: `mean_t = W_U[t] .
+/// mean`, `var_t = W_U[t] C W_U[t]^T`, with `C` the covariance of the directions.
 ///
 /// # Shapes
 /// `directions`: `[d_sae, d_model]`, `head`: `[tokens, d_model]` -> `[tokens]` each
@@ -79,11 +81,11 @@ fn mean_and_std(directions: &Tensor, head: &Tensor) -> Result<(Vec<f32>, Vec<f32
     let covariance = (centred.t()?.matmul(&centred)? / directions.dim(0)? as f64)?; // [d_model, d_model]
     let variance = (head.matmul(&covariance)? * head)?.sum(1)?; // [tokens]
     let means = head.matmul(&mean.t()?)?.flatten_all()?.to_vec1()?;
-    // A token that no latent touches stands out nowhere.
+    // The 1e-12 keeps z at 0 for a token that no latent affects.
     Ok((means, (variance.relu()?.sqrt()? + 1e-12)?.to_vec1()?))
 }
 
-/// Places of the `n` largest of `sign * values`, largest first; ties by place.
+/// Indices of the `n` largest of `sign * values`, largest first; ties go to the lower index.
 fn top(values: &[f32], n: usize, sign: f32) -> Vec<usize> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     let by_value = |a: &usize, b: &usize| (sign * values[*b]).total_cmp(&(sign * values[*a])).then(a.cmp(b));

@@ -1,4 +1,4 @@
-//! Latents whose decoder rows point the same way: duplicates, and the parts a feature was split into.
+//! Latents with similar decoder directions: duplicates, and the parts into which a feature was split.
 //!
 //! `cosine_ij = W_dec[i] . W_dec[j] / (|W_dec[i]| |W_dec[j]|)`
 
@@ -8,10 +8,10 @@ use trainer::Sae;
 
 use crate::Result;
 
-/// Latents compared with all others together.
+/// Number of latents that are compared with all others at the same time.
 const BLOCK: usize = 512;
 
-/// For each latent, the `n` nearest others with their cosine, nearest first.
+/// For each latent, the `n` nearest other latents with their cosine, nearest first.
 pub(crate) fn nearest(sae: &Sae, n: usize) -> Result<Vec<Vec<(u32, f32)>>> {
     let (d_sae, d_out) = (sae.d_sae(), sae.d_out());
     let w_dec = Tensor::from_slice(sae.w_dec(), (d_sae, d_out), &Device::Cpu)?;

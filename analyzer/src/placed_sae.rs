@@ -1,5 +1,6 @@
-//! [`PlacedSae`]: an SAE with the place in a model that it belongs at. Of one that refract trained, its manifest says
-//! so; of one of another tool, the activations that it is used on do, and the user where it names no place itself.
+//! [`PlacedSae`]: an SAE with its model and hook point. For an SAE trained by refract, they are in its manifest. For an
+//! SAE of another tool, the model is that of the activations on which it is used, and the user gives the hook point if
+//! the SAE does not name it.
 
 use std::{
     ops::Range,
@@ -11,36 +12,36 @@ use trainer::{Sae, SaeFormat, SaeManifest};
 
 use crate::{Result, Site};
 
-/// An SAE and where it belongs.
+/// An SAE with its model and hook point.
 #[derive(Debug, Clone)]
 pub struct PlacedSae {
-    /// Its folder or file.
+    /// Path of its folder or file.
     pub path: PathBuf,
     /// The SAE.
     pub sae: Sae,
-    /// Where in the model its activations are from.
+    /// The hook point of its activations.
     pub hook_point: HookPoint,
-    /// Rows of a larger norm are attention sinks.
+    /// Rows with a larger norm are attention sinks.
     pub sink_norm: f32,
     /// The model.
     pub model: ModelIdentity,
-    /// SHA-256 of its manifest; of an SAE of another tool, those of its files, joined by `+`.
+    /// SHA-256 of its manifest; for an SAE of another tool, the SHA-256 of each of its files, joined by `+`.
     pub sha256: String,
-    /// What made it; `None` where another tool did.
+    /// Its manifest; `None` if another tool made it.
     pub manifest: Option<SaeManifest>,
 }
 
 impl PlacedSae {
-    /// Whether refract trained the SAE at `path`: its folder has a manifest.
+    /// True if refract trained the SAE at `path`, so that its folder has a manifest.
     pub fn is_ours(path: &Path) -> bool {
         path.join(MANIFEST_FILE).is_file()
     }
 
-    /// An SAE that refract trained.
+    /// Opens an SAE that refract trained.
     ///
     /// # Errors
-    /// A folder without a manifest, or one whose training is not done; an SAE of vectors of no model; a file that
-    /// cannot be read.
+    /// A folder without a manifest, or one whose training is not done; an SAE of vectors that no model computed; a file
+    /// that cannot be read.
     pub fn trained(dir: &Path) -> Result<Self> {
         let manifest = SaeManifest::finished(dir)?;
         let (model, hook_point) = manifest.site()?;
@@ -55,11 +56,11 @@ impl PlacedSae {
         })
     }
 
-    /// An SAE of any tool, as it belongs to the model that `dataset` is of.
+    /// Opens an SAE of any tool, as one of the model of `dataset`.
     ///
     /// # Errors
-    /// A format that is not known; no place named by either, or another by each; a place that the dataset does not
-    /// have.
+    /// An unknown format; no hook point, or two different ones, from the SAE and the user; a hook point that the
+    /// dataset does not have.
     pub fn on(path: &Path, dataset: &ActivationDataset, hook_point: Option<HookPoint>) -> Result<Self> {
         let sae = Sae::load(path)?;
         let hook_point = place(&sae, hook_point)?;
@@ -76,8 +77,8 @@ impl PlacedSae {
         })
     }
 
-    /// Checks that `dataset` is of the model that the SAE belongs to: others' activations mean something else, also
-    /// where they are as wide.
+    /// Checks that `dataset` is of the SAE's model: another model's activations mean something else, even if they have
+    /// the same width.
     ///
     /// # Errors
     /// When it is of another model.
@@ -92,18 +93,18 @@ impl PlacedSae {
         Err(harvester::Error::invalid(what, expected, name(found)).into())
     }
 
-    /// The model that the SAE belongs to: `open`, where that is given, else found again.
+    /// The SAE's model: `open` if given, else opened from its identity.
     ///
     /// # Errors
-    /// When it is no longer there, or another to the bit.
+    /// When it no longer exists, or its files have changed.
     pub fn language_model(&self, open: Option<&LanguageModel>, monitor: &dyn Monitor) -> Result<LanguageModel> {
         let Some(model) = open else { return Ok(LanguageModel::find(&self.model, monitor)?) };
         model.check(&self.model)?;
         Ok(model.clone())
     }
 
-    /// The contexts of `dataset` that training held out; `None` where it is not what the SAE was trained on, or what it
-    /// was trained on is not known.
+    /// The contexts of `dataset` that training held out; `None` if the SAE was not trained on `dataset`, or its
+    /// training data are unknown.
     ///
     /// # Errors
     /// When the manifest of `dataset` cannot be read.
@@ -116,19 +117,19 @@ impl PlacedSae {
         }
     }
 
-    /// What evaluation and steering need of it.
+    /// The part that evaluation and steering need.
     pub fn site(&self) -> Site<'_> {
         Site { sae: &self.sae, hook_point: self.hook_point, sink_norm: self.sink_norm }
     }
 }
 
-/// Where the SAE says that its activations are from; where it says nothing, what the user says.
+/// The hook point that the SAE names, or else the one that the user gives.
 fn place(sae: &Sae, given: Option<HookPoint>) -> Result<HookPoint> {
     let hook_points = &sae.config().hook_points;
     match (hook_points.reads().first().copied(), given) {
         (None, Some(given)) => Ok(given),
         (Some(said), Some(given)) if said != given => {
-            let expected = format!("{said}, which the SAE says itself, or no `hook_point`");
+            let expected = format!("{said}, which the SAE names itself, or no `hook_point`");
             Err(harvester::Error::invalid("`hook_point`", expected, given.to_string()).into())
         }
         _ => Ok(hook_points.first_read()?),

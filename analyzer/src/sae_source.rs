@@ -1,4 +1,4 @@
-//! [`SaeSource`]: how a user says which SAE to use, and on which activations.
+//! [`SaeSource`]: the user's choice of an SAE and of the activations on which it is used.
 
 use std::path::PathBuf;
 
@@ -7,30 +7,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, PlacedSae, Result};
 
-/// An SAE, and what it is used on.
+/// An SAE, and the activations on which it is used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SaeSource {
     /// The folder that training wrote, or an SAE of another tool.
     pub sae: PathBuf,
-    /// Activations of its model. Default: those that it was trained on. An SAE of another tool needs them.
+    /// Activations of its model. Default: those that it was trained on. They must be given for an SAE of another tool.
     #[serde(default)]
     pub activations: Option<PathBuf>,
-    /// The hook point of its activations, for an SAE of another tool that does not say so.
+    /// The hook point of its activations, for an SAE of another tool that does not name it.
     #[serde(default)]
     pub hook_point: Option<HookPoint>,
 }
 
 impl SaeSource {
-    /// An SAE that refract trained, on the activations that it was trained on.
+    /// An SAE that refract trained, used on the activations that it was trained on.
     pub fn trained(sae: impl Into<PathBuf>) -> Self {
         Self { sae: sae.into(), activations: None, hook_point: None }
     }
 
-    /// The SAE, and the activations named or those that it was trained on.
+    /// Opens the SAE, and either the given activations or those that it was trained on.
     ///
     /// # Errors
-    /// As [`PlacedSae::trained`] and [`PlacedSae::on`]; or when there are no such activations.
+    /// As [`PlacedSae::trained`] and [`PlacedSae::on`], or when there are no such activations.
     pub fn open(&self) -> Result<(PlacedSae, ActivationDataset)> {
         if !PlacedSae::is_ours(&self.sae) {
             let dataset = self.named()?.ok_or_else(|| {
@@ -50,7 +50,7 @@ impl SaeSource {
         Ok((placed, dataset))
     }
 
-    /// The SAE alone. Activations are opened only if they are named, to check that they are of its model.
+    /// Opens only the SAE. Activations are opened only if they are given, to check that they are of its model.
     ///
     /// # Errors
     /// As [`Self::open`].

@@ -1,23 +1,23 @@
-//! [`Site`]: an SAE and where it sits in the model: what steering and evaluation need to know of it.
+//! [`Site`]: an SAE with its hook point, for steering and evaluation.
 
 use harvester::{HookPoint, norm};
 use trainer::{HookPoints, Sae};
 
 use crate::Result;
 
-/// An SAE in its place.
+/// An SAE with its hook point.
 #[derive(Debug, Clone, Copy)]
 pub struct Site<'a> {
     /// The SAE.
     pub sae: &'a Sae,
-    /// Where in the model its activations are from.
+    /// The hook point of its activations.
     pub hook_point: HookPoint,
-    /// Rows of a larger norm are attention sinks: it was not trained on them, and they are left alone.
+    /// Rows with a larger norm are attention sinks: the SAE was not trained on them, and they are not changed.
     pub sink_norm: f32,
 }
 
 impl Site<'_> {
-    /// What the SAE reads, one after the other: one hook point, except of a crosscoder.
+    /// The hook points that the SAE reads, in order: one, except for a crosscoder.
     pub(crate) fn inputs(&self) -> Vec<HookPoint> {
         match &self.sae.config().hook_points {
             HookPoints::Autoencoder(_) | HookPoints::Transcoder { .. } => vec![self.hook_point],
@@ -25,10 +25,10 @@ impl Site<'_> {
         }
     }
 
-    /// What it rebuilds: what it reads, except of a transcoder.
+    /// The hook points that it reconstructs: those that it reads, except for a transcoder.
     ///
     /// # Errors
-    /// A transcoder that does not say what it predicts.
+    /// A transcoder that does not name the hook point that it predicts.
     pub(crate) fn targets(&self) -> Result<Vec<HookPoint>> {
         match self.sae.config().hook_points {
             HookPoints::Autoencoder(_) | HookPoints::Crosscoder(_) => Ok(self.inputs()),
@@ -41,8 +41,9 @@ impl Site<'_> {
         }
     }
 
-    /// The hook point where a pass can go on with what the SAE rebuilds. `None` for a crosscoder, whose later hook points
-    /// are computed from its earlier ones, and for a transcoder to a hook point before the one that it reads.
+    /// The hook point at which a pass can continue with the SAE's reconstruction. `None` for a crosscoder, whose later
+    /// hook points are computed from its earlier ones, and for a transcoder to a hook point before the one that it
+    /// reads.
     pub fn spliced(&self) -> Option<HookPoint> {
         match self.sae.config().hook_points {
             HookPoints::Autoencoder(_) => Some(self.hook_point),
@@ -51,7 +52,7 @@ impl Site<'_> {
         }
     }
 
-    /// Whether a row of a running pass is an attention sink.
+    /// True if a row of a running pass is an attention sink.
     pub(crate) fn is_sink(&self, row: &[f32]) -> bool {
         norm(row) > self.sink_norm
     }

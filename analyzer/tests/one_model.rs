@@ -16,7 +16,7 @@ use harvester::{
 use tracing::{Event, Metadata, Subscriber, span};
 use trainer::{TrainConfig, train, train_live};
 
-/// How often the weights of a model were read.
+/// Number of times that a model's weights were read.
 static READ: AtomicUsize = AtomicUsize::new(0);
 
 /// Counts what [`LanguageModel`] logs.
