@@ -8,7 +8,6 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use candle_core::{Device, Tensor};
 use half::f16;
 use harvester::{
     ActivationDataset, Batch, Capture, Compute, Corpus, CorpusOptions, Document, Error, HarvestConfig, HarvestManifest,
