@@ -6,7 +6,7 @@ use analyzer::{
     Example, GenerateConfig, Intervention, Interventions, MovedToken, PlacedSae, SaeSource, Shift, generate, shift,
 };
 use anyhow::Context;
-use harvester::{ActivationDataset, ChatMessage, LanguageModel, Location, NoHook};
+use harvester::{ActivationDataset, ChatMessage, Hook, LanguageModel, Location, NoHook};
 use serde::Serialize;
 
 use crate::{
@@ -103,16 +103,13 @@ impl Steering {
         let site = self.placed.site();
         let mut hook = Interventions::new(site, interventions.to_vec())?;
         let tokens = self.model.prompt(prompt)?;
-        let without = generate(&self.model, &tokens, config, &mut NoHook, terminal)?;
-        let with = generate(&self.model, &tokens, config, &mut hook, terminal)?;
+        let write = |hook: &mut dyn Hook| -> anyhow::Result<String> {
+            let written = generate(&self.model, &[&tokens], config, hook, terminal)?;
+            Ok(written.iter().map(|text| self.model.tokenizer().decode(text)).collect())
+        };
+        let (without, with) = (write(&mut NoHook)?, write(&mut hook)?);
         let shift = shift(&self.model, site, interventions, &tokens, 8)?;
-        Ok(SideBySide {
-            prompt: prompt.to_string(),
-            interventions: interventions.to_vec(),
-            without: self.model.tokenizer().decode(&without),
-            with: self.model.tokenizer().decode(&with),
-            shift,
-        })
+        Ok(SideBySide { prompt: prompt.to_string(), interventions: interventions.to_vec(), without, with, shift })
     }
 }
 

@@ -2,7 +2,7 @@
 //! of the activation that it reads; a transcoder, of another that the pass reaches later.
 
 use candle_core::Tensor;
-use harvester::{Hook, HookPoint, LanguageModel};
+use harvester::{Batch, Edit, Hook, HookPoint, LanguageModel, Rows};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +36,7 @@ pub(crate) struct Compare<'a> {
     /// What is replaced, and the norm of a sink there.
     place: HookPoint,
     sink_norm: f32,
-    /// What the SAE read in this pass. `[pos, d_in]`
+    /// What the SAE read in this pass. `[rows, d_in]`
     x: Vec<f32>,
 }
 
@@ -45,23 +45,25 @@ impl<'a> Compare<'a> {
         Self { site, place, sink_norm, x: vec![] }
     }
 
-    /// `replaced` with the rows of `y` put back that keep their value. `[pos, d_out]` both
-    fn keep(&self, y: &[f32], mut replaced: Vec<f32>) -> Vec<f32> {
+    /// `replaced` with the rows of `y` put back that keep their value. `[rows, d_out]` both
+    fn keep(&self, rows: &Rows, y: &[f32], mut replaced: Vec<f32>) -> Vec<f32> {
         let Site { sae, .. } = self.site;
-        let rows = self.x.chunks_exact(sae.d_in()).zip(y.chunks_exact(sae.d_out()));
-        for (pos, ((x, y), replaced)) in rows.zip(replaced.chunks_exact_mut(sae.d_out())).enumerate() {
-            if pos == 0 || self.site.is_sink(x) || harvester::norm(y) > self.sink_norm {
+        let values = self.x.chunks_exact(sae.d_in()).zip(y.chunks_exact(sae.d_out()));
+        for (row, ((x, y), replaced)) in rows.iter().zip(values.zip(replaced.chunks_exact_mut(sae.d_out()))) {
+            if row.position == 0 || self.site.is_sink(x) || harvester::norm(y) > self.sink_norm {
                 replaced.copy_from_slice(y);
             }
         }
         replaced
     }
 
-    fn stacked(&self, activation: &Tensor) -> Result<Tensor> {
+    /// As it is, reconstructed, ablated.
+    fn variants(&self, rows: &Rows, activation: &Tensor) -> Result<Vec<Tensor>> {
         let y = splice::rows(activation)?;
         let (_, y_hat) = self.site.sae.reconstruct(&self.x)?;
         let ablated = vec![0.0; y.len()];
-        splice::stack(activation, vec![self.keep(&y, y_hat), self.keep(&y, ablated)])
+        let others = [y_hat, ablated].map(|values| splice::replaced(activation, self.keep(rows, &y, values)));
+        [Ok(activation.clone())].into_iter().chain(others).collect()
     }
 }
 
@@ -70,16 +72,14 @@ impl Hook for Compare<'_> {
         point == self.site.hook_point || point == self.place
     }
 
-    /// # Shapes
-    /// `activation`: `[1, pos, d]` -> at the place replaced `[3, pos, d]`
-    fn apply(&mut self, point: HookPoint, activation: &Tensor) -> harvester::Result<Option<Tensor>> {
+    fn apply(&mut self, point: HookPoint, rows: &Rows, activation: &Tensor) -> harvester::Result<Edit> {
         if point == self.site.hook_point {
             self.x = splice::rows(activation).map_err(harvester::Error::hook)?;
         }
         if point != self.place {
-            return Ok(None);
+            return Ok(Edit::Keep);
         }
-        self.stacked(activation).map(Some).map_err(harvester::Error::hook)
+        self.variants(rows, activation).map(Edit::Variants).map_err(harvester::Error::hook)
     }
 }
 
@@ -110,11 +110,12 @@ impl BehaviourSums {
 
     /// Adds a context.
     pub(crate) fn add(&mut self, model: &LanguageModel, tokens: &[u32], hook: &mut Compare<'_>) -> Result<()> {
-        let resid = model.transformer()?.resid_final(&splice::row(model, tokens)?, None, hook)?; // [3, pos, d_model]
+        let resid = model.transformer()?.resid_final(&Batch::of([tokens]), None, hook)?;
+        let resid = resid.reshape((3, tokens.len(), ()))?; // [3, pos, d_model]
         let predicted = tokens.len() - 1;
         for start in (0..predicted).step_by(BLOCK) {
             let len = BLOCK.min(predicted - start);
-            let log_probs = shift::log_probs(model, &resid.narrow(1, start, len)?)?; // [3 * len][d_vocab]
+            let log_probs = shift::log_probs(model, &resid.narrow(1, start, len)?.flatten_to(1)?)?; // [3 * len][d_vocab]
             let targets = &tokens[start + 1..=start + len];
             for (variant, rows) in log_probs.chunks_exact(len).enumerate() {
                 let surprise = rows.iter().zip(targets).map(|(row, target)| -f64::from(row[*target as usize]));

@@ -1,11 +1,13 @@
-//! [`generate`]: writes text token by token with a KV cache, under any hook.
+//! [`generate`]: writes texts token by token with a KV cache, under any hook. [`Generation`] is the same a step at a time.
+
+use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use candle_transformers::generation::{LogitsProcessor, Sampling};
-use harvester::{Hook, KvCache, LanguageModel, Monitor};
+use harvester::{Batch, Hook, KvCache, LanguageModel, Monitor};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, splice};
+use crate::{Error, Result};
 
 /// How to write.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,47 +47,128 @@ impl GenerateConfig {
     }
 }
 
-/// The tokens that follow `prompt` under `hook`, without the prompt and without an end-of-text token.
+/// Texts that are being written side by side, a token of each at a time. Texts may be added while others are half
+/// written; each gets the tokens that it would get alone.
+#[derive(Debug)]
+pub struct Generation<'a> {
+    model: &'a LanguageModel,
+    cache: KvCache,
+    texts: Vec<Text>,
+}
+
+/// A text that is not finished.
+struct Text {
+    /// Its number in the cache.
+    sequence: usize,
+    /// What the model has not seen of it.
+    unseen: Vec<u32>,
+    sampler: LogitsProcessor,
+    /// New tokens that it may still get.
+    left: usize,
+}
+
+impl<'a> Generation<'a> {
+    /// Nothing to write yet.
+    ///
+    /// # Errors
+    /// When the model's weights cannot be read.
+    pub fn new(model: &'a LanguageModel) -> Result<Self> {
+        Ok(Self { model, cache: KvCache::new(model.transformer()?.config()), texts: vec![] })
+    }
+
+    /// Adds a text that begins with `prompt`. Returns its number, by which hooks know its rows.
+    ///
+    /// # Errors
+    /// An empty prompt, or more text than the model's context holds.
+    pub fn add(&mut self, prompt: &[u32], config: &GenerateConfig) -> Result<usize> {
+        if prompt.is_empty() {
+            return Err(harvester::Error::invalid("prompt", "at least one token", "an empty text").into());
+        }
+        let (sampler, left) = (config.sampler()?, config.max_new_tokens);
+        let sequence = self.cache.add(prompt.len() + left)?;
+        self.texts.push(Text { sequence, unseen: prompt.to_vec(), sampler, left });
+        self.drop_finished();
+        Ok(sequence)
+    }
+
+    /// Whether every text is finished.
+    pub fn is_done(&self) -> bool {
+        self.texts.is_empty()
+    }
+
+    /// Writes a token of each text that is not finished: its number, and the token. A text that ends by itself, with
+    /// its end-of-text token, gets none.
+    ///
+    /// # Errors
+    /// Whatever `hook` raises.
+    pub fn step(&mut self, hook: &mut dyn Hook) -> Result<Vec<(usize, u32)>> {
+        if self.is_done() {
+            return Ok(vec![]);
+        }
+        let mut batch = Batch::default();
+        self.texts.iter().for_each(|text| batch.push(text.sequence, &text.unseen));
+        let resid = self.model.transformer()?.resid_final(&batch, Some(&mut self.cache), hook)?; // [rows, d_model]
+        let last = Tensor::new(batch.last_rows(), resid.device())?;
+        let logits = self.model.head()?.unembed(&resid.index_select(&last, 0)?)?; // [texts, d_vocab]
+        let mut written = vec![];
+        for (row, text) in self.texts.iter_mut().enumerate() {
+            let next = text.sampler.sample(&logits.get(row)?)?;
+            if self.model.tokenizer().eos() == Some(next) {
+                text.left = 0;
+                continue;
+            }
+            text.left -= 1;
+            text.unseen = vec![next];
+            written.push((text.sequence, next));
+        }
+        self.drop_finished();
+        Ok(written)
+    }
+
+    /// Frees what is held of finished texts.
+    fn drop_finished(&mut self) {
+        let cache = &mut self.cache;
+        self.texts.retain(|text| {
+            if text.left == 0 {
+                cache.free(text.sequence);
+            }
+            text.left > 0
+        });
+    }
+}
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Text").field("sequence", &self.sequence).field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+/// The tokens that follow each of `prompts` under `hook`, without the prompt and without an end-of-text token. All are
+/// written side by side.
 ///
 /// # Errors
 /// An empty prompt, more text than the model's context holds, or whatever `hook` raises.
-pub fn generate(
+pub fn generate<T: AsRef<[u32]>>(
     model: &LanguageModel,
-    prompt: &[u32],
+    prompts: &[T],
     config: &GenerateConfig,
     hook: &mut dyn Hook,
     monitor: &dyn Monitor,
-) -> Result<Vec<u32>> {
-    if prompt.is_empty() {
-        return Err(harvester::Error::invalid("prompt", "at least one token", "an empty text").into());
-    }
-    let transformer = model.transformer()?;
-    let capacity = prompt.len() + config.max_new_tokens;
-    let mut cache = KvCache::new(transformer.config(), 1, capacity, transformer.device())?;
-    let mut sampler = config.sampler()?;
-    let mut new: Vec<u32> = vec![];
-    let mut input = prompt.to_vec();
-    monitor.start("writing", config.max_new_tokens as u64, "tokens");
-    while new.len() < config.max_new_tokens {
+) -> Result<Vec<Vec<u32>>> {
+    let mut generation = Generation::new(model)?;
+    let texts: Vec<usize> =
+        prompts.iter().map(|prompt| generation.add(prompt.as_ref(), config)).collect::<Result<_>>()?;
+    let mut written: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
+    monitor.start("writing", (prompts.len() * config.max_new_tokens) as u64, "tokens");
+    while !generation.is_done() {
         if monitor.cancelled() {
             return Err(Error::Stopped);
         }
-        let resid = transformer.resid_final(&splice::row(model, &input)?, Some(&mut cache), hook)?;
-        let logits = last_logits(model, &resid)?;
-        let next = sampler.sample(&logits)?;
-        if model.tokenizer().eos() == Some(next) {
-            break;
+        for (text, token) in generation.step(hook)? {
+            written.entry(text).or_default().push(token);
+            monitor.advance(1);
         }
-        new.push(next);
-        input = vec![next];
-        monitor.advance(1);
     }
     monitor.finish();
-    Ok(new)
-}
-
-/// Logits after the last position. `[1, pos, d_model]` -> `[d_vocab]`
-fn last_logits(model: &LanguageModel, resid: &Tensor) -> Result<Tensor> {
-    let last = resid.narrow(1, resid.dim(1)? - 1, 1)?;
-    Ok(model.head()?.unembed(&last)?.flatten_all()?)
+    Ok(texts.iter().map(|text| written.remove(text).unwrap_or_default()).collect())
 }

@@ -8,7 +8,7 @@
 //! cached generation equals a pass over the whole text.
 
 use candle_core::Tensor;
-use harvester::{Hook, HookPoint};
+use harvester::{Edit, Hook, HookPoint, Rows};
 use serde::{Deserialize, Serialize};
 
 use crate::{Result, Site, splice};
@@ -58,7 +58,7 @@ impl Intervention {
 pub struct Interventions<'a> {
     site: Site<'a>,
     edits: Vec<Intervention>,
-    /// Whether the pass goes on with the unedited text too, before the edited one along the batch.
+    /// Whether the pass goes on with the unedited text too, before the edited one.
     keep_clean: bool,
 }
 
@@ -90,7 +90,7 @@ impl<'a> Interventions<'a> {
         Ok(Self { site, edits, keep_clean: false })
     }
 
-    /// Runs the unedited text beside the edited one: the batch doubles at the hook point, clean rows first.
+    /// Runs the unedited text beside the edited one: two variants from the hook point on, the clean one first.
     pub(crate) fn beside_clean(mut self) -> Self {
         self.keep_clean = true;
         self
@@ -124,15 +124,13 @@ impl Hook for Interventions<'_> {
         point == self.site.hook_point && (!self.edits.is_empty() || self.keep_clean)
     }
 
-    fn apply(&mut self, _point: HookPoint, activation: &Tensor) -> harvester::Result<Option<Tensor>> {
+    fn apply(&mut self, _point: HookPoint, _rows: &Rows, activation: &Tensor) -> harvester::Result<Edit> {
         let edited = || -> Result<Tensor> {
             let mut x = splice::rows(activation)?;
             self.edit(&mut x)?;
-            if self.keep_clean {
-                return splice::stack(activation, vec![x]);
-            }
-            Ok(Tensor::from_vec(x, activation.shape(), activation.device())?)
+            splice::replaced(activation, x)
         };
-        edited().map(Some).map_err(harvester::Error::hook)
+        let edited = edited().map_err(harvester::Error::hook)?;
+        Ok(if self.keep_clean { Edit::Variants(vec![activation.clone(), edited]) } else { Edit::Replace(edited) })
     }
 }

@@ -36,7 +36,7 @@ pub use feature::{Example, Feature, TokenWeight};
 pub use feature_index::index;
 pub use features_file::FeatureIndex;
 pub use features_manifest::{FeaturesManifest, IndexConfig};
-pub use generate::{GenerateConfig, generate};
+pub use generate::{GenerateConfig, Generation, generate};
 pub use interpretability::most_interpretable;
 pub use intervention::{Intervention, Interventions};
 pub use placed_sae::PlacedSae;

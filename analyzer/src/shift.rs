@@ -3,11 +3,11 @@
 //! `KL = sum_t p(t) log(p(t) / q(t))`, `p` without and `q` with the interventions, in nats.
 
 use candle_core::Tensor;
-use harvester::LanguageModel;
+use harvester::{Batch, LanguageModel};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::{Intervention, Interventions, Result, Site, splice};
+use crate::{Intervention, Interventions, Result, Site};
 
 /// Positions whose logits are computed together.
 const BLOCK: usize = 32;
@@ -48,12 +48,13 @@ pub fn shift(
     n_moved: usize,
 ) -> Result<Shift> {
     let mut hook = Interventions::new(site, edits.to_vec())?.beside_clean();
-    let resid = model.transformer()?.resid_final(&splice::row(model, text)?, None, &mut hook)?; // [2, pos, d_model]
+    let resid = model.transformer()?.resid_final(&Batch::of([text]), None, &mut hook)?;
+    let resid = resid.reshape((2, text.len(), ()))?; // [2, pos, d_model]
     let mut divergences = vec![];
     let mut last = None;
     for start in (0..text.len()).step_by(BLOCK) {
         let len = BLOCK.min(text.len() - start);
-        let log_probs = log_probs(model, &resid.narrow(1, start, len)?)?; // [2 * len][d_vocab]
+        let log_probs = log_probs(model, &resid.narrow(1, start, len)?.flatten_to(1)?)?; // [2 * len][d_vocab]
         let (clean, edited) = log_probs.split_at(len);
         divergences.par_extend(clean.par_iter().zip(edited).map(|(p, q)| kl(p, q)));
         last = clean.last().cloned().zip(edited.last().cloned());
@@ -80,10 +81,9 @@ fn moved(model: &LanguageModel, before: &[f32], after: &[f32], n: usize) -> Vec<
     tokens.into_iter().map(named).collect()
 }
 
-/// Log-probabilities of the next token after each position. `resid`: `[batch, pos, d_model]` -> `batch * pos` rows of
-/// `d_vocab`
+/// Log-probabilities of the next token after each row. `resid`: `[rows, d_model]` -> `[rows][d_vocab]`
 pub(crate) fn log_probs(model: &LanguageModel, resid: &Tensor) -> Result<Vec<Vec<f32>>> {
-    let mut rows: Vec<Vec<f32>> = model.head()?.unembed(&resid.contiguous()?)?.flatten_to(1)?.to_vec2()?;
+    let mut rows: Vec<Vec<f32>> = model.head()?.unembed(resid)?.to_vec2()?;
     rows.par_iter_mut().for_each(|logits| {
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f64 = logits.iter().map(|logit| f64::from((logit - max).exp())).sum();

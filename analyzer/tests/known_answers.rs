@@ -6,12 +6,13 @@
 use std::path::PathBuf;
 
 use analyzer::{
-    Evaluation, EvaluationConfig, GenerateConfig, Intervention, Interventions, Site, evaluate, generate, shift,
+    Evaluation, EvaluationConfig, GenerateConfig, Generation, Intervention, Interventions, Site, evaluate, generate,
+    shift,
 };
 use candle_core::{Device, Tensor};
 use harvester::{
-    ActivationDataset, Compute, Corpus, CorpusOptions, HarvestConfig, Hook, HookPoint, LanguageModel, ResolvedModel,
-    Silent,
+    ActivationDataset, Batch, Compute, Corpus, CorpusOptions, Edit, HarvestConfig, Hook, HookPoint, LanguageModel,
+    NoHook, ResolvedModel, Rows, Silent,
 };
 use trainer::{HookPoints, InputNorm, Nonlinearity, Sae, SaeConfig, SaeWeights};
 
@@ -160,10 +161,17 @@ fn a_crosscoder_is_told_place_by_place() {
 /// Applies edits to rows of numbers.
 fn edited(rows: &[[f32; D]], sink_norm: f32, edits: &[Intervention]) -> Vec<f32> {
     let sae = identity(0.0);
-    let x = Tensor::from_slice(rows.as_flattened(), (1, rows.len(), D), &Device::Cpu).unwrap();
+    let x = Tensor::from_slice(rows.as_flattened(), (rows.len(), D), &Device::Cpu).unwrap();
     let mut hook = Interventions::new(at(&sae, sink_norm), edits.to_vec()).unwrap();
     assert!(hook.wants(point()) && !hook.wants(HookPoint::resid_post(0)));
-    hook.apply(point(), &x).unwrap().unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    replaced(&mut hook, &x)
+}
+
+/// What a hook puts in the place of the first rows of a text.
+fn replaced(hook: &mut Interventions<'_>, x: &Tensor) -> Vec<f32> {
+    let rows = Rows::of(&Batch::of([vec![0; x.dim(0).unwrap()]]), &[0]);
+    let Edit::Replace(edited) = hook.apply(point(), &rows, x).unwrap() else { panic!("it keeps what it sees") };
+    edited.flatten_all().unwrap().to_vec1().unwrap()
 }
 
 #[test]
@@ -192,8 +200,8 @@ fn an_edit_of_a_normalised_token_is_as_long_as_the_token_is_spread() {
     let std = (24.0f32 * 4.0 / 47.0).sqrt();
     let sae = with(identity(0.0), |config| config.input_norm = InputNorm::LayerNorm { eps: 0.0 });
     let mut hook = Interventions::new(at(&sae, 1e9), vec![Intervention::Clamp { latent: 40, value: 3.0 }]).unwrap();
-    let x = Tensor::from_slice(&row, (1, 1, D), &Device::Cpu).unwrap();
-    let got: Vec<f32> = hook.apply(point(), &x).unwrap().unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    let x = Tensor::from_slice(&row, (1, D), &Device::Cpu).unwrap();
+    let got = replaced(&mut hook, &x);
     for (i, (got, was)) in got.iter().zip(row).enumerate() {
         let want = if i == 40 { 3.0 * std } else { was };
         assert!((got - want).abs() < 1e-5, "dimension {i}: {got}, not {want}");
@@ -252,12 +260,11 @@ fn steered_text_is_the_same_with_and_without_a_cache() {
     let hook = || Interventions::new(at(&sae, 1e9), edits.clone()).unwrap();
     let prompt = model.tokenizer().encode("fellow citizens of the senate").unwrap();
     let config = GenerateConfig { max_new_tokens: 12, ..GenerateConfig::default() };
-    let cached = generate(&model, &prompt, &config, &mut hook(), &Silent).unwrap();
+    let cached = generate(&model, &[&prompt], &config, &mut hook(), &Silent).unwrap().remove(0);
     let mut text = prompt.clone();
     for token in &cached {
-        let tokens = Tensor::from_slice(&text, (1, text.len()), &Device::Cpu).unwrap();
-        let resid = model.transformer().unwrap().resid_final(&tokens, None, &mut hook()).unwrap();
-        let last = resid.narrow(1, text.len() - 1, 1).unwrap();
+        let resid = model.transformer().unwrap().resid_final(&Batch::of([&text]), None, &mut hook()).unwrap();
+        let last = resid.narrow(0, text.len() - 1, 1).unwrap();
         let logits = model.head().unwrap().unembed(&last).unwrap().flatten_all().unwrap();
         assert_eq!(logits.argmax(0).unwrap().to_scalar::<u32>().unwrap(), *token);
         text.push(*token);
@@ -265,4 +272,35 @@ fn steered_text_is_the_same_with_and_without_a_cache() {
     assert!(!cached.is_empty());
     let moved = shift(&model, at(&sae, 1e9), &edits, &prompt, 3).unwrap();
     assert!(moved.kl_next > 0.0 && moved.kl_mean > 0.0, "{moved:?}");
+}
+
+#[test]
+fn texts_written_side_by_side_are_what_each_is_alone() {
+    let (model, sae) = (model(), identity(0.0));
+    let mut hook = Interventions::new(at(&sae, 1e9), vec![Intervention::Clamp { latent: 5, value: 8.0 }]).unwrap();
+    let texts = ["fellow citizens of the senate", "a", "among the vicissitudes incident to life no event", "the war"];
+    let prompts: Vec<Vec<u32>> = texts.iter().map(|text| model.prompt(text).unwrap()).collect();
+    let config = |i: usize| GenerateConfig { max_new_tokens: 3 * i, temperature: 0.7, seed: 3, ..Default::default() };
+    for hook in [&mut NoHook as &mut dyn Hook, &mut hook] {
+        let mut alone = |i: usize| generate(&model, &prompts[i..=i], &config(i), hook, &Silent).unwrap().remove(0);
+        let alone: Vec<Vec<u32>> = (0..4).map(&mut alone).collect();
+        assert!(alone[0].is_empty() && alone[3].len() == 9, "{alone:?}");
+        // The last text is added when the others are half written.
+        let mut generation = Generation::new(&model).unwrap();
+        let mut written = vec![vec![]; 4];
+        (0..3).for_each(|i| assert_eq!(generation.add(&prompts[i], &config(i)).unwrap(), i));
+        for step in 0.. {
+            if step == 2 {
+                generation.add(&prompts[3], &config(3)).unwrap();
+            }
+            if generation.is_done() {
+                break;
+            }
+            generation.step(hook).unwrap().into_iter().for_each(|(text, token)| written[text].push(token));
+        }
+        assert_eq!(written, alone);
+    }
+    let mut generation = Generation::new(&model).unwrap();
+    assert!(generation.add(&[], &config(1)).is_err(), "an empty prompt");
+    assert!(generation.add(&[1; 60], &config(2)).is_err(), "more than the context");
 }

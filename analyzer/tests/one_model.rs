@@ -62,7 +62,8 @@ fn the_weights_are_read_once() {
     evaluate(Some(&model), placed.site(), &dataset, trained.held_out, &config, &Silent).unwrap();
     analyzer::index(&placed, Some(&model), &dataset, &IndexConfig::default(), &features, &Silent).unwrap();
     let prompt = model.prompt("fellow citizens").unwrap();
-    generate(&model, &prompt, &GenerateConfig::default(), &mut NoHook, &Silent).unwrap();
+    let config = GenerateConfig { max_new_tokens: 8, ..GenerateConfig::default() };
+    generate(&model, &[&prompt], &config, &mut NoHook, &Silent).unwrap();
     shift(&model, placed.site(), &[Intervention::Clamp { latent: 3, value: 1.0 }], &prompt, 3).unwrap();
     // A finished harvest reads nothing.
     harvest(&open().unwrap(), &corpus(), &harvest_config, acts.as_path(), &Silent).unwrap();

@@ -11,10 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use harvester::{
-    Capture, Compute, Corpus, CorpusOptions, HarvestConfig, Hook, HookPoint, LanguageModel, ModelSource, Monitor,
-    ResolvedModel, Silent, Site, harvest,
+    Batch, Capture, Compute, Corpus, CorpusOptions, Edit, HarvestConfig, Hook, HookPoint, LanguageModel, ModelSource,
+    Monitor, ResolvedModel, Rows, Silent, Site, harvest,
     machine::{gemm_flops, peak_mib},
 };
 
@@ -74,7 +74,7 @@ impl Hook for StageClock {
         }
     }
 
-    fn apply(&mut self, point: HookPoint, _activation: &Tensor) -> harvester::Result<Option<Tensor>> {
+    fn apply(&mut self, point: HookPoint, _rows: &Rows, _activation: &Tensor) -> harvester::Result<Edit> {
         if let HookPoint::Block { site, .. } = point {
             match self.stages.iter_mut().find(|(seen, _)| *seen == site) {
                 Some((_, time)) => *time += self.began.elapsed(),
@@ -82,7 +82,7 @@ impl Hook for StageClock {
             }
         }
         self.began = Instant::now();
-        Ok(None)
+        Ok(Edit::Keep)
     }
 }
 
@@ -138,7 +138,7 @@ fn main() {
 fn forward(model: &LanguageModel, point: HookPoint, batch: usize, ctx_len: usize, report: &impl Fn(&str, usize, f64)) {
     let transformer = model.transformer().expect("weights");
     let ids: Vec<u32> = (0..batch * ctx_len).map(|i| (i * 7919 % 49_000) as u32).collect();
-    let tokens = Tensor::from_vec(ids, (batch, ctx_len), &Device::Cpu).expect("shape");
+    let tokens = Batch::of(ids.chunks(ctx_len));
     let seconds = median(|| timed(|| transformer.run(&tokens, &mut Capture::new(vec![point])).expect("a pass")));
     report("forward", batch * ctx_len, seconds);
     let mut clock = StageClock::new(point);

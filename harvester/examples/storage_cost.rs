@@ -15,8 +15,9 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 use harvester::{
-    Checkpoint, Context, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Document, Hook, HookPoint,
-    ModelSource, Result, SINK_MULTIPLE, Silent, StorageDtype, TextTokenizer, Transformer, Values, norm,
+    Batch, Checkpoint, Context, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Document, Edit, Hook,
+    HookPoint, ModelSource, Result, Rows, SINK_MULTIPLE, Silent, StorageDtype, TextTokenizer, Transformer, Values,
+    norm,
 };
 
 #[global_allocator]
@@ -37,14 +38,15 @@ impl Hook for Stored {
         point == self.point
     }
 
-    fn apply(&mut self, _point: HookPoint, activation: &Tensor) -> Result<Option<Tensor>> {
-        let (_, pos, width) = activation.dims3()?;
+    fn apply(&mut self, _point: HookPoint, _rows: &Rows, activation: &Tensor) -> Result<Edit> {
+        let width = activation.dim(1)?;
         let exact: Vec<f32> = activation.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
         self.seen = vec![exact.clone()];
         for dtype in DTYPES {
             self.seen.push(Values::stored_as(dtype, &exact, width)?.to_f32().into_owned());
         }
-        Ok(Some(Tensor::from_vec(self.seen.concat(), (self.seen.len(), pos, width), activation.device())?))
+        let variants = self.seen.iter().map(|rows| Tensor::from_slice(rows, activation.shape(), activation.device()));
+        Ok(Edit::Variants(variants.collect::<candle_core::Result<_>>()?))
     }
 }
 
@@ -61,9 +63,9 @@ struct Sums {
 impl Sums {
     fn add(&mut self, model: &Transformer, point: HookPoint, tokens: &[u32]) -> Result<()> {
         let mut hook = Stored { point, seen: vec![] };
-        let resid =
-            model.resid_final(&Tensor::from_slice(tokens, (1, tokens.len()), &Device::Cpu)?, None, &mut hook)?;
-        let log_probs = candle_nn::ops::log_softmax(&model.head().unembed(&resid)?, 2)?; // [3, pos, d_vocab]
+        let resid = model.resid_final(&Batch::of([tokens]), None, &mut hook)?;
+        let log_probs = candle_nn::ops::log_softmax(&model.head().unembed(&resid)?, 1)?;
+        let log_probs = log_probs.reshape((3, tokens.len(), ()))?; // [3, pos, d_vocab]
         for (position, target) in tokens[1..].iter().enumerate() {
             let rows: Vec<Vec<f32>> = (0..3)
                 .map(|variant| log_probs.get(variant)?.get(position)?.to_vec1())

@@ -26,8 +26,9 @@ pub use error::{Error, Result};
 pub use harvest::{ActivationStream, LiveModel, StreamedBatch, harvest, merge, open_corpus};
 pub use language_model::{LanguageModel, ModelIdentity};
 pub use model::{
-    Activation, Capture, Checkpoint, Compute, Family, GgufMetadata, Head, Hook, HookPattern, HookPoint, KvCache,
-    LocalAttention, ModelConfig, NoHook, NormKind, NormPlaces, Positions, QkNorm, RopeScaling, Site, Transformer,
+    Activation, Batch, Capture, Checkpoint, Compute, Edit, Family, GgufMetadata, Head, Hook, HookPattern, HookPoint,
+    KvCache, LocalAttention, ModelConfig, NoHook, NormKind, NormPlaces, Positions, QkNorm, RopeScaling, Row, Rows,
+    Site, Transformer,
 };
 pub use monitor::{Monitor, Silent};
 pub use numbers::{HookPointStatistics, NormHistogram, SINK_MULTIPLE, StorageDtype, is_ordinary, machine, norm, simd};

@@ -20,6 +20,7 @@
 mod activation;
 mod attention;
 mod attention_kernel;
+mod batch;
 mod block;
 mod checkpoint;
 mod compute;
@@ -43,6 +44,7 @@ mod tensor_file;
 mod transformer;
 mod weights;
 
+pub use batch::{Batch, Row, Rows};
 pub use checkpoint::Checkpoint;
 pub use compute::Compute;
 pub use config::{
@@ -50,7 +52,7 @@ pub use config::{
 };
 pub use gguf::GgufMetadata;
 pub use head::Head;
-pub use hook::{Capture, Hook, NoHook};
+pub use hook::{Capture, Edit, Hook, NoHook};
 pub use hook_pattern::HookPattern;
 pub use hook_point::{HookPoint, Site};
 pub use kv_cache::KvCache;

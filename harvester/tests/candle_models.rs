@@ -13,7 +13,7 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{gemma, gemma2, gemma3, llama, mistral, olmo2, phi3, qwen2, qwen3};
-use harvester::{Checkpoint, NoHook, Transformer};
+use harvester::{Batch, Checkpoint, NoHook, Transformer};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -53,8 +53,9 @@ fn tokens() -> Tensor {
 fn assert_agrees(name: &str, changes: &Value, oracle: impl Fn(&Path) -> candle_core::Result<Tensor>) {
     let copy = plain_copy(name, changes);
     let model = Transformer::load(&Checkpoint::open(copy.path()).unwrap(), &Device::Cpu).unwrap();
-    let resid = model.resid_final(&tokens(), None, &mut NoHook).unwrap();
-    let last = resid.narrow(1, resid.dim(1).unwrap() - 1, 1).unwrap();
+    let batch = Batch::of(tokens().to_vec2::<u32>().unwrap());
+    let resid = model.resid_final(&batch, None, &mut NoHook).unwrap();
+    let last = resid.narrow(0, batch.n_rows() - 1, 1).unwrap();
     let got = model.head().unembed(&last).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let want = oracle(copy.path()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(got.len(), want.len(), "{name}");

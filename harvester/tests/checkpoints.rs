@@ -9,7 +9,7 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
-use harvester::{Checkpoint, NoHook, Transformer};
+use harvester::{Batch, Checkpoint, NoHook, Transformer};
 
 fn tiny(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny").join(name)
@@ -177,8 +177,8 @@ fn the_keys_of_published_gemma_3_mean_the_same() {
 fn the_text_model_inside_a_multimodal_gemma_3_is_read() {
     let logits = |path: &Path| {
         let model = Transformer::load(&Checkpoint::open(path).unwrap(), &Device::Cpu).unwrap();
-        let tokens = Tensor::new(&[[3u32, 1, 4, 1, 5, 9]], &Device::Cpu).unwrap();
-        let logits = model.head().unembed(&model.resid_final(&tokens, None, &mut NoHook).unwrap()).unwrap();
+        let batch = Batch::of([[3, 1, 4, 1, 5, 9]]);
+        let logits = model.head().unembed(&model.resid_final(&batch, None, &mut NoHook).unwrap()).unwrap();
         logits.flatten_all().unwrap().to_vec1::<f32>().unwrap()
     };
     let want = logits(&tiny("gemma3"));

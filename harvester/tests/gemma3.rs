@@ -10,7 +10,7 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
-use harvester::{Capture, Checkpoint, HookPoint, KvCache, NoHook, TextTokenizer, Transformer};
+use harvester::{Batch, Capture, Checkpoint, HookPoint, KvCache, NoHook, TextTokenizer, Transformer};
 use serde::Deserialize;
 
 /// As for SmolLM2 (`smollm2.rs`).
@@ -51,10 +51,6 @@ fn references() -> References {
     serde_json::from_str(&std::fs::read_to_string(fixture("gemma3.json")).unwrap()).unwrap()
 }
 
-fn row(ids: &[u32]) -> Tensor {
-    Tensor::from_slice(ids, (1, ids.len()), &Device::Cpu).unwrap()
-}
-
 /// Largest error of a row relative to that row's norm, over `[rows, width]`.
 fn row_error(got: &Tensor, want: &Tensor) -> f64 {
     let norm = |x: &Tensor| {
@@ -77,15 +73,15 @@ fn residual_stream_and_logits_agree_with_transformers() {
         let layers = (0..model.config().n_layers).map(HookPoint::resid_post);
         let points: Vec<_> = [HookPoint::Embed].into_iter().chain(layers).collect();
         let mut capture = Capture::new(points.clone());
-        let resid = model.resid_final(&row(&ids), None, &mut capture).unwrap();
+        let resid = model.resid_final(&Batch::of([&ids]), None, &mut capture).unwrap();
         let positions = tensors[&format!("{name}.positions")].to_dtype(DType::U32).unwrap();
         for (i, point) in points.into_iter().enumerate() {
-            let got = capture.take(point).unwrap().get(0).unwrap().index_select(&positions, 0).unwrap();
+            let got = capture.take(point).unwrap().index_select(&positions, 0).unwrap();
             let error = row_error(&got, &tensors[&format!("{name}.resid")].get(i).unwrap());
             assert!(error < TOLERANCE, "{name} {point}: {error:.1e}");
             worst[0] = worst[0].max(error);
         }
-        let last = model.head().unembed(&resid.narrow(1, ids.len() - 1, 1).unwrap()).unwrap().flatten_all().unwrap();
+        let last = model.head().unembed(&resid.narrow(0, ids.len() - 1, 1).unwrap()).unwrap().flatten_all().unwrap();
         let every_64th: Vec<f32> = last.to_vec1::<f32>().unwrap().into_iter().step_by(64).collect();
         let got = Tensor::from_vec(every_64th, (1, ()), &Device::Cpu).unwrap();
         let error = row_error(&got, &tensors[&format!("{name}.logits_last")].unsqueeze(0).unwrap());
@@ -99,13 +95,17 @@ fn residual_stream_and_logits_agree_with_transformers() {
 /// The last tokens one by one, after a cache of the others; in the long text the cache is longer than the window.
 fn assert_cached_continuation_is_the_same(model: &Transformer, ids: &[u32], whole: &Tensor, name: &str) {
     let (first, rest) = ids.split_at(ids.len() - 3);
-    let mut cache = KvCache::new(model.config(), 1, ids.len(), &Device::Cpu).unwrap();
-    model.resid_final(&row(first), Some(&mut cache), &mut NoHook).unwrap();
-    for (i, id) in rest.iter().enumerate() {
-        let got = model.resid_final(&row(&[*id]), Some(&mut cache), &mut NoHook).unwrap().get(0).unwrap();
-        let want = whole.get(0).unwrap().narrow(0, first.len() + i, 1).unwrap();
-        let error = row_error(&got, &want);
-        assert!(error < 1e-5, "{name}, token {} from a cache: {error:.1e}", first.len() + i);
+    let mut cache = KvCache::new(model.config());
+    let sequence = cache.add(ids.len()).unwrap();
+    let mut add = |tokens: &[u32]| {
+        let mut batch = Batch::default();
+        batch.push(sequence, tokens);
+        model.resid_final(&batch, Some(&mut cache), &mut NoHook).unwrap()
+    };
+    add(first);
+    for (place, id) in (first.len()..).zip(rest) {
+        let error = row_error(&add(&[*id]), &whole.narrow(0, place, 1).unwrap());
+        assert!(error < 1e-5, "{name}, token {place} from a cache: {error:.1e}");
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, fs::File, path::PathBuf};
 
 use candle_core::{DType, Device, Tensor, quantized::gguf_file::Content};
-use harvester::{Checkpoint, NoHook, Transformer};
+use harvester::{Batch, Checkpoint, NoHook, Transformer};
 
 /// As in `families.rs`: f32 on both sides.
 const TOLERANCE: f64 = 1e-5;
@@ -24,14 +24,15 @@ fn load(path: &str) -> Transformer {
 }
 
 fn logits(model: &Transformer, tokens: &Tensor) -> Tensor {
-    model.head().unembed(&model.resid_final(tokens, None, &mut NoHook).unwrap()).unwrap()
+    let batch = Batch::of(tokens.to_vec2::<u32>().unwrap());
+    model.head().unembed(&model.resid_final(&batch, None, &mut NoHook).unwrap()).unwrap()
 }
 
 fn relative_error(got: &Tensor, want: &Tensor) -> f64 {
     let norm = |x: &Tensor| {
         x.to_dtype(DType::F64).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
     };
-    norm(&(got - want).unwrap()) / norm(want)
+    norm(&(got.reshape(want.shape()).unwrap() - want).unwrap()) / norm(want)
 }
 
 const FOLDERS: [&str; 13] = [

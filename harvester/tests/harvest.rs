@@ -8,10 +8,9 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use candle_core::{Device, Tensor};
 use half::f16;
 use harvester::{
-    ActivationDataset, Capture, Compute, Corpus, CorpusOptions, Document, Error, HarvestConfig, HarvestManifest,
+    ActivationDataset, Batch, Capture, Compute, Corpus, CorpusOptions, Document, Error, HarvestConfig, HarvestManifest,
     HookPoint, LanguageModel, Layout, Location, Monitor, ResolvedModel, Silent, SpecialToken, StorageDtype, TokenRows,
     harvest, merge,
 };
@@ -127,9 +126,8 @@ fn what_is_stored_is_what_the_model_computes() {
                 for (tokens, stored) in
                     stored.rows.token.chunks(CTX_LEN).zip(stored.to_f32().chunks(CTX_LEN * stored.d_model))
                 {
-                    let tokens = Tensor::from_slice(tokens, (1, CTX_LEN), &Device::Cpu).unwrap();
                     let mut capture = Capture::new(vec![*point]);
-                    transformer.run(&tokens, &mut capture).unwrap();
+                    transformer.run(&Batch::of([tokens]), &mut capture).unwrap();
                     let computed: Vec<f32> = capture.take(*point).unwrap().flatten_all().unwrap().to_vec1().unwrap();
                     for (stored, computed) in stored.iter().zip(computed) {
                         let expected =

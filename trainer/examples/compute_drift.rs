@@ -16,10 +16,10 @@
 
 use std::path::PathBuf;
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use harvester::{
-    Capture, Checkpoint, Compute, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Document, HookPoint,
-    ModelSource, Result, SINK_MULTIPLE, Silent, TextTokenizer, Transformer, norm,
+    Batch, Capture, Checkpoint, Compute, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Document,
+    HookPoint, ModelSource, Result, SINK_MULTIPLE, Silent, TextTokenizer, Transformer, norm,
 };
 use trainer::{ReconstructionMetrics, Sae};
 
@@ -102,10 +102,10 @@ fn activations(model: &Transformer, points: &[HookPoint], contexts: &[Vec<u32>])
     let mut rows: Vec<Rows> = vec![vec![]; points.len()];
     for tokens in contexts {
         let mut capture = Capture::new(points.to_vec());
-        model.run(&Tensor::from_slice(tokens, (1, tokens.len()), &Device::Cpu)?, &mut capture)?;
+        model.run(&Batch::of([tokens]), &mut capture)?;
         for (rows, point) in rows.iter_mut().zip(points) {
             let seen = capture.take(*point).expect("a pass up to the last hook point");
-            rows.extend(seen.get(0)?.to_vec2::<f32>()?.into_iter().skip(1));
+            rows.extend(seen.to_vec2::<f32>()?.into_iter().skip(1));
         }
     }
     Ok(rows)

@@ -402,7 +402,7 @@ mod tests {
         let mut writer = ShardWriter::open(dir.path(), manifest).unwrap();
         writer.write(&contexts, &values).unwrap();
         writer.finish(0, LeftOut::default()).unwrap();
-        let expected = rounded(dtype, 300, &contexts, &values[0]);
+        let expected = rounded(dtype, 300, &values[0]);
         (dir, contexts, expected)
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::layout::Layout;
 use crate::{
     Compute, CorpusPart, Error, HookPoint, Result, StorageDtype, TextTokenizer,
-    model::{ModelConfig, Positions, RopeScaling},
+    model::ModelConfig,
     text::{ContextOptions, LongDocuments, Packing},
 };
 
@@ -113,18 +113,6 @@ impl HarvestConfig {
             let is_default = self.ctx_len == Self::default().ctx_len;
             let found = format!("{}{}", self.ctx_len, if is_default { ", the default" } else { "" });
             return Err(Error::invalid("`ctx_len`", expected, found));
-        }
-        if let (Packing::Document, Positions::Rotary { scaling: RopeScaling::LongRope { original_ctx_len, .. }, .. }) =
-            (self.packing, &model.positions)
-            && self.ctx_len > *original_ctx_len
-        {
-            // The frequencies follow the longest text of a batch, so a short document's values would depend on its
-            // neighbours.
-            let expected = format!(
-                "at most {original_ctx_len} where documents have contexts of their own: this model's rotation depends \
-                 on a text's length"
-            );
-            return Err(Error::invalid("`ctx_len`", expected, self.ctx_len.to_string()));
         }
         if self.batch == 0 {
             return Err(Error::invalid("`batch`", "at least one context", "0"));

@@ -23,10 +23,10 @@ struct Heading {
 }
 
 impl StoredBatch {
-    /// Rounds what was computed and leaves the padding behind.
+    /// Rounds what was computed.
     ///
     /// # Shapes
-    /// `activations`: for each of `points` `[contexts, pos, width]`, pos being the longest context's length.
+    /// `activations`: for each of `points` `[rows, width]`, the contexts one after the other
     ///
     /// # Errors
     /// When a value does not fit the dtype.
@@ -36,13 +36,15 @@ impl StoredBatch {
         contexts: &[Context],
         activations: &[Vec<f32>],
     ) -> Result<Self> {
-        let longest = contexts.iter().map(|context| context.tokens.len()).max().unwrap_or(0);
         let rows = contexts.iter().map(|context| context.tokens.len()).sum();
         let mut values = Vec::with_capacity(points.len());
         for ((hook_point, width), computed) in points.iter().zip(activations) {
             let mut stored = Values::with_capacity(dtype, rows, *width);
-            for (context, computed) in contexts.iter().zip(computed.chunks(longest * width)) {
-                let computed = &computed[..context.tokens.len() * width];
+            assert_eq!(computed.len(), rows * width, "a row for each token of the contexts");
+            let mut rest = &computed[..];
+            for context in contexts {
+                let computed;
+                (computed, rest) = rest.split_at(context.tokens.len() * width);
                 stored.extend_finite(computed, *width).map_err(|place| Error::NotStorable {
                     hook_point: hook_point.to_string(),
                     value: computed[place],
@@ -143,7 +145,7 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
 pub(super) mod tests {
     use super::*;
 
-    /// Two contexts, the first of them shorter, and what was computed of them, padded with 9.
+    /// Two contexts, the first of them shorter, and what was computed of them.
     pub(crate) fn uneven() -> (Vec<Context>, Vec<Vec<f32>>) {
         let context = |index: u64, tokens: &[u32]| Context {
             index,
@@ -151,12 +153,12 @@ pub(super) mod tests {
             documents: vec![index; tokens.len()],
             next: ContextCursor { contexts: index + 1, documents: index + 1, tokens: 0, ..ContextCursor::default() },
         };
-        let computed = vec![1.0, 2.0, 9.0, 9.0, 9.0, 9.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
+        let computed = (1..=8).map(|i| i as f32).collect();
         (vec![context(0, &[10]), context(1, &[20, 21, 22])], vec![computed])
     }
 
     #[test]
-    fn padding_is_left_behind() {
+    fn rows_know_their_context_and_position() {
         let (contexts, computed) = uneven();
         let points = [(HookPoint::Embed, 2)];
         let batch = StoredBatch::round(&points, StorageDtype::F32, &contexts, &computed).unwrap();
@@ -166,9 +168,7 @@ pub(super) mod tests {
         let rows = batch.token_rows(Some("2/5".parse().unwrap()));
         assert_eq!(rows.context, [2, 7, 7, 7]);
         let mut computed = computed;
-        computed[0][2] = f32::NAN; // in the padding
-        assert_eq!(StoredBatch::round(&points, StorageDtype::F32, &contexts, &computed).unwrap(), batch);
-        computed[0][9] = f32::NAN;
+        computed[0][5] = f32::NAN;
         let message = StoredBatch::round(&points, StorageDtype::F32, &contexts, &computed).unwrap_err().to_string();
         assert!(message.contains("context 1, position 1"), "{message}");
     }

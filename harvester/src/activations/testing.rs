@@ -38,7 +38,7 @@ pub(crate) fn contexts(d_model: usize, ctx_len: usize, indices: Range<u64>) -> (
     (indices.map(context).collect(), vec![values])
 }
 
-/// Contexts of 1 to `ctx_len` tokens, and their values at one hook point, padded as a forward pass pads them.
+/// Contexts of 1 to `ctx_len` tokens, and their values at one hook point.
 pub(crate) fn uneven_contexts(d_model: usize, ctx_len: usize, indices: Range<u64>) -> (Vec<Context>, Vec<Vec<f32>>) {
     let (mut contexts, values) = contexts(d_model, ctx_len, indices);
     for context in &mut contexts {
@@ -46,17 +46,13 @@ pub(crate) fn uneven_contexts(d_model: usize, ctx_len: usize, indices: Range<u64
         context.tokens.truncate(length);
         context.documents.truncate(length);
     }
-    let longest = contexts.iter().map(|context| context.tokens.len()).max().unwrap_or(0);
-    let values = values[0].chunks(ctx_len * d_model).flat_map(|context| &context[..longest * d_model]).copied();
-    (contexts, vec![values.collect()])
+    let kept = contexts.iter().zip(values[0].chunks(ctx_len * d_model));
+    let kept = kept.flat_map(|(context, values)| &values[..context.tokens.len() * d_model]).copied().collect();
+    (contexts, vec![kept])
 }
 
-/// What the stored values of the contexts must be: without padding, and rounded by formulas of the test's own.
-pub(crate) fn rounded(dtype: StorageDtype, d_model: usize, contexts: &[Context], values: &[f32]) -> Vec<f32> {
-    let longest = contexts.iter().map(|context| context.tokens.len()).max().unwrap_or(0);
-    let kept = contexts.iter().zip(values.chunks(longest * d_model));
-    let kept: Vec<f32> =
-        kept.flat_map(|(context, values)| &values[..context.tokens.len() * d_model]).copied().collect();
+/// What stored values must be: rounded by formulas of the test's own.
+pub(crate) fn rounded(dtype: StorageDtype, d_model: usize, values: &[f32]) -> Vec<f32> {
     let round = |row: &[f32]| -> Vec<f32> {
         match dtype {
             StorageDtype::F32 => row.to_vec(),
@@ -67,7 +63,7 @@ pub(crate) fn rounded(dtype: StorageDtype, d_model: usize, contexts: &[Context],
             }
         }
     };
-    kept.chunks(d_model).flat_map(round).collect()
+    values.chunks(d_model).flat_map(round).collect()
 }
 
 /// Every way to store values.

@@ -106,8 +106,7 @@ impl ShardWriter {
     /// Writes contexts that follow the last ones written. When this returns, a killed process does not lose them.
     ///
     /// # Shapes
-    /// `activations`: for each hook point `[contexts, pos, width]`, row-major, pos being the longest context's length;
-    /// what is beyond a shorter context's end is left out.
+    /// `activations`: for each hook point `[rows, width]`, row-major, the contexts one after the other
     ///
     /// # Errors
     /// When a value does not fit the dtype, or a file operation fails. Finished parts stay as they are.

@@ -15,10 +15,10 @@ use std::{
     thread::{self, ScopedJoinHandle},
 };
 
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 
 use crate::{
-    ActivationDataset, Capture, Context, Contexts, Corpus, CorpusOptions, Document, Error, HarvestConfig,
+    ActivationDataset, Batch, Capture, Context, Contexts, Corpus, CorpusOptions, Document, Error, HarvestConfig,
     HarvestManifest, HookPoint, HookPointSummary, LanguageModel, LeftOut, Location, Monitor, Result, ShardWriter,
     TextTokenizer, Transformer,
     activations::{Counts, begin_harvest},
@@ -29,9 +29,6 @@ use crate::{
 
 /// Batches that wait between two threads.
 const QUEUE: usize = 2;
-
-/// Fills up contexts shorter than the longest of their batch. Any token would do: nothing of it is kept.
-const PADDING: u32 = 0;
 
 /// Opens the corpus of a harvest into `out`. What an earlier run into `out` found out about it is taken from there, as
 /// long as no file has changed, and datasets on the Hub stay at the commits which that run read, also when it has
@@ -176,7 +173,7 @@ impl fmt::Display for Leftover {
     }
 }
 
-/// What the computing thread sends: a batch's contexts, and for each hook point their values `[batch, pos, width]`.
+/// What the computing thread sends: a batch's contexts, and for each hook point their values `[rows, width]`.
 type Activations = (Vec<Context>, Vec<Vec<f32>>);
 
 impl<'a> Harvester<'a> {
@@ -256,20 +253,12 @@ impl<'a> Harvester<'a> {
         Ok(Leftover::default())
     }
 
-    /// One forward pass. For each hook point: `[batch, pos, width]`, row-major, pos being the longest context's length.
-    /// Shorter ones are padded on the right, where causal attention keeps the padding from changing anything.
+    /// One forward pass. For each hook point: `[rows, width]`, row-major, the contexts one after the other.
     pub(crate) fn compute(&self, contexts: &[Context]) -> Result<Vec<Vec<f32>>> {
-        let longest = contexts.iter().map(|context| context.tokens.len()).max().unwrap_or(0);
-        let mut tokens = Vec::with_capacity(contexts.len() * longest);
-        for context in contexts {
-            tokens.extend_from_slice(&context.tokens);
-            tokens.resize(tokens.len().next_multiple_of(longest), PADDING);
-        }
-        self.check_tokens(&tokens)?;
-        let shape = (contexts.len(), longest);
-        let tokens = Tensor::from_vec(tokens, shape, self.transformer.device())?; // [batch, pos]
+        let batch = Batch::of(contexts.iter().map(|context| &context.tokens));
+        self.check_tokens(batch.tokens())?;
         let mut capture = Capture::new(self.config.hook_points.clone());
-        self.transformer.run(&tokens, &mut capture)?;
+        self.transformer.run(&batch, &mut capture)?;
         let points = self.config.hook_points.iter();
         points
             .map(|point| {
@@ -337,7 +326,7 @@ mod tests {
     /// Bit for bit, where products are ours: elsewhere the order of a sum depends on how many rows there are.
     #[test]
     #[cfg(target_arch = "x86_64")]
-    fn padding_changes_nothing_before_it() {
+    fn a_context_is_what_it_is_alone() {
         for family in ["llama", "gpt2", "gpt_neox"] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny").join(family);
             let model = ResolvedModel { path, source: family.into() };
@@ -356,12 +345,10 @@ mod tests {
             };
             let contexts = [context(0, 5), context(1, 16), context(2, 1)];
             let batch = harvester.compute(&contexts).unwrap();
+            let alone = contexts.map(|context| harvester.compute(&[context]).unwrap());
             for (point, batch) in batch.iter().enumerate() {
-                let width = batch.len() / (3 * 16);
-                for (context, in_batch) in contexts.iter().zip(batch.chunks(16 * width)) {
-                    let alone = harvester.compute(std::slice::from_ref(context)).unwrap().swap_remove(point);
-                    assert!(alone[..] == in_batch[..alone.len()], "{family}, {} tokens", context.tokens.len());
-                }
+                let alone: Vec<f32> = alone.iter().flat_map(|context| &context[point]).copied().collect();
+                assert!(*batch == alone, "{family}");
             }
         }
     }

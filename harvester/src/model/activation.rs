@@ -93,7 +93,7 @@ impl<V: InPlace> Kernel for Activate<V> {
     }
 }
 
-/// `[batch, pos, 2 * d_mlp]`, gates before values -> `[batch, pos, d_mlp]`: for products that did not gate on the way.
+/// `[rows, 2 * d_mlp]`, gates before values -> `[rows, d_mlp]`: for products that did not gate on the way.
 pub(super) struct Gate(pub(super) Activation);
 
 impl CustomOp1 for Gate {
@@ -104,16 +104,16 @@ impl CustomOp1 for Gate {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let CpuStorage::F32(hidden) = storage else { bail!("gate needs f32") };
         let Some((from, to)) = layout.contiguous_offsets() else { bail!("gate needs a contiguous tensor") };
-        let (batch, pos, both) = layout.shape().dims3()?;
+        let (rows, both) = layout.shape().dims2()?;
         let d_mlp = both / 2;
-        let mut post = vec![0f32; batch * pos * d_mlp];
+        let mut post = vec![0f32; rows * d_mlp];
         post.par_chunks_mut(d_mlp).zip(hidden[from..to].par_chunks(both)).for_each(|(post, hidden)| {
             let (gates, values) = hidden.split_at(d_mlp);
             post.copy_from_slice(gates);
             wide(Activate { values: &mut *post, activation: self.0 });
             post.iter_mut().zip(values).for_each(|(post, value)| *post *= value);
         });
-        Ok((CpuStorage::F32(post), Shape::from((batch, pos, d_mlp))))
+        Ok((CpuStorage::F32(post), Shape::from((rows, d_mlp))))
     }
 }
 

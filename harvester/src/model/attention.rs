@@ -11,7 +11,8 @@ use candle_core::Tensor;
 use super::{
     ModelConfig,
     attention_kernel::{self, Scores},
-    kv_cache::LayerCache,
+    batch::Span,
+    kv_cache::KeysValues,
     linear::Linear,
     qk_norm::QkNormWeights,
     rotary::Rotation,
@@ -32,17 +33,28 @@ pub(crate) struct Attention {
 /// What all layers of a pass share.
 pub(crate) struct AttentionContext<'a> {
     pub(crate) config: &'a ModelConfig,
-    /// Of this pass's positions, where the family has rotary ones.
+    /// Of the batch's rows, where the family has rotary positions.
     pub(crate) rotation: Option<Rotation>,
     /// The same for local layers, where those have their own.
     pub(crate) local_rotation: Option<Rotation>,
-    /// Position of the pass's first token: how many are in the cache already.
-    pub(crate) start: usize,
+    /// The sequences of the batch.
+    pub(crate) spans: Vec<Span>,
+    pub(crate) n_rows: usize,
 }
 
 impl AttentionContext<'_> {
     fn rotation(&self, is_local: bool) -> Option<&Rotation> {
         self.local_rotation.as_ref().filter(|_| is_local).or(self.rotation.as_ref())
+    }
+
+    /// The sequences of all variants in `rows` rows.
+    fn spans_in(&self, rows: usize) -> Vec<Span> {
+        let of_variant = |first: usize| {
+            self.spans
+                .iter()
+                .map(move |span| Span { rows: first + span.rows.start..first + span.rows.end, start: span.start })
+        };
+        (0..rows).step_by(self.n_rows).flat_map(of_variant).collect()
     }
 }
 
@@ -50,18 +62,18 @@ impl Attention {
     /// The heads' outputs, concatenated, before W_O (`attn.hook_z`).
     ///
     /// # Shapes
-    /// `x`: `[batch, pos, d_model]` -> `[batch, pos, n_heads * d_head]`
+    /// `x`: `[rows, d_model]` -> `[rows, n_heads * d_head]`
     pub(crate) fn z(
         &self,
         x: &Tensor,
         layer: usize,
         context: &AttentionContext<'_>,
-        cache: Option<&LayerCache>,
+        keys_values: &mut KeysValues<'_>,
     ) -> Result<Tensor> {
         let config = context.config;
         let (heads, kv_heads, window) = (config.n_heads, config.n_kv_heads, config.window(layer));
-        let (batch, pos, _) = x.dims3()?;
-        let qkv = self.qkv.forward(x)?.reshape((batch, pos, heads + 2 * kv_heads, config.d_head))?;
+        let rows = x.dim(0)?;
+        let qkv = self.qkv.forward(x)?.reshape((rows, heads + 2 * kv_heads, config.d_head))?;
         let qkv = match &self.qk_norm {
             Some(norm) => norm.apply(qkv, heads, kv_heads)?,
             None => qkv,
@@ -70,15 +82,10 @@ impl Attention {
             Some(rotation) => rotation.apply(qkv, heads + kv_heads)?,
             None => qkv,
         };
-        // Views, not copies: the kernel reads strides.
-        let q = qkv.narrow(2, 0, heads)?; // [batch, pos, n_heads, d_head]
-        let k = qkv.narrow(2, heads, kv_heads)?; // [batch, pos, n_kv_heads, d_head]
-        let v = qkv.narrow(2, heads + kv_heads, kv_heads)?;
-        let (k, v) = match cache {
-            Some(cache) => cache.append(&k, &v, context.start)?,
-            None => (k, v),
-        };
         let softcap = config.attn_softcap.map(|cap| cap as f32);
-        attention_kernel::causal_attention(&q, &k, &v, Scores { scale: config.attn_scale as f32, softcap, window })
+        let rule = Scores { scale: config.attn_scale as f32, softcap, window };
+        let spans = context.spans_in(rows);
+        let panels = keys_values.layer(layer, &spans, config);
+        attention_kernel::causal_attention(&qkv, kv_heads, &spans, panels, rule)
     }
 }

@@ -3,10 +3,10 @@
 use candle_core::Tensor;
 
 use super::{
-    Compute, attention::Attention, attention::AttentionContext, kv_cache::LayerCache, linear::Linear, mlp::Mlp,
-    norm::Norm, residual,
+    Compute, Edit, Hook, HookPoint, Rows, Site, attention::Attention, attention::AttentionContext,
+    kv_cache::KeysValues, linear::Linear, mlp::Mlp, norm::Norm, residual,
 };
-use crate::{Error, Hook, HookPoint, Result, Site};
+use crate::{Error, Result};
 
 /// One layer. Which norms there are, the config's `norm_places` says.
 #[derive(Debug, Clone)]
@@ -26,6 +26,10 @@ pub(crate) struct Pass<'a> {
     pub(crate) hook: &'a mut dyn Hook,
     /// `None`: run to the end.
     pub(crate) last: Option<HookPoint>,
+    /// What the hook is told of an activation's rows.
+    pub(crate) rows: Rows,
+    /// Keys of earlier passes are used, and these are kept.
+    pub(crate) is_cached: bool,
 }
 
 impl Pass<'_> {
@@ -36,18 +40,34 @@ impl Pass<'_> {
     /// Shows `activation` to the hook; returns what the pass goes on with, or `None` where it ends.
     ///
     /// # Shapes
-    /// `activation`: `[batch, pos, width]`
+    /// `activation`: `[rows, width]` -> the same, or as often as the hook makes variants
     pub(crate) fn see(&mut self, point: HookPoint, activation: Tensor) -> Result<Option<Tensor>> {
-        let replaced = if self.hook.wants(point) { self.hook.apply(point, &activation)? } else { None };
+        let mut edit = Edit::Keep;
+        if self.hook.wants(point) {
+            self.rows.set_len(activation.dim(0)?);
+            edit = self.hook.apply(point, &self.rows, &activation)?;
+        }
         if self.last == Some(point) {
             return Ok(None);
         }
-        let Some(replaced) = replaced else { return Ok(Some(activation)) };
-        if replaced.dims().get(1..) != activation.dims().get(1..) {
-            let expected = format!("an activation of shape [batch, {:?}]", &activation.dims()[1..]);
-            return Err(Error::invalid(format!("hook at {point}"), expected, format!("{:?}", replaced.dims())));
+        let refuse = |expected: String, found: String| Err(Error::invalid(format!("hook at {point}"), expected, found));
+        let variants = match edit {
+            Edit::Keep => return Ok(Some(activation)),
+            Edit::Replace(replacement) => vec![replacement],
+            Edit::Variants(variants) if self.is_cached => {
+                let expected = "one continuation of each sequence, as a cache holds one past of it";
+                return refuse(expected.into(), format!("{} variants", variants.len()));
+            }
+            Edit::Variants(variants) => variants,
+        };
+        if let Some(other) = variants.iter().find(|variant| variant.dims() != activation.dims()) {
+            return refuse(format!("an activation of shape {:?}", activation.dims()), format!("{:?}", other.dims()));
         }
-        Ok(Some(replaced))
+        match &variants[..] {
+            [] => refuse("a variant or more".into(), "none".into()),
+            [one] => Ok(Some(one.clone())),
+            several => Ok(Some(Tensor::cat(several, 0)?)),
+        }
     }
 }
 
@@ -62,19 +82,21 @@ impl Block {
     /// The residual stream after this layer; `None` where the pass ends inside it.
     ///
     /// # Shapes
-    /// `resid`: `[batch, pos, d_model]` -> the same
+    /// `resid`: `[rows, d_model]` -> the same
     pub(crate) fn forward(
         &self,
         resid: Tensor,
         layer: usize,
         context: &AttentionContext<'_>,
-        cache: Option<&LayerCache>,
+        keys_values: &mut KeysValues<'_>,
         pass: &mut Pass<'_>,
     ) -> Result<Option<Tensor>> {
         let at = |site| HookPoint::Block { layer, site };
         let Some(resid) = pass.see(at(Site::ResidPre), resid)? else { return Ok(None) };
         let Some(x) = normed(self.ln1.as_ref(), &resid, at(Site::Ln1Normalized), pass)? else { return Ok(None) };
-        let Some(z) = pass.see(at(Site::AttnZ), self.attention.z(&x, layer, context, cache)?)? else { return Ok(None) };
+        let Some(z) = pass.see(at(Site::AttnZ), self.attention.z(&x, layer, context, keys_values)?)? else {
+            return Ok(None);
+        };
         let attention = Adder { linear: &self.attention.out, norm: self.ln1_post.as_ref(), point: at(Site::AttnOut) };
         let Some(mid) = attention.add_to(&resid, &z, pass)? else { return Ok(None) };
         let (mlp_input, mid) = if context.config.parallel_residual {

@@ -32,7 +32,7 @@ impl Head {
     /// Logits.
     ///
     /// # Shapes
-    /// `resid`: `[batch, pos, d_model]` -> `[batch, pos, d_vocab]`
+    /// `resid`: `[rows, d_model]` -> `[rows, d_vocab]`
     ///
     /// # Errors
     /// `resid` of another width.

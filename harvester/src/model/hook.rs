@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use candle_core::Tensor;
 
-use super::HookPoint;
+use super::{HookPoint, Rows};
 use crate::Result;
 
 /// Watches or edits a forward pass.
@@ -14,15 +14,27 @@ pub trait Hook {
     /// asks for logits.
     fn wants(&self, point: HookPoint) -> bool;
 
-    /// Sees the activation at `point` and returns what the rest of the pass uses instead, or `None` to leave it.
+    /// Sees the activation at `point`, each row of which `rows` names, and says what the rest of the pass uses.
     ///
     /// # Shapes
-    /// `activation`: `[batch, pos, width]`. A replacement has the same `pos` and `width`; its `batch` may grow, so that
-    /// one pass compares several edits of the same text.
+    /// `activation`: `[rows, width]`
     ///
     /// # Errors
     /// Whatever the implementation's tensor operations raise.
-    fn apply(&mut self, point: HookPoint, activation: &Tensor) -> Result<Option<Tensor>>;
+    fn apply(&mut self, point: HookPoint, rows: &Rows, activation: &Tensor) -> Result<Edit>;
+}
+
+/// What the rest of a pass uses of an activation that a hook has seen.
+#[derive(Debug, Clone)]
+pub enum Edit {
+    /// The activation as it is.
+    Keep,
+    /// Another of the same shape.
+    Replace(Tensor),
+    /// Each of several of the same shape: the rest of the pass runs once for each, so that one pass compares edits of
+    /// the same text. Its result has the rows of the first, then those of the second, and so on. Refused in a pass with
+    /// a cache, which holds one past of each sequence.
+    Variants(Vec<Tensor>),
 }
 
 /// Wants nothing: the pass is the model's own, bit for bit.
@@ -34,8 +46,8 @@ impl Hook for NoHook {
         false
     }
 
-    fn apply(&mut self, _point: HookPoint, _activation: &Tensor) -> Result<Option<Tensor>> {
-        Ok(None)
+    fn apply(&mut self, _point: HookPoint, _rows: &Rows, _activation: &Tensor) -> Result<Edit> {
+        Ok(Edit::Keep)
     }
 }
 
@@ -52,7 +64,7 @@ impl Capture {
         Self { points: points.into(), captured: HashMap::new() }
     }
 
-    /// The activation last seen at `point`, `[batch, pos, width]`; `None` where no pass has reached it since.
+    /// The activation last seen at `point`, `[rows, width]`; `None` where no pass has reached it since.
     pub fn take(&mut self, point: HookPoint) -> Option<Tensor> {
         self.captured.remove(&point)
     }
@@ -63,8 +75,8 @@ impl Hook for Capture {
         self.points.contains(&point)
     }
 
-    fn apply(&mut self, point: HookPoint, activation: &Tensor) -> Result<Option<Tensor>> {
+    fn apply(&mut self, point: HookPoint, _rows: &Rows, activation: &Tensor) -> Result<Edit> {
         self.captured.insert(point, activation.clone()); // a tensor is reference-counted: no copy is made
-        Ok(None)
+        Ok(Edit::Keep)
     }
 }

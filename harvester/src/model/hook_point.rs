@@ -26,26 +26,26 @@ pub enum HookPoint {
 /// Where in a block. Listed in the order in which a pass reaches them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Site {
-    /// `hook_resid_pre`: the residual stream entering the block. `[batch, pos, d_model]`
+    /// `hook_resid_pre`: the residual stream entering the block. `[rows, d_model]`
     ResidPre,
     /// `ln1.hook_normalized`: what attention reads: the norm's output with its weight and bias. Absent where no norm
-    /// stands before it (OLMo 2): `hook_resid_pre` is what attention reads there. `[batch, pos, d_model]`
+    /// stands before it (OLMo 2): `hook_resid_pre` is what attention reads there. `[rows, d_model]`
     Ln1Normalized,
-    /// `attn.hook_z`: the heads' outputs, concatenated, before W_O. `[batch, pos, n_heads * d_head]`
+    /// `attn.hook_z`: the heads' outputs, concatenated, before W_O. `[rows, n_heads * d_head]`
     AttnZ,
     /// `hook_attn_out`: what attention adds to the residual stream: after the norm that Gemma 2, Gemma 3 and OLMo 2
-    /// apply to it. `[batch, pos, d_model]`
+    /// apply to it. `[rows, d_model]`
     AttnOut,
-    /// `hook_resid_mid`: after attention was added. Absent in parallel blocks (GPT-NeoX). `[batch, pos, d_model]`
+    /// `hook_resid_mid`: after attention was added. Absent in parallel blocks (GPT-NeoX). `[rows, d_model]`
     ResidMid,
-    /// `ln2.hook_normalized`: what the MLP reads. Absent in OLMo 2, as `ln1`. `[batch, pos, d_model]`
+    /// `ln2.hook_normalized`: what the MLP reads. Absent in OLMo 2, as `ln1`. `[rows, d_model]`
     Ln2Normalized,
-    /// `mlp.hook_post`: the MLP's hidden activations, which its last matrix reads. `[batch, pos, d_mlp]`
+    /// `mlp.hook_post`: the MLP's hidden activations, which its last matrix reads. `[rows, d_mlp]`
     MlpPost,
     /// `hook_mlp_out`: what the MLP adds to the residual stream: after the norm that some families apply to it.
-    /// `[batch, pos, d_model]`
+    /// `[rows, d_model]`
     MlpOut,
-    /// `hook_resid_post`: the residual stream leaving the block. `[batch, pos, d_model]`
+    /// `hook_resid_post`: the residual stream leaving the block. `[rows, d_model]`
     ResidPost,
 }
 

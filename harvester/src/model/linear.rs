@@ -81,7 +81,7 @@ impl Linear {
     }
 
     /// # Shapes
-    /// `x`: `[batch, pos, d_in]` -> `[batch, pos, d_out]`, or half of `d_out` where it gates
+    /// `x`: `[rows, d_in]` -> `[rows, d_out]`, or half of `d_out` where it gates
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.weight {
             Weight::Packed(packed) => Ok(x.contiguous()?.apply_op1_no_bwd(packed.as_ref())?),
@@ -108,10 +108,10 @@ impl Linear {
     /// `resid + y`, without a pass over memory for the sum.
     ///
     /// # Shapes
-    /// `x`: `[batch, pos, d_in]`; `resid`: `[batch, pos, d_out]` -> the same
+    /// `x`: `[rows, d_in]`; `resid`: `[rows, d_out]` -> the same, repeated for the variants that `x` may have more of
     pub(crate) fn forward_onto(&self, resid: &Tensor, x: &Tensor) -> Result<Tensor> {
         match &self.weight {
-            Weight::Packed(packed) if resid.dims()[..2] == x.dims()[..2] => {
+            Weight::Packed(packed) if resid.dims()[0] == x.dims()[0] => {
                 Ok(x.contiguous()?.apply_op2_no_bwd(&resid.contiguous()?, packed.as_ref())?)
             }
             _ => residual::add(resid, &self.forward(x)?),
@@ -120,14 +120,11 @@ impl Linear {
 }
 
 fn stored_product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let (batch, pos, d_in) = x.dims3()?;
-    // One product over all tokens: a batched one would pack the weight again for every row of the batch.
-    let y = x.reshape((batch * pos, d_in))?.matmul(&weight.t()?)?; // [batch * pos, d_out]
-    let y = match bias {
-        Some(bias) => y.broadcast_add(bias)?,
-        None => y,
-    };
-    Ok(y.reshape((batch, pos, ()))?)
+    let y = x.matmul(&weight.t()?)?; // [rows, d_out]
+    match bias {
+        Some(bias) => Ok(y.broadcast_add(bias)?),
+        None => Ok(y),
+    }
 }
 
 /// A matrix and what follows its product, laid out for this processor.
@@ -153,18 +150,18 @@ impl Matrix {
 }
 
 impl Packed {
-    /// `x`: `[batch, pos, d_in]`; `onto`: `[batch, pos, d_out]` -> the same
+    /// `x`: `[rows, d_in]`; `onto`: `[rows, d_out]` -> the same
     fn product(
         &self,
         (x, x_layout): (&CpuStorage, &Layout),
         onto: Option<&[f32]>,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let x = contiguous(x, x_layout)?;
-        let (batch, pos, d_in) = x_layout.shape().dims3()?;
+        let (rows, d_in) = x_layout.shape().dims2()?;
         if d_in != self.matrix.d_in() {
             bail!("a product of {:?} with a matrix of {} columns", x_layout.shape(), self.matrix.d_in());
         }
-        let shape = Shape::from((batch, pos, self.epilogue.columns));
+        let shape = Shape::from((rows, self.epilogue.columns));
         if onto.is_some_and(|onto| onto.len() != shape.elem_count()) {
             bail!("a product of shape {shape:?} added to another");
         }
@@ -218,7 +215,7 @@ mod tests {
     fn packed_equals_stored_and_holds_the_weights_once() {
         for bias in [None, Some(Tensor::randn(0f32, 1., 70, &Device::Cpu).unwrap())] {
             let weight = Tensor::randn(0f32, 1., (70, 36), &Device::Cpu).unwrap();
-            let x = Tensor::randn(0f32, 1., (2, 9, 36), &Device::Cpu).unwrap();
+            let x = Tensor::randn(0f32, 1., (18, 36), &Device::Cpu).unwrap();
             let mut linear = Linear::new(weight, bias);
             let want = linear.forward(&x).unwrap();
             linear.pack(Compute::F32).unwrap();
@@ -226,12 +223,12 @@ mod tests {
             assert_eq!(is_stored, Instructions::of_this_machine().is_none());
             let diff = (linear.forward(&x).unwrap() - want).unwrap().abs().unwrap().max_all().unwrap();
             assert!(diff.to_scalar::<f32>().unwrap() < 2e-5);
-            assert!(is_stored || linear.forward(&x.narrow(2, 0, 35).unwrap()).is_err());
-            let resid = Tensor::randn(0f32, 1., (2, 9, 70), &Device::Cpu).unwrap();
+            assert!(is_stored || linear.forward(&x.narrow(1, 0, 35).unwrap()).is_err());
+            let resid = Tensor::randn(0f32, 1., (18, 70), &Device::Cpu).unwrap();
             let values = |x: Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             let apart = residual::add(&resid, &linear.forward(&x).unwrap()).unwrap();
             assert_eq!(values(linear.forward_onto(&resid, &x).unwrap()), values(apart));
-            assert!(linear.forward_onto(&resid.narrow(1, 0, 1).unwrap(), &x).is_err());
+            assert!(linear.forward_onto(&resid.narrow(0, 0, 7).unwrap(), &x).is_err());
         }
     }
 }

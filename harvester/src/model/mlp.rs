@@ -31,7 +31,7 @@ impl Mlp {
     /// The hidden activations (`mlp.hook_post`).
     ///
     /// # Shapes
-    /// `x`: `[batch, pos, d_model]` -> `[batch, pos, d_mlp]`
+    /// `x`: `[rows, d_model]` -> `[rows, d_mlp]`
     pub(crate) fn post(&self, x: &Tensor) -> Result<Tensor> {
         let hidden = self.input.forward(x)?;
         if self.input.activates() {
@@ -86,7 +86,7 @@ mod tests {
                     Tensor::from_vec(values(shape.iter().product(), seed), shape, &Device::Cpu).unwrap()
                 };
                 let rows = if gated { 2 * d_mlp } else { d_mlp };
-                let (weight, bias, x) = (tensor(1, &[rows, 12]), tensor(2, &[rows]), tensor(3, &[2, 7, 12]));
+                let (weight, bias, x) = (tensor(1, &[rows, 12]), tensor(2, &[rows]), tensor(3, &[14, 12]));
                 let hidden = Linear::new(exact(&weight), Some(exact(&bias))).forward(&exact(&x)).unwrap();
                 let (input, out) = (Linear::new(weight, Some(bias)), Linear::new(tensor(4, &[12, d_mlp]), None));
                 let mut mlp = Mlp { input, out, activation, gated };

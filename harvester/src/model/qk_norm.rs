@@ -30,7 +30,7 @@ impl QkNormWeights {
     /// the device is the CPU.
     ///
     /// # Shapes
-    /// `qkv`: `[batch, pos, n_heads + 2 n_kv_heads, d_head]`, contiguous and not shared
+    /// `qkv`: `[rows, n_heads + 2 n_kv_heads, d_head]`, contiguous and not shared
     pub(crate) fn apply(&self, qkv: Tensor, n_heads: usize, n_kv_heads: usize) -> Result<Tensor> {
         if !matches!(qkv.device(), Device::Cpu) {
             return self.apply_plain(&qkv, n_heads, n_kv_heads);
@@ -45,14 +45,13 @@ impl QkNormWeights {
     /// The same with plain tensor operations: other devices, and the reference of the tests.
     fn apply_plain(&self, qkv: &Tensor, n_heads: usize, n_kv_heads: usize) -> Result<Tensor> {
         let normed = |first, heads, weight: &Tensor| -> Result<Tensor> {
-            let x = qkv.narrow(2, first, heads)?.contiguous()?; // [batch, pos, heads, d_head]
-            let (batch, pos, _, _) = x.dims4()?;
-            let groups = x.reshape((batch, pos, (), weight.dim(0)?))?;
+            let x = qkv.narrow(1, first, heads)?.contiguous()?; // [rows, heads, d_head]
+            let groups = x.reshape((x.dim(0)?, (), weight.dim(0)?))?;
             Ok(ops::rms_norm(&groups, weight, self.eps as f32)?.reshape(x.shape())?)
         };
         let q = normed(0, n_heads, &self.q)?;
         let k = normed(n_heads, n_kv_heads, &self.k)?;
-        Ok(Tensor::cat(&[&q, &k, &qkv.narrow(2, n_heads + n_kv_heads, n_kv_heads)?], 2)?)
+        Ok(Tensor::cat(&[&q, &k, &qkv.narrow(1, n_heads + n_kv_heads, n_kv_heads)?], 1)?)
     }
 }
 
@@ -99,7 +98,7 @@ impl InplaceOp1 for NormHeads<'_> {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        let (_, _, heads, d_head) = layout.shape().dims4()?;
+        let (_, heads, d_head) = layout.shape().dims3()?;
         let Some((from, to)) = layout.contiguous_offsets() else { bail!("norm-heads needs a contiguous tensor") };
         let CpuStorage::F32(values) = storage else { bail!("norm-heads needs f32") };
         let (q_width, k_width) = self.widths;
@@ -120,7 +119,7 @@ mod tests {
     #[test]
     fn in_place_norm_equals_plain_tensor_operations() {
         let (n_heads, n_kv_heads, d_head) = (6, 2, 20);
-        let x = Tensor::randn(0f32, 3., (2, 5, n_heads + 2 * n_kv_heads, d_head), &Device::Cpu).unwrap();
+        let x = Tensor::randn(0f32, 3., (10, n_heads + 2 * n_kv_heads, d_head), &Device::Cpu).unwrap();
         for (q_width, k_width) in [(d_head, d_head), (n_heads * d_head, n_kv_heads * d_head)] {
             let weight = |width: usize| Tensor::randn(1f32, 0.3, width, &Device::Cpu).unwrap();
             let norm = QkNormWeights { q: weight(q_width), k: weight(k_width), eps: 0.02 };

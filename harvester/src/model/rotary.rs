@@ -6,12 +6,12 @@
 //! x'[i + half] = x[i] sin(angle_i) + x[i + half] cos(angle_i)         for i < half; the other dimensions stay
 //! ```
 
-use std::f64::consts::TAU;
+use std::{collections::HashMap, f64::consts::TAU};
 
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{ModelConfig, Positions, RopeScaling};
+use super::{ModelConfig, Positions, RopeScaling, batch::Span};
 use crate::{
     Error, Result,
     numbers::simd::{Kernel, wide},
@@ -37,14 +37,16 @@ struct LongFrequencies {
     frequencies: Vec<f32>,
 }
 
-/// Cosines and sines of a pass's positions.
+/// Cosines and sines of a batch's rows.
 #[derive(Debug)]
 pub(crate) struct Rotation {
     rotary_dim: usize,
-    /// `[pos, rotary_dim / 2]`, row-major.
+    /// Of each angle that occurs. `[angles, rotary_dim / 2]`, row-major.
     cos: Vec<f32>,
-    /// `[pos, rotary_dim / 2]`, row-major.
+    /// `[angles, rotary_dim / 2]`, row-major.
     sin: Vec<f32>,
+    /// Which of them each row of the batch is turned by. `[rows]`
+    angles: Vec<usize>,
 }
 
 impl Rotary {
@@ -89,28 +91,44 @@ impl Rotary {
         Self { rotary_dim, frequencies, long, amplitude }
     }
 
-    /// The rotation of `pos` tokens from position `start` on.
+    /// The rotation of the rows of some sequences.
+    ///
+    /// # Errors
+    /// As [`Self::frequencies_of`].
+    pub(crate) fn at(&self, spans: &[Span]) -> Result<Rotation> {
+        let (mut cos, mut sin, mut angles) = (vec![], vec![], vec![]);
+        let mut known: HashMap<(bool, usize), usize> = HashMap::new();
+        for span in spans {
+            let (is_long, frequencies) = self.frequencies_of(span)?;
+            for position in span.start..span.end() {
+                let new = known.len();
+                angles.push(*known.entry((is_long, position)).or_insert_with(|| {
+                    let angle = frequencies.iter().map(|f| position as f32 * f);
+                    cos.extend(angle.clone().map(|angle| angle.cos() * self.amplitude));
+                    sin.extend(angle.map(|angle| angle.sin() * self.amplitude));
+                    new
+                }));
+            }
+        }
+        Ok(Rotation { rotary_dim: self.rotary_dim, cos, sin, angles })
+    }
+
+    /// The frequencies of a sequence, and whether they are those of long texts.
     ///
     /// # Errors
     /// A cached text grows past the length at which LongRoPE's frequencies change: its keys would have to be rotated
     /// anew.
-    pub(crate) fn at(&self, start: usize, pos: usize) -> Result<Rotation> {
-        let frequencies = match &self.long {
-            Some(long) if start + pos > long.original_ctx_len => {
-                if (1..=long.original_ctx_len).contains(&start) {
+    fn frequencies_of(&self, span: &Span) -> Result<(bool, &[f32])> {
+        match &self.long {
+            Some(long) if span.end() > long.original_ctx_len => {
+                if (1..=long.original_ctx_len).contains(&span.start) {
                     let expected = format!("to stay within {} tokens, or to start beyond", long.original_ctx_len);
-                    return Err(Error::invalid("generated text", expected, format!("{} tokens", start + pos)));
+                    return Err(Error::invalid("generated text", expected, format!("{} tokens", span.end())));
                 }
-                &long.frequencies
+                Ok((true, &long.frequencies))
             }
-            _ => &self.frequencies,
-        };
-        let angles = || (start..start + pos).flat_map(|pos| frequencies.iter().map(move |f| pos as f32 * f));
-        Ok(Rotation {
-            rotary_dim: self.rotary_dim,
-            cos: angles().map(|angle| angle.cos() * self.amplitude).collect(),
-            sin: angles().map(|angle| angle.sin() * self.amplitude).collect(),
-        })
+            _ => Ok((false, &self.frequencies)),
+        }
     }
 }
 
@@ -125,7 +143,7 @@ impl Rotation {
     /// Rotates the first `n_rotated` heads of every token, in place where the device is the CPU.
     ///
     /// # Shapes
-    /// `x`: `[batch, pos, heads, d_head]`, contiguous and not shared
+    /// `x`: `[rows, heads, d_head]`, contiguous and not shared; the batch's rows once, or once for each variant
     pub(crate) fn apply(&self, x: Tensor, n_rotated: usize) -> Result<Tensor> {
         if matches!(x.device(), Device::Cpu) {
             x.inplace_op1(&RotateHeads { rotation: self, n_rotated })?;
@@ -136,17 +154,21 @@ impl Rotation {
 
     /// The same with plain tensor operations: other devices, and the reference of the tests.
     fn apply_plain(&self, x: &Tensor, n_rotated: usize) -> Result<Tensor> {
-        let (_, pos, heads, d_head) = x.dims4()?;
+        let (rows, heads, d_head) = x.dims3()?;
         let half = self.rotary_dim / 2;
-        let table = |values: &[f32]| Tensor::from_slice(values, (1, pos, 1, half), x.device());
+        let table = |values: &[f32]| {
+            let of_row = |row: usize| &values[self.angles[row % self.angles.len()] * half..][..half];
+            let values: Vec<f32> = (0..rows).flat_map(of_row).copied().collect();
+            Tensor::from_vec(values, (rows, 1, half), x.device())
+        };
         let (cos, sin) = (table(&self.cos)?, table(&self.sin)?);
-        let rotated = x.narrow(2, 0, n_rotated)?;
-        let (a, b) = (rotated.narrow(3, 0, half)?, rotated.narrow(3, half, half)?);
+        let rotated = x.narrow(1, 0, n_rotated)?;
+        let (a, b) = (rotated.narrow(2, 0, half)?, rotated.narrow(2, half, half)?);
         let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
         let second = (a.broadcast_mul(&sin)? + b.broadcast_mul(&cos)?)?;
-        let rest = rotated.narrow(3, self.rotary_dim, d_head - self.rotary_dim)?;
-        let rotated = Tensor::cat(&[&first, &second, &rest], 3)?; // [batch, pos, n_rotated, d_head]
-        Ok(Tensor::cat(&[&rotated, &x.narrow(2, n_rotated, heads - n_rotated)?], 2)?)
+        let rest = rotated.narrow(2, self.rotary_dim, d_head - self.rotary_dim)?;
+        let rotated = Tensor::cat(&[&first, &second, &rest], 2)?; // [rows, n_rotated, d_head]
+        Ok(Tensor::cat(&[&rotated, &x.narrow(1, n_rotated, heads - n_rotated)?], 1)?)
     }
 }
 
@@ -156,12 +178,12 @@ struct RotateHeads<'a> {
 }
 
 impl RotateHeads<'_> {
-    /// Rotates one head of one token.
+    /// Rotates one head.
     #[inline(always)]
-    fn rotate(&self, head: &mut [f32], token: usize) {
+    fn rotate(&self, head: &mut [f32], angle: usize) {
         let half = self.rotation.rotary_dim / 2;
-        let cos = &self.rotation.cos[token * half..][..half];
-        let sin = &self.rotation.sin[token * half..][..half];
+        let cos = &self.rotation.cos[angle * half..][..half];
+        let sin = &self.rotation.sin[angle * half..][..half];
         let (first, rest) = head.split_at_mut(half);
         for (((a, b), cos), sin) in first.iter_mut().zip(&mut rest[..half]).zip(cos).zip(sin) {
             (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
@@ -173,7 +195,7 @@ impl RotateHeads<'_> {
 struct RotateToken<'a> {
     op: &'a RotateHeads<'a>,
     heads: &'a mut [f32],
-    token: usize,
+    angle: usize,
     d_head: usize,
 }
 
@@ -183,7 +205,7 @@ impl Kernel for RotateToken<'_> {
     #[inline(always)]
     fn run(self) {
         for head in self.heads.chunks_exact_mut(self.d_head) {
-            self.op.rotate(head, self.token);
+            self.op.rotate(head, self.angle);
         }
     }
 }
@@ -194,11 +216,13 @@ impl InplaceOp1 for RotateHeads<'_> {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        let (_, pos, heads, d_head) = layout.shape().dims4()?;
+        let (_, heads, d_head) = layout.shape().dims3()?;
+        let angles = &self.rotation.angles;
         let Some((from, to)) = layout.contiguous_offsets() else { bail!("rotate-heads needs a contiguous tensor") };
         let CpuStorage::F32(values) = storage else { bail!("rotate-heads needs f32") };
-        values[from..to].par_chunks_mut(heads * d_head).enumerate().for_each(|(token, row)| {
-            wide(RotateToken { op: self, heads: &mut row[..self.n_rotated * d_head], token: token % pos, d_head });
+        values[from..to].par_chunks_mut(heads * d_head).enumerate().for_each(|(row, values)| {
+            let angle = angles[row % angles.len()];
+            wide(RotateToken { op: self, heads: &mut values[..self.n_rotated * d_head], angle, d_head });
         });
         Ok(())
     }
@@ -209,14 +233,19 @@ impl InplaceOp1 for RotateHeads<'_> {
 mod tests {
     use super::*;
 
+    fn span(start: usize, len: usize) -> Span {
+        Span { rows: 0..len, start }
+    }
+
     fn rotary(rotary_dim: usize, scaling: RopeScaling) -> Rotary {
         Rotary::new(10_000.0, rotary_dim, &scaling)
     }
 
     #[test]
     fn in_place_rotation_equals_plain_tensor_operations() {
-        let rotation = rotary(6, RopeScaling::None).at(7, 5).unwrap();
-        let x = Tensor::randn(0f32, 1., (2, 5, 4, 8), &Device::Cpu).unwrap();
+        // Two sequences, and the same again as a hook's second variant of them.
+        let rotation = rotary(6, RopeScaling::None).at(&[span(7, 3), span(0, 2)]).unwrap();
+        let x = Tensor::randn(0f32, 1., (10, 4, 8), &Device::Cpu).unwrap();
         let want = rotation.apply_plain(&x, 3).unwrap();
         let got = rotation.apply(x.copy().unwrap(), 3).unwrap();
         let diff = (got - want).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
@@ -226,8 +255,8 @@ mod tests {
     #[test]
     fn a_quarter_turn_is_a_quarter_turn() {
         // rotary_dim 2 has one frequency, 1: position p turns by p radians.
-        let rotation = rotary(2, RopeScaling::None).at(1, 2).unwrap();
-        let x = Tensor::new(&[[[[1f32, 0.]], [[1., 0.]]]], &Device::Cpu).unwrap();
+        let rotation = rotary(2, RopeScaling::None).at(&[span(1, 2)]).unwrap();
+        let x = Tensor::new(&[[[1f32, 0.]], [[1., 0.]]], &Device::Cpu).unwrap();
         let y = rotation.apply(x, 1).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         for (got, want) in y.iter().zip([1f32.cos(), 1f32.sin(), 2f32.cos(), 2f32.sin()]) {
             assert!((got - want).abs() < 1e-7);
@@ -238,10 +267,14 @@ mod tests {
     fn a_long_text_cannot_grow_out_of_a_cached_short_one() {
         let (short, long) = (vec![1.0; 4], vec![8.0; 4]);
         let rotary = rotary(8, RopeScaling::LongRope { short, long, original_ctx_len: 10, attention_factor: 1.5 });
-        assert!(rotary.at(0, 10).unwrap().cos[8..12] != rotary.at(0, 11).unwrap().cos[8..12]);
-        assert_eq!(rotary.at(0, 1).unwrap().cos, [1.5; 4]);
-        assert!(rotary.at(9, 1).is_ok() && rotary.at(11, 5).is_ok());
-        let message = rotary.at(10, 1).unwrap_err().to_string();
+        let at = |start, len| rotary.at(&[span(start, len)]);
+        assert!(at(0, 10).unwrap().cos[8..12] != at(0, 11).unwrap().cos[8..12]);
+        assert_eq!(at(0, 1).unwrap().cos, [1.5; 4]);
+        assert!(at(9, 1).is_ok() && at(11, 5).is_ok());
+        // Each sequence of a batch by its own length.
+        let both = rotary.at(&[span(0, 10), span(0, 11)]).unwrap();
+        assert_eq!(both.cos, [at(0, 10).unwrap().cos, at(0, 11).unwrap().cos].concat());
+        let message = at(10, 1).unwrap_err().to_string();
         assert!(message.contains("10 tokens"), "{message}");
     }
 }

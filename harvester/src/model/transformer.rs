@@ -3,10 +3,10 @@
 use candle_core::{Device, Tensor};
 
 use super::{
-    Checkpoint, Compute, Head, KvCache, ModelConfig, attention::AttentionContext, block::Pass, families,
-    rotary::Rotary, weights::Weights,
+    Batch, Checkpoint, Compute, Head, Hook, HookPoint, KvCache, ModelConfig, Rows, Site, attention::AttentionContext,
+    batch::Span, block::Pass, families, kv_cache::KeysValues, residual, rotary::Rotary, weights::Weights,
 };
-use crate::{Error, Hook, HookPoint, Result, Site};
+use crate::{Error, Result};
 
 /// A decoder-only transformer with hooks.
 #[derive(Debug, Clone)]
@@ -51,27 +51,24 @@ impl Transformer {
 
     /// Runs the model as far as the last point that `hook` wants, and no further. No logits are computed.
     ///
-    /// # Shapes
-    /// `tokens`: `[batch, pos]`, u32
-    ///
     /// # Errors
     /// A hook point that the model lacks, more tokens than its context holds, or whatever `hook` raises.
-    pub fn run(&self, tokens: &Tensor, hook: &mut dyn Hook) -> Result<()> {
+    pub fn run(&self, batch: &Batch, hook: &mut dyn Hook) -> Result<()> {
         let Some(last) = self.last_wanted(hook) else { return Ok(()) };
-        self.pass(tokens, None, &mut Pass { hook, last: Some(last) }).map(drop)
+        self.pass(batch, None, hook, Some(last)).map(drop)
     }
 
     /// The residual stream after the last block: what [`Head::unembed`] turns into logits.
     ///
-    /// With a `cache`, `tokens` continue the text it holds, and are added to it.
+    /// With a `cache`, each sequence of the batch continues the one of its number there, and is added to it.
     ///
     /// # Shapes
-    /// `tokens`: `[batch, pos]`, u32 -> `[batch, pos, d_model]` (a hook may have made `batch` grow)
+    /// -> `[rows, d_model]`, once for each variant that a hook makes of the batch
     ///
     /// # Errors
-    /// As [`Transformer::run`]; or a full cache.
-    pub fn resid_final(&self, tokens: &Tensor, cache: Option<&mut KvCache>, hook: &mut dyn Hook) -> Result<Tensor> {
-        let resid = self.pass(tokens, cache, &mut Pass { hook, last: None })?;
+    /// As [`Transformer::run`]; or a sequence that the cache does not have, or has no room for.
+    pub fn resid_final(&self, batch: &Batch, cache: Option<&mut KvCache>, hook: &mut dyn Hook) -> Result<Tensor> {
+        let resid = self.pass(batch, cache, hook, None)?;
         Ok(resid.expect("a pass without a last point runs to the end"))
     }
 
@@ -92,58 +89,71 @@ impl Transformer {
         backwards.filter(|point| point.check(&self.config).is_ok()).find(|point| hook.wants(*point))
     }
 
-    fn pass(&self, tokens: &Tensor, cache: Option<&mut KvCache>, pass: &mut Pass<'_>) -> Result<Option<Tensor>> {
-        let (_, pos) = tokens.dims2()?;
-        let start = cache.as_ref().map_or(0, |cache| cache.len());
-        if let Some(cache) = &cache {
-            cache.check_room(pos)?;
+    fn pass(
+        &self,
+        batch: &Batch,
+        mut cache: Option<&mut KvCache>,
+        hook: &mut dyn Hook,
+        last: Option<HookPoint>,
+    ) -> Result<Option<Tensor>> {
+        if batch.n_rows() == 0 || batch.spans().any(|rows| rows.is_empty()) {
+            return Err(Error::invalid("batch", "a token or more of each sequence", "none"));
         }
-        let rotation = |rotary: &Option<Rotary>| rotary.as_ref().map(|rotary| rotary.at(start, pos)).transpose();
+        let starts = match &cache {
+            Some(cache) => cache.starts(batch)?,
+            None => vec![0; batch.sequences().len()],
+        };
+        let spans: Vec<Span> = batch.spans().zip(&starts).map(|(rows, &start)| Span { rows, start }).collect();
+        let rotation = |rotary: &Option<Rotary>| rotary.as_ref().map(|rotary| rotary.at(&spans)).transpose();
         let (rotation, local_rotation) = (rotation(&self.rotary)?, rotation(&self.local_rotary)?);
-        let context = AttentionContext { config: &self.config, rotation, local_rotation, start };
-        let Some(resid) = pass.see(HookPoint::Embed, self.embed(tokens)?)? else { return Ok(None) };
-        let mut resid = self.add_positions(resid, start)?;
+        let rows = Rows::of(batch, &starts);
+        let mut pass = Pass { hook, last, rows, is_cached: cache.is_some() };
+        let Some(resid) = pass.see(HookPoint::Embed, self.embed(batch)?)? else { return Ok(None) };
+        let mut resid = self.add_positions(resid, &spans)?;
+        let context =
+            AttentionContext { config: &self.config, rotation, local_rotation, spans, n_rows: batch.n_rows() };
+        let mut keys_values = match &mut cache {
+            Some(cache) => KeysValues::Cache(cache, batch),
+            None => KeysValues::OneLayer(vec![]),
+        };
         for (layer, block) in self.weights.blocks.iter().enumerate() {
-            let layer_cache = cache.as_ref().map(|cache| cache.layer(layer));
-            match block.forward(resid, layer, &context, layer_cache, pass)? {
+            match block.forward(resid, layer, &context, &mut keys_values, &mut pass)? {
                 Some(next) => resid = next,
                 None => return Ok(None),
             }
         }
         if let Some(cache) = cache {
-            cache.advance(pos);
+            cache.advance(batch);
         }
         Ok(Some(resid))
     }
 
-    /// `[batch, pos]` -> `[batch, pos, d_model]`
-    fn embed(&self, tokens: &Tensor) -> Result<Tensor> {
-        let (batch, pos) = tokens.dims2()?;
-        let ids: Vec<u32> = tokens.flatten_all()?.to_vec1()?;
-        if let Some(id) = ids.iter().find(|id| **id as usize >= self.config.d_vocab) {
+    /// -> `[rows, d_model]`
+    fn embed(&self, batch: &Batch) -> Result<Tensor> {
+        let tokens = batch.tokens();
+        if let Some(id) = tokens.iter().find(|id| **id as usize >= self.config.d_vocab) {
             let expected = format!("below {}, the rows of the model's embedding", self.config.d_vocab);
             return Err(Error::invalid("token id", expected, id.to_string()));
         }
         let embedded = match &self.weights.embed {
-            Some(embed) => embed.index_select(&tokens.flatten_all()?, 0)?,
-            None => self.weights.head.w_unembed(&ids)?,
+            Some(embed) => embed.index_select(&Tensor::new(tokens, embed.device())?, 0)?,
+            None => self.weights.head.w_unembed(tokens)?,
         };
-        let embedded = embedded.reshape((batch, pos, ()))?;
         match self.config.embed_scale {
             Some(scale) => Ok((embedded * scale)?),
             None => Ok(embedded),
         }
     }
 
-    fn add_positions(&self, resid: Tensor, start: usize) -> Result<Tensor> {
-        let pos = resid.dim(1)?;
-        if start + pos > self.config.ctx_len {
+    /// `resid`: `[rows, d_model]`, for each variant -> the same
+    fn add_positions(&self, resid: Tensor, spans: &[Span]) -> Result<Tensor> {
+        if let Some(span) = spans.iter().find(|span| span.end() > self.config.ctx_len) {
             let expected = format!("at most {}, the model's context length", self.config.ctx_len);
-            return Err(Error::invalid("tokens in one context", expected, (start + pos).to_string()));
+            return Err(Error::invalid("tokens in one context", expected, span.end().to_string()));
         }
-        match &self.weights.pos_embed {
-            Some(pos_embed) => Ok(resid.broadcast_add(&pos_embed.narrow(0, start, pos)?)?),
-            None => Ok(resid),
-        }
+        let Some(pos_embed) = &self.weights.pos_embed else { return Ok(resid) };
+        let positions: Vec<u32> = spans.iter().flat_map(|span| span.start as u32..span.end() as u32).collect();
+        let positions = Tensor::from_slice(&positions, positions.len(), pos_embed.device())?;
+        residual::add(&resid, &pos_embed.index_select(&positions, 0)?)
     }
 }

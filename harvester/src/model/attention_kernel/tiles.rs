@@ -1,49 +1,17 @@
-//! [`Tiles`]: attention of many queries, twelve of a head at a time, by the inner loop of the packed product.
+//! [`Tiles`]: attention, up to twelve queries of a head at a time, by the inner loop of the packed product.
 
 use rayon::prelude::*;
 
 use super::{
-    super::packed::{Instructions, MAX_ROWS, Operands, Output, PANEL},
-    Scores, View,
+    super::{
+        batch::Span,
+        packed::{Instructions, MAX_ROWS, Operands, Output, PANEL},
+    },
+    Heads, Scores,
+    panels::Panels,
     softmax::ExpRows,
 };
 use crate::numbers::simd::wide;
-
-/// Keys and values of every head, in panels as the inner loop of a product reads them.
-struct Panels {
-    /// Transposed. `[batch, n_kv_heads, keys / PANEL rounded up, d_head, PANEL]`; zeros fill the last panel.
-    keys: Vec<f32>,
-    /// `[batch, n_kv_heads, d_head / PANEL rounded up, keys, PANEL]`; zeros fill the last panel.
-    values: Vec<f32>,
-    /// Values of one head in either.
-    per_head: [usize; 2],
-}
-
-impl Panels {
-    /// `first`: the first key that any query sees; the panels before it stay zeros.
-    fn new(k: View<'_>, v: View<'_>, first: usize) -> Self {
-        let [batch, keys, n_kv_heads, d_head] = k.dims;
-        let per_head = [keys.next_multiple_of(PANEL) * d_head, d_head.next_multiple_of(PANEL) * keys];
-        let heads = batch * n_kv_heads;
-        let mut panels =
-            Self { keys: vec![0.0; heads * per_head[0]], values: vec![0.0; heads * per_head[1]], per_head };
-        let (k_heads, v_heads) = (panels.keys.par_chunks_mut(per_head[0]), panels.values.par_chunks_mut(per_head[1]));
-        k_heads.zip(v_heads).enumerate().for_each(|(i, (k_panels, v_panels))| {
-            let (batch, head) = (i / n_kv_heads, i % n_kv_heads);
-            for key in first / PANEL * PANEL..keys {
-                let panel = &mut k_panels[key / PANEL * PANEL * d_head..][..PANEL * d_head];
-                for (row, value) in panel.chunks_exact_mut(PANEL).zip(k.head_from(batch, key, head)) {
-                    row[key % PANEL] = *value;
-                }
-                let values = v.head_from(batch, key, head)[..d_head].chunks(PANEL);
-                for (panel, values) in v_panels.chunks_exact_mut(PANEL * keys).zip(values) {
-                    panel[key * PANEL..][..values.len()].copy_from_slice(values);
-                }
-            }
-        });
-        panels
-    }
-}
 
 /// Queries that one task takes: enough that a head's keys and values are worth fetching into the second-level cache.
 const TASK_QUERIES: usize = 4 * MAX_ROWS;
@@ -52,41 +20,46 @@ const TASK_QUERIES: usize = 4 * MAX_ROWS;
 pub(super) struct Tiles<'a> {
     instructions: Instructions,
     rule: Scores,
-    q: View<'a>,
-    /// Of keys and values.
-    n_kv_heads: usize,
-    keys: usize,
-    panels: Panels,
-    /// `[batch * pos, n_heads * d_head]`
+    heads: Heads,
+    /// `[rows, n_heads + 2 n_kv_heads, d_head]`
+    qkv: &'a [f32],
+    /// `[rows, n_heads * d_head]`
     z: Output,
 }
 
+/// Queries of one head of one sequence.
+#[derive(Clone, Copy)]
+struct Task<'a> {
+    span: &'a Span,
+    panels: &'a Panels,
+    head: usize,
+    /// Place of the first query in the span.
+    first: usize,
+}
+
 impl<'a> Tiles<'a> {
-    pub(super) fn new(rule: Scores, q: View<'a>, k: View<'_>, v: View<'_>) -> Self {
-        let [batch, pos, n_heads, d_head] = q.dims;
-        let [_, keys, n_kv_heads, _] = k.dims;
-        Self {
-            instructions: Instructions::of_this_machine().unwrap_or(Instructions::Plain),
-            rule,
-            q,
-            n_kv_heads,
-            keys,
-            panels: Panels::new(k, v, rule.first_key(keys - pos)),
-            z: Output::new(batch * pos, n_heads * d_head),
-        }
+    pub(super) fn new(rule: Scores, heads: Heads, qkv: &'a [f32]) -> Self {
+        let instructions = Instructions::of_this_machine().unwrap_or(Instructions::Plain);
+        let rows = qkv.len() / heads.row_width();
+        Self { instructions, rule, heads, qkv, z: Output::new(rows, heads.n_heads * heads.d_head) }
     }
 
-    /// All heads of all queries. -> `[batch, pos, n_heads * d_head]`
-    pub(super) fn run(self) -> Vec<f32> {
-        let [batch, pos, n_heads, _] = self.q.dims;
-        let blocks = pos.div_ceil(TASK_QUERIES);
-        (0..batch * n_heads * blocks).into_par_iter().for_each(|task| {
-            let (batch, head, block) = (task / blocks / n_heads, task / blocks % n_heads, task % blocks);
-            let mut scores = vec![];
-            let (mut first, end) = (block * TASK_QUERIES, pos.min((block + 1) * TASK_QUERIES));
+    /// All heads of all queries. `spans`, each with its keys and values, are all rows.
+    pub(super) fn run<'s>(self, spans: impl Iterator<Item = (&'s Span, &'s Panels)>) -> Vec<f32> {
+        // Blocks of a head stand together: its keys and values stay in the cache.
+        let tasks: Vec<Task<'_>> = spans
+            .flat_map(|(span, panels)| {
+                let blocks = move |head| (0..span.rows.len()).step_by(TASK_QUERIES).map(move |first| (head, first));
+                let task = move |(head, first)| Task { span, panels, head, first };
+                (0..self.heads.n_heads).flat_map(blocks).map(task)
+            })
+            .collect();
+        tasks.into_par_iter().for_each(|task| {
+            let (mut scores, mut first) = (vec![], task.first);
+            let end = task.span.rows.len().min(first + TASK_QUERIES);
             while first < end {
                 let rows = Instructions::tile_rows(end - first);
-                self.tile([batch, head], first, rows, &mut scores);
+                self.tile(Task { first, ..task }, rows, &mut scores);
                 first += rows;
             }
         });
@@ -94,32 +67,29 @@ impl<'a> Tiles<'a> {
         unsafe { self.z.into_values() }
     }
 
-    /// `rows` queries of one head, from `first` on. `scores` is room that calls share.
-    fn tile(&self, [batch, head]: [usize; 2], first: usize, rows: usize, scores: &mut Vec<f32>) {
-        let [_, pos, n_heads, d_head] = self.q.dims;
-        let kv_head = batch * self.n_kv_heads + head / (n_heads / self.n_kv_heads);
-        let query = self.keys - pos + first; // the first query's position
+    /// `rows` queries of one head, from the task's first on. `scores` is room that calls share.
+    fn tile(&self, task: Task<'_>, rows: usize, scores: &mut Vec<f32>) {
+        let Task { span, panels, head, first } = task;
+        let Heads { n_heads, n_kv_heads, d_head } = self.heads;
+        let (first, query) = (span.rows.start + first, span.start + first); // the first query's row and position
+        let kv_head = head / (n_heads / n_kv_heads);
         // Panels of keys that some query of the tile sees; those wholly outside the window are never touched.
         let (from, to) = (self.rule.first_key(query) / PANEL, query + rows);
-        let panels = from..to.div_ceil(PANEL);
-        let width = panels.len() * PANEL;
+        let width = (to.div_ceil(PANEL) - from) * PANEL;
         scores.resize(scores.len().max(rows * width), 0.0);
         let scores = &mut scores[..rows * width];
-        let (q, q_row) = (self.q.head_from(batch, first, head), self.q.strides[1]);
-        let [k_size, v_size] = self.panels.per_head;
-        let k_panels =
-            &self.panels.keys[kv_head * k_size..][panels.start * PANEL * d_head..panels.end * PANEL * d_head];
+        let q = &self.qkv[first * self.heads.row_width() + head * d_head..];
+        let k_panels = panels.keys(kv_head, from..to.div_ceil(PANEL));
         for (b, column) in k_panels.chunks_exact(PANEL * d_head).zip((0..).step_by(PANEL)) {
-            let operands = Operands { a: q, a_row: q_row, b, c: &mut scores[column..], c_row: width, add: false };
+            let c = &mut scores[column..];
+            let operands = Operands { a: q, a_row: self.heads.row_width(), b, c, c_row: width, add: false };
             self.instructions.product(rows, operands);
         }
         let from = from * PANEL;
         let mut inverses = [0f32; MAX_ROWS];
         wide(ExpRows { scores, width, from, query, rule: self.rule, inverses: &mut inverses });
-        let v_panels = &self.panels.values[kv_head * v_size..][..v_size];
-        for (panel, column) in v_panels.chunks_exact(PANEL * self.keys).zip((0..).step_by(PANEL)) {
+        for (b, column) in panels.values(kv_head, from..to).zip((0..).step_by(PANEL)) {
             let mut tile = [0f32; MAX_ROWS * PANEL];
-            let b = &panel[from * PANEL..to * PANEL];
             let operands = Operands { a: scores, a_row: width, b, c: &mut tile, c_row: PANEL, add: false };
             self.instructions.product(rows, operands);
             for (row, inverse) in tile.chunks_exact_mut(PANEL).zip(inverses) {
@@ -127,7 +97,7 @@ impl<'a> Tiles<'a> {
             }
             let columns = head * d_head + column..head * d_head + d_head.min(column + PANEL);
             // SAFETY: no other tile has these queries of this head.
-            unsafe { self.z.write(batch * pos + first, columns, &tile[..rows * PANEL]) };
+            unsafe { self.z.write(first, columns, &tile[..rows * PANEL]) };
         }
     }
 }
