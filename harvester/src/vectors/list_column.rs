@@ -4,8 +4,10 @@ use std::ops::Range;
 
 use arrow::{
     array::{Array, ArrayRef, AsArray},
-    compute::cast,
-    datatypes::{DataType, Fields, Float16Type, Float32Type},
+    datatypes::{
+        ArrowPrimitiveType, DataType, Fields, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+        Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    },
 };
 
 use crate::{Error, Result, StorageDtype, Values};
@@ -110,13 +112,30 @@ fn lists(column: &ArrayRef) -> (Vec<Range<usize>>, ArrayRef) {
     }
 }
 
-/// Numbers without nulls as f16 or f32. Integers that f32 cannot hold are rounded.
+/// Numbers without nulls as f16 or f32. Numbers that f32 cannot hold are rounded.
 fn as_values(numbers: &ArrayRef, dtype: StorageDtype) -> std::result::Result<Values, String> {
-    let cast_to = |kind| cast(numbers, &kind).map_err(|error| error.to_string());
-    Ok(match dtype {
-        StorageDtype::F16 => Values::F16(cast_to(DataType::Float16)?.as_primitive::<Float16Type>().values().to_vec()),
-        _ => Values::F32(cast_to(DataType::Float32)?.as_primitive::<Float32Type>().values().to_vec()),
-    })
+    // arrow's `cast` does this too, but arrow-cast is built without optimization.
+    Ok(Values::F32(match numbers.data_type() {
+        DataType::Float16 if dtype == StorageDtype::F16 => {
+            return Ok(Values::F16(numbers.as_primitive::<Float16Type>().values().to_vec()));
+        }
+        DataType::Float16 => to_f32::<Float16Type>(numbers, f32::from),
+        DataType::Float32 => numbers.as_primitive::<Float32Type>().values().to_vec(),
+        DataType::Float64 => to_f32::<Float64Type>(numbers, |x| x as f32),
+        DataType::Int8 => to_f32::<Int8Type>(numbers, f32::from),
+        DataType::Int16 => to_f32::<Int16Type>(numbers, f32::from),
+        DataType::Int32 => to_f32::<Int32Type>(numbers, |x| x as f32),
+        DataType::Int64 => to_f32::<Int64Type>(numbers, |x| x as f32),
+        DataType::UInt8 => to_f32::<UInt8Type>(numbers, f32::from),
+        DataType::UInt16 => to_f32::<UInt16Type>(numbers, f32::from),
+        DataType::UInt32 => to_f32::<UInt32Type>(numbers, |x| x as f32),
+        DataType::UInt64 => to_f32::<UInt64Type>(numbers, |x| x as f32),
+        other => return Err(format!("{other} items")),
+    }))
+}
+
+fn to_f32<T: ArrowPrimitiveType>(numbers: &ArrayRef, convert: impl Fn(T::Native) -> f32) -> Vec<f32> {
+    numbers.as_primitive::<T>().values().iter().map(|number| convert(*number)).collect()
 }
 
 #[cfg(test)]
@@ -126,12 +145,12 @@ mod tests {
 
     use arrow::{
         array::{FixedSizeListArray, ListArray},
-        datatypes::{Field, Float64Type, Int64Type, UInt8Type},
+        datatypes::Field,
     };
 
     use super::*;
 
-    fn list<T: arrow::datatypes::ArrowPrimitiveType>(rows: Vec<Option<Vec<Option<T::Native>>>>) -> ArrayRef {
+    fn list<T: ArrowPrimitiveType>(rows: Vec<Option<Vec<Option<T::Native>>>>) -> ArrayRef {
         Arc::new(ListArray::from_iter_primitive::<T, _, _>(rows))
     }
 
@@ -148,6 +167,7 @@ mod tests {
         let half: ArrayRef = Arc::new(half);
         assert_eq!(dtype_of(half.data_type()), StorageDtype::F16);
         assert_eq!(values_of(&half, 2, StorageDtype::F16).unwrap().to_f32().as_ref(), [1.0, 0.0]);
+        assert_eq!(values_of(&half, 2, StorageDtype::F32), Ok(Values::F32(vec![1.0, 0.0])));
         // A slice of an array, as in a batch of a file.
         assert_eq!(values_of(&bytes.slice(1, 1), 2, StorageDtype::F32), Ok(Values::F32(vec![7.0, 1.0])));
     }
