@@ -1,4 +1,4 @@
-//! [`Transformer`]: one decoder-only forward pass for every family, with hooks, a KV cache, and an early end.
+//! [`Transformer`]: one decoder-only forward pass for every family, with hooks, a KV cache, and an early stop.
 //!
 //! ```text
 //! resid = W_E[token] (+ W_pos[position])                                  hook_embed
@@ -8,7 +8,7 @@
 //! logits = ln_final(resid) W_U^T
 //! ```
 //!
-//! Some families scale the embedding, normalise what attention and MLP add, or cap the logits: each a field of
+//! Some families scale the embedding, normalize the outputs of attention and MLP, or cap the logits: each is a field of
 //! [`ModelConfig`].
 //!
 //! ```text

@@ -18,7 +18,7 @@ fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny").join(name)
 }
 
-/// The model, the references, and the tokens that they are of: two texts of the same length.
+/// The model, the references, and their tokens: two texts of the same length.
 fn load(name: &str) -> (Transformer, HashMap<String, Tensor>, Vec<Vec<u32>>) {
     let checkpoint = Checkpoint::open(&folder(name)).unwrap();
     let model = Transformer::load(&checkpoint, &Device::Cpu).unwrap();
@@ -236,7 +236,7 @@ fn identity_hook_changes_no_bit() {
     }
 }
 
-/// Continues with the activation at one point twice.
+/// Continues with two copies of the activation at one point.
 struct Twice(HookPoint);
 
 impl Hook for Twice {
@@ -265,7 +265,7 @@ fn a_pass_goes_on_with_variants_from_every_point() {
 
 #[test]
 fn variants_are_refused_with_a_cache_and_other_shapes_always() {
-    /// Returns half of what it sees.
+    /// Returns half of the activation.
     struct Half;
     impl Hook for Half {
         fn wants(&self, point: HookPoint) -> bool {
@@ -283,7 +283,7 @@ fn variants_are_refused_with_a_cache_and_other_shapes_always() {
     let mut twice = Twice(HookPoint::resid_post(1));
     let message = model.resid_final(&batch, Some(&mut cache), &mut twice).unwrap_err().to_string();
     assert!(message.contains("hook at blocks.1.hook_resid_post") && message.contains("2 variants"), "{message}");
-    // Nothing of the refused pass counts: the text can be begun again.
+    // The refused pass has no effect: the text can be started again.
     assert_eq!(cache.len(sequence), 0);
     let resid = model.resid_final(&batch, Some(&mut cache), &mut NoHook).unwrap();
     assert_eq!(bits(&resid), bits(&run(&model, &tokens[..1])));
@@ -291,11 +291,11 @@ fn variants_are_refused_with_a_cache_and_other_shapes_always() {
     assert!(message.contains("expected an activation of shape [17, 48]"), "{message}");
 }
 
-/// Notes every row that it is shown.
+/// Records every row that it is shown.
 #[derive(Default)]
 struct Census {
     seen: HashMap<HookPoint, Vec<Row>>,
-    /// Where it makes two variants.
+    /// Point at which it makes two variants.
     doubles: Option<HookPoint>,
 }
 
@@ -319,7 +319,7 @@ fn a_hook_sees_each_token_once_and_knows_its_sequence_and_position() {
         let mut cache = KvCache::new(model.config());
         let (n, numbers) = (tokens[0].len(), [0, 1].map(|_| cache.add(17).unwrap()));
         let mut census = Census::default();
-        // The second text in three passes, beside the first's two.
+        // The second text in three passes, beside the two passes of the first.
         for parts in [[0..9, 0..4], [9..n, 4..5], [n..n, 5..12]] {
             let mut batch = Batch::default();
             for ((number, text), part) in numbers.iter().zip(&tokens).zip(parts).filter(|(_, part)| !part.is_empty()) {
@@ -412,14 +412,15 @@ fn a_cached_continuation_is_the_whole_text() {
     }
 }
 
-/// Greedy texts of several lengths: tokens, and the logits that each was chosen by.
+/// Writes greedy texts of several lengths: their tokens, and the logits from which each was chosen.
 struct Writer<'a> {
     model: &'a Transformer,
     cache: KvCache,
 }
 
 impl Writer<'_> {
-    /// One more token for each text; `texts` have the number in the cache, and the tokens that it has not seen.
+    /// Writes one more token for each text; `texts` has its number in the cache, and its tokens that the cache has not
+    /// seen.
     fn step(&mut self, texts: &[(usize, Vec<u32>)]) -> Vec<(u32, Tensor)> {
         let mut batch = Batch::default();
         texts.iter().for_each(|(number, unseen)| batch.push(*number, unseen));
@@ -431,13 +432,14 @@ impl Writer<'_> {
     }
 }
 
-/// Sixteen prompts of 1 to 12 tokens, written on side by side for 1 to 9 tokens; one begins when another has ended.
+/// Sixteen prompts of 1 to 12 tokens, continued side by side for 1 to 9 tokens; one starts when another has ended.
 #[test]
 fn sixteen_texts_written_together_are_what_each_is_alone() {
     for name in FAMILIES {
         let (model, _, tokens) = load(name);
         let prompt = |i: usize| tokens[i % 2][i % 5..][..1 + i * 7 % 12].to_vec();
-        // LongRoPE refuses a text that outgrows what it calls short, 8 tokens: here some end before, beside longer ones.
+        // LongRoPE refuses a text that grows beyond its short length of 8 tokens: here some end before it, beside
+        // longer ones.
         let most = |i: usize| if name == "phi3_long" && prompt(i).len() <= 8 { 9 - prompt(i).len() } else { 9 };
         let new = |i: usize| 1 + i * 5 % most(i);
         let alone: Vec<Vec<(u32, Tensor)>> = (0..16)
@@ -492,8 +494,8 @@ fn sequences_that_a_cache_does_not_have_are_refused() {
     assert!(refused(&[first, 7], &[1]).contains("sequence 7"));
     assert!(refused(&[first, first], &[1]).contains("sequence 0 twice"));
     assert!(refused(&[first], &[1, 2, 3, 4]).contains("at most 3 tokens"));
-    assert!(refused(&[first], &[]).contains("a token or more"));
-    assert!(refused(&[], &[]).contains("a token or more"));
+    assert!(refused(&[first], &[]).contains("at least one token"));
+    assert!(refused(&[], &[]).contains("at least one token"));
     cache.free(first);
     assert_eq!(cache.add(3).unwrap(), first + 1, "a number is never given twice");
     assert!(cache.add(model.config().ctx_len + 1).is_err());

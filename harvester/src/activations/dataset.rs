@@ -1,5 +1,5 @@
-//! [`ActivationDataset`]: a finished folder, or several that are parts of one harvest, read a row group or a few
-//! contexts at a time and only the columns asked for.
+//! [`ActivationDataset`]: a finished folder, or several folders that are parts of one harvest, read one row group or a
+//! few contexts at a time, and only the requested columns.
 
 use std::{
     ops::Range,
@@ -34,7 +34,7 @@ use crate::{
     store::{MANIFEST_FILE, Manifest, hex},
 };
 
-/// Place of the column `context`.
+/// Index of the column `context`.
 const CONTEXT_COLUMN: usize = 1;
 
 /// A folder of activations, opened for reading.
@@ -42,7 +42,7 @@ const CONTEXT_COLUMN: usize = 1;
 pub struct ActivationDataset {
     location: Location,
     dir: PathBuf,
-    /// Where the parts are; one, unless this is several folders.
+    /// Folders of the parts: one, or several if they are parts of one corpus.
     folders: Vec<Location>,
     manifest: HarvestManifest,
     schema: ShardSchema,
@@ -55,33 +55,33 @@ pub struct ActivationDataset {
 pub struct RowGroup {
     /// Index in the manifest's parts.
     pub part: usize,
-    /// Row group of that file.
+    /// Row group within that file.
     pub group: usize,
-    /// Rows of the dataset before it.
+    /// Number of rows of the dataset before this group.
     pub first_row: u64,
-    /// Rows in it.
+    /// Number of rows in the group.
     pub rows: usize,
     /// Number of its first context.
     pub first_context: u64,
-    /// Number of its last context. Numbers in between may be those of other row groups, where several parts of a corpus
-    /// are one dataset.
+    /// Number of its last context. If several parts of a corpus form the dataset, numbers in between may belong to
+    /// other row groups.
     pub last_context: u64,
 }
 
 impl RowGroup {
-    /// Whether contexts of these numbers may be in it.
+    /// True if contexts with these numbers may be in it.
     pub fn overlaps(&self, contexts: &Range<u64>) -> bool {
         self.first_context < contexts.end && contexts.start <= self.last_context
     }
 }
 
 impl ActivationDataset {
-    /// Opens the folder that `harvest` or `merge` wrote, or a folder of such folders, which are then one dataset, as
-    /// [`Self::open_many`] says. Checks that every part is there with the size, the rows and the columns that the
-    /// manifest records; [`Self::verify`] checks the content too.
+    /// Opens a folder written by `harvest` or `merge`, or a folder of such folders, which then form one dataset as in
+    /// [`Self::open_many`]. Checks that every part has the size, rows and columns recorded in the manifest;
+    /// [`Self::verify`] also checks the content.
     ///
     /// # Errors
-    /// Names the first file that is not as recorded, what was expected and what was found.
+    /// Names the first file that is not as recorded, with the expected and the found values.
     pub fn open(folder: impl Into<Location>) -> Result<Self> {
         let location = folder.into();
         let folders = folders_of(&location)?;
@@ -91,7 +91,7 @@ impl ActivationDataset {
     /// Opens the folders of several harvests, each of another part of one corpus, as one dataset.
     ///
     /// # Errors
-    /// As [`Self::open`]; or when they differ in more than their part, or a part is missing or there twice.
+    /// As for [`Self::open`]; or if they differ in more than their part, or a part is missing or given twice.
     pub fn open_many(folders: &[Location]) -> Result<Self> {
         match folders {
             [] => Err(Error::invalid("activations", "at least one folder", "none")),
@@ -105,7 +105,7 @@ impl ActivationDataset {
         for (folder, manifest) in folders.iter().zip(&manifests) {
             check_folder(folder, manifest)?;
         }
-        // A merged dataset's parts are in the order of the harvests' parts, whatever order the folders came in.
+        // A merged dataset's parts are in the order of the harvests' parts, whatever the order of the folders.
         let mut order: Vec<_> = (0..folders.len()).collect();
         order.sort_by_key(|i| manifests[*i].config.part);
         let manifest = match &manifests[..] {
@@ -125,25 +125,25 @@ impl ActivationDataset {
         Ok(Self { location, dir, folders, manifest, schema, parts, row_groups })
     }
 
-    /// What made this dataset.
+    /// The manifest, which describes how this dataset was made.
     pub fn manifest(&self) -> &HarvestManifest {
         &self.manifest
     }
 
-    /// The folder, as it was named; of several the one they are in, or the first.
+    /// The folder as the user named it; for several, the folder that contains them, or the first.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Where it is; of several folders the one they are in, or the first.
+    /// Location of the folder; for several, of the folder that contains them, or of the first.
     pub fn location(&self) -> &Location {
         &self.location
     }
 
-    /// SHA-256 of the manifest file; where there are several, of their hashes one after the other.
+    /// SHA-256 of the manifest file; for several folders, of their concatenated hashes.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// If it cannot be read.
     pub fn manifest_sha256(&self) -> Result<String> {
         let hash = |folder: &Location| Ok(hex(&Sha256::digest(folder.join(MANIFEST_FILE).read()?)));
         let hashes: Vec<_> = self.folders.iter().map(hash).collect::<Result<_>>()?;
@@ -155,8 +155,8 @@ impl ActivationDataset {
         self.manifest.counts.tokens
     }
 
-    /// After the largest context number. There may be fewer contexts: where parts of a corpus were merged, one part's
-    /// numbers end before another's.
+    /// The largest context number plus 1. There may be fewer contexts: if parts of a corpus were merged, the numbers of
+    /// one part end before those of another.
     pub fn context_end(&self) -> u64 {
         self.row_groups.iter().map(|group| group.last_context + 1).max().unwrap_or(0)
     }
@@ -166,10 +166,10 @@ impl ActivationDataset {
         &self.row_groups
     }
 
-    /// Which tokens the rows of `group` are.
+    /// The token columns of the rows of `group`.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// If the file cannot be read.
     pub fn tokens(&self, group: RowGroup) -> Result<TokenRows> {
         let batch = self.read_columns(group, 0..group.rows, &(0..TOKEN_COLUMNS.len()).collect::<Vec<_>>())?;
         Ok(token_rows(&batch))
@@ -178,15 +178,15 @@ impl ActivationDataset {
     /// The rows of `group` at `hook_point`; no other hook point is read from the disk.
     ///
     /// # Errors
-    /// When the folder lacks the hook point, the file cannot be read, or a value is not finite.
+    /// If the folder lacks the hook point, the file cannot be read, or a value is not finite.
     pub fn read(&self, group: RowGroup, hook_point: HookPoint) -> Result<ActivationRows> {
         self.read_rows(group, 0..group.rows, hook_point)
     }
 
-    /// The rows of the contexts with the numbers `contexts` at `hook_point`. Only the pages that they are in are read.
+    /// The rows of the contexts with the numbers `contexts` at `hook_point`. Only the pages that hold them are read.
     ///
     /// # Errors
-    /// As [`Self::read`].
+    /// As for [`Self::read`].
     pub fn read_contexts(&self, contexts: Range<u64>, hook_point: HookPoint) -> Result<ActivationRows> {
         let d_model = self.manifest.hook_point(hook_point)?.d_model;
         let values = Values::with_capacity(self.schema.dtype, 0, d_model);
@@ -226,16 +226,17 @@ impl ActivationDataset {
         Ok(ActivationRows { rows: token_rows(&batch), norm, values, d_model })
     }
 
-    /// We never write such a number, so the file is not as it was.
+    /// We never write such a number, so the file was changed.
     fn not_finite(&self, group: RowGroup, hook_point: HookPoint, row: usize, place: usize) -> Error {
         let path = self.parts[group.part].path();
         let row = group.first_row + row as u64;
-        let found = format!("a nan or an infinity in row {row} of the folder, at index {place}");
+        let found = format!("a NaN or an infinity in row {row} of the folder, at index {place}");
         let hint = "Verify the folder (`refract inspect` does), and harvest it again";
         Error::malformed(path, format!("finite numbers at {hook_point}"), found, hint)
     }
 
-    /// Reads every byte and compares the hashes with the manifest's, and the manifest's with its own.
+    /// Reads every byte and compares the hashes with those in the manifests, and the hash of each manifest with its
+    /// own.
     ///
     /// # Errors
     /// Names the first file that differs.
@@ -256,7 +257,7 @@ impl ActivationDataset {
         Ok(())
     }
 
-    /// Rows `rows` of a column of values. Scales are read elsewhere.
+    /// Reads rows `rows` of a column of values. Scales are read separately.
     fn read_values(&self, group: RowGroup, rows: Range<usize>, leaf: usize, width: usize) -> Result<Values> {
         let part = &self.parts[group.part];
         let read = || -> ParquetResult<Values> {
@@ -268,7 +269,7 @@ impl ActivationDataset {
         read().map_err(|error| unreadable(&part.path(), &part.recorded, error))
     }
 
-    /// A batch with the given flat columns of rows `rows` of `group`.
+    /// Reads the given flat columns of rows `rows` of `group`.
     fn read_columns(&self, group: RowGroup, rows: Range<usize>, leaves: &[usize]) -> Result<RecordBatch> {
         let part = &self.parts[group.part];
         let mask = ProjectionMask::leaves(part.metadata.parquet_schema(), leaves.iter().copied());
@@ -291,7 +292,8 @@ impl ActivationDataset {
     }
 }
 
-/// The folders that are the dataset at `location`: it alone, or those in it where it has no manifest and they have.
+/// The folders that form the dataset at `location`: the folder itself, or the folders in it that have a manifest if it
+/// has none.
 pub(crate) fn folders_of(location: &Location) -> Result<Vec<Location>> {
     let has_manifest = |location: &Location| Ok::<_, Error>(location.join(MANIFEST_FILE).bytes()?.is_some());
     if has_manifest(location)? || !location.is_folder()? {
@@ -309,7 +311,7 @@ pub(crate) fn folders_of(location: &Location) -> Result<Vec<Location>> {
 fn check_folder(folder: &Location, manifest: &HarvestManifest) -> Result<()> {
     let name = folder.to_string();
     if manifest.parts.is_empty() {
-        let hint = "Repeat the command that made this folder; it goes on where it stopped";
+        let hint = "Repeat the command that made this folder; it continues where it stopped";
         return Err(Error::malformed(name, "at least one finished part", "none", hint));
     }
     if !manifest.complete {
@@ -330,7 +332,7 @@ fn add_row_groups(row_groups: &mut Vec<RowGroup>, number: usize, part: &OpenPart
     Ok(())
 }
 
-/// The smallest and the largest context number of a row group, as its statistics say.
+/// The smallest and the largest context number of a row group, from its statistics.
 fn contexts_of(group: &RowGroupMetaData) -> Option<(u64, u64)> {
     match group.column(CONTEXT_COLUMN).statistics()? {
         Statistics::Int64(numbers) => Some((numbers.min_opt()?.cast_unsigned(), numbers.max_opt()?.cast_unsigned())),
@@ -347,14 +349,14 @@ fn token_rows(batch: &RecordBatch) -> TokenRows {
     }
 }
 
-/// A column's values. Its type is the schema's, which [`OpenPart::open`] has compared.
+/// A column's values. Its type matches the schema, as checked by [`OpenPart::open`].
 fn column<T: ArrowPrimitiveType>(array: &ArrayRef) -> Vec<T::Native> {
     array.as_primitive::<T>().values().to_vec()
 }
 
-const EDITED: &str = "The manifest was changed by hand: restore it, or harvest again into another folder";
+const EDITED: &str = "The manifest was edited: restore it, or harvest again into another folder";
 
-/// Refuses counts that contradict each other: everything after trusts them.
+/// Refuses counts that contradict each other: all later code trusts them.
 fn check_counts(folder: &Location, manifest: &HarvestManifest) -> Result<()> {
     let path = folder.join(MANIFEST_FILE).to_string();
     let rows: u64 = manifest.parts.iter().map(|part| part.rows).sum();
@@ -393,7 +395,7 @@ mod tests {
         (dir, dataset)
     }
 
-    /// A folder of uneven contexts over several pages, row groups and parts, and what its rows must be.
+    /// A folder of uneven contexts over several pages, row groups and parts, and the values that its rows must have.
     fn uneven(dtype: StorageDtype, layout: Layout) -> (tempfile::TempDir, Vec<Context>, Vec<f32>) {
         let dir = tempfile::tempdir().unwrap();
         let mut manifest = manifest(300, 64, 64 * 350, dtype);
@@ -455,7 +457,7 @@ mod tests {
         let path = dir.path().join("part-00000.parquet");
         let dataset = ActivationDataset::open(dir.path()).unwrap();
         let mut bytes = fs::read(&path).unwrap();
-        // Destroys the first page of values, of 1 MiB; the token columns before it are small.
+        // Overwrites the first page of values, of 1 MiB; the token columns before it are small.
         bytes[200_000..900_000].fill(0xff);
         fs::write(&path, bytes).unwrap();
         let read = dataset.read_contexts(200..202, HookPoint::Embed).unwrap();
@@ -464,7 +466,7 @@ mod tests {
         assert_eq!(*read.to_f32(), expected[skipped * 300..][..read.norm.len() * 300]);
         assert!(
             dataset.read_contexts(20..21, HookPoint::Embed).is_err(),
-            "what was destroyed is read where it is needed"
+            "the overwritten page is read when it is needed"
         );
     }
 
@@ -506,7 +508,7 @@ mod tests {
                 let mut damaged = bytes.clone();
                 damaged[bit / 8] ^= 1 << (bit % 8);
                 fs::write(&path, damaged).unwrap();
-                // With the footers that were read before, and from the start.
+                // Once with the footers read before, and once opened again.
                 let verified = dataset.verify(&Silent);
                 assert!(verified.unwrap_err().to_string().contains(name), "bit {bit} of {name}");
                 let opened = ActivationDataset::open(dir.path()).and_then(|dataset| dataset.verify(&Silent));
@@ -558,6 +560,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         manifest(3, 4, 8, StorageDtype::F16).write(dir.path()).unwrap();
         let message = ActivationDataset::open(dir.path()).unwrap_err().to_string();
-        assert!(message.contains("goes on where it stopped"), "{message}");
+        assert!(message.contains("continues where it stopped"), "{message}");
     }
 }

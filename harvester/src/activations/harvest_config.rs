@@ -1,5 +1,5 @@
-//! [`HarvestConfig`]: what to harvest and how to lay it out. Everything in it shapes the files, so the resolved config
-//! is kept in the manifest and a folder is only ever continued with the same one.
+//! [`HarvestConfig`]: settings of a harvest. All of them affect the files, so the resolved config is kept in the
+//! manifest, and a folder is only continued with the same config.
 
 use std::{fmt, str::FromStr};
 
@@ -13,47 +13,45 @@ use crate::{
     text::{ContextOptions, LongDocuments, Packing},
 };
 
-/// Settings by name, as flags, a config file or a request give them: those fields of a config that were given.
+/// Settings by name, as given by flags, a config file or a request: only the fields of a config that were given.
 pub type Settings = Map<String, Value>;
 
-/// What to harvest and how to lay it out.
+/// Settings of a harvest: what is harvested, and the layout of the files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HarvestConfig {
-    /// Where activations are taken; all from the same pass.
+    /// Hook points to harvest, all from the same pass.
     pub hook_points: Vec<HookPoint>,
-    /// Tokens a context. Default 256.
+    /// Tokens per context. Default 256.
     pub ctx_len: usize,
-    /// Contexts a forward pass. Default 8.
+    /// Contexts per forward pass. Default 8.
     pub batch: usize,
-    /// Stop after this many tokens, rounded up to whole contexts, a short context counting as a full one; the whole
-    /// corpus when absent.
+    /// Stop after this many tokens, rounded up to whole contexts; a short context counts as a full one. `None`: the
+    /// whole corpus.
     pub tokens: Option<u64>,
-    /// The numbers that the model's matrix products are computed in. Default f32.
+    /// Number type of the model's matrix products. Default f32.
     pub compute: Compute,
-    /// How values are stored. Default f16.
+    /// Storage type of the values. Default f16.
     pub dtype: StorageDtype,
-    /// Which kind of column values are in. Default list.
+    /// Kind of column for the values. Default list.
     pub layout: Layout,
-    /// Seed of the documents' order; corpus order when absent. Default 0.
+    /// Seed of the order of documents. Default 0; `None`: corpus order.
     pub seed: Option<u64>,
-    /// The token after each document. Default: the model's end-of-sequence token.
+    /// Token after each document. Default: the model's end-of-sequence token.
     pub separator: SpecialToken,
-    /// The token at position 0 of each context. Default: the model's, if it was trained with one there.
+    /// Token at position 0 of each context. Default: the model's BOS, if it was trained with one there.
     pub bos: SpecialToken,
-    /// Tokens used of a document at most, so that a small budget sees many; all of it when absent, the default.
+    /// Most tokens used of one document, so that a small budget covers many documents. Default `None`: all of them.
     pub document_tokens: Option<usize>,
-    /// How documents fill contexts. Default: one after the other.
+    /// Packing of documents into contexts. Default: one after the other.
     pub packing: Packing,
-    /// What happens to the rest of a document longer than a context, where each has a context of its own. Default:
-    /// split.
+    /// Treatment of documents longer than a context, if each document has its own contexts. Default: split.
     pub long_documents: LongDocuments,
-    /// Documents of fewer tokens are left out. Default 0.
+    /// Documents with fewer tokens are left out. Default 0.
     pub min_document_tokens: usize,
-    /// Rows a parquet file: a whole number of contexts. Default 65,536.
+    /// Rows per parquet file: a multiple of the context length. Default 65,536.
     pub part_tokens: usize,
-    /// Which part of the corpus, where several harvests share it; all of it when absent. The token budget is this
-    /// part's.
+    /// Part of the corpus, if several harvests share it; `None`: all of it. The token budget applies to this part.
     pub part: Option<CorpusPart>,
 }
 
@@ -81,10 +79,10 @@ impl Default for HarvestConfig {
 }
 
 impl HarvestConfig {
-    /// The config of these settings, and the defaults of all others.
+    /// The config with these settings, and defaults for all others.
     ///
     /// # Errors
-    /// An unknown name, a value of another kind, or a setting that has no effect beside the others.
+    /// An unknown name, a value of the wrong type, or a setting that has no effect with the others.
     pub fn from_settings(settings: &Settings) -> Result<Self> {
         let config: Self = serde_json::from_value(Value::Object(settings.clone()))
             .map_err(|error| Error::invalid("settings of harvesting", "those of HarvestConfig", error.to_string()))?;
@@ -97,7 +95,7 @@ impl HarvestConfig {
     /// Checks every value against `model`.
     ///
     /// # Errors
-    /// Names the value that cannot be used, and what could.
+    /// Names the value that cannot be used, and those that can.
     pub fn check(&self, model: &ModelConfig) -> Result<()> {
         if self.hook_points.is_empty() {
             return Err(Error::invalid("`hook_points`", "at least one, such as blocks.0.hook_resid_post", "none"));
@@ -109,7 +107,7 @@ impl HarvestConfig {
             }
         }
         if self.ctx_len < 2 || self.ctx_len > model.ctx_len {
-            let expected = format!("2 to {} tokens, the longest that this model was made for", model.ctx_len);
+            let expected = format!("2 to {} tokens, the longest context of this model", model.ctx_len);
             let is_default = self.ctx_len == Self::default().ctx_len;
             let found = format!("{}{}", self.ctx_len, if is_default { ", the default" } else { "" });
             return Err(Error::invalid("`ctx_len`", expected, found));
@@ -121,7 +119,7 @@ impl HarvestConfig {
         {
             match tokens {
                 Some(0) => return Err(Error::invalid(what, "at least one", "0")),
-                // Whole contexts of them must be countable.
+                // The number must stay countable when rounded up to whole contexts.
                 Some(n) if n > i64::MAX as u64 => {
                     return Err(Error::invalid(what, format!("at most {}", i64::MAX), n.to_string()));
                 }
@@ -136,10 +134,10 @@ impl HarvestConfig {
         Ok(())
     }
 
-    /// Settles the special tokens on what `tokenizer` names.
+    /// Replaces special tokens that refer to the model by the token ids of `tokenizer`.
     ///
     /// # Errors
-    /// When a token is not in the model's vocabulary.
+    /// If a token is not in the model's vocabulary.
     pub fn resolve(&self, tokenizer: &TextTokenizer, model: &ModelConfig) -> Result<Self> {
         let (separator, bos) = (self.separator.resolve(tokenizer.eos()), self.bos.resolve(tokenizer.text_bos()));
         for (what, token) in [("separator", separator), ("BOS", bos)] {
@@ -151,24 +149,24 @@ impl HarvestConfig {
         Ok(Self { separator, bos, ..self.clone() })
     }
 
-    /// Contexts to harvest at most: the token budget, rounded up.
+    /// Most contexts to harvest: the token budget, rounded up.
     pub fn context_budget(&self) -> u64 {
         self.tokens.map_or(u64::MAX, |tokens| tokens.div_ceil(self.ctx_len as u64))
     }
 
-    /// Contexts a part.
+    /// Contexts per part.
     pub fn part_contexts(&self) -> u64 {
         (self.part_tokens / self.ctx_len) as u64
     }
 
-    /// Contexts of the forward pass that begins with context `first`: a batch never reaches beyond its part or the
-    /// budget.
+    /// Number of contexts in the forward pass that begins with context `first`: a batch never crosses the end of its
+    /// part or the budget.
     pub(crate) fn batch_contexts(&self, first: u64) -> u64 {
         let to_part_end = self.part_contexts() - first % self.part_contexts();
         (self.batch as u64).min(to_part_end).min(self.context_budget().saturating_sub(first))
     }
 
-    /// How documents are packed, once the special tokens are resolved.
+    /// Options of packing, once the special tokens are resolved.
     pub(crate) fn context_options(&self) -> ContextOptions {
         let (separator, bos) = (self.separator.id(), self.bos.id());
         ContextOptions {
@@ -183,11 +181,11 @@ impl HarvestConfig {
     }
 }
 
-/// A special token, as it is asked for: `model`, `none`, or an id.
+/// A special token as the user names it: `model`, `none`, or an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum SpecialToken {
-    /// The one the model's tokenizer names.
+    /// The model's own token, named by its tokenizer.
     FromModel,
     /// No such token.
     None,
@@ -196,7 +194,7 @@ pub enum SpecialToken {
 }
 
 impl SpecialToken {
-    /// Settles [`Self::FromModel`] on what the tokenizer names, if anything.
+    /// Replaces [`Self::FromModel`] by the tokenizer's token, if it has one.
     pub fn resolve(self, of_model: Option<u32>) -> Self {
         match (self, of_model) {
             (Self::FromModel, Some(id)) => Self::Id(id),

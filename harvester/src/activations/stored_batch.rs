@@ -1,5 +1,5 @@
-//! [`StoredBatch`]: the contexts of one forward pass and their activations as they are stored, rounded to the dtype and
-//! without padding. The journal keeps it, row groups are filled from it, and a stream hands it on.
+//! [`StoredBatch`]: the contexts of one forward pass and their activations as stored, rounded to the dtype and without
+//! padding. The journal stores it, row groups are filled from it, and a live stream yields it.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,11 +10,11 @@ use crate::{Context, ContextCursor, CorpusPart, Error, HookPoint, Result, Storag
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StoredBatch {
     pub(crate) contexts: Vec<Context>,
-    /// One for each hook point, the contexts' rows one after the other. `[rows, width]`
+    /// One entry per hook point: the contexts' rows, concatenated. `[rows, width]`
     pub(crate) values: Vec<Values>,
 }
 
-/// What the bytes of a batch begin with, as JSON.
+/// The JSON at the start of a batch's bytes.
 #[derive(Serialize, Deserialize)]
 struct Heading {
     index: u64,
@@ -23,13 +23,13 @@ struct Heading {
 }
 
 impl StoredBatch {
-    /// Rounds what was computed.
+    /// Rounds computed activations.
     ///
     /// # Shapes
-    /// `activations`: for each of `points` `[rows, width]`, the contexts one after the other
+    /// `activations`: for each of `points` `[rows, width]`, the rows of all contexts concatenated
     ///
     /// # Errors
-    /// When a value does not fit the dtype.
+    /// If a value does not fit the dtype.
     pub(crate) fn round(
         points: &[(HookPoint, usize)],
         dtype: StorageDtype,
@@ -63,7 +63,7 @@ impl StoredBatch {
         self.contexts.iter().map(|context| context.tokens.len()).sum()
     }
 
-    /// Which token each row is. `part` says how contexts are numbered.
+    /// Token, document, context and position of each row. `part` determines the numbers of the contexts.
     pub(crate) fn token_rows(&self, part: Option<CorpusPart>) -> TokenRows {
         let mut rows = TokenRows::default();
         self.contexts.iter().for_each(|context| push_tokens(&mut rows, context, part));
@@ -89,7 +89,7 @@ impl StoredBatch {
         bytes
     }
 
-    /// The batch that [`Self::to_bytes`] wrote; `None` where the bytes are of anything else.
+    /// The batch written by [`Self::to_bytes`]; `None` if the bytes are anything else.
     pub(super) fn from_bytes(bytes: &[u8], widths: &[usize], dtype: StorageDtype) -> Option<Self> {
         let (length, rest) = bytes.split_first_chunk::<8>()?;
         let (headings, mut rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
@@ -114,7 +114,7 @@ impl StoredBatch {
     }
 }
 
-/// Adds the tokens of a context.
+/// Appends the tokens of a context.
 pub(super) fn push_tokens(rows: &mut TokenRows, context: &Context, part: Option<CorpusPart>) {
     let length = rows.len() + context.tokens.len();
     let number = part.map_or(context.index, |part| part.context_number(context.index));
@@ -145,7 +145,7 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
 pub(super) mod tests {
     use super::*;
 
-    /// Two contexts, the first of them shorter, and what was computed of them.
+    /// Two contexts, the first of them shorter, and their computed activations.
     pub(crate) fn uneven() -> (Vec<Context>, Vec<Vec<f32>>) {
         let context = |index: u64, tokens: &[u32]| Context {
             index,

@@ -1,4 +1,4 @@
-//! Small made-up datasets for the tests of the writer and the reader.
+//! Small synthetic datasets for the tests of the writer and the reader.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{ops::Range, path::Path};
@@ -20,7 +20,7 @@ pub(crate) fn manifest(d_model: usize, ctx_len: usize, part_tokens: usize, dtype
     manifest
 }
 
-/// Contexts with the given numbers and their values at one hook point, all different from each other.
+/// Contexts with the given numbers and their values at one hook point; all values differ.
 pub(crate) fn contexts(d_model: usize, ctx_len: usize, indices: Range<u64>) -> (Vec<Context>, Vec<Vec<f32>>) {
     let length = (ctx_len * d_model) as u64;
     let values = (indices.start * length..indices.end * length).map(|i| (i as f32).sin() * 7.0 + 0.1).collect();
@@ -51,7 +51,7 @@ pub(crate) fn uneven_contexts(d_model: usize, ctx_len: usize, indices: Range<u64
     (contexts, vec![kept])
 }
 
-/// What stored values must be: rounded by formulas of the test's own.
+/// The stored values that the rows must have: rounded by the test's own formulas.
 pub(crate) fn rounded(dtype: StorageDtype, d_model: usize, values: &[f32]) -> Vec<f32> {
     let round = |row: &[f32]| -> Vec<f32> {
         match dtype {
@@ -66,13 +66,13 @@ pub(crate) fn rounded(dtype: StorageDtype, d_model: usize, values: &[f32]) -> Ve
     values.chunks(d_model).flat_map(round).collect()
 }
 
-/// Every way to store values.
+/// Every way of storing values.
 pub(crate) fn storages() -> impl Iterator<Item = (StorageDtype, Layout)> {
     let dtypes = [StorageDtype::F32, StorageDtype::F16, StorageDtype::I8];
     dtypes.into_iter().flat_map(|dtype| [(dtype, Layout::List), (dtype, Layout::Binary)])
 }
 
-/// Writes contexts to the end.
+/// Writes all contexts and finishes the folder.
 pub(crate) fn write(dir: &Path, manifest: HarvestManifest, indices: Range<u64>) -> HarvestManifest {
     let summary = &manifest.hook_points[0];
     let (contexts, values) = contexts(summary.d_model, manifest.config.ctx_len, indices);

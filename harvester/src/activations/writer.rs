@@ -1,7 +1,7 @@
-//! [`ShardWriter`]: contexts and their activations in, finished parts and a true manifest out. Where row groups and
-//! parts end depends only on the config, everything summed up over parts is kept with the parts, and every batch is in
-//! a journal before it counts. So a run that was stopped anywhere and started again writes the same bytes as one that
-//! was not, and computes at most one batch twice.
+//! [`ShardWriter`]: turns contexts and their activations into finished parts and an up-to-date manifest. The ends of
+//! row groups and parts depend only on the config, all sums over parts are stored with the parts, and every batch is in
+//! a journal before it counts. So a run that was stopped anywhere and started again writes the same bytes as an
+//! uninterrupted one, and computes at most one batch twice.
 //!
 //! ```text
 //! batch -> rounded -> journal (on disk) -> row group (in memory) -> part (unfinished) -> part (published) -> manifest
@@ -27,7 +27,7 @@ use crate::{
     text::{Context, ContextCursor, LeftOut},
 };
 
-/// Layout of journals. They live no longer than a run, but another version of refract may find one.
+/// Version of the journals' layout. A journal does not outlive its run, but another version of refract may find one.
 const JOURNAL_VERSION: u32 = 1;
 
 /// Writes the parts of one folder.
@@ -35,16 +35,16 @@ pub struct ShardWriter {
     folder: OutputFolder,
     schema: ShardSchema,
     manifest: HarvestManifest,
-    /// Over the finished parts, one for each hook point.
+    /// Statistics of the finished parts, one per hook point.
     totals: Option<Vec<HookPointStatistics>>,
     /// The batches of the part that is being written.
     journal: Option<Journal>,
     part: Option<OpenPart>,
     group: RowGroupBuffer,
     group_contexts: u64,
-    /// After the last context written.
+    /// Position after the last context written.
     next: ContextCursor,
-    /// Rows written, in finished parts or not.
+    /// Number of rows written, in finished parts or not.
     rows: u64,
 }
 
@@ -57,16 +57,16 @@ struct OpenPart {
 }
 
 impl ShardWriter {
-    /// Goes on in the folder `dir` on this machine after the parts that `manifest` lists, and after what the journal of
-    /// the next one holds; the manifest's hook points say what is written.
+    /// Continues in the folder `dir` on this machine after the parts listed in `manifest` and the batches in the
+    /// journal of the next part. The manifest's hook points are those to write.
     ///
     /// # Errors
-    /// When a part listed is missing or damaged, or the journal cannot be read.
+    /// If a listed part is missing or damaged, or the journal cannot be read.
     pub fn open(dir: &Path, manifest: HarvestManifest) -> Result<Self> {
         Self::resume(OutputFolder::at(dir)?, manifest)
     }
 
-    /// [`Self::open`] for a folder anywhere.
+    /// [`Self::open`] for a folder at any kind of location.
     pub(crate) fn resume(folder: OutputFolder, manifest: HarvestManifest) -> Result<Self> {
         let schema = ShardSchema::of(&manifest);
         let mut totals: Option<Vec<HookPointStatistics>> = None;
@@ -78,12 +78,12 @@ impl ShardWriter {
         let rows = manifest.counts.tokens;
         let mut writer =
             Self { folder, schema, manifest, totals, journal: None, part: None, group, group_contexts: 0, next, rows };
-        writer.summarise();
+        writer.summarize();
         writer.replay()?;
         Ok(writer)
     }
 
-    /// Where the stream of contexts is to go on.
+    /// Position at which the stream of contexts must continue.
     pub fn next(&self) -> ContextCursor {
         self.next
     }
@@ -103,13 +103,13 @@ impl ShardWriter {
         &self.manifest
     }
 
-    /// Writes contexts that follow the last ones written. When this returns, a killed process does not lose them.
+    /// Writes contexts that follow the last ones written. Once this returns, killing the process does not lose them.
     ///
     /// # Shapes
-    /// `activations`: for each hook point `[rows, width]`, row-major, the contexts one after the other
+    /// `activations`: for each hook point `[rows, width]`, row-major, the rows of all contexts concatenated
     ///
     /// # Errors
-    /// When a value does not fit the dtype, or a file operation fails. Finished parts stay as they are.
+    /// If a value does not fit the dtype, or a file operation fails. Finished parts are kept.
     pub fn write(&mut self, contexts: &[Context], activations: &[Vec<f32>]) -> Result<()> {
         if contexts.is_empty() {
             return Ok(());
@@ -126,12 +126,12 @@ impl ShardWriter {
         self.add(&batch)
     }
 
-    /// Takes up the batches that an earlier process has computed of the part that comes next. They are taken as far as
-    /// an uninterrupted run to the present budget would have cut the contexts in the same way.
+    /// Adds the batches of the next part that an earlier process has computed. Stops at the first batch that an
+    /// uninterrupted run with the present budget would have cut differently.
     fn replay(&mut self) -> Result<()> {
         let path = self.folder.resume().join(journal_file(self.manifest.parts.len()));
         self.journal = Journal::open(&path, &header(&self.manifest, self.next))?;
-        // The journal goes with its part, when its last batch is one that ends the part.
+        // `add` removes the journal with the batch that ends its part.
         while let Some(journal) = &mut self.journal {
             let first = self.next.contexts;
             let expected = first..first + self.manifest.config.batch_contexts(first);
@@ -144,10 +144,10 @@ impl ShardWriter {
         Ok(())
     }
 
-    /// Writes what is left, as a shorter part, and marks the folder complete.
+    /// Writes the remaining rows, as a shorter part, and marks the folder complete.
     ///
     /// # Errors
-    /// When a file operation fails.
+    /// If a file operation fails.
     pub fn finish(mut self, dropped_tokens: u64, left_out: LeftOut) -> Result<HarvestManifest> {
         self.end_row_group()?;
         self.end_part()?;
@@ -159,7 +159,7 @@ impl ShardWriter {
         Ok(self.manifest)
     }
 
-    /// Puts a batch that the journal holds into row groups and parts.
+    /// Adds a batch from the journal to row groups and parts.
     fn add(&mut self, batch: &StoredBatch) -> Result<()> {
         let norms: Vec<Vec<f32>> = self
             .schema
@@ -214,7 +214,7 @@ impl ShardWriter {
         Ok(())
     }
 
-    /// The norm above which a row is a sink, for each hook point: settled by the very first row group.
+    /// The norm above which a row is a sink, for each hook point; set by the very first row group.
     fn sink_norms(&self) -> Vec<f32> {
         let settled = self.totals.as_ref().or_else(|| self.part.as_ref().and_then(|part| part.statistics.as_ref()));
         match settled {
@@ -223,14 +223,14 @@ impl ShardWriter {
         }
     }
 
-    /// The order matters: the part appears, the manifest lists it, and only then its journal goes.
+    /// The order matters: the part is published, the manifest lists it, and only then its journal is removed.
     fn end_part(&mut self) -> Result<()> {
         let Some(part) = self.part.take() else { return Ok(()) };
         let statistics = part.statistics.unwrap_or_default();
         let published = part.writer.finish(&statistics)?;
         self.folder.publish(&self.folder.resume().join(&part.file), &part.file)?;
         merge(&mut self.totals, statistics);
-        self.summarise();
+        self.summarize();
         self.manifest.parts.push(Part {
             file: part.file,
             rows: part.rows as u64,
@@ -243,8 +243,8 @@ impl ShardWriter {
         self.journal.take().map_or(Ok(()), Journal::remove)
     }
 
-    /// Brings the manifest's summaries in line with the finished parts.
-    fn summarise(&mut self) {
+    /// Updates the manifest's summaries to match the finished parts.
+    fn summarize(&mut self) {
         if let Some(totals) = &self.totals {
             let points = self.schema.hook_points.iter().zip(totals);
             self.manifest.hook_points =
@@ -261,13 +261,13 @@ impl OpenPart {
     }
 }
 
-/// What the journal of the part after those of `manifest` begins with.
+/// The header of the journal for the part after those of `manifest`.
 fn header(manifest: &HarvestManifest, start: ContextCursor) -> JournalHeader {
     let run = hex(&Sha256::digest(manifest.identity().to_string()));
     JournalHeader { version: JOURNAL_VERSION, run, part: manifest.parts.len(), start }
 }
 
-/// Contexts of a full row group: at least one.
+/// Contexts per full row group: at least one.
 fn group_contexts(manifest: &HarvestManifest) -> u64 {
     (ROW_GROUP_ROWS / manifest.config.ctx_len).max(1) as u64
 }
@@ -316,7 +316,7 @@ mod tests {
         },
     };
 
-    /// Published files; what is unfinished is left out.
+    /// Published files; unfinished ones are left out.
     fn bytes_of(dir: &Path) -> Vec<(String, Vec<u8>)> {
         let mut files: Vec<_> = fs::read_dir(dir)
             .unwrap()
@@ -328,7 +328,7 @@ mod tests {
         files
     }
 
-    /// Three contexts a batch, seven a part.
+    /// Three contexts per batch, seven per part.
     fn batched(dtype: StorageDtype) -> HarvestManifest {
         let mut manifest = manifest(3, 4, 7 * 4, dtype);
         manifest.config.batch = 3;
@@ -336,13 +336,13 @@ mod tests {
         manifest
     }
 
-    /// As a harvest opens it.
+    /// Opens a folder as a harvest does.
     fn resumed(folder: OutputFolder, wanted: HarvestManifest) -> ShardWriter {
         let manifest = begin_harvest(&folder, wanted, &[]).unwrap();
         ShardWriter::resume(folder, manifest).unwrap()
     }
 
-    /// Writes contexts `from..to` in the batches of an uninterrupted run; `to` is where one ends.
+    /// Writes contexts up to `to` in the batches of an uninterrupted run; a batch must end at `to`.
     fn write_batches(writer: &mut ShardWriter, to: u64) {
         while writer.next().contexts < to {
             let first = writer.next().contexts;
@@ -383,7 +383,8 @@ mod tests {
         let mut writer = ShardWriter::open(dir.path(), short.clone()).unwrap();
         write_batches(&mut writer, 5);
         drop(writer);
-        // An uninterrupted run to a larger budget has 3, 3 and 1 in the first part; one to a smaller has 3 and 1.
+        // An uninterrupted run with a larger budget has 3, 3 and 1 in the first part; one with a smaller budget has 3
+        // and 1.
         assert_eq!(ShardWriter::open(dir.path(), short.clone()).unwrap().next().contexts, 5);
         short.config.tokens = Some(4 * 4);
         assert_eq!(ShardWriter::open(dir.path(), short).unwrap().next().contexts, 3);
@@ -396,7 +397,7 @@ mod tests {
         let mut writer = ShardWriter::open(whole.path(), batched(StorageDtype::F16)).unwrap();
         write_batches(&mut writer, 18);
         writer.finish(0, LeftOut::default()).unwrap();
-        // What is on disk when the first part's last batch is in the journal, and what after it is published.
+        // The files on disk when the first part's last batch is in the journal, and those published afterwards.
         let at = |contexts| {
             let dir = tempfile::tempdir().unwrap();
             let mut writer = resumed(OutputFolder::open(dir.path()).unwrap(), batched(StorageDtype::F16));
@@ -453,7 +454,7 @@ mod tests {
         assert_eq!(stop_after(open(&here), 10), 0);
         assert_eq!(stop_after(open(&here), 10), 10, "on this machine the journal is there");
         assert_eq!(stop_after(open(&there), 14), 7, "elsewhere the published parts are");
-        // This machine's journal is of a part that another has published.
+        // This machine's journal belongs to a part that another machine has published.
         let mut writer = open(&here);
         assert_eq!(writer.next().contexts, 14);
         write_batches(&mut writer, 18);

@@ -1,12 +1,12 @@
-//! [`harvest`]: the loop that turns a model and a corpus into a folder of activations. Three threads in a row, joined
-//! by short channels, so that tokenising and writing overlap computing and memory stays flat:
+//! [`harvest`]: the loop that turns a model and a corpus into a folder of activations. Three threads in a row,
+//! connected by short channels, so that tokenizing and writing overlap with computing, and memory stays constant:
 //!
 //! ```text
-//! contexts -> [batch] -> forward pass as far as the last hook point -> [activations] -> parts and manifest
+//! contexts -> [batch] -> forward pass up to the last hook point -> [activations] -> parts and manifest
 //! ```
 //!
-//! Batches end where parts end. Which contexts share a forward pass is thereby the same however often the run was
-//! interrupted, and so is every bit of what it computes.
+//! Batches end where parts end. So the same contexts share a forward pass however often the run was interrupted, and
+//! every computed bit is the same.
 
 use std::{
     fmt,
@@ -27,15 +27,15 @@ use crate::{
     store::{Manifest, OutputFolder},
 };
 
-/// Batches that wait between two threads.
+/// Most batches waiting between two threads.
 const QUEUE: usize = 2;
 
-/// Opens the corpus of a harvest into `out`. What an earlier run into `out` found out about it is taken from there, as
-/// long as no file has changed, and datasets on the Hub stay at the commits which that run read, also when it has
-/// finished. They are from the Hub that `hub` describes, else from the environment's.
+/// Opens the corpus of a harvest into `out`. Results of opening it in an earlier run into `out` are used as long as no
+/// file has changed. Datasets on the Hub are read at the commits of that run, even if it has finished. They come from
+/// the Hub that `hub` describes; `None`: from the environment's Hub.
 ///
 /// # Errors
-/// As [`Corpus::open`].
+/// As for [`Corpus::open`].
 pub fn open_corpus(
     paths: &[PathBuf],
     options: &CorpusOptions,
@@ -47,13 +47,13 @@ pub fn open_corpus(
     Corpus::open_saved(paths, options, &OutputFolder::at(out)?.resume().join(SAVED_CORPUS), &earlier, hub)
 }
 
-/// Harvests the activations of `model` over `corpus` into the folder `out`. A folder that holds an unfinished run with
-/// the same inputs and settings is continued after its last finished batch; a finished one is left as it is. A larger
-/// token budget than that of a finished folder extends it. `out` may be in an object store.
+/// Harvests the activations of `model` over `corpus` into the folder `out`. If it holds an unfinished run with the same
+/// inputs and settings, that run is continued after its last finished batch; a finished one is left unchanged. A larger
+/// token budget extends a finished folder. `out` may be in an object store.
 ///
 /// # Errors
-/// When an input or the config cannot be used, `out` holds something else, a value does not fit the dtype, a file
-/// cannot be written, or the user asked to stop. Finished parts are kept in every case.
+/// If an input or the config cannot be used, `out` holds something else, a value does not fit the dtype, a file cannot
+/// be written, or the user asked to stop. Finished parts are kept in every case.
 pub fn harvest(
     model: &LanguageModel,
     corpus: &Corpus,
@@ -67,7 +67,7 @@ pub fn harvest(
     let folder = OutputFolder::open(&out)?;
     let manifest = begin_harvest(&folder, wanted, &[])?;
     if manifest.complete {
-        ActivationDataset::open(out)?; // every part is there, as long as it was
+        ActivationDataset::open(out)?; // checks that every part has its recorded size
         return Ok(manifest);
     }
     corpus.save(&folder.unfinished(SAVED_CORPUS)?)?;
@@ -77,7 +77,11 @@ pub fn harvest(
     let total = config.tokens.map_or(0, |_| config.context_budget() * config.ctx_len as u64);
     monitor.start("harvest", total, "tokens");
     if writer.tokens() > 0 {
-        tracing::info!("going on after {} tokens, {} of them in a journal", writer.tokens(), writer.journaled_tokens());
+        tracing::info!(
+            "continuing after {} tokens, {} of them in a journal",
+            writer.tokens(),
+            writer.journaled_tokens()
+        );
     }
     monitor.advance(writer.tokens());
     let manifest = harvester.run(corpus, &seen, writer, &out, monitor)?;
@@ -85,13 +89,13 @@ pub fn harvest(
     Ok(manifest)
 }
 
-/// The corpus of an unfinished harvest, as [`harvest`] saves it in its folder of unfinished things for [`open_corpus`].
+/// The corpus of an unfinished harvest, saved by [`harvest`] in its folder of unfinished files for [`open_corpus`].
 const SAVED_CORPUS: &str = "corpus.parquet";
 
 /// The log of documents that were read, for [`Contexts`].
 const SEEN_DOCUMENTS: &str = "seen";
 
-/// `config`, checked against the model and its special tokens resolved.
+/// Checks `config` against the model and resolves its special tokens.
 pub(crate) fn settle(config: &HarvestConfig, model: &LanguageModel) -> Result<HarvestConfig> {
     config.check(model.config())?;
     if config.compute != model.compute() {
@@ -130,31 +134,31 @@ fn begin(model: &LanguageModel, corpus: &Corpus, config: &HarvestConfig, out: &L
     })
 }
 
-/// A model whose weights are there, and what is to be computed with it.
+/// A model with its weights, and the config of what to compute with it.
 pub(crate) struct Harvester<'a> {
     transformer: &'a Transformer,
     tokenizer: &'a TextTokenizer,
     config: &'a HarvestConfig,
 }
 
-/// What the tokenising thread sends.
+/// Messages of the tokenizing thread.
 enum FromText {
     /// Contexts of one forward pass.
     Batch(Vec<Context>),
-    /// Everything asked for was sent.
+    /// All requested contexts were sent.
     End(Leftover),
 }
 
-/// What was read of the corpus and is in no context.
+/// Counts of what was read of the corpus but is in no context.
 #[derive(Debug, Clone, Copy, Default)]
 struct Leftover {
-    /// Tokens at its end that did not fill a context.
+    /// Tokens at the end of the corpus that did not fill a context.
     dropped_tokens: u64,
     /// Documents and parts of them.
     left_out: LeftOut,
 }
 
-/// Why there is no more of it.
+/// The reasons, for messages about a corpus that is too short.
 impl fmt::Display for Leftover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} tokens in all", self.dropped_tokens)?;
@@ -173,11 +177,11 @@ impl fmt::Display for Leftover {
     }
 }
 
-/// What the computing thread sends: a batch's contexts, and for each hook point their values `[rows, width]`.
+/// Messages of the computing thread: a batch's contexts, and for each hook point their values `[rows, width]`.
 type Activations = (Vec<Context>, Vec<Vec<f32>>);
 
 impl<'a> Harvester<'a> {
-    /// Reads the model's weights, where nothing has yet. `config` is a settled one.
+    /// Reads the model's weights if they are not read yet. `config` must come from [`settle`].
     pub(crate) fn new(model: &'a LanguageModel, config: &'a HarvestConfig) -> Result<Self> {
         Ok(Self { transformer: model.transformer()?, tokenizer: model.tokenizer(), config })
     }
@@ -207,12 +211,12 @@ impl<'a> Harvester<'a> {
         let contexts = Contexts::new(corpus, &order, options, writer.next(), Some(seen), encode)?;
         thread::scope(|scope| {
             let (to_model, from_text) = sync_channel(QUEUE);
-            // No queue here: a batch computed and not yet in the journal is one that a kill costs.
+            // No queue here: a batch that is computed but not yet in the journal is lost if the process is killed.
             let (to_writer, from_model) = sync_channel(0);
             let reading = scope.spawn(|| send_batches(contexts, self.config, to_model));
             let writing = scope.spawn(|| write_all(writer, from_model));
             let computed = self.compute_all(from_text, to_writer, out, monitor);
-            // A thread that stops early makes its neighbours stop; its own error is the cause and comes first.
+            // A thread that stops early makes its neighbors stop; its own error is the cause and is reported first.
             let written = join(writing);
             let read = join(reading);
             let (writer, leftover) = match (written, read, computed) {
@@ -228,7 +232,7 @@ impl<'a> Harvester<'a> {
         })
     }
 
-    /// The forward passes. Returns what was left over.
+    /// Runs the forward passes. Returns the counts of the leftover text.
     fn compute_all(
         &self,
         from_text: Receiver<FromText>,
@@ -247,13 +251,13 @@ impl<'a> Harvester<'a> {
             let values = self.compute(&contexts)?;
             monitor.advance(contexts.iter().map(|context| context.tokens.len() as u64).sum());
             if to_writer.send((contexts, values)).is_err() {
-                break; // the writer has failed, and says why
+                break; // the writer has failed and returns the error
             }
         }
         Ok(Leftover::default())
     }
 
-    /// One forward pass. For each hook point: `[rows, width]`, row-major, the contexts one after the other.
+    /// One forward pass. For each hook point: `[rows, width]`, row-major, the rows of all contexts concatenated.
     pub(crate) fn compute(&self, contexts: &[Context]) -> Result<Vec<Vec<f32>>> {
         let batch = Batch::of(contexts.iter().map(|context| &context.tokens));
         self.check_tokens(batch.tokens())?;
@@ -262,7 +266,7 @@ impl<'a> Harvester<'a> {
         let points = self.config.hook_points.iter();
         points
             .map(|point| {
-                let values = capture.take(*point).expect("the pass runs as far as the last point that is captured");
+                let values = capture.take(*point).expect("the pass runs up to the last captured point");
                 Ok(values.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
             })
             .collect()
@@ -280,7 +284,7 @@ impl<'a> Harvester<'a> {
     }
 }
 
-/// The reading thread: contexts up to the budget, a batch at a time. A batch never reaches beyond its part.
+/// The reading thread: contexts up to the budget, one batch at a time. A batch never crosses the end of its part.
 fn send_batches<E: FnMut(&Document) -> Result<Vec<u32>>>(
     mut contexts: Contexts<'_, E>,
     config: &HarvestConfig,
@@ -291,10 +295,10 @@ fn send_batches<E: FnMut(&Document) -> Result<Vec<u32>>>(
         let batch: Vec<Context> = contexts.by_ref().take(wanted).collect::<Result<_>>()?;
         let ended = wanted == 0 || batch.len() < wanted;
         if !batch.is_empty() && to_model.send(FromText::Batch(batch)).is_err() {
-            return Ok(()); // nobody wants more: the others have stopped, and say why
+            return Ok(()); // the other threads have stopped and return the reason
         }
         if ended {
-            // Where nobody is left to hear it, the others say why.
+            // If the receiver is gone, the other threads return the reason.
             let (dropped_tokens, left_out) = (contexts.dropped_tokens(), contexts.cursor().left_out);
             let _ = to_model.send(FromText::End(Leftover { dropped_tokens, left_out }));
             return Ok(());
@@ -302,7 +306,7 @@ fn send_batches<E: FnMut(&Document) -> Result<Vec<u32>>>(
     }
 }
 
-/// The writing thread: everything that arrives, until the computing thread ends. Finished parts are on disk by then.
+/// The writing thread: writes all batches until the computing thread ends. Finished parts are then on disk.
 fn write_all(mut writer: ShardWriter, from_model: Receiver<Activations>) -> Result<ShardWriter> {
     for (contexts, values) in from_model {
         writer.write(&contexts, &values)?;
@@ -310,7 +314,7 @@ fn write_all(mut writer: ShardWriter, from_model: Receiver<Activations>) -> Resu
     Ok(writer)
 }
 
-/// What a thread returned; its panic, a bug, goes on in this one.
+/// The result of a thread; if it panicked, which is a bug, the panic continues in this thread.
 fn join<T>(handle: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
@@ -323,7 +327,7 @@ mod tests {
     use super::*;
     use crate::{ContextCursor, source::ResolvedModel};
 
-    /// Bit for bit, where products are ours: elsewhere the order of a sum depends on how many rows there are.
+    /// Bit for bit where matrix products are our own; elsewhere the order of a sum depends on the number of rows.
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn a_context_is_what_it_is_alone() {

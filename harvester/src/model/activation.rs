@@ -1,4 +1,4 @@
-//! The middle of an MLP, `act(x)` or `act(gate) * value`, as vector instructions compute it.
+//! The middle of an MLP, `act(x)` or `act(gate) * value`, as vector instructions.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, bail};
 use rayon::prelude::*;
@@ -26,8 +26,8 @@ fn gelu(x: f32) -> f32 {
     0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 
-/// `erf(x)` to 4.2e-7, without branches: the quotient of polynomials of Eigen and XLA, on `[-4, 4]`, where `erf` ends
-/// in f32.
+/// `erf(x)` to 4.2e-7, without branches: the quotient of polynomials used in Eigen and XLA, on `[-4, 4]`, outside of
+/// which `erf` is 1 or -1 in f32.
 #[inline(always)]
 fn erf(x: f32) -> f32 {
     let x = x.clamp(-4.0, 4.0);
@@ -47,9 +47,9 @@ fn erf(x: f32) -> f32 {
     x * p / q
 }
 
-/// Values that an activation is applied to where they are.
+/// Values to which an activation is applied in place.
 pub(crate) trait InPlace {
-    /// Must be `#[inline(always)]`, as a [`Kernel`]'s loop.
+    /// Must be `#[inline(always)]`, like a [`Kernel`]'s loop.
     fn each(self, act: impl Fn(f32) -> f32);
 }
 
@@ -62,7 +62,7 @@ impl InPlace for &mut [f32] {
     }
 }
 
-/// Rows of `GATES` gates and the values they gate: the products take the gates' places.
+/// Rows of `GATES` gates and the values they gate; the products replace the gates.
 impl<const GATES: usize> InPlace for &mut [[[f32; GATES]; 2]] {
     #[inline(always)]
     fn each(self, act: impl Fn(f32) -> f32) {
@@ -74,7 +74,7 @@ impl<const GATES: usize> InPlace for &mut [[[f32; GATES]; 2]] {
     }
 }
 
-/// The loop over some values.
+/// The loop that applies an activation to some values.
 pub(crate) struct Activate<V> {
     pub(crate) values: V,
     pub(crate) activation: Activation,
@@ -93,7 +93,7 @@ impl<V: InPlace> Kernel for Activate<V> {
     }
 }
 
-/// `[rows, 2 * d_mlp]`, gates before values -> `[rows, d_mlp]`: for products that did not gate on the way.
+/// `[rows, 2 * d_mlp]`, gates before values -> `[rows, d_mlp]`: for products that did not apply the gate themselves.
 pub(super) struct Gate(pub(super) Activation);
 
 impl CustomOp1 for Gate {

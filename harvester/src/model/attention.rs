@@ -1,7 +1,7 @@
 //! [`Attention`]: causal self-attention with grouped keys and values.
 //!
 //! ```text
-//! q, k, v = x W_qkv^T + b_qkv            q and k normalised and rotated where the family does so
+//! q, k, v = x W_qkv^T + b_qkv            q and k normalized and rotated if the family does so
 //! z       = softmax(cap(attn_scale q k^T)) v        over this and earlier positions, or the last `window` of them
 //! out     = z W_O^T + b_O
 //! ```
@@ -24,18 +24,18 @@ use crate::Result;
 pub(crate) struct Attention {
     /// Queries, keys and values in one matrix, `[(n_heads + 2 n_kv_heads) * d_head, d_model]`.
     pub(crate) qkv: Linear,
-    /// Of queries and keys, where the family has it.
+    /// Norm of queries and keys, if the family has one.
     pub(crate) qk_norm: Option<QkNormWeights>,
     /// `[d_model, n_heads * d_head]`
     pub(crate) out: Linear,
 }
 
-/// What all layers of a pass share.
+/// Inputs shared by all layers of a pass.
 pub(crate) struct AttentionContext<'a> {
     pub(crate) config: &'a ModelConfig,
-    /// Of the batch's rows, where the family has rotary positions.
+    /// Rotation for the batch's rows, if the family has rotary positions.
     pub(crate) rotation: Option<Rotation>,
-    /// The same for local layers, where those have their own.
+    /// Rotation for local layers, if they have their own.
     pub(crate) local_rotation: Option<Rotation>,
     /// The sequences of the batch.
     pub(crate) spans: Vec<Span>,

@@ -1,5 +1,5 @@
-//! Causal attention on the CPU: no `[heads, pos, pos]` tensor ever exists, and masked keys are not computed. Each
-//! sequence of a batch attends to its own keys; the bits of a query depend on nothing but those.
+//! Causal attention on the CPU: no `[heads, pos, pos]` tensor is ever made, and masked keys are not computed. Each
+//! sequence of a batch attends to its own keys; the bits of a query's result depend on nothing else.
 
 mod panels;
 mod softmax;
@@ -13,12 +13,13 @@ use crate::{Error, Result};
 pub(crate) use panels::Panels;
 use tiles::Tiles;
 
-/// How scores come from products of queries and keys: `cap(scale q k^T)`, `cap(s) = softcap * tanh(s / softcap)`.
+/// Rule that turns products of queries and keys into scores: `cap(scale q k^T)`, `cap(s) = softcap * tanh(s /
+/// softcap)`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scores {
     pub(crate) scale: f32,
     pub(crate) softcap: Option<f32>,
-    /// How many keys a query sees, its own included; `None`: all up to its own.
+    /// Number of keys that a query sees, including its own; `None`: all keys up to its own.
     pub(crate) window: Option<usize>,
 }
 
@@ -30,7 +31,7 @@ impl Scores {
     }
 }
 
-/// The heads of a row of `[rows, n_heads + 2 n_kv_heads, d_head]`: queries, then keys, then values.
+/// Numbers of heads in a row of `[rows, n_heads + 2 n_kv_heads, d_head]`: queries, then keys, then values.
 #[derive(Debug, Clone, Copy)]
 struct Heads {
     n_heads: usize,
@@ -44,11 +45,11 @@ impl Heads {
     }
 }
 
-/// `z = softmax(scores) v`, each query seeing the keys of its sequence up to its own position, or the last `window` of
-/// them. The keys and values of the batch are added to those that `held` has of earlier passes, one for each span.
+/// `z = softmax(scores) v`. Each query sees the keys of its sequence up to its own position, or the last `window` of
+/// them. The keys and values of the batch are added to those of earlier passes in `held`, one entry per span.
 ///
 /// # Shapes
-/// `qkv`: `[rows, n_heads + 2 n_kv_heads, d_head]` -> `[rows, n_heads * d_head]`; `spans` are all rows
+/// `qkv`: `[rows, n_heads + 2 n_kv_heads, d_head]` -> `[rows, n_heads * d_head]`; `spans` cover all rows
 pub(crate) fn causal_attention(
     qkv: &Tensor,
     n_kv_heads: usize,
@@ -72,10 +73,10 @@ pub(crate) fn causal_attention(
     Ok(Tensor::from_vec(z, (rows, heads.n_heads * d_head), &Device::Cpu)?)
 }
 
-/// Rows worth dealing out to threads.
+/// Number of rows from which it pays to use several threads.
 const MANY_ROWS: usize = 64;
 
-/// Lays out the keys and values of the batch behind those held.
+/// Packs the keys and values of the batch after those held.
 fn add(qkv: &[f32], heads: Heads, spans: &[Span], held: &mut [&mut Panels]) {
     let Heads { n_heads, n_kv_heads, d_head } = heads;
     let by_head =
@@ -94,8 +95,8 @@ fn add(qkv: &[f32], heads: Heads, spans: &[Span], held: &mut [&mut Panels]) {
     }
 }
 
-/// The same with plain tensor operations, for texts from their beginnings: other devices, and the reference of the
-/// tests.
+/// The same with plain tensor operations, for texts from their beginning: for other devices, and as the reference of
+/// the tests.
 fn causal_attention_plain(qkv: &Tensor, heads: Heads, spans: &[Span], rule: Scores) -> Result<Tensor> {
     let of_span = |span: &Span| {
         if span.start > 0 {
@@ -141,7 +142,7 @@ mod tests {
         Scores { scale: 1.0 / (d_head as f32).sqrt(), softcap: None, window: None }
     }
 
-    /// Texts of the given lengths, one after the other. `[rows, n_heads + 2 n_kv_heads, d_head]`
+    /// Texts of the given lengths, concatenated. `[rows, n_heads + 2 n_kv_heads, d_head]`
     fn qkv(lengths: &[usize], heads: Heads) -> Tensor {
         let rows: usize = lengths.iter().sum();
         let shape = (rows, heads.n_heads + 2 * heads.n_kv_heads, heads.d_head);
@@ -173,12 +174,12 @@ mod tests {
         let exact = |x: &Tensor| x.to_dtype(DType::F64).unwrap();
         let want = causal_attention_plain(&exact(&x), heads, &spans, rule).unwrap();
         let diff = (exact(&got) - want).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
-        // Sums in f32 of weights that add up to one and values up to one: a few units of 6e-8.
+        // f32 sums of weights that add up to one, times values up to one: a few units of 6e-8.
         assert!(diff < 1e-6, "{lengths:?}, {heads:?}, {rule:?}: {diff}");
         assert_same_bits_however_it_is_cut(&x, &got, rule, lengths, heads);
     }
 
-    /// Each text alone, in two passes, and its last token in a pass of its own.
+    /// Checks each text alone, in two passes, and with its last token in a separate pass.
     fn assert_same_bits_however_it_is_cut(x: &Tensor, whole: &Tensor, rule: Scores, lengths: &[usize], heads: Heads) {
         for span in spans(lengths) {
             let len = span.rows.len();
@@ -223,7 +224,7 @@ mod tests {
         assert_equal_to_plain(capped, &[90, 100], heads(4, 2, 32));
     }
 
-    /// Queries, keys and values that are all the same.
+    /// Equal queries, keys and values.
     fn same(pos: usize) -> (Tensor, Tensor) {
         let x = Tensor::randn(0f32, 1., (pos, 2, 8), &Device::Cpu).unwrap();
         (Tensor::cat(&[&x, &x, &x], 1).unwrap(), x)

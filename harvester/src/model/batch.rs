@@ -1,14 +1,14 @@
-//! [`Batch`]: what one pass runs, and [`Rows`], which token each row of its activations is. Sequences of any lengths
-//! stand one after the other, without padding:
+//! [`Batch`]: the input of one pass, and [`Rows`]: the token of each row of its activations. Sequences of any lengths
+//! are concatenated, without padding:
 //!
 //! ```text
-//! rows:       the cat sat | fellow citizens of the | and          [rows, width], a row a token
+//! rows:       the cat sat | fellow citizens of the | and          [rows, width], one row per token
 //! sequence:   0   0   0     1      1        1  1     2
-//! position:   0   1   2     0      1        2  3     57           where the cache holds 57 tokens of sequence 2
+//! position:   0   1   2     0      1        2  3     57           if the cache holds 57 tokens of sequence 2
 //! ```
 //!
-//! Nearly everything a model computes is computed row by row; only attention looks across rows, within a sequence. So a
-//! row's bits do not depend on what else is in the batch.
+//! Nearly everything in a model is computed row by row; only attention uses several rows, all of one sequence. So the
+//! bits of a row do not depend on the other sequences of the batch.
 
 use std::ops::Range;
 
@@ -21,21 +21,21 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Texts from their beginnings, numbered from 0.
+    /// Texts from their beginning, numbered from 0.
     pub fn of<T: AsRef<[u32]>>(texts: impl IntoIterator<Item = T>) -> Self {
         let mut batch = Self::default();
         texts.into_iter().enumerate().for_each(|(number, text)| batch.push(number, text.as_ref()));
         batch
     }
 
-    /// Adds a sequence, or the next tokens of one: `sequence` is its number in the cache that the pass runs with. In a
-    /// pass without a cache every sequence is a text from its beginning, and its number only tells a hook which it is.
+    /// Adds a sequence, or the next tokens of one: `sequence` is its number in the cache of the pass. In a pass without
+    /// a cache, every sequence is a text from its beginning, and the number only identifies it to a hook.
     pub fn push(&mut self, sequence: usize, tokens: &[u32]) {
         self.tokens.extend_from_slice(tokens);
         self.sequences.push((sequence, tokens.len()));
     }
 
-    /// Tokens, and so rows of each activation.
+    /// Number of tokens, which is the number of rows of each activation.
     pub fn n_rows(&self) -> usize {
         self.tokens.len()
     }
@@ -59,7 +59,7 @@ impl Batch {
         })
     }
 
-    /// The last row of each sequence: what says which token comes next.
+    /// The last row of each sequence: the one that predicts the next token.
     pub fn last_rows(&self) -> Vec<u32> {
         self.spans().map(|rows| rows.end.saturating_sub(1) as u32).collect()
     }
@@ -68,7 +68,7 @@ impl Batch {
 /// A row of an activation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
-    /// Of those that a hook makes of the batch ([`super::Edit::Variants`]); 0 until one does.
+    /// Number of the variant that a hook made of the batch ([`super::Edit::Variants`]); 0 if it made none.
     pub variant: usize,
     /// Number of its sequence.
     pub sequence: usize,
@@ -78,10 +78,10 @@ pub struct Row {
     pub token: u32,
 }
 
-/// Which token each row of an activation is.
+/// The token of each row of an activation.
 #[derive(Debug, Clone)]
 pub struct Rows {
-    /// Of one variant.
+    /// The rows of one variant.
     rows: Vec<Row>,
     n_variants: usize,
 }
@@ -92,31 +92,31 @@ impl Rows {
         self.rows.len() * self.n_variants
     }
 
-    /// Whether there is none.
+    /// True if there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many variants of the batch there are, one after the other: 1 until a hook makes several.
+    /// Number of variants of the batch, which are concatenated: 1 unless a hook makes several.
     pub fn n_variants(&self) -> usize {
         self.n_variants
     }
 
-    /// A row.
+    /// The row with index `row`.
     ///
     /// # Panics
-    /// Past the last.
+    /// If there is no such row.
     pub fn get(&self, row: usize) -> Row {
         assert!(row < self.len(), "row {row} of {}", self.len());
         Row { variant: row / self.rows.len(), ..self.rows[row % self.rows.len()] }
     }
 
-    /// All of them in order.
+    /// All rows in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Row> {
         (0..self.len()).map(|row| self.get(row))
     }
 
-    /// The rows of a batch whose sequences begin at the positions `starts`.
+    /// The rows of a batch whose sequences start at the positions `starts`.
     pub fn of(batch: &Batch, starts: &[usize]) -> Self {
         let spans = batch.sequences().zip(batch.spans()).zip(starts);
         let rows = spans.flat_map(|((sequence, rows), start)| {
@@ -131,7 +131,7 @@ impl Rows {
         Self { rows: rows.collect(), n_variants: 1 }
     }
 
-    /// Adapts to an activation of `rows` rows: a whole number of variants.
+    /// Adapts to an activation of `rows` rows, which must be a multiple of one variant's rows.
     pub(crate) fn set_len(&mut self, rows: usize) {
         self.n_variants = rows / self.rows.len().max(1);
     }
@@ -141,12 +141,12 @@ impl Rows {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) rows: Range<usize>,
-    /// Position of the first.
+    /// Position of the first row.
     pub(crate) start: usize,
 }
 
 impl Span {
-    /// Tokens of the sequence up to the last of these.
+    /// Number of tokens of the sequence up to the last of these rows.
     pub(crate) fn end(&self) -> usize {
         self.start + self.rows.len()
     }

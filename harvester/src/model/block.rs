@@ -8,27 +8,27 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// One layer. Which norms there are, the config's `norm_places` says.
+/// One layer. The config's `norm_places` determines which norms exist.
 #[derive(Debug, Clone)]
 pub(crate) struct Block {
     pub(crate) ln1: Option<Norm>,
     pub(crate) attention: Attention,
-    /// Of what attention adds.
+    /// Norm of attention's output.
     pub(crate) ln1_post: Option<Norm>,
     pub(crate) ln2: Option<Norm>,
     pub(crate) mlp: Mlp,
-    /// Of what the MLP adds.
+    /// Norm of the MLP's output.
     pub(crate) ln2_post: Option<Norm>,
 }
 
-/// The hook of a running pass, and the point after which nobody needs the rest.
+/// The hook of a running pass, and the last point that is needed.
 pub(crate) struct Pass<'a> {
     pub(crate) hook: &'a mut dyn Hook,
     /// `None`: run to the end.
     pub(crate) last: Option<HookPoint>,
-    /// What the hook is told of an activation's rows.
+    /// Description of an activation's rows for the hook.
     pub(crate) rows: Rows,
-    /// Keys of earlier passes are used, and these are kept.
+    /// True if keys of earlier passes are used, and those of this pass are kept.
     pub(crate) is_cached: bool,
 }
 
@@ -37,10 +37,10 @@ impl Pass<'_> {
         self.last == Some(point) || self.hook.wants(point)
     }
 
-    /// Shows `activation` to the hook; returns what the pass goes on with, or `None` where it ends.
+    /// Shows `activation` to the hook. Returns the activation with which the pass continues, or `None` if it ends here.
     ///
     /// # Shapes
-    /// `activation`: `[rows, width]` -> the same, or as often as the hook makes variants
+    /// `activation`: `[rows, width]` -> the same, repeated for each variant that the hook makes
     pub(crate) fn see(&mut self, point: HookPoint, activation: Tensor) -> Result<Option<Tensor>> {
         let mut edit = Edit::Keep;
         if self.hook.wants(point) {
@@ -55,7 +55,7 @@ impl Pass<'_> {
             Edit::Keep => return Ok(Some(activation)),
             Edit::Replace(replacement) => vec![replacement],
             Edit::Variants(variants) if self.is_cached => {
-                let expected = "one continuation of each sequence, as a cache holds one past of it";
+                let expected = "one continuation of each sequence, because the cache holds one past of it";
                 return refuse(expected.into(), format!("{} variants", variants.len()));
             }
             Edit::Variants(variants) => variants,
@@ -64,7 +64,7 @@ impl Pass<'_> {
             return refuse(format!("an activation of shape {:?}", activation.dims()), format!("{:?}", other.dims()));
         }
         match &variants[..] {
-            [] => refuse("a variant or more".into(), "none".into()),
+            [] => refuse("at least one variant".into(), "none".into()),
             [one] => Ok(Some(one.clone())),
             several => Ok(Some(Tensor::cat(several, 0)?)),
         }
@@ -72,14 +72,14 @@ impl Pass<'_> {
 }
 
 impl Block {
-    /// Lays the matrices out for `compute`.
+    /// Packs the matrices for `compute`.
     pub(crate) fn pack(&mut self, compute: Compute) -> Result<()> {
         self.attention.qkv.pack(compute)?;
         self.attention.out.pack(compute)?;
         self.mlp.pack(compute)
     }
 
-    /// The residual stream after this layer; `None` where the pass ends inside it.
+    /// The residual stream after this layer; `None` if the pass ends inside it.
     ///
     /// # Shapes
     /// `resid`: `[rows, d_model]` -> the same
@@ -113,7 +113,8 @@ impl Block {
     }
 }
 
-/// What attention or the MLP reads. Without a norm before it there is nothing to hook: it reads the stream itself.
+/// The input of attention or the MLP. Without a norm before it there is nothing to hook: the input is the stream
+/// itself.
 fn normed(norm: Option<&Norm>, resid: &Tensor, point: HookPoint, pass: &mut Pass<'_>) -> Result<Option<Tensor>> {
     match norm {
         Some(norm) => pass.see(point, norm.forward(resid)?),
@@ -121,17 +122,16 @@ fn normed(norm: Option<&Norm>, resid: &Tensor, point: HookPoint, pass: &mut Pass
     }
 }
 
-/// The last step of attention or of the MLP: what it adds to the stream.
+/// The last step of attention or the MLP, which computes their output.
 struct Adder<'a> {
     linear: &'a Linear,
     norm: Option<&'a Norm>,
-    /// Where the hook sees what is added.
+    /// The point at which the hook sees this output.
     point: HookPoint,
 }
 
 impl Adder<'_> {
-    /// `resid + norm(x W^T + b)`; where nobody looks at what is added, it is added inside the product, to the same
-    /// bits.
+    /// `resid + norm(x W^T + b)`. If no hook sees the output, it is added inside the product, with the same bits.
     fn add_to(&self, resid: &Tensor, x: &Tensor, pass: &mut Pass<'_>) -> Result<Option<Tensor>> {
         if self.norm.is_none() && !pass.wants(self.point) {
             return self.linear.forward_onto(resid, x).map(Some);

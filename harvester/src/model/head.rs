@@ -1,7 +1,7 @@
-//! [`Head`]: the last step of a model, which turns the residual stream into logits.
+//! [`Head`]: the last step of a model: turns the residual stream into logits.
 //!
 //! ```text
-//! logits = c tanh(ln_final(resid) W_U^T / c)          c: the cap, where the family has one
+//! logits = c tanh(ln_final(resid) W_U^T / c)          c: the cap, if the family has one
 //! ```
 
 use candle_core::Tensor;
@@ -9,8 +9,8 @@ use candle_core::Tensor;
 use super::{Compute, ModelConfig, NormKind, linear::Linear, norm::Norm};
 use crate::Result;
 
-/// The norm before the head, and the unembedding. All that reads directions off the vocabulary needs of a model, and
-/// a fifth of a small one's weights.
+/// The norm before the head, and the unembedding. To compare directions with the vocabulary, this is all that is needed
+/// of a model: a fifth of the weights of a small one.
 #[derive(Debug, Clone)]
 pub struct Head {
     ln_final: Norm,
@@ -35,7 +35,7 @@ impl Head {
     /// `resid`: `[rows, d_model]` -> `[rows, d_vocab]`
     ///
     /// # Errors
-    /// `resid` of another width.
+    /// `resid` has another width.
     pub fn unembed(&self, resid: &Tensor) -> Result<Tensor> {
         let logits = self.unembed.forward(&self.ln_final.forward(resid)?)?;
         match self.softcap {
@@ -44,7 +44,7 @@ impl Head {
         }
     }
 
-    /// The rows of W_U that belong to `tokens`.
+    /// The rows of W_U for `tokens`.
     ///
     /// # Shapes
     /// -> `[tokens, d_model]`
@@ -60,12 +60,12 @@ impl Head {
         self.ln_final.weight()
     }
 
-    /// Which norm that is.
+    /// Kind of that norm.
     pub fn norm(&self) -> NormKind {
         self.norm
     }
 
-    /// Width of what is read.
+    /// Width of the residual stream.
     pub fn d_model(&self) -> usize {
         self.d_model
     }

@@ -1,5 +1,5 @@
-//! [`Hook`]: sees activations as the forward pass produces them and may replace them. Harvesting, steering and
-//! splicing an SAE into the model are this one mechanism with three implementations.
+//! [`Hook`]: sees activations as the forward pass computes them, and may replace them. Harvesting, steering and
+//! splicing an SAE into the model are three implementations of it.
 
 use std::collections::HashMap;
 
@@ -10,34 +10,34 @@ use crate::Result;
 
 /// Watches or edits a forward pass.
 pub trait Hook {
-    /// Whether [`Hook::apply`] is to be called at `point`. The pass ends after the last point wanted when nobody
-    /// asks for logits.
+    /// True if [`Hook::apply`] is to be called at `point`. If no logits are needed, the pass ends after the last such
+    /// point.
     fn wants(&self, point: HookPoint) -> bool;
 
-    /// Sees the activation at `point`, each row of which `rows` names, and says what the rest of the pass uses.
+    /// Sees the activation at `point`, with its rows described by `rows`, and returns what the rest of the pass uses.
     ///
     /// # Shapes
     /// `activation`: `[rows, width]`
     ///
     /// # Errors
-    /// Whatever the implementation's tensor operations raise.
+    /// Any error of the implementation's tensor operations.
     fn apply(&mut self, point: HookPoint, rows: &Rows, activation: &Tensor) -> Result<Edit>;
 }
 
-/// What the rest of a pass uses of an activation that a hook has seen.
+/// The activation that the rest of a pass uses after a hook.
 #[derive(Debug, Clone)]
 pub enum Edit {
-    /// The activation as it is.
+    /// The same activation.
     Keep,
-    /// Another of the same shape.
+    /// Another activation of the same shape.
     Replace(Tensor),
-    /// Each of several of the same shape: the rest of the pass runs once for each, so that one pass compares edits of
-    /// the same text. Its result has the rows of the first, then those of the second, and so on. Refused in a pass with
-    /// a cache, which holds one past of each sequence.
+    /// Several activations of the same shape. The rest of the pass runs once for each, so that one pass compares edits
+    /// of the same text. Its result has the rows of the first variant, then those of the second, and so on. Refused in
+    /// a pass with a cache, which holds one past of each sequence.
     Variants(Vec<Tensor>),
 }
 
-/// Wants nothing: the pass is the model's own, bit for bit.
+/// Hooks nothing: the pass gives exactly the model's own bits.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoHook;
 
@@ -51,7 +51,7 @@ impl Hook for NoHook {
     }
 }
 
-/// Keeps the activations at the points it was made for.
+/// Keeps the activations at the given points.
 #[derive(Debug, Clone, Default)]
 pub struct Capture {
     points: Vec<HookPoint>,
@@ -64,7 +64,7 @@ impl Capture {
         Self { points: points.into(), captured: HashMap::new() }
     }
 
-    /// The activation last seen at `point`, `[rows, width]`; `None` where no pass has reached it since.
+    /// The last activation at `point`, `[rows, width]`; `None` if no pass has reached it since the previous call.
     pub fn take(&mut self, point: HookPoint) -> Option<Tensor> {
         self.captured.remove(&point)
     }
@@ -76,7 +76,7 @@ impl Hook for Capture {
     }
 
     fn apply(&mut self, point: HookPoint, _rows: &Rows, activation: &Tensor) -> Result<Edit> {
-        self.captured.insert(point, activation.clone()); // a tensor is reference-counted: no copy is made
+        self.captured.insert(point, activation.clone()); // tensors are reference-counted: nothing is copied
         Ok(Edit::Keep)
     }
 }

@@ -1,5 +1,4 @@
-//! [`HookPoint`]: a named place in the forward pass, in TransformerLens' names. Parsed once at the door; a string
-//! never travels on as a string.
+//! [`HookPoint`]: a named point in the forward pass, with TransformerLens' names. Strings are parsed once, on input.
 
 use std::{fmt, str::FromStr};
 
@@ -8,41 +7,41 @@ use serde::{Deserialize, Serialize};
 use super::{ModelConfig, NormPlaces};
 use crate::{Error, Result};
 
-/// A place in the forward pass whose activation can be read or replaced, e.g. `blocks.14.hook_resid_post`.
+/// A point in the forward pass whose activation can be read or replaced, e.g. `blocks.14.hook_resid_post`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum HookPoint {
-    /// `hook_embed`: the token embeddings, scaled where the family does so, before any position embedding is added.
+    /// `hook_embed`: the token embeddings, scaled if the family does so, before any position embedding is added.
     Embed,
     /// `blocks.{layer}.{site}`.
     Block {
         /// Block number, from 0.
         layer: usize,
-        /// Where in the block.
+        /// Point in the block.
         site: Site,
     },
 }
 
-/// Where in a block. Listed in the order in which a pass reaches them.
+/// A point in a block. Listed in the order of the pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Site {
     /// `hook_resid_pre`: the residual stream entering the block. `[rows, d_model]`
     ResidPre,
-    /// `ln1.hook_normalized`: what attention reads: the norm's output with its weight and bias. Absent where no norm
-    /// stands before it (OLMo 2): `hook_resid_pre` is what attention reads there. `[rows, d_model]`
+    /// `ln1.hook_normalized`: the input of attention: the norm's output including its weight and bias. Absent if there
+    /// is no norm before attention (OLMo 2): its input is then `hook_resid_pre`. `[rows, d_model]`
     Ln1Normalized,
     /// `attn.hook_z`: the heads' outputs, concatenated, before W_O. `[rows, n_heads * d_head]`
     AttnZ,
-    /// `hook_attn_out`: what attention adds to the residual stream: after the norm that Gemma 2, Gemma 3 and OLMo 2
-    /// apply to it. `[rows, d_model]`
+    /// `hook_attn_out`: the output of attention that is added to the residual stream; in Gemma 2, Gemma 3 and OLMo 2,
+    /// after its norm. `[rows, d_model]`
     AttnOut,
-    /// `hook_resid_mid`: after attention was added. Absent in parallel blocks (GPT-NeoX). `[rows, d_model]`
+    /// `hook_resid_mid`: the residual stream after attention. Absent in parallel blocks (GPT-NeoX). `[rows, d_model]`
     ResidMid,
-    /// `ln2.hook_normalized`: what the MLP reads. Absent in OLMo 2, as `ln1`. `[rows, d_model]`
+    /// `ln2.hook_normalized`: the input of the MLP. Absent in OLMo 2, like `ln1`. `[rows, d_model]`
     Ln2Normalized,
-    /// `mlp.hook_post`: the MLP's hidden activations, which its last matrix reads. `[rows, d_mlp]`
+    /// `mlp.hook_post`: the MLP's hidden activations, the input of its last matrix. `[rows, d_mlp]`
     MlpPost,
-    /// `hook_mlp_out`: what the MLP adds to the residual stream: after the norm that some families apply to it.
+    /// `hook_mlp_out`: the output of the MLP that is added to the residual stream; in some families, after its norm.
     /// `[rows, d_model]`
     MlpOut,
     /// `hook_resid_post`: the residual stream leaving the block. `[rows, d_model]`
@@ -80,12 +79,12 @@ impl Site {
 }
 
 impl HookPoint {
-    /// `blocks.{layer}.hook_resid_post`, the place most SAEs are trained on.
+    /// `blocks.{layer}.hook_resid_post`, the hook point of most SAEs.
     pub fn resid_post(layer: usize) -> Self {
         Self::Block { layer, site: Site::ResidPost }
     }
 
-    /// Number of values a token has here.
+    /// Number of values per token at this point.
     pub fn width(self, config: &ModelConfig) -> usize {
         match self {
             Self::Block { site: Site::AttnZ, .. } => config.n_heads * config.d_head,
@@ -94,13 +93,13 @@ impl HookPoint {
         }
     }
 
-    /// Whether vectors here are in the residual stream, or are added to it: whether the head can read them.
+    /// True if vectors here are in the residual stream, or are added to it, so that the head can read them.
     pub fn writes_to_resid(self) -> bool {
         let Self::Block { site, .. } = self else { return true };
         matches!(site, Site::ResidPre | Site::ResidMid | Site::ResidPost | Site::AttnOut | Site::MlpOut)
     }
 
-    /// How many blocks a pass must run to reach this point.
+    /// Number of blocks that a pass must run to reach this point.
     pub fn layers_needed(self) -> usize {
         match self {
             Self::Embed => 0,
@@ -112,8 +111,8 @@ impl HookPoint {
     /// Checks that the model has this point.
     ///
     /// # Errors
-    /// Past the last layer, `hook_resid_mid` of a block that adds attention and MLP in parallel, or a norm that the
-    /// family does not have.
+    /// The layer does not exist, the point is `hook_resid_mid` of a block that adds attention and MLP in parallel, or
+    /// the point is a norm that the family does not have.
     pub fn check(self, config: &ModelConfig) -> Result<()> {
         let Self::Block { layer, site } = self else { return Ok(()) };
         if layer >= config.n_layers {
@@ -122,7 +121,8 @@ impl HookPoint {
             return Err(Error::invalid("hook point", expected, self.to_string()));
         }
         if site == Site::ResidMid && config.parallel_residual {
-            let expected = "another site: attention and MLP are added in parallel here, so nothing lies between them";
+            let expected =
+                "another site: attention and MLP are added in parallel here, so there is no point between them";
             return Err(Error::invalid("hook point", expected, self.to_string()));
         }
         if matches!(site, Site::Ln1Normalized | Site::Ln2Normalized) && config.norm_places == NormPlaces::After {
@@ -151,7 +151,7 @@ impl FromStr for HookPoint {
         }
         parse_block_point(text).ok_or_else(|| {
             if parse_block_point(&text.replace('*', "0")).is_some() {
-                let expected = "one place, such as blocks.14.hook_resid_post";
+                let expected = "one hook point, such as blocks.14.hook_resid_post";
                 return Error::invalid("hook point", expected, format!("`{text}`, a pattern of several"));
             }
             let sites: Vec<_> = Site::ALL.iter().map(|site| site.name()).collect();
@@ -163,7 +163,7 @@ impl FromStr for HookPoint {
 
 fn parse_block_point(text: &str) -> Option<HookPoint> {
     let (layer, name) = text.strip_prefix("blocks.")?.split_once('.')?;
-    // `parse` alone would take "+1" and "007", whose Display differs: names must round-trip.
+    // `parse` alone would accept "+1" and "007", which print differently: names must round-trip.
     let layer = layer.parse::<usize>().ok().filter(|number| number.to_string() == layer)?;
     let site = Site::ALL.into_iter().find(|site| site.name() == name)?;
     Some(HookPoint::Block { layer, site })

@@ -1,5 +1,5 @@
-//! [`KvCache`]: keys and values of the tokens already seen, so that generating a token costs one token. Each sequence has
-//! its own, of its own length: sequences come and go while others go on.
+//! [`KvCache`]: keys and values of the tokens already seen, so that generating a token computes only one token.
+//! Sequences may have different lengths, and may be added and removed while others continue.
 
 use std::collections::BTreeMap;
 
@@ -24,15 +24,15 @@ struct Sequence {
 }
 
 impl KvCache {
-    /// A cache without a sequence.
+    /// A cache without sequences.
     pub fn new(config: &ModelConfig) -> Self {
         Self { config: config.clone(), sequences: BTreeMap::new(), next: 0 }
     }
 
-    /// Makes room for a sequence of at most `capacity` tokens. Returns its number, which no other sequence gets.
+    /// Adds a sequence of at most `capacity` tokens. Returns its number, which no other sequence gets.
     ///
     /// # Errors
-    /// `capacity` over the model's context length.
+    /// `capacity` is above the model's context length.
     pub fn add(&mut self, capacity: usize) -> Result<usize> {
         if capacity > self.config.ctx_len {
             let expected = format!("at most {} tokens, the model's context length", self.config.ctx_len);
@@ -45,25 +45,25 @@ impl KvCache {
         Ok(number)
     }
 
-    /// Forgets a sequence and frees its memory.
+    /// Removes a sequence and frees its memory.
     pub fn free(&mut self, sequence: usize) {
         self.sequences.remove(&sequence);
     }
 
-    /// Tokens held of a sequence; 0 of one that is not there.
+    /// Number of tokens held of a sequence; 0 if it does not exist.
     pub fn len(&self, sequence: usize) -> usize {
         self.sequences.get(&sequence).map_or(0, |held| held.len)
     }
 
-    /// Whether there is no sequence.
+    /// True if there are no sequences.
     pub fn is_empty(&self) -> bool {
         self.sequences.is_empty()
     }
 
-    /// Where each sequence of a batch goes on.
+    /// The position from which each sequence of a batch continues.
     ///
     /// # Errors
-    /// A sequence that is not there, is there twice, or has no room.
+    /// A sequence does not exist, occurs twice, or has no space left.
     pub(crate) fn starts(&self, batch: &Batch) -> Result<Vec<usize>> {
         let numbers: Vec<usize> = batch.sequences().collect();
         let start = |(place, (number, rows)): (usize, (&usize, std::ops::Range<usize>))| {
@@ -83,7 +83,7 @@ impl KvCache {
         numbers.iter().zip(batch.spans()).enumerate().map(start).collect()
     }
 
-    /// What a layer holds of each sequence of a batch, in the batch's order. Call [`Self::starts`] first.
+    /// The keys and values of each sequence of a batch in one layer, in the batch's order. Call [`Self::starts`] first.
     pub(crate) fn layer(&mut self, layer: usize, batch: &Batch) -> Vec<&mut Panels> {
         let mut held: BTreeMap<usize, &mut Panels> =
             self.sequences.iter_mut().map(|(number, held)| (*number, &mut held.layers[layer])).collect();
@@ -100,20 +100,20 @@ impl KvCache {
     }
 }
 
-/// The keys and values that the layers of a pass read and add to.
+/// The keys and values that the layers of a pass read and extend.
 pub(crate) enum KeysValues<'a> {
     Cache(&'a mut KvCache, &'a Batch),
-    /// Of texts from their beginnings: one layer's, which the next overwrites.
+    /// For texts from their beginning: those of one layer, overwritten by the next one.
     OneLayer(Vec<Panels>),
 }
 
 impl KeysValues<'_> {
-    /// What a layer holds of each of `spans`.
+    /// The keys and values of each of `spans` in one layer.
     pub(crate) fn layer(&mut self, layer: usize, spans: &[Span], config: &ModelConfig) -> Vec<&mut Panels> {
         match self {
             Self::Cache(cache, batch) => cache.layer(layer, batch),
             Self::OneLayer(panels) => {
-                // More than before where a hook has made variants.
+                // There are more spans than before if a hook has made variants.
                 panels.extend(spans[panels.len()..].iter().map(|span| Panels::new(config, span.end())));
                 panels.iter_mut().collect()
             }

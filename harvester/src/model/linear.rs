@@ -1,4 +1,4 @@
-//! [`Linear`]: `y = x W^T + b`, the matrix products in which nearly all of a forward pass is spent.
+//! [`Linear`]: `y = x W^T + b`, the matrix products that take nearly all the time of a forward pass.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -21,8 +21,8 @@ pub(crate) struct Linear {
 
 #[derive(Debug, Clone)]
 enum Weight {
-    /// As checkpoints store it, `[d_out, d_in]`: on other devices, and on processors without vector instructions that
-    /// the packed product is written in.
+    /// As stored in checkpoints, `[d_out, d_in]`: for other devices, and for processors without the vector instructions
+    /// of the packed product.
     Stored(Tensor),
     Packed(Arc<Packed>),
 }
@@ -32,13 +32,13 @@ impl Linear {
         Self { weight: Weight::Stored(weight), bias }
     }
 
-    /// Lays the matrix out for [`Self::forward`], where that is faster, and frees it as it was stored.
+    /// Packs the matrix for [`Self::forward`] if that is faster, and frees the stored one.
     pub(crate) fn pack(&mut self, compute: Compute) -> Result<()> {
         self.pack_with(compute, None, false)
     }
 
-    /// As [`Self::pack`], with what follows: where the matrix is laid out, [`Self::forward`] gives `act(y)`, or, of a
-    /// matrix of gates above the values they gate, `act(gate) * value`.
+    /// Like [`Self::pack`], and includes the activation in the packed product: [`Self::forward`] then gives `act(y)`,
+    /// or, for a matrix of gates above the values they gate, `act(gate) * value`.
     pub(crate) fn pack_activated(&mut self, compute: Compute, activation: Activation, gated: bool) -> Result<()> {
         self.pack_with(compute, Some(activation), gated)
     }
@@ -75,13 +75,13 @@ impl Linear {
         Ok(())
     }
 
-    /// Whether [`Self::forward`] gives what is activated.
+    /// True if [`Self::forward`] applies the activation.
     pub(crate) fn activates(&self) -> bool {
         matches!(&self.weight, Weight::Packed(packed) if packed.epilogue.activation.is_some())
     }
 
     /// # Shapes
-    /// `x`: `[rows, d_in]` -> `[rows, d_out]`, or half of `d_out` where it gates
+    /// `x`: `[rows, d_in]` -> `[rows, d_out]`, or half of `d_out` if gated
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.weight {
             Weight::Packed(packed) => Ok(x.contiguous()?.apply_op1_no_bwd(packed.as_ref())?),
@@ -89,7 +89,7 @@ impl Linear {
         }
     }
 
-    /// Rows of the matrix as they were stored.
+    /// Rows of the matrix, as stored in the checkpoint.
     ///
     /// # Shapes
     /// -> `[rows, d_in]`
@@ -100,15 +100,15 @@ impl Linear {
                 Matrix::F32(matrix) if !packed.epilogue.gated => {
                     Ok(Tensor::from_vec(matrix.rows(rows)?, (rows.len(), matrix.d_in()), &Device::Cpu)?)
                 }
-                _ => Err(Error::invalid("rows of a matrix", "one that is laid out as it was stored", "another")),
+                _ => Err(Error::invalid("rows of a matrix", "a matrix in its stored order", "another")),
             },
         }
     }
 
-    /// `resid + y`, without a pass over memory for the sum.
+    /// `resid + y`, without a second pass over memory for the sum.
     ///
     /// # Shapes
-    /// `x`: `[rows, d_in]`; `resid`: `[rows, d_out]` -> the same, repeated for the variants that `x` may have more of
+    /// `x`: `[rows, d_in]`; `resid`: `[rows, d_out]` -> the same; `resid` is repeated if `x` has more variants
     pub(crate) fn forward_onto(&self, resid: &Tensor, x: &Tensor) -> Result<Tensor> {
         match &self.weight {
             Weight::Packed(packed) if resid.dims()[0] == x.dims()[0] => {
@@ -127,7 +127,7 @@ fn stored_product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<
     }
 }
 
-/// A matrix and what follows its product, laid out for this processor.
+/// A matrix and the epilogue of its product, packed for this processor.
 #[derive(Debug)]
 struct Packed {
     matrix: Matrix,
@@ -175,7 +175,9 @@ impl Packed {
 
 fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
     let CpuStorage::F32(values) = storage else { bail!("a product with packed weights needs f32") };
-    let Some((from, to)) = layout.contiguous_offsets() else { bail!("it needs contiguous tensors") };
+    let Some((from, to)) = layout.contiguous_offsets() else {
+        bail!("a product with packed weights needs contiguous tensors")
+    };
     Ok(&values[from..to])
 }
 
@@ -189,7 +191,7 @@ impl CustomOp1 for Packed {
     }
 }
 
-/// Of `x` and what the product is added to.
+/// For `x` and the tensor to which the product is added.
 impl CustomOp2 for Packed {
     fn name(&self) -> &'static str {
         "packed-product-onto"

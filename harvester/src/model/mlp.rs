@@ -1,4 +1,4 @@
-//! [`Mlp`]: the block's second half.
+//! [`Mlp`]: the second half of a block.
 //!
 //! ```text
 //! gated:  post = act(x W_gate^T) * (x W_up^T)         plain:  post = act(x W_in^T + b_in)
@@ -22,7 +22,7 @@ pub(crate) struct Mlp {
 }
 
 impl Mlp {
-    /// Lays the matrices out as [`Linear::pack`] does, the activation inside the first product.
+    /// Packs the matrices like [`Linear::pack`], with the activation inside the first product.
     pub(crate) fn pack(&mut self, compute: Compute) -> Result<()> {
         self.input.pack_activated(compute, self.activation, self.gated)?;
         self.out.pack(compute)
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn activating_in_one_pass_and_inside_the_product_equal_plain_operations_in_f64() {
-        // A whole number of panels, and not.
+        // Numbers of columns that are a multiple of a panel, and that are not.
         for (d_mlp, gated) in [(32, true), (23, true), (32, false), (23, false)] {
             for activation in [Activation::Silu, Activation::GeluTanh, Activation::Gelu] {
                 let tensor = |seed, shape: &[usize]| {

@@ -1,5 +1,5 @@
-//! [`Norm`]: the normalisation before attention, before the MLP and before the head; in some families also of what
-//! attention and MLP add.
+//! [`Norm`]: the norm before attention, before the MLP and before the head; in some families also of the outputs of
+//! attention and MLP.
 
 use candle_core::{CpuStorage, CustomOp2, Device, Layout, Shape, Tensor, bail};
 use candle_nn::ops;
@@ -18,9 +18,9 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct Norm {
     kind: NormKind,
-    /// `[d_model]`; where a family stores it less one (Gemma), the one was added on load.
+    /// `[d_model]`; for Gemma, which stores it minus 1, the 1 was added on load.
     weight: Tensor,
-    /// `[d_model]`; zeros for `rms`, which has none.
+    /// `[d_model]`; zeros for `rms`, which has no bias.
     bias: Tensor,
     eps: f64,
 }
@@ -52,7 +52,7 @@ impl Norm {
     }
 }
 
-/// candle's `rms_norm` adds a row's squares one after the other, each waiting for the one before: 2 % of a pass.
+/// candle's `rms_norm` adds a row's squares one after the other, each waiting for the previous one: 2 % of a pass.
 struct Rms {
     eps: f32,
 }
@@ -70,7 +70,7 @@ impl Kernel for RmsRow<'_> {
 
     #[inline(always)]
     fn run(self) {
-        // Lanes of their own, since the compiler must not reorder a floating-point sum by itself.
+        // Separate lanes, because the compiler must not reorder a floating-point sum.
         let mut lanes = [0f32; 32];
         let (chunks, rest) = self.x.as_chunks::<32>();
         for chunk in chunks {

@@ -1,10 +1,10 @@
 //! [`QkNormWeights`]: the norm of queries and keys that some families apply before rotating them.
 //!
 //! ```text
-//! q = q / sqrt(mean(q^2) + eps) * weight_q        k likewise; values stay
+//! q = q / sqrt(mean(q^2) + eps) * weight_q        the same for k; values stay unchanged
 //! ```
-//! The mean runs over a head (Qwen 3, Gemma 3) or over all heads of a token (OLMo 2): over as many values as the
-//! weight has.
+//! The mean is over one head (Qwen 3, Gemma 3) or over all heads of a token (OLMo 2): over as many values as the weight
+//! has.
 
 use candle_core::{CpuStorage, D, Device, InplaceOp1, Layout, Tensor, bail};
 use candle_nn::ops;
@@ -26,7 +26,7 @@ pub(crate) struct QkNormWeights {
 }
 
 impl QkNormWeights {
-    /// Normalises the first `n_heads` heads of every token as queries and the next `n_kv_heads` as keys, in place where
+    /// Normalizes the first `n_heads` heads of every token as queries and the next `n_kv_heads` as keys, in place if
     /// the device is the CPU.
     ///
     /// # Shapes
@@ -42,7 +42,7 @@ impl QkNormWeights {
         Ok(qkv)
     }
 
-    /// The same with plain tensor operations: other devices, and the reference of the tests.
+    /// The same with plain tensor operations: for other devices, and as the reference of the tests.
     fn apply_plain(&self, qkv: &Tensor, n_heads: usize, n_kv_heads: usize) -> Result<Tensor> {
         let normed = |first, heads, weight: &Tensor| -> Result<Tensor> {
             let x = qkv.narrow(1, first, heads)?.contiguous()?; // [rows, heads, d_head]
@@ -58,12 +58,12 @@ impl QkNormWeights {
 struct NormHeads<'a> {
     q: &'a [f32],
     k: &'a [f32],
-    /// Values of a token's queries, and of its keys.
+    /// Number of values of a token's queries, and of its keys.
     widths: (usize, usize),
     eps: f32,
 }
 
-/// Normalises groups of `weight.len()` values.
+/// Normalizes groups of `weight.len()` values.
 struct NormGroups<'a> {
     groups: &'a mut [f32],
     weight: &'a [f32],
@@ -76,7 +76,7 @@ impl Kernel for NormGroups<'_> {
     #[inline(always)]
     fn run(self) {
         for group in self.groups.chunks_exact_mut(self.weight.len()) {
-            // Lanes of their own, since the compiler must not reorder a floating-point reduction by itself.
+            // Separate lanes, because the compiler must not reorder a floating-point reduction.
             let mut lanes = [0f32; 16];
             for chunk in group.chunks(16) {
                 for (lane, x) in lanes.iter_mut().zip(chunk) {

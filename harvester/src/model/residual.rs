@@ -1,18 +1,19 @@
-//! [`add`]: `resid + out`, on all cores. candle adds on one, which at the width of a small model costs as much as a
-//! norm.
+//! [`add`]: `resid + out`, on all cores. candle adds on one core, which at the width of a small model costs as much as
+//! a norm.
 
 use candle_core::{CpuStorage, CustomOp2, Device, Layout, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::Result;
 
-/// Values a task: a pass over memory needs few tasks.
+/// Values per task: a pass over memory needs few tasks.
 const CHUNK: usize = 1 << 15;
 
-/// What attention or the MLP adds to the stream, added.
+/// The stream plus the output of attention or the MLP.
 ///
 /// # Shapes
-/// `resid`, `out`: `[rows, d_model]` -> the same. Where a hook made variants of one, the other is the same for each.
+/// `resid`, `out`: `[rows, d_model]` -> the same. If a hook made variants of one of them, the other is the same for
+/// each.
 pub(crate) fn add(resid: &Tensor, out: &Tensor) -> Result<Tensor> {
     let rows = resid.dim(0)?.max(out.dim(0)?);
     let (resid, out) = (&repeated(resid, rows)?, &repeated(out, rows)?);
@@ -22,7 +23,7 @@ pub(crate) fn add(resid: &Tensor, out: &Tensor) -> Result<Tensor> {
     Ok((resid + out)?)
 }
 
-/// `x` as often as it goes into `rows`, one after the other.
+/// Repeats `x` to fill `rows`.
 fn repeated(x: &Tensor, rows: usize) -> Result<Tensor> {
     match rows / x.dim(0)?.max(1) {
         0 | 1 => Ok(x.clone()),

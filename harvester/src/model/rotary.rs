@@ -3,7 +3,7 @@
 //! With `half = rotary_dim / 2`, position `p` and `angle_i = p f_i`, `f_i = 1 / base^(i / half)` before scaling:
 //! ```text
 //! x'[i]        = x[i] cos(angle_i) - x[i + half] sin(angle_i)
-//! x'[i + half] = x[i] sin(angle_i) + x[i + half] cos(angle_i)         for i < half; the other dimensions stay
+//! x'[i + half] = x[i] sin(angle_i) + x[i + half] cos(angle_i)         for i < half; other dimensions stay unchanged
 //! ```
 
 use std::{collections::HashMap, f64::consts::TAU};
@@ -23,7 +23,7 @@ pub(crate) struct Rotary {
     rotary_dim: usize,
     /// `[rotary_dim / 2]`
     frequencies: Vec<f32>,
-    /// LongRoPE: what longer texts use.
+    /// LongRoPE: the frequencies for longer texts.
     long: Option<LongFrequencies>,
     /// Multiplies cosines and sines.
     amplitude: f32,
@@ -31,7 +31,7 @@ pub(crate) struct Rotary {
 
 #[derive(Debug, Clone)]
 struct LongFrequencies {
-    /// The longest text that is not long.
+    /// Longest text that uses the short frequencies.
     original_ctx_len: usize,
     /// `[rotary_dim / 2]`
     frequencies: Vec<f32>,
@@ -41,16 +41,16 @@ struct LongFrequencies {
 #[derive(Debug)]
 pub(crate) struct Rotation {
     rotary_dim: usize,
-    /// Of each angle that occurs. `[angles, rotary_dim / 2]`, row-major.
+    /// Cosines of each distinct angle. `[angles, rotary_dim / 2]`, row-major.
     cos: Vec<f32>,
     /// `[angles, rotary_dim / 2]`, row-major.
     sin: Vec<f32>,
-    /// Which of them each row of the batch is turned by. `[rows]`
+    /// Index of the angle by which each row of the batch is rotated. `[rows]`
     angles: Vec<usize>,
 }
 
 impl Rotary {
-    /// The frequencies of a model's layers, where it has rotary positions.
+    /// The frequencies of a model's layers, if it has rotary positions.
     pub(crate) fn of(config: &ModelConfig) -> Option<Self> {
         match &config.positions {
             Positions::Rotary { base, rotary_dim, scaling } => Some(Self::new(*base, *rotary_dim, scaling)),
@@ -58,7 +58,7 @@ impl Rotary {
         }
     }
 
-    /// Those of its local layers, where they differ.
+    /// The frequencies of its local layers, if they differ.
     pub(crate) fn of_local_layers(config: &ModelConfig) -> Option<Self> {
         let base = config.local.as_ref()?.rotary_base?;
         match config.positions {
@@ -70,8 +70,8 @@ impl Rotary {
     fn new(base: f64, rotary_dim: usize, scaling: &RopeScaling) -> Self {
         let half = rotary_dim / 2;
         let exact = |i: usize| 1.0 / base.powf(i as f64 / half as f64);
-        // Frequencies are rounded to f32 first, as Hugging Face transformers does: the angle at position 8,000
-        // differs by more than 1e-4 otherwise.
+        // Frequencies are rounded to f32 first, as in Hugging Face transformers: otherwise the angle at position 8,000
+        // differs by more than 1e-4.
         let scaled = |scale: &dyn Fn(usize, f64) -> f64| (0..half).map(|i| scale(i, exact(i)) as f32).collect();
         let (mut long, mut amplitude) = (None, 1.0);
         let frequencies = match scaling {
@@ -94,7 +94,7 @@ impl Rotary {
     /// The rotation of the rows of some sequences.
     ///
     /// # Errors
-    /// As [`Self::frequencies_of`].
+    /// As for [`Self::frequencies_of`].
     pub(crate) fn at(&self, spans: &[Span]) -> Result<Rotation> {
         let (mut cos, mut sin, mut angles) = (vec![], vec![], vec![]);
         let mut known: HashMap<(bool, usize), usize> = HashMap::new();
@@ -113,16 +113,16 @@ impl Rotary {
         Ok(Rotation { rotary_dim: self.rotary_dim, cos, sin, angles })
     }
 
-    /// The frequencies of a sequence, and whether they are those of long texts.
+    /// The frequencies of a sequence, and whether they are those for long texts.
     ///
     /// # Errors
     /// A cached text grows past the length at which LongRoPE's frequencies change: its keys would have to be rotated
-    /// anew.
+    /// again.
     fn frequencies_of(&self, span: &Span) -> Result<(bool, &[f32])> {
         match &self.long {
             Some(long) if span.end() > long.original_ctx_len => {
                 if (1..=long.original_ctx_len).contains(&span.start) {
-                    let expected = format!("to stay within {} tokens, or to start beyond", long.original_ctx_len);
+                    let expected = format!("to stay within {} tokens, or to start with more", long.original_ctx_len);
                     return Err(Error::invalid("generated text", expected, format!("{} tokens", span.end())));
                 }
                 Ok((true, &long.frequencies))
@@ -132,15 +132,15 @@ impl Rotary {
     }
 }
 
-/// Llama 3.1's rule for a frequency, by its wavelength `2 pi / f` against the old context length.
+/// Llama 3.1's rule for a frequency, by its wavelength `2 pi / f` relative to the original context length.
 fn llama3(f: f64, factor: f64, [low, high]: [f64; 2], original_ctx_len: usize) -> f64 {
-    let turns = original_ctx_len as f64 * f / TAU; // in the old context
+    let turns = original_ctx_len as f64 * f / TAU; // in the original context
     let smooth = ((turns - low) / (high - low)).clamp(0.0, 1.0);
     (1.0 - smooth) * f / factor + smooth * f
 }
 
 impl Rotation {
-    /// Rotates the first `n_rotated` heads of every token, in place where the device is the CPU.
+    /// Rotates the first `n_rotated` heads of every token, in place if the device is the CPU.
     ///
     /// # Shapes
     /// `x`: `[rows, heads, d_head]`, contiguous and not shared; the batch's rows once, or once for each variant
@@ -152,7 +152,7 @@ impl Rotation {
         self.apply_plain(&x, n_rotated)
     }
 
-    /// The same with plain tensor operations: other devices, and the reference of the tests.
+    /// The same with plain tensor operations: for other devices, and as the reference of the tests.
     fn apply_plain(&self, x: &Tensor, n_rotated: usize) -> Result<Tensor> {
         let (rows, heads, d_head) = x.dims3()?;
         let half = self.rotary_dim / 2;
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn in_place_rotation_equals_plain_tensor_operations() {
-        // Two sequences, and the same again as a hook's second variant of them.
+        // Two sequences, followed by a hook's second variant of them.
         let rotation = rotary(6, RopeScaling::None).at(&[span(7, 3), span(0, 2)]).unwrap();
         let x = Tensor::randn(0f32, 1., (10, 4, 8), &Device::Cpu).unwrap();
         let want = rotation.apply_plain(&x, 3).unwrap();
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_quarter_turn_is_a_quarter_turn() {
-        // rotary_dim 2 has one frequency, 1: position p turns by p radians.
+        // rotary_dim 2 has one frequency, 1: position p rotates by p radians.
         let rotation = rotary(2, RopeScaling::None).at(&[span(1, 2)]).unwrap();
         let x = Tensor::new(&[[[1f32, 0.]], [[1., 0.]]], &Device::Cpu).unwrap();
         let y = rotation.apply(x, 1).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -271,7 +271,7 @@ mod tests {
         assert!(at(0, 10).unwrap().cos[8..12] != at(0, 11).unwrap().cos[8..12]);
         assert_eq!(at(0, 1).unwrap().cos, [1.5; 4]);
         assert!(at(9, 1).is_ok() && at(11, 5).is_ok());
-        // Each sequence of a batch by its own length.
+        // The frequencies of each sequence of a batch depend on its own length.
         let both = rotary.at(&[span(0, 10), span(0, 11)]).unwrap();
         assert_eq!(both.cos, [at(0, 10).unwrap().cos, at(0, 11).unwrap().cos].concat());
         let message = at(10, 1).unwrap_err().to_string();

@@ -14,7 +14,7 @@ pub struct Transformer {
     config: ModelConfig,
     weights: Weights,
     rotary: Option<Rotary>,
-    /// Of local layers, where those have their own.
+    /// Rotary positions of local layers, if they have their own.
     local_rotary: Option<Rotary>,
     device: Device,
 }
@@ -28,10 +28,10 @@ impl Transformer {
         Self::load_for(checkpoint, device, Compute::F32)
     }
 
-    /// Loads the weights as `compute` needs them.
+    /// Loads the weights in the form that `compute` needs.
     ///
     /// # Errors
-    /// As [`Transformer::load`]; `compute` is not for this device.
+    /// As for [`Transformer::load`]; or `compute` is not for this device.
     pub fn load_for(checkpoint: &Checkpoint, device: &Device, compute: Compute) -> Result<Self> {
         let config = checkpoint.config().clone();
         let weights = families::load_weights(checkpoint.config(), checkpoint.tensors(), device, compute)?;
@@ -44,45 +44,45 @@ impl Transformer {
         &self.config
     }
 
-    /// Where the weights are.
+    /// Device that holds the weights.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Runs the model as far as the last point that `hook` wants, and no further. No logits are computed.
+    /// Runs the model up to the last point that `hook` wants. No logits are computed.
     ///
     /// # Errors
-    /// A hook point that the model lacks, more tokens than its context holds, or whatever `hook` raises.
+    /// The model lacks a hook point, there are more tokens than its context allows, or `hook` fails.
     pub fn run(&self, batch: &Batch, hook: &mut dyn Hook) -> Result<()> {
         let Some(last) = self.last_wanted(hook) else { return Ok(()) };
         self.pass(batch, None, hook, Some(last)).map(drop)
     }
 
-    /// The residual stream after the last block: what [`Head::unembed`] turns into logits.
+    /// The residual stream after the last block: the input of [`Head::unembed`].
     ///
-    /// With a `cache`, each sequence of the batch continues the one of its number there, and is added to it.
+    /// With a `cache`, each sequence of the batch continues the one with its number there, and is added to it.
     ///
     /// # Shapes
     /// -> `[rows, d_model]`, once for each variant that a hook makes of the batch
     ///
     /// # Errors
-    /// As [`Transformer::run`]; or a sequence that the cache does not have, or has no room for.
+    /// As for [`Transformer::run`]; or the cache does not have a sequence, or has no space left for it.
     pub fn resid_final(&self, batch: &Batch, cache: Option<&mut KvCache>, hook: &mut dyn Hook) -> Result<Tensor> {
         let resid = self.pass(batch, cache, hook, None)?;
         Ok(resid.expect("a pass without a last point runs to the end"))
     }
 
-    /// What turns the last residual stream into logits.
+    /// The head, which turns the last residual stream into logits.
     pub fn head(&self) -> &Head {
         &self.weights.head
     }
 
-    /// How many blocks [`Transformer::run`] enters for `hook`.
+    /// Number of blocks that [`Transformer::run`] computes for `hook`.
     pub fn n_layers_run(&self, hook: &dyn Hook) -> usize {
         self.last_wanted(hook).map_or(0, HookPoint::layers_needed)
     }
 
-    /// The point wanted by `hook` that a pass reaches last.
+    /// The last point of the pass that `hook` wants.
     fn last_wanted(&self, hook: &dyn Hook) -> Option<HookPoint> {
         let sites = |layer| Site::ALL.into_iter().rev().map(move |site| HookPoint::Block { layer, site });
         let backwards = (0..self.config.n_layers).rev().flat_map(sites).chain([HookPoint::Embed]);
@@ -97,7 +97,7 @@ impl Transformer {
         last: Option<HookPoint>,
     ) -> Result<Option<Tensor>> {
         if batch.n_rows() == 0 || batch.spans().any(|rows| rows.is_empty()) {
-            return Err(Error::invalid("batch", "a token or more of each sequence", "none"));
+            return Err(Error::invalid("batch", "at least one token of each sequence", "none"));
         }
         let starts = match &cache {
             Some(cache) => cache.starts(batch)?,
@@ -145,7 +145,7 @@ impl Transformer {
         }
     }
 
-    /// `resid`: `[rows, d_model]`, for each variant -> the same
+    /// `resid`: `[rows, d_model]`, repeated for each variant -> the same
     fn add_positions(&self, resid: Tensor, spans: &[Span]) -> Result<Tensor> {
         if let Some(span) = spans.iter().find(|span| span.end() > self.config.ctx_len) {
             let expected = format!("at most {}, the model's context length", self.config.ctx_len);

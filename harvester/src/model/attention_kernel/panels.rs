@@ -1,6 +1,6 @@
-//! [`Panels`]: the keys and values of one sequence in one layer, laid out as the inner loop of a product reads them. A
-//! cache keeps them so: a new token is laid out once, and a query meets the same bits whether its keys were computed in
-//! this pass or in an earlier one.
+//! [`Panels`]: the keys and values of one sequence in one layer, in the layout of a product's inner loop. The cache
+//! stores them in this form: a new token is packed once, and a query's result has the same bits whether its keys were
+//! computed in this pass or in an earlier one.
 
 use super::super::{ModelConfig, packed::PANEL};
 
@@ -16,7 +16,7 @@ pub(crate) struct Panels {
 }
 
 impl Panels {
-    /// Zeros: the memory is the system's until tokens fill it.
+    /// All zeros; the system gives the memory only when tokens fill it.
     pub(crate) fn new(config: &ModelConfig, capacity: usize) -> Self {
         Self::of_heads(config.n_kv_heads, config.d_head, capacity)
     }
@@ -27,7 +27,7 @@ impl Panels {
         Self { d_head, capacity, keys, values }
     }
 
-    /// The heads, one by one, to be added to.
+    /// The heads, one by one, for writing.
     pub(super) fn heads_mut(&mut self) -> impl Iterator<Item = HeadMut<'_>> {
         let (d_head, capacity) = (self.d_head, self.capacity);
         let keys = self.keys.chunks_exact_mut((capacity.next_multiple_of(PANEL) * d_head).max(1));
@@ -41,7 +41,7 @@ impl Panels {
         &head[panels.start * PANEL * self.d_head..panels.end * PANEL * self.d_head]
     }
 
-    /// For each 32 of a head's dimensions, its values at some positions. `[positions, PANEL]` each
+    /// For each 32 dimensions of a head, their values at some positions. `[positions, PANEL]` each
     pub(super) fn values(&self, head: usize, positions: std::ops::Range<usize>) -> impl Iterator<Item = &[f32]> {
         let size = self.d_head.next_multiple_of(PANEL) * self.capacity;
         let panels = self.values[head * size..][..size].chunks_exact(PANEL * self.capacity);
@@ -58,7 +58,7 @@ pub(super) struct HeadMut<'a> {
 }
 
 impl HeadMut<'_> {
-    /// Lays out the key and the value at a position. `[d_head]` each
+    /// Packs the key and the value at a position. `[d_head]` each
     pub(super) fn set(&mut self, position: usize, key: &[f32], value: &[f32]) {
         let panel = &mut self.keys[position / PANEL * PANEL * self.d_head..][..PANEL * self.d_head];
         for (row, value) in panel.chunks_exact_mut(PANEL).zip(key) {

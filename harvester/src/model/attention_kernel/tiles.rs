@@ -1,4 +1,4 @@
-//! [`Tiles`]: attention, up to twelve queries of a head at a time, by the inner loop of the packed product.
+//! [`Tiles`]: attention of up to twelve queries of a head at a time, with the inner loop of the packed product.
 
 use rayon::prelude::*;
 
@@ -13,10 +13,10 @@ use super::{
 };
 use crate::numbers::simd::wide;
 
-/// Queries that one task takes: enough that a head's keys and values are worth fetching into the second-level cache.
+/// Queries per task: enough to make loading a head's keys and values into the second-level cache worthwhile.
 const TASK_QUERIES: usize = 4 * MAX_ROWS;
 
-/// One call's operands.
+/// Operands of one call.
 pub(super) struct Tiles<'a> {
     instructions: Instructions,
     rule: Scores,
@@ -33,7 +33,7 @@ struct Task<'a> {
     span: &'a Span,
     panels: &'a Panels,
     head: usize,
-    /// Place of the first query in the span.
+    /// Index of the first query in the span.
     first: usize,
 }
 
@@ -44,9 +44,9 @@ impl<'a> Tiles<'a> {
         Self { instructions, rule, heads, qkv, z: Output::new(rows, heads.n_heads * heads.d_head) }
     }
 
-    /// All heads of all queries. `spans`, each with its keys and values, are all rows.
+    /// Computes all heads of all queries. `spans`, each with its keys and values, cover all rows.
     pub(super) fn run<'s>(self, spans: impl Iterator<Item = (&'s Span, &'s Panels)>) -> Vec<f32> {
-        // Blocks of a head stand together: its keys and values stay in the cache.
+        // Blocks of one head come together, so that its keys and values stay in the processor's cache.
         let tasks: Vec<Task<'_>> = spans
             .flat_map(|(span, panels)| {
                 let blocks = move |head| (0..span.rows.len()).step_by(TASK_QUERIES).map(move |first| (head, first));
@@ -67,13 +67,13 @@ impl<'a> Tiles<'a> {
         unsafe { self.z.into_values() }
     }
 
-    /// `rows` queries of one head, from the task's first on. `scores` is room that calls share.
+    /// Computes `rows` queries of one head, from the task's first on. `scores` is a buffer shared by calls.
     fn tile(&self, task: Task<'_>, rows: usize, scores: &mut Vec<f32>) {
         let Task { span, panels, head, first } = task;
         let Heads { n_heads, n_kv_heads, d_head } = self.heads;
         let (first, query) = (span.rows.start + first, span.start + first); // the first query's row and position
         let kv_head = head / (n_heads / n_kv_heads);
-        // Panels of keys that some query of the tile sees; those wholly outside the window are never touched.
+        // Panels of keys that some query of the tile sees; those entirely outside the window are not read.
         let (from, to) = (self.rule.first_key(query) / PANEL, query + rows);
         let width = (to.div_ceil(PANEL) - from) * PANEL;
         scores.resize(scores.len().max(rows * width), 0.0);

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_the_vocabulary_is_spelt_in_bytes() {
+    fn what_is_not_in_the_vocabulary_is_spelled_in_bytes() {
         assert_eq!(encode([0.; 10], false, "é"), [8, 9]);
         assert_eq!(encode([0.; 10], false, "x<s>"), [0, 1]);
     }
