@@ -1,6 +1,6 @@
 //! `refract evaluate`: what an SAE keeps, in numbers.
 
-use analyzer::{Behaviour, Evaluation, EvaluationConfig, SaeSource};
+use analyzer::{Behavior, Evaluation, EvaluationConfig, SaeSource};
 use harvester::LanguageModel;
 use serde::{Deserialize, Serialize};
 
@@ -64,8 +64,8 @@ pub(crate) fn print(measured: &Measured, terminal: &Terminal) {
     for column in &evaluation.fvu_by_hook_point {
         fact("  at a place", format!("{:.3} at {}", column.fvu, column.hook_point));
     }
-    match &evaluation.behaviour {
-        Some(behaviour) => print_behaviour(behaviour, &fact),
+    match &evaluation.behavior {
+        Some(behavior) => print_behavior(behavior, &fact),
         None => fact("CE loss", "not measured: nothing of one pass can be replaced by what this SAE rebuilds".into()),
     }
     let tokens = grouped(evaluation.reconstruction.tokens);
@@ -86,8 +86,8 @@ pub(crate) fn print(measured: &Measured, terminal: &Terminal) {
     );
 }
 
-fn print_behaviour(behaviour: &Behaviour, fact: &impl Fn(&str, String)) {
-    let Behaviour { ce_loss_without_sae, ce_loss_with_sae, ce_loss_with_ablation, ce_loss_score, kl, .. } = *behaviour;
+fn print_behavior(behavior: &Behavior, fact: &impl Fn(&str, String)) {
+    let Behavior { ce_loss_without_sae, ce_loss_with_sae, ce_loss_with_ablation, ce_loss_score, kl, .. } = *behavior;
     fact("CE loss score", score_note(ce_loss_score, ce_loss_without_sae, ce_loss_with_ablation));
     fact(
         "CE loss",

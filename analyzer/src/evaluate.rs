@@ -18,7 +18,7 @@ use trainer::{HookPoints, Reconstruction, ReconstructionMetrics, Sae};
 
 use crate::{
     Error, Result, Site,
-    behaviour::{Behaviour, BehaviourSums, Compare},
+    behavior::{Behavior, BehaviorSums, Compare},
 };
 
 /// Settings of an evaluation.
@@ -50,7 +50,7 @@ pub struct Evaluation {
     /// Effect on next-token predictions. `None` if the SAE cannot replace an activation in a pass: see
     /// [`Site::spliced`].
     #[serde(flatten)]
-    pub behaviour: Option<Behaviour>,
+    pub behavior: Option<Behavior>,
 }
 
 /// FVU at one hook point.
@@ -62,8 +62,8 @@ pub struct PlaceFvu {
     pub fvu: f64,
 }
 
-/// Evaluates the SAE at `site` on the contexts `held_out` of `dataset`; with a model, which [`Site::spliced`] asks for,
-/// its behaviour too.
+/// Evaluates the SAE at `site` on the contexts `held_out` of `dataset`. With a model, which [`Site::spliced`] requires,
+/// it also measures the model's behavior.
 ///
 /// # Errors
 /// No held-out context, a hook point that the dataset does not have or that has another width there, or a file that
@@ -81,7 +81,7 @@ pub fn evaluate(
         (Some(model), Some(place)) => Some((model, Compare::new(site, place, rebuilt.sink_norm(place)?))),
         _ => None,
     };
-    let mut behaviour = BehaviourSums::default();
+    let mut behavior = BehaviorSums::default();
     let n_held_out = held_out.end - held_out.start;
     let contexts_to_run = config.ce_tokens.div_ceil(dataset.manifest().config.ctx_len.max(1) as u64).min(n_held_out);
     let in_range = |context: &u64| held_out.contains(context);
@@ -98,8 +98,8 @@ pub fn evaluate(
         for rows in tokens.contexts().into_iter().filter(|rows| in_range(&tokens.context[rows.start])) {
             match &mut compare {
                 None => monitor.advance(1),
-                Some((model, compare)) if behaviour.contexts < contexts_to_run && !monitor.cancelled() => {
-                    behaviour.add(model, &tokens.token[rows], compare)?;
+                Some((model, compare)) if behavior.contexts < contexts_to_run && !monitor.cancelled() => {
+                    behavior.add(model, &tokens.token[rows], compare)?;
                     monitor.advance(1);
                 }
                 Some(_) => break,
@@ -110,9 +110,9 @@ pub fn evaluate(
     if monitor.cancelled() {
         return Err(Error::Stopped);
     }
-    let behaviour = behaviour.finish();
-    match rebuilt.finish(behaviour) {
-        Some(evaluation) if compare.is_none() || behaviour.is_some() => Ok(evaluation),
+    let behavior = behavior.finish();
+    match rebuilt.finish(behavior) {
+        Some(evaluation) if compare.is_none() || behavior.is_some() => Ok(evaluation),
         _ => {
             let expected =
                 format!("two ordinary tokens or more in contexts {held_out:?} of {}", dataset.dir().display());
@@ -180,7 +180,7 @@ impl<'a> Rebuilt<'a> {
     }
 
     /// `None` if there were too few rows.
-    fn finish(&self, behaviour: Option<Behaviour>) -> Option<Evaluation> {
+    fn finish(&self, behavior: Option<Behavior>) -> Option<Evaluation> {
         let reconstruction = self.metrics.finish()?;
         let fvu_of_columns = self.metrics.fvu_of_columns()?;
         let columns = crosscoder_columns(self.site.sae).iter().zip(fvu_of_columns);
@@ -188,7 +188,7 @@ impl<'a> Rebuilt<'a> {
             reconstruction,
             d_sae: self.site.sae.d_sae() as u64,
             fvu_by_hook_point: columns.map(|((point, _), fvu)| PlaceFvu { hook_point: *point, fvu }).collect(),
-            behaviour,
+            behavior,
         })
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     features_file,
     features_manifest::{FeaturesManifest, IndexConfig, IndexedSource},
     logit_lens::logit_lens,
-    neighbours::nearest,
+    neighbors::nearest,
     top_examples::{Candidate, ContextRows, TopExamples},
 };
 
@@ -207,7 +207,7 @@ impl<'a> Pass<'a> {
 }
 
 impl Counts {
-    /// A feature without its tokens and neighbours.
+    /// The feature without its tokens and nearest latents.
     fn feature(self, latent: u32, manifest: &FeaturesManifest) -> Feature {
         let share = |n: u64, of: u64| if of == 0 { 0.0 } else { n as f64 / of as f64 };
         let by_source = self.by_source.iter().zip(&manifest.sources);

@@ -121,7 +121,7 @@ fn check(dir: &Path, manifest: &FeaturesManifest, features: &[Feature], examples
     Ok(())
 }
 
-/// Written last, so that a folder with a manifest is a finished one.
+/// Written last, so that a folder with a manifest is finished.
 impl Manifest for FeaturesManifest {
     const FORMAT: &'static str = "refract.features";
     const VERSION: u32 = 2;

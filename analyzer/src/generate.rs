@@ -1,4 +1,5 @@
-//! [`generate`]: writes texts token by token with a KV cache, under any hook. [`Generation`] is the same a step at a time.
+//! [`generate`]: generates texts token by token with a KV cache, under any hook. [`Generation`] does the same step by
+//! step.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// How to write.
+/// Settings of a generation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GenerateConfig {
-    /// New tokens at most; the end-of-text token ends earlier. Default 48.
+    /// Largest number of new tokens; generation ends earlier at an end-of-text token. Default 48.
     pub max_new_tokens: usize,
-    /// 0: always the likeliest token. Default 0.
+    /// 0: always the most likely token. Default 0.
     pub temperature: f64,
-    /// Sample from the likeliest tokens that together have this probability. Default 1.
+    /// Sample from the most likely tokens that together have this probability. Default 1.
     pub top_p: f64,
     /// Seed of the sampling. Default 0.
     pub seed: u64,
@@ -32,7 +33,7 @@ impl Default for GenerateConfig {
 impl GenerateConfig {
     fn sampler(&self) -> Result<LogitsProcessor> {
         let (temperature, p) = (self.temperature, self.top_p);
-        let usable = (0.0..=100.0).contains(&temperature) && p > 0.0 && p <= 1.0; // false for nan
+        let usable = (0.0..=100.0).contains(&temperature) && p > 0.0 && p <= 1.0; // false for NaN
         if !usable {
             let expected = "temperature from 0 to 100, top_p above 0 and at most 1";
             let found = format!("temperature {temperature}, top_p {p}");
@@ -47,8 +48,8 @@ impl GenerateConfig {
     }
 }
 
-/// Texts that are being written side by side, a token of each at a time. Texts may be added while others are half
-/// written; each gets the tokens that it would get alone.
+/// Texts that are generated side by side, one token of each per step. Texts can be added while others are unfinished;
+/// each gets the same tokens as it would alone.
 #[derive(Debug)]
 pub struct Generation<'a> {
     model: &'a LanguageModel,
@@ -58,17 +59,17 @@ pub struct Generation<'a> {
 
 /// A text that is not finished.
 struct Text {
-    /// Its number in the cache.
+    /// Its sequence number in the cache.
     sequence: usize,
-    /// What the model has not seen of it.
+    /// Its tokens that the model has not seen yet.
     unseen: Vec<u32>,
     sampler: LogitsProcessor,
-    /// New tokens that it may still get.
+    /// Number of new tokens that it may still get.
     left: usize,
 }
 
 impl<'a> Generation<'a> {
-    /// Nothing to write yet.
+    /// A generation without texts.
     ///
     /// # Errors
     /// When the model's weights cannot be read.
@@ -76,10 +77,10 @@ impl<'a> Generation<'a> {
         Ok(Self { model, cache: KvCache::new(model.transformer()?.config()), texts: vec![] })
     }
 
-    /// Adds a text that begins with `prompt`. Returns its number, by which hooks know its rows.
+    /// Adds a text that begins with `prompt`. Returns its number, by which hooks identify its rows.
     ///
     /// # Errors
-    /// An empty prompt, or more text than the model's context holds.
+    /// An empty prompt, or more text than fits in the model's context.
     pub fn add(&mut self, prompt: &[u32], config: &GenerateConfig) -> Result<usize> {
         if prompt.is_empty() {
             return Err(harvester::Error::invalid("prompt", "at least one token", "an empty text").into());
@@ -91,16 +92,16 @@ impl<'a> Generation<'a> {
         Ok(sequence)
     }
 
-    /// Whether every text is finished.
+    /// True if every text is finished.
     pub fn is_done(&self) -> bool {
         self.texts.is_empty()
     }
 
-    /// Writes a token of each text that is not finished: its number, and the token. A text that ends by itself, with
-    /// its end-of-text token, gets none.
+    /// Generates one token of each unfinished text. Returns the text's number and the token; a text that ends with its
+    /// end-of-text token gets no entry.
     ///
     /// # Errors
-    /// Whatever `hook` raises.
+    /// An error of `hook`.
     pub fn step(&mut self, hook: &mut dyn Hook) -> Result<Vec<(usize, u32)>> {
         if self.is_done() {
             return Ok(vec![]);
@@ -125,7 +126,7 @@ impl<'a> Generation<'a> {
         Ok(written)
     }
 
-    /// Frees what is held of finished texts.
+    /// Frees the memory of finished texts.
     fn drop_finished(&mut self) {
         let cache = &mut self.cache;
         self.texts.retain(|text| {
@@ -143,11 +144,11 @@ impl std::fmt::Debug for Text {
     }
 }
 
-/// The tokens that follow each of `prompts` under `hook`, without the prompt and without an end-of-text token. All are
-/// written side by side.
+/// The tokens generated after each of `prompts` under `hook`, without the prompt and without an end-of-text token. All
+/// texts are generated side by side.
 ///
 /// # Errors
-/// An empty prompt, more text than the model's context holds, or whatever `hook` raises.
+/// An empty prompt, more text than fits in the model's context, or an error of `hook`.
 pub fn generate<T: AsRef<[u32]>>(
     model: &LanguageModel,
     prompts: &[T],

@@ -1,11 +1,11 @@
-//! [`Interventions`]: edits of latents, declared as data and applied inside a forward pass.
+//! [`Interventions`]: edits of latents, described as data and applied inside a forward pass.
 //!
-//! With `z = encode(x)` and the edited activation `z'_j` of each latent `j` that is edited:
+//! With `z = encode(x)` and the new activation `z'_j` of each edited latent `j`:
 //! ```text
-//! x' = x + s sum_j (z'_j - z_j) W_dec[j]      s = 1, or what the SAE's norm of its input scales the row x back by
+//! x' = x + s sum_j (z'_j - z_j) W_dec[j]      s = 1, or with an input norm the factor that undoes it for the row x
 //! ```
-//! What the SAE does not explain of `x` stays in it. The edit of a position depends on that position's `x` alone, so
-//! cached generation equals a pass over the whole text.
+//! The part of `x` that the SAE does not explain is unchanged. The edit of a position depends only on that position's
+//! `x`, so cached generation equals a pass over the whole text.
 
 use candle_core::Tensor;
 use harvester::{Edit, Hook, HookPoint, Rows};
@@ -13,32 +13,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Result, Site, splice};
 
-/// Largest value or factor: thousands of times what any latent reaches. Much larger ones overflow in the next norm, and
-/// the model then predicts nothing at all.
+/// Largest value or factor: thousands of times the largest activation of any latent. Much larger ones overflow in the
+/// next norm, and the model can no longer predict anything.
 const LARGEST: f32 = 1e6;
 
 /// An edit of one latent.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Intervention {
-    /// `z' = value` on every token: 0 suppresses a feature, a large value drives it.
+    /// `z' = value` on every token: 0 suppresses a feature, a large value promotes it.
     Clamp {
         /// The latent.
         latent: u32,
         /// Its new activation.
         value: f32,
     },
-    /// `z' = factor z`: changes tokens on which the latent is active, and no others.
+    /// `z' = factor z`: changes only the tokens on which the latent is active.
     Scale {
         /// The latent.
         latent: u32,
-        /// What its activation is multiplied by.
+        /// Factor of its activation.
         factor: f32,
     },
 }
 
 impl Intervention {
-    /// The latent edited.
+    /// The edited latent.
     pub fn latent(&self) -> u32 {
         match self {
             Self::Clamp { latent, .. } | Self::Scale { latent, .. } => *latent,
@@ -58,16 +58,16 @@ impl Intervention {
 pub struct Interventions<'a> {
     site: Site<'a>,
     edits: Vec<Intervention>,
-    /// Whether the pass goes on with the unedited text too, before the edited one.
+    /// True if the pass also continues with the unedited text, before the edited one.
     keep_clean: bool,
 }
 
 impl<'a> Interventions<'a> {
-    /// Edits latents of the SAE at `site`; attention sinks are left alone.
+    /// Edits latents of the SAE at `site`; attention sinks are not changed.
     ///
     /// # Errors
-    /// An SAE that does not rebuild what it reads, a latent that it does not have, a latent edited twice, or a value
-    /// that is no usable number.
+    /// An SAE that does not reconstruct the hook point that it reads, a latent that it does not have, a latent edited
+    /// twice, or a value that is not finite or too large.
     pub fn new(site: Site<'a>, edits: Vec<Intervention>) -> Result<Self> {
         site.sae.config().hook_points.check_autoencoder()?;
         for (i, edit) in edits.iter().enumerate() {
@@ -81,7 +81,7 @@ impl<'a> Interventions<'a> {
             if edits[..i].iter().any(|other| other.latent() == latent) {
                 return refuse("each latent once".to_string(), format!("latent {latent} twice"));
             }
-            // False for nan too.
+            // Also false for NaN.
             if !(-LARGEST..=LARGEST).contains(&edit.edited(1.0)) {
                 let expected = format!("a number from -{LARGEST} to {LARGEST} for latent {latent}");
                 return refuse(expected, format!("{:e}", edit.edited(1.0)));
@@ -90,7 +90,7 @@ impl<'a> Interventions<'a> {
         Ok(Self { site, edits, keep_clean: false })
     }
 
-    /// Runs the unedited text beside the edited one: two variants from the hook point on, the clean one first.
+    /// Runs the unedited text beside the edited one: two variants from the hook point on, the unedited one first.
     pub(crate) fn beside_clean(mut self) -> Self {
         self.keep_clean = true;
         self
@@ -108,7 +108,7 @@ impl<'a> Interventions<'a> {
             for edit in &self.edits {
                 let z = acts.get(row, edit.latent());
                 let change = scale * (edit.edited(z) - z);
-                // Adding nothing must change nothing, not even the sign of a zero.
+                // A change of 0 must not alter anything, not even the sign of a zero.
                 if change != 0.0 {
                     let direction = self.site.sae.decoder_row(edit.latent() as usize);
                     x.iter_mut().zip(direction).for_each(|(x, d)| *x += change * d);

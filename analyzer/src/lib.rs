@@ -1,13 +1,14 @@
-//! Finds what each latent of a sparse autoencoder means, and clamps latents while the model writes. Last stage of
-//! `refract`: it reads what [`harvester`] and [`trainer`] wrote.
+//! Finds the meaning of each latent of a sparse autoencoder, and clamps latents while the model generates text. This is
+//! the last stage of `refract`: it reads the folders written by [`harvester`] and [`trainer`].
 //!
-//! The data path, one file each: [`feature_index`] goes once over the activations and keeps, per latent, how often it
-//! fires ([`feature`]), where most strongly (`top_examples`), what it writes (`logit_lens`) and which latents are
-//! like it (`neighbours`); [`FeatureIndex`] puts that on disk. [`contrast()`] and [`interpretability`] choose among
-//! latents. [`Interventions`] edits them inside a forward pass, [`generate()`] writes text under such edits,
-//! [`shift()`] and [`evaluate()`] measure what changed, the latter with `behaviour` where it runs the model.
+//! The data path, one file each: [`feature_index`] makes one pass over the activations and collects for each latent how
+//! often it fires ([`feature`]), its strongest examples (`top_examples`), the tokens that it promotes (`logit_lens`)
+//! and the most similar latents (`neighbors`). [`FeatureIndex`] writes and reads this. [`contrast()`] and
+//! [`interpretability`] select latents. [`Interventions`] edits them inside a forward pass, and [`generate()`]
+//! generates text under such edits. [`shift()`] and [`evaluate()`] measure the change; `behavior` is the part of
+//! `evaluate` that runs the model.
 
-mod behaviour;
+mod behavior;
 mod contrast;
 mod error;
 mod evaluate;
@@ -20,7 +21,7 @@ mod generate;
 pub mod interpretability;
 mod intervention;
 mod logit_lens;
-mod neighbours;
+mod neighbors;
 mod placed_sae;
 mod sae_source;
 mod shift;
@@ -28,7 +29,7 @@ mod site;
 mod splice;
 mod top_examples;
 
-pub use behaviour::Behaviour;
+pub use behavior::Behavior;
 pub use contrast::{Contrast, contrast};
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, EvaluationConfig, PlaceFvu, evaluate};

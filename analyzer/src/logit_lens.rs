@@ -77,8 +77,8 @@ pub(crate) fn logit_lens(
 /// `directions`: `[d_sae, d_model]`, `head`: `[tokens, d_model]` -> `[tokens]` each
 fn mean_and_std(directions: &Tensor, head: &Tensor) -> Result<(Vec<f32>, Vec<f32>)> {
     let mean = directions.mean_keepdim(0)?; // [1, d_model]
-    let centred = directions.broadcast_sub(&mean)?;
-    let covariance = (centred.t()?.matmul(&centred)? / directions.dim(0)? as f64)?; // [d_model, d_model]
+    let centered = directions.broadcast_sub(&mean)?;
+    let covariance = (centered.t()?.matmul(&centered)? / directions.dim(0)? as f64)?; // [d_model, d_model]
     let variance = (head.matmul(&covariance)? * head)?.sum(1)?; // [tokens]
     let means = head.matmul(&mean.t()?)?.flatten_all()?.to_vec1()?;
     // The 1e-12 keeps z at 0 for a token that no latent affects.

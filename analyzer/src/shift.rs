@@ -1,4 +1,4 @@
-//! [`shift`]: how far interventions move the model's next-token distribution on a given text.
+//! [`shift`]: how strongly interventions change the model's next-token distribution on a given text.
 //!
 //! `KL = sum_t p(t) log(p(t) / q(t))`, `p` without and `q` with the interventions, in nats.
 
@@ -9,15 +9,15 @@ use serde::Serialize;
 
 use crate::{Intervention, Interventions, Result, Site};
 
-/// Positions whose logits are computed together.
+/// Number of positions whose logits are computed together.
 const BLOCK: usize = 32;
 
-/// What interventions change on one text.
+/// The effect of interventions on one text.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Shift {
-    /// KL after the last token of the text, in nats.
+    /// KL divergence after the last token of the text, in nats.
     pub kl_next: f64,
-    /// Mean KL over all positions of the text, in nats.
+    /// Mean KL divergence over all positions of the text, in nats.
     pub kl_mean: f64,
     /// The tokens whose probability after the text changes most, largest change first.
     pub moved: Vec<MovedToken>,
@@ -30,13 +30,13 @@ pub struct MovedToken {
     pub token: u32,
     /// Its text.
     pub text: String,
-    /// Probability without.
+    /// Probability without the interventions.
     pub before: f64,
-    /// Probability with.
+    /// Probability with the interventions.
     pub after: f64,
 }
 
-/// The shift that `edits` cause on `text`: one pass runs it with and without them.
+/// The shift that `edits` cause on `text`. One pass runs the text with and without them.
 ///
 /// # Errors
 /// An empty text, one longer than the model's context, or an edit that [`Interventions::new`] refuses.

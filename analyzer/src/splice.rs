@@ -1,4 +1,4 @@
-//! What the hooks of this crate share: activations as rows of numbers.
+//! Functions that the hooks of this crate share: activations as rows of numbers.
 
 use candle_core::Tensor;
 
@@ -9,7 +9,7 @@ pub(crate) fn rows(activation: &Tensor) -> Result<Vec<f32>> {
     Ok(activation.flatten_all()?.to_vec1()?)
 }
 
-/// Others in their place, row-major.
+/// The activation with its rows replaced by `rows`, row-major.
 pub(crate) fn replaced(activation: &Tensor, rows: Vec<f32>) -> Result<Tensor> {
     Ok(Tensor::from_vec(rows, activation.shape(), activation.device())?)
 }

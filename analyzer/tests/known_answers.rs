@@ -1,5 +1,5 @@
-//! Evaluation and steering where the right answer is known without running anything: an SAE that is the identity, one
-//! that is always silent, edits small enough for paper. The model is a tiny random llama.
+//! Evaluation and steering with answers that are known in advance: an SAE that is the identity, one that is never
+//! active, edits that can be computed on paper. The model is a tiny random llama.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -32,8 +32,8 @@ fn model() -> LanguageModel {
     LanguageModel::open(&ResolvedModel { path, source: "tiny/llama".into() }, Compute::F32).unwrap()
 }
 
-/// Latent `i` is the positive part of dimension `i`, latent `D + i` of its negative: together the identity. Latents at
-/// or under `threshold` stay silent.
+/// Latent `i` is the positive part of dimension `i`, latent `D + i` the positive part of its negative: together they
+/// are the identity. Latents at or below `threshold` are not active.
 fn identity(threshold: f32) -> Sae {
     let mut w_enc = vec![0.0; 2 * D * D];
     for i in 0..D {
@@ -71,7 +71,7 @@ fn evaluate_on_speeches(sae: &Sae) -> Evaluation {
     evaluate_at(at(sae, 1e9))
 }
 
-/// Two places that have the same values.
+/// Two hook points with the same values.
 fn before_and_after() -> [HookPoint; 2] {
     [HookPoint::resid_post(0), "blocks.1.hook_resid_pre".parse().unwrap()]
 }
@@ -94,24 +94,24 @@ fn evaluate_at(site: Site<'_>) -> Evaluation {
 #[test]
 fn the_identity_loses_nothing() {
     let found = evaluate_on_speeches(&identity(0.0));
-    assert_eq!(found.reconstruction.tokens, 24 * 31); // 24 contexts, position 0 of each left out
-    let behaviour = found.behaviour.unwrap();
-    assert_eq!(behaviour.ce_tokens, 4 * 31); // 128 tokens are 4 contexts, whose last tokens predict nothing
+    assert_eq!(found.reconstruction.tokens, 24 * 31); // 24 contexts without position 0
+    let behavior = found.behavior.unwrap();
+    assert_eq!(behavior.ce_tokens, 4 * 31); // 128 tokens are 4 contexts, whose last tokens have no next token
     assert!(found.reconstruction.fvu < 1e-12, "{found:?}");
-    assert!((found.reconstruction.l0 - D as f64).abs() < 0.1, "one sign of each dimension: {found:?}");
-    assert_eq!(behaviour.ce_loss_with_sae, behaviour.ce_loss_without_sae);
-    assert_eq!((behaviour.ce_loss_score, behaviour.kl), (Some(1.0), 0.0));
+    assert!((found.reconstruction.l0 - D as f64).abs() < 0.1, "one latent per dimension: {found:?}");
+    assert_eq!(behavior.ce_loss_with_sae, behavior.ce_loss_without_sae);
+    assert_eq!((behavior.ce_loss_score, behavior.kl), (Some(1.0), 0.0));
 }
 
 #[test]
 fn an_sae_that_is_always_silent_is_the_ablation() {
     let found = evaluate_on_speeches(&identity(f32::MAX));
     assert_eq!((found.reconstruction.l0, found.reconstruction.frac_alive), (0.0, 0.0));
-    assert!(found.reconstruction.fvu >= 1.0, "{found:?}"); // it predicts zero, which is no better than the mean
-    let behaviour = found.behaviour.unwrap();
-    assert_eq!(behaviour.ce_loss_with_sae, behaviour.ce_loss_with_ablation);
-    assert_eq!(behaviour.ce_loss_score, Some(0.0));
-    assert!(behaviour.kl > 0.0);
+    assert!(found.reconstruction.fvu >= 1.0, "{found:?}"); // it predicts zero, which is not better than the mean
+    let behavior = found.behavior.unwrap();
+    assert_eq!(behavior.ce_loss_with_sae, behavior.ce_loss_with_ablation);
+    assert_eq!(behavior.ce_loss_score, Some(0.0));
+    assert!(behavior.kl > 0.0);
 }
 
 #[test]
@@ -126,20 +126,20 @@ fn a_transcoder_takes_the_place_of_what_it_predicts_where_the_pass_reaches_that_
     };
     let perfect = from_to(before, after, 0.0);
     assert!(perfect.reconstruction.fvu < 1e-12, "{perfect:?}");
-    let behaviour = perfect.behaviour.unwrap();
-    assert_eq!(behaviour.ce_loss_with_sae, behaviour.ce_loss_without_sae);
-    assert!(behaviour.ce_loss_with_ablation != behaviour.ce_loss_without_sae);
-    let silent = from_to(before, after, f32::MAX).behaviour.unwrap();
+    let behavior = perfect.behavior.unwrap();
+    assert_eq!(behavior.ce_loss_with_sae, behavior.ce_loss_without_sae);
+    assert!(behavior.ce_loss_with_ablation != behavior.ce_loss_without_sae);
+    let silent = from_to(before, after, f32::MAX).behavior.unwrap();
     assert_eq!(silent.ce_loss_with_sae, silent.ce_loss_with_ablation);
     let backwards = from_to(after, before, 0.0);
-    assert!(backwards.reconstruction.fvu < 1e-12 && backwards.behaviour.is_none(), "{backwards:?}");
+    assert!(backwards.reconstruction.fvu < 1e-12 && backwards.behavior.is_none(), "{backwards:?}");
     let elsewhere = from_to(before, point(), 0.0);
     assert!(elsewhere.reconstruction.fvu > 0.01, "another layer is not the same: {elsewhere:?}");
 }
 
 #[test]
 fn a_crosscoder_is_told_place_by_place() {
-    // The identity on the first place, silence on the second.
+    // The identity on the first hook point, nothing active on the second.
     let (_, of_first) = identity(0.0).into_parts();
     let hook_points = HookPoints::Crosscoder(before_and_after().into_iter().map(|point| (point, D)).collect());
     let beside_zeros = |rows: &[f32]| rows.chunks(D).flat_map(|row| [row, &[0.0; D]].concat()).collect::<Vec<_>>();
@@ -155,7 +155,7 @@ fn a_crosscoder_is_told_place_by_place() {
     assert_eq!([first.hook_point, second.hook_point], before_and_after());
     assert!(first.fvu < 1e-12 && second.fvu >= 1.0, "{found:?}");
     assert!((found.reconstruction.fvu - second.fvu / 2.0).abs() < 1e-9, "{found:?}");
-    assert!(found.behaviour.is_none());
+    assert!(found.behavior.is_none());
 }
 
 /// Applies edits to rows of numbers.
@@ -167,7 +167,7 @@ fn edited(rows: &[[f32; D]], sink_norm: f32, edits: &[Intervention]) -> Vec<f32>
     replaced(&mut hook, &x)
 }
 
-/// What a hook puts in the place of the first rows of a text.
+/// The rows by which a hook replaces the first rows of a text.
 fn replaced(hook: &mut Interventions<'_>, x: &Tensor) -> Vec<f32> {
     let rows = Rows::of(&Batch::of([vec![0; x.dim(0).unwrap()]]), &[0]);
     let Edit::Replace(edited) = hook.apply(point(), &rows, x).unwrap() else { panic!("it keeps what it sees") };
@@ -187,7 +187,7 @@ fn edits_move_one_direction_by_the_difference() {
     want[3] = 5.0;
     want[4] = 0.0;
     assert_eq!(got, want);
-    // Scaling an idle latent changes nothing: latent D + 3 is silent, since dimension 3 is positive.
+    // Scaling an inactive latent changes nothing: latent D + 3 is inactive because dimension 3 is positive.
     let scale = Intervention::Scale { latent: (D + 3) as u32, factor: 7.0 };
     assert_eq!(edited(&[row], 1e9, &[scale]), row);
 }
@@ -206,7 +206,7 @@ fn an_edit_of_a_normalised_token_is_as_long_as_the_token_is_spread() {
         let want = if i == 40 { 3.0 * std } else { was };
         assert!((got - want).abs() < 1e-5, "dimension {i}: {got}, not {want}");
     }
-    // The reconstruction with that latent set differs by the same.
+    // The reconstruction with that latent set differs by the same amount.
     let (mut acts, x_hat) = sae.reconstruct(&row).unwrap();
     assert_eq!(acts.get(0, 40), 0.0);
     let place = acts.latents.partition_point(|latent| *latent < 40);

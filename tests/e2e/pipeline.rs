@@ -64,7 +64,7 @@ fn the_manifest_of_the_activations_says_what_they_are() {
 }
 
 #[test]
-fn an_sae_explains_held_out_text_and_keeps_the_models_behaviour() {
+fn an_sae_explains_held_out_text_and_keeps_the_models_behavior() {
     let evaluation = RUN.json(&["evaluate", "--sae", "sae", "--ce-tokens", "512"]).remove(0);
     // 12,000 distinct tokens are few; a broken sign, scale or bias gives an FVU over 1 and a score under 0.
     assert!(number(&evaluation, "fvu") < 0.6, "{evaluation}");

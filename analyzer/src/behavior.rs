@@ -1,5 +1,5 @@
-//! [`Behaviour`]: what a model loses where a pass goes on with what an SAE rebuilds. An autoencoder takes the place
-//! of the activation that it reads; a transcoder, of another that the pass reaches later.
+//! [`Behavior`]: how much worse a model predicts if a forward pass continues with an SAE's reconstruction. An
+//! autoencoder replaces the activation that it reads; a transcoder replaces a later one.
 
 use candle_core::Tensor;
 use harvester::{Batch, Edit, Hook, HookPoint, LanguageModel, Rows};
@@ -8,35 +8,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Result, Site, shift, splice};
 
-/// Cross-entropies in nats a token, over predictions of the next one.
+/// Cross-entropies of the next token, in nats per token.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Behaviour {
-    /// Predictions behind the cross-entropies.
+pub struct Behavior {
+    /// Number of predictions in the cross-entropies.
     pub ce_tokens: u64,
-    /// The model's own.
+    /// The model's own cross-entropy.
     pub ce_loss_without_sae: f64,
     /// With the activation replaced by its reconstruction.
     pub ce_loss_with_sae: f64,
     /// With the activation replaced by zero.
     pub ce_loss_with_ablation: f64,
-    /// Share of what ablation changes that the SAE keeps: 1 is perfect. `None` where ablation changes nothing. It says
-    /// nothing where ablation lowers the loss.
+    /// Share of the loss increase from ablation that the SAE avoids: 1 is perfect. `None` if ablation does not change
+    /// the loss. It has no meaning if ablation lowers the loss.
     pub ce_loss_score: Option<f64>,
     /// Mean KL divergence from the model's own next-token distribution, in nats.
     pub kl: f64,
 }
 
-/// Positions whose logits are computed together.
+/// Number of positions whose logits are computed together.
 const BLOCK: usize = 64;
 
-/// Runs a text three times from the place replaced on: as it is, reconstructed, ablated. Position 0 and attention sinks
-/// always keep their value.
+/// Runs a text three times from the replaced hook point on: unchanged, reconstructed, ablated. Position 0 and attention
+/// sinks always keep their value.
 pub(crate) struct Compare<'a> {
     site: Site<'a>,
-    /// What is replaced, and the norm of a sink there.
+    /// The replaced hook point, and the norm above which a row is a sink there.
     place: HookPoint,
     sink_norm: f32,
-    /// What the SAE read in this pass. `[rows, d_in]`
+    /// The SAE's input in this pass. `[rows, d_in]`
     x: Vec<f32>,
 }
 
@@ -45,7 +45,7 @@ impl<'a> Compare<'a> {
         Self { site, place, sink_norm, x: vec![] }
     }
 
-    /// `replaced` with the rows of `y` put back that keep their value. `[rows, d_out]` both
+    /// `replaced`, with those rows of `y` that keep their value. `[rows, d_out]` both
     fn keep(&self, rows: &Rows, y: &[f32], mut replaced: Vec<f32>) -> Vec<f32> {
         let Site { sae, .. } = self.site;
         let values = self.x.chunks_exact(sae.d_in()).zip(y.chunks_exact(sae.d_out()));
@@ -57,7 +57,7 @@ impl<'a> Compare<'a> {
         replaced
     }
 
-    /// As it is, reconstructed, ablated.
+    /// Unchanged, reconstructed, ablated.
     fn variants(&self, rows: &Rows, activation: &Tensor) -> Result<Vec<Tensor>> {
         let y = splice::rows(activation)?;
         let (_, y_hat) = self.site.sae.reconstruct(&self.x)?;
@@ -83,22 +83,22 @@ impl Hook for Compare<'_> {
     }
 }
 
-/// Sums over the predictions made.
+/// Sums over the predictions so far.
 #[derive(Debug, Default)]
-pub(crate) struct BehaviourSums {
+pub(crate) struct BehaviorSums {
     pub(crate) contexts: u64,
     predictions: u64,
-    /// Without the SAE, with it, with ablation.
+    /// Sums without the SAE, with it, with ablation.
     cross_entropy: [f64; 3],
     kl: f64,
 }
 
-impl BehaviourSums {
-    /// The means; `None` where nothing was predicted.
-    pub(crate) fn finish(&self) -> Option<Behaviour> {
+impl BehaviorSums {
+    /// The means; `None` if nothing was predicted.
+    pub(crate) fn finish(&self) -> Option<Behavior> {
         let n = self.predictions as f64;
         let [without, with, ablated] = self.cross_entropy.map(|sum| sum / n);
-        (self.predictions > 0).then(|| Behaviour {
+        (self.predictions > 0).then(|| Behavior {
             ce_tokens: self.predictions,
             ce_loss_without_sae: without,
             ce_loss_with_sae: with,
@@ -108,7 +108,7 @@ impl BehaviourSums {
         })
     }
 
-    /// Adds a context.
+    /// Adds the predictions of a context.
     pub(crate) fn add(&mut self, model: &LanguageModel, tokens: &[u32], hook: &mut Compare<'_>) -> Result<()> {
         let resid = model.transformer()?.resid_final(&Batch::of([tokens]), None, hook)?;
         let resid = resid.reshape((3, tokens.len(), ()))?; // [3, pos, d_model]

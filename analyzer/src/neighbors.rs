@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_latent_is_not_its_own_neighbour() {
+    fn a_latent_is_not_its_own_neighbor() {
         assert_eq!(closest(&[0.1, 1.0, 0.9, -0.5], 1, 2), [(2, 0.9), (0, 0.1)]);
     }
 }
