@@ -5,7 +5,8 @@
 //! fires ([`feature`]), where most strongly (`top_examples`), what it writes (`logit_lens`) and which latents are
 //! like it (`neighbours`); [`FeatureIndex`] puts that on disk. [`contrast()`] and [`interpretability`] choose among
 //! latents. [`Interventions`] edits them inside a forward pass, [`generate()`] writes text under such edits,
-//! [`shift()`] and [`evaluate()`] measure what changed, the latter with `behaviour` where it runs the model.
+//! [`shift()`] and [`evaluate()`] measure what changed, the latter with `behaviour` where it runs the model. A
+//! [`Workbench`] holds what these start from.
 
 mod behaviour;
 mod contrast;
@@ -27,6 +28,7 @@ mod shift;
 mod site;
 mod splice;
 mod top_examples;
+mod workbench;
 
 pub use behaviour::Behaviour;
 pub use contrast::{Contrast, contrast};
@@ -37,9 +39,9 @@ pub use feature_index::index;
 pub use features_file::FeatureIndex;
 pub use features_manifest::{FeaturesManifest, IndexConfig};
 pub use generate::{GenerateConfig, Generation, generate};
-pub use interpretability::most_interpretable;
 pub use intervention::{Intervention, Interventions};
 pub use placed_sae::PlacedSae;
 pub use sae_source::SaeSource;
 pub use shift::{MovedToken, Shift, shift};
 pub use site::Site;
+pub use workbench::{Measured, SideBySide, Workbench};
