@@ -1,8 +1,6 @@
 //! `refract evaluate`: what an SAE keeps, in numbers.
 
-use analyzer::{Behavior, Evaluation, EvaluationConfig, SaeSource};
-use harvester::LanguageModel;
-use serde::{Deserialize, Serialize};
+use analyzer::{Behavior, Measured, Workbench};
 
 use crate::{
     cli::EvaluateArgs,
@@ -11,48 +9,13 @@ use crate::{
 };
 
 pub(crate) fn run(args: &EvaluateArgs, terminal: &Terminal) -> anyhow::Result<()> {
-    let measured = measure(&args.sae.source()?, None, &settings::config(&args.config)?, terminal)?;
-    print(&measured, terminal);
-    terminal.json(&measured)
-}
-
-/// An evaluation, and which part of the activations it is on.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Measured {
-    #[serde(flatten)]
-    evaluation: Evaluation,
-    /// Whether on what training held out of them; else on all.
-    held_out: bool,
-}
-
-/// Evaluates an SAE on the contexts that its manifest holds out; on all of activations that its manifest says nothing
-/// of: others than it was trained on, and any where another tool trained it. The model is `open`, where that is given.
-pub(crate) fn measure(
-    source: &SaeSource,
-    open: Option<&LanguageModel>,
-    config: &EvaluationConfig,
-    terminal: &Terminal,
-) -> anyhow::Result<Measured> {
-    let (placed, dataset) = source.open()?;
-    placed.check_model(&dataset)?;
-    let held_out = placed.held_out(&dataset)?;
-    anyhow::ensure!(
-        held_out.as_ref().is_none_or(|contexts| !contexts.is_empty()),
-        "{} was trained with `held_out_fraction` 0 or so few contexts that none was held out: name other `activations`",
-        placed.path.display()
-    );
-    if placed.manifest.is_none() {
+    let (sae, dataset) = args.sae.source()?.open()?;
+    if sae.manifest.is_none() {
         terminal.say("what this SAE was trained on is not known: these activations may be among it");
     }
-    anyhow::ensure!(config.ce_tokens > 0, "`ce_tokens`: expected 1 or more, found 0");
-    let site = placed.site();
-    let model = match site.spliced() {
-        Some(_) => Some(placed.language_model(open, terminal)?),
-        None => None,
-    };
-    let contexts = held_out.clone().unwrap_or(0..dataset.context_end());
-    let evaluation = analyzer::evaluate(model.as_ref(), site, &dataset, contexts, config, terminal)?;
-    Ok(Measured { evaluation, held_out: held_out.is_some() })
+    let measured = Workbench::new(sae, None)?.evaluate(&dataset, &settings::config(&args.config)?, terminal)?;
+    print(&measured, terminal);
+    terminal.json(&measured)
 }
 
 pub(crate) fn print(measured: &Measured, terminal: &Terminal) {

@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use harvester::{
-    Compute, Corpus, CorpusOptions, Document, HarvestConfig, HarvestManifest, HookPattern, LanguageModel, Location,
-    Manifest, ModelConfig, ModelSource, TextTokenizer, open_corpus,
+    Corpus, CorpusOptions, HarvestConfig, HarvestEstimate, HarvestManifest, HookPattern, LanguageModel, Location,
+    Manifest, ModelConfig, ModelSource, open_corpus,
 };
 use serde_json::Value;
 
@@ -28,7 +27,7 @@ impl HarvestArgs {
         if settings.remove("keep_duplicates").is_some() {
             settings.insert("drop_duplicates".into(), Value::Bool(false));
         }
-        Ok(serde_json::from_value(Value::Object(settings))?)
+        Ok(harvester::config_of(&settings)?)
     }
 
     /// What is harvested of `model`.
@@ -83,63 +82,15 @@ pub(crate) fn harvest(
 
 /// The first line of a run: what it will take.
 fn needs(model: &LanguageModel, corpus: &Corpus, config: &HarvestConfig) -> anyhow::Result<String> {
-    let shape = model.config();
-    let layers = config.hook_points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
-    let row_bytes: usize = config.hook_points.iter().map(|point| config.dtype.row_bytes(point.width(shape))).sum();
-    // What a part of the corpus has, or the whole of it.
-    let there = || -> anyhow::Result<u64> {
-        let tokens = corpus.bytes() as f64 / bytes_per_token(model.tokenizer(), corpus)?;
-        Ok((tokens / config.part.map_or(1.0, |part| part.of() as f64)) as u64)
-    };
-    let tokens = match config.tokens {
-        // No more than there can be: a token has a byte or more.
-        Some(tokens) => tokens.min(corpus.bytes().max(1)),
-        None => there()?,
-    };
-    let bytes_per_token = row_bytes + 4 * config.hook_points.len() + 24;
-    let flop = tokens as f64 * shape.flop_per_token(layers, config.ctx_len) as f64;
-    let seconds = flop / harvester::machine::gemm_flops();
+    let HarvestEstimate { tokens, layers, seconds, bytes } = HarvestEstimate::new(model, corpus, config)?;
     Ok(format!(
         "{} tokens through {layers} of {} layers of {}: about {}, {} on disk",
         grouped(tokens),
-        shape.n_layers,
+        model.config().n_layers,
         model.source(),
-        human_seconds(seconds / forward_efficiency(config.compute)),
-        human_bytes(tokens * bytes_per_token as u64),
+        human_seconds(seconds),
+        human_bytes(bytes),
     ))
-}
-
-/// How long a token of the corpus is, by a few of its documents.
-fn bytes_per_token(tokenizer: &TextTokenizer, corpus: &Corpus) -> anyhow::Result<f64> {
-    let (mut bytes, mut tokens) = (1, 1);
-    for sample in 0..SAMPLES.min(corpus.n_documents()) {
-        let document = sample * corpus.n_documents() / SAMPLES.min(corpus.n_documents());
-        let text = match corpus.document(document)? {
-            Document::Text(text) => text,
-            Document::Chat(messages) | Document::IncompleteChat(messages) => {
-                messages.into_iter().map(|message| message.content).collect()
-            }
-        };
-        let text: String = text.chars().take(SAMPLE_CHARACTERS).collect();
-        bytes += text.len();
-        let encoded = tokenizer.encode(&text);
-        tokens += encoded
-            .with_context(|| format!("{}: this document cannot be made into tokens", corpus.place_of(document)))?
-            .len();
-    }
-    Ok(bytes as f64 / tokens as f64)
-}
-
-/// Documents that the length of a token is estimated by, and characters of each at most.
-const SAMPLES: u64 = 8;
-const SAMPLE_CHARACTERS: usize = 16_384;
-
-/// Share of the rate of f32 matrix products that a whole forward pass reaches (`just bench`).
-pub(crate) fn forward_efficiency(compute: Compute) -> f64 {
-    match compute {
-        Compute::F32 => 0.8,
-        Compute::Int8 => 1.7,
-    }
 }
 
 pub(crate) fn report(manifest: &HarvestManifest, out: &Path, terminal: &Terminal) -> anyhow::Result<()> {

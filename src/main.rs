@@ -3,7 +3,6 @@
 mod cli;
 mod convert;
 mod demo;
-mod estimate;
 mod evaluate;
 mod harvest;
 mod index;
@@ -17,11 +16,10 @@ mod sweep;
 mod sweep_table;
 mod terminal;
 mod train;
-mod train_live;
 
 use std::process::ExitCode;
 
-use clap::FromArgMatches;
+use clap::{ArgMatches, FromArgMatches};
 
 use crate::{
     cli::{Cli, Command},
@@ -37,7 +35,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
-    let cli = Cli::from_arg_matches(&cli::command().get_matches()).unwrap_or_else(|error| error.exit());
+    let matches = cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let terminal = Terminal::new(&cli.global);
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,
@@ -50,7 +49,7 @@ fn main() -> ExitCode {
     }
     #[cfg(unix)]
     runtime.spawn(terminal::outlive_file_size_limit());
-    match run(cli, &terminal) {
+    match run(cli, &matches, &terminal) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if terminal::interrupted() => {
             terminal.fail(&error);
@@ -60,7 +59,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
+fn run(cli: Cli, matches: &ArgMatches, terminal: &Terminal) -> anyhow::Result<()> {
     let config = cli.global.config.as_deref();
     let takes_settings = matches!(
         cli.command,
@@ -77,7 +76,10 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
         Command::Harvest(args) => harvest::run(settings::with_file("harvest", *args, config)?, terminal),
         Command::Merge(args) => merge::run(&args, terminal),
         Command::Train(args) => train::run(settings::with_file("train", *args, config)?, config, terminal),
-        Command::Sweep(args) => sweep::run(&args, config, terminal),
+        Command::Sweep(args) => {
+            let flags = matches.subcommand_matches("sweep").expect("the command that was parsed");
+            sweep::run(&args.shared, flags, config, terminal)
+        }
         Command::Evaluate(args) => evaluate::run(&settings::with_file("evaluate", args, config)?, terminal),
         Command::Index(args) => index::run(&settings::with_file("index", args, config)?, terminal),
         Command::Show(args) => show::run(&args, terminal),

@@ -43,7 +43,7 @@ pub(crate) fn given(args: &impl Serialize) -> anyhow::Result<Settings> {
 
 /// The config of a library whose settings `args` are.
 pub(crate) fn config<T: DeserializeOwned>(args: &impl Serialize) -> anyhow::Result<T> {
-    Ok(serde_json::from_value(Json::Object(given(args)?))?)
+    Ok(harvester::config_of(&given(args)?)?)
 }
 
 /// A value that must have been given.

@@ -1,9 +1,6 @@
 //! `refract show`, what one latent is or the most interpretable ones; and `refract find`, which latents to look at.
 
-use analyzer::{
-    Example, Feature, FeatureIndex, TokenWeight,
-    interpretability::{About, Pick},
-};
+use analyzer::{Example, Feature, FeatureIndex, TokenWeight, interpretability::About};
 
 use crate::{
     cli::{FindArgs, ShowArgs},
@@ -24,24 +21,13 @@ pub(crate) fn run(args: &ShowArgs, terminal: &Terminal) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The latents whose strongest examples agree most.
-pub(crate) fn most_interpretable(index: &FeatureIndex, n: usize) -> Vec<Pick> {
-    analyzer::most_interpretable(
-        index.features(),
-        |latent| index.examples(latent),
-        |document| index.source_of(document),
-        &index.source_names(),
-        n,
-    )
-}
-
 pub(crate) fn show_most_interpretable(
     index: &FeatureIndex,
     n: usize,
     n_examples: usize,
     terminal: &Terminal,
 ) -> anyhow::Result<()> {
-    let picks = most_interpretable(index, n);
+    let picks = index.most_interpretable(n);
     if picks.is_empty() {
         terminal.say("no latent has enough agreeing examples: index more text, or train longer");
     }
@@ -92,8 +78,7 @@ fn first(examples: &[Example], n: usize) -> &[Example] {
 pub(crate) fn show_examples(index: &FeatureIndex, examples: &[Example], terminal: &Terminal) {
     let max = examples.first().map_or(0.0, |example| example.activation);
     for example in examples {
-        let source =
-            index.source_of(example.document).map_or("?", |place| index.manifest().sources[place].name.as_str());
+        let source = index.source_of(example.document).unwrap_or("?");
         let text = lit(&example.texts, &example.activations, max);
         terminal.line(format!("  {:7.1}  {DIM}{source:10.10}{DIM:#}  {text}", example.activation));
     }

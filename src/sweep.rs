@@ -3,51 +3,54 @@
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
-use harvester::{ActivationDataset, Location, Settings, VectorDataset};
+use clap::ArgMatches;
+use harvester::Settings;
+use serde_json::Value as Json;
 use toml::{Table, Value};
-use trainer::{PARETO_FILE, RunState, SweepData, SweepPlan, SweepRow, TrainConfig};
+use trainer::{PARETO_FILE, RunState, SweepPlan, SweepRow, TrainConfig};
 
 use crate::{
-    cli::{SweepArgs, TrainArgs},
-    estimate::step_seconds,
+    cli::{self, SharedArgs, TrainArgs},
     settings::{self, in_table},
     sweep_table,
     terminal::{DIM, Terminal, grouped, human_bytes, human_seconds},
+    train::Rows,
 };
 
 /// What all runs share, under the names of the flags.
 const SHARED: [&str; 5] = ["activations", "vectors", "column", "out", "at-once"];
 
-pub(crate) fn run(args: &SweepArgs, file: Option<&Path>, terminal: &Terminal) -> anyhow::Result<()> {
-    let (shared, runs) = settled(args, file)?;
+/// `flags` are those of the settings of train, of each a list.
+pub(crate) fn run(
+    shared: &SharedArgs,
+    flags: &ArgMatches,
+    file: Option<&Path>,
+    terminal: &Terminal,
+) -> anyhow::Result<()> {
+    let (shared, runs) = settled(shared, cli::lists(flags), file)?;
     let out = settings::required(&shared.data.out, "sweep", "out")?;
-    shared.data.check(&args.grid.architecture)?;
+    let architecture = |run: &Settings| serde_json::from_value(run.get("architecture")?.clone()).ok();
+    shared.data.check(&runs.iter().filter_map(architecture).collect::<Vec<_>>())?;
     let configs = runs.iter().map(|run| {
         TrainConfig::from_settings(run).with_context(|| format!("a run of the sweep, {}", serde_json::json!(run)))
     });
-    let configs = configs.collect::<anyhow::Result<Vec<_>>>()?;
-    let rows = match (&shared.data.activations, &shared.data.vectors) {
-        (Some(activations), _) => {
-            let dataset = ActivationDataset::open(Location::named(activations)?)?;
-            sweep(SweepData::Harvested(&dataset), configs, shared.at_once, &out, terminal)?
-        }
-        (None, Some(vectors)) => {
-            let dataset = VectorDataset::open(Location::named(vectors)?, shared.data.column.as_deref(), terminal)?;
-            sweep(SweepData::Vectors(&dataset), configs, shared.at_once, &out, terminal)?
-        }
-        (None, None) => {
-            bail!("sweep needs `activations`, what refract harvest wrote, or `vectors`, parquet files of any tool")
-        }
+    let configs = configs.collect::<anyhow::Result<_>>()?;
+    let Some(rows) = Rows::open(&shared.data, terminal)? else {
+        bail!("sweep needs `activations`, what refract harvest wrote, or `vectors`, parquet files of any tool");
     };
+    let plan = SweepPlan::new(rows.data(), configs, shared.at_once)?;
+    terminal.say_when_begun(needs(&plan, &out)?);
+    let rows = trainer::sweep(&plan, &out, terminal)?;
     sweep_table::print(&rows, terminal);
     terminal.line(format!("{DIM}FVU against L0, in a browser: {}{DIM:#}", out.join(PARETO_FILE).display()));
     terminal.json(&serde_json::json!({ "out": out, "runs": rows }))?;
     refuse_none_finished(&rows)
 }
 
-/// What all runs share, and the settings of each.
-fn settled(args: &SweepArgs, file: Option<&Path>) -> anyhow::Result<(SweepArgs, Vec<Settings>)> {
-    let flags = settings::given(args)?;
+/// What all runs share, and the settings of each: flags over the file.
+fn settled(shared: &SharedArgs, flags: Table, file: Option<&Path>) -> anyhow::Result<(SharedArgs, Vec<Settings>)> {
+    let mut flags = lists(flags)?;
+    flags.extend(settings::given(shared)?);
     let (mut all, mut listed) = (Settings::new(), vec![]);
     if let Some(path) = file {
         let mut table = settings::table(path, "sweep")?;
@@ -56,14 +59,14 @@ fn settled(args: &SweepArgs, file: Option<&Path>) -> anyhow::Result<(SweepArgs, 
             Some(runs) => runs.try_into().context("[[sweep.run]]: expected tables of train's settings")?,
         };
         let shared: Table = SHARED.iter().filter_map(|name| table.remove_entry(*name)).collect();
-        all = settings::read::<SweepArgs>(shared).with_context(|| in_table(path, "sweep"))?;
+        all = settings::read::<SharedArgs>(shared).with_context(|| in_table(path, "sweep"))?;
         all.extend(lists(table).with_context(|| in_table(path, "sweep"))?);
         let of_run = |run| of_run(run, &flags).with_context(|| in_table(path, "[sweep.run]"));
         listed = runs.into_iter().map(of_run).collect::<anyhow::Result<_>>()?;
     }
     let mut all = settings::laid_over::<TrainArgs>(all, flags);
     let shared = SHARED.iter().filter_map(|name| all.remove_entry(&name.replace('-', "_"))).collect();
-    Ok((serde_json::from_value(serde_json::Value::Object(shared))?, trainer::grid(&all, listed)?))
+    Ok((serde_json::from_value(Json::Object(shared))?, trainer::grid(&all, listed)?))
 }
 
 /// The settings of a listed run. What it sets, no flag may: flags win over the file.
@@ -100,9 +103,7 @@ fn lists(table: Table) -> anyhow::Result<Settings> {
                 let list = lists.entry(setting).or_insert_with(|| serde_json::json!([])).as_array_mut();
                 match value {
                     // A flag that takes several values makes a list of one.
-                    serde_json::Value::Array(values) if !is_list => {
-                        list.into_iter().for_each(|list| list.extend(values.clone()))
-                    }
+                    Json::Array(values) if !is_list => list.into_iter().for_each(|list| list.extend(values.clone())),
                     value => list.into_iter().for_each(|list| list.push(value.clone())),
                 }
             }
@@ -120,33 +121,19 @@ fn refuse_none_finished(rows: &[SweepRow]) -> anyhow::Result<()> {
     bail!("no run finished. The first: {note}")
 }
 
-/// Says what will be needed and trains.
-fn sweep(
-    data: SweepData<'_>,
-    configs: Vec<TrainConfig>,
-    at_once: Option<usize>,
-    out: &Path,
-    terminal: &Terminal,
-) -> anyhow::Result<Vec<SweepRow>> {
-    let plan = SweepPlan::new(data, configs, at_once)?;
-    terminal.say_when_begun(needs(&plan, out)?);
-    Ok(trainer::sweep(&plan, out, terminal)?)
-}
-
 /// The first lines of a sweep: what it will take.
 fn needs(plan: &SweepPlan<'_>, out: &Path) -> anyhow::Result<String> {
-    let seconds = plan.runs().iter().map(|run| step_seconds(run.d_in, run.d_sae, run.config.tokens)).sum();
     let together = plan.passes().iter().map(Vec::len).max().unwrap_or(0);
     let passes = match plan.passes().len() {
         1 => "one pass".to_string(),
         n => format!("{n} passes"),
     };
     let mut says = format!(
-        "{} runs in {passes}, at most {together} together: {} tokens in all, about {} where none was begun before, {} of \
-         memory for what learns, and the buffer\nFVU against L0, in a browser: {}",
+        "{} runs in {passes}, at most {together} together: {} tokens in all, about {} if none has begun yet, {} of \
+         memory\nFVU against L0, in a browser: {}",
         plan.runs().len(),
         grouped(plan.tokens()),
-        human_seconds(seconds),
+        human_seconds(plan.seconds()),
         human_bytes(plan.memory()),
         out.join(PARETO_FILE).display()
     );
@@ -161,20 +148,24 @@ fn needs(plan: &SweepPlan<'_>, out: &Path) -> anyhow::Result<String> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use clap::FromArgMatches;
+
     use super::*;
 
-    fn of_file(table: &str, flags: &SweepArgs) -> anyhow::Result<(SweepArgs, Vec<Settings>)> {
+    fn of_file(table: &str, flags: &str) -> anyhow::Result<(SharedArgs, Vec<Settings>)> {
         let file = tempfile::NamedTempFile::new()?;
         std::fs::write(file.path(), table)?;
-        settled(flags, Some(file.path()))
+        let flags: Vec<&str> = ["refract", "sweep"].into_iter().chain(flags.split_whitespace()).collect();
+        let matches = cli::command().get_matches_from(flags);
+        let matches = matches.subcommand_matches("sweep").context("a sweep")?;
+        settled(&SharedArgs::from_arg_matches(matches)?, cli::lists(matches), Some(file.path()))
     }
 
     #[test]
     fn flags_lie_over_the_table_and_listed_runs_over_both() {
         let text = "[sweep]\nactivations = 'acts'\nd-sae = 64\ntokens = ['1k', 2_000]\nk = 3\n\
                     [[sweep.run]]\narch = 'matryoshka'\nprefixes = [16, 32]\n[[sweep.run]]\nbuffer-mib = 2\n";
-        let flags: SweepArgs = serde_json::from_value(serde_json::json!({ "k": [4, 8], "at_once": 2 })).unwrap();
-        let (shared, runs) = of_file(text, &flags).unwrap();
+        let (shared, runs) = of_file(text, "--k 4,8 --at-once 2").unwrap();
         assert_eq!((shared.data.activations, shared.at_once), (Some("acts".into()), Some(2)));
         assert_eq!(runs.len(), 2 * 2 * 2);
         assert!(runs.iter().all(|run| run["d_sae"] == 64 && run["k"] != 3));
@@ -185,25 +176,31 @@ mod tests {
     #[test]
     fn hook_points_of_the_table_are_runs_or_a_crosscoders() {
         let places = "'hook_embed', 'blocks.1.hook_resid_post'";
-        let runs = |text: &str| of_file(&format!("[sweep]\n{text}"), &SweepArgs::default()).unwrap().1;
+        let runs = |text: &str| of_file(&format!("[sweep]\n{text}"), "").unwrap().1;
         assert_eq!(runs(&format!("hook-point = [{places}]")).len(), 2);
         assert_eq!(runs(&format!("hook-point = [[{places}]]")).len(), 1);
         assert_eq!(runs(&format!("arch = 'crosscoder'\nhook-point = [{places}]")).len(), 1);
     }
 
     #[test]
+    fn every_setting_of_train_is_a_flag_that_takes_a_list() {
+        let (_, runs) = of_file("", "--arch matryoshka --prefixes 8,16 --warmup 0.1,0.2 --tokens 1k 2k").unwrap();
+        assert_eq!(runs.len(), 4);
+        assert!(runs.iter().all(|run| run["prefixes"] == serde_json::json!([8, 16])));
+        let (_, runs) = of_file("", "--arch transcoder --skip --hook-point hook_embed").unwrap();
+        assert_eq!((runs.len(), &runs[0]["skip"]), (1, &Json::Bool(true)));
+    }
+
+    #[test]
     fn what_cannot_be_is_named() {
-        let refused = |text: &str, flags: serde_json::Value| {
-            format!("{:#}", of_file(text, &serde_json::from_value(flags).unwrap()).unwrap_err())
-        };
-        let none = serde_json::json!({});
+        let refused = |text: &str, flags: &str| format!("{:#}", of_file(text, flags).unwrap_err());
         let listed = "[[sweep.run]]\nk = 3\n[[sweep.run]]\nexpansion = 2\n";
-        assert!(refused(listed, serde_json::json!({ "k": [4] })).contains("k is set there, and `k` was given"));
-        let excluded = refused(listed, serde_json::json!({ "d_sae": [64] }));
+        assert!(refused(listed, "--k 4").contains("k is set there, and `k` was given"));
+        let excluded = refused(listed, "--d-sae 64");
         assert!(excluded.contains("expansion is set there, and `d_sae` was given"), "{excluded}");
-        assert!(of_file(listed, &serde_json::from_value(serde_json::json!({ "lr": [0.1] })).unwrap()).is_ok());
-        assert!(refused("[sweep]\nk = []", none.clone()).contains("k is an empty list"));
-        assert!(refused("[[sweep.run]]\nout = 'a'", none.clone()).contains("out is the same for all runs"));
-        assert!(refused("[sweep]\nlearning-rate = 1", none).contains("learning-rate"));
+        assert!(of_file(listed, "--lr 0.1").is_ok());
+        assert!(refused("[sweep]\nk = []", "").contains("k is an empty list"));
+        assert!(refused("[[sweep.run]]\nout = 'a'", "").contains("out is the same for all runs"));
+        assert!(refused("[sweep]\nlearning-rate = 1", "").contains("learning-rate"));
     }
 }

@@ -100,6 +100,7 @@ fn is_full_disk(cause: &(dyn std::error::Error + 'static)) -> bool {
 
 /// A word on standard error.
 fn say(text: &str) {
+    let text = &with_flags(text);
     if JSON_LOGS.load(Ordering::Relaxed) {
         text.lines().for_each(|line| tracing::info!(target: SAID, "{line}"));
     } else {

@@ -76,6 +76,9 @@ pub fn evaluate(
     config: &EvaluationConfig,
     monitor: &dyn Monitor,
 ) -> Result<Evaluation> {
+    if config.ce_tokens == 0 {
+        return Err(harvester::Error::invalid("`ce_tokens`", "1 or more", "0").into());
+    }
     let mut rebuilt = Rebuilt::new(site, dataset, held_out.clone())?;
     let mut compare = match (model, site.spliced()) {
         (Some(model), Some(place)) => Some((model, Compare::new(site, place, rebuilt.sink_norm(place)?))),

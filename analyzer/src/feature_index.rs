@@ -9,7 +9,7 @@ use harvester::{
 use trainer::{FeatureActs, HookPoints, Sae};
 
 use crate::{
-    Error, Example, Feature, PlacedSae, Result,
+    Error, Example, Feature, PlacedSae, Result, Workbench,
     feature::HISTOGRAM_BINS,
     features_file,
     features_manifest::{FeaturesManifest, IndexConfig, IndexedSource},
@@ -41,19 +41,19 @@ struct Pass<'a> {
 }
 
 /// Indexes an SAE over `dataset` and writes the features to `out`. A finished folder of the same inputs is left
-/// unchanged. `model` is the SAE's model if it is open already; otherwise it is opened when it is needed.
+/// unchanged.
 ///
 /// # Errors
 /// An SAE whose model, width or hook point differs from the activations', or a crosscoder; a file that cannot be read
 /// or written; another run's folder at `out`.
 pub fn index(
-    placed: &PlacedSae,
-    model: Option<&LanguageModel>,
+    bench: &Workbench,
     dataset: &ActivationDataset,
     config: &IndexConfig,
     out: &Path,
     monitor: &dyn Monitor,
 ) -> Result<FeaturesManifest> {
+    let placed = bench.sae();
     let manifest = describe(placed, dataset, config, out)?;
     let folder = OutputFolder::open(out)?;
     if let Some(finished) = folder.find_run(&manifest)? {
@@ -69,7 +69,7 @@ pub fn index(
         monitor.advance(group.rows as u64);
     }
     monitor.finish();
-    pass.finish(manifest, &placed.language_model(model, monitor)?, out, monitor)
+    pass.finish(manifest, bench.model(monitor)?, out, monitor)
 }
 
 /// The manifest before the pass: everything except the counts.

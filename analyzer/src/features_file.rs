@@ -78,15 +78,22 @@ impl FeatureIndex {
         &self.examples[start..end]
     }
 
+    /// Those of a latent's examples that are from a source of the corpus.
+    pub fn examples_from(&self, latent: u32, source: &str) -> Vec<Example> {
+        let from_there = |example: &&Example| self.source_of(example.document) == Some(source);
+        self.examples(latent).iter().filter(from_there).cloned().collect()
+    }
+
     /// Names of the corpus' sources.
     pub fn source_names(&self) -> Vec<String> {
         self.manifest.sources.iter().map(|source| source.name.clone()).collect()
     }
 
-    /// Index of the source of a document.
-    pub fn source_of(&self, document: u64) -> Option<usize> {
+    /// The name of the source that a document is from.
+    pub fn source_of(&self, document: u64) -> Option<&str> {
         let holds = |first: u64, n: u64| (first..first + n).contains(&document);
-        self.manifest.sources.iter().position(|source| holds(source.first_document, source.documents))
+        let source = self.manifest.sources.iter().find(|source| holds(source.first_document, source.documents));
+        source.map(|source| source.name.as_str())
     }
 
     /// Indices in the manifest of the sources with these names.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use candle_transformers::generation::{LogitsProcessor, Sampling};
-use harvester::{Batch, Hook, KvCache, LanguageModel, Monitor};
+use harvester::{Batch, Hook, KvCache, LanguageModel, Monitor, Settings, config_of};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -31,6 +31,21 @@ impl Default for GenerateConfig {
 }
 
 impl GenerateConfig {
+    /// The config of these settings, and the defaults of all others.
+    ///
+    /// # Errors
+    /// An unknown name, a value of another kind, or a setting that has no effect beside the others.
+    pub fn from_settings(settings: &Settings) -> Result<Self> {
+        let config: Self = config_of(settings)?;
+        match ["top_p", "seed"].into_iter().find(|name| config.temperature == 0.0 && settings.contains_key(*name)) {
+            Some(setting) => {
+                let why = "without a `temperature` above 0: at 0 the likeliest token is taken".into();
+                Err(harvester::Error::NoEffect { setting, why }.into())
+            }
+            None => Ok(config),
+        }
+    }
+
     fn sampler(&self) -> Result<LogitsProcessor> {
         let (temperature, p) = (self.temperature, self.top_p);
         let usable = (0.0..=100.0).contains(&temperature) && p > 0.0 && p <= 1.0; // false for NaN

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
-use crate::{Example, Feature};
+use crate::{Example, Feature, FeatureIndex};
 
 /// The fact on which the strongest examples of a latent agree.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
@@ -39,66 +39,52 @@ pub struct Pick {
 /// Rarer latents have too few examples to agree on anything; more frequent ones are not specific.
 const DENSITY: std::ops::Range<f64> = 2e-4..3e-2;
 
-/// At most `n` latents, half of them about a word and half about a kind of text, highest agreement first.
-///
-/// `examples_of(latent)` returns a latent's examples; `source_of(document)` returns an index into `sources`, the names
-/// of the sources.
-pub fn most_interpretable<'a>(
-    features: &[Feature],
-    examples_of: impl Fn(u32) -> &'a [Example],
-    source_of: impl Fn(u64) -> Option<usize>,
-    sources: &[String],
-    n: usize,
-) -> Vec<Pick> {
-    let enough = |feature: &&Feature| DENSITY.contains(&feature.density) && examples_of(feature.latent).len() >= 8;
-    let mut words = vec![];
-    let mut kinds = vec![];
-    for feature in features.iter().filter(enough) {
-        let examples = examples_of(feature.latent);
-        let (word, count) = most_common(examples.iter().filter_map(peak_word));
-        let agreement = count as f32 / examples.len() as f32;
-        // One context may repeat a word; several documents make it a feature.
-        let documents: HashSet<_> = examples.iter().map(|example| example.document).collect();
-        if agreement >= 0.6 && documents.len() * 3 >= examples.len() {
-            words.push(Pick {
+impl FeatureIndex {
+    /// At most `n` latents, half of them about a word and half about a kind of text, highest agreement first.
+    pub fn most_interpretable(&self, n: usize) -> Vec<Pick> {
+        let enough = |feature: &&Feature| {
+            DENSITY.contains(&feature.density) && self.examples(feature.latent).len() >= 8 // to agree on something
+        };
+        let (mut words, mut kinds) = (vec![], vec![]);
+        for feature in self.features().iter().filter(enough) {
+            let examples = self.examples(feature.latent);
+            let (word, count) = most_common(examples.iter().filter_map(peak_word));
+            let agreement = count as f32 / examples.len() as f32;
+            // One context may repeat a word; several documents make it a feature.
+            let documents = examples.iter().map(|example| example.document).collect::<HashSet<_>>().len();
+            let pick = |agreement, about| Pick {
                 latent: feature.latent,
                 agreement,
-                about: About::Word(word),
-                documents: documents.len(),
+                about,
+                documents,
                 density: feature.density,
-            });
-        } else if let Some(pick) = about_a_source(feature, (examples, documents.len()), &source_of, sources) {
-            kinds.push(pick);
+            };
+            if agreement >= 0.6 && documents * 3 >= examples.len() {
+                words.push(pick(agreement, About::Word(word)));
+            } else if let Some((source, agreement)) = self.source_of_feature(feature) {
+                kinds.push(pick(agreement, About::Source(source)));
+            }
         }
+        let words = distinct(words, n - n / 2, 1);
+        let kinds = distinct(kinds, n - words.len(), 2);
+        words.into_iter().chain(kinds).collect()
     }
-    let words = distinct(words, n - n / 2, 1);
-    let kinds = distinct(kinds, n - words.len(), 2);
-    words.into_iter().chain(kinds).collect()
-}
 
-/// A latent that fires on many different words in one source, much more often than its density elsewhere explains.
-fn about_a_source(
-    feature: &Feature,
-    (examples, documents): (&[Example], usize),
-    source_of: impl Fn(u64) -> Option<usize>,
-    sources: &[String],
-) -> Option<Pick> {
-    let names = examples.iter().filter_map(|example| source_of(example.document)).filter_map(|s| sources.get(s));
-    let (source, count) = most_common(names.cloned());
-    let agreement = count as f32 / examples.len() as f32;
-    let place = sources.iter().position(|name| *name == source)?;
-    let here = feature.density_by_source.get(place).copied().unwrap_or(0.0);
-    let most_elsewhere =
-        feature.density_by_source.iter().enumerate().filter(|(i, _)| *i != place).map(|(_, d)| *d).fold(0.0, f32::max);
-    // If there is only one source, being from it has no meaning.
-    let specific = sources.len() > 1 && agreement >= 0.9 && here > 4.0 * most_elsewhere;
-    specific.then_some(Pick {
-        latent: feature.latent,
-        agreement,
-        about: About::Source(source),
-        documents,
-        density: feature.density,
-    })
+    /// The source in which a latent fires far more than its density elsewhere explains, on many different words, and the
+    /// share of its examples that are from there.
+    fn source_of_feature(&self, feature: &Feature) -> Option<(String, f32)> {
+        let examples = self.examples(feature.latent);
+        let names = examples.iter().filter_map(|example| self.source_of(example.document));
+        let (source, count) = most_common(names.map(String::from));
+        let agreement = count as f32 / examples.len() as f32;
+        let sources = self.source_names();
+        let place = sources.iter().position(|name| *name == source)?;
+        let here = feature.density_by_source.get(place).copied().unwrap_or(0.0);
+        let elsewhere = feature.density_by_source.iter().enumerate().filter(|(i, _)| *i != place).map(|(_, d)| *d);
+        // If there is only one source, being from it has no meaning.
+        let specific = sources.len() > 1 && agreement >= 0.9 && here > 4.0 * elsewhere.fold(0.0, f32::max);
+        specific.then_some((source, agreement))
+    }
 }
 
 /// The word at the peak, in lower case and without surrounding space. `None` if the token is not a word: a latent that

@@ -7,6 +7,7 @@
 //! [`interpretability`] select latents. [`Interventions`] edits them inside a forward pass, and [`generate()`]
 //! generates text under such edits. [`shift()`] and [`evaluate()`] measure the change; `behavior` is the part of
 //! `evaluate` that runs the model.
+//! [`Workbench`] holds what these start from: an SAE, its model and, on request, its activations and features.
 
 mod behavior;
 mod contrast;
@@ -28,6 +29,7 @@ mod shift;
 mod site;
 mod splice;
 mod top_examples;
+mod workbench;
 
 pub use behavior::Behavior;
 pub use contrast::{Contrast, contrast};
@@ -38,9 +40,9 @@ pub use feature_index::index;
 pub use features_file::FeatureIndex;
 pub use features_manifest::{FeaturesManifest, IndexConfig};
 pub use generate::{GenerateConfig, Generation, generate};
-pub use interpretability::most_interpretable;
 pub use intervention::{Intervention, Interventions};
 pub use placed_sae::PlacedSae;
 pub use sae_source::SaeSource;
 pub use shift::{MovedToken, Shift, shift};
 pub use site::Site;
+pub use workbench::{Measured, SideBySide, Workbench};

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harvester::{ActivationDataset, HookPoint, LanguageModel, MANIFEST_FILE, ModelIdentity, Monitor};
+use harvester::{ActivationDataset, HookPoint, MANIFEST_FILE, ModelIdentity};
 use trainer::{Sae, SaeFormat, SaeManifest};
 
 use crate::{Result, Site};
@@ -93,22 +93,12 @@ impl PlacedSae {
         Err(harvester::Error::invalid(what, expected, name(found)).into())
     }
 
-    /// The SAE's model: `open` if given, else opened from its identity.
-    ///
-    /// # Errors
-    /// When it no longer exists, or its files have changed.
-    pub fn language_model(&self, open: Option<&LanguageModel>, monitor: &dyn Monitor) -> Result<LanguageModel> {
-        let Some(model) = open else { return Ok(LanguageModel::find(&self.model, monitor)?) };
-        model.check(&self.model)?;
-        Ok(model.clone())
-    }
-
     /// The contexts of `dataset` that training held out; `None` if the SAE was not trained on `dataset`, or its
     /// training data are unknown.
     ///
     /// # Errors
     /// When the manifest of `dataset` cannot be read.
-    pub fn held_out(&self, dataset: &ActivationDataset) -> Result<Option<Range<u64>>> {
+    pub(crate) fn held_out(&self, dataset: &ActivationDataset) -> Result<Option<Range<u64>>> {
         match &self.manifest {
             Some(manifest) if manifest.activations.sha256() == Some(&dataset.manifest_sha256()?) => {
                 Ok(Some(manifest.held_out.clone()))

@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use analyzer::{EvaluationConfig, GenerateConfig, IndexConfig, Intervention, PlacedSae, evaluate, generate, shift};
+use analyzer::{EvaluationConfig, GenerateConfig, IndexConfig, Intervention, PlacedSae, Workbench, generate, shift};
 use harvester::{
     ActivationDataset, Compute, Corpus, CorpusOptions, HarvestConfig, HookPoint, LanguageModel, NoHook, ResolvedModel,
     Silent, harvest,
@@ -59,8 +59,10 @@ fn the_weights_are_read_once() {
     let trained = train(&dataset, &train_config, &sae, &Silent).unwrap();
     let placed = PlacedSae::trained(&sae).unwrap();
     let config = EvaluationConfig { ce_tokens: 64 };
-    evaluate(Some(&model), placed.site(), &dataset, trained.held_out, &config, &Silent).unwrap();
-    analyzer::index(&placed, Some(&model), &dataset, &IndexConfig::default(), &features, &Silent).unwrap();
+    let bench = Workbench::new(placed.clone(), Some(&model)).unwrap();
+    let measured = bench.evaluate(&dataset, &config, &Silent).unwrap();
+    assert!(measured.held_out && !trained.held_out.is_empty());
+    analyzer::index(&bench, &dataset, &IndexConfig::default(), &features, &Silent).unwrap();
     let prompt = model.prompt("fellow citizens").unwrap();
     let config = GenerateConfig { max_new_tokens: 8, ..GenerateConfig::default() };
     generate(&model, &[&prompt], &config, &mut NoHook, &Silent).unwrap();
@@ -76,6 +78,7 @@ fn the_weights_are_read_once() {
     // Features name tokens and read directions off the head: nothing else of the model.
     let alone = open().unwrap();
     let again = folder.path().join("again");
-    analyzer::index(&placed, Some(&alone), &dataset, &IndexConfig::default(), &again, &Silent).unwrap();
+    let bench = Workbench::new(placed, Some(&alone)).unwrap();
+    analyzer::index(&bench, &dataset, &IndexConfig::default(), &again, &Silent).unwrap();
     assert_eq!(READ.load(Ordering::Relaxed), 2);
 }

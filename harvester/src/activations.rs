@@ -31,7 +31,7 @@ pub(crate) use self::{
 };
 pub use self::{
     dataset::{ActivationDataset, RowGroup},
-    harvest_config::{HarvestConfig, Settings, SpecialToken},
+    harvest_config::{HarvestConfig, SpecialToken},
     layout::Layout,
     manifest::{Counts, HarvestManifest, HookPointSummary, NormQuantiles, Part},
     rows::{ActivationRows, TokenRows, Values},

@@ -1,11 +1,13 @@
 //! From a model and a corpus to activations: into a folder ([`harvest()`]), from the folders of several machines into
 //! one ([`merge()`]), or live, without a disk ([`LiveModel`]).
 
+mod estimate;
 mod harvester;
 mod live;
 mod merge;
 
 pub use self::{
+    estimate::{HarvestEstimate, forward_seconds},
     harvester::{harvest, open_corpus},
     live::{ActivationStream, LiveModel, StreamedBatch},
     merge::merge,

@@ -7,6 +7,7 @@
 //! that fills it, and `vectors` reads parquet files of any origin.
 
 mod error;
+mod settings;
 mod monitor;
 mod numbers;
 mod store;
@@ -20,10 +21,12 @@ mod vectors;
 
 pub use activations::{
     ActivationDataset, ActivationRows, Counts, HarvestConfig, HarvestManifest, HookPointSummary, Layout, NormQuantiles,
-    Part, RowGroup, Settings, ShardWriter, SpecialToken, TokenRows, Values,
+    Part, RowGroup, ShardWriter, SpecialToken, TokenRows, Values,
 };
 pub use error::{Error, Result};
-pub use harvest::{ActivationStream, LiveModel, StreamedBatch, harvest, merge, open_corpus};
+pub use harvest::{
+    ActivationStream, HarvestEstimate, LiveModel, StreamedBatch, forward_seconds, harvest, merge, open_corpus,
+};
 pub use language_model::{LanguageModel, ModelIdentity};
 pub use model::{
     Activation, Batch, Capture, Checkpoint, Compute, Edit, Family, GgufMetadata, Head, Hook, HookPattern, HookPoint,
@@ -32,6 +35,7 @@ pub use model::{
 };
 pub use monitor::{Monitor, Silent};
 pub use numbers::{HookPointStatistics, NormHistogram, SINK_MULTIPLE, StorageDtype, is_ordinary, machine, norm, simd};
+pub use settings::{Settings, config_of};
 pub use source::{HubSettings, ModelCache, ModelSource, Pip, Places, ResolvedModel};
 pub use store::{
     ArtifactRef, AtomicFile, Cell, Column, Location, MANIFEST_FILE, Manifest, OutputFolder, Published, Table,

@@ -18,8 +18,9 @@ use serde_json::Value as Json;
 pub(crate) use self::{
     harvest::{HarvestArgs, HarvestConfigArgs, MergeArgs},
     look::{CompletionsArgs, ConvertArgs, DemoArgs, FindArgs, InspectArgs, ManArgs, ShowArgs},
+    run::DataArgs,
     sae::{EvaluateArgs, IndexArgs, SteerArgs},
-    sweep::SweepArgs,
+    sweep::{SharedArgs, SweepArgs, lists},
     train::{LiveArgs, TrainArgs},
 };
 
@@ -84,8 +85,8 @@ pub(crate) enum Command {
                       --hook-point blocks.14.hook_resid_post --out runs/sae\n  \
                       refract train --vectors data/digits/digits-2000.parquet --d-sae 1024 \\\n    \
                       --tokens 200k --batch 512 --out runs/digits\n\n\
-                      A transcoder of an MLP, and a crosscoder of three layers, on activations that were\n\
-                      harvested at these hook points:\n  \
+                      A transcoder of an MLP, and a crosscoder of three layers, on activations that were harvested \
+                      at these hook points:\n  \
                       refract train --activations runs/mlp --arch transcoder --skip \\\n    \
                       --hook-point blocks.14.ln2.hook_normalized \\\n    \
                       --target-hook-point blocks.14.hook_mlp_out --out runs/transcoder\n  \
@@ -97,17 +98,15 @@ pub(crate) enum Command {
     /// Train many SAEs in one pass over the data, one for every combination of the values given, and compare them.
     #[command(
         allow_negative_numbers = true,
-        after_help = "Each run is a folder in --out, equal to the bit to one of `refract train` with these\n\
-                      options. pareto.html there plots FVU against L0; sweep.parquet and sweep.json are\n\
-                      the table.\n\n\
-                      Every other option of train goes into the table [sweep] of --config, as a value or\n\
-                      a list of values. Runs that form no grid are listed there, each over the rest of\n\
-                      [sweep]:\n  \
+        after_help = "Every option of train takes a list of values here, separated by commas or spaces. Each run is a \
+                      folder in --out, equal to the bit to one of `refract train` with these options. pareto.html \
+                      there plots FVU against L0; sweep.parquet and sweep.json are the table.\n\n\
+                      Runs that form no grid are listed in --config, each over the rest of [sweep]:\n  \
                       [[sweep.run]]\n  arch = \"jumprelu\"\n  bandwidth = [0.25, 0.5]\n  [[sweep.run]]\n  \
                       arch = \"crosscoder\"\n  \
                       hook-point = [[\"blocks.10.hook_resid_post\", \"blocks.14.hook_resid_post\"]]\n\n\
-                      Runs that differ in hook point, tokens, batch, seed, buffer or held-out share have\n\
-                      passes of their own, one after another.\n\n\
+                      Runs that differ in hook point, tokens, batch, seed, buffer or held-out share have passes of \
+                      their own, one after another.\n\n\
                       Example, of eight SAEs:\n  \
                       refract sweep --activations runs/activations --k 16,32 --d-sae 2304,4608 \\\n    \
                       --arch topk,batch-topk --out runs/sweep"
@@ -134,7 +133,7 @@ pub(crate) enum Command {
     )]
     Steer(SteerArgs),
     /// Write an SAE as another tool reads it.
-    #[command(after_help = "Each FORMAT is read as well, and so are the folders of Llama Scope: the format of an\n\
+    #[command(after_help = "Each FORMAT is read as well, and so are the folders of Llama Scope: the format of an \
                       SAE is found out from its files. Every command that takes --sae reads them too.\n\n\
                       Example:\n  refract convert runs/sae --to dictionary-learning --out runs/dictionary")]
     Convert(ConvertArgs),
@@ -151,7 +150,7 @@ pub(crate) enum Command {
 
 /// The command line, whose help shows the libraries' defaults.
 pub(crate) fn command() -> clap::Command {
-    let command = Cli::command();
+    let command = Cli::command().mut_subcommand("sweep", sweep::with_lists);
     let command = with_defaults(command, "harvest", &harvester::HarvestConfig::default());
     let command = with_defaults(command, "harvest", &harvester::CorpusOptions::default());
     let command = with_defaults(command, "train", &trainer::TrainConfig::default());
@@ -190,7 +189,6 @@ mod tests {
     use super::{
         harvest::CorpusArgs,
         sae::{EvaluationArgs, GenerateArgs, IndexConfigArgs},
-        sweep::GridArgs,
         train::TrainConfigArgs,
         *,
     };
@@ -259,7 +257,6 @@ mod tests {
         check::<HarvestConfigArgs, HarvestConfig>(&["no_shuffle"]);
         check::<CorpusArgs, CorpusOptions>(&["keep_duplicates"]);
         check::<TrainConfigArgs, TrainConfig>(&["init_from"]); // left out where it is none
-        check::<GridArgs, TrainConfig>(&["init_from"]);
         check::<EvaluationArgs, EvaluationConfig>(&[]);
         check::<IndexConfigArgs, IndexConfig>(&[]);
         check::<GenerateArgs, GenerateConfig>(&[]);

@@ -1,88 +1,57 @@
-//! [`SweepArgs`]: the flags of `refract sweep`. What runs are compared by is a list here; what is the same for all runs
-//! is in [`RunArgs`].
+//! [`SweepArgs`]: the flags of `refract sweep`: what all runs share, and every setting of train as a list.
 
-use clap::Args;
-use harvester::HookPoint;
+use clap::{ArgAction, ArgMatches, Args, Command, parser::ValueSource};
 use serde::{Deserialize, Serialize};
-use trainer::TrainArchitecture;
+use toml::{Table, Value};
 
-use super::{
-    run::{DataArgs, RunArgs},
-    value::{architectures, number},
-};
+use super::{run::DataArgs, train::TrainConfigArgs};
 
 /// Flags of `refract sweep`.
+#[derive(Debug, Args)]
+pub(crate) struct SweepArgs {
+    #[command(flatten)]
+    pub(crate) shared: SharedArgs,
+    /// Of each the first value; [`lists`] has them all.
+    #[command(flatten)]
+    _config: TrainConfigArgs,
+}
+
+/// What all runs share.
 #[derive(Debug, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct SweepArgs {
+pub(crate) struct SharedArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) data: DataArgs,
     /// SAEs in memory at once; the others follow in further passes [default: what fits in half of the memory].
     #[arg(long, value_name = "N")]
     pub(crate) at_once: Option<usize>,
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub(crate) grid: GridArgs,
 }
 
-/// Those settings of train of which several values are often compared, and those that all runs share.
-#[derive(Debug, Default, Args, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct GridArgs {
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub(crate) run: RunArgs,
-    /// What is trained.
-    #[arg(
-        long = "arch",
-        visible_alias = "architecture",
-        value_name = "ARCH",
-        value_delimiter = ',',
-        num_args = 1..,
-        value_parser = architectures()
-    )]
-    pub(crate) architecture: Vec<TrainArchitecture>,
-    /// Columns of the activations, one run each; with `--arch crosscoder` alone, those of each run [default: the only
-    /// one].
-    #[arg(
-        long = "hook-point",
-        value_name = "HOOK_POINT",
-        value_delimiter = ',',
-        num_args = 1..,
-        conflicts_with = "vectors"
-    )]
-    pub(crate) hook_points: Vec<HookPoint>,
-    /// Active latents per token, as train takes it.
-    #[arg(long, value_delimiter = ',', num_args = 1..)]
-    pub(crate) k: Vec<usize>,
-    /// Numbers of latents [default: that of --init-from, else --expansion times d_in].
-    #[arg(long, value_delimiter = ',', num_args = 1..)]
-    pub(crate) d_sae: Vec<usize>,
-    /// Latents per input dimension.
-    #[arg(
-        long = "expansion",
-        visible_alias = "expansion-factor",
-        value_name = "FACTOR",
-        value_delimiter = ',',
-        num_args = 1..,
-        conflicts_with = "d_sae"
-    )]
-    pub(crate) expansion_factor: Vec<usize>,
-    /// Weights of the sparsity loss, as train takes it.
-    #[arg(
-        long,
-        value_name = "WEIGHT",
-        value_delimiter = ',',
-        num_args = 1..,
-        visible_aliases = ["l1-coefficient", "l0-coefficient"],
-        value_parser = number
-    )]
-    pub(crate) sparsity_coefficient: Vec<f64>,
-    /// Peak learning rates [default: 0.004 at 4,608 latents, less for more].
-    #[arg(long, value_delimiter = ',', num_args = 1.., value_parser = number)]
-    pub(crate) lr: Vec<f64>,
-    /// Seeds of the initial weights and of the order of the tokens.
-    #[arg(long, value_delimiter = ',', num_args = 1..)]
-    pub(crate) seed: Vec<u64>,
+/// The command with settings of train that take several values each.
+pub(super) fn with_lists(command: Command) -> Command {
+    let settings = serde_json::to_value(TrainConfigArgs::default()).unwrap_or_default();
+    command.mut_args(|flag| match flag.get_action() {
+        ArgAction::Set | ArgAction::Append if settings.get(flag.get_id().as_str()).is_some() => {
+            // A path may have a comma in it.
+            let flag = if flag.get_id() == "init_from" { flag } else { flag.value_delimiter(',') };
+            flag.action(ArgAction::Append).num_args(1..)
+        }
+        _ => flag,
+    })
+}
+
+/// The lists that were given, as the table `[sweep]` of a file would have them.
+pub(crate) fn lists(matches: &ArgMatches) -> Table {
+    let command = TrainConfigArgs::augment_args(Command::new("settings"));
+    let given = command
+        .get_arguments()
+        .filter(|flag| matches.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine));
+    let list = |flag: &clap::Arg| {
+        let values = matches.get_raw(flag.get_id().as_str()).into_iter().flatten();
+        let values = values.map(|value| Value::String(value.to_string_lossy().into_owned())).collect();
+        let value = if flag.get_action().takes_values() { Value::Array(values) } else { Value::Boolean(true) };
+        Some((flag.get_long()?.to_string(), value))
+    };
+    given.filter_map(list).collect()
 }

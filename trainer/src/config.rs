@@ -186,18 +186,18 @@ impl TrainConfig {
 
     /// Rows that a run on a running model draws: those of its steps and, after them, those on which densities are
     /// counted.
-    pub fn rows_drawn(&self) -> u64 {
+    pub(crate) fn rows_drawn(&self) -> u64 {
         self.trained_tokens().saturating_add(self.tokens.min(CALIBRATION_TOKENS))
     }
 
     /// Rows in its buffer, of `row_bytes` each: never more than are drawn. It depends only on the config, because the
     /// end of a block determines the order of the rows.
-    pub fn buffer_rows(&self, row_bytes: usize) -> u64 {
+    pub(crate) fn buffer_rows(&self, row_bytes: usize) -> u64 {
         self.buffer_bytes.div_ceil(row_bytes.max(1) as u64).min(self.rows_drawn())
     }
 
     /// The hook points in the config: the inputs, then the target.
-    pub fn named_hook_points(&self) -> Vec<HookPoint> {
+    pub(crate) fn named_hook_points(&self) -> Vec<HookPoint> {
         self.hook_points.iter().copied().chain(self.target_hook_point).collect()
     }
 
@@ -243,7 +243,7 @@ impl TrainConfig {
 
     /// Number of latents if the inputs have `d_in` values together. `dense` has k latents, as many as are active in
     /// other architectures.
-    pub fn n_latents(&self, d_in: usize) -> usize {
+    fn n_latents(&self, d_in: usize) -> usize {
         let dense = self.architecture == TrainArchitecture::Dense;
         self.d_sae.unwrap_or_else(|| if dense { self.k } else { self.expansion_factor.saturating_mul(d_in) })
     }

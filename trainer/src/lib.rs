@@ -13,7 +13,7 @@
 //! step     one batch -> new weights: center, encoder_pass -> kernels::decode, gradients, adam. architecture has the
 //!   |      recipe of each kind of SAE, with sparsity; dead latents learn by auxiliary
 //!   v
-//! run      step by step, by schedule; train, train_vectors, train_live and sweep give it config and rows. health
+//! run      step by step, by schedule; train, train_live and sweep give it config and rows. health
 //!          judges it, checkpoint resumes it, metrics_log, metrics_file and curves show it. At the end export: weights
 //!          -> SAE; calibrate: its threshold; score: metrics on held-out rows. initial_weights: SAE -> weights, if a
 //!          run begins from one
@@ -38,16 +38,16 @@ pub use data::training_data::VectorsIdentity;
 pub use error::{Divergence, Error, Result};
 pub use formats::SaeFormat;
 pub use kernels::feature_acts::FeatureActs;
-pub use manifest::{HELD_OUT_FOLDER, InitialFile, SaeManifest, TrainResults};
+pub use manifest::{HELD_OUT_FOLDER, InitialFile, RunStage, SaeManifest, TrainResults};
 pub use run::{
     curves::CURVES_FILE,
+    estimate::LiveEstimate,
     initial_weights::initial_weights_kept,
     metrics_file::METRICS_FILE,
     metrics_line::MetricsLine,
-    sweep::{PARETO_FILE, PlannedRun, RunState, SWEEP_FILE, SweepData, SweepFile, SweepPlan, SweepRow, grid, sweep},
-    train::train,
+    sweep::{PARETO_FILE, PlannedRun, RunState, SWEEP_FILE, SweepFile, SweepPlan, SweepRow, grid, sweep},
+    train::{TrainData, train},
     train_live::train_live,
-    train_vectors::train_vectors,
 };
 pub use sae::{
     Architecture, HookPoints, Nonlinearity, Sae, SaeConfig, SaeWeights,

@@ -90,6 +90,19 @@ pub struct SaeManifest {
     pub results: Option<TrainResults>,
 }
 
+/// How far the run in a folder has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunStage {
+    /// There is none.
+    New,
+    /// It has no checkpoint yet, so it begins again.
+    Begun,
+    /// It goes on from its last checkpoint.
+    Checkpoint,
+    /// Its SAE is there.
+    Finished,
+}
+
 /// A file of the SAE that a run began from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InitialFile {
@@ -130,12 +143,17 @@ impl SaeManifest {
         Ok(manifest)
     }
 
-    /// True if the run in `dir` has a checkpoint to continue from; without one it starts from the beginning.
+    /// How far the run in `dir` has come.
     ///
     /// # Errors
-    /// When the folder of checkpoints cannot be listed.
-    pub fn has_checkpoint(dir: &Path) -> Result<bool> {
-        Ok(!checkpoint_files::list(dir)?.is_empty())
+    /// When the folder of checkpoints cannot be listed, or a file of a finished SAE was removed or has changed.
+    pub fn stage(dir: &Path) -> Result<RunStage> {
+        let Ok(manifest) = Self::read(dir) else { return Ok(RunStage::New) };
+        Ok(match manifest.is_finished(dir)? {
+            true => RunStage::Finished,
+            false if checkpoint_files::list(dir)?.is_empty() => RunStage::Begun,
+            false => RunStage::Checkpoint,
+        })
     }
 
     /// The model and the hook point that the SAE reads, for evaluation, the index and steering.
@@ -171,7 +189,7 @@ impl SaeManifest {
     ///
     /// # Errors
     /// When a file of a finished SAE was removed or has changed.
-    pub fn is_finished(&self, dir: &Path) -> Result<bool> {
+    pub(crate) fn is_finished(&self, dir: &Path) -> Result<bool> {
         match &self.results {
             Some(results) if self.complete => results.verify(dir).map(|()| true),
             _ => Ok(false),

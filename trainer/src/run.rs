@@ -22,7 +22,7 @@ use crate::{
     },
     error::Divergence,
     formats::saelens,
-    manifest::{SaeManifest, TrainResults},
+    manifest::{SaeManifest, TrainResults, checkpoint_files},
     run::{
         calibrate::calibrate,
         checkpoint::Progress,
@@ -40,6 +40,7 @@ use crate::{
 mod calibrate;
 mod checkpoint;
 pub(crate) mod curves;
+pub(crate) mod estimate;
 mod export;
 mod health;
 pub(crate) mod initial_weights;
@@ -53,7 +54,6 @@ mod score;
 pub(crate) mod sweep;
 pub(crate) mod train;
 pub(crate) mod train_live;
-pub(crate) mod train_vectors;
 mod units;
 
 /// A threshold is calibrated on held-out rows, because an SAE has more active latents on rows that it has not seen; the
@@ -95,7 +95,7 @@ impl<'a> Run<'a> {
         let standard = Standard::of(data)?;
         let (id, initial) = (manifest.run_id.clone(), resolved.initial.take());
         if let Some(sae) = &initial
-            && !SaeManifest::has_checkpoint(out)?
+            && checkpoint_files::list(out)?.is_empty()
         {
             initial_weights::say_elsewhere(sae, &resolved, &data.label().model_name);
         }

@@ -174,7 +174,7 @@ fn a_run_stopped_anywhere_ends_in_the_same_bytes() {
 
 fn ends_in_the_same_bytes(config: &TrainConfig, stops: &[u64]) {
     let (whole, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let named = config.named_hook_points();
+    let named = config.hook_points.clone();
     let hook_points = if named.is_empty() { vec![POINT] } else { named };
     let harvest_config = HarvestConfig { hook_points, ..harvest_config(None) };
     let run = |folder: &Path, monitor: &dyn Monitor| {

@@ -15,7 +15,7 @@ use folder::{assert_same, files, without_checkpoints};
 use harvester::{ActivationDataset, Silent};
 use stop_at::{Stop, StopAt};
 use synthetic::{dataset, small_config};
-use trainer::{SWEEP_FILE, Sae, SaeManifest, SweepData, SweepPlan, TrainArchitecture, TrainConfig, sweep, train};
+use trainer::{SWEEP_FILE, Sae, SaeManifest, SweepPlan, TrainArchitecture, TrainConfig, TrainData, sweep, train};
 
 const WEIGHTS: &str = "sae_weights.safetensors";
 
@@ -138,7 +138,7 @@ fn a_sweep_whose_table_was_removed_knows_its_runs_and_writes_nothing_over_others
     let out = tempfile::tempdir().unwrap();
     let swept = |seed| {
         let configs = [3, 4].map(|k| TrainConfig { k, seed, ..small_config(TrainArchitecture::TopK) }).to_vec();
-        sweep(&SweepPlan::new(SweepData::Harvested(&dataset), configs, None).unwrap(), out.path(), &Silent)
+        sweep(&SweepPlan::new(TrainData::Harvested(&dataset), configs, None).unwrap(), out.path(), &Silent)
     };
     swept(0).unwrap();
     let whole = files(out.path());

@@ -21,7 +21,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 use stop_at::{Stop, StopAt};
 use synthetic::{EARLIER, LATER, dataset_of_two, small_config};
-use trainer::{PARETO_FILE, RunState, SWEEP_FILE, SweepData, SweepPlan, SweepRow, TrainArchitecture, TrainConfig};
+use trainer::{PARETO_FILE, RunState, SWEEP_FILE, SweepPlan, SweepRow, TrainArchitecture, TrainConfig, TrainData};
 
 const TOKENS: u64 = 30 * 512;
 
@@ -41,7 +41,7 @@ fn sweep(
     out: &Path,
     monitor: &dyn Monitor,
 ) -> trainer::Result<Vec<SweepRow>> {
-    trainer::sweep(&SweepPlan::new(SweepData::Harvested(dataset), configs, at_once)?, out, monitor)
+    trainer::sweep(&SweepPlan::new(TrainData::Harvested(dataset), configs, at_once)?, out, monitor)
 }
 
 /// Checks that every run of the sweep in `out` equals the files that `train` writes.

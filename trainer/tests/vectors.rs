@@ -12,7 +12,7 @@ use std::{
 use folder::{assert_same, without_checkpoints};
 use harvester::{HookPoint, Silent, VectorDataset};
 use stop_at::{Stop, StopAt};
-use trainer::{Sae, SaeManifest, TrainConfig, train_vectors};
+use trainer::{Sae, SaeManifest, TrainConfig, train};
 
 fn digits() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/digits/digits-2000.parquet")
@@ -40,7 +40,7 @@ fn config() -> TrainConfig {
 #[test]
 fn digits_are_written_with_few_latents_and_a_stopped_run_ends_in_the_same_bytes() {
     let (whole, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let manifest = train_vectors(&open(&digits()), &config(), whole.path(), &Silent).unwrap();
+    let manifest = train(&open(&digits()), &config(), whole.path(), &Silent).unwrap();
     let results = manifest.results.clone().unwrap();
     let held_out = results.held_out.unwrap();
     // Measured: 0.2234. The limit allows for another processor's last digits, but not for another recipe: half the
@@ -50,12 +50,12 @@ fn digits_are_written_with_few_latents_and_a_stopped_run_ends_in_the_same_bytes(
     assert!(held_out.tokens.abs_diff(200) < 54, "{held_out:?}");
 
     for tokens in [2_000, 9_999, 22_000] {
-        let message = train_vectors(&open(&digits()), &config(), stopped.path(), &StopAt::new(tokens, Stop::Cancel))
+        let message = train(&open(&digits()), &config(), stopped.path(), &StopAt::new(tokens, Stop::Cancel))
             .unwrap_err()
             .to_string();
         assert!(message.contains("stopped on request"), "{message}");
     }
-    train_vectors(&open(&digits()), &config(), stopped.path(), &Silent).unwrap();
+    train(&open(&digits()), &config(), stopped.path(), &Silent).unwrap();
     let expected = without_checkpoints(whole.path());
     assert!(expected.contains_key(Path::new("sae_weights.safetensors")));
     assert_same(&without_checkpoints(stopped.path()), &expected, "stopped");
@@ -75,8 +75,8 @@ fn files_that_changed_since_the_run_began_are_refused_and_what_differs_is_told()
     let (data, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let path = data.path().join("digits.parquet");
     fs::copy(digits(), &path).unwrap();
-    train_vectors(&open(data.path()), &config(), out.path(), &StopAt::new(6_000, Stop::Cancel)).unwrap_err();
-    let again = || train_vectors(&open(data.path()), &config(), out.path(), &Silent).unwrap_err().to_string();
+    train(&open(data.path()), &config(), out.path(), &StopAt::new(6_000, Stop::Cancel)).unwrap_err();
+    let again = || train(&open(data.path()), &config(), out.path(), &Silent).unwrap_err().to_string();
 
     // The same pixels in a file whose header names a later program.
     let mut bytes = fs::read(&path).unwrap();
@@ -97,7 +97,7 @@ fn files_that_changed_since_the_run_began_are_refused_and_what_differs_is_told()
 fn what_vectors_do_not_have_or_are_too_few_for_is_refused() {
     let out = tempfile::tempdir().unwrap();
     let refused = |config: TrainConfig| {
-        let message = train_vectors(&open(&digits()), &config, &out.path().join("sae"), &Silent).unwrap_err();
+        let message = train(&open(&digits()), &config, &out.path().join("sae"), &Silent).unwrap_err();
         assert!(!out.path().join("sae").exists());
         message.to_string()
     };

@@ -4,17 +4,13 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use super::layout::Layout;
 use crate::{
-    Compute, CorpusPart, Error, HookPoint, Result, StorageDtype, TextTokenizer,
+    Compute, CorpusPart, Error, HookPoint, Result, Settings, StorageDtype, TextTokenizer, config_of,
     model::ModelConfig,
     text::{ContextOptions, LongDocuments, Packing},
 };
-
-/// Settings by name, as given by flags, a config file or a request: only the fields of a config that were given.
-pub type Settings = Map<String, Value>;
 
 /// Settings of a harvest: what is harvested, and the layout of the files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,8 +80,7 @@ impl HarvestConfig {
     /// # Errors
     /// An unknown name, a value of the wrong type, or a setting that has no effect with the others.
     pub fn from_settings(settings: &Settings) -> Result<Self> {
-        let config: Self = serde_json::from_value(Value::Object(settings.clone()))
-            .map_err(|error| Error::invalid("settings of harvesting", "those of HarvestConfig", error.to_string()))?;
+        let config: Self = config_of(settings)?;
         if settings.contains_key("long_documents") && config.packing != Packing::Document {
             return Err(Error::NoEffect { setting: "long_documents", why: "without `packing` document".into() });
         }

@@ -58,7 +58,7 @@ impl TrainConfig {
     ///
     /// # Errors
     /// Names the hook points that are missing or too many.
-    pub fn check_columns(&self) -> Result<()> {
+    pub(crate) fn check_columns(&self) -> Result<()> {
         let (architecture, target) = (self.architecture, self.target_hook_point);
         let n_inputs = self.named_hook_points().len() - usize::from(target.is_some());
         let refuse = |what: &str, expected: &str, found: String| Err(Error::invalid(what, expected, found));
@@ -97,6 +97,7 @@ fn the_only_one(target: Option<HookPoint>, there: &[HookPoint]) -> Result<HookPo
     let candidates: Vec<_> = there.iter().copied().filter(|point| Some(*point) != target).collect();
     match candidates[..] {
         [only] => Ok(only),
+        [] => Err(Error::invalid("`hook_points`", "one, such as blocks.14.hook_resid_post", "none")),
         _ => {
             let names: Vec<_> = candidates.iter().map(ToString::to_string).collect();
             Err(Error::invalid("`hook_points`", format!("one of {}", names.join(", ")), "none"))

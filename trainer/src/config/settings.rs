@@ -1,12 +1,12 @@
 //! [`TrainConfig::from_settings`]: makes a config from named settings, which come from flags, a config file or a
 //! request. Only here is it known which settings were given, so a setting without effect is refused here.
 
-use harvester::Settings;
+use harvester::{Settings, config_of};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
 use super::TrainConfig;
-use crate::{Error, Result, step::architecture::TrainArchitecture};
+use crate::{Result, step::architecture::TrainArchitecture};
 
 impl TrainConfig {
     /// Settings of which at most one may be given.
@@ -18,8 +18,7 @@ impl TrainConfig {
     /// An unknown name, a value of the wrong type, a setting without effect in combination with the others, or a number
     /// of hook points that does not fit the architecture.
     pub fn from_settings(settings: &Settings) -> Result<Self> {
-        let config: Self = serde_json::from_value(Value::Object(settings.clone()))
-            .map_err(|error| Error::invalid("settings of training", "those of TrainConfig", error.to_string()))?;
+        let config: Self = config_of(settings)?;
         config.refuse_unused(settings)?;
         config.check_columns()?;
         Ok(config)

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use harvester::sha256_file;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, formats::saelens, sae::metrics::Reconstruction};
+use crate::{Error, Result, TrainConfig, formats::saelens, sae::metrics::Reconstruction};
 
 /// The results of a training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,7 +27,29 @@ pub struct TrainResults {
     pub held_out: Option<Reconstruction>,
 }
 
+/// L0 of held-out rows may be so many times k, or that share of it, before it is doubted.
+const FAR_FROM_K: f64 = 1.5;
+
 impl TrainResults {
+    /// What makes the SAE look unlike the one that was asked for, and what to try, a sentence each.
+    pub fn doubts(&self, config: &TrainConfig) -> Vec<String> {
+        let Some(Reconstruction { l0, fvu, .. }) = self.held_out else { return vec![] };
+        if l0 < 0.5 {
+            return vec!["hardly a latent is active: try a smaller `sparsity_coefficient`, or a smaller `lr`".into()];
+        }
+        let mut doubts = vec![];
+        if fvu > 1.0 {
+            doubts.push("it is worse than the mean: train on more `tokens`, or with a smaller `lr`".into());
+        }
+        let times = l0 / config.k as f64;
+        if config.sparsity_coefficient.is_none() && !(1.0 / FAR_FROM_K..=FAR_FROM_K).contains(&times) {
+            let k = config.k;
+            doubts
+                .push(format!("L0 is {l0:.1} where {k} was asked for: train on more `tokens`, or with a smaller `lr`"));
+        }
+        doubts
+    }
+
     /// Hashes the files of the SAE in `dir`.
     pub(crate) fn hash_files(dir: &Path) -> Result<(String, BTreeMap<String, String>)> {
         let hash = |name: &str| Ok::<_, Error>((name.to_string(), sha256_file(&dir.join(name))?));

@@ -77,20 +77,6 @@ pub(crate) fn files(config: &TrainConfig) -> Result<Vec<InitialFile>> {
     SaeFormat::files_of(path)?.iter().map(|path| file(path)).collect()
 }
 
-impl TrainConfig {
-    /// The config with `d_sae` taken from the SAE to begin from, if `d_sae` is not set.
-    ///
-    /// # Errors
-    /// When the SAE cannot be read.
-    pub fn with_initial_width(&self) -> Result<Self> {
-        let d_sae = match (&self.init_from, self.d_sae) {
-            (Some(path), None) => Some(Sae::load(path)?.d_sae()),
-            (_, given) => given,
-        };
-        Ok(Self { d_sae, ..self.clone() })
-    }
-}
-
 /// A sentence that describes which parts of the initial SAE a run of `config` keeps; `None` if it begins from random
 /// weights.
 ///

@@ -27,7 +27,7 @@ use harvester::{Monitor, OutputFolder};
 pub use self::{
     file::{PARETO_FILE, RunState, SWEEP_FILE, SweepFile, SweepRow},
     grid::grid,
-    plan::{PlannedRun, SweepData, SweepPlan},
+    plan::{PlannedRun, SweepPlan},
 };
 use self::{
     pass::{check_pass, run_pass},

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use harvester::{ActivationDataset, Monitor, OutputFolder};
+use harvester::{ActivationDataset, Monitor, OutputFolder, VectorDataset};
 
 use crate::{
     Error, Result,
@@ -13,39 +13,82 @@ use crate::{
         shard_source::ShardSource,
         standardize::Standard,
         training_data::{HeldOut, Split, TrainingData},
+        vector_data::VectorData,
     },
     manifest::SaeManifest,
     run::{Run, initial_weights},
     sae::{HookPoints, Sae},
 };
 
-/// Trains an SAE on `dataset` into the folder `out`. An unfinished run with the same config is continued; a finished
+/// The rows to train on.
+#[derive(Debug, Clone, Copy)]
+pub enum TrainData<'a> {
+    /// A folder that `harvest` wrote.
+    Harvested(&'a ActivationDataset),
+    /// Vectors of any origin. Rows to hold out are drawn one by one from the config's seed, since files may be sorted.
+    Vectors(&'a VectorDataset),
+}
+
+impl<'a> From<&'a ActivationDataset> for TrainData<'a> {
+    fn from(dataset: &'a ActivationDataset) -> Self {
+        Self::Harvested(dataset)
+    }
+}
+
+impl<'a> From<&'a VectorDataset> for TrainData<'a> {
+    fn from(vectors: &'a VectorDataset) -> Self {
+        Self::Vectors(vectors)
+    }
+}
+
+impl<'a> TrainData<'a> {
+    /// Rows there are, the held-out ones too.
+    pub fn n_rows(self) -> u64 {
+        match self {
+            Self::Harvested(dataset) => dataset.n_rows(),
+            Self::Vectors(vectors) => vectors.n_rows(),
+        }
+    }
+
+    /// Bytes of a number of a row.
+    pub(crate) fn bytes_of_a_value(self) -> usize {
+        match self {
+            Self::Harvested(dataset) => dataset.manifest().config.dtype.bytes(),
+            Self::Vectors(vectors) => vectors.dtype().bytes(),
+        }
+    }
+
+    /// What `config` names of them.
+    pub(crate) fn of(self, config: &TrainConfig) -> Result<Box<dyn TrainingData + 'a>> {
+        match self {
+            Self::Harvested(dataset) => {
+                Ok(Box::new(HarvestedData::new(dataset, config.hook_points_in(dataset.manifest())?)))
+            }
+            Self::Vectors(vectors) => {
+                config.check_vectors(vectors.dir())?;
+                Ok(Box::new(VectorData(vectors)))
+            }
+        }
+    }
+}
+
+/// Trains an SAE on `data` into the folder `out`. An unfinished run with the same config is continued; a finished
 /// one is left unchanged.
 ///
-/// `dataset` is checked only when it is opened: each manifest against its own checksum; each part's size, rows and
+/// The data are checked only when they are opened: each manifest against its own checksum; each part's size, rows and
 /// columns against the manifest. The contents of parts are not hashed: row groups are read in random order, and only
 /// some hook points of each, so hashing would need a separate pass. [`ActivationDataset::verify`] makes that pass.
 ///
 /// # Errors
 /// When the config does not fit the activations, `out` holds another run, a file cannot be read or written, the run
 /// diverges, or the user asked to stop. The last good checkpoint is kept in every case.
-pub fn train(
-    dataset: &ActivationDataset,
+pub fn train<'a>(
+    data: impl Into<TrainData<'a>>,
     config: &TrainConfig,
     out: &Path,
     monitor: &dyn Monitor,
 ) -> Result<SaeManifest> {
-    let hook_points = config.hook_points_in(dataset.manifest())?;
-    train_on(&HarvestedData::new(dataset, hook_points), config, out, monitor)
-}
-
-/// [`train`] for rows of any origin.
-pub(crate) fn train_on(
-    data: &dyn TrainingData,
-    config: &TrainConfig,
-    out: &Path,
-    monitor: &dyn Monitor,
-) -> Result<SaeManifest> {
+    let data = &*data.into().of(config)?;
     let resolved = resolve(config, data)?;
     let split = split(data, &resolved.config)?;
     let training = split.training.as_ref();

@@ -35,8 +35,8 @@ pub fn train_live(
     out: &Path,
     monitor: &dyn Monitor,
 ) -> Result<SaeManifest> {
-    let (hook_points, widths) = hook_points_of(model, config, harvest_config)?;
-    let held_out_config = HarvestConfig { tokens: Some(held_out_tokens(config)?), ..harvest_config.clone() };
+    let (harvest_config, hook_points, widths) = live_config(model, config, harvest_config)?;
+    let held_out_config = HarvestConfig { tokens: Some(held_out_tokens(config)?), ..harvest_config };
     // Invalid configs are refused before minutes of harvesting.
     let resolved = resolve_widths(config, hook_points.clone(), widths)?;
     let folder = OutputFolder::open(out)?;
@@ -68,19 +68,27 @@ fn refuse_other(folder: &OutputFolder, resolved: &Resolved) -> Result<()> {
     Ok(())
 }
 
-/// The hook points that the SAE will read and reconstruct, and the width of each column of a row.
-fn hook_points_of(
+/// The hook points that the model runs for, and no others: those named for training, else the one named for harvesting;
+/// and the width of each column of a row.
+pub(crate) fn live_config(
     model: &LanguageModel,
     config: &TrainConfig,
     harvest_config: &HarvestConfig,
-) -> Result<(HookPoints, Vec<usize>)> {
+) -> Result<(HarvestConfig, HookPoints, Vec<usize>)> {
+    if let Some(part) = harvest_config.part {
+        return Err(Error::invalid(
+            "`part`",
+            "none: only harvests are merged, so train on all of the corpus",
+            part.to_string(),
+        ));
+    }
     let width_of = |point: HookPoint| {
         point.check(model.config())?;
         Ok(point.width(model.config()))
     };
     let hook_points = config.hook_points_among(&harvest_config.hook_points, width_of)?;
     let widths = hook_points.columns().into_iter().map(width_of).collect::<Result<_>>()?;
-    Ok((hook_points, widths))
+    Ok((HarvestConfig { hook_points: hook_points.columns(), ..harvest_config.clone() }, hook_points, widths))
 }
 
 /// The rows to stream; their statistics come from the held-out activations.
@@ -99,7 +107,7 @@ fn live_rows(dataset: &ActivationDataset, manifest: &SaeManifest, resolved: &Res
 }
 
 /// Tokens that a run on a running model holds out.
-fn held_out_tokens(config: &TrainConfig) -> Result<u64> {
+pub(crate) fn held_out_tokens(config: &TrainConfig) -> Result<u64> {
     let tokens = (config.tokens as f64 * config.held_out_fraction).ceil();
     if tokens >= 1.0 {
         return Ok(tokens as u64);

@@ -1,14 +1,17 @@
 //! [`SweepPlan`]: the runs of a sweep, their names, and which of them are trained together. The plan is made before
 //! anything is written, so that an invalid run is refused before any run has begun.
 
-use harvester::{ActivationDataset, VectorDataset, machine::memory_bytes};
+use harvester::machine::memory_bytes;
 use serde_json::Value;
 
 use crate::{
     Error, Result, TrainConfig,
     config::Resolved,
-    data::{harvested_data::HarvestedData, training_data::TrainingData, vector_data::VectorData},
-    run::train::{resolve, split},
+    data::training_data::TrainingData,
+    run::{
+        estimate::step_seconds,
+        train::{TrainData, resolve, split},
+    },
     step::memory::LearnerMemory,
 };
 
@@ -17,30 +20,6 @@ use crate::{
 const NAMED_APART: [&str; 6] = ["architecture", "hook_points", "target_hook_point", "k", "d_sae", "expansion_factor"];
 /// Memory, in bytes, assumed if the machine's memory cannot be queried.
 const USUAL_MEMORY: u64 = 8 << 30;
-
-/// The data of all runs of a sweep.
-#[derive(Debug, Clone, Copy)]
-pub enum SweepData<'a> {
-    /// A folder that `harvest` wrote.
-    Harvested(&'a ActivationDataset),
-    /// Vectors that any program wrote.
-    Vectors(&'a VectorDataset),
-}
-
-impl<'a> SweepData<'a> {
-    /// The data with the hook points that `config` names.
-    pub(super) fn of(self, config: &TrainConfig) -> Result<Box<dyn TrainingData + 'a>> {
-        match self {
-            Self::Harvested(dataset) => {
-                Ok(Box::new(HarvestedData::new(dataset, config.hook_points_in(dataset.manifest())?)))
-            }
-            Self::Vectors(vectors) => {
-                config.check_vectors(vectors.dir())?;
-                Ok(Box::new(VectorData(vectors)))
-            }
-        }
-    }
-}
 
 /// One run of a sweep.
 #[derive(Debug, Clone)]
@@ -53,6 +32,8 @@ pub struct PlannedRun {
     pub place: String,
     /// Width of all inputs together.
     pub d_in: usize,
+    /// Width of what is reconstructed.
+    pub d_out: usize,
     /// Number of latents.
     pub d_sae: usize,
     /// The config, completed from the data.
@@ -63,7 +44,7 @@ pub struct PlannedRun {
 /// The plan of a sweep.
 #[derive(Debug)]
 pub struct SweepPlan<'a> {
-    pub(super) data: SweepData<'a>,
+    pub(super) data: TrainData<'a>,
     runs: Vec<PlannedRun>,
     /// Indices of the runs that are trained together, one list per pass over their rows.
     passes: Vec<Vec<usize>>,
@@ -75,7 +56,7 @@ impl<'a> SweepPlan<'a> {
     ///
     /// # Errors
     /// When a config does not fit the data, or two configs are the same.
-    pub fn new(data: SweepData<'a>, configs: Vec<TrainConfig>, at_once: Option<usize>) -> Result<Self> {
+    pub fn new(data: TrainData<'a>, configs: Vec<TrainConfig>, at_once: Option<usize>) -> Result<Self> {
         if configs.is_empty() || at_once == Some(0) {
             let what = if configs.is_empty() { "runs of the sweep" } else { "`at_once`" };
             return Err(Error::invalid(what, "1 or more", "0"));
@@ -88,7 +69,7 @@ impl<'a> SweepPlan<'a> {
             split(of_run.as_ref(), &resolved.config)?;
             let Resolved { d_in, d_out, d_sae, config: resolved, .. } = resolved;
             let memory = LearnerMemory::of(d_in, d_out, d_sae);
-            runs.push(PlannedRun { name: String::new(), config, place, d_in, d_sae, resolved, memory });
+            runs.push(PlannedRun { name: String::new(), config, place, d_in, d_out, d_sae, resolved, memory });
         }
         name(&mut runs)?;
         let passes = groups(&runs).into_iter().flat_map(|group| cut(&runs, &group, at_once)).collect();
@@ -110,9 +91,22 @@ impl<'a> SweepPlan<'a> {
         self.runs.iter().map(|run| run.config.trained_tokens()).sum()
     }
 
-    /// Memory, in bytes, of the learners of the largest pass while one of them is saved.
+    /// Time of the steps on this machine.
+    pub fn seconds(&self) -> f64 {
+        self.runs.iter().map(|run| step_seconds(run.d_in, run.d_sae, run.config.tokens)).sum()
+    }
+
+    /// Bytes of the largest pass: its learners, while one of them is saved, and the shuffle buffer.
     pub fn memory(&self) -> u64 {
-        self.passes.iter().map(|pass| bytes_of(&self.runs, pass)).max().unwrap_or(0)
+        let of_pass = |pass: &Vec<usize>| bytes_of(&self.runs, pass).saturating_add(self.buffer(&self.runs[pass[0]]));
+        self.passes.iter().map(of_pass).max().unwrap_or(0)
+    }
+
+    /// Bytes of the shuffle buffer of a run, which holds no more than there is.
+    fn buffer(&self, run: &PlannedRun) -> u64 {
+        let target = if run.config.target_hook_point.is_some() { run.d_out } else { 0 };
+        let row_bytes = (run.d_in + target) * self.data.bytes_of_a_value();
+        self.data.n_rows().saturating_mul(row_bytes as u64).min(run.config.buffer_bytes)
     }
 }
 
@@ -218,6 +212,7 @@ mod tests {
             config,
             place,
             d_in: 8,
+            d_out: 8,
             d_sae: 64,
             resolved,
             memory: LearnerMemory { held: 10, saving: 5 },

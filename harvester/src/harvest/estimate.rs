@@ -1,0 +1,91 @@
+//! [`HarvestEstimate`]: what a harvest will take, before it begins.
+//!
+//! ```text
+//! seconds = tokens * flop_per_token / (rate of f32 matrix products * FORWARD_EFFICIENCY)
+//! bytes   = tokens * (values and norm of each hook point + columns of the token)
+//! ```
+
+use crate::{
+    Compute, Corpus, Document, Error, HarvestConfig, HookPoint, LanguageModel, ModelConfig, Result, TextTokenizer,
+    machine::gemm_flops,
+};
+
+/// Documents by which the length of a token is estimated, and characters of each at most.
+const SAMPLES: u64 = 8;
+const SAMPLE_CHARACTERS: usize = 16_384;
+/// Bytes of a row beside its hook points.
+const TOKEN_BYTES: usize = 24;
+
+/// What a harvest will take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HarvestEstimate {
+    /// Tokens to harvest.
+    pub tokens: u64,
+    /// Blocks that run.
+    pub layers: usize,
+    /// Time on this machine.
+    pub seconds: f64,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
+impl HarvestEstimate {
+    /// Of harvesting `corpus` with `model`.
+    ///
+    /// # Errors
+    /// A document that cannot be read or tokenized.
+    pub fn new(model: &LanguageModel, corpus: &Corpus, config: &HarvestConfig) -> Result<Self> {
+        let tokens = match config.tokens {
+            // No more than there can be: a token has a byte or more.
+            Some(tokens) => tokens.min(corpus.bytes().max(1)),
+            None => {
+                let all = corpus.bytes() as f64 / bytes_per_token(model.tokenizer(), corpus)?;
+                (all / config.part.map_or(1.0, |part| part.of() as f64)) as u64
+            }
+        };
+        let shape = model.config();
+        let row_bytes = |point: &HookPoint| config.dtype.row_bytes(point.width(shape)) + size_of::<f32>();
+        let row_bytes = config.hook_points.iter().map(row_bytes).sum::<usize>() + TOKEN_BYTES;
+        Ok(Self {
+            tokens,
+            layers: layers(config),
+            seconds: forward_seconds(shape, config, tokens as f64),
+            bytes: tokens * row_bytes as u64,
+        })
+    }
+}
+
+/// Seconds of a forward pass over `tokens` tokens, as far as the last hook point.
+pub fn forward_seconds(model: &ModelConfig, config: &HarvestConfig, tokens: f64) -> f64 {
+    // Share of the rate of f32 matrix products that a whole pass reaches (`just bench`).
+    let efficiency = match config.compute {
+        Compute::F32 => 0.8,
+        Compute::Int8 => 1.7,
+    };
+    tokens * model.flop_per_token(layers(config), config.ctx_len) as f64 / gemm_flops() / efficiency
+}
+
+/// Blocks that run for the hook points.
+fn layers(config: &HarvestConfig) -> usize {
+    config.hook_points.iter().map(|point| point.layers_needed()).max().unwrap_or(0)
+}
+
+/// The mean length of a token, in a few documents of the corpus.
+fn bytes_per_token(tokenizer: &TextTokenizer, corpus: &Corpus) -> Result<f64> {
+    let (mut bytes, mut tokens) = (1, 1);
+    let samples = SAMPLES.min(corpus.n_documents());
+    for document in (0..samples).map(|sample| sample * corpus.n_documents() / samples) {
+        let text = match corpus.document(document)? {
+            Document::Text(text) => text,
+            Document::Chat(messages) | Document::IncompleteChat(messages) => {
+                messages.into_iter().map(|message| message.content).collect()
+            }
+        };
+        let text: String = text.chars().take(SAMPLE_CHARACTERS).collect();
+        bytes += text.len();
+        let encoded = tokenizer.encode(&text);
+        tokens +=
+            encoded.map_err(|error| Error::Document { place: corpus.place_of(document), source: error.into() })?.len();
+    }
+    Ok(bytes as f64 / tokens as f64)
+}
