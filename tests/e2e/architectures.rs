@@ -117,10 +117,10 @@ fn an_option_that_the_architecture_has_not_is_refused() {
         ("gated", &["--jumprelu-loss", "tanh"], "jumprelu"),
         ("batch-topk", &["--prefixes", "8,16"], "matryoshka"),
         ("crosscoder", &["--skip"], "transcoder"),
-        ("dense", &["--auxk-alpha", "0.1"], "every architecture but dense"),
-        ("dense", &["--k-aux", "9"], "every architecture but dense"),
-        ("dense", &["--dead-after-tokens", "9"], "every architecture but dense"),
-        ("dense", &["--expansion", "4"], "every architecture but dense"),
+        ("dense", &["--auxk-alpha", "0.1"], "every architecture except dense"),
+        ("dense", &["--k-aux", "9"], "every architecture except dense"),
+        ("dense", &["--dead-after-tokens", "9"], "every architecture except dense"),
+        ("dense", &["--expansion", "4"], "every architecture except dense"),
     ] {
         let message = refused(arch, option);
         let expected = format!("{} has no effect on {arch}: it is an option of {users}", option[0]);

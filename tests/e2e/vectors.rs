@@ -25,7 +25,7 @@ fn an_sae_of_digits_is_explained_and_what_needs_a_model_is_refused() {
         &["steer", "--sae", "sae", "--prompt", "a", "--clamp", "1=0"],
     ] {
         let message = sandbox.error(command);
-        assert!(message.contains("trained on the vectors in") && message.contains("no model's"), "{message}");
+        assert!(message.contains("trained on the vectors in") && message.contains("no model computed"), "{message}");
     }
     let wrong = sandbox.error(&[&train[..], &["--column", "pixel", "--out", "other"]].concat());
     assert!(wrong.contains("`pixel`") && wrong.contains("pixels (List(") && wrong.contains("label (UInt8)"), "{wrong}");
