@@ -38,7 +38,7 @@ bench:
 
 # refract and the Python tools in turns, same machine and shapes; the script says which three variables it needs
 bench-peers rounds="3":
-    benches/peers.sh {{ rounds }}
+    trainer/benches/peers.sh {{ rounds }}
 
 # Remake the test fixtures from PyTorch and transformers (Python 3.11, 1 GB of packages)
 fixtures:

@@ -28,7 +28,7 @@ pub(crate) struct TopExamples {
     active: Vec<(u32, f32, usize)>,
 }
 
-/// The rows of one context: `rows.0 .. rows.1` of `tokens`, and the active latents of the same rows.
+/// The rows of one context: `start..end` of `tokens`, and the active latents of the same rows.
 #[derive(Clone, Copy)]
 pub(crate) struct ContextRows<'a> {
     pub(crate) tokens: &'a TokenRows,

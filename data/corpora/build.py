@@ -5,7 +5,7 @@
 
 What is taken from where is the table in `sources.py`; formats are read by `transforms.py`; `report.py` writes
 README.md, NOTICES.md and sources.json. Packages come through the user's own clients, so any mirror they have set up is
-honoured. Documents are {"text", "source", "kind"}, one a line.
+honored. Documents are {"text", "source", "kind"}, one a line.
 
     python3 build.py --work-dir CACHE                 the corpus files and the notices
     python3 build.py --work-dir CACHE --count-tokens  also README.md and sources.json (needs `pip install tokenizers`)
@@ -37,8 +37,8 @@ MIRROR = re.compile(
     r"\b(?:[\w-]+\.)*(?:(?:npmjs|yarnpkg)\.(?:com|org)|(?:crates)\.(?:io)|(?:pypi)\.(?:org|python\.org)|"
     r"(?:python)(?:hosted)\.(?:org)|(?:rubygems)\.(?:org)|(?:golang)\.(?:org)|"
     r"(?:deb|httpredir|cdimage|ftp[\w.-]*|security|packages|snapshot|archive)\.(?:debian)\.(?:org))\b")
-LICENCE_WORDS = re.compile(r"copyright|licen[sc]e|SPDX", re.I)
-OTHER_LICENCE = re.compile(r"\bLPPL\b|LaTeX Project Public|General Public Licen|\bA?GPL(?:v?[23])?\b")
+LICENSE_WORDS = re.compile(r"copyright|licen[sc]e|SPDX", re.I)
+OTHER_LICENSE = re.compile(r"\bLPPL\b|LaTeX Project Public|General Public Licen|\bA?GPL(?:v?[23])?\b")
 BASE64 = re.compile(r"[A-Za-z0-9+/]{240,}")
 
 
@@ -155,18 +155,18 @@ def holders_in(text):
     return [line for line in lines if re.search(r"copyright.*(?:\(c\)|©|\d{4})", line, re.I)]
 
 
-def strip_licence(text):
-    """(text without a leading licence comment, that comment)."""
+def strip_license(text):
+    """(text without a leading license comment, that comment)."""
     comment = re.match(r"(?:#!.*\n)?\s*(/\*.*?\*/|(?:[ \t]*(?://|#|%)[^\n]*\n)+|<!--.*?-->|\{#.*?#\})", text, re.S)
-    if not comment or not LICENCE_WORDS.search(comment[1]):
+    if not comment or not LICENSE_WORDS.search(comment[1]):
         return text, ""
     return text[comment.end():].lstrip("\n"), comment[1]
 
 
-def same_licence(source, comment):
-    """Whether a file's own header agrees with the package's licence: some packages carry files of others."""
+def same_license(source, comment):
+    """Whether a file's own header agrees with the package's license: some packages carry files of others."""
     families = {"Apache": "Apache", "BSD": "BSD", "Mozilla|MPL": "MPL", "LPPL": "LPPL"}
-    return all(name in source.licence for pattern, name in families.items() if re.search(rf"\b(?:{pattern})\b", comment))
+    return all(name in source.license for pattern, name in families.items() if re.search(rf"\b(?:{pattern})\b", comment))
 
 
 def worth_keeping(source, text):
@@ -174,7 +174,7 @@ def worth_keeping(source, text):
         return False
     if source.file in ("code", "markup"):
         longest = max(map(len, text.split("\n")))
-        return longest < 2_000 and not BASE64.search(text) and not OTHER_LICENCE.search(text)
+        return longest < 2_000 and not BASE64.search(text) and not OTHER_LICENSE.search(text)
     return True
 
 
@@ -208,9 +208,9 @@ def documents(source, root):
             continue
         if source.file in ("code", "markup"):
             cut = re.search(r"<copyright>.*?</copyright>", content, re.S)
-            content, comment = strip_licence(clean(content))
+            content, comment = strip_license(clean(content))
             comment = cut[0] if cut else comment
-        if not same_licence(source, comment):
+        if not same_license(source, comment):
             continue
         whole = getattr(transforms, source.transform)(source, name, content)
         parts = [p for t in whole for p in split(clean(t), source.chunk)]

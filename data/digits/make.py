@@ -6,7 +6,7 @@
     python3 make.py                        digits-2000.parquet beside this program, which is committed
     python3 make.py --all digits.parquet   all 10,000 digits too
 
-Needs npm and pyarrow. The package comes through the user's own npm, so any mirror they have set up is honoured.
+Needs npm and pyarrow. The package comes through the user's own npm, so any mirror they have set up is honored.
 """
 import argparse
 import base64

@@ -1,5 +1,6 @@
-//! Chooses the instruction set at run time (the only place that does), and elementwise functions written so that the
-//! compiler turns a loop over them into vector instructions.
+//! [`wide`]: runs a plain loop compiled for the widest vectors of this machine, chosen at run time; and elementwise
+//! functions written so that the compiler turns a loop over them into vector instructions. Only the tiles of matrix
+//! products, which are written in intrinsics, choose for themselves (`model/packed/kernel.rs`, `int8_kernel.rs`).
 
 use pulp::{Arch, Simd, WithSimd};
 

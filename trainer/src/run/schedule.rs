@@ -4,7 +4,7 @@
 //! lr_t = lr * min(1, (t + 1) / n_warmup, (n_steps - t) / n_decay)        t = 0 .. n_steps
 //! ```
 
-/// Linear warm-up, a plateau, linear decay towards zero.
+/// Linear warm-up, a plateau, linear decay toward zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Schedule {
     pub(crate) lr: f64,

@@ -2,7 +2,7 @@
 # refract and the Python tools in turns on one machine (`just bench-peers`): the training step against SAELens and
 # sparsify, then the harvest (f32 and int8) against transformers and SAELens.
 #
-#   benches/peers.sh [ROUNDS]      3 rounds unless told otherwise
+#   trainer/benches/peers.sh [ROUNDS]      3 rounds unless told otherwise
 #
 # A machine's speed drifts by 15-20 % within an hour, so compare only numbers of one run, and leave the machine
 # otherwise idle. Needs three variables:
@@ -10,11 +10,11 @@
 #   PEERS_MODELS_DIR  the models and activations that the README in that folder makes
 #   PY                the python that the tools are installed in
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 rounds=${1:-3}
 fail() {
-    printf 'benches/peers.sh: %s\n' "$*" >&2
+    printf 'trainer/benches/peers.sh: %s\n' "$*" >&2
     exit 1
 }
 for name in PEERS_DIR PEERS_MODELS_DIR PY; do

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws picture.svg, the picture of the README:  python3 docs/picture.py
+"""Draws picture.svg, the picture of the README:  python3 data/picture.py
 
 Text goes through the model as a beam, its residual stream. The SAE, a prism, splits the beam into a few of thousands
 of latents. Each has a meaning; clamping one changes what the model writes. The panel has a background of its own, so
