@@ -1,4 +1,4 @@
-//! `refract convert`: an SAE of one tool as another reads it.
+//! `refract convert`: writes an SAE in the format of another tool.
 
 use anyhow::Context;
 use trainer::{Sae, SaeConfig, SaeFormat};
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &ConvertArgs, terminal: &Terminal) -> anyhow::Result<()>
         out.display()
     );
     if let Err(error) = sae.save_as(args.to, out) {
-        // What cannot be expressed is refused before anything is written; the folder made for it goes again.
+        // An SAE that the format cannot express is refused before anything is written; a folder made for it is removed.
         if made {
             let _ = std::fs::remove_dir(out);
         }
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &ConvertArgs, terminal: &Terminal) -> anyhow::Result<()>
         return Err(anyhow::Error::from(error).context(context));
     }
     let (architecture, (config, _)) = (sae.architecture(), sae.into_parts());
-    // Read again: what the format has no place for is then known without a list that could be wrong.
+    // Read again, to know what the format has no place for without a list that could be wrong.
     let written = Sae::load(out).with_context(|| format!("what was written to {} cannot be read", out.display()))?;
     let lost = config.lost_in(written.config());
     if !lost.is_empty() {
@@ -50,10 +50,10 @@ pub(crate) fn run(args: &ConvertArgs, terminal: &Terminal) -> anyhow::Result<()>
     }))
 }
 
-/// Adds what the SAE does not say itself; what it says is not overwritten.
+/// Adds facts that the SAE does not give itself; those that it gives are not overwritten.
 fn complete(config: &mut SaeConfig, args: &ConvertArgs) -> anyhow::Result<()> {
     if let Some(point) = args.hook_point {
-        // Of a crosscoder it is the first one that it reads.
+        // For a crosscoder, this is the first one that it reads.
         let said = config.hook_points.reads().first().copied().unwrap_or(point);
         anyhow::ensure!(
             said == point,

@@ -77,7 +77,7 @@ fn as_flags(name: &str, value: Value) -> anyhow::Result<Vec<String>> {
     })
 }
 
-/// What clap says of an argument, without how the command is used.
+/// clap's message about an argument, without the usage of the command.
 fn without_usage(error: clap::Error) -> anyhow::Error {
     let said = error.render().to_string();
     let said = said.split("\n\nUsage:").next().unwrap_or(&said).trim_start_matches("error: ").trim();
@@ -93,7 +93,7 @@ pub(crate) fn laid_over<A: Args>(mut under: Settings, over: Settings) -> Setting
     under
 }
 
-/// Whether flag `a` is declared to conflict with flag `b`.
+/// True if flag `a` is declared to conflict with flag `b`.
 pub(crate) fn excludes(command: &Command, a: &str, b: &str) -> bool {
     let flag = command.get_arguments().find(|flag| flag.get_id() == a);
     flag.is_some_and(|flag| command.get_arg_conflicts_with(flag).iter().any(|other| other.get_id() == b))
@@ -104,7 +104,7 @@ pub(crate) fn command<A: Args>() -> Command {
     A::augment_args(Command::new("settings"))
 }
 
-/// Where a setting of the file is.
+/// The table of the file, for messages.
 pub(crate) fn in_table(path: &Path, command: &str) -> String {
     format!("[{command}] of {}", path.display())
 }

@@ -1,5 +1,5 @@
 //! [`Terminal`]: everything that meets the user's eyes. Results go to standard output; progress, logs and errors to
-//! standard error. Colours respect NO_COLOR and disappear where the output is not a terminal, and so do bars: a log
+//! standard error. Colors respect NO_COLOR. If the output is not a terminal, there are no colors and no bars: a log
 //! gets a line of progress now and then.
 
 use std::{
@@ -23,28 +23,28 @@ use crate::cli::{Global, LogFormat};
 /// Set once Ctrl-C was pressed or the system asked to end.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Whether every line on standard error is JSON.
+/// True if every line on standard error is JSON.
 static JSON_LOGS: AtomicBool = AtomicBool::new(false);
 
-/// Target of what is always said, whatever is logged.
+/// Target of messages that are shown at every log level.
 const SAID: &str = "refract::said";
 
 pub(crate) const BOLD: Style = Style::new().bold();
 pub(crate) const DIM: Style = Style::new().dimmed();
 const RED: Style = Style::new().bold().fg_color(Some(Color::Ansi(AnsiColor::Red)));
 
-/// From one line of progress to the next where there are no bars.
+/// Time between two lines of progress if there are no bars.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 
 /// The user's terminal, and the [`Monitor`] of every stage.
 pub(crate) struct Terminal {
-    /// Of the pieces of work that have begun, the last one innermost.
+    /// The bars of work in progress, the innermost last.
     open: Mutex<Vec<ProgressBar>>,
-    /// To be said when work begins.
+    /// Message to show when work begins.
     pending: Mutex<Option<String>>,
-    /// When the last line of progress was written, where there are no bars.
+    /// Time of the last line of progress, if there are no bars.
     reported: Mutex<Instant>,
-    /// Machine-readable results only.
+    /// True if only machine-readable results are printed.
     pub(crate) json: bool,
 }
 
@@ -61,8 +61,8 @@ pub(crate) async fn watch_ctrl_c() {
     }
 }
 
-/// Waits for SIGTERM, by which SLURM, Kubernetes and systemd ask a program to end, or for SIGHUP, which a terminal sends
-/// that is closed.
+/// Waits for SIGTERM, with which SLURM, Kubernetes and systemd ask a program to end, or for SIGHUP, which a closed
+/// terminal sends.
 #[cfg(unix)]
 pub(crate) async fn watch_for(kind: tokio::signal::unix::SignalKind) {
     let Ok(mut signal) = tokio::signal::unix::signal(kind) else { return };
@@ -71,8 +71,8 @@ pub(crate) async fn watch_for(kind: tokio::signal::unix::SignalKind) {
     }
 }
 
-/// Lets a limit on the size of files (`ulimit -f`) fail the write that meets it, whose error names the file, where the
-/// signal would end the program.
+/// Ignores the signal of a limit on the size of files (`ulimit -f`), which would end the program. The write then fails,
+/// and its error names the file.
 #[cfg(unix)]
 pub(crate) async fn outlive_file_size_limit() {
     /// SIGXFSZ, on Linux and macOS.
@@ -91,14 +91,14 @@ fn stop() {
     say("stopping; what is done is being saved (Ctrl-C again to leave at once)");
 }
 
-/// Whether a cause is a disk, a quota or a limit on files that is used up.
+/// True if the cause is a full disk, a used-up quota, or a limit on the size of files.
 fn is_full_disk(cause: &(dyn std::error::Error + 'static)) -> bool {
     use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     let error = cause.downcast_ref::<std::io::Error>();
     error.is_some_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge))
 }
 
-/// A word on standard error.
+/// Shows a message on standard error.
 fn say(text: &str) {
     let text = &with_flags(text);
     if JSON_LOGS.load(Ordering::Relaxed) {
@@ -108,7 +108,7 @@ fn say(text: &str) {
     }
 }
 
-/// What a library says, whose settings stand in backticks, with the flags of these names: "`ctx_len`" becomes
+/// Replaces the names of settings in a library's message, which are in backticks, by their flags: "`ctx_len`" becomes
 /// "--ctx-len".
 pub(crate) fn with_flags(text: &str) -> String {
     static FLAGS: OnceLock<Vec<(String, String)>> = OnceLock::new();
@@ -120,7 +120,7 @@ pub(crate) fn with_flags(text: &str) -> String {
     flags.iter().fold(text.to_string(), |text, (setting, flag)| text.replace(setting, flag))
 }
 
-/// An error on standard error.
+/// Shows an error on standard error.
 fn say_error(text: &str) {
     if JSON_LOGS.load(Ordering::Relaxed) {
         tracing::error!(target: SAID, "{text}");
@@ -129,7 +129,7 @@ fn say_error(text: &str) {
     }
 }
 
-/// Whether Ctrl-C was pressed or the system asked to end.
+/// True if Ctrl-C was pressed or the system asked the program to end.
 pub(crate) fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
@@ -153,7 +153,7 @@ impl Terminal {
         }
     }
 
-    /// A result for programs, where `--json` asks for it.
+    /// A result for programs, if `--json` is given.
     pub(crate) fn json(&self, value: &impl serde::Serialize) -> anyhow::Result<()> {
         if self.json {
             write_result(&serde_json::to_string(value)?);
@@ -166,17 +166,17 @@ impl Terminal {
         self.line(format!("\n{BOLD}{text}{BOLD:#}"));
     }
 
-    /// A word to the user beside the results, on standard error: what will be needed, what was left out.
+    /// A message beside the results, on standard error: the work needed, the documents left out.
     pub(crate) fn say(&self, text: impl AsRef<str>) {
         say(text.as_ref());
     }
 
-    /// The same once work begins: what will be needed is of no use where the run is refused.
+    /// The same once work begins: nobody needs an estimate of a run that is refused.
     pub(crate) fn say_when_begun(&self, text: String) {
         *self.pending() = Some(text);
     }
 
-    /// Says what was to be said when work begins.
+    /// Shows the message that waits for work to begin.
     pub(crate) fn begin(&self) {
         if let Some(text) = self.pending().take() {
             say(&text);
@@ -352,7 +352,7 @@ impl Write for BesideBars {
     }
 }
 
-/// A text of tokens on one line, each lit by its activation; without colours, lit tokens stand in brackets.
+/// A text of tokens on one line, each highlighted by its activation; without colors, active tokens are in brackets.
 pub(crate) fn lit(texts: &[String], activations: &[f32], max: f32) -> String {
     let colours = anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never;
     let mut line = String::new();
@@ -378,7 +378,7 @@ pub(crate) fn lit(texts: &[String], activations: &[f32], max: f32) -> String {
     line
 }
 
-/// From a dark to a bright orange background.
+/// An orange background, from dark to bright.
 fn heat(share: f32) -> Style {
     let mix = |from: f32, to: f32| (from + (to - from) * share) as u8;
     let background = RgbColor(mix(60.0, 255.0), mix(40.0, 150.0), mix(20.0, 30.0));
@@ -398,7 +398,7 @@ pub(crate) fn on_one_line(text: &str) -> String {
         .collect()
 }
 
-/// A token as it stands in a list: quoted, since most begin with a space.
+/// A token in a list: quoted, because most begin with a space.
 pub(crate) fn quoted(text: &str) -> String {
     format!("\"{}\"", on_one_line(text))
 }
@@ -408,7 +408,7 @@ pub(crate) fn grouped(n: u64) -> String {
     indicatif::HumanCount(n).to_string()
 }
 
-/// A rate: whole where it is more than a few.
+/// A rate: a whole number from 10 on.
 fn per_second(rate: f64) -> String {
     if rate < 10.0 { format!("{rate:.1}/s") } else { format!("{}/s", grouped(rate.round() as u64)) }
 }

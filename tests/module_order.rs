@@ -24,7 +24,7 @@ fn modules_use_only_what_stands_before_them() {
     }
 }
 
-/// What is upward in a crate of these files.
+/// The upward uses in a crate of these files.
 fn upward(files: &[(&str, &str)]) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in files {

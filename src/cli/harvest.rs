@@ -1,4 +1,4 @@
-//! [`HarvestArgs`] and [`MergeArgs`]: the flags by which activations are made.
+//! [`HarvestArgs`] and [`MergeArgs`]: the flags of the commands that make activations.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ pub(crate) struct HarvestArgs {
     /// for text on standard input, `jsonl:-` for documents there [required, here or in --config].
     #[arg(long, num_args = 1..)]
     pub(crate) corpus: Vec<PathBuf>,
-    /// Where to take activations, such as blocks.14.hook_resid_post; several names, or a pattern such as
+    /// The hook points to harvest, such as blocks.14.hook_resid_post; several names, or a pattern such as
     /// 'blocks.*.hook_resid_post', become columns [required, here or in --config].
     #[arg(long = "hook-point", value_name = "HOOK_POINT", num_args = 1..)]
     pub(crate) hook_points: Vec<HookPattern>,
@@ -54,7 +54,7 @@ pub(crate) struct HarvestConfigArgs {
     /// Numbers in the model's matrix products: f32, or int8, twice as fast and about 3 % off.
     #[arg(long)]
     pub(crate) compute: Option<Compute>,
-    /// How values are stored: f16, f32, or int8 with one scale per row.
+    /// Number type of the stored values: f16, f32, or int8 with one scale per row.
     #[arg(long)]
     pub(crate) dtype: Option<StorageDtype>,
     /// Columns of values: `list` opens as numbers everywhere, `binary` is faster for other readers.

@@ -31,7 +31,7 @@ pub(crate) struct ShowArgs {
     pub(crate) features: PathBuf,
     /// The latents to show [default: the most interpretable ones].
     pub(crate) latents: Vec<u32>,
-    /// How many latents to show when none is named.
+    /// Number of latents to show if none is named.
     #[arg(long, default_value_t = 12, conflicts_with = "latents")]
     pub(crate) top: usize,
     /// Examples shown per latent.
@@ -51,7 +51,7 @@ pub(crate) struct FindArgs {
     /// Sources in which they should not.
     #[arg(long, num_args = 1.., required = true)]
     pub(crate) negative: Vec<String>,
-    /// How many latents to list.
+    /// Number of latents to list.
     #[arg(long, default_value_t = 10)]
     pub(crate) top: usize,
 }
@@ -68,10 +68,10 @@ pub(crate) struct ConvertArgs {
     /// The folder to write.
     #[arg(long)]
     pub(crate) out: PathBuf,
-    /// The hook point that its activations are from, for an SAE that does not say so.
+    /// The hook point of its activations, for an SAE that does not name it.
     #[arg(long)]
     pub(crate) hook_point: Option<HookPoint>,
-    /// The model's name, for an SAE that does not say so.
+    /// The model's name, for an SAE that does not give it.
     #[arg(long)]
     pub(crate) model_name: Option<String>,
 }

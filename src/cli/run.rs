@@ -8,7 +8,7 @@ use trainer::TrainArchitecture;
 
 use super::value::{count, mib};
 
-/// What is read, and where to write.
+/// The data to read and the folder to write.
 #[derive(Debug, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct DataArgs {
@@ -19,7 +19,7 @@ pub(crate) struct DataArgs {
     /// Vectors of any origin: a parquet file, or a folder or URL of them, with a column of lists of numbers.
     #[arg(long, conflicts_with = "activations")]
     pub(crate) vectors: Option<PathBuf>,
-    /// Which column of --vectors [default: the only one of lists].
+    /// The column of --vectors to read [default: the only one that holds lists].
     #[arg(long, conflicts_with = "activations")]
     pub(crate) column: Option<String>,
     /// The folder to write. The same command resumes an unfinished run there [required, here or in --config].
@@ -28,7 +28,7 @@ pub(crate) struct DataArgs {
 }
 
 impl DataArgs {
-    /// Refuses an architecture that needs hook points, which vectors have not.
+    /// Refuses an architecture that needs hook points, which vectors do not have.
     pub(crate) fn check(&self, architectures: &[TrainArchitecture]) -> anyhow::Result<()> {
         match architectures.iter().find(|arch| self.vectors.is_some() && !arch.maps_one_column()) {
             Some(arch) => anyhow::bail!(
@@ -39,7 +39,7 @@ impl DataArgs {
     }
 }
 
-/// How the rows are gone through: of a sweep, the same for all runs.
+/// Settings of the pass over the rows; the same for all runs of a sweep.
 #[derive(Debug, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct RunArgs {
@@ -60,5 +60,6 @@ pub(crate) struct RunArgs {
     pub(crate) init_from: Option<PathBuf>,
 }
 
-/// Help lists what shapes a run before what keeps it going; a flag's usual place is its number among all.
+/// Position in the help of flags that do not change the result: after the others, each of which has its number among
+/// all flags.
 pub(super) const LAST: usize = 500;

@@ -1,4 +1,4 @@
-//! [`SaeArgs`]: which SAE a command works with; and the flags of the commands that take one: `evaluate`, `index`,
+//! [`SaeArgs`]: the SAE that a command works with; and the flags of the commands that take one: `evaluate`, `index`,
 //! `steer`.
 
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::settings::required;
 
 use super::value::{clamp, count, number, scale};
 
-/// The SAE, and the activations and the hook point that it is used with.
+/// The SAE, and the activations and the hook point with which it is used.
 #[derive(Debug, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct SaeArgs {
@@ -24,13 +24,13 @@ pub(crate) struct SaeArgs {
     /// say which model it belongs to.
     #[arg(long)]
     pub(crate) activations: Option<PathBuf>,
-    /// The hook point that its activations are from, for an SAE of another tool that does not say so.
+    /// The hook point of its activations, for an SAE of another tool that does not name it.
     #[arg(long)]
     pub(crate) hook_point: Option<HookPoint>,
 }
 
 impl SaeArgs {
-    /// What was named.
+    /// The SAE that the flags name.
     pub(crate) fn source(&self) -> anyhow::Result<SaeSource> {
         let sae = required(&self.sae, "this command", "sae")?;
         Ok(SaeSource { sae, activations: self.activations.clone(), hook_point: self.hook_point })

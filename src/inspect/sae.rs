@@ -1,4 +1,4 @@
-//! What `refract inspect` says of an SAE: one that refract trained, or another tool's.
+//! `refract inspect` of an SAE: one that refract trained, or another tool's.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::{
     train,
 };
 
-/// One that refract trained, finished or not.
+/// An SAE that refract trained, finished or not.
 pub(super) fn ours(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()> {
     let manifest = SaeManifest::read(path)?;
     let kind = match manifest.config.architecture {
@@ -57,7 +57,7 @@ pub(super) fn ours(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Re
     Ok(())
 }
 
-/// What it was trained on.
+/// The data that it was trained on.
 fn sae_origin(path: &Path, manifest: &SaeManifest, terminal: &Terminal) {
     let data = manifest.activations.shown(path);
     if let Some(vectors) = &manifest.vectors {

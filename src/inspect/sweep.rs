@@ -1,4 +1,4 @@
-//! What `refract inspect` says of a sweep: how far it has come, and the table that `refract sweep` ends with.
+//! `refract inspect` of a sweep: its progress, and the table with which `refract sweep` ends.
 
 use std::path::Path;
 
