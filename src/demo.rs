@@ -14,16 +14,16 @@ use crate::{
     train,
 };
 
-/// The middle of the default model: late enough for topics, early enough to steer what comes.
+/// The middle of the default model: late enough for topics, early enough to steer the text that follows.
 const LAYER: usize = 14;
 const D_SAE: usize = 4608;
 const K: usize = 32;
-/// Tokens used of a document at most, so that few tokens show many documents.
+/// Most tokens used of one document, so that few tokens show many documents.
 const DOCUMENT_TOKENS: usize = 768;
-/// The two kinds of text that the steered latent tells apart.
+/// The two kinds of text that the steered latent distinguishes.
 const POSITIVE: &str = "fiction";
 const NEGATIVE: &str = "code";
-/// How far a latent is driven, in units of the largest activation seen.
+/// Value to which a latent is driven, in units of its largest activation.
 const DRIVE: f32 = 2.0;
 /// A prompt that could go anywhere.
 const OPEN_PROMPT: &str = "Here is what I wrote this morning:";
@@ -130,7 +130,7 @@ fn show_step(index: &FeatureIndex, features: &Path, terminal: &Terminal) -> anyh
     show::show_most_interpretable(index, 12, 3, terminal)
 }
 
-/// Suppresses and drives the latent that best tells two of the corpora apart.
+/// Suppresses and drives the latent that best distinguishes two of the corpora.
 fn steer_step(
     bench: &Workbench,
     dataset: &ActivationDataset,
@@ -165,7 +165,7 @@ fn steer_step(
     Ok(())
 }
 
-/// A prompt as a shell takes it, line breaks included.
+/// A prompt quoted for a shell, with its line breaks.
 fn shell_quoted(text: &str) -> String {
     if text.contains(char::is_control) {
         let escaped = text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n").replace('\t', "\\t");

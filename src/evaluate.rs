@@ -1,4 +1,4 @@
-//! `refract evaluate`: what an SAE keeps, in numbers.
+//! `refract evaluate`: the metrics of an SAE.
 
 use analyzer::{Behavior, Measured, Workbench};
 
@@ -62,7 +62,7 @@ fn print_behavior(behavior: &Behavior, fact: &impl Fn(&str, String)) {
     fact("KL", format!("{kl:.3} nats from the model's own next token"));
 }
 
-/// The score and what it says, which is nothing where the loss does not rise without the activation.
+/// The score and its meaning. It has none if ablation does not raise the loss.
 fn score_note(score: Option<f64>, without: f64, ablated: f64) -> String {
     match score {
         Some(score) if ablated > without => format!("{score:.3} of what zero ablation destroys is kept"),

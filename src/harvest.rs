@@ -15,13 +15,13 @@ use crate::{
 };
 
 impl HarvestArgs {
-    /// The model, found or fetched, for computing in the numbers asked for.
+    /// Finds or fetches the model, and opens it for the requested compute.
     pub(crate) fn model(&self, terminal: &Terminal) -> anyhow::Result<LanguageModel> {
         let source = self.model.as_deref().map_or(Ok(ModelSource::Default), str::parse)?;
         Ok(LanguageModel::open(&source.resolve(terminal)?, self.config.compute.unwrap_or_default())?)
     }
 
-    /// How the corpus is read.
+    /// Options with which the corpus is read.
     pub(crate) fn corpus_options(&self) -> anyhow::Result<CorpusOptions> {
         let mut settings = given(&self.corpus_options)?;
         if settings.remove("keep_duplicates").is_some() {
@@ -30,7 +30,7 @@ impl HarvestArgs {
         Ok(harvester::config_of(&settings)?)
     }
 
-    /// What is harvested of `model`.
+    /// Settings of harvesting `model`.
     pub(crate) fn config(&self, model: &ModelConfig) -> anyhow::Result<HarvestConfig> {
         let mut settings = given(&self.config)?;
         if settings.remove("no_shuffle").is_some() {
@@ -50,7 +50,7 @@ pub(crate) fn run(args: HarvestArgs, terminal: &Terminal) -> anyhow::Result<()> 
     report(&manifest, &out, terminal)
 }
 
-/// Reads the corpus, says what will be needed, harvests.
+/// Reads the corpus, shows the estimate, and harvests.
 pub(crate) fn harvest(
     model: &LanguageModel,
     corpus: &[PathBuf],
@@ -80,7 +80,7 @@ pub(crate) fn harvest(
     Ok(manifest)
 }
 
-/// The first line of a run: what it will take.
+/// The first line of a run: its estimate.
 fn needs(model: &LanguageModel, corpus: &Corpus, config: &HarvestConfig) -> anyhow::Result<String> {
     let HarvestEstimate { tokens, layers, seconds, bytes } = HarvestEstimate::new(model, corpus, config)?;
     Ok(format!(

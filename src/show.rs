@@ -1,4 +1,5 @@
-//! `refract show`, what one latent is or the most interpretable ones; and `refract find`, which latents to look at.
+//! `refract show`: one latent, or the most interpretable ones; and `refract find`: the latents that distinguish two
+//! sources of the corpus.
 
 use analyzer::{Example, Feature, FeatureIndex, TokenWeight, interpretability::About};
 
@@ -69,12 +70,12 @@ fn show_feature(index: &FeatureIndex, feature: &Feature, examples: &[Example], t
     show_examples(index, examples, terminal);
 }
 
-/// No more than `n` of a latent's examples, the strongest.
+/// The strongest examples of a latent, at most `n`.
 fn first(examples: &[Example], n: usize) -> &[Example] {
     &examples[..n.min(examples.len())]
 }
 
-/// Examples, the strongest first, lit by activation, with the source they are from.
+/// Examples, strongest first, highlighted by activation, with their sources.
 pub(crate) fn show_examples(index: &FeatureIndex, examples: &[Example], terminal: &Terminal) {
     let max = examples.first().map_or(0.0, |example| example.activation);
     for example in examples {
@@ -89,7 +90,7 @@ pub(crate) fn tokens(tokens: &[TokenWeight], n: usize) -> String {
     tokens.iter().take(n).map(|token| quoted(&token.text)).collect::<Vec<_>>().join("  ")
 }
 
-/// The non-empty stretch of a histogram as a row of blocks, with the strengths at its ends.
+/// The non-empty bins of a histogram as a row of blocks, with the activations at its ends.
 fn histogram(feature: &Feature) -> String {
     const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let filled = |count: &u32| *count > 0;
@@ -107,7 +108,7 @@ fn histogram(feature: &Feature) -> String {
     format!("{:.2} {bars} {:.0}", Feature::bin_start(first), Feature::bin_start(last + 1))
 }
 
-/// Sources by how often the latent fires in them, with its density there.
+/// Sources sorted by how often the latent fires in them, with its density in each.
 fn by_source(index: &FeatureIndex, feature: &Feature) -> String {
     let mut sources: Vec<_> = index.source_names().into_iter().zip(&feature.density_by_source).collect();
     sources.sort_by(|a, b| b.1.total_cmp(a.1));

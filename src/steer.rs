@@ -8,7 +8,7 @@ use crate::{
     terminal::{BOLD, DIM, Terminal, on_one_line, quoted},
 };
 
-/// Changes of a probability that are worth a place in the list.
+/// Smallest change of a probability that is listed.
 const VISIBLE: f64 = 0.001;
 
 pub(crate) fn run(args: &SteerArgs, terminal: &Terminal) -> anyhow::Result<()> {

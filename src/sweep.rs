@@ -1,4 +1,4 @@
-//! `refract sweep`: its flags and the table `[sweep]` become the settings of runs, and what came of them a table.
+//! `refract sweep`: its flags and the table `[sweep]` become the settings of runs, and their results become a table.
 
 use std::path::Path;
 
@@ -17,10 +17,10 @@ use crate::{
     train::Rows,
 };
 
-/// What all runs share, under the names of the flags.
+/// Names of the flags that all runs share.
 const SHARED: [&str; 5] = ["activations", "vectors", "column", "out", "at-once"];
 
-/// `flags` are those of the settings of train, of each a list.
+/// `flags` are those of the settings of train, each a list.
 pub(crate) fn run(
     shared: &SharedArgs,
     flags: &ArgMatches,
@@ -47,7 +47,7 @@ pub(crate) fn run(
     refuse_none_finished(&rows)
 }
 
-/// What all runs share, and the settings of each: flags over the file.
+/// The settings that all runs share, and those of each run. Flags win over the file.
 fn settled(shared: &SharedArgs, flags: Table, file: Option<&Path>) -> anyhow::Result<(SharedArgs, Vec<Settings>)> {
     let mut flags = lists(flags)?;
     flags.extend(settings::given(shared)?);
@@ -69,7 +69,7 @@ fn settled(shared: &SharedArgs, flags: Table, file: Option<&Path>) -> anyhow::Re
     Ok((serde_json::from_value(Json::Object(shared))?, trainer::grid(&all, listed)?))
 }
 
-/// The settings of a listed run. What it sets, no flag may: flags win over the file.
+/// The settings of a listed run. A flag that sets one of them too is refused, because flags win over the file.
 fn of_run(run: Table, flags: &Settings) -> anyhow::Result<Settings> {
     let command = settings::command::<TrainArgs>();
     for (name, value) in &run {
@@ -88,7 +88,7 @@ fn of_run(run: Table, flags: &Settings) -> anyhow::Result<Settings> {
     lists(run)
 }
 
-/// Settings of train, of which each may have several values.
+/// Settings of train; each may have several values.
 fn lists(table: Table) -> anyhow::Result<Settings> {
     let mut lists = Settings::new();
     for (name, value) in table {
@@ -112,7 +112,7 @@ fn lists(table: Table) -> anyhow::Result<Settings> {
     Ok(lists)
 }
 
-/// A sweep of which nothing came is no success; what to try instead, the first run says.
+/// An error if no run has finished, with the advice of the first one.
 fn refuse_none_finished(rows: &[SweepRow]) -> anyhow::Result<()> {
     if rows.iter().any(|row| row.state == RunState::Finished) {
         return Ok(());
@@ -121,7 +121,7 @@ fn refuse_none_finished(rows: &[SweepRow]) -> anyhow::Result<()> {
     bail!("no run finished. The first: {note}")
 }
 
-/// The first lines of a sweep: what it will take.
+/// The first lines of a sweep: its estimate.
 fn needs(plan: &SweepPlan<'_>, out: &Path) -> anyhow::Result<String> {
     let together = plan.passes().iter().map(Vec::len).max().unwrap_or(0);
     let passes = match plan.passes().len() {

@@ -1,10 +1,11 @@
-//! The table of a sweep, as `refract sweep` ends with and `refract inspect` shows again from [`trainer::SweepFile`].
+//! The table of a sweep: `refract sweep` ends with it, and `refract inspect` shows it again from
+//! [`trainer::SweepFile`].
 
 use trainer::{RunState, SweepRow};
 
 use crate::terminal::{BOLD, DIM, Terminal, grouped};
 
-/// The table, a heading each place; what no other run beats is marked.
+/// Prints the table, with a heading for each hook point. Runs that no other run beats are marked.
 pub(crate) fn print(rows: &[SweepRow], terminal: &Terminal) {
     let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
     let number = |value: Option<f64>, digits: usize| value.map_or("-".to_string(), |value| format!("{value:.digits$}"));

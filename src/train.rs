@@ -38,7 +38,7 @@ pub(crate) enum Rows {
 }
 
 impl Rows {
-    /// What is named; `None` where nothing is.
+    /// Opens the data that the flags name; `None` if they name none.
     pub(crate) fn open(args: &DataArgs, terminal: &Terminal) -> anyhow::Result<Option<Self>> {
         Ok(match (&args.activations, &args.vectors) {
             (Some(file), _) if file.is_file() => bail!(
@@ -62,7 +62,7 @@ impl Rows {
     }
 }
 
-/// Says what will be needed and trains.
+/// Shows the estimate and trains.
 pub(crate) fn train(
     data: TrainData<'_>,
     config: &TrainConfig,
@@ -88,14 +88,14 @@ fn train_live(
     let model = args.model(terminal)?;
     let harvest = args.config(model.config())?;
     let needs = LiveEstimate::new(&model, &harvest, config)?;
-    // Where the held-out contexts are harvested into: a run that goes on reads what that read.
+    // The folder of the held-out contexts: a resumed run reads the corpus as that harvest did.
     let held_out = out.join(HELD_OUT_FOLDER);
     let corpus = open_corpus(&args.corpus, &args.corpus_options()?, &held_out.as_path().into(), None)?;
     say_beginning(out, config, || Ok(live_needs(&needs, config)), terminal)?;
     Ok(trainer::train_live(&model, corpus, &harvest, config, out, terminal)?)
 }
 
-/// Says where a run begins, and what it will take where it begins at nothing.
+/// Says at which stage a run begins, with the estimate of a run that begins from nothing.
 fn say_beginning(
     out: &Path,
     config: &TrainConfig,
@@ -114,7 +114,7 @@ fn say_beginning(
     Ok(())
 }
 
-/// The first line of a run: what it will take. A run is a sweep of one.
+/// The first line of a run: its estimate. A run is a sweep of one.
 fn needs(data: TrainData<'_>, config: &TrainConfig) -> anyhow::Result<String> {
     let plan = SweepPlan::new(data, vec![config.clone()], Some(1))?;
     let run = &plan.runs()[0];
@@ -146,7 +146,7 @@ fn live_needs(needs: &LiveEstimate, config: &TrainConfig) -> String {
     )
 }
 
-/// What came out of training.
+/// Prints the results of training.
 pub(crate) fn report(manifest: &SaeManifest, out: &Path, terminal: &Terminal) {
     terminal.begin();
     let (config, Some(results)) = (&manifest.config, &manifest.results) else { return };
@@ -162,7 +162,7 @@ pub(crate) fn report(manifest: &SaeManifest, out: &Path, terminal: &Terminal) {
     results.doubts(config).iter().for_each(|doubt| terminal.say(doubt));
 }
 
-/// Where it reads, and where it writes if that is elsewhere.
+/// The hook points that it reads, and the one that it predicts if it is a transcoder.
 fn place(manifest: &SaeManifest) -> String {
     let inputs: Vec<_> = manifest.config.hook_points.iter().map(ToString::to_string).collect();
     match (&inputs[..], manifest.config.target_hook_point, &manifest.vectors) {
@@ -173,7 +173,7 @@ fn place(manifest: &SaeManifest) -> String {
     }
 }
 
-/// What decides how many latents are active.
+/// The setting that decides how many latents are active.
 pub(crate) fn active(config: &TrainConfig) -> String {
     match config.sparsity_coefficient {
         Some(coefficient) => format!("sparsity coefficient {coefficient}"),

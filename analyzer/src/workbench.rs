@@ -36,7 +36,7 @@ pub struct Measured {
 /// A prompt continued without and with interventions.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SideBySide {
-    /// What both continue.
+    /// The text that both continue.
     pub prompt: String,
     /// The edits.
     pub interventions: Vec<Intervention>,
@@ -44,7 +44,7 @@ pub struct SideBySide {
     pub without: String,
     /// The continuation with them.
     pub with: String,
-    /// How far they move the model's next token on the prompt.
+    /// The change of the model's next-token distribution on the prompt.
     pub shift: Shift,
 }
 

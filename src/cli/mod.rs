@@ -1,5 +1,5 @@
-//! [`Cli`]: the flags of every command, as typed, a file for each group of commands. A flag that is a setting of a
-//! library is optional here and its field has the library's name; [`crate::settings`] does the rest.
+//! [`Cli`]: the flags of every command, one file for each group of commands. A flag that is a setting of a library is
+//! optional here, and its field has the library's name; [`crate::settings`] does the rest.
 
 mod harvest;
 mod look;
@@ -53,7 +53,7 @@ pub(crate) struct Global {
     /// Log more; twice for debugging. RUST_LOG overrides it.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
-    /// How logs are written to standard error.
+    /// Format of the logs on standard error.
     #[arg(long, global = true, value_enum, default_value = "text")]
     pub(crate) log_format: LogFormat,
 }
@@ -113,7 +113,7 @@ pub(crate) enum Command {
     )]
     Sweep(Box<SweepArgs>),
     /// Measure an SAE on held-out text, or on all of other --activations: L0, FVU, dead latents, and the CE loss score
-    /// where its reconstruction can replace an activation.
+    /// if its reconstruction can replace an activation.
     #[command(after_help = "Example:\n  refract evaluate --sae runs/sae")]
     Evaluate(EvaluateArgs),
     /// Find when each latent fires, on what, and what it promotes.
@@ -122,7 +122,7 @@ pub(crate) enum Command {
     /// Show some latents, or the most interpretable ones.
     #[command(after_help = "Example:\n  refract show --features runs/features 1234")]
     Show(ShowArgs),
-    /// Find the latents that tell two sources of the corpus apart.
+    /// Find the latents that distinguish two sources of the corpus.
     #[command(after_help = "Example:\n  refract find --features runs/features --positive code --negative speeches")]
     Find(FindArgs),
     /// Write text with latents clamped, beside the same without.
@@ -132,12 +132,12 @@ pub(crate) enum Command {
                       --clamp 1234=0 --scale 77=3"
     )]
     Steer(SteerArgs),
-    /// Write an SAE as another tool reads it.
+    /// Write an SAE in the format of another tool.
     #[command(after_help = "Each FORMAT is read as well, and so are the folders of Llama Scope: the format of an \
                       SAE is found out from its files. Every command that takes --sae reads them too.\n\n\
                       Example:\n  refract convert runs/sae --to dictionary-learning --out runs/dictionary")]
     Convert(ConvertArgs),
-    /// Explain a folder or model that refract reads or writes.
+    /// Explain a folder or a model that refract reads or writes.
     #[command(after_help = "Example:\n  refract inspect runs/activations --verify")]
     Inspect(InspectArgs),
     /// Print the completions of a shell.
@@ -160,7 +160,7 @@ pub(crate) fn command() -> clap::Command {
     with_defaults(command, "steer", &analyzer::GenerateConfig::default())
 }
 
-/// Adds to the help of each flag the default that the field of its name has.
+/// Adds to the help of each flag the default of the field with its name.
 fn with_defaults(command: clap::Command, subcommand: &str, config: &impl Serialize) -> clap::Command {
     let defaults = serde_json::to_value(config).unwrap_or_default();
     command.mut_subcommand(subcommand, |command| {

@@ -1,4 +1,4 @@
-//! [`SweepArgs`]: the flags of `refract sweep`: what all runs share, and every setting of train as a list.
+//! [`SweepArgs`]: the flags of `refract sweep`: those that all runs share, and every setting of train as a list.
 
 use clap::{ArgAction, ArgMatches, Args, Command, parser::ValueSource};
 use serde::{Deserialize, Serialize};
@@ -11,12 +11,12 @@ use super::{run::DataArgs, train::TrainConfigArgs};
 pub(crate) struct SweepArgs {
     #[command(flatten)]
     pub(crate) shared: SharedArgs,
-    /// Of each the first value; [`lists`] has them all.
+    /// The first value of each; [`lists`] has all of them.
     #[command(flatten)]
     _config: TrainConfigArgs,
 }
 
-/// What all runs share.
+/// The flags that all runs share.
 #[derive(Debug, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct SharedArgs {
@@ -33,7 +33,7 @@ pub(super) fn with_lists(command: Command) -> Command {
     let settings = serde_json::to_value(TrainConfigArgs::default()).unwrap_or_default();
     command.mut_args(|flag| match flag.get_action() {
         ArgAction::Set | ArgAction::Append if settings.get(flag.get_id().as_str()).is_some() => {
-            // A path may have a comma in it.
+            // A path may contain a comma.
             let flag = if flag.get_id() == "init_from" { flag } else { flag.value_delimiter(',') };
             flag.action(ArgAction::Append).num_args(1..)
         }

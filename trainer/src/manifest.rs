@@ -90,7 +90,7 @@ pub struct SaeManifest {
     pub results: Option<TrainResults>,
 }
 
-/// How far the run in a folder has come.
+/// Stage of the run in a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunStage {
     /// There is none.
@@ -143,7 +143,7 @@ impl SaeManifest {
         Ok(manifest)
     }
 
-    /// How far the run in `dir` has come.
+    /// The stage of the run in `dir`.
     ///
     /// # Errors
     /// When the folder of checkpoints cannot be listed, or a file of a finished SAE was removed or has changed.

@@ -1,4 +1,4 @@
-//! [`HarvestEstimate`]: what a harvest will take, before it begins.
+//! [`HarvestEstimate`]: time and disk space of a harvest, before it begins.
 //!
 //! ```text
 //! seconds = tokens * flop_per_token / (rate of f32 matrix products * FORWARD_EFFICIENCY)
@@ -16,7 +16,7 @@ const SAMPLE_CHARACTERS: usize = 16_384;
 /// Bytes of a row beside its hook points.
 const TOKEN_BYTES: usize = 24;
 
-/// What a harvest will take.
+/// Estimate of a harvest.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HarvestEstimate {
     /// Tokens to harvest.
@@ -30,7 +30,7 @@ pub struct HarvestEstimate {
 }
 
 impl HarvestEstimate {
-    /// Of harvesting `corpus` with `model`.
+    /// The estimate for harvesting `corpus` with `model`.
     ///
     /// # Errors
     /// A document that cannot be read or tokenized.

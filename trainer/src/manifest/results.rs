@@ -31,7 +31,7 @@ pub struct TrainResults {
 const FAR_FROM_K: f64 = 1.5;
 
 impl TrainResults {
-    /// What makes the SAE look unlike the one that was asked for, and what to try, a sentence each.
+    /// Differences between the SAE and the one that was asked for, each in a sentence with advice.
     pub fn doubts(&self, config: &TrainConfig) -> Vec<String> {
         let Some(Reconstruction { l0, fvu, .. }) = self.held_out else { return vec![] };
         if l0 < 0.5 {

@@ -22,7 +22,7 @@ pub(crate) fn step_seconds(d_in: usize, d_sae: usize, tokens: u64) -> f64 {
     2.0 * d_in as f64 * d_sae as f64 * tokens as f64 / gemm_flops() / STEP_EFFICIENCY
 }
 
-/// What a run on a running model will take.
+/// Estimate of a run on a running model.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LiveEstimate {
     /// Blocks of the model that run.
@@ -40,7 +40,7 @@ pub struct LiveEstimate {
 }
 
 impl LiveEstimate {
-    /// Of [`crate::train_live`] with the same arguments.
+    /// The estimate for [`crate::train_live`] with the same arguments.
     ///
     /// # Errors
     /// As [`crate::train_live`].

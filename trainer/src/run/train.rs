@@ -58,7 +58,7 @@ impl<'a> TrainData<'a> {
         }
     }
 
-    /// What `config` names of them.
+    /// The data at the hook points that `config` names.
     pub(crate) fn of(self, config: &TrainConfig) -> Result<Box<dyn TrainingData + 'a>> {
         match self {
             Self::Harvested(dataset) => {
