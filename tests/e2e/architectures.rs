@@ -138,7 +138,7 @@ fn an_option_that_the_architecture_has_not_is_refused() {
         assert!(message.contains(why), "{message}");
     }
     let vectors = ["train", "--vectors", "digits.parquet", "--arch", "crosscoder", "--out", "sae"];
-    assert!(sandbox.error(&vectors).contains("--arch crosscoder is of several places of a model"));
+    assert!(sandbox.error(&vectors).contains("--arch crosscoder needs several hook points of a model"));
     assert!(!sandbox.path("sae").exists());
 }
 
