@@ -57,7 +57,7 @@ fn complete(config: &mut SaeConfig, args: &ConvertArgs) -> anyhow::Result<()> {
         let said = config.hook_points.reads().first().copied().unwrap_or(point);
         anyhow::ensure!(
             said == point,
-            "--hook-point: expected {said}, which {} says itself, or no such option, found {point}",
+            "--hook-point: expected {said}, which {} names itself, or no such option, found {point}",
             args.sae.display()
         );
         config.hook_points = config.hook_points.clone().or_reading(point);
@@ -65,7 +65,7 @@ fn complete(config: &mut SaeConfig, args: &ConvertArgs) -> anyhow::Result<()> {
     if let Some(name) = &args.model_name {
         anyhow::ensure!(
             config.model_name.is_empty() || config.model_name == *name,
-            "--model-name: expected {}, which {} says itself, or no such option, found {name}",
+            "--model-name: expected {}, which {} names itself, or no such option, found {name}",
             config.model_name,
             args.sae.display()
         );

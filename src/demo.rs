@@ -102,7 +102,7 @@ fn train_step(args: &DemoArgs, dataset: &ActivationDataset, out: &Path, terminal
 
 fn evaluate_step(bench: &Workbench, dataset: &ActivationDataset, terminal: &Terminal) -> anyhow::Result<()> {
     let command = format!("refract evaluate --sae {}", bench.sae().path.display());
-    step(terminal, "3. Evaluate: what it keeps of text it has not seen", &command);
+    step(terminal, "3. Evaluate: how much of the model it keeps, on text that it has not seen", &command);
     let measured = bench.evaluate(dataset, &EvaluationConfig::default(), terminal)?;
     evaluate::print(&measured, terminal);
     terminal.json(&measured)

@@ -11,7 +11,7 @@ use crate::{
 pub(crate) fn run(args: &EvaluateArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let (sae, dataset) = args.sae.source()?.open()?;
     if sae.manifest.is_none() {
-        terminal.say("what this SAE was trained on is not known: these activations may be among it");
+        terminal.say("the training data of this SAE are not known: these activations may be part of them");
     }
     let measured = Workbench::new(sae, None)?.evaluate(&dataset, &settings::config(&args.config)?, terminal)?;
     print(&measured, terminal);
@@ -21,15 +21,15 @@ pub(crate) fn run(args: &EvaluateArgs, terminal: &Terminal) -> anyhow::Result<()
 pub(crate) fn print(measured: &Measured, terminal: &Terminal) {
     let Measured { evaluation, held_out } = measured;
     let fact = |name: &str, value: String| terminal.line(format!("  {DIM}{name:22}{DIM:#} {value}"));
-    fact("L0", format!("{:.1} latents a token", evaluation.reconstruction.l0));
+    fact("L0", format!("{:.1} latents per token", evaluation.reconstruction.l0));
     let explained = 100.0 * evaluation.reconstruction.explained_variance;
     fact("FVU", format!("{:.3} ({explained:.1} % of the variance explained)", evaluation.reconstruction.fvu));
     for column in &evaluation.fvu_by_hook_point {
-        fact("  at a place", format!("{:.3} at {}", column.fvu, column.hook_point));
+        fact("  at a hook point", format!("{:.3} at {}", column.fvu, column.hook_point));
     }
     match &evaluation.behavior {
         Some(behavior) => print_behavior(behavior, &fact),
-        None => fact("CE loss", "not measured: nothing of one pass can be replaced by what this SAE rebuilds".into()),
+        None => fact("CE loss", "not measured: its reconstruction cannot replace an activation within one pass".into()),
     }
     let tokens = grouped(evaluation.reconstruction.tokens);
     let tokens = if *held_out {
@@ -37,14 +37,14 @@ pub(crate) fn print(measured: &Measured, terminal: &Terminal) {
     } else {
         format!("{tokens} tokens, all of the activations")
     };
-    let silent = 1.0 - evaluation.reconstruction.frac_alive;
+    let never_active = 1.0 - evaluation.reconstruction.frac_alive;
     fact(
-        "silent latents",
+        "never active",
         format!(
             "{:.0} of {} ({:.1} %) on {tokens}",
-            silent * evaluation.d_sae as f64,
+            never_active * evaluation.d_sae as f64,
             grouped(evaluation.d_sae),
-            100.0 * silent,
+            100.0 * never_active,
         ),
     );
 }
@@ -56,7 +56,7 @@ fn print_behavior(behavior: &Behavior, fact: &impl Fn(&str, String)) {
         "CE loss",
         format!(
             "{ce_loss_without_sae:.3} without the SAE, {ce_loss_with_sae:.3} with it, {ce_loss_with_ablation:.2} ablated \
-             (nats a token)"
+             (nats per token)"
         ),
     );
     fact("KL", format!("{kl:.3} nats from the model's own next token"));

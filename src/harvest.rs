@@ -96,7 +96,7 @@ fn needs(model: &LanguageModel, corpus: &Corpus, config: &HarvestConfig) -> anyh
 pub(crate) fn report(manifest: &HarvestManifest, out: &Path, terminal: &Terminal) -> anyhow::Result<()> {
     let counts = &manifest.counts;
     terminal.line(format!(
-        "{}: {} tokens in {} contexts from {} documents, {} layers run, {} a token",
+        "{}: {} tokens in {} contexts from {} documents, {} layers run, {} per token",
         out.display(),
         grouped(counts.tokens),
         grouped(counts.contexts),

@@ -51,7 +51,7 @@ pub(crate) fn show_most_interpretable(
 fn show_feature(index: &FeatureIndex, feature: &Feature, examples: &[Example], terminal: &Terminal) {
     terminal.heading(&format!("latent {}", feature.latent));
     if feature.n_active == 0 {
-        terminal.line("  silent: it fires on no token of the index");
+        terminal.line("  never active: it fires on no token of the index");
     } else {
         terminal.line(format!(
             "  fires on {:.3} % of tokens ({}), mean {:.1}, max {:.1}",

@@ -36,7 +36,7 @@ pub(crate) fn run(
     });
     let configs = configs.collect::<anyhow::Result<_>>()?;
     let Some(rows) = Rows::open(&shared.data, terminal)? else {
-        bail!("sweep needs `activations`, what refract harvest wrote, or `vectors`, parquet files of any tool");
+        bail!("sweep needs `activations` (the folder of refract harvest) or `vectors` (parquet files of any tool)");
     };
     let plan = SweepPlan::new(rows.data(), configs, shared.at_once)?;
     terminal.say_when_begun(needs(&plan, &out)?);

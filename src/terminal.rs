@@ -88,7 +88,7 @@ fn stop() {
     if INTERRUPTED.swap(true, Ordering::Relaxed) {
         std::process::exit(i32::from(crate::INTERRUPTED));
     }
-    say("stopping; what is done is being saved (Ctrl-C again to leave at once)");
+    say("stopping: saving progress (Ctrl-C again to quit now)");
 }
 
 /// True if the cause is a full disk, a used-up quota, or a limit on the size of files.
@@ -321,8 +321,8 @@ fn start_logs(global: &Global) {
             logs.json().init();
         }
         LogFormat::Text => {
-            let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            logs.with_ansi(colour).with_target(false).init();
+            let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            logs.with_ansi(color).with_target(false).init();
         }
     }
     if let Some(text) = unused {
@@ -354,7 +354,7 @@ impl Write for BesideBars {
 
 /// A text of tokens on one line, each highlighted by its activation; without colors, active tokens are in brackets.
 pub(crate) fn lit(texts: &[String], activations: &[f32], max: f32) -> String {
-    let colours = anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never;
+    let colors = anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never;
     let mut line = String::new();
     let mut of_character = 0f32;
     for (text, &activation) in texts.iter().zip(activations) {
@@ -366,7 +366,7 @@ pub(crate) fn lit(texts: &[String], activations: &[f32], max: f32) -> String {
         }
         let text = on_one_line(text);
         let share = if max > 0.0 { (activation / max).clamp(0.0, 1.0) } else { 0.0 };
-        match (activation > 0.0, colours) {
+        match (activation > 0.0, colors) {
             (false, _) => line.push_str(&text),
             (true, false) => line.push_str(&format!("[{text}]")),
             (true, true) => {

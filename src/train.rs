@@ -20,8 +20,8 @@ pub(crate) fn run(args: TrainArgs, file: Option<&Path>, terminal: &Terminal) -> 
         Some(rows) => train(rows.data(), &config, &out, terminal)?,
         None if !args.live.corpus.is_empty() => train_live(args.live, &config, file, &out, terminal)?,
         None => bail!(
-            "train needs `activations`, what refract harvest wrote, `corpus`, what a running model is to read, or \
-             `vectors`, parquet files of any tool"
+            "train needs `activations` (the folder of refract harvest), `corpus` (text for a running model) or \
+             `vectors` (parquet files of any tool)"
         ),
     };
     report(&manifest, &out, terminal);

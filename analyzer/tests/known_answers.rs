@@ -193,7 +193,7 @@ fn edits_move_one_direction_by_the_difference() {
 }
 
 #[test]
-fn an_edit_of_a_normalised_token_is_as_long_as_the_token_is_spread() {
+fn an_edit_of_a_normalized_token_is_as_long_as_the_token_is_spread() {
     // Twelve 2s, twelve -2s and zeros: mean 0, variance 24 * 4 / 47.
     let mut row = [0.0; D];
     (0..24).for_each(|i| row[i] = if i % 2 == 0 { 2.0 } else { -2.0 });

@@ -32,7 +32,8 @@ impl DataArgs {
     pub(crate) fn check(&self, architectures: &[TrainArchitecture]) -> anyhow::Result<()> {
         match architectures.iter().find(|arch| self.vectors.is_some() && !arch.maps_one_column()) {
             Some(arch) => anyhow::bail!(
-                "`architecture` {arch} is of several places of a model, which `vectors` have not: it needs `activations`"
+                "`architecture` {arch} needs several hook points of a model, which `vectors` do not have: use \
+                 `activations`"
             ),
             None => Ok(()),
         }

@@ -182,8 +182,8 @@ fn features(path: &Path, verify: bool, terminal: &Terminal) -> anyhow::Result<()
     fact(terminal, "sae", manifest.sae.shown(path));
     fact(terminal, "activations", manifest.activations.shown(path));
     fact(terminal, "tokens", grouped(manifest.tokens));
-    let silent = index.features().iter().filter(|feature| feature.n_active == 0).count();
-    fact(terminal, "latents", format!("{}, {silent} of them silent", grouped(manifest.d_sae as u64)));
+    let never_active = index.features().iter().filter(|feature| feature.n_active == 0).count();
+    fact(terminal, "latents", format!("{}, {never_active} of them never active", grouped(manifest.d_sae as u64)));
     for source in &manifest.sources {
         fact(terminal, "source", format!("{} ({} tokens)", source.name, grouped(source.tokens)));
     }

@@ -95,12 +95,12 @@ pub(super) fn foreign(path: &Path, format: SaeFormat, terminal: &Terminal) -> an
     let not_said = || "not said: name it with --hook-point".to_string();
     let reads = config.hook_points.reads();
     fact(terminal, "hook point", reads.first().map_or_else(not_said, ToString::to_string));
-    let mut rebuilds = None;
+    let mut target = None;
     match &config.hook_points {
         HookPoints::Autoencoder(_) => {}
         HookPoints::Transcoder { to, .. } => {
-            to.iter().for_each(|point| fact(terminal, "rebuilds", point.to_string()));
-            rebuilds = *to;
+            to.iter().for_each(|point| fact(terminal, "reconstructs", point.to_string()));
+            target = *to;
         }
         HookPoints::Crosscoder(columns) => {
             columns.iter().for_each(|(point, width)| fact(terminal, "column", format!("{point} x {width}")));
@@ -113,6 +113,6 @@ pub(super) fn foreign(path: &Path, format: SaeFormat, terminal: &Terminal) -> an
     terminal.json(&serde_json::json!({
         "format": format.to_string(), "architecture": sae.architecture().to_string(), "d_in": config.d_in,
         "d_out": config.d_out, "d_sae": config.d_sae, "k": sae.nonlinearity().k(), "hook_point": reads.first(),
-        "hook_point_out": rebuilds, "model": config.model_name,
+        "hook_point_out": target, "model": config.model_name,
     }))
 }

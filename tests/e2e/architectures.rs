@@ -95,7 +95,7 @@ fn several_places_of_a_running_model_are_trained_on_too() {
     let train = ["train", "--model", &model, "--corpus", &text, "--ctx-len", "32", "--out", "sae", "--d-sae", "96"];
     let size = ["--k", "8", "--batch", "256", "--tokens", "4096"];
     let refused = sandbox.error(&[&train[..], &size, &["--arch", "transcoder", "--hook-point", MLP_IN]].concat());
-    assert!(refused.contains("--target-hook-point: expected the place that a transcoder"), "{refused}");
+    assert!(refused.contains("--target-hook-point: expected the hook point that a transcoder"), "{refused}");
     assert!(!sandbox.path("sae").exists(), "nothing was harvested");
     sandbox.ok(&[&train[..], &size, &["--arch", "crosscoder", "--hook-point", FIRST, POINT]].concat());
     let manifest = sandbox.read_json("sae/manifest.json");
@@ -138,7 +138,7 @@ fn an_option_that_the_architecture_has_not_is_refused() {
         assert!(message.contains(why), "{message}");
     }
     let vectors = ["train", "--vectors", "digits.parquet", "--arch", "crosscoder", "--out", "sae"];
-    assert!(sandbox.error(&vectors).contains("--arch crosscoder is of several places of a model"));
+    assert!(sandbox.error(&vectors).contains("--arch crosscoder needs several hook points of a model"));
     assert!(!sandbox.path("sae").exists());
 }
 

@@ -122,14 +122,14 @@ fn a_transcoder_is_measured_only_where_it_belongs() {
     let message = RUN.error(&[&["steer", "--prompt", "a", "--clamp", "1=0"][..], &used].concat());
     assert!(message.contains("a transcoder from"), "{message}");
     let message = RUN.error(&[&["evaluate", "--hook-point", POINT][..], &used].concat());
-    assert!(message.contains(&format!("--hook-point: expected {place}, which the SAE says itself")), "{message}");
+    assert!(message.contains(&format!("--hook-point: expected {place}, which the SAE names itself")), "{message}");
 }
 
 #[test]
 fn what_an_sae_says_itself_is_not_overwritten() {
     let convert = ["convert", "topk", "--to", "saelens", "--out", "not-overwritten"];
     let message = RUN.error(&[&convert[..], &["--hook-point", "hook_embed"]].concat());
-    assert!(message.contains(&format!("--hook-point: expected {POINT}, which topk says itself")), "{message}");
+    assert!(message.contains(&format!("--hook-point: expected {POINT}, which topk names itself")), "{message}");
     let message = RUN.error(&[&convert[..], &["--model-name", "another"]].concat());
     assert!(message.contains("--model-name: expected") && message.contains("found another"), "{message}");
     assert!(!RUN.path("not-overwritten").exists());

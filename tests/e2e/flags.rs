@@ -61,7 +61,7 @@ fn a_flag_wins_over_a_setting_of_the_file_that_excludes_it() {
     sandbox.write("run.toml", file);
     let more = ["--config", "run.toml", "--text-field", "text", "--seed", "3", "--ctx-len", "32", "--tokens", "4096"];
     let said = sandbox.ok(&harvest(&model, &text, &more));
-    assert!(said.contains("0 kFLOP a token"), "the embedding computes nothing, and that is said: {said}");
+    assert!(said.contains("0 kFLOP per token"), "the embedding computes nothing, and that is said: {said}");
     assert_eq!(sandbox.read_json("out/manifest.json")["config"]["seed"], 3);
     let train = ["train", "--config", "run.toml", "--activations", "out", "--out", "sae", "--tokens", "1k"];
     sandbox.ok(&[&train[..], &["--expansion", "2"]].concat());

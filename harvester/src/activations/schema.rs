@@ -39,7 +39,7 @@ pub(super) const TOKEN_COLUMNS: [(About, DataType); 4] = [
             "context",
             "uint64",
             "number from 0",
-            "the context, in the order of harvesting. If the corpus was split (`--part p/n`), context `i` of part `p` \
+            "the context, in the order of harvesting. If the corpus was split into `n` parts, context `i` of part `p` \
              has the number `i n + p`, so that no two parts share one",
         ),
         DataType::UInt64,

@@ -227,10 +227,16 @@ impl TableReader {
         let mut values = vec![];
         for batch in reader {
             let batch = batch.map_err(|error| failed(error.into()))?;
-            let read = batch.column_by_name(column).filter(|array| array.null_count() == 0).and_then(T::read);
-            let hint = "It was edited: run its stage again into another folder";
-            let malformed = || Error::malformed(&self.name, format!("values in column `{column}`"), "others", hint);
-            values.extend(read.ok_or_else(malformed)?);
+            let array = batch.column_by_name(column);
+            let read = array.filter(|array| array.null_count() == 0).and_then(T::read);
+            values.extend(read.ok_or_else(|| {
+                let found = array.map_or("no such column".into(), |array| match array.null_count() {
+                    0 => format!("a column of type {}", array.data_type()),
+                    nulls => format!("{nulls} nulls"),
+                });
+                let hint = "It was edited: run its stage again into another folder";
+                Error::malformed(&self.name, format!("values in column `{column}`"), found, hint)
+            })?);
         }
         Ok(values)
     }

@@ -56,7 +56,7 @@ mod tests {
         }
 
         fn hook_points(&self) -> HookPoints {
-            unreachable!("standardising asks the columns alone")
+            unreachable!("standardizing asks the columns alone")
         }
 
         fn columns(&self) -> Result<Vec<ColumnSummary<'_>>> {

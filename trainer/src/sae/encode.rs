@@ -87,7 +87,7 @@ impl Sae {
         let mut hidden = vec![0.0; ROWS_PER_TILE.min(x.len() / d_in) * n_latents];
         for x in x.chunks(ROWS_PER_TILE * d_in) {
             let hidden = &mut hidden[..x.len() / d_in * n_latents]; // [tile, n_latents]
-            product_transposed(&self.centred(x), w_enc, d_in, hidden);
+            product_transposed(&self.centered(x), w_enc, d_in, hidden);
             match nonlinearity {
                 Nonlinearity::Standard => select::above(hidden, b_enc, Threshold::Global(0.0), &mut acts),
                 Nonlinearity::TopK { k } => select::top_k(hidden, b_enc, *k, &mut acts),
@@ -102,7 +102,7 @@ impl Sae {
     }
 
     /// The input of the encoder's product, normalized and without `b_dec`. `[n, d_in]` -> `[n, d_in]`
-    fn centred(&self, x: &[f32]) -> Vec<f32> {
+    fn centered(&self, x: &[f32]) -> Vec<f32> {
         let mut x = x.to_vec();
         self.config.input_norm.apply(&mut x, self.d_in());
         if self.config.apply_b_dec_to_input {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Result, SaeManifest, TrainArchitecture, TrainConfig, config::recorded, manifest::option_differences};
 
-/// Name of the table in a sweep's folder.
+/// Name of the file in a sweep's folder that lists its runs.
 pub const SWEEP_FILE: &str = "sweep.json";
 
 /// Name of the page in a sweep's folder.
@@ -85,9 +85,15 @@ const SWEEP: Table<SweepRow> = Table {
             "hook_point",
             Cell::Text(|run| run.hook_point.clone()),
             "",
-            "the hook point of its rows; several are separated by a comma; for vectors, the column",
+            "the hook point of its rows; several are separated by a comma; `A -> B` for a transcoder; for vectors, \
+             the column",
         ),
-        Column::new("architecture", Cell::Text(|run| run.architecture.to_string()), "", "as `--arch`"),
+        Column::new(
+            "architecture",
+            Cell::Text(|run| run.architecture.to_string()),
+            "",
+            "the architecture, as in `config`",
+        ),
         Column::new("k", Cell::U64(|run| run.k as u64), "latents per token", "active latents that were asked for"),
         Column::new("d_sae", Cell::U64(|run| run.d_sae as u64), "latents", "number of latents"),
         Column::new("lr", Cell::F64(|run| run.lr), "factor", "peak learning rate"),
