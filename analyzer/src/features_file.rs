@@ -78,7 +78,7 @@ impl FeatureIndex {
         &self.examples[start..end]
     }
 
-    /// Those of a latent's examples that are from a source of the corpus.
+    /// A latent's examples that are from a source of the corpus.
     pub fn examples_from(&self, latent: u32, source: &str) -> Vec<Example> {
         let from_there = |example: &&Example| self.source_of(example.document) == Some(source);
         self.examples(latent).iter().filter(from_there).cloned().collect()

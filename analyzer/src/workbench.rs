@@ -1,5 +1,5 @@
-//! [`Workbench`]: an SAE in its place and the model that it belongs to, opened once. Evaluation, the index and steering
-//! start from it, be it in a command, a server or a notebook.
+//! [`Workbench`]: an SAE with its hook point and its model, opened once. Evaluation, the index and steering start from
+//! it, in a command, a server or a notebook.
 
 use std::{ops::Range, sync::OnceLock};
 
@@ -13,7 +13,7 @@ use crate::{
 
 /// Positions with enough text before them to set a topic, and little enough to read.
 const READABLE: Range<u32> = 24..80;
-/// Tokens listed whose probability moves most.
+/// Number of listed tokens whose probability changes most.
 const MOVED_TOKENS: usize = 8;
 
 /// An SAE and its model.
@@ -49,7 +49,7 @@ pub struct SideBySide {
 }
 
 impl Workbench {
-    /// An SAE with its model, if that is open already; else the model is found when it is first needed.
+    /// An SAE with its model if that is open already; otherwise the model is opened when it is first needed.
     ///
     /// # Errors
     /// When the SAE belongs to another model.
@@ -66,7 +66,7 @@ impl Workbench {
     /// The model.
     ///
     /// # Errors
-    /// When it is no longer there, or another to the bit.
+    /// When it no longer exists, or its files have changed.
     pub fn model(&self, monitor: &dyn Monitor) -> Result<&LanguageModel> {
         if let Some(model) = self.model.get() {
             return Ok(model);
@@ -75,11 +75,11 @@ impl Workbench {
         Ok(self.model.get_or_init(|| found))
     }
 
-    /// Evaluates the SAE on the contexts of `dataset` that its training held out, or on all of activations that it was
-    /// not trained on, as far as is known.
+    /// Evaluates the SAE on the contexts of `dataset` that its training held out. If it was not trained on `dataset`,
+    /// as far as is known, all contexts are used.
     ///
     /// # Errors
-    /// As [`evaluate()`]; activations of another model, or of which training held out nothing.
+    /// As [`evaluate()`]; activations of another model, or of which training held out no contexts.
     pub fn evaluate(
         &self,
         dataset: &ActivationDataset,
@@ -112,8 +112,8 @@ impl Workbench {
         Ok(self.model(monitor)?.tokenizer().render_chat(&[ChatMessage::user(message)], true)?)
     }
 
-    /// A prompt on which a latent is active: the text up to the peak of the first of its examples that has some text
-    /// before it, but not too much to read. `None` where there is no example.
+    /// A prompt on which a latent is active: the text up to the peak of its first example that has some text before the
+    /// peak, but not too much to read. `None` if it has no example.
     ///
     /// # Errors
     /// A context that is not in `dataset`, or a file that cannot be read.
@@ -138,7 +138,8 @@ impl Workbench {
         Err(harvester::Error::malformed(dataset.dir(), expected, "none of this number", hint).into())
     }
 
-    /// Continues `prompt` without and with `interventions`, and measures how far they move the model on the prompt.
+    /// Continues `prompt` without and with `interventions`, and measures their effect on the model's predictions for
+    /// the prompt.
     ///
     /// # Errors
     /// An SAE of another width than its hook point, or of several; as [`generate()`] and [`shift()`].
@@ -167,7 +168,7 @@ impl Workbench {
         })
     }
 
-    /// Refuses an SAE that reads another width than its hook point has.
+    /// Refuses an SAE whose width differs from its hook point's.
     fn check_width(&self, model: &LanguageModel) -> Result<()> {
         let (point, d_in) = (self.sae.hook_point, self.sae.sae.d_in());
         point.check(model.config())?;

@@ -119,7 +119,7 @@ fn training_settings_that_cannot_work() {
         assert_says(&wrong_flag(&["--lr", number]), &["--lr", number, "expected a finite number"]);
     }
     let pattern = wrong_flag(&["--hook-point", "blocks.*.hook_resid_post"]);
-    assert_says(&pattern, &["a pattern of several", "one place"]);
+    assert_says(&pattern, &["a pattern of several", "one hook point"]);
     let file = sandbox.error(&["train", "--activations", "out/part-00000.parquet", "--out", "sae"]);
     assert_says(&file, &["part-00000.parquet", "--vectors"]);
     let vectors = sandbox.error(&["train", "--vectors", "out", "--arch", "transcoder", "--out", "sae"]);

@@ -97,7 +97,7 @@ pub enum RunStage {
     New,
     /// It has no checkpoint yet, so it begins again.
     Begun,
-    /// It goes on from its last checkpoint.
+    /// It continues from its last checkpoint.
     Checkpoint,
     /// Its SAE is there.
     Finished,

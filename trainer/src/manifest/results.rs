@@ -27,11 +27,11 @@ pub struct TrainResults {
     pub held_out: Option<Reconstruction>,
 }
 
-/// L0 of held-out rows may be so many times k, or that share of it, before it is doubted.
+/// Largest ratio between k and the L0 of held-out rows, in either direction, without a warning.
 const FAR_FROM_K: f64 = 1.5;
 
 impl TrainResults {
-    /// Differences between the SAE and the one that was asked for, each in a sentence with advice.
+    /// Differences between the SAE and the requested one, each in a sentence with advice.
     pub fn doubts(&self, config: &TrainConfig) -> Vec<String> {
         let Some(Reconstruction { l0, fvu, .. }) = self.held_out else { return vec![] };
         if l0 < 0.5 {

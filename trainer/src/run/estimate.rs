@@ -1,4 +1,4 @@
-//! [`step_seconds`] and [`LiveEstimate`]: how long training will take, before it begins.
+//! [`step_seconds`] and [`LiveEstimate`]: estimates of the training time, made before training begins.
 //!
 //! ```text
 //! seconds = 2 d_in d_sae tokens / (rate of f32 matrix products * STEP_EFFICIENCY)
@@ -49,7 +49,7 @@ impl LiveEstimate {
         let row_bytes = widths.iter().map(|width| harvest.dtype.row_bytes(*width)).sum();
         let resolved = resolve_widths(config, hook_points, widths)?;
         let (buffer_tokens, held_out_tokens) = (config.buffer_rows(row_bytes), held_out_tokens(config)?);
-        // The buffer is filled whole, also the last time.
+        // The buffer is always filled completely, even the last time.
         let computed = config.rows_drawn().div_ceil(buffer_tokens.max(1)) as f64 * buffer_tokens as f64;
         let forward = forward_seconds(model.config(), &harvest, computed + held_out_tokens as f64);
         Ok(Self {

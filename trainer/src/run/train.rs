@@ -25,7 +25,8 @@ use crate::{
 pub enum TrainData<'a> {
     /// A folder that `harvest` wrote.
     Harvested(&'a ActivationDataset),
-    /// Vectors of any origin. Rows to hold out are drawn one by one from the config's seed, since files may be sorted.
+    /// Vectors that any program wrote. The held-out rows are drawn one by one from the config's seed, because files may
+    /// be sorted.
     Vectors(&'a VectorDataset),
 }
 
@@ -42,7 +43,7 @@ impl<'a> From<&'a VectorDataset> for TrainData<'a> {
 }
 
 impl<'a> TrainData<'a> {
-    /// Rows there are, the held-out ones too.
+    /// Number of rows, including held-out ones.
     pub fn n_rows(self) -> u64 {
         match self {
             Self::Harvested(dataset) => dataset.n_rows(),
@@ -50,7 +51,7 @@ impl<'a> TrainData<'a> {
         }
     }
 
-    /// Bytes of a number of a row.
+    /// Bytes of one value of a row.
     pub(crate) fn bytes_of_a_value(self) -> usize {
         match self {
             Self::Harvested(dataset) => dataset.manifest().config.dtype.bytes(),
