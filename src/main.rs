@@ -1,21 +1,22 @@
-//! The command line of refract: parse, dispatch, print. One file a group of subcommands; the work is in the libraries.
+//! The command line of refract: parse, dispatch, print. One file per group of subcommands; the work is in the
+//! libraries. The modules below are in order: each uses only earlier ones.
 
-mod cli;
-mod convert;
-mod demo;
-mod evaluate;
-mod harvest;
-mod index;
-mod inspect;
-mod manual;
-mod merge;
 mod settings;
+mod cli;
+mod terminal;
+mod sweep_table;
+mod merge;
+mod convert;
+mod manual;
+mod harvest;
+mod train;
+mod evaluate;
+mod index;
 mod show;
 mod steer;
 mod sweep;
-mod sweep_table;
-mod terminal;
-mod train;
+mod inspect;
+mod demo;
 
 use std::process::ExitCode;
 

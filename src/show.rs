@@ -1,7 +1,7 @@
 //! `refract show`: one latent, or the most interpretable ones; and `refract find`: the latents that distinguish two
 //! sources of the corpus.
 
-use analyzer::{Example, Feature, FeatureIndex, TokenWeight, interpretability::About};
+use analyzer::{About, Example, Feature, FeatureIndex, TokenWeight};
 
 use crate::{
     cli::{FindArgs, ShowArgs},

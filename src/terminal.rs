@@ -109,7 +109,7 @@ fn say(text: &str) {
 }
 
 /// Replaces the names of settings in a library's message, which are in backticks, by their flags: "`ctx_len`" becomes
-/// "--ctx-len".
+/// "--ctx-len". Names of columns, and everything that was found, are the user's and stay.
 pub(crate) fn with_flags(text: &str) -> String {
     static FLAGS: OnceLock<Vec<(String, String)>> = OnceLock::new();
     let flags = FLAGS.get_or_init(|| {
@@ -117,7 +117,16 @@ pub(crate) fn with_flags(text: &str) -> String {
         let all = command.get_subcommands().flat_map(clap::Command::get_arguments);
         all.filter_map(|flag| Some((format!("`{}`", flag.get_id()), format!("--{}", flag.get_long()?)))).collect()
     });
-    flags.iter().fold(text.to_string(), |text, (setting, flag)| text.replace(setting, flag))
+    let in_line = |line: &str| {
+        let (ours, found) = line.split_at(line.find(", found ").unwrap_or(line.len()));
+        let column = |setting: &str| format!("column {setting}");
+        let replace = |text: String, (setting, flag): &(String, String)| {
+            let parts: Vec<String> = text.split(&column(setting)).map(|part| part.replace(setting, flag)).collect();
+            parts.join(&column(setting))
+        };
+        flags.iter().fold(ours.to_string(), replace) + found
+    };
+    text.split('\n').map(in_line).collect::<Vec<_>>().join("\n")
 }
 
 /// Shows an error on standard error.
@@ -440,6 +449,12 @@ mod tests {
     #[test]
     fn rates_are_whole_where_they_are_more_than_a_few() {
         assert_eq!([0.26, 9.94, 12345.6].map(per_second), ["0.3/s", "9.9/s", "12,346/s"]);
+    }
+
+    #[test]
+    fn settings_become_flags_and_what_is_the_users_stays() {
+        let said = with_flags("`ctx_len`: expected `batch` below 3, found `tokens`\na column `tokens` of text, or `tokens`");
+        assert_eq!(said, "--ctx-len: expected --batch below 3, found `tokens`\na column `tokens` of text, or --tokens");
     }
 
     #[test]

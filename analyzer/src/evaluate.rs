@@ -10,16 +10,18 @@
 //!
 //! Position 0 and attention sinks always keep their value.
 
+mod behavior;
+mod measured;
+
 use std::ops::Range;
 
 use harvester::{ActivationDataset, ActivationRows, HookPoint, LanguageModel, Monitor, RowGroup};
 use serde::{Deserialize, Serialize};
 use trainer::{HookPoints, Reconstruction, ReconstructionMetrics, Sae};
 
-use crate::{
-    Error, Result, Site,
-    behavior::{Behavior, BehaviorSums, Compare},
-};
+use self::behavior::{BehaviorSums, Compare};
+pub use self::{behavior::Behavior, measured::Measured};
+use crate::{Error, Result, Site};
 
 /// Settings of an evaluation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

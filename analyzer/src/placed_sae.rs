@@ -33,7 +33,7 @@ pub struct PlacedSae {
 
 impl PlacedSae {
     /// True if refract trained the SAE at `path`, so that its folder has a manifest.
-    pub fn is_ours(path: &Path) -> bool {
+    pub(crate) fn is_ours(path: &Path) -> bool {
         path.join(MANIFEST_FILE).is_file()
     }
 

@@ -1,6 +1,6 @@
 //! [`Site`]: an SAE with its hook point, for steering and evaluation.
 
-use harvester::{HookPoint, norm};
+use harvester::{HookPoint, Row, is_ordinary, norm};
 use trainer::{HookPoints, Sae};
 
 use crate::Result;
@@ -52,8 +52,8 @@ impl Site<'_> {
         }
     }
 
-    /// True if a row of a running pass is an attention sink.
-    pub(crate) fn is_sink(&self, row: &[f32]) -> bool {
-        norm(row) > self.sink_norm
+    /// True if a row of a running pass counts, by the rule that training used ([`harvester::is_ordinary`]). `x`: `[d_in]`
+    pub(crate) fn is_ordinary(&self, row: Row, x: &[f32]) -> bool {
+        is_ordinary(row.position as u32, norm(x), self.sink_norm)
     }
 }

@@ -167,9 +167,13 @@ fn edited(rows: &[[f32; D]], sink_norm: f32, edits: &[Intervention]) -> Vec<f32>
     replaced(&mut hook, &x)
 }
 
-/// The rows by which a hook replaces the first rows of a text.
+/// The rows by which a hook replaces those of a text from position 1 on.
 fn replaced(hook: &mut Interventions<'_>, x: &Tensor) -> Vec<f32> {
-    let rows = Rows::of(&Batch::of([vec![0; x.dim(0).unwrap()]]), &[0]);
+    replaced_from(1, hook, x)
+}
+
+fn replaced_from(position: usize, hook: &mut Interventions<'_>, x: &Tensor) -> Vec<f32> {
+    let rows = Rows::of(&Batch::of([vec![0; x.dim(0).unwrap()]]), &[position]);
     let Edit::Replace(edited) = hook.apply(point(), &rows, x).unwrap() else { panic!("it keeps what it sees") };
     edited.flatten_all().unwrap().to_vec1().unwrap()
 }
@@ -241,6 +245,16 @@ fn attention_sinks_are_left_alone_to_the_bit() {
     let got = edited(&[row, sink], 1e3, &[Intervention::Clamp { latent: 0, value: 9.0 }]);
     assert_eq!(got[0], 9.0);
     assert_eq!(got[D..], sink);
+}
+
+#[test]
+fn position_0_is_left_alone_to_the_bit() {
+    let sae = identity(0.0);
+    let mut hook = Interventions::new(at(&sae, 1e9), vec![Intervention::Clamp { latent: 0, value: 9.0 }]).unwrap();
+    let x = Tensor::from_slice([[0.5; D]; 2].as_flattened(), (2, D), &Device::Cpu).unwrap();
+    let got = replaced_from(0, &mut hook, &x);
+    assert_eq!(got[..D], [0.5; D]);
+    assert_eq!(got[D], 9.0);
 }
 
 #[test]

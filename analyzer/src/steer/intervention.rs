@@ -11,7 +11,7 @@ use candle_core::Tensor;
 use harvester::{Edit, Hook, HookPoint, Rows};
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, Site, splice};
+use crate::{Result, Site, tensor_rows};
 
 /// Largest value or factor: thousands of times the largest activation of any latent. Much larger ones overflow in the
 /// next norm, and the model can no longer predict anything.
@@ -96,12 +96,12 @@ impl<'a> Interventions<'a> {
         self
     }
 
-    /// Edits rows in place. `x`: `[n, d_in]`
-    fn edit(&self, x: &mut [f32]) -> Result<()> {
+    /// Edits `x` in place, except rows that are not ordinary: position 0 and attention sinks. `x`: `[rows, d_in]`
+    fn edit(&self, rows: &Rows, x: &mut [f32]) -> Result<()> {
         let latents: Vec<u32> = self.edits.iter().map(Intervention::latent).collect();
         let acts = self.site.sae.encode_latents(x, &latents)?;
         for (row, x) in x.chunks_exact_mut(self.site.sae.d_in()).enumerate() {
-            if self.site.is_sink(x) {
+            if !self.site.is_ordinary(rows.get(row), x) {
                 continue;
             }
             let scale = self.site.sae.config().input_norm.scale(x);
@@ -124,11 +124,11 @@ impl Hook for Interventions<'_> {
         point == self.site.hook_point && (!self.edits.is_empty() || self.keep_clean)
     }
 
-    fn apply(&mut self, _point: HookPoint, _rows: &Rows, activation: &Tensor) -> harvester::Result<Edit> {
+    fn apply(&mut self, _point: HookPoint, rows: &Rows, activation: &Tensor) -> harvester::Result<Edit> {
         let edited = || -> Result<Tensor> {
-            let mut x = splice::rows(activation)?;
-            self.edit(&mut x)?;
-            splice::replaced(activation, x)
+            let mut x = tensor_rows::rows(activation)?;
+            self.edit(rows, &mut x)?;
+            tensor_rows::replaced(activation, x)
         };
         let edited = edited().map_err(harvester::Error::hook)?;
         Ok(if self.keep_clean { Edit::Variants(vec![activation.clone(), edited]) } else { Edit::Replace(edited) })

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// Bins of [`Feature::histogram`]: half-octaves from 2^-6 to 2^10. The first and last bin also count values outside
 /// this range.
-pub const HISTOGRAM_BINS: usize = 32;
+pub(crate) const HISTOGRAM_BINS: usize = 32;
 
 /// A token and the strength with which a latent promotes it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -30,7 +30,7 @@ pub struct Feature {
     pub max: f32,
     /// Mean activation over the tokens on which it is active.
     pub mean: f32,
-    /// Number of tokens per bin of activation; bin `i` of [`HISTOGRAM_BINS`] begins at `2^(i / 2 - 6)`.
+    /// Number of tokens per bin of activation; bin `i` of 32 begins at `2^(i / 2 - 6)`.
     pub histogram: Vec<u32>,
     /// [`Feature::density`] within each source of the corpus, in the manifest's order.
     pub density_by_source: Vec<f32>,

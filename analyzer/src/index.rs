@@ -1,6 +1,10 @@
 //! [`index`]: one pass over a folder of activations through an SAE's encoder, which collects a [`Feature`] for every
 //! latent. Its cost is the encoder's matrix product. Its memory is bounded for any length of the corpus.
 
+mod logit_lens;
+mod neighbors;
+mod top_examples;
+
 use std::path::Path;
 
 use harvester::{
@@ -8,14 +12,14 @@ use harvester::{
 };
 use trainer::{FeatureActs, HookPoints, Sae};
 
-use crate::{
-    Error, Example, Feature, PlacedSae, Result, Workbench,
-    feature::HISTOGRAM_BINS,
-    features_file,
-    features_manifest::{FeaturesManifest, IndexConfig, IndexedSource},
+use self::{
     logit_lens::logit_lens,
     neighbors::nearest,
     top_examples::{Candidate, ContextRows, TopExamples},
+};
+use crate::{
+    Error, PlacedSae, Result, Workbench,
+    features::{self, Example, Feature, FeaturesManifest, HISTOGRAM_BINS, IndexConfig, IndexedSource},
 };
 
 /// Running counts of one latent.
@@ -202,7 +206,7 @@ impl<'a> Pass<'a> {
             .flat_map(|(latent, best)| best.into_iter().enumerate().map(move |(rank, c)| (latent, rank, c)))
             .map(|(latent, rank, candidate)| example(latent, rank, candidate, tokenizer))
             .collect();
-        features_file::write(out, manifest, &features, &examples)
+        features::write(out, manifest, &features, &examples)
     }
 }
 

@@ -6,7 +6,11 @@ use harvester::{Batch, Edit, Hook, HookPoint, LanguageModel, Rows};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, Site, shift, splice};
+use crate::{
+    Result, Site,
+    next_token::{kl, log_probs},
+    tensor_rows,
+};
 
 /// Cross-entropies of the next token, in nats per token.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -50,7 +54,7 @@ impl<'a> Compare<'a> {
         let Site { sae, .. } = self.site;
         let values = self.x.chunks_exact(sae.d_in()).zip(y.chunks_exact(sae.d_out()));
         for (row, ((x, y), replaced)) in rows.iter().zip(values.zip(replaced.chunks_exact_mut(sae.d_out()))) {
-            if row.position == 0 || self.site.is_sink(x) || harvester::norm(y) > self.sink_norm {
+            if !self.site.is_ordinary(row, x) || harvester::norm(y) > self.sink_norm {
                 replaced.copy_from_slice(y);
             }
         }
@@ -59,10 +63,10 @@ impl<'a> Compare<'a> {
 
     /// Unchanged, reconstructed, ablated.
     fn variants(&self, rows: &Rows, activation: &Tensor) -> Result<Vec<Tensor>> {
-        let y = splice::rows(activation)?;
+        let y = tensor_rows::rows(activation)?;
         let (_, y_hat) = self.site.sae.reconstruct(&self.x)?;
         let ablated = vec![0.0; y.len()];
-        let others = [y_hat, ablated].map(|values| splice::replaced(activation, self.keep(rows, &y, values)));
+        let others = [y_hat, ablated].map(|values| tensor_rows::replaced(activation, self.keep(rows, &y, values)));
         [Ok(activation.clone())].into_iter().chain(others).collect()
     }
 }
@@ -74,7 +78,7 @@ impl Hook for Compare<'_> {
 
     fn apply(&mut self, point: HookPoint, rows: &Rows, activation: &Tensor) -> harvester::Result<Edit> {
         if point == self.site.hook_point {
-            self.x = splice::rows(activation).map_err(harvester::Error::hook)?;
+            self.x = tensor_rows::rows(activation).map_err(harvester::Error::hook)?;
         }
         if point != self.place {
             return Ok(Edit::Keep);
@@ -115,20 +119,15 @@ impl BehaviorSums {
         let predicted = tokens.len() - 1;
         for start in (0..predicted).step_by(BLOCK) {
             let len = BLOCK.min(predicted - start);
-            let log_probs = shift::log_probs(model, &resid.narrow(1, start, len)?.flatten_to(1)?)?; // [3 * len][d_vocab]
+            let log_probs = log_probs(model, &resid.narrow(1, start, len)?.flatten_to(1)?)?; // [3 * len][d_vocab]
             let targets = &tokens[start + 1..=start + len];
             for (variant, rows) in log_probs.chunks_exact(len).enumerate() {
                 let surprise = rows.iter().zip(targets).map(|(row, target)| -f64::from(row[*target as usize]));
                 self.cross_entropy[variant] += surprise.sum::<f64>();
             }
             let (clean, others) = log_probs.split_at(len);
-            self.kl += clean
-                .par_iter()
-                .zip(&others[..len])
-                .map(|(p, q)| shift::kl(p, q))
-                .collect::<Vec<_>>()
-                .iter()
-                .sum::<f64>();
+            self.kl +=
+                clean.par_iter().zip(&others[..len]).map(|(p, q)| kl(p, q)).collect::<Vec<_>>().iter().sum::<f64>();
         }
         self.contexts += 1;
         self.predictions += predicted as u64;

@@ -5,11 +5,12 @@ use std::path::Path;
 
 use harvester::{Location, Manifest, OutputFolder, Published, differences};
 
-use crate::{
-    Error, Example, Feature, FeaturesManifest, Result,
-    feature_tables::{EXAMPLES, FEATURES, read_examples, read_features},
-    features_manifest::IndexedFile,
+use super::{
+    feature::{Example, Feature},
+    manifest::{FeaturesManifest, IndexedFile},
+    tables::{EXAMPLES, FEATURES, read_examples, read_features},
 };
+use crate::{Error, Result};
 
 /// A folder of features, read into memory.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use harvester::{Cell, Column, Result, Table, TableReader};
 
-use crate::{Example, Feature, TokenWeight};
+use super::feature::{Example, Feature, TokenWeight};
 
 /// A row is a latent.
 pub(crate) const FEATURES: Table<Feature> = Table {
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn the_documentation_has_these_columns() {
-        let documented = include_str!("../../data/README.md");
+        let documented = include_str!("../../../data/README.md");
         for columns in [FEATURES.markdown(), EXAMPLES.markdown()] {
             assert!(documented.contains(&columns), "data/README.md should have:\n{columns}");
         }

@@ -16,7 +16,7 @@ use harvester::{Head, Monitor, NormKind, TextTokenizer};
 use rayon::prelude::*;
 use trainer::Sae;
 
-use crate::{Result, feature::TokenWeight};
+use crate::{Result, TokenWeight};
 
 /// Number of latents whose logits are computed together: 256 x 49,152 floats are 50 MB.
 const BLOCK: usize = 256;

@@ -1,0 +1,14 @@
+//! Steering: edits of latents inside a forward pass, text generated under them, and how far they move the model.
+
+mod generate;
+mod intervention;
+mod prompt;
+mod shift;
+mod side_by_side;
+
+pub use self::{
+    generate::{GenerateConfig, Generation, generate},
+    intervention::{Intervention, Interventions},
+    shift::{MovedToken, Shift, shift},
+    side_by_side::SideBySide,
+};
