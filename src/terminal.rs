@@ -453,7 +453,8 @@ mod tests {
 
     #[test]
     fn settings_become_flags_and_what_is_the_users_stays() {
-        let said = with_flags("`ctx_len`: expected `batch` below 3, found `tokens`\na column `tokens` of text, or `tokens`");
+        let said =
+            with_flags("`ctx_len`: expected `batch` below 3, found `tokens`\na column `tokens` of text, or `tokens`");
         assert_eq!(said, "--ctx-len: expected --batch below 3, found `tokens`\na column `tokens` of text, or --tokens");
     }
 
