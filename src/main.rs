@@ -32,9 +32,6 @@ use crate::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Exit code of a program that Ctrl-C ended, as shells report it.
-const INTERRUPTED: u8 = 130;
-
 fn main() -> ExitCode {
     let matches = cli::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
@@ -54,7 +51,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if terminal::interrupted() => {
             terminal.fail(&error);
-            ExitCode::from(INTERRUPTED)
+            ExitCode::from(terminal::EXIT_INTERRUPTED)
         }
         Err(error) => terminal.fail(&error),
     }

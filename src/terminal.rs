@@ -20,6 +20,9 @@ use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use crate::cli::{Global, LogFormat};
 
+/// The exit status that shells report for a program that Ctrl-C ended.
+pub(crate) const EXIT_INTERRUPTED: u8 = 130;
+
 /// Set once Ctrl-C was pressed or the system asked to end.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -86,7 +89,7 @@ pub(crate) async fn outlive_file_size_limit() {
 /// Asks running stages to stop at the first signal; leaves at once at the second.
 fn stop() {
     if INTERRUPTED.swap(true, Ordering::Relaxed) {
-        std::process::exit(i32::from(crate::INTERRUPTED));
+        std::process::exit(i32::from(EXIT_INTERRUPTED));
     }
     say("stopping: saving progress (Ctrl-C again to quit now)");
 }
@@ -109,7 +112,7 @@ fn say(text: &str) {
 }
 
 /// Replaces the names of settings in a library's message, which are in backticks, by their flags: "`ctx_len`" becomes
-/// "--ctx-len". Names of columns, and everything that was found, are the user's and stay.
+/// "--ctx-len". Names of columns and fields, and what was found, are the user's and stay.
 pub(crate) fn with_flags(text: &str) -> String {
     static FLAGS: OnceLock<Vec<(String, String)>> = OnceLock::new();
     let flags = FLAGS.get_or_init(|| {
@@ -117,16 +120,26 @@ pub(crate) fn with_flags(text: &str) -> String {
         let all = command.get_subcommands().flat_map(clap::Command::get_arguments);
         all.filter_map(|flag| Some((format!("`{}`", flag.get_id()), format!("--{}", flag.get_long()?)))).collect()
     });
-    let in_line = |line: &str| {
-        let (ours, found) = line.split_at(line.find(", found ").unwrap_or(line.len()));
-        let column = |setting: &str| format!("column {setting}");
-        let replace = |text: String, (setting, flag): &(String, String)| {
-            let parts: Vec<String> = text.split(&column(setting)).map(|part| part.replace(setting, flag)).collect();
-            parts.join(&column(setting))
-        };
-        flags.iter().fold(ours.to_string(), replace) + found
-    };
-    text.split('\n').map(in_line).collect::<Vec<_>>().join("\n")
+    let mut said = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, quoted, after)) = next_quoted(rest) {
+        said += before;
+        let is_data = DATA.iter().any(|word| said.ends_with(word));
+        let flag = flags.iter().find(|(setting, _)| !is_data && setting == quoted);
+        said += flag.map_or(quoted, |(_, flag)| flag);
+        rest = after;
+    }
+    said + rest
+}
+
+/// Words before a name in backticks that is the user's and not a setting.
+const DATA: [&str; 3] = ["column ", "field ", "found "];
+
+/// The text before the next name in backticks, that name with its backticks, and the text after it.
+fn next_quoted(text: &str) -> Option<(&str, &str, &str)> {
+    let start = text.find('`')?;
+    let end = start + 1 + text[start + 1..].find('`')? + 1;
+    Some((&text[..start], &text[start..end], &text[end..]))
 }
 
 /// Shows an error on standard error.

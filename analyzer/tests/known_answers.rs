@@ -251,7 +251,7 @@ fn attention_sinks_are_left_alone_to_the_bit() {
 fn position_0_is_left_alone_to_the_bit() {
     let sae = identity(0.0);
     let mut hook = Interventions::new(at(&sae, 1e9), vec![Intervention::Clamp { latent: 0, value: 9.0 }]).unwrap();
-    let x = Tensor::from_slice([[0.5; D]; 2].as_flattened(), (2, D), &Device::Cpu).unwrap();
+    let x = Tensor::from_slice([[0.5f32; D]; 2].as_flattened(), (2, D), &Device::Cpu).unwrap();
     let got = replaced_from(0, &mut hook, &x);
     assert_eq!(got[..D], [0.5; D]);
     assert_eq!(got[D], 9.0);

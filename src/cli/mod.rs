@@ -236,7 +236,7 @@ mod tests {
             "Peak learning rate [default: 0.004",
             "shuffled together [default: 512]",
             "times their size in memory [default: 16]",
-            "What is trained [default: batch-topk]",
+            "The kind of SAE to train [default: batch-topk]",
         ] {
             assert!(all.contains(expected), "{expected}:\n{all}");
         }
