@@ -44,6 +44,10 @@ mod tensor_file;
 mod transformer;
 mod weights;
 
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod published_tests;
+
 pub use batch::{Batch, Row, Rows};
 pub use checkpoint::Checkpoint;
 pub use compute::Compute;

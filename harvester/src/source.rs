@@ -11,11 +11,14 @@ mod parse;
 mod places;
 mod wheel;
 
-pub(crate) use self::hub::{HubDataset, HubFile};
 pub use self::{
     cache::ModelCache,
     hub::HubSettings,
     model_source::{ModelSource, ResolvedModel},
     places::Places,
     wheel::Pip,
+};
+pub(crate) use self::{
+    hub::{HubDataset, HubFile},
+    names::gguf_parts,
 };

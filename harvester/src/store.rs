@@ -11,6 +11,7 @@ mod location;
 mod manifest_file;
 mod output_folder;
 mod parquet_file;
+mod python_json;
 mod table;
 
 #[cfg(test)]
@@ -33,4 +34,5 @@ pub(crate) use self::{
     location::{Entry, ReadRange, Stretch},
     output_folder::RESUME_FOLDER,
     parquet_file::ParquetFile,
+    python_json::python_json,
 };

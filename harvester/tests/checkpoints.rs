@@ -69,10 +69,21 @@ fn the_head_is_read_without_the_rest() {
 }
 
 #[test]
-fn a_missing_key_is_named() {
+fn a_key_of_another_kind_is_named() {
+    for (value, found) in [("\"small\"", "\"small\""), ("NaN", "\"NaN\""), ("true", "true")] {
+        let copy = copy_of("llama");
+        edit_config(copy.path(), "\"rms_norm_eps\": 0.01", &format!("\"rms_norm_eps\": {value}"));
+        let error = error_of(copy.path());
+        assert!(error.contains(&format!("expected `rms_norm_eps` to be a number, found {found}")), "{error}");
+    }
+}
+
+#[test]
+fn a_number_that_json_lacks_does_not_matter_where_nobody_reads_it() {
     let copy = copy_of("llama");
-    edit_config(copy.path(), "rms_norm_eps", "rms_norm_epsilon");
-    assert!(error_of(copy.path()).contains("rms_norm_eps"));
+    let want = config_of(copy.path());
+    edit_config(copy.path(), "\"model_type\"", "\"time_step_limit\": [0.0, Infinity], \"scale\": NaN, \"model_type\"");
+    assert_eq!(config_of(copy.path()), want);
 }
 
 #[test]

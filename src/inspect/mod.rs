@@ -236,8 +236,8 @@ fn model_or_foreign_sae(path: &Path, verify: bool, terminal: &Terminal) -> anyho
     fact(terminal, "d_model", config.d_model.to_string());
     fact(
         terminal,
-        "heads",
-        format!("{} of {}, {} for keys and values", config.n_heads, config.d_head, config.n_kv_heads),
+        "attention",
+        format!("{} heads of {} values, {} for keys and values", config.n_heads, config.d_head, config.n_kv_heads),
     );
     fact(terminal, "d_mlp", config.d_mlp.to_string());
     fact(terminal, "vocabulary", grouped(config.d_vocab as u64));

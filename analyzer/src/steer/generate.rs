@@ -112,8 +112,8 @@ impl<'a> Generation<'a> {
         self.texts.is_empty()
     }
 
-    /// Generates one token of each unfinished text. Returns the text's number and the token; a text that ends with its
-    /// end-of-text token gets no entry.
+    /// Generates one token of each unfinished text. Returns the text's number and the token; a text that ends with a
+    /// stop token gets no entry.
     ///
     /// # Errors
     /// An error of `hook`.
@@ -129,7 +129,7 @@ impl<'a> Generation<'a> {
         let mut written = vec![];
         for (row, text) in self.texts.iter_mut().enumerate() {
             let next = text.sampler.sample(&logits.get(row)?)?;
-            if self.model.tokenizer().eos() == Some(next) {
+            if self.model.tokenizer().is_stop(next) {
                 text.left = 0;
                 continue;
             }

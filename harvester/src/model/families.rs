@@ -2,6 +2,7 @@
 //! write its file, name it in [`Family`], [`JsonConfig`] and the `match`es below, and make a fixture (CONTRIBUTING says
 //! how).
 
+mod defaults;
 mod gated;
 mod gemma;
 mod gemma2;
@@ -21,15 +22,20 @@ use std::{cell::RefCell, collections::BTreeSet, path::Path};
 
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use self::{gated::RowOrder, header::Header};
 use super::{
-    Compute, Family, GgufMetadata, Head, ModelConfig, NormKind, Positions, RopeScaling, block::Block, linear::Linear,
-    norm::Norm, tensor_file::TensorFile, weights::Weights,
+    Compute, Family, GgufMetadata, Head, ModelConfig, NormKind, Positions, RopeScaling,
+    block::Block,
+    linear::Linear,
+    norm::Norm,
+    tensor_file::{TensorFile, UNQUANTIZED},
+    weights::Weights,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, store::python_json};
 
-/// `config.json`; `model_type` selects the family.
+/// `config.json`, completed; `model_type` selects the family.
 #[derive(Deserialize)]
 #[serde(tag = "model_type", rename_all = "snake_case")]
 #[expect(clippy::large_enum_variant, reason = "one lives for the length of a parse")]
@@ -42,8 +48,6 @@ enum JsonConfig {
     Gemma2(gemma2::Json),
     #[serde(rename = "gemma3_text")]
     Gemma3(gemma3::Json),
-    #[serde(rename = "gemma3")]
-    Gemma3Multimodal(gemma3::Multimodal),
     Gpt2(gpt2::Json),
     GptNeox(gpt_neox::Json),
     Phi3(phi3::Json),
@@ -57,14 +61,27 @@ const ARCHITECTURES: &str = "llama, qwen2, qwen3, gemma, gemma2, gemma3, gpt2, g
 
 pub(crate) fn config_from_json(path: &Path) -> Result<ModelConfig> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let keys = python_json::<Map<String, Value>>(&text).map_err(|error| {
+        let hint = if error.is_eof() { "Download it again: it has been cut short" } else { "Mend it, or get it again" };
+        Error::malformed(path, "a JSON object", error.to_string(), hint)
+    })?;
+    config_from_keys(path, keys)
+}
+
+fn config_from_keys(path: &Path, keys: Map<String, Value>) -> Result<ModelConfig> {
+    let mut keys = text_model(keys);
+    refuse_quantized(path, &keys)?;
+    let model_type = keys.get("model_type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    defaults::complete(path, &model_type, &mut keys)?;
     let malformed = |error: serde_json::Error| {
         let (found, hint) = (error.to_string(), "CONTRIBUTING.md shows how to add a family");
         if found.contains("model_type") || found.contains("unknown variant") {
             return Error::malformed(path, format!("a supported model_type ({FAMILIES})"), found, hint);
         }
-        Error::malformed(path, "the keys of its model_type with values of the right type", found, "Download it again")
+        let expected = format!("keys of a {model_type} with values of the right type");
+        Error::malformed(path, expected, found, "Mend it, or get it again from the source of the model")
     };
-    let config = match serde_json::from_str(&text).map_err(malformed)? {
+    let config = match serde_json::from_value(Value::Object(keys)).map_err(malformed)? {
         JsonConfig::Llama(json) => llama::config(json),
         JsonConfig::Mistral(json) => json.config(),
         JsonConfig::Qwen2(json) => json.config(Family::Qwen2),
@@ -72,13 +89,40 @@ pub(crate) fn config_from_json(path: &Path) -> Result<ModelConfig> {
         JsonConfig::Gemma(json) => json.config(Family::Gemma),
         JsonConfig::Gemma2(json) => json.config(),
         JsonConfig::Gemma3(json) => json.config(),
-        JsonConfig::Gemma3Multimodal(json) => json.config(),
         JsonConfig::Gpt2(json) => json.config(),
         JsonConfig::GptNeox(json) => json.config(),
         JsonConfig::Phi3(json) => json.config(),
         JsonConfig::Olmo2(json) => olmo2::config(json),
     };
     check(config.map_err(|problem| refused(path, &problem))?, path)
+}
+
+/// The keys of the text model, if the file describes a multimodal one; no other part of that is read.
+fn text_model(mut keys: Map<String, Value>) -> Map<String, Value> {
+    if keys.get("model_type").and_then(Value::as_str) != Some("gemma3") {
+        return keys;
+    }
+    let mut text = match keys.remove("text_config") {
+        Some(Value::Object(text)) => text,
+        _ => Map::new(),
+    };
+    text.insert("model_type".into(), "gemma3_text".into());
+    // These two hold for the whole model.
+    let whole = ["quantization_config", "tie_word_embeddings"];
+    text.extend(whole.into_iter().filter_map(|key| Some((key.to_owned(), keys.remove(key)?))));
+    text
+}
+
+/// Quantized weights have other names, types and scales. bitsandbytes quantizes while it loads: its key also stands
+/// beside plain weights, which are read as they are; stored ones are refused by their type.
+fn refuse_quantized(path: &Path, keys: &Map<String, Value>) -> Result<()> {
+    let Some(Value::Object(quantization)) = keys.get("quantization_config") else { return Ok(()) };
+    let method = quantization.get("quant_method").and_then(Value::as_str).unwrap_or("bitsandbytes");
+    if method == "bitsandbytes" {
+        return Ok(());
+    }
+    let found = format!("weights quantized by {method} (quantization_config)");
+    Err(Error::malformed(path, "weights in float32, float16 or bfloat16", found, UNQUANTIZED))
 }
 
 pub(crate) fn config_from_gguf(metadata: &GgufMetadata) -> Result<ModelConfig> {
@@ -121,29 +165,65 @@ struct Plan {
     block: Box<ReadBlock>,
     /// Name endings of tensors that hold nothing new: masks, rotary frequencies.
     harmless: &'static [&'static str],
-    /// Name beginnings of tensors that belong to other models in the same file.
-    beside: &'static [&'static str],
+}
+
+/// Name beginnings of tensors that belong to something else in the same file: the heads of transformers' classes for
+/// other tasks, trl's value head, the other parts of a multimodal model, llama.cpp's classification head.
+const BESIDE: [&str; 10] = [
+    "score.",
+    "classifier.",
+    "qa_outputs.",
+    "multiple_choice_head.",
+    "v_head.",
+    "vision_tower.",
+    "model.vision_tower.",
+    "multi_modal_projector.",
+    "model.multi_modal_projector.",
+    "cls.",
+];
+
+/// Part of the names before `embed`: nothing in the file of a bare model, `model.` with a head, more if a wrapper was
+/// saved (`_orig_mod.model.`); `usual` if no name or more than one ends with `embed`.
+fn root(tensors: &TensorFile, embed: &str, usual: &str) -> String {
+    let names = tensors.names();
+    let roots = names.iter().filter_map(|name| name.strip_suffix(embed));
+    let mut roots = roots.filter(|root| root.is_empty() || root.ends_with('.'));
+    match (roots.next(), roots.next()) {
+        (Some(only), None) => only.to_owned(),
+        _ => usual.to_owned(),
+    }
+}
+
+/// The whole name of the head's matrix.
+fn unembed(tensors: &TensorFile, name: &str) -> String {
+    root(tensors, name, "") + name
 }
 
 impl Plan {
     fn of(config: &ModelConfig, tensors: &TensorFile) -> Self {
         match (config.family, tensors.gguf_metadata().is_some()) {
-            (Family::Llama, true) => llama::gguf_plan(),
-            (Family::Phi3, true) => phi3::gguf_plan(),
+            (Family::Llama, true) => llama::gguf_plan(tensors),
+            (Family::Phi3, true) => phi3::gguf_plan(tensors),
             (Family::Gpt2, true) => gpt2::gguf_plan(config),
             (Family::GptNeox, true) => gpt_neox::gguf_plan(config),
             // In llama.cpp's files, every family except llama rotates halves, and Gemma's norm weights are stored with
             // the 1 added.
-            (_, true) => gated::plan(gated::GGUF, RowOrder::Halves),
-            (Family::Gemma, false) => gemma::plan(),
-            (Family::Gemma2, false) => gemma2::plan(),
-            (Family::Gemma3, false) => gemma3::plan(tensors),
-            (Family::Phi3, false) => phi3::plan(),
+            (_, true) => gated::plan(tensors, gated::GGUF, RowOrder::Halves),
+            (Family::Gemma, false) => gemma::plan(tensors),
+            (Family::Gemma2 | Family::Gemma3, false) => gemma2::plan(tensors),
+            (Family::Phi3, false) => phi3::plan(tensors),
             (Family::Gpt2, false) => gpt2::plan(tensors),
-            (Family::GptNeox, false) => gpt_neox::plan(),
-            (_, false) => gated::plan(gated::HUGGING_FACE, RowOrder::Halves),
+            (Family::GptNeox, false) => gpt_neox::plan(tensors),
+            (_, false) => gated::plan(tensors, gated::HUGGING_FACE, RowOrder::Halves),
         }
     }
+}
+
+/// True if the embedding is also the head: the file says so, and has no other head. As transformers does, a head that
+/// is there and differs is believed rather than config.json.
+pub(crate) fn is_tied(config: &ModelConfig, tensors: &TensorFile) -> bool {
+    let plan = Plan::of(config, tensors);
+    config.tied_embeddings && (!tensors.contains(&plan.unembed) || tensors.equal(&plan.embed, &plan.unembed))
 }
 
 /// Reads the final norm and the unembedding, and nothing else.
@@ -175,9 +255,9 @@ pub(crate) fn load_weights(
         blocks: (0..config.n_layers).map(block).collect::<Result<_>>()?,
     };
     tensors.refuse_unread(config.family, &reader.read.borrow(), |name| {
-        name.ends_with(&plan.unembed)
+        name == plan.unembed
             || plan.harmless.iter().any(|suffix| name.ends_with(suffix))
-            || plan.beside.iter().any(|prefix| name.starts_with(prefix))
+            || BESIDE.iter().any(|prefix| name.starts_with(prefix))
     })?;
     Ok(weights)
 }
@@ -326,7 +406,13 @@ impl<'a> Reader<'a> {
     fn head(&self, plan: &Plan) -> Result<Head> {
         let c = self.config();
         let name = if c.tied_embeddings { &plan.embed } else { &plan.unembed };
-        Head::new(self.norm(&plan.ln_final)?, self.tensor(name, &[c.d_vocab, c.d_model])?, c)
+        // A bare model's file has no head; its activations are whole.
+        let unembed = if c.tied_embeddings || self.tensors.contains(name) {
+            Ok(self.tensor(name, &[c.d_vocab, c.d_model])?)
+        } else {
+            Err(self.tensors.path().to_path_buf())
+        };
+        Head::new(self.norm(&plan.ln_final)?, unembed, c)
     }
 }
 
@@ -342,4 +428,40 @@ fn stack(parts: &[(Tensor, Option<Tensor>)]) -> Result<Linear> {
         None
     };
     Ok(Linear::new(Tensor::cat(&weights, 0)?, bias))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// Equal, but for the last bits of numbers that two programs computed.
+    fn same(a: &Value, b: &Value) -> bool {
+        match (a, b) {
+            (Value::Number(a), Value::Number(b)) => {
+                let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
+                (a - b).abs() <= 1e-14 * a.abs()
+            }
+            (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+            (Value::Object(a), Value::Object(b)) => {
+                a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
+            }
+            _ => a == b,
+        }
+    }
+
+    /// `tests/fixtures/config/make_config.py` asked transformers' classes.
+    #[test]
+    fn absent_and_null_keys_mean_what_they_mean_in_transformers() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/config/config.json");
+        let cases: Vec<Map<String, Value>> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        assert!(cases.len() > 90);
+        for case in &cases {
+            let keys = case["keys"].as_object().unwrap().clone();
+            let config = config_from_keys(Path::new("config.json"), keys);
+            let config = config.unwrap_or_else(|error| panic!("{}: {error}", case["keys"]));
+            let means = serde_json::to_value(config).unwrap();
+            assert!(same(&means, &case["means"]), "{}:\n{means}\ninstead of\n{}", case["keys"], case["means"]);
+        }
+    }
 }

@@ -1,54 +1,107 @@
-//! [`GgufMetadata`]: the key-value header of a GGUF file, with checked types.
+//! [`GgufMetadata`]: the key-value header of a GGUF file, with checked types, and its tensors by name. A model that is
+//! split over several files is read as one: the first part has the keys, each part its own tensors.
 
 use std::{
+    collections::{BTreeSet, HashMap},
     fs::File,
     io::BufReader,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use candle_core::{
-    Device,
-    quantized::gguf_file::{Content, Value},
+    Device, Tensor,
+    quantized::gguf_file::{Content, TensorInfo, Value},
 };
 
-use super::gguf_skim::skim;
-use crate::{Error, Result};
+use super::gguf_skim::{MEND, skim};
+use crate::{Error, Result, source::gguf_parts};
 
 /// The header of a GGUF file: metadata by key, and the positions of the tensors.
 #[derive(Debug)]
 pub struct GgufMetadata {
     path: PathBuf,
-    content: Content,
+    values: HashMap<String, Value>,
+    /// One, or the parts of a split model.
+    files: Vec<PathBuf>,
+    tensors: HashMap<String, StoredTensor>,
+}
+
+/// Where a tensor is.
+#[derive(Debug)]
+struct StoredTensor {
+    /// Shared by the tensors of a file.
+    file: Arc<Mutex<File>>,
+    /// Start of the file's tensors.
+    data_offset: u64,
+    info: TensorInfo,
 }
 
 impl GgufMetadata {
     /// Reads the header; the tensors stay on disk.
     ///
     /// # Errors
-    /// The file cannot be opened, is not a GGUF file, or ends too early.
+    /// The file cannot be opened, is not a GGUF file, or ends too early; a part of a split model is missing.
     pub fn read(path: &Path) -> Result<Self> {
-        let mut file = File::open(path).map_err(Error::io("open", path))?;
-        let damaged = |found: String| {
-            let hint = "Download it again: it may have been cut short";
-            Error::malformed(path, "a GGUF header", found, hint)
-        };
-        skim(&mut file).map_err(damaged)?;
-        let content = Content::read(&mut BufReader::new(file)).map_err(|error| damaged(first_line(&error)))?;
-        Ok(Self { path: path.to_path_buf(), content })
+        let mut read =
+            Self { path: path.to_path_buf(), values: HashMap::new(), files: vec![], tensors: HashMap::new() };
+        read.values = read.add(path)?;
+        let n_parts = read.get("split.count").map_or(Ok(1), |_| read.integer("split.count"))?;
+        if n_parts > 1 {
+            read.add_parts(n_parts)?;
+        }
+        Ok(read)
     }
 
-    /// The file.
+    /// Adds a file's tensors; returns its keys.
+    fn add(&mut self, path: &Path) -> Result<HashMap<String, Value>> {
+        let mut file = File::open(path).map_err(Error::io("open", path))?;
+        skim(path, &mut file)?;
+        let content = Content::read(&mut BufReader::new(&file))
+            .map_err(|error| Error::malformed(path, "a GGUF header", first_line(&error), MEND))?;
+        let file = Arc::new(Mutex::new(file));
+        let data_offset = content.tensor_data_offset;
+        let stored = |info| StoredTensor { file: file.clone(), data_offset, info };
+        self.tensors.extend(content.tensor_infos.into_iter().map(|(name, info)| (name, stored(info))));
+        self.files.push(path.to_path_buf());
+        Ok(content.metadata)
+    }
+
+    /// Adds the tensors of the other parts of a split model, whose files stand beside the first under llama.cpp's names.
+    fn add_parts(&mut self, n_parts: usize) -> Result<()> {
+        let number = self.integer("split.no")? + 1;
+        let name = self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let parts = gguf_parts(name).filter(|parts| number == 1 && parts.len() == n_parts);
+        let Some(parts) = parts else {
+            let expected = format!("the first of {n_parts} parts, named like NAME-00001-of-{n_parts:05}.gguf");
+            let hint = "Name that file, with the others beside it, or merge them with llama-gguf-split --merge";
+            return Err(Error::malformed(&self.path, expected, format!("part {number}, `{name}`"), hint));
+        };
+        for name in &parts[1..] {
+            let part = self.path.with_file_name(name);
+            if !part.exists() {
+                let expected = format!("all {n_parts} parts of the model beside it");
+                let hint = "Download that file too; llama-gguf-split --merge makes one file of all parts";
+                return Err(Error::malformed(&self.path, expected, format!("no file `{name}`"), hint));
+            }
+            self.add(&part)?;
+        }
+        Ok(())
+    }
+
+    /// The file; of a split model, the first.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(crate) fn content(&self) -> &Content {
-        &self.content
+    /// Every file, in the order of the parts.
+    pub(crate) fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// A value that may be absent.
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.content.metadata.get(key)
+        self.values.get(key)
     }
 
     /// A string.
@@ -96,17 +149,35 @@ impl GgufMetadata {
         }
     }
 
+    /// Names of the tensors.
+    pub(crate) fn tensor_names(&self) -> BTreeSet<String> {
+        self.tensors.keys().cloned().collect()
+    }
+
+    /// Shape of a tensor that may be absent.
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|tensor| tensor.info.shape.dims())
+    }
+
+    /// A tensor as f32.
+    pub(crate) fn tensor(&self, name: &str, device: &Device) -> candle_core::Result<Tensor> {
+        let Some(StoredTensor { file, data_offset, info }) = self.tensors.get(name) else {
+            candle_core::bail!("no such tensor")
+        };
+        // Every read seeks first, so a read that panicked half-way does no harm.
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+        info.read(&mut *file, *data_offset, device)?.dequantize(device)
+    }
+
     /// A short tensor that in fact belongs to the header: rotary factors, `[len]`.
     pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         let hint = "Download it again: it may have been cut short";
         let wrong = |found: String| Error::malformed(&self.path, format!("tensor `{name}` [{len}]"), found, hint);
-        let info = self.content.tensor_infos.get(name).ok_or_else(|| wrong("no such tensor".to_string()))?;
-        if info.shape.dims() != [len] {
-            return Err(wrong(format!("{:?}", info.shape.dims())));
+        let shape = self.shape(name).ok_or_else(|| wrong("no such tensor".to_string()))?;
+        if shape != [len] {
+            return Err(wrong(format!("{shape:?}")));
         }
-        let mut file = File::open(&self.path).map_err(Error::io("open", &self.path))?;
-        let read = info.read(&mut file, self.content.tensor_data_offset, &Device::Cpu);
-        let values = read.and_then(|tensor| tensor.dequantize(&Device::Cpu)?.to_vec1());
+        let values = self.tensor(name, &Device::Cpu).and_then(|tensor| tensor.to_vec1());
         values.map_err(|error| wrong(first_line(&error)))
     }
 

@@ -1,18 +1,18 @@
-//! [`TensorFile`]: the tensors of a model on disk, by name: one interface to a GGUF file and a safetensors folder.
-//! Holds the project's only memory map.
+//! [`TensorFile`]: the tensors of a model on disk, by name: one interface to GGUF files and a safetensors folder. Holds
+//! the project's only memory map.
 
 use std::{
     collections::{BTreeSet, HashMap},
     fs::File,
-    io::BufReader,
+    io::Read,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
 };
 
 use candle_core::{DType, Device, Tensor, safetensors::MmapedSafetensors};
+use safetensors::Dtype;
 
 use super::{Family, GgufMetadata, gguf::first_line};
-use crate::{Error, Result};
+use crate::{Error, Result, store::python_json};
 
 /// A model's tensors on disk.
 pub(crate) struct TensorFile {
@@ -21,17 +21,17 @@ pub(crate) struct TensorFile {
 }
 
 enum Store {
-    Gguf { metadata: GgufMetadata, file: Mutex<BufReader<File>> },
+    Gguf(GgufMetadata),
     Safetensors { tensors: MmapedSafetensors, files: Vec<PathBuf> },
 }
 
+/// What to do with weights of a quantized safetensors model.
+pub(crate) const UNQUANTIZED: &str = "Name the model that it was made from, or a .gguf file of it";
+
 impl TensorFile {
     /// The tensors of the GGUF file with this header.
-    pub(crate) fn of_gguf(metadata: GgufMetadata) -> Result<Self> {
-        let path = metadata.path().to_path_buf();
-        let file = File::open(&path).map_err(Error::io("open", &path))?;
-        let store = Store::Gguf { metadata, file: Mutex::new(BufReader::new(file)) };
-        Ok(Self { path, store })
+    pub(crate) fn of_gguf(metadata: GgufMetadata) -> Self {
+        Self { path: metadata.path().to_path_buf(), store: Store::Gguf(metadata) }
     }
 
     /// The tensors of the safetensors files in a folder.
@@ -39,11 +39,7 @@ impl TensorFile {
         let files = weight_files(folder)?;
         // SAFETY: the map is only read. If another process truncates the file meanwhile, SIGBUS is raised, as with
         // every reader of safetensors; models are not edited in place.
-        let tensors = unsafe { MmapedSafetensors::multi(&files) }.map_err(|error| {
-            let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
-            let hint = "Download it again: it may have been cut short";
-            Error::malformed(names.join(", "), "safetensors weights", first_line(&error), hint)
-        })?;
+        let tensors = unsafe { MmapedSafetensors::multi(&files) }.map_err(|error| unreadable(&files, &error))?;
         Ok(Self { path: folder.to_path_buf(), store: Store::Safetensors { tensors, files } })
     }
 
@@ -55,7 +51,7 @@ impl TensorFile {
     /// The header of a GGUF file; `None` for a safetensors folder.
     pub(crate) fn gguf_metadata(&self) -> Option<&GgufMetadata> {
         match &self.store {
-            Store::Gguf { metadata, .. } => Some(metadata),
+            Store::Gguf(metadata) => Some(metadata),
             Store::Safetensors { .. } => None,
         }
     }
@@ -63,7 +59,7 @@ impl TensorFile {
     /// The files that hold the weights, sorted.
     pub(crate) fn files(&self) -> &[PathBuf] {
         match &self.store {
-            Store::Gguf { .. } => std::slice::from_ref(&self.path),
+            Store::Gguf(metadata) => metadata.files(),
             Store::Safetensors { files, .. } => files,
         }
     }
@@ -71,47 +67,78 @@ impl TensorFile {
     /// True if a tensor of this name exists.
     pub(crate) fn contains(&self, name: &str) -> bool {
         match &self.store {
-            Store::Gguf { metadata, .. } => metadata.content().tensor_infos.contains_key(name),
+            Store::Gguf(metadata) => metadata.shape(name).is_some(),
             Store::Safetensors { tensors, .. } => tensors.get(name).is_ok(),
+        }
+    }
+
+    /// True if both tensors exist and hold the same bytes.
+    pub(crate) fn equal(&self, a: &str, b: &str) -> bool {
+        let Store::Safetensors { tensors, .. } = &self.store else { return false };
+        match (tensors.get(a), tensors.get(b)) {
+            (Ok(a), Ok(b)) => (a.dtype(), a.shape(), a.data()) == (b.dtype(), b.shape(), b.data()),
+            _ => false,
         }
     }
 
     /// A tensor as f32 on `device`; its shape is checked.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor> {
-        if !self.contains(name) {
-            let hint = "The file is incomplete, or its header names the wrong family";
-            return Err(Error::malformed(&self.path, format!("tensor `{name}` {shape:?}"), "no such tensor", hint));
-        }
+        let refused = |expected: String, found: String, hint| Error::malformed(&self.path, expected, found, hint);
         // Checked before reading: nothing is allocated for a shape that is not the model's.
-        let found = self.shape(name);
-        if found.as_deref() != Some(shape) {
-            let (found, hint) = (format!("{:?}", found.unwrap_or_default()), "Its header and its weights disagree");
-            return Err(Error::malformed(&self.path, format!("tensor `{name}` to be {shape:?}"), found, hint));
+        let Some(found) = self.shape(name) else {
+            let expected = format!("tensor `{name}` {shape:?}");
+            if let Some((quantized, method)) = self.quantized(name) {
+                return Err(refused(expected, format!("`{quantized}`: weights quantized by {method}"), UNQUANTIZED));
+            }
+            let hint = "The file is incomplete, or its header names the wrong family";
+            return Err(refused(expected, "no such tensor".to_owned(), hint));
+        };
+        if let Some(kind) = self.kind_not_read(name) {
+            let (expected, hint) = (format!("tensor `{name}` in float32, float16 or bfloat16"), UNQUANTIZED);
+            return Err(refused(expected, format!("{kind:?}, a type of quantized weights"), hint));
         }
-        self.read_tensor(name, device).map_err(|error| {
+        if found != shape {
+            let (expected, hint) = (format!("tensor `{name}` to be {shape:?}"), "Its header and its weights disagree");
+            return Err(refused(expected, format!("{found:?}"), hint));
+        }
+        let read = match &self.store {
+            Store::Gguf(metadata) => metadata.tensor(name, device),
+            Store::Safetensors { tensors, .. } => {
+                tensors.load(name, device).and_then(|tensor| tensor.to_dtype(DType::F32))
+            }
+        };
+        read.map_err(|error| {
             let hint = "Download it again: it may have been cut short";
-            Error::malformed(&self.path, format!("tensor `{name}`"), first_line(&error), hint)
+            refused(format!("tensor `{name}`"), first_line(&error), hint)
         })
     }
 
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
         match &self.store {
-            Store::Gguf { metadata, .. } => {
-                metadata.content().tensor_infos.get(name).map(|info| info.shape.dims().to_vec())
-            }
+            Store::Gguf(metadata) => metadata.shape(name).map(<[usize]>::to_vec),
             Store::Safetensors { tensors, .. } => tensors.get(name).ok().map(|view| view.shape().to_vec()),
         }
     }
 
-    fn read_tensor(&self, name: &str, device: &Device) -> candle_core::Result<Tensor> {
-        match &self.store {
-            Store::Gguf { metadata, file } => {
-                // Every read seeks first, so a read that panicked half-way does no harm.
-                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                metadata.content().tensor(&mut *file, name, device)?.dequantize(device)
-            }
-            Store::Safetensors { tensors, .. } => tensors.load(name, device)?.to_dtype(DType::F32),
-        }
+    /// The type of a tensor, if it is not one of real numbers: bitsandbytes packs 4-bit weights into U8.
+    fn kind_not_read(&self, name: &str) -> Option<Dtype> {
+        let Store::Safetensors { tensors, .. } = &self.store else { return None };
+        let dtype = tensors.get(name).ok()?.dtype();
+        (!matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64)).then_some(dtype)
+    }
+
+    /// What a quantized file has in place of `name`, and who writes that.
+    fn quantized(&self, name: &str) -> Option<(String, &'static str)> {
+        let prefix = name.strip_suffix("weight")?;
+        let writers = [
+            ("qweight", "GPTQ or AWQ"),
+            ("weight_packed", "compressed-tensors"),
+            ("W_q", "HQQ"),
+            ("codes", "AQLM"),
+            ("weight_quantized", "quanto"),
+        ];
+        let present = writers.map(|(ending, writer)| (format!("{prefix}{ending}"), writer));
+        present.into_iter().find(|(name, _)| self.contains(name))
     }
 
     /// Refuses weights that are not among those `read`: ignoring them would give another model.
@@ -130,31 +157,56 @@ impl TensorFile {
         Err(Error::malformed(&self.path, expected, found, "This variant of the family is not supported yet"))
     }
 
-    fn names(&self) -> BTreeSet<String> {
+    /// The names of all tensors.
+    pub(crate) fn names(&self) -> BTreeSet<String> {
         match &self.store {
-            Store::Gguf { metadata, .. } => metadata.content().tensor_infos.keys().cloned().collect(),
+            Store::Gguf(metadata) => metadata.tensor_names(),
             Store::Safetensors { tensors, .. } => tensors.tensors().into_iter().map(|(name, _)| name).collect(),
         }
     }
 }
 
-/// The files named by `model.safetensors.index.json`, or `model.safetensors` alone; sorted.
+/// The error for weight files that cannot be opened: names what stands in a weight's place, if it is known.
+fn unreadable(files: &[PathBuf], error: &candle_core::Error) -> Error {
+    if let Some((file, (found, hint))) = files.iter().find_map(|file| Some((file, not_weights(file)?))) {
+        return Error::malformed(file, "safetensors weights", found, hint);
+    }
+    let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+    let hint = "Download it again: it may have been cut short";
+    Error::malformed(names.join(", "), "safetensors weights", first_line(error), hint)
+}
+
+/// What a file holds that was saved in place of a model's weights, and what to do about it.
+pub(super) fn not_weights(path: &Path) -> Option<(&'static str, &'static str)> {
+    let mut start = Vec::new();
+    File::open(path).ok()?.take(64).read_to_end(&mut start).ok()?;
+    let text = start.trim_ascii_start().to_ascii_lowercase();
+    if text.starts_with(b"version https://git-lfs") {
+        return Some(("a Git LFS pointer", "Get the file that it stands for with `git lfs pull`"));
+    }
+    if text.starts_with(b"<!doctype html") || text.starts_with(b"<html") {
+        return Some(("a web page", "Download the file itself: its address on the Hub has `resolve`, not `blob`"));
+    }
+    None
+}
+
+/// `model.safetensors` alone, or else the files named by `model.safetensors.index.json`, sorted. As in transformers, an
+/// index beside a single file counts for nothing: it was left there by an earlier version of the model.
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     #[derive(serde::Deserialize)]
     struct Index {
         weight_map: HashMap<String, String>,
     }
-    let index = folder.join("model.safetensors.index.json");
-    if !index.exists() {
-        let file = folder.join("model.safetensors");
-        if !file.exists() {
-            let hint = "Weights are read from safetensors, whole or with an index, or from a .gguf file";
-            return Err(Error::malformed(folder, "model.safetensors", "no such file", hint));
-        }
+    let (file, index) = (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
+    if file.exists() {
         return Ok(vec![file]);
     }
+    if !index.exists() {
+        let (found, hint) = without_weights(folder);
+        return Err(Error::malformed(folder, "model.safetensors", found, hint));
+    }
     let text = std::fs::read_to_string(&index).map_err(Error::io("read", &index))?;
-    let parsed: Index = serde_json::from_str(&text)
+    let parsed: Index = python_json(&text)
         .map_err(|error| Error::malformed(&index, "a weight map", error.to_string(), "Download it again"))?;
     let names: BTreeSet<_> = parsed.weight_map.into_values().collect();
     let escapes = |name: &String| Path::new(name).components().count() != 1;
@@ -163,4 +215,30 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
         return Err(Error::malformed(&index, format!("its shard `{name}` beside it"), "no such file", hint));
     }
     Ok(names.into_iter().map(|name| folder.join(name)).collect())
+}
+
+/// What a folder without `model.safetensors` holds instead, and what to do about it.
+fn without_weights(folder: &Path) -> (String, String) {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok());
+    let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    let ending = |endings: &[&str]| names.iter().find(|name| endings.iter().any(|ending| name.ends_with(ending)));
+    let (found, hint) = if let Some(name) = ending(&["adapter_model.safetensors", "adapter_model.bin"]) {
+        (
+            name,
+            "An adapter (LoRA) is not a model: merge it into its base model with peft's merge_and_unload, and save that",
+        )
+    } else if let Some(name) = ending(&[".safetensors"]) {
+        (name, "If that file holds the whole model under transformers' names, rename it to model.safetensors")
+    } else if let Some(name) = ending(&[".bin", ".pth", ".pt"]) {
+        (name, "Load it with transformers and save it with save_pretrained, which writes safetensors")
+    } else if let Some(name) = ending(&[".gguf"]) {
+        (name, "Name that file instead of its folder")
+    } else {
+        return (
+            "no such file".into(),
+            "Weights are read from safetensors, whole or with an index, or from a .gguf file".into(),
+        );
+    };
+    (format!("`{found}`"), hint.into())
 }

@@ -43,6 +43,19 @@ pub(super) fn resolve(places: &Places, monitor: &dyn Monitor) -> Result<PathBuf>
     Err(Error::ModelUnavailable { model: format!("default ({FILE})"), tried })
 }
 
+/// The default model, if it is the file of this wheel and is there already: it is not fetched and kept twice.
+pub(super) fn in_wheel(
+    places: &Places,
+    package: &str,
+    version: Option<&str>,
+    file: Option<&str>,
+) -> Option<wheel::Found> {
+    let cached = places.cache.folder().join(FILE);
+    let is_it = package == WHEEL.0 && version.is_none_or(|it| it == WHEEL.1) && file.is_none_or(|it| it == FILE);
+    let is_there = is_it && cached.exists() && IDENTITY.check(&cached).is_ok();
+    is_there.then(|| wheel::Found { path: cached, version: WHEEL.1.to_owned(), file: FILE.to_owned() })
+}
+
 fn from_cache(cached: &Path) -> Result<PathBuf> {
     let result = IDENTITY.check(cached);
     if matches!(result, Err(Error::Malformed { .. })) {

@@ -28,7 +28,7 @@ use serde::Deserialize;
 
 pub(crate) use self::dataset::{HubDataset, HubFile};
 use self::{request::Client, snapshot::RepoCache};
-use super::names::is_file;
+use super::names::{gguf_parts, is_file};
 use crate::{Error, Monitor, Result};
 
 /// Files of a model folder besides its weights: the required ones, and those used if present.
@@ -145,8 +145,10 @@ pub(super) fn resolve(
     let get = |name: &str| file::get(&client, &cache, &info.sha, name, monitor);
     let path = match file {
         Some(file) => {
-            check_listed(&info, &client, file)?;
-            get(file)?
+            let parts = parts_of(file);
+            parts.iter().try_for_each(|part| check_listed(&info, &client, part))?;
+            parts.iter().try_for_each(|part| get(part).map(|_| ()))?;
+            cache.snapshot(&info.sha).join(file)
         }
         None => {
             get_folder(&info, &client, get)?;
@@ -161,8 +163,14 @@ pub(super) fn resolve(
 fn complete(cache: &RepoCache, commit: String, file: Option<&str>) -> Option<Found> {
     let folder = cache.snapshot(&commit);
     let path = file.map_or_else(|| folder.clone(), |file| folder.join(file));
-    let whole = if file.is_some() { path.is_file() } else { is_complete(&folder) };
+    let there = |file: &str| parts_of(file).iter().all(|part| folder.join(part).is_file());
+    let whole = file.map_or_else(|| is_complete(&folder), there);
     whole.then_some(Found { path, commit })
+}
+
+/// A file of a repository, and the others if it is a part of a split model.
+fn parts_of(file: &str) -> Vec<String> {
+    gguf_parts(file).unwrap_or_else(|| vec![file.to_owned()])
 }
 
 /// True if a snapshot has every file that the model needs. Weights are downloaded last, so if they are there, the

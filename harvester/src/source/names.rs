@@ -17,3 +17,13 @@ pub(super) fn is_file(text: &str) -> bool {
     };
     text.split('/').all(part)
 }
+
+/// The names of all parts of a model that llama.cpp split, given one of them: `NAME-00001-of-00003.gguf` and so on.
+/// `None`: the name is not of this form.
+pub(crate) fn gguf_parts(name: &str) -> Option<Vec<String>> {
+    let (stem, total) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+    let (base, number) = stem.rsplit_once('-')?;
+    let of = |digits: &str| (digits.len() == 5).then(|| digits.parse::<usize>().ok()).flatten();
+    let (number, total) = (of(number)?, of(total)?);
+    (1..=total).contains(&number).then(|| (1..=total).map(|n| format!("{base}-{n:05}-of-{total:05}.gguf")).collect())
+}

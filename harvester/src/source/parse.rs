@@ -35,7 +35,10 @@ impl FromStr for ModelSource {
             let found = format!("`{text}`, a file of another kind");
             return if is_gguf(text) { Ok(Self::Gguf(path)) } else { Err(refused(found)) };
         }
-        parse_hub(text).ok_or_else(|| refused(format!("`{text}`, which does not exist")))
+        parse_hub(text).ok_or_else(|| {
+            let suggestion = name_on_hub(text).map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
+            refused(format!("`{text}`, which does not exist{suggestion}"))
+        })
     }
 }
 
@@ -58,6 +61,30 @@ impl fmt::Display for ModelSource {
         }
         file.as_ref().map_or(Ok(()), |file| write!(f, ":{file}"))
     }
+}
+
+/// Beginnings of models' names, and who publishes them.
+const PUBLISHERS: [(&str, &str); 13] = [
+    ("gpt2", "openai-community"),
+    ("distilgpt2", "distilbert"),
+    ("pythia", "EleutherAI"),
+    ("gpt-neox", "EleutherAI"),
+    ("smollm", "HuggingFaceTB"),
+    ("tinyllama", "TinyLlama"),
+    ("gemma", "google"),
+    ("qwen", "Qwen"),
+    ("llama", "meta-llama"),
+    ("mistral", "mistralai"),
+    ("olmo", "allenai"),
+    ("phi-3", "microsoft"),
+    ("phi-4", "microsoft"),
+];
+
+/// The name on the Hub that a name without its organization most likely means.
+fn name_on_hub(text: &str) -> Option<String> {
+    let is_file = is_gguf(text) || !is_name(text);
+    let (_, publisher) = PUBLISHERS.iter().find(|(name, _)| text.to_lowercase().starts_with(name))?;
+    (!is_file).then(|| format!("{publisher}/{text}"))
 }
 
 fn refused(found: String) -> Error {
@@ -158,6 +185,22 @@ mod tests {
         {
             let message = text.parse::<ModelSource>().unwrap_err().to_string();
             assert!(message.contains(&format!("`{text}`, which does not exist")), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_name_without_its_organization_is_completed() {
+        for (text, name) in [
+            ("gpt2", "openai-community/gpt2"),
+            ("gpt2-medium", "openai-community/gpt2-medium"),
+            ("gemma-2-2b", "google/gemma-2-2b"),
+        ] {
+            let message = text.parse::<ModelSource>().unwrap_err().to_string();
+            assert!(message.contains(&format!("did you mean `{name}`?")), "{message}");
+        }
+        for text in ["gpt2.gguf", "./gpt2", "unknown"] {
+            let message = text.parse::<ModelSource>().unwrap_err().to_string();
+            assert!(!message.contains("did you mean"), "{message}");
         }
     }
 

@@ -9,6 +9,7 @@ mod folder;
 mod gguf;
 mod sentence_piece;
 mod spelling;
+mod stop_tokens;
 mod text_stream;
 
 use std::{
@@ -30,6 +31,7 @@ pub struct TextTokenizer {
     special: HashSet<u32>,
     bos: Option<u32>,
     eos: Option<u32>,
+    stop: HashSet<u32>,
     add_bos: bool,
     chat_template: Option<String>,
     sha256: String,
@@ -110,9 +112,15 @@ impl TextTokenizer {
         self.bos
     }
 
-    /// The end-of-text token, which ends generation.
+    /// The end-of-text token.
     pub fn eos(&self) -> Option<u32> {
         self.eos
+    }
+
+    /// True if a generated text ends with this token: [`eos`](Self::eos), the end of a turn, and whatever else the
+    /// model's files name.
+    pub fn is_stop(&self, id: u32) -> bool {
+        self.stop.contains(&id)
     }
 
     /// True if the model was trained with [`bos`](Self::bos) before every text.

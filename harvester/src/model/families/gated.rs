@@ -5,12 +5,12 @@
 use candle_core::Tensor;
 use serde::Deserialize;
 
-use super::{Header, MAX_LAYERS, Plan, Reader, Unsupported, rope, stack};
+use super::{Header, MAX_LAYERS, Plan, Reader, Unsupported, root, rope, stack, unembed};
 use crate::{
     Result,
     model::{
         Activation, Family, LocalAttention, ModelConfig, NormKind, NormPlaces, Positions, QkNorm, attention::Attention,
-        block::Block, mlp::Mlp, qk_norm::QkNormWeights,
+        block::Block, mlp::Mlp, qk_norm::QkNormWeights, tensor_file::TensorFile,
     },
 };
 
@@ -26,10 +26,10 @@ pub(super) struct Json {
     vocab_size: usize,
     max_position_embeddings: usize,
     rms_norm_eps: f64,
-    hidden_act: Option<String>,
-    tie_word_embeddings: Option<bool>,
+    pub(super) hidden_act: Option<String>,
+    tie_word_embeddings: bool,
     #[serde(flatten)]
-    rope: rope::Json,
+    pub(super) rope: rope::Json,
 }
 
 /// A layer's attention, as in `layer_types`.
@@ -69,7 +69,7 @@ impl Json {
         let d_head = self.head_dim.unwrap_or(self.hidden_size / n_heads.max(1));
         Ok(ModelConfig {
             n_kv_heads: self.num_key_value_heads.unwrap_or(n_heads),
-            tied_embeddings: self.tie_word_embeddings.unwrap_or(false),
+            tied_embeddings: self.tie_word_embeddings,
             ..plain(Plain {
                 family,
                 n_layers: self.num_hidden_layers,
@@ -136,6 +136,11 @@ const ALL_LAYERS: usize = 0;
 
 /// A plain llama with the sizes of a GGUF header.
 pub(super) fn config_from_gguf(header: &Header<'_>, family: Family, activation: Activation) -> Result<ModelConfig> {
+    if let Some(experts) = header.optional_integer("expert_count")?.filter(|experts| *experts > 0) {
+        return Err(
+            header.refused("expert_count 0: mixtures of experts are not supported", format!("{experts} experts"))
+        );
+    }
     let n_heads = header.integer("attention.head_count")?;
     let d_model = header.integer("embedding_length")?;
     let d_head = header.integer_or("attention.key_length", d_model / n_heads.max(1))?;
@@ -163,10 +168,10 @@ pub(super) fn config_from_gguf(header: &Header<'_>, family: Family, activation: 
     })
 }
 
-/// Tensor names in a file; those of a block come after `{blocks}.{layer}.`.
+/// Tensor names in a file; those of a block come after `{root}{blocks}.{layer}.`.
 #[derive(Clone, Copy)]
 pub(super) struct Names {
-    /// Prefix of `embed`, `blocks` and `ln_final`: multimodal checkpoints put a name before their text model's tensors.
+    /// Usual prefix of `embed`, `blocks` and `ln_final`.
     pub(super) root: &'static str,
     pub(super) embed: &'static str,
     pub(super) blocks: &'static str,
@@ -201,9 +206,9 @@ pub(super) enum GateUp {
 }
 
 pub(super) const HUGGING_FACE: Names = Names {
-    root: "",
-    embed: "model.embed_tokens.weight",
-    blocks: "model.layers",
+    root: "model.",
+    embed: "embed_tokens.weight",
+    blocks: "layers",
     ln1: "input_layernorm",
     qkv: Qkv::Apart(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
     q_norm: "self_attn.q_norm",
@@ -214,7 +219,7 @@ pub(super) const HUGGING_FACE: Names = Names {
     gate_up: GateUp::Apart(["mlp.gate_proj", "mlp.up_proj"]),
     down: "mlp.down_proj",
     ln2_post: "post_feedforward_layernorm",
-    ln_final: "model.norm",
+    ln_final: "norm",
     unembed: "lm_head.weight",
     norms_less_one: false,
 };
@@ -248,15 +253,18 @@ pub(super) enum RowOrder {
 }
 
 /// The plan of a family whose blocks have llama's structure.
-pub(super) fn plan(names: Names, order: RowOrder) -> Plan {
-    let named = |name: &str| format!("{}{name}", names.root);
+pub(super) fn plan(tensors: &TensorFile, names: Names, order: RowOrder) -> Plan {
+    let root = root(tensors, names.embed, names.root);
+    let blocks = format!("{root}{}", names.blocks);
     Plan {
-        embed: named(names.embed),
+        embed: format!("{root}{}", names.embed),
         pos_embed: None,
-        ln_final: named(names.ln_final),
-        unembed: names.unembed.to_string(),
+        ln_final: format!("{root}{}", names.ln_final),
+        unembed: unembed(tensors, names.unembed),
         norms_less_one: names.norms_less_one,
-        block: Box::new(move |reader, layer| Loader { reader, names, order }.block(layer)),
+        block: Box::new(move |reader, layer| {
+            Loader { reader, names, order, prefix: format!("{blocks}.{layer}.") }.block()
+        }),
         // Rotary frequencies of old checkpoints, and GGUF's frequency divisors, which the header's reader has already
         // read.
         harmless: &[
@@ -265,10 +273,6 @@ pub(super) fn plan(names: Names, order: RowOrder) -> Plan {
             "rope_factors_long.weight",
             "rope_factors_short.weight",
         ],
-        beside: match names.root {
-            "" => &[],
-            _ => &["vision_tower.", "model.vision_tower.", "multi_modal_projector.", "model.multi_modal_projector."],
-        },
     }
 }
 
@@ -276,12 +280,14 @@ struct Loader<'a> {
     reader: &'a Reader<'a>,
     names: Names,
     order: RowOrder,
+    /// Of the block's names.
+    prefix: String,
 }
 
 impl Loader<'_> {
-    fn block(&self, layer: usize) -> Result<Block> {
+    fn block(&self) -> Result<Block> {
         let (c, names) = (self.reader.config(), &self.names);
-        let prefix = |name: &str| format!("{}{}.{layer}.{name}", names.root, names.blocks);
+        let prefix = |name: &str| format!("{}{name}", self.prefix);
         let norm_if = |present: bool, name| present.then(|| self.reader.norm(&prefix(name))).transpose();
         let before = c.norm_places != NormPlaces::After;
         let after = c.norm_places != NormPlaces::Before;

@@ -8,31 +8,34 @@ use super::{
 };
 use crate::{
     Result,
-    model::{Activation, Family, ModelConfig},
+    model::{Activation, Family, ModelConfig, tensor_file::TensorFile},
 };
 
-/// Llama's keys. The first checkpoints have `hidden_act` `gelu` and mean its tanh approximation.
+/// Llama's keys. The first generation names its activation function in `hidden_act`, the others in
+/// `hidden_activation`. The first checkpoints say `gelu` and mean its tanh approximation.
 #[derive(Deserialize)]
 pub(super) struct Json {
     #[serde(flatten)]
-    common: gated::Json,
+    pub(super) common: gated::Json,
     hidden_activation: Option<String>,
-    tie_word_embeddings: Option<bool>,
     use_bidirectional_attention: Option<bool>,
 }
 
 impl Json {
     /// The settings common to all three generations.
     pub(super) fn config(self, family: Family) -> Result<ModelConfig, Unsupported> {
-        if let Some(other) = self.hidden_activation.filter(|name| name != "gelu_pytorch_tanh") {
+        let hidden_act = self.common.hidden_act.as_deref().filter(|_| family == Family::Gemma);
+        let tanh = ["gelu_pytorch_tanh", "gelu_new"];
+        if let Some(other) = hidden_act.filter(|name| *name != "gelu" && !tanh.contains(name)) {
+            return Err(Unsupported::new("hidden_act `gelu_pytorch_tanh`", format!("`{other}`")));
+        }
+        if let Some(other) = self.hidden_activation.filter(|name| !tanh.contains(&name.as_str())) {
             return Err(Unsupported::new("hidden_activation `gelu_pytorch_tanh`", format!("`{other}`")));
         }
         if self.use_bidirectional_attention == Some(true) {
             return Err(Unsupported::new("causal attention", "use_bidirectional_attention"));
         }
-        let config = self.common.config_with(family, Activation::GeluTanh)?;
-        let tied_embeddings = self.tie_word_embeddings.unwrap_or(true);
-        Ok(ModelConfig { tied_embeddings, ..scaled(config) })
+        Ok(scaled(self.common.config_with(family, Activation::GeluTanh)?))
     }
 }
 
@@ -44,6 +47,6 @@ fn scaled(config: ModelConfig) -> ModelConfig {
     ModelConfig { embed_scale: Some((config.d_model as f64).sqrt()), ..config }
 }
 
-pub(super) fn plan() -> Plan {
-    gated::plan(Names { norms_less_one: true, ..gated::HUGGING_FACE }, RowOrder::Halves)
+pub(super) fn plan(tensors: &TensorFile) -> Plan {
+    gated::plan(tensors, Names { norms_less_one: true, ..gated::HUGGING_FACE }, RowOrder::Halves)
 }

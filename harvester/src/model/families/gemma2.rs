@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Result,
-    model::{Family, ModelConfig, NormPlaces},
+    model::{Family, ModelConfig, NormPlaces, tensor_file::TensorFile},
 };
 
 /// Gemma's keys and those added in this generation. Without a list of layers, layers 0, 2, 4.. have the window.
@@ -66,9 +66,8 @@ pub(super) fn largest_model_scale(config: &ModelConfig, n_layers: usize) -> f64 
 }
 
 /// Names of Gemma 2 and 3 in safetensors: here `post_attention_layernorm` really is the norm after attention.
-pub(super) const HUGGING_FACE: Names =
-    Names { ln2: "pre_feedforward_layernorm", norms_less_one: true, ..gated::HUGGING_FACE };
+const HUGGING_FACE: Names = Names { ln2: "pre_feedforward_layernorm", norms_less_one: true, ..gated::HUGGING_FACE };
 
-pub(super) fn plan() -> Plan {
-    gated::plan(HUGGING_FACE, RowOrder::Halves)
+pub(super) fn plan(tensors: &TensorFile) -> Plan {
+    gated::plan(tensors, HUGGING_FACE, RowOrder::Halves)
 }

@@ -2,30 +2,25 @@
 //! their own rotary base.
 
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
 
 use super::{
-    Header, Plan, Unsupported,
-    gated::{self, LayerType, Names, RowOrder},
+    Header, Unsupported,
+    gated::{self, LayerType},
     gemma, gemma2, rope,
 };
 use crate::{
     Result,
-    model::{Family, LocalAttention, ModelConfig, NormPlaces, QkNorm, tensor_file::TensorFile},
+    model::{Family, LocalAttention, ModelConfig, NormPlaces, QkNorm},
 };
 
-/// Rotary base of the local layers if a file does not say.
+/// Rotary base of the local layers if a GGUF header does not say.
 const LOCAL_BASE: f64 = 10_000.0;
-/// Every sixth layer is global if a file does not say.
+/// Every sixth layer is global if a GGUF header does not say.
 const PATTERN: usize = 6;
 
 /// Gemma's keys and those added in this generation.
 #[derive(Deserialize)]
-#[serde(try_from = "Value")]
-pub(super) struct Json(Keys);
-
-#[derive(Deserialize)]
-struct Keys {
+pub(super) struct Json {
     #[serde(flatten)]
     common: gemma::Json,
     query_pre_attn_scalar: f64,
@@ -33,66 +28,37 @@ struct Keys {
     final_logit_softcapping: Option<f64>,
     sliding_window: Option<usize>,
     layer_types: Option<Vec<LayerType>>,
-    sliding_window_pattern: Option<usize>,
-    rope_local_base_freq: Option<f64>,
-    /// `rope_parameters` of the local layers in transformers 5.
-    #[serde(default)]
-    local_rope: rope::Parameters,
+    sliding_window_pattern: usize,
+    rope_local_base_freq: f64,
+    rope_parameters: Option<RopeByKind>,
 }
 
-/// transformers 5 stores `rope_parameters` per kind of layer; this converts them to the form of the other families.
-impl TryFrom<Value> for Json {
-    type Error = serde_json::Error;
-
-    fn try_from(mut value: Value) -> Result<Self, Self::Error> {
-        let both = value.get_mut("rope_parameters").and_then(Value::as_object_mut);
-        let by_kind = both.and_then(|both| Some((both.remove("full_attention")?, both.remove("sliding_attention")?)));
-        if let Some((global, local)) = by_kind {
-            value["rope_parameters"] = global;
-            value["local_rope"] = local;
-        }
-        serde_json::from_value(value).map(Self)
-    }
-}
-
-/// A multimodal model, of which only the text part is read. Published files omit from `text_config` the values that are
-/// the default in transformers.
-#[derive(Deserialize)]
-pub(super) struct Multimodal {
-    text_config: Map<String, Value>,
-}
-
-impl Multimodal {
-    pub(super) fn config(self) -> Result<ModelConfig, Unsupported> {
-        let defaults = json!({
-            "vocab_size": 262_208, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
-            "max_position_embeddings": 131_072, "rms_norm_eps": 1e-6, "query_pre_attn_scalar": 256.0,
-            "rope_theta": 1_000_000.0,
-        });
-        let mut text = defaults.as_object().cloned().unwrap_or_default();
-        text.extend(self.text_config);
-        let json: Json = serde_json::from_value(Value::Object(text))
-            .map_err(|error| Unsupported::new("the keys of a gemma3_text model in text_config", error.to_string()))?;
-        json.config()
-    }
+/// `rope_parameters` of transformers 5, one for each kind of layer.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RopeByKind {
+    full_attention: Option<rope::Parameters>,
+    sliding_attention: Option<rope::Parameters>,
 }
 
 impl Json {
-    pub(super) fn config(self) -> Result<ModelConfig, Unsupported> {
-        let keys = self.0;
-        let config = keys.common.config(Family::Gemma3)?;
-        if !keys.local_rope.is_plain() {
+    pub(super) fn config(mut self) -> Result<ModelConfig, Unsupported> {
+        let rope = self.rope_parameters.unwrap_or_default();
+        self.common.common.rope.set_parameters(rope.full_attention);
+        let config = self.common.config(Family::Gemma3)?;
+        let local_rope = rope.sliding_attention.unwrap_or_default();
+        if !local_rope.is_plain() {
             return Err(Unsupported::new("local layers with unscaled rotary positions", "a rope_type for them"));
         }
-        let pattern = keys.sliding_window_pattern.unwrap_or(PATTERN).max(1);
+        let pattern = self.sliding_window_pattern.max(1);
         let is_local = |layer: usize| !(layer + 1).is_multiple_of(pattern);
-        let layers = gated::local_layers(keys.layer_types.as_deref(), config.n_layers, is_local);
-        let base = keys.rope_local_base_freq.or(keys.local_rope.base().ok()).unwrap_or(LOCAL_BASE);
+        let layers = gated::local_layers(self.layer_types.as_deref(), config.n_layers, is_local);
+        let base = local_rope.base().unwrap_or(self.rope_local_base_freq);
         Ok(ModelConfig {
-            attn_scale: keys.query_pre_attn_scalar.powf(-0.5),
-            attn_softcap: keys.attn_logit_softcapping,
-            logit_softcap: keys.final_logit_softcapping,
-            local: local_attention(keys.sliding_window, layers, base),
+            attn_scale: self.query_pre_attn_scalar.powf(-0.5),
+            attn_softcap: self.attn_logit_softcapping,
+            logit_softcap: self.final_logit_softcapping,
+            local: local_attention(self.sliding_window, layers, base),
             ..normed(config)
         })
     }
@@ -120,16 +86,4 @@ fn normed(config: ModelConfig) -> ModelConfig {
 fn local_attention(window: Option<usize>, layers: Vec<bool>, base: f64) -> Option<LocalAttention> {
     let local = gated::local_attention(window, layers)?;
     Some(LocalAttention { rotary_base: Some(base), ..local })
-}
-
-pub(super) fn plan(tensors: &TensorFile) -> Plan {
-    // The multimodal checkpoint as published, and as saved by transformers 5.
-    let (root, embed, blocks, ln_final) = if tensors.contains("language_model.model.norm.weight") {
-        ("language_model.", "model.embed_tokens.weight", "model.layers", "model.norm")
-    } else if tensors.contains("model.language_model.norm.weight") {
-        ("model.language_model.", "embed_tokens.weight", "layers", "norm")
-    } else {
-        ("", gemma2::HUGGING_FACE.embed, gemma2::HUGGING_FACE.blocks, gemma2::HUGGING_FACE.ln_final)
-    };
-    gated::plan(Names { root, embed, blocks, ln_final, ..gemma2::HUGGING_FACE }, RowOrder::Halves)
 }

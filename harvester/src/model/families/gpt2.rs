@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Header, Plan, Reader, Unsupported};
+use super::{Header, Plan, Reader, Unsupported, root, unembed};
 use crate::{
     Result,
     model::{
@@ -22,15 +22,14 @@ pub(super) struct Json {
     n_positions: usize,
     layer_norm_epsilon: f64,
     activation_function: String,
-    #[serde(default)]
     scale_attn_by_inverse_layer_idx: bool,
-    scale_attn_weights: Option<bool>,
-    tie_word_embeddings: Option<bool>,
+    scale_attn_weights: bool,
+    tie_word_embeddings: bool,
 }
 
 impl Json {
     pub(super) fn config(self) -> Result<ModelConfig, Unsupported> {
-        if self.scale_attn_by_inverse_layer_idx || self.scale_attn_weights == Some(false) {
+        if self.scale_attn_by_inverse_layer_idx || !self.scale_attn_weights {
             return Err(Unsupported::new("scores scaled by 1 / sqrt(d_head)", "another scale of attention scores"));
         }
         let activation = match self.activation_function.as_str() {
@@ -41,7 +40,7 @@ impl Json {
         let sizes = [self.n_layer, self.n_embd, self.n_head, self.n_inner.unwrap_or(4 * self.n_embd)];
         Ok(ModelConfig {
             activation,
-            tied_embeddings: self.tie_word_embeddings.unwrap_or(true),
+            tied_embeddings: self.tie_word_embeddings,
             ..config(sizes, self.vocab_size, self.n_positions, self.layer_norm_epsilon)
         })
     }
@@ -102,7 +101,6 @@ pub(super) fn gguf_plan(config: &ModelConfig) -> Plan {
         norms_less_one: false,
         block: Box::new(gguf_block),
         harmless: &[],
-        beside: &[],
     }
 }
 
@@ -129,18 +127,16 @@ fn gguf_block(reader: &Reader<'_>, layer: usize) -> Result<Block> {
 }
 
 pub(super) fn plan(tensors: &TensorFile) -> Plan {
-    // The language model's checkpoint has this prefix; the bare model's does not.
-    let root = if tensors.contains("transformer.wte.weight") { "transformer." } else { "" };
+    let root = root(tensors, "wte.weight", "transformer.");
     Plan {
         embed: format!("{root}wte.weight"),
         pos_embed: Some(format!("{root}wpe.weight")),
         ln_final: format!("{root}ln_f"),
-        unembed: "lm_head.weight".into(),
+        unembed: unembed(tensors, "lm_head.weight"),
         norms_less_one: false,
         block: Box::new(move |reader, layer| block(reader, &format!("{root}h.{layer}"))),
         // Older checkpoints store the causal mask.
         harmless: &[".attn.bias", ".attn.masked_bias"],
-        beside: &[],
     }
 }
 

@@ -3,12 +3,12 @@
 use candle_core::Tensor;
 use serde::Deserialize;
 
-use super::{Header, Plan, Reader, Unsupported, gpt2, rope};
+use super::{Header, Plan, Reader, Unsupported, gpt2, root, rope, unembed};
 use crate::{
     Result,
     model::{
         Activation, Family, ModelConfig, NormKind, NormPlaces, Positions, attention::Attention, block::Block,
-        linear::Linear, mlp::Mlp,
+        linear::Linear, mlp::Mlp, tensor_file::TensorFile,
     },
 };
 
@@ -23,12 +23,11 @@ pub(super) struct Json {
     max_position_embeddings: usize,
     layer_norm_eps: f64,
     hidden_act: String,
-    rotary_pct: Option<f64>,
-    rotary_emb_base: Option<f64>,
+    rotary_pct: f64,
+    rotary_emb_base: f64,
     #[serde(flatten)]
     rope: rope::Json,
     use_parallel_residual: bool,
-    #[serde(default)]
     tie_word_embeddings: bool,
 }
 
@@ -40,7 +39,7 @@ impl Json {
             other => return Err(Unsupported::new("hidden_act gelu or gelu_new", format!("`{other}`"))),
         };
         let d_head = self.hidden_size / self.num_attention_heads.max(1);
-        let rope = self.rope.or(self.rotary_emb_base, self.rotary_pct);
+        let rope = self.rope.with(self.rotary_emb_base, self.rotary_pct);
         let positions = rope.positions(d_head, self.max_position_embeddings)?;
         let sizes = [self.num_hidden_layers, self.hidden_size, self.num_attention_heads, self.intermediate_size];
         Ok(ModelConfig {
@@ -106,17 +105,17 @@ pub(super) fn gguf_plan(config: &ModelConfig) -> Plan {
     gpt2::gguf_plan(config)
 }
 
-pub(super) fn plan() -> Plan {
+pub(super) fn plan(tensors: &TensorFile) -> Plan {
+    let root = root(tensors, "embed_in.weight", "gpt_neox.");
     Plan {
-        embed: "gpt_neox.embed_in.weight".into(),
+        embed: format!("{root}embed_in.weight"),
         pos_embed: None,
-        ln_final: "gpt_neox.final_layer_norm".into(),
-        unembed: "embed_out.weight".into(),
+        ln_final: format!("{root}final_layer_norm"),
+        unembed: unembed(tensors, "embed_out.weight"),
         norms_less_one: false,
-        block: Box::new(|reader, layer| block(reader, &format!("gpt_neox.layers.{layer}"))),
+        block: Box::new(move |reader, layer| block(reader, &format!("{root}layers.{layer}"))),
         // Older checkpoints store the causal mask and the rotary frequencies.
         harmless: &[".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"],
-        beside: &[],
     }
 }
 

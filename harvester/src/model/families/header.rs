@@ -65,13 +65,12 @@ impl Header<'_> {
     }
 
     pub(super) fn contains(&self, tensor: &str) -> bool {
-        self.metadata.content().tensor_infos.contains_key(tensor)
+        self.metadata.shape(tensor).is_some()
     }
 
     /// Number of rows of the embedding; 0 if there is none, which is refused later.
     pub(super) fn d_vocab(&self) -> usize {
-        let embed = self.metadata.content().tensor_infos.get("token_embd.weight");
-        embed.and_then(|info| info.shape.dims().first().copied()).unwrap_or(0)
+        self.metadata.shape("token_embd.weight").and_then(|shape| shape.first().copied()).unwrap_or(0)
     }
 
     /// Rotary positions of heads of `d_head` dimensions in a model made for `ctx_len` tokens.
@@ -92,14 +91,22 @@ impl Header<'_> {
             });
         }
         let kind_key = self.key("rope.scaling.type");
-        let kind = self.metadata.get(&kind_key).map(|_| self.metadata.string(&kind_key)).transpose()?.unwrap_or("none");
+        // As in llama.cpp: a factor without a type is a linear one, and the oldest files have another key for it.
+        let kind =
+            self.metadata.get(&kind_key).map(|_| self.metadata.string(&kind_key)).transpose()?.unwrap_or("linear");
+        let factor = match self.optional_real("rope.scaling.factor")? {
+            Some(factor) => factor,
+            None => self.optional_real("rope.scale_linear")?.unwrap_or(0.0),
+        };
+        let factor = if kind == "none" || factor == 0.0 { 1.0 } else { factor };
         match kind {
             // Llama 3's scaling is stored as precomputed factors, without a scaling type.
-            "none" if self.contains("rope_freqs.weight") => {
-                Ok(RopeScaling::Divisors(self.metadata.vector("rope_freqs.weight", half)?))
+            "none" | "linear" if self.contains("rope_freqs.weight") => {
+                let divisors = self.metadata.vector("rope_freqs.weight", half)?;
+                Ok(RopeScaling::Divisors(divisors.into_iter().map(|divisor| divisor * factor as f32).collect()))
             }
-            "none" => Ok(RopeScaling::None),
-            "linear" => Ok(RopeScaling::Linear { factor: self.real("rope.scaling.factor")? }),
+            "none" | "linear" if factor == 1.0 => Ok(RopeScaling::None),
+            "linear" => Ok(RopeScaling::Linear { factor }),
             other => Err(self.refused("rope.scaling.type none or linear", format!("`{other}`"))),
         }
     }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Result,
-    model::{Activation, Family, ModelConfig},
+    model::{Activation, Family, ModelConfig, tensor_file::TensorFile},
 };
 
 pub(super) fn config(json: gated::Json) -> Result<ModelConfig, Unsupported> {
@@ -18,6 +18,6 @@ pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
     gated::config_from_gguf(header, Family::Llama, Activation::Silu)
 }
 
-pub(super) fn gguf_plan() -> Plan {
-    gated::plan(gated::GGUF, RowOrder::Neighbors)
+pub(super) fn gguf_plan(tensors: &TensorFile) -> Plan {
+    gated::plan(tensors, gated::GGUF, RowOrder::Neighbors)
 }

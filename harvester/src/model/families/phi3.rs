@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Result,
-    model::{Activation, Family, ModelConfig},
+    model::{Activation, Family, ModelConfig, tensor_file::TensorFile},
 };
 
 /// Llama's keys and the window, which applies to all layers.
@@ -32,12 +32,12 @@ pub(super) fn config_from_gguf(header: &Header<'_>) -> Result<ModelConfig> {
     gated::config_from_gguf(header, Family::Phi3, Activation::Silu)
 }
 
-pub(super) fn plan() -> Plan {
+pub(super) fn plan(tensors: &TensorFile) -> Plan {
     let (qkv, gate_up) = (Qkv::Fused("self_attn.qkv_proj"), GateUp::Fused("mlp.gate_up_proj"));
-    gated::plan(Names { qkv, gate_up, ..gated::HUGGING_FACE }, RowOrder::Halves)
+    gated::plan(tensors, Names { qkv, gate_up, ..gated::HUGGING_FACE }, RowOrder::Halves)
 }
 
-pub(super) fn gguf_plan() -> Plan {
+pub(super) fn gguf_plan(tensors: &TensorFile) -> Plan {
     let (qkv, gate_up) = (Qkv::Fused("attn_qkv"), GateUp::Fused("ffn_up"));
-    gated::plan(Names { qkv, gate_up, ..gated::GGUF }, RowOrder::Halves)
+    gated::plan(tensors, Names { qkv, gate_up, ..gated::GGUF }, RowOrder::Halves)
 }

@@ -16,17 +16,16 @@ use crate::{
 pub(super) struct Json {
     #[serde(flatten)]
     common: gated::Json,
-    #[serde(default)]
     use_sliding_window: bool,
     sliding_window: Option<usize>,
-    max_window_layers: Option<usize>,
+    max_window_layers: usize,
     layer_types: Option<Vec<LayerType>>,
 }
 
 impl Json {
     pub(super) fn config(self, family: Family) -> Result<ModelConfig, Unsupported> {
         let config = self.common.config(family)?;
-        let from = self.max_window_layers.unwrap_or(config.n_layers);
+        let from = self.max_window_layers;
         let layers = gated::local_layers(self.layer_types.as_deref(), config.n_layers, |layer| layer >= from);
         let window = self.sliding_window.filter(|_| self.use_sliding_window);
         Ok(ModelConfig { local: gated::local_attention(window, layers), ..config })

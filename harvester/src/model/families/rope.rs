@@ -17,10 +17,12 @@ pub(super) struct Json {
 }
 
 /// `rope_scaling`, or `rope_parameters`, which also holds the base.
-#[derive(Clone, Default, Deserialize)]
+#[derive(Clone, Default, PartialEq, Deserialize)]
 pub(super) struct Parameters {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// The older name of `rope_type`; many files have both.
+    #[serde(rename = "type")]
+    old_type: Option<String>,
     rope_theta: Option<f64>,
     partial_rotary_factor: Option<f64>,
     factor: Option<f64>,
@@ -33,19 +35,25 @@ pub(super) struct Parameters {
 }
 
 impl Json {
-    /// Applies the base and the rotated share that some files store under other names, if given.
-    pub(super) fn or(mut self, base: Option<f64>, share: Option<f64>) -> Self {
-        self.rope_theta = base.or(self.rope_theta);
-        self.partial_rotary_factor = share.or(self.partial_rotary_factor);
-        self
+    /// Takes the base and the rotated share from keys that have other names in this family.
+    pub(super) fn with(self, base: f64, share: f64) -> Self {
+        Self { rope_theta: Some(base), partial_rotary_factor: Some(share), ..self }
+    }
+
+    /// Takes `rope_parameters` from where this family has them.
+    pub(super) fn set_parameters(&mut self, parameters: Option<Parameters>) {
+        self.rope_parameters = parameters;
     }
 
     /// Positions of heads of `d_head` dimensions in a model made for `ctx_len` tokens.
     pub(super) fn positions(self, d_head: usize, ctx_len: usize) -> Result<Positions, Unsupported> {
-        let mut parameters = self.rope_parameters.or(self.rope_scaling).unwrap_or_default();
+        // In the order of transformers: the older key first, unless it is empty; the keys beside it where it is silent,
+        // except for the original length, where they come first.
+        let stated = |parameters: &Parameters| *parameters != Parameters::default();
+        let mut parameters = self.rope_scaling.filter(stated).or(self.rope_parameters).unwrap_or_default();
         parameters.rope_theta = parameters.rope_theta.or(self.rope_theta);
         parameters.partial_rotary_factor = parameters.partial_rotary_factor.or(self.partial_rotary_factor);
-        let original = parameters.original_max_position_embeddings.or(self.original_max_position_embeddings);
+        let original = self.original_max_position_embeddings.or(parameters.original_max_position_embeddings);
         parameters.original_max_position_embeddings = original;
         parameters.positions(d_head, ctx_len)
     }
@@ -56,9 +64,13 @@ impl Parameters {
         self.rope_theta.ok_or_else(|| Unsupported::new("a key rope_theta", "none"))
     }
 
+    fn kind(&self) -> &str {
+        self.rope_type.as_deref().or(self.old_type.as_deref()).unwrap_or("default")
+    }
+
     /// True if frequencies are not scaled.
     pub(super) fn is_plain(&self) -> bool {
-        self.rope_type.as_deref().is_none_or(|kind| kind == "default")
+        self.kind() == "default"
     }
 
     pub(super) fn positions(&self, d_head: usize, ctx_len: usize) -> Result<Positions, Unsupported> {
@@ -67,7 +79,7 @@ impl Parameters {
     }
 
     fn scaling(&self, ctx_len: usize) -> Result<RopeScaling, Unsupported> {
-        let kind = self.rope_type.as_deref().unwrap_or("default");
+        let kind = self.kind();
         let needed = |key: &str, value: Option<f64>| {
             value.ok_or_else(|| Unsupported::new(format!("a key {key} for rope_type `{kind}`"), "none"))
         };

@@ -12,7 +12,10 @@ use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
 use super::TextTokenizer;
-use crate::{Error, Result, store::hex};
+use crate::{
+    Error, Result,
+    store::{hex, python_json},
+};
 
 /// The fields used from `tokenizer_config.json`.
 #[derive(Debug, Default, Deserialize)]
@@ -52,11 +55,22 @@ struct TokenIds {
     eos_token_id: Option<OneOrMore>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a token id or a list of them")]
 enum OneOrMore {
-    One(u32),
-    More(Vec<u32>),
+    One(i64),
+    More(Vec<i64>),
+}
+
+impl OneOrMore {
+    /// Older files write -1 for none.
+    fn ids(&self) -> impl Iterator<Item = u32> {
+        let ids = match self {
+            Self::One(id) => std::slice::from_ref(id),
+            Self::More(ids) => ids,
+        };
+        ids.iter().filter_map(|id| u32::try_from(*id).ok())
+    }
 }
 
 /// Reads the tokenizer of a model folder.
@@ -65,15 +79,14 @@ pub(super) fn read(folder: &Path) -> Result<TextTokenizer> {
     let bytes = fs::read(&path).map_err(|source| missing(folder, &path, source))?;
     let tokenizer = parse(&path, &bytes)?;
     let config: TokenizerConfig = read_optional(&folder.join("tokenizer_config.json"))?;
-    let ids = [read_optional(&folder.join("config.json"))?, read_optional(&folder.join("generation_config.json"))?];
-    let bos = special_token(
-        &tokenizer,
-        config.bos_token.as_ref(),
-        ids.iter().filter_map(|file: &TokenIds| file.bos_token_id.clone()),
-    );
-    let eos =
-        special_token(&tokenizer, config.eos_token.as_ref(), ids.iter().filter_map(|file| file.eos_token_id.clone()));
+    let files: [TokenIds; 2] =
+        [read_optional(&folder.join("config.json"))?, read_optional(&folder.join("generation_config.json"))?];
+    let bos_ids = files.iter().filter_map(|file| file.bos_token_id.as_ref()).flat_map(OneOrMore::ids);
+    let eos_ids = || files.iter().filter_map(|file| file.eos_token_id.as_ref()).flat_map(OneOrMore::ids);
+    let bos = special_token(&tokenizer, config.bos_token.as_ref(), bos_ids);
+    let eos = special_token(&tokenizer, config.eos_token.as_ref(), eos_ids());
     Ok(TextTokenizer {
+        stop: eos.into_iter().chain(eos_ids()).collect(),
         special: super::special_ids(&tokenizer),
         add_bos: config.add_bos_token.unwrap_or(false) || template_adds_bos(&tokenizer, bos),
         chat_template: chat_template(folder, config.chat_template)?,
@@ -108,8 +121,10 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Tokenizer> {
 /// Reads a file that may be absent, but not damaged.
 fn read_optional<T: DeserializeOwned + Default>(path: &Path) -> Result<T> {
     let Some(text) = read_text_if_there(path)? else { return Ok(T::default()) };
-    serde_json::from_str(&text).map_err(|source| {
-        Error::malformed(path, "JSON in the format of transformers", source.to_string(), "Download the file again")
+    python_json(&text).map_err(|source| {
+        let hint =
+            if source.is_eof() { "Download it again: it has been cut short" } else { "Mend it, or get it again" };
+        Error::malformed(path, "JSON in the format of transformers", source.to_string(), hint)
     })
 }
 
@@ -122,20 +137,11 @@ fn read_text_if_there(path: &Path) -> Result<Option<String>> {
 }
 
 /// The name in `tokenizer_config.json` comes first: transformers derives `tokenizer.bos_token_id` from it.
-fn special_token(
-    tokenizer: &Tokenizer,
-    named: Option<&NamedToken>,
-    mut ids: impl Iterator<Item = OneOrMore>,
-) -> Option<u32> {
+fn special_token(tokenizer: &Tokenizer, named: Option<&NamedToken>, mut ids: impl Iterator<Item = u32>) -> Option<u32> {
     let by_name = named.and_then(|token| match token {
         NamedToken::Text(text) | NamedToken::Record { content: text } => tokenizer.token_to_id(text),
     });
-    by_name.or_else(|| {
-        ids.find_map(|id| match id {
-            OneOrMore::One(id) => Some(id),
-            OneOrMore::More(list) => list.first().copied(),
-        })
-    })
+    by_name.or_else(|| ids.next())
 }
 
 /// True if the post-processor in `tokenizer.json` adds BOS, as for Llama 3 and others; `tokenizer_config.json` then
@@ -207,6 +213,20 @@ mod tests {
             assert!(tokenizer.add_bos(), "the post-processor adds it");
         }
         assert_eq!(read(folder_with(&[]).path()).unwrap().bos(), None);
+    }
+
+    #[test]
+    fn every_token_that_the_files_name_ends_generation() {
+        let folder = folder_with(&[
+            ("tokenizer_config.json", r#"{"eos_token": "</s>"}"#),
+            ("config.json", r#"{"eos_token_id": -1, "scale": NaN}"#),
+            ("generation_config.json", r#"{"eos_token_id": [1, 2]}"#),
+        ]);
+        let tokenizer = read(folder.path()).unwrap();
+        let stop: Vec<_> = (0..4).filter(|id| tokenizer.is_stop(*id)).collect();
+        assert_eq!((tokenizer.eos(), stop), (Some(3), vec![1, 2, 3]));
+        let none = folder_with(&[("config.json", r#"{"eos_token_id": -1}"#)]);
+        assert_eq!(read(none.path()).unwrap().eos(), None);
     }
 
     #[test]

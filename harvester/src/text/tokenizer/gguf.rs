@@ -20,7 +20,7 @@ use tokenizers::{
     },
 };
 
-use super::{TextTokenizer, sentence_piece::SentencePieces};
+use super::{TextTokenizer, sentence_piece::SentencePieces, stop_tokens::stop_tokens};
 use crate::{Error, GgufMetadata, Result, store::hex};
 
 /// Rule that splits text into words before byte-pair merging.
@@ -38,6 +38,14 @@ enum Splitter {
     Llama3,
     /// Words by [`LLAMA3_WORDS`]: OLMo 2, and everything that shares OpenAI's cl100k vocabulary.
     Dbrx,
+    /// Words by [`TEKKEN_WORDS`], taken whole like Llama 3's: Mistral Nemo.
+    Tekken,
+    /// Words by [`GPT4O_WORDS`]: Phi-4-mini.
+    Gpt4o,
+    /// Words by [`SEED_CODER_WORDS`].
+    SeedCoder,
+    /// Cut by each of [`DEEPSEEK_CODER_WORDS`] in turn.
+    DeepseekCoder,
 }
 
 // As in the `tokenizer.json` files of Qwen/Qwen2-7B and meta-llama/Meta-Llama-3-8B. They differ in the digits.
@@ -54,19 +62,50 @@ pub(super) const UNKNOWN: i64 = 2;
 pub(super) const CONTROL: i64 = 3;
 pub(super) const USER_DEFINED: i64 = 4;
 
+// As in the `tokenizer.json` files of mistralai/Mistral-Nemo-Base-2407, of OpenAI's o200k vocabulary, and of
+// ByteDance-Seed/Seed-Coder-8B-Base and deepseek-ai/deepseek-coder-6.7b-base.
+const TEKKEN_WORDS: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+const GPT4O_WORDS: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+const SEED_CODER_WORDS: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}",
+    r"| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+const DEEPSEEK_CODER_WORDS: [&str; 5] = [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-\u{d7ff}]+", r"\p{N}"];
+
 impl Splitter {
-    /// llama.cpp's names and their rules.
-    const NAMES: [(&'static str, Self); 10] = [
+    /// llama.cpp's names and their rules, for the families that are read.
+    const NAMES: [(&'static str, Self); 23] = [
         ("smollm", Self::SmolLm),
         ("starcoder", Self::SmolLm),
         ("refact", Self::SmolLm),
         ("gpt-2", Self::Gpt2),
         ("olmo", Self::Olmo),
+        ("minerva-7b", Self::SmolLm),
+        ("mellum", Self::Gpt2),
+        ("a.x-4.0", Self::Gpt2),
+        ("trillion", Self::Gpt2),
         ("qwen2", Self::Qwen2),
+        ("deepseek-r1-qwen", Self::Qwen2),
+        ("megrez", Self::Qwen2),
         ("llama3", Self::Llama3),
         ("llama-v3", Self::Llama3),
         ("llama-bpe", Self::Llama3),
+        ("falcon3", Self::Llama3),
+        ("midm-2.0", Self::Llama3),
         ("dbrx", Self::Dbrx),
+        ("smaug-bpe", Self::Dbrx),
+        ("tekken", Self::Tekken),
+        ("gpt-4o", Self::Gpt4o),
+        ("seed-coder", Self::SeedCoder),
+        ("deepseek-coder", Self::DeepseekCoder),
     ];
 
     fn normalizer(self) -> Option<NormalizerWrapper> {
@@ -77,15 +116,24 @@ impl Splitter {
         // (add_prefix_space, trim_offsets, use_regex): the regex is GPT-2's.
         let gpt2_words = ByteLevel::new(false, true, true);
         let bytes_only = ByteLevel::new(false, true, false);
-        let words = |regex: &str| {
-            let split = Split::new(SplitPattern::Regex(regex.to_owned()), SplitDelimiterBehavior::Isolated, false)?;
-            Ok(Sequence::new(vec![split.into(), bytes_only.into()]).into())
+        let split = |regex: &&str| -> tokenizers::Result<PreTokenizerWrapper> {
+            let pattern = SplitPattern::Regex((*regex).to_owned());
+            Ok(Split::new(pattern, SplitDelimiterBehavior::Isolated, false)?.into())
         };
+        let each = |regexes: &[&str]| {
+            let splits = regexes.iter().map(split).chain([Ok(bytes_only.into())]);
+            Ok(Sequence::new(splits.collect::<tokenizers::Result<_>>()?).into())
+        };
+        let words = |regex| each(&[regex]);
         match self {
             Self::SmolLm => Ok(Sequence::new(vec![Digits::new(true).into(), gpt2_words.into()]).into()),
             Self::Gpt2 | Self::Olmo => Ok(gpt2_words.into()),
             Self::Qwen2 => words(QWEN2_WORDS),
             Self::Llama3 | Self::Dbrx => words(LLAMA3_WORDS),
+            Self::Tekken => words(TEKKEN_WORDS),
+            Self::Gpt4o => words(GPT4O_WORDS),
+            Self::SeedCoder => words(SEED_CODER_WORDS),
+            Self::DeepseekCoder => each(&DEEPSEEK_CODER_WORDS),
         }
     }
 }
@@ -106,12 +154,14 @@ pub(super) fn read(path: &Path) -> Result<TextTokenizer> {
         Some(Value::Bool(flag)) => *flag,
         _ => adds_bos,
     };
+    let stop = stop_tokens(&metadata, &tokenizer, n_tokens)?;
     Ok(TextTokenizer {
         path: path.to_path_buf(),
         special: super::special_ids(&tokenizer),
         tokenizer,
         bos: token_id(&metadata, "tokenizer.ggml.bos_token_id", n_tokens)?,
         eos: token_id(&metadata, "tokenizer.ggml.eos_token_id", n_tokens)?,
+        stop,
         add_bos,
         chat_template: metadata.string("tokenizer.chat_template").ok().map(str::to_owned),
         sha256,
@@ -161,7 +211,7 @@ fn build(splitter: Splitter, tokens: &[&str], merges: &[&str], types: &[i64]) ->
         Ok((left.to_owned(), right.to_owned()))
     });
     let merges: Vec<_> = pairs.collect::<tokenizers::Result<_>>()?;
-    let ignore_merges = splitter == Splitter::Llama3;
+    let ignore_merges = matches!(splitter, Splitter::Llama3 | Splitter::Tekken);
     let bpe = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(ignore_merges).build()?;
     let mut tokenizer = Tokenizer::new(bpe);
     tokenizer.with_normalizer(splitter.normalizer())?;
@@ -243,9 +293,11 @@ fn scores(metadata: &GgufMetadata, n_tokens: usize) -> Result<Vec<f32>> {
     values.iter().map(number).collect()
 }
 
-/// The id of a special token; it may be absent, but not outside the vocabulary.
-fn token_id(metadata: &GgufMetadata, key: &str, n_tokens: usize) -> Result<Option<u32>> {
-    let Some(value) = metadata.get(key) else { return Ok(None) };
+/// The id of a special token; it may be absent, or -1, but not outside the vocabulary.
+pub(super) fn token_id(metadata: &GgufMetadata, key: &str, n_tokens: usize) -> Result<Option<u32>> {
+    let Some(value) = metadata.get(key).filter(|value| !matches!(integer(value), Some(-1 | 0xFFFF_FFFF))) else {
+        return Ok(None);
+    };
     let id = integer(value).and_then(|id| u32::try_from(id).ok()).filter(|id| (*id as usize) < n_tokens);
     id.map(Some).ok_or_else(|| damaged(metadata.path(), &format!("`{key}` below {n_tokens}"), format!("{value:?}")))
 }
@@ -322,11 +374,27 @@ mod tests {
         let (_folder, path) = file_with(&[]);
         let tokenizer = read(&path).unwrap();
         assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.add_bos()), (Some(0), Some(1), true));
+        assert!(tokenizer.is_stop(1) && !tokenizer.is_stop(0) && !tokenizer.is_stop(2));
         assert_eq!(tokenizer.encode("a<|user|>b").unwrap(), [3, 2, 4]);
         assert_eq!(tokenizer.decode(&[3, 2, 8, 11, 12]), "a<|user|> é");
         assert!(tokenizer.is_special(2) && !tokenizer.is_special(3));
         let message = tokenizer.render_chat(&[], true).unwrap_err().to_string();
         assert!(message.contains("expected a chat template"), "{message}");
+    }
+
+    #[test]
+    fn every_token_that_ends_a_turn_ends_generation() {
+        let mut tokens = TOKENS;
+        (tokens[2], tokens[3], tokens[4]) = ("<end_of_turn>", "<|eot_id|>", "<turn>");
+        let changes = [
+            ("tokenizer.ggml.tokens", Some(texts(&tokens))),
+            ("tokenizer.ggml.eot_token_id", Some(Value::U32(4))),
+            ("tokenizer.ggml.eos_token_id", Some(Value::I32(-1))),
+        ];
+        let (_folder, path) = file_with(&changes);
+        let tokenizer = read(&path).unwrap();
+        let stop: Vec<_> = (0..13).filter(|id| tokenizer.is_stop(*id)).collect();
+        assert_eq!((tokenizer.eos(), stop), (None, vec![1, 2, 3, 4]));
     }
 
     #[test]
