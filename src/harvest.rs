@@ -61,7 +61,7 @@ pub(crate) fn harvest(
 ) -> anyhow::Result<HarvestManifest> {
     config.check(model.config())?;
     let location = Location::named(out)?;
-    let corpus = open_corpus(corpus, options, &location, None)?;
+    let corpus = open_corpus(corpus, options, &location)?;
     let before = HarvestManifest::read(&location).ok();
     if before.as_ref().is_none_or(|found| !found.complete) {
         terminal.say_when_begun(needs(model, &corpus, config)?);

@@ -90,7 +90,7 @@ fn train_live(
     let needs = LiveEstimate::new(&model, &harvest, config)?;
     // The folder of the held-out contexts: a resumed run reads the corpus as that harvest did.
     let held_out = out.join(HELD_OUT_FOLDER);
-    let corpus = open_corpus(&args.corpus, &args.corpus_options()?, &held_out.as_path().into(), None)?;
+    let corpus = open_corpus(&args.corpus, &args.corpus_options()?, &held_out.as_path().into())?;
     say_beginning(out, config, || Ok(live_needs(&needs, config)), terminal)?;
     Ok(trainer::train_live(&model, corpus, &harvest, config, out, terminal)?)
 }

@@ -13,10 +13,10 @@
 
 use std::path::PathBuf;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use harvester::{
-    Batch, Checkpoint, Context, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Document, Edit, Hook,
-    HookPoint, ModelSource, Result, Rows, SINK_MULTIPLE, Silent, StorageDtype, TextTokenizer, Transformer, Values,
+    Batch, Compute, Context, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Document, Edit, Hook,
+    HookPoint, LanguageModel, ModelSource, Result, Rows, SINK_MULTIPLE, Silent, StorageDtype, TextTokenizer, Values,
     norm,
 };
 
@@ -61,10 +61,10 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, model: &Transformer, point: HookPoint, tokens: &[u32]) -> Result<()> {
+    fn add(&mut self, model: &LanguageModel, point: HookPoint, tokens: &[u32]) -> Result<()> {
         let mut hook = Stored { point, seen: vec![] };
-        let resid = model.resid_final(&Batch::of([tokens]), None, &mut hook)?;
-        let log_probs = candle_nn::ops::log_softmax(&model.head().unembed(&resid)?, 1)?;
+        let resid = model.transformer()?.resid_final(&Batch::of([tokens]), None, &mut hook)?;
+        let log_probs = candle_nn::ops::log_softmax(&model.head()?.unembed(&resid)?, 1)?;
         let log_probs = log_probs.reshape((3, tokens.len(), ()))?; // [3, pos, d_vocab]
         for (position, target) in tokens[1..].iter().enumerate() {
             let rows: Vec<Vec<f32>> = (0..3)
@@ -115,13 +115,12 @@ fn main() {
     let points: Vec<HookPoint> = points.map(|point| point.parse().expect("a hook point")).collect();
     let source: ModelSource = option("--model").as_deref().unwrap_or("default").parse().expect("a model");
     let n = option("--contexts").map_or(16, |n| n.parse().expect("a number"));
-    let path = source.resolve(&Silent).expect("the model").path;
-    let model = Transformer::load(&Checkpoint::open(&path).expect("a model"), &Device::Cpu).expect("weights");
-    let tokenizer = TextTokenizer::open(&path).expect("a tokenizer");
+    let source = source.resolve(&Silent).expect("the model");
+    let model = LanguageModel::open(&source, Compute::F32).expect("a model");
     println!("hook point dtype: FVU, CE without and with, KL; {n} contexts of {CTX_LEN}");
     for point in points {
         let mut sums = Sums::default();
-        for context in contexts(&tokenizer, n) {
+        for context in contexts(model.tokenizer(), n) {
             sums.add(&model, point, &context.tokens).expect("a pass");
         }
         let (variance, n) = (sums.variance(), sums.predictions);

@@ -212,7 +212,7 @@ impl Error {
 
     /// For use in `map_err`. Makes an [`Error::Io`] if the file system is the cause, returns this crate's own error if
     /// that is the cause, else makes an [`Error::Parquet`].
-    pub fn parquet(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(ParquetError) -> Self {
+    pub(crate) fn parquet(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(ParquetError) -> Self {
         let path = path.as_ref().to_path_buf();
         move |error| match error {
             ParquetError::External(cause) => match cause.downcast::<Self>() {

@@ -2,7 +2,11 @@
 //! one ([`merge()`]), or live, without a disk ([`LiveModel`]).
 
 mod estimate;
+#[cfg(test)]
+mod harvest_tests;
 mod harvester;
+#[cfg(all(test, feature = "hub"))]
+mod hub_datasets_tests;
 mod live;
 mod merge;
 

@@ -3,7 +3,11 @@
 //! Opening reads only the headers, which give the model's shape. The weights are read at the first use and kept:
 //! harvesting, training, evaluating and steering with the same `LanguageModel` read them once.
 
+#[cfg(test)]
+mod gemma3_tests;
 mod model_identity;
+#[cfg(test)]
+mod smollm2_tests;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -11,8 +15,8 @@ use candle_core::Device;
 
 pub use self::model_identity::ModelIdentity;
 use crate::{
-    ChatMessage, Checkpoint, Compute, Error, Head, ModelConfig, ModelSource, Monitor, ResolvedModel, Result,
-    TextTokenizer, Transformer,
+    Compute, Error, Head, ModelConfig, ModelSource, Monitor, ResolvedModel, Result, TextTokenizer, Transformer,
+    model::Checkpoint,
 };
 
 /// A model that can run text. A clone shares its weights.
@@ -105,11 +109,6 @@ impl LanguageModel {
         self.opened.compute
     }
 
-    /// Device that holds the weights, or will hold them.
-    pub fn device(&self) -> &Device {
-        &self.opened.device
-    }
-
     /// A source that finds the same model again.
     pub fn source(&self) -> &str {
         &self.opened.source
@@ -168,14 +167,6 @@ impl LanguageModel {
     /// The tokenizer refuses the text.
     pub fn prompt(&self, text: &str) -> Result<Vec<u32>> {
         self.tokenizer().prompt(text)
-    }
-
-    /// The tokens of a conversation for the model to continue, by its own chat template.
-    ///
-    /// # Errors
-    /// The model has no chat template, or the template refuses these messages.
-    pub fn chat_prompt(&self, messages: &[ChatMessage]) -> Result<Vec<u32>> {
-        self.prompt(&self.tokenizer().render_chat(messages, true)?)
     }
 
     /// The value of `cell`; the first caller makes it.

@@ -29,20 +29,19 @@ pub use harvest::{
 };
 pub use language_model::{LanguageModel, ModelIdentity};
 pub use model::{
-    Activation, Batch, Capture, Checkpoint, Compute, Edit, Family, GgufMetadata, Head, Hook, HookPattern, HookPoint,
-    KvCache, LocalAttention, ModelConfig, NoHook, NormKind, NormPlaces, Positions, QkNorm, RopeScaling, Row, Rows,
-    Site, Transformer,
+    Batch, Capture, Compute, Edit, Family, Head, Hook, HookPattern, HookPoint, KvCache, ModelConfig, NoHook, NormKind,
+    Row, Rows, Site, Transformer,
 };
 pub use monitor::{Monitor, Silent};
-pub use numbers::{HookPointStatistics, NormHistogram, SINK_MULTIPLE, StorageDtype, is_ordinary, machine, norm, simd};
+pub use numbers::{SINK_MULTIPLE, StorageDtype, is_ordinary, machine, norm, simd};
 pub use settings::{Settings, config_of};
-pub use source::{HubSettings, ModelCache, ModelSource, Pip, Places, ResolvedModel};
+pub use source::{ModelSource, ResolvedModel};
 pub use store::{
-    ArtifactRef, AtomicFile, Cell, Column, Location, MANIFEST_FILE, Manifest, OutputFolder, Published, Table,
-    TableReader, Value, cache_folder, differences, sha256_bytes, sha256_file, write_atomically,
+    ArtifactRef, Cell, Column, Location, MANIFEST_FILE, Manifest, OutputFolder, Published, Table, TableReader, Value,
+    differences, sha256_bytes, sha256_file, write_atomically,
 };
 pub use text::{
     ChatMessage, Context, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, CorpusPart, CorpusSource,
-    Document, DocumentOrder, LeftOut, LongDocuments, Packing, TextStream, TextTokenizer,
+    Document, DocumentOrder, LeftOut, LongDocuments, Packing, TextTokenizer,
 };
 pub use vectors::{VectorDataset, VectorFile};

@@ -22,12 +22,20 @@ mod attention;
 mod attention_kernel;
 mod batch;
 mod block;
+#[cfg(test)]
+mod candle_models_tests;
 mod checkpoint;
+#[cfg(test)]
+mod checkpoints_tests;
 mod compute;
 mod config;
 mod families;
+#[cfg(test)]
+mod families_tests;
 mod gguf;
 mod gguf_skim;
+#[cfg(test)]
+mod gguf_tests;
 mod head;
 mod hook;
 mod hook_pattern;
@@ -37,6 +45,9 @@ mod linear;
 mod mlp;
 mod norm;
 mod packed;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod published_tests;
 mod qk_norm;
 mod residual;
 mod rotary;
@@ -44,20 +55,19 @@ mod tensor_file;
 mod transformer;
 mod weights;
 
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
-mod published_tests;
-
-pub use batch::{Batch, Row, Rows};
-pub use checkpoint::Checkpoint;
-pub use compute::Compute;
-pub use config::{
-    Activation, Family, LocalAttention, ModelConfig, NormKind, NormPlaces, Positions, QkNorm, RopeScaling,
+pub use self::{
+    batch::{Batch, Row, Rows},
+    compute::Compute,
+    config::{Family, ModelConfig, NormKind},
+    head::Head,
+    hook::{Capture, Edit, Hook, NoHook},
+    hook_pattern::HookPattern,
+    hook_point::{HookPoint, Site},
+    kv_cache::KvCache,
+    transformer::Transformer,
 };
-pub use gguf::GgufMetadata;
-pub use head::Head;
-pub use hook::{Capture, Edit, Hook, NoHook};
-pub use hook_pattern::HookPattern;
-pub use hook_point::{HookPoint, Site};
-pub use kv_cache::KvCache;
-pub use transformer::Transformer;
+pub(crate) use self::{
+    checkpoint::Checkpoint,
+    config::{Activation, LocalAttention, NormPlaces, Positions, QkNorm, RopeScaling},
+    gguf::GgufMetadata,
+};

@@ -6,7 +6,8 @@ pub mod simd;
 mod stats;
 mod storage_dtype;
 
+pub(crate) use self::stats::{HookPointStatistics, NormHistogram};
 pub use self::{
-    stats::{HookPointStatistics, NormHistogram, SINK_MULTIPLE, is_ordinary, norm},
+    stats::{SINK_MULTIPLE, is_ordinary, norm},
     storage_dtype::StorageDtype,
 };

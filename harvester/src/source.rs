@@ -5,20 +5,18 @@
 mod cache;
 mod default_model;
 mod hub;
+#[cfg(all(test, feature = "hub"))]
+pub(crate) mod hub_server;
+#[cfg(all(test, feature = "hub"))]
+mod hub_tests;
 mod model_source;
 mod names;
 mod parse;
 mod places;
 mod wheel;
 
-pub use self::{
-    cache::ModelCache,
-    hub::HubSettings,
-    model_source::{ModelSource, ResolvedModel},
-    places::Places,
-    wheel::Pip,
-};
+pub use self::model_source::{ModelSource, ResolvedModel};
 pub(crate) use self::{
-    hub::{HubDataset, HubFile},
+    hub::{HubDataset, HubFile, HubSettings},
     names::gguf_parts,
 };

@@ -9,6 +9,8 @@ mod folder_lock;
 mod hash;
 mod location;
 mod manifest_file;
+#[cfg(all(test, feature = "cloud"))]
+mod object_store_tests;
 mod output_folder;
 mod parquet_file;
 mod python_json;
@@ -18,8 +20,7 @@ mod table;
 pub(crate) use self::table::markdown_line;
 pub use self::{
     artifact_ref::ArtifactRef,
-    atomic::{AtomicFile, Published, write_atomically},
-    cache_folder::cache_folder,
+    atomic::{Published, write_atomically},
     differences::differences,
     hash::{sha256_bytes, sha256_file},
     location::Location,
@@ -29,7 +30,8 @@ pub use self::{
 };
 pub(crate) use self::{
     artifact_ref::{real_path, relative_path},
-    atomic::sync_folder_of,
+    atomic::{AtomicFile, sync_folder_of},
+    cache_folder::cache_folder,
     hash::hex,
     location::{Entry, ReadRange, Stretch},
     output_folder::RESUME_FOLDER,

@@ -2,16 +2,20 @@
 //! [`Contexts`] packs the tokens into contexts.
 
 mod contexts;
+#[cfg(test)]
+mod corpora_tests;
 mod corpus;
 mod corpus_part;
 mod packing;
 mod tokenizer;
+#[cfg(test)]
+mod tokenizer_tests;
 
 pub use self::{
     contexts::{Context, ContextCursor, Contexts, LeftOut},
     corpus::{Corpus, CorpusOptions, CorpusSource, Document, DocumentOrder},
     corpus_part::CorpusPart,
     packing::{ContextOptions, LongDocuments, Packing},
-    tokenizer::{ChatMessage, TextStream, TextTokenizer},
+    tokenizer::{ChatMessage, TextTokenizer},
 };
 pub(crate) use corpus::{Cause, RowBlock, TableFile};

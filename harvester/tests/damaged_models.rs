@@ -10,8 +10,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use candle_core::Device;
-use harvester::{Checkpoint, TextTokenizer, Transformer};
+use harvester::{Compute, LanguageModel, ResolvedModel};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{RngCore, SeedableRng},
@@ -80,9 +79,9 @@ fn damaged(whole: &[u8], reach: usize, rng: &mut ChaCha8Rng) -> Vec<u8> {
 
 /// Opens everything in a model that can be opened; returns the message if it is refused.
 fn open(path: &Path) -> Result<(), String> {
-    let _ = TextTokenizer::open(path);
-    let checkpoint = Checkpoint::open(path).map_err(|error| error.to_string())?;
-    Transformer::load(&checkpoint, &Device::Cpu).map(drop).map_err(|error| error.to_string())
+    let resolved = ResolvedModel { path: path.to_path_buf(), source: path.display().to_string() };
+    let model = LanguageModel::open(&resolved, Compute::F32).map_err(|error| error.to_string())?;
+    model.transformer().map(drop).map_err(|error| error.to_string())
 }
 
 /// Damages `file` `n` times and opens `model`; returns how often it was refused.
@@ -127,6 +126,7 @@ fn damaged_files_are_refused_without_panic_or_huge_allocation() {
         for file in ["config.json", "model.safetensors"] {
             fs::copy(fixture("tiny").join(name).join(file), model.join(file)).unwrap();
         }
+        fs::copy(fixture("tiny/llama/tokenizer.json"), model.join("tokenizer.json")).unwrap();
         let refused = refusals(&model, &model.join("model.safetensors"), 2_000, 4_000);
         assert!(refused > 1_000, "{name}: only {refused} refused");
         let refused = refusals(&model, &model.join("config.json"), 1_000, 1_000);

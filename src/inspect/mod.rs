@@ -12,8 +12,8 @@ use std::{
 use analyzer::{FeatureIndex, FeaturesManifest};
 use anyhow::{Context, bail};
 use harvester::{
-    ActivationDataset, Checkpoint, Compute, HarvestManifest, HookPoint, Location, MANIFEST_FILE, Manifest, ModelSource,
-    Site,
+    ActivationDataset, Compute, HarvestManifest, HookPoint, Location, MANIFEST_FILE, Manifest, ModelConfig,
+    ModelSource, Site,
 };
 use serde_json::Value;
 use trainer::{SWEEP_FILE, SaeFormat, SaeManifest};
@@ -228,8 +228,7 @@ fn model_or_foreign_sae(path: &Path, verify: bool, terminal: &Terminal) -> anyho
         Err(_) => {}
     }
     refuse_other_files(path)?;
-    let checkpoint = Checkpoint::open(path)?;
-    let config = checkpoint.config();
+    let config = &ModelConfig::read(path)?;
     terminal.heading(&format!("{}: model", path.display()));
     fact(terminal, "family", config.family.to_string());
     fact(terminal, "layers", config.n_layers.to_string());

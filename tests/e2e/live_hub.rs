@@ -1,6 +1,6 @@
 //! Training on a running model that reads a dataset on the Hub.
 
-#[path = "../../harvester/tests/hub_server/mod.rs"]
+#[path = "../../harvester/src/source/hub_server.rs"]
 mod hub_server;
 
 use std::sync::{Arc, Mutex};

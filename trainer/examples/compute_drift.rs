@@ -16,10 +16,9 @@
 
 use std::path::PathBuf;
 
-use candle_core::Device;
 use harvester::{
-    Batch, Capture, Checkpoint, Compute, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Document,
-    HookPoint, ModelSource, Result, SINK_MULTIPLE, Silent, TextTokenizer, Transformer, norm,
+    Batch, Capture, Compute, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Document, HookPoint,
+    LanguageModel, ModelSource, Result, SINK_MULTIPLE, Silent, TextTokenizer, norm,
 };
 use trainer::{ReconstructionMetrics, Sae};
 
@@ -33,15 +32,11 @@ fn main() {
     let option = |name: &str| args.iter().position(|arg| arg == name).map(|place| args[place + 1].clone());
     let source: ModelSource = option("--model").as_deref().unwrap_or("default").parse().expect("a model");
     let n = option("--contexts").map_or(16, |n| n.parse().expect("a number"));
-    let path = source.resolve(&Silent).expect("the model").path;
-    let checkpoint = || Checkpoint::open(&path).expect("a model");
-    let contexts = contexts(&TextTokenizer::open(&path).expect("a tokenizer"), n);
-    let layers = checkpoint().config().n_layers;
-    let points: Vec<HookPoint> = (0..layers).map(HookPoint::resid_post).collect();
-    let [exact, rounded] = [Compute::F32, Compute::Int8].map(|compute| {
-        let model = Transformer::load_for(&checkpoint(), &Device::Cpu, compute).expect("weights");
-        activations(&model, &points, &contexts).expect("a pass") // [points][rows]
-    });
+    let source = source.resolve(&Silent).expect("the model");
+    let models = [Compute::F32, Compute::Int8].map(|compute| LanguageModel::open(&source, compute).expect("a model"));
+    let contexts = contexts(models[0].tokenizer(), n);
+    let points: Vec<HookPoint> = (0..models[0].config().n_layers).map(HookPoint::resid_post).collect();
+    let [exact, rounded] = models.map(|model| activations(&model, &points, &contexts).expect("a pass")); // [points][rows]
     println!("hook point: median and 99th percentile of the rows' relative error, {n} contexts of {CTX_LEN}");
     for (point, (exact, rounded)) in points.iter().zip(exact.iter().zip(&rounded)) {
         let pairs = without_sinks(exact, rounded);
@@ -98,11 +93,11 @@ fn without_sinks<'a>(exact: &'a Rows, rounded: &'a Rows) -> Vec<(&'a [f32], &'a 
 }
 
 /// All contexts' activations at each of `points`.
-fn activations(model: &Transformer, points: &[HookPoint], contexts: &[Vec<u32>]) -> Result<Vec<Rows>> {
+fn activations(model: &LanguageModel, points: &[HookPoint], contexts: &[Vec<u32>]) -> Result<Vec<Rows>> {
     let mut rows: Vec<Rows> = vec![vec![]; points.len()];
     for tokens in contexts {
         let mut capture = Capture::new(points.to_vec());
-        model.run(&Batch::of([tokens]), &mut capture)?;
+        model.transformer()?.run(&Batch::of([tokens]), &mut capture)?;
         for (rows, point) in rows.iter_mut().zip(points) {
             let seen = capture.take(*point).expect("a pass up to the last hook point");
             rows.extend(seen.to_vec2::<f32>()?.into_iter().skip(1));

@@ -76,9 +76,9 @@ impl RowGroup {
 }
 
 impl ActivationDataset {
-    /// Opens a folder written by `harvest` or `merge`, or a folder of such folders, which then form one dataset as in
-    /// [`Self::open_many`]. Checks that every part has the size, rows and columns recorded in the manifest;
-    /// [`Self::verify`] also checks the content.
+    /// Opens a folder written by `harvest` or `merge`, or a folder of such folders, each of another part of one
+    /// corpus, which then form one dataset. Checks that every part has the size, rows and columns recorded in the
+    /// manifest; [`Self::verify`] also checks the content.
     ///
     /// # Errors
     /// Names the first file that is not as recorded, with the expected and the found values.
@@ -86,18 +86,6 @@ impl ActivationDataset {
         let location = folder.into();
         let folders = folders_of(&location)?;
         Self::open_folders(location, folders)
-    }
-
-    /// Opens the folders of several harvests, each of another part of one corpus, as one dataset.
-    ///
-    /// # Errors
-    /// As for [`Self::open`]; or if they differ in more than their part, or a part is missing or given twice.
-    pub fn open_many(folders: &[Location]) -> Result<Self> {
-        match folders {
-            [] => Err(Error::invalid("activations", "at least one folder", "none")),
-            [one] => Self::open(one),
-            [first, ..] => Self::open_folders(first.clone(), folders.to_vec()),
-        }
     }
 
     fn open_folders(location: Location, folders: Vec<Location>) -> Result<Self> {

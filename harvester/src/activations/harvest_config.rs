@@ -133,7 +133,7 @@ impl HarvestConfig {
     ///
     /// # Errors
     /// If a token is not in the model's vocabulary.
-    pub fn resolve(&self, tokenizer: &TextTokenizer, model: &ModelConfig) -> Result<Self> {
+    pub(crate) fn resolve(&self, tokenizer: &TextTokenizer, model: &ModelConfig) -> Result<Self> {
         let (separator, bos) = (self.separator.resolve(tokenizer.eos()), self.bos.resolve(tokenizer.text_bos()));
         for (what, token) in [("separator", separator), ("BOS", bos)] {
             if token.id().is_some_and(|id| id as usize >= model.d_vocab) {
@@ -145,12 +145,12 @@ impl HarvestConfig {
     }
 
     /// Most contexts to harvest: the token budget, rounded up.
-    pub fn context_budget(&self) -> u64 {
+    pub(crate) fn context_budget(&self) -> u64 {
         self.tokens.map_or(u64::MAX, |tokens| tokens.div_ceil(self.ctx_len as u64))
     }
 
     /// Contexts per part.
-    pub fn part_contexts(&self) -> u64 {
+    pub(crate) fn part_contexts(&self) -> u64 {
         (self.part_tokens / self.ctx_len) as u64
     }
 
@@ -190,7 +190,7 @@ pub enum SpecialToken {
 
 impl SpecialToken {
     /// Replaces [`Self::FromModel`] by the tokenizer's token, if it has one.
-    pub fn resolve(self, of_model: Option<u32>) -> Self {
+    pub(crate) fn resolve(self, of_model: Option<u32>) -> Self {
         match (self, of_model) {
             (Self::FromModel, Some(id)) => Self::Id(id),
             (Self::FromModel, None) => Self::None,

@@ -90,7 +90,7 @@ impl Values {
     }
 
     /// Storage type of the values.
-    pub fn dtype(&self) -> StorageDtype {
+    pub(crate) fn dtype(&self) -> StorageDtype {
         match self {
             Self::F32(_) => StorageDtype::F32,
             Self::F16(_) => StorageDtype::F16,

@@ -84,23 +84,18 @@ impl ShardWriter {
     }
 
     /// Position at which the stream of contexts must continue.
-    pub fn next(&self) -> ContextCursor {
+    pub(crate) fn next(&self) -> ContextCursor {
         self.next
     }
 
     /// Tokens written: those of finished parts and those in the journal.
-    pub fn tokens(&self) -> u64 {
+    pub(crate) fn tokens(&self) -> u64 {
         self.rows
     }
 
     /// Tokens written that are not in finished parts.
-    pub fn journaled_tokens(&self) -> u64 {
+    pub(crate) fn journaled_tokens(&self) -> u64 {
         self.rows - self.manifest.counts.tokens
-    }
-
-    /// The manifest as it is on disk.
-    pub fn manifest(&self) -> &HarvestManifest {
-        &self.manifest
     }
 
     /// Writes contexts that follow the last ones written. Once this returns, killing the process does not lose them.
@@ -363,7 +358,7 @@ mod tests {
                 let mut writer = ShardWriter::open(dir.path(), batched(dtype)).unwrap();
                 write_batches(&mut writer, stop);
                 assert_eq!(writer.next().contexts, stop);
-                let on_disk = writer.manifest().clone();
+                let on_disk = writer.manifest.clone();
                 drop(writer);
                 let mut writer = ShardWriter::open(dir.path(), on_disk).unwrap();
                 assert_eq!((writer.next().contexts, writer.tokens()), (stop, 4 * stop));

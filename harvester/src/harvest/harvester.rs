@@ -31,12 +31,16 @@ use crate::{
 const QUEUE: usize = 2;
 
 /// Opens the corpus of a harvest into `out`. Results of opening it in an earlier run into `out` are used as long as no
-/// file has changed. Datasets on the Hub are read at the commits of that run, even if it has finished. They come from
-/// the Hub that `hub` describes; `None`: from the environment's Hub.
+/// file has changed. Datasets on the Hub are read at the commits of that run, even if it has finished.
 ///
 /// # Errors
 /// As for [`Corpus::open`].
-pub fn open_corpus(
+pub fn open_corpus(paths: &[PathBuf], options: &CorpusOptions, out: &Location) -> Result<Corpus> {
+    open_corpus_from(paths, options, out, None)
+}
+
+/// Like [`open_corpus`], with datasets from the Hub that `hub` describes; `None`: from the environment's Hub.
+pub(super) fn open_corpus_from(
     paths: &[PathBuf],
     options: &CorpusOptions,
     out: &Location,

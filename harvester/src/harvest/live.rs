@@ -14,9 +14,10 @@ use std::{
 
 use super::harvester::{Harvester, settle};
 use crate::{
-    ActivationRows, Context, ContextCursor, Contexts, Corpus, Document, DocumentOrder, Error, HarvestConfig, HookPoint,
-    LanguageModel, Result,
+    ActivationRows, Context, ContextCursor, Contexts, Corpus, Document, Error, HarvestConfig, HookPoint, LanguageModel,
+    Result,
     activations::{StoredBatch, norms},
+    text::DocumentOrder,
 };
 
 /// Number of batches computed ahead.

@@ -4,9 +4,9 @@
 use std::{fs, path::Path};
 
 use crate::{
-    AtomicFile, Error, HarvestManifest, Location, Monitor, Result,
+    Error, HarvestManifest, Location, Monitor, Result,
     activations::{Counts, Part, begin_harvest, folders_of, merged_manifest},
-    store::{Manifest, OutputFolder},
+    store::{AtomicFile, Manifest, OutputFolder},
 };
 
 /// Merges the finished harvests in `folders`, one for each part of a corpus, into the dataset `out`. A folder without a

@@ -36,22 +36,22 @@ impl Batch {
     }
 
     /// Number of tokens, which is the number of rows of each activation.
-    pub fn n_rows(&self) -> usize {
+    pub(crate) fn n_rows(&self) -> usize {
         self.tokens.len()
     }
 
     /// All tokens, sequence after sequence.
-    pub fn tokens(&self) -> &[u32] {
+    pub(crate) fn tokens(&self) -> &[u32] {
         &self.tokens
     }
 
     /// The numbers of the sequences, in the order in which they were added.
-    pub fn sequences(&self) -> impl ExactSizeIterator<Item = usize> {
+    pub(crate) fn sequences(&self) -> impl ExactSizeIterator<Item = usize> {
         self.sequences.iter().map(|(number, _)| *number)
     }
 
     /// The rows of each sequence, in the same order.
-    pub fn spans(&self) -> impl ExactSizeIterator<Item = Range<usize>> {
+    pub(crate) fn spans(&self) -> impl ExactSizeIterator<Item = Range<usize>> {
         let mut end = 0;
         self.sequences.iter().map(move |(_, len)| {
             end += len;
@@ -88,18 +88,8 @@ pub struct Rows {
 
 impl Rows {
     /// Number of rows.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.rows.len() * self.n_variants
-    }
-
-    /// True if there are no rows.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Number of variants of the batch, which are concatenated: 1 unless a hook makes several.
-    pub fn n_variants(&self) -> usize {
-        self.n_variants
     }
 
     /// The row with index `row`.
@@ -167,6 +157,6 @@ mod tests {
         let once = [row(0, 0, 0, 7), row(0, 0, 1, 8), row(0, 1, 0, 9), row(0, 5, 30, 1), row(0, 5, 31, 2)];
         assert_eq!(rows.iter().collect::<Vec<_>>(), once);
         rows.set_len(10);
-        assert_eq!((rows.n_variants(), rows.get(6)), (2, row(1, 0, 1, 8)));
+        assert_eq!((rows.n_variants, rows.get(6)), (2, row(1, 0, 1, 8)));
     }
 }

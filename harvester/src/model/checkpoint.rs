@@ -9,7 +9,7 @@ use super::{GgufMetadata, Head, ModelConfig, families, tensor_file::TensorFile};
 use crate::{Error, Result, store::hex};
 
 /// A model on disk: its shape, and its weights by name.
-pub struct Checkpoint {
+pub(crate) struct Checkpoint {
     config: ModelConfig,
     tensors: TensorFile,
 }
@@ -19,7 +19,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A missing or malformed file, or an unsupported family (the message lists the supported ones).
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         if path.is_dir() {
             let mut config = families::config_from_json(&path.join("config.json"))?;
             let tensors = TensorFile::of_folder(path)?;
@@ -32,17 +32,17 @@ impl Checkpoint {
     }
 
     /// The model's shape.
-    pub fn config(&self) -> &ModelConfig {
+    pub(crate) fn config(&self) -> &ModelConfig {
         &self.config
     }
 
     /// The folder or file.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.tensors.path()
     }
 
     /// The header of a GGUF file; `None` for a safetensors folder.
-    pub fn gguf_metadata(&self) -> Option<&GgufMetadata> {
+    pub(crate) fn gguf_metadata(&self) -> Option<&GgufMetadata> {
         self.tensors.gguf_metadata()
     }
 
@@ -55,7 +55,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A missing or wrongly shaped tensor; an unreadable file.
-    pub fn load_head(&self, device: &Device) -> Result<Head> {
+    pub(crate) fn load_head(&self, device: &Device) -> Result<Head> {
         families::load_head(&self.config, &self.tensors, device)
     }
 
@@ -64,7 +64,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub fn sha256(&self) -> Result<String> {
+    pub(crate) fn sha256(&self) -> Result<String> {
         let config = self.gguf_metadata().is_none().then(|| self.path().join("config.json"));
         let mut hasher = Sha256::new();
         let mut buffer = vec![0u8; 1 << 20];
@@ -79,6 +79,16 @@ impl Checkpoint {
             }
         }
         Ok(hex(&hasher.finalize()))
+    }
+}
+
+impl ModelConfig {
+    /// The shape of the model in a folder or a `.gguf` file. Its weights must be there too.
+    ///
+    /// # Errors
+    /// A missing or malformed file, or an unsupported family (the message lists the supported ones).
+    pub fn read(path: &Path) -> Result<Self> {
+        Ok(Checkpoint::open(path)?.config)
     }
 }
 

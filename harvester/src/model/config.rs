@@ -67,7 +67,7 @@ pub enum NormKind {
 /// the residual stream, so `hook_attn_out` and `hook_mlp_out` come after them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum NormPlaces {
+pub(crate) enum NormPlaces {
     /// `x + f(norm(x))`
     Before,
     /// `x + norm(f(norm(x)))`
@@ -79,7 +79,7 @@ pub enum NormPlaces {
 /// The RMS norm of queries and keys, before they are rotated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum QkNorm {
+pub(crate) enum QkNorm {
     /// Each head separately, all with the same weight `[d_head]`.
     Head,
     /// All heads of a token together, with weights `[n_heads * d_head]` and `[n_kv_heads * d_head]`.
@@ -89,7 +89,7 @@ pub enum QkNorm {
 /// Encoding of positions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Positions {
+pub(crate) enum Positions {
     /// Queries and keys are rotated; pairs are `(i, i + rotary_dim / 2)` (Hugging Face's half-split layout).
     Rotary {
         /// Base of the wavelengths, theta.
@@ -106,7 +106,7 @@ pub enum Positions {
 /// Change of the rotary frequencies, `f_i = base^(-2i / rotary_dim)`, for longer contexts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RopeScaling {
+pub(crate) enum RopeScaling {
     /// No change.
     None,
     /// `f_i / factor`
@@ -146,19 +146,19 @@ pub enum RopeScaling {
 
 /// Layers in which a query sees only the last tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LocalAttention {
+pub(crate) struct LocalAttention {
     /// Number of keys that a query sees, including its own.
-    pub window: usize,
+    pub(crate) window: usize,
     /// True for each local layer, `[n_layers]`.
-    pub layers: Vec<bool>,
+    pub(crate) layers: Vec<bool>,
     /// Rotary base of these layers, unscaled; `None`: the same rotation as in the other layers.
-    pub rotary_base: Option<f64>,
+    pub(crate) rotary_base: Option<f64>,
 }
 
 /// Activation function of the MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Activation {
+pub(crate) enum Activation {
     /// `x * sigmoid(x)`
     Silu,
     /// Exact GELU, with the error function.
@@ -191,36 +191,36 @@ pub struct ModelConfig {
     /// Kind of norm around attention, around the MLP, and before the head.
     pub norm: NormKind,
     /// Position of the blocks' norms.
-    pub norm_places: NormPlaces,
+    pub(crate) norm_places: NormPlaces,
     /// Added to the variance (or mean square) under the square root.
-    pub norm_eps: f64,
+    pub(crate) norm_eps: f64,
     /// Multiplies the token embeddings. `None`: 1.
-    pub embed_scale: Option<f64>,
+    pub(crate) embed_scale: Option<f64>,
     /// Encoding of positions.
-    pub positions: Positions,
+    pub(crate) positions: Positions,
     /// Norm of queries and keys; `None`: not normalized.
-    pub qk_norm: Option<QkNorm>,
+    pub(crate) qk_norm: Option<QkNorm>,
     /// Multiplies the attention scores; `1 / sqrt(d_head)` in nearly all models.
-    pub attn_scale: f64,
+    pub(crate) attn_scale: f64,
     /// Scaled scores become `cap * tanh(score / cap)`.
-    pub attn_softcap: Option<f64>,
+    pub(crate) attn_softcap: Option<f64>,
     /// The layers with a sliding window.
-    pub local: Option<LocalAttention>,
+    pub(crate) local: Option<LocalAttention>,
     /// Activation function of the MLP.
-    pub activation: Activation,
+    pub(crate) activation: Activation,
     /// `act(x W_gate) * (x W_up)` instead of `act(x W_in)`.
-    pub gated_mlp: bool,
+    pub(crate) gated_mlp: bool,
     /// Attention and MLP both read the block's input, and both outputs are added to it.
-    pub parallel_residual: bool,
+    pub(crate) parallel_residual: bool,
     /// The head is the transposed embedding.
-    pub tied_embeddings: bool,
+    pub(crate) tied_embeddings: bool,
     /// Logits become `cap * tanh(logit / cap)`.
-    pub logit_softcap: Option<f64>,
+    pub(crate) logit_softcap: Option<f64>,
 }
 
 impl ModelConfig {
     /// Most keys that a query of a layer sees; `None`: all earlier ones.
-    pub fn window(&self, layer: usize) -> Option<usize> {
+    pub(crate) fn window(&self, layer: usize) -> Option<usize> {
         self.local.as_ref().filter(|local| local.layers.get(layer) == Some(&true)).map(|local| local.window)
     }
 

@@ -19,7 +19,7 @@ use crate::{Error, Result, source::gguf_parts};
 
 /// The header of a GGUF file: metadata by key, and the positions of the tensors.
 #[derive(Debug)]
-pub struct GgufMetadata {
+pub(crate) struct GgufMetadata {
     path: PathBuf,
     values: HashMap<String, Value>,
     /// One, or the parts of a split model.
@@ -42,7 +42,7 @@ impl GgufMetadata {
     ///
     /// # Errors
     /// The file cannot be opened, is not a GGUF file, or ends too early; a part of a split model is missing.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         let mut read =
             Self { path: path.to_path_buf(), values: HashMap::new(), files: vec![], tensors: HashMap::new() };
         read.values = read.add(path)?;
@@ -90,7 +90,7 @@ impl GgufMetadata {
     }
 
     /// The file; of a split model, the first.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -100,7 +100,7 @@ impl GgufMetadata {
     }
 
     /// A value that may be absent.
-    pub fn get(&self, key: &str) -> Option<&Value> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         self.values.get(key)
     }
 
@@ -108,7 +108,7 @@ impl GgufMetadata {
     ///
     /// # Errors
     /// Absent, or of another type.
-    pub fn string(&self, key: &str) -> Result<&str> {
+    pub(crate) fn string(&self, key: &str) -> Result<&str> {
         match self.get(key) {
             Some(Value::String(text)) => Ok(text),
             other => Err(self.unexpected(key, "a string", other)),
@@ -119,7 +119,7 @@ impl GgufMetadata {
     ///
     /// # Errors
     /// Absent, negative, or of another type.
-    pub fn integer(&self, key: &str) -> Result<usize> {
+    pub(crate) fn integer(&self, key: &str) -> Result<usize> {
         let value = self.get(key);
         let signed = |n: i64| u64::try_from(n).ok();
         let integer = value.and_then(|value| match *value {
@@ -141,7 +141,7 @@ impl GgufMetadata {
     ///
     /// # Errors
     /// Absent, or of another type.
-    pub fn real(&self, key: &str) -> Result<f64> {
+    pub(crate) fn real(&self, key: &str) -> Result<f64> {
         match self.get(key) {
             Some(Value::F32(x)) => Ok(f64::from(*x)),
             Some(Value::F64(x)) => Ok(*x),

@@ -107,7 +107,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::Checkpoint;
+    use crate::model::Checkpoint;
 
     fn resolve(patterns: &[&str]) -> Result<Vec<String>> {
         let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/llama");

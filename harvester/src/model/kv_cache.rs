@@ -50,16 +50,6 @@ impl KvCache {
         self.sequences.remove(&sequence);
     }
 
-    /// Number of tokens held of a sequence; 0 if it does not exist.
-    pub fn len(&self, sequence: usize) -> usize {
-        self.sequences.get(&sequence).map_or(0, |held| held.len)
-    }
-
-    /// True if there are no sequences.
-    pub fn is_empty(&self) -> bool {
-        self.sequences.is_empty()
-    }
-
     /// The position from which each sequence of a batch continues.
     ///
     /// # Errors
@@ -97,6 +87,19 @@ impl KvCache {
                 held.len += rows.len();
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl KvCache {
+    /// Number of tokens held of a sequence; 0 if it does not exist.
+    pub(crate) fn len(&self, sequence: usize) -> usize {
+        self.sequences.get(&sequence).map_or(0, |held| held.len)
+    }
+
+    /// True if there are no sequences.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sequences.is_empty()
     }
 }
 

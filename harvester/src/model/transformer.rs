@@ -16,37 +16,29 @@ pub struct Transformer {
     rotary: Option<Rotary>,
     /// Rotary positions of local layers, if they have their own.
     local_rotary: Option<Rotary>,
-    device: Device,
 }
 
 impl Transformer {
     /// Loads the weights as f32.
-    ///
-    /// # Errors
-    /// A missing, surplus or wrongly shaped tensor; an unreadable file.
-    pub fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
+    #[cfg(test)]
+    pub(crate) fn load(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
         Self::load_for(checkpoint, device, Compute::F32)
     }
 
     /// Loads the weights in the form that `compute` needs.
     ///
     /// # Errors
-    /// As for [`Transformer::load`]; or `compute` is not for this device.
-    pub fn load_for(checkpoint: &Checkpoint, device: &Device, compute: Compute) -> Result<Self> {
+    /// A missing, surplus or wrongly shaped tensor; an unreadable file; or `compute` is not for this device.
+    pub(crate) fn load_for(checkpoint: &Checkpoint, device: &Device, compute: Compute) -> Result<Self> {
         let config = checkpoint.config().clone();
         let weights = families::load_weights(checkpoint.config(), checkpoint.tensors(), device, compute)?;
         let (rotary, local_rotary) = (Rotary::of(&config), Rotary::of_local_layers(&config));
-        Ok(Self { config, weights, rotary, local_rotary, device: device.clone() })
+        Ok(Self { config, weights, rotary, local_rotary })
     }
 
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
         &self.config
-    }
-
-    /// Device that holds the weights.
-    pub fn device(&self) -> &Device {
-        &self.device
     }
 
     /// Runs the model up to the last point that `hook` wants. No logits are computed.
@@ -77,13 +69,8 @@ impl Transformer {
         &self.weights.head
     }
 
-    /// Number of blocks that [`Transformer::run`] computes for `hook`.
-    pub fn n_layers_run(&self, hook: &dyn Hook) -> usize {
-        self.last_wanted(hook).map_or(0, HookPoint::layers_needed)
-    }
-
     /// The last point of the pass that `hook` wants.
-    fn last_wanted(&self, hook: &dyn Hook) -> Option<HookPoint> {
+    pub(super) fn last_wanted(&self, hook: &dyn Hook) -> Option<HookPoint> {
         let sites = |layer| Site::ALL.into_iter().rev().map(move |site| HookPoint::Block { layer, site });
         let backwards = (0..self.config.n_layers).rev().flat_map(sites).chain([HookPoint::Embed]);
         backwards.filter(|point| point.check(&self.config).is_ok()).find(|point| hook.wants(*point))

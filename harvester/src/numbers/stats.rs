@@ -31,7 +31,7 @@ pub fn is_ordinary(position: u32, norm: f32, sink_norm: f32) -> bool {
 
 /// Sums over the rows of one hook point. Values are those stored in the shard, after rounding to its dtype.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct HookPointStatistics {
+pub(crate) struct HookPointStatistics {
     /// Rows above this norm are attention sinks and are not in the sums.
     sink_norm: f32,
     /// Rows in the sums.
@@ -50,7 +50,7 @@ pub struct HookPointStatistics {
 
 impl HookPointStatistics {
     /// Statistics of no rows.
-    pub fn new(width: usize, sink_norm: f32) -> Self {
+    pub(crate) fn new(width: usize, sink_norm: f32) -> Self {
         let zeros = vec![0.0; width];
         Self {
             sink_norm,
@@ -63,7 +63,7 @@ impl HookPointStatistics {
     }
 
     /// Adds a row. `row`: `[width]`.
-    pub fn observe(&mut self, row: &[f32], norm: f32, position: u32) {
+    pub(crate) fn observe(&mut self, row: &[f32], norm: f32, position: u32) {
         if position == 0 {
             return;
         }
@@ -81,7 +81,7 @@ impl HookPointStatistics {
     }
 
     /// Adds the rows of a later part.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         self.rows += other.rows;
         self.sinks += other.sinks;
         add(&mut self.sum, &other.sum);
@@ -90,45 +90,40 @@ impl HookPointStatistics {
     }
 
     /// The norm above which a row is an attention sink.
-    pub fn sink_norm(&self) -> f32 {
+    pub(crate) fn sink_norm(&self) -> f32 {
         self.sink_norm
     }
 
-    /// Number of rows in the mean and deviation.
-    pub fn rows(&self) -> u64 {
-        self.rows
-    }
-
     /// Number of rows with position > 0 and a norm above [`Self::sink_norm`].
-    pub fn sinks(&self) -> u64 {
+    pub(crate) fn sinks(&self) -> u64 {
         self.sinks
     }
 
     /// Norms of all rows with position > 0.
-    pub fn norms(&self) -> &NormHistogram {
+    pub(crate) fn norms(&self) -> &NormHistogram {
         &self.norms
     }
 
     /// Number of values per row.
-    pub fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.sum.len()
     }
 
     /// Mean of each dimension. `[width]`
-    pub fn mean(&self) -> Vec<f64> {
+    pub(crate) fn mean(&self) -> Vec<f64> {
         let n = self.rows.max(1) as f64;
         self.sum.iter().map(|sum| sum / n).collect()
     }
 
     /// Standard deviation of each dimension (divided by n). `[width]`
-    pub fn std(&self) -> Vec<f64> {
+    pub(crate) fn std(&self) -> Vec<f64> {
         let n = self.rows.max(1) as f64;
         let pairs = self.sum.iter().zip(&self.sum_of_squares);
         pairs.map(|(sum, squares)| (squares / n - (sum / n).powi(2)).max(0.0).sqrt()).collect()
     }
 
     /// Distance of the rows' mean from zero, in units of their spread around it.
-    pub fn mean_to_spread(&self) -> f64 {
+    pub(crate) fn mean_to_spread(&self) -> f64 {
         let spread = length(&self.std());
         if spread == 0.0 { 0.0 } else { length(&self.mean()) / spread }
     }
@@ -159,20 +154,20 @@ fn add(total: &mut [f64], more: &[f64]) {
 /// Counts of norms in logarithmic bins. The upper 16 bits of the f32 are the bin's number: 128 bins per octave, no
 /// logarithm, and the same bins on every machine. A quantile read from it is off by at most 1/256.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct NormHistogram {
+pub(crate) struct NormHistogram {
     bins: BTreeMap<u16, u64>,
     max: f32,
 }
 
 impl NormHistogram {
     /// Adds a norm: finite and not negative.
-    pub fn observe(&mut self, norm: f32) {
+    pub(crate) fn observe(&mut self, norm: f32) {
         *self.bins.entry((norm.to_bits() >> 16) as u16).or_default() += 1;
         self.max = self.max.max(norm);
     }
 
     /// Adds the norms of another histogram.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         for (bin, count) in &other.bins {
             *self.bins.entry(*bin).or_default() += count;
         }
@@ -180,17 +175,17 @@ impl NormHistogram {
     }
 
     /// Number of norms added.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.bins.values().sum()
     }
 
     /// The largest norm, exactly.
-    pub fn max(&self) -> f32 {
+    pub(crate) fn max(&self) -> f32 {
         self.max
     }
 
     /// The smallest norm that at least the fraction `p` of the norms does not exceed, within 0.4 %; 0 when empty.
-    pub fn quantile(&self, p: f64) -> f32 {
+    pub(crate) fn quantile(&self, p: f64) -> f32 {
         let rank = ((p * self.count() as f64).ceil() as u64).max(1);
         let mut seen = 0;
         for (bin, count) in &self.bins {
@@ -274,7 +269,7 @@ mod tests {
         statistics.observe(&[9000.0], 9000.0, 0);
         statistics.observe(&[500.0], 500.0, 7);
         statistics.observe(&[2.0], 2.0, 8);
-        assert_eq!((statistics.rows(), statistics.sinks()), (1, 1));
+        assert_eq!((statistics.rows, statistics.sinks()), (1, 1));
         assert_eq!(statistics.mean(), [2.0]);
         assert_eq!((statistics.norms().count(), statistics.norms().max()), (2, 500.0));
     }

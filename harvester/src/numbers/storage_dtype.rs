@@ -35,7 +35,7 @@ impl StorageDtype {
     }
 
     /// True if each row has a scale, in a separate column.
-    pub fn has_scale(self) -> bool {
+    pub(crate) fn has_scale(self) -> bool {
         self == Self::I8
     }
 }

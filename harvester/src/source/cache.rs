@@ -14,13 +14,13 @@ use crate::{
 
 /// A folder of downloaded models.
 #[derive(Debug, Clone)]
-pub struct ModelCache {
+pub(crate) struct ModelCache {
     folder: PathBuf,
 }
 
 impl ModelCache {
     /// A cache in `folder`, which need not exist yet.
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
+    pub(crate) fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
     }
 
@@ -28,7 +28,7 @@ impl ModelCache {
     ///
     /// # Errors
     /// As for [`cache_folder`].
-    pub fn from_env() -> Result<Self> {
+    pub(crate) fn from_env() -> Result<Self> {
         Ok(Self::new(cache_folder()?.join("models")))
     }
 

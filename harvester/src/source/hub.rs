@@ -39,28 +39,28 @@ const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
 
 /// Address of the Hub, and the folder that keeps its files.
 #[derive(Debug, Clone)]
-pub struct HubSettings {
+pub(crate) struct HubSettings {
     /// Address of the Hub; `None`: hf-hub's own.
-    pub endpoint: Option<String>,
+    pub(crate) endpoint: Option<String>,
     /// The folder of `models--org--name` folders.
-    pub cache_dir: PathBuf,
+    pub(crate) cache_dir: PathBuf,
     /// The user's access token, for private and gated models.
-    pub token: Option<String>,
+    pub(crate) token: Option<String>,
     /// Time limit for each of: resolving the Hub's name, connecting, and the start of an answer.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
     /// Longest time that a download may bring no data.
-    pub stall: Duration,
+    pub(crate) stall: Duration,
     /// Attempts to ask a busy Hub, or to repeat a connection that breaks without a new byte.
-    pub attempts: u32,
+    pub(crate) attempts: u32,
     /// Wait between the first two attempts; each further wait is twice as long.
-    pub backoff: Duration,
+    pub(crate) backoff: Duration,
     /// Use the cache only.
-    pub offline: bool,
+    pub(crate) offline: bool,
 }
 
 impl HubSettings {
     /// The Hub at hf-hub's own address, without a token, with a cache in `cache_dir`.
-    pub fn in_folder(cache_dir: impl Into<PathBuf>) -> Self {
+    pub(crate) fn in_folder(cache_dir: impl Into<PathBuf>) -> Self {
         Self {
             endpoint: None,
             cache_dir: cache_dir.into(),
@@ -78,7 +78,7 @@ impl HubSettings {
     ///
     /// # Errors
     /// `REFRACT_HUB_TIMEOUT` is not a number of seconds, or no cache folder is known.
-    pub fn from_env() -> Result<Self> {
+    pub(crate) fn from_env() -> Result<Self> {
         let set =
             |name: &str| env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
         let home = hf_home()?;

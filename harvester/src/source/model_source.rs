@@ -60,7 +60,7 @@ impl ModelSource {
     ///
     /// # Errors
     /// As for [`resolve`](Self::resolve).
-    pub fn resolve_in(&self, places: &Places, monitor: &dyn Monitor) -> Result<ResolvedModel> {
+    pub(crate) fn resolve_in(&self, places: &Places, monitor: &dyn Monitor) -> Result<ResolvedModel> {
         match self {
             Self::Default => {
                 let path = default_model::resolve(places, monitor)?;

@@ -6,13 +6,13 @@ use crate::Result;
 /// The places that models are downloaded from and kept in. The program uses [`from_env`](Self::from_env); tests name
 /// their own.
 #[derive(Debug, Clone)]
-pub struct Places {
+pub(crate) struct Places {
     /// refract's own cache.
-    pub cache: ModelCache,
+    pub(crate) cache: ModelCache,
     /// The Hugging Face Hub, and the cache that its tools share.
-    pub hub: HubSettings,
+    pub(crate) hub: HubSettings,
     /// The user's pip.
-    pub pip: Pip,
+    pub(crate) pip: Pip,
 }
 
 impl Places {
@@ -21,7 +21,7 @@ impl Places {
     ///
     /// # Errors
     /// No home folder and no `REFRACT_CACHE`, or a time-out that is not a number of seconds.
-    pub fn from_env() -> Result<Self> {
+    pub(crate) fn from_env() -> Result<Self> {
         Ok(Self { cache: ModelCache::from_env()?, hub: HubSettings::from_env()?, pip: Pip::from_path() })
     }
 }

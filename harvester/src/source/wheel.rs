@@ -16,18 +16,18 @@ use crate::{Error, Monitor, Result, store::AtomicFile};
 
 /// The user's pip: the commands to try, in order.
 #[derive(Debug, Clone)]
-pub struct Pip {
+pub(crate) struct Pip {
     commands: Vec<Vec<String>>,
 }
 
 impl Pip {
     /// The pip of the Python on `PATH`.
-    pub fn from_path() -> Self {
+    pub(crate) fn from_path() -> Self {
         Self::new(&[&["python3", "-m", "pip"], &["python", "-m", "pip"], &["pip3"], &["pip"]])
     }
 
     /// The given commands, each a program and its first arguments.
-    pub fn new(commands: &[&[&str]]) -> Self {
+    pub(crate) fn new(commands: &[&[&str]]) -> Self {
         let owned = |command: &&[&str]| command.iter().map(|word| (*word).to_owned()).collect();
         Self { commands: commands.iter().map(owned).collect() }
     }
@@ -227,7 +227,7 @@ mod tests {
     use zip::{ZipWriter, write::SimpleFileOptions};
 
     use super::{
-        super::{HubSettings, ModelSource, Places},
+        super::{HubSettings, ModelSource, places::Places},
         *,
     };
     use crate::Silent;

@@ -34,7 +34,7 @@ pub(crate) fn temporary_path(path: &Path) -> PathBuf {
 
 /// A file being written under its temporary name. Hashes the bytes written to it; removes itself unless published.
 #[derive(Debug)]
-pub struct AtomicFile {
+pub(crate) struct AtomicFile {
     path: PathBuf,
     temporary: PathBuf,
     file: Option<File>,
@@ -56,7 +56,7 @@ impl AtomicFile {
     ///
     /// # Errors
     /// If the temporary file cannot be created.
-    pub fn create(path: &Path) -> Result<Self> {
+    pub(crate) fn create(path: &Path) -> Result<Self> {
         let temporary = temporary_path(path);
         let file = File::create(&temporary).map_err(Error::io("create", &temporary))?;
         Ok(Self { path: path.to_path_buf(), temporary, file: Some(file), hasher: Sha256::new(), bytes: 0 })
@@ -66,7 +66,7 @@ impl AtomicFile {
     ///
     /// # Errors
     /// If a file operation fails; the path then has its old content.
-    pub fn publish(mut self) -> Result<Published> {
+    pub(crate) fn publish(mut self) -> Result<Published> {
         if let Some(file) = &self.file {
             file.sync_all().map_err(Error::io("flush to disk", &self.temporary))?;
         }

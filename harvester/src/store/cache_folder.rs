@@ -10,7 +10,7 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// None of the three variables is set.
-pub fn cache_folder() -> Result<PathBuf> {
+pub(crate) fn cache_folder() -> Result<PathBuf> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("REFRACT_CACHE")
         .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("refract")))

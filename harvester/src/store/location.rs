@@ -56,7 +56,7 @@ pub struct Entry {
 
 impl Location {
     /// The supported URL schemes.
-    pub const SCHEMES: &str = "s3://, gs://, az:// and file://";
+    pub(crate) const SCHEMES: &str = "s3://, gs://, az:// and file://";
 
     /// Parses a path or URL from the command line.
     ///
@@ -81,7 +81,7 @@ impl Location {
     }
 
     /// The path on this machine; `None` in an object store.
-    pub fn local(&self) -> Option<&Path> {
+    pub(crate) fn local(&self) -> Option<&Path> {
         match self {
             Self::Local(path) => Some(path),
             Self::Remote(_) => None,
@@ -89,7 +89,7 @@ impl Location {
     }
 
     /// The last part of the path; empty at the root.
-    pub fn file_name(&self) -> String {
+    pub(crate) fn file_name(&self) -> String {
         match self {
             Self::Local(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             Self::Remote(remote) => remote.0.name(),
@@ -117,7 +117,7 @@ impl Location {
     ///
     /// # Errors
     /// If it does not exist.
-    pub fn stamp(&self) -> Result<String> {
+    pub(crate) fn stamp(&self) -> Result<String> {
         match self {
             Self::Local(path) => {
                 let metadata = fs::metadata(path).map_err(Error::io("read", path))?;
@@ -143,7 +143,7 @@ impl Location {
     ///
     /// # Errors
     /// If the file ends earlier, or cannot be read.
-    pub fn read_range(&self, offset: u64, len: u64) -> Result<Bytes> {
+    pub(crate) fn read_range(&self, offset: u64, len: u64) -> Result<Bytes> {
         match self {
             Self::Local(path) => {
                 let mut file = File::open(path).map_err(Error::io("open", path))?;
@@ -160,7 +160,7 @@ impl Location {
     ///
     /// # Errors
     /// If it does not exist or cannot be opened.
-    pub fn reader(&self) -> Result<Box<dyn Read + Send>> {
+    pub(crate) fn reader(&self) -> Result<Box<dyn Read + Send>> {
         match self {
             Self::Local(path) => Ok(Box::new(File::open(path).map_err(Error::io("open", path))?)),
             Self::Remote(remote) => {
@@ -199,7 +199,7 @@ impl Location {
     }
 
     /// True for a pipe or another local file that can be read only once and from its start.
-    pub fn is_pipe(&self) -> bool {
+    pub(crate) fn is_pipe(&self) -> bool {
         let metadata = self.local().and_then(|path| fs::metadata(path).ok());
         metadata.is_some_and(|metadata| !metadata.is_file() && !metadata.is_dir())
     }
@@ -219,7 +219,7 @@ impl Location {
     ///
     /// # Errors
     /// If it cannot be written; the old content is then still there.
-    pub fn write(&self, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write(&self, bytes: &[u8]) -> Result<()> {
         match self {
             Self::Local(path) => write_atomically(path, bytes),
             Self::Remote(remote) => remote.0.write(Bytes::copy_from_slice(bytes)),
@@ -230,7 +230,7 @@ impl Location {
     ///
     /// # Errors
     /// If it cannot be read or written; the local file is then still there.
-    pub fn upload(&self, file: &Path) -> Result<()> {
+    pub(crate) fn upload(&self, file: &Path) -> Result<()> {
         match self {
             Self::Local(path) => fs::rename(file, path).map_err(Error::io("rename to", path)),
             Self::Remote(remote) => remote.0.upload(file),
@@ -241,7 +241,7 @@ impl Location {
     ///
     /// # Errors
     /// If it cannot be removed.
-    pub fn remove(&self) -> Result<()> {
+    pub(crate) fn remove(&self) -> Result<()> {
         match self {
             Self::Local(path) => match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),

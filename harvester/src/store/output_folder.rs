@@ -157,7 +157,7 @@ impl OutputFolder {
     }
 
     /// Location of the finished files.
-    pub fn location(&self) -> &Location {
+    pub(crate) fn location(&self) -> &Location {
         &self.location
     }
 

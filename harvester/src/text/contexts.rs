@@ -56,17 +56,17 @@ pub struct LeftOut {
 
 impl LeftOut {
     /// True if nothing was left out.
-    pub fn is_nothing(&self) -> bool {
+    pub(crate) fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
 
     /// Number of whole documents left out.
-    pub fn documents(&self) -> u64 {
+    pub(crate) fn documents(&self) -> u64 {
         self.empty_documents + self.short_documents + self.repeated_documents + self.refused_documents
     }
 
     /// Sum of the two.
-    pub fn plus(&self, other: &Self) -> Self {
+    pub(crate) fn plus(&self, other: &Self) -> Self {
         Self {
             empty_documents: self.empty_documents + other.empty_documents,
             short_documents: self.short_documents + other.short_documents,
@@ -129,12 +129,12 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
     }
 
     /// Position at which the next context starts.
-    pub fn cursor(&self) -> ContextCursor {
+    pub(crate) fn cursor(&self) -> ContextCursor {
         self.cursor
     }
 
     /// Tokens at the end of the corpus that did not fill a context; known once the iterator is exhausted.
-    pub fn dropped_tokens(&self) -> u64 {
+    pub(crate) fn dropped_tokens(&self) -> u64 {
         self.dropped_tokens
     }
 

@@ -99,21 +99,13 @@ impl Corpus {
         Self::read(paths, options, discover::sources(paths, None, &[])?)
     }
 
-    /// Like [`Self::open`], with datasets from the Hub that `hub` describes.
-    ///
-    /// # Errors
-    /// As for [`Self::open`].
-    pub fn open_with_hub(paths: &[PathBuf], options: &CorpusOptions, hub: &HubSettings) -> Result<Self> {
-        Self::read(paths, options, discover::sources(paths, Some(hub), &[])?)
-    }
-
     /// Like [`Self::open`], but loads from the file `saved` what an earlier run found, if the options are the same and
     /// no file has changed since. Datasets on the Hub are read at the commits named by `earlier` or by that file, even
     /// if their branches have moved. They come from the Hub that `hub` describes; `None`: from the environment's Hub.
     ///
     /// # Errors
     /// As for [`Self::open`].
-    pub fn open_saved(
+    pub(crate) fn open_saved(
         paths: &[PathBuf],
         options: &CorpusOptions,
         saved: &Path,
@@ -132,27 +124,27 @@ impl Corpus {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn save(&self, path: &Path) -> Result<()> {
+    pub(crate) fn save(&self, path: &Path) -> Result<()> {
         if self.was_saved { Ok(()) } else { saved::save(self, path) }
     }
 
     /// The options with which the files were read.
-    pub fn options(&self) -> &CorpusOptions {
+    pub(crate) fn options(&self) -> &CorpusOptions {
         &self.options
     }
 
     /// The sources of the documents, in order.
-    pub fn sources(&self) -> &[CorpusSource] {
+    pub(crate) fn sources(&self) -> &[CorpusSource] {
         &self.sources
     }
 
     /// Number of documents.
-    pub fn n_documents(&self) -> u64 {
+    pub(crate) fn n_documents(&self) -> u64 {
         self.places.len() as u64 + self.blocks.last().map_or(0, |placed| placed.streamed())
     }
 
     /// Size in bytes of the files that hold the documents.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.sources.iter().map(|source| source.bytes).sum()
     }
 
@@ -160,7 +152,7 @@ impl Corpus {
     ///
     /// # Errors
     /// If its file cannot be read, or changed since the corpus was opened.
-    pub fn document(&self, index: u64) -> Result<Document> {
+    pub(crate) fn document(&self, index: u64) -> Result<Document> {
         match self.find(index)? {
             Found::Row(rows, row) => self.reader.document(&self.tables, rows, row, &self.options),
             Found::Place(place) => self.files[place.file as usize].document(place, &self.options),
@@ -168,7 +160,7 @@ impl Corpus {
     }
 
     /// Location of document `index`, for errors: its file, and the line or row in it if known.
-    pub fn place_of(&self, index: u64) -> String {
+    pub(crate) fn place_of(&self, index: u64) -> String {
         match self.find(index) {
             Ok(Found::Row(rows, row)) => {
                 let file = self.tables[rows.file as usize].name();

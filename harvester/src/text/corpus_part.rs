@@ -25,22 +25,22 @@ pub struct CorpusPart {
 
 impl CorpusPart {
     /// Number of this part, from 0.
-    pub fn index(self) -> u64 {
+    pub(crate) fn index(self) -> u64 {
         self.index
     }
 
     /// Number of parts.
-    pub fn of(self) -> u64 {
+    pub(crate) fn of(self) -> u64 {
         self.of
     }
 
     /// Index of this part's document `index` in the harvest's order.
-    pub fn place(self, index: u64) -> u64 {
+    pub(crate) fn place(self, index: u64) -> u64 {
         index * self.of + self.index
     }
 
     /// The number of this part's context `index`.
-    pub fn context_number(self, index: u64) -> u64 {
+    pub(crate) fn context_number(self, index: u64) -> u64 {
         index * self.of + self.index
     }
 }

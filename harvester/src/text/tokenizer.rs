@@ -14,13 +14,13 @@ mod text_stream;
 
 use std::{
     collections::HashSet,
-    ops::Range,
     path::{Path, PathBuf},
 };
 
-use tokenizers::{Encoding, Tokenizer};
+use tokenizers::Tokenizer;
 
-pub use self::{chat::ChatMessage, text_stream::TextStream};
+pub use self::chat::ChatMessage;
+pub(crate) use self::text_stream::TextStream;
 use crate::{Error, Result};
 
 /// A model's tokenizer, its special tokens and its chat template.
@@ -28,7 +28,6 @@ use crate::{Error, Result};
 pub struct TextTokenizer {
     path: PathBuf,
     tokenizer: Tokenizer,
-    special: HashSet<u32>,
     bos: Option<u32>,
     eos: Option<u32>,
     stop: HashSet<u32>,
@@ -54,17 +53,6 @@ impl TextTokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.tokenizer.encode_fast(text, false).map_err(|source| self.failed(source))?;
         Ok(encoding.get_ids().to_vec())
-    }
-
-    /// Token ids, each with the range of bytes of `text` that it stands for. All tokens of a split character have the
-    /// range of the whole character, so ranges may overlap but always end at character boundaries.
-    ///
-    /// # Errors
-    /// As for [`encode`](Self::encode).
-    pub fn encode_with_offsets(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>> {
-        let encoding: Encoding = self.tokenizer.encode(text, false).map_err(|source| self.failed(source))?;
-        let ranges = encoding.get_offsets().iter().map(|&(start, end)| start..end);
-        Ok(encoding.get_ids().iter().copied().zip(ranges).collect())
     }
 
     /// The text of some tokens, including special ones. A character with missing bytes becomes U+FFFD.
@@ -107,11 +95,6 @@ impl TextTokenizer {
         piece.map_or_else(Vec::new, |piece| spelling::bytes_of(&self.tokenizer, piece, begins_text))
     }
 
-    /// The beginning-of-text token.
-    pub fn bos(&self) -> Option<u32> {
-        self.bos
-    }
-
     /// The end-of-text token.
     pub fn eos(&self) -> Option<u32> {
         self.eos
@@ -123,13 +106,8 @@ impl TextTokenizer {
         self.stop.contains(&id)
     }
 
-    /// True if the model was trained with [`bos`](Self::bos) before every text.
-    pub fn add_bos(&self) -> bool {
-        self.add_bos
-    }
-
     /// The token with which every text begins; `None` if the model was trained without one.
-    pub fn text_bos(&self) -> Option<u32> {
+    pub(crate) fn text_bos(&self) -> Option<u32> {
         self.bos.filter(|_| self.add_bos)
     }
 
@@ -138,24 +116,14 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// As for [`encode`](Self::encode).
-    pub fn prompt(&self, text: &str) -> Result<Vec<u32>> {
+    pub(crate) fn prompt(&self, text: &str) -> Result<Vec<u32>> {
         let tokens = self.encode(text)?;
         let bos = bos_before(self.text_bos(), tokens.first().copied());
         Ok(bos.into_iter().chain(tokens).collect())
     }
 
-    /// True if a token is a control token rather than text.
-    pub fn is_special(&self, id: u32) -> bool {
-        self.special.contains(&id)
-    }
-
-    /// Number of tokens, including added ones. The model's `d_vocab` may be larger: embeddings are often padded.
-    pub fn d_vocab(&self) -> usize {
-        self.tokenizer.get_vocab_size(true)
-    }
-
     /// SHA-256 in hexadecimal: of `tokenizer.json`, or of the vocabulary, merges and rules inside a GGUF.
-    pub fn sha256(&self) -> &str {
+    pub(crate) fn sha256(&self) -> &str {
         &self.sha256
     }
 
@@ -184,14 +152,26 @@ impl TextTokenizer {
     }
 }
 
+#[cfg(test)]
+impl TextTokenizer {
+    /// The beginning-of-text token.
+    pub(crate) fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// True if the model was trained with [`bos`](Self::bos) before every text.
+    pub(crate) fn add_bos(&self) -> bool {
+        self.add_bos
+    }
+
+    /// Number of tokens, including added ones. The model's `d_vocab` may be larger: embeddings are often padded.
+    pub(crate) fn d_vocab(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+}
+
 /// The token to put before a text that begins with the token `first`: `bos`, or none if the text already begins with
 /// it. Models never see two in training.
 pub(crate) fn bos_before(bos: Option<u32>, first: Option<u32>) -> Option<u32> {
     bos.filter(|_| first != bos)
-}
-
-/// The ids of added tokens that are control tokens.
-fn special_ids(tokenizer: &Tokenizer) -> HashSet<u32> {
-    let added = tokenizer.get_added_tokens_decoder();
-    added.into_iter().filter(|(_, token)| token.special).map(|(id, _)| id).collect()
 }

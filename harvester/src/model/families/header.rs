@@ -4,8 +4,8 @@ use candle_core::quantized::gguf_file::Value;
 
 use super::{MAX_LAYERS, Unsupported, refused};
 use crate::{
-    Error, GgufMetadata, Result,
-    model::{Positions, RopeScaling},
+    Error, Result,
+    model::{GgufMetadata, Positions, RopeScaling},
 };
 
 /// The keys `{architecture}.*`.

@@ -31,7 +31,10 @@ impl Http {
 
 #[cfg(test)]
 mod tests {
-    use crate::{ModelCache, ModelSource, Pip, Places, Silent};
+    use crate::{
+        ModelSource, Silent,
+        source::{cache::ModelCache, places::Places, wheel::Pip},
+    };
 
     #[test]
     fn the_feature_is_named() {

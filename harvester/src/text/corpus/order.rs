@@ -71,13 +71,13 @@ impl DocumentOrder {
 
     /// Keeps only the documents of one part of several.
     #[must_use]
-    pub fn of_part(mut self, part: Option<CorpusPart>) -> Self {
+    pub(crate) fn of_part(mut self, part: Option<CorpusPart>) -> Self {
         self.part = part;
         self
     }
 
     /// The document at an index of the order; `None` after the last.
-    pub fn get(&self, place: u64) -> Option<u64> {
+    pub(crate) fn get(&self, place: u64) -> Option<u64> {
         let place = self.part.map_or(place, |part| part.place(place));
         if place >= self.len {
             return None;

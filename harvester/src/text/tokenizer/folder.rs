@@ -87,7 +87,6 @@ pub(super) fn read(folder: &Path) -> Result<TextTokenizer> {
     let eos = special_token(&tokenizer, config.eos_token.as_ref(), eos_ids());
     Ok(TextTokenizer {
         stop: eos.into_iter().chain(eos_ids()).collect(),
-        special: super::special_ids(&tokenizer),
         add_bos: config.add_bos_token.unwrap_or(false) || template_adds_bos(&tokenizer, bos),
         chat_template: chat_template(folder, config.chat_template)?,
         sha256: hex(&Sha256::digest(&bytes)),

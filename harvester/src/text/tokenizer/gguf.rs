@@ -21,7 +21,7 @@ use tokenizers::{
 };
 
 use super::{TextTokenizer, sentence_piece::SentencePieces, stop_tokens::stop_tokens};
-use crate::{Error, GgufMetadata, Result, store::hex};
+use crate::{Error, Result, model::GgufMetadata, store::hex};
 
 /// Rule that splits text into words before byte-pair merging.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,7 +157,6 @@ pub(super) fn read(path: &Path) -> Result<TextTokenizer> {
     let stop = stop_tokens(&metadata, &tokenizer, n_tokens)?;
     Ok(TextTokenizer {
         path: path.to_path_buf(),
-        special: super::special_ids(&tokenizer),
         tokenizer,
         bos: token_id(&metadata, "tokenizer.ggml.bos_token_id", n_tokens)?,
         eos: token_id(&metadata, "tokenizer.ggml.eos_token_id", n_tokens)?,
@@ -377,7 +376,6 @@ mod tests {
         assert!(tokenizer.is_stop(1) && !tokenizer.is_stop(0) && !tokenizer.is_stop(2));
         assert_eq!(tokenizer.encode("a<|user|>b").unwrap(), [3, 2, 4]);
         assert_eq!(tokenizer.decode(&[3, 2, 8, 11, 12]), "a<|user|> é");
-        assert!(tokenizer.is_special(2) && !tokenizer.is_special(3));
         let message = tokenizer.render_chat(&[], true).unwrap_err().to_string();
         assert!(message.contains("expected a chat template"), "{message}");
     }

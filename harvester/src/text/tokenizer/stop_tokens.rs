@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use tokenizers::Tokenizer;
 
 use super::gguf::token_id;
-use crate::{GgufMetadata, Result};
+use crate::{Result, model::GgufMetadata};
 
 /// The keys that name such a token: end of text, of a turn, of a message.
 const KEYS: [&str; 3] = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];

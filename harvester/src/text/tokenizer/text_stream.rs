@@ -4,7 +4,7 @@ use super::TextTokenizer;
 
 /// Turns tokens into text one by one. The joined pieces equal [`TextTokenizer::decode`] of all the tokens.
 #[derive(Debug)]
-pub struct TextStream<'a> {
+pub(crate) struct TextStream<'a> {
     tokenizer: &'a TextTokenizer,
     begins_text: bool,
     /// Bytes of a character that is not complete yet.
@@ -13,18 +13,18 @@ pub struct TextStream<'a> {
 
 impl<'a> TextStream<'a> {
     /// A text from its beginning.
-    pub fn new(tokenizer: &'a TextTokenizer) -> Self {
+    pub(crate) fn new(tokenizer: &'a TextTokenizer) -> Self {
         Self { tokenizer, begins_text: true, pending: vec![] }
     }
 
     /// The rest of a text that began elsewhere, such as a model's continuation of a prompt.
-    pub fn continuing(tokenizer: &'a TextTokenizer) -> Self {
+    pub(crate) fn continuing(tokenizer: &'a TextTokenizer) -> Self {
         Self { begins_text: false, ..Self::new(tokenizer) }
     }
 
     /// The text that the next token adds. Empty if the token ends inside a character, which then comes with a later
     /// token. Bytes that cannot become a character are shown as U+FFFD.
-    pub fn push(&mut self, token: u32) -> String {
+    pub(crate) fn push(&mut self, token: u32) -> String {
         self.pending.extend(self.tokenizer.bytes(token, self.begins_text));
         self.begins_text = false;
         let whole = self.pending.len() - unfinished(&self.pending);
@@ -35,7 +35,7 @@ impl<'a> TextStream<'a> {
     }
 
     /// The rest when no token follows: U+FFFD if the last character is not complete.
-    pub fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         String::from_utf8_lossy(&self.pending).into_owned()
     }
 }

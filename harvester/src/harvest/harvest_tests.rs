@@ -9,7 +9,8 @@ use std::{
 };
 
 use half::f16;
-use harvester::{
+
+use crate::{
     ActivationDataset, Batch, Capture, Compute, Corpus, CorpusOptions, Document, Error, HarvestConfig, HarvestManifest,
     HookPoint, LanguageModel, Layout, Location, Monitor, ResolvedModel, Silent, SpecialToken, StorageDtype, TokenRows,
     harvest, merge,
@@ -261,13 +262,10 @@ fn parts_of_a_corpus_are_merged_or_read_as_one() {
     let few = dataset.read_contexts(3..6, HookPoint::resid_post(1)).unwrap();
     assert_eq!(few.rows.context.chunks(CTX_LEN).map(|context| context[0]).collect::<Vec<_>>(), [3, 4, 5]);
 
-    // The folder of the parts, and the parts by name, are the same dataset.
+    // The folder of the parts is the same dataset.
     let folder = ActivationDataset::open(bench.folder.path().join("parts")).unwrap();
-    let many = ActivationDataset::open_many(&folders).unwrap();
-    for other in [&folder, &many] {
-        assert_eq!(other.manifest(), &manifest);
-        assert!(rows_of(other) == rows);
-    }
+    assert_eq!(folder.manifest(), &manifest);
+    assert!(rows_of(&folder) == rows);
 
     // The summary covers all rows.
     let ordinary: Vec<_> = rows.iter().filter(|row| row.1 > 0).collect();
@@ -293,8 +291,8 @@ fn an_interrupted_merge_keeps_what_is_finished_and_harms_no_harvest() {
     use std::os::unix::fs::MetadataExt;
     let bench = Bench::new();
     let parts: Vec<_> = ["0/2", "1/2"].map(|part| harvest_part(&bench, part)).into();
-    let harvests = rows_of(&ActivationDataset::open_many(&parts).unwrap());
     let (merged, folder) = (bench.folder.path().join("merged"), Location::from(bench.folder.path().join("parts")));
+    let harvests = rows_of(&ActivationDataset::open(&folder).unwrap());
     assert!(matches!(
         merge(std::slice::from_ref(&folder), &merged, &StopAfter::batches(2)),
         Err(Error::Cancelled { .. })

@@ -9,7 +9,8 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
-use harvester::{Batch, Checkpoint, NoHook, Transformer};
+
+use crate::{Batch, NoHook, Transformer, model::Checkpoint};
 
 fn tiny(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny").join(name)
@@ -155,7 +156,7 @@ fn files_that_are_no_gguf_say_so() {
     assert!(error_of(&folder.path().join("absent.gguf")).contains("absent.gguf"));
 }
 
-fn config_of(path: &Path) -> harvester::ModelConfig {
+fn config_of(path: &Path) -> crate::ModelConfig {
     Checkpoint::open(path).unwrap().config().clone()
 }
 

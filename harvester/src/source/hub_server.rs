@@ -1,5 +1,7 @@
 //! A server on 127.0.0.1 that answers the requests of these tests like the Hub, correctly or not.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::{
     io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},

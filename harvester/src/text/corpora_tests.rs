@@ -8,17 +8,18 @@ use std::{
     time::SystemTime,
 };
 
-use harvester::{Context, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Document};
 use parquet::file::metadata::{
     ColumnChunkMetaData, FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataReader,
     ParquetMetaDataWriter,
 };
 
+use crate::{Context, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Document};
+
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/corpora").join(name)
 }
 
-fn open(name: &str, options: &CorpusOptions) -> harvester::Result<Corpus> {
+fn open(name: &str, options: &CorpusOptions) -> crate::Result<Corpus> {
     Corpus::open(&[fixture(name)], options)
 }
 
@@ -30,7 +31,7 @@ fn chat(field: &str) -> CorpusOptions {
     CorpusOptions { chat_field: Some(field.into()), ..CorpusOptions::default() }
 }
 
-fn message(result: harvester::Result<Corpus>) -> String {
+fn message(result: crate::Result<Corpus>) -> String {
     result.unwrap_err().to_string()
 }
 
@@ -51,7 +52,7 @@ fn every_way_of_storing_a_text_gives_the_same_documents() {
         assert_eq!(documents(&corpus), plain, "{name}");
         let source = &corpus.sources()[0];
         assert_eq!(source.name, name.split_once('.').unwrap().0);
-        assert_eq!(source.sha256, harvester::sha256_file(&fixture(name)).unwrap(), "{name}");
+        assert_eq!(source.sha256, crate::sha256_file(&fixture(name)).unwrap(), "{name}");
     }
 }
 

@@ -12,12 +12,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harvester::{Error, HubSettings, ModelCache, ModelSource, Monitor, Pip, Places, ResolvedModel, Result, Silent};
 use tempfile::TempDir;
 
-mod hub_server;
-
-use hub_server::{Reply, Request, reply, serve};
+use crate::{
+    Error, ModelSource, Monitor, ResolvedModel, Result, Silent,
+    source::{
+        HubSettings,
+        cache::ModelCache,
+        hub_server::{Reply, Request, reply, serve},
+        places::Places,
+        wheel::Pip,
+    },
+};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const CONTENT: &str = "twenty bytes of GGUF";

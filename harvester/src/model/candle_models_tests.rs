@@ -1,6 +1,6 @@
 //! candle-transformers as a second oracle for the families that it has: it was written by others and shares neither our
 //! kernels nor our loaders. It has neither GPT-2 nor GPT-NeoX. It reads windows and scaled rotary positions differently
-//! or not at all: those are switched off here, and tested against transformers in `families.rs`.
+//! or not at all: those are switched off here, and tested against transformers in `families_tests.rs`.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -13,11 +13,12 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{gemma, gemma2, gemma3, llama, mistral, olmo2, phi3, qwen2, qwen3};
-use harvester::{Batch, Checkpoint, NoHook, Transformer};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// As in `families.rs`: f32 on both sides.
+use crate::{Batch, NoHook, Transformer, model::Checkpoint};
+
+/// As in `families_tests.rs`: f32 on both sides.
 const TOLERANCE: f64 = 1e-5;
 
 /// A tiny checkpoint whose `config.json` is in the older form that candle reads.

@@ -10,10 +10,11 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
-use harvester::{Batch, Capture, Checkpoint, HookPoint, KvCache, NoHook, TextTokenizer, Transformer};
 use serde::Deserialize;
 
-/// As for SmolLM2 (`smollm2.rs`).
+use crate::{Batch, Capture, HookPoint, KvCache, NoHook, TextTokenizer, Transformer, model::Checkpoint};
+
+/// As for SmolLM2 (`smollm2_tests.rs`).
 const TOLERANCE: f64 = 1e-4;
 
 #[derive(Deserialize)]

@@ -7,11 +7,12 @@ use std::{collections::HashMap, path::PathBuf, sync::LazyLock};
 
 use candle_core::{D, DType, Device, Tensor};
 use candle_transformers::models::quantized_llama::ModelWeights;
-use harvester::{
-    Batch, Capture, ChatMessage, Checkpoint, HookPoint, KvCache, ModelSource, NoHook, Silent, TextTokenizer,
-    Transformer,
-};
 use serde::Deserialize;
+
+use crate::{
+    Batch, Capture, ChatMessage, HookPoint, KvCache, ModelSource, NoHook, Silent, TextTokenizer, Transformer,
+    model::Checkpoint,
+};
 
 /// transformers in f32 itself differs from transformers in f64 by up to 7e-6 (`fixtures/README.md`).
 const TOLERANCE: f64 = 1e-4;

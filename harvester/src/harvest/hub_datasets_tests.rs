@@ -2,8 +2,6 @@
 //! bytes than needed are requested, and a bad connection costs only time.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-mod hub_server;
-
 use std::{
     collections::BTreeMap,
     fs,
@@ -19,14 +17,19 @@ use arrow::{
     array::{ArrayRef, RecordBatch, StringArray},
     datatypes::{DataType, Field, Schema},
 };
-use harvester::{
-    Compute, Corpus, CorpusOptions, Document, HarvestConfig, HarvestManifest, HookPoint, HubSettings, LanguageModel,
-    ResolvedModel, Result, Silent, harvest, open_corpus,
-};
-use hub_server::{Reply, Request, receive, reply, serve};
 use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
 use serde_json::json;
 use tempfile::TempDir;
+
+use super::harvester::open_corpus_from;
+use crate::{
+    Compute, Corpus, CorpusOptions, Document, HarvestConfig, HarvestManifest, HookPoint, LanguageModel, ResolvedModel,
+    Result, Silent, harvest,
+    source::{
+        HubSettings,
+        hub_server::{Reply, Request, receive, reply, serve},
+    },
+};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const CONVERTED: &str = "89abcdef0123456789abcdef0123456789abcdef";
@@ -387,7 +390,7 @@ fn harvest_from(hub: &Hub, out: &str) -> Result<HarvestManifest> {
 fn harvest_tokens(hub: &Hub, out: &str, tokens: Option<u64>) -> Result<HarvestManifest> {
     let out = hub.folder.path().join(out);
     let paths = ["hf://datasets/org/name".into()];
-    let corpus = open_corpus(&paths, &CorpusOptions::default(), &out.as_path().into(), Some(&hub.settings))?;
+    let corpus = open_corpus_from(&paths, &CorpusOptions::default(), &out.as_path().into(), Some(&hub.settings))?;
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/llama");
     let model = ResolvedModel { path, source: "tiny/llama".into() };
     let model = LanguageModel::open(&model, Compute::F32)?;

@@ -6,9 +6,13 @@
 use std::{collections::HashMap, fs::File, path::PathBuf};
 
 use candle_core::{DType, Device, Tensor, quantized::gguf_file::Content};
-use harvester::{Batch, Checkpoint, NoHook, Transformer};
 
-/// As in `families.rs`: f32 on both sides.
+use crate::{
+    Batch, NoHook, Transformer,
+    model::{Checkpoint, Positions},
+};
+
+/// As in `families_tests.rs`: f32 on both sides.
 const TOLERANCE: f64 = 1e-5;
 
 fn fixture(name: &str) -> PathBuf {
@@ -75,7 +79,7 @@ fn a_file_describes_the_model_that_its_folder_describes() {
             // GGUF stores reals in f32.
             config.norm_eps = f64::from(config.norm_eps as f32);
             config.attn_scale = f64::from(config.attn_scale as f32);
-            config.positions = harvester::Positions::Learned;
+            config.positions = Positions::Learned;
             config
         };
         assert_eq!(of(format!("gguf/{name}.gguf")), of(format!("tiny/{name}")), "{name}");

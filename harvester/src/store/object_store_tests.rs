@@ -9,7 +9,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use harvester::Location;
+use crate::Location;
 
 /// The server; it stops when this is dropped.
 struct S3 {
@@ -42,7 +42,7 @@ impl Drop for S3 {
     }
 }
 
-fn chain(error: &harvester::Error) -> String {
+fn chain(error: &crate::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
