@@ -32,6 +32,7 @@ fn manifest(dtype: StorageDtype, layout: Layout) -> HarvestManifest {
         model: ModelIdentity {
             source: "made up".into(),
             relative: None,
+            recorded: None,
             family: Family::Llama,
             sha256: "00".into(),
             tokenizer_sha256: "00".into(),

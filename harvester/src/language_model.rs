@@ -16,7 +16,7 @@ use candle_core::Device;
 pub use self::model_identity::ModelIdentity;
 use crate::{
     Compute, Error, Head, ModelConfig, ModelSource, Monitor, ResolvedModel, Result, TextTokenizer, Transformer,
-    model::Checkpoint,
+    model::Checkpoint, store::open_first,
 };
 
 /// A model that can run text. A clone shares its weights.
@@ -59,13 +59,23 @@ impl LanguageModel {
         Ok(Self { opened: opened.into() })
     }
 
-    /// Opens the model that a manifest names, to compute in f32, and checks that it is exactly the same model.
+    /// Opens the model that a manifest names, to compute in f32, and checks that it is exactly the same model. Like any
+    /// artifact, it is looked for at its path relative to the manifest, then at its old absolute path.
     ///
     /// # Errors
     /// It no longer exists, or it has changed.
     pub fn find(identity: &ModelIdentity, monitor: &dyn Monitor) -> Result<Self> {
-        let resolved = identity.source.parse::<ModelSource>()?.resolve(monitor)?;
-        let model = Self::open(&resolved, Compute::F32)?;
+        let open = |source: &str| Self::open(&source.parse::<ModelSource>()?.resolve(monitor)?, Compute::F32);
+        let model = match &identity.recorded {
+            None => open(&identity.source)?,
+            Some(recorded) => {
+                let places = [identity.source.clone(), recorded.clone()];
+                open_first("the model", &places, Some(&identity.sha256), |source| {
+                    let model = open(source)?;
+                    Ok((Some(model.identity()?.sha256.clone()), model))
+                })?
+            }
+        };
         model.check(identity)?;
         Ok(model)
     }
@@ -125,6 +135,7 @@ impl LanguageModel {
             Ok(ModelIdentity {
                 source: source.clone(),
                 relative: None,
+                recorded: None,
                 family: shape.family,
                 sha256: checkpoint.sha256()?,
                 tokenizer_sha256: tokenizer.sha256().into(),

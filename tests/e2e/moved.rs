@@ -72,6 +72,18 @@ fn a_project_that_is_moved_still_works() {
 }
 
 #[test]
+fn another_model_beside_a_copy_is_not_taken_for_the_models_own() {
+    let sandbox = project("before");
+    fs::create_dir(sandbox.path("copy")).unwrap();
+    fs::rename(sandbox.path("before/sae"), sandbox.path("copy/sae")).unwrap();
+    fs::create_dir(sandbox.path("copy/model")).unwrap();
+    for (file, bytes) in files(tiny("gpt2").as_ref()) {
+        fs::write(sandbox.path("copy/model").join(file), bytes).unwrap();
+    }
+    sandbox.ok(&["evaluate", "--sae", "copy/sae", "--ce-tokens", "64"]);
+}
+
+#[test]
 fn an_sae_taken_out_of_its_project_finds_the_activations_where_they_were() {
     let sandbox = project("before");
     fs::rename(sandbox.path("before/sae"), sandbox.path("sae")).unwrap();

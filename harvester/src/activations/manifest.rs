@@ -271,6 +271,7 @@ pub(crate) mod tests {
             model: ModelIdentity {
                 source: "default".into(),
                 relative: None,
+                recorded: None,
                 family: Family::Llama,
                 sha256: "aa".into(),
                 tokenizer_sha256: "bb".into(),

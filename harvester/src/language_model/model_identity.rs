@@ -18,6 +18,9 @@ pub struct ModelIdentity {
     /// If `source` is a path: the path relative to the folder of the manifest, so that both can be moved together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relative: Option<String>,
+    /// The source that the manifest names, if `source` is the model's place beside the manifest: it is tried next.
+    #[serde(skip)]
+    pub recorded: Option<String>,
     /// Family of the model.
     pub family: Family,
     /// SHA-256 of the weights.
@@ -38,15 +41,16 @@ impl ModelIdentity {
     pub fn seen_from(&self, folder: &Location) -> Self {
         let path = Path::new(&self.source);
         let local = folder.local().filter(|_| path.is_absolute());
-        Self { relative: local.and_then(|folder| relative_path(folder, path)), ..self.clone() }
+        Self { relative: local.and_then(|folder| relative_path(folder, path)), recorded: None, ..self.clone() }
     }
 
-    /// The same model at its present place, from the manifest in `folder`. Its hash is checked when it is loaded.
+    /// The same model at its place relative to `folder`, which holds the manifest, if there is something. Hashes are
+    /// checked when it is loaded.
     #[must_use]
     pub fn located(mut self, folder: &Location) -> Self {
         let near = folder.local().zip(self.relative.as_ref()).map(|(folder, relative)| folder.join(relative));
         if let Some(near) = near.filter(|near| near.exists() && real_path(near) != real_path(Path::new(&self.source))) {
-            self.source = real_path(&near).display().to_string();
+            self.recorded = Some(std::mem::replace(&mut self.source, real_path(&near).display().to_string()));
         }
         self
     }

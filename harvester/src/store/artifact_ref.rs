@@ -57,16 +57,7 @@ impl ArtifactRef {
         folder: &Path,
         open: impl Fn(&Location) -> Result<(Option<String>, T)>,
     ) -> Result<T> {
-        let mut tried = vec![];
-        for place in self.places(folder) {
-            let why = match place.parse().and_then(|location| open(&location)) {
-                Ok((found, opened)) if found == self.sha256 => return Ok(opened),
-                Ok((found, _)) => format!("another one, of SHA-256 {}", found.as_deref().unwrap_or("none")),
-                Err(error) => error.to_string(),
-            };
-            tried.push(format!("  {place}: {why}"));
-        }
-        Err(Error::ArtifactMoved { what: what.into(), tried })
+        open_first(what, &self.places(folder), self.sha256(), |place| open(&place.parse()?))
     }
 
     /// The places where it may be, likeliest first.
@@ -95,6 +86,30 @@ impl ArtifactRef {
             fields.insert(field.into(), upgraded);
         }
     }
+}
+
+/// Opens an artifact at the first of `places` that holds it. `open` opens a place and returns the hash found there, which
+/// must be `sha256`.
+///
+/// # Errors
+/// If it is at none of them; the message says what was found there. If the user asked to stop.
+pub(crate) fn open_first<T>(
+    what: &str,
+    places: &[String],
+    sha256: Option<&str>,
+    open: impl Fn(&str) -> Result<(Option<String>, T)>,
+) -> Result<T> {
+    let mut tried = vec![];
+    for place in places {
+        let why = match open(place) {
+            Ok((found, opened)) if found.as_deref() == sha256 => return Ok(opened),
+            Ok((found, _)) => format!("another one, of SHA-256 {}", found.as_deref().unwrap_or("none")),
+            Err(stopped @ Error::Cancelled { .. }) => return Err(stopped),
+            Err(error) => error.to_string(),
+        };
+        tried.push(format!("  {place}: {why}"));
+    }
+    Err(Error::ArtifactMoved { what: what.into(), tried })
 }
 
 impl fmt::Display for ArtifactRef {

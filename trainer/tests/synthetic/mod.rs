@@ -128,6 +128,7 @@ pub(crate) fn manifest(config: HarvestConfig, widths: &[usize]) -> HarvestManife
         model: ModelIdentity {
             source: "synthetic".into(),
             relative: None,
+            recorded: None,
             family: Family::Llama,
             sha256: "00".into(),
             tokenizer_sha256: "00".into(),

@@ -12,6 +12,7 @@ fn manifest(source: &str) -> SaeManifest {
     let model = ModelIdentity {
         source: source.into(),
         relative: None,
+        recorded: None,
         family: Family::Llama,
         sha256: "00".into(),
         tokenizer_sha256: "00".into(),
