@@ -11,6 +11,7 @@ pub(crate) mod hub_server;
 mod hub_tests;
 mod model_source;
 mod names;
+mod weights_index;
 mod parse;
 mod places;
 mod wheel;
@@ -19,4 +20,5 @@ pub use self::model_source::{ModelSource, ResolvedModel};
 pub(crate) use self::{
     hub::{HubDataset, HubFile, HubSettings},
     names::gguf_parts,
+    weights_index::{WEIGHTS, WEIGHTS_INDEX, shards_of},
 };

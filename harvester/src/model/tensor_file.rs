@@ -2,7 +2,6 @@
 //! the project's only memory map.
 
 use std::{
-    collections::{BTreeSet, HashMap},
     fs::File,
     io::Read,
     path::{Path, PathBuf},
@@ -12,7 +11,10 @@ use candle_core::{DType, Device, Tensor, safetensors::MmapedSafetensors};
 use safetensors::Dtype;
 
 use super::{Family, GgufMetadata, gguf::first_line};
-use crate::{Error, Result, store::python_json};
+use crate::{
+    Error, Result,
+    source::{WEIGHTS, WEIGHTS_INDEX, shards_of},
+};
 
 /// A model's tensors on disk.
 pub(crate) struct TensorFile {
@@ -193,24 +195,16 @@ pub(super) fn not_weights(path: &Path) -> Option<(&'static str, &'static str)> {
 /// `model.safetensors` alone, or else the files named by `model.safetensors.index.json`, sorted. As in transformers, an
 /// index beside a single file counts for nothing: it was left there by an earlier version of the model.
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: HashMap<String, String>,
-    }
-    let (file, index) = (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
+    let (file, index) = (folder.join(WEIGHTS), folder.join(WEIGHTS_INDEX));
     if file.exists() {
         return Ok(vec![file]);
     }
     if !index.exists() {
         let (found, hint) = without_weights(folder);
-        return Err(Error::malformed(folder, "model.safetensors", found, hint));
+        return Err(Error::malformed(folder, WEIGHTS, found, hint));
     }
-    let text = std::fs::read_to_string(&index).map_err(Error::io("read", &index))?;
-    let parsed: Index = python_json(&text)
-        .map_err(|error| Error::malformed(&index, "a weight map", error.to_string(), "Download it again"))?;
-    let names: BTreeSet<_> = parsed.weight_map.into_values().collect();
-    let escapes = |name: &String| Path::new(name).components().count() != 1;
-    if let Some(name) = names.iter().find(|name| escapes(name) || !folder.join(name).exists()) {
+    let names = shards_of(&index)?;
+    if let Some(name) = names.iter().find(|name| !folder.join(name).exists()) {
         let hint = "Download the missing shard";
         return Err(Error::malformed(&index, format!("its shard `{name}` beside it"), "no such file", hint));
     }

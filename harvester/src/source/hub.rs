@@ -18,7 +18,6 @@ mod request;
 mod snapshot;
 
 use std::{
-    collections::BTreeSet,
     env, fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -28,14 +27,15 @@ use serde::Deserialize;
 
 pub(crate) use self::dataset::{HubDataset, HubFile};
 use self::{request::Client, snapshot::RepoCache};
-use super::names::{gguf_parts, is_file};
+use super::{
+    names::gguf_parts,
+    weights_index::{WEIGHTS, WEIGHTS_INDEX, shards_of},
+};
 use crate::{Error, Monitor, Result};
 
 /// Files of a model folder besides its weights: the required ones, and those used if present.
 const NEEDED: [&str; 2] = ["config.json", "tokenizer.json"];
 const OPTIONAL: [&str; 3] = ["tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
-const WEIGHTS: &str = "model.safetensors";
-const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
 
 /// Address of the Hub, and the folder that keeps its files.
 #[derive(Debug, Clone)]
@@ -177,8 +177,7 @@ fn parts_of(file: &str) -> Vec<String> {
 /// existing optional files are there too.
 fn is_complete(folder: &Path) -> bool {
     let there = |name: &str| folder.join(name).is_file();
-    let shards =
-        || read_shards(&folder.join(WEIGHTS_INDEX)).is_ok_and(|shards| shards.iter().all(|shard| there(shard)));
+    let shards = || shards_of(&folder.join(WEIGHTS_INDEX)).is_ok_and(|shards| shards.iter().all(|shard| there(shard)));
     NEEDED.into_iter().all(there) && (there(WEIGHTS) || shards())
 }
 
@@ -229,7 +228,7 @@ fn get_folder(info: &RepoInfo, client: &Client, get: impl Fn(&str) -> Result<Pat
     if info.has(WEIGHTS) {
         return get(WEIGHTS).map(|_| ());
     }
-    for shard in read_shards(&get(WEIGHTS_INDEX)?)? {
+    for shard in shards_of(&get(WEIGHTS_INDEX)?)? {
         get(&shard)?;
     }
     Ok(())
@@ -252,21 +251,4 @@ fn check_loadable(info: &RepoInfo, client: &Client) -> Result<()> {
 
 fn list_or_none(names: &[&str]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-}
-
-/// The weight files named by an index. They become paths, so they must stay inside the folder.
-fn read_shards(index: &Path) -> Result<BTreeSet<String>> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: std::collections::BTreeMap<String, String>,
-    }
-    let malformed =
-        |found: String| Error::malformed(index, "an index of weight files", found, "Remove it, and run again");
-    let text = fs::read_to_string(index).map_err(Error::io("read", index))?;
-    let parsed: Index = serde_json::from_str(&text).map_err(|source| malformed(source.to_string()))?;
-    let shards: BTreeSet<_> = parsed.weight_map.into_values().collect();
-    match shards.iter().find(|name| !is_file(name)) {
-        Some(name) => Err(malformed(format!("the file name `{name}`"))),
-        None => Ok(shards),
-    }
 }
