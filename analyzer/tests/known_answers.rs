@@ -317,4 +317,6 @@ fn texts_written_side_by_side_are_what_each_is_alone() {
     let mut generation = Generation::new(&model).unwrap();
     assert!(generation.add(&[], &config(1)).is_err(), "an empty prompt");
     assert!(generation.add(&[1; 60], &config(2)).is_err(), "more than the context");
+    let endless = GenerateConfig { max_new_tokens: usize::MAX, ..config(1) };
+    assert!(generation.add(&[1], &endless).is_err(), "more than the context, and than a `usize` can count");
 }

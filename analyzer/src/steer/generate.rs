@@ -101,7 +101,7 @@ impl<'a> Generation<'a> {
             return Err(harvester::Error::invalid("prompt", "at least one token", "an empty text").into());
         }
         let (sampler, left) = (config.sampler()?, config.max_new_tokens);
-        let sequence = self.cache.add(prompt.len() + left)?;
+        let sequence = self.cache.add(prompt.len().saturating_add(left))?;
         self.texts.push(Text { sequence, unseen: prompt.to_vec(), sampler, left });
         self.drop_finished();
         Ok(sequence)

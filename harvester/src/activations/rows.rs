@@ -78,6 +78,9 @@ impl Values {
 
     /// Rows of `width` values, rounded as in a shard of this dtype.
     ///
+    /// # Shapes
+    /// `rows` `[n, width]`.
+    ///
     /// # Errors
     /// If a value does not fit the dtype.
     pub fn stored_as(dtype: StorageDtype, rows: &[f32], width: usize) -> crate::Result<Self> {

@@ -39,7 +39,7 @@ pub struct ShardWriter {
     totals: Option<Vec<HookPointStatistics>>,
     /// The batches of the part that is being written.
     journal: Option<Journal>,
-    part: Option<OpenPart>,
+    part: Option<UnfinishedPart>,
     group: RowGroupBuffer,
     group_contexts: u64,
     /// Position after the last context written.
@@ -49,7 +49,7 @@ pub struct ShardWriter {
 }
 
 /// The part that is being written.
-struct OpenPart {
+struct UnfinishedPart {
     file: String,
     writer: PartWriter,
     rows: usize,
@@ -195,7 +195,7 @@ impl ShardWriter {
         let sink_norms = self.sink_norms();
         let part = match &mut self.part {
             Some(part) => part,
-            none => none.insert(OpenPart::create(&self.folder, self.manifest.parts.len(), &self.schema)?),
+            none => none.insert(UnfinishedPart::create(&self.folder, self.manifest.parts.len(), &self.schema)?),
         };
         let statistics = part.statistics.get_or_insert_with(|| {
             let widths = self.schema.hook_points.iter().map(|(_, width)| *width);
@@ -248,7 +248,7 @@ impl ShardWriter {
     }
 }
 
-impl OpenPart {
+impl UnfinishedPart {
     fn create(folder: &OutputFolder, number: usize, schema: &ShardSchema) -> Result<Self> {
         let file = part_file(number);
         let writer = PartWriter::create(&folder.unfinished(&file)?, schema)?;

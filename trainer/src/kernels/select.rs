@@ -54,6 +54,9 @@ pub(crate) fn top_k(hidden: &[f32], b_enc: &[f32], k: usize, acts: &mut FeatureA
 }
 
 /// Like [`top_k`], but only among the latents listed in `among` (ascending).
+///
+/// # Shapes
+/// `hidden` `[n, d_sae]`, `b_enc` `[d_sae]`, `among` `[n_among]`.
 pub(crate) fn top_k_among(hidden: &[f32], b_enc: &[f32], among: &[u32], k: usize, acts: &mut FeatureActs) {
     let b_among: Vec<f32> = among.iter().map(|&latent| b_enc[latent as usize]).collect();
     select_rows(hidden, b_enc.len(), acts, |hidden, scratch, acts| {

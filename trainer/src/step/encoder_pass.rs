@@ -38,6 +38,9 @@ impl EncoderPass<'_> {
     }
 
     /// Encodes the batch; `select(hidden, b_enc, acts)` appends each tile's active latents.
+    ///
+    /// # Shapes
+    /// `select` gets `hidden` `[rows of the tile, d_sae]` and `b_enc` `[d_sae]`.
     pub(crate) fn run(&mut self, select: impl Fn(&[f32], &[f32], &mut FeatureActs)) {
         let Weights { d_in, d_sae, w_enc, b_enc, .. } = self.weights;
         self.acts.clear();
@@ -61,6 +64,9 @@ impl EncoderPass<'_> {
 
     /// The threshold at which k latents per token are active on the first `n_rows` rows of `x_c`; 0 if fewer are
     /// positive.
+    ///
+    /// # Shapes
+    /// `x_c` `[n, d_in]`
     pub(crate) fn threshold(weights: &Weights, x_c: &[f32], k: usize, n_rows: usize) -> f32 {
         let Weights { d_in, d_sae, w_enc, b_enc, .. } = weights;
         let x_c = &x_c[..x_c.len().min(n_rows * d_in)];

@@ -53,12 +53,18 @@ const ENCODER_STREAM: u64 = u64::MAX - 1;
 
 impl Weights {
     /// Random decoder rows of norm 1. The encoder is the decoder's transpose (tied only at the start); its bias is 0.
+    ///
+    /// # Shapes
+    /// `b_dec` `[d_in]`.
     pub(crate) fn random(d_sae: usize, b_dec: Vec<f32>, seed: u64) -> Self {
         let width = b_dec.len();
         Self::random_blocks(d_sae, b_dec, vec![width], seed)
     }
 
     /// The same for decoder rows of several blocks. The dot product of encoder row and decoder row is 1.
+    ///
+    /// # Shapes
+    /// `b_dec` `[d_in]`, `blocks` `[n_blocks]`, which add up to `d_in`.
     pub(crate) fn random_blocks(d_sae: usize, b_dec: Vec<f32>, blocks: Vec<usize>, seed: u64) -> Self {
         let d_in = b_dec.len();
         let mut w_enc = random_rows(d_sae, d_in, seed, DECODER_STREAM);
@@ -76,6 +82,9 @@ impl Weights {
 
     /// Random weights of a transcoder, which maps vectors of mean `b_in` to vectors of mean `b_dec`. Encoder and
     /// decoder rows are independent, each of norm 1.
+    ///
+    /// # Shapes
+    /// `b_in` `[d_in]`, `b_dec` `[d_out]`.
     pub(crate) fn random_map(d_sae: usize, b_in: Vec<f32>, b_dec: Vec<f32>, seed: u64) -> Self {
         let (d_in, d_out) = (b_in.len(), b_dec.len());
         Self {
@@ -114,18 +123,20 @@ impl Weights {
         found.map_or(&mut [], |parameter| parameter.values.as_mut_slice())
     }
 
+    /// `[d_in]`
     #[inline(always)]
     pub(crate) fn encoder_row(&self, latent: usize) -> &[f32] {
         &self.w_enc[latent * self.d_in..][..self.d_in]
     }
 
+    /// `[d_out]`
     #[inline(always)]
     pub(crate) fn decoder_row(&self, latent: usize) -> &[f32] {
         &self.w_dec[latent * self.d_out..][..self.d_out]
     }
 }
 
-/// Scales a row so that the norms of its blocks add up to 1. A zero row stays zero.
+/// Scales a row `[d_out]` so that the norms of its blocks add up to 1. A zero row stays zero.
 #[inline(always)]
 pub(crate) fn normalize(row: &mut [f32], blocks: &[usize]) {
     let norm = norm_of_blocks(row, blocks);
@@ -135,7 +146,7 @@ pub(crate) fn normalize(row: &mut [f32], blocks: &[usize]) {
     }
 }
 
-/// The sum of the norms of a row's blocks.
+/// The sum of the norms of the blocks of a row `[d_out]`.
 #[inline(always)]
 pub(crate) fn norm_of_blocks(row: &[f32], blocks: &[usize]) -> f32 {
     let mut norm = 0.0;
