@@ -6,10 +6,10 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Device, Layout, Shape, Stora
 
 use super::{
     Activation, Compute,
-    packed::{Epilogue, Instructions, Int8Matrix, PackedMatrix, by_turns},
+    packed::{Epilogue, Int8Matrix, PackedMatrix, by_turns},
     residual,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, numbers::simd::Instructions};
 
 /// A matrix, with an optional bias.
 #[derive(Debug, Clone)]
@@ -52,7 +52,8 @@ impl Linear {
             };
         }
         let instructions = Instructions::of_this_machine();
-        if compute == Compute::F32 && instructions.is_none() {
+        // The `gemm` crate's loops are faster than the plain one.
+        if compute == Compute::F32 && instructions == Instructions::Plain {
             return Ok(());
         }
         let weight = weight.contiguous()?;
@@ -65,9 +66,9 @@ impl Linear {
             values = by_turns(&values, d_in).into();
             bias = bias.map(|bias| by_turns(&bias, 1));
         }
-        let matrix = match (compute, instructions) {
-            (Compute::F32, Some(instructions)) => Matrix::F32(PackedMatrix::new(instructions, &values, d_in)),
-            _ => Matrix::Int8(Int8Matrix::new(&values, d_in)),
+        let matrix = match compute {
+            Compute::F32 => Matrix::F32(PackedMatrix::new(instructions, &values, d_in)),
+            Compute::Int8 => Matrix::Int8(Int8Matrix::new(&values, d_in)),
         };
         self.bias = None;
         self.weight =
@@ -222,7 +223,7 @@ mod tests {
             let want = linear.forward(&x).unwrap();
             linear.pack(Compute::F32).unwrap();
             let is_stored = matches!(linear.weight, Weight::Stored(_));
-            assert_eq!(is_stored, Instructions::of_this_machine().is_none());
+            assert_eq!(is_stored, Instructions::of_this_machine() == Instructions::Plain);
             let diff = (linear.forward(&x).unwrap() - want).unwrap().abs().unwrap().max_all().unwrap();
             assert!(diff.to_scalar::<f32>().unwrap() < 2e-5);
             assert!(is_stored || linear.forward(&x.narrow(1, 0, 35).unwrap()).is_err());

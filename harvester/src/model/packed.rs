@@ -22,7 +22,9 @@ use grid::Grid;
 pub(crate) use epilogue::{Epilogue, by_turns};
 pub(crate) use grid::Output;
 pub(crate) use int8::Int8Matrix;
-pub(crate) use kernel::{Instructions, MAX_ROWS, Operands, PANEL};
+pub(crate) use kernel::{MAX_ROWS, Operands, PANEL, tile_rows};
+
+use crate::numbers::simd::Instructions;
 
 /// Columns of `x` per step: a panel's part is 96 KiB, a fraction of any second-level cache.
 const DEPTH: usize = 768;
@@ -96,7 +98,7 @@ impl PackedMatrix {
         for (i, b) in panel.chunks(DEPTH * PANEL).enumerate() {
             let operands =
                 Operands { a: &x[i * DEPTH..], a_row: self.d_in, b, c: &mut *tile, c_row: PANEL, add: i > 0 };
-            self.instructions.product(rows, operands);
+            operands.product(self.instructions, rows);
         }
     }
 }
@@ -189,8 +191,7 @@ mod tests {
     fn a_row_gives_the_same_bits_among_any_number_of_rows_and_on_any_number_of_threads() {
         let (d_in, d_out) = (800, 130);
         let (x, w) = (values(150 * d_in, 1), values(d_out * d_in, 2));
-        let Some(instructions) = Instructions::of_this_machine() else { return };
-        let packed = PackedMatrix::new(instructions, &w, d_in);
+        let packed = PackedMatrix::new(Instructions::of_this_machine(), &w, d_in);
         let epilogue = plain_epilogue(d_out);
         let all = packed.product(&x, &epilogue, None);
         for rows in [1, 2, 7, 13, 47, 49, 96] {

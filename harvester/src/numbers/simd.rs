@@ -1,6 +1,8 @@
-//! [`wide`]: runs a plain loop compiled for the widest vectors of this machine, chosen at run time; and elementwise
-//! functions written so that the compiler turns a loop over them into vector instructions. Only the tiles of matrix
-//! products, which are written in intrinsics, choose for themselves (`model/packed/kernel.rs`, `int8_kernel.rs`).
+//! Vector instructions, chosen at run time. [`wide`] runs a plain loop compiled for the widest vectors of this machine;
+//! [`Instructions`] names them for loops written in intrinsics. Also here: elementwise functions written so that the
+//! compiler turns a loop over them into vector instructions.
+
+use std::sync::OnceLock;
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -30,6 +32,40 @@ impl<K: Kernel> WithSimd for OnAnyMachine<K> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _simd: S) -> K::Output {
         self.0.run()
+    }
+}
+
+/// Instruction sets that loops in intrinsics are written for, each with those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Instructions {
+    Plain,
+    /// AVX2 with FMA.
+    Avx2,
+    Avx512,
+    /// AVX-512 with VNNI: products of bytes.
+    Avx512Vnni,
+}
+
+impl Instructions {
+    /// The fastest instruction set of this machine.
+    pub(crate) fn of_this_machine() -> Self {
+        static BEST: OnceLock<Instructions> = OnceLock::new();
+        *BEST.get_or_init(|| match Arch::new() {
+            #[cfg(target_arch = "x86_64")]
+            Arch::V4(_) if is_x86_feature_detected!("avx512vnni") => Self::Avx512Vnni,
+            #[cfg(target_arch = "x86_64")]
+            Arch::V4(_) => Self::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            Arch::V3(_) => Self::Avx2,
+            _ => Self::Plain,
+        })
+    }
+
+    /// All instruction sets of this machine, fastest first.
+    #[cfg(test)]
+    pub(crate) fn available() -> impl Iterator<Item = Self> {
+        let all = [Self::Avx512Vnni, Self::Avx512, Self::Avx2, Self::Plain];
+        all.into_iter().filter(|set| *set <= Self::of_this_machine())
     }
 }
 

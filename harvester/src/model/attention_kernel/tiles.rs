@@ -5,13 +5,13 @@ use rayon::prelude::*;
 use super::{
     super::{
         batch::Span,
-        packed::{Instructions, MAX_ROWS, Operands, Output, PANEL},
+        packed::{MAX_ROWS, Operands, Output, PANEL, tile_rows},
     },
     Heads, Scores,
     panels::Panels,
     softmax::ExpRows,
 };
-use crate::numbers::simd::wide;
+use crate::numbers::simd::{Instructions, wide};
 
 /// Queries per task: enough to make loading a head's keys and values into the second-level cache worthwhile.
 const TASK_QUERIES: usize = 4 * MAX_ROWS;
@@ -39,7 +39,7 @@ struct Task<'a> {
 
 impl<'a> Tiles<'a> {
     pub(super) fn new(rule: Scores, heads: Heads, qkv: &'a [f32]) -> Self {
-        let instructions = Instructions::of_this_machine().unwrap_or(Instructions::Plain);
+        let instructions = Instructions::of_this_machine();
         let rows = qkv.len() / heads.row_width();
         Self { instructions, rule, heads, qkv, z: Output::new(rows, heads.n_heads * heads.d_head) }
     }
@@ -58,7 +58,7 @@ impl<'a> Tiles<'a> {
             let (mut scores, mut first) = (vec![], task.first);
             let end = task.span.rows.len().min(first + TASK_QUERIES);
             while first < end {
-                let rows = Instructions::tile_rows(end - first);
+                let rows = tile_rows(end - first);
                 self.tile(Task { first, ..task }, rows, &mut scores);
                 first += rows;
             }
@@ -83,7 +83,7 @@ impl<'a> Tiles<'a> {
         for (b, column) in k_panels.chunks_exact(PANEL * d_head).zip((0..).step_by(PANEL)) {
             let c = &mut scores[column..];
             let operands = Operands { a: q, a_row: self.heads.row_width(), b, c, c_row: width, add: false };
-            self.instructions.product(rows, operands);
+            operands.product(self.instructions, rows);
         }
         let from = from * PANEL;
         let mut inverses = [0f32; MAX_ROWS];
@@ -91,7 +91,7 @@ impl<'a> Tiles<'a> {
         for (b, column) in panels.values(kv_head, from..to).zip((0..).step_by(PANEL)) {
             let mut tile = [0f32; MAX_ROWS * PANEL];
             let operands = Operands { a: scores, a_row: width, b, c: &mut tile, c_row: PANEL, add: false };
-            self.instructions.product(rows, operands);
+            operands.product(self.instructions, rows);
             for (row, inverse) in tile.chunks_exact_mut(PANEL).zip(inverses) {
                 row.iter_mut().for_each(|z| *z *= inverse);
             }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::kernel::{Instructions, MAX_ROWS, PANEL};
+use super::kernel::{MAX_ROWS, PANEL, tile_rows};
 
 /// Rows per task: enough to be worth reading the whole matrix from the shared cache, few enough that no thread waits
 /// long for the last task.
@@ -40,9 +40,9 @@ impl Grid {
             for panel in part(task % panel_groups, self.panels_per_task, self.panels) {
                 let mut first = rows.start;
                 while first < rows.end {
-                    let tile_rows = Instructions::tile_rows(rows.end - first);
-                    work(first, tile_rows, panel);
-                    first += tile_rows;
+                    let count = tile_rows(rows.end - first);
+                    work(first, count, panel);
+                    first += count;
                 }
             }
         });

@@ -14,10 +14,10 @@ use rayon::prelude::*;
 use super::{
     epilogue::Epilogue,
     fill,
-    int8_kernel::{GROUP, Int8Instructions, Int8Operands, QUAD},
+    int8_kernel::{GROUP, Int8Operands, QUAD},
     kernel::PANEL,
 };
-use crate::numbers::simd::{Kernel, wide};
+use crate::numbers::simd::{Instructions, Kernel, wide};
 
 /// Largest integer of either side. -128 is left out, so that the negative of every value is valid too.
 const LEVELS: f32 = 127.0;
@@ -25,7 +25,7 @@ const LEVELS: f32 = 127.0;
 /// `W`, `[d_out, d_in]`, transposed in panels of 32 columns of bytes.
 #[derive(Clone)]
 pub(crate) struct Int8Matrix {
-    instructions: Int8Instructions,
+    instructions: Instructions,
     d_out: usize,
     d_in: usize,
     /// `[d_out / PANEL rounded up, d_in rounded up to groups / QUAD, PANEL, QUAD]`, each weight plus 128.
@@ -38,10 +38,10 @@ impl Int8Matrix {
     /// # Shapes
     /// `weight`: `[d_out, d_in]`, row-major
     pub(crate) fn new(weight: &[f32], d_in: usize) -> Self {
-        Self::with(Int8Instructions::of_this_machine(), weight, d_in)
+        Self::with(Instructions::of_this_machine(), weight, d_in)
     }
 
-    fn with(instructions: Int8Instructions, weight: &[f32], d_in: usize) -> Self {
+    fn with(instructions: Instructions, weight: &[f32], d_in: usize) -> Self {
         let d_out = weight.len() / d_in;
         assert_eq!(weight.len(), d_out * d_in, "whole rows");
         let depth = d_in.next_multiple_of(GROUP);
@@ -76,14 +76,15 @@ impl Int8Matrix {
         fill([rows, self.d_out], epilogue, onto, |first, panel, tile| {
             let (from, to) = (first * x.groups, (first + tile.len() / PANEL) * x.groups);
             let (b_from, b_to) = (panel * PANEL * x.groups, (panel + 1) * PANEL * x.groups);
-            instructions.product(Int8Operands {
+            let operands = Int8Operands {
                 a: &x.values[from * GROUP..to * GROUP],
                 a_scales: &x.scales[from..to],
                 starts: &x.starts[from..to],
                 b: &panels[b_from * GROUP..b_to * GROUP],
                 b_scales: &scales[b_from..b_to],
                 c: tile,
-            });
+            };
+            operands.product(*instructions);
         })
     }
 }
@@ -193,7 +194,7 @@ mod tests {
             for bias in [None, Some(bias)] {
                 let want = plain(&x, &w, d_in, bias.as_deref());
                 let epilogue = Epilogue { bias, ..plain_epilogue(d_out) };
-                let products: Vec<_> = Int8Instructions::available()
+                let products: Vec<_> = Instructions::available()
                     .map(|instructions| Int8Matrix::with(instructions, &w, d_in).product(&x, &epilogue, None))
                     .collect();
                 assert!(products.iter().all(|product| *product == products[0]), "[{rows}, {d_in}] by {d_out}");
@@ -215,7 +216,7 @@ mod tests {
         for (x, w) in [(1e30, 3.0), (-1e30, 3.0), (-1e30, -3.0)] {
             let (xs, ws) = (vec![x; 7 * d_in], vec![w; 40 * d_in]);
             let want = f64::from(x) * f64::from(w) * d_in as f64;
-            for instructions in Int8Instructions::available() {
+            for instructions in Instructions::available() {
                 let y = Int8Matrix::with(instructions, &ws, d_in).product(&xs, &plain_epilogue(40), None);
                 assert!(
                     y.iter().all(|y| (f64::from(*y) / want - 1.0).abs() < 1e-6),

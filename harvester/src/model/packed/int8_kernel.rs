@@ -1,5 +1,5 @@
-//! [`Int8Instructions`]: the inner loop of a product of 8-bit rows by an 8-bit matrix, once for each instruction set,
-//! and the plain loop that defines the result of all of them:
+//! [`Int8Operands::product`]: the inner loop of a product of 8-bit rows by an 8-bit matrix, once for each instruction
+//! set, and the plain loop that defines the result of all of them:
 //!
 //! ```text
 //! c[i][j] = sum over groups g of  a_scale[i][g] b_scale[g][j] * sum over k in g of  a[i][k] (b[k][j] - 128)
@@ -8,9 +8,8 @@
 //! The inner sum adds integers and is exact; the outer sum is a chain of fused multiply-adds in the order of the
 //! groups. So the result is the same on every machine, and a row's result does not depend on the other rows.
 
-use std::sync::OnceLock;
-
 use super::kernel::PANEL;
+use crate::numbers::simd::Instructions;
 
 /// Number of neighboring values, in a row of either side, that share a scale. An outlier reduces the resolution of its
 /// own group only.
@@ -21,17 +20,6 @@ pub(super) const QUAD: usize = 4;
 
 /// Bytes of a panel for one group.
 const GROUP_BYTES: usize = GROUP * PANEL;
-
-/// The instruction set of the inner loop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Int8Instructions {
-    /// AVX-512 with VNNI.
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    Plain,
-}
 
 /// The operands of a tile.
 pub(super) struct Int8Operands<'a> {
@@ -49,28 +37,10 @@ pub(super) struct Int8Operands<'a> {
     pub(super) c: &'a mut [f32],
 }
 
-impl Int8Instructions {
-    /// The fastest instruction set of this machine.
-    pub(super) fn of_this_machine() -> Self {
-        static BEST: OnceLock<Int8Instructions> = OnceLock::new();
-        *BEST.get_or_init(|| Self::available().next().unwrap_or(Self::Plain))
-    }
-
-    /// All instruction sets of this machine, fastest first.
-    pub(super) fn available() -> impl Iterator<Item = Self> {
-        #[cfg(target_arch = "x86_64")]
-        let vector = [
-            (Self::Avx512, is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni")),
-            (Self::Avx2, is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")),
-        ];
-        #[cfg(not(target_arch = "x86_64"))]
-        let vector: [(Self, bool); 0] = [];
-        vector.into_iter().filter(|(_, has)| *has).map(|(set, _)| set).chain([Self::Plain])
-    }
-
+impl Int8Operands<'_> {
     /// Computes a tile, in pieces of as many rows as the registers hold.
-    pub(super) fn product(self, operands: Int8Operands<'_>) {
-        let Int8Operands { a, a_scales, starts, b, b_scales, c } = operands;
+    pub(super) fn product(self, instructions: Instructions) {
+        let Self { a, a_scales, starts, b, b_scales, c } = self;
         let groups = b.len() / GROUP_BYTES;
         let rows = c.len() / PANEL;
         assert!(b.len() == groups * GROUP_BYTES && c.len() == rows * PANEL, "whole groups and rows");
@@ -88,36 +58,36 @@ impl Int8Instructions {
                 c: c[first * PANEL..].as_mut_ptr(),
             };
             // SAFETY: the assertions bound the ranges that `Call` describes for the rows from `first`, of which there
-            // are at least as many as the piece takes; `of_this_machine` and `available` return only what the processor
-            // has.
+            // are at least as many as the piece takes; `Instructions::of_this_machine` and `available` return only
+            // what the processor has.
             first += unsafe {
                 match rows - first {
-                    6.. => self.run::<6>(call),
-                    4.. => self.run::<4>(call),
-                    2.. => self.run::<2>(call),
-                    _ => self.run::<1>(call),
+                    6.. => run::<6>(instructions, call),
+                    4.. => run::<4>(instructions, call),
+                    2.. => run::<2>(instructions, call),
+                    _ => run::<1>(instructions, call),
                 }
             };
         }
     }
+}
 
-    /// Returns `ROWS`.
-    ///
-    /// # Safety
-    /// As for [`Call`]; the processor has these instructions.
-    unsafe fn run<const ROWS: usize>(self, call: Call) -> usize {
-        match self {
-            // SAFETY: the caller promises it.
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => unsafe { avx512::<ROWS>(call) },
-            // SAFETY: the caller promises it.
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { avx2::<ROWS>(call) },
-            // SAFETY: the caller promises it.
-            Self::Plain => unsafe { plain::<ROWS>(call) },
-        }
-        ROWS
+/// Returns `ROWS`.
+///
+/// # Safety
+/// As for [`Call`]; the processor has these instructions.
+unsafe fn run<const ROWS: usize>(instructions: Instructions, call: Call) -> usize {
+    match instructions {
+        // SAFETY: the caller promises it.
+        #[cfg(target_arch = "x86_64")]
+        Instructions::Avx512Vnni => unsafe { avx512::<ROWS>(call) },
+        // SAFETY: the caller promises it.
+        #[cfg(target_arch = "x86_64")]
+        Instructions::Avx512 | Instructions::Avx2 => unsafe { avx2::<ROWS>(call) },
+        // SAFETY: the caller promises it.
+        _ => unsafe { plain::<ROWS>(call) },
     }
+    ROWS
 }
 
 /// A checked call: `ROWS` rows of the operands that [`Int8Operands`] describes; nothing else reads or writes these rows

@@ -1,5 +1,5 @@
-//! [`Instructions`]: the inner loop of a product by a packed matrix, once for each instruction set, and the plain loop
-//! that defines the result of all of them:
+//! [`Operands::product`]: the inner loop of a product by a packed matrix, once for each instruction set, and the plain
+//! loop that defines the result of all of them:
 //!
 //! ```text
 //! c[i][j] = a[i][0] b[0][j] + a[i][1] b[1][j] + ..        fused multiply-adds, in this order
@@ -8,23 +8,13 @@
 //! The order is part of the contract. An element's sum does not depend on the tile it falls into, so a batch row equals
 //! a single row, and one machine equals another, bit for bit.
 
-use std::sync::OnceLock;
+use crate::numbers::simd::Instructions;
 
 /// Columns of a panel: two AVX-512 registers, or four of AVX2.
 pub(crate) const PANEL: usize = 32;
 
 /// Rows of the largest tile: 12 x 32 sums and a row of the panel fill 26 of AVX-512's 32 registers.
 pub(crate) const MAX_ROWS: usize = 12;
-
-/// The instruction set of the inner loop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Instructions {
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    Plain,
-}
 
 /// The operands of a tile: `c = a b`, or `c += a b` if the tile already holds the product of earlier columns of `a`.
 pub(crate) struct Operands<'a> {
@@ -40,67 +30,49 @@ pub(crate) struct Operands<'a> {
     pub(crate) add: bool,
 }
 
-impl Instructions {
-    /// The fastest instruction set of this machine; `None` if it is not faster than the `gemm` crate's loops.
-    pub(crate) fn of_this_machine() -> Option<Self> {
-        static BEST: OnceLock<Option<Instructions>> = OnceLock::new();
-        *BEST.get_or_init(|| Self::available().find(|set| *set != Self::Plain))
-    }
+/// Rows of the next tile, with `left` rows left: the largest number that a loop below is compiled for.
+pub(crate) fn tile_rows(left: usize) -> usize {
+    [MAX_ROWS, 8, 4, 2, 1].into_iter().find(|rows| *rows <= left).unwrap_or(0)
+}
 
-    /// All instruction sets of this machine, fastest first.
-    pub(crate) fn available() -> impl Iterator<Item = Self> {
-        #[cfg(target_arch = "x86_64")]
-        let vector = [
-            (Self::Avx512, is_x86_feature_detected!("avx512f")),
-            (Self::Avx2, is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")),
-        ];
-        #[cfg(not(target_arch = "x86_64"))]
-        let vector: [(Self, bool); 0] = [];
-        vector.into_iter().filter(|(_, has)| *has).map(|(set, _)| set).chain([Self::Plain])
-    }
-
-    /// Rows of the next tile, with `left` rows left: the largest number that a loop below is compiled for.
-    pub(crate) fn tile_rows(left: usize) -> usize {
-        [MAX_ROWS, 8, 4, 2, 1].into_iter().find(|rows| *rows <= left).unwrap_or(0)
-    }
-
+impl Operands<'_> {
     /// Computes a tile.
     ///
     /// # Shapes
-    /// As in [`Operands`]; `rows` is a number that [`Self::tile_rows`] returns.
-    pub(crate) fn product(self, rows: usize, operands: Operands<'_>) {
-        let Operands { a, a_row, b, c, c_row, add } = operands;
+    /// `rows` is a number that [`tile_rows`] returns.
+    pub(crate) fn product(self, instructions: Instructions, rows: usize) {
+        let Self { a, a_row, b, c, c_row, add } = self;
         let k = b.len() / PANEL;
         assert!(b.len() == k * PANEL && a.len() >= (rows - 1) * a_row + k, "operands of a tile's sizes");
         assert!(c.len() >= (rows - 1) * c_row + PANEL, "room for the tile");
         let call = Call { k, a: a.as_ptr(), a_row, b: b.as_ptr(), c: c.as_mut_ptr(), c_row, add };
-        // SAFETY: the assertions above bound the ranges that `Call` describes, and `of_this_machine` and `available`
+        // SAFETY: the assertions above bound the ranges that `Call` describes, and `Instructions::of_this_machine` and `available`
         // return only what the processor has.
         unsafe {
             match rows {
-                12 => self.run::<12>(call),
-                8 => self.run::<8>(call),
-                4 => self.run::<4>(call),
-                2 => self.run::<2>(call),
-                1 => self.run::<1>(call),
+                12 => run::<12>(instructions, call),
+                8 => run::<8>(instructions, call),
+                4 => run::<4>(instructions, call),
+                2 => run::<2>(instructions, call),
+                1 => run::<1>(instructions, call),
                 _ => unreachable!("tile_rows gives no tile of {rows} rows"),
             }
         }
     }
+}
 
-    /// # Safety
-    /// As for [`Call`]; the processor has these instructions.
-    unsafe fn run<const ROWS: usize>(self, call: Call) {
-        match self {
-            // SAFETY: the caller promises it.
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => unsafe { avx512::<ROWS>(call) },
-            // SAFETY: the caller promises it.
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { avx2::<ROWS>(call) },
-            // SAFETY: the caller promises it.
-            Self::Plain => unsafe { plain::<ROWS>(call) },
-        }
+/// # Safety
+/// As for [`Call`]; the processor has these instructions.
+unsafe fn run<const ROWS: usize>(instructions: Instructions, call: Call) {
+    match instructions {
+        // SAFETY: the caller promises it.
+        #[cfg(target_arch = "x86_64")]
+        Instructions::Avx512Vnni | Instructions::Avx512 => unsafe { avx512::<ROWS>(call) },
+        // SAFETY: the caller promises it.
+        #[cfg(target_arch = "x86_64")]
+        Instructions::Avx2 => unsafe { avx2::<ROWS>(call) },
+        // SAFETY: the caller promises it.
+        _ => unsafe { plain::<ROWS>(call) },
     }
 }
 
