@@ -11,9 +11,9 @@ pub(crate) mod hub_server;
 mod hub_tests;
 mod model_source;
 mod names;
-mod weights_index;
 mod parse;
 mod places;
+mod weights_index;
 mod wheel;
 
 pub use self::model_source::{ModelSource, ResolvedModel};

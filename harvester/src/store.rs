@@ -32,7 +32,7 @@ pub(crate) use self::{
     artifact_ref::{open_first, real_path, relative_path},
     atomic::{AtomicFile, sync_folder_of},
     cache_folder::cache_folder,
-    hash::hex,
+    hash::{expect_sha256, hex},
     location::{Entry, ReadRange, Stretch},
     output_folder::RESUME_FOLDER,
     parquet_file::ParquetFile,

@@ -40,13 +40,8 @@ impl FeatureIndex {
     /// A table that has changed.
     pub fn verify(&self, dir: &Path) -> Result<()> {
         for IndexedFile { file, sha256 } in &self.manifest.files {
-            let found = harvester::sha256_file(&dir.join(file))?;
-            if found != *sha256 {
-                let hint = "The file has changed since it was written: index again into another folder";
-                return Err(
-                    harvester::Error::malformed(dir.join(file), format!("SHA-256 {sha256}"), found, hint).into()
-                );
-            }
+            let hint = "The file has changed since it was written: index again into another folder";
+            Location::from(dir.join(file)).check_sha256(sha256, hint)?;
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use super::{
     manifest::HarvestManifest,
     merged_manifest::merged_manifest,
-    open_part::{OpenPart, not_as_recorded, unreadable},
+    open_part::{OTHER_FILE, OpenPart, not_as_recorded, unreadable},
     rows::{ActivationRows, TokenRows, Values},
     schema::{ShardSchema, TOKEN_COLUMNS},
     value_chunks,
@@ -235,10 +235,7 @@ impl ActivationDataset {
             if monitor.cancelled() {
                 return Err(Error::Cancelled { path: self.dir.clone() });
             }
-            let (expected, found) = (&part.recorded.sha256, part.location.sha256()?);
-            if found != *expected {
-                return Err(not_as_recorded(&part.path(), format!("SHA-256 {expected}"), format!("SHA-256 {found}")));
-            }
+            part.location.check_sha256(&part.recorded.sha256, OTHER_FILE)?;
             monitor.advance(part.recorded.bytes);
         }
         monitor.finish();

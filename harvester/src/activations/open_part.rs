@@ -133,10 +133,13 @@ impl OpenPart {
     }
 }
 
+/// The next step for a file that is not as recorded.
+pub(super) const OTHER_FILE: &str =
+    "The file is not the one that was harvested: restore it, or harvest again into an empty folder";
+
 /// The error for a file that is not as its manifest says.
 pub(super) fn not_as_recorded(path: &Path, expected: impl Into<String>, found: impl Into<String>) -> Error {
-    let hint = "The file is not the one that was harvested: restore it, or harvest again into an empty folder";
-    Error::malformed(path, expected, found, hint)
+    Error::malformed(path, expected, found, OTHER_FILE)
 }
 
 /// The error for a part that parquet cannot read.

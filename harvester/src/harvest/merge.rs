@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use crate::{
     Error, HarvestManifest, Location, Monitor, Result,
     activations::{Counts, Part, begin_harvest, folders_of, merged_manifest},
-    store::{AtomicFile, Manifest, OutputFolder},
+    store::{AtomicFile, Manifest, OutputFolder, expect_sha256},
 };
 
 /// Merges the finished harvests in `folders`, one for each part of a corpus, into the dataset `out`. A folder without a
@@ -113,10 +113,6 @@ fn bring(from: &Location, folder: &OutputFolder, part: &Part) -> Result<()> {
 fn copy(from: &Location, to: &Path, part: &Part) -> Result<()> {
     let mut file = AtomicFile::create(to)?;
     std::io::copy(&mut from.reader()?, &mut file).map_err(Error::io("write", to))?;
-    let copied = file.publish()?;
-    if copied.sha256 == part.sha256 {
-        return Ok(());
-    }
-    let (expected, found) = (format!("SHA-256 {}", part.sha256), format!("SHA-256 {}", copied.sha256));
-    Err(Error::malformed(from.to_string(), expected, found, "The file was changed or damaged: harvest its part again"))
+    let hint = "The file was changed or damaged: harvest its part again";
+    expect_sha256(from.to_string(), &part.sha256, Some(&file.publish()?.sha256), hint)
 }

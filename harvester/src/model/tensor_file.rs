@@ -2,6 +2,7 @@
 //! the project's only memory map.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::Read,
     path::{Path, PathBuf},

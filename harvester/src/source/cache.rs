@@ -7,10 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    Error, Monitor, Result,
-    store::{cache_folder, sha256_file},
-};
+use crate::{Error, Location, Monitor, Result, store::cache_folder};
 
 /// A folder of downloaded models.
 #[derive(Debug, Clone)]
@@ -109,11 +106,7 @@ impl Identity<'_> {
         if bytes != self.bytes {
             return Err(Error::malformed(path, format!("{} bytes", self.bytes), bytes.to_string(), hint));
         }
-        let sha256 = sha256_file(path)?;
-        if sha256 != self.sha256 {
-            return Err(Error::malformed(path, format!("SHA-256 {}", self.sha256), sha256, hint));
-        }
-        Ok(())
+        Location::from(path).check_sha256(self.sha256, hint)
     }
 }
 

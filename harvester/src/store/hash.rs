@@ -35,6 +35,18 @@ pub fn sha256_bytes(chunks: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Strin
     hex(&hasher.finalize())
 }
 
+/// Checks the hash found at `place` against the recorded one. `None`: there is no file.
+///
+/// # Errors
+/// If it is another one; `hint` then says what to do.
+pub(crate) fn expect_sha256(place: impl AsRef<Path>, recorded: &str, found: Option<&str>, hint: &str) -> Result<()> {
+    if found == Some(recorded) {
+        return Ok(());
+    }
+    let found = found.map_or("no such file".into(), |found| format!("SHA-256 {found}"));
+    Err(Error::malformed(place, format!("SHA-256 {recorded}"), found, hint))
+}
+
 /// Lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -25,7 +25,10 @@ use bytes::Bytes;
 
 use self::object::Object;
 pub(crate) use self::ranges::{RangeReader, ReadRange, Stretch};
-use super::{atomic::write_atomically, hash::sha256_reader};
+use super::{
+    atomic::write_atomically,
+    hash::{expect_sha256, sha256_reader},
+};
 use crate::{Error, Result};
 
 /// Address of a file or folder.
@@ -176,6 +179,15 @@ impl Location {
     /// If it does not exist or cannot be read.
     pub(crate) fn sha256(&self) -> Result<String> {
         sha256_reader(self.reader()?).map_err(Error::io("read", self.to_string()))
+    }
+
+    /// Checks that the file is the one whose SHA-256 was recorded.
+    ///
+    /// # Errors
+    /// If there is none or another one; `hint` then says what to do. If it cannot be read.
+    pub fn check_sha256(&self, recorded: &str, hint: &str) -> Result<()> {
+        let found = self.bytes()?.map(|_| self.sha256()).transpose()?;
+        expect_sha256(self.to_string(), recorded, found.as_deref(), hint)
     }
 
     /// The entries directly in this folder, sorted by name. An object store has no empty folders, so a folder that does

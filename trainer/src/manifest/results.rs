@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use harvester::sha256_file;
+use harvester::{Location, sha256_file};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, TrainConfig, formats::saelens, sae::metrics::Reconstruction};
@@ -66,20 +66,7 @@ impl TrainResults {
     pub(crate) fn verify(&self, dir: &Path) -> Result<()> {
         let needed = |name: &str| name != saelens::SPARSITY_FILE || dir.join(name).is_file();
         let mut files = self.files().filter(|(name, _)| needed(name));
-        files.try_for_each(|(name, sha256)| verify_file(&dir.join(name), sha256))
+        let hint = "Training wrote another file: put it back, or remove the folder and train again";
+        files.try_for_each(|(name, sha256)| Ok(Location::from(dir.join(name)).check_sha256(sha256, hint)?))
     }
-}
-
-fn verify_file(path: &Path, sha256: &str) -> Result<()> {
-    if !path.is_file() {
-        let hint = "Put the file back, or remove the folder and train again";
-        return Err(Error::malformed(path, "the file that training wrote", "none", hint));
-    }
-    let found = sha256_file(path)?;
-    if found != sha256 {
-        let hint =
-            "The file has changed since training ended: put the old one back, or remove the folder and train again";
-        return Err(Error::malformed(path, format!("SHA-256 {sha256}"), found, hint));
-    }
-    Ok(())
 }
