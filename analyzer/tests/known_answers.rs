@@ -277,7 +277,7 @@ fn steered_text_is_the_same_with_and_without_a_cache() {
     let cached = generate(&model, &[&prompt], &config, &mut hook(), &Silent).unwrap().remove(0);
     let mut text = prompt.clone();
     for token in &cached {
-        let resid = model.transformer().unwrap().resid_final(&Batch::of([&text]), None, &mut hook()).unwrap();
+        let resid = model.resid_final(&Batch::of([&text]), None, &mut hook()).unwrap();
         let last = resid.narrow(0, text.len() - 1, 1).unwrap();
         let logits = model.head().unwrap().unembed(&last).unwrap().flatten_all().unwrap();
         assert_eq!(logits.argmax(0).unwrap().to_scalar::<u32>().unwrap(), *token);

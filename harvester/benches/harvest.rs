@@ -136,13 +136,12 @@ fn main() {
 
 /// The bare forward pass, and the share of each stage.
 fn forward(model: &LanguageModel, point: HookPoint, batch: usize, ctx_len: usize, report: &impl Fn(&str, usize, f64)) {
-    let transformer = model.transformer().expect("weights");
     let ids: Vec<u32> = (0..batch * ctx_len).map(|i| (i * 7919 % 49_000) as u32).collect();
     let tokens = Batch::of(ids.chunks(ctx_len));
-    let seconds = median(|| timed(|| transformer.run(&tokens, &mut Capture::new(vec![point])).expect("a pass")));
+    let seconds = median(|| timed(|| model.run(&tokens, &mut Capture::new(vec![point])).expect("a pass")));
     report("forward", batch * ctx_len, seconds);
     let mut clock = StageClock::new(point);
-    transformer.run(&tokens, &mut clock).expect("a pass");
+    model.run(&tokens, &mut clock).expect("a pass");
     let whole: f64 = clock.stages.iter().map(|(_, time)| time.as_secs_f64()).sum();
     let shares =
         clock.stages.iter().map(|(site, time)| format!("{site:?} {:.1} %", 100.0 * time.as_secs_f64() / whole));

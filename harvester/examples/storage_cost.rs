@@ -15,9 +15,8 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Tensor};
 use harvester::{
-    Batch, Compute, Context, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Document, Edit, Hook,
-    HookPoint, LanguageModel, ModelSource, Result, Rows, SINK_MULTIPLE, Silent, StorageDtype, TextTokenizer, Values,
-    norm,
+    Batch, Compute, ContextCursor, Corpus, CorpusOptions, Edit, HarvestConfig, Hook, HookPoint, LanguageModel,
+    LiveModel, ModelSource, Result, Rows, SINK_MULTIPLE, Silent, StorageDtype, Values, norm,
 };
 
 #[global_allocator]
@@ -63,7 +62,7 @@ struct Sums {
 impl Sums {
     fn add(&mut self, model: &LanguageModel, point: HookPoint, tokens: &[u32]) -> Result<()> {
         let mut hook = Stored { point, seen: vec![] };
-        let resid = model.transformer()?.resid_final(&Batch::of([tokens]), None, &mut hook)?;
+        let resid = model.resid_final(&Batch::of([tokens]), None, &mut hook)?;
         let log_probs = candle_nn::ops::log_softmax(&model.head()?.unembed(&resid)?, 1)?;
         let log_probs = log_probs.reshape((3, tokens.len(), ()))?; // [3, pos, d_vocab]
         for (position, target) in tokens[1..].iter().enumerate() {
@@ -117,11 +116,12 @@ fn main() {
     let n = option("--contexts").map_or(16, |n| n.parse().expect("a number"));
     let source = source.resolve(&Silent).expect("the model");
     let model = LanguageModel::open(&source, Compute::F32).expect("a model");
+    let contexts = contexts(&model, n).expect("the bundled corpora");
     println!("hook point dtype: FVU, CE without and with, KL; {n} contexts of {CTX_LEN}");
     for point in points {
         let mut sums = Sums::default();
-        for context in contexts(model.tokenizer(), n) {
-            sums.add(&model, point, &context.tokens).expect("a pass");
+        for tokens in &contexts {
+            sums.add(&model, point, tokens).expect("a pass");
         }
         let (variance, n) = (sums.variance(), sums.predictions);
         for (i, dtype) in DTYPES.iter().enumerate() {
@@ -132,23 +132,14 @@ fn main() {
     }
 }
 
-/// The first contexts of the bundled corpora, shuffled.
-fn contexts(tokenizer: &TextTokenizer, n: usize) -> Vec<Context> {
+/// The tokens of the first contexts of the bundled corpora, shuffled.
+fn contexts(model: &LanguageModel, n: usize) -> Result<Vec<Vec<u32>>> {
     let corpora = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../data/corpora");
     let paths = ["code", "fiction", "speeches"].map(|name| corpora.join(format!("{name}.jsonl")));
-    let corpus = Corpus::open(&paths, &CorpusOptions::default()).expect("the bundled corpora");
-    let options = ContextOptions {
-        ctx_len: CTX_LEN,
-        separator: tokenizer.eos(),
-        document_tokens: Some(512),
-        ..ContextOptions::default()
-    };
-    let order = corpus.order(Some(0));
-    let encode = |document: &Document| match document {
-        Document::Text(text) => tokenizer.encode(text),
-        Document::Chat(messages) => tokenizer.encode(&tokenizer.render_chat(messages, false)?),
-        Document::IncompleteChat(_) => Ok(vec![]),
-    };
-    let contexts = Contexts::new(&corpus, &order, options, ContextCursor::default(), None, encode);
-    contexts.expect("contexts").take(n).collect::<Result<_>>().expect("text")
+    let corpus = Corpus::open(&paths, &CorpusOptions::default())?;
+    let hook_points = vec![HookPoint::Embed];
+    let config =
+        HarvestConfig { document_tokens: Some(512), ctx_len: CTX_LEN, batch: 1, hook_points, ..Default::default() };
+    let batches = LiveModel::new(model, corpus, &config)?.stream(&[HookPoint::Embed], ContextCursor::default())?;
+    batches.take(n).map(|batch| Ok(batch?.activations.remove(0).rows.token)).collect()
 }

@@ -11,12 +11,14 @@ mod smollm2_tests;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 
 pub use self::model_identity::ModelIdentity;
 use crate::{
-    Compute, Error, Head, ModelConfig, ModelSource, Monitor, ResolvedModel, Result, TextTokenizer, Transformer,
-    model::Checkpoint, store::open_first,
+    Batch, Compute, Error, Head, Hook, KvCache, ModelConfig, ModelSource, Monitor, ResolvedModel, Result,
+    TextTokenizer,
+    model::{Checkpoint, Transformer},
+    store::open_first,
 };
 
 /// A model that can run text. A clone shares its weights.
@@ -146,11 +148,30 @@ impl LanguageModel {
         })
     }
 
-    /// The forward pass. The first call reads the weights.
+    /// Runs the model up to the last point that `hook` wants. No logits are computed. The first pass reads the weights.
     ///
     /// # Errors
-    /// A missing, surplus or wrongly shaped tensor; an unreadable file.
-    pub fn transformer(&self) -> Result<&Transformer> {
+    /// A missing, surplus or wrongly shaped tensor; an unreadable file. The model lacks a hook point, there are more
+    /// tokens than its context allows, or `hook` fails.
+    pub fn run(&self, batch: &Batch, hook: &mut dyn Hook) -> Result<()> {
+        self.transformer()?.run(batch, hook)
+    }
+
+    /// The residual stream after the last block: the input of [`Head::unembed`].
+    ///
+    /// With a `cache`, each sequence of the batch continues the one with its number there, and is added to it.
+    ///
+    /// # Shapes
+    /// -> `[rows, d_model]`, once for each variant that a hook makes of the batch
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run); or the cache does not have a sequence, or has no space left for it.
+    pub fn resid_final(&self, batch: &Batch, cache: Option<&mut KvCache>, hook: &mut dyn Hook) -> Result<Tensor> {
+        self.transformer()?.resid_final(batch, cache, hook)
+    }
+
+    /// The forward pass. The first call reads the weights.
+    pub(crate) fn transformer(&self) -> Result<&Transformer> {
         let Opened { checkpoint, device, compute, .. } = &*self.opened;
         self.once(&self.opened.transformer, || {
             let transformer = Transformer::load_for(checkpoint, device, *compute)?;
@@ -163,7 +184,7 @@ impl LanguageModel {
     /// head's weights and no others.
     ///
     /// # Errors
-    /// As for [`transformer`](Self::transformer).
+    /// As for [`run`](Self::run).
     pub fn head(&self) -> Result<&Head> {
         if let Some(transformer) = self.opened.transformer.get() {
             return Ok(transformer.head());

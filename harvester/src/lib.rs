@@ -30,7 +30,7 @@ pub use harvest::{
 pub use language_model::{LanguageModel, ModelIdentity};
 pub use model::{
     Batch, Capture, Compute, Edit, Family, Head, Hook, HookPattern, HookPoint, KvCache, ModelConfig, NoHook, NormKind,
-    Row, Rows, Site, Transformer,
+    Row, Rows, Site,
 };
 pub use monitor::{Monitor, Silent};
 pub use numbers::{SINK_MULTIPLE, StorageDtype, is_ordinary, machine, norm, simd};
@@ -41,7 +41,7 @@ pub use store::{
     differences, sha256_bytes, sha256_file, write_atomically,
 };
 pub use text::{
-    ChatMessage, Context, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, CorpusPart, CorpusSource,
-    Document, DocumentOrder, LeftOut, LongDocuments, Packing, TextTokenizer,
+    ChatMessage, Context, ContextCursor, Corpus, CorpusOptions, CorpusPart, CorpusSource, LeftOut, LongDocuments,
+    Packing, TextTokenizer,
 };
 pub use vectors::{VectorDataset, VectorFile};

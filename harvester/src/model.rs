@@ -64,10 +64,10 @@ pub use self::{
     hook_pattern::HookPattern,
     hook_point::{HookPoint, Site},
     kv_cache::KvCache,
-    transformer::Transformer,
 };
 pub(crate) use self::{
     checkpoint::Checkpoint,
     config::{Activation, LocalAttention, NormPlaces, Positions, QkNorm, RopeScaling},
     gguf::GgufMetadata,
+    transformer::Transformer,
 };

@@ -11,11 +11,15 @@ mod tokenizer;
 #[cfg(test)]
 mod tokenizer_tests;
 
+pub(crate) use self::{
+    contexts::Contexts,
+    corpus::{Cause, Document, DocumentOrder, RowBlock, TableFile},
+    packing::ContextOptions,
+};
 pub use self::{
-    contexts::{Context, ContextCursor, Contexts, LeftOut},
-    corpus::{Corpus, CorpusOptions, CorpusSource, Document, DocumentOrder},
+    contexts::{Context, ContextCursor, LeftOut},
+    corpus::{Corpus, CorpusOptions, CorpusSource},
     corpus_part::CorpusPart,
-    packing::{ContextOptions, LongDocuments, Packing},
+    packing::{LongDocuments, Packing},
     tokenizer::{ChatMessage, TextTokenizer},
 };
-pub(crate) use corpus::{Cause, RowBlock, TableFile};

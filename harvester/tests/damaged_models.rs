@@ -10,7 +10,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use harvester::{Compute, LanguageModel, ResolvedModel};
+use harvester::{Batch, Compute, LanguageModel, NoHook, ResolvedModel};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{RngCore, SeedableRng},
@@ -81,7 +81,7 @@ fn damaged(whole: &[u8], reach: usize, rng: &mut ChaCha8Rng) -> Vec<u8> {
 fn open(path: &Path) -> Result<(), String> {
     let resolved = ResolvedModel { path: path.to_path_buf(), source: path.display().to_string() };
     let model = LanguageModel::open(&resolved, Compute::F32).map_err(|error| error.to_string())?;
-    model.transformer().map(drop).map_err(|error| error.to_string())
+    model.run(&Batch::default(), &mut NoHook).map_err(|error| error.to_string())
 }
 
 /// Damages `file` `n` times and opens `model`; returns how often it was refused.

@@ -17,8 +17,8 @@
 use std::path::PathBuf;
 
 use harvester::{
-    Batch, Capture, Compute, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Document, HookPoint,
-    LanguageModel, ModelSource, Result, SINK_MULTIPLE, Silent, TextTokenizer, norm,
+    Compute, ContextCursor, Corpus, CorpusOptions, HarvestConfig, HookPoint, LanguageModel, LiveModel, ModelSource,
+    Result, SINK_MULTIPLE, Silent, StorageDtype, norm,
 };
 use trainer::{ReconstructionMetrics, Sae};
 
@@ -34,9 +34,8 @@ fn main() {
     let n = option("--contexts").map_or(16, |n| n.parse().expect("a number"));
     let source = source.resolve(&Silent).expect("the model");
     let models = [Compute::F32, Compute::Int8].map(|compute| LanguageModel::open(&source, compute).expect("a model"));
-    let contexts = contexts(models[0].tokenizer(), n);
     let points: Vec<HookPoint> = (0..models[0].config().n_layers).map(HookPoint::resid_post).collect();
-    let [exact, rounded] = models.map(|model| activations(&model, &points, &contexts).expect("a pass")); // [points][rows]
+    let [exact, rounded] = models.map(|model| activations(&model, &points, n).expect("a pass")); // [points][rows]
     println!("hook point: median and 99th percentile of the rows' relative error, {n} contexts of {CTX_LEN}");
     for (point, (exact, rounded)) in points.iter().zip(exact.iter().zip(&rounded)) {
         let pairs = without_sinks(exact, rounded);
@@ -92,38 +91,25 @@ fn without_sinks<'a>(exact: &'a Rows, rounded: &'a Rows) -> Vec<(&'a [f32], &'a 
     pairs.filter(|(x, _)| norm(x) <= sink_norm).collect()
 }
 
-/// All contexts' activations at each of `points`.
-fn activations(model: &LanguageModel, points: &[HookPoint], contexts: &[Vec<u32>]) -> Result<Vec<Rows>> {
+/// The activations of the first contexts of the shuffled bundled corpora at each of `points`.
+fn activations(model: &LanguageModel, points: &[HookPoint], n: usize) -> Result<Vec<Rows>> {
+    let corpora = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../data/corpora");
+    let paths = ["code", "fiction", "speeches"].map(|name| corpora.join(format!("{name}.jsonl")));
+    let corpus = Corpus::open(&paths, &CorpusOptions::default())?;
+    let config = HarvestConfig {
+        hook_points: points.to_vec(),
+        compute: model.compute(),
+        dtype: StorageDtype::F32,
+        ctx_len: CTX_LEN,
+        batch: 1,
+        document_tokens: Some(512),
+        ..HarvestConfig::default()
+    };
     let mut rows: Vec<Rows> = vec![vec![]; points.len()];
-    for tokens in contexts {
-        let mut capture = Capture::new(points.to_vec());
-        model.transformer()?.run(&Batch::of([tokens]), &mut capture)?;
-        for (rows, point) in rows.iter_mut().zip(points) {
-            let seen = capture.take(*point).expect("a pass up to the last hook point");
-            rows.extend(seen.to_vec2::<f32>()?.into_iter().skip(1));
+    for batch in LiveModel::new(model, corpus, &config)?.stream(points, ContextCursor::default())?.take(n) {
+        for (rows, seen) in rows.iter_mut().zip(batch?.activations) {
+            rows.extend(seen.to_f32().chunks(seen.d_model).skip(1).map(<[f32]>::to_vec));
         }
     }
     Ok(rows)
-}
-
-/// The first contexts of the shuffled bundled corpora.
-fn contexts(tokenizer: &TextTokenizer, n: usize) -> Vec<Vec<u32>> {
-    let corpora = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../data/corpora");
-    let paths = ["code", "fiction", "speeches"].map(|name| corpora.join(format!("{name}.jsonl")));
-    let corpus = Corpus::open(&paths, &CorpusOptions::default()).expect("the bundled corpora");
-    let options = ContextOptions {
-        ctx_len: CTX_LEN,
-        separator: tokenizer.eos(),
-        document_tokens: Some(512),
-        ..ContextOptions::default()
-    };
-    let order = corpus.order(Some(0));
-    let encode = |document: &Document| match document {
-        Document::Text(text) => tokenizer.encode(text),
-        Document::Chat(messages) => tokenizer.encode(&tokenizer.render_chat(messages, false)?),
-        Document::IncompleteChat(_) => Ok(vec![]),
-    };
-    let contexts = Contexts::new(&corpus, &order, options, ContextCursor::default(), None, encode);
-    let contexts: Vec<_> = contexts.expect("contexts").take(n).collect::<Result<_>>().expect("text");
-    contexts.into_iter().map(|context| context.tokens).collect()
 }

@@ -114,7 +114,7 @@ impl BehaviorSums {
 
     /// Adds the predictions of a context.
     pub(crate) fn add(&mut self, model: &LanguageModel, tokens: &[u32], hook: &mut Compare<'_>) -> Result<()> {
-        let resid = model.transformer()?.resid_final(&Batch::of([tokens]), None, hook)?;
+        let resid = model.resid_final(&Batch::of([tokens]), None, hook)?;
         let resid = resid.reshape((3, tokens.len(), ()))?; // [3, pos, d_model]
         let predicted = tokens.len() - 1;
         for start in (0..predicted).step_by(BLOCK) {

@@ -89,7 +89,7 @@ impl<'a> Generation<'a> {
     /// # Errors
     /// When the model's weights cannot be read.
     pub fn new(model: &'a LanguageModel) -> Result<Self> {
-        Ok(Self { model, cache: KvCache::new(model.transformer()?.config()), texts: vec![] })
+        Ok(Self { model, cache: KvCache::new(model.config()), texts: vec![] })
     }
 
     /// Adds a text that begins with `prompt`. Returns its number, by which hooks identify its rows.
@@ -123,7 +123,7 @@ impl<'a> Generation<'a> {
         }
         let mut batch = Batch::default();
         self.texts.iter().for_each(|text| batch.push(text.sequence, &text.unseen));
-        let resid = self.model.transformer()?.resid_final(&batch, Some(&mut self.cache), hook)?; // [rows, d_model]
+        let resid = self.model.resid_final(&batch, Some(&mut self.cache), hook)?; // [rows, d_model]
         let last = Tensor::new(batch.last_rows(), resid.device())?;
         let logits = self.model.head()?.unembed(&resid.index_select(&last, 0)?)?; // [texts, d_vocab]
         let mut written = vec![];

@@ -51,7 +51,7 @@ pub fn shift(
     n_moved: usize,
 ) -> Result<Shift> {
     let mut hook = Interventions::new(site, edits.to_vec())?.beside_clean();
-    let resid = model.transformer()?.resid_final(&Batch::of([text]), None, &mut hook)?;
+    let resid = model.resid_final(&Batch::of([text]), None, &mut hook)?;
     let resid = resid.reshape((2, text.len(), ()))?; // [2, pos, d_model]
     let mut divergences = vec![];
     let mut last = None;

@@ -6,8 +6,8 @@
 //! ```
 
 use crate::{
-    Compute, Corpus, Document, Error, HarvestConfig, HookPoint, LanguageModel, ModelConfig, Result, TextTokenizer,
-    machine::gemm_flops,
+    Compute, Corpus, Error, HarvestConfig, HookPoint, LanguageModel, ModelConfig, Result, TextTokenizer,
+    machine::gemm_flops, text::Document,
 };
 
 /// Documents by which the length of a token is estimated, and characters of each at most.

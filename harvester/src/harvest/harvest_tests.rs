@@ -11,9 +11,9 @@ use std::{
 use half::f16;
 
 use crate::{
-    ActivationDataset, Batch, Capture, Compute, Corpus, CorpusOptions, Document, Error, HarvestConfig, HarvestManifest,
+    ActivationDataset, Batch, Capture, Compute, Corpus, CorpusOptions, Error, HarvestConfig, HarvestManifest,
     HookPoint, LanguageModel, Layout, Location, Monitor, ResolvedModel, Silent, SpecialToken, StorageDtype, TokenRows,
-    harvest, merge,
+    harvest, merge, text::Document,
 };
 
 const CTX_LEN: usize = 16;

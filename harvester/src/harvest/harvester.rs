@@ -18,13 +18,14 @@ use std::{
 use candle_core::DType;
 
 use crate::{
-    ActivationDataset, Batch, Capture, Context, Contexts, Corpus, CorpusOptions, Document, Error, HarvestConfig,
-    HarvestManifest, HookPoint, HookPointSummary, LanguageModel, LeftOut, Location, Monitor, Result, ShardWriter,
-    TextTokenizer, Transformer,
+    ActivationDataset, Batch, Capture, Context, Corpus, CorpusOptions, Error, HarvestConfig, HarvestManifest,
+    HookPoint, HookPointSummary, LanguageModel, LeftOut, Location, Monitor, Result, ShardWriter, TextTokenizer,
     activations::{Counts, begin_harvest},
+    model::Transformer,
     numbers::HookPointStatistics,
     source::HubSettings,
     store::{Manifest, OutputFolder},
+    text::{Contexts, Document},
 };
 
 /// Most batches waiting between two threads.

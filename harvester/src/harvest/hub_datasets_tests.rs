@@ -23,12 +23,13 @@ use tempfile::TempDir;
 
 use super::harvester::open_corpus_from;
 use crate::{
-    Compute, Corpus, CorpusOptions, Document, HarvestConfig, HarvestManifest, HookPoint, LanguageModel, ResolvedModel,
-    Result, Silent, harvest,
+    Compute, Corpus, CorpusOptions, HarvestConfig, HarvestManifest, HookPoint, LanguageModel, ResolvedModel, Result,
+    Silent, harvest,
     source::{
         HubSettings,
         hub_server::{Reply, Request, receive, reply, serve},
     },
+    text::Document,
 };
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";

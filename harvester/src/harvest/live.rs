@@ -14,10 +14,9 @@ use std::{
 
 use super::harvester::{Harvester, settle};
 use crate::{
-    ActivationRows, Context, ContextCursor, Contexts, Corpus, Document, Error, HarvestConfig, HookPoint, LanguageModel,
-    Result,
+    ActivationRows, Context, ContextCursor, Corpus, Error, HarvestConfig, HookPoint, LanguageModel, Result,
     activations::{StoredBatch, norms},
-    text::DocumentOrder,
+    text::{Contexts, Document, DocumentOrder},
 };
 
 /// Number of batches computed ahead.

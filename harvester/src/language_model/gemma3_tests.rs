@@ -12,7 +12,10 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
-use crate::{Batch, Capture, HookPoint, KvCache, NoHook, TextTokenizer, Transformer, model::Checkpoint};
+use crate::{
+    Batch, Capture, HookPoint, KvCache, NoHook, TextTokenizer,
+    model::{Checkpoint, Transformer},
+};
 
 /// As for SmolLM2 (`smollm2_tests.rs`).
 const TOLERANCE: f64 = 1e-4;

@@ -10,8 +10,8 @@ use candle_transformers::models::quantized_llama::ModelWeights;
 use serde::Deserialize;
 
 use crate::{
-    Batch, Capture, ChatMessage, HookPoint, KvCache, ModelSource, NoHook, Silent, TextTokenizer, Transformer,
-    model::Checkpoint,
+    Batch, Capture, ChatMessage, HookPoint, KvCache, ModelSource, NoHook, Silent, TextTokenizer,
+    model::{Checkpoint, Transformer},
 };
 
 /// transformers in f32 itself differs from transformers in f64 by up to 7e-6 (`fixtures/README.md`).

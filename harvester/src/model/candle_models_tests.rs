@@ -16,7 +16,10 @@ use candle_transformers::models::{gemma, gemma2, gemma3, llama, mistral, olmo2, 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::{Batch, NoHook, Transformer, model::Checkpoint};
+use crate::{
+    Batch, NoHook,
+    model::{Checkpoint, Transformer},
+};
 
 /// As in `families_tests.rs`: f32 on both sides.
 const TOLERANCE: f64 = 1e-5;

@@ -10,7 +10,10 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::{Batch, NoHook, Transformer, model::Checkpoint};
+use crate::{
+    Batch, NoHook,
+    model::{Checkpoint, Transformer},
+};
 
 fn tiny(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny").join(name)

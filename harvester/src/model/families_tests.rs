@@ -9,8 +9,8 @@ use std::{collections::HashMap, path::PathBuf};
 use candle_core::{DType, Device, Tensor};
 
 use crate::{
-    Batch, Capture, Compute, Edit, Hook, HookPoint, KvCache, NoHook, Result, Row, Rows, Site, Transformer,
-    model::Checkpoint,
+    Batch, Capture, Compute, Edit, Hook, HookPoint, KvCache, NoHook, Result, Row, Rows, Site,
+    model::{Checkpoint, Transformer},
 };
 
 /// Both sides compute in f32; products of this depth differ by a few units in the last place, 1e-6 relative.

@@ -8,8 +8,8 @@ use std::{collections::HashMap, fs::File, path::PathBuf};
 use candle_core::{DType, Device, Tensor, quantized::gguf_file::Content};
 
 use crate::{
-    Batch, NoHook, Transformer,
-    model::{Checkpoint, Positions},
+    Batch, NoHook,
+    model::{Checkpoint, Positions, Transformer},
 };
 
 /// As in `families_tests.rs`: f32 on both sides.

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 /// A decoder-only transformer with hooks.
 #[derive(Debug, Clone)]
-pub struct Transformer {
+pub(crate) struct Transformer {
     config: ModelConfig,
     weights: Weights,
     rotary: Option<Rotary>,
@@ -37,35 +37,29 @@ impl Transformer {
     }
 
     /// The model's shape.
-    pub fn config(&self) -> &ModelConfig {
+    pub(crate) fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// Runs the model up to the last point that `hook` wants. No logits are computed.
-    ///
-    /// # Errors
-    /// The model lacks a hook point, there are more tokens than its context allows, or `hook` fails.
-    pub fn run(&self, batch: &Batch, hook: &mut dyn Hook) -> Result<()> {
+    /// [`crate::LanguageModel::run`].
+    pub(crate) fn run(&self, batch: &Batch, hook: &mut dyn Hook) -> Result<()> {
         let Some(last) = self.last_wanted(hook) else { return Ok(()) };
         self.pass(batch, None, hook, Some(last)).map(drop)
     }
 
-    /// The residual stream after the last block: the input of [`Head::unembed`].
-    ///
-    /// With a `cache`, each sequence of the batch continues the one with its number there, and is added to it.
-    ///
-    /// # Shapes
-    /// -> `[rows, d_model]`, once for each variant that a hook makes of the batch
-    ///
-    /// # Errors
-    /// As for [`Transformer::run`]; or the cache does not have a sequence, or has no space left for it.
-    pub fn resid_final(&self, batch: &Batch, cache: Option<&mut KvCache>, hook: &mut dyn Hook) -> Result<Tensor> {
+    /// [`crate::LanguageModel::resid_final`].
+    pub(crate) fn resid_final(
+        &self,
+        batch: &Batch,
+        cache: Option<&mut KvCache>,
+        hook: &mut dyn Hook,
+    ) -> Result<Tensor> {
         let resid = self.pass(batch, cache, hook, None)?;
         Ok(resid.expect("a pass without a last point runs to the end"))
     }
 
     /// The head, which turns the last residual stream into logits.
-    pub fn head(&self) -> &Head {
+    pub(crate) fn head(&self) -> &Head {
         &self.weights.head
     }
 

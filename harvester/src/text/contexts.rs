@@ -93,7 +93,7 @@ pub struct Context {
 
 /// Yields contexts until the corpus ends. In concatenate mode, the remaining tokens that do not fill a context are
 /// dropped.
-pub struct Contexts<'a, E> {
+pub(crate) struct Contexts<'a, E> {
     corpus: &'a Corpus,
     order: &'a DocumentOrder,
     options: ContextOptions,
@@ -113,7 +113,7 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
     ///
     /// # Errors
     /// If a context is too short to hold a position other than the first, or a file cannot be read.
-    pub fn new(
+    pub(crate) fn new(
         corpus: &'a Corpus,
         order: &'a DocumentOrder,
         options: ContextOptions,

@@ -13,7 +13,10 @@ use parquet::file::metadata::{
     ParquetMetaDataWriter,
 };
 
-use crate::{Context, ContextCursor, ContextOptions, Contexts, Corpus, CorpusOptions, Document};
+use crate::{
+    Context, ContextCursor, Corpus, CorpusOptions,
+    text::{ContextOptions, Contexts, Document},
+};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/corpora").join(name)

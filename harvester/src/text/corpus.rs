@@ -29,15 +29,15 @@ mod table_file;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result, source::HubSettings};
-pub use document::Document;
-pub use options::CorpusOptions;
+pub(crate) use document::Document;
 use order::Block;
-pub use order::DocumentOrder;
+pub(crate) use order::DocumentOrder;
 use plain_file::{DocumentPlace, PlainFile};
 pub(crate) use seen::SeenDocuments;
-pub use source::CorpusSource;
 use table::Tables;
 pub(crate) use table_file::{Cause, RowBlock, TableFile};
+
+pub use self::{options::CorpusOptions, source::CorpusSource};
 
 /// Documents, numbered from 0 in the order of the paths given and of the files in a folder (sorted).
 #[derive(Debug, Default)]
@@ -195,7 +195,7 @@ impl Corpus {
     }
 
     /// The order in which documents are harvested: shuffled by `seed`, or unchanged if `None`.
-    pub fn order(&self, seed: Option<u64>) -> DocumentOrder {
+    pub(crate) fn order(&self, seed: Option<u64>) -> DocumentOrder {
         DocumentOrder::new(self.n_documents(), self.blocks.iter().map(|placed| placed.block).collect(), seed)
     }
 }

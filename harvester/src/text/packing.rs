@@ -31,7 +31,7 @@ pub enum LongDocuments {
 
 /// Options of packing, with the token ids taken from the tokenizer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ContextOptions {
+pub(crate) struct ContextOptions {
     /// Most tokens per context.
     pub ctx_len: usize,
     /// Token after every document.

@@ -41,7 +41,7 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// The file cannot be read, is damaged, or holds a kind of tokenizer that refract cannot reproduce exactly.
-    pub fn open(model_path: &Path) -> Result<Self> {
+    pub(crate) fn open(model_path: &Path) -> Result<Self> {
         if model_path.is_dir() { folder::read(model_path) } else { gguf::read(model_path) }
     }
 
@@ -50,7 +50,7 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// The tokenizer refuses the text (an unknown token in a vocabulary that has no unknown token).
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+    pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.tokenizer.encode_fast(text, false).map_err(|source| self.failed(source))?;
         Ok(encoding.get_ids().to_vec())
     }

@@ -7,7 +7,7 @@ use crate::ChatMessage;
 
 /// A text, or a conversation that is formatted by the model's own chat template.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Document {
+pub(crate) enum Document {
     /// Plain text.
     Text(String),
     /// A conversation, turn by turn.

@@ -27,7 +27,7 @@ pub(super) struct Block {
 
 /// Maps an index in the harvest's order to a document.
 #[derive(Debug)]
-pub struct DocumentOrder {
+pub(crate) struct DocumentOrder {
     /// The first document of each unit, in order.
     units: Vec<u64>,
     /// Ascending.

@@ -212,7 +212,7 @@ mod tests {
             corpus.save(&saved).unwrap();
             let found = open();
             assert!(!found.was_saved, "{damage}");
-            assert_eq!(found.document(1).unwrap(), crate::Document::Text("two".into()));
+            assert_eq!(found.document(1).unwrap(), crate::text::Document::Text("two".into()));
         }
     }
 

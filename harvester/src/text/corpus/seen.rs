@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{Corpus, DocumentOrder, document::DocumentHash};
-use crate::{Document, Error, Result};
+use crate::{Error, Result, text::Document};
 
 /// Log entry of a document that is not compared with later ones.
 const NOT_LOOKED_FOR: DocumentHash = [1; 16];
