@@ -272,7 +272,7 @@ fn steered_text_is_the_same_with_and_without_a_cache() {
     let (model, sae) = (model(), identity(0.0));
     let edits = vec![Intervention::Clamp { latent: 5, value: 8.0 }];
     let hook = || Interventions::new(at(&sae, 1e9), edits.clone()).unwrap();
-    let prompt = model.tokenizer().encode("fellow citizens of the senate").unwrap();
+    let prompt = model.prompt("fellow citizens of the senate").unwrap();
     let config = GenerateConfig { max_new_tokens: 12, ..GenerateConfig::default() };
     let cached = generate(&model, &[&prompt], &config, &mut hook(), &Silent).unwrap().remove(0);
     let mut text = prompt.clone();

@@ -96,7 +96,7 @@ pub enum Error {
         hint: String,
     },
     /// A document of the corpus could not be made into tokens.
-    #[error("{place}: this document cannot be made into tokens")]
+    #[error("{place}: this document cannot be made into tokens. Correct it, or leave it out of the corpus")]
     Document {
         /// Its file, and the line or row in it.
         place: String,
@@ -104,7 +104,10 @@ pub enum Error {
         source: Box<Self>,
     },
     /// The tokenizer refused a text.
-    #[error("{}: the tokenizer failed", path.display())]
+    #[error(
+        "{}: the tokenizer cannot encode this text. Change the text, or check that the tokenizer is the model's own",
+        path.display()
+    )]
     Tokenizer {
         /// Source of the tokenizer: a model folder or file.
         path: PathBuf,
@@ -112,7 +115,10 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The model's chat template refused a conversation.
-    #[error("{}: the chat template failed: {reason}", path.display())]
+    #[error(
+        "{}: the chat template failed: {reason}. Change the conversation to what the template accepts, or give plain text",
+        path.display()
+    )]
     ChatTemplate {
         /// Source of the template: a model folder or file.
         path: PathBuf,
@@ -143,7 +149,8 @@ pub enum Error {
     },
     /// Folders to be read as one come from different harvests.
     #[error(
-        "{} is not another part of the harvest in {}; these differ (the former's first):\n{}",
+        "{} is not another part of the harvest in {}; these differ (the former's first):\n{}\nName only folders of one \
+         harvest: the same model, corpus and settings, each with another `part`",
         path.display(), first.display(), differences.join("\n")
     )]
     OtherHarvest {

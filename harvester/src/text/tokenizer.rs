@@ -96,7 +96,7 @@ impl TextTokenizer {
     }
 
     /// The end-of-text token.
-    pub fn eos(&self) -> Option<u32> {
+    pub(crate) fn eos(&self) -> Option<u32> {
         self.eos
     }
 
