@@ -1,25 +1,23 @@
-//! `refract demo`: the whole pipeline in one command, which prints the command of each stage as it goes.
+//! `refract demo`: the whole pipeline in one command. It prints the command of each stage and runs it.
 
 use std::path::{Path, PathBuf};
 
-use analyzer::{EvaluationConfig, FeatureIndex, GenerateConfig, IndexConfig, Intervention, PlacedSae, Workbench};
+use analyzer::{FeatureIndex, PlacedSae, Workbench};
 use anyhow::Context;
-use harvester::{ActivationDataset, CorpusOptions, HarvestConfig, HookPoint, LanguageModel, ModelSource};
-use trainer::TrainConfig;
+use clap::FromArgMatches;
+use harvester::{ActivationDataset, human::grouped};
 
 use crate::{
-    cli::DemoArgs,
-    evaluate, harvest, show, steer,
-    terminal::{DIM, Terminal, grouped},
+    cli::{DemoArgs, FindArgs},
+    evaluate, harvest, index, settings, show, steer,
+    terminal::{DIM, Terminal},
     train,
 };
 
 /// The middle of the default model: late enough for topics, early enough to steer the text that follows.
-const LAYER: usize = 14;
-const D_SAE: usize = 4608;
-const K: usize = 32;
+const HOOK_POINT: &str = "blocks.14.hook_resid_post";
 /// Most tokens used of one document, so that few tokens show many documents.
-const DOCUMENT_TOKENS: usize = 768;
+const DOCUMENT_TOKENS: &str = "768";
 /// The two kinds of text that the steered latent distinguishes.
 const POSITIVE: &str = "fiction";
 const NEGATIVE: &str = "code";
@@ -29,24 +27,63 @@ const DRIVE: f32 = 2.0;
 const OPEN_PROMPT: &str = "Here is what I wrote this morning:";
 
 pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
-    let [activations, sae, features] = ["activations", "sae", "features"].map(|folder| args.out.join(folder));
-    let model = harvest_step(args, &activations, terminal)?;
-    let dataset = ActivationDataset::open(activations.as_path())?;
-    train_step(args, &dataset, &sae, terminal)?;
-    let bench = Workbench::new(PlacedSae::trained(&sae)?, Some(&model))?;
-    evaluate_step(&bench, &dataset, terminal)?;
-    let index = index_step(&bench, &dataset, &features, terminal)?;
-    show_step(&index, &features, terminal)?;
-    steer_step(&bench, &dataset, &index, &features, terminal)?;
+    let [activations, sae, features] =
+        &["activations", "sae", "features"].map(|name| args.out.join(name).display().to_string());
+    let (tokens, train_tokens) = (&args.tokens.to_string(), &args.train_tokens.to_string());
+
+    let corpus = bundled_corpora()?;
+    let mut words = vec!["harvest", "--corpus"];
+    words.extend(corpus.iter().map(String::as_str));
+    words.extend(["--hook-point", HOOK_POINT, "--tokens", tokens, "--document-tokens", DOCUMENT_TOKENS]);
+    words.extend(["--out", activations]);
+    let title = "1. Harvest: the model reads, its residual stream is kept";
+    let model = harvest::run(&step(title, &words, terminal)?, terminal)?;
+
+    let title = "2. Train: a sparse autoencoder learns to write it with few latents";
+    let words = ["train", "--activations", activations, "--d-sae", "4608", "--k", "32", "--tokens", train_tokens];
+    train::run(&step(title, &[&words[..], &["--out", sae]].concat(), terminal)?, None, terminal)?;
+
+    let title = "3. Evaluate: how much of the model it keeps, on text that it has not seen";
+    evaluate::run(&step(title, &["evaluate", "--sae", sae], terminal)?, Some(&model), terminal)?;
+
+    let title = "4. Index: when each latent fires, and what it promotes";
+    index::run(&step(title, &["index", "--sae", sae, "--out", features], terminal)?, Some(&model), terminal)?;
+    let index = FeatureIndex::open(features.as_ref())?;
+    let active = index.features().iter().filter(|feature| feature.n_active > 0).count() as u64;
+    let all = grouped(index.features().len() as u64);
+    terminal.line(format!("{} of {all} latents fire on this text", grouped(active)));
+
+    let title = "5. Show: a dozen latents whose strongest examples agree";
+    let words = ["show", "--features", features, "--top", "12", "--examples", "3"];
+    show::run(&step(title, &words, terminal)?, terminal)?;
+
+    let title = "6. Find: the latent that tells two of the corpora apart best";
+    let words = ["find", "--features", features, "--positive", POSITIVE, "--negative", NEGATIVE, "--top", "1"];
+    let find: FindArgs = step(title, &words, terminal)?;
+    show::find(&find, terminal)?;
+    let contrasts = analyzer::contrast(&index, &find.positive, &find.negative)?;
+    let latent = contrasts.first().context("the SAE has no latents")?.latent;
+    let examples = index.examples_from(latent, POSITIVE);
+    show::show_examples(&index, &examples[..examples.len().min(3)], terminal);
+
+    let bench = Workbench::new(PlacedSae::trained(sae.as_ref())?, Some(&model))?;
+    let dataset = ActivationDataset::open(Path::new(activations))?;
+    let prompt = bench.prompt_before_peak(&examples, &dataset, terminal)?.context("the latent fires nowhere")?;
+    let driven = DRIVE * index.feature(latent)?.max;
+    for (number, what, prompt, value) in [(7, "suppressed", &*prompt, 0.0), (8, "driven", OPEN_PROMPT, driven)] {
+        let title = format!("{number}. Steer: the latent {what} while the model writes");
+        let words = ["steer", "--sae", sae, &format!("--prompt={prompt}"), "--clamp", &format!("{latent}={value:.1}")];
+        steer::run(&step(&title, &words, terminal)?, Some(&model), terminal)?;
+    }
     terminal.heading("Next");
-    terminal.line(format!("  refract inspect {}", activations.display()));
-    terminal.line(format!("  refract find --features {} --positive languages --negative prose", features.display()));
+    terminal.line(format!("  refract inspect {activations}"));
+    terminal.line(format!("  refract find --features {features} --positive languages --negative prose"));
     terminal.line("  refract --help");
     Ok(())
 }
 
 /// The bundled corpora: in the working folder, or in the sources that this program was built from.
-fn bundled_corpora() -> anyhow::Result<Vec<PathBuf>> {
+fn bundled_corpora() -> anyhow::Result<Vec<String>> {
     let places = [Path::new("data/corpora"), Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/data/corpora"))];
     let folder = places.into_iter().find(|folder| folder.is_dir());
     let folder = folder.context("data/corpora is not here: run the demo in the repository")?;
@@ -54,122 +91,24 @@ fn bundled_corpora() -> anyhow::Result<Vec<PathBuf>> {
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "jsonl"));
     files.sort();
-    Ok(files)
+    Ok(files.into_iter().map(|file| file.display().to_string()).collect())
 }
 
-/// A numbered heading, with the command that does the same.
-fn step(terminal: &Terminal, title: &str, command: &str) {
+/// Prints a heading and the command below it, and parses the command.
+fn step<A: FromArgMatches>(title: &str, words: &[&str], terminal: &Terminal) -> anyhow::Result<A> {
+    let words: Vec<&str> = std::iter::once("refract").chain(words.iter().copied()).collect();
     terminal.heading(title);
-    terminal.line(format!("{DIM}$ {command}{DIM:#}"));
+    let quoted: Vec<String> = words.iter().map(|word| shell_quoted(word)).collect();
+    terminal.line(format!("{DIM}$ {}{DIM:#}", quoted.join(" ")));
+    settings::parse(words.into_iter().map(Into::into).collect())
 }
 
-/// Returns the model, for the later steps.
-fn harvest_step(args: &DemoArgs, out: &Path, terminal: &Terminal) -> anyhow::Result<LanguageModel> {
-    let (corpus, hook_point) = (bundled_corpora()?, HookPoint::resid_post(LAYER));
-    let config = HarvestConfig {
-        hook_points: vec![hook_point],
-        tokens: Some(args.tokens),
-        document_tokens: Some(DOCUMENT_TOKENS),
-        ..HarvestConfig::default()
-    };
-    let texts = corpus.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ");
-    let command = format!(
-        "refract harvest --corpus {texts} --hook-point {hook_point} --tokens {} \
-         --document-tokens {DOCUMENT_TOKENS} --out {}",
-        args.tokens,
-        out.display()
-    );
-    step(terminal, "1. Harvest: the model reads, its residual stream is kept", &command);
-    let model = LanguageModel::open(&ModelSource::Default.resolve(terminal)?, config.compute)?;
-    let manifest = harvest::harvest(&model, &corpus, &CorpusOptions::default(), &config, out, terminal)?;
-    harvest::report(&manifest, out, terminal)?;
-    Ok(model)
-}
-
-fn train_step(args: &DemoArgs, dataset: &ActivationDataset, out: &Path, terminal: &Terminal) -> anyhow::Result<()> {
-    let config = TrainConfig { d_sae: Some(D_SAE), k: K, tokens: args.train_tokens, ..TrainConfig::default() };
-    let command = format!(
-        "refract train --activations {} --d-sae {D_SAE} --k {K} --tokens {} --out {}",
-        dataset.dir().display(),
-        args.train_tokens,
-        out.display()
-    );
-    step(terminal, "2. Train: a sparse autoencoder learns to write it with few latents", &command);
-    let manifest = train::train(dataset.into(), &config, out, terminal)?;
-    train::report(&manifest, out, terminal);
-    Ok(())
-}
-
-fn evaluate_step(bench: &Workbench, dataset: &ActivationDataset, terminal: &Terminal) -> anyhow::Result<()> {
-    let command = format!("refract evaluate --sae {}", bench.sae().path.display());
-    step(terminal, "3. Evaluate: how much of the model it keeps, on text that it has not seen", &command);
-    let measured = bench.evaluate(dataset, &EvaluationConfig::default(), terminal)?;
-    evaluate::print(&measured, terminal);
-    terminal.json(&measured)
-}
-
-fn index_step(
-    bench: &Workbench,
-    dataset: &ActivationDataset,
-    out: &Path,
-    terminal: &Terminal,
-) -> anyhow::Result<FeatureIndex> {
-    let command = format!("refract index --sae {} --out {}", bench.sae().path.display(), out.display());
-    step(terminal, "4. Index: when each latent fires, and what it promotes", &command);
-    analyzer::index(bench, dataset, &IndexConfig::default(), out, terminal)?;
-    let index = FeatureIndex::open(out)?;
-    let active = index.features().iter().filter(|feature| feature.n_active > 0).count();
-    let all = index.features().len() as u64;
-    terminal.line(format!("{} of {} latents fire on this text", grouped(active as u64), grouped(all)));
-    Ok(index)
-}
-
-fn show_step(index: &FeatureIndex, features: &Path, terminal: &Terminal) -> anyhow::Result<()> {
-    let command = format!("refract show --features {} --top 12 --examples 3", features.display());
-    step(terminal, "5. Show: a dozen latents whose strongest examples agree", &command);
-    show::show_most_interpretable(index, 12, 3, terminal)
-}
-
-/// Suppresses and drives the latent that best distinguishes two of the corpora.
-fn steer_step(
-    bench: &Workbench,
-    dataset: &ActivationDataset,
-    index: &FeatureIndex,
-    features: &Path,
-    terminal: &Terminal,
-) -> anyhow::Result<()> {
-    let command = format!("refract find --features {} --positive {POSITIVE} --negative {NEGATIVE}", features.display());
-    step(terminal, "6. Steer: one latent, suppressed and driven while the model writes", &command);
-    let contrasts = analyzer::contrast(index, &[POSITIVE.to_string()], &[NEGATIVE.to_string()])?;
-    let contrast = contrasts.first().context("the SAE has no latents")?;
-    let (latent, feature) = (contrast.latent, index.feature(contrast.latent)?);
-    terminal.line(format!(
-        "latent {latent} fires on {:.1} % of tokens in {POSITIVE} and {:.2} % in {NEGATIVE}; it promotes {}",
-        100.0 * contrast.positive,
-        100.0 * contrast.negative,
-        show::tokens(&feature.promoted, 6)
-    ));
-    let examples = index.examples_from(latent, POSITIVE);
-    show::show_examples(index, &examples[..examples.len().min(3)], terminal);
-    let prompt = bench.prompt_before_peak(&examples, dataset, terminal)?.context("the latent fires nowhere")?;
-    let runs = [("suppressed", prompt.as_str(), 0.0), ("driven", OPEN_PROMPT, DRIVE * feature.max)];
-    for (what, prompt, value) in runs {
-        let (sae, prompt_word) = (bench.sae().path.display(), shell_quoted(prompt));
-        let command = format!("refract steer --sae {sae} --prompt {prompt_word} --clamp {latent}={value:.1}");
-        step(terminal, &format!("latent {latent} {what}"), &command);
-        let edit = Intervention::Clamp { latent, value };
-        let result = bench.side_by_side(prompt, &[edit], &GenerateConfig::default(), terminal)?;
-        steer::print(&result, terminal);
-        terminal.json(&result)?;
-    }
-    Ok(())
-}
-
-/// A prompt quoted for a shell, with its line breaks.
-fn shell_quoted(text: &str) -> String {
-    if text.contains(char::is_control) {
-        let escaped = text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n").replace('\t', "\\t");
+/// A word as a shell takes it, with its line breaks.
+fn shell_quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_=./:,".contains(c);
+    if word.contains(char::is_control) {
+        let escaped = word.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n").replace('\t', "\\t");
         return format!("$'{escaped}'");
     }
-    format!("'{}'", text.replace('\'', "'\\''"))
+    if word.chars().all(is_plain) { word.to_string() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }

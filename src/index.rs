@@ -1,17 +1,19 @@
 //! `refract index`.
 
 use analyzer::Workbench;
+use harvester::{LanguageModel, human::grouped};
 
 use crate::{
-    cli::IndexArgs,
+    cli::{IndexArgs, required},
     settings,
-    terminal::{Terminal, grouped},
+    terminal::Terminal,
 };
 
-pub(crate) fn run(args: &IndexArgs, terminal: &Terminal) -> anyhow::Result<()> {
-    let out = settings::required(&args.out, "index", "out")?;
+/// `model` is the model of the SAE if it is open already.
+pub(crate) fn run(args: &IndexArgs, model: Option<&LanguageModel>, terminal: &Terminal) -> anyhow::Result<()> {
+    let out = required(&args.out, "index", "out")?;
     let (sae, dataset) = args.sae.source()?.open()?;
-    let bench = Workbench::new(sae, None)?;
+    let bench = Workbench::new(sae, model)?;
     let manifest = analyzer::index(&bench, &dataset, &settings::config(&args.config)?, &out, terminal)?;
     let (latents, tokens) = (grouped(manifest.d_sae as u64), grouped(manifest.tokens));
     terminal.line(format!("{}: {latents} latents over {tokens} tokens", out.display()));

@@ -1,8 +1,8 @@
 //! The command line of refract: parse, dispatch, print. One file per group of subcommands; the work is in the
 //! libraries. The modules below are in order: each uses only earlier ones.
 
-mod settings;
 mod cli;
+mod settings;
 mod terminal;
 mod sweep_table;
 mod merge;
@@ -18,13 +18,13 @@ mod sweep;
 mod inspect;
 mod demo;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{ArgMatches, FromArgMatches};
 
 use crate::{
-    cli::{Cli, Command},
-    terminal::Terminal,
+    cli::{Cli, Command, Global},
+    terminal::{Terminal, signals},
 };
 
 /// glibc gives each large tensor back to the system and faults it in again, which makes elementwise operations up to
@@ -33,56 +33,39 @@ use crate::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let matches = cli::command().get_matches();
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let terminal = Terminal::new(&cli.global);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return terminal.fail(&anyhow::Error::new(error).context("cannot start the runtime")),
-    };
-    runtime.spawn(terminal::watch_ctrl_c());
-    #[cfg(unix)]
-    for kind in [tokio::signal::unix::SignalKind::terminate(), tokio::signal::unix::SignalKind::hangup()] {
-        runtime.spawn(terminal::watch_for(kind));
-    }
-    #[cfg(unix)]
-    runtime.spawn(terminal::outlive_file_size_limit());
-    match run(cli, &matches, &terminal) {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let matches = cli::command().try_get_matches_from(&words).unwrap_or_else(|error| refuse(&error, &words));
+    let terminal = Terminal::new(&Global::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()));
+    let ended = signals::watch().map_err(anyhow::Error::new).and_then(|_runtime| run(matches, words, &terminal));
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if terminal::interrupted() => {
-            terminal.fail(&error);
-            ExitCode::from(terminal::EXIT_INTERRUPTED)
-        }
         Err(error) => terminal.fail(&error),
     }
 }
 
-fn run(cli: Cli, matches: &ArgMatches, terminal: &Terminal) -> anyhow::Result<()> {
-    let config = cli.global.config.as_deref();
-    let takes_settings = matches!(
-        cli.command,
-        Command::Harvest(_)
-            | Command::Train(_)
-            | Command::Sweep(_)
-            | Command::Evaluate(_)
-            | Command::Index(_)
-            | Command::Steer(_)
-    );
-    anyhow::ensure!(config.is_none() || takes_settings, "this command takes no settings from --config: use its flags");
-    match cli.command {
+/// Prints clap's message: an error, for programs too if they asked for JSON, or the help.
+fn refuse(error: &clap::Error, words: &[OsString]) -> ! {
+    if error.use_stderr() && words.iter().any(|word| word == "--json") {
+        let message = settings::without_usage(error);
+        terminal::write_result(&serde_json::json!({ "error": message.to_string(), "because": [] }).to_string());
+    }
+    error.exit()
+}
+
+fn run(matches: ArgMatches, words: Vec<OsString>, terminal: &Terminal) -> anyhow::Result<()> {
+    let matches = settings::with_file(matches, words)?;
+    let (_, flags) = matches.subcommand().expect("a command is required");
+    match Cli::from_arg_matches(&matches)?.command {
         Command::Demo(args) => demo::run(&args, terminal),
-        Command::Harvest(args) => harvest::run(settings::with_file("harvest", *args, config)?, terminal),
+        Command::Harvest(args) => harvest::run(&args, terminal).map(drop),
         Command::Merge(args) => merge::run(&args, terminal),
-        Command::Train(args) => train::run(settings::with_file("train", *args, config)?, config, terminal),
-        Command::Sweep(args) => {
-            let flags = matches.subcommand_matches("sweep").expect("the command that was parsed");
-            sweep::run(&args.shared, flags, config, terminal)
-        }
-        Command::Evaluate(args) => evaluate::run(&settings::with_file("evaluate", args, config)?, terminal),
-        Command::Index(args) => index::run(&settings::with_file("index", args, config)?, terminal),
+        Command::Train(args) => train::run(&args, settings::file(flags), terminal),
+        Command::Sweep(_) => sweep::run(flags, terminal),
+        Command::Evaluate(args) => evaluate::run(&args, None, terminal),
+        Command::Index(args) => index::run(&args, None, terminal),
         Command::Show(args) => show::run(&args, terminal),
         Command::Find(args) => show::find(&args, terminal),
-        Command::Steer(args) => steer::run(&settings::with_file("steer", args, config)?, terminal),
+        Command::Steer(args) => steer::run(&args, None, terminal),
         Command::Convert(args) => convert::run(&args, terminal),
         Command::Inspect(args) => inspect::run(&args, terminal),
         Command::Completions(args) => {

@@ -1,161 +1,199 @@
-//! Settings from flags and from `--config FILE.toml`. A setting is declared twice and no more: as a flag in
-//! [`crate::cli`], whose field has the name of the library's, and as that field, with its default.
+//! Settings from flags and from `--config FILE.toml`. The table of a command in the file becomes flags that are added
+//! to the command line, so that clap reads both alike. What a flag on the command line sets or excludes is left out of
+//! the table first: flags win.
 //!
 //! ```text
-//! [train] of the file  -> as flags of these names -> clap -> settings by name --\
-//! the flags given      ----------------------------> clap -> settings by name ---+-> merged -> TrainConfig, ..
+//! train --config run.toml --k 8                    with k = 16 and lr = 0.001 in [train] of run.toml
+//! train --config run.toml --k 8 --lr=0.001         is what clap reads
 //! ```
+//!
+//! A setting is declared twice and no more: as a flag in [`crate::cli`], whose field has the name of the library's, and
+//! as that field, with its default.
 
-use std::path::Path;
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
-use anyhow::{Context, bail};
-use clap::{Args, Command};
+use anyhow::{Context, bail, ensure};
+use clap::{ArgMatches, Command, FromArgMatches, parser::ValueSource};
 use harvester::Settings;
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value as Json;
-use toml::{Table, Value};
+use serde_json::Value;
+
+use crate::cli::{self, Global};
 
 /// The tables that a config file may have: one per command that takes settings.
 const TABLES: [&str; 6] = ["harvest", "train", "sweep", "evaluate", "index", "steer"];
 
-/// The flags of `command`, and what its table in the file adds to them.
+/// What clap reads from `words`, the command line that it read as `matches`, with the settings of its config file.
 ///
 /// # Errors
 /// A file that cannot be read, or a table that clap refuses.
-pub(crate) fn with_file<A>(command: &str, flags: A, file: Option<&Path>) -> anyhow::Result<A>
-where
-    A: Args + Serialize + DeserializeOwned,
-{
-    let Some(path) = file else { return Ok(flags) };
-    let of_file = read::<A>(table(path, command)?).with_context(|| in_table(path, command))?;
-    let merged = laid_over::<A>(of_file, given(&flags)?);
-    serde_json::from_value(Json::Object(merged)).with_context(|| in_table(path, command))
-}
-
-/// The settings that were given: not those that are null, `false` or an empty list.
-pub(crate) fn given(args: &impl Serialize) -> anyhow::Result<Settings> {
-    let Json::Object(settings) = serde_json::to_value(args).context("these flags cannot be passed on")? else {
-        return Ok(Settings::new());
-    };
-    let is_given = |value: &Json| !matches!(value, Json::Null | Json::Bool(false)) && value != &Json::Array(vec![]);
-    Ok(settings.into_iter().filter(|(_, value)| is_given(value)).collect())
-}
-
-/// The config of a library whose settings `args` are.
-pub(crate) fn config<T: DeserializeOwned>(args: &impl Serialize) -> anyhow::Result<T> {
-    Ok(harvester::config_of(&given(args)?)?)
-}
-
-/// A value that must have been given.
-pub(crate) fn required<T: Clone>(value: &Option<T>, command: &str, setting: &str) -> anyhow::Result<T> {
-    value.clone().with_context(|| format!("{command} needs `{setting}`, as a flag or in --config"))
-}
-
-/// The settings of a table, read as the flags `A` of the same names.
-pub(crate) fn read<A: Args + Serialize>(table: Table) -> anyhow::Result<Settings> {
-    let mut arguments = vec![];
-    for (name, value) in table {
-        arguments.extend(as_flags(&name, value)?);
+pub(crate) fn with_file(matches: ArgMatches, mut words: Vec<OsString>) -> anyhow::Result<ArgMatches> {
+    let (name, flags) = matches.subcommand().expect("a command is required");
+    let Some(file) = &file(flags) else { return Ok(matches) };
+    ensure!(TABLES.contains(&name), "this command takes no settings from --config: use its flags");
+    if name == "sweep" {
+        return Ok(matches); // its lists of lists are no flags
     }
-    let matches = command::<A>().no_binary_name(true).disable_help_flag(true).try_get_matches_from(arguments);
-    given(&A::from_arg_matches(&matches.map_err(without_usage)?)?)
+    let command = command(name);
+    let table = left_by(given(flags), &command, table(file, name)?);
+    words.extend(as_flags(&command, table).with_context(|| in_table(file, name))?.into_iter().map(OsString::from));
+    cli::command()
+        .try_get_matches_from(words)
+        .map_err(|error| without_usage(&error))
+        .with_context(|| in_table(file, name))
 }
 
-/// `name = value` of a table as it would be typed.
-fn as_flags(name: &str, value: Value) -> anyhow::Result<Vec<String>> {
-    Ok(match value {
-        Value::Boolean(true) => vec![format!("--{name}")],
-        Value::Boolean(false) => vec![],
-        Value::String(text) => vec![format!("--{name}={text}")],
-        Value::Integer(number) => vec![format!("--{name}={number}")],
-        Value::Float(number) => vec![format!("--{name}={number}")],
-        Value::Array(values) if !values.iter().any(Value::is_array) => {
-            let flags = values.into_iter().map(|value| as_flags(name, value)).collect::<anyhow::Result<Vec<_>>>()?;
-            flags.concat()
+/// The config file that the flags of a command name.
+pub(crate) fn file(flags: &ArgMatches) -> Option<PathBuf> {
+    Global::from_arg_matches(flags).ok()?.config
+}
+
+/// Names of the settings that were given as flags.
+pub(crate) fn given(flags: &ArgMatches) -> Vec<&str> {
+    let is_given = |name: &&str| flags.value_source(name) == Some(ValueSource::CommandLine);
+    flags.ids().map(clap::Id::as_str).filter(is_given).collect()
+}
+
+/// The part of `table` that flags leave: what they neither set nor exclude.
+pub(crate) fn left_by(flags: Vec<&str>, command: &Command, mut table: Settings) -> Settings {
+    table.retain(|name, _| !flags.iter().any(|flag| settles(command, flag, name)));
+    table
+}
+
+/// True if the flag `given` sets `name` or cannot be used with it.
+pub(crate) fn settles(command: &Command, given: &str, name: &str) -> bool {
+    let excludes = |a: &str, b: &str| {
+        let flag = command.get_arguments().find(|flag| flag.get_id() == a);
+        flag.is_some_and(|flag| command.get_arg_conflicts_with(flag).iter().any(|other| other.get_id() == b))
+    };
+    given == name || excludes(given, name) || excludes(name, given)
+}
+
+/// The subcommand of this name.
+pub(crate) fn command(name: &str) -> Command {
+    cli::command().find_subcommand(name).expect("a table has the name of a command").clone()
+}
+
+/// Settings of the command `name` as they would be typed, parsed.
+pub(crate) fn read(name: &str, settings: Settings) -> anyhow::Result<ArgMatches> {
+    let command = command(name).no_binary_name(true);
+    let words = as_flags(&command, settings)?;
+    command.try_get_matches_from(words).map_err(|error| without_usage(&error))
+}
+
+/// Settings as they would be typed.
+fn as_flags(command: &Command, settings: Settings) -> anyhow::Result<Vec<String>> {
+    let mut words = vec![];
+    for (name, value) in settings {
+        let flag = command.get_arguments().find(|flag| flag.get_id() == name.as_str());
+        let name = flag.and_then(clap::Arg::get_long).unwrap_or(&name);
+        let values = match value {
+            Value::Array(values) => values,
+            value => vec![value],
+        };
+        for value in values {
+            match value {
+                Value::Bool(true) => words.push(format!("--{name}")),
+                Value::Bool(false) => {}
+                Value::String(text) => words.push(format!("--{name}={text}")),
+                Value::Number(number) => words.push(format!("--{name}={number}")),
+                _ => bail!("{name}: expected a value or a list of values, found {value}"),
+            }
         }
-        other => bail!("`{name}`: expected a value or a list of values, found a {}", other.type_str()),
-    })
+    }
+    Ok(words)
 }
 
 /// clap's message about an argument, without the usage of the command.
-fn without_usage(error: clap::Error) -> anyhow::Error {
+pub(crate) fn without_usage(error: &clap::Error) -> anyhow::Error {
     let said = error.render().to_string();
     let said = said.split("\n\nUsage:").next().unwrap_or(&said).trim_start_matches("error: ").trim();
     anyhow::anyhow!(said.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// `over`, and those of `under` that it neither has nor excludes.
-pub(crate) fn laid_over<A: Args>(mut under: Settings, over: Settings) -> Settings {
-    let command = command::<A>();
-    under
-        .retain(|name, _| !over.keys().any(|given| excludes(&command, given, name) || excludes(&command, name, given)));
-    under.extend(over);
-    under
-}
-
-/// True if flag `a` is declared to conflict with flag `b`.
-pub(crate) fn excludes(command: &Command, a: &str, b: &str) -> bool {
-    let flag = command.get_arguments().find(|flag| flag.get_id() == a);
-    flag.is_some_and(|flag| command.get_arg_conflicts_with(flag).iter().any(|other| other.get_id() == b))
-}
-
-/// A command that has the flags `A` and no others.
-pub(crate) fn command<A: Args>() -> Command {
-    A::augment_args(Command::new("settings"))
-}
-
 /// The table of the file, for messages.
-pub(crate) fn in_table(path: &Path, command: &str) -> String {
-    format!("[{command}] of {}", path.display())
+pub(crate) fn in_table(file: &Path, command: &str) -> String {
+    format!("[{command}] of {}", file.display())
 }
 
-/// The table `[command]` of a config file; empty where it has none.
-pub(crate) fn table(path: &Path, command: &str) -> anyhow::Result<Table> {
+/// The table `[name]` of a config file, by the names of the settings; empty if the file has none.
+pub(crate) fn table(path: &Path, name: &str) -> anyhow::Result<Settings> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut file: Table = text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
+    let mut file: Settings = toml::from_str(&text).with_context(|| format!("{} is not TOML", path.display()))?;
     if let Some(name) = file.keys().find(|name| !TABLES.contains(&name.as_str())) {
         let tables = TABLES.map(|table| format!("[{table}]")).join(", ");
         bail!("{}: expected the tables {tables}, found `{name}`", path.display());
     }
-    match file.remove(command) {
-        None => Ok(Table::new()),
-        Some(Value::Table(table)) => Ok(table),
-        Some(other) => bail!("{}: expected [{command}] to be a table, found a {}", path.display(), other.type_str()),
+    match file.remove(name) {
+        None => Ok(Settings::new()),
+        Some(Value::Object(table)) => by_setting(&command(name), table).with_context(|| in_table(path, name)),
+        Some(other) => bail!("{}: expected [{name}] to be a table, found {other}", path.display()),
     }
+}
+
+/// A table whose names are those of settings instead of flags. Unknown names stay, for clap to refuse.
+pub(crate) fn by_setting(command: &Command, table: Settings) -> anyhow::Result<Settings> {
+    let mut settings = Settings::new();
+    for (name, value) in table {
+        let is_named = |flag: &&clap::Arg| {
+            let aliases = flag.get_all_aliases().unwrap_or_default();
+            flag.get_long() == Some(&name) || aliases.contains(&name.as_str())
+        };
+        let setting = command.get_arguments().find(is_named).map_or(name.as_str(), |flag| flag.get_id().as_str());
+        ensure!(settings.insert(setting.to_string(), value).is_none(), "{name} is set twice, under two names");
+    }
+    Ok(settings)
+}
+
+/// The flags `A` of a command line, with the settings of its config file.
+///
+/// # Errors
+/// As for [`with_file`]; or if clap refuses the command line.
+pub(crate) fn parse<A: FromArgMatches>(words: Vec<OsString>) -> anyhow::Result<A> {
+    let matches = with_file(cli::command().try_get_matches_from(&words)?, words)?;
+    Ok(A::from_arg_matches(matches.subcommand().expect("a command is required").1)?)
+}
+
+/// The config of a library whose settings `args` are. What is null, `false` or an empty list was not given.
+pub(crate) fn config<T: DeserializeOwned>(args: &impl Serialize) -> anyhow::Result<T> {
+    Ok(harvester::config_of(&of_args(args)?)?)
+}
+
+/// The settings that were given.
+pub(crate) fn of_args(args: &impl Serialize) -> anyhow::Result<Settings> {
+    let mut settings: Settings = serde_json::from_value(serde_json::to_value(args)?)?;
+    settings.retain(|_, value| !matches!(value, Value::Null | Value::Bool(false)) && *value != Value::Array(vec![]));
+    Ok(settings)
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use clap::FromArgMatches;
-
     use super::*;
     use crate::cli::HarvestArgs;
 
-    fn file(text: &str) -> tempfile::NamedTempFile {
+    /// The flags of `refract harvest` with a file of this text.
+    fn harvest(text: &str, flags: &[&str]) -> anyhow::Result<HarvestArgs> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        file
-    }
-
-    fn flags(arguments: &[&str]) -> HarvestArgs {
-        let command = command::<HarvestArgs>().no_binary_name(true);
-        HarvestArgs::from_arg_matches(&command.get_matches_from(arguments)).unwrap()
+        let words = [&["refract", "harvest", "--config", file.path().to_str().unwrap()], flags].concat();
+        parse(words.into_iter().map(OsString::from).collect())
     }
 
     #[test]
     fn flags_lie_over_the_file_and_what_they_exclude_gives_way() {
-        let file = file(
-            "[harvest]\ntokens = '1.5M'\nctx-len = 128\nno-shuffle = true\nskip-malformed = false\n\
-             hook-point = ['hook_embed', 'blocks.*.hook_resid_post']\n[train]\nk = 3\n",
-        );
-        let merged = with_file("harvest", flags(&["--ctx-len", "64", "--seed", "3"]), Some(file.path())).unwrap();
+        let text = "[harvest]\ntokens = '1.5M'\nctx-len = 128\nno-shuffle = true\nskip-malformed = false\n\
+                    hook-point = ['hook_embed', 'blocks.*.hook_resid_post']\n[train]\nk = 3\n";
+        let merged = harvest(text, &["--ctx-len", "64", "--seed", "3"]).unwrap();
         assert_eq!(
             (merged.config.tokens, merged.config.ctx_len, merged.config.seed),
             (Some(1_500_000), Some(64), Some(3))
         );
         assert!(!merged.config.no_shuffle && merged.hook_points.len() == 2);
-        let of_file = with_file("harvest", flags(&[]), Some(file.path())).unwrap();
+        let of_file = harvest(text, &[]).unwrap();
         assert!(of_file.config.no_shuffle && of_file.config.ctx_len == Some(128));
     }
 
@@ -169,9 +207,10 @@ mod tests {
             ("ctx-len = 4\n", "expected the tables [harvest]"),
             ("[harvets]\n", "found `harvets`"),
         ] {
-            let file = file(text);
-            let error = with_file("harvest", flags(&[]), Some(file.path())).unwrap_err();
-            assert!(format!("{error:#}").contains(said), "{text}: {error:#}");
+            let message = format!("{:#}", harvest(text, &[]).unwrap_err());
+            assert!(message.contains(said), "{text}: {message}");
         }
+        let message = format!("{:#}", harvest("[harvest]\nctx-length = 4\n", &[]).unwrap_err());
+        assert!(message.starts_with("[harvest] of /"), "the table and its file are named: {message}");
     }
 }

@@ -1,11 +1,12 @@
 //! `refract show`: one latent, or the most interpretable ones; and `refract find`: the latents that distinguish two
 //! sources of the corpus.
 
-use analyzer::{About, Example, Feature, FeatureIndex, TokenWeight};
+use analyzer::{Example, Feature, FeatureIndex, TokenWeight};
+use harvester::{Monitor, human::grouped};
 
 use crate::{
     cli::{FindArgs, ShowArgs},
-    terminal::{BOLD, DIM, Terminal, grouped, lit, quoted},
+    terminal::{BOLD, DIM, Terminal, lit, on_one_line, quoted},
 };
 
 pub(crate) fn run(args: &ShowArgs, terminal: &Terminal) -> anyhow::Result<()> {
@@ -22,7 +23,7 @@ pub(crate) fn run(args: &ShowArgs, terminal: &Terminal) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(crate) fn show_most_interpretable(
+fn show_most_interpretable(
     index: &FeatureIndex,
     n: usize,
     n_examples: usize,
@@ -34,10 +35,7 @@ pub(crate) fn show_most_interpretable(
     }
     for pick in &picks {
         let feature = index.feature(pick.latent)?;
-        let about = match &pick.about {
-            About::Word(word) => format!("on {}", quoted(word)),
-            About::Source(source) => format!("in {source}"),
-        };
+        let about = on_one_line(&pick.about.to_string());
         let about = format!("{about} ({:.0} % of its strongest examples)", 100.0 * pick.agreement);
         terminal.line(format!("\n{BOLD}latent {}{BOLD:#}  {about}", pick.latent));
         let examples = first(index.examples(pick.latent), n_examples);
@@ -118,9 +116,6 @@ fn by_source(index: &FeatureIndex, feature: &Feature) -> String {
 
 pub(crate) fn find(args: &FindArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let index = FeatureIndex::open(&args.features)?;
-    if let Some(both) = args.positive.iter().find(|name| args.negative.contains(name)) {
-        anyhow::bail!("`{both}` is in --positive and in --negative: a source cannot be told apart from itself");
-    }
     let contrasts = analyzer::contrast(&index, &args.positive, &args.negative)?;
     let (positive, negative) = (args.positive.join(" + "), args.negative.join(" + "));
     terminal.line(format!("{BOLD}latent  separation  {positive} / {negative}  promotes{BOLD:#}"));

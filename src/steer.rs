@@ -1,29 +1,31 @@
 //! `refract steer`.
 
 use analyzer::{GenerateConfig, MovedToken, Shift, SideBySide, Workbench};
+use harvester::LanguageModel;
 
 use crate::{
-    cli::SteerArgs,
-    settings::{given, required},
+    cli::{SteerArgs, required},
+    settings::of_args,
     terminal::{BOLD, DIM, Terminal, on_one_line, quoted},
 };
 
 /// Smallest change of a probability that is listed.
 const VISIBLE: f64 = 0.001;
 
-pub(crate) fn run(args: &SteerArgs, terminal: &Terminal) -> anyhow::Result<()> {
-    let config = GenerateConfig::from_settings(&given(&args.config)?)?;
+/// `model` is the model of the SAE if it is open already.
+pub(crate) fn run(args: &SteerArgs, model: Option<&LanguageModel>, terminal: &Terminal) -> anyhow::Result<()> {
+    let config = GenerateConfig::from_settings(&of_args(&args.config)?)?;
     let interventions = [&args.clamp[..], &args.scale].concat();
     anyhow::ensure!(!interventions.is_empty(), "steer needs `clamp` LATENT=VALUE or `scale` LATENT=FACTOR");
     let prompt = required(&args.prompt, "steer", "prompt")?;
-    let bench = Workbench::new(args.sae.source()?.place()?, None)?;
+    let bench = Workbench::new(args.sae.source()?.place()?, model)?;
     let prompt = if args.chat { bench.chat_prompt(&prompt, terminal)? } else { prompt };
     let result = bench.side_by_side(&prompt, &interventions, &config, terminal)?;
     print(&result, terminal);
     terminal.json(&result)
 }
 
-pub(crate) fn print(result: &SideBySide, terminal: &Terminal) {
+fn print(result: &SideBySide, terminal: &Terminal) {
     terminal.line(format!("{DIM}prompt{DIM:#}   {}", on_one_line(&result.prompt)));
     terminal.line(format!("{BOLD}without{BOLD:#}  {}", on_one_line(&result.without)));
     terminal.line(format!("{BOLD}with{BOLD:#}     {}", on_one_line(&result.with)));

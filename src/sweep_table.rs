@@ -1,9 +1,10 @@
 //! The table of a sweep: `refract sweep` ends with it, and `refract inspect` shows it again from
 //! [`trainer::SweepFile`].
 
+use harvester::human::grouped;
 use trainer::{RunState, SweepRow};
 
-use crate::terminal::{BOLD, DIM, Terminal, grouped};
+use crate::terminal::{BOLD, DIM, Terminal};
 
 /// Prints the table, with a heading for each hook point. Runs that no other run beats are marked.
 pub(crate) fn print(rows: &[SweepRow], terminal: &Terminal) {

@@ -1,7 +1,7 @@
 //! Finds the meaning of each latent of a sparse autoencoder, and clamps latents while the model generates text. This is
 //! the last stage of `refract`: it reads the folders written by [`harvester`] and [`trainer`].
 //!
-//! The modules below are in order: each uses only earlier ones. A [`PlacedSae`] is an SAE at its hook point; a
+//! The modules below are in order: each uses only earlier ones. An [`Artifact`] is whatever a path names. A [`PlacedSae`] is an SAE at its hook point; a
 //! [`Workbench`] adds its model, opened once, and is where a command, a server or a notebook starts:
 //!
 //! ```text
@@ -17,20 +17,24 @@
 //! ```
 
 mod error;
+mod facts;
+mod features;
+mod artifact;
 mod site;
 mod placed_sae;
 mod sae_source;
 mod workbench;
 mod tensor_rows;
 mod next_token;
-mod features;
 mod index;
 mod find;
 mod evaluate;
 mod steer;
 
+pub use artifact::{Artifact, ArtifactKind, Content};
 pub use error::{Error, Result};
 pub use evaluate::{Behavior, Evaluation, EvaluationConfig, Measured, PlaceFvu, evaluate};
+pub use facts::Facts;
 pub use features::{Example, Feature, FeatureIndex, FeaturesManifest, IndexConfig, TokenWeight};
 pub use find::{About, Contrast, Pick, contrast};
 pub use index::index;

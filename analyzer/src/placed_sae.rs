@@ -32,11 +32,6 @@ pub struct PlacedSae {
 }
 
 impl PlacedSae {
-    /// True if refract trained the SAE at `path`, so that its folder has a manifest.
-    pub(crate) fn is_ours(path: &Path) -> bool {
-        path.join(MANIFEST_FILE).is_file()
-    }
-
     /// Opens an SAE that refract trained.
     ///
     /// # Errors

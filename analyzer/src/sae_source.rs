@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use harvester::{ActivationDataset, Error as Harvester, HookPoint, Location};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, PlacedSae, Result};
+use crate::{Error, PlacedSae, Result, artifact::ArtifactKind};
 
 /// An SAE, and the activations on which it is used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ impl SaeSource {
     /// # Errors
     /// As [`PlacedSae::trained`] and [`PlacedSae::on`], or when there are no such activations.
     pub fn open(&self) -> Result<(PlacedSae, ActivationDataset)> {
-        if !PlacedSae::is_ours(&self.sae) {
+        if !self.is_ours()? {
             let dataset = self.named()?.ok_or_else(|| {
                 let hint = "Name activations of its model with `activations`";
                 Harvester::malformed(&self.sae, "an SAE that refract trained", "one of another tool", hint)
@@ -55,12 +55,24 @@ impl SaeSource {
     /// # Errors
     /// As [`Self::open`].
     pub fn place(&self) -> Result<PlacedSae> {
-        if !PlacedSae::is_ours(&self.sae) {
+        if !self.is_ours()? {
             return Ok(self.open()?.0);
         }
         let placed = self.ours()?;
         self.named()?.iter().try_for_each(|dataset| placed.check_model(dataset))?;
         Ok(placed)
+    }
+
+    /// True if refract trained the SAE, so that its folder has a manifest; false if another tool did.
+    fn is_ours(&self) -> Result<bool> {
+        match ArtifactKind::of(&self.sae)? {
+            ArtifactKind::Sae => Ok(true),
+            ArtifactKind::ForeignSae(_) => Ok(false),
+            other => {
+                let hint = "Name the folder that training wrote, or the folder or file of another tool's SAE";
+                Err(Harvester::malformed(&self.sae, "an SAE", other.to_string(), hint).into())
+            }
+        }
     }
 
     fn named(&self) -> Result<Option<ActivationDataset>> {

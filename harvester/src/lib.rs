@@ -10,6 +10,7 @@ mod error;
 mod settings;
 mod monitor;
 mod numbers;
+mod progress;
 mod store;
 mod source;
 mod model;
@@ -24,16 +25,15 @@ pub use activations::{
     Part, RowGroup, ShardWriter, SpecialToken, TokenRows, Values,
 };
 pub use error::{Error, Result};
-pub use harvest::{
-    ActivationStream, HarvestEstimate, LiveModel, StreamedBatch, forward_seconds, harvest, merge, open_corpus,
-};
+pub use harvest::{ActivationStream, LiveModel, StreamedBatch, forward_seconds, harvest, merge, open_corpus};
 pub use language_model::{LanguageModel, ModelIdentity};
 pub use model::{
     Batch, Capture, Compute, Edit, Family, Head, Hook, HookPattern, HookPoint, KvCache, ModelConfig, NoHook, NormKind,
     Row, Rows, Site,
 };
 pub use monitor::{Monitor, Silent};
-pub use numbers::{SINK_MULTIPLE, StorageDtype, is_ordinary, machine, norm, simd};
+pub use numbers::{SINK_MULTIPLE, StorageDtype, human, is_ordinary, machine, norm, simd};
+pub use progress::Progress;
 pub use settings::{Settings, config_of};
 pub use source::{ModelSource, ResolvedModel};
 pub use store::{

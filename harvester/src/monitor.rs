@@ -3,11 +3,18 @@
 
 /// Receives the progress of a long stage and says when it should stop.
 pub trait Monitor: Sync {
+    /// A sentence for the user, once it is clear that a stage can begin: the work that it will take, or what an earlier
+    /// run did.
+    fn say(&self, _sentence: &str) {}
     /// A new piece of work begins, perhaps inside another one: `total` of `unit` ("tokens", "bytes"). `total` is 0 if
     /// it is not known.
     fn start(&self, what: &str, total: u64, unit: &str);
     /// `n` more units are done.
     fn advance(&self, n: u64);
+    /// `n` units need no work in this run, because an earlier one did them. They tell nothing about the speed.
+    fn skip(&self, n: u64) {
+        self.advance(n);
+    }
     /// A short state shown beside the progress: a loss, a rate.
     fn note(&self, text: &str);
     /// The piece of work that began last is done; the one around it continues.

@@ -1,6 +1,7 @@
-//! Numbers and their cost: storage types, statistics over rows, vector instructions, and the speed and memory of this
-//! machine.
+//! Numbers and their cost: storage types, statistics over rows, vector instructions, the speed and memory of this
+//! machine, and how people read them.
 
+pub mod human;
 pub mod machine;
 pub mod simd;
 mod stats;

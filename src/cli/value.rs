@@ -1,28 +1,20 @@
 //! Values that flags take: counts of tokens, sizes, numbers, and the names of enums with a phrase each.
 
 use analyzer::Intervention;
+use anyhow::Context;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use harvester::human;
 use trainer::{AdamConfig, JumpReluLoss, TrainArchitecture};
 
-/// A count: `4096`, `1_000_000`, `3k`, `1.5M`.
+/// A count, as [`human::whole`] reads it.
 pub(super) fn count<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
-    let expected = || "expected a whole number such as 4096, 1_000_000, 3k or 1.5M".to_string();
-    let unit = match text.chars().last() {
-        Some('k' | 'K') => 1_000,
-        Some('m' | 'M') => 1_000_000,
-        Some('g' | 'G') => 1_000_000_000,
-        _ => 1,
-    };
-    let digits = if unit == 1 { text } else { &text[..text.len() - 1] }.replace('_', "");
-    let (whole, decimals) = digits.split_once('.').unwrap_or((&digits, ""));
-    let all: Option<u64> =
-        Some([whole, decimals].concat()).filter(|_| !whole.is_empty()).and_then(|it| it.parse().ok());
-    let scale = u32::try_from(decimals.len()).ok().and_then(|n| 10u64.checked_pow(n));
-    let (all, scale) = all.zip(scale).filter(|(all, _)| all.checked_mul(unit).is_some()).ok_or_else(expected)?;
-    if (all * unit) % scale != 0 {
-        return Err(expected());
-    }
-    T::try_from(all * unit / scale).map_err(|_| expected())
+    let whole = human::whole(text).and_then(|number| T::try_from(number).ok());
+    whole.ok_or_else(|| "expected a whole number such as 4096, 1_000_000, 1e6, 3k or 1.5M".to_string())
+}
+
+/// A value that a command cannot do without.
+pub(crate) fn required<T: Clone>(value: &Option<T>, command: &str, setting: &str) -> anyhow::Result<T> {
+    value.clone().with_context(|| format!("{command} needs `{setting}`, as a flag or in --config"))
 }
 
 /// MiB, as bytes.
@@ -74,24 +66,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_are_whole_numbers_with_a_unit() {
-        for (text, expected) in [
-            ("4096", 4096),
-            ("1_000_000", 1_000_000),
-            ("3k", 3000),
-            ("1.5M", 1_500_000),
-            ("0.25k", 250),
-            ("2G", 2_000_000_000),
-            ("18446744073709551615", u64::MAX),
-        ] {
-            assert_eq!(count::<u64>(text), Ok(expected), "{text}");
-        }
-        for text in
-            ["", "k", ".5k", "1.5", "1.2345k", "-3", "3kk", "1e6", "18446744073709551616", "1e", "99999999999999G"]
-        {
-            assert!(count::<u64>(text).is_err(), "{text}");
-        }
-        assert!(count::<u8>("256").is_err());
+    fn counts_fit_their_type() {
+        assert_eq!(count::<u8>("255"), Ok(255));
+        assert!(["256", "-3", "1.5"].into_iter().all(|text| count::<u8>(text).is_err()));
     }
 
     #[test]

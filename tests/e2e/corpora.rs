@@ -66,9 +66,9 @@ fn a_document_a_context_and_what_was_left_out_is_said() {
     let said = text(&output.stderr);
     assert!(output.status.success(), "{said}");
     assert!(
-        said.contains("1 repeated documents")
-            && said.contains("1 empty documents")
-            && said.contains("1 short documents"),
+        said.contains("1 repeated document,")
+            && said.contains("1 empty document,")
+            && said.contains("1 document shorter than --min-document-tokens"),
         "{said}"
     );
     assert!(said.contains("tokens of long documents"), "{said}");
@@ -86,7 +86,7 @@ fn malformed_lines_are_left_out_on_request_and_said() {
     assert!(sandbox.error(&harvest).contains("--skip-malformed"));
     let output = sandbox.run(&[&harvest[..], &["--skip-malformed"]].concat());
     let said = text(&output.stderr);
-    assert!(output.status.success() && said.contains("1 malformed lines"), "{said}");
+    assert!(output.status.success() && said.contains("1 malformed line (the log names them)"), "{said}");
     let manifest = sandbox.read_json("out/manifest.json");
     assert_eq!(manifest["counts"]["malformed_lines"], 1);
     assert_eq!(manifest["corpus_options"]["skip_malformed"], true);

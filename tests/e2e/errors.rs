@@ -200,6 +200,35 @@ fn json_logs_keep_standard_error_json() {
     }
 }
 
+/// A program that reads standard output gets the error there.
+#[test]
+fn an_error_is_json_too() {
+    let sandbox = Sandbox::new();
+    for (args, status, said) in [
+        (&["show", "--features", "absent", "--json"][..], 1, "absent"),
+        (&["show", "--featuers", "absent", "--json"], 2, "a similar argument exists: '--features'"),
+    ] {
+        let output = sandbox.run(args);
+        assert_eq!(output.status.code(), Some(status), "{args:?}");
+        let error: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_says(error["error"].as_str().unwrap(), &[said]);
+        assert!(error["because"].is_array(), "{error}");
+        assert_says(&text(&output.stderr), &["error:", "absent"].map(|part| if status == 1 { part } else { "error:" }));
+    }
+}
+
+/// What `--sae` names is said, and it is not called an SAE of another tool when it is none.
+#[test]
+fn what_is_no_sae_is_named() {
+    let (sandbox, model) = (Sandbox::new(), tiny("llama"));
+    let evaluate = |sae: &str| sandbox.error(&["evaluate", "--sae", sae]);
+    assert_says(&evaluate("nope"), &["nope", "found no such file or folder"]);
+    assert_says(&evaluate(&model), &["expected an SAE, found a model"]);
+    fs::create_dir(sandbox.path("sweep")).unwrap();
+    sandbox.write("sweep/sweep.json", "{}");
+    assert_says(&evaluate("sweep"), &["expected an SAE, found a sweep, which holds one folder per SAE"]);
+}
+
 fn signal(child: &std::process::Child, name: &str) {
     let killed = std::process::Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
@@ -215,7 +244,14 @@ fn a_termination_in_a_harvest_loses_nothing() {
     a_signal_in_a_harvest_loses_nothing("-TERM");
 }
 
-fn a_signal_in_a_harvest_loses_nothing(name: &str) {
+/// `timeout` and job schedulers signal a program and then its group: that is one request, and the work is still saved.
+#[test]
+fn two_signals_at_once_are_one_request() {
+    a_signal_in_a_harvest_loses_nothing("-TERM -TERM");
+    a_signal_in_a_harvest_loses_nothing("-INT -HUP -TERM");
+}
+
+fn a_signal_in_a_harvest_loses_nothing(names: &str) {
     let (sandbox, model, text_file) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
     let args = harvest(&model, &text_file, "out", &["--tokens", "400000"]);
     let mut child = sandbox.start(&args);
@@ -223,10 +259,11 @@ fn a_signal_in_a_harvest_loses_nothing(name: &str) {
         assert!(child.try_wait().unwrap().is_none(), "it ended before it could be interrupted");
         std::thread::sleep(Duration::from_millis(2));
     }
-    signal(&child, name);
+    names.split(' ').for_each(|name| signal(&child, name));
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
-    assert_says(&text(&output.stderr), &["stopped on request", "out"]);
+    // How far it had come stays on the screen.
+    assert_says(&text(&output.stderr), &["stopped on request", "out", "harvest: ", " of 400,000 tokens"]);
     sandbox.ok(&args);
     let fresh = Sandbox::new();
     fresh.ok(&args);

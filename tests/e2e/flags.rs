@@ -74,7 +74,8 @@ fn inspect_takes_models_and_says_what_else_it_would_take() {
     let gguf = root().join("tests/fixtures/gguf/llama.gguf").display().to_string();
     for path in [&gguf, &model] {
         assert!(sandbox.ok(&["inspect", path]).contains("family         llama"));
-        assert!(sandbox.error(&["inspect", path, "--verify"]).contains("--verify is for folders that refract wrote"));
+        let said = sandbox.error(&["inspect", path, "--verify"]);
+        assert!(said.contains("--verify has no effect on a model: only folders that refract wrote record"), "{said}");
     }
     let on_hub = sandbox.error(&["inspect", "org/name"]);
     assert!(on_hub.contains("no such file or folder") && on_hub.contains("on the Hub"), "{on_hub}");
@@ -88,7 +89,7 @@ fn inspect_takes_models_and_says_what_else_it_would_take() {
     assert!(several.contains("runs/activations (refract.activations), runs/sae (refract.sae)"), "{several}");
     std::fs::remove_dir_all(sandbox.path("runs/activations")).unwrap();
     let one = sandbox.error(&["inspect", "runs"]);
-    assert!(one.contains("holds a folder that refract wrote; name that: runs/sae (refract.sae)"), "{one}");
+    assert!(one.contains("1 folder that refract wrote. Name one: runs/sae (refract.sae)"), "{one}");
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn the_config_file_lists_runs_and_any_option_of_train() {
     let message = sandbox.error(&["--config", &wrong, "sweep", "--out", "other"]);
     assert!(message.contains("[[sweep.run]] of wrong.toml") && message.contains("'--bandwidth'"), "{message}");
     let both = sandbox.error(&["--config", &file, "sweep", "--out", "other", "--arch", "topk"]);
-    assert!(both.contains("arch is set there, and --arch was given, which is for all runs"), "{both}");
+    assert!(both.contains("--arch is set there, and --arch was given, which is for all runs"), "{both}");
     assert!(sandbox.error(&["sweep", "--out", "other"]).contains("sweep needs --activations"));
     assert!(sandbox.error(&["--config", &file, "sweep"]).contains("sweep needs --out"));
     assert!(!sandbox.path("other").exists());
@@ -90,7 +90,7 @@ fn a_sweep_is_explained_and_one_that_only_diverges_fails() {
     for part in ["complete", "2: 1 finished, 1 diverged", "pareto.html", "lr-0.003", "diverged: training diverged at"] {
         assert!(said.contains(part), "{part} is not in\n{said}");
     }
-    assert!(said.contains("the weights of 1 runs are as recorded"), "{said}");
+    assert!(said.contains("1 finished run: every byte is as recorded"), "{said}");
     let table = sandbox.read_json("mixed/sweep.json");
     assert_eq!(sandbox.json(&["inspect", "mixed"]).remove(0), table);
     let finished = table["runs"][0]["name"].as_str().unwrap();
@@ -110,6 +110,6 @@ fn a_sweep_is_explained_and_one_that_only_diverges_fails() {
     for unfinished in ["bad", "bad/batch-topk-k8-d64"] {
         sandbox.ok(&["inspect", unfinished]);
         let message = sandbox.error(&["inspect", unfinished, "--verify"]);
-        assert!(message.contains("nothing there can be verified yet"), "{message}");
+        assert!(message.contains("found no finished run. Repeat its command"), "{message}");
     }
 }

@@ -174,6 +174,15 @@ pub(crate) struct Resolved {
 pub(crate) const CALIBRATION_TOKENS: u64 = 32_768;
 
 impl TrainConfig {
+    /// The setting that decides how many latents are active, in words.
+    pub fn sparsity(&self) -> String {
+        match self.sparsity_coefficient {
+            Some(coefficient) => format!("sparsity coefficient {coefficient}"),
+            None if self.architecture.has_sparsity_loss() => format!("L0 about {}", self.k),
+            None => format!("k {}", self.k),
+        }
+    }
+
     /// Steps of a run: the number of whole batches in `tokens`.
     pub(crate) fn n_steps(&self) -> u64 {
         self.tokens.checked_div(self.batch as u64).unwrap_or(0)

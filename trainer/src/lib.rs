@@ -30,22 +30,23 @@ mod data;
 mod step;
 mod config;
 mod manifest;
+mod convert;
 mod run;
 pub mod speed;
 
 pub use config::TrainConfig;
+pub use convert::{Conversion, convert};
 pub use data::training_data::VectorsIdentity;
 pub use error::{Divergence, Error, Result};
 pub use formats::SaeFormat;
 pub use kernels::feature_acts::FeatureActs;
-pub use manifest::{HELD_OUT_FOLDER, InitialFile, RunStage, SaeManifest, TrainResults};
+pub use manifest::{HELD_OUT_FOLDER, InitialFile, SaeManifest, TrainResults};
 pub use run::{
     curves::CURVES_FILE,
-    estimate::LiveEstimate,
-    initial_weights::initial_weights_kept,
     metrics_file::METRICS_FILE,
     metrics_line::MetricsLine,
-    sweep::{PARETO_FILE, PlannedRun, RunState, SWEEP_FILE, SweepFile, SweepPlan, SweepRow, grid, sweep},
+    source::{TrainRows, TrainSource},
+    sweep::{PARETO_FILE, RunState, SWEEP_FILE, SweepFile, SweepPlan, SweepRow, grid, sweep},
     train::{TrainData, train},
     train_live::train_live,
 };

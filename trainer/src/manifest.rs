@@ -90,19 +90,6 @@ pub struct SaeManifest {
     pub results: Option<TrainResults>,
 }
 
-/// Stage of the run in a folder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RunStage {
-    /// There is none.
-    New,
-    /// It has no checkpoint yet, so it begins again.
-    Begun,
-    /// It continues from its last checkpoint.
-    Checkpoint,
-    /// Its SAE is there.
-    Finished,
-}
-
 /// A file of the SAE that a run began from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InitialFile {
@@ -143,17 +130,15 @@ impl SaeManifest {
         Ok(manifest)
     }
 
-    /// The stage of the run in `dir`.
-    ///
-    /// # Errors
-    /// When the folder of checkpoints cannot be listed, or a file of a finished SAE was removed or has changed.
-    pub fn stage(dir: &Path) -> Result<RunStage> {
-        let Ok(manifest) = Self::read(dir) else { return Ok(RunStage::New) };
-        Ok(match manifest.is_finished(dir)? {
-            true => RunStage::Finished,
-            false if checkpoint_files::list(dir)?.is_empty() => RunStage::Begun,
-            false => RunStage::Checkpoint,
-        })
+    /// The hook points that it reads and the one that it predicts, or the column of vectors, in words.
+    pub fn place(&self) -> String {
+        let inputs: Vec<_> = self.config.hook_points.iter().map(ToString::to_string).collect();
+        match (&inputs[..], self.config.target_hook_point, &self.vectors) {
+            ([], _, Some(vectors)) => format!("on `{}`", vectors.column),
+            ([], _, None) => "on activations".to_string(),
+            (inputs, Some(target), _) => format!("from {} to {target}", inputs.join(" and ")),
+            (inputs, None, _) => format!("at {}", inputs.join(" and ")),
+        }
     }
 
     /// The model and the hook point that the SAE reads, for evaluation, the index and steering.

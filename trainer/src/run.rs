@@ -51,6 +51,7 @@ mod page;
 mod run_folder;
 mod schedule;
 mod score;
+pub(crate) mod source;
 pub(crate) mod sweep;
 pub(crate) mod train;
 pub(crate) mod train_live;
@@ -175,7 +176,7 @@ impl<'a> Run<'a> {
         let batch = self.resolved.config.batch;
         let mut x = vec![0.0; batch * self.resolved.widths.iter().sum::<usize>()];
         self.monitor.start("train", self.resolved.n_steps * batch as u64, "tokens");
-        self.monitor.advance(self.progress.step * batch as u64);
+        self.monitor.skip(self.progress.step * batch as u64);
         while self.progress.step < self.resolved.n_steps {
             if !next_batch(buffer, &self.standard.scales, &mut x, self.monitor)? {
                 self.save_checkpoint()?;

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Result, Site,
+    Facts, Result, Site,
     next_token::{kl, log_probs},
     tensor_rows,
 };
@@ -28,6 +28,28 @@ pub struct Behavior {
     pub ce_loss_score: Option<f64>,
     /// Mean KL divergence from the model's own next-token distribution, in nats.
     pub kl: f64,
+}
+
+impl Behavior {
+    pub(super) fn add_facts(&self, facts: &mut Facts) {
+        let Self { ce_loss_without_sae, ce_loss_with_sae, ce_loss_with_ablation, ce_loss_score, kl, .. } = *self;
+        facts.add("CE loss score", score_note(ce_loss_score, ce_loss_without_sae, ce_loss_with_ablation));
+        let losses = format!(
+            "{ce_loss_without_sae:.3} without the SAE, {ce_loss_with_sae:.3} with it, {ce_loss_with_ablation:.2} ablated \
+             (nats per token)"
+        );
+        facts.add("CE loss", losses);
+        facts.add("KL", format!("{kl:.3} nats from the model's own next token"));
+    }
+}
+
+/// The score and its meaning. It has none if ablation does not raise the loss.
+fn score_note(score: Option<f64>, without: f64, ablated: f64) -> String {
+    match score {
+        Some(score) if ablated > without => format!("{score:.3} of what zero ablation destroys is kept"),
+        Some(_) => "none: zero ablation lowers the loss here, so nothing is destroyed".to_string(),
+        None => "none: zero ablation changes nothing here".to_string(),
+    }
 }
 
 /// Number of positions whose logits are computed together.
@@ -132,5 +154,20 @@ impl BehaviorSums {
         self.contexts += 1;
         self.predictions += predicted as u64;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_score_where_ablation_does_no_harm_is_none() {
+        let note = |without: f64, with: f64, ablated: f64| {
+            score_note((ablated != without).then(|| (ablated - with) / (ablated - without)), without, ablated)
+        };
+        assert_eq!(note(3.0, 4.0, 13.0), "0.900 of what zero ablation destroys is kept");
+        assert!(note(3.0, 3.5, 2.0).starts_with("none: zero ablation lowers the loss"));
+        assert!(note(3.0, 3.5, 3.0).starts_with("none: zero ablation changes nothing"));
     }
 }

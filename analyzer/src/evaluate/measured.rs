@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use harvester::{ActivationDataset, Monitor};
+use harvester::{ActivationDataset, Monitor, human};
 use serde::Serialize;
 
 use super::{Evaluation, EvaluationConfig, evaluate};
-use crate::{Result, Workbench};
+use crate::{Facts, Result, Workbench};
 
 /// An evaluation, and what it was measured on.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -16,6 +16,32 @@ pub struct Measured {
     pub evaluation: Evaluation,
     /// True if measured on the contexts that training held out; false if on all of the activations.
     pub held_out: bool,
+}
+
+impl Measured {
+    /// The metrics and what they mean.
+    pub fn facts(&self) -> Facts {
+        let mut facts = Facts::default();
+        let Evaluation { reconstruction, fvu_by_hook_point, behavior, d_sae, .. } = &self.evaluation;
+        facts.add("L0", format!("{:.1} latents per token", reconstruction.l0));
+        let explained = 100.0 * reconstruction.explained_variance;
+        facts.add("FVU", format!("{:.3} ({explained:.1} % of the variance explained)", reconstruction.fvu));
+        for column in fvu_by_hook_point {
+            facts.add("  of it", format!("{:.3} at {}", column.fvu, column.hook_point));
+        }
+        match behavior {
+            Some(behavior) => behavior.add_facts(&mut facts),
+            None => {
+                facts.add("CE loss", "not measured: its reconstruction cannot replace an activation within one pass");
+            }
+        }
+        let tokens = human::grouped(reconstruction.tokens);
+        let which = if self.held_out { "held-out tokens" } else { "tokens, all of the activations" };
+        let never_active = 1.0 - reconstruction.frac_alive;
+        let (n, of, share) = (never_active * *d_sae as f64, human::grouped(*d_sae), 100.0 * never_active);
+        facts.add("never active", format!("{n:.0} of {of} ({share:.1} %) on {tokens} {which}"));
+        facts
+    }
 }
 
 impl Workbench {

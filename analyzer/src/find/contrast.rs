@@ -24,8 +24,12 @@ pub struct Contrast {
 /// Every latent's contrast between two sets of corpus sources, sorted by separation, largest first.
 ///
 /// # Errors
-/// A source that is not in the index; the message lists its sources.
+/// A source that is not in the index, of which the message lists the sources; or one that is on both sides.
 pub fn contrast(index: &FeatureIndex, positive: &[String], negative: &[String]) -> Result<Vec<Contrast>> {
+    if let Some(both) = positive.iter().find(|name| negative.contains(name)) {
+        let expected = "sources that are not in `positive`: a source cannot be told apart from itself";
+        return Err(harvester::Error::invalid("`negative`", expected, format!("`{both}`")).into());
+    }
     let (positive, negative) = (index.source_places(positive)?, index.source_places(negative)?);
     let tokens: Vec<u64> = index.manifest().sources.iter().map(|source| source.tokens).collect();
     let mut contrasts: Vec<_> = index

@@ -5,7 +5,10 @@
 //! surrounding space). If the words differ, it is the share from the most common source of the corpus. Only latents
 //! that fire neither rarely nor everywhere are considered. No language model is used as a judge.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+};
 
 use serde::Serialize;
 
@@ -19,6 +22,15 @@ pub enum About {
     Word(String),
     /// They are from this source of the corpus, with different words.
     Source(String),
+}
+
+impl fmt::Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Word(word) => write!(f, "on \"{word}\""),
+            Self::Source(source) => write!(f, "in {source}"),
+        }
+    }
 }
 
 /// A latent to show, and the reason.

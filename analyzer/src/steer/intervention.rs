@@ -73,7 +73,8 @@ impl<'a> Interventions<'a> {
         for (i, edit) in edits.iter().enumerate() {
             let latent = edit.latent();
             let refuse = |expected: String, found: String| {
-                Err(harvester::Error::invalid("intervention", expected, found).into())
+                let setting = if let Intervention::Clamp { .. } = edit { "`clamp`" } else { "`scale`" };
+                Err(harvester::Error::invalid(setting, expected, found).into())
             };
             if latent as usize >= site.sae.d_sae() {
                 return refuse(format!("a latent below {}", site.sae.d_sae()), latent.to_string());

@@ -27,7 +27,8 @@ impl Manifest for HarvestManifest {
     /// Paths may differ as long as the bytes are the same. A larger token budget is not a difference: the run
     /// continues.
     fn differences(&self, wanted: &Self) -> Vec<String> {
-        let mut lines = differences("", &self.identity(), &wanted.identity());
+        let lines = differences("", &self.identity(), &wanted.identity());
+        let mut lines: Vec<String> = lines.into_iter().map(as_setting).collect();
         let budget = wanted.config.context_budget();
         if budget < self.counts.contexts {
             lines.push(format!("contexts: {} are there, {budget} here", self.counts.contexts));
@@ -150,7 +151,7 @@ mod tests {
         here.corpus[0].path = "moved/a.txt".into();
         here.corpus_options.max_document_bytes *= 2;
         let differences = there.differences(&here);
-        assert_eq!(differences, ["model.sha256: \"aa\" there, \"cc\" here", "config.seed: 0 there, 7 here"]);
+        assert_eq!(differences, ["model.sha256: \"aa\" there, \"cc\" here", "`seed`: 0 there, 7 here"]);
         here = example(4, HarvestConfig::default());
         here.corpus.pop();
         assert_eq!(there.differences(&here), ["corpus: 3 there, 2 here"]);

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::harvest_config::HarvestConfig;
 use crate::{
-    CorpusOptions, CorpusSource, Error, HookPoint, ModelIdentity, Result,
+    CorpusOptions, CorpusSource, Error, HookPoint, ModelIdentity, Result, human,
     numbers::HookPointStatistics,
     text::{ContextCursor, LeftOut},
 };
@@ -82,6 +82,25 @@ impl Counts {
             malformed_lines: other.malformed_lines,
         }
     }
+
+    /// What was left out of the corpus, in words, one reason each.
+    pub fn left_out_in_words(&self) -> Vec<String> {
+        let repeated_documents = self.duplicates + self.left_out.repeated_documents;
+        let of_whole = [
+            (self.malformed_lines, "malformed line", " (the log names them)"),
+            (self.skipped_files, "file", " of folders (hidden, not text, .json or .csv, or links)"),
+            (self.dropped_tokens, "token", " after the last whole context"),
+        ];
+        let of_whole = of_whole.into_iter().filter(|(n, ..)| *n > 0);
+        let of_whole = of_whole.map(|(n, what, which)| format!("{}{which}", human::counted(n, what)));
+        LeftOut { repeated_documents, ..self.left_out }.reasons().chain(of_whole).collect()
+    }
+}
+
+/// A line about a setting, with the setting's own name instead of its place in the manifest.
+pub(super) fn as_setting(line: String) -> String {
+    let setting = ["config.", "corpus_options."].iter().find_map(|place| line.strip_prefix(place)?.split_once(':'));
+    setting.map_or(line.clone(), |(name, values)| format!("`{name}`:{values}"))
 }
 
 /// Summary of the values at one hook point. `numbers/stats.rs` says which rows count for which statistic.

@@ -1,7 +1,7 @@
 //! [`merged_manifest`]: one manifest for the folders of all parts of one corpus.
 
 use super::{
-    manifest::{Counts, HarvestManifest, HookPointSummary},
+    manifest::{Counts, HarvestManifest, HookPointSummary, as_setting},
     open_part::part_statistics,
     part_names::part_file,
     schema::ShardSchema,
@@ -57,7 +57,8 @@ fn check_parts(folders: &[Location], manifests: &[HarvestManifest]) -> Result<()
     for (folder, manifest) in folders[1..].iter().zip(rest) {
         let differences = differences("", &without_part(manifest), &without_part(first));
         if !differences.is_empty() {
-            let differences = differences.iter().map(|difference| difference.replacen("is.", "", 1)).collect();
+            let differences =
+                differences.iter().map(|difference| as_setting(difference.replacen("is.", "", 1))).collect();
             return Err(Error::OtherHarvest {
                 path: folder.to_string().into(),
                 first: folders[0].to_string().into(),

@@ -5,9 +5,11 @@
 //! bytes   = tokens * (values and norm of each hook point + columns of the token)
 //! ```
 
+use std::fmt;
+
 use crate::{
     Compute, Corpus, Error, HarvestConfig, HookPoint, LanguageModel, ModelConfig, Result, TextTokenizer,
-    machine::gemm_flops, text::Document,
+    human, machine::gemm_flops, text::Document,
 };
 
 /// Documents by which the length of a token is estimated, and characters of each at most.
@@ -17,24 +19,34 @@ const SAMPLE_CHARACTERS: usize = 16_384;
 const TOKEN_BYTES: usize = 24;
 
 /// Estimate of a harvest.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct HarvestEstimate {
-    /// Tokens to harvest.
-    pub tokens: u64,
-    /// Blocks that run.
-    pub layers: usize,
-    /// Time on this machine.
-    pub seconds: f64,
-    /// Bytes on disk.
-    pub bytes: u64,
+pub(super) struct HarvestEstimate<'a> {
+    model: &'a LanguageModel,
+    tokens: u64,
+    layers: usize,
+    seconds: f64,
+    /// On disk.
+    bytes: u64,
 }
 
-impl HarvestEstimate {
+impl fmt::Display for HarvestEstimate<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { model, tokens, layers, seconds, bytes } = self;
+        let (tokens, n_layers) = (human::grouped(*tokens), model.config().n_layers);
+        let (time, size) = (human::seconds(*seconds), human::bytes(*bytes));
+        write!(
+            f,
+            "{tokens} tokens through {layers} of {n_layers} layers of {}: about {time}, {size} on disk",
+            model.source()
+        )
+    }
+}
+
+impl<'a> HarvestEstimate<'a> {
     /// The estimate for harvesting `corpus` with `model`.
     ///
     /// # Errors
     /// A document that cannot be read or tokenized.
-    pub fn new(model: &LanguageModel, corpus: &Corpus, config: &HarvestConfig) -> Result<Self> {
+    pub(super) fn new(model: &'a LanguageModel, corpus: &Corpus, config: &HarvestConfig) -> Result<Self> {
         let tokens = match config.tokens {
             // No more than there can be: a token has a byte or more.
             Some(tokens) => tokens.min(corpus.bytes().max(1)),
@@ -47,6 +59,7 @@ impl HarvestEstimate {
         let row_bytes = |point: &HookPoint| config.dtype.row_bytes(point.width(shape)) + size_of::<f32>();
         let row_bytes = config.hook_points.iter().map(row_bytes).sum::<usize>() + TOKEN_BYTES;
         Ok(Self {
+            model,
             tokens,
             layers: layers(config),
             seconds: forward_seconds(shape, config, tokens as f64),

@@ -213,7 +213,7 @@ fn work_in_a_journal_does_not_give_way_to_another_run() {
     assert!(bench.run(&StopAfter::batches(2)).is_err());
     bench.config.seed = Some(5);
     let Err(Error::OtherRun { differences, .. }) = bench.run(&Silent) else { panic!("gave up what was computed") };
-    assert_eq!(differences, ["config.seed: 0 there, 5 here"]);
+    assert_eq!(differences, ["`seed`: 0 there, 5 here"]);
 }
 
 /// Harvests part `part` of the corpus into its own folder.
@@ -356,7 +356,7 @@ fn folders_that_are_not_all_the_parts_of_one_harvest_are_refused() {
     assert!(twice.contains("0/2") && twice.contains("0-of-2, "), "{twice}");
     let other = Bench { config: HarvestConfig { seed: Some(5), ..config() }, ..Bench::new() };
     let different = refused(&[parts[0].clone(), harvest_part(&other, "1/2")]);
-    assert!(different.contains("config.seed: 5 there, 0 here"), "{different}");
+    assert!(different.contains("`seed`: 5 there, 0 here"), "{different}");
     let whole = bench.out();
     bench.run(&Silent).unwrap();
     assert!(refused(&[whole.clone().into()]).contains("part 0/1"));
@@ -433,7 +433,7 @@ fn another_run_or_another_folder_is_refused_untouched() {
     bench.config.separator = SpecialToken::None;
     let Err(Error::OtherRun { differences, .. }) = bench.run(&Silent) else { panic!("went on with another run") };
     assert_eq!(differences.len(), 2, "{differences:?}");
-    assert!(differences.contains(&"config.seed: 0 there, 5 here".to_string()), "{differences:?}");
+    assert!(differences.contains(&"`seed`: 0 there, 5 here".to_string()), "{differences:?}");
     assert!(bench.files() == before);
 
     let foreign = Bench::new();
@@ -530,6 +530,6 @@ fn a_corpus_without_a_context_is_refused_with_what_was_left_out_of_it() {
     bench.corpus = Corpus::open(&[path], &CorpusOptions::default()).unwrap();
     bench.config = HarvestConfig { min_document_tokens: 1000, ..config() };
     let message = bench.run(&Silent).unwrap_err().to_string();
-    let expected = "0 tokens in all, and 2 empty documents, and 1 document left out by `min_document_tokens`";
+    let expected = "0 tokens in all, and 2 empty documents, and 1 document shorter than `min_document_tokens`";
     assert!(message.contains(expected), "{message}");
 }

@@ -17,10 +17,12 @@ use std::{
 
 use candle_core::DType;
 
+use super::estimate::HarvestEstimate;
 use crate::{
     ActivationDataset, Batch, Capture, Context, Corpus, CorpusOptions, Error, HarvestConfig, HarvestManifest,
     HookPoint, HookPointSummary, LanguageModel, LeftOut, Location, Monitor, Result, ShardWriter, TextTokenizer,
     activations::{Counts, begin_harvest},
+    human,
     model::Transformer,
     numbers::HookPointStatistics,
     source::HubSettings,
@@ -70,10 +72,15 @@ pub fn harvest(
     let config = settle(config, model)?;
     let wanted = begin(model, corpus, &config, &out)?;
     let folder = OutputFolder::open(&out)?;
+    let finished = folder.find::<HarvestManifest>()?.filter(|earlier| earlier.complete).map(|earlier| earlier.counts);
     let manifest = begin_harvest(&folder, wanted, &[])?;
     if manifest.complete {
-        ActivationDataset::open(out)?; // checks that every part has its recorded size
+        ActivationDataset::open(out.clone())?; // checks that every part has its recorded size
+        monitor.say(&format!("{out}: finished before"));
         return Ok(manifest);
+    }
+    if finished.is_none() {
+        monitor.say(&HarvestEstimate::new(model, corpus, &config)?.to_string());
     }
     corpus.save(&folder.unfinished(SAVED_CORPUS)?)?;
     let harvester = Harvester::new(model, &config)?;
@@ -88,9 +95,17 @@ pub fn harvest(
             writer.journaled_tokens()
         );
     }
-    monitor.advance(writer.tokens());
+    monitor.skip(writer.tokens());
     let manifest = harvester.run(corpus, &seen, writer, &out, monitor)?;
     monitor.finish();
+    match finished.map(|counts| counts.tokens) {
+        Some(tokens) if tokens == manifest.counts.tokens => monitor.say(&format!("{out}: finished before")),
+        Some(tokens) => {
+            let (from, to) = (human::grouped(tokens), human::grouped(manifest.counts.tokens));
+            monitor.say(&format!("{out}: extended from {from} to {to} tokens"));
+        }
+        None => {}
+    }
     Ok(manifest)
 }
 
@@ -167,18 +182,7 @@ struct Leftover {
 impl fmt::Display for Leftover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} tokens in all", self.dropped_tokens)?;
-        let left_out = &self.left_out;
-        let reasons = [
-            (left_out.empty_documents, "empty document", ""),
-            (left_out.short_documents, "document", " left out by `min_document_tokens`"),
-            (left_out.repeated_documents, "repeated document", ""),
-            (left_out.refused_documents, "conversation", " that the chat template refuses"),
-            (left_out.truncated_tokens, "token", " of long documents cut off"),
-        ];
-        for (n, what, why) in reasons.into_iter().filter(|(n, ..)| *n > 0) {
-            write!(f, ", and {n} {what}{}{why}", if n == 1 { "" } else { "s" })?;
-        }
-        Ok(())
+        self.left_out.reasons().try_for_each(|reason| write!(f, ", and {reason}"))
     }
 }
 

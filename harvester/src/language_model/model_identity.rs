@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Location,
     model::Family,
-    store::{real_path, relative_path},
+    store::{real_place, relative_path},
 };
 
 /// Identifies the model exactly.
@@ -41,7 +41,7 @@ impl ModelIdentity {
     pub fn seen_from(&self, folder: &Location) -> Self {
         let path = Path::new(&self.source);
         let local = folder.local().filter(|_| path.is_absolute());
-        Self { relative: local.and_then(|folder| relative_path(folder, path)), recorded: None, ..self.clone() }
+        Self { relative: local.and_then(|folder| relative_place(folder, path)), recorded: None, ..self.clone() }
     }
 
     /// The same model at its place relative to `folder`, which holds the manifest, if there is something. Hashes are
@@ -49,9 +49,45 @@ impl ModelIdentity {
     #[must_use]
     pub fn located(mut self, folder: &Location) -> Self {
         let near = folder.local().zip(self.relative.as_ref()).map(|(folder, relative)| folder.join(relative));
-        if let Some(near) = near.filter(|near| near.exists() && real_path(near) != real_path(Path::new(&self.source))) {
-            self.recorded = Some(std::mem::replace(&mut self.source, real_path(&near).display().to_string()));
+        if let Some(near) = near.filter(|near| near.exists() && real_place(near) != real_place(Path::new(&self.source)))
+        {
+            self.recorded = Some(std::mem::replace(&mut self.source, real_place(&near).display().to_string()));
         }
         self
+    }
+}
+
+/// The path relative to `folder`; a file that is a link keeps its name, as for [`real_place`].
+fn relative_place(folder: &Path, path: &Path) -> Option<String> {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if path.is_file() => {
+            Some(format!("{}/{}", relative_path(folder, parent)?, name.to_string_lossy()))
+        }
+        _ => relative_path(folder, path),
+    }
+}
+
+#[cfg(all(test, unix))]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    #[test]
+    fn links_are_recorded_as_what_they_lead_to_and_files_keep_their_names() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        for folder in ["models/one", "blobs", "runs"] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        fs::write(root.join("blobs/0a1b"), "GGUF").unwrap();
+        symlink(root.join("blobs/0a1b"), root.join("models/one/small.gguf")).unwrap();
+        symlink(root.join("models/one"), root.join("current")).unwrap();
+        for (given, recorded) in [("current", "models/one"), ("current/small.gguf", "models/one/small.gguf")] {
+            let source = real_place(&root.join(given));
+            assert_eq!(source, root.join(recorded));
+            assert_eq!(relative_place(&root.join("runs"), &source), Some(format!("../{recorded}")));
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{default_model, hub, places::Places, wheel};
-use crate::{Error, Monitor, Result};
+use crate::{Error, Monitor, Result, store::real_place};
 
 /// The model that the user named. `FromStr` and `Display` are inverses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,9 +86,9 @@ impl ModelSource {
     }
 }
 
-/// Recorded as an absolute path, because the next command may run in another folder.
+/// Recorded as an absolute path without links: the next command may run in another folder, and a link may be changed.
 fn local(path: &Path) -> Result<ResolvedModel> {
-    let path = std::path::absolute(path).map_err(Error::io("find", path))?;
-    path.metadata().map_err(Error::io("find", &path))?;
+    path.metadata().map_err(Error::io("find", path))?;
+    let path = real_place(path);
     Ok(ResolvedModel { source: path.display().to_string(), path })
 }

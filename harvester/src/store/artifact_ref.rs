@@ -147,6 +147,16 @@ pub(crate) fn real_path(path: &Path) -> PathBuf {
     real
 }
 
+/// Like [`real_path`], except that a file that is a link keeps its name: files in the Hub's cache are links to files
+/// whose names say nothing.
+pub(crate) fn real_place(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    match (absolute.parent(), absolute.file_name()) {
+        (Some(folder), Some(name)) if absolute.is_file() => real_path(folder).join(name),
+        _ => real_path(&absolute),
+    }
+}
+
 fn text_of(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }

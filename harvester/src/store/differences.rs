@@ -24,13 +24,15 @@ fn compare(name: &str, there: &Value, here: &Value, lines: &mut Vec<String>) {
                 compare(&name, &of(a, key), &of(b, key), lines);
             }
         }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() && a.iter().all(Value::is_object) => {
             for (i, (there, here)) in a.iter().zip(b).enumerate() {
                 compare(&format!("{name}[{i}]"), there, here, lines);
             }
         }
         _ if there == here => {}
-        (Value::Array(a), Value::Array(b)) => lines.push(format!("{name}: {} there, {} here", a.len(), b.len())),
+        (Value::Array(a), Value::Array(b)) if a.iter().chain(b).any(Value::is_object) => {
+            lines.push(format!("{name}: {} there, {} here", a.len(), b.len()))
+        }
         _ => lines.push(format!("{name}: {there} there, {here} here")),
     }
 }
@@ -43,13 +45,14 @@ mod tests {
 
     #[test]
     fn each_value_that_differs_has_a_line() {
-        let there = json!({ "a": 1, "b": { "c": [1, 2], "d": "x" }, "e": [1] });
+        let there = json!({ "a": 1, "b": { "c": [1, 2], "d": "x" }, "e": [{ "n": 1 }], "g": [{ "n": 1 }] });
         assert!(differences("", &there, &there).is_empty());
-        let here = json!({ "a": 1, "b": { "c": [1, 3], "d": "y" }, "e": [], "f": true });
+        let here = json!({ "a": 1, "b": { "c": [1, 3], "d": "y" }, "e": [], "f": true, "g": [{ "n": 2 }] });
         let expected = [
-            "b.c[1]: 2 there, 3 here",
+            "b.c: [1,2] there, [1,3] here",
             "b.d: \"x\" there, \"y\" here",
             "e: 1 there, 0 here",
+            "g[0].n: 1 there, 2 here",
             "f: null there, true here",
         ];
         assert_eq!(differences("", &there, &here), expected);

@@ -22,7 +22,7 @@ use super::{
     packing::{ContextOptions, LongDocuments, Packing},
     tokenizer::bos_before,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, human};
 
 /// A position in the stream of tokens. Everything before it is in finished contexts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,19 @@ impl LeftOut {
     /// True if nothing was left out.
     pub(crate) fn is_nothing(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// What was left out, in words, one reason each.
+    pub(crate) fn reasons(&self) -> impl Iterator<Item = String> {
+        let reasons = [
+            (self.empty_documents, "empty document", ""),
+            (self.short_documents, "document", " shorter than `min_document_tokens`"),
+            (self.repeated_documents, "repeated document", ""),
+            (self.refused_documents, "conversation", " that the chat template refuses"),
+            (self.truncated_tokens, "token", " of long documents"),
+        ];
+        let some = reasons.into_iter().filter(|(n, ..)| *n > 0);
+        some.map(|(n, what, which)| format!("{}{which}", human::counted(n, what)))
     }
 
     /// Number of whole documents left out.

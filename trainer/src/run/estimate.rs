@@ -1,17 +1,23 @@
-//! [`step_seconds`] and [`LiveEstimate`]: estimates of the training time, made before training begins.
+//! How a run begins, in words: the time and memory that it will take, or what an earlier run in its folder did.
 //!
 //! ```text
 //! seconds = 2 d_in d_sae tokens / (rate of f32 matrix products * STEP_EFFICIENCY)
 //! ```
 
-use harvester::{HarvestConfig, LanguageModel, forward_seconds, machine::gemm_flops};
+use std::path::Path;
+
+use harvester::{
+    HarvestConfig, ModelConfig, Monitor, forward_seconds,
+    human::{bytes, grouped, seconds},
+    machine::gemm_flops,
+};
 
 use crate::{
     Result, TrainConfig,
-    run::{
-        train::resolve_widths,
-        train_live::{held_out_tokens, live_config},
-    },
+    config::Resolved,
+    manifest::{SaeManifest, checkpoint_files},
+    run::{curves::CURVES_FILE, initial_weights::initial_weights_kept},
+    step::memory::learner_bytes,
 };
 
 /// Share of the encoder's floor that a whole training step reaches (`just bench`).
@@ -22,43 +28,76 @@ pub(crate) fn step_seconds(d_in: usize, d_sae: usize, tokens: u64) -> f64 {
     2.0 * d_in as f64 * d_sae as f64 * tokens as f64 / gemm_flops() / STEP_EFFICIENCY
 }
 
-/// Estimate of a run on a running model.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LiveEstimate {
-    /// Blocks of the model that run.
-    pub layers: usize,
-    /// Width of all inputs together.
-    pub d_in: usize,
-    /// Number of latents.
-    pub d_sae: usize,
-    /// Time on this machine.
-    pub seconds: f64,
-    /// Tokens in the shuffle buffer, which is full before the first step.
-    pub buffer_tokens: u64,
-    /// Tokens held out, the only ones that are written to disk.
-    pub held_out_tokens: u64,
+/// Bytes of the shuffle buffer over `n_rows` rows, which holds no more than there is.
+pub(crate) fn buffer_bytes(
+    config: &TrainConfig,
+    d_in: usize,
+    d_out: usize,
+    n_rows: u64,
+    bytes_of_a_value: usize,
+) -> u64 {
+    let target = if config.target_hook_point.is_some() { d_out } else { 0 };
+    n_rows.saturating_mul(((d_in + target) * bytes_of_a_value) as u64).min(config.buffer_bytes)
 }
 
-impl LiveEstimate {
-    /// The estimate for [`crate::train_live`] with the same arguments.
-    ///
-    /// # Errors
-    /// As [`crate::train_live`].
-    pub fn new(model: &LanguageModel, harvest: &HarvestConfig, config: &TrainConfig) -> Result<Self> {
-        let (harvest, hook_points, widths) = live_config(model, config, harvest)?;
-        let row_bytes = widths.iter().map(|width| harvest.dtype.row_bytes(*width)).sum();
-        let resolved = resolve_widths(config, hook_points, widths)?;
-        let (buffer_tokens, held_out_tokens) = (config.buffer_rows(row_bytes), held_out_tokens(config)?);
-        // The buffer is always filled completely, even the last time.
-        let computed = config.rows_drawn().div_ceil(buffer_tokens.max(1)) as f64 * buffer_tokens as f64;
-        let forward = forward_seconds(model.config(), &harvest, computed + held_out_tokens as f64);
-        Ok(Self {
-            layers: harvest.hook_points.iter().map(|point| point.layers_needed()).max().unwrap_or(0),
-            d_in: resolved.d_in,
-            d_sae: resolved.d_sae,
-            seconds: forward + step_seconds(resolved.d_in, resolved.d_sae, config.tokens),
-            buffer_tokens,
-            held_out_tokens,
-        })
-    }
+/// The estimate of a run on `n_rows` stored rows.
+pub(crate) fn of_rows(resolved: &Resolved, n_rows: u64, bytes_of_a_value: usize) -> String {
+    let Resolved { config, d_in, d_out, d_sae, .. } = resolved;
+    let wide = if d_out == d_in { String::new() } else { format!(", d_out {d_out}") };
+    let buffer = buffer_bytes(config, *d_in, *d_out, n_rows, bytes_of_a_value);
+    format!(
+        "{} tokens ({} in the dataset), d_in {d_in}{wide}, d_sae {d_sae}, {}: about {}, {} of memory",
+        grouped(config.tokens),
+        grouped(n_rows),
+        config.sparsity(),
+        seconds(step_seconds(*d_in, *d_sae, config.tokens)),
+        bytes(learner_bytes(*d_in, *d_out, *d_sae).saturating_add(buffer)),
+    )
+}
+
+/// The estimate of a run on a running model, which first holds out `held_out_tokens`.
+pub(crate) fn of_live(
+    resolved: &Resolved,
+    model: &ModelConfig,
+    harvest: &HarvestConfig,
+    held_out_tokens: u64,
+) -> String {
+    let Resolved { config, d_in, d_sae, .. } = resolved;
+    let row_bytes = resolved.widths.iter().map(|width| harvest.dtype.row_bytes(*width)).sum();
+    let buffer_tokens = config.buffer_rows(row_bytes);
+    // The buffer is always filled completely, even the last time.
+    let computed = config.rows_drawn().div_ceil(buffer_tokens.max(1)) as f64 * buffer_tokens as f64;
+    let forward = forward_seconds(model, harvest, computed + held_out_tokens as f64);
+    let layers = harvest.hook_points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
+    format!(
+        "{} tokens through {layers} layers and into an SAE, d_in {d_in}, d_sae {d_sae}, {}: about {}, {} tokens in the \
+         shuffle buffer before the first step, nothing on disk but {} tokens held out",
+        grouped(config.tokens),
+        config.sparsity(),
+        seconds(forward + step_seconds(*d_in, *d_sae, config.tokens)),
+        grouped(buffer_tokens),
+        grouped(held_out_tokens),
+    )
+}
+
+/// Says where a run in `out` goes on, if there is an `earlier` one; otherwise its estimate.
+pub(crate) fn say_beginning(
+    earlier: Option<&SaeManifest>,
+    config: &TrainConfig,
+    out: &Path,
+    estimate: &str,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let place = out.display();
+    let kept = initial_weights_kept(config)?.map(|kept| format!("\n{kept}")).unwrap_or_default();
+    let new = format!("{estimate}{kept}\ncurves, in a browser: {}", out.join(CURVES_FILE).display());
+    monitor.say(&match earlier {
+        None => new,
+        Some(manifest) if manifest.is_finished(out)? => format!("{place}: finished before"),
+        Some(_) if checkpoint_files::list(out)?.is_empty() => {
+            format!("{place}: no checkpoint yet: beginning again\n{new}")
+        }
+        Some(_) => format!("{place}: going on from its last checkpoint"),
+    });
+    Ok(())
 }

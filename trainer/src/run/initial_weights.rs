@@ -82,7 +82,7 @@ pub(crate) fn files(config: &TrainConfig) -> Result<Vec<InitialFile>> {
 ///
 /// # Errors
 /// When the SAE cannot be read.
-pub fn initial_weights_kept(config: &TrainConfig) -> Result<Option<String>> {
+pub(crate) fn initial_weights_kept(config: &TrainConfig) -> Result<Option<String>> {
     let Some(path) = &config.init_from else { return Ok(None) };
     let sae = Sae::load(path)?;
     let own = match config.architecture {

@@ -27,7 +27,7 @@ use harvester::{Monitor, OutputFolder};
 pub use self::{
     file::{PARETO_FILE, RunState, SWEEP_FILE, SweepFile, SweepRow},
     grid::grid,
-    plan::{PlannedRun, SweepPlan},
+    plan::SweepPlan,
 };
 use self::{
     pass::{check_pass, run_pass},
@@ -47,6 +47,7 @@ pub fn sweep(plan: &SweepPlan<'_>, out: &Path, monitor: &dyn Monitor) -> Result<
     // Nothing is written before it is known that every run in `out` belongs to the plan.
     plan.passes().iter().try_for_each(|members| check_pass(plan, members, out))?;
     table.write()?;
+    monitor.say(&plan.estimate(out)?);
     monitor.start("sweep", plan.tokens(), "tokens");
     for members in plan.passes() {
         run_pass(plan, members, &mut table, monitor)?;

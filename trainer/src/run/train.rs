@@ -16,7 +16,7 @@ use crate::{
         vector_data::VectorData,
     },
     manifest::SaeManifest,
-    run::{Run, initial_weights},
+    run::{Run, estimate, initial_weights},
     sae::{HookPoints, Sae},
 };
 
@@ -44,7 +44,7 @@ impl<'a> From<&'a VectorDataset> for TrainData<'a> {
 
 impl<'a> TrainData<'a> {
     /// Number of rows, including held-out ones.
-    pub fn n_rows(self) -> u64 {
+    pub(crate) fn n_rows(self) -> u64 {
         match self {
             Self::Harvested(dataset) => dataset.n_rows(),
             Self::Vectors(vectors) => vectors.n_rows(),
@@ -89,12 +89,16 @@ pub fn train<'a>(
     out: &Path,
     monitor: &dyn Monitor,
 ) -> Result<SaeManifest> {
-    let data = &*data.into().of(config)?;
+    let rows = data.into();
+    let data = &*rows.of(config)?;
     let resolved = resolve(config, data)?;
     let split = split(data, &resolved.config)?;
     let training = split.training.as_ref();
     let folder = OutputFolder::open(out)?;
-    let manifest = folder.begin(SaeManifest::begin(data, &resolved, split.held_out_contexts, out)?)?;
+    let wanted = SaeManifest::begin(data, &resolved, split.held_out_contexts, out)?;
+    let estimate = estimate::of_rows(&resolved, rows.n_rows(), rows.bytes_of_a_value());
+    estimate::say_beginning(folder.find_run(&wanted)?.as_ref(), config, out, &estimate, monitor)?;
+    let manifest = folder.begin(wanted)?;
     if manifest.is_finished(out)? {
         return Ok(manifest);
     }

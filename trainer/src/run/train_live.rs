@@ -16,7 +16,7 @@ use crate::{
         live_source::{LiveRows, LiveSource},
     },
     manifest::{HELD_OUT_FOLDER, SaeManifest, option_differences},
-    run::{Run, train::resolve_widths},
+    run::{Run, estimate, train::resolve_widths},
     sae::HookPoints,
 };
 
@@ -36,11 +36,14 @@ pub fn train_live(
     monitor: &dyn Monitor,
 ) -> Result<SaeManifest> {
     let (harvest_config, hook_points, widths) = live_config(model, config, harvest_config)?;
-    let held_out_config = HarvestConfig { tokens: Some(held_out_tokens(config)?), ..harvest_config };
+    let held_out_tokens = held_out_tokens(config)?;
+    let held_out_config = HarvestConfig { tokens: Some(held_out_tokens), ..harvest_config };
     // Invalid configs are refused before minutes of harvesting.
     let resolved = resolve_widths(config, hook_points.clone(), widths)?;
     let folder = OutputFolder::open(out)?;
-    refuse_other(&folder, &resolved)?;
+    let earlier = earlier_run(&folder, &resolved)?;
+    let estimate = estimate::of_live(&resolved, model.config(), &held_out_config, held_out_tokens);
+    estimate::say_beginning(earlier.as_ref(), config, out, &estimate, monitor)?;
     let dataset = hold_out(model, &corpus, &held_out_config, &out.join(HELD_OUT_FOLDER), monitor)?;
     let data = HarvestedData::new(&dataset, hook_points);
     let manifest = folder.begin(SaeManifest::begin_live(&dataset, &data, &resolved, out)?)?;
@@ -55,22 +58,24 @@ pub fn train_live(
     run.complete(manifest, source, training_rows, held_out.as_ref())
 }
 
-/// Refuses a folder of another run, as far as this can be known before the held-out activations exist.
-fn refuse_other(folder: &OutputFolder, resolved: &Resolved) -> Result<()> {
-    let Some(found) = folder.find::<SaeManifest>()? else { return Ok(()) };
+/// The earlier run in a folder. Refuses the folder of another run, as far as this can be known before the held-out
+/// activations exist.
+fn earlier_run(folder: &OutputFolder, resolved: &Resolved) -> Result<Option<SaeManifest>> {
+    let Some(found) = folder.find::<SaeManifest>()? else { return Ok(None) };
     let mut differences = option_differences(&found.config, &resolved.config);
     if found.live_from.is_none() {
         differences.push("rows: from a folder or a file there, from a running model here".into());
     }
-    if !differences.is_empty() && found.is_begun(folder)? {
-        return Err(harvester::Error::OtherRun { path: folder.path(), differences }.into());
+    match differences.is_empty() {
+        true => Ok(Some(found)),
+        false if found.is_begun(folder)? => Err(harvester::Error::OtherRun { path: folder.path(), differences }.into()),
+        false => Ok(None),
     }
-    Ok(())
 }
 
 /// The hook points that the model runs for, and no others: those named for training, else the one named for harvesting;
 /// and the width of each column of a row.
-pub(crate) fn live_config(
+fn live_config(
     model: &LanguageModel,
     config: &TrainConfig,
     harvest_config: &HarvestConfig,
@@ -107,7 +112,7 @@ fn live_rows(dataset: &ActivationDataset, manifest: &SaeManifest, resolved: &Res
 }
 
 /// Tokens that a run on a running model holds out.
-pub(crate) fn held_out_tokens(config: &TrainConfig) -> Result<u64> {
+fn held_out_tokens(config: &TrainConfig) -> Result<u64> {
     let tokens = (config.tokens as f64 * config.held_out_fraction).ceil();
     if tokens >= 1.0 {
         return Ok(tokens as u64);

@@ -46,7 +46,7 @@ impl SaeConfig {
     }
 
     /// The facts about its origin that `written`, the same SAE in another format, has lost.
-    pub fn lost_in(&self, written: &Self) -> Vec<&'static str> {
+    pub(crate) fn lost_in(&self, written: &Self) -> Vec<&'static str> {
         let (read, (_, to)) = (self.hook_points.reads(), self.hook_points.ends());
         let same_or_unknown = [
             ("hook point", read.is_empty() || read == written.hook_points.reads()),

@@ -93,7 +93,7 @@ fn download(client: &Client, remote: &RemoteFile<'_>, blob: &Path, kept: &Path, 
         return Ok(());
     }
     monitor.start(&format!("download {}", remote.name), remote.bytes.unwrap_or(0), "bytes");
-    monitor.advance(length(&file, &part)?);
+    monitor.skip(length(&file, &part)?);
     let result = receive_all(client, remote, &mut file, &part, monitor);
     monitor.finish();
     result?;

@@ -99,11 +99,11 @@ pub(super) fn run_pass(
 impl<'a> Pass<'a, '_> {
     /// Advances the progress bar by the steps of a run that are not taken: all after the first `done`.
     fn skip(&self, done: u64) {
-        self.monitor.advance((self.n_steps - done) * self.batch as u64);
+        self.monitor.skip((self.n_steps - done) * self.batch as u64);
     }
 
     fn add(&mut self, mut member: Member<'a>) -> Result<()> {
-        self.monitor.advance(member.run.progress().step * self.batch as u64);
+        self.monitor.skip(member.run.progress().step * self.batch as u64);
         member.run.show()?;
         self.members.push(member);
         Ok(())

@@ -1,15 +1,19 @@
 //! [`SweepPlan`]: the runs of a sweep, their names, and which of them are trained together. The plan is made before
 //! anything is written, so that an invalid run is refused before any run has begun.
 
-use harvester::machine::memory_bytes;
+use std::path::Path;
+
+use harvester::{human, machine::memory_bytes};
 use serde_json::Value;
 
+use super::file::PARETO_FILE;
 use crate::{
     Error, Result, TrainConfig,
     config::Resolved,
     data::training_data::TrainingData,
     run::{
-        estimate::step_seconds,
+        estimate::{buffer_bytes, step_seconds},
+        initial_weights::initial_weights_kept,
         train::{TrainData, resolve, split},
     },
     step::memory::LearnerMemory,
@@ -23,19 +27,19 @@ const USUAL_MEMORY: u64 = 8 << 30;
 
 /// One run of a sweep.
 #[derive(Debug, Clone)]
-pub struct PlannedRun {
+pub(crate) struct PlannedRun {
     /// Its folder's name.
-    pub name: String,
+    pub(crate) name: String,
     /// The requested config.
-    pub config: TrainConfig,
+    pub(crate) config: TrainConfig,
     /// The hook points of its rows: `A, B`, or `A -> B` for a transcoder.
-    pub place: String,
+    pub(crate) place: String,
     /// Width of all inputs together.
-    pub d_in: usize,
+    pub(crate) d_in: usize,
     /// Width of what is reconstructed.
-    pub d_out: usize,
+    pub(crate) d_out: usize,
     /// Number of latents.
-    pub d_sae: usize,
+    pub(crate) d_sae: usize,
     /// The config, completed from the data.
     pub(super) resolved: TrainConfig,
     memory: LearnerMemory,
@@ -77,36 +81,47 @@ impl<'a> SweepPlan<'a> {
     }
 
     /// The runs, in the order of the configs.
-    pub fn runs(&self) -> &[PlannedRun] {
+    pub(crate) fn runs(&self) -> &[PlannedRun] {
         &self.runs
     }
 
     /// For each pass, the indices in [`Self::runs`] of the runs that are trained together.
-    pub fn passes(&self) -> &[Vec<usize>] {
+    pub(crate) fn passes(&self) -> &[Vec<usize>] {
         &self.passes
     }
 
     /// Tokens of all runs together.
-    pub fn tokens(&self) -> u64 {
+    pub(crate) fn tokens(&self) -> u64 {
         self.runs.iter().map(|run| run.config.trained_tokens()).sum()
     }
 
-    /// Time of the steps on this machine.
-    pub fn seconds(&self) -> f64 {
-        self.runs.iter().map(|run| step_seconds(run.d_in, run.d_sae, run.config.tokens)).sum()
+    /// The estimate of a sweep into `out`, and what its runs keep of the SAEs that they begin from.
+    pub(super) fn estimate(&self, out: &Path) -> Result<String> {
+        let together = self.passes.iter().map(Vec::len).max().unwrap_or(0);
+        let time: f64 = self.runs.iter().map(|run| step_seconds(run.d_in, run.d_sae, run.config.tokens)).sum();
+        let mut lines = vec![
+            format!(
+                "{} in {}, at most {together} together: {} tokens in all, about {} if none has begun yet, {} of memory",
+                human::counted(self.runs.len() as u64, "run"),
+                if self.passes.len() == 1 { "one pass".into() } else { format!("{} passes", self.passes.len()) },
+                human::grouped(self.tokens()),
+                human::seconds(time),
+                human::bytes(self.memory()),
+            ),
+            format!("FVU against L0, in a browser: {}", out.join(PARETO_FILE).display()),
+        ];
+        for run in &self.runs {
+            lines.extend(initial_weights_kept(&run.config)?.filter(|kept| !lines.contains(kept)));
+        }
+        Ok(lines.join("\n"))
     }
 
     /// Bytes of the largest pass: its learners, while one of them is saved, and the shuffle buffer.
-    pub fn memory(&self) -> u64 {
-        let of_pass = |pass: &Vec<usize>| bytes_of(&self.runs, pass).saturating_add(self.buffer(&self.runs[pass[0]]));
+    fn memory(&self) -> u64 {
+        let (n_rows, bytes_of_a_value) = (self.data.n_rows(), self.data.bytes_of_a_value());
+        let buffer = |run: &PlannedRun| buffer_bytes(&run.config, run.d_in, run.d_out, n_rows, bytes_of_a_value);
+        let of_pass = |pass: &Vec<usize>| bytes_of(&self.runs, pass).saturating_add(buffer(&self.runs[pass[0]]));
         self.passes.iter().map(of_pass).max().unwrap_or(0)
-    }
-
-    /// Bytes of the shuffle buffer of a run, which holds no more than there is.
-    fn buffer(&self, run: &PlannedRun) -> u64 {
-        let target = if run.config.target_hook_point.is_some() { run.d_out } else { 0 };
-        let row_bytes = (run.d_in + target) * self.data.bytes_of_a_value();
-        self.data.n_rows().saturating_mul(row_bytes as u64).min(run.config.buffer_bytes)
     }
 }
 

@@ -1,0 +1,124 @@
+//! [`convert()`]: writes an SAE in the format of another tool.
+
+use std::{fs, path::Path};
+
+use harvester::HookPoint;
+
+use crate::{
+    Error, Result,
+    formats::SaeFormat,
+    sae::{Sae, SaeConfig},
+};
+
+/// A conversion that is done.
+#[derive(Debug)]
+pub struct Conversion {
+    /// The format that was read.
+    pub from: SaeFormat,
+    /// The SAE, with the facts that were added to it.
+    pub sae: Sae,
+    /// Facts that the new format has no place for.
+    pub lost: Vec<&'static str>,
+}
+
+/// Reads the SAE at `path`, adds the hook point and the model's name if it does not give them itself, and writes it in
+/// the format `to` into the folder `out`, which appears whole.
+///
+/// # Errors
+/// When the SAE cannot be read, says something else of itself, or cannot be expressed in the format; or `out` is not
+/// empty.
+pub fn convert(
+    path: &Path,
+    hook_point: Option<HookPoint>,
+    model_name: Option<&str>,
+    to: SaeFormat,
+    out: &Path,
+) -> Result<Conversion> {
+    let (mut config, weights) = Sae::load(path)?.into_parts();
+    let from = SaeFormat::of(path)?;
+    complete(&mut config, path, hook_point, model_name)?;
+    let sae = Sae::new(config, weights)?;
+    refuse_full(out)?;
+    // Beside `out`, so that it can be renamed; with the same name, from which some formats know the layer.
+    let name = out.file_name().ok_or_else(|| Error::invalid("`out`", "a folder's name", out.display().to_string()))?;
+    let unfinished = out.with_file_name(format!(".{}.tmp", name.to_string_lossy()));
+    remove(&unfinished)?;
+    let folder = unfinished.join(name);
+    fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+    let _ = fs::remove_dir(out); // an empty one
+    let written = sae.save_as(to, &folder).and_then(|()| fs::rename(&folder, out).map_err(Error::io("create", out)));
+    remove(&unfinished)?;
+    written?;
+    // Read again, to know what the format has no place for without a list that could be wrong.
+    let lost = sae.config().lost_in(Sae::load(out)?.config());
+    Ok(Conversion { from, sae, lost })
+}
+
+/// Adds facts that the SAE does not give itself; those that it gives are not overwritten.
+fn complete(
+    config: &mut SaeConfig,
+    path: &Path,
+    hook_point: Option<HookPoint>,
+    model_name: Option<&str>,
+) -> Result<()> {
+    let refuse = |setting: &str, said: String, found: &str| {
+        let expected = format!("{said}, which {} names itself, or none", path.display());
+        Err(Error::invalid(setting, expected, found))
+    };
+    if let Some(point) = hook_point {
+        // For a crosscoder, this is the first one that it reads.
+        match config.hook_points.reads().first() {
+            Some(said) if *said != point => return refuse("`hook_point`", said.to_string(), &point.to_string()),
+            _ => config.hook_points = config.hook_points.clone().or_reading(point),
+        }
+    }
+    match model_name {
+        Some(name) if !config.model_name.is_empty() && config.model_name != name => {
+            return refuse("`model_name`", config.model_name.clone(), name);
+        }
+        Some(name) => config.model_name = name.into(),
+        None => {}
+    }
+    Ok(())
+}
+
+/// Refuses a folder that holds files.
+fn refuse_full(out: &Path) -> Result<()> {
+    let entry = match fs::read_dir(out) {
+        Ok(mut entries) => entries.next().transpose().map_err(Error::io("list", out))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(Error::io("list", out)(error)),
+    };
+    let Some(entry) = entry else { return Ok(()) };
+    let found = format!("a folder that holds `{}`", entry.file_name().to_string_lossy());
+    let hint = "Choose another `out`, or remove the folder if it is of an earlier conversion";
+    Err(Error::malformed(out, "an empty folder or none", found, hint))
+}
+
+/// Removes a folder if it exists.
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", folder)(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_files_is_refused_and_leftovers_of_a_killed_conversion_are_not_in_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/formats/sparsify-sae/layers.3");
+        let to = |out: &str| convert(&fixture, None, None, SaeFormat::Sparsify, &dir.path().join(out));
+        fs::create_dir_all(dir.path().join(".layers.3.tmp/layers.3")).unwrap();
+        fs::write(dir.path().join(".layers.3.tmp/layers.3/cfg.json"), "half").unwrap();
+        fs::create_dir(dir.path().join("layers.3")).unwrap();
+        assert!(to("layers.3").unwrap().lost.iter().all(|fact| *fact != "hook point"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+        let message = to("layers.3").unwrap_err().to_string();
+        assert!(message.contains("expected an empty folder or none, found a folder that holds `"), "{message}");
+    }
+}
