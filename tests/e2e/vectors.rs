@@ -17,7 +17,7 @@ fn an_sae_of_digits_is_explained_and_what_needs_a_model_is_refused() {
     let result = sandbox.json(&[&train[..], &["--out", "sae"]].concat()).remove(0);
     assert!(result["hook_point"].is_null() && result["results"]["held_out"]["fvu"].is_f64(), "{result}");
     let shown = sandbox.ok(&["inspect", "sae", "--verify"]);
-    assert!(shown.contains("digits-2000.parquet") && shown.contains("`pixels`: 2,000 rows of 784 numbers"), "{shown}");
+    assert!(shown.contains("digits-2000.parquet") && shown.contains("pixels: 2,000 rows of 784 numbers"), "{shown}");
     assert!(shown.contains("every byte is as recorded"), "{shown}");
     for command in [
         &["evaluate", "--sae", "sae"][..],

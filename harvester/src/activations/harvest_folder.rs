@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     journal::Journal,
-    manifest::{HarvestManifest, Part},
+    manifest::{HarvestManifest, Part, as_setting},
     part_names::{is_journal_of, journal_file},
 };
 use crate::{
