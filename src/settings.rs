@@ -107,10 +107,11 @@ fn as_flags(command: &Command, settings: Settings) -> anyhow::Result<Vec<String>
     Ok(words)
 }
 
-/// clap's message about an argument, without the usage of the command.
+/// clap's message about an argument on one line, without the usage of the command.
 pub(crate) fn without_usage(error: &clap::Error) -> anyhow::Error {
     let said = error.render().to_string();
-    let said = said.split("\n\nUsage:").next().unwrap_or(&said).trim_start_matches("error: ").trim();
+    let said = said.trim_start_matches("error: ").replace("\n\n  tip: ", "; ");
+    let said = said.split("\n\nUsage:").flat_map(|part| part.split("\n\nFor more")).next().unwrap_or_default();
     anyhow::anyhow!(said.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 

@@ -155,7 +155,17 @@ impl Artifact {
 
     /// What it says of itself.
     pub fn facts(&self) -> Facts {
-        facts::facts(&self.path, &self.content)
+        let (path, mut facts) = (&self.path, Facts::default());
+        let to = &mut facts;
+        match &self.content {
+            Content::Activations(dataset) => facts::activations(dataset, to),
+            Content::Sae(manifest, sae) => facts::trained_sae(path, manifest, sae.as_deref(), to),
+            Content::ForeignSae(_, sae) => facts::foreign_sae(sae, to),
+            Content::Features(index) => facts::features(path, index, to),
+            Content::Sweep(file) => facts::sweep(path, file, to),
+            Content::Model(checkpoint) => facts::model(checkpoint.config(), to),
+        }
+        facts
     }
 
     /// Its manifest; of an SAE of another tool, its shape and origin; of a model, its shape.
@@ -270,6 +280,10 @@ fn fetched_model(path: &Path, monitor: &dyn Monitor) -> Result<Option<PathBuf>> 
 
 /// A path without a manifest of refract: a model, or an SAE of another tool.
 fn of_another_tool(path: &Path) -> Result<ArtifactKind> {
+    if !path.exists() {
+        let hint = "Name a file or folder that exists";
+        return Err(Harvester::malformed(path, "an artifact", "no such file or folder", hint).into());
+    }
     match SaeFormat::of(path) {
         Ok(format) => Ok(ArtifactKind::ForeignSae(format)),
         Err(_) if path.join("config.json").is_file() || is_gguf(path)? => Ok(ArtifactKind::Model),

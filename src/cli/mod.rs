@@ -86,11 +86,11 @@ pub(crate) enum Command {
                       refract train --vectors data/digits/digits-2000.parquet \\\n    \
                       --d-sae 1024 --tokens 200k --batch 512 --out runs/digits\n\n\
                       A transcoder of an MLP, on activations that were harvested at these hook points:\n  \
-                      refract train --activations runs/mlp --arch transcoder \\\n    \
-                      --skip --hook-point blocks.14.ln2.hook_normalized \\\n    \
+                      refract train --activations runs/mlp \\\n    --arch transcoder --skip \\\n    \
+                      --hook-point blocks.14.ln2.hook_normalized \\\n    \
                       --target-hook-point blocks.14.hook_mlp_out \\\n    --out runs/transcoder\n\n\
                       A crosscoder of three layers:\n  \
-                      refract train --activations runs/layers --arch crosscoder \\\n    \
+                      refract train --activations runs/layers \\\n    --arch crosscoder \\\n    \
                       --hook-point blocks.10.hook_resid_post \\\n    \
                       blocks.14.hook_resid_post blocks.18.hook_resid_post \\\n    --out runs/crosscoder"
     )]

@@ -138,7 +138,9 @@ fn an_option_that_the_architecture_has_not_is_refused() {
         assert!(message.contains(why), "{message}");
     }
     let vectors = ["train", "--vectors", "digits.parquet", "--arch", "crosscoder", "--out", "sae"];
-    assert!(sandbox.error(&vectors).contains("--arch crosscoder needs several hook points of a model"));
+    assert!(
+        sandbox.error(&vectors).contains("--arch crosscoder: expected --activations: it needs several hook points")
+    );
     assert!(!sandbox.path("sae").exists());
 }
 

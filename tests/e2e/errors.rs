@@ -246,26 +246,37 @@ fn a_termination_in_a_harvest_loses_nothing() {
 
 /// `timeout` and job schedulers signal a program and then its group: that is one request, and the work is still saved.
 #[test]
-fn two_signals_at_once_are_one_request() {
-    a_signal_in_a_harvest_loses_nothing("-TERM -TERM");
-    a_signal_in_a_harvest_loses_nothing("-INT -HUP -TERM");
+fn signals_at_the_same_time_are_one_request() {
+    stopped_harvest(&["-TERM", "-TERM"]);
+    stopped_harvest(&["-INT", "-HUP", "-TERM"]);
 }
 
-fn a_signal_in_a_harvest_loses_nothing(names: &str) {
-    let (sandbox, model, text_file) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
-    let args = harvest(&model, &text_file, "out", &["--tokens", "400000"]);
-    let mut child = sandbox.start(&args);
-    while !sandbox.path("out/part-00002.parquet").exists() {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be interrupted");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    names.split(' ').for_each(|name| signal(&child, name));
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
-    // How far it had come stays on the screen.
-    assert_says(&text(&output.stderr), &["stopped on request", "out", "harvest: ", " of 400,000 tokens"]);
+fn a_signal_in_a_harvest_loses_nothing(name: &str) {
+    let sandbox = stopped_harvest(&[name]);
+    let (model, text_file) = (tiny("llama"), corpus("speeches"));
+    let args = long_harvest(&model, &text_file);
     sandbox.ok(&args);
     let fresh = Sandbox::new();
     fresh.ok(&args);
     assert!(files(&sandbox.path("out")) == files(&fresh.path("out")), "the resumed folder differs");
+}
+
+fn long_harvest<'a>(model: &'a str, corpus: &'a str) -> Vec<&'a str> {
+    harvest(model, corpus, "out", &["--tokens", "400000"])
+}
+
+/// A harvest that is stopped by signals after its third part.
+fn stopped_harvest(signals: &[&str]) -> Sandbox {
+    let (sandbox, model, text_file) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
+    let mut child = sandbox.start(&long_harvest(&model, &text_file));
+    while !sandbox.path("out/part-00002.parquet").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be interrupted");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    signals.iter().for_each(|name| signal(&child, name));
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    // How far it had come stays on the screen.
+    assert_says(&text(&output.stderr), &["stopped on request", "out", "harvest: ", " of 400,000 tokens"]);
+    sandbox
 }

@@ -8,25 +8,9 @@ use harvester::{
 };
 use trainer::{CURVES_FILE, HookPoints, InputNorm, METRICS_FILE, PARETO_FILE, RunState, Sae, SaeManifest, SweepFile};
 
-use super::Content;
 use crate::{facts::Facts, features::FeatureIndex};
 
-/// The facts of the content of the artifact at `path`.
-pub(super) fn facts(path: &Path, content: &Content) -> Facts {
-    let mut facts = Facts::default();
-    let to = &mut facts;
-    match content {
-        Content::Activations(dataset) => activations(dataset, to),
-        Content::Sae(manifest, sae) => trained_sae(path, manifest, sae.as_deref(), to),
-        Content::ForeignSae(_, sae) => foreign_sae(sae, to),
-        Content::Features(index) => features(path, index, to),
-        Content::Sweep(file) => sweep(path, file, to),
-        Content::Model(checkpoint) => model(checkpoint.config(), to),
-    }
-    facts
-}
-
-fn activations(dataset: &ActivationDataset, facts: &mut Facts) {
+pub(super) fn activations(dataset: &ActivationDataset, facts: &mut Facts) {
     let manifest = dataset.manifest();
     let (model, config, counts) = (&manifest.model, &manifest.config, &manifest.counts);
     facts.add("state", if manifest.complete { "complete" } else { "unfinished: repeat its command to go on" });
@@ -65,7 +49,7 @@ fn activations(dataset: &ActivationDataset, facts: &mut Facts) {
     }
 }
 
-fn features(path: &Path, index: &FeatureIndex, facts: &mut Facts) {
+pub(super) fn features(path: &Path, index: &FeatureIndex, facts: &mut Facts) {
     let manifest = index.manifest();
     facts.add("sae", manifest.sae.shown(path));
     facts.add("activations", manifest.activations.shown(path));
@@ -78,7 +62,7 @@ fn features(path: &Path, index: &FeatureIndex, facts: &mut Facts) {
 }
 
 /// An SAE that refract trained, finished or not.
-fn trained_sae(path: &Path, manifest: &SaeManifest, sae: Option<&Sae>, facts: &mut Facts) {
+pub(super) fn trained_sae(path: &Path, manifest: &SaeManifest, sae: Option<&Sae>, facts: &mut Facts) {
     let config = &manifest.config;
     sae_origin(path, manifest, facts);
     if let Some(sae) = sae {
@@ -134,7 +118,7 @@ fn sae_shape(sae: &Sae, facts: &mut Facts) {
     }
 }
 
-fn foreign_sae(sae: &Sae, facts: &mut Facts) {
+pub(super) fn foreign_sae(sae: &Sae, facts: &mut Facts) {
     let config = sae.config();
     if !config.model_name.is_empty() {
         facts.add("model", config.model_name.clone());
@@ -156,7 +140,7 @@ fn foreign_sae(sae: &Sae, facts: &mut Facts) {
     }
 }
 
-fn sweep(path: &Path, file: &SweepFile, facts: &mut Facts) {
+pub(super) fn sweep(path: &Path, file: &SweepFile, facts: &mut Facts) {
     let count = |state| file.in_state(state).count();
     let state = match count(RunState::Unfinished) {
         0 => "complete".to_string(),
@@ -168,7 +152,7 @@ fn sweep(path: &Path, file: &SweepFile, facts: &mut Facts) {
     facts.add("pareto", format!("{}: FVU against L0, for a browser", path.join(PARETO_FILE).display()));
 }
 
-fn model(config: &ModelConfig, facts: &mut Facts) {
+pub(super) fn model(config: &ModelConfig, facts: &mut Facts) {
     facts.add("family", config.family.to_string());
     facts.add("layers", config.n_layers.to_string());
     facts.add("d_model", config.d_model.to_string());
