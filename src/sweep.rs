@@ -45,7 +45,8 @@ pub(crate) fn run(flags: &ArgMatches, terminal: &Terminal) -> anyhow::Result<()>
 fn settled(flags: &ArgMatches) -> anyhow::Result<(SharedArgs, Vec<Settings>)> {
     let (command, given) = (settings::command("sweep"), settings::given(flags));
     let (mut all, mut listed) = (Settings::new(), vec![]);
-    if let Some(file) = &settings::file(flags) {
+    let file = &settings::file(flags);
+    if let Some(file) = file {
         all = settings::table(file, "sweep")?;
         let runs: Vec<Settings> = all
             .remove("run")
@@ -57,14 +58,19 @@ fn settled(flags: &ArgMatches) -> anyhow::Result<(SharedArgs, Vec<Settings>)> {
     }
     all.extend(lists(flags, &command));
     let shared = SHARED.iter().filter_map(|name| all.remove_entry(*name)).collect();
-    let shared = SharedArgs::from_arg_matches(&settings::read("sweep", shared)?)?;
-    Ok((shared, trainer::grid(&all, listed)?))
+    // Flags alone have passed clap: what is wrong now is in the file.
+    let in_file = || file.as_ref().map_or("sweep".into(), |file| in_table(file, "sweep"));
+    let shared = settings::read("sweep", shared).with_context(in_file)?;
+    Ok((SharedArgs::from_arg_matches(&shared)?, trainer::grid(&all, listed).with_context(in_file)?))
 }
 
 /// The settings of a listed run. A flag that sets one of them too is refused, because flags win over the file.
 fn of_run(run: Settings, command: &Command, given: &[&str]) -> anyhow::Result<Settings> {
     let run = settings::by_setting(command, run)?;
-    for name in run.keys() {
+    for (name, value) in &run {
+        if command.get_arguments().all(|flag| flag.get_id() != name.as_str()) {
+            settings::read("train", Settings::from_iter([(name.clone(), value.clone())]))?; // clap refuses it
+        }
         ensure!(!SHARED.contains(&name.as_str()), "`{name}` is the same for all runs: set it in [sweep] or as a flag");
         if let Some(flag) = given.iter().find(|flag| settings::settles(command, flag, name)) {
             bail!("`{name}` is set there, and `{flag}` was given, which is for all runs: leave out one");
