@@ -19,8 +19,8 @@ use std::{
 };
 
 use harvester::{
-    ActivationDataset, Checkpoint, Error as Harvester, HarvestManifest, Location, MANIFEST_FILE, Manifest, ModelSource,
-    Monitor,
+    ActivationDataset, Error as Harvester, HarvestManifest, Location, MANIFEST_FILE, Manifest, ModelConfig,
+    ModelSource, Monitor,
 };
 use serde_json::Value;
 use trainer::{HookPoints, RunState, SWEEP_FILE, Sae, SaeFormat, SaeManifest, SweepFile, TrainArchitecture};
@@ -99,8 +99,8 @@ pub enum Content {
     Features(Box<FeatureIndex>),
     /// A sweep.
     Sweep(SweepFile),
-    /// A model: its shape; the weights stay on disk.
-    Model(Box<Checkpoint>),
+    /// The shape of a model.
+    Model(Box<ModelConfig>),
 }
 
 /// An artifact, opened.
@@ -132,7 +132,7 @@ impl Artifact {
             ArtifactKind::ForeignSae(format) => Content::ForeignSae(format, Sae::load(&path)?.into()),
             ArtifactKind::Features => Content::Features(FeatureIndex::open(&path)?.into()),
             ArtifactKind::Sweep => Content::Sweep(SweepFile::read(&path)?),
-            ArtifactKind::Model => Content::Model(Checkpoint::open(&path)?.into()),
+            ArtifactKind::Model => Content::Model(ModelConfig::read(&path)?.into()),
         };
         Ok(Self { path, kind, content })
     }
@@ -163,7 +163,7 @@ impl Artifact {
             Content::ForeignSae(_, sae) => facts::foreign_sae(sae, to),
             Content::Features(index) => facts::features(path, index, to),
             Content::Sweep(file) => facts::sweep(path, file, to),
-            Content::Model(checkpoint) => facts::model(checkpoint.config(), to),
+            Content::Model(config) => facts::model(config, to),
         }
         facts
     }
@@ -188,7 +188,7 @@ impl Artifact {
             }
             Content::Features(index) => serde_json::to_value(index.manifest()),
             Content::Sweep(file) => serde_json::to_value(file),
-            Content::Model(checkpoint) => serde_json::to_value(checkpoint.config()),
+            Content::Model(config) => serde_json::to_value(config),
         }
     }
 

@@ -157,7 +157,7 @@ pub(super) fn model(config: &ModelConfig, facts: &mut Facts) {
     facts.add("layers", config.n_layers.to_string());
     facts.add("d_model", config.d_model.to_string());
     let ModelConfig { n_heads, d_head, n_kv_heads, .. } = config;
-    facts.add("heads", format!("{n_heads} of {d_head}, {n_kv_heads} for keys and values"));
+    facts.add("attention", format!("{n_heads} heads of {d_head} values, {n_kv_heads} for keys and values"));
     facts.add("d_mlp", config.d_mlp.to_string());
     facts.add("vocabulary", grouped(config.d_vocab as u64));
     facts.add("context", counted(config.ctx_len as u64, "token"));
