@@ -130,8 +130,8 @@ pub(crate) enum Command {
     /// Write text with latents clamped, beside the same without.
     #[command(
         allow_negative_numbers = true,
-        after_help = "Example:\n  refract steer --sae runs/sae --prompt 'The weather today' \\\n    \
-                      --clamp 1234=0 --scale 77=3"
+        after_help = "Example:\n  refract steer --sae runs/sae \\\n    \
+                      --prompt 'The weather today' --clamp 1234=0 --scale 77=3"
     )]
     Steer(SteerArgs),
     /// Write an SAE in the format of another tool.
