@@ -13,6 +13,7 @@ mod model_source;
 mod names;
 mod parse;
 mod places;
+mod stand_in;
 mod weights_index;
 mod wheel;
 
@@ -20,5 +21,6 @@ pub use self::model_source::{ModelSource, ResolvedModel};
 pub(crate) use self::{
     hub::{HubDataset, HubFile, HubSettings},
     names::gguf_parts,
+    stand_in::stand_in,
     weights_index::{WEIGHTS, WEIGHTS_INDEX, shards_of},
 };

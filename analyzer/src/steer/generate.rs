@@ -14,7 +14,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GenerateConfig {
-    /// Largest number of new tokens; generation ends earlier at an end-of-text token. Default 48.
+    /// Largest number of new tokens; generation ends earlier at a stop token. Default 48.
     pub max_new_tokens: usize,
     /// 0: always the most likely token. Default 0.
     pub temperature: f64,
@@ -159,7 +159,7 @@ impl std::fmt::Debug for Text {
     }
 }
 
-/// The tokens generated after each of `prompts` under `hook`, without the prompt and without an end-of-text token. All
+/// The tokens generated after each of `prompts` under `hook`, without the prompt and without a stop token. All
 /// texts are generated side by side.
 ///
 /// # Errors

@@ -71,6 +71,9 @@ pub(crate) fn config_from_json(path: &Path) -> Result<ModelConfig> {
 fn config_from_keys(path: &Path, keys: Map<String, Value>) -> Result<ModelConfig> {
     let mut keys = text_model(keys);
     refuse_quantized(path, &keys)?;
+    if keys.get("is_causal") == Some(&Value::Bool(false)) {
+        return Err(refused(path, &Unsupported::new("causal attention", "`is_causal` false")));
+    }
     let model_type = keys.get("model_type").and_then(Value::as_str).unwrap_or_default().to_owned();
     defaults::complete(path, &model_type, &mut keys)?;
     let malformed = |error: serde_json::Error| {

@@ -14,7 +14,7 @@ use candle_core::{
     quantized::gguf_file::{Content, TensorInfo, Value},
 };
 
-use super::gguf_skim::{MEND, skim};
+use super::gguf_skim::skim;
 use crate::{Error, Result, source::gguf_parts};
 
 /// The header of a GGUF file: metadata by key, and the positions of the tensors.
@@ -171,14 +171,13 @@ impl GgufMetadata {
 
     /// A short tensor that in fact belongs to the header: rotary factors, `[len]`.
     pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let hint = "Download it again: it may have been cut short";
-        let wrong = |found: String| Error::malformed(&self.path, format!("tensor `{name}` [{len}]"), found, hint);
-        let shape = self.shape(name).ok_or_else(|| wrong("no such tensor".to_string()))?;
+        let wrong = |found: String, hint| Error::malformed(&self.path, format!("tensor `{name}` [{len}]"), found, hint);
+        let shape = self.shape(name).ok_or_else(|| wrong("no such tensor".to_string(), MEND))?;
         if shape != [len] {
-            return Err(wrong(format!("{shape:?}")));
+            return Err(wrong(format!("{shape:?}"), MEND));
         }
         let values = self.tensor(name, &Device::Cpu).and_then(|tensor| tensor.to_vec1());
-        values.map_err(|error| wrong(first_line(&error)))
+        values.map_err(|error| wrong(first_line(&error), next_step(&error)))
     }
 
     fn unexpected(&self, key: &str, expected: &str, found: Option<&Value>) -> Error {
@@ -189,6 +188,19 @@ impl GgufMetadata {
         let hint = "The file may have a newer format, or belong to a family that needs other keys";
         Error::malformed(&self.path, format!("metadata `{key}` to be {expected}"), found, hint)
     }
+}
+
+/// Next step for a file that is whole and wrong.
+pub(super) const MEND: &str = "The file is damaged, or has a newer format: get it again, or another file of the model";
+/// Next step for a file that ends too early.
+pub(super) const CUT: &str = "Download it again: it may have been cut short";
+
+/// What to do about weights that cannot be read: candle and safetensors say it in these words if the file is too short.
+pub(super) fn next_step(error: &candle_core::Error) -> &'static str {
+    let too_short =
+        ["remaining in file", "file not fully covered", "header too small", "invalid header length", "memory map"];
+    let message = error.to_string();
+    if too_short.iter().any(|words| message.contains(words)) { CUT } else { MEND }
 }
 
 /// Only the message: candle appends a backtrace to it.

@@ -8,8 +8,8 @@ use std::{
     path::Path,
 };
 
-use super::tensor_file::not_weights;
-use crate::{Error, Result};
+use super::gguf::{CUT, MEND};
+use crate::{Error, Result, source::stand_in};
 
 /// Longest list in a header: four times the largest existing vocabulary, 128 MiB in memory.
 const MAX_ELEMENTS: u64 = 1 << 22;
@@ -62,11 +62,6 @@ const TYPES: [(u32, &str, bool); 37] = [
     (41, "Q1_0", false),
 ];
 
-/// Next step for a file that is whole and wrong.
-pub(super) const MEND: &str = "The file is damaged, or has a newer format: get it again, or another file of the model";
-/// Next step for a file that ends too early.
-const CUT: &str = "Download it again: it may have been cut short";
-
 /// Checks the header of `file`. The file must be at its start, and is again afterwards.
 ///
 /// # Errors
@@ -78,7 +73,7 @@ pub(super) fn skim(path: &Path, file: &mut File) -> Result<()> {
     drop(skimmer);
     file.seek(SeekFrom::Start(0)).map_err(Error::io("read", path))?;
     outcome.map_err(|refusal| {
-        let (found, hint) = match not_weights(path) {
+        let (found, hint) = match stand_in(path) {
             Some((found, hint)) => (found.to_owned(), hint),
             None => (refusal.found, refusal.hint),
         };

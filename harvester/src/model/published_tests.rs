@@ -169,11 +169,17 @@ fn quantized_weights_are_refused_by_the_name_of_what_made_them() {
         let folder = Folder::of("llama").without(&format!("{down}.weight"));
         folder.with(&format!("{down}.{ending}"), zeros(&[4, 4], dtype)).save()
     };
+    let beside = |ending: &str, dtype| {
+        let folder = Folder::of("llama").with(&format!("{down}.weight"), zeros(&[4, 4], dtype));
+        folder.with(&format!("{down}.{ending}"), zeros(&[4], DType::F32)).save()
+    };
     let config = |config: serde_json::Value| Folder::of("llama").key("quantization_config", config);
     let cases = [
         (instead("qweight", DType::U32), "GPTQ or AWQ"),
         (instead("weight_packed", DType::U32), "compressed-tensors"),
-        (instead("weight", DType::U8), "U8, a type of quantized weights"),
+        (instead("weight", DType::U8), "found U8: weights quantized"),
+        (beside("weight.absmax", DType::U8), "found U8: weights quantized by bitsandbytes in 4 bits"),
+        (beside("weight_scale_inv", DType::F8E4M3), "found F8_E4M3: weights quantized by fp8"),
         (config(serde_json::json!({"quant_method": "fp8", "activation_scheme": "dynamic"})).save(), "quantized by fp8"),
         (config(serde_json::json!({"quant_method": "gptq", "bits": 4})).save(), "quantized by gptq"),
     ];
@@ -269,11 +275,26 @@ fn a_rotary_factor_counts_under_each_of_its_keys() {
         };
         assert_eq!(scaling, want, "{keys:?}");
     }
-    let (_folder, path) = gguf_with(&[("llama.expert_count", Value::U32(8))]);
-    assert!(refusal(&path).contains("8 experts"));
 }
 
-/// `llama.gguf` with added keys.
+#[test]
+fn what_a_header_says_beside_the_sizes_is_refused_rather_than_ignored() {
+    let cases = [
+        ("llama.expert_count", Value::U32(8), "8 experts"),
+        ("llama.attention.causal", Value::Bool(false), "attention.causal"),
+        ("llama.rope.dimension_count", Value::U32(4), "rope.dimension_count"),
+        ("llama.rope.scaling.type", Value::String("yarn".into()), "`yarn`"),
+    ];
+    for (key, value, expected) in cases {
+        let (_folder, path) = gguf_with(&[(key, value)]);
+        let error = refusal(&path);
+        assert!(error.contains(expected) && !error.contains("ownload it again"), "{error}");
+    }
+    let error = refusal(Folder::of("llama").key("is_causal", false.into()).save().path());
+    assert!(error.contains("causal attention"), "{error}");
+}
+
+/// `llama.gguf` with added or changed keys.
 fn gguf_with(keys: &[(&str, Value)]) -> (TempDir, PathBuf) {
     let mut file = fs::File::open(fixture("gguf/llama.gguf")).unwrap();
     let content = Content::read(&mut file).unwrap();
@@ -283,7 +304,8 @@ fn gguf_with(keys: &[(&str, Value)]) -> (TempDir, PathBuf) {
         .map(|name| (name.as_str(), content.tensor(&mut file, name, &Device::Cpu).unwrap()))
         .collect();
     let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
-    let mut values: Vec<_> = content.metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    let kept = content.metadata.iter().filter(|(key, _)| keys.iter().all(|(changed, _)| changed != key));
+    let mut values: Vec<_> = kept.map(|(key, value)| (key.as_str(), value)).collect();
     values.extend(keys.iter().map(|(key, value)| (*key, value)));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");

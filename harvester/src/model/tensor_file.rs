@@ -3,18 +3,19 @@
 
 use std::{
     collections::BTreeSet,
-    fs::File,
-    io::Read,
     path::{Path, PathBuf},
 };
 
 use candle_core::{DType, Device, Tensor, safetensors::MmapedSafetensors};
 use safetensors::Dtype;
 
-use super::{Family, GgufMetadata, gguf::first_line};
+use super::{
+    Family, GgufMetadata,
+    gguf::{first_line, next_step},
+};
 use crate::{
     Error, Result,
-    source::{WEIGHTS, WEIGHTS_INDEX, shards_of},
+    source::{WEIGHTS, WEIGHTS_INDEX, shards_of, stand_in},
 };
 
 /// A model's tensors on disk.
@@ -97,8 +98,9 @@ impl TensorFile {
             return Err(refused(expected, "no such tensor".to_owned(), hint));
         };
         if let Some(kind) = self.kind_not_read(name) {
-            let (expected, hint) = (format!("tensor `{name}` in float32, float16 or bfloat16"), UNQUANTIZED);
-            return Err(refused(expected, format!("{kind:?}, a type of quantized weights"), hint));
+            let expected = format!("tensor `{name}` in float32, float16 or bfloat16");
+            let by = self.quantized(name).map_or_else(String::new, |(name, method)| format!(" by {method} (`{name}`)"));
+            return Err(refused(expected, format!("{kind:?}: weights quantized{by}"), UNQUANTIZED));
         }
         if found != shape {
             let (expected, hint) = (format!("tensor `{name}` to be {shape:?}"), "Its header and its weights disagree");
@@ -110,10 +112,7 @@ impl TensorFile {
                 tensors.load(name, device).and_then(|tensor| tensor.to_dtype(DType::F32))
             }
         };
-        read.map_err(|error| {
-            let hint = "Download it again: it may have been cut short";
-            refused(format!("tensor `{name}`"), first_line(&error), hint)
-        })
+        read.map_err(|error| refused(format!("tensor `{name}`"), first_line(&error), next_step(&error)))
     }
 
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
@@ -130,7 +129,7 @@ impl TensorFile {
         (!matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64)).then_some(dtype)
     }
 
-    /// What a quantized file has in place of `name`, and who writes that.
+    /// What a quantized file has in place of `name` or beside it, and who writes that.
     fn quantized(&self, name: &str) -> Option<(String, &'static str)> {
         let prefix = name.strip_suffix("weight")?;
         let writers = [
@@ -138,7 +137,11 @@ impl TensorFile {
             ("weight_packed", "compressed-tensors"),
             ("W_q", "HQQ"),
             ("codes", "AQLM"),
-            ("weight_quantized", "quanto"),
+            ("weight._data", "quanto"),
+            ("weight.absmax", "bitsandbytes in 4 bits"),
+            ("SCB", "bitsandbytes in 8 bits"),
+            ("weight_scale_inv", "fp8 with a scale for each block"),
+            ("weight_scale", "fp8 with a scale for each matrix"),
         ];
         let present = writers.map(|(ending, writer)| (format!("{prefix}{ending}"), writer));
         present.into_iter().find(|(name, _)| self.contains(name))
@@ -171,26 +174,11 @@ impl TensorFile {
 
 /// The error for weight files that cannot be opened: names what stands in a weight's place, if it is known.
 fn unreadable(files: &[PathBuf], error: &candle_core::Error) -> Error {
-    if let Some((file, (found, hint))) = files.iter().find_map(|file| Some((file, not_weights(file)?))) {
+    if let Some((file, (found, hint))) = files.iter().find_map(|file| Some((file, stand_in(file)?))) {
         return Error::malformed(file, "safetensors weights", found, hint);
     }
     let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
-    let hint = "Download it again: it may have been cut short";
-    Error::malformed(names.join(", "), "safetensors weights", first_line(error), hint)
-}
-
-/// What a file holds that was saved in place of a model's weights, and what to do about it.
-pub(super) fn not_weights(path: &Path) -> Option<(&'static str, &'static str)> {
-    let mut start = Vec::new();
-    File::open(path).ok()?.take(64).read_to_end(&mut start).ok()?;
-    let text = start.trim_ascii_start().to_ascii_lowercase();
-    if text.starts_with(b"version https://git-lfs") {
-        return Some(("a Git LFS pointer", "Get the file that it stands for with `git lfs pull`"));
-    }
-    if text.starts_with(b"<!doctype html") || text.starts_with(b"<html") {
-        return Some(("a web page", "Download the file itself: its address on the Hub has `resolve`, not `blob`"));
-    }
-    None
+    Error::malformed(names.join(", "), "safetensors weights", first_line(error), next_step(error))
 }
 
 /// `model.safetensors` alone, or else the files named by `model.safetensors.index.json`, sorted. As in transformers, an

@@ -32,7 +32,14 @@ impl FromStr for ModelSource {
             return Ok(Self::Folder(path));
         }
         if path.exists() {
-            let found = format!("`{text}`, a file of another kind");
+            // Large files were once uploaded in pieces, cut anywhere: `model.gguf.part1of2`, `model.gguf-split-a`.
+            let is_piece = text.contains(".gguf.part") || text.contains(".gguf-split-");
+            let kind = if is_piece {
+                "a piece of a .gguf file: join all of them with `cat`"
+            } else {
+                "a file of another kind"
+            };
+            let found = format!("`{text}`, {kind}");
             return if is_gguf(text) { Ok(Self::Gguf(path)) } else { Err(refused(found)) };
         }
         parse_hub(text).ok_or_else(|| {
@@ -224,5 +231,8 @@ mod tests {
         let file = tempfile::Builder::new().suffix(".safetensors").tempfile().unwrap();
         let message = file.path().to_str().unwrap().parse::<ModelSource>().unwrap_err().to_string();
         assert!(message.contains("a file of another kind"), "{message}");
+        let piece = tempfile::Builder::new().suffix(".gguf.part1of2").tempfile().unwrap();
+        let message = piece.path().to_str().unwrap().parse::<ModelSource>().unwrap_err().to_string();
+        assert!(message.contains("join all of them with `cat`"), "{message}");
     }
 }

@@ -141,6 +141,9 @@ pub(super) fn config_from_gguf(header: &Header<'_>, family: Family, activation: 
             header.refused("expert_count 0: mixtures of experts are not supported", format!("{experts} experts"))
         );
     }
+    if !header.flag_or("attention.causal", true)? {
+        return Err(header.refused("attention.causal true", "false"));
+    }
     let n_heads = header.integer("attention.head_count")?;
     let d_model = header.integer("embedding_length")?;
     let d_head = header.integer_or("attention.key_length", d_model / n_heads.max(1))?;

@@ -85,7 +85,8 @@ impl Parameters {
         };
         let original_ctx_len = self.original_max_position_embeddings.unwrap_or(ctx_len);
         match kind {
-            "default" => Ok(RopeScaling::None),
+            // `dynamic` changes nothing within the context length, and no text is longer.
+            "default" | "dynamic" => Ok(RopeScaling::None),
             "linear" => Ok(RopeScaling::Linear { factor: needed("factor", self.factor)? }),
             "llama3" => Ok(RopeScaling::Llama3 {
                 factor: needed("factor", self.factor)?,
@@ -107,7 +108,7 @@ impl Parameters {
                 Ok(RopeScaling::LongRope { short, long, original_ctx_len, attention_factor })
             }
             other => {
-                let known = "rope_type default, linear, llama3 or longrope";
+                let known = "rope_type default, linear, dynamic, llama3 or longrope";
                 Err(Unsupported::new(known, format!("rope_type `{other}`")))
             }
         }

@@ -14,6 +14,7 @@ use tokenizers::Tokenizer;
 use super::TextTokenizer;
 use crate::{
     Error, Result,
+    source::stand_in,
     store::{hex, python_json},
 };
 
@@ -108,7 +109,13 @@ fn missing(folder: &Path, path: &Path, source: std::io::Error) -> Error {
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Tokenizer> {
     let damaged = |source: tokenizers::Error| {
-        Error::malformed(path, "a Hugging Face tokenizer", source.to_string(), "Download the file again")
+        let is_cut = source.downcast_ref::<serde_json::Error>().is_some_and(serde_json::Error::is_eof);
+        let (found, hint) = match stand_in(path) {
+            Some((found, hint)) => (found.to_owned(), hint),
+            None if is_cut => (source.to_string(), "Download it again: it has been cut short"),
+            None => (source.to_string(), "It is damaged, or written for a newer version of the tokenizers library"),
+        };
+        Error::malformed(path, "a Hugging Face tokenizer", found, hint)
     };
     let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(damaged)?;
     // Files saved for batched classification may cut or pad the tokens; a corpus must be encoded whole.

@@ -242,7 +242,13 @@ fn fingerprint(pre: &str, tokens: &[&str], merges: &[&str], types: &[i64], score
 /// The splitting rule, if it is known exactly. `default` is not: a converter writes it for a tokenizer that it does not
 /// recognize, whose rule may be any.
 fn splitter(metadata: &GgufMetadata) -> Result<Splitter> {
-    let pre = metadata.string("tokenizer.ggml.pre")?;
+    let Some(pre) = metadata.get("tokenizer.ggml.pre").map(|_| metadata.string("tokenizer.ggml.pre")).transpose()?
+    else {
+        let expected = "tokenizer.ggml.pre, the name of the rule that cuts texts into words";
+        let hint =
+            "Converters before April 2024 left it out: get a newer file of the model, or name the original model";
+        return Err(Error::malformed(metadata.path(), expected, "no such key", hint));
+    };
     Splitter::NAMES.iter().find(|(name, _)| *name == pre).map(|(_, splitter)| *splitter).ok_or_else(|| {
         let names: Vec<_> = Splitter::NAMES.iter().map(|(name, _)| *name).collect();
         let expected = format!("tokenizer.ggml.pre to be one of {}", names.join(", "));
@@ -317,7 +323,7 @@ fn integer(value: &Value) -> Option<i64> {
 }
 
 fn damaged(path: &Path, expected: &str, found: impl Into<String>) -> Error {
-    Error::malformed(path, expected, found, "Download the file again, or name another model")
+    Error::malformed(path, expected, found, "Not as llama.cpp's converter writes it: get another file of the model")
 }
 
 #[cfg(test)]
