@@ -5,11 +5,16 @@
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
-    fs,
+    collections::BTreeMap,
+    fs::{self, File},
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
+use candle_core::{
+    Device,
+    quantized::gguf_file::{self, Content, Value},
+};
 use harvester::{Batch, Compute, LanguageModel, NoHook, ResolvedModel};
 use rand_chacha::{
     ChaCha8Rng,
@@ -47,6 +52,30 @@ const BASE: usize = 4 << 20;
 
 fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
+}
+
+/// A copy of a GGUF fixture, with a small tokenizer: a model without one is refused before its weights are read.
+fn copy_with_tokenizer(name: &str, to: &Path) {
+    let mut file = File::open(fixture("gguf").join(name)).unwrap();
+    let content = Content::read(&mut file).unwrap();
+    // Sorted, so that every run damages the same bytes.
+    let mut metadata: BTreeMap<_, _> =
+        content.metadata.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+    let texts = |texts: &[&str]| Value::Array(texts.iter().map(|text| Value::String(text.to_string())).collect());
+    metadata.extend([
+        ("tokenizer.ggml.model", Value::String("gpt2".into())),
+        ("tokenizer.ggml.pre", Value::String("smollm".into())),
+        ("tokenizer.ggml.tokens", texts(&["<s>", "a", "b", "ab"])),
+        ("tokenizer.ggml.merges", texts(&["a b"])),
+        ("tokenizer.ggml.token_type", Value::Array([3, 1, 1, 1].map(Value::I32).to_vec())),
+        ("tokenizer.ggml.bos_token_id", Value::U32(0)),
+        ("tokenizer.ggml.eos_token_id", Value::U32(0)),
+    ]);
+    let tensor = |name: &String| (name.clone(), content.tensor(&mut file, name, &Device::Cpu).unwrap());
+    let tensors: BTreeMap<_, _> = content.tensor_infos.keys().map(tensor).collect();
+    let metadata: Vec<_> = metadata.iter().map(|(key, value)| (*key, value)).collect();
+    let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    gguf_file::write(&mut File::create(to).unwrap(), &metadata, &tensors).unwrap();
 }
 
 /// Damages a copy of a file, mostly in its first `reach` bytes, which hold the lengths.
@@ -116,7 +145,7 @@ fn damaged_files_are_refused_without_panic_or_huge_allocation() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["gemma3.gguf", "phi3_long.gguf", "quantized_Q5_0.gguf"] {
         let path = folder.path().join(name);
-        fs::copy(fixture("gguf").join(name), &path).unwrap();
+        copy_with_tokenizer(name, &path);
         let refused = refusals(&path, &path, 2_000, 3_000);
         assert!(refused > 1_000, "{name}: only {refused} refused");
     }
