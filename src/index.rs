@@ -1,6 +1,5 @@
 //! `refract index`.
 
-use analyzer::Workbench;
 use harvester::{LanguageModel, human::grouped};
 
 use crate::{
@@ -12,8 +11,7 @@ use crate::{
 /// `model` is the model of the SAE if it is open already.
 pub(crate) fn run(args: &IndexArgs, model: Option<&LanguageModel>, terminal: &Terminal) -> anyhow::Result<()> {
     let out = required(&args.out, "index", "out")?;
-    let (sae, dataset) = args.sae.source()?.open()?;
-    let bench = Workbench::new(sae, model)?;
+    let (bench, dataset) = args.sae.source()?.open(model, terminal)?;
     let manifest = analyzer::index(&bench, &dataset, &settings::config(&args.config)?, &out, terminal)?;
     let (latents, tokens) = (grouped(manifest.d_sae as u64), grouped(manifest.tokens));
     terminal.line(format!("{}: {latents} latents over {tokens} tokens", out.display()));

@@ -1,6 +1,6 @@
 //! `refract steer`.
 
-use analyzer::{GenerateConfig, MovedToken, Shift, SideBySide, Workbench};
+use analyzer::{GenerateConfig, LatentMax, MovedToken, Shift, SideBySide};
 use harvester::LanguageModel;
 
 use crate::{
@@ -18,7 +18,7 @@ pub(crate) fn run(args: &SteerArgs, model: Option<&LanguageModel>, terminal: &Te
     let interventions = [&args.clamp[..], &args.scale].concat();
     anyhow::ensure!(!interventions.is_empty(), "steer needs `clamp` LATENT=VALUE or `scale` LATENT=FACTOR");
     let prompt = required(&args.prompt, "steer", "prompt")?;
-    let bench = Workbench::new(args.sae.source()?.place()?, model)?;
+    let bench = args.sae.source()?.workbench(model, terminal)?;
     let prompt = if args.chat { bench.chat_prompt(&prompt, terminal)? } else { prompt };
     let result = bench.side_by_side(&prompt, &interventions, &config, terminal)?;
     print(&result, terminal);
@@ -29,10 +29,12 @@ fn print(result: &SideBySide, terminal: &Terminal) {
     terminal.line(format!("{DIM}prompt{DIM:#}   {}", on_one_line(&result.prompt)));
     terminal.line(format!("{BOLD}without{BOLD:#}  {}", on_one_line(&result.without)));
     terminal.line(format!("{BOLD}with{BOLD:#}     {}", on_one_line(&result.with)));
-    let Shift { kl_next, kl_mean, moved } = &result.shift;
-    terminal.line(format!(
-        "{DIM}next token after the prompt: KL {kl_next:.3} nats; mean over the prompt {kl_mean:.3}{DIM:#}"
-    ));
+    let Shift { kl_next, kl_mean, kl_written, latents, moved } = &result.shift;
+    terminal.line(format!("{DIM}next token after the prompt: KL {kl_next:.3} nats; mean over the prompt {kl_mean:.3}, over the text {}{DIM:#}", kl_written.map_or("none".into(), |kl| format!("{kl:.3}"))));
+    for LatentMax { latent, max } in latents {
+        let said = if *max > 0.0 { format!("reaches {max:.1}") } else { "is never active".into() };
+        terminal.line(format!("{DIM}latent {latent} {said} on prompt and text without the edit{DIM:#}"));
+    }
     let visible: Vec<_> = moved.iter().filter(|m| (m.before - m.after).abs() >= VISIBLE).collect();
     if visible.is_empty() {
         terminal.line(format!("{DIM}no token's probability moves by {:.1} % or more{DIM:#}", 100.0 * VISIBLE));

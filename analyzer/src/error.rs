@@ -1,6 +1,8 @@
 //! [`Error`]: the errors of this crate. Errors of files and values come from [`harvester::Error`]; this enum only
 //! distinguishes the stage.
 
+use std::path::PathBuf;
+
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -15,8 +17,14 @@ pub enum Error {
     #[error(transparent)]
     Trainer(#[from] trainer::Error),
     /// The activations that an SAE was trained on cannot be opened.
-    #[error("name others, or where they are now, with `activations`")]
-    ActivationsMoved(#[source] Box<trainer::Error>),
+    #[error(
+        "the activations that {} was trained on cannot be opened: name their present place, or others of its model, \
+         with `activations`", .0.display()
+    )]
+    ActivationsMoved(PathBuf, #[source] Box<trainer::Error>),
+    /// The model of an SAE is not at its recorded place, or is another one there.
+    #[error("the model of {} cannot be opened: name its present place with `model`", .0.display())]
+    ModelMoved(PathBuf, #[source] Box<harvester::Error>),
     /// The user asked to stop a stage that writes its output only at the end.
     #[error("stopped on request; nothing was written: repeat the command to start again")]
     Stopped,

@@ -61,8 +61,10 @@ pub fn index(
     let manifest = describe(placed, dataset, config, out)?;
     let folder = OutputFolder::open(out)?;
     if let Some(finished) = folder.find_run(&manifest)? {
+        finished.check_files(out)?;
         return Ok(finished);
     }
+    let model = bench.model(monitor)?;
     let mut pass = Pass::new(dataset, &placed.sae, placed.sink_norm, &manifest);
     monitor.start("indexing", dataset.n_rows(), "tokens");
     for &group in dataset.row_groups() {
@@ -73,7 +75,7 @@ pub fn index(
         monitor.advance(group.rows as u64);
     }
     monitor.finish();
-    pass.finish(manifest, bench.model(monitor)?, out, monitor)
+    pass.finish(manifest, model, out, monitor)
 }
 
 /// The manifest before the pass: everything except the counts.

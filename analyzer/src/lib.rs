@@ -22,8 +22,8 @@ mod features;
 mod artifact;
 mod site;
 mod placed_sae;
-mod sae_source;
 mod workbench;
+mod sae_source;
 mod tensor_rows;
 mod next_token;
 mod index;
@@ -42,6 +42,6 @@ pub use placed_sae::PlacedSae;
 pub use sae_source::SaeSource;
 pub use site::Site;
 pub use steer::{
-    GenerateConfig, Generation, Intervention, Interventions, MovedToken, Shift, SideBySide, generate, shift,
+    GenerateConfig, Generation, Intervention, Interventions, LatentMax, MovedToken, Shift, SideBySide, generate, shift,
 };
 pub use workbench::Workbench;

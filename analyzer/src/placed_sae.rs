@@ -59,17 +59,36 @@ impl PlacedSae {
     pub fn on(path: &Path, dataset: &ActivationDataset, hook_point: Option<HookPoint>) -> Result<Self> {
         let sae = Sae::load(path)?;
         let hook_point = place(&sae, hook_point)?;
-        let hashes: Vec<String> =
-            SaeFormat::files_of(path)?.iter().map(|file| harvester::sha256_file(file)).collect::<Result<_, _>>()?;
         Ok(Self {
             path: path.to_path_buf(),
             sae,
             hook_point,
             sink_norm: dataset.manifest().sink_norm(hook_point)?,
             model: dataset.manifest().model.clone(),
-            sha256: hashes.join("+"),
+            sha256: hash_of_foreign(path)?,
             manifest: None,
         })
+    }
+
+    /// Uses the SAE on another model, whose activations `dataset` are if it is given.
+    ///
+    /// # Errors
+    /// When the other model's residual stream has another width, or `dataset` does not have the hook point.
+    pub(crate) fn use_on(&mut self, model: ModelIdentity, dataset: Option<&ActivationDataset>) -> Result<()> {
+        if model.sha256 == self.model.sha256 {
+            return Ok(());
+        }
+        if model.d_model != self.model.d_model {
+            let expected = format!("a model of d_model {}, as {} has", self.model.d_model, self.model.source);
+            let found = format!("{}, of d_model {}", model.source, model.d_model);
+            return Err(harvester::Error::invalid("`other_model`", expected, found).into());
+        }
+        tracing::warn!("{} was trained on {}, and is used on {}", self.path.display(), self.model.source, model.source);
+        if let Some(dataset) = dataset {
+            self.sink_norm = dataset.manifest().sink_norm(self.hook_point)?;
+        }
+        self.model = model;
+        Ok(())
     }
 
     /// Checks that `dataset` is of the SAE's model: another model's activations mean something else, even if they have
@@ -85,7 +104,8 @@ impl PlacedSae {
         let what = format!("model of the activations {}", dataset.dir().display());
         let name = |model: &ModelIdentity| format!("{} ({})", model.source, model.sha256);
         let expected = format!("{}, which the SAE {} belongs to", name(&self.model), self.path.display());
-        Err(harvester::Error::invalid(what, expected, name(found)).into())
+        let found = format!("{}. To use it on that model all the same: `other_model`", name(found));
+        Err(harvester::Error::invalid(what, expected, found).into())
     }
 
     /// The contexts of `dataset` that training held out; `None` if the SAE was not trained on `dataset`, or its
@@ -106,6 +126,13 @@ impl PlacedSae {
     pub fn site(&self) -> Site<'_> {
         Site { sae: &self.sae, hook_point: self.hook_point, sink_norm: self.sink_norm }
     }
+}
+
+/// The SHA-256 of each file of an SAE of another tool, joined by `+`.
+fn hash_of_foreign(path: &Path) -> Result<String> {
+    let hashes: Vec<String> =
+        SaeFormat::files_of(path)?.iter().map(|file| harvester::sha256_file(file)).collect::<Result<_, _>>()?;
+    Ok(hashes.join("+"))
 }
 
 /// The hook point that the SAE names, or else the one that the user gives.

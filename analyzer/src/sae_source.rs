@@ -1,14 +1,16 @@
-//! [`SaeSource`]: the user's choice of an SAE and of the activations on which it is used.
+//! [`SaeSource`]: the user's choice of an SAE, of its model and of the activations on which it is used.
 
 use std::path::PathBuf;
 
-use harvester::{ActivationDataset, Error as Harvester, HookPoint, Location};
+use harvester::{
+    ActivationDataset, Compute, Error as Harvester, HookPoint, LanguageModel, Location, ModelSource, Monitor,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, PlacedSae, Result, artifact::ArtifactKind};
+use crate::{Error, PlacedSae, Result, Workbench, artifact::ArtifactKind};
 
-/// An SAE, and the activations on which it is used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// An SAE, its model, and the activations on which it is used.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SaeSource {
     /// The folder that training wrote, or an SAE of another tool.
@@ -19,48 +21,64 @@ pub struct SaeSource {
     /// The hook point of its activations, for an SAE of another tool that does not name it.
     #[serde(default)]
     pub hook_point: Option<HookPoint>,
+    /// The present place of its model, a [`ModelSource`]. Default: where the model was when the SAE was trained.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// True to use the SAE on a model that it was not trained on, of the same width: that of `activations`, or `model`.
+    #[serde(default)]
+    pub other_model: bool,
 }
 
 impl SaeSource {
     /// An SAE that refract trained, used on the activations that it was trained on.
     pub fn trained(sae: impl Into<PathBuf>) -> Self {
-        Self { sae: sae.into(), activations: None, hook_point: None }
+        Self { sae: sae.into(), ..Self::default() }
     }
 
-    /// Opens the SAE, and either the given activations or those that it was trained on.
+    /// Opens the SAE, and either the given activations or those that it was trained on. `opened` is its model, if the
+    /// caller has opened that already.
     ///
     /// # Errors
-    /// As [`PlacedSae::trained`] and [`PlacedSae::on`], or when there are no such activations.
-    pub fn open(&self) -> Result<(PlacedSae, ActivationDataset)> {
+    /// As [`PlacedSae::trained`] and [`PlacedSae::on`]; when there are no such activations; or when `model` is another
+    /// model than the SAE's.
+    pub fn open(
+        &self,
+        opened: Option<&LanguageModel>,
+        monitor: &dyn Monitor,
+    ) -> Result<(Workbench, ActivationDataset)> {
+        let given = self.given_activations()?;
         if !self.is_ours()? {
-            let dataset = self.named()?.ok_or_else(|| {
+            let dataset = given.ok_or_else(|| {
                 let hint = "Name activations of its model with `activations`";
                 Harvester::malformed(&self.sae, "an SAE that refract trained", "one of another tool", hint)
             })?;
-            return Ok((PlacedSae::on(&self.sae, &dataset, self.hook_point)?, dataset));
+            let sae = PlacedSae::on(&self.sae, &dataset, self.hook_point)?;
+            return Ok((self.bench(sae, Some(&dataset), (opened, monitor))?, dataset));
         }
-        let placed = self.ours()?;
-        let dataset = match self.named()? {
+        let sae = self.ours()?;
+        let dataset = match given {
             Some(dataset) => dataset,
             None => {
-                let manifest = placed.manifest.as_ref().expect("read by PlacedSae::trained");
-                manifest.open_activations(&self.sae).map_err(|error| Error::ActivationsMoved(error.into()))?
+                let manifest = sae.manifest.as_ref().expect("read by PlacedSae::trained");
+                let moved = |error: trainer::Error| Error::ActivationsMoved(self.sae.clone(), error.into());
+                manifest.open_activations(&self.sae).map_err(moved)?
             }
         };
-        Ok((placed, dataset))
+        Ok((self.bench(sae, Some(&dataset), (opened, monitor))?, dataset))
     }
 
     /// Opens only the SAE. Activations are opened only if they are given, to check that they are of its model.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn place(&self) -> Result<PlacedSae> {
+    pub fn workbench(&self, opened: Option<&LanguageModel>, monitor: &dyn Monitor) -> Result<Workbench> {
         if !self.is_ours()? {
-            return Ok(self.open()?.0);
+            return Ok(self.open(opened, monitor)?.0);
         }
-        let placed = self.ours()?;
-        self.named()?.iter().try_for_each(|dataset| placed.check_model(dataset))?;
-        Ok(placed)
+        let given = self.given_activations()?;
+        let bench = self.bench(self.ours()?, given.as_ref(), (opened, monitor))?;
+        given.iter().try_for_each(|dataset| bench.sae().check_model(dataset))?;
+        Ok(bench)
     }
 
     /// True if refract trained the SAE, so that its folder has a manifest; false if another tool did.

@@ -8,7 +8,7 @@ mod side_by_side;
 
 pub use self::{
     generate::{GenerateConfig, Generation, generate},
-    intervention::{Intervention, Interventions},
+    intervention::{Intervention, Interventions, LatentMax},
     shift::{MovedToken, Shift, shift},
     side_by_side::SideBySide,
 };

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use harvester::{LanguageModel, Monitor};
 
-use crate::{PlacedSae, Result};
+use crate::{Error, PlacedSae, Result};
 
 /// An SAE and its model.
 #[derive(Debug)]
@@ -37,7 +37,8 @@ impl Workbench {
         if let Some(model) = self.model.get() {
             return Ok(model);
         }
-        let found = LanguageModel::find(&self.sae.model, monitor)?;
+        let moved = |error: harvester::Error| Error::ModelMoved(self.sae.path.clone(), error.into());
+        let found = LanguageModel::find(&self.sae.model, monitor).map_err(moved)?;
         Ok(self.model.get_or_init(|| found))
     }
 }

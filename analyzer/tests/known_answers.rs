@@ -100,7 +100,7 @@ fn the_identity_loses_nothing() {
     assert!(found.reconstruction.fvu < 1e-12, "{found:?}");
     assert!((found.reconstruction.l0 - D as f64).abs() < 0.1, "one latent per dimension: {found:?}");
     assert_eq!(behavior.ce_loss_with_sae, behavior.ce_loss_without_sae);
-    assert_eq!((behavior.ce_loss_score, behavior.kl), (Some(1.0), 0.0));
+    assert_eq!(behavior.kl, 0.0);
 }
 
 #[test]
@@ -110,7 +110,6 @@ fn an_sae_that_is_always_silent_is_the_ablation() {
     assert!(found.reconstruction.fvu >= 1.0, "{found:?}"); // it predicts zero, which is not better than the mean
     let behavior = found.behavior.unwrap();
     assert_eq!(behavior.ce_loss_with_sae, behavior.ce_loss_with_ablation);
-    assert_eq!(behavior.ce_loss_score, Some(0.0));
     assert!(behavior.kl > 0.0);
 }
 
@@ -284,8 +283,10 @@ fn steered_text_is_the_same_with_and_without_a_cache() {
         text.push(*token);
     }
     assert!(!cached.is_empty());
-    let moved = shift(&model, at(&sae, 1e9), &edits, &prompt, 3).unwrap();
-    assert!(moved.kl_next > 0.0 && moved.kl_mean > 0.0, "{moved:?}");
+    let moved = shift(&model, at(&sae, 1e9), &edits, (&prompt, &cached), 3).unwrap();
+    assert!(moved.kl_next > 0.0 && moved.kl_mean > 0.0 && moved.kl_written > Some(0.0), "{moved:?}");
+    let alone = shift(&model, at(&sae, 1e9), &edits, (&prompt, &[]), 3).unwrap();
+    assert_eq!((alone.kl_next, alone.kl_written, alone.moved), (moved.kl_next, None, moved.moved));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::value::{clamp, count, number, required, scale};
 
 /// The SAE, and the activations and the hook point with which it is used.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct SaeArgs {
     /// The folder that `refract train` wrote, or an SAE of another tool, as `refract convert` reads it [required, here
     /// or in --config].
@@ -24,13 +24,22 @@ pub(crate) struct SaeArgs {
     /// The hook point of its activations, for an SAE of another tool that does not name it.
     #[arg(long)]
     pub(crate) hook_point: Option<HookPoint>,
+    /// The model's present place, if it has moved: a folder, a .gguf file, or a name as for harvest. It must be the same
+    /// model.
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Use the SAE on another model of the same width (another checkpoint, precision or fine-tune): that of
+    /// --activations, or --model.
+    #[arg(long)]
+    pub(crate) other_model: bool,
 }
 
 impl SaeArgs {
     /// The SAE that the flags name.
     pub(crate) fn source(&self) -> anyhow::Result<SaeSource> {
         let sae = required(&self.sae, "this command", "sae")?;
-        Ok(SaeSource { sae, activations: self.activations.clone(), hook_point: self.hook_point })
+        let Self { activations, hook_point, model, other_model, .. } = self.clone();
+        Ok(SaeSource { sae, activations, hook_point, model, other_model })
     }
 }
 

@@ -71,6 +71,83 @@ fn a_project_that_is_moved_still_works() {
     sandbox.ok(&["evaluate", "--sae", "deeper/after/sae", "--activations", "hidden", "--ce-tokens", "64"]);
 }
 
+/// The model's folder moves away from the project, as when a colleague gets the runs alone.
+#[test]
+fn a_model_that_moved_is_named_and_must_be_the_same() {
+    let sandbox = project("before");
+    fs::rename(sandbox.path("before/model"), sandbox.path("elsewhere")).unwrap();
+    let commands = [
+        &["evaluate", "--sae", "before/sae", "--ce-tokens", "64"][..],
+        &["index", "--sae", "before/sae", "--out", "features"],
+        &["steer", "--sae", "before/sae", "--prompt", "We", "--clamp", "1=0", "--max-new-tokens", "2"],
+    ];
+    for command in commands {
+        let message = sandbox.error(command);
+        assert!(
+            message.contains("the model of before/sae cannot be opened") && message.contains("--model"),
+            "{message}"
+        );
+        let message = sandbox.error(&[command, &["--model", &tiny("llama_untied")]].concat());
+        assert!(message.contains("SHA-256"), "another model: {message}");
+        sandbox.ok(&[command, &["--model", "elsewhere"]].concat());
+    }
+}
+
+/// Transfer to a model of the same width is asked for, and said.
+#[test]
+fn an_sae_is_used_on_another_model_if_that_is_asked_for() {
+    let sandbox = project("before");
+    let (other, text) = (tiny("llama_untied"), corpus("speeches"));
+    let harvest = ["harvest", "--tokens", "4096", "--ctx-len", "32", "--hook-point", POINT, "--corpus", &text];
+    sandbox.ok(&[&harvest[..], &["--model", &other, "--out", "acts"]].concat());
+    let evaluate = ["evaluate", "--sae", "before/sae", "--activations", "acts", "--ce-tokens", "64"];
+    assert!(sandbox.error(&evaluate).contains("--other-model"));
+    let transfer = [&evaluate[..], &["--other-model", "--json"]].concat();
+    let output = sandbox.run(&transfer);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("was trained on"), "{output:?}");
+    let transferred: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(transferred["held_out"], false);
+    // Another tool's SAE of the same weights is measured the same, but for the rounding of the conversion.
+    sandbox.ok(&["convert", "before/sae", "--to", "dictionary-learning", "--out", "foreign"]);
+    let foreign = ["evaluate", "--sae", "foreign", "--activations", "acts", "--ce-tokens", "64"];
+    let (foreign, transferred) = (sandbox.json(&foreign)[0]["fvu"].as_f64(), transferred["fvu"].as_f64());
+    assert!((foreign.unwrap() - transferred.unwrap()).abs() < 1e-7, "{foreign:?} {transferred:?}");
+    let steer = ["steer", "--sae", "before/sae", "--prompt", "We", "--clamp", "1=0", "--max-new-tokens", "2"];
+    sandbox.ok(&[&steer[..], &["--other-model", "--model", &other]].concat());
+    assert!(sandbox.error(&[&steer[..], &["--other-model"]].concat()).contains("has no effect"));
+}
+
+#[test]
+fn an_index_of_an_sae_that_was_trained_again_in_its_place_is_noticed() {
+    let sandbox = project("before");
+    let shows = |args: &[&str]| {
+        let output = sandbox.run(args);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).contains("those of another SAE")
+    };
+    let show = ["show", "--features", "before/features", "1"];
+    assert!(!shows(&show));
+    fs::remove_dir_all(sandbox.path("before/sae")).unwrap();
+    assert!(!shows(&show), "an index alone is read as it is");
+    let train = ["train", "--activations", "before/acts", "--out", "before/sae", "--d-sae", "64", "--k", "8"];
+    sandbox.ok(&[&train[..], &["--batch", "256", "--tokens", "4096"]].concat());
+    assert!(shows(&show));
+    assert!(shows(&["inspect", "before/features"]));
+}
+
+#[test]
+fn a_finished_index_without_its_tables_is_not_called_finished() {
+    let sandbox = project("before");
+    fs::remove_file(sandbox.path("before/features/examples.parquet")).unwrap();
+    let index = ["index", "--sae", "before/sae", "--out", "before/features"];
+    for command in [&index[..], &["show", "--features", "before/features"]] {
+        let message = sandbox.error(command);
+        assert!(message.contains("examples.parquet") && message.contains("no such file"), "{message}");
+    }
+    fs::remove_file(sandbox.path("before/features/manifest.json")).unwrap();
+    sandbox.ok(&index);
+}
+
 #[test]
 fn another_model_beside_a_copy_is_not_taken_for_the_models_own() {
     let sandbox = project("before");

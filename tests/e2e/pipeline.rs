@@ -105,6 +105,8 @@ fn a_driven_latent_changes_what_the_model_writes_and_an_idle_edit_does_not() {
     let driven = steer("--clamp", "400");
     assert_ne!(driven["with"], driven["without"]);
     assert!(number(&driven["shift"], "kl_next") > 0.01, "{driven}");
+    assert!(number(&driven["shift"], "kl_written") > 0.01, "{driven}");
+    assert_eq!(driven["shift"]["latents"][0]["latent"], driven["interventions"][0]["latent"]);
     let idle = steer("--scale", "1");
     assert_eq!(idle["with"], idle["without"]);
     assert_eq!(number(&idle["shift"], "kl_next"), 0.0);

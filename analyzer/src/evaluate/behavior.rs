@@ -23,8 +23,8 @@ pub struct Behavior {
     pub ce_loss_with_sae: f64,
     /// With the activation replaced by zero.
     pub ce_loss_with_ablation: f64,
-    /// Share of the loss increase from ablation that the SAE avoids: 1 is perfect. `None` if ablation does not change
-    /// the loss. It has no meaning if ablation lowers the loss.
+    /// Share of the loss increase from ablation that the SAE avoids: 1 is perfect. `None` if ablation does not raise
+    /// the loss.
     pub ce_loss_score: Option<f64>,
     /// Mean KL divergence from the model's own next-token distribution, in nats.
     pub kl: f64,
@@ -33,7 +33,7 @@ pub struct Behavior {
 impl Behavior {
     pub(super) fn add_facts(&self, facts: &mut Facts) {
         let Self { ce_loss_without_sae, ce_loss_with_sae, ce_loss_with_ablation, ce_loss_score, kl, .. } = *self;
-        facts.add("CE loss score", score_note(ce_loss_score, ce_loss_without_sae, ce_loss_with_ablation));
+        facts.add("CE loss score", score_note(ce_loss_score));
         let losses = format!(
             "{ce_loss_without_sae:.3} without the SAE, {ce_loss_with_sae:.3} with it, {ce_loss_with_ablation:.2} ablated \
              (nats per token)"
@@ -44,11 +44,10 @@ impl Behavior {
 }
 
 /// The score and its meaning. It has none if ablation does not raise the loss.
-fn score_note(score: Option<f64>, without: f64, ablated: f64) -> String {
+fn score_note(score: Option<f64>) -> String {
     match score {
-        Some(score) if ablated > without => format!("{score:.3} of what zero ablation destroys is kept"),
-        Some(_) => "none: zero ablation lowers the loss here, so nothing is destroyed".to_string(),
-        None => "none: zero ablation changes nothing here".to_string(),
+        Some(score) => format!("{score:.3} (1: as good as the activation, 0: as bad as zeros)"),
+        None => "none: zero ablation does not raise the loss here, so nothing is destroyed".to_string(),
     }
 }
 
@@ -129,7 +128,7 @@ impl BehaviorSums {
             ce_loss_without_sae: without,
             ce_loss_with_sae: with,
             ce_loss_with_ablation: ablated,
-            ce_loss_score: (ablated != without).then(|| (ablated - with) / (ablated - without)),
+            ce_loss_score: (ablated > without).then(|| (ablated - with) / (ablated - without)),
             kl: self.kl / n,
         })
     }
@@ -162,12 +161,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_score_where_ablation_does_no_harm_is_none() {
-        let note = |without: f64, with: f64, ablated: f64| {
-            score_note((ablated != without).then(|| (ablated - with) / (ablated - without)), without, ablated)
+    fn there_is_a_score_only_where_ablation_does_harm() {
+        let score = |without: f64, with: f64, ablated: f64| {
+            let cross_entropy = [without, with, ablated].map(|mean| 4.0 * mean);
+            BehaviorSums { contexts: 1, predictions: 4, cross_entropy, kl: 0.0 }
+                .finish()
+                .and_then(|it| it.ce_loss_score)
         };
-        assert_eq!(note(3.0, 4.0, 13.0), "0.900 of what zero ablation destroys is kept");
-        assert!(note(3.0, 3.5, 2.0).starts_with("none: zero ablation lowers the loss"));
-        assert!(note(3.0, 3.5, 3.0).starts_with("none: zero ablation changes nothing"));
+        assert_eq!(score(3.0, 4.0, 13.0), Some(0.9));
+        assert_eq!(score(3.0, 3.0, 13.0), Some(1.0));
+        assert_eq!(score(3.0, 3.5, 3.0), None);
+        assert_eq!(score(3.0, 3.5, 2.0), None);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use harvester::{Location, Manifest, OutputFolder, Published, differences};
+use harvester::{Location, MANIFEST_FILE, Manifest, OutputFolder, Published, differences};
 
 use super::{
     feature::{Example, Feature},
@@ -28,6 +28,13 @@ impl FeatureIndex {
     /// A file that is missing, truncated, or of another kind or version.
     pub fn open(dir: &Path) -> Result<Self> {
         let manifest = FeaturesManifest::read(dir)?;
+        manifest.check_files(dir)?;
+        if let Some(sae) = other_sae(&manifest, dir)? {
+            tracing::warn!(
+                "{}: its latents are those of another SAE than {sae} holds now: index that one into another folder",
+                dir.display()
+            );
+        }
         let features = read_features(&FEATURES.open(dir)?)?;
         let examples = read_examples(&EXAMPLES.open(dir)?)?;
         check(dir, &manifest, &features, &examples)?;
@@ -102,6 +109,18 @@ impl FeatureIndex {
         };
         names.iter().map(place).collect()
     }
+}
+
+/// The place of the SAE that was indexed, if it now holds another one. Only an SAE that refract trained is compared: to
+/// tell one of another tool, all of its bytes would have to be read.
+fn other_sae(manifest: &FeaturesManifest, dir: &Path) -> Result<Option<String>> {
+    let sae = manifest.sae.shown(dir);
+    let its_manifest = Path::new(&sae).join(MANIFEST_FILE);
+    if !its_manifest.is_file() {
+        return Ok(None);
+    }
+    let is_same = manifest.sae.sha256() == Some(&*harvester::sha256_file(&its_manifest)?);
+    Ok((!is_same).then_some(sae))
 }
 
 /// Refuses tables that contradict the manifest or each other, because all later code uses indices into them.

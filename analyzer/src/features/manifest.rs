@@ -1,7 +1,11 @@
 //! [`FeaturesManifest`]: the inputs and the files of a folder of features.
 
-use harvester::{ArtifactRef, HookPoint, ModelIdentity};
+use std::path::Path;
+
+use harvester::{ArtifactRef, HookPoint, MANIFEST_FILE, ModelIdentity};
 use serde::{Deserialize, Serialize};
+
+use crate::Result;
 
 /// Settings of an index: the facts to keep per latent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +56,23 @@ pub struct FeaturesManifest {
     pub config: IndexConfig,
     /// The tables.
     pub files: Vec<IndexedFile>,
+}
+
+impl FeaturesManifest {
+    /// Checks that the tables are in `dir`, the folder of the manifest.
+    ///
+    /// # Errors
+    /// A table that is not there.
+    pub(crate) fn check_files(&self, dir: &Path) -> Result<()> {
+        match self.files.iter().map(|table| dir.join(&table.file)).find(|table| !table.is_file()) {
+            None => Ok(()),
+            Some(missing) => {
+                let hint = format!("Restore it, or remove {} to index again", dir.join(MANIFEST_FILE).display());
+                let expected = format!("a table that {MANIFEST_FILE} lists");
+                Err(harvester::Error::malformed(missing, expected, "no such file", hint).into())
+            }
+        }
+    }
 }
 
 /// A table of a folder of features.

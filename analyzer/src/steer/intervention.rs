@@ -53,6 +53,15 @@ impl Intervention {
     }
 }
 
+/// A latent and its largest activation on a text.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct LatentMax {
+    /// The latent.
+    pub latent: u32,
+    /// Its largest activation; 0 if it is never active.
+    pub max: f32,
+}
+
 /// A hook that applies interventions.
 #[derive(Debug)]
 pub struct Interventions<'a> {
@@ -60,6 +69,8 @@ pub struct Interventions<'a> {
     edits: Vec<Intervention>,
     /// True if the pass also continues with the unedited text, before the edited one.
     keep_clean: bool,
+    /// Largest activation of each edited latent so far, before its edit, on ordinary rows.
+    largest: Vec<f32>,
 }
 
 impl<'a> Interventions<'a> {
@@ -88,7 +99,8 @@ impl<'a> Interventions<'a> {
                 return refuse(expected, format!("{:e}", edit.edited(1.0)));
             }
         }
-        Ok(Self { site, edits, keep_clean: false })
+        let largest = vec![0.0; edits.len()];
+        Ok(Self { site, edits, keep_clean: false, largest })
     }
 
     /// Runs the unedited text beside the edited one: two variants from the hook point on, the unedited one first.
@@ -97,8 +109,14 @@ impl<'a> Interventions<'a> {
         self
     }
 
+    /// The edited latents, each with its largest activation so far before its edit; 0 if it was never active.
+    pub(crate) fn largest(&self) -> Vec<LatentMax> {
+        let of = |(edit, &max): (&Intervention, &f32)| LatentMax { latent: edit.latent(), max };
+        self.edits.iter().zip(&self.largest).map(of).collect()
+    }
+
     /// Edits `x` in place, except rows that are not ordinary: position 0 and attention sinks. `x`: `[rows, d_in]`
-    fn edit(&self, rows: &Rows, x: &mut [f32]) -> Result<()> {
+    fn edit(&mut self, rows: &Rows, x: &mut [f32]) -> Result<()> {
         let latents: Vec<u32> = self.edits.iter().map(Intervention::latent).collect();
         let acts = self.site.sae.encode_latents(x, &latents)?;
         for (row, x) in x.chunks_exact_mut(self.site.sae.d_in()).enumerate() {
@@ -106,8 +124,9 @@ impl<'a> Interventions<'a> {
                 continue;
             }
             let scale = self.site.sae.config().input_norm.scale(x);
-            for edit in &self.edits {
+            for (edit, largest) in self.edits.iter().zip(&mut self.largest) {
                 let z = acts.get(row, edit.latent());
+                *largest = largest.max(z);
                 let change = scale * (edit.edited(z) - z);
                 // A change of 0 must not alter anything, not even the sign of a zero.
                 if change != 0.0 {
@@ -126,7 +145,7 @@ impl Hook for Interventions<'_> {
     }
 
     fn apply(&mut self, _point: HookPoint, rows: &Rows, activation: &Tensor) -> harvester::Result<Edit> {
-        let edited = || -> Result<Tensor> {
+        let mut edited = || -> Result<Tensor> {
             let mut x = tensor_rows::rows(activation)?;
             self.edit(rows, &mut x)?;
             tensor_rows::replaced(activation, x)

@@ -6,7 +6,7 @@ use harvester::{Batch, LanguageModel};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::intervention::{Intervention, Interventions};
+use super::intervention::{Intervention, Interventions, LatentMax};
 use crate::{
     Result, Site,
     next_token::{kl, log_probs},
@@ -15,14 +15,18 @@ use crate::{
 /// Number of positions whose logits are computed together.
 const BLOCK: usize = 32;
 
-/// The effect of interventions on one text.
+/// The effect of interventions on a prompt, and on a text that continues it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Shift {
-    /// KL divergence after the last token of the text, in nats.
+    /// KL divergence after the last token of the prompt, in nats.
     pub kl_next: f64,
-    /// Mean KL divergence over all positions of the text, in nats.
+    /// Mean KL divergence over all positions of the prompt, in nats.
     pub kl_mean: f64,
-    /// The tokens whose probability after the text changes most, largest change first.
+    /// Mean KL divergence over the positions of the text after the prompt, in nats; `None` if there are none.
+    pub kl_written: Option<f64>,
+    /// The edited latents, with their largest activations on prompt and text before the edit.
+    pub latents: Vec<LatentMax>,
+    /// The tokens whose probability after the prompt changes most, largest change first.
     pub moved: Vec<MovedToken>,
 }
 
@@ -39,34 +43,45 @@ pub struct MovedToken {
     pub after: f64,
 }
 
-/// The shift that `edits` cause on `text`. One pass runs the text with and without them.
+/// The shift that `edits` cause on `prompt`, and on `written`, which continues it. One pass runs both with and without
+/// the edits.
 ///
 /// # Errors
-/// An empty text, one longer than the model's context, or an edit that [`Interventions::new`] refuses.
+/// An empty prompt, more text than fits in the model's context, or an edit that [`Interventions::new`] refuses.
 pub fn shift(
     model: &LanguageModel,
     site: Site<'_>,
     edits: &[Intervention],
-    text: &[u32],
+    (prompt, written): (&[u32], &[u32]),
     n_moved: usize,
 ) -> Result<Shift> {
+    if prompt.is_empty() {
+        return Err(harvester::Error::invalid("prompt", "at least one token", "none").into());
+    }
+    let text = [prompt, written].concat();
     let mut hook = Interventions::new(site, edits.to_vec())?.beside_clean();
-    let resid = model.resid_final(&Batch::of([text]), None, &mut hook)?;
+    let resid = model.resid_final(&Batch::of([&text]), None, &mut hook)?;
     let resid = resid.reshape((2, text.len(), ()))?; // [2, pos, d_model]
     let mut divergences = vec![];
-    let mut last = None;
+    let mut after_prompt = vec![];
     for start in (0..text.len()).step_by(BLOCK) {
         let len = BLOCK.min(text.len() - start);
         let log_probs = log_probs(model, &resid.narrow(1, start, len)?.flatten_to(1)?)?; // [2 * len][d_vocab]
         let (clean, edited) = log_probs.split_at(len);
         divergences.par_extend(clean.par_iter().zip(edited).map(|(p, q)| kl(p, q)));
-        last = clean.last().cloned().zip(edited.last().cloned());
+        if (start..start + len).contains(&(prompt.len() - 1)) {
+            let row = prompt.len() - 1 - start;
+            after_prompt = moved(model, &clean[row], &edited[row], n_moved);
+        }
     }
-    let (before, after) = last.ok_or_else(|| harvester::Error::invalid("text", "at least one token", "none"))?;
+    let mean = |divergences: &[f64]| divergences.iter().sum::<f64>() / divergences.len() as f64;
+    let (of_prompt, of_written) = divergences.split_at(prompt.len());
     Ok(Shift {
-        kl_next: kl(&before, &after),
-        kl_mean: divergences.iter().sum::<f64>() / divergences.len() as f64,
-        moved: moved(model, &before, &after, n_moved),
+        kl_next: of_prompt[prompt.len() - 1],
+        kl_mean: mean(of_prompt),
+        kl_written: (!of_written.is_empty()).then(|| mean(of_written)),
+        latents: hook.largest(),
+        moved: after_prompt,
     })
 }
 

@@ -24,7 +24,7 @@ pub struct SideBySide {
     pub without: String,
     /// The continuation with them.
     pub with: String,
-    /// The change of the model's next-token distribution on the prompt.
+    /// The change of the model's next-token distribution on the prompt, and on `without`.
     pub shift: Shift,
 }
 
@@ -45,16 +45,16 @@ impl Workbench {
         let model = self.model(monitor)?;
         self.check_width(model)?;
         let tokens = model.prompt(prompt)?;
-        let write = |hook: &mut dyn Hook| -> Result<String> {
-            let written = generate(model, &[&tokens], config, hook, monitor)?;
-            Ok(written.iter().map(|text| model.tokenizer().decode(text)).collect())
+        let write = |hook: &mut dyn Hook| -> Result<Vec<u32>> {
+            Ok(generate(model, &[&tokens], config, hook, monitor)?.concat())
         };
+        let (without, with) = (write(&mut NoHook)?, write(&mut hook)?);
         Ok(SideBySide {
             prompt: prompt.to_string(),
             interventions: interventions.to_vec(),
-            without: write(&mut NoHook)?,
-            with: write(&mut hook)?,
-            shift: shift(model, site, interventions, &tokens, MOVED_TOKENS)?,
+            without: model.tokenizer().decode(&without),
+            with: model.tokenizer().decode(&with),
+            shift: shift(model, site, interventions, (&tokens, &without), MOVED_TOKENS)?,
         })
     }
 
