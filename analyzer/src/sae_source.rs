@@ -93,7 +93,33 @@ impl SaeSource {
         }
     }
 
-    fn named(&self) -> Result<Option<ActivationDataset>> {
+    /// The SAE with its model, which is opened now if its place is given, or if the SAE is used on another model.
+    fn bench(
+        &self,
+        mut sae: PlacedSae,
+        dataset: Option<&ActivationDataset>,
+        (opened, monitor): (Option<&LanguageModel>, &dyn Monitor),
+    ) -> Result<Workbench> {
+        let open = |source: &String| -> Result<LanguageModel> {
+            let resolved = source.parse::<ModelSource>()?.resolve(monitor)?;
+            Ok(LanguageModel::open(&resolved, Compute::F32)?)
+        };
+        let model = self.model.as_ref().map(open).transpose()?.or(opened.cloned());
+        if self.other_model {
+            let other = match (dataset.filter(|_| self.activations.is_some()), &model) {
+                (Some(dataset), _) => dataset.manifest().model.clone(),
+                (None, Some(model)) => model.identity()?.clone(),
+                (None, None) => {
+                    let why = "without `activations` of the other model, or `model`".into();
+                    return Err(Harvester::NoEffect { setting: "other_model", why }.into());
+                }
+            };
+            sae.use_on(other, dataset)?;
+        }
+        Workbench::new(sae, model.as_ref())
+    }
+
+    fn given_activations(&self) -> Result<Option<ActivationDataset>> {
         let open = |dir: &PathBuf| Ok(ActivationDataset::open(Location::named(dir)?)?);
         self.activations.as_ref().map(open).transpose()
     }
