@@ -136,6 +136,25 @@ fn a_file_is_fetched_once_and_pinned_to_its_commit() {
 }
 
 #[test]
+fn a_split_model_is_fetched_whole() {
+    let parts = ["small/model-00001-of-00002.gguf", "small/model-00002-of-00002.gguf"];
+    let setup = Setup::new(&serve(move |request| match request.path.strip_prefix("/api/models/org/name/revision/") {
+        Some("main") => listing(&parts),
+        Some("less") => listing(&parts[..1]),
+        _ => content(request, CONTENT, CONTENT_SHA256),
+    }));
+    let error = setup.refuse(&format!("org/name@less:{}", parts[0]));
+    assert!(error.contains(parts[1]), "{error}");
+    let model = setup.resolve(&format!("org/name:{}", parts[0])).unwrap();
+    let other = model.path.with_file_name("model-00002-of-00002.gguf");
+    assert_eq!(fs::read_to_string(&other).unwrap(), CONTENT);
+    // A cache that lacks a part is filled.
+    fs::remove_file(&other).unwrap();
+    assert_eq!(setup.resolve(&format!("org/name:{}", parts[0])).unwrap(), model);
+    assert!(other.exists());
+}
+
+#[test]
 fn a_folder_is_fetched_through_redirects_with_its_shards() {
     let index = r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#;
     let setup = Setup::new(&serve(move |request| {

@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
+    collections::HashMap,
     fs,
     path::{Path, PathBuf},
 };
 
+use candle_core::quantized::gguf_file::{self, Content, Value};
 use serde::Deserialize;
 
 use super::tokenizer::TextStream;
@@ -69,6 +71,33 @@ fn the_default_models_ids_are_transformers_ids() {
         assert_eq!(tokenizer.decode(&ids), decoded.unwrap_or_else(|| text.clone()), "{name}");
         if let Some(messages) = messages {
             assert_eq!(tokenizer.render_chat(&messages, true).unwrap(), text, "{name}");
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Rules {
+    texts: Vec<String>,
+    /// Per rule, the ids of each text.
+    ids: HashMap<String, Vec<Vec<u32>>>,
+}
+
+/// `tests/fixtures/gguf/make_rules.py` asked llama.cpp.
+#[test]
+fn every_rule_that_a_gguf_header_names_cuts_as_llama_cpp_does() {
+    let model = ModelSource::Default.resolve(&Silent).unwrap();
+    let mut content = Content::read(&mut fs::File::open(model.path).unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let rules: Rules = read("gguf/rules.json");
+    assert_eq!(rules.ids.len(), 23);
+    for (rule, ids) in rules.ids {
+        content.metadata.insert("tokenizer.ggml.pre".into(), Value::String(rule.clone()));
+        let header: Vec<_> = content.metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+        gguf_file::write(&mut fs::File::create(&path).unwrap(), &header, &[]).unwrap();
+        let tokenizer = TextTokenizer::open(&path).unwrap();
+        for (text, ids) in rules.texts.iter().zip(ids) {
+            assert_eq!(tokenizer.encode(text).unwrap(), ids, "{rule}: {text}");
         }
     }
 }
