@@ -37,6 +37,7 @@ mod pickle;
 pub(crate) mod saelens;
 mod saelens_cfg;
 mod saelens_legacy;
+mod settings;
 mod sparsify;
 mod torch_file;
 mod transpose;
@@ -107,6 +108,9 @@ impl Sae {
 pub(crate) fn read(path: &Path) -> Result<Sae> {
     let (read, _) = SaeFormat::of(path)?.functions();
     let (config, weights) = read(path)?;
+    for note in &config.notes {
+        tracing::warn!("{}: {note}", path.display());
+    }
     let files = SaeFormat::files_of(path)?;
     Sae::checked(config, weights).map_err(|Flaw { part, expected, found }| {
         let file = if part == Part::Config { files.first() } else { files.last() };

@@ -13,12 +13,16 @@
 //! ```
 //!
 //! `AutoEncoder` is loaded with decoder rows of norm 1, as by the package's own loader.
+//!
+//! Older files: before July 2024 `config.json` has neither class nor sizes, which the tensors show; before December 2024
+//! an AutoEncoderTopK has `k` in `config.json` only, and a BatchTopKSAE no threshold, so that what it computes for a
+//! token depends on the rest of its batch.
 
 use std::path::Path;
 
 use harvester::HookPoint;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{
     find::folder_of,
@@ -26,6 +30,7 @@ use super::{
     format::SaeFormat,
     json::{self, refuse, refuse_zero},
     named_tensors::NamedTensors,
+    settings::{DICTIONARY_LEARNING_BUFFER, said, unknown},
     torch_file::{self, Item, TorchFile},
     transpose::transposed,
 };
@@ -43,29 +48,26 @@ const WEIGHTS_FILE: &str = "ae.pt";
 #[serde(expecting = "a JSON object")]
 struct Config {
     trainer: Trainer,
+    /// `ctx_len` and `io` are read; the others are in `settings`.
     #[serde(default)]
-    buffer: Buffer,
+    buffer: Map<String, Value>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(expecting = "a JSON object")]
 struct Trainer {
-    dict_class: String,
-    activation_dim: usize,
-    dict_size: usize,
+    #[serde(default)]
+    dict_class: Option<String>,
+    #[serde(default)]
+    activation_dim: Option<usize>,
+    #[serde(default)]
+    dict_size: Option<usize>,
     #[serde(default)]
     k: Option<usize>,
     #[serde(default)]
     lm_name: Option<String>,
     #[serde(default)]
     submodule_name: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(expecting = "a JSON object")]
-struct Buffer {
-    #[serde(default)]
-    ctx_len: Option<usize>,
 }
 
 /// The package's classes of dictionaries.
@@ -84,18 +86,23 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
     let dir = folder_of(path);
     let config_path = dir.join(CONFIG_FILE);
     let Config { trainer, buffer } = json::read(&config_path, "the config.json of dictionary_learning")?;
-    let Ok(class) = serde_json::from_value::<Class>(json!(trainer.dict_class)) else {
-        let known = "AutoEncoder, AutoEncoderNew, AutoEncoderTopK, BatchTopKSAE, MatryoshkaBatchTopKSAE, \
-                     JumpReluAutoEncoder or GatedAutoEncoder";
-        return refuse(&config_path, "trainer.dict_class", known, &trainer.dict_class);
-    };
-    let (d_in, d_sae) = (trainer.activation_dim, trainer.dict_size);
-    refuse_zero(&config_path, "trainer.activation_dim and trainer.dict_size", [d_in, d_sae])?;
     let weights_path = dir.join(WEIGHTS_FILE);
     let TorchFile { mut tensors, others } = TorchFile::read(&weights_path)?;
     if let Some(name) = others.keys().next() {
-        return Err(Error::malformed(&weights_path, "only tensors", name.clone(), "It belongs to another tool"));
+        let hint = match others.contains_key("optimizer") {
+            true => "It is the backup of a training that has not ended: finish it, or save its `ae` alone",
+            false => "It belongs to another tool",
+        };
+        return Err(Error::malformed(&weights_path, "only tensors", name.clone(), hint));
     }
+    let class = match &trainer.dict_class {
+        Some(name) => Class::named(name, &config_path)?,
+        None => Class::of(&tensors, &weights_path)?,
+    };
+    let (rows, columns) = tensors.matrix(class.encoder())?;
+    let (d_in, d_sae) = if class.is_linear() { (columns, rows) } else { (rows, columns) };
+    let (d_in, d_sae) = (trainer.activation_dim.unwrap_or(d_in), trainer.dict_size.unwrap_or(d_sae));
+    refuse_zero(&config_path, "trainer.activation_dim and trainer.dict_size", [d_in, d_sae])?;
     let mut weights = weights(class, &mut tensors, d_in, d_sae)?;
     weights.nonlinearity = nonlinearity(class, &mut tensors, d_sae, (trainer.k, &weights_path))?;
     tensors.end()?;
@@ -104,18 +111,54 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
     }
     let config = SaeConfig {
         apply_b_dec_to_input: !matches!(class, Class::AutoEncoderNew | Class::JumpReluAutoEncoder),
-        hook_points: HookPoints::Autoencoder(trainer.submodule_name.as_deref().and_then(hook_point)),
+        hook_points: HookPoints::Autoencoder(place(&trainer, &buffer, &config_path)?),
         model_name: trainer.lm_name.unwrap_or_default(),
-        ctx_len: buffer.ctx_len,
+        ctx_len: buffer.get("ctx_len").and_then(Value::as_u64).map(|len| len as usize),
+        notes: [said, unknown].iter().flat_map(|of| of(&buffer, DICTIONARY_LEARNING_BUFFER)).collect(),
         ..SaeConfig::new(d_in, d_sae)
     };
     Ok((config, weights))
 }
 
+impl Class {
+    fn named(name: &str, path: &Path) -> Result<Self> {
+        serde_json::from_value(json!(name)).or_else(|_| {
+            let known = "AutoEncoder, AutoEncoderNew, AutoEncoderTopK, BatchTopKSAE, MatryoshkaBatchTopKSAE, \
+                         JumpReluAutoEncoder or GatedAutoEncoder";
+            refuse(path, "trainer.dict_class", known, name)
+        })
+    }
+
+    /// The class that has these tensors. When `config.json` did not name it, there was no BatchTopKSAE.
+    fn of(tensors: &NamedTensors, path: &Path) -> Result<Self> {
+        let has = |name: &str| tensors.has(name);
+        match () {
+            () if has("bias") => Ok(Self::AutoEncoder),
+            () if has("decoder_bias") => Ok(Self::GatedAutoEncoder),
+            () if has("W_enc") => Ok(Self::JumpReluAutoEncoder),
+            () if has("decoder.bias") => Ok(Self::AutoEncoderNew),
+            () if has("b_dec") => Ok(Self::AutoEncoderTopK),
+            () => {
+                let expected = "the tensors of a dictionary, since config.json names no trainer.dict_class";
+                Err(Error::malformed(path, expected, "none that tells its class", "Add trainer.dict_class"))
+            }
+        }
+    }
+
+    /// True if the matrices are those of `torch.nn.Linear`, `[out, in]`.
+    fn is_linear(self) -> bool {
+        !matches!(self, Self::MatryoshkaBatchTopKSAE | Self::JumpReluAutoEncoder)
+    }
+
+    fn encoder(self) -> &'static str {
+        if self.is_linear() { "encoder.weight" } else { "W_enc" }
+    }
+}
+
 /// The weights of a class, without its nonlinearity.
 fn weights(class: Class, tensors: &mut NamedTensors, d_in: usize, d_sae: usize) -> Result<SaeWeights> {
     let (nonlinearity, w_skip) = (Nonlinearity::Standard, None);
-    if matches!(class, Class::MatryoshkaBatchTopKSAE | Class::JumpReluAutoEncoder) {
+    if !class.is_linear() {
         return Ok(SaeWeights {
             w_enc: transposed(&tensors.take_f32("W_enc", &[d_in, d_sae])?, d_in, d_sae),
             b_enc: tensors.take_f32("b_enc", &[d_sae])?,
@@ -160,13 +203,19 @@ fn nonlinearity(
         Class::AutoEncoderTopK => {
             let k = k(tensors, configured_k, path)?;
             // Only for `use_threshold=True`, which is not the default of this class.
-            tensors.take_f32("threshold", &[])?;
+            tensors.pass_over("threshold");
             Ok(Nonlinearity::TopK { k })
         }
         Class::BatchTopKSAE | Class::MatryoshkaBatchTopKSAE => {
             k(tensors, configured_k, path)?;
             if class == Class::MatryoshkaBatchTopKSAE {
                 tensors.pass_over("group_sizes"); // nested prefixes: only used in training
+            }
+            if !tensors.has("threshold") {
+                let expected = "a threshold, which BatchTopKSAE has since December 2024";
+                let hint = "Without it, the activations of a token depend on its batch: train it again, or add the \
+                            smallest activation that it should keep, as a number named threshold";
+                return Err(Error::malformed(path, expected, "none", hint));
             }
             let threshold = tensors.take_f32("threshold", &[])?[0];
             if threshold < 0.0 {
@@ -179,14 +228,29 @@ fn nonlinearity(
     }
 }
 
-/// The k stored with the weights. The config must agree with it.
+/// The k stored with the weights, or else in the config, which must agree with it.
 fn k(tensors: &mut NamedTensors, configured: Option<usize>, path: &Path) -> Result<usize> {
+    if !tensors.has("k") {
+        let missing = || Error::malformed(path, "k, or trainer.k in config.json", "neither", "Add trainer.k");
+        return configured.ok_or_else(missing);
+    }
     let stored = tensors.take_int("k", &[])?[0];
     let k = usize::try_from(stored).ok().filter(|k| *k > 0 && configured.is_none_or(|configured| configured == *k));
     k.ok_or_else(|| {
         let expected = configured.map_or("k of 1 or more".to_string(), |k| format!("k {k}, as config.json has it"));
         Error::malformed(path, expected, stored.to_string(), "The two files belong to different dictionaries")
     })
+}
+
+/// The hook point of a dictionary of a module's output: where the package's names for modules mean no input.
+fn place(trainer: &Trainer, buffer: &Map<String, Value>, path: &Path) -> Result<Option<HookPoint>> {
+    let named = || trainer.submodule_name.as_deref().and_then(hook_point);
+    match buffer.get("io").and_then(Value::as_str) {
+        None | Some("out") => Ok(named()),
+        // The input of the named module, for which the package has no name.
+        Some("in") => Ok(None),
+        Some(other) => refuse(path, "buffer.io", "`in` or `out`", other),
+    }
 }
 
 /// A hook point from the package's own name for the output of a block, or from one of TransformerLens' names, which we

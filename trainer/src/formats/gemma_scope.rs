@@ -63,7 +63,7 @@ pub(super) fn jumprelu(
         d_out,
         apply_b_dec_to_input: false,
         // Gemma was trained with a BOS token, and Gemma Scope on texts that begin with it.
-        prepend_bos: true,
+        prepend_bos: Some(true),
         ..SaeConfig::new(d_in, d_sae)
     };
     let weights = SaeWeights {

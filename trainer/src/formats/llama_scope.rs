@@ -21,6 +21,7 @@ use super::{
     format::SaeFormat,
     json::{self, refuse, refuse_zero},
     llamascopium::of_raw_activations,
+    settings::{LLAMASCOPIUM, unknown},
     transpose::transposed,
 };
 use crate::{
@@ -63,8 +64,11 @@ struct AverageNorm {
 pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
     let dir = folder_of(path);
     let config_path = dir.join(CONFIG_FILE);
-    let config: Config = json::read(&config_path, "the hyperparams.json of a Llama Scope SAE")?;
-    let sae_config = config.read(&config_path)?;
+    let what = "the hyperparams.json of a Llama Scope SAE";
+    let value = json::read_value(&config_path, what)?;
+    let config: Config = json::parse(&value, &config_path, what)?;
+    let mut sae_config = config.read(&config_path)?;
+    sae_config.notes.extend(value.as_object().into_iter().flat_map(|keys| unknown(keys, LLAMASCOPIUM)));
     let mut tensors = TensorFile::read(&dir.join(WEIGHTS_FILE), SAE_HINT)?;
     let SaeConfig { d_in, d_sae, .. } = sae_config;
     let mut weights = SaeWeights {

@@ -7,6 +7,10 @@
 //! s = sqrt(d_in)/dataset_average_activation_norm.HOOK (`dataset-wise`), 1 (`inference`), sqrt(d_in)/|x| (`token-wise`)
 //! ```
 //!
+//! Until summer 2025 the tool was Language-Model-SAEs, and the tensors were `encoder.weight [d_sae, d_in]`,
+//! `encoder.bias`, `decoder.weight [d_in, d_sae]` and `decoder.bias`; at the beginning of that year, a jumprelu had one
+//! `jump_relu_threshold` in its config. With `apply_decoder_bias_to_pre_encoder`, p is of `s_in x - b_D`.
+//!
 //! `|W_D|` is used only with `sparsity_include_decoder_norm`. The scales are folded here so that activations are in the
 //! units of raw input: `f / s_in`. For `topk` with that option they are `f |W_D| / s_in`, because our topk selects by
 //! the activations.
@@ -20,6 +24,7 @@ use super::{
     fits::Fits,
     format::SaeFormat,
     json::{self, refuse, refuse_zero},
+    settings::{LLAMASCOPIUM, unknown},
     transpose::transposed,
 };
 use crate::{
@@ -52,9 +57,15 @@ struct Config {
     #[serde(default = "fifty")]
     top_k: usize,
     hook_point_in: String,
-    hook_point_out: String,
+    /// `None`: the same as `hook_point_in`.
+    #[serde(default)]
+    hook_point_out: Option<String>,
     #[serde(default)]
     use_glu_encoder: bool,
+    #[serde(default, skip_serializing)]
+    apply_decoder_bias_to_pre_encoder: bool,
+    #[serde(default, skip_serializing)]
+    jump_relu_threshold: f32,
 }
 
 fn yes() -> bool {
@@ -80,12 +91,19 @@ const INFERENCE: &str = "inference";
 pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
     let dir = folder_of(path);
     let config_path = dir.join(CONFIG_FILE);
-    let config: Config = json::read(&config_path, "the config.json of a Llamascopium SAE")?;
-    let (sae_config, architecture) = config.read(&config_path)?;
+    let what = "the config.json of a Llamascopium SAE";
+    let value = json::read_value(&config_path, what)?;
+    let config: Config = json::parse(&value, &config_path, what)?;
+    let (mut sae_config, architecture) = config.read(&config_path)?;
+    sae_config.notes.extend(value.as_object().into_iter().flat_map(|keys| unknown(keys, LLAMASCOPIUM)));
     let weights_path = dir.join(WEIGHTS_FILE);
     let mut tensors = TensorFile::read(&weights_path, SAE_HINT)?;
     let SaeConfig { d_in, d_sae, .. } = sae_config;
+    let names = if tensors.has("W_E")? { Names::OF_PARAMETERS } else { Names::OF_LINEAR };
     let nonlinearity = match architecture {
+        Architecture::JumpRelu if names.linear && !tensors.has(LOG_THRESHOLD)? => {
+            Nonlinearity::JumpRelu { threshold: vec![config.jump_relu_threshold; d_sae] }
+        }
         Architecture::JumpRelu => {
             let log = tensors.take_weights(LOG_THRESHOLD, &[d_sae])?;
             Nonlinearity::JumpRelu { threshold: log.iter().map(|log| log.exp()).collect() }
@@ -94,11 +112,11 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
         _ => Nonlinearity::Standard,
     };
     let mut weights = SaeWeights {
-        w_enc: transposed(&tensors.take_weights("W_E", &[d_in, d_sae])?, d_in, d_sae),
-        b_enc: tensors.take_weights("b_E", &[d_sae])?,
-        w_dec: tensors.take_weights("W_D", &[d_sae, d_in])?,
-        // After W_E, whose length confirms d_in: otherwise a config could request any number of zeros.
-        b_dec: if config.use_decoder_bias { tensors.take_weights("b_D", &[d_in])? } else { vec![0.0; d_in] },
+        w_enc: names.matrix(&mut tensors, names.w_enc, [d_sae, d_in])?,
+        b_enc: tensors.take_weights(names.b_enc, &[d_sae])?,
+        w_dec: names.matrix(&mut tensors, names.w_dec, [d_in, d_sae])?,
+        // After the encoder, whose length confirms d_in: otherwise a config could request any number of zeros.
+        b_dec: if config.use_decoder_bias { tensors.take_weights(names.b_dec, &[d_in])? } else { vec![0.0; d_in] },
         nonlinearity,
         w_skip: None,
     };
@@ -121,13 +139,45 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
             })?;
             Ok::<f32, Error>((d_in as f32).sqrt() / norm)
         };
-        let (scale_in, scale_out) = (scale(&config.hook_point_in)?, scale(&config.hook_point_out)?);
+        let (scale_in, scale_out) = (scale(&config.hook_point_in)?, scale(config.hook_point_out())?);
         of_raw_activations(&mut weights, scale_in, scale_out);
         if let Nonlinearity::JumpRelu { threshold } = &mut weights.nonlinearity {
             threshold.iter_mut().for_each(|t| *t /= scale_in);
         }
     }
     Ok((sae_config, weights))
+}
+
+/// The names of the tensors, and how the matrices lie.
+struct Names {
+    /// True if they are those of `torch.nn.Linear`, `[out, in]`; false if they are `[in, out]`.
+    linear: bool,
+    w_enc: &'static str,
+    b_enc: &'static str,
+    w_dec: &'static str,
+    b_dec: &'static str,
+}
+
+impl Names {
+    const OF_PARAMETERS: Self = Self { linear: false, w_enc: "W_E", b_enc: "b_E", w_dec: "W_D", b_dec: "b_D" };
+    const OF_LINEAR: Self = Self {
+        linear: true,
+        w_enc: "encoder.weight",
+        b_enc: "encoder.bias",
+        w_dec: "decoder.weight",
+        b_dec: "decoder.bias",
+    };
+
+    /// The encoder `[d_sae, d_in]` or the decoder `[d_sae, d_in]`, given the shape `[out, in]` of the product.
+    fn matrix(&self, tensors: &mut TensorFile, name: &str, [out, width]: [usize; 2]) -> Result<Vec<f32>> {
+        let values = tensors.take_weights(name, &if self.linear { [out, width] } else { [width, out] })?;
+        // Both are wanted with a latent per row: the encoder as [out, in], the decoder as [in, out].
+        Ok(match (self.linear, name == self.w_enc) {
+            (true, true) | (false, false) => values,
+            (true, false) => transposed(&values, out, width),
+            (false, true) => transposed(&values, width, out),
+        })
+    }
 }
 
 /// The mean norms stored with the weights; they have no meaning if the config does not use them.
@@ -164,6 +214,10 @@ pub(super) fn of_raw_activations(weights: &mut SaeWeights, scale_in: f32, scale_
 }
 
 impl Config {
+    fn hook_point_out(&self) -> &str {
+        self.hook_point_out.as_deref().unwrap_or(&self.hook_point_in)
+    }
+
     fn read(&self, path: &Path) -> Result<(SaeConfig, Architecture)> {
         if self.sae_type != "sae" {
             return refuse(path, "sae_type", "`sae`", &self.sae_type);
@@ -185,14 +239,14 @@ impl Config {
                 return refuse(path, "norm_activation", known, other);
             }
         };
-        let (from, to) = (self.hook_point_in.parse().ok(), self.hook_point_out.parse().ok());
-        if to.is_none() && self.hook_point_in != self.hook_point_out {
-            return refuse(path, "hook_point_out", "such as blocks.9.hook_mlp_out", &self.hook_point_out);
+        let (from, to) = (self.hook_point_in.parse().ok(), self.hook_point_out().parse().ok());
+        if to.is_none() && self.hook_point_in != self.hook_point_out() {
+            return refuse(path, "hook_point_out", "such as blocks.9.hook_mlp_out", self.hook_point_out());
         }
         let d_sae = (self.d_model as f64 * self.expansion_factor) as usize;
         refuse_zero(path, "d_model and d_model * expansion_factor", [self.d_model, d_sae])?;
         let config = SaeConfig {
-            apply_b_dec_to_input: false,
+            apply_b_dec_to_input: self.use_decoder_bias && self.apply_decoder_bias_to_pre_encoder,
             input_norm,
             hook_points: HookPoints::between(from, to, [self.d_model; 2]),
             ..SaeConfig::new(self.d_model, d_sae)
@@ -217,7 +271,7 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
     let norm_activation = match input_norm {
         InputNorm::None => INFERENCE,
         InputNorm::ConstantNorm => TOKEN_WISE,
-        InputNorm::LayerNorm { .. } => {
+        InputNorm::Centered | InputNorm::LayerNorm { .. } => {
             return fits.refuse("raw or constant-norm activations".into(), input_norm.to_string());
         }
     };
@@ -232,8 +286,10 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
         sparsity_include_decoder_norm: false,
         top_k: sae.nonlinearity().k().unwrap_or_else(fifty),
         hook_point_in: from.to_string(),
-        hook_point_out: to.unwrap_or(from).to_string(),
+        hook_point_out: Some(to.unwrap_or(from).to_string()),
         use_glu_encoder: false,
+        apply_decoder_bias_to_pre_encoder: false,
+        jump_relu_threshold: 0.0,
     };
     let sae = sae.applying_b_dec(false);
     let SaeWeights { w_enc, b_enc, nonlinearity, w_dec, b_dec, .. } = sae.weights();

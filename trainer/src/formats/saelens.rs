@@ -14,17 +14,22 @@ use std::path::Path;
 use super::{
     find::folder_of,
     json,
-    saelens_cfg::{Cfg, FITS, without_records},
+    saelens_cfg::{Cfg, EXPECTED_AVERAGE, FITS, notes, without_records},
     saelens_legacy,
     transpose::transposed,
 };
 use crate::{
-    Result,
+    Error, Result,
+    kernels::simd::multiply,
     sae::{Architecture, Nonlinearity, Sae, SaeConfig, SaeWeights},
     tensors::{SAE_HINT, Tensor, TensorFile, write_tensors},
 };
 
 const CFG_FILE: &str = "cfg.json";
+/// The scale of activations in a checkpoint of SAELens 6, and of 5.
+const SCALER_FILE: &str = "activation_scaler.json";
+const STORE_STATE_FILE: &str = "activations_store_state.safetensors";
+const SCALING_FACTOR: &str = "estimated_norm_scaling_factor";
 pub(crate) const WEIGHTS_FILE: &str = "sae_weights.safetensors";
 pub(crate) const SPARSITY_FILE: &str = "sparsity.safetensors";
 /// The files of our SAE folder beside the weights.
@@ -80,8 +85,9 @@ pub(crate) fn save_sparsity(frequency: &[f32], dir: &Path) -> Result<()> {
 pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
     let dir = folder_of(path);
     let cfg_path = dir.join(CFG_FILE);
-    let cfg = read_cfg(&cfg_path)?;
-    let (config, named) = cfg.read(&cfg_path)?;
+    let (cfg, notes) = read_cfg(&cfg_path)?;
+    let (mut config, named) = cfg.read(&cfg_path)?;
+    config.notes.extend(notes);
     let path = dir.join(WEIGHTS_FILE);
     let mut tensors = TensorFile::read(&path, SAE_HINT)?;
     let SaeConfig { d_in, d_out, d_sae, .. } = config;
@@ -105,6 +111,9 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
         saelens_legacy::check_scaling_factor(&tensors.take_f32("scaling_factor", &[d_sae])?, &path)?;
     }
     tensors.end()?;
+    if cfg.normalize_activations == EXPECTED_AVERAGE {
+        fold_average_norm(&mut weights, average_norm_factor(&dir)?);
+    }
     // For other architectures SAELens does not have this key, and ignores it.
     if cfg.rescale_acts_by_decoder_norm == Some(true) && named.architecture == Architecture::TopK {
         weights = weights.with_unit_decoder();
@@ -112,13 +121,44 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
     Ok((config, weights))
 }
 
-fn read_cfg(path: &Path) -> Result<Cfg> {
+/// The factor of `expected_average_only_in`, which SAELens folds into the weights at the end of a training: before it,
+/// the factor is in a file of the checkpoint.
+fn average_norm_factor(dir: &Path) -> Result<f32> {
+    let (of_6, of_5) = (dir.join(SCALER_FILE), dir.join(STORE_STATE_FILE));
+    let factor = if of_6.is_file() {
+        let scaler = json::read_value(&of_6, "the activation scaler of SAELens")?;
+        scaler.get("scaling_factor").and_then(serde_json::Value::as_f64).map(|factor| factor as f32)
+    } else if of_5.is_file() {
+        let mut tensors = TensorFile::read(&of_5, SAE_HINT)?;
+        let has_one = tensors.has(SCALING_FACTOR)?;
+        if has_one { Some(tensors.take_f32(SCALING_FACTOR, &[])?[0]) } else { None }
+    } else {
+        None
+    };
+    factor.filter(|factor| factor.is_finite() && *factor > 0.0).ok_or_else(|| {
+        let expected = format!(
+            "a factor above 0 in {SCALER_FILE} or {STORE_STATE_FILE}, since normalize_activations is `{EXPECTED_AVERAGE}`"
+        );
+        Error::malformed(dir, expected, "none", "Copy the whole checkpoint, or save the SAE with its norm folded")
+    })
+}
+
+/// As SAELens' `fold_activation_norm_scaling_factor`: `(s x - b_dec) W_enc = (x - b_dec / s) s W_enc`. Thresholds stay.
+fn fold_average_norm(weights: &mut SaeWeights, factor: f32) {
+    multiply(&mut weights.w_enc, factor);
+    multiply(&mut weights.w_dec, 1.0 / factor);
+    multiply(&mut weights.b_dec, 1.0 / factor);
+}
+
+/// The config, and what its settings ask for beyond it.
+fn read_cfg(path: &Path) -> Result<(Cfg, Vec<String>)> {
     let what = "the cfg.json of an SAE";
     let mut value = json::read_value(path, what)?;
+    let notes = notes(&value);
     if saelens_legacy::is_legacy(&value) {
         value = saelens_legacy::upgraded(value, path)?;
     }
-    json::parse(&without_records(value), path, what)
+    Ok((json::parse(&without_records(value), path, what)?, notes))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use harvester::HookPoint;
+use harvester::{HookPoint, Site};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -15,6 +15,8 @@ use super::{
     fits::Fits,
     format::SaeFormat,
     json::{refuse, refuse_zero},
+    saelens_legacy::{self, SAE_LENS_VERSION},
+    settings::{MODEL_KWARGS, Rule, SAELENS, rule, said, unknown},
 };
 use crate::{
     Error, Result,
@@ -22,8 +24,6 @@ use crate::{
     tensors::SAE_HINT,
 };
 
-/// The version whose layout we write.
-pub(super) const SAE_LENS_VERSION: &str = "6.0.0";
 /// Added to the standard deviation by SAELens' `layer_norm`.
 const LAYER_NORM_EPS: f32 = 1e-5;
 
@@ -40,7 +40,7 @@ pub(super) struct Cfg {
     #[serde(default = "yes")]
     apply_b_dec_to_input: bool,
     #[serde(default = "none")]
-    normalize_activations: String,
+    pub(super) normalize_activations: String,
     #[serde(default = "none")]
     reshape_activations: String,
     metadata: Metadata,
@@ -60,45 +60,23 @@ pub(super) struct Cfg {
     columns: Vec<Column>,
 }
 
-/// Keys that record the training or the origin: fields of SAELens' training configs, which its checkpoints have on the
-/// first level, and keys that are in `metadata` today. Any other key that [`Cfg`] does not know may change the
-/// computation.
-const RECORDS: [&str; 29] = [
-    "sae_lens_version",
-    "sae_lens_training_version",
-    "model_name",
-    "model_class_name",
-    "hook_name",
-    "dataset_path",
-    "context_size",
-    "prepend_bos",
-    "neuronpedia_id",
-    "noise_scale",
-    "mse_loss_normalization",
-    "b_dec_init_method",
-    "decoder_init_norm",
-    "l1_coefficient",
-    "l1_warm_up_steps",
-    "lp_norm",
-    "l0_coefficient",
-    "l0_warm_up_steps",
-    "target_l0",
-    "pre_act_loss_coefficient",
-    "jumprelu_init_threshold",
-    "jumprelu_bandwidth",
-    "jumprelu_sparsity_loss_mode",
-    "jumprelu_tanh_scale",
-    "jumprelu_ste_to_input",
-    "aux_loss_coefficient",
-    "use_sparse_activations",
-    "topk_threshold_lr",
-    "training_architecture",
-];
+/// What the settings of a `cfg.json` ask for that refract neither computes nor checks. Settings of unknown meaning are
+/// refused in version 6; in the flat configs before it, which held those of the whole training, they are named here.
+pub(super) fn notes(cfg: &Value) -> Vec<String> {
+    let levels = [Some(cfg), cfg.get("metadata")].into_iter().flatten().filter_map(Value::as_object);
+    let mut notes: Vec<_> = levels.flat_map(|level| said(level, SAELENS)).collect();
+    if let Some(flat) = cfg.as_object().filter(|_| saelens_legacy::is_legacy(cfg)) {
+        notes.extend(unknown(flat, SAELENS));
+        notes.extend(saelens_legacy::centered_by_default(flat));
+    }
+    notes
+}
 
-/// A config without the keys of [`RECORDS`] and without keys that have no effect.
+/// A config with only the keys that [`Cfg`] has, and those that no table has, which are refused. In `metadata`, which is
+/// free to hold anything, only the keys that have a meaning.
 pub(super) fn without_records(mut cfg: Value) -> Value {
     if let Value::Object(keys) = &mut cfg {
-        keys.retain(|key, value| !value.is_null() && !RECORDS.contains(&key.as_str()));
+        keys.retain(|key, value| !value.is_null() && matches!(rule(SAELENS, key), None | Some(Rule::Computed)));
     }
     cfg
 }
@@ -178,7 +156,7 @@ impl Cfg {
     pub(super) fn of(sae: &Sae) -> Result<Self> {
         let config = sae.config();
         let normalize_activations = match config.input_norm {
-            InputNorm::None => "none",
+            InputNorm::None | InputNorm::Centered => "none",
             InputNorm::LayerNorm { eps } if eps == LAYER_NORM_EPS => "layer_norm",
             InputNorm::LayerNorm { eps } => {
                 return FITS.refuse(format!("a layer norm with eps {LAYER_NORM_EPS:e}"), format!("eps {eps:e}"));
@@ -212,6 +190,7 @@ impl Cfg {
         })
     }
 
+    /// The config without its notes, and the meaning of `architecture`.
     pub(super) fn read(&self, path: &Path) -> Result<(SaeConfig, Named)> {
         let named = self.named(path)?;
         // `hook_z` flattens the heads, which harvested activations have done already.
@@ -236,11 +215,51 @@ impl Cfg {
             hook_points: self.hook_points(path, &named, d_out)?,
             model_name: metadata.model_name.clone().unwrap_or_default(),
             ctx_len: metadata.context_size,
-            prepend_bos: metadata.prepend_bos.unwrap_or(false),
+            prepend_bos: metadata.prepend_bos,
             dataset: metadata.dataset_path.clone().unwrap_or_default(),
             ..SaeConfig::new(self.d_in, self.d_sae)
         };
-        Ok((config, named))
+        Ok((self.of_its_model(config, path)?, named))
+    }
+
+    /// The SAE for the model as it was published, if `model_from_pretrained_kwargs` says that it was trained on a model
+    /// that TransformerLens had changed.
+    fn of_its_model(&self, mut config: SaeConfig, path: &Path) -> Result<SaeConfig> {
+        let Some(Value::Object(kwargs)) = &self.metadata.model_from_pretrained_kwargs else { return Ok(config) };
+        config.notes.extend(said(kwargs, MODEL_KWARGS));
+        config.notes.extend(unknown(kwargs, MODEL_KWARGS));
+        let is_on = |key: &str| kwargs.get(key) == Some(&Value::Bool(true));
+        let at = |sites: &[Site]| {
+            let is_one = |point: HookPoint| matches!(point, HookPoint::Block { site, .. } if sites.contains(&site));
+            config.hook_points.columns().into_iter().any(is_one)
+        };
+        for (key, sites) in [
+            ("fold_ln", &[Site::Ln1Normalized, Site::Ln2Normalized][..]),
+            ("fold_value_biases", &[Site::AttnZ]),
+            ("refactor_factored_attn_matrices", &[Site::AttnZ]),
+        ] {
+            if is_on(key) && at(sites) {
+                let name = format!("model_from_pretrained_kwargs.{key}");
+                return refuse(path, &name, "`false` at this hook point, which it changes", "true");
+            }
+        }
+        // Without a name, it is taken to be the residual stream, as for most SAEs.
+        let is_centered = |point: Option<HookPoint>| point.is_none_or(HookPoint::writes_to_resid);
+        let (from, to) = config.hook_points.ends();
+        if is_on(CENTER) && config.hook_points.is_transcoder() && is_centered(to) {
+            return refuse(path, CENTER_KEY, "`false` for a transcoder to the residual stream", "true");
+        }
+        if is_on(CENTER) && is_centered(from) {
+            config.input_norm = match config.input_norm {
+                // A layer norm takes the mean off as well.
+                norm @ InputNorm::LayerNorm { .. } => norm,
+                InputNorm::None | InputNorm::Centered => InputNorm::Centered,
+                norm @ InputNorm::ConstantNorm => {
+                    return refuse(path, CENTER_KEY, format!("`false` with the input norm `{norm}`"), "true");
+                }
+            };
+        }
+        Ok(config)
     }
 
     /// Active latents per token; a topk SAE must have them.
@@ -280,11 +299,12 @@ impl Cfg {
 
     fn input_norm(&self, path: &Path) -> Result<InputNorm> {
         match self.normalize_activations.as_str() {
-            "none" => Ok(InputNorm::None),
+            // The factor of the second is folded into the weights by `saelens`.
+            "none" | EXPECTED_AVERAGE => Ok(InputNorm::None),
             "layer_norm" => Ok(InputNorm::LayerNorm { eps: LAYER_NORM_EPS }),
             "constant_norm_rescale" => Ok(InputNorm::ConstantNorm),
             other => {
-                let expected = "`none` (folded into the weights), `layer_norm` or `constant_norm_rescale`";
+                let expected = "`none`, `expected_average_only_in`, `layer_norm` or `constant_norm_rescale`";
                 refuse(path, "normalize_activations", expected, other)
             }
         }
@@ -302,6 +322,10 @@ impl Cfg {
     }
 }
 
+/// Activations are multiplied by one number, so that their mean norm is the root of d_in.
+pub(super) const EXPECTED_AVERAGE: &str = "expected_average_only_in";
+const CENTER: &str = "center_writing_weights";
+const CENTER_KEY: &str = "model_from_pretrained_kwargs.center_writing_weights";
 const CROSSCODER: &str = "crosscoder";
 const SKIP_TRANSCODER: &str = "skip_transcoder";
 const TRANSCODER: &str = "transcoder";
@@ -351,8 +375,11 @@ impl Metadata {
             hook_head_index_out: None,
             context_size: config.ctx_len,
             seqpos_slice: Some(serde_json::json!([null])),
-            model_from_pretrained_kwargs: Some(serde_json::json!({})),
-            prepend_bos: Some(config.prepend_bos),
+            model_from_pretrained_kwargs: Some(match config.input_norm {
+                InputNorm::Centered => serde_json::json!({ CENTER: true }),
+                _ => serde_json::json!({}),
+            }),
+            prepend_bos: config.prepend_bos,
             exclude_special_tokens: Some(Value::Bool(false)),
             sequence_separator_token: None,
             disable_concat_sequences: Some(false),

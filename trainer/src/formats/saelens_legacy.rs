@@ -3,20 +3,44 @@
 
 use std::path::Path;
 
+use harvester::HookPoint;
 use serde_json::{Map, Value, json};
 
-use super::{json::refuse, saelens_cfg::SAE_LENS_VERSION};
+use super::{
+    json::refuse,
+    settings::{Rule, SAELENS, rule},
+};
 use crate::Result;
 
-/// Keys that are in `metadata` today.
-const METADATA: [&str; 7] =
-    ["model_name", "hook_name", "hook_name_out", "hook_head_index", "prepend_bos", "context_size", "dataset_path"];
+/// The version whose layout is read, and which we write.
+pub(super) const SAE_LENS_VERSION: &str = "6.0.0";
 
 /// True if the config has no version, or one below 6.
 pub(super) fn is_legacy(cfg: &Value) -> bool {
     let versions = [cfg.get("sae_lens_version"), cfg.pointer("/metadata/sae_lens_version")];
     let version = versions.into_iter().flatten().find_map(Value::as_str).unwrap_or_default();
     version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major < 6)
+}
+
+/// A warning for an SAE that was trained by SAELens before 3.19.2. Those versions let TransformerLens center the writing
+/// weights of a model, and no key says so; since then they do not, and `model_from_pretrained_kwargs` is stored.
+pub(super) fn centered_by_default(flat: &Map<String, Value>) -> Option<String> {
+    let text = |key: &str| flat.get(key).and_then(Value::as_str);
+    let version = text("sae_lens_training_version").or(text("sae_lens_version")).unwrap_or("0");
+    let number = |part: Option<&str>| part.and_then(|part| part.parse::<u32>().ok()).unwrap_or(0);
+    let mut parts = version.split('.');
+    let version_parts = [(); 3].map(|()| number(parts.next()));
+    let in_resid = text("hook_name").or(text("hook_point")).and_then(|name| name.parse::<HookPoint>().ok());
+    let is_meant = version_parts < [3, 19, 2]
+        && !flat.contains_key("model_from_pretrained_kwargs")
+        && in_resid.is_some_and(HookPoint::writes_to_resid);
+    is_meant.then(|| {
+        format!(
+            "trained by SAELens {version}, which centered the weights of models with layer norms (GPT-2, Pythia; not \
+             Llama or Gemma): for such a model, add \"model_from_pretrained_kwargs\": \
+             {{\"center_writing_weights\": true}} to its cfg.json"
+        )
+    })
 }
 
 /// The same config in the layout of version 6.
@@ -45,8 +69,9 @@ pub(super) fn upgraded(cfg: Value, path: &Path) -> Result<Value> {
         Some(Value::Bool(true)) => json!("expected_average_only_in"),
         Some(other) => other.clone(),
     };
+    let is_origin = |(key, _): &(&String, &Value)| rule(SAELENS, key) == Some(Rule::Origin);
     let mut metadata: Map<String, Value> =
-        METADATA.iter().filter_map(|key| Some((key.to_string(), old.get(*key)?.clone()))).collect();
+        old.iter().filter(is_origin).map(|(key, value)| (key.clone(), value.clone())).collect();
     metadata.insert("sae_lens_version".into(), json!(SAE_LENS_VERSION));
     let mut new = json!({
         "architecture": architecture,

@@ -5,6 +5,9 @@
 //! f = the k largest of relu((x - b_dec) encoder.weight^T + encoder.bias)          without b_dec if `transcode`
 //! y = f W_dec + b_dec + x W_skip^T
 //! ```
+//!
+//! Before February 2025, only the config of the run, in the folder above, said `transcode`, and transcoders subtracted
+//! b_dec from their input as well.
 
 use std::path::Path;
 
@@ -19,12 +22,14 @@ use super::{
 };
 use crate::{
     Error, Result,
+    kernels::simd::dot,
     sae::{Architecture, HookPoints, Nonlinearity, Sae, SaeConfig, SaeWeights, input_norm::InputNorm},
     tensors::{SAE_HINT, Tensor, TensorFile, write_tensors},
 };
 
 const CFG_FILE: &str = "cfg.json";
 const WEIGHTS_FILE: &str = "sae.safetensors";
+const RUN_FILE: &str = "config.json";
 /// Folder names that stand for a hook point, for `Fits::check_folder`.
 const FOLDERS: [&str; 2] = ["layers.LAYER", "layers.LAYER.mlp"];
 
@@ -48,7 +53,7 @@ struct Cfg {
     #[serde(default)]
     skip_connection: bool,
     #[serde(default)]
-    transcode: bool,
+    transcode: Option<bool>,
     d_in: usize,
     /// In older versions: true if the k largest are selected by absolute value.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -81,11 +86,13 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
         let hint = "Add the `k` that the SAE was trained with, such as \"k\": 32";
         return Err(Error::malformed(&cfg_path, "`k`, the active latents per token", "no such key", hint));
     };
-    let (from, to) = hook_points(&dir, cfg.transcode)?;
+    let of_run = cfg.transcode.is_none() && run_transcodes(&dir)?;
+    let transcode = cfg.transcode.unwrap_or(of_run);
+    let (from, to) = hook_points(&dir, transcode)?;
     let d_in = cfg.d_in;
     let d_sae = if cfg.num_latents == 0 { d_in.saturating_mul(cfg.expansion_factor) } else { cfg.num_latents };
     let mut tensors = TensorFile::read(&dir.join(WEIGHTS_FILE), SAE_HINT)?;
-    let weights = SaeWeights {
+    let mut weights = SaeWeights {
         w_enc: tensors.take_weights("encoder.weight", &[d_sae, d_in])?,
         b_enc: tensors.take_weights("encoder.bias", &[d_sae])?,
         nonlinearity: Nonlinearity::TopK { k },
@@ -94,12 +101,26 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
         w_skip: if cfg.skip_connection { Some(tensors.take_weights("W_skip", &[d_in, d_in])?) } else { None },
     };
     tensors.end()?;
+    if of_run {
+        let SaeWeights { w_enc, b_enc, b_dec, .. } = &mut weights;
+        b_enc.iter_mut().zip(w_enc.chunks_exact(d_in)).for_each(|(b, w_enc)| *b -= dot(b_dec, w_enc));
+    }
     let config = SaeConfig {
-        apply_b_dec_to_input: !cfg.transcode,
+        apply_b_dec_to_input: !transcode,
         hook_points: HookPoints::between(from, to, [d_in, d_in]),
         ..SaeConfig::new(d_in, d_sae)
     };
     Ok((config, weights))
+}
+
+/// What the run's config, in the folder above, says of all its SAEs.
+fn run_transcodes(dir: &Path) -> Result<bool> {
+    let path = dir.join("..").join(RUN_FILE);
+    if !path.is_file() {
+        return Ok(false);
+    }
+    let run = json::read_value(&path, "the config.json of a run of sparsify")?;
+    Ok(run.get("transcode") == Some(&serde_json::Value::Bool(true)))
 }
 
 /// `layers.10` is the output of block 10; a transcoder of `layers.10.mlp` reads the input of its MLP and reconstructs
@@ -150,7 +171,7 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
         k: nonlinearity.k(),
         multi_topk: false,
         skip_connection: w_skip.is_some(),
-        transcode,
+        transcode: Some(transcode),
         d_in,
         signed: false,
     };

@@ -77,7 +77,7 @@ fn config_of(weights: &Weights, resolved: &Resolved, label: Label) -> SaeConfig 
         hook_points: resolved.hook_points.clone(),
         model_name: label.model_name,
         ctx_len: label.ctx_len,
-        prepend_bos: label.prepend_bos,
+        prepend_bos: Some(label.prepend_bos),
         dataset: label.dataset,
         ..SaeConfig::new(weights.d_in, weights.d_sae)
     }

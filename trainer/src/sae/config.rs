@@ -22,10 +22,13 @@ pub struct SaeConfig {
     pub model_name: String,
     /// Tokens per context in training.
     pub ctx_len: Option<usize>,
-    /// True if contexts began with a beginning-of-sequence token.
-    pub prepend_bos: bool,
+    /// True if contexts began with a beginning-of-sequence token; `None`: unknown.
+    pub prepend_bos: Option<bool>,
     /// The text that it was trained on.
     pub dataset: String,
+    /// What the tool that made it says of its training that refract neither computes nor checks, in words. Loading
+    /// warns about each.
+    pub notes: Vec<String>,
 }
 
 impl SaeConfig {
@@ -40,8 +43,9 @@ impl SaeConfig {
             hook_points: HookPoints::Autoencoder(None),
             model_name: String::new(),
             ctx_len: None,
-            prepend_bos: false,
+            prepend_bos: None,
             dataset: String::new(),
+            notes: vec![],
         }
     }
 
@@ -53,8 +57,9 @@ impl SaeConfig {
             ("reconstructed hook point", to.is_none() || to == written.hook_points.ends().1),
             ("model name", self.model_name.is_empty() || self.model_name == written.model_name),
             ("context length", self.ctx_len.is_none() || self.ctx_len == written.ctx_len),
-            ("prepend_bos", self.prepend_bos == written.prepend_bos),
+            ("prepend_bos", self.prepend_bos.is_none() || self.prepend_bos == written.prepend_bos),
             ("dataset", self.dataset.is_empty() || self.dataset == written.dataset),
+            ("other settings", self.notes.is_empty() || self.notes == written.notes),
         ];
         same_or_unknown.into_iter().filter(|(_, kept)| !kept).map(|(name, _)| name).collect()
     }

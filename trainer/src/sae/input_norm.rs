@@ -2,11 +2,14 @@
 //! decoding.
 //!
 //! ```text
+//! centered        x' = x - mu,                      x_hat = x_hat' + mu              mu: the mean over the dimensions
 //! layer norm      x' = (x - mu) / (std + eps),      x_hat = x_hat' std + mu          std with n - 1 in the denominator
 //! constant norm   x' = x sqrt(d_in) / |x|,          x_hat = x_hat' |x| / sqrt(d_in)
 //! ```
 //!
-//! As in OpenAI's autoencoders and SAELens' `layer_norm`, `eps` is added only before encoding.
+//! As in OpenAI's autoencoders and SAELens' `layer_norm`, `eps` is added only before encoding. Centered are the
+//! activations of a model whose writing weights TransformerLens has centered (`center_writing_weights`): its layer norms
+//! remove the mean anyway, so its logits are those of the model as it was published.
 
 use std::fmt;
 
@@ -16,6 +19,8 @@ pub enum InputNorm {
     /// Nothing: raw activations.
     #[default]
     None,
+    /// Mean 0 over the dimensions.
+    Centered,
     /// Mean 0 and standard deviation 1.
     LayerNorm {
         /// Added to the standard deviation before dividing by it.
@@ -29,6 +34,7 @@ impl fmt::Display for InputNorm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => f.pad("none"),
+            Self::Centered => f.pad("mean over the dimensions taken off"),
             Self::LayerNorm { eps } => write!(f, "layer norm with eps {eps:e}"),
             Self::ConstantNorm => f.pad("constant norm"),
         }
@@ -83,8 +89,9 @@ impl InputNorm {
         let n = row.len() as f64;
         match self {
             Self::None => RowStats { shift: 0.0, divisor: 1.0, scale: 1.0 },
+            Self::Centered => RowStats { shift: mean(row) as f32, divisor: 1.0, scale: 1.0 },
             Self::LayerNorm { eps } => {
-                let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+                let mean = mean(row);
                 let squares: f64 = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
                 let std = (squares / (n - 1.0).max(1.0)).sqrt();
                 RowStats { shift: mean as f32, divisor: std as f32 + eps, scale: std as f32 }
@@ -97,6 +104,10 @@ impl InputNorm {
             }
         }
     }
+}
+
+fn mean(row: &[f32]) -> f64 {
+    row.iter().map(|&x| f64::from(x)).sum::<f64>() / row.len() as f64
 }
 
 #[cfg(test)]
@@ -112,6 +123,12 @@ mod tests {
         let mut x_hat = [2.0, 0.0, 0.5];
         InputNorm::LayerNorm { eps: 0.0 }.undo(&[10.0, 20.0, 30.0], &mut x_hat, 3);
         assert_eq!(x_hat, [40.0, 20.0, 25.0]);
+        let mut row = [1.0, 2.0, 6.0];
+        InputNorm::Centered.apply(&mut row, 3);
+        assert_eq!(row, [-2.0, -1.0, 3.0]);
+        let mut x_hat = [2.0, 0.0, 0.5];
+        InputNorm::Centered.undo(&[1.0, 2.0, 6.0], &mut x_hat, 3);
+        assert_eq!((x_hat, InputNorm::Centered.scale(&[1.0, 2.0, 6.0])), ([5.0, 3.0, 3.5], 1.0));
         // Length 5 becomes sqrt(2).
         let mut row = [3.0, 4.0];
         InputNorm::ConstantNorm.apply(&mut row, 2);
@@ -122,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_row_without_spread_stays_finite() {
-        for norm in [InputNorm::LayerNorm { eps: 1e-5 }, InputNorm::ConstantNorm] {
+        for norm in [InputNorm::Centered, InputNorm::LayerNorm { eps: 1e-5 }, InputNorm::ConstantNorm] {
             let mut row = [0.0; 4];
             norm.apply(&mut row, 4);
             assert_eq!(row, [0.0; 4]);

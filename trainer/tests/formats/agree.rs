@@ -134,7 +134,7 @@ fn what_a_format_says_about_the_origin_is_kept() {
     let config = load("saelens-jumprelu-transcoder");
     assert_eq!(config.hook_points.reads(), ["blocks.3.ln2.hook_normalized".parse().unwrap()]);
     assert_eq!(config.hook_points.writes(), mlp_out);
-    assert_eq!((config.model_name.as_str(), config.ctx_len, config.prepend_bos), ("tiny", Some(64), true));
+    assert_eq!((config.model_name.as_str(), config.ctx_len, config.prepend_bos), ("tiny", Some(64), Some(true)));
     assert_eq!(load("saelens-legacy").hook_points, at("blocks.3.hook_resid_pre"));
     assert_eq!(load("dictionary-learning-BatchTopKSAE").hook_points, at("blocks.3.hook_resid_post"));
     assert_eq!(load("gemma-scope-packed").hook_points, at("blocks.3.hook_mlp_out"));

@@ -14,12 +14,17 @@ pub(crate) struct Case {
     pub(crate) x_hat: Vec<f32>,
 }
 
-fn fixtures() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/formats")
+/// A folder of cases: `formats` has the SAEs of the tools as they are, `vintages` those of former versions.
+pub(crate) fn fixtures(set: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(set)
 }
 
 pub(crate) fn case(name: &str) -> Case {
-    let folder = fixtures().join(name);
+    case_in("formats", name)
+}
+
+pub(crate) fn case_in(set: &str, name: &str) -> Case {
+    let folder = fixtures(set).join(name);
     let bytes = fs::read(folder.join("expected.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
@@ -36,8 +41,8 @@ pub(crate) fn case(name: &str) -> Case {
 }
 
 pub(crate) fn cases() -> Vec<Case> {
-    let mut names: Vec<String> =
-        fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let entries = fs::read_dir(fixtures("formats")).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     assert!(names.len() > 30, "{names:?}");
     names.iter().map(|name| case(name)).collect()

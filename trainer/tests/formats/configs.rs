@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use trainer::Sae;
+use trainer::{InputNorm, Sae, SaeFormat};
 
 use crate::spoil::{copy, edit, refused, refused_with, rewrite};
 
@@ -130,4 +130,96 @@ fn keys_of_saelens_that_change_the_computation_are_refused_and_those_of_training
     edit(&folder.join("cfg.json"), "\"d_in\": 10", keys);
     edit(&folder.join("cfg.json"), "\"metadata\": {", "\"metadata\": {\"final_l0\": 4.5, ");
     assert_eq!(Sae::load(&folder).unwrap(), plain);
+}
+
+/// A copy of `name` with more keys in the metadata of its `cfg.json`, loaded.
+fn with_metadata(name: &str, keys: &str) -> Result<Sae, String> {
+    let (_dir, folder) = copy(name);
+    edit(&folder.join("cfg.json"), "\"metadata\": {", &format!("\"metadata\": {{{keys}, "));
+    Sae::load(&folder).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_model_that_transformer_lens_changed_is_honored_or_refused() {
+    let kwargs = |name: &str, kwargs: &str| {
+        let keys = format!("\"model_from_pretrained_kwargs\": {{{kwargs}}}");
+        with_metadata(name, &keys).map(|sae| (sae.config().input_norm, sae.config().notes.clone()))
+    };
+    let centered = "\"center_writing_weights\": true";
+    assert_eq!(kwargs("saelens-jumprelu", centered), Ok((InputNorm::Centered, vec![])));
+    assert_eq!(kwargs("saelens-jumprelu", "\"center_writing_weights\": false"), Ok((InputNorm::None, vec![])));
+    // A layer norm takes the mean off by itself.
+    assert!(matches!(kwargs("saelens-layer-norm", centered), Ok((InputNorm::LayerNorm { .. }, _))));
+    assert!(kwargs("saelens-constant-norm", centered).unwrap_err().contains("`false` with the input norm"));
+    // It reads what the norm before the MLP gives, and predicts what is added to the stream.
+    let message = kwargs("saelens-jumprelu-transcoder", centered).unwrap_err();
+    assert!(message.contains("center_writing_weights `false` for a transcoder to the residual stream"), "{message}");
+    let message = kwargs("saelens-jumprelu-transcoder", "\"fold_ln\": true").unwrap_err();
+    assert!(message.contains("model_from_pretrained_kwargs.fold_ln `false` at this hook point"), "{message}");
+    // In the residual stream, folding changes nothing.
+    let folded = "\"fold_ln\": true, \"fold_value_biases\": true, \"center_unembed\": true, \"dtype\": \"float16\"";
+    assert_eq!(kwargs("saelens-jumprelu", folded), Ok((InputNorm::None, vec![])));
+    let (_, notes) = kwargs("saelens-jumprelu", "\"checkpoint_index\": 7, \"n_heads\": 3").unwrap();
+    let [checkpoint, unknown] = &notes[..] else { panic!("{notes:?}") };
+    assert!(checkpoint.contains("`checkpoint_index` 7: it was trained on this checkpoint"), "{checkpoint}");
+    assert!(unknown.contains("`n_heads` 3: refract does not know this setting"), "{unknown}");
+}
+
+#[test]
+fn a_centered_sae_is_written_as_one() {
+    let centered =
+        with_metadata("saelens-jumprelu", "\"model_from_pretrained_kwargs\": {\"center_writing_weights\": true}");
+    let (centered, dir) = (centered.unwrap(), tempfile::tempdir().unwrap());
+    centered.save(dir.path()).unwrap();
+    assert_eq!(Sae::load(dir.path()).unwrap(), centered);
+    for format in SaeFormat::ALL.into_iter().filter(|format| *format != SaeFormat::SaeLens) {
+        assert!(centered.save_as(format, dir.path()).is_err(), "{format}");
+    }
+}
+
+#[test]
+fn what_an_sae_was_trained_on_is_kept_or_said() {
+    let notes = |keys: &str| with_metadata("saelens-jumprelu", keys).unwrap().config().notes.clone();
+    assert_eq!(notes("\"seqpos_slice\": [null], \"exclude_special_tokens\": false, \"own_words\": \"x\""), [""; 0]);
+    let [note] = &notes("\"seqpos_slice\": [5, -5]")[..] else { panic!("one note") };
+    assert!(note.contains("`seqpos_slice` [5,-5]: it was trained on these positions of a context only"), "{note}");
+    let [note] = &notes("\"exclude_special_tokens\": true")[..] else { panic!("one note") };
+    assert!(note.contains("`exclude_special_tokens` true: it was trained without special tokens"), "{note}");
+
+    let (_dir, folder) = copy("saelens-legacy");
+    edit(&folder.join("cfg.json"), "\"d_in\": 10", "\"d_in\": 10, \"sigmoid_gate\": 2, \"lr\": 0.1");
+    let notes = Sae::load(&folder).unwrap().config().notes.clone();
+    assert!(notes.iter().any(|note| note.contains("`sigmoid_gate` 2: refract does not know")), "{notes:?}");
+    assert!(!notes.iter().any(|note| note.contains("`lr`")), "{notes:?}");
+
+    let (_dir, folder) = copy("dictionary-learning-AutoEncoderTopK");
+    edit(
+        &folder.join("config.json"),
+        "\"ctx_len\": 64",
+        "\"ctx_len\": 64, \"remove_bos\": true, \"max_activation\": 3",
+    );
+    let notes = Sae::load(&folder).unwrap().config().notes.clone();
+    assert!(notes.iter().any(|note| note.contains("`remove_bos` true: it was trained without BOS")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.contains("`max_activation` 3: refract does not know")), "{notes:?}");
+    edit(&folder.join("config.json"), "\"ctx_len\": 64", "\"ctx_len\": 64, \"io\": \"in_and_out\"");
+    assert!(refused(&folder).contains("buffer.io `in` or `out`, found `in_and_out`"), "{}", refused(&folder));
+
+    let (_dir, folder) = copy("llamascopium-relu");
+    edit(&folder.join("config.json"), "\"d_model\"", "\"use_glu_decoder\": true, \"d_model\"");
+    let notes = Sae::load(&folder).unwrap().config().notes.clone();
+    assert!(notes.iter().any(|note| note.contains("`use_glu_decoder` true: refract does not know")), "{notes:?}");
+}
+
+#[test]
+fn a_transcoder_that_subtracts_b_dec_is_refused() {
+    let from = ("\"apply_b_dec_to_input\": false", "\"apply_b_dec_to_input\": true");
+    let message = refused_with("saelens-jumprelu-transcoder", "cfg.json", from.0, from.1);
+    assert!(message.contains("a transcoder that does not subtract b_dec from its input, found one that does"));
+}
+
+#[test]
+fn activations_scaled_to_a_mean_norm_need_the_factor() {
+    let from = ("\"normalize_activations\": \"none\"", "\"normalize_activations\": \"expected_average_only_in\"");
+    let message = refused_with("saelens-jumprelu", "cfg.json", from.0, from.1);
+    assert!(message.contains("a factor above 0 in activation_scaler.json or activations_store_state"), "{message}");
 }

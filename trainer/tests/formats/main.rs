@@ -9,3 +9,4 @@ mod configs;
 mod files;
 mod spoil;
 mod tensors;
+mod vintages;
