@@ -7,8 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harvester::{ActivationDataset, HookPoint, MANIFEST_FILE, ModelIdentity};
-use trainer::{Sae, SaeFormat, SaeManifest};
+use harvester::{ActivationDataset, HarvestManifest, HookPoint, MANIFEST_FILE, ModelIdentity};
+use trainer::{InputNorm, Sae, SaeConfig, SaeFormat, SaeManifest};
 
 use crate::{Result, Site};
 
@@ -57,7 +57,8 @@ impl PlacedSae {
     /// An unknown format; no hook point, or two different ones, from the SAE and the user; a hook point that the
     /// dataset does not have.
     pub fn on(path: &Path, dataset: &ActivationDataset, hook_point: Option<HookPoint>) -> Result<Self> {
-        let sae = Sae::load(path)?;
+        let sae = of_the_model(Sae::load(path)?, &dataset.manifest().model)?;
+        warn_of_other_contexts(&sae, path, dataset.manifest());
         let hook_point = place(&sae, hook_point)?;
         Ok(Self {
             path: path.to_path_buf(),
@@ -114,12 +115,11 @@ impl PlacedSae {
     /// # Errors
     /// When the manifest of `dataset` cannot be read.
     pub(crate) fn held_out(&self, dataset: &ActivationDataset) -> Result<Option<Range<u64>>> {
-        match &self.manifest {
-            Some(manifest) if manifest.activations.sha256() == Some(&dataset.manifest_sha256()?) => {
-                Ok(Some(manifest.held_out.clone()))
-            }
-            _ => Ok(None),
-        }
+        let Some(manifest) = &self.manifest else { return Ok(None) };
+        let Some(trained_on) = manifest.activations.sha256() else { return Ok(None) };
+        // An extended folder has the contexts of then, under the same numbers.
+        let is_there = trained_on == dataset.manifest_sha256()? || dataset.extends(trained_on)?;
+        Ok(is_there.then(|| manifest.held_out.clone()))
     }
 
     /// The part that evaluation and steering need.
@@ -133,6 +133,41 @@ fn hash_of_foreign(path: &Path) -> Result<String> {
     let hashes: Vec<String> =
         SaeFormat::files_of(path)?.iter().map(|file| harvester::sha256_file(file)).collect::<Result<_, _>>()?;
     Ok(hashes.join("+"))
+}
+
+/// The SAE for this model: TransformerLens centers only the weights of models with layer norms, so an SAE of another
+/// model that asks for it was trained on activations as they are.
+fn of_the_model(sae: Sae, model: &ModelIdentity) -> Result<Sae> {
+    if sae.config().input_norm != InputNorm::Centered || model.family.has_layer_norms() {
+        return Ok(sae);
+    }
+    tracing::warn!("`center_writing_weights` has no effect on a {} model, which has no layer norms", model.family);
+    let (mut config, weights) = sae.into_parts();
+    config.input_norm = InputNorm::None;
+    Ok(Sae::new(config, weights)?)
+}
+
+/// Warns if the SAE was trained on contexts that are not like those of the activations.
+fn warn_of_other_contexts(sae: &Sae, path: &Path, activations: &HarvestManifest) {
+    let SaeConfig { prepend_bos, ctx_len, .. } = *sae.config();
+    let (with_bos, len) = (activations.config.bos.id().is_some(), activations.config.ctx_len);
+    let begins = |with: bool| if with { "with a BOS token" } else { "without a BOS token" };
+    if let Some(trained) = prepend_bos.filter(|trained| *trained != with_bos) {
+        tracing::warn!(
+            "{}: trained on contexts that begin {} (`prepend_bos`), and those of the activations begin {}: harvest them \
+             with the other `bos`",
+            path.display(),
+            begins(trained),
+            begins(with_bos)
+        );
+    }
+    if let Some(trained) = ctx_len.filter(|trained| *trained < len) {
+        tracing::warn!(
+            "{}: trained on contexts of {trained} tokens (`context_size`), and those of the activations have {len}: it \
+             has not seen the positions after {trained}",
+            path.display()
+        );
+    }
 }
 
 /// The hook point that the SAE names, or else the one that the user gives.

@@ -6,6 +6,7 @@
 //! alone.
 
 mod dataset;
+mod earlier;
 mod harvest_config;
 mod harvest_folder;
 mod journal;

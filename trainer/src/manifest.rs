@@ -189,14 +189,15 @@ impl SaeManifest {
         Self::finished(dir)?.results.map_or(Ok(()), |results| results.verify(dir))
     }
 
-    /// Opens the activations that it was trained on; others in the same folder are refused. `dir` is the SAE's folder.
+    /// Opens the activations that it was trained on: of a folder that has been extended since, what it held then. Others
+    /// in the same folder are refused. `dir` is the SAE's folder.
     ///
     /// # Errors
     /// When they no longer exist, or cannot be opened.
     pub fn open_activations(&self, dir: &Path) -> Result<ActivationDataset> {
         let what = format!("the activations that {} was trained on", dir.display());
         Ok(self.activations.open(&what, dir, |place| {
-            let dataset = ActivationDataset::open(place)?;
+            let dataset = ActivationDataset::open_as(place.clone(), self.activations.sha256().unwrap_or_default())?;
             Ok((Some(dataset.manifest_sha256()?), dataset))
         })?)
     }

@@ -22,6 +22,7 @@ use parquet::{
 use sha2::{Digest, Sha256};
 
 use super::{
+    earlier::{earlier_folder, extended_folder},
     manifest::HarvestManifest,
     merged_manifest::merged_manifest,
     open_part::{OTHER_FILE, OpenPart, not_as_recorded, unreadable},
@@ -88,6 +89,26 @@ impl ActivationDataset {
         Self::open_folders(location, folders)
     }
 
+    /// Opens what a folder held when its manifest had this SHA-256, if it has been extended since; else the folder as it
+    /// is now.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn open_as(folder: impl Into<Location>, manifest_sha256: &str) -> Result<Self> {
+        let folder = folder.into();
+        let earlier = earlier_folder(&folder, manifest_sha256);
+        let is_kept = earlier.join(MANIFEST_FILE).bytes()?.is_some();
+        Self::open(if is_kept { earlier } else { folder })
+    }
+
+    /// True if this folder had a manifest of this SHA-256 before it was extended: its first contexts are those of then.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn extends(&self, manifest_sha256: &str) -> Result<bool> {
+        Ok(earlier_folder(&self.location, manifest_sha256).join(MANIFEST_FILE).bytes()?.is_some())
+    }
+
     fn open_folders(location: Location, folders: Vec<Location>) -> Result<Self> {
         let manifests: Vec<_> = folders.iter().map(HarvestManifest::read).collect::<Result<_>>()?;
         for (folder, manifest) in folders.iter().zip(&manifests) {
@@ -103,8 +124,12 @@ impl ActivationDataset {
         let schema = ShardSchema::of(&manifest);
         let (mut parts, mut row_groups) = (vec![], vec![]);
         for (folder, manifest) in order.into_iter().map(|i| (&folders[i], &manifests[i])) {
+            let extended = extended_folder(folder);
             for recorded in &manifest.parts {
-                let part = OpenPart::open(folder, recorded, &schema)?;
+                // The parts that an extension left as they were are in the extended folder.
+                let is_own = extended.is_none() || folder.join(&recorded.file).bytes()?.is_some();
+                let holder = if is_own { folder } else { extended.as_ref().unwrap_or(folder) };
+                let part = OpenPart::open(holder, recorded, &schema)?;
                 add_row_groups(&mut row_groups, parts.len(), &part)?;
                 parts.push(part);
             }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    earlier::keep_earlier,
     journal::Journal,
     manifest::{HarvestManifest, Part, as_setting},
     part_names::{is_journal_of, journal_file},
@@ -27,11 +28,14 @@ impl Manifest for HarvestManifest {
     /// Paths may differ as long as the bytes are the same. A larger token budget is not a difference: the run
     /// continues.
     fn differences(&self, wanted: &Self) -> Vec<String> {
-        let lines = differences("", &self.identity(), &wanted.identity());
-        let mut lines: Vec<String> = lines.into_iter().map(as_setting).collect();
-        let budget = wanted.config.context_budget();
-        if budget < self.counts.contexts {
-            lines.push(format!("contexts: {} are there, {budget} here", self.counts.contexts));
+        let changed = self.changed_sources(wanted);
+        let is_told = |line: &String| changed.iter().any(|(index, _)| line.starts_with(&format!("corpus[{index}].")));
+        let others = differences("", &self.identity(), &wanted.identity()).into_iter().filter(|line| !is_told(line));
+        let mut lines: Vec<_> = others.map(as_setting).collect();
+        lines.extend(changed.iter().map(|(_, path)| format!("{path} has changed since")));
+        if wanted.config.context_budget() < self.counts.contexts {
+            let here = wanted.config.tokens.unwrap_or_default();
+            lines.push(format!("`tokens`: {} are there already, {here} here", self.counts.tokens));
         }
         lines
     }
@@ -42,6 +46,16 @@ impl Manifest for HarvestManifest {
 
     fn is_begun(&self, folder: &OutputFolder) -> Result<bool> {
         Ok(!self.parts.is_empty() || Journal::has_batches(&folder.resume().join(journal_file(0))))
+    }
+}
+
+impl HarvestManifest {
+    /// The files of the corpus that have another content here, by index and path.
+    fn changed_sources<'a>(&self, wanted: &'a Self) -> Vec<(usize, &'a str)> {
+        let is_comparable = self.corpus.len() == wanted.corpus.len();
+        let pairs = self.corpus.iter().zip(&wanted.corpus).enumerate().filter(|_| is_comparable);
+        let changed = pairs.filter(|(_, (there, here))| there.sha256 != here.sha256);
+        changed.map(|(index, (_, here))| (index, here.path.as_str())).collect()
     }
 }
 
@@ -60,6 +74,9 @@ pub(crate) fn begin_harvest(
         Some(found) if !found.parts.is_empty() && found.config.tokens == wanted.config.tokens => found,
         Some(found) if !found.parts.is_empty() => {
             // Written before any file is replaced: a manifest never lists a part that is about to change.
+            if found.complete {
+                keep_earlier(folder.location(), found.short_part())?;
+            }
             let extended = extended(found, wanted.config.tokens);
             extended.write(folder.location())?;
             extended
@@ -153,8 +170,18 @@ mod tests {
         let differences = there.differences(&here);
         assert_eq!(differences, ["model.sha256: \"aa\" there, \"cc\" here", "`seed`: 0 there, 7 here"]);
         here = example(4, HarvestConfig::default());
+        here.corpus[1].sha256 = "11".into();
+        here.corpus[1].bytes = 11;
+        assert_eq!(there.differences(&here), ["corpora/empty.txt has changed since"]);
         here.corpus.pop();
         assert_eq!(there.differences(&here), ["corpus: 3 there, 2 here"]);
+        let batch = |batch| example(4, HarvestConfig { batch, ..HarvestConfig::default() });
+        let free = batch(8).differences(&batch(4)).is_empty();
+        assert_eq!(
+            free,
+            cfg!(target_arch = "x86_64"),
+            "where products are our own, a row does not depend on its batch"
+        );
     }
 
     #[test]
@@ -162,7 +189,8 @@ mod tests {
         let mut there = example(4, HarvestConfig { tokens: Some(1024), ..HarvestConfig::default() });
         there.counts.contexts = 4;
         let with = |tokens| example(4, HarvestConfig { tokens, ..HarvestConfig::default() });
-        assert_eq!(there.differences(&with(Some(512))), ["contexts: 4 are there, 2 here"]);
+        there.counts.tokens = 1024;
+        assert_eq!(there.differences(&with(Some(512))), ["`tokens`: 1024 are there already, 512 here"]);
         assert!(there.differences(&with(Some(2048))).is_empty());
         assert!(there.differences(&with(None)).is_empty());
     }

@@ -100,7 +100,8 @@ impl Counts {
 /// A line about a setting, with the setting's own name instead of its place in the manifest.
 pub(super) fn as_setting(line: String) -> String {
     let setting = ["config.", "corpus_options."].iter().find_map(|place| line.strip_prefix(place)?.split_once(':'));
-    setting.map_or(line.clone(), |(name, values)| format!("`{name}`:{values}"))
+    let why = |name| if name == "batch" { ", and here the last bits of a row depend on it" } else { "" };
+    setting.map_or(line.clone(), |(name, values)| format!("`{name}`:{values}{}", why(name)))
 }
 
 /// Summary of the values at one hook point. `numbers/stats.rs` says which rows count for which statistic.
@@ -212,14 +213,13 @@ impl HarvestManifest {
     }
 
     /// The context at which part `part` of one harvest starts; parts are counted from 0.
-    fn first_context(&self, part: usize) -> u64 {
+    pub(super) fn first_context(&self, part: usize) -> u64 {
         part.checked_sub(1).map_or(0, |before| self.parts[before].next.contexts)
     }
 
     /// Removes the last part if it holds fewer contexts than a whole part.
     pub(crate) fn drop_short_part(&mut self) {
-        let Some(last) = self.parts.len().checked_sub(1) else { return };
-        if self.parts[last].next.contexts - self.first_context(last) < self.config.part_contexts() {
+        if self.short_part().is_some() {
             self.parts.pop();
             self.count_parts();
         }
@@ -252,6 +252,10 @@ impl HarvestManifest {
         remove(identity.get_mut("model"), "source");
         remove(identity.get_mut("model"), "relative");
         remove(identity.get_mut("config"), "tokens");
+        // There, matrix products are our own: a row has the same bits in a batch of any size.
+        if cfg!(target_arch = "x86_64") {
+            remove(identity.get_mut("config"), "batch");
+        }
         // A longer document is an error, so this setting affects no file: it may be raised before a run is continued.
         remove(identity.get_mut("corpus_options"), "max_document_bytes");
         for source in identity.get_mut("corpus").and_then(Value::as_array_mut).into_iter().flatten() {

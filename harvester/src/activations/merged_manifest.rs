@@ -66,6 +66,10 @@ fn check_parts(folders: &[Location], manifests: &[HarvestManifest]) -> Result<()
             });
         }
     }
+    if let Some((folder, _)) = folders.iter().zip(manifests).find(|(_, manifest)| manifest.config.part.is_none()) {
+        let found = format!("{folder}, a whole harvest: there is nothing to merge it with");
+        return Err(Error::invalid("folders to merge", "harvests of the parts of a corpus (`part`)", found));
+    }
     let parts: Vec<_> = manifests.iter().map(|manifest| manifest.config.part).collect();
     let of = parts[0].map_or(1, |part| part.of());
     for wanted in 0..of {

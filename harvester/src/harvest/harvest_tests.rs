@@ -81,6 +81,8 @@ impl Bench {
             _ => fs::read(path).unwrap(),
         };
         let entries = fs::read_dir(self.out()).unwrap().map(Result::unwrap);
+        // What an extended folder held before is extra.
+        let entries = entries.filter(|entry| entry.file_name() != "earlier");
         let mut files: Vec<_> = entries
             .map(|entry| (entry.file_name().into_string().unwrap(), entry.path()))
             .map(|(name, path)| (name.clone(), content(&name, &path)))
@@ -359,7 +361,7 @@ fn folders_that_are_not_all_the_parts_of_one_harvest_are_refused() {
     assert!(different.contains("`seed`: 5 there, 0 here"), "{different}");
     let whole = bench.out();
     bench.run(&Silent).unwrap();
-    assert!(refused(&[whole.clone().into()]).contains("part 0/1"));
+    assert!(refused(&[whole.clone().into()]).contains("out, a whole harvest: there is nothing to merge"));
     let unfinished = bench.folder.path().join("unfinished");
     let config = HarvestConfig { part: Some("1/2".parse().unwrap()), tokens: None, ..config() };
     assert!(harvest(&model(), &bench.corpus, &config, &unfinished, &StopAfter::batches(7)).is_err());
@@ -416,11 +418,42 @@ fn a_larger_budget_extends_and_equals_one_run() {
         let mut bench = Bench::new();
         bench.config.tokens = Some(first * CTX_LEN as u64);
         assert_eq!(bench.run(&Silent).unwrap().counts.contexts, first);
+        let before = ActivationDataset::open(bench.out()).unwrap();
+        let (sha256, rows) = (before.manifest_sha256().unwrap(), rows_of(&before));
         bench.config.tokens = None;
         let extended = bench.run(&Silent).unwrap();
         assert_eq!(extended.counts.contexts, corpus_contexts);
         assert!(extended.counts.dropped_tokens > 0);
         assert!(bench.files() == whole.files(), "extended from {first} contexts");
+        // What was trained on the folder before goes on with what it held, statistics included.
+        let now = ActivationDataset::open(bench.out()).unwrap();
+        assert!(now.extends(&sha256).unwrap() && !now.extends(&now.manifest_sha256().unwrap()).unwrap());
+        let then = ActivationDataset::open_as(bench.out(), &sha256).unwrap();
+        assert_eq!(then.manifest_sha256().unwrap(), sha256);
+        assert!(rows_of(&then) == rows && then.manifest().hook_points == before.manifest().hook_points);
+        then.verify(&Silent).unwrap();
+        let as_it_is = ActivationDataset::open_as(bench.out(), &now.manifest_sha256().unwrap()).unwrap();
+        assert_eq!(as_it_is.n_rows(), extended.counts.tokens);
+    }
+}
+
+/// Where matrix products are our own; elsewhere the order of a sum depends on the number of rows.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_harvest_goes_on_with_another_batch_and_the_same_bytes() {
+    for compute in [Compute::F32, Compute::Int8] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/llama");
+        let model = LanguageModel::open(&ResolvedModel { path, source: "tiny/llama".into() }, compute).unwrap();
+        let (whole, cut) = (Bench::new(), Bench::new());
+        let run = |bench: &Bench, batch, monitor: &dyn Monitor| {
+            harvest(&model, &bench.corpus, &HarvestConfig { compute, batch, ..config() }, bench.out(), monitor)
+        };
+        run(&whole, 4, &Silent).unwrap();
+        assert!(run(&cut, 4, &StopAfter::batches(4)).is_err());
+        run(&cut, 7, &Silent).unwrap();
+        assert!(cut.files() == whole.files(), "{compute}");
+        // A finished one is found finished.
+        run(&cut, 2, &StopAfter::batches(0)).unwrap();
     }
 }
 

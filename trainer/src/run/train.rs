@@ -15,7 +15,7 @@ use crate::{
         training_data::{HeldOut, Split, TrainingData},
         vector_data::VectorData,
     },
-    manifest::SaeManifest,
+    manifest::{SaeManifest, checkpoint_files},
     run::{Run, estimate, initial_weights},
     sae::{HookPoints, Sae},
 };
@@ -59,6 +59,19 @@ impl<'a> TrainData<'a> {
         }
     }
 
+    /// The activations that the unfinished run in `out` began with, if their folder has been extended since.
+    fn begun_with(&self, out: &Path) -> Result<Option<ActivationDataset>> {
+        let (Self::Harvested(dataset), Ok(begun)) = (self, SaeManifest::read(out)) else { return Ok(None) };
+        let Some(sha256) = begun.activations.sha256().filter(|_| !begun.complete) else { return Ok(None) };
+        if !dataset.extends(sha256)? || checkpoint_files::list(out)?.is_empty() {
+            return Ok(None);
+        }
+        let earlier = ActivationDataset::open_as(dataset.location().clone(), sha256)?;
+        let (n, now) = (earlier.n_rows(), dataset.n_rows());
+        tracing::warn!("this run goes on with the {n} tokens that it began with; their folder has {now} now");
+        Ok(Some(earlier))
+    }
+
     /// The data at the hook points that `config` names.
     pub(crate) fn of(self, config: &TrainConfig) -> Result<Box<dyn TrainingData + 'a>> {
         match self {
@@ -90,6 +103,8 @@ pub fn train<'a>(
     monitor: &dyn Monitor,
 ) -> Result<SaeManifest> {
     let rows = data.into();
+    let begun_with = rows.begun_with(out)?;
+    let rows = begun_with.as_ref().map_or(rows, TrainData::from);
     let data = &*rows.of(config)?;
     let resolved = resolve(config, data)?;
     let split = split(data, &resolved.config)?;

@@ -1,0 +1,60 @@
+//! What a folder of activations held before it was extended. SAEs were trained on that, with its statistics and its
+//! held-out contexts, so they go on with it.
+//!
+//! ```text
+//! activations/manifest.json  part-00000.parquet  part-00001.parquet            as extended
+//! activations/earlier/<hash of the earlier manifest>/manifest.json  part-00001.parquet    the part that was too short
+//! ```
+
+use std::fs;
+
+use sha2::{Digest, Sha256};
+
+use super::manifest::{HarvestManifest, Part};
+use crate::{
+    Error, Location, Result,
+    store::{MANIFEST_FILE, hex},
+};
+
+const FOLDER: &str = "earlier";
+/// Letters of the hash in the name of a folder.
+const LETTERS: usize = 16;
+
+/// The place of what `folder` held when its manifest had this SHA-256.
+pub(super) fn earlier_folder(folder: &Location, manifest_sha256: &str) -> Location {
+    let name: String = manifest_sha256.chars().take(LETTERS).collect();
+    folder.join(FOLDER).join(&name)
+}
+
+/// The folder that `earlier` is the earlier state of, if it is one.
+pub(super) fn extended_folder(earlier: &Location) -> Option<Location> {
+    let path = earlier.local()?;
+    let parent = path.parent().filter(|parent| parent.file_name().is_some_and(|name| name == FOLDER))?;
+    parent.parent().map(Location::from)
+}
+
+/// Keeps what `folder` holds, with the manifest `found`, before it is extended and `replaced` is made again. Only that
+/// part takes space.
+pub(super) fn keep_earlier(folder: &Location, replaced: Option<&Part>) -> Result<()> {
+    let manifest = folder.join(MANIFEST_FILE).read()?;
+    let earlier = earlier_folder(folder, &hex(&Sha256::digest(&manifest)));
+    // In an object store, an earlier state would need a copy of the part over the network.
+    let (Some(from), Some(to)) = (folder.local(), earlier.local()) else { return Ok(()) };
+    fs::create_dir_all(to).map_err(Error::io("create", to))?;
+    if let Some(part) = replaced {
+        let (from, to) = (from.join(&part.file), to.join(&part.file));
+        if !to.exists() && fs::hard_link(&from, &to).is_err() {
+            fs::copy(&from, &to).map_err(Error::io("copy", &from))?;
+        }
+    }
+    earlier.join(MANIFEST_FILE).write(&manifest)
+}
+
+impl HarvestManifest {
+    /// The last part, if it holds fewer contexts than a whole part.
+    pub(crate) fn short_part(&self) -> Option<&Part> {
+        let last = self.parts.len().checked_sub(1)?;
+        let contexts = self.parts[last].next.contexts - self.first_context(last);
+        (contexts < self.config.part_contexts()).then(|| &self.parts[last])
+    }
+}
