@@ -69,7 +69,7 @@ pub(crate) struct TrainConfigArgs {
     /// Steps from one checkpoint to the next.
     #[arg(long, value_name = "STEPS", display_order = LAST)]
     pub(crate) checkpoint_every: Option<u64>,
-    /// Begin from this SAE, of any format that convert reads, instead of random weights.
+    /// Begin from this SAE, of any format that convert reads, instead of random weights. Its k is the default of --k.
     #[arg(long, value_name = "SAE", display_order = LAST)]
     pub(crate) init_from: Option<PathBuf>,
     /// The kind of SAE to train.

@@ -21,7 +21,7 @@ mod check;
 mod hook_points;
 mod settings;
 
-pub(crate) use self::settings::recorded;
+pub(crate) use self::{check::check_memory, settings::recorded};
 
 /// The settings of a training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub struct TrainConfig {
     pub expansion_factor: usize,
     /// Active latents per token: exactly (`topk`), on average (the BatchTopK family), or as the target to which the
     /// weight of the sparsity loss is adapted (`relu`, `gated`, `jumprelu`). For `dense`, the number of latents if
-    /// `d_sae` is not given. Default 32.
+    /// `d_sae` is not given. Default: that of the SAE in `init_from` if given and known, else 32.
     pub k: usize,
     /// Weight of the sparsity loss: L1 of `relu` and `gated`, L0 (or tanh) of `jumprelu`, per token and in training
     /// units. Default: adapted during training so that L0 approaches k.
@@ -199,10 +199,10 @@ impl TrainConfig {
         self.trained_tokens().saturating_add(self.tokens.min(CALIBRATION_TOKENS))
     }
 
-    /// Rows in its buffer, of `row_bytes` each: never more than are drawn. It depends only on the config, because the
-    /// end of a block determines the order of the rows.
+    /// Rows in its buffer, of `row_bytes` each: never more than are trained on. It depends only on the config, because
+    /// the end of a block determines the order of the rows.
     pub(crate) fn buffer_rows(&self, row_bytes: usize) -> u64 {
-        self.buffer_bytes.div_ceil(row_bytes.max(1) as u64).min(self.rows_drawn())
+        self.buffer_bytes.div_ceil(row_bytes.max(1) as u64).min(self.trained_tokens())
     }
 
     /// The hook points in the config: the inputs, then the target.
@@ -349,10 +349,12 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_holds_no_more_than_is_drawn() {
+    fn a_buffer_holds_no_more_than_is_trained_on() {
         let config = |tokens, buffer_bytes| TrainConfig { tokens, batch: 1000, buffer_bytes, ..TrainConfig::default() };
-        assert_eq!(config(2500, 1 << 29).buffer_rows(1152), 2000 + 2500);
-        assert_eq!(config(1_500_500, 1 << 40).buffer_rows(1152), 1_500_000 + CALIBRATION_TOKENS);
+        assert_eq!(config(2500, 1 << 29).buffer_rows(1152), 2000);
+        assert_eq!(config(2500, 1 << 29).rows_drawn(), 2000 + 2500);
+        assert_eq!(config(1_500_500, 1 << 40).buffer_rows(1152), 1_500_000);
+        assert_eq!(config(1_500_500, 1 << 40).rows_drawn(), 1_500_000 + CALIBRATION_TOKENS);
         assert_eq!(config(2500, 1153).buffer_rows(1152), 2);
     }
 

@@ -7,7 +7,7 @@ mod stop_at;
 
 use std::{fs, path::Path};
 
-use folder::{Files, assert_same, files};
+use folder::{Files, assert_same, files, without_checkpoints};
 use harvester::{
     ActivationDataset, Compute, ContextCursor, Corpus, CorpusOptions, HarvestConfig, HookPoint, LanguageModel,
     LiveModel, Monitor, ResolvedModel, Silent, harvest,
@@ -88,10 +88,12 @@ fn the_buffer_is_no_larger_than_the_run_and_says_how_full_it_is() {
     train_live(&model(), corpus(folder.path()), &harvest_config(None), &short_config(), &out, &ledger).unwrap();
     let ledger = ledger.0.into_inner().unwrap();
     let fills: Vec<_> = ledger.iter().filter(|(what, ..)| what == "filling the shuffle buffer").collect();
-    // The rows of five steps, and one row per token to calibrate on.
-    let rows = 5 * 128 + (5 * 128 + 1);
-    assert_eq!(fills.len(), 1, "{ledger:?}");
-    assert!(fills[0].2 == rows && fills[0].1 >= rows, "{ledger:?}");
+    // The rows of five steps. Those on which densities are counted, one per token, come after them.
+    assert_eq!(fills.len(), 2, "{ledger:?}");
+    assert!(fills[0].2 == 5 * 128 && fills[0].1 >= 5 * 128, "{ledger:?}");
+    // The forward pass that fills the buffer may compute up to 3 contexts of 16 rows more than the buffer asks for.
+    let sample = 5 * 128 + 1;
+    assert!(fills[1].2 <= sample && fills[1].2 + 48 > sample && fills[1].1 >= fills[1].2, "{ledger:?}");
 }
 
 #[test]
@@ -200,6 +202,33 @@ fn ends_in_the_same_bytes(config: &TrainConfig, stops: &[u64]) {
     let held_out = manifest.open_activations(&stopped.path().join("sae")).unwrap();
     assert_eq!(manifest.held_out, 0..held_out.manifest().counts.contexts);
     assert_eq!(manifest.live_from.unwrap().contexts, manifest.held_out.end, "held-out contexts are not trained on");
+}
+
+#[test]
+fn a_training_goes_on_after_its_activations_were_extended() {
+    let folder = tempfile::tempdir().unwrap();
+    let (corpus, config) = (corpus(folder.path()), TrainConfig { tokens: 20 * 128, ..train_config() });
+    let grown = |tokens: u64, name: &str| {
+        let acts = folder.path().join(name);
+        harvest(&model(), &corpus, &harvest_config(Some(tokens)), &acts, &Silent).unwrap();
+        ActivationDataset::open(acts).unwrap()
+    };
+    // Three whole parts of 256 tokens and a short one, which the extension makes again.
+    let (acts, out) = (grown(50 * 16, "acts"), folder.path().join("sae"));
+    assert!(train(&acts, &config, &out, &StopAt::new(10 * 128, Stop::Cancel)).is_err());
+    let extended = grown(90 * 16, "acts");
+    train(&extended, &config, &out, &Silent).unwrap();
+    let whole = folder.path().join("whole");
+    train(&grown(50 * 16, "same"), &config, &whole, &Silent).unwrap();
+    let weights = |out: &Path| without_checkpoints(out).remove(Path::new("sae_weights.safetensors")).unwrap();
+    assert!(weights(&out) == weights(&whole));
+    // The contexts that it held out are still the ones that are measured.
+    let manifest = SaeManifest::finished(&out).unwrap();
+    let then = manifest.open_activations(&out).unwrap();
+    assert_eq!((then.n_rows(), then.context_end()), (acts.n_rows(), manifest.held_out.end));
+    // A run that has not begun takes all of them.
+    let new = train(&extended, &config, &folder.path().join("new"), &Silent).unwrap();
+    assert_eq!(new.held_out.end, 90);
 }
 
 #[test]

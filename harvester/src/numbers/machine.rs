@@ -2,6 +2,7 @@
 
 use std::{
     hint::black_box,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -26,14 +27,57 @@ pub fn gemm_flops() -> f64 {
     2.0 * (SIDE * SIDE * SIDE) as f64 / best
 }
 
-/// Bytes of memory that this process may use: those of the machine, or of its control group if that has fewer. `None`
-/// if the system does not say.
+/// Bytes of memory that this process may use in all: those of the machine, or of its control group or its limit of
+/// address space (`ulimit -v`) if that is lower. `None` if the system does not say.
 pub fn memory_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let machine = 1024 * line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()?;
-    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
-    Some(group.map_or(machine, |group: u64| group.min(machine)))
+    limits().into_iter().map(|limit| limit.total).min()
+}
+
+/// Bytes of memory that this process can still get, within the same limits.
+pub fn available_memory_bytes() -> Option<u64> {
+    limits().into_iter().map(|limit| limit.left).min()
+}
+
+/// Something that limits the memory of this process, in bytes.
+struct Limit {
+    total: u64,
+    left: u64,
+}
+
+/// Those that the system tells of.
+fn limits() -> Vec<Limit> {
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    let (meminfo, status) = (read("/proc/meminfo".as_ref()), read("/proc/self/status".as_ref()));
+    let machine = kib(&meminfo, "MemTotal:").zip(kib(&meminfo, "MemAvailable:"));
+    let address_space = address_space(&read("/proc/self/limits".as_ref())).zip(kib(&status, "VmSize:"));
+    let of_group = |group: &Path| {
+        let total = read(&group.join("memory.max")).trim().parse::<u64>().ok()?;
+        // Pages of files can be dropped.
+        let held = read(&group.join("memory.stat"));
+        let held = held.lines().find_map(|line| line.strip_prefix("anon ")?.parse::<u64>().ok()).unwrap_or(0);
+        Some(Limit { total, left: total.saturating_sub(held) })
+    };
+    // Every group above the process' own limits it as well.
+    let groups = read("/proc/self/cgroup".as_ref());
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let root = Path::new("/sys/fs/cgroup");
+    let own = root.join(own);
+    let groups = own.ancestors().filter(|group| group.starts_with(root)).filter_map(of_group);
+    let machine = machine.map(|(total, left)| Limit { total, left });
+    let address_space = address_space.map(|(total, used)| Limit { total, left: total.saturating_sub(used) });
+    machine.into_iter().chain(address_space).chain(groups).collect()
+}
+
+/// The value of a line of `/proc/meminfo` or `/proc/self/status`, in bytes.
+fn kib(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(1024 * value.trim().trim_end_matches("kB").trim().parse::<u64>().ok()?)
+}
+
+/// The soft limit of address space in `/proc/self/limits`; `None` if there is none.
+fn address_space(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// Highest resident memory of this process so far, in MiB; 0 if the system does not say.
@@ -70,5 +114,28 @@ fn multiply(a: &[f32], b: &[f32], c: &mut [f32]) {
             false,
             gemm::Parallelism::Rayon(0),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read_as_the_system_writes_them() {
+        let meminfo = "MemTotal:       32768 kB\nMemFree:  1 kB\nMemAvailable:    2048 kB\n";
+        assert_eq!((kib(meminfo, "MemTotal:"), kib(meminfo, "MemAvailable:")), (Some(32 << 20), Some(2 << 20)));
+        let limits = |soft: &str| {
+            format!("Max stack size 8388608 unlimited bytes\nMax address space  {soft}  unlimited  bytes\n")
+        };
+        assert_eq!(address_space(&limits("6144000000")), Some(6_144_000_000));
+        assert_eq!(address_space(&limits("unlimited")), None);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_is_left_is_part_of_what_there_is() {
+        let (total, left) = (memory_bytes(), available_memory_bytes());
+        assert!(left > Some(0) && left <= total, "{left:?} of {total:?}");
     }
 }

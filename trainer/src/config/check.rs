@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-use harvester::machine::memory_bytes;
+use harvester::machine::available_memory_bytes;
 
 use super::Resolved;
 use crate::{
@@ -54,9 +54,10 @@ impl Resolved {
         Ok(())
     }
 
-    /// Refuses sizes that cannot be counted in 32 bits, and sizes that do not fit in the machine's memory.
+    /// Refuses sizes that do not fit in the memory here, and sizes that cannot be counted in 32 bits.
     fn check_sizes(&self) -> Result<()> {
         let (d_sae, batch) = (self.d_sae, self.config.batch);
+        check_memory(&format!("{d_sae} latents (`d_sae`)"), learner_bytes(self.d_in, self.d_out, d_sae))?;
         // Rows of a batch and its active (row, latent) pairs are counted in 32 bits.
         if d_sae > u32::MAX as usize {
             return Err(Error::invalid("`d_sae`", format!("at most {}", u32::MAX), d_sae.to_string()));
@@ -65,15 +66,10 @@ impl Resolved {
         if batch > most {
             return Err(Error::invalid("`batch`", format!("{most} or less at this width"), batch.to_string()));
         }
-        let needed = learner_bytes(self.d_in, self.d_out, d_sae);
-        match memory_bytes() {
-            Some(memory) if needed > memory => {
-                let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
-                let expected = format!("latents that fit in the memory here, {}", gib(memory));
-                Err(Error::invalid("`d_sae`", expected, format!("{d_sae}, which take {}", gib(needed))))
-            }
-            _ => Ok(()),
-        }
+        // The rows, those of the step (centered, errors), and a batch's active latents with their gradients.
+        let active = self.config.k.min(d_sae) + self.k_aux;
+        let row = 4 * (2 * self.d_in + 2 * self.d_out) as u64 + 24 * active as u64;
+        check_memory(&format!("a batch of {batch} rows (`batch`)"), row.saturating_mul(batch as u64))
     }
 
     fn check_rates(&self) -> Result<()> {
@@ -99,6 +95,18 @@ impl Resolved {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Refuses what needs more bytes of memory than are left here, before any of it is allocated.
+pub(crate) fn check_memory(what: &str, needed: u64) -> Result<()> {
+    match available_memory_bytes() {
+        Some(left) if needed > left => {
+            let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
+            let expected = format!("at most {}, which is left on this machine", gib(left));
+            Err(Error::invalid(format!("memory for {what}"), expected, gib(needed)))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -59,6 +59,7 @@ impl TrainConfig {
             ),
             ("k_aux", self.auxk_alpha == 0.0, "with `auxk_alpha` 0"),
             ("k", self.d_sae.is_some() && arch == Dense, "on dense with `d_sae`: all latents are active"),
+            ("k", fixed, "with `sparsity_coefficient`, which then decides how many latents are active"),
         ];
         match beside_others.into_iter().find(|(name, useless, _)| given.contains_key(*name) && *useless) {
             Some((name, _, why)) => no_effect(name, why.into()),
@@ -108,6 +109,10 @@ mod tests {
             "`expansion_factor` has no effect with `d_sae`"
         );
         assert!(refused(json!({ "learning_rate": 1 })).contains("learning_rate"));
+        assert_eq!(
+            refused(json!({ "architecture": "relu", "sparsity_coefficient": 3.0, "k": 32 })),
+            "`k` has no effect with `sparsity_coefficient`, which then decides how many latents are active"
+        );
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl TrainingData for HarvestedData<'_> {
     fn label(&self) -> Label {
         let manifest = self.dataset.manifest();
         Label {
-            model_name: manifest.model.source.clone(),
+            model_name: manifest.model.public_name(),
             ctx_len: Some(manifest.config.ctx_len),
             prepend_bos: manifest.config.bos.id().is_some(),
             dataset: manifest.corpus.iter().map(|source| source.name.as_str()).collect::<Vec<_>>().join(", "),

@@ -4,6 +4,8 @@
 //! ```text
 //! contexts:  | held out | block 0 | block 1 | ..         epoch 1 begins again at block 0
 //! ```
+//!
+//! The last block is only as large as what the run still draws, so that the model computes no rows in vain.
 
 use std::path::Path;
 
@@ -32,6 +34,8 @@ pub(crate) struct LiveRows {
     pub(crate) first: ContextCursor,
     /// Rows per block: a block ends with the forward pass that reaches this number.
     pub(crate) block_rows: u64,
+    /// Rows that the whole run draws.
+    pub(crate) rows_drawn: u64,
 }
 
 /// Blocks of a running [`ActivationStream`].
@@ -43,22 +47,29 @@ pub(crate) struct LiveSource<'a> {
     next: (BlockPlace, ContextCursor),
     /// Start of the block loaded last.
     began_at: ContextCursor,
+    /// Rows in the blocks before `next`, in all epochs.
+    rows_before: u64,
+    /// True if the next block had been in memory when the run was stopped.
+    again: bool,
     /// The run's folder, named in the error when the user stops the run.
     out: &'a Path,
     monitor: &'a dyn Monitor,
 }
 
 impl<'a> LiveSource<'a> {
-    /// Starts with the block of `cursor`: the first block, or the one at which a run was stopped.
+    /// Starts with the block of `cursor`: the first block, or the one at which a run was stopped. The run has drawn
+    /// `drawn` rows, up to `cursor`.
     pub(crate) fn new(
         model: &'a LiveModel,
         rows: LiveRows,
-        cursor: Cursor,
+        (cursor, drawn): (Cursor, u64),
         out: &'a Path,
         monitor: &'a dyn Monitor,
     ) -> Self {
         let begins = cursor.began_at.unwrap_or(rows.first);
-        Self { model, rows, stream: None, next: (cursor.place, begins), began_at: begins, out, monitor }
+        let (rows_before, again) = (drawn - cursor.row, cursor.row > 0);
+        let next = (cursor.place, begins);
+        Self { model, rows, stream: None, next, began_at: begins, rows_before, again, out, monitor }
     }
 
     /// The stream, positioned at the block `place`.
@@ -82,12 +93,14 @@ impl ActivationSource for LiveSource<'_> {
     }
 
     fn load(&mut self, place: BlockPlace, rows: &mut Vec<Rows>) -> Result<bool> {
-        let (block_rows, sink_norms) = (self.rows.block_rows, self.rows.sink_norms.clone());
+        let left = self.rows.rows_drawn.saturating_sub(self.rows_before).max(1);
+        let (block_rows, sink_norms) = (self.rows.block_rows.min(left), self.rows.sink_norms.clone());
         let (out, monitor) = (self.out, self.monitor);
+        let again = if std::mem::take(&mut self.again) { ", which is not kept on disk, again" } else { "" };
         rows.clear();
         let stream = self.stream_at(place)?;
         let (mut n_rows, mut end) = (0, None);
-        monitor.start("filling the shuffle buffer", block_rows, "tokens");
+        monitor.start(&format!("filling the shuffle buffer{again}"), block_rows, "tokens");
         while n_rows < block_rows {
             if monitor.cancelled() {
                 return Err(harvester::Error::Cancelled { path: out.to_path_buf() }.into());
@@ -102,6 +115,7 @@ impl ActivationSource for LiveSource<'_> {
         monitor.finish();
         self.began_at = self.next.1;
         let Some(end) = end else { return Ok(false) };
+        self.rows_before += n_rows;
         self.next = (BlockPlace { block: place.block + 1, ..place }, end);
         Ok(true)
     }

@@ -14,7 +14,7 @@ use harvester::{
 
 use crate::{
     Result, TrainConfig,
-    config::Resolved,
+    config::{Resolved, check_memory},
     manifest::{SaeManifest, checkpoint_files},
     run::{curves::CURVES_FILE, initial_weights::initial_weights_kept},
     step::memory::learner_bytes,
@@ -40,44 +40,58 @@ pub(crate) fn buffer_bytes(
     n_rows.saturating_mul(((d_in + target) * bytes_of_a_value) as u64).min(config.buffer_bytes)
 }
 
+/// What needs the memory of a run, for a message.
+const MEMORY: &str = "latents and the shuffle buffer together (`d_sae`, `buffer_bytes`)";
+
+/// Bytes of memory of a run whose shuffle buffer has `buffer` bytes.
+fn needed(resolved: &Resolved, buffer: u64) -> u64 {
+    learner_bytes(resolved.d_in, resolved.d_out, resolved.d_sae).saturating_add(buffer)
+}
+
 /// The estimate of a run on `n_rows` stored rows.
-pub(crate) fn of_rows(resolved: &Resolved, n_rows: u64, bytes_of_a_value: usize) -> String {
+///
+/// # Errors
+/// When it needs more memory than is left.
+pub(crate) fn of_rows(resolved: &Resolved, n_rows: u64, bytes_of_a_value: usize) -> Result<String> {
     let Resolved { config, d_in, d_out, d_sae, .. } = resolved;
     let wide = if d_out == d_in { String::new() } else { format!(", d_out {d_out}") };
-    let buffer = buffer_bytes(config, *d_in, *d_out, n_rows, bytes_of_a_value);
-    format!(
+    let needed = needed(resolved, buffer_bytes(config, *d_in, *d_out, n_rows, bytes_of_a_value));
+    check_memory(MEMORY, needed)?;
+    Ok(format!(
         "{} tokens ({} in the dataset), d_in {d_in}{wide}, d_sae {d_sae}, {}: about {}, {} of memory",
         grouped(config.tokens),
         grouped(n_rows),
         config.sparsity(),
         seconds(step_seconds(*d_in, *d_sae, config.tokens)),
-        bytes(learner_bytes(*d_in, *d_out, *d_sae).saturating_add(buffer)),
-    )
+        bytes(needed),
+    ))
 }
 
 /// The estimate of a run on a running model, which first holds out `held_out_tokens`.
+///
+/// # Errors
+/// When it needs more memory than is left.
 pub(crate) fn of_live(
     resolved: &Resolved,
     model: &ModelConfig,
     harvest: &HarvestConfig,
     held_out_tokens: u64,
-) -> String {
+) -> Result<String> {
     let Resolved { config, d_in, d_sae, .. } = resolved;
     let row_bytes = resolved.widths.iter().map(|width| harvest.dtype.row_bytes(*width)).sum();
     let buffer_tokens = config.buffer_rows(row_bytes);
-    // The buffer is always filled completely, even the last time.
-    let computed = config.rows_drawn().div_ceil(buffer_tokens.max(1)) as f64 * buffer_tokens as f64;
-    let forward = forward_seconds(model, harvest, computed + held_out_tokens as f64);
+    check_memory(MEMORY, needed(resolved, buffer_tokens.saturating_mul(row_bytes as u64)))?;
+    let forward = forward_seconds(model, harvest, (config.rows_drawn() + held_out_tokens) as f64);
     let layers = harvest.hook_points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
-    format!(
+    Ok(format!(
         "{} tokens through {layers} layers and into an SAE, d_in {d_in}, d_sae {d_sae}, {}: about {}, {} tokens in the \
-         shuffle buffer before the first step, nothing on disk but {} tokens held out",
+         shuffle buffer before the first step and again after a stop, nothing on disk but {} tokens held out",
         grouped(config.tokens),
         config.sparsity(),
         seconds(forward + step_seconds(*d_in, *d_sae, config.tokens)),
         grouped(buffer_tokens),
         grouped(held_out_tokens),
-    )
+    ))
 }
 
 /// Says where a run in `out` goes on, if there is an `earlier` one; otherwise its estimate.

@@ -12,9 +12,10 @@
 //! The last line does not change reconstructions. Only TopK selects by f, so it may select other latents if the rows
 //! had different norms. A latent without a direction (n_j = 0) could never learn one: it gets a new random one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use harvester::HookPoint;
+use harvester::{HookPoint, Settings};
+use serde_json::Value;
 
 use crate::{
     Error, Result, SaeManifest, TrainConfig,
@@ -36,6 +37,28 @@ use crate::{
 
 /// If norms of decoder rows differ by more, TopK may select other latents.
 const SAME_NORM: f32 = 1e-3;
+
+/// The settings of a run, with the `k` of the SAE in `init_from` if they have none.
+///
+/// # Errors
+/// When that SAE cannot be read.
+pub fn with_initial_k(mut settings: Settings) -> Result<Settings> {
+    let is_unset = ["k", "sparsity_coefficient"].iter().all(|name| !settings.contains_key(*name));
+    if is_unset
+        && let Some(path) = settings.get("init_from").and_then(Value::as_str).map(PathBuf::from)
+        && let Some(k) = k_of(&path, &Sae::load(&path)?)
+    {
+        settings.insert("k".into(), k.into());
+    }
+    Ok(settings)
+}
+
+/// The active latents per token that an SAE was trained for: of a topk SAE, or of any that refract trained.
+fn k_of(path: &Path, sae: &Sae) -> Option<usize> {
+    let trained = || SaeManifest::read(&folder_of(path)).ok().map(|manifest| manifest.config);
+    let aimed_at = || trained().filter(|config| config.sparsity_coefficient.is_none()).map(|config| config.k);
+    sae.nonlinearity().k().or_else(aimed_at)
+}
 
 /// Refuses an SAE that a run of `resolved` cannot begin from.
 pub(crate) fn check_fits(sae: &Sae, resolved: &Resolved) -> Result<()> {
@@ -111,6 +134,13 @@ pub(crate) fn initial_weights_kept(config: &TrainConfig) -> Result<Option<String
                 format!("; the weight of the sparsity loss is adapted, starting at its last value, {last:.4}")
             }
             None => "; the weight of the sparsity loss is adapted, starting at the default".into(),
+        };
+    }
+    if config.sparsity_coefficient.is_none() && config.architecture != TrainArchitecture::Dense {
+        says += &match k_of(path, &sae) {
+            Some(k) if k == config.k => format!("; k {k}, as before"),
+            Some(k) => format!("; k {} instead of {k}", config.k),
+            None => format!("; k {}: the SAE does not say its own", config.k),
         };
     }
     says += &said_of_norms(&sae);

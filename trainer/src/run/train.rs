@@ -111,7 +111,7 @@ pub fn train<'a>(
     let training = split.training.as_ref();
     let folder = OutputFolder::open(out)?;
     let wanted = SaeManifest::begin(data, &resolved, split.held_out_contexts, out)?;
-    let estimate = estimate::of_rows(&resolved, rows.n_rows(), rows.bytes_of_a_value());
+    let estimate = estimate::of_rows(&resolved, rows.n_rows(), rows.bytes_of_a_value())?;
     estimate::say_beginning(folder.find_run(&wanted)?.as_ref(), config, out, &estimate, monitor)?;
     let manifest = folder.begin(wanted)?;
     if manifest.is_finished(out)? {

@@ -42,7 +42,7 @@ pub fn train_live(
     let resolved = resolve_widths(config, hook_points.clone(), widths)?;
     let folder = OutputFolder::open(out)?;
     let earlier = earlier_run(&folder, &resolved)?;
-    let estimate = estimate::of_live(&resolved, model.config(), &held_out_config, held_out_tokens);
+    let estimate = estimate::of_live(&resolved, model.config(), &held_out_config, held_out_tokens)?;
     estimate::say_beginning(earlier.as_ref(), config, out, &estimate, monitor)?;
     let dataset = hold_out(model, &corpus, &held_out_config, &out.join(HELD_OUT_FOLDER), monitor)?;
     let data = HarvestedData::new(&dataset, hook_points);
@@ -53,8 +53,11 @@ pub fn train_live(
     let rows = live_rows(&dataset, &manifest, &resolved)?;
     let live = LiveModel::new(model, corpus, &held_out_config)?;
     let (training_rows, held_out) = (resolved.config.tokens, data.all()?);
+    let batch = resolved.config.batch as u64;
     let run = Run::open(&data, &manifest, resolved, out, monitor)?;
-    let source = LiveSource::new(&live, rows, run.progress().cursor, out, monitor);
+    let progress = run.progress();
+    let drawn = progress.step * batch;
+    let source = LiveSource::new(&live, rows, (progress.cursor, drawn), out, monitor);
     run.complete(manifest, source, training_rows, held_out.as_ref())
 }
 
@@ -108,6 +111,7 @@ fn live_rows(dataset: &ActivationDataset, manifest: &SaeManifest, resolved: &Res
         sink_norms,
         first: manifest.live_from.unwrap_or_default(),
         block_rows: resolved.config.buffer_rows(row_bytes),
+        rows_drawn: resolved.config.rows_drawn(),
     })
 }
 
@@ -130,12 +134,14 @@ fn hold_out(
     monitor: &dyn Monitor,
 ) -> Result<ActivationDataset> {
     // A larger number of tokens would extend the folder and so change it for the run that began with it.
-    if let Ok(found) = HarvestManifest::read(dir)
-        && found.config.tokens != config.tokens
-    {
+    if let Ok(found) = HarvestManifest::read(dir) {
         let tokens = |config: &HarvestConfig| config.tokens.unwrap_or_default();
-        let differences = vec![format!("tokens held out: {} there, {} here", tokens(&found.config), tokens(config))];
-        return Err(harvester::Error::OtherRun { path: dir.to_path_buf(), differences }.into());
+        let mut lines = harvester::differences("tokens held out", &tokens(&found.config), &tokens(config));
+        // A block ends with a forward pass, so that the order of the rows depends on it.
+        lines.extend(harvester::differences("`batch` of the harvest", &found.config.batch, &config.batch));
+        if !lines.is_empty() {
+            return Err(harvester::Error::OtherRun { path: dir.to_path_buf(), differences: lines }.into());
+        }
     }
     harvester::harvest(model, corpus, config, dir, monitor)?;
     Ok(ActivationDataset::open(dir)?)

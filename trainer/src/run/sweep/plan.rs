@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::file::PARETO_FILE;
 use crate::{
     Error, Result, TrainConfig,
-    config::Resolved,
+    config::{Resolved, check_memory},
     data::training_data::TrainingData,
     run::{
         estimate::{buffer_bytes, step_seconds},
@@ -77,7 +77,10 @@ impl<'a> SweepPlan<'a> {
         }
         name(&mut runs)?;
         let passes = groups(&runs).into_iter().flat_map(|group| cut(&runs, &group, at_once)).collect();
-        Ok(Self { data, runs, passes })
+        let plan = Self { data, runs, passes };
+        let what = "latents and the shuffle buffer together (`d_sae`, `at_once`, `buffer_bytes`)";
+        check_memory(what, plan.memory())?;
+        Ok(plan)
     }
 
     /// The runs, in the order of the configs.
