@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod gemma3_tests;
 mod model_identity;
+mod public_name;
 #[cfg(test)]
 mod smollm2_tests;
 

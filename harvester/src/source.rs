@@ -19,6 +19,7 @@ mod wheel;
 
 pub use self::model_source::{ModelSource, ResolvedModel};
 pub(crate) use self::{
+    default_model::{DEFAULT_MODEL_NAME, is_default_model},
     hub::{HubDataset, HubFile, HubSettings},
     names::gguf_parts,
     stand_in::stand_in,

@@ -71,7 +71,7 @@ pub(crate) struct ConvertArgs {
     /// The hook point of its activations, for an SAE that does not name it.
     #[arg(long)]
     pub(crate) hook_point: Option<HookPoint>,
-    /// The model's name, for an SAE that does not give it.
+    /// The model's name in the files that are written [default: its name on the Hub, as far as it is known].
     #[arg(long)]
     pub(crate) model_name: Option<String>,
 }

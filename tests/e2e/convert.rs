@@ -130,10 +130,20 @@ fn what_an_sae_says_itself_is_not_overwritten() {
     let convert = ["convert", "topk", "--to", "saelens", "--out", "not-overwritten"];
     let message = RUN.error(&[&convert[..], &["--hook-point", "hook_embed"]].concat());
     assert!(message.contains(&format!("--hook-point: expected {POINT}, which topk names itself")), "{message}");
-    let message = RUN.error(&[&convert[..], &["--model-name", "another"]].concat());
-    assert!(message.contains("--model-name: expected") && message.contains("found another"), "{message}");
     assert!(!RUN.path("not-overwritten").exists());
-    RUN.ok(&[&convert[..], &["--hook-point", POINT, "--model-name", &tiny("llama")]].concat());
+    RUN.ok(&[&convert[..], &["--hook-point", POINT]].concat());
+}
+
+#[test]
+fn a_model_is_named_as_other_tools_know_it_and_a_given_name_wins() {
+    let named = |out: &str, more: &[&str]| {
+        RUN.ok(&[&["convert", "topk", "--to", "saelens", "--out", out][..], more].concat());
+        let cfg = fs::read(RUN.path(out).join("cfg.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&cfg).unwrap()["metadata"]["model_name"].clone()
+    };
+    // The folder has no name on the Hub; its path means nothing elsewhere.
+    assert_eq!(named("named", &[]), "llama");
+    assert_eq!(named("renamed", &["--model-name", "org/tiny-llama"]), "org/tiny-llama");
 }
 
 #[test]

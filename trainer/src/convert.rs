@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use harvester::HookPoint;
 
 use crate::{
-    Error, Result,
+    Error, Result, SaeManifest,
     formats::SaeFormat,
     sae::{Sae, SaeConfig},
 };
@@ -21,8 +21,8 @@ pub struct Conversion {
     pub lost: Vec<&'static str>,
 }
 
-/// Reads the SAE at `path`, adds the hook point and the model's name if it does not give them itself, and writes it in
-/// the format `to` into the folder `out`, which appears whole.
+/// Reads the SAE at `path`, adds the hook point if it does not name it itself, names its model, and writes it in the
+/// format `to` into the folder `out`, which appears whole.
 ///
 /// # Errors
 /// When the SAE cannot be read, says something else of itself, or cannot be expressed in the format; or `out` is not
@@ -54,30 +54,25 @@ pub fn convert(
     Ok(Conversion { from, sae, lost })
 }
 
-/// Adds facts that the SAE does not give itself; those that it gives are not overwritten.
+/// Adds the hook point, if the SAE does not name it itself, and names its model as other tools know it. A name that is
+/// given wins: the SAE may have been trained on a copy that only this machine has.
 fn complete(
     config: &mut SaeConfig,
     path: &Path,
     hook_point: Option<HookPoint>,
     model_name: Option<&str>,
 ) -> Result<()> {
-    let refuse = |setting: &str, said: String, found: &str| {
-        let expected = format!("{said}, which {} names itself, or none", path.display());
-        Err(Error::invalid(setting, expected, found))
-    };
     if let Some(point) = hook_point {
         // For a crosscoder, this is the first one that it reads.
-        match config.hook_points.reads().first() {
-            Some(said) if *said != point => return refuse("`hook_point`", said.to_string(), &point.to_string()),
-            _ => config.hook_points = config.hook_points.clone().or_reading(point),
+        if let Some(said) = config.hook_points.reads().first().filter(|said| **said != point) {
+            let expected = format!("{said}, which {} names itself, or none", path.display());
+            return Err(Error::invalid("`hook_point`", expected, point.to_string()));
         }
+        config.hook_points = config.hook_points.clone().or_reading(point);
     }
-    match model_name {
-        Some(name) if !config.model_name.is_empty() && config.model_name != name => {
-            return refuse("`model_name`", config.model_name.clone(), name);
-        }
-        Some(name) => config.model_name = name.into(),
-        None => {}
+    let of_manifest = || Some(SaeManifest::read(path).ok()?.model?.public_name());
+    if let Some(name) = model_name.map(str::to_string).or_else(of_manifest) {
+        config.model_name = name;
     }
     Ok(())
 }

