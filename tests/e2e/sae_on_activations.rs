@@ -3,7 +3,10 @@
 
 use std::sync::LazyLock;
 
-use crate::sandbox::{Sandbox, corpus, root, tiny};
+use harvester::HookPoint;
+use trainer::{HookPoints, InputNorm, Nonlinearity, Sae, SaeConfig, SaeWeights};
+
+use crate::sandbox::{Sandbox, corpus, root, text, tiny};
 
 const POINT: &str = "blocks.1.hook_resid_post";
 
@@ -97,4 +100,79 @@ fn show_gives_programs_as_many_examples_as_were_asked_for() {
     let of_two: Vec<_> = of_five.iter().map(|n| (*n).min(2)).collect();
     assert_eq!(shown("2", &latents), of_two);
     assert!(shown("2", &[]).iter().all(|n| *n <= 2));
+}
+
+/// An SAE of `d` dimensions that is exact for activations whose mean over the dimensions is 0: each dimension of
+/// `x - mean(x)` has a latent for its positive and one for its negative values.
+fn centered(d: usize) -> Sae {
+    let delta = |i: usize, j: usize| if i == j { 1.0 } else { 0.0 };
+    let c = |sign: f32| (0..d * d).map(move |at| sign * (delta(at / d, at % d) - 1.0 / d as f32));
+    let rows: Vec<f32> = c(1.0).chain(c(-1.0)).collect();
+    let weights = SaeWeights {
+        w_enc: rows.clone(),
+        b_enc: vec![0.0; 2 * d],
+        nonlinearity: Nonlinearity::Standard,
+        w_dec: rows,
+        b_dec: vec![0.0; d],
+        w_skip: None,
+    };
+    let config = SaeConfig {
+        input_norm: InputNorm::Centered,
+        hook_points: HookPoints::Autoencoder(Some(HookPoint::resid_post(1))),
+        ctx_len: Some(16),
+        prepend_bos: Some(true),
+        ..SaeConfig::new(d, 2 * d)
+    };
+    Sae::new(config, weights).unwrap()
+}
+
+/// GPT-2 has layer norms, so TransformerLens centers what is written to its residual stream; a llama has none.
+#[test]
+fn an_sae_of_a_centered_model_is_used_on_the_model_as_it_was_published() {
+    let sandbox = Sandbox::new();
+    std::fs::create_dir(sandbox.path("sae")).unwrap();
+    centered(48).save(&sandbox.path("sae")).unwrap();
+    harvest(&sandbox, &tiny("gpt2"), &corpus("speeches"), "gpt2");
+    let on = |acts: &str| {
+        let output = sandbox.run(&["evaluate", "--sae", "sae", "--activations", acts, "--ce-tokens", "64", "--json"]);
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (found["fvu"].as_f64().unwrap(), text(&output.stderr))
+    };
+    let (fvu, said) = on("gpt2");
+    assert!(fvu < 1e-6, "{fvu}");
+    // Other contexts than those of its training are said.
+    assert!(said.contains("trained on contexts that begin with a BOS token (`prepend_bos`)"), "{said}");
+    assert!(said.contains("trained on contexts of 16 tokens (`context_size`), and those of the activations have 32"));
+    assert!(!said.contains("has no effect"), "{said}");
+    harvest(&sandbox, &tiny("llama"), &corpus("speeches"), "llama");
+    assert!(
+        on("llama").1.contains("`center_writing_weights` has no effect on a llama model, which has no layer norms")
+    );
+}
+
+#[test]
+fn an_sae_keeps_its_held_out_contexts_when_its_activations_are_extended() {
+    let sandbox = Sandbox::new();
+    harvest(&sandbox, &tiny("llama"), &corpus("speeches"), "acts");
+    train(&sandbox, "acts", "sae");
+    let evaluate = ["evaluate", "--sae", "sae", "--ce-tokens", "64"];
+    let before = sandbox.json(&evaluate).remove(0);
+    let more = ["harvest", "--model", &tiny("llama"), "--corpus", &corpus("speeches"), "--hook-point", POINT];
+    sandbox.ok(&[&more[..], &["--out", "acts", "--ctx-len", "32", "--tokens", "6000"]].concat());
+    assert_eq!(sandbox.json(&evaluate).remove(0), before);
+    let named = sandbox.json(&[&evaluate[..], &["--activations", "acts"]].concat()).remove(0);
+    assert_eq!((&named["tokens"], &named["held_out"]), (&before["tokens"], &true.into()));
+    sandbox.ok(&["index", "--sae", "sae", "--out", "features"]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_sae_that_does_not_fit_is_refused_before_anything_is_allocated() {
+    let train = "ulimit -v 4000000; exec \"$0\" train --activations acts --d-sae 3000000 --batch 4096 --out huge";
+    let mut command = std::process::Command::new("sh");
+    let output = command.args(["-c", train, env!("CARGO_BIN_EXE_refract")]).current_dir(RUN.path("")).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("memory for 3000000 latents (--d-sae): expected at most"), "{said}");
+    assert!(said.contains("GiB, which is left on this machine, found"), "{said}");
 }
