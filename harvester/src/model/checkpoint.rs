@@ -21,10 +21,8 @@ impl Checkpoint {
     /// A missing or malformed file, or an unsupported family (the message lists the supported ones).
     pub(crate) fn open(path: &Path) -> Result<Self> {
         if path.is_dir() {
-            let mut config = families::config_from_json(&path.join("config.json"))?;
-            let tensors = TensorFile::of_folder(path)?;
-            config.tied_embeddings = families::is_tied(&config, &tensors);
-            return Ok(Self { config, tensors });
+            let config = families::config_from_json(&path.join("config.json"))?;
+            return Ok(Self { config, tensors: TensorFile::of_folder(path)? });
         }
         let metadata = GgufMetadata::read(path)?;
         let config = families::config_from_gguf(&metadata)?;

@@ -230,7 +230,7 @@ pub struct ModelConfig {
     pub(crate) gated_mlp: bool,
     /// Attention and MLP both read the block's input, and both outputs are added to it.
     pub(crate) parallel_residual: bool,
-    /// The head is the transposed embedding.
+    /// The head is the transposed embedding, unless the weights hold a head that differs from it.
     pub(crate) tied_embeddings: bool,
     /// Logits become `cap * tanh(logit / cap)`.
     pub(crate) logit_softcap: Option<f64>,

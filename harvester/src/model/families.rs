@@ -222,17 +222,10 @@ impl Plan {
     }
 }
 
-/// True if the embedding is also the head: the file says so, and has no other head. As transformers does, a head that
-/// is there and differs is believed rather than config.json.
-pub(crate) fn is_tied(config: &ModelConfig, tensors: &TensorFile) -> bool {
-    let plan = Plan::of(config, tensors);
-    config.tied_embeddings && (!tensors.contains(&plan.unembed) || tensors.equal(&plan.embed, &plan.unembed))
-}
-
 /// Reads the final norm and the unembedding, and nothing else.
 pub(crate) fn load_head(config: &ModelConfig, tensors: &TensorFile, device: &Device) -> Result<Head> {
     let plan = Plan::of(config, tensors);
-    let reader = Reader { config, tensors, device, norms_less_one: plan.norms_less_one, read: RefCell::default() };
+    let reader = Reader::new(config, tensors, device, &plan);
     reader.head(&plan)
 }
 
@@ -244,7 +237,7 @@ pub(crate) fn load_weights(
     compute: Compute,
 ) -> Result<Weights> {
     let plan = Plan::of(config, tensors);
-    let reader = Reader { config, tensors, device, norms_less_one: plan.norms_less_one, read: RefCell::default() };
+    let reader = Reader::new(config, tensors, device, &plan);
     let matrix = |name: &str, rows| reader.tensor(name, &[rows, config.d_model]);
     let block = |layer| -> Result<Block> {
         let mut block = (plan.block)(&reader, layer)?;
@@ -253,7 +246,7 @@ pub(crate) fn load_weights(
     };
     let weights = Weights {
         head: reader.head(&plan)?,
-        embed: (!config.tied_embeddings).then(|| matrix(&plan.embed, config.d_vocab)).transpose()?,
+        embed: (!reader.tied).then(|| matrix(&plan.embed, config.d_vocab)).transpose()?,
         pos_embed: plan.pos_embed.as_ref().map(|name| matrix(name, config.ctx_len)).transpose()?,
         blocks: (0..config.n_layers).map(block).collect::<Result<_>>()?,
     };
@@ -364,11 +357,21 @@ pub(crate) struct Reader<'a> {
     tensors: &'a TensorFile,
     device: &'a Device,
     norms_less_one: bool,
+    /// True if the embedding is also the head.
+    tied: bool,
     /// Names that were read, to detect tensors that nobody read.
     read: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Reader<'a> {
+    /// As transformers does, a head that is in the file and differs from the embedding is believed rather than
+    /// config.json, which says that they are one.
+    fn new(config: &'a ModelConfig, tensors: &'a TensorFile, device: &'a Device, plan: &Plan) -> Self {
+        let has_other_head = || tensors.contains(&plan.unembed) && !tensors.equal(&plan.embed, &plan.unembed);
+        let tied = config.tied_embeddings && !has_other_head();
+        Self { config, tensors, device, norms_less_one: plan.norms_less_one, tied, read: RefCell::default() }
+    }
+
     fn config(&self) -> &'a ModelConfig {
         self.config
     }
@@ -408,9 +411,9 @@ impl<'a> Reader<'a> {
 
     fn head(&self, plan: &Plan) -> Result<Head> {
         let c = self.config();
-        let name = if c.tied_embeddings { &plan.embed } else { &plan.unembed };
+        let name = if self.tied { &plan.embed } else { &plan.unembed };
         // A bare model's file has no head; its activations are whole.
-        let unembed = if c.tied_embeddings || self.tensors.contains(name) {
+        let unembed = if self.tied || self.tensors.contains(name) {
             Ok(self.tensor(name, &[c.d_vocab, c.d_model])?)
         } else {
             Err(self.tensors.path().to_path_buf())

@@ -138,10 +138,12 @@ impl TensorFile {
             ("W_q", "HQQ"),
             ("codes", "AQLM"),
             ("weight._data", "quanto"),
+            ("q_weight", "ExLlamaV2"),
             ("weight.absmax", "bitsandbytes in 4 bits"),
             ("SCB", "bitsandbytes in 8 bits"),
             ("weight_scale_inv", "fp8 with a scale for each block"),
             ("weight_scale", "fp8 with a scale for each matrix"),
+            ("scales", "MLX"),
         ];
         let present = writers.map(|(ending, writer)| (format!("{prefix}{ending}"), writer));
         present.into_iter().find(|(name, _)| self.contains(name))

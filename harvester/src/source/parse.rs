@@ -33,9 +33,10 @@ impl FromStr for ModelSource {
         }
         if path.exists() {
             // Large files were once uploaded in pieces, cut anywhere: `model.gguf.part1of2`, `model.gguf-split-a`.
-            let is_piece = text.contains(".gguf.part") || text.contains(".gguf-split-");
-            let kind = if is_piece {
+            let kind = if text.contains(".gguf.part") || text.contains(".gguf-split-") {
                 "a piece of a .gguf file: join all of them with `cat`"
+            } else if text.ends_with(".safetensors") {
+                "a file of another kind: name its folder, which has `config.json`"
             } else {
                 "a file of another kind"
             };
