@@ -5,7 +5,11 @@
 //! cause of wrong SAEs. In the configs, keys that change the computation are checked, and records of the training are
 //! ignored.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
 
 pub(crate) use self::find::folder_of;
 pub use self::format::SaeFormat;
@@ -108,14 +112,20 @@ impl Sae {
 pub(crate) fn read(path: &Path) -> Result<Sae> {
     let (read, _) = SaeFormat::of(path)?.functions();
     let (config, weights) = read(path)?;
-    for note in &config.notes {
-        tracing::warn!("{}: {note}", path.display());
-    }
+    config.notes.iter().for_each(|note| warn_once(format!("{}: {note}", path.display())));
     let files = SaeFormat::files_of(path)?;
     Sae::checked(config, weights).map_err(|Flaw { part, expected, found }| {
         let file = if part == Part::Config { files.first() } else { files.last() };
         Error::malformed(file.expect("every format has files"), expected, found, SAE_HINT)
     })
+}
+
+/// Warns, but only once: some commands read an SAE several times.
+fn warn_once(text: String) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {
+        tracing::warn!("{text}");
+    }
 }
 
 /// The error for a folder with the SAEs of two tools.

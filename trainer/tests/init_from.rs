@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 
 use harvester::Silent;
 use synthetic::{EARLIER, LATER, dataset, dataset_of_two, small_config};
-use trainer::{MetricsLine, SaeManifest, TrainArchitecture, TrainConfig, train};
+use trainer::{MetricsLine, SaeManifest, TrainArchitecture, TrainConfig, train, with_initial_k};
 
 fn config(architecture: TrainArchitecture) -> TrainConfig {
     TrainConfig { tokens: 60 * 512, log_every: 1, ..small_config(architecture) }
@@ -20,6 +20,27 @@ fn lines(out: &Path) -> Vec<MetricsLine> {
 
 fn held_out_fvu(manifest: &SaeManifest) -> f64 {
     manifest.results.as_ref().unwrap().held_out.unwrap().fvu
+}
+
+#[test]
+fn without_a_k_of_its_own_a_run_has_that_of_the_sae() {
+    let formats = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/formats");
+    let k = |path: &Path, more: serde_json::Value| {
+        let mut settings = more.as_object().unwrap().clone();
+        settings.insert("init_from".into(), path.to_str().unwrap().into());
+        with_initial_k(settings).unwrap().get("k").and_then(serde_json::Value::as_u64)
+    };
+    let none = || serde_json::json!({});
+    assert_eq!(k(&formats.join("saelens-topk/sae"), none()), Some(4));
+    assert_eq!(k(&formats.join("saelens-topk/sae"), serde_json::json!({ "k": 7 })), Some(7));
+    assert_eq!(k(&formats.join("saelens-topk/sae"), serde_json::json!({ "sparsity_coefficient": 1.0 })), None);
+    assert_eq!(k(&formats.join("saelens-jumprelu/sae"), none()), None, "it does not say");
+    // BatchTopK is saved as jumprelu; its manifest knows what it was trained for.
+    let (_dir, dataset) = dataset(20);
+    let out = tempfile::tempdir().unwrap();
+    let config = TrainConfig { k: 5, tokens: 2 * 512, ..config(TrainArchitecture::BatchTopK) };
+    train(&dataset, &config, out.path(), &Silent).unwrap();
+    assert_eq!(k(out.path(), none()), Some(5));
 }
 
 #[test]
