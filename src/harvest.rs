@@ -64,8 +64,7 @@ fn report(manifest: &HarvestManifest, out: &Location, terminal: &Terminal) {
         counted(manifest.layers_run as u64, "layer"),
         flop(manifest.flop_per_token),
     ));
-    let left_out = counts.left_out_in_words();
-    if !left_out.is_empty() {
-        terminal.say(&format!("left out: {}", left_out.join(", ")));
+    for (whole, left_out) in counts.left_out_in_words() {
+        terminal.say(&format!("left out of {whole}: {}", left_out.join(", ")));
     }
 }

@@ -7,7 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harvester::{ActivationDataset, HarvestManifest, HookPoint, MANIFEST_FILE, ModelIdentity};
+use harvester::{
+    ActivationDataset, HarvestManifest, HookPoint, MANIFEST_FILE, ModelIdentity, SpecialToken, TextTokenizer,
+};
 use trainer::{InputNorm, Sae, SaeConfig, SaeFormat, SaeManifest};
 
 use crate::{Result, Site};
@@ -23,6 +25,8 @@ pub struct PlacedSae {
     pub hook_point: HookPoint,
     /// Rows with a larger norm are attention sinks.
     pub sink_norm: f32,
+    /// The token before every context of its activations; `None` if that was not recorded.
+    pub bos: Option<SpecialToken>,
     /// The model.
     pub model: ModelIdentity,
     /// SHA-256 of its manifest; for an SAE of another tool, the SHA-256 of each of its files, joined by `+`.
@@ -45,6 +49,7 @@ impl PlacedSae {
             sae: Sae::load(dir)?,
             hook_point,
             sink_norm: manifest.sink_norm,
+            bos: manifest.bos,
             model: model.clone(),
             sha256: harvester::sha256_file(&dir.join(MANIFEST_FILE))?,
             manifest: Some(manifest),
@@ -65,6 +70,7 @@ impl PlacedSae {
             sae,
             hook_point,
             sink_norm: dataset.manifest().sink_norm(hook_point)?,
+            bos: Some(dataset.manifest().config.bos),
             model: dataset.manifest().model.clone(),
             sha256: hash_of_foreign(path)?,
             manifest: None,
@@ -90,6 +96,14 @@ impl PlacedSae {
         }
         self.model = model;
         Ok(())
+    }
+
+    /// The token before every prompt: the one before the contexts of its activations, or none.
+    pub(crate) fn prompt_bos(&self, tokenizer: &TextTokenizer) -> Option<u32> {
+        match self.bos {
+            Some(recorded) => recorded.resolve(tokenizer.text_bos()).id(),
+            None => tokenizer.text_bos().filter(|_| self.sae.config().prepend_bos == Some(true)),
+        }
     }
 
     /// Checks that `dataset` is of the SAE's model: another model's activations mean something else, even if they have

@@ -41,4 +41,13 @@ impl Workbench {
         let found = LanguageModel::find(&self.sae.model, monitor).map_err(moved)?;
         Ok(self.model.get_or_init(|| found))
     }
+
+    /// The tokens of a text that the model continues, with the BOS that the contexts of the SAE's activations had.
+    ///
+    /// # Errors
+    /// As [`Self::model`]; or the tokenizer refuses the text.
+    pub fn prompt(&self, text: &str, monitor: &dyn Monitor) -> Result<Vec<u32>> {
+        let tokenizer = self.model(monitor)?.tokenizer();
+        Ok(tokenizer.prompt_after(self.sae.prompt_bos(tokenizer), text)?)
+    }
 }

@@ -64,6 +64,7 @@ fn manifest(dtype: StorageDtype, layout: Layout) -> HarvestManifest {
             std: vec![],
         }],
         parts: vec![],
+        documents: None,
     }
 }
 

@@ -6,6 +6,7 @@
 //! alone.
 
 mod dataset;
+mod documents;
 mod earlier;
 mod harvest_config;
 mod harvest_folder;
@@ -26,15 +27,17 @@ mod writer;
 
 pub(crate) use self::{
     dataset::folders_of,
+    documents::{DOCUMENTS, Reached, concatenate, write_documents},
     harvest_folder::begin_harvest,
     merged_manifest::merged_manifest,
     stored_batch::{StoredBatch, norms},
 };
 pub use self::{
     dataset::{ActivationDataset, RowGroup},
+    documents::DocumentsFile,
     harvest_config::{HarvestConfig, SpecialToken},
     layout::Layout,
-    manifest::{Counts, HarvestManifest, HookPointSummary, NormQuantiles, Part},
+    manifest::{Counts, HarvestManifest, HookPointSummary, NormQuantiles, Part, SourceCounts},
     rows::{ActivationRows, TokenRows, Values},
     writer::ShardWriter,
 };

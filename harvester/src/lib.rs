@@ -21,8 +21,8 @@ mod harvest;
 mod vectors;
 
 pub use activations::{
-    ActivationDataset, ActivationRows, Counts, HarvestConfig, HarvestManifest, HookPointSummary, Layout, NormQuantiles,
-    Part, RowGroup, ShardWriter, SpecialToken, TokenRows, Values,
+    ActivationDataset, ActivationRows, Counts, DocumentsFile, HarvestConfig, HarvestManifest, HookPointSummary, Layout,
+    NormQuantiles, Part, RowGroup, ShardWriter, SourceCounts, SpecialToken, TokenRows, Values,
 };
 pub use error::{Error, Result};
 pub use harvest::{ActivationStream, LiveModel, StreamedBatch, forward_seconds, harvest, merge, open_corpus};
@@ -41,7 +41,7 @@ pub use store::{
     differences, sha256_bytes, sha256_file, write_atomically,
 };
 pub use text::{
-    ChatMessage, Context, ContextCursor, Corpus, CorpusOptions, CorpusPart, CorpusSource, LeftOut, LongDocuments,
-    Packing, TextTokenizer,
+    ChatDate, ChatMessage, Context, ContextCursor, Corpus, CorpusOptions, CorpusPart, CorpusSource, LeftOut,
+    LongDocuments, Packing, TextTokenizer,
 };
 pub use vectors::{VectorDataset, VectorFile};

@@ -14,6 +14,7 @@ mod object_store_tests;
 mod output_folder;
 mod parquet_file;
 mod python_json;
+mod record_log;
 mod table;
 
 #[cfg(test)]
@@ -36,5 +37,7 @@ pub(crate) use self::{
     location::{Entry, ReadRange, Stretch},
     output_folder::RESUME_FOLDER,
     parquet_file::ParquetFile,
-    python_json::python_json,
+    python_json::{python_json, python_json_or_null},
+    record_log::RecordLog,
+    table::TableWriter,
 };

@@ -7,19 +7,21 @@ mod corpora_tests;
 mod corpus;
 mod corpus_part;
 mod packing;
+mod read_log;
 mod tokenizer;
 #[cfg(test)]
 mod tokenizer_tests;
 
 pub(crate) use self::{
     contexts::Contexts,
-    corpus::{Cause, Document, DocumentOrder, RowBlock, TableFile},
+    corpus::{Cause, Document, DocumentOrder, DocumentOrigin, RowBlock, TableFile, WhyLeftOut, source_of},
     packing::ContextOptions,
+    read_log::{ReadDocument, ReadLog},
 };
 pub use self::{
     contexts::{Context, ContextCursor, LeftOut},
     corpus::{Corpus, CorpusOptions, CorpusSource},
     corpus_part::CorpusPart,
     packing::{LongDocuments, Packing},
-    tokenizer::{ChatMessage, TextTokenizer},
+    tokenizer::{ChatDate, ChatMessage, TextTokenizer},
 };

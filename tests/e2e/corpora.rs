@@ -66,7 +66,7 @@ fn a_document_a_context_and_what_was_left_out_is_said() {
     let said = text(&output.stderr);
     assert!(output.status.success(), "{said}");
     assert!(
-        said.contains("1 repeated document,")
+        said.contains("left out of the whole corpus: 1 repeated document\n")
             && said.contains("1 empty document,")
             && said.contains("1 document shorter than --min-document-tokens"),
         "{said}"

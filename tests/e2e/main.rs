@@ -6,6 +6,7 @@
 mod architectures;
 mod convert;
 mod corpora;
+mod documents;
 mod errors;
 mod flags;
 mod kills;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, ops::Range, path::Path};
 
 use harvester::{
     ActivationDataset, ArtifactRef, ContextCursor, HookPoint, Location, MANIFEST_FILE, Manifest, ModelIdentity,
-    OutputFolder, VectorFile, differences,
+    OutputFolder, SpecialToken, VectorFile, differences,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -74,6 +74,10 @@ pub struct SaeManifest {
     /// Rows with a larger norm at `hook_point` are attention sinks; they were dropped, as was position 0. For vectors,
     /// of which none are dropped, this is the largest f32.
     pub sink_norm: f32,
+    /// The token before every context of the activations, which prompts begin with too. `None` for vectors, and in
+    /// manifests of versions that did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bos: Option<SpecialToken>,
     /// The config of the run, completed with the defaults that depend on the activations.
     #[serde(deserialize_with = "recorded")]
     pub config: TrainConfig,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use harvester::{
-    ActivationDataset, Compute, HookPoint, ModelConfig, Site,
+    ActivationDataset, Compute, HarvestManifest, HookPoint, ModelConfig, Site,
     human::{bytes, counted, grouped},
 };
 use trainer::{CURVES_FILE, HookPoints, InputNorm, METRICS_FILE, PARETO_FILE, RunState, Sae, SaeManifest, SweepFile};
@@ -28,9 +28,7 @@ pub(super) fn activations(dataset: &ActivationDataset, facts: &mut Facts) {
     facts.add("tokens", format!("{} in {contexts} of up to {}", grouped(counts.tokens), config.ctx_len));
     let size = bytes(manifest.parts.iter().map(|part| part.bytes).sum());
     facts.add("files", format!("{}, {size}", counted(manifest.parts.len() as u64, "part")));
-    for source in &manifest.corpus {
-        facts.add("source", format!("{} ({})", source.name, counted(source.documents, "document")));
-    }
+    sources(manifest, facts);
     for point in &manifest.hook_points {
         let norms = &point.norm_quantiles;
         facts.add("hook point", format!("{} x {} {}, {}", point.name, point.d_model, config.dtype, config.layout));
@@ -46,6 +44,28 @@ pub(super) fn activations(dataset: &ActivationDataset, facts: &mut Facts) {
             ),
         );
         facts.add("  |mean| / std", format!("{:.2}", point.mean_to_spread));
+    }
+}
+
+/// Most sources that are listed.
+const LISTED_SOURCES: usize = 24;
+
+/// The sources, each with how much of it was harvested.
+fn sources(manifest: &HarvestManifest, facts: &mut Facts) {
+    let harvested = manifest.harvested_sources();
+    for (at, source) in manifest.corpus.iter().enumerate().take(LISTED_SOURCES) {
+        let all = counted(source.documents, "document");
+        let counts = match harvested.iter().find(|counts| counts.source == at) {
+            Some(counts) => {
+                format!("{} from {} of its {all}", counted(counts.tokens, "token"), grouped(counts.documents))
+            }
+            None if harvested.is_empty() => all,
+            None => format!("none of its {all}"),
+        };
+        facts.add("source", format!("{} ({counts})", source.name));
+    }
+    if let more @ 1.. = manifest.corpus.len().saturating_sub(LISTED_SOURCES) {
+        facts.add("", format!("and {more} more sources, in manifest.json"));
     }
 }
 

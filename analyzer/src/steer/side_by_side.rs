@@ -44,7 +44,7 @@ impl Workbench {
         let mut hook = Interventions::new(site, interventions.to_vec())?;
         let model = self.model(monitor)?;
         self.check_width(model)?;
-        let tokens = model.prompt(prompt)?;
+        let tokens = self.prompt(prompt, monitor)?;
         let write = |hook: &mut dyn Hook| -> Result<Vec<u32>> {
             Ok(generate(model, &[&tokens], config, hook, monitor)?.concat())
         };

@@ -22,6 +22,7 @@ use parquet::{
 use sha2::{Digest, Sha256};
 
 use super::{
+    documents::DocumentsFile,
     earlier::{earlier_folder, extended_folder},
     manifest::HarvestManifest,
     merged_manifest::merged_manifest,
@@ -254,8 +255,12 @@ impl ActivationDataset {
     /// # Errors
     /// Names the first file that differs.
     pub fn verify(&self, monitor: &dyn Monitor) -> Result<()> {
-        self.folders.iter().try_for_each(|folder| HarvestManifest::read(folder).map(drop))?;
         monitor.start("verify", self.parts.iter().map(|part| part.recorded.bytes).sum(), "bytes");
+        for folder in &self.folders {
+            if let Some(DocumentsFile { file, sha256, .. }) = HarvestManifest::read(folder)?.documents {
+                folder.join(&file).check_sha256(&sha256, OTHER_FILE)?;
+            }
+        }
         for part in &self.parts {
             if monitor.cancelled() {
                 return Err(Error::Cancelled { path: self.dir.clone() });

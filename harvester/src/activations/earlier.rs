@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! activations/manifest.json  part-00000.parquet  part-00001.parquet            as extended
-//! activations/earlier/<hash of the earlier manifest>/manifest.json  part-00001.parquet    the part that was too short
+//! activations/earlier/<hash of the earlier manifest>/manifest.json  part-00001.parquet  documents.parquet
+//!                                                    the part that was too short, and the documents until then
 //! ```
 
 use std::fs;
@@ -33,16 +34,16 @@ pub(super) fn extended_folder(earlier: &Location) -> Option<Location> {
     parent.parent().map(Location::from)
 }
 
-/// Keeps what `folder` holds, with the manifest `found`, before it is extended and `replaced` is made again. Only that
-/// part takes space.
-pub(super) fn keep_earlier(folder: &Location, replaced: Option<&Part>) -> Result<()> {
+/// Keeps what `folder` holds, with its manifest, before it is extended and the files `replaced` are made again. Only these
+/// take space.
+pub(super) fn keep_earlier<'a>(folder: &Location, replaced: impl Iterator<Item = &'a str>) -> Result<()> {
     let manifest = folder.join(MANIFEST_FILE).read()?;
     let earlier = earlier_folder(folder, &hex(&Sha256::digest(&manifest)));
     // In an object store, an earlier state would need a copy of the part over the network.
     let (Some(from), Some(to)) = (folder.local(), earlier.local()) else { return Ok(()) };
     fs::create_dir_all(to).map_err(Error::io("create", to))?;
-    if let Some(part) = replaced {
-        let (from, to) = (from.join(&part.file), to.join(&part.file));
+    for file in replaced {
+        let (from, to) = (from.join(file), to.join(file));
         if !to.exists() && fs::hard_link(&from, &to).is_err() {
             fs::copy(&from, &to).map_err(Error::io("copy", &from))?;
         }

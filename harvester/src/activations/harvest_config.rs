@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
 use crate::{
-    Compute, CorpusPart, Error, HookPoint, Result, Settings, StorageDtype, TextTokenizer, config_of,
+    ChatDate, Compute, CorpusPart, Error, HookPoint, Result, Settings, StorageDtype, TextTokenizer, config_of,
     model::ModelConfig,
     text::{ContextOptions, LongDocuments, Packing},
 };
@@ -45,6 +45,9 @@ pub struct HarvestConfig {
     pub long_documents: LongDocuments,
     /// Documents with fewer tokens are left out. Default 0.
     pub min_document_tokens: usize,
+    /// The day that chat templates write as today's, so that a harvest does not depend on when it is made. Default
+    /// 2024-07-26.
+    pub chat_date: ChatDate,
     /// Rows per parquet file: a multiple of the context length. Default 65,536.
     pub part_tokens: usize,
     /// Part of the corpus, if several harvests share it; `None`: all of it. The token budget applies to this part.
@@ -68,6 +71,7 @@ impl Default for HarvestConfig {
             packing: Packing::Concatenate,
             long_documents: LongDocuments::Split,
             min_document_tokens: 0,
+            chat_date: ChatDate::default(),
             part_tokens: 65_536,
             part: None,
         }
@@ -190,7 +194,7 @@ pub enum SpecialToken {
 
 impl SpecialToken {
     /// Replaces [`Self::FromModel`] by the tokenizer's token, if it has one.
-    pub(crate) fn resolve(self, of_model: Option<u32>) -> Self {
+    pub fn resolve(self, of_model: Option<u32>) -> Self {
         match (self, of_model) {
             (Self::FromModel, Some(id)) => Self::Id(id),
             (Self::FromModel, None) => Self::None,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    documents::DOCUMENTS,
     earlier::keep_earlier,
     journal::Journal,
     manifest::{HarvestManifest, Part, as_setting},
@@ -75,7 +76,9 @@ pub(crate) fn begin_harvest(
         Some(found) if !found.parts.is_empty() => {
             // Written before any file is replaced: a manifest never lists a part that is about to change.
             if found.complete {
-                keep_earlier(folder.location(), found.short_part())?;
+                let part = found.short_part().map(|part| part.file.as_str());
+                let documents = found.documents.as_ref().map(|documents| documents.file.as_str());
+                keep_earlier(folder.location(), part.into_iter().chain(documents))?;
             }
             let extended = extended(found, wanted.config.tokens);
             extended.write(folder.location())?;
@@ -98,6 +101,7 @@ fn extended(found: HarvestManifest, tokens: Option<u64>) -> HarvestManifest {
     // Tokens were left over only if the corpus ended, and then there is nothing to extend with.
     if extended.complete && extended.counts.dropped_tokens == 0 {
         extended.complete = false;
+        extended.documents = None;
         extended.drop_short_part();
     }
     extended
@@ -109,7 +113,9 @@ fn remove_leftovers(folder: &OutputFolder, manifest: &HarvestManifest, planned: 
     folder.remove_leftovers::<HarvestManifest>(|name| {
         let ours = name.strip_suffix(".tmp").unwrap_or(name);
         let is_part = ours.starts_with("part-") && ours.ends_with(".parquet");
-        is_part && !manifest.parts.iter().chain(planned).any(|part| part.file == name)
+        let is_documents =
+            ours == DOCUMENTS.file && manifest.documents.as_ref().is_none_or(|listed| listed.file != name);
+        is_documents || is_part && !manifest.parts.iter().chain(planned).any(|part| part.file == name)
     })?;
     if manifest.complete {
         return folder.remove_unfinished();

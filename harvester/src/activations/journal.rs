@@ -4,31 +4,26 @@
 //!
 //! ```text
 //! journal = record(header) record(batch) record(batch) ..
-//! record  = length u64, CRC-32 of the bytes u32, bytes              (little-endian)
 //! ```
 //!
-//! Records are only appended. A record torn by a kill, a full disk or a power cut is the last one; it is detected by
-//! its length or its checksum, and cut off. A record is flushed to the disk unless the last flush was just before. So a
-//! power cut may cost another [`SYNC_EVERY`] of work, and a run of tiny batches does not wait for the disk each time.
+//! A record is flushed to the disk unless the last flush was just before. So a power cut may cost another
+//! [`SYNC_EVERY`] of work, and a run of tiny batches does not wait for the disk each time.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
-use flate2::Crc;
 use serde::Serialize;
 
 use super::{schema::ShardSchema, stored_batch::StoredBatch};
-use crate::{ContextCursor, Error, Result, store::sync_folder_of};
+use crate::{
+    ContextCursor, Result,
+    store::{RecordLog, sync_folder_of},
+};
 
 /// Shortest time between two flushes.
 const SYNC_EVERY: Duration = Duration::from_millis(200);
-
-/// Bytes before the content of a record.
-const FRAME: u64 = 12;
 
 /// Identifies the batches of a journal: a journal with another header cannot be used.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -43,24 +38,18 @@ pub(super) struct JournalHeader {
     pub(super) start: ContextCursor,
 }
 
-/// An open journal. Reading and writing continue after the last record read or written.
+/// An open journal. Reading and writing continue after the last batch read or written.
 #[derive(Debug)]
 pub(super) struct Journal {
-    path: PathBuf,
-    file: File,
-    /// End of the valid records, in bytes.
-    end: u64,
+    records: RecordLog,
     synced: Instant,
 }
 
 impl Journal {
     /// Starts a new journal at `path`.
     pub(super) fn create(path: &Path, header: &JournalHeader) -> Result<Self> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(true).open(path);
-        let file = file.map_err(Error::io("create", path))?;
-        let mut journal = Self { path: path.to_path_buf(), file, end: 0, synced: Instant::now() };
-        journal.append_bytes(&bytes_of(header))?;
+        let mut journal = Self { records: RecordLog::create(path)?, synced: Instant::now() };
+        journal.records.append(&bytes_of(header))?;
         journal.sync()?;
         sync_folder_of(path)?;
         Ok(journal)
@@ -68,32 +57,16 @@ impl Journal {
 
     /// The journal at `path`, positioned before its first batch; `None` if there is none, or its header differs.
     pub(super) fn open(path: &Path, header: &JournalHeader) -> Result<Option<Self>> {
-        let file = match OpenOptions::new().read(true).write(true).open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io("open", path)(error)),
-        };
-        let mut journal = Self { path: path.to_path_buf(), file, end: 0, synced: Instant::now() };
-        match journal.record()? {
-            Some(found) if found == bytes_of(header) => {
-                journal.end = FRAME + found.len() as u64;
-                Ok(Some(journal))
-            }
-            _ => Ok(None),
-        }
+        let Some(mut records) = RecordLog::open(path)? else { return Ok(None) };
+        let is_ours = records.next(|found| (*found == bytes_of(header)).then_some(()))?.is_some();
+        Ok(is_ours.then(|| Self { records, synced: Instant::now() }))
     }
 
     /// True if the file at `path` is a journal with at least one batch, whatever its header.
     pub(crate) fn has_batches(path: &Path) -> bool {
-        let Ok(file) = File::open(path) else { return false };
-        let mut journal = Self { path: path.to_path_buf(), file, end: 0, synced: Instant::now() };
-        match journal.record() {
-            Ok(Some(header)) => {
-                journal.end = FRAME + header.len() as u64;
-                matches!(journal.record(), Ok(Some(_)))
-            }
-            _ => false,
-        }
+        let Ok(Some(mut records)) = RecordLog::open(path) else { return false };
+        let mut is_there = || matches!(records.next(|_| Some(())), Ok(Some(())));
+        is_there() && is_there()
     }
 
     /// The next batch, if `wanted` accepts it. At the first `None` the journal ends, and writing continues from there.
@@ -103,81 +76,28 @@ impl Journal {
         wanted: impl Fn(&StoredBatch) -> bool,
     ) -> Result<Option<StoredBatch>> {
         let widths: Vec<_> = schema.hook_points.iter().map(|(_, width)| *width).collect();
-        if let Some(bytes) = self.record()?
-            && let Some(batch) = StoredBatch::from_bytes(&bytes, &widths, schema.dtype)
-            && wanted(&batch)
-        {
-            self.end += FRAME + bytes.len() as u64;
-            return Ok(Some(batch));
+        let batch = self.records.next(|bytes| StoredBatch::from_bytes(bytes, &widths, schema.dtype).filter(wanted))?;
+        if batch.is_none() {
+            self.records.cut()?;
         }
-        self.cut()?;
-        Ok(None)
+        Ok(batch)
     }
 
     /// Appends a batch.
     pub(super) fn append(&mut self, batch: &StoredBatch) -> Result<()> {
-        let written = self.append_bytes(&batch.to_bytes());
-        if written.is_err() {
-            // Best effort: frees the space of the torn record on a full disk. It would be cut off later anyway.
-            let _ = self.cut();
-        }
-        written?;
+        self.records.append(&batch.to_bytes())?;
         if self.synced.elapsed() >= SYNC_EVERY { self.sync() } else { Ok(()) }
     }
 
     /// Removes the file, once its part is published.
     pub(super) fn remove(self) -> Result<()> {
-        fs::remove_file(&self.path).map_err(Error::io("remove", &self.path))
-    }
-
-    /// The record at the current end; `None` if there is no complete one.
-    fn record(&mut self) -> Result<Option<Vec<u8>>> {
-        self.read_record().map_err(Error::io("read", &self.path))
-    }
-
-    fn read_record(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let left = self.file.metadata()?.len().saturating_sub(self.end);
-        if left < FRAME {
-            return Ok(None);
-        }
-        self.file.seek(SeekFrom::Start(self.end))?;
-        let (mut length, mut sum) = ([0; 8], [0; 4]);
-        self.file.read_exact(&mut length)?;
-        self.file.read_exact(&mut sum)?;
-        let length = u64::from_le_bytes(length);
-        if length > left - FRAME {
-            return Ok(None);
-        }
-        let mut bytes = vec![0; length as usize];
-        self.file.read_exact(&mut bytes)?;
-        Ok((crc(&bytes) == u32::from_le_bytes(sum)).then_some(bytes))
-    }
-
-    fn append_bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        let mut frame = (bytes.len() as u64).to_le_bytes().to_vec();
-        frame.extend_from_slice(&crc(bytes).to_le_bytes());
-        let written = self.file.seek(SeekFrom::Start(self.end));
-        let written = written.and_then(|_| self.file.write_all(&frame)).and_then(|()| self.file.write_all(bytes));
-        written.map_err(Error::io("write", &self.path))?;
-        self.end += FRAME + bytes.len() as u64;
-        Ok(())
-    }
-
-    /// Cuts off everything after the valid records.
-    fn cut(&mut self) -> Result<()> {
-        self.file.set_len(self.end).map_err(Error::io("write", &self.path))
+        self.records.remove()
     }
 
     fn sync(&mut self) -> Result<()> {
         self.synced = Instant::now();
-        self.file.sync_data().map_err(Error::io("flush to disk", &self.path))
+        self.records.sync()
     }
-}
-
-fn crc(bytes: &[u8]) -> u32 {
-    let mut crc = Crc::new();
-    crc.update(bytes);
-    crc.sum()
 }
 
 fn bytes_of(header: &JournalHeader) -> Vec<u8> {
@@ -187,6 +107,8 @@ fn bytes_of(header: &JournalHeader) -> Vec<u8> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::{
         StorageDtype,
@@ -217,10 +139,10 @@ mod tests {
         let path = dir.path().join("journal");
         let (schema, batches) = batches(3);
         let mut journal = Journal::create(&path, &header()).unwrap();
-        let mut ends = vec![journal.end];
+        let mut ends = vec![journal.records.end()];
         for batch in &batches[..2] {
             journal.append(batch).unwrap();
-            ends.push(journal.end);
+            ends.push(journal.records.end());
         }
         let bytes = fs::read(&path).unwrap();
         assert_eq!(bytes.len() as u64, ends[2]);
@@ -245,7 +167,7 @@ mod tests {
         let path = dir.path().join("journal");
         let (schema, batches) = batches(2);
         let mut journal = Journal::create(&path, &header()).unwrap();
-        let start = journal.end;
+        let start = journal.records.end();
         batches.iter().for_each(|batch| journal.append(batch).unwrap());
         let bytes = fs::read(&path).unwrap();
         for place in start as usize..bytes.len() {

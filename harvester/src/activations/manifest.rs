@@ -2,14 +2,16 @@
 //! everything that downstream stages need, so that no later command is given the model or the layer again. It is
 //! rewritten whole after each finished part. It holds no times, so the same run always writes the same bytes.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::harvest_config::HarvestConfig;
+use super::{documents::DocumentsFile, harvest_config::HarvestConfig};
 use crate::{
     CorpusOptions, CorpusSource, Error, HookPoint, ModelIdentity, Result, human,
     numbers::HookPointStatistics,
-    text::{ContextCursor, LeftOut},
+    text::{ContextCursor, LeftOut, source_of},
 };
 
 /// Describes how a folder of activations was made.
@@ -44,6 +46,9 @@ pub struct HarvestManifest {
     pub hook_points: Vec<HookPointSummary>,
     /// The finished files, in order. Other files in the folder do not count.
     pub parts: Vec<Part>,
+    /// The table of documents, once the harvest is complete. Earlier versions wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents: Option<DocumentsFile>,
 }
 
 /// Counts of what was read and written.
@@ -83,17 +88,22 @@ impl Counts {
         }
     }
 
-    /// What was left out of the corpus, in words, one reason each.
-    pub fn left_out_in_words(&self) -> Vec<String> {
-        let repeated_documents = self.duplicates + self.left_out.repeated_documents;
-        let of_whole = [
+    /// What was left out, in words, one reason each: of the whole corpus, and of what was read of it. Only those of which
+    /// something was.
+    pub fn left_out_in_words(&self) -> Vec<(&'static str, Vec<String>)> {
+        let words = |counts: &[(u64, &str, &str)]| -> Vec<String> {
+            let some = counts.iter().filter(|(n, ..)| *n > 0);
+            some.map(|(n, what, which)| format!("{}{which}", human::counted(*n, what))).collect()
+        };
+        let of_corpus = words(&[
+            (self.duplicates, "repeated document", ""),
             (self.malformed_lines, "malformed line", " (the log names them)"),
             (self.skipped_files, "file", " of folders (hidden, not text, .json or .csv, or links)"),
-            (self.dropped_tokens, "token", " after the last whole context"),
-        ];
-        let of_whole = of_whole.into_iter().filter(|(n, ..)| *n > 0);
-        let of_whole = of_whole.map(|(n, what, which)| format!("{}{which}", human::counted(n, what)));
-        LeftOut { repeated_documents, ..self.left_out }.reasons().chain(of_whole).collect()
+        ]);
+        let dropped = words(&[(self.dropped_tokens, "token", " after the last whole context")]);
+        let of_read = self.left_out.reasons().chain(dropped).collect();
+        let both = [("the whole corpus", of_corpus), ("what was read", of_read)];
+        both.into_iter().filter(|(_, reasons)| !reasons.is_empty()).collect()
     }
 }
 
@@ -153,6 +163,20 @@ pub struct Part {
     pub sha256: String,
     /// Position at which the next part starts.
     pub next: ContextCursor,
+    /// Counts of the sources with tokens in this part. Earlier versions recorded none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceCounts>,
+}
+
+/// How much of a source was harvested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceCounts {
+    /// Index of the source in [`HarvestManifest::corpus`].
+    pub source: usize,
+    /// Documents that begin here.
+    pub documents: u64,
+    /// Tokens.
+    pub tokens: u64,
 }
 
 impl HookPointSummary {
@@ -205,11 +229,18 @@ impl HarvestManifest {
 
     /// The source of document `document`, as an index into [`Self::corpus`].
     pub fn source_of(&self, document: u64) -> Option<usize> {
-        // Sources are numbered in order, so the last one that starts at or before the document has it, if any has it.
-        let after = self.corpus.partition_point(|source| source.first_document <= document);
-        let found = after.checked_sub(1)?;
-        let source = &self.corpus[found];
-        (document - source.first_document < source.documents).then_some(found)
+        source_of(&self.corpus, document)
+    }
+
+    /// How much of each source was harvested, in the order of the sources; empty if that was not recorded.
+    pub fn harvested_sources(&self) -> Vec<SourceCounts> {
+        let mut sums: BTreeMap<usize, SourceCounts> = BTreeMap::new();
+        for SourceCounts { source, documents, tokens } in self.parts.iter().flat_map(|part| &part.sources).copied() {
+            let sum = sums.entry(source).or_insert(SourceCounts { source, documents: 0, tokens: 0 });
+            sum.documents += documents;
+            sum.tokens += tokens;
+        }
+        sums.into_values().collect()
     }
 
     /// The context at which part `part` of one harvest starts; parts are counted from 0.
@@ -311,6 +342,7 @@ pub(crate) mod tests {
             counts: Counts::default(),
             hook_points: vec![],
             parts: vec![],
+            documents: None,
         }
     }
 

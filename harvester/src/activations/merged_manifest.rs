@@ -22,6 +22,7 @@ pub(crate) fn merged_manifest(folders: &[Location], manifests: &[HarvestManifest
         complete: manifests.iter().all(|manifest| manifest.complete),
         counts: manifests.iter().fold(Counts::default(), |sum, manifest| sum.plus_part(&manifest.counts)),
         parts: vec![],
+        documents: None, // each folder has its own
         ..first.clone()
     };
     merged.config.part = None;

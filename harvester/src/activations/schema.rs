@@ -29,8 +29,9 @@ pub(super) const TOKEN_COLUMNS: [(About, DataType); 4] = [
             "document",
             "uint64",
             "number from 0",
-            "the document in the corpus; the manifest's `corpus` says which source it is from. This is not a line \
-             number: blank lines and repeated documents are not counted",
+            "the document in the corpus; [documents.parquet](#documentsparquet) says which file and line it is, and the \
+             manifest's `corpus` which source. This is not a line number: blank lines and repeated documents are not \
+             counted",
         ),
         DataType::UInt64,
     ),

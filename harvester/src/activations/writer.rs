@@ -7,13 +7,14 @@
 //! batch -> rounded -> journal (on disk) -> row group (in memory) -> part (unfinished) -> part (published) -> manifest
 //! ```
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use sha2::{Digest, Sha256};
 
 use super::{
+    documents::{DOCUMENTS, DocumentsFile},
     journal::{Journal, JournalHeader},
-    manifest::{HarvestManifest, HookPointSummary, Part},
+    manifest::{HarvestManifest, HookPointSummary, Part, SourceCounts},
     open_part::part_statistics,
     part_names::{journal_file, part_file},
     part_writer::{PartWriter, RowGroupBuffer},
@@ -46,6 +47,10 @@ pub struct ShardWriter {
     next: ContextCursor,
     /// Number of rows written, in finished parts or not.
     rows: u64,
+    /// The sources of the open part.
+    sources: BTreeMap<usize, SourceCounts>,
+    /// The document of the last row of the open part.
+    last_document: Option<u64>,
 }
 
 /// The part that is being written.
@@ -76,8 +81,22 @@ impl ShardWriter {
         let next = manifest.parts.last().map_or_else(ContextCursor::default, |part| part.next);
         let group = RowGroupBuffer::new(&schema, group_contexts(&manifest) as usize * manifest.config.ctx_len);
         let rows = manifest.counts.tokens;
-        let mut writer =
-            Self { folder, schema, manifest, totals, journal: None, part: None, group, group_contexts: 0, next, rows };
+        let (journal, part, group_contexts) = (None, None, 0);
+        let (sources, last_document) = (BTreeMap::new(), None);
+        let mut writer = Self {
+            folder,
+            schema,
+            manifest,
+            totals,
+            journal,
+            part,
+            group,
+            group_contexts,
+            next,
+            rows,
+            sources,
+            last_document,
+        };
         writer.summarize();
         writer.replay()?;
         Ok(writer)
@@ -154,6 +173,16 @@ impl ShardWriter {
         Ok(self.manifest)
     }
 
+    /// Publishes the table of documents, which `make` writes to the given path. The manifest lists it once the folder is
+    /// complete.
+    pub(crate) fn add_documents(&mut self, make: impl FnOnce(&Path) -> Result<DocumentsFile>) -> Result<()> {
+        let path = self.folder.unfinished(DOCUMENTS.file)?;
+        let made = make(&path)?;
+        self.folder.publish(&path, &made.file)?;
+        self.manifest.documents = Some(made);
+        Ok(())
+    }
+
     /// Adds a batch from the journal to row groups and parts.
     fn add(&mut self, batch: &StoredBatch) -> Result<()> {
         let norms: Vec<Vec<f32>> = self
@@ -166,6 +195,7 @@ impl ShardWriter {
         let mut row = 0;
         for context in &batch.contexts {
             let rows = row..row + context.tokens.len();
+            self.count_sources(&context.documents);
             push_tokens(&mut self.group.rows, context, self.manifest.config.part);
             for (point, (_, width)) in self.schema.hook_points.iter().enumerate() {
                 self.group.values[point].extend_rows(&batch.values[point], rows.clone(), *width);
@@ -178,6 +208,19 @@ impl ShardWriter {
             self.end_what_is_full()?;
         }
         Ok(())
+    }
+
+    /// Counts the tokens of a context, and the documents that begin in it, by source.
+    fn count_sources(&mut self, documents: &[u64]) {
+        for run in documents.chunk_by(|a, b| a == b) {
+            // A part may go on with a document that an earlier part counts.
+            let goes_on = self.last_document.map_or(self.next.tokens > 0, |last| last == run[0]);
+            self.last_document = Some(run[0]);
+            let Some(source) = self.manifest.source_of(run[0]) else { continue };
+            let counts = self.sources.entry(source).or_insert(SourceCounts { source, documents: 0, tokens: 0 });
+            counts.documents += u64::from(!goes_on);
+            counts.tokens += run.len() as u64;
+        }
     }
 
     fn end_what_is_full(&mut self) -> Result<()> {
@@ -225,6 +268,7 @@ impl ShardWriter {
         let published = part.writer.finish(&statistics)?;
         self.folder.publish(&self.folder.resume().join(&part.file), &part.file)?;
         merge(&mut self.totals, statistics);
+        self.last_document = None;
         self.summarize();
         self.manifest.parts.push(Part {
             file: part.file,
@@ -232,6 +276,7 @@ impl ShardWriter {
             bytes: published.bytes,
             sha256: published.sha256,
             next: self.next,
+            sources: std::mem::take(&mut self.sources).into_values().collect(),
         });
         self.manifest.count_parts();
         self.manifest.write(self.folder.location())?;

@@ -21,7 +21,7 @@ use super::estimate::HarvestEstimate;
 use crate::{
     ActivationDataset, Batch, Capture, Context, Corpus, CorpusOptions, Error, HarvestConfig, HarvestManifest,
     HookPoint, HookPointSummary, LanguageModel, LeftOut, Location, Monitor, Result, ShardWriter, TextTokenizer,
-    activations::{Counts, begin_harvest},
+    activations::{Counts, Reached, begin_harvest, write_documents},
     human,
     model::Transformer,
     numbers::HookPointStatistics,
@@ -79,13 +79,14 @@ pub fn harvest(
         monitor.say(&format!("{out}: finished before"));
         return Ok(manifest);
     }
-    if finished.is_none() {
-        monitor.say(&HarvestEstimate::new(model, corpus, &config)?.to_string());
-    }
     corpus.save(&folder.unfinished(SAVED_CORPUS)?)?;
     let harvester = Harvester::new(model, &config)?;
-    let seen = folder.unfinished(SEEN_DOCUMENTS)?;
+    let log = folder.unfinished(READ_DOCUMENTS)?;
     let writer = ShardWriter::resume(folder, manifest)?;
+    if finished.is_none() && writer.tokens() == 0 {
+        // It reads some documents, which a run that goes on need not do.
+        monitor.say(&HarvestEstimate::new(model, corpus, &config)?.to_string());
+    }
     let total = config.tokens.map_or(0, |_| config.context_budget() * config.ctx_len as u64);
     monitor.start("harvest", total, "tokens");
     if writer.tokens() > 0 {
@@ -96,7 +97,7 @@ pub fn harvest(
         );
     }
     monitor.skip(writer.tokens());
-    let manifest = harvester.run(corpus, &seen, writer, &out, monitor)?;
+    let manifest = harvester.run(corpus, &log, writer, &out, monitor)?;
     monitor.finish();
     match finished.map(|counts| counts.tokens) {
         Some(tokens) if tokens == manifest.counts.tokens => monitor.say(&format!("{out}: finished before")),
@@ -112,8 +113,8 @@ pub fn harvest(
 /// The corpus of an unfinished harvest, saved by [`harvest`] in its folder of unfinished files for [`open_corpus`].
 const SAVED_CORPUS: &str = "corpus.parquet";
 
-/// The log of documents that were read, for [`Contexts`].
-const SEEN_DOCUMENTS: &str = "seen";
+/// The log of documents that were read, for [`Contexts`] and the table of documents.
+const READ_DOCUMENTS: &str = "documents.log";
 
 /// Checks `config` against the model and resolves its special tokens.
 pub(crate) fn settle(config: &HarvestConfig, model: &LanguageModel) -> Result<HarvestConfig> {
@@ -151,6 +152,7 @@ fn begin(model: &LanguageModel, corpus: &Corpus, config: &HarvestConfig, out: &L
         },
         hook_points: points.iter().map(|point| HookPointSummary::new(*point, &nothing_seen(point))).collect(),
         parts: vec![],
+        documents: None,
     })
 }
 
@@ -176,6 +178,8 @@ struct Leftover {
     dropped_tokens: u64,
     /// Documents and parts of them.
     left_out: LeftOut,
+    /// Documents read, in the harvest's order.
+    read: u64,
 }
 
 /// The reasons, for messages about a corpus that is too short.
@@ -200,8 +204,10 @@ impl<'a> Harvester<'a> {
         match document {
             Document::Text(text) => self.tokenizer.encode(text),
             Document::Chat(messages) if messages.is_empty() => Ok(vec![]),
-            Document::Chat(messages) => self.tokenizer.encode(&self.tokenizer.render_chat(messages, false)?),
-            Document::IncompleteChat(_) => Err(self.tokenizer.refused("a turn has no content: it is null")),
+            Document::Chat(messages) => {
+                self.tokenizer.encode(&self.tokenizer.render_chat_on(self.config.chat_date, messages, false)?)
+            }
+            Document::IncompleteChat(_) => Err(self.tokenizer.refused("a turn has no content: it is null or absent")),
         }
     }
 
@@ -209,7 +215,7 @@ impl<'a> Harvester<'a> {
     fn run(
         &self,
         corpus: &Corpus,
-        seen: &Path,
+        log: &Path,
         writer: ShardWriter,
         out: &Location,
         monitor: &dyn Monitor,
@@ -217,7 +223,7 @@ impl<'a> Harvester<'a> {
         let order = corpus.order(self.config.seed).of_part(self.config.part);
         let options = self.config.context_options();
         let encode = |document: &Document| self.encode(document);
-        let contexts = Contexts::new(corpus, &order, options, writer.next(), Some(seen), encode)?;
+        let contexts = Contexts::new(corpus, &order, options, writer.next(), Some(log), encode)?;
         thread::scope(|scope| {
             let (to_model, from_text) = sync_channel(QUEUE);
             // No queue here: a batch that is computed but not yet in the journal is lost if the process is killed.
@@ -228,7 +234,7 @@ impl<'a> Harvester<'a> {
             // A thread that stops early makes its neighbors stop; its own error is the cause and is reported first.
             let written = join(writing);
             let read = join(reading);
-            let (writer, leftover) = match (written, read, computed) {
+            let (mut writer, leftover) = match (written, read, computed) {
                 (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => return Err(error),
                 (Ok(writer), Ok(()), Ok(leftover)) => (writer, leftover),
             };
@@ -237,6 +243,9 @@ impl<'a> Harvester<'a> {
                 let found = leftover.to_string();
                 return Err(Error::invalid("corpus", expected, found));
             }
+            let next = writer.next();
+            let reached = Reached { read: leftover.read, used: next.documents + u64::from(next.tokens > 0) };
+            writer.add_documents(|path| write_documents(path, corpus, &order, log, reached))?;
             writer.finish(leftover.dropped_tokens, leftover.left_out)
         })
     }
@@ -307,9 +316,10 @@ fn send_batches<E: FnMut(&Document) -> Result<Vec<u32>>>(
             return Ok(()); // the other threads have stopped and return the reason
         }
         if ended {
-            // If the receiver is gone, the other threads return the reason.
             let (dropped_tokens, left_out) = (contexts.dropped_tokens(), contexts.cursor().left_out);
-            let _ = to_model.send(FromText::End(Leftover { dropped_tokens, left_out }));
+            let read = contexts.end_log()?;
+            // If the receiver is gone, the other threads return the reason.
+            let _ = to_model.send(FromText::End(Leftover { dropped_tokens, left_out, read }));
             return Ok(());
         }
     }

@@ -416,8 +416,9 @@ fn a_harvest_from_which_the_hub_goes_away_goes_on_in_the_same_process_at_the_sam
     let ranges_of_whole = hub.ranges().len();
     hub.forget();
 
-    // Two ranges for the footer when it is opened, two when it is read, one for each of three row groups.
-    let (goes, left) = (Arc::clone(&dataset), Mutex::new(7));
+    // Two ranges for the footer when it is opened, two when it is read, one for each of six row groups for the estimate
+    // and of three for the harvest.
+    let (goes, left) = (Arc::clone(&dataset), Mutex::new(13));
     hub.settings.endpoint = Some(serve_until_none(move |request| {
         let mut left = left.lock().unwrap();
         *left -= usize::from(range(request).is_some() && *left > 0);

@@ -4,8 +4,8 @@
 use std::{fs, path::Path};
 
 use crate::{
-    Error, HarvestManifest, Location, Monitor, Result,
-    activations::{Counts, Part, begin_harvest, folders_of, merged_manifest},
+    DocumentsFile, Error, HarvestManifest, Location, Monitor, Result,
+    activations::{Counts, DOCUMENTS, Part, begin_harvest, concatenate, folders_of, merged_manifest},
     store::{AtomicFile, Manifest, OutputFolder, expect_sha256},
 };
 
@@ -43,10 +43,39 @@ pub fn merge(folders: &[Location], out: impl Into<Location>, monitor: &dyn Monit
         }
         monitor.advance(part.bytes);
     }
+    merged.documents = merge_documents(folders, &manifests, &folder)?;
     merged.write(&out)?;
     folder.remove_unfinished()?;
     monitor.finish();
     Ok(merged)
+}
+
+/// Writes the documents of all harvests into one table; `None` if one of them was made without a table.
+fn merge_documents(
+    folders: &[Location],
+    manifests: &[HarvestManifest],
+    folder: &OutputFolder,
+) -> Result<Option<DocumentsFile>> {
+    let of_harvest = |(source, manifest): (&Location, &HarvestManifest)| {
+        manifest.documents.as_ref().map(|documents| source.join(&documents.file))
+    };
+    let Some(tables) = in_order(folders, manifests).map(of_harvest).collect::<Option<Vec<_>>>() else {
+        return Ok(None);
+    };
+    let unfinished = folder.unfinished(DOCUMENTS.file)?;
+    let documents = concatenate(&tables, &unfinished)?;
+    folder.publish(&unfinished, &documents.file)?;
+    Ok(Some(documents))
+}
+
+/// The harvests in the order of their parts.
+fn in_order<'a>(
+    folders: &'a [Location],
+    manifests: &'a [HarvestManifest],
+) -> impl Iterator<Item = (&'a Location, &'a HarvestManifest)> {
+    let mut harvests: Vec<_> = folders.iter().zip(manifests).collect();
+    harvests.sort_by_key(|(_, manifest)| manifest.config.part);
+    harvests.into_iter()
 }
 
 /// Folder and file of every part, in the order of the harvests' parts.
@@ -54,10 +83,7 @@ fn sources<'a>(
     folders: &'a [Location],
     manifests: &'a [HarvestManifest],
 ) -> impl Iterator<Item = (&'a Location, &'a str)> {
-    let mut harvests: Vec<_> = folders.iter().zip(manifests).collect();
-    harvests.sort_by_key(|(_, manifest)| manifest.config.part);
-    harvests
-        .into_iter()
+    in_order(folders, manifests)
         .flat_map(|(folder, manifest)| manifest.parts.iter().map(move |part| (folder, part.file.as_str())))
 }
 

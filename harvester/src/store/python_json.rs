@@ -7,10 +7,15 @@ use serde::de::DeserializeOwned;
 
 /// Parses a text in which such a number stands as a text, `"NaN"`: it only matters to whoever reads its key.
 pub(crate) fn python_json<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
-    serde_json::from_str(&quoted(text))
+    serde_json::from_str(&replaced(text, |word| format!("\"{word}\"")))
 }
 
-fn quoted(text: &str) -> Cow<'_, str> {
+/// Parses a text in which such a number counts as null: Python's tables have it for a missing value.
+pub(crate) fn python_json_or_null<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
+    serde_json::from_str(&replaced(text, |_| "null".to_owned()))
+}
+
+fn replaced(text: &str, with: impl Fn(&str) -> String) -> Cow<'_, str> {
     const WORDS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
     if WORDS.iter().all(|word| !text.contains(word)) {
         return text.into();
@@ -27,7 +32,7 @@ fn quoted(text: &str) -> Cow<'_, str> {
         in_string ^= first == '"';
         let (piece, after) = rest.split_at(len);
         match word {
-            Some(word) => out.extend(["\"", word, "\""]),
+            Some(word) => out.push_str(&with(word)),
             None => out.push_str(piece),
         }
         rest = after;

@@ -1,18 +1,25 @@
 //! [`Table`]: a parquet table, declared once: names, types and meanings of its columns. Writing, reading and
 //! documentation all come from the declaration.
 
-use std::{ops::Range, path::Path, sync::Arc};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float32Builder, Float64Array, ListBuilder, RecordBatch,
         StringArray, StringBuilder, UInt32Array, UInt32Builder, UInt64Array,
     },
-    datatypes::{DataType, Field, Float32Type, Float64Type, Schema, UInt32Type, UInt64Type},
+    datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef, UInt32Type, UInt64Type},
 };
-use parquet::arrow::{
-    ArrowWriter, ProjectionMask,
-    arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
+use parquet::{
+    arrow::{
+        ArrowWriter, ProjectionMask,
+        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
+    },
+    errors::ParquetError,
 };
 
 use super::{
@@ -55,6 +62,8 @@ pub enum Cell<R> {
     F64(fn(&R) -> f64),
     /// A text.
     Text(fn(&R) -> String),
+    /// A text, or null.
+    MaybeText(fn(&R) -> Option<String>),
     /// A count, or null.
     MaybeU64(fn(&R) -> Option<u64>),
     /// A number, or null.
@@ -73,14 +82,18 @@ impl<R> Table<R> {
     /// # Errors
     /// If it cannot be written; the old one is then still there.
     pub fn write(&self, dir: &Path, rows: &[R]) -> Result<Published> {
-        let path = dir.join(self.file);
-        let failed = |error| Error::parquet("write", &path)(error);
-        let schema = Arc::new(Schema::new(self.columns.iter().map(Column::field).collect::<Vec<_>>()));
-        let arrays = self.columns.iter().map(|column| column.cell.array(rows)).collect();
-        let batch = RecordBatch::try_new(schema, arrays).map_err(|error| failed(error.into()))?;
-        let mut writer = ArrowWriter::try_new(AtomicFile::create(&path)?, batch.schema(), None).map_err(failed)?;
-        writer.write(&batch).map_err(failed)?;
-        writer.into_inner().map_err(failed)?.publish()
+        let mut writer = self.create(&dir.join(self.file), &[])?;
+        writer.write(rows, |_| &[])?;
+        writer.publish()
+    }
+
+    /// Starts the table at `path`, to be written some rows at a time, with further columns of texts that may be null.
+    pub(crate) fn create(&self, path: &Path, more: &[String]) -> Result<TableWriter<R>> {
+        let more = more.iter().map(|name| Field::new(name, DataType::Utf8, true));
+        let schema = Arc::new(Schema::new(self.columns.iter().map(Column::field).chain(more).collect::<Vec<_>>()));
+        let writer = ArrowWriter::try_new(AtomicFile::create(path)?, Arc::clone(&schema), None);
+        let writer = writer.map_err(Error::parquet("write", path))?;
+        Ok(TableWriter { columns: self.columns, schema, path: path.to_path_buf(), writer })
     }
 
     /// Opens the table in `folder`. Reads its footer; a column is read when it is needed.
@@ -131,8 +144,13 @@ impl<R> Column<R> {
         Self { name, cell, unit, meaning }
     }
 
+    /// Its name.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
     fn field(&self) -> Field {
-        let nullable = matches!(self.cell, Cell::MaybeU64(_) | Cell::MaybeF64(_));
+        let nullable = matches!(self.cell, Cell::MaybeText(_) | Cell::MaybeU64(_) | Cell::MaybeF64(_));
         Field::new(self.name, self.cell.data_type(), nullable)
     }
 }
@@ -158,7 +176,7 @@ impl<R> Cell<R> {
             Self::U64(_) | Self::MaybeU64(_) => DataType::UInt64,
             Self::F32(_) => DataType::Float32,
             Self::F64(_) | Self::MaybeF64(_) => DataType::Float64,
-            Self::Text(_) => DataType::Utf8,
+            Self::Text(_) | Self::MaybeText(_) => DataType::Utf8,
             Self::U32List(_) => list(DataType::UInt32),
             Self::F32List(_) => list(DataType::Float32),
             Self::TextList(_) => list(DataType::Utf8),
@@ -173,7 +191,7 @@ impl<R> Cell<R> {
             Self::U64(_) | Self::MaybeU64(_) => "uint64",
             Self::F32(_) => "float32",
             Self::F64(_) | Self::MaybeF64(_) => "float64",
-            Self::Text(_) => "string",
+            Self::Text(_) | Self::MaybeText(_) => "string",
             Self::U32List(_) => "list of uint32",
             Self::F32List(_) => "list of float32",
             Self::TextList(_) => "list of string",
@@ -188,12 +206,40 @@ impl<R> Cell<R> {
             Self::F32(of) => Arc::new(Float32Array::from_iter_values(rows.iter().map(of))),
             Self::F64(of) => Arc::new(Float64Array::from_iter_values(rows.iter().map(of))),
             Self::Text(of) => Arc::new(StringArray::from_iter_values(rows.iter().map(of))),
+            Self::MaybeText(of) => Arc::new(rows.iter().map(of).collect::<StringArray>()),
             Self::MaybeU64(of) => Arc::new(rows.iter().map(of).collect::<UInt64Array>()),
             Self::MaybeF64(of) => Arc::new(rows.iter().map(of).collect::<Float64Array>()),
             Self::U32List(of) => lists!(UInt32Builder::new(), rows, of),
             Self::F32List(of) => lists!(Float32Builder::new(), rows, of),
             Self::TextList(of) => lists!(StringBuilder::new(), rows, of),
         }
+    }
+}
+
+/// A table being written. If dropped before [`Self::publish`], it leaves nothing behind.
+pub(crate) struct TableWriter<R: 'static> {
+    columns: &'static [Column<R>],
+    schema: SchemaRef,
+    path: PathBuf,
+    writer: ArrowWriter<AtomicFile>,
+}
+
+impl<R> TableWriter<R> {
+    /// Adds rows; `more` gives a row's values in the further columns.
+    pub(crate) fn write(&mut self, rows: &[R], more: impl Fn(&R) -> &[Option<String>]) -> Result<()> {
+        let further = (0..self.schema.fields().len() - self.columns.len()).map(|at| {
+            let texts = rows.iter().map(|row| more(row).get(at).and_then(Option::as_deref));
+            Arc::new(texts.collect::<StringArray>()) as ArrayRef
+        });
+        let arrays = self.columns.iter().map(|column| column.cell.array(rows)).chain(further).collect();
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays).map_err(ParquetError::from);
+        let written = batch.and_then(|batch| self.writer.write(&batch));
+        written.map_err(Error::parquet("write", &self.path))
+    }
+
+    /// Writes the footer and publishes the file.
+    pub(crate) fn publish(self) -> Result<Published> {
+        self.writer.into_inner().map_err(Error::parquet("write", &self.path))?.publish()
     }
 }
 

@@ -13,13 +13,14 @@
 //!
 //! A [`ContextCursor`] is a position in that stream: a run that resumes from a cursor reads no earlier document.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    corpus::{Corpus, Document, DocumentOrder, SeenDocuments},
+    corpus::{Corpus, Document, DocumentHash, DocumentOrder, WhyLeftOut},
     packing::{ContextOptions, LongDocuments, Packing},
+    read_log::{ReadDocument, ReadLog},
     tokenizer::bos_before,
 };
 use crate::{Error, Result, human};
@@ -48,7 +49,7 @@ pub struct LeftOut {
     pub short_documents: u64,
     /// Rows of a parquet file that repeat an earlier row.
     pub repeated_documents: u64,
-    /// Conversations that the model's chat template refuses, or that have a turn with null content.
+    /// Conversations that the model's chat template refuses, or that have a turn without content.
     pub refused_documents: u64,
     /// Tokens after the first `document_tokens`, or after the document's only context.
     pub truncated_tokens: u64,
@@ -76,6 +77,18 @@ impl LeftOut {
     /// Number of whole documents left out.
     pub(crate) fn documents(&self) -> u64 {
         self.empty_documents + self.short_documents + self.repeated_documents + self.refused_documents
+    }
+
+    /// Counts a document.
+    fn count(&mut self, why: WhyLeftOut) {
+        match why {
+            WhyLeftOut::Empty => self.empty_documents += 1,
+            WhyLeftOut::Short => self.short_documents += 1,
+            WhyLeftOut::Repeated => self.repeated_documents += 1,
+            WhyLeftOut::Refused => self.refused_documents += 1,
+            // These are not counted here: they are no documents of the order, or were read whole.
+            WhyLeftOut::Malformed | WhyLeftOut::Tail => {}
+        }
     }
 
     /// Sum of the two.
@@ -114,14 +127,16 @@ pub(crate) struct Contexts<'a, E> {
     cursor: ContextCursor,
     /// The document at the cursor with its separator, once it is tokenized.
     current: Option<Vec<u32>>,
-    /// The documents seen before, if repeated ones are left out.
-    seen: Option<SeenDocuments>,
+    /// Hashes of the rows of tables read so far, if repeated ones are left out.
+    seen: Option<HashSet<DocumentHash>>,
+    /// What reading each document told.
+    log: Option<ReadLog>,
     dropped_tokens: u64,
 }
 
 impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
     /// Contexts from `cursor` on. `order` holds the corpus' documents in the order of use; `encode` is a tokenizer that
-    /// adds no special tokens. `seen` is the file in which a resumed run finds the documents it has seen; without it,
+    /// adds no special tokens. `log` is the file in which a resumed run finds what it has read; where it lacks something,
     /// the run reads those documents again.
     ///
     /// # Errors
@@ -131,14 +146,45 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
         order: &'a DocumentOrder,
         options: ContextOptions,
         cursor: ContextCursor,
-        seen: Option<&Path>,
+        log: Option<&Path>,
         encode: E,
     ) -> Result<Self> {
         if options.ctx_len < 2 {
             return Err(Error::invalid("context length", "at least 2 tokens", options.ctx_len.to_string()));
         }
-        let seen = SeenDocuments::before(cursor.documents, corpus, order, seen)?;
-        Ok(Self { corpus, order, options, encode, cursor, current: None, seen, dropped_tokens: 0 })
+        let mut seen = corpus.finds_repeated_later().then(HashSet::new);
+        let mut remember = |read: &ReadDocument| {
+            if let Some(seen) = &mut seen {
+                seen.extend(read.hash);
+            }
+        };
+        let log = log.map(|path| ReadLog::open(path, cursor.documents, &mut remember)).transpose()?;
+        let mut contexts = Self { corpus, order, options, encode, cursor, current: None, seen, log, dropped_tokens: 0 };
+        contexts.read_again()?;
+        Ok(contexts)
+    }
+
+    /// Reads the documents before the cursor that are not in the log. Without a log, only hashes of rows are needed.
+    fn read_again(&mut self) -> Result<()> {
+        let known = self.log.as_ref().map_or(0, ReadLog::len);
+        for document in (known..self.cursor.documents).map_while(|index| self.order.get(index)) {
+            if self.log.is_some() {
+                self.read(document)?.ok();
+            } else if let Some(seen) = self.seen.as_mut().filter(|_| self.corpus.is_streamed(document)) {
+                seen.extend(hash_of_row(self.corpus, document, &self.corpus.document(document)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// Number of documents read in the harvest's order, all of which are in the log now.
+    pub(crate) fn end_log(&mut self) -> Result<u64> {
+        let read = self.cursor.documents + u64::from(self.cursor.tokens > 0);
+        let known = self.log.as_ref().map_or(read, ReadLog::len);
+        for document in (known..read).map_while(|index| self.order.get(index)) {
+            self.read(document)?.ok();
+        }
+        Ok(read)
     }
 
     /// Position at which the next context starts.
@@ -226,47 +272,57 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
     /// The tokens of a document and its separator; `None` if it adds nothing. Counts each left-out document once: a run
     /// that resumes in the middle of a document has already counted it.
     fn tokens_of(&mut self, document: u64) -> Result<Option<Vec<u32>>> {
-        let read = self.corpus.document(document)?;
-        if self.is_repeated(document, &read)? {
-            self.cursor.left_out.repeated_documents += 1;
-            return Ok(None);
-        }
-        let mut tokens = match (self.encode)(&read) {
-            // One malformed conversation among millions must not end a harvest.
-            Err(error @ Error::ChatTemplate { .. }) => {
-                if self.cursor.left_out.refused_documents == 0 {
-                    let place = self.corpus.place_of(document);
-                    tracing::warn!("{place} is left out, and so is any other like it: {error}");
-                }
-                self.cursor.left_out.refused_documents += 1;
+        let mut tokens = match self.read(document)? {
+            Ok(tokens) => tokens,
+            Err(why) => {
+                self.cursor.left_out.count(why);
                 return Ok(None);
             }
-            encoded => encoded.map_err(|error| self.named(document, error))?,
         };
-        let (whole, most) = (tokens.len(), self.options.document_tokens.unwrap_or(usize::MAX));
-        tokens.truncate(most);
-        let left_out = &mut self.cursor.left_out;
-        if whole == 0 {
-            left_out.empty_documents += 1;
-            return Ok(None);
-        }
-        if whole < self.options.min_document_tokens {
-            left_out.short_documents += 1;
-            return Ok(None);
-        }
+        let whole = tokens.len();
+        tokens.truncate(self.options.document_tokens.unwrap_or(usize::MAX));
         if self.cursor.tokens == 0 {
-            left_out.truncated_tokens += (whole - tokens.len()) as u64;
+            self.cursor.left_out.truncated_tokens += (whole - tokens.len()) as u64;
         }
         tokens.extend(self.options.separator);
         Ok(Some(tokens))
     }
 
-    fn is_repeated(&mut self, document: u64, read: &Document) -> Result<bool> {
-        match &mut self.seen {
-            None => Ok(false),
-            Some(seen) if self.corpus.is_streamed(document) => Ok(!seen.is_new(read)?),
-            Some(seen) => seen.pass().map(|()| false),
+    /// Reads the next document of the log, or the one that was read last: its tokens, or why it is left out.
+    fn read(&mut self, document: u64) -> Result<std::result::Result<Vec<u32>, WhyLeftOut>> {
+        let record = self.corpus.record(document)?;
+        let hash = self.seen.is_some().then(|| hash_of_row(self.corpus, document, &record.document)).flatten();
+        let sha256 = self.log.is_some().then(|| record.document.text_sha256());
+        let mut read = ReadDocument { kept: record.kept, hash, sha256, ..ReadDocument::default() };
+        let is_repeated = hash.is_some_and(|hash| self.seen.as_mut().is_some_and(|seen| !seen.insert(hash)));
+        let tokens = if is_repeated {
+            Err(WhyLeftOut::Repeated)
+        } else {
+            match (self.encode)(&record.document) {
+                // One malformed conversation among millions must not end a harvest.
+                Err(error @ Error::ChatTemplate { .. }) => {
+                    if self.cursor.left_out.refused_documents == 0 {
+                        let place = self.corpus.place_of(document);
+                        tracing::warn!("{place} is left out, and so is any other like it: {error}");
+                    }
+                    Err(WhyLeftOut::Refused)
+                }
+                encoded => {
+                    let tokens = encoded.map_err(|error| self.named(document, error))?;
+                    read.tokens = Some(tokens.len() as u64);
+                    match tokens.len() {
+                        0 => Err(WhyLeftOut::Empty),
+                        few if few < self.options.min_document_tokens => Err(WhyLeftOut::Short),
+                        _ => Ok(tokens),
+                    }
+                }
+            }
+        };
+        read.left_out = tokens.as_ref().err().copied();
+        if let Some(log) = &mut self.log {
+            log.append(&read)?;
         }
+        Ok(tokens)
     }
 
     /// Adds the file and the line or row of the document to `error`.
@@ -291,6 +347,11 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
         self.current = None;
         self.cursor = ContextCursor { documents: self.cursor.documents + 1, tokens: 0, ..self.cursor };
     }
+}
+
+/// The hash of a document that is a row: repeated documents of other files were left out on opening.
+fn hash_of_row(corpus: &Corpus, index: u64, document: &Document) -> Option<DocumentHash> {
+    corpus.is_streamed(index).then(|| document.hash()).filter(|_| !document.is_empty())
 }
 
 impl<E: FnMut(&Document) -> Result<Vec<u32>>> Iterator for Contexts<'_, E> {

@@ -20,22 +20,26 @@ mod plain_file;
 mod reading;
 mod saved;
 mod scan;
-mod seen;
 mod source;
 mod spool;
 mod table;
 mod table_file;
+mod why_left_out;
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use crate::{Error, Result, source::HubSettings};
-pub(crate) use document::Document;
+pub(crate) use document::{Document, DocumentHash, Record};
 use order::Block;
 pub(crate) use order::DocumentOrder;
 use plain_file::{DocumentPlace, PlainFile};
-pub(crate) use seen::SeenDocuments;
+pub(crate) use source::source_of;
 use table::Tables;
 pub(crate) use table_file::{Cause, RowBlock, TableFile};
+pub(crate) use why_left_out::WhyLeftOut;
 
 pub use self::{options::CorpusOptions, source::CorpusSource};
 
@@ -44,11 +48,17 @@ pub use self::{options::CorpusOptions, source::CorpusSource};
 pub struct Corpus {
     options: CorpusOptions,
     sources: Vec<CorpusSource>,
+    /// Path and name of the sources as they were found.
+    found: Vec<(String, String)>,
     files: Vec<PlainFile>,
     /// The documents in `files`. Each takes only this memory, its entry in the order, and 16 bytes for finding
     /// duplicates.
     places: Vec<DocumentPlace>,
+    /// Lines and files without a number: they repeat an earlier document, or hold none.
+    left_out: Vec<LeftOutPlace>,
     tables: Vec<TableFile>,
+    /// Path of each table within its source.
+    tables_within: Vec<String>,
     /// The documents in `tables`: each block of rows with its position in the numbering, ascending.
     blocks: Vec<PlacedBlock>,
     reader: Tables,
@@ -56,6 +66,29 @@ pub struct Corpus {
     stamps: Vec<(String, String)>,
     /// True if the corpus was loaded from what an earlier run saved.
     was_saved: bool,
+}
+
+/// A line or file that was left out when the corpus was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LeftOutPlace {
+    source: u32,
+    place: DocumentPlace,
+    why: WhyLeftOut,
+}
+
+/// Where a document stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DocumentOrigin<'a> {
+    /// Index of its source.
+    pub(crate) source: usize,
+    /// Path of its file within the source.
+    pub(crate) file: &'a str,
+    /// Its line, counted from 1.
+    pub(crate) line: Option<u64>,
+    /// Its row in the file, counted from 0.
+    pub(crate) row: Option<u64>,
+    /// The bytes that hold it in the file's plain content; `None` for a row.
+    pub(crate) bytes: Option<Range<u64>>,
 }
 
 /// A block of rows and its position in the numbering.
@@ -153,10 +186,41 @@ impl Corpus {
     /// # Errors
     /// If its file cannot be read, or changed since the corpus was opened.
     pub(crate) fn document(&self, index: u64) -> Result<Document> {
+        Ok(self.record(index)?.document)
+    }
+
+    /// Document `index` with the fields kept beside it.
+    pub(crate) fn record(&self, index: u64) -> Result<Record> {
         match self.find(index)? {
-            Found::Row(rows, row) => self.reader.document(&self.tables, rows, row, &self.options),
-            Found::Place(place) => self.files[place.file as usize].document(place, &self.options),
+            Found::Row(rows, row) => self.reader.record(&self.tables, rows, row, &self.options),
+            Found::Place(place) => self.files[place.file as usize].record(place, &self.options),
         }
+    }
+
+    /// Where document `index` stands.
+    pub(crate) fn origin(&self, index: u64) -> Result<DocumentOrigin<'_>> {
+        let source = source_of(&self.sources, index).unwrap_or_default();
+        match self.find(index)? {
+            Found::Row(rows, row) => {
+                let of_file = self.blocks.partition_point(|placed| placed.rows.file < rows.file);
+                let before = self.blocks[of_file..].iter().take_while(|placed| placed.rows != rows);
+                let row = before.map(|placed| placed.rows.rows).sum::<u64>() + row;
+                let file = &self.tables_within[rows.file as usize];
+                Ok(DocumentOrigin { source, file, line: None, row: Some(row), bytes: None })
+            }
+            Found::Place(place) => Ok(self.origin_of_place(source, place)),
+        }
+    }
+
+    /// Where the lines and files stand that were left out on opening, and why.
+    pub(crate) fn left_out(&self) -> impl Iterator<Item = (DocumentOrigin<'_>, WhyLeftOut)> {
+        self.left_out.iter().map(|left| (self.origin_of_place(left.source as usize, left.place), left.why))
+    }
+
+    fn origin_of_place(&self, source: usize, place: DocumentPlace) -> DocumentOrigin<'_> {
+        let bytes = Some(place.offset..place.offset + place.bytes);
+        let (file, line) = (&self.files[place.file as usize].within, Some(place.line).filter(|line| *line > 0));
+        DocumentOrigin { source, file, line, row: None, bytes }
     }
 
     /// Location of document `index`, for errors: its file, and the line or row in it if known.
@@ -166,12 +230,14 @@ impl Corpus {
                 let file = self.tables[rows.file as usize].name();
                 format!("{file}, row {} of row group {}, counted from 0", rows.first_row + row, rows.group)
             }
-            Ok(Found::Place(place)) => {
-                let file = &self.files[place.file as usize];
-                file.place_of(place).unwrap_or_else(|_| file.name.clone())
-            }
+            Ok(Found::Place(place)) => self.files[place.file as usize].place_of(place),
             Err(_) => format!("document {index}"),
         }
+    }
+
+    /// True if repeated documents can only be found while they are read: tables are too large for that on opening.
+    pub(crate) fn finds_repeated_later(&self) -> bool {
+        !self.blocks.is_empty() && self.options.drop_duplicates
     }
 
     /// True if the document is a row of a table.
@@ -262,8 +328,28 @@ mod tests {
         assert_eq!(texts, ["a", "b", "fn main() {}", "fn deep() {}", "w"]);
         let own_name = folder.path().file_name().unwrap().to_str().unwrap();
         let names: Vec<_> = corpus.sources().iter().map(|source| source.name.as_str()).collect();
-        assert_eq!(names, [own_name, "rust", "web"]);
-        assert_eq!(corpus.sources()[0].skipped_files, 1);
+        assert_eq!(names, ["a", "b", own_name, "rust", "web"]);
+        assert_eq!(corpus.sources()[2].skipped_files, 1);
+        let sources = (0..5).map(|document| corpus.origin(document).unwrap());
+        let files: Vec<_> = sources.map(|origin| (origin.source, origin.file.to_owned(), origin.line)).collect();
+        let expected = [
+            (0, "a.md", None),
+            (1, "b.txt", None),
+            (3, "main.rs", None),
+            (3, "x/deep.rs", None),
+            (4, "web.jsonl", Some(1)),
+        ];
+        assert_eq!(files, expected.map(|(source, file, line)| (source, file.to_owned(), line)));
+    }
+
+    #[test]
+    fn many_texts_in_a_folder_are_one_source() {
+        let folder = tempfile::tempdir().unwrap();
+        (0..1001).for_each(|i| fs::write(folder.path().join(format!("{i:04}.txt")), i.to_string()).unwrap());
+        let corpus = open(folder.path()).unwrap();
+        assert_eq!((corpus.n_documents(), corpus.sources().len()), (1001, 1));
+        fs::remove_file(folder.path().join("0000.txt")).unwrap();
+        assert_eq!(open(folder.path()).unwrap().sources().len(), 1000);
     }
 
     #[test]
@@ -275,8 +361,8 @@ mod tests {
         link("loop.jsonl", "loop.jsonl");
         link("../a.txt", "deep/good.md");
         let corpus = open(folder.path()).unwrap();
-        assert_eq!((corpus.n_documents(), corpus.sources()[0].skipped_files), (2, 2));
-        assert_eq!(corpus.sources()[1].duplicates, 1, "a link to a file is read");
+        assert_eq!((corpus.n_documents(), corpus.sources()[1].skipped_files), (2, 2));
+        assert_eq!(corpus.sources()[2].duplicates, 1, "a link to a file is read");
         let named = message(open(&folder.path().join("dangling.txt")));
         assert!(named.contains("dangling.txt"), "{named}");
     }
@@ -309,7 +395,7 @@ mod tests {
         let binary = message(open(&folder.path().join("image.bin")));
         assert!(binary.contains("image.bin") && binary.contains("byte 2"), "{binary}");
         let corpus = open(folder.path()).unwrap();
-        assert_eq!((corpus.n_documents(), corpus.sources()[0].skipped_files), (1, 2));
+        assert_eq!((corpus.n_documents(), corpus.sources()[1].skipped_files), (1, 2));
     }
 
     #[test]
@@ -324,7 +410,7 @@ mod tests {
         }
         let corpus = open(folder.path()).unwrap();
         let skipped: Vec<_> = corpus.sources().iter().map(|source| source.skipped_files).collect();
-        assert_eq!((corpus.n_documents(), skipped), (1, vec![2, 2]));
+        assert_eq!((corpus.n_documents(), skipped), (1, vec![0, 2, 2]));
     }
 
     #[test]

@@ -2,25 +2,28 @@
 //! contexts, and wherever a latent's tokens are shown.
 //!
 //! There are two sources, with one file each: a folder's `tokenizer.json` (`folder.rs`), and the vocabulary inside a
-//! GGUF (`gguf.rs`, `sentence_piece.rs`). `spelling.rs` gives the bytes of a token; a text is the bytes of its tokens.
+//! GGUF (`gguf.rs`, `sentence_piece.rs`, `special_tokens.rs`). `spelling.rs` gives the bytes of a token; a text is the bytes of its tokens.
 
 mod chat;
+mod chat_date;
 mod folder;
 mod gguf;
+mod python_text;
 mod sentence_piece;
+mod special_tokens;
 mod spelling;
 mod stop_tokens;
 mod text_stream;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
 };
 
 use tokenizers::Tokenizer;
 
-pub use self::chat::ChatMessage;
 pub(crate) use self::text_stream::TextStream;
+pub use self::{chat::ChatMessage, chat_date::ChatDate};
 use crate::{Error, Result};
 
 /// A model's tokenizer, its special tokens and its chat template.
@@ -33,6 +36,8 @@ pub struct TextTokenizer {
     stop: HashSet<u32>,
     add_bos: bool,
     chat_template: Option<String>,
+    /// The special tokens that the chat template knows by name, such as `bos_token`.
+    template_tokens: BTreeMap<String, String>,
     sha256: String,
 }
 
@@ -107,7 +112,7 @@ impl TextTokenizer {
     }
 
     /// The token with which every text begins; `None` if the model was trained without one.
-    pub(crate) fn text_bos(&self) -> Option<u32> {
+    pub fn text_bos(&self) -> Option<u32> {
         self.bos.filter(|_| self.add_bos)
     }
 
@@ -117,9 +122,16 @@ impl TextTokenizer {
     /// # Errors
     /// As for [`encode`](Self::encode).
     pub(crate) fn prompt(&self, text: &str) -> Result<Vec<u32>> {
+        self.prompt_after(self.text_bos(), text)
+    }
+
+    /// [`Self::prompt`] with another rule: `bos` before every text, such as the one of a harvest, or none.
+    ///
+    /// # Errors
+    /// As for [`encode`](Self::encode).
+    pub fn prompt_after(&self, bos: Option<u32>, text: &str) -> Result<Vec<u32>> {
         let tokens = self.encode(text)?;
-        let bos = bos_before(self.text_bos(), tokens.first().copied());
-        Ok(bos.into_iter().chain(tokens).collect())
+        Ok(bos_before(bos, tokens.first().copied()).into_iter().chain(tokens).collect())
     }
 
     /// SHA-256 in hexadecimal: of `tokenizer.json`, or of the vocabulary, merges and rules inside a GGUF.
@@ -127,19 +139,31 @@ impl TextTokenizer {
         &self.sha256
     }
 
-    /// The prompt of a conversation, by the model's own chat template.
+    /// The prompt of a conversation, by the model's own chat template, on the default day.
     ///
     /// # Errors
     /// The model has no chat template, or the template refuses these messages.
     pub fn render_chat(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String> {
+        self.render_chat_on(ChatDate::default(), messages, add_generation_prompt)
+    }
+
+    /// [`Self::render_chat`] on another day, for templates that write it.
+    ///
+    /// # Errors
+    /// As for [`Self::render_chat`].
+    pub fn render_chat_on(
+        &self,
+        date: ChatDate,
+        messages: &[ChatMessage],
+        add_generation_prompt: bool,
+    ) -> Result<String> {
         let Some(template) = &self.chat_template else {
             let hint = "It is not a chat model: give it a plain prompt";
             return Err(Error::malformed(&self.path, "a chat template", "none", hint));
         };
-        let token = |id: Option<u32>| id.and_then(|id| self.tokenizer.id_to_token(id)).unwrap_or_default();
-        let prompt =
-            chat::Prompt { messages, bos_token: token(self.bos), eos_token: token(self.eos), add_generation_prompt };
-        chat::render(template, &prompt).map_err(|source| self.refused(&chat::reason(&source)))
+        let tokens = &self.template_tokens;
+        let prompt = chat::Prompt { messages, tools: None, documents: None, add_generation_prompt, tokens };
+        chat::render(template, &prompt, date).map_err(|source| self.refused(&chat::reason(&source)))
     }
 
     /// The error for a conversation that the chat template refuses.

@@ -66,6 +66,7 @@ impl TrainingData for HarvestedData<'_> {
             model: Some(manifest.model.clone()),
             vectors: None,
             sink_norm: first.map_or(Ok(f32::MAX), |point| manifest.sink_norm(point))?,
+            bos: Some(manifest.config.bos),
         })
     }
 

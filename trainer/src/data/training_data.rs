@@ -4,7 +4,7 @@
 
 use std::{ops::Range, path::Path};
 
-use harvester::{Location, ModelIdentity, VectorFile};
+use harvester::{Location, ModelIdentity, SpecialToken, VectorFile};
 use serde::{Deserialize, Serialize};
 
 use crate::{Result, data::rows::RowSource, sae::HookPoints};
@@ -69,6 +69,8 @@ pub(crate) struct Provenance {
     pub(crate) vectors: Option<VectorsIdentity>,
     /// Rows with a larger norm at the first input were dropped.
     pub(crate) sink_norm: f32,
+    /// The token before every context; `None` for vectors.
+    pub(crate) bos: Option<SpecialToken>,
 }
 
 /// The exact identity of vectors that no model computed.

@@ -55,6 +55,7 @@ impl TrainingData for VectorData<'_> {
                 files: self.0.files().cloned().collect(),
             }),
             sink_norm: f32::MAX,
+            bos: None,
         })
     }
 

@@ -32,7 +32,7 @@ impl SaeManifest {
         held_out: Range<u64>,
         out: &Path,
     ) -> Result<Self> {
-        let Provenance { place, manifest_sha256, model, vectors, sink_norm } = data.provenance()?;
+        let Provenance { place, manifest_sha256, model, vectors, sink_norm, bos } = data.provenance()?;
         let begun = Self {
             format: Self::FORMAT.into(),
             version: Self::VERSION,
@@ -53,6 +53,7 @@ impl SaeManifest {
             held_out,
             live_from: None,
             sink_norm,
+            bos,
             config: resolved.config.clone(),
             init_from: initial_weights::files(&resolved.config)?,
             init_sparsity_coefficient: initial_weights::last_coefficient(&resolved.config),

@@ -156,6 +156,7 @@ pub(crate) fn manifest(config: HarvestConfig, widths: &[usize]) -> HarvestManife
         counts: Counts::default(),
         hook_points,
         parts: vec![],
+        documents: None,
     }
 }
 

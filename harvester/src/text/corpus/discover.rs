@@ -40,10 +40,13 @@ impl FileKind {
     }
 }
 
+/// Endings of packed files.
+const PACKED: [&str; 5] = [".gz", ".zst", ".zstd", ".bz2", ".xz"];
+
 /// `Lines.JSONL.gz` -> `jsonl`.
 fn ending(name: &str) -> String {
     let name = name.to_ascii_lowercase();
-    let plain = [".gz", ".zst", ".zstd"].iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(&name);
+    let plain = PACKED.iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(&name);
     plain.rsplit_once('.').map(|(_, ending)| ending.to_owned()).unwrap_or_default()
 }
 
@@ -95,6 +98,25 @@ impl FoundFile {
         Err(Error::malformed(self.name(), "an uncompressed .parquet file", "a compressed one", hint))
     }
 
+    /// The file as a source.
+    pub(super) fn as_source(&self) -> FoundSource {
+        let name = match &self.origin {
+            Origin::At(location) => stem(&location.file_name()),
+            Origin::OnHub(_) | Origin::Stdin => self.within(),
+        };
+        let (path, files) = (self.name(), vec![self.clone()]);
+        FoundSource { name, path, is_folder: false, is_split: false, files, skipped: 0, named: None }
+    }
+
+    /// Path within its source: for a source that is a file, the file's name.
+    pub(super) fn within(&self) -> String {
+        match &self.origin {
+            Origin::At(location) if self.relative.is_empty() => location.file_name(),
+            Origin::Stdin => self.name(),
+            _ => self.relative.clone(),
+        }
+    }
+
     /// Name for errors.
     pub(super) fn name(&self) -> String {
         match &self.origin {
@@ -112,6 +134,8 @@ pub(super) struct FoundSource {
     pub(super) path: String,
     /// A named file that is not text is refused; in a folder, such a file is left out and counted.
     pub(super) is_folder: bool,
+    /// True if each file becomes a source of its own.
+    pub(super) is_split: bool,
     pub(super) files: Vec<FoundFile>,
     /// Folder entries already left out: hidden files, unsupported formats, links to folders and broken links.
     pub(super) skipped: u64,
@@ -119,8 +143,11 @@ pub(super) struct FoundSource {
     pub(super) named: Option<String>,
 }
 
-/// The sources at `paths`. A file gives one source. A folder gives one source for its loose files, then one for each
-/// subfolder and each file of many documents. Datasets come from the Hub that `hub` describes, or from the
+/// Most text files side by side that are a source each; more are one source together. Every manifest and every latent has
+/// a number for each source.
+const MOST_FILE_SOURCES: usize = 1000;
+
+/// The sources at `paths`. A file gives one source. A folder gives one source for each file, and one for each subfolder. Datasets come from the Hub that `hub` describes, or from the
 /// environment's Hub. A dataset that `earlier` lists under the same address is read at the same commit.
 pub(super) fn sources(
     paths: &[PathBuf],
@@ -159,14 +186,13 @@ pub(super) fn sources(
             sources.push(named_file(&location)?)
         }
     }
-    make_names_distinct(&mut sources);
     Ok(sources)
 }
 
 fn stdin_source(kind: FileKind) -> FoundSource {
     let file = FoundFile { origin: Origin::Stdin, relative: String::new(), kind };
     let (name, path) = ("stdin".into(), STDIN.into());
-    FoundSource { name, path, is_folder: false, files: vec![file], skipped: 0, named: None }
+    FoundSource { name, path, is_folder: false, is_split: false, files: vec![file], skipped: 0, named: None }
 }
 
 fn hub_source(named: &str, dataset: HubDataset) -> FoundSource {
@@ -174,12 +200,12 @@ fn hub_source(named: &str, dataset: HubDataset) -> FoundSource {
         |file: HubFile| FoundFile { relative: file.path.clone(), origin: Origin::OnHub(file), kind: FileKind::Parquet };
     let files = dataset.files.into_iter().map(file).collect();
     let (name, path, named) = (dataset.name, dataset.pinned, Some(named.to_owned()));
-    FoundSource { name, path, is_folder: true, files, skipped: 0, named }
+    FoundSource { name, path, is_folder: true, is_split: false, files, skipped: 0, named }
 }
 
 /// The name of a file without its extensions: `lines.jsonl.gz` -> `lines`.
 fn stem(name: &str) -> String {
-    let plain = [".gz", ".zst", ".zstd"].iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(name);
+    let plain = PACKED.iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(name);
     Path::new(plain).file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
@@ -196,9 +222,7 @@ fn named_file(location: &Location) -> Result<FoundSource> {
 }
 
 fn file_source(location: &Location) -> FoundSource {
-    let files = vec![FoundFile::at(location.clone(), String::new())];
-    let name = stem(&location.file_name());
-    FoundSource { name, path: location.to_string(), is_folder: false, files, skipped: 0, named: None }
+    FoundFile::at(location.clone(), String::new()).as_source()
 }
 
 fn folder_sources(folder: &Location) -> Result<Vec<FoundSource>> {
@@ -217,6 +241,7 @@ fn folder_sources(folder: &Location) -> Result<Vec<FoundSource>> {
             Entry::File(file, name) => loose.files.push(FoundFile::at(file, name)),
         }
     }
+    loose.is_split = loose.files.len() <= MOST_FILE_SOURCES;
     let mut sources = if loose.files.is_empty() && loose.skipped == 0 { vec![] } else { vec![loose] };
     sources.extend(others);
     Ok(sources)
@@ -226,7 +251,7 @@ fn empty_folder_source(folder: &Location) -> FoundSource {
     // `.` and `..` have no file name of their own.
     let resolved = folder.local().and_then(|path| fs::canonicalize(path).ok()).map_or(folder.clone(), Location::from);
     let (name, path) = (resolved.file_name(), folder.to_string());
-    FoundSource { name, path, is_folder: true, files: vec![], skipped: 0, named: None }
+    FoundSource { name, path, is_folder: true, is_split: false, files: vec![], skipped: 0, named: None }
 }
 
 /// Adds all files below `folder`: first its own, then those of its subfolders, each sorted by name.
@@ -278,14 +303,4 @@ fn why_skipped(found: &crate::store::Entry) -> Result<Option<String>> {
         return Ok(Some("it is a link to a folder".into())); // which could form a cycle
     }
     Ok(fs::metadata(path).err().map(|error| format!("it is a broken link ({error})")))
-}
-
-/// Sources that share a name get their whole path as name.
-fn make_names_distinct(sources: &mut [FoundSource]) {
-    let names: Vec<String> = sources.iter().map(|source| source.name.clone()).collect();
-    for source in sources {
-        if names.iter().filter(|name| **name == source.name).count() > 1 {
-            source.name = source.path.clone();
-        }
-    }
 }

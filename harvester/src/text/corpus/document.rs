@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::ChatMessage;
+use crate::{ChatMessage, store::hex};
 
 /// A text, or a conversation that is formatted by the model's own chat template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,13 +12,20 @@ pub(crate) enum Document {
     Text(String),
     /// A conversation, turn by turn.
     Chat(Vec<ChatMessage>),
-    /// A conversation with a turn whose content is null, as in a turn that calls a tool. The content is empty here; the
-    /// conversation must not be used as if an empty text had been said.
+    /// A conversation with a turn without content, or with null, as in a turn that calls a tool. The content is empty
+    /// here; the conversation must not be used as if an empty text had been said.
     IncompleteChat(Vec<ChatMessage>),
 }
 
+/// A document with the values of the fields kept beside it, in their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) document: Document,
+    pub(crate) kept: Vec<Option<String>>,
+}
+
 /// The first 16 bytes of a document's SHA-256. Documents with the same hash count as the same.
-pub(super) type DocumentHash = [u8; 16];
+pub(crate) type DocumentHash = [u8; 16];
 
 impl Document {
     /// Length in bytes.
@@ -32,15 +39,27 @@ impl Document {
     }
 
     /// True if the document has no text. Such a document counts as empty, and never as a duplicate.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         match self {
             Self::Text(text) => text.is_empty(),
             Self::Chat(messages) | Self::IncompleteChat(messages) => messages.is_empty(),
         }
     }
 
+    /// SHA-256 of the text; for a conversation, of what was said, one turn after the other.
+    pub(crate) fn text_sha256(&self) -> String {
+        let mut hasher = Sha256::new();
+        match self {
+            Self::Text(text) => hasher.update(text),
+            Self::Chat(messages) | Self::IncompleteChat(messages) => {
+                messages.iter().for_each(|message| hasher.update(&message.content));
+            }
+        }
+        hex(&hasher.finalize())
+    }
+
     /// Hash that identifies the content.
-    pub(super) fn hash(&self) -> DocumentHash {
+    pub(crate) fn hash(&self) -> DocumentHash {
         let mut hasher = Sha256::new();
         if matches!(self, Self::IncompleteChat(_)) {
             hasher.update([0xfd]);
@@ -53,6 +72,10 @@ impl Document {
                 hasher.update(&message.role);
                 hasher.update([0xfe]);
                 hasher.update(&message.content);
+                if !message.more.is_empty() {
+                    hasher.update([0xfc]);
+                    hasher.update(serde_json::to_vec(&message.more).expect("JSON can be written as JSON"));
+                }
             }),
         }
         first_16(&hasher.finalize())
@@ -62,31 +85,38 @@ impl Document {
     /// The error says what was found instead.
     pub(super) fn chat_of(value: Value) -> Result<Self, String> {
         let Value::Array(turns) = value else { return Err("no list of turns".into()) };
-        turns.into_iter().map(turn).collect::<Result<_, _>>().map(Self::chat_of_turns)
-    }
-
-    /// A conversation of (speaker, content) turns; the content may be null.
-    pub(super) fn chat_of_turns(turns: Vec<(String, Option<String>)>) -> Self {
-        let is_whole = turns.iter().all(|(_, content)| content.is_some());
-        let message = |(role, content): (_, Option<_>)| ChatMessage { role, content: content.unwrap_or_default() };
-        let messages = turns.into_iter().map(message).collect();
-        if is_whole { Self::Chat(messages) } else { Self::IncompleteChat(messages) }
+        let turns: Vec<Turn> = turns.into_iter().map(turn).collect::<Result<_, _>>()?;
+        let is_whole = turns.iter().all(|turn| turn.has_content);
+        let messages = turns.into_iter().map(|turn| turn.message).collect();
+        Ok(if is_whole { Self::Chat(messages) } else { Self::IncompleteChat(messages) })
     }
 }
 
 /// Description of a turn that lacks its speaker or its content.
-pub(super) const NOT_A_TURN: &str = "a turn without strings `role` and `content`, or `from` and `value`";
+const NOT_A_TURN: &str = "a turn without strings `role` and `content`, or `from` and `value`";
 
-/// Speaker and content of a turn; the content may be null.
-fn turn(value: Value) -> Result<(String, Option<String>), String> {
-    let Value::Object(turn) = value else { return Err("a turn that is not an object".into()) };
+/// Fields of a turn that stand in for its content.
+const CALLS: [&str; 2] = ["tool_calls", "function_call"];
+
+struct Turn {
+    message: ChatMessage,
+    has_content: bool,
+}
+
+fn turn(value: Value) -> Result<Turn, String> {
+    let Value::Object(mut turn) = value else { return Err("a turn that is not an object".into()) };
     let mut why = None;
     for (who, what) in [("role", "content"), ("from", "value")] {
-        let (Some(speaker), Some(said)) = (turn.get(who), turn.get(what)) else { continue };
+        let Some(speaker) = turn.get(who) else { continue };
+        let calls = CALLS.iter().any(|call| turn.get(*call).is_some_and(|value| !value.is_null()));
+        let Some(said) = turn.get(what).or(calls.then_some(&Value::Null)) else { continue };
         match (speaker, content_of(said)) {
             (Value::String(speaker), Ok(content)) => {
-                let speaker = speaker.clone();
-                return Ok((if who == "from" { role_of(speaker) } else { speaker }, content));
+                let role = if who == "from" { role_of(speaker) } else { speaker }.to_owned();
+                let has_content = content.is_some();
+                turn.retain(|field, value| field != who && field != what && !value.is_null());
+                let message = ChatMessage { role, content: content.unwrap_or_default(), more: turn };
+                return Ok(Turn { message, has_content });
             }
             (Value::String(_), Err(found)) => why.get_or_insert(format!("its `{what}` is {found}")),
             (speaker, _) => why.get_or_insert(format!("its `{who}` is {}", kind_of(speaker))),
@@ -128,10 +158,10 @@ fn kind_of(value: &Value) -> &'static str {
 }
 
 /// The role name that templates use for a ShareGPT speaker.
-pub(super) fn role_of(from: String) -> String {
-    match from.as_str() {
-        "human" => "user".into(),
-        "gpt" => "assistant".into(),
+fn role_of(from: &str) -> &str {
+    match from {
+        "human" => "user",
+        "gpt" => "assistant",
         _ => from,
     }
 }
@@ -153,8 +183,9 @@ mod tests {
     fn both_ways_of_writing_turns_are_the_same_conversation() {
         let ours =
             Document::chat_of(json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]));
-        let theirs =
-            Document::chat_of(json!([{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho", "weight": 1}]));
+        let theirs = Document::chat_of(
+            json!([{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho", "weight": null}]),
+        );
         assert!(ours.is_ok());
         assert_eq!(ours, theirs);
         let message = Document::chat_of(json!([{"speaker": "a", "text": "hi"}])).unwrap_err();
@@ -178,7 +209,7 @@ mod tests {
             (json!({"role": "user", "content": ["hi"]}), "its `content` is a list with a part"),
             (json!({"role": 7, "content": "hi"}), "its `role` is a number"),
             (json!({"from": "gpt", "value": false}), "its `value` is true or false"),
-            (json!({"role": "assistant", "tool_calls": []}), "its fields are [role, tool_calls]"),
+            (json!({"role": "assistant", "text": "hi"}), "its fields are [role, text]"),
         ];
         for (turn, expected) in cases {
             let message = Document::chat_of(json!([turn])).unwrap_err();
@@ -189,10 +220,27 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_that_calls_a_tool_instead_of_saying_something_has_no_content() {
+        let call = json!([{"type": "function", "function": {"name": "f", "arguments": {}}}]);
+        let turns = [
+            json!({"role": "assistant", "tool_calls": call}),
+            json!({"role": "assistant", "content": null, "tool_calls": call}),
+            json!({"role": "assistant", "function_call": {"name": "f"}}),
+            json!({"from": "gpt", "tool_calls": call}),
+        ];
+        for turn in turns {
+            let chat = Document::chat_of(json!([{"role": "user", "content": "hi"}, turn])).unwrap();
+            assert!(matches!(chat, Document::IncompleteChat(_)), "{chat:?}");
+        }
+        let said = json!([{"role": "assistant", "content": "I look it up", "tool_calls": call, "name": null}]);
+        let Document::Chat(turns) = Document::chat_of(said).unwrap() else { panic!("something was said") };
+        assert_eq!(Value::Object(turns[0].more.clone()), json!({ "tool_calls": call }));
+    }
+
+    #[test]
     fn a_conversation_cut_elsewhere_is_another() {
         let chat = |turns: &[(&str, &str)]| {
-            let message =
-                |(role, content): &(&str, &str)| ChatMessage { role: role.to_string(), content: content.to_string() };
+            let message = |(role, content): &(&str, &str)| ChatMessage::new(*role, *content);
             Document::Chat(turns.iter().map(message).collect()).hash()
         };
         assert_ne!(chat(&[("user", "ab")]), chat(&[("user", "a"), ("user", "b")]));

@@ -1,24 +1,22 @@
-//! The column of a parquet file that holds documents: finds it and reads its values as documents.
-
-use std::sync::Arc;
+//! The column of a parquet file that holds documents: finds it and reads its values as documents, with those of the
+//! columns kept beside them.
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, LargeStringArray, StructArray},
+    array::{Array, ArrayRef, AsArray, RecordBatch},
     compute::cast,
-    datatypes::{DataType, Fields},
+    datatypes::{DataType, FieldRef, Fields},
+    util::display::array_value_to_string,
 };
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
+use serde_json::Value;
 
-use super::{
-    CorpusOptions, Document,
-    document::{NOT_A_TURN, role_of},
-};
-use crate::{Error, Result};
+use super::{CorpusOptions, Document, Record, json_line::kept_text};
+use crate::Error;
 
 /// Index of the column that holds the documents.
-pub(super) fn column_of(metadata: &ArrowReaderMetadata, options: &CorpusOptions, name: &str) -> Result<usize> {
+pub(super) fn column_of(metadata: &ArrowReaderMetadata, options: &CorpusOptions, name: &str) -> crate::Result<usize> {
     let fields = metadata.schema().fields();
-    let wanted = options.field();
+    let wanted = options.present(|name| fields.find(name).is_some());
     let usable = if options.chat_field.is_some() { is_chat } else { is_text };
     match fields.iter().position(|field| field.name() == wanted) {
         Some(at) if usable(fields[at].data_type()) => Ok(at),
@@ -70,92 +68,167 @@ fn is_text(kind: &DataType) -> bool {
     }
 }
 
-/// Casts a column of text to one type. A cast turns bytes that are not UTF-8 into null, so a new null is an error.
-fn as_text(column: &ArrayRef) -> std::result::Result<LargeStringArray, String> {
-    let text = cast(column, &DataType::LargeUtf8).map_err(|error| error.to_string())?;
-    if text.null_count() > column.null_count() {
-        return Err("bytes that are not UTF-8".into());
-    }
-    Ok(text.as_string::<i64>().clone())
+/// The records of the rows of `batch`, whose column of documents is at `at`.
+pub(super) fn records(batch: &RecordBatch, at: usize, options: &CorpusOptions) -> Result<Vec<Record>, String> {
+    let column = batch.column(at);
+    let documents = if options.chat_field.is_some() { chats(column) } else { texts(column) }?;
+    let kept: Vec<_> = options.keep_fields.iter().map(|name| batch.column_by_name(name)).collect();
+    let record = |(row, document)| {
+        let value = |column: &Option<&ArrayRef>| {
+            let value = column.map(|column| json_of(column, row)).transpose()?;
+            Ok::<_, String>(value.as_ref().and_then(kept_text))
+        };
+        Ok(Record { document, kept: kept.iter().map(value).collect::<Result<_, _>>()? })
+    };
+    documents.into_iter().enumerate().map(record).collect()
 }
 
 /// The documents of a text column. A row without a value is an empty document.
-pub(super) fn texts(column: &ArrayRef) -> std::result::Result<Vec<Document>, String> {
-    Ok(as_text(column)?.iter().map(|text| Document::Text(text.unwrap_or_default().to_string())).collect())
-}
-
-/// The documents of a column of lists of turns.
-pub(super) fn chats(column: &ArrayRef) -> std::result::Result<Vec<Document>, String> {
-    let wide = match column.data_type() {
-        DataType::List(item) => {
-            cast(column, &DataType::LargeList(Arc::clone(item))).map_err(|error| error.to_string())?
-        }
-        _ => Arc::clone(column),
-    };
-    let lists = wide.as_list::<i64>();
-    let turns = lists.values().as_struct();
-    let (roles, contents, are_ours) = turn_columns(turns)?;
-    let turn = |at: usize| {
-        let role = roles.value(at).to_string();
-        let content = contents.is_valid(at).then(|| contents.value(at).to_string());
-        let is_one = turns.is_valid(at) && roles.is_valid(at);
-        is_one.then_some((if are_ours { role } else { role_of(role) }, content))
-    };
-    let ends = lists.value_offsets();
-    let conversation = |row: usize| {
-        let turns = if lists.is_valid(row) { ends[row] as usize..ends[row + 1] as usize } else { 0..0 };
-        let turns: Option<Vec<_>> = turns.map(turn).collect();
-        turns.map(Document::chat_of_turns).ok_or_else(|| format!("in row {row} of these {NOT_A_TURN}"))
-    };
-    (0..lists.len()).map(conversation).collect()
-}
-
-/// Speaker and content of each turn, and whether the roles have the names that templates use.
-fn turn_columns(turns: &StructArray) -> std::result::Result<(LargeStringArray, LargeStringArray, bool), String> {
-    for (role, content, ours) in [("role", "content", true), ("from", "value", false)] {
-        if let (Some(roles), Some(contents)) = (turns.column_by_name(role), turns.column_by_name(content)) {
-            return Ok((as_text(roles)?, as_text(contents)?, ours));
-        }
+fn texts(column: &ArrayRef) -> Result<Vec<Document>, String> {
+    let text = cast(column, &DataType::LargeUtf8).map_err(|error| error.to_string())?;
+    // A cast turns bytes that are not UTF-8 into null, so a new null is an error.
+    if text.null_count() > column.null_count() {
+        return Err("bytes that are not UTF-8".into());
     }
-    Err(format!("turns with the fields [{}]", turns.column_names().join(", ")))
+    let texts = text.as_string::<i64>().iter();
+    Ok(texts.map(|text| Document::Text(text.unwrap_or_default().to_string())).collect())
+}
+
+/// The documents of a column of lists of turns, each read like the JSON of a line.
+fn chats(column: &ArrayRef) -> Result<Vec<Document>, String> {
+    let conversation = |row| match json_of(column, row)? {
+        Value::Null => Ok(Document::Chat(vec![])),
+        turns => Document::chat_of(turns).map_err(|found| format!("in row {row} of these {found}")),
+    };
+    (0..column.len()).map(conversation).collect()
+}
+
+/// A value of a column as JSON, so that one rule reads it from a table and from a line.
+fn json_of(column: &dyn Array, row: usize) -> Result<Value, String> {
+    let list = |values: ArrayRef| (0..values.len()).map(|row| json_of(&values, row)).collect::<Result<_, _>>();
+    if column.is_null(row) || *column.data_type() == DataType::Null {
+        return Ok(Value::Null);
+    }
+    match column.data_type() {
+        DataType::Boolean => Ok(Value::Bool(column.as_boolean().value(row))),
+        DataType::Utf8 => Ok(column.as_string::<i32>().value(row).into()),
+        DataType::LargeUtf8 => Ok(column.as_string::<i64>().value(row).into()),
+        DataType::List(_) => list(column.as_list::<i32>().value(row)),
+        DataType::LargeList(_) => list(column.as_list::<i64>().value(row)),
+        DataType::FixedSizeList(..) => list(column.as_fixed_size_list().value(row)),
+        DataType::Struct(fields) => {
+            let columns = fields.iter().zip(column.as_struct().columns());
+            let value = |(field, column): (&FieldRef, &ArrayRef)| Ok((field.name().clone(), json_of(column, row)?));
+            columns.map(value).collect::<Result<_, String>>().map(Value::Object)
+        }
+        kind if is_text(kind) => {
+            let text = cast(&column.slice(row, 1), &DataType::Utf8).map_err(|error| error.to_string())?;
+            if text.is_null(0) { Err("bytes that are not UTF-8".into()) } else { json_of(&text, 0) }
+        }
+        kind if kind.is_numeric() => {
+            let text = array_value_to_string(column, row).map_err(|error| error.to_string())?;
+            // NaN and the infinities are no JSON: they count as null, as in a line.
+            Ok(serde_json::from_str(&text).unwrap_or_default())
+        }
+        _ => array_value_to_string(column, row).map(Value::String).map_err(|error| error.to_string()),
+    }
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::sync::Arc;
+
     use arrow::{
-        array::{ListArray, StringArray},
+        array::{Float64Array, Int64Array, ListArray, StringArray, StructArray},
         buffer::OffsetBuffer,
         datatypes::Field,
     };
 
     use super::*;
-    use crate::text::corpus::json_line::document_of_line;
+    use crate::text::corpus::json_line::record_of_line;
 
-    /// Conversations of one turn each.
-    fn column(turns: &[(Option<&str>, Option<&str>)]) -> ArrayRef {
-        let (roles, contents): (Vec<_>, Vec<_>) = turns.iter().copied().unzip();
-        let fields = Fields::from(["role", "content"].map(|name| Field::new(name, DataType::Utf8, true)).to_vec());
-        let columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(roles)), Arc::new(StringArray::from(contents))];
-        let structs = StructArray::new(fields.clone(), columns, None);
-        let item = Arc::new(Field::new("item", DataType::Struct(fields), true));
-        let ends = OffsetBuffer::from_lengths(turns.iter().map(|_| 1));
-        Arc::new(ListArray::new(item, ends, Arc::new(structs), None))
+    fn structs(columns: &[(&str, ArrayRef)]) -> ArrayRef {
+        let fields = columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), true));
+        let columns = columns.iter().map(|(_, column)| Arc::clone(column)).collect();
+        Arc::new(StructArray::new(fields.collect::<Vec<_>>().into(), columns, None))
+    }
+
+    fn lists(values: ArrayRef, lengths: &[usize]) -> ArrayRef {
+        let item = Arc::new(Field::new("item", values.data_type().clone(), true));
+        Arc::new(ListArray::new(item, OffsetBuffer::from_lengths(lengths.iter().copied()), values, None))
+    }
+
+    fn texts_of(texts: &[Option<&str>]) -> ArrayRef {
+        Arc::new(StringArray::from(texts.to_vec()))
+    }
+
+    fn options() -> CorpusOptions {
+        CorpusOptions { chat_field: Some("turns".into()), ..CorpusOptions::default() }
+    }
+
+    fn in_a_line(turn: &Value) -> Result<Document, String> {
+        let line = serde_json::json!({ "turns": [turn] }).to_string();
+        record_of_line(line.as_bytes(), &options()).map(|record| record.document).map_err(|line| line.found)
     }
 
     #[test]
     fn a_turn_is_read_as_that_of_a_line_is() {
-        let options = CorpusOptions { chat_field: Some("turns".into()), ..CorpusOptions::default() };
-        let in_a_line = |role: Option<&str>, content: Option<&str>| {
-            let line = serde_json::json!({ "turns": [{ "role": role, "content": content }] }).to_string();
-            document_of_line(line.as_bytes(), &options)
-        };
-        let found = chats(&column(&[(Some("user"), Some("hi")), (None, Some("hi"))])).unwrap_err();
-        assert!(found.contains("in row 1") && found.contains(NOT_A_TURN), "{found}");
-        assert!(in_a_line(None, Some("hi")).unwrap_err().contains(NOT_A_TURN));
-        let turns = [(Some("user"), Some("hi")), (Some("user"), Some("")), (Some("assistant"), None)];
-        let documents = chats(&column(&turns)).unwrap();
-        assert!(matches!(documents[..], [Document::Chat(_), Document::Chat(_), Document::IncompleteChat(_)]));
-        assert_eq!(documents, turns.map(|(role, content)| in_a_line(role, content).unwrap()));
+        let parts = structs(&[
+            ("type", texts_of(&[Some("text"), Some("text"), Some("image")])),
+            ("text", texts_of(&[Some("hi "), Some("there"), None])),
+        ]);
+        let role = |n: usize| ("role", texts_of(&vec![Some("user"); n]));
+        let cases: [(ArrayRef, &[Value]); 4] = [
+            (
+                structs(&[role(3), ("content", texts_of(&[Some("hi"), Some(""), None]))]),
+                &[
+                    serde_json::json!({"role": "user", "content": "hi"}),
+                    serde_json::json!({"role": "user", "content": ""}),
+                    serde_json::json!({"role": "user", "content": null}),
+                ],
+            ),
+            (
+                structs(&[role(2), ("content", lists(parts, &[2, 1]))]),
+                &[
+                    serde_json::json!({"role": "user", "content": [{"type": "text", "text": "hi "}, {"type": "text", "text": "there"}]}),
+                    serde_json::json!({"role": "user", "content": [{"type": "image"}]}),
+                ],
+            ),
+            (
+                structs(&[role(1), ("content", Arc::new(Int64Array::from(vec![5])))]),
+                &[serde_json::json!({"role": "user", "content": 5})],
+            ),
+            (
+                structs(&[("role", texts_of(&[None])), ("content", texts_of(&[Some("hi")]))]),
+                &[serde_json::json!({"role": null, "content": "hi"})],
+            ),
+        ];
+        for (turns, lines) in cases {
+            for (row, line) in lines.iter().enumerate() {
+                let read =
+                    chats(&lists(turns.slice(row, 1), &[1])).map_err(|found| found.replace("in row 0 of these ", ""));
+                let expected = in_a_line(line).map_err(|found| found.replace("in the field `turns` ", ""));
+                assert_eq!(read, expected.map(|document| vec![document]), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn kept_values_are_as_in_a_line() {
+        let options =
+            CorpusOptions { keep_fields: ["i", "x", "s", "l"].map(String::from).to_vec(), ..CorpusOptions::default() };
+        let columns: [(&str, ArrayRef); 5] = [
+            ("text", texts_of(&[Some("a"), Some("b")])),
+            ("i", Arc::new(Int64Array::from(vec![Some(7), None]))),
+            ("x", Arc::new(Float64Array::from(vec![0.5, f64::NAN]))),
+            ("s", texts_of(&[Some("word"), None])),
+            ("l", lists(texts_of(&[Some("p"), Some("q")]), &[2, 0])),
+        ];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let read = records(&batch, 0, &options).unwrap();
+        let line = br#"{"text": "a", "i": 7, "x": 0.5, "s": "word", "l": ["p", "q"]}"#;
+        assert_eq!(read[0], record_of_line(line, &options).unwrap());
+        assert_eq!(read[1].kept, [None, None, None, Some("[]".into())]);
     }
 }

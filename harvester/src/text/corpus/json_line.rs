@@ -1,30 +1,131 @@
-//! [`document_of_line`]: the document in a line of a JSONL file.
+//! [`record_of_line`]: the document in a line of a JSONL file, with the fields kept beside it.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{CorpusOptions, Document};
+use super::{CorpusOptions, Document, Record, scan::MARK};
+use crate::store::python_json_or_null;
 
-/// Parses the document of a JSONL line. The error says what was found instead.
-pub(super) fn document_of_line(line: &[u8], options: &CorpusOptions) -> Result<Document, String> {
-    let field = options.field();
-    // Some editors put a byte order mark at the start of a file.
-    let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
-    match serde_json::from_slice::<Value>(line) {
-        Ok(Value::Object(mut object)) => match (object.remove(field), &options.chat_field) {
-            // Counts as an empty document, as in a table.
-            (Some(Value::Null), Some(_)) => Ok(Document::Chat(vec![])),
-            (Some(Value::Null), None) => Ok(Document::Text(String::new())),
-            (Some(value), Some(_)) => {
-                Document::chat_of(value).map_err(|found| format!("in the field `{field}` {found}"))
-            }
-            (Some(Value::String(text)), None) => Ok(Document::Text(text)),
-            (Some(_), None) => Err(format!("a field `{field}` that is not a string")),
-            (None, _) => {
-                let fields: Vec<_> = object.keys().map(String::as_str).collect();
-                Err(format!("an object with the fields [{}]", fields.join(", ")))
-            }
-        },
-        Ok(_) => Err("JSON that is not an object".into()),
-        Err(error) => Err(format!("{error}")),
+/// Why a line holds no document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BadLine {
+    /// What was found instead.
+    pub(super) found: String,
+    /// A field that holds a conversation, if a text was looked for.
+    pub(super) conversation: Option<String>,
+}
+
+impl From<String> for BadLine {
+    fn from(found: String) -> Self {
+        Self { found, conversation: None }
+    }
+}
+
+/// Parses a JSONL line.
+pub(super) fn record_of_line(line: &[u8], options: &CorpusOptions) -> Result<Record, BadLine> {
+    let line = line.strip_prefix(MARK).unwrap_or(line);
+    match parse(line).map_err(|error| not_json(&error))? {
+        Value::Object(object) => {
+            let kept = options.keep_fields.iter().map(|field| kept_text(object.get(field)?)).collect();
+            Ok(Record { document: document_of(object, options)?, kept })
+        }
+        _ => Err(BadLine::from("JSON that is not an object".to_owned())),
+    }
+}
+
+/// Python writes NaN and the infinities, which are no JSON.
+fn parse(line: &[u8]) -> serde_json::Result<Value> {
+    serde_json::from_slice(line).or_else(|error| {
+        let of_python = std::str::from_utf8(line).ok().and_then(|line| python_json_or_null(line).ok());
+        of_python.ok_or(error)
+    })
+}
+
+/// The parser counts lines from the one it was given, which is not the file's.
+fn not_json(error: &serde_json::Error) -> BadLine {
+    let said = error.to_string();
+    let said = said.split(" at line ").next().unwrap_or(&said);
+    BadLine::from(format!("what is not JSON ({said}, at byte {} of the line)", error.column()))
+}
+
+fn document_of(mut object: Map<String, Value>, options: &CorpusOptions) -> Result<Document, BadLine> {
+    let field = options.present(|field| object.contains_key(field));
+    match (object.remove(field), &options.chat_field) {
+        // Counts as an empty document, as in a table.
+        (Some(Value::Null), Some(_)) => Ok(Document::Chat(vec![])),
+        (Some(Value::Null), None) => Ok(Document::Text(String::new())),
+        (Some(value), Some(_)) => {
+            Document::chat_of(value).map_err(|found| BadLine::from(format!("in the field `{field}` {found}")))
+        }
+        (Some(Value::String(text)), None) => Ok(Document::Text(text)),
+        (Some(value), None) => {
+            let conversation = is_conversation(&value).then(|| field.to_owned());
+            Err(BadLine { found: format!("a field `{field}` that is not a string"), conversation })
+        }
+        (None, _) => {
+            let fields: Vec<_> = object.keys().map(String::as_str).collect();
+            let conversation = object.iter().find(|(_, value)| is_conversation(value)).map(|(field, _)| field.clone());
+            let conversation = conversation.filter(|_| options.chat_field.is_none());
+            Err(BadLine { found: format!("an object with the fields [{}]", fields.join(", ")), conversation })
+        }
+    }
+}
+
+/// True for a list of turns.
+fn is_conversation(value: &Value) -> bool {
+    let is_turn = |turn: &Value| turn.get("role").or(turn.get("from")).is_some_and(Value::is_string);
+    value.as_array().is_some_and(|turns| !turns.is_empty() && turns.iter().all(is_turn))
+}
+
+/// A kept value: a string as it is, anything else as JSON; null is no value.
+pub(super) fn kept_text(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn text(line: &str, options: &CorpusOptions) -> Result<String, BadLine> {
+        record_of_line(line.as_bytes(), options).map(|record| match record.document {
+            Document::Text(text) => text,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn numbers_that_only_python_writes_are_null() {
+        let keep = CorpusOptions { keep_fields: vec!["x".into()], ..CorpusOptions::default() };
+        let line = r#"{"text": "NaN \" -Infinity", "x": NaN, "y": [-Infinity, Infinity], "z": 1}"#;
+        let record = record_of_line(line.as_bytes(), &keep).unwrap();
+        assert_eq!(record, Record { document: Document::Text("NaN \" -Infinity".into()), kept: vec![None] });
+        assert_eq!(text(r#"{"text": NaN}"#, &keep).unwrap(), "");
+        assert!(text(r#"{"text": nan}"#, &keep).is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_line_is_said_in_words() {
+        let options = CorpusOptions::default();
+        let found = |line| text(line, &options).unwrap_err();
+        assert_eq!(found("not json").found, "what is not JSON (expected ident, at byte 2 of the line)");
+        assert!(found("{\"text\": \"cut").found.starts_with("what is not JSON (EOF while parsing a string"));
+        let chat = found(r#"{"id": 1, "messages": [{"role": "user", "content": "hi"}]}"#);
+        assert_eq!(chat.conversation.as_deref(), Some("messages"));
+        assert!(chat.found.contains("[id, messages]"), "{chat:?}");
+        let text = found(r#"{"text": [{"from": "human", "value": "hi"}]}"#);
+        assert_eq!(text.conversation.as_deref(), Some("text"));
+        assert_eq!(found(r#"{"texts": ["a"]}"#).conversation, None);
+    }
+
+    #[test]
+    fn files_may_name_their_texts_differently() {
+        let options = CorpusOptions { text_field: "text,content".into(), ..CorpusOptions::default() };
+        assert_eq!(text(r#"{"content": "a", "x": 1}"#, &options).unwrap(), "a");
+        assert_eq!(text(r#"{"content": "a", "text": "b"}"#, &options).unwrap(), "b");
+        assert!(text(r#"{"body": "a"}"#, &options).is_err());
     }
 }

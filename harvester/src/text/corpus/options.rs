@@ -8,11 +8,14 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CorpusOptions {
-    /// The field of a JSONL line, or the column of a parquet file, that holds the document.
+    /// The field of a JSONL line, or the column of a parquet file, that holds the document. Several names are separated
+    /// by commas: the first that a line or file has counts.
     pub text_field: String,
     /// The field or column that holds a conversation, which the model's chat template formats; `None`: use
     /// `text_field`.
     pub chat_field: Option<String>,
+    /// Fields of a JSONL line, or columns of a parquet file, whose values are written into the table of documents.
+    pub keep_fields: Vec<String>,
     /// Leaves out a document whose text was seen before. Rows of parquet files are compared while they are harvested.
     pub drop_duplicates: bool,
     /// Leaves out and counts JSONL lines that hold no document; if false (default), such a line is an error.
@@ -26,6 +29,7 @@ impl Default for CorpusOptions {
         Self {
             text_field: "text".into(),
             chat_field: None,
+            keep_fields: vec![],
             drop_duplicates: true,
             skip_malformed: false,
             max_document_bytes: 16 << 20,
@@ -37,6 +41,16 @@ impl CorpusOptions {
     /// The field or column that holds the document.
     pub(super) fn field(&self) -> &str {
         self.chat_field.as_ref().unwrap_or(&self.text_field)
+    }
+
+    /// The first of the named fields or columns that `has` finds, else the first.
+    pub(super) fn present(&self, has: impl Fn(&str) -> bool) -> &str {
+        if let Some(field) = &self.chat_field {
+            return field;
+        }
+        let mut names = self.text_field.split(',');
+        let first = names.next().unwrap_or_default();
+        if has(first) { first } else { names.find(|name| has(name)).unwrap_or(first) }
     }
 
     /// Refuses a document that is too long to be held in memory.

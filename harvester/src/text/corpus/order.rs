@@ -76,6 +76,11 @@ impl DocumentOrder {
         self
     }
 
+    /// True unless this is a part of several and not the first.
+    pub(crate) fn is_first_part(&self) -> bool {
+        self.part.is_none_or(|part| part.index() == 0)
+    }
+
     /// The document at an index of the order; `None` after the last.
     pub(crate) fn get(&self, place: u64) -> Option<u64> {
         let place = self.part.map_or(place, |part| part.place(place));

@@ -1,14 +1,11 @@
 //! [`PlainFile`]: a file on this machine that allows reading a document at any offset.
 
-use std::{
-    io::{BufReader, Read},
-    path::PathBuf,
-};
+use std::{io::Read, path::PathBuf};
 
 use super::{
-    CorpusOptions, Document,
+    CorpusOptions, Document, Record,
     discover::{FileKind, FoundFile, Origin},
-    json_line::document_of_line,
+    json_line::record_of_line,
     spool::{Packed, Spooled, spool, spool_stream},
 };
 use crate::{Error, Location, Result};
@@ -18,6 +15,8 @@ use crate::{Error, Location, Result};
 pub(super) struct PlainFile {
     /// Name for errors.
     pub(super) name: String,
+    /// Path within its source.
+    pub(super) within: String,
     pub(super) path: PathBuf,
     pub(super) kind: FileKind,
     /// SHA-256 of the original file, if this is a copy.
@@ -30,6 +29,8 @@ pub(super) struct DocumentPlace {
     pub(super) file: u32,
     pub(super) offset: u64,
     pub(super) bytes: u64,
+    /// Its line, counted from 1 as in editors; 0 if it is a whole file.
+    pub(super) line: u64,
 }
 
 impl PlainFile {
@@ -44,34 +45,29 @@ impl PlainFile {
                 (packed.is_some() || location.local().is_none()).then(|| spool(location, packed)).transpose()?
             }
         };
-        let (name, kind) = (found.name(), found.kind);
+        let (name, within, kind) = (found.name(), found.within(), found.kind);
         Ok(match copied {
-            Some(Spooled { path, sha256 }) => Self { name, path, kind, original_sha256: Some(sha256) },
-            None => Self { path: PathBuf::from(&name), name, kind, original_sha256: None },
+            Some(Spooled { path, sha256 }) => Self { name, within, path, kind, original_sha256: Some(sha256) },
+            None => Self { path: PathBuf::from(&name), name, within, kind, original_sha256: None },
         })
     }
 
-    /// Location of the document at `place`, with lines numbered as in editors. Reads the file up to there.
-    pub(super) fn place_of(&self, place: DocumentPlace) -> Result<String> {
-        if self.kind != FileKind::JsonLines {
-            return Ok(self.name.clone());
-        }
-        let before = Location::from(self.path.as_path()).reader()?.take(place.offset);
-        let mut lines = 0;
-        for byte in BufReader::new(before).bytes() {
-            lines += u64::from(byte.map_err(Error::io("read", &self.path))? == b'\n');
-        }
-        Ok(format!("{}:{}", self.name, lines + 1))
+    /// Location of the document at `place`, for errors.
+    pub(super) fn place_of(&self, place: DocumentPlace) -> String {
+        if place.line == 0 { self.name.clone() } else { format!("{}:{}", self.name, place.line) }
     }
 
     /// The document at `place`.
-    pub(super) fn document(&self, place: DocumentPlace, options: &CorpusOptions) -> Result<Document> {
+    pub(super) fn record(&self, place: DocumentPlace, options: &CorpusOptions) -> Result<Record> {
         let bytes = Location::from(self.path.as_path()).read_range(place.offset, place.bytes)?;
-        let document = match self.kind {
-            FileKind::JsonLines => document_of_line(&bytes, options).ok(),
-            FileKind::Text | FileKind::Parquet => String::from_utf8(bytes.into()).ok().map(Document::Text),
+        let record = match self.kind {
+            FileKind::JsonLines => record_of_line(&bytes, options).ok(),
+            FileKind::Text | FileKind::Parquet => {
+                let text = String::from_utf8(bytes.into()).ok();
+                text.map(|text| Record { document: Document::Text(text), kept: vec![] })
+            }
         };
-        document.ok_or_else(|| {
+        record.ok_or_else(|| {
             let expected = format!("the document of {} bytes that was at byte {}", place.bytes, place.offset);
             let hint = "The file changed while it was read; start again";
             Error::malformed(&self.name, expected, "something else", hint)

@@ -1,18 +1,22 @@
 //! [`Corpus::read`]: turns the files found at the given paths into numbered documents. Text and JSONL files are read
 //! once from end to end; parquet files, only their footers.
 
-use std::{collections::HashSet, path::PathBuf};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+};
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Corpus, CorpusOptions, CorpusSource, PlacedBlock,
+    Corpus, CorpusOptions, CorpusSource, LeftOutPlace, PlacedBlock, WhyLeftOut,
     discover::{FileKind, FoundFile, FoundSource, Origin},
     document::DocumentHash,
     order::Block,
-    plain_file::{DocumentPlace, PlainFile},
-    scan::{self, Scanned, ScannedFile},
+    plain_file::PlainFile,
+    saved::names_of,
+    scan::{self, Scanned, ScannedDocument, ScannedFile},
     table_file::{RowBlock, TableFile},
 };
 use crate::{Error, Result, store::hex};
@@ -20,11 +24,13 @@ use crate::{Error, Result, store::hex};
 impl Corpus {
     pub(super) fn read(paths: &[PathBuf], options: &CorpusOptions, sources: Vec<FoundSource>) -> Result<Self> {
         check_field_is_used(options, &sources)?;
-        let mut corpus = Self { options: options.clone(), ..Self::default() };
-        let mut seen = HashSet::new();
+        let mut corpus = Self { options: options.clone(), found: names_of(&sources), ..Self::default() };
+        let mut reading = Reading { seen: HashSet::new(), has_field: vec![false; options.keep_fields.len()] };
         for source in sources {
-            corpus.add(source, &mut seen)?;
+            corpus.add(source, &mut reading)?;
         }
+        make_names_distinct(&mut corpus.sources);
+        reading.check_fields(options, &corpus.sources)?;
         if corpus.blocks.is_empty() && corpus.places.iter().all(|place| place.bytes == 0) {
             let given: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
             let malformed: u64 = corpus.sources.iter().map(|source| source.malformed_lines).sum();
@@ -35,27 +41,23 @@ impl Corpus {
         Ok(corpus)
     }
 
-    fn add(&mut self, found: FoundSource, seen: &mut HashSet<DocumentHash>) -> Result<()> {
-        let mut source = CorpusSource {
-            name: found.name,
-            path: found.path,
-            named: found.named,
-            sha256: String::new(),
-            bytes: 0,
-            first_document: self.n_documents(),
-            documents: 0,
-            duplicates: 0,
-            skipped_files: found.skipped,
-            malformed_lines: 0,
-        };
+    fn add(&mut self, found: FoundSource, reading: &mut Reading) -> Result<()> {
+        if found.is_split {
+            return self.add_split(found, reading);
+        }
+        let (in_folder, mut source) = (found.is_folder, new_source(self.n_documents(), &found));
         let mut hasher = Sha256::new();
         let mut only_hash = None;
         let tables = open_tables(&found.files, self.tables.len(), &self.options)?;
         for (file, blocks) in found.files.into_iter().zip(tables) {
-            self.stamps.push((file.name(), stamp(&file)?));
             let sha256 = match blocks {
-                Some((table, blocks)) => self.add_table(table, blocks, &mut source)?,
-                None => match self.add_file(&file, found.is_folder, seen, &mut source)? {
+                Some((table, blocks, has_field)) => {
+                    reading.add_fields(has_field);
+                    self.stamps.push((file.name(), stamp(&file)?));
+                    self.tables_within.push(file.within());
+                    self.add_table(table, blocks, &mut source)?
+                }
+                None => match self.add_file(&file, in_folder, reading, &mut source)? {
                     Some(sha256) => sha256,
                     None => continue,
                 },
@@ -63,10 +65,33 @@ impl Corpus {
             hasher.update(format!("{}\0{sha256}\n", file.relative));
             only_hash = Some(sha256);
         }
-        source.sha256 = only_hash.filter(|_| !found.is_folder).unwrap_or_else(|| hex(&hasher.finalize()));
+        source.sha256 = only_hash.filter(|_| !in_folder).unwrap_or_else(|| hex(&hasher.finalize()));
+        self.end_source(source);
+        Ok(())
+    }
+
+    /// Adds each file of `found` as a source of its own, and the folder as one without documents if something in it was
+    /// left out.
+    fn add_split(&mut self, found: FoundSource, reading: &mut Reading) -> Result<()> {
+        let mut folder = new_source(self.n_documents(), &found);
+        for file in found.files {
+            let mut source = CorpusSource { skipped_files: 0, ..new_source(self.n_documents(), &file.as_source()) };
+            match self.add_file(&file, true, reading, &mut source)? {
+                Some(sha256) => self.end_source(CorpusSource { sha256, ..source }),
+                None => folder.skipped_files += 1,
+            }
+        }
+        if folder.skipped_files > 0 {
+            folder.first_document = self.n_documents();
+            folder.sha256 = hex(&Sha256::new().finalize());
+            self.end_source(folder);
+        }
+        Ok(())
+    }
+
+    fn end_source(&mut self, mut source: CorpusSource) {
         source.documents = self.n_documents() - source.first_document;
         self.sources.push(source);
-        Ok(())
     }
 
     /// Adds the documents of a text or JSONL file; returns its hash, or `None` if the file is left out.
@@ -74,11 +99,12 @@ impl Corpus {
         &mut self,
         found: &FoundFile,
         in_folder: bool,
-        seen: &mut HashSet<DocumentHash>,
+        reading: &mut Reading,
         source: &mut CorpusSource,
     ) -> Result<Option<String>> {
+        self.stamps.push((found.name(), stamp(found)?));
         let plain = PlainFile::of(found)?;
-        let ScannedFile { sha256, bytes, documents, malformed_lines } = match scan::scan(&plain, &self.options)? {
+        let ScannedFile { sha256, bytes, documents, malformed, has_field } = match scan::scan(&plain, &self.options)? {
             Scanned::Text(scanned) => scanned,
             Scanned::NotText(error) if in_folder => {
                 tracing::warn!("left out of the corpus: {error}");
@@ -87,16 +113,21 @@ impl Corpus {
             }
             Scanned::NotText(error) => return Err(error),
         };
-        let file = self.files.len() as u32;
+        let (file, of_source) = (self.files.len() as u32, self.sources.len() as u32);
+        let place = |found: &ScannedDocument| found.at(file);
+        let left_out = |found: &ScannedDocument, why| LeftOutPlace { source: of_source, place: place(found), why };
         source.bytes += bytes;
-        source.malformed_lines += malformed_lines;
+        source.malformed_lines += malformed.len() as u64;
+        self.left_out.extend(malformed.iter().map(|line| left_out(line, WhyLeftOut::Malformed)));
         for document in documents {
-            if self.options.drop_duplicates && document.hash.is_some_and(|hash| !seen.insert(hash)) {
+            if self.options.drop_duplicates && document.hash.is_some_and(|hash| !reading.seen.insert(hash)) {
                 source.duplicates += 1;
+                self.left_out.push(left_out(&document, WhyLeftOut::Repeated));
                 continue;
             }
-            self.places.push(DocumentPlace { file, offset: document.offset, bytes: document.bytes });
+            self.places.push(place(&document));
         }
+        reading.add_fields(has_field);
         let sha256 = plain.original_sha256.clone().unwrap_or(sha256);
         self.files.push(plain);
         Ok(Some(sha256))
@@ -116,6 +147,59 @@ impl Corpus {
     }
 }
 
+/// What is remembered from file to file while a corpus is opened.
+struct Reading {
+    /// Hashes of the documents so far.
+    seen: HashSet<DocumentHash>,
+    /// For each kept field, whether a document has a value in it.
+    has_field: Vec<bool>,
+}
+
+impl Reading {
+    /// Adds the kept fields that a file has.
+    fn add_fields(&mut self, has_field: Vec<bool>) {
+        self.has_field.iter_mut().zip(has_field).for_each(|(all, here)| *all |= here);
+    }
+
+    /// Refuses a kept field in which no document has a value: its name would have no effect.
+    fn check_fields(&self, options: &CorpusOptions, sources: &[CorpusSource]) -> Result<()> {
+        match options.keep_fields.iter().zip(&self.has_field).find(|(_, has)| !**has) {
+            None => Ok(()),
+            Some((field, _)) => {
+                let expected = "a field of a .jsonl line, or a column of a .parquet file, of the corpus";
+                let names: Vec<_> = sources.iter().map(|source| source.path.as_str()).collect();
+                let found = format!("no value of this name in {}", names.join(", "));
+                Err(Error::invalid(format!("`keep_fields` {field}"), expected, found))
+            }
+        }
+    }
+}
+
+/// The source `found`, which starts at `first_document` and has nothing in it yet.
+fn new_source(first_document: u64, found: &FoundSource) -> CorpusSource {
+    CorpusSource {
+        name: found.name.clone(),
+        path: found.path.clone(),
+        named: found.named.clone(),
+        sha256: String::new(),
+        bytes: 0,
+        first_document,
+        documents: 0,
+        duplicates: 0,
+        skipped_files: found.skipped,
+        malformed_lines: 0,
+    }
+}
+
+/// Sources that share a name get their whole path as name.
+fn make_names_distinct(sources: &mut [CorpusSource]) {
+    let mut times: HashMap<String, u32> = HashMap::new();
+    sources.iter().for_each(|source| *times.entry(source.name.clone()).or_default() += 1);
+    for source in sources.iter_mut().filter(|source| times[&source.name] > 1) {
+        source.name = source.path.clone();
+    }
+}
+
 /// Refuses a field that the user named if no file has fields: the name would have no effect.
 fn check_field_is_used(options: &CorpusOptions, sources: &[FoundSource]) -> Result<()> {
     let flag = match options.chat_field {
@@ -132,8 +216,8 @@ fn check_field_is_used(options: &CorpusOptions, sources: &[FoundSource]) -> Resu
     Err(Error::invalid(format!("{flag} {}", options.field()), expected, format!("only plain text, such as {first}")))
 }
 
-/// A parquet file and its blocks of rows.
-type OpenTable = (TableFile, Vec<RowBlock>);
+/// A parquet file, its blocks of rows, and for each kept field whether it has that column.
+type OpenTable = (TableFile, Vec<RowBlock>, Vec<bool>);
 
 /// The parquet files among `files`, each with its blocks of rows. Footers are read in parallel, because each takes a
 /// while in an object store.
@@ -150,8 +234,8 @@ fn open_tables(files: &[FoundFile], first: usize, options: &CorpusOptions) -> Re
         }
         file.check_not_packed()?;
         let table = TableFile::of(file)?;
-        let blocks = table.blocks(number as u32, options)?;
-        Ok(Some((table, blocks)))
+        let (blocks, has_field) = table.blocks(number as u32, options)?;
+        Ok(Some((table, blocks, has_field)))
     };
     numbered.into_par_iter().map(open).collect()
 }

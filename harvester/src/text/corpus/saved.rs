@@ -2,13 +2,14 @@
 //! document again. It is valid only while no file of the corpus has changed.
 //!
 //! ```text
-//! parquet:  one row per document that is not streamed: file, offset, bytes;  all else as JSON in the file's metadata
+//! parquet:  one row per document that is not streamed, then one per line or file left out: place, source, reason;
+//!           all else as JSON in the file's metadata
 //! ```
 
 use std::{fs::File, path::Path, sync::Arc};
 
 use arrow::{
-    array::{Array, AsArray, RecordBatch, UInt32Array, UInt64Array},
+    array::{Array, AsArray, RecordBatch, StringArray, UInt32Array, UInt64Array},
     datatypes::{UInt32Type, UInt64Type},
 };
 use parquet::{
@@ -19,8 +20,9 @@ use parquet::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Block, Corpus, CorpusOptions, CorpusSource, DocumentPlace, PlacedBlock, PlainFile, RowBlock, TableFile,
-    discover::{FileKind, FoundSource},
+    Block, Corpus, CorpusOptions, CorpusSource, DocumentPlace, LeftOutPlace, PlacedBlock, PlainFile, RowBlock,
+    TableFile, WhyLeftOut,
+    discover::{FileKind, FoundFile, FoundSource},
     reading::stamp,
 };
 use crate::{Error, Result, store::AtomicFile};
@@ -35,6 +37,8 @@ struct Saved {
     refract_version: String,
     options: CorpusOptions,
     sources: Vec<CorpusSource>,
+    /// Path and name of the sources as they were found, before a folder was split.
+    found: Vec<(String, String)>,
     files: Vec<SavedFile>,
     /// Per block: first document, number of documents; file, row group, first row.
     blocks: Vec<SavedBlock>,
@@ -46,6 +50,7 @@ type SavedBlock = (u64, u64, u32, u32, u64);
 #[derive(Serialize, Deserialize)]
 struct SavedFile {
     name: String,
+    within: String,
     path: std::path::PathBuf,
     kind: FileKind,
     original_sha256: Option<String>,
@@ -55,6 +60,7 @@ struct SavedFile {
 pub(super) fn save(corpus: &Corpus, path: &Path) -> Result<()> {
     let file = |file: &PlainFile| SavedFile {
         name: file.name.clone(),
+        within: file.within.clone(),
         path: file.path.clone(),
         kind: file.kind,
         original_sha256: file.original_sha256.clone(),
@@ -67,24 +73,37 @@ pub(super) fn save(corpus: &Corpus, path: &Path) -> Result<()> {
         refract_version: env!("CARGO_PKG_VERSION").into(),
         options: corpus.options.clone(),
         sources: corpus.sources.clone(),
+        found: corpus.found.clone(),
         files: corpus.files.iter().map(file).collect(),
         blocks: corpus.blocks.iter().map(block).collect(),
         stamps: corpus.stamps.clone(),
     };
     let json = serde_json::to_string(&saved).map_err(|error| Error::io("write", path)(error.into()))?;
-    let places = &corpus.places;
-    let numbers = |of: fn(&DocumentPlace) -> u64| Arc::new(UInt64Array::from_iter_values(places.iter().map(of))) as _;
-    let files = Arc::new(UInt32Array::from_iter_values(places.iter().map(|place| place.file))) as _;
-    let columns = [("file", files), ("offset", numbers(|place| place.offset)), ("bytes", numbers(|place| place.bytes))];
+    let left_out = corpus.left_out.iter().map(|left| (&left.place, left.source, Some(left.why)));
+    let rows: Vec<_> = corpus.places.iter().map(|place| (place, 0, None)).chain(left_out).collect();
+    let numbers = |of: fn(&DocumentPlace) -> u64| {
+        Arc::new(UInt64Array::from_iter_values(rows.iter().map(|(place, ..)| of(place)))) as Arc<dyn Array>
+    };
+    let file = Arc::new(UInt32Array::from_iter_values(rows.iter().map(|(place, ..)| place.file)));
+    let source = Arc::new(UInt32Array::from_iter_values(rows.iter().map(|(_, source, _)| *source)));
+    let why = Arc::new(rows.iter().map(|(.., why)| why.map(WhyLeftOut::name)).collect::<StringArray>());
+    let columns: [(&str, Arc<dyn Array>); 6] = [
+        ("file", file),
+        ("offset", numbers(|place| place.offset)),
+        ("bytes", numbers(|place| place.bytes)),
+        ("line", numbers(|place| place.line)),
+        ("source", source),
+        ("why", why),
+    ];
     write(path, columns, json).map_err(Error::parquet("write", path))?.publish().map(drop)
 }
 
 fn write(
     path: &Path,
-    columns: [(&str, Arc<dyn Array>); 3],
+    columns: [(&str, Arc<dyn Array>); 6],
     json: String,
 ) -> std::result::Result<AtomicFile, ParquetError> {
-    let batch = RecordBatch::try_from_iter(columns)?;
+    let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, name == "why")))?;
     let metadata = vec![KeyValue::new(KEY.into(), json)];
     let properties = WriterProperties::builder().set_key_value_metadata(Some(metadata)).build();
     let file = AtomicFile::create(path).map_err(|error| ParquetError::External(error.into()))?;
@@ -117,35 +136,26 @@ pub(super) fn load(path: &Path, options: &CorpusOptions, found: &[FoundSource]) 
         saved.refract_version == env!("CARGO_PKG_VERSION") && saved.options == *options && saved.stamps == stamps;
     // Standard input has no stamp, and a plain copy may have been removed from the cache.
     let there = stamps.iter().all(|(_, stamp)| !stamp.is_empty()) && saved.files.iter().all(|file| file.path.exists());
-    let sources = found.iter().map(|source| (&source.path, &source.name));
-    if !same || !there || !sources.eq(saved.sources.iter().map(|source| (&source.path, &source.name))) {
+    if !same || !there || names_of(found) != saved.found {
         return None;
     }
-    let mut places = vec![];
+    let (mut places, mut left_out) = (vec![], vec![]);
     for batch in reader.build().ok()? {
-        let batch = batch.ok()?;
-        let column = |name: &str| batch.column_by_name(name).cloned();
-        let (file, offset, bytes) = (column("file")?, column("offset")?, column("bytes")?);
-        let file = file.as_primitive_opt::<UInt32Type>()?.values();
-        let (offset, bytes) = (offset.as_primitive_opt::<UInt64Type>()?, bytes.as_primitive_opt::<UInt64Type>()?);
-        let rows = file.iter().zip(offset.values()).zip(bytes.values());
-        places.extend(rows.map(|((file, offset), bytes)| DocumentPlace {
-            file: *file,
-            offset: *offset,
-            bytes: *bytes,
-        }));
+        add_rows(&batch.ok()?, &mut places, &mut left_out)?;
     }
-    let tables = files.filter(|file| file.kind == FileKind::Parquet);
-    let tables: Vec<_> = tables.map(TableFile::of).collect::<Result<_>>().ok()?;
+    let table_files: Vec<&FoundFile> = files.filter(|file| file.kind == FileKind::Parquet).collect();
+    let tables: Vec<_> = table_files.iter().map(|file| TableFile::of(file)).collect::<Result<_>>().ok()?;
     let is_place = |place: &DocumentPlace| {
         (place.file as usize) < saved.files.len() && place.bytes <= saved.options.max_document_bytes
     };
-    if !places.iter().all(is_place) {
+    let is_left = |left: &LeftOutPlace| is_place(&left.place) && (left.source as usize) < saved.sources.len();
+    if !places.iter().all(is_place) || !left_out.iter().all(is_left) {
         return None;
     }
     let blocks = placed(&saved.blocks, tables.len(), places.len() as u64)?;
     let file = |file: SavedFile| PlainFile {
         name: file.name,
+        within: file.within,
         path: file.path,
         kind: file.kind,
         original_sha256: file.original_sha256,
@@ -154,13 +164,41 @@ pub(super) fn load(path: &Path, options: &CorpusOptions, found: &[FoundSource]) 
         options: saved.options,
         sources: saved.sources,
         files: saved.files.into_iter().map(file).collect(),
+        found: saved.found,
         places,
+        left_out,
         tables,
+        tables_within: table_files.iter().map(|file| file.within()).collect(),
         blocks,
         stamps,
         was_saved: true,
         ..Corpus::default()
     })
+}
+
+/// Path and name of each source.
+pub(super) fn names_of(found: &[FoundSource]) -> Vec<(String, String)> {
+    found.iter().map(|source| (source.path.clone(), source.name.clone())).collect()
+}
+
+/// Adds the rows of a batch; `None` if it has other columns.
+fn add_rows(batch: &RecordBatch, places: &mut Vec<DocumentPlace>, left_out: &mut Vec<LeftOutPlace>) -> Option<()> {
+    let small = |name: &str| Some(batch.column_by_name(name)?.as_primitive_opt::<UInt32Type>()?.values());
+    let large = |name: &str| Some(batch.column_by_name(name)?.as_primitive_opt::<UInt64Type>()?.values());
+    let (file, source) = (small("file")?, small("source")?);
+    let (offset, bytes, line) = (large("offset")?, large("bytes")?, large("line")?);
+    let why = batch.column_by_name("why")?.as_string_opt::<i32>()?;
+    for row in 0..batch.num_rows() {
+        let place = DocumentPlace { file: file[row], offset: offset[row], bytes: bytes[row], line: line[row] };
+        match why.is_valid(row).then(|| why.value(row)) {
+            None => places.push(place),
+            Some(name) => {
+                let why = [WhyLeftOut::Repeated, WhyLeftOut::Malformed].into_iter().find(|why| why.name() == name)?;
+                left_out.push(LeftOutPlace { source: source[row], place, why });
+            }
+        }
+    }
+    Some(())
 }
 
 /// The saved blocks of rows, for `tables` files and `places` other documents; `None` if they do not fit.

@@ -8,11 +8,11 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    CorpusOptions,
+    CorpusOptions, Record,
     discover::FileKind,
     document::{DocumentHash, first_16},
-    json_line::document_of_line,
-    plain_file::PlainFile,
+    json_line::{BadLine, record_of_line},
+    plain_file::{DocumentPlace, PlainFile},
 };
 use crate::{Error, Result, store::hex};
 
@@ -29,15 +29,26 @@ pub(super) struct ScannedFile {
     pub(super) bytes: u64,
     pub(super) documents: Vec<ScannedDocument>,
     /// Lines that hold no document and were left out.
-    pub(super) malformed_lines: u64,
+    pub(super) malformed: Vec<ScannedDocument>,
+    /// For each kept field, whether a document has a value in it.
+    pub(super) has_field: Vec<bool>,
 }
 
 /// Position of a document in its file, and its hash.
 pub(super) struct ScannedDocument {
     pub(super) offset: u64,
     pub(super) bytes: u64,
-    /// `None` for an empty document.
+    /// Its line, counted from 1; 0 for a whole file.
+    pub(super) line: u64,
+    /// `None` for an empty document, and for a line that holds none.
     pub(super) hash: Option<DocumentHash>,
+}
+
+impl ScannedDocument {
+    /// Its place in file number `file`.
+    pub(super) fn at(&self, file: u32) -> DocumentPlace {
+        DocumentPlace { file, offset: self.offset, bytes: self.bytes, line: self.line }
+    }
 }
 
 /// Reads a file once, in pieces.
@@ -48,16 +59,28 @@ pub(super) fn scan(file: &PlainFile, options: &CorpusOptions) -> Result<Scanned>
     }
 }
 
+/// The mark that some editors put at the start of a text in UTF-8. It is no part of the text.
+pub(super) const MARK: &[u8] = b"\xef\xbb\xbf";
+
 fn scan_text(plain: &PlainFile, options: &CorpusOptions) -> Result<Scanned> {
     let path = &plain.path;
     let mut file = File::open(path).map_err(Error::io("open", path))?;
     options.check_size(&plain.name, file.metadata().map_err(Error::io("read", path))?.len())?;
-    let mut hasher = Sha256::new();
+    let (mut hasher, mut text_hasher) = (Sha256::new(), Sha256::new());
     let mut buffer = vec![0; 1 << 20];
     let (mut carried, mut bytes) = (0, 0); // a character cut by the end of a piece is carried to the next one
+    let mut first = 0; // where the text begins
     loop {
         let read = file.read(&mut buffer[carried..]).map_err(Error::io("read", path))?;
-        hasher.update(&buffer[carried..carried + read]);
+        let new = &buffer[carried..carried + read];
+        if bytes == 0 {
+            if let Some(error) = in_utf16(&plain.name, new) {
+                return Ok(Scanned::NotText(error));
+            }
+            first = if new.starts_with(MARK) { MARK.len() } else { 0 };
+        }
+        hasher.update(new);
+        text_hasher.update(if bytes == 0 { &new[first..] } else { new });
         let start = bytes - carried as u64;
         bytes += read as u64;
         let piece = &buffer[..carried + read];
@@ -71,9 +94,18 @@ fn scan_text(plain: &PlainFile, options: &CorpusOptions) -> Result<Scanned> {
         carried = piece.len() - checked;
         buffer.copy_within(checked..checked + carried, 0);
     }
-    let digest = hasher.finalize();
-    let document = ScannedDocument { offset: 0, bytes, hash: (bytes > 0).then(|| first_16(&digest)) };
-    Ok(Scanned::Text(ScannedFile { sha256: hex(&digest), bytes, documents: vec![document], malformed_lines: 0 }))
+    let (offset, length) = (first as u64, bytes - first as u64);
+    let hash = (length > 0).then(|| first_16(&text_hasher.finalize()));
+    let documents = vec![ScannedDocument { offset, bytes: length, line: 0, hash }];
+    let (malformed, has_field) = (vec![], vec![]);
+    Ok(Scanned::Text(ScannedFile { sha256: hex(&hasher.finalize()), bytes, documents, malformed, has_field }))
+}
+
+/// The error for a file that begins with the mark of UTF-16.
+fn in_utf16(name: &str, start: &[u8]) -> Option<Error> {
+    let is_marked = start.starts_with(&[0xff, 0xfe]) || start.starts_with(&[0xfe, 0xff]);
+    let hint = "Convert it, for example with `iconv -f UTF-16 -t UTF-8`";
+    is_marked.then(|| Error::malformed(name, "text in UTF-8", "text in UTF-16", hint))
 }
 
 /// Length of the valid text in `piece`: `Ok` up to its end or to a character that the next piece may complete, `Err` at
@@ -99,9 +131,10 @@ fn scan_lines(plain: &PlainFile, options: &CorpusOptions) -> Result<ScannedFile>
     let file = File::open(path).map_err(Error::io("open", path))?;
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let mut hasher = Sha256::new();
-    let mut scanned = ScannedFile { sha256: String::new(), bytes: 0, documents: vec![], malformed_lines: 0 };
+    let has_field = vec![false; options.keep_fields.len()];
+    let mut scanned = ScannedFile { sha256: String::new(), bytes: 0, documents: vec![], malformed: vec![], has_field };
     let mut line = vec![];
-    for number in 1_u64.. {
+    for line_number in 1_u64.. {
         line.clear();
         // Reads at most up to the limit, however long the line is.
         let mut bounded = reader.by_ref().take(options.max_document_bytes.saturating_add(1));
@@ -109,18 +142,21 @@ fn scan_lines(plain: &PlainFile, options: &CorpusOptions) -> Result<ScannedFile>
         if read == 0 {
             break;
         }
-        options.check_size(&format!("{}:{number}", plain.name), read as u64)?;
+        if let Some(error) = in_utf16(&plain.name, &line).filter(|_| line_number == 1) {
+            return Err(error);
+        }
+        options.check_size(&format!("{}:{line_number}", plain.name), read as u64)?;
         hasher.update(&line);
         if !line.trim_ascii().is_empty() {
-            match document_of_line(&line, options).map_err(|found| bad_line(plain, number, options, found)) {
-                Ok(document) => {
-                    let (offset, bytes) = (scanned.bytes, read as u64);
-                    let hash = (!document.is_empty()).then(|| document.hash());
-                    scanned.documents.push(ScannedDocument { offset, bytes, hash });
+            let place = |hash| ScannedDocument { offset: scanned.bytes, bytes: read as u64, line: line_number, hash };
+            match record_of_line(&line, options).map_err(|found| bad_line(plain, line_number, options, found)) {
+                Ok(Record { document, kept }) => {
+                    scanned.has_field.iter_mut().zip(&kept).for_each(|(has, kept)| *has |= kept.is_some());
+                    scanned.documents.push(place((!document.is_empty()).then(|| document.hash())));
                 }
                 Err(error) if options.skip_malformed => {
                     tracing::info!("left out of the corpus: {error}");
-                    scanned.malformed_lines += 1;
+                    scanned.malformed.push(place(None));
                 }
                 Err(error) => return Err(error),
             }
@@ -131,16 +167,20 @@ fn scan_lines(plain: &PlainFile, options: &CorpusOptions) -> Result<ScannedFile>
     Ok(scanned)
 }
 
-fn bad_line(plain: &PlainFile, number: u64, options: &CorpusOptions, found: String) -> Error {
+fn bad_line(plain: &PlainFile, number: u64, options: &CorpusOptions, line: BadLine) -> Error {
     let place = format!("{}:{number}", plain.name);
     let (what, flag) = match options.chat_field {
         Some(_) => ("a list of turns", "`chat_field`"),
         None => ("a string", "`text_field`"),
     };
     let expected = format!("a JSON object with {what} in the field `{}`", options.field());
-    let hint =
-        format!("Correct the line, name another field with {flag}, or leave such lines out with `skip_malformed`");
-    Error::malformed(place, expected, found, hint)
+    let hint = match line.conversation {
+        Some(field) => format!("Name conversations with `chat_field` {field}"),
+        None => {
+            format!("Correct the line, name another field with {flag}, or leave such lines out with `skip_malformed`")
+        }
+    };
+    Error::malformed(place, expected, line.found, hint)
 }
 
 #[cfg(test)]
@@ -152,7 +192,7 @@ mod tests {
 
     fn plain(path: &Path) -> PlainFile {
         let name = path.display().to_string();
-        PlainFile { name, path: path.into(), kind: FileKind::Text, original_sha256: None }
+        PlainFile { within: name.clone(), name, path: path.into(), kind: FileKind::Text, original_sha256: None }
     }
 
     #[test]

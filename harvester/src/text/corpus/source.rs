@@ -2,6 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The source of a document, as an index into `sources`.
+pub(crate) fn source_of(sources: &[CorpusSource], document: u64) -> Option<usize> {
+    // Sources are numbered in order, so the last one that starts at or before the document has it, if any has it.
+    let found = sources.partition_point(|source| source.first_document <= document).checked_sub(1)?;
+    let source = &sources[found];
+    (document - source.first_document < source.documents).then_some(found)
+}
+
 /// A named range of documents of the corpus: those of one file or folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CorpusSource {

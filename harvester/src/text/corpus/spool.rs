@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -21,15 +21,68 @@ use crate::{
 pub(super) enum Packed {
     Gzip,
     Zstandard,
+    Bzip2,
+    Xz,
 }
+
+/// Largest window of a zstandard frame, as a power of two: `zstd --long=31` of the Reddit dumps. It is allocated only
+/// if a frame says so.
+const WINDOW_LOG: u32 = 31;
 
 impl Packed {
     /// Detects the compression from the first bytes; the file's name does not matter.
     pub(super) fn of(start: &[u8]) -> Option<Self> {
         match start {
             [0x1f, 0x8b, ..] => Some(Self::Gzip),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstandard),
+            // A file of pzstd begins with a frame to be skipped.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstandard),
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Self::Bzip2),
+            [0xfd, b'7', b'z', b'X', ..] => Some(Self::Xz),
             _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstandard => "zstandard",
+            Self::Bzip2 => "bzip2",
+            Self::Xz => "xz",
+        }
+    }
+
+    /// Writes the plain content of `packed`.
+    fn unpack(self, packed: impl Read, plain: &mut impl Write) -> io::Result<u64> {
+        match self {
+            Self::Gzip => unpack_gzip(BufReader::new(packed), plain),
+            Self::Zstandard => {
+                let mut decoder = zstd::stream::read::Decoder::new(packed)?;
+                decoder.window_log_max(WINDOW_LOG)?;
+                io::copy(&mut decoder, plain)
+            }
+            Self::Bzip2 => io::copy(&mut bzip2::read::MultiBzDecoder::new(packed), plain),
+            Self::Xz => io::copy(&mut lzma_rust2::XzReader::new(BufReader::new(packed), true), plain),
+        }
+    }
+}
+
+/// The members of a gzip file, one after the other. Zeros after them fill up a block of a tape or a disk, and are no
+/// part of them (`gzip -d` and Python skip them too).
+fn unpack_gzip(mut packed: impl BufRead, plain: &mut impl Write) -> io::Result<u64> {
+    let mut written = 0;
+    loop {
+        written += io::copy(&mut flate2::bufread::GzDecoder::new(&mut packed), plain)?;
+        loop {
+            let next = packed.fill_buf()?;
+            if next.is_empty() {
+                return Ok(written);
+            }
+            let zeros = next.iter().take_while(|byte| **byte == 0).count();
+            let is_over = zeros < next.len();
+            packed.consume(zeros);
+            if is_over {
+                break;
+            }
         }
     }
 }
@@ -52,7 +105,7 @@ pub(super) fn spool(location: &Location, packed: Option<Packed>) -> Result<Spool
 pub(super) fn spool_stream(stream: impl Read + Send + 'static, name: &str) -> Result<Spooled> {
     let path = Path::new(name);
     let mut input = BufReader::new(stream);
-    let start = io::BufRead::fill_buf(&mut input).map_err(Error::io("read", path))?;
+    let start = input.fill_buf().map_err(Error::io("read", path))?;
     let packed = Packed::of(start);
     copy(Box::new(input), packed, path)
 }
@@ -65,9 +118,7 @@ fn copy(from: Box<dyn Read + Send>, packed: Option<Packed>, name: &Path) -> Resu
     tracing::info!("copying the plain content of {} to {}", name.display(), folder.display());
     let written = match packed {
         None => io::copy(&mut hashing, &mut plain.file),
-        Some(Packed::Gzip) => io::copy(&mut flate2::read::MultiGzDecoder::new(&mut hashing), &mut plain.file),
-        Some(Packed::Zstandard) => zstd::stream::read::Decoder::new(&mut hashing)
-            .and_then(|mut decoder| io::copy(&mut decoder, &mut plain.file)),
+        Some(packed) => packed.unpack(&mut hashing, &mut plain.file),
     };
     written.map_err(|error| damaged(error, packed, name, &plain.path))?;
     // Bytes after the decoder's last frame are part of the file too.
@@ -86,9 +137,8 @@ fn damaged(error: io::Error, packed: Option<Packed>, name: &Path, plain: &Path) 
             Error::io("write", plain)(error)
         }
         (Some(packed), _) => {
-            let kind = if packed == Packed::Gzip { "gzip" } else { "zstandard" };
             let hint = "Download it again: it may have been cut short";
-            Error::malformed(name, format!("a whole {kind} file"), error.to_string(), hint)
+            Error::malformed(name, format!("a whole {} file", packed.name()), error.to_string(), hint)
         }
         (None, _) => Error::io("read", name)(error),
     }

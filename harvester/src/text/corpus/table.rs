@@ -12,8 +12,8 @@ use parquet::{
 };
 
 use super::{
-    CorpusOptions, Document,
-    document_column::{chats, column_of, expected_column, texts},
+    CorpusOptions, Record,
+    document_column::{column_of, expected_column, records},
     table_file::{BLOCK_ROWS, Cause, RowBlock, TableFile},
 };
 use crate::{Error, Result};
@@ -22,32 +22,32 @@ use crate::{Error, Result};
 #[derive(Debug, Default)]
 pub(super) struct Tables {
     opened: Mutex<Option<(u32, ArrowReaderMetadata)>>,
-    block: Mutex<Option<(RowBlock, Arc<Vec<Document>>)>>,
+    block: Mutex<Option<(RowBlock, Arc<Vec<Record>>)>>,
 }
 
 impl Tables {
-    /// Document `row` of a block.
-    pub(super) fn document(
+    /// Record `row` of a block.
+    pub(super) fn record(
         &self,
         files: &[TableFile],
         block: RowBlock,
         row: u64,
         options: &CorpusOptions,
-    ) -> Result<Document> {
+    ) -> Result<Record> {
         let mut held = self.block.lock().unwrap_or_else(PoisonError::into_inner);
-        let documents = match &*held {
-            Some((of, documents)) if *of == block => Arc::clone(documents),
+        let records = match &*held {
+            Some((of, records)) if *of == block => Arc::clone(records),
             _ => {
                 *held = None; // free the old block before reading the new one
-                let documents = Arc::new(self.read(&files[block.file as usize], block, options)?);
-                *held = Some((block, Arc::clone(&documents)));
-                documents
+                let records = Arc::new(self.read(&files[block.file as usize], block, options)?);
+                *held = Some((block, Arc::clone(&records)));
+                records
             }
         };
-        let document = documents.get(row as usize).cloned();
-        document.ok_or_else(|| {
+        let record = records.get(row as usize).cloned();
+        record.ok_or_else(|| {
             let file = &files[block.file as usize];
-            let (expected, found) = (format!("{} rows from row {}", block.rows, block.first_row), documents.len());
+            let (expected, found) = (format!("{} rows from row {}", block.rows, block.first_row), records.len());
             Error::malformed(
                 file.name(),
                 expected,
@@ -57,7 +57,7 @@ impl Tables {
         })
     }
 
-    fn read(&self, file: &TableFile, block: RowBlock, options: &CorpusOptions) -> Result<Vec<Document>> {
+    fn read(&self, file: &TableFile, block: RowBlock, options: &CorpusOptions) -> Result<Vec<Record>> {
         let metadata = {
             let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
             match &*opened {
@@ -67,7 +67,12 @@ impl Tables {
         };
         let name = file.name();
         let column = column_of(&metadata, options, &name)?;
-        let mask = ProjectionMask::roots(metadata.parquet_schema(), [column]);
+        let fields = metadata.schema().fields();
+        let is_kept = |at: &usize| options.keep_fields.contains(fields[*at].name());
+        // Columns come in the order of the file, so the documents come after the kept ones before them.
+        let kept: Vec<usize> = (0..fields.len()).filter(|at| is_kept(at) && *at != column).collect();
+        let place = kept.partition_point(|at| *at < column);
+        let mask = ProjectionMask::roots(metadata.parquet_schema(), kept.into_iter().chain([column]));
         let wanted = [RowSelector::skip(block.first_row as usize), RowSelector::select(block.rows as usize)];
         let cause = Cause::default();
         let bytes = file.open_for(block, &metadata, &mask, &cause)?;
@@ -78,19 +83,17 @@ impl Tables {
             .with_batch_size(BLOCK_ROWS as usize)
             .build()
             .map_err(|error| file.unreadable(error, &cause))?;
-        let mut documents = vec![];
+        let mut read = vec![];
         for batch in reader {
             let batch = batch.map_err(|error| file.unreadable(error.into(), &cause))?;
-            let column = batch.column(0);
-            let more = if options.chat_field.is_some() { chats(column) } else { texts(column) };
-            let more = more.map_err(|found| {
+            let more = records(&batch, place, options).map_err(|found| {
                 let place = format!("{name}, row group {}, rows from {}", block.group, block.first_row);
                 Error::malformed(place, expected_column(options), found, "Name another column, or correct the file")
             })?;
-            documents.extend(more);
+            read.extend(more);
         }
-        let longest = documents.iter().map(Document::bytes).max().unwrap_or(0);
+        let longest = read.iter().map(|record| record.document.bytes()).max().unwrap_or(0);
         options.check_size(&name, longest)?;
-        Ok(documents)
+        Ok(read)
     }
 }

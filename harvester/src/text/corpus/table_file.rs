@@ -153,8 +153,9 @@ impl TableFile {
         Ok(ParquetFile::new(Stretch { start, bytes }, end))
     }
 
-    /// The blocks of the file, in order, after checking that it has the column.
-    pub(super) fn blocks(&self, file: u32, options: &CorpusOptions) -> Result<Vec<RowBlock>> {
+    /// The blocks of the file, in order, after checking that it has the column; and for each kept field, whether it has
+    /// that column too.
+    pub(super) fn blocks(&self, file: u32, options: &CorpusOptions) -> Result<(Vec<RowBlock>, Vec<bool>)> {
         let metadata = self.metadata(PageIndexPolicy::Skip)?;
         column_of(&metadata, options, &self.name())?;
         let mut blocks = vec![];
@@ -169,7 +170,8 @@ impl TableFile {
                 blocks.push(RowBlock { file, group, first_row, rows: BLOCK_ROWS.min(rows - first_row) });
             }
         }
-        Ok(blocks)
+        let has = |name: &String| metadata.schema().fields().find(name).is_some();
+        Ok((blocks, options.keep_fields.iter().map(has).collect()))
     }
 
     /// The footer. If `pages` asks for it and a row group is longer than a block, also the offset of each page, so that

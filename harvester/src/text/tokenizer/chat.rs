@@ -1,12 +1,22 @@
 //! Chat templates: Jinja programs that ship with a model and turn a conversation into the prompt format of its
-//! training. [`render`] gives them the same variables and Python string methods as Hugging Face's renderer.
+//! training. [`render`] gives them the environment that transformers gives them (`apply_chat_template`): its variables,
+//! functions and tags, Python's methods, and Python's way of writing values.
+
+use std::collections::BTreeMap;
 
 use minijinja::{
-    Environment, Error, ErrorKind, State, Value,
+    Environment, Error, ErrorKind, Output, State, Value,
     syntax::SyntaxConfig,
-    value::{Serde, ValueKind, from_args},
+    value::{Kwargs, Serde, ValueKind, from_args},
 };
+use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::{Deserialize, Serialize};
+use serde_json::Map;
+
+use super::{
+    chat_date::ChatDate,
+    python_text::{self, JsonStyle},
+};
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,12 +25,20 @@ pub struct ChatMessage {
     pub role: String,
     /// The text of the turn.
     pub content: String,
+    /// Its other fields, such as `tool_calls`, for templates that know them.
+    #[serde(flatten)]
+    pub more: Map<String, serde_json::Value>,
 }
 
 impl ChatMessage {
+    /// A turn of `role`.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into(), more: Map::new() }
+    }
+
     /// A turn of the user.
     pub fn user(content: impl Into<String>) -> Self {
-        Self { role: "user".to_owned(), content: content.into() }
+        Self::new("user", content)
     }
 }
 
@@ -28,19 +46,27 @@ impl ChatMessage {
 #[derive(Debug, Serialize)]
 pub(super) struct Prompt<'a> {
     pub(super) messages: &'a [ChatMessage],
-    pub(super) bos_token: String,
-    pub(super) eos_token: String,
+    /// transformers passes these as `None`: templates ask whether they are.
+    pub(super) tools: Option<()>,
+    pub(super) documents: Option<()>,
     pub(super) add_generation_prompt: bool,
+    /// `bos_token`, `eos_token` and others that the model has.
+    #[serde(flatten)]
+    pub(super) tokens: &'a BTreeMap<String, String>,
 }
 
-/// Renders a template as Hugging Face does: blocks leave no line break and no indentation behind. `strftime_now` is
-/// undefined, which templates check for: a prompt must not depend on the day it is made.
-pub(super) fn render(template: &str, prompt: &Prompt<'_>) -> Result<String, Error> {
+/// Renders a template as transformers does. `date` is what templates take for today.
+pub(super) fn render(template: &str, prompt: &Prompt<'_>, date: ChatDate) -> Result<String, Error> {
     let mut environment = Environment::new();
+    // Blocks leave no line break and no indentation behind.
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.set_formatter(write_value);
+    environment.add_filter("tojson", to_json);
+    environment.add_filter("string", |value: Value| python_text::shown(&value));
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> { Err(invalid(message)) });
+    environment.add_function("strftime_now", move |format: &str| date.strftime(format).map_err(invalid));
     environment.set_unknown_method_callback(python_method);
-    environment.render_named_str("chat_template", template, Value::from(Serde(prompt)))
+    environment.render_named_str("chat_template", &without_generation(template), Value::from(Serde(prompt)))
 }
 
 /// The template's own message and its line, without the engine's classification.
@@ -49,48 +75,106 @@ pub(super) fn reason(error: &Error) -> String {
     error.line().map_or_else(|| message.clone(), |line| format!("{message} (line {line})"))
 }
 
-/// The methods of Python's `str` and `dict` that published templates call.
-fn python_method(state: &mut State<'_, '_>, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+/// The template with the tags `generation` and `endgeneration`, by which transformers tells an assistant's tokens from
+/// others, turned into ones that only open a scope, as they do.
+fn without_generation(template: &str) -> String {
+    let (mut text, mut rest) = (String::with_capacity(template.len()), template);
+    while let Some(at) = rest.find("{%") {
+        let (before, tag) = rest.split_at(at + 2);
+        text.push_str(before);
+        let name = tag.trim_start_matches(['-', '+']).trim_start();
+        let space = &tag[..tag.len() - name.len()];
+        let end = name.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(name.len());
+        let plain = match &name[..end] {
+            "generation" => "with",
+            "endgeneration" => "endwith",
+            other => other,
+        };
+        text.push_str(space);
+        text.push_str(plain);
+        rest = &name[end..];
+    }
+    text.push_str(rest);
+    text
+}
+
+/// Writes a value as Python does: `None`, `{'a': 1}`.
+fn write_value(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
     match value.kind() {
-        ValueKind::String => string_method(state, value, method, args),
-        ValueKind::Map => dict_method(state, value, method, args),
-        _ => Err(ErrorKind::UnknownMethod.into()),
-    }
-}
-
-fn string_method(state: &mut State<'_, '_>, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
-    let text = value.as_str().unwrap_or_default();
-    match method {
-        "strip" | "lstrip" | "rstrip" => strip(text, method, args),
-        "startswith" => from_args(args).map(|(prefix,): (&str,)| Value::from(text.starts_with(prefix))),
-        "endswith" => from_args(args).map(|(suffix,): (&str,)| Value::from(text.ends_with(suffix))),
-        "split" | "replace" | "upper" | "lower" | "title" => {
-            let subject_and_args: Vec<_> = std::iter::once(value).chain(args).cloned().collect();
-            state.apply_filter(method, &subject_and_args)
+        ValueKind::None | ValueKind::Number | ValueKind::Seq | ValueKind::Map => {
+            out.write_str(&python_text::shown(value)).map_err(|_| Error::from(ErrorKind::WriteFailure))
         }
-        _ => Err(ErrorKind::UnknownMethod.into()),
+        _ => minijinja::escape_formatter(out, state, value),
     }
 }
 
-fn strip(text: &str, method: &str, args: &[Value]) -> Result<Value, Error> {
-    let (characters,): (Option<&str>,) = from_args(args)?;
-    let strips = |character: char| characters.map_or(character.is_whitespace(), |set| set.contains(character));
-    let from_left = if method == "rstrip" { text } else { text.trim_start_matches(strips) };
-    Ok(Value::from(if method == "lstrip" { from_left } else { from_left.trim_end_matches(strips) }))
+/// transformers' filter: `json.dumps` that keeps every character.
+fn to_json(value: Value, kwargs: Kwargs) -> Result<Value, Error> {
+    let indent: Option<usize> = kwargs.get("indent")?;
+    let separators: Option<Vec<String>> = kwargs.get("separators")?;
+    let style = JsonStyle {
+        indent,
+        separators: separators.and_then(|both| <[String; 2]>::try_from(both).ok()),
+        sort_keys: kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+        ensure_ascii: kwargs.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+    };
+    kwargs.assert_all_used()?;
+    let json = serde_json::to_value(&value).map_err(|error| invalid(error.to_string()))?;
+    // As a safe string: it is written as it is.
+    Ok(Value::from_safe_string(style.write(&json)))
 }
 
-fn dict_method(state: &mut State<'_, '_>, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
-    match method {
-        "items" => state.apply_filter("items", std::slice::from_ref(value)),
-        "keys" => Ok(value.try_iter()?.collect()),
-        "values" => value.try_iter()?.map(|key| value.get_item(&key)).collect::<Result<Vec<_>, _>>().map(Value::from),
-        "get" => {
-            let (key, default): (Value, Option<Value>) = from_args(args)?;
-            let found = value.get_item(&key)?;
-            Ok(if found.is_undefined() { default.unwrap_or(Value::from(())) } else { found })
+/// Methods of Python's strings and dictionaries that published templates call.
+fn python_method(state: &mut State<'_, '_>, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+    if let Some(text) = value.as_str() {
+        match method {
+            "rsplit" => return rsplit(text, args),
+            "removeprefix" => {
+                return from_args(args)
+                    .map(|(prefix,): (&str,)| Value::from(text.strip_prefix(prefix).unwrap_or(text)));
+            }
+            "removesuffix" => {
+                return from_args(args)
+                    .map(|(suffix,): (&str,)| Value::from(text.strip_suffix(suffix).unwrap_or(text)));
+            }
+            "format" => return python_text::format(text, args).map(Value::from).map_err(invalid),
+            "partition" | "rpartition" => return partition(text, method, args),
+            _ => {}
         }
-        _ => Err(ErrorKind::UnknownMethod.into()),
     }
+    unknown_method_callback(state, value, method, args)
+}
+
+fn rsplit(text: &str, args: &[Value]) -> Result<Value, Error> {
+    let (separator, most): (Option<&str>, Option<i64>) = from_args(args)?;
+    let most = most.and_then(|most| usize::try_from(most).ok()).map_or(usize::MAX, |most| most.saturating_add(1));
+    let mut parts: Vec<&str> = match separator {
+        Some(separator) => text.rsplitn(most, separator).collect(),
+        None => {
+            // Any run of white space separates, and none stays at the ends.
+            let (mut parts, mut rest) = (vec![], text.trim());
+            while parts.len() + 1 < most
+                && let Some((before, last)) = rest.rsplit_once(char::is_whitespace)
+            {
+                parts.push(last);
+                rest = before.trim_end();
+            }
+            parts.extend(Some(rest).filter(|rest| !rest.is_empty()));
+            parts
+        }
+    };
+    parts.reverse();
+    Ok(parts.into_iter().map(Value::from).collect())
+}
+
+fn partition(text: &str, method: &str, args: &[Value]) -> Result<Value, Error> {
+    let (separator,): (&str,) = from_args(args)?;
+    let (found, absent) = match method {
+        "partition" => (text.split_once(separator), [text, "", ""]),
+        _ => (text.rsplit_once(separator), ["", "", text]),
+    };
+    let parts = found.map_or(absent, |(before, after)| [before, separator, after]);
+    Ok(parts.into_iter().map(Value::from).collect())
 }
 
 fn invalid(message: String) -> Error {
@@ -102,53 +186,53 @@ fn invalid(message: String) -> Error {
 mod tests {
     use super::*;
 
-    fn render_with(template: &str, contents: &[(&str, &str)]) -> Result<String, Error> {
-        let message = |(role, content): &(&str, &str)| ChatMessage { role: (*role).into(), content: (*content).into() };
-        let messages: Vec<_> = contents.iter().map(message).collect();
-        let prompt = Prompt {
-            messages: &messages,
-            bos_token: "<s>".into(),
-            eos_token: "</s>".into(),
-            add_generation_prompt: true,
-        };
-        render(template, &prompt)
+    #[derive(Deserialize)]
+    struct Reference {
+        conversations: BTreeMap<String, Vec<ChatMessage>>,
+        tokens: BTreeMap<String, String>,
+        cases: Vec<Case>,
     }
 
-    #[test]
-    fn blocks_leave_no_white_space_of_their_own() {
-        let template = "{{ bos_token }}\n{% for message in messages %}\n    {% if true %}\n\
-                        [{{ message.role }}]\n    {% endif %}\n{% endfor %}\n";
-        assert_eq!(render_with(template, &[("user", "x"), ("assistant", "y")]).unwrap(), "<s>\n[user]\n[assistant]\n");
+    #[derive(Deserialize)]
+    struct Case {
+        template: String,
+        conversation: String,
+        add_generation_prompt: bool,
+        /// What transformers makes of it; `None` if it refuses.
+        rendered: Option<String>,
     }
 
+    /// Rendered by transformers itself: `tests/fixtures/chat/make_chat.py`.
     #[test]
-    fn python_methods_act_as_in_python() {
-        let cases = [
-            ("messages[0].content.strip()", "a b"),
-            ("messages[0].content.lstrip('- ')", "a b  "),
-            ("messages[0].content.split()|join(',')", "a,b"),
-            ("'a</think>b</think>c'.split('</think>')[-1]", "c"),
-            ("'a.b.c'.split('.', 1)|join(' ')", "a b.c"),
-            ("'hello world'.title()", "Hello World"),
-            ("'abc'.startswith('ab') and 'abc'.endswith('bc')", "True"),
-            ("messages[0].get('role')", "user"),
-            ("messages[0].get('tool_calls', 'none')", "none"),
-            ("messages[1:]|length", "0"),
-        ];
-        for (expression, expected) in cases {
-            let rendered = render_with(&format!("{{{{ {expression} }}}}"), &[("user", "  a b  ")]);
-            assert_eq!(rendered.unwrap(), expected, "{expression}");
+    fn templates_are_rendered_as_by_transformers() {
+        let reference: Reference =
+            serde_json::from_str(include_str!("../../../../tests/fixtures/chat/chat.json")).unwrap();
+        let mut wrong = vec![];
+        for Case { template, conversation, add_generation_prompt, rendered } in &reference.cases {
+            let messages = &reference.conversations[conversation];
+            let (tools, documents, tokens) = (None, None, &reference.tokens);
+            let add_generation_prompt = *add_generation_prompt;
+            let prompt = Prompt { messages, tools, documents, add_generation_prompt, tokens };
+            let found = render(template, &prompt, ChatDate::default());
+            if found.as_ref().ok() != rendered.as_ref() {
+                wrong.push(format!("{template}\n  of {conversation}: {found:?}\n  instead of {rendered:?}"));
+            }
         }
+        assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), reference.cases.len(), wrong.join("\n"));
     }
 
     #[test]
     fn a_template_says_itself_what_it_refuses() {
-        let error = render_with("{{ raise_exception('roles must alternate') }}", &[]).unwrap_err();
-        assert_eq!(reason(&error), "roles must alternate (line 1)");
-    }
-
-    #[test]
-    fn unknown_methods_are_errors() {
-        assert!(render_with("{{ 'a'.frobnicate() }}", &[]).is_err());
+        let prompt = Prompt {
+            messages: &[],
+            tools: None,
+            documents: None,
+            add_generation_prompt: true,
+            tokens: &BTreeMap::new(),
+        };
+        let error = |template| render(template, &prompt, ChatDate::default()).unwrap_err();
+        assert_eq!(reason(&error("{{ raise_exception('roles must alternate') }}")), "roles must alternate (line 1)");
+        assert!(reason(&error("\n{{ 'a'.frobnicate() }}")).contains("frobnicate"));
+        assert!(reason(&error("{{ strftime_now('%Q') }}")).contains("`%Q`"));
     }
 }

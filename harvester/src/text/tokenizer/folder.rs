@@ -2,12 +2,14 @@
 //! chat template.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
@@ -25,7 +27,14 @@ struct TokenizerConfig {
     eos_token: Option<NamedToken>,
     add_bos_token: Option<bool>,
     chat_template: Option<ChatTemplates>,
+    /// All others: `unk_token` and more.
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
 }
+
+/// The names by which transformers passes special tokens to a chat template.
+const TEMPLATE_TOKENS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// A special token: its text, or a record that holds its text.
 #[derive(Debug, Deserialize)]
@@ -33,6 +42,14 @@ struct TokenizerConfig {
 enum NamedToken {
     Text(String),
     Record { content: String },
+}
+
+impl NamedToken {
+    fn text(&self) -> &str {
+        match self {
+            Self::Text(text) | Self::Record { content: text } => text,
+        }
+    }
 }
 
 /// One template, or several by name (`default`, `tool_use`).
@@ -89,6 +106,7 @@ pub(super) fn read(folder: &Path) -> Result<TextTokenizer> {
     Ok(TextTokenizer {
         stop: eos.into_iter().chain(eos_ids()).collect(),
         add_bos: config.add_bos_token.unwrap_or(false) || template_adds_bos(&tokenizer, bos),
+        template_tokens: template_tokens(&config),
         chat_template: chat_template(folder, config.chat_template)?,
         sha256: hex(&Sha256::digest(&bytes)),
         path,
@@ -96,6 +114,16 @@ pub(super) fn read(folder: &Path) -> Result<TextTokenizer> {
         bos,
         eos,
     })
+}
+
+/// The special tokens that `tokenizer_config.json` names: transformers passes no others to a template.
+fn template_tokens(config: &TokenizerConfig) -> BTreeMap<String, String> {
+    let text = |name: &str| match name {
+        "bos_token" => config.bos_token.as_ref().map(NamedToken::text),
+        "eos_token" => config.eos_token.as_ref().map(NamedToken::text),
+        _ => config.others.get(name).and_then(|token| token.as_str().or(token["content"].as_str())),
+    };
+    TEMPLATE_TOKENS.into_iter().filter_map(|name| Some((name.to_owned(), text(name)?.to_owned()))).collect()
 }
 
 fn missing(folder: &Path, path: &Path, source: std::io::Error) -> Error {
@@ -144,9 +172,7 @@ fn read_text_if_there(path: &Path) -> Result<Option<String>> {
 
 /// The name in `tokenizer_config.json` comes first: transformers derives `tokenizer.bos_token_id` from it.
 fn special_token(tokenizer: &Tokenizer, named: Option<&NamedToken>, mut ids: impl Iterator<Item = u32>) -> Option<u32> {
-    let by_name = named.and_then(|token| match token {
-        NamedToken::Text(text) | NamedToken::Record { content: text } => tokenizer.token_to_id(text),
-    });
+    let by_name = named.and_then(|token| tokenizer.token_to_id(token.text()));
     by_name.or_else(|| ids.next())
 }
 

@@ -4,12 +4,15 @@
 //! Only rules known exactly are listed. An almost correct tokenizer gives activations of token sequences that the model
 //! never saw in training, and nothing downstream would notice.
 
-use std::{collections::HashSet, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
 
 use candle_core::quantized::gguf_file::Value;
 use sha2::{Digest, Sha256};
 use tokenizers::{
-    AddedToken, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer,
+    NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer,
     decoders::byte_level::ByteLevel,
     models::bpe::{BPE, Vocab},
     normalizers::NFC,
@@ -20,7 +23,12 @@ use tokenizers::{
     },
 };
 
-use super::{TextTokenizer, sentence_piece::SentencePieces, stop_tokens::stop_tokens};
+use super::{
+    TextTokenizer,
+    sentence_piece::SentencePieces,
+    special_tokens::{CONTROL, NORMAL, SpecialTokens, always_control},
+    stop_tokens::stop_tokens,
+};
 use crate::{Error, Result, model::GgufMetadata, store::hex};
 
 /// Rule that splits text into words before byte-pair merging.
@@ -55,12 +63,6 @@ const LLAMA3_WORDS: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
-
-// `tokenizer.ggml.token_type`, from the GGUF specification.
-pub(super) const NORMAL: i64 = 1;
-pub(super) const UNKNOWN: i64 = 2;
-pub(super) const CONTROL: i64 = 3;
-pub(super) const USER_DEFINED: i64 = 4;
 
 // As in the `tokenizer.json` files of mistralai/Mistral-Nemo-Base-2407, of OpenAI's o200k vocabulary, and of
 // ByteDance-Seed/Seed-Coder-8B-Base and deepseek-ai/deepseek-coder-6.7b-base.
@@ -108,6 +110,11 @@ impl Splitter {
         ("deepseek-coder", Self::DeepseekCoder),
     ];
 
+    /// True if BOS is added where the header does not say: llama.cpp's default for this rule.
+    fn adds_bos(self) -> bool {
+        matches!(self, Self::Llama3 | Self::Tekken)
+    }
+
     fn normalizer(self) -> Option<NormalizerWrapper> {
         matches!(self, Self::Olmo | Self::Qwen2).then(|| NFC.into())
     }
@@ -150,20 +157,28 @@ pub(super) fn read(path: &Path) -> Result<TextTokenizer> {
         }
     };
     let n_tokens = tokenizer.get_vocab_size(true);
+    let named = |name: &str| token_id(&metadata, &format!("tokenizer.ggml.{name}_id"), n_tokens);
     let add_bos = match metadata.get("tokenizer.ggml.add_bos_token") {
         Some(Value::Bool(flag)) => *flag,
         _ => adds_bos,
     };
+    let mut template_tokens = BTreeMap::new();
+    for name in ["bos_token", "eos_token", "unknown_token", "padding_token"] {
+        let text = named(name)?.and_then(|id| tokenizer.id_to_token(id));
+        let name = name.replace("unknown", "unk").replace("padding", "pad");
+        template_tokens.extend(text.map(|text| (name, text)));
+    }
     let stop = stop_tokens(&metadata, &tokenizer, n_tokens)?;
     Ok(TextTokenizer {
         path: path.to_path_buf(),
-        tokenizer,
-        bos: token_id(&metadata, "tokenizer.ggml.bos_token_id", n_tokens)?,
-        eos: token_id(&metadata, "tokenizer.ggml.eos_token_id", n_tokens)?,
+        bos: named("bos_token")?,
+        eos: named("eos_token")?,
         stop,
         add_bos,
         chat_template: metadata.string("tokenizer.chat_template").ok().map(str::to_owned),
+        template_tokens,
         sha256,
+        tokenizer,
     })
 }
 
@@ -175,17 +190,22 @@ fn byte_level(metadata: &GgufMetadata) -> Result<(Tokenizer, String, bool)> {
     let splitter = splitter(metadata)?;
     let tokens = strings(metadata, "tokenizer.ggml.tokens")?;
     let merges = strings(metadata, "tokenizer.ggml.merges")?;
-    let types = token_types(metadata, tokens.len())?;
-    let tokenizer = build(splitter, &tokens, &merges, &types)
+    let types = token_types(metadata, &tokens)?;
+    let mut tokenizer = build(splitter, &tokens, &merges)
         .map_err(|source| damaged(metadata.path(), "a usable vocabulary", source.to_string()))?;
-    Ok((tokenizer, fingerprint(metadata.string("tokenizer.ggml.pre")?, &tokens, &merges, &types, &[]), false))
+    let special = SpecialTokens::of(metadata, &tokens, &types);
+    special
+        .add_to(&mut tokenizer)
+        .map_err(|source| damaged(metadata.path(), "a usable vocabulary", source.to_string()))?;
+    let rules = special.named(metadata.string("tokenizer.ggml.pre")?);
+    Ok((tokenizer, fingerprint(&rules, &tokens, &merges, &types, &[]), splitter.adds_bos()))
 }
 
 /// The same for a SentencePiece vocabulary, with llama.cpp's defaults.
 fn sentence_piece(metadata: &GgufMetadata) -> Result<(Tokenizer, String, bool)> {
     let path = metadata.path();
     let tokens = strings(metadata, "tokenizer.ggml.tokens")?;
-    let types = token_types(metadata, tokens.len())?;
+    let types = token_types(metadata, &tokens)?;
     let scores = scores(metadata, tokens.len())?;
     let add_space_prefix = !matches!(metadata.get("tokenizer.ggml.add_space_prefix"), Some(Value::Bool(false)));
     let unknown = token_id(metadata, "tokenizer.ggml.unknown_token_id", tokens.len())?.unwrap_or(0) as usize;
@@ -195,12 +215,14 @@ fn sentence_piece(metadata: &GgufMetadata) -> Result<(Tokenizer, String, bool)> 
         return Err(damaged(path, "a usable vocabulary", found));
     }
     let pieces = SentencePieces { tokens: &tokens, scores: &scores, types: &types, unknown, add_space_prefix };
-    let tokenizer = pieces.build().map_err(|source| damaged(path, "a usable vocabulary", source.to_string()))?;
-    let rules = if add_space_prefix { "sentencepiece, space before" } else { "sentencepiece" };
-    Ok((tokenizer, fingerprint(rules, &tokens, &[], &types, &scores), true))
+    let special = SpecialTokens::of(metadata, &tokens, &types);
+    let built = pieces.build().and_then(|mut tokenizer| special.add_to(&mut tokenizer).map(|()| tokenizer));
+    let tokenizer = built.map_err(|source| damaged(path, "a usable vocabulary", source.to_string()))?;
+    let rules = special.named(if add_space_prefix { "sentencepiece, space before" } else { "sentencepiece" });
+    Ok((tokenizer, fingerprint(&rules, &tokens, &[], &types, &scores), true))
 }
 
-fn build(splitter: Splitter, tokens: &[&str], merges: &[&str], types: &[i64]) -> tokenizers::Result<Tokenizer> {
+fn build(splitter: Splitter, tokens: &[&str], merges: &[&str]) -> tokenizers::Result<Tokenizer> {
     let vocab: Vocab = tokens.iter().zip(0..).map(|(token, id)| ((*token).to_owned(), id)).collect();
     if vocab.len() != tokens.len() {
         return Err(format!("{} tokens, of which only {} are distinct", tokens.len(), vocab.len()).into());
@@ -216,10 +238,6 @@ fn build(splitter: Splitter, tokens: &[&str], merges: &[&str], types: &[i64]) ->
     tokenizer.with_normalizer(splitter.normalizer())?;
     tokenizer.with_pre_tokenizer(Some(splitter.pre_tokenizer()?));
     tokenizer.with_decoder(Some(ByteLevel::default()));
-    let of_type =
-        |wanted: i64| tokens.iter().zip(types).filter(move |(_, kind)| **kind == wanted).map(|(token, _)| *token);
-    tokenizer.add_special_tokens(of_type(CONTROL).map(|token| AddedToken::from(token, true)))?;
-    tokenizer.add_tokens(of_type(USER_DEFINED).map(|token| AddedToken::from(token, false).normalized(false)))?;
     Ok(tokenizer)
 }
 
@@ -271,17 +289,21 @@ fn strings<'a>(metadata: &'a GgufMetadata, key: &str) -> Result<Vec<&'a str>> {
     list(metadata, key)?.iter().map(text).collect()
 }
 
-fn token_types(metadata: &GgufMetadata, n_tokens: usize) -> Result<Vec<i64>> {
+/// The type of each token. A token that can only be a control token is one whatever its type: converters of early 2024
+/// called some of them normal, and llama.cpp corrects that too.
+fn token_types(metadata: &GgufMetadata, tokens: &[&str]) -> Result<Vec<i64>> {
     let key = "tokenizer.ggml.token_type";
     let values = list(metadata, key)?;
-    if values.len() != n_tokens {
-        let expected = format!("{n_tokens} entries in `{key}`, one per token");
+    if values.len() != tokens.len() {
+        let expected = format!("{} entries in `{key}`, one per token", tokens.len());
         return Err(damaged(metadata.path(), &expected, values.len().to_string()));
     }
-    let number = |value| {
-        integer(value).ok_or_else(|| damaged(metadata.path(), &format!("numbers in `{key}`"), format!("{value:?}")))
+    let kind = |(value, token): (&Value, &&str)| match integer(value) {
+        Some(NORMAL) if always_control(token) => Ok(CONTROL),
+        Some(kind) => Ok(kind),
+        None => Err(damaged(metadata.path(), &format!("numbers in `{key}`"), format!("{value:?}"))),
     };
-    values.iter().map(number).collect()
+    values.iter().zip(tokens).map(kind).collect()
 }
 
 fn scores(metadata: &GgufMetadata, n_tokens: usize) -> Result<Vec<f32>> {

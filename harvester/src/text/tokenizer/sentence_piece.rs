@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 
 use tokenizers::{
-    AddedToken, NormalizerWrapper, Tokenizer,
+    NormalizerWrapper, Tokenizer,
     decoders::{DecoderWrapper, byte_fallback::ByteFallback, fuse::Fuse, sequence::Sequence as Decoders, strip::Strip},
     models::bpe::{BPE, Vocab},
     normalizers::{Prepend, Replace, utils::Sequence as Normalizers},
 };
 
-use super::gguf::{CONTROL, NORMAL, UNKNOWN, USER_DEFINED};
+use super::special_tokens::NORMAL;
 
 /// The entries of a GGUF header that describe such a tokenizer.
 pub(super) struct SentencePieces<'a> {
@@ -25,6 +25,7 @@ pub(super) struct SentencePieces<'a> {
 }
 
 impl SentencePieces<'_> {
+    /// The tokenizer, without its special tokens.
     pub(super) fn build(&self) -> tokenizers::Result<Tokenizer> {
         let vocab: Vocab = self.tokens.iter().zip(0..).map(|(token, id)| ((*token).to_owned(), id)).collect();
         let unknown = self.tokens.get(self.unknown).copied().unwrap_or_default().to_owned();
@@ -34,14 +35,6 @@ impl SentencePieces<'_> {
         let prefix: Option<NormalizerWrapper> = self.add_space_prefix.then(|| Prepend::new("▁".to_owned()).into());
         tokenizer.with_normalizer(Some(Normalizers::new(prefix.into_iter().chain([spaces]).collect())))?;
         tokenizer.with_decoder(Some(self.decoder()?));
-        let of_type = |wanted: &[i64]| -> Vec<&str> {
-            let tokens = self.tokens.iter().zip(self.types).filter(|(_, kind)| wanted.contains(kind));
-            tokens.map(|(token, _)| *token).collect()
-        };
-        let control = of_type(&[CONTROL, UNKNOWN]);
-        tokenizer.add_special_tokens(control.into_iter().map(|token| AddedToken::from(token, true)))?;
-        let own = of_type(&[USER_DEFINED]);
-        tokenizer.add_tokens(own.into_iter().map(|token| AddedToken::from(token, false).normalized(false)))?;
         Ok(tokenizer)
     }
 
@@ -77,6 +70,7 @@ impl SentencePieces<'_> {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::text::tokenizer::special_tokens::SpecialTokens;
 
     /// Token n has id n; 6 is the type of byte tokens.
     const TOKENS: [&str; 10] = ["<unk>", "<s>", "▁", "a", "b", "ab", "▁a", "ba", "<0xC3>", "<0xA9>"];
@@ -84,7 +78,9 @@ mod tests {
 
     fn encode(scores: [f32; 10], add_space_prefix: bool, text: &str) -> Vec<u32> {
         let pieces = SentencePieces { tokens: &TOKENS, scores: &scores, types: &TYPES, unknown: 0, add_space_prefix };
-        pieces.build().unwrap().encode_fast(text, false).unwrap().get_ids().to_vec()
+        let mut tokenizer = pieces.build().unwrap();
+        SpecialTokens { tokens: &TOKENS, types: &TYPES, strip_right: false }.add_to(&mut tokenizer).unwrap();
+        tokenizer.encode_fast(text, false).unwrap().get_ids().to_vec()
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{Result, model::GgufMetadata};
 const KEYS: [&str; 3] = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
 
 /// The spellings that are such a token in every vocabulary that has them.
-const SPELLINGS: [&str; 32] = [
+pub(super) const SPELLINGS: [&str; 32] = [
     "<|eot_id|>",
     "<|im_end|>",
     "<|end|>",

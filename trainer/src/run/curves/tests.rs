@@ -37,6 +37,7 @@ fn manifest(source: &str) -> SaeManifest {
         held_out: 0..1,
         live_from: None,
         sink_norm: 100.0,
+        bos: None,
         config: TrainConfig::default(),
         init_from: vec![],
         init_sparsity_coefficient: None,

@@ -1,0 +1,223 @@
+//! [`DOCUMENTS`]: the table of documents of a harvest. It says which file and line each document number stands for, so
+//! that labels can be joined to activations, and what was left out.
+
+use std::path::Path;
+
+use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Cell, Column, Corpus, Error, Location, Result, Table,
+    store::{AtomicFile, ParquetFile, Published, TableWriter},
+    text::{DocumentOrder, DocumentOrigin, ReadDocument, ReadLog, WhyLeftOut},
+};
+
+/// Rows written together.
+const BATCH: usize = 8192;
+
+/// The table of documents of a folder, as its manifest lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DocumentsFile {
+    /// File name in the folder.
+    pub file: String,
+    /// Number of documents.
+    pub rows: u64,
+    /// Size of the file.
+    pub bytes: u64,
+    /// SHA-256 of its bytes.
+    pub sha256: String,
+}
+
+/// A row of the table.
+#[derive(Debug)]
+pub(crate) struct DocumentRow {
+    /// `None` for a line or file that was left out when the corpus was opened.
+    number: Option<u64>,
+    source: String,
+    file: String,
+    line: Option<u64>,
+    row: Option<u64>,
+    first_byte: Option<u64>,
+    bytes: Option<u64>,
+    read: ReadDocument,
+}
+
+/// The documents that a harvest read, in its order, then those left out when its corpus was opened.
+pub(crate) static DOCUMENTS: Table<DocumentRow> = Table {
+    file: "documents.parquet",
+    columns: &[
+        Column::new(
+            "document",
+            Cell::MaybeU64(|row| row.number),
+            "number from 0",
+            "as in the column `document` of the parts; null for what was left out when the corpus was opened",
+        ),
+        Column::new(
+            "source",
+            Cell::Text(|row| row.source.clone()),
+            "",
+            "the source in the manifest's `corpus`, by name",
+        ),
+        Column::new(
+            "file",
+            Cell::Text(|row| row.file.clone()),
+            "",
+            "its file: the path within the source if that is a folder or a dataset, else the file's name",
+        ),
+        Column::new(
+            "line",
+            Cell::MaybeU64(|row| row.line),
+            "number from 1",
+            "its line in a `.jsonl` file; blank lines count",
+        ),
+        Column::new("row", Cell::MaybeU64(|row| row.row), "number from 0", "its row in a `.parquet` file"),
+        Column::new(
+            "first_byte",
+            Cell::MaybeU64(|row| row.first_byte),
+            "bytes",
+            "where its line or file begins in the file's plain content; null in a `.parquet` file",
+        ),
+        Column::new("bytes", Cell::MaybeU64(|row| row.bytes), "bytes", "length of its line or file"),
+        Column::new(
+            "sha256",
+            Cell::MaybeText(|row| row.read.sha256.clone()),
+            "",
+            "SHA-256 of its text in UTF-8; for a conversation, of what was said, one turn after the other; null if `document` is",
+        ),
+        Column::new(
+            "tokens",
+            Cell::MaybeU64(|row| row.read.tokens),
+            "tokens",
+            "its tokens before any is cut off, without separator and BOS; null if it was not made into tokens",
+        ),
+        Column::new(
+            "left_out",
+            Cell::MaybeText(|row| row.read.left_out.map(|why| why.name().into())),
+            "",
+            "why no row of the parts is of it: `empty`, `short`, `repeated`, `refused` by the chat template, a `malformed` \
+             line, or `tail` (the corpus ended before a context was full); null if there are rows",
+        ),
+    ],
+};
+
+impl DocumentRow {
+    fn new(number: Option<u64>, origin: DocumentOrigin<'_>, corpus: &Corpus, read: ReadDocument) -> Self {
+        Self {
+            number,
+            source: corpus.sources().get(origin.source).map_or_else(String::new, |source| source.name.clone()),
+            file: origin.file.to_owned(),
+            line: origin.line,
+            row: origin.row,
+            first_byte: origin.bytes.as_ref().map(|bytes| bytes.start),
+            bytes: origin.bytes.map(|bytes| bytes.end - bytes.start),
+            read,
+        }
+    }
+}
+
+/// The columns of kept fields. A name that the table has itself gets `field.` before it.
+fn kept_columns(corpus: &Corpus) -> Vec<String> {
+    let is_taken = |name: &String| DOCUMENTS.columns.iter().any(|column| column.name() == name);
+    let column = |name: &String| if is_taken(name) { format!("field.{name}") } else { name.clone() };
+    corpus.options().keep_fields.iter().map(column).collect()
+}
+
+/// How far a harvest has read its corpus.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reached {
+    /// Documents read, in the harvest's order.
+    pub(crate) read: u64,
+    /// Documents that have a token in a context, or were left out before one that has.
+    pub(crate) used: u64,
+}
+
+/// Writes the table at `path`, from the log of a harvest at `log`.
+pub(crate) fn write_documents(
+    path: &Path,
+    corpus: &Corpus,
+    order: &DocumentOrder,
+    log: &Path,
+    reached: Reached,
+) -> Result<DocumentsFile> {
+    let mut writer = DOCUMENTS.create(path, &kept_columns(corpus))?;
+    let mut log = ReadLog::reader(log)?;
+    let read = (0..reached.read).map_while(|index| Some((index, order.get(index)?))).map(|(index, document)| {
+        let entry = log.as_mut().map(ReadLog::next).transpose()?.flatten();
+        let mut entry = entry.ok_or_else(|| {
+            let (expected, found) = (format!("{} documents", reached.read), format!("{index}"));
+            Error::malformed(path, expected, found, "The log of this run was changed: repeat the command")
+        })?;
+        if index >= reached.used && entry.left_out.is_none() {
+            entry.left_out = Some(WhyLeftOut::Tail);
+        }
+        Ok(DocumentRow::new(Some(document), corpus.origin(document)?, corpus, entry))
+    });
+    let unnumbered = |(origin, why)| {
+        let read = ReadDocument { left_out: Some(why), ..ReadDocument::default() };
+        Ok(DocumentRow::new(None, origin, corpus, read))
+    };
+    // Of several parts of a corpus, the first lists what belongs to none.
+    let left_out = corpus.left_out().filter(|_| order.is_first_part()).map(unnumbered);
+    let rows = write_rows(&mut writer, read.chain(left_out))?;
+    Ok(listed(rows, writer.publish()?))
+}
+
+fn write_rows(writer: &mut TableWriter<DocumentRow>, rows: impl Iterator<Item = Result<DocumentRow>>) -> Result<u64> {
+    let (mut batch, mut n) = (vec![], 0);
+    let mut write = |batch: &mut Vec<DocumentRow>| {
+        n += batch.len() as u64;
+        writer.write(batch, |row| &row.read.kept)?;
+        batch.clear();
+        Ok::<_, Error>(())
+    };
+    for row in rows {
+        batch.push(row?);
+        if batch.len() == BATCH {
+            write(&mut batch)?;
+        }
+    }
+    write(&mut batch)?;
+    Ok(n)
+}
+
+/// Writes the tables of several harvests one after the other at `path`.
+pub(crate) fn concatenate(tables: &[Location], path: &Path) -> Result<DocumentsFile> {
+    let (mut writer, mut rows) = (None, 0);
+    for table in tables {
+        let name = table.to_string();
+        let failed = |error| Error::parquet("read", &name)(error);
+        let file = ParquetFile::new(table.clone(), table.bytes()?.unwrap_or(0));
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(failed)?;
+        let reader = reader.with_batch_size(BATCH).build().map_err(failed)?;
+        for batch in reader {
+            let batch = batch.map_err(|error| failed(error.into()))?;
+            let writing = match &mut writer {
+                Some(writing) => writing,
+                none => none.insert(
+                    ArrowWriter::try_new(AtomicFile::create(path)?, batch.schema(), None)
+                        .map_err(Error::parquet("write", path))?,
+                ),
+            };
+            writing.write(&batch).map_err(Error::parquet("write", path))?;
+            rows += batch.num_rows() as u64;
+        }
+    }
+    let writer = writer.ok_or_else(|| Error::invalid("folders to merge", "documents in one of them", "none"))?;
+    Ok(listed(rows, writer.into_inner().map_err(Error::parquet("write", path))?.publish()?))
+}
+
+fn listed(rows: u64, published: Published) -> DocumentsFile {
+    DocumentsFile { file: DOCUMENTS.file.into(), rows, bytes: published.bytes, sha256: published.sha256 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_has_these_columns() {
+        let columns = DOCUMENTS.markdown();
+        let documented = include_str!("../../../data/README.md");
+        assert!(documented.contains(&columns), "data/README.md should have:\n{columns}");
+    }
+}
