@@ -33,7 +33,6 @@ mod families;
 #[cfg(test)]
 mod families_tests;
 mod gguf;
-mod gguf_skim;
 #[cfg(test)]
 mod gguf_tests;
 mod head;

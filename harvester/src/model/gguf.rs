@@ -1,6 +1,8 @@
 //! [`GgufMetadata`]: the key-value header of a GGUF file, with checked types, and its tensors by name. A model that is
 //! split over several files is read as one: the first part has the keys, each part its own tensors.
 
+mod skim;
+
 use std::{
     collections::{BTreeSet, HashMap},
     fs::File,
@@ -14,7 +16,7 @@ use candle_core::{
     quantized::gguf_file::{Content, TensorInfo, Value},
 };
 
-use super::gguf_skim::skim;
+use self::skim::{CUT, MEND, skim};
 use crate::{Error, Result, source::gguf_parts};
 
 /// The header of a GGUF file: metadata by key, and the positions of the tensors.
@@ -189,11 +191,6 @@ impl GgufMetadata {
         Error::malformed(&self.path, format!("metadata `{key}` to be {expected}"), found, hint)
     }
 }
-
-/// Next step for a file that is whole and wrong.
-pub(super) const MEND: &str = "The file is damaged, or has a newer format: get it again, or another file of the model";
-/// Next step for a file that ends too early.
-pub(super) const CUT: &str = "Download it again: it may have been cut short";
 
 /// What to do about weights that cannot be read: candle and safetensors say it in these words if the file is too short.
 pub(super) fn next_step(error: &candle_core::Error) -> &'static str {

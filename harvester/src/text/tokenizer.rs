@@ -2,17 +2,14 @@
 //! contexts, and wherever a latent's tokens are shown.
 //!
 //! There are two sources, with one file each: a folder's `tokenizer.json` (`folder.rs`), and the vocabulary inside a
-//! GGUF (`gguf.rs`, `sentence_piece.rs`, `special_tokens.rs`). `spelling.rs` gives the bytes of a token; a text is the bytes of its tokens.
+//! GGUF (`gguf.rs`). `spelling.rs` gives the bytes of a token; a text is the bytes of its tokens.
 
 mod chat;
 mod chat_date;
 mod folder;
 mod gguf;
 mod python_text;
-mod sentence_piece;
-mod special_tokens;
 mod spelling;
-mod stop_tokens;
 mod text_stream;
 
 use std::{

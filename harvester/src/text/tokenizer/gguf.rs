@@ -4,6 +4,10 @@
 //! Only rules known exactly are listed. An almost correct tokenizer gives activations of token sequences that the model
 //! never saw in training, and nothing downstream would notice.
 
+mod sentence_piece;
+mod special_tokens;
+mod stop_tokens;
+
 use std::{
     collections::{BTreeMap, HashSet},
     path::Path,
@@ -23,12 +27,12 @@ use tokenizers::{
     },
 };
 
-use super::{
-    TextTokenizer,
+use self::{
     sentence_piece::SentencePieces,
     special_tokens::{CONTROL, NORMAL, SpecialTokens, always_control},
     stop_tokens::stop_tokens,
 };
+use super::TextTokenizer;
 use crate::{Error, Result, model::GgufMetadata, store::hex};
 
 /// Rule that splits text into words before byte-pair merging.
@@ -321,7 +325,7 @@ fn scores(metadata: &GgufMetadata, n_tokens: usize) -> Result<Vec<f32>> {
 }
 
 /// The id of a special token; it may be absent, or -1, but not outside the vocabulary.
-pub(super) fn token_id(metadata: &GgufMetadata, key: &str, n_tokens: usize) -> Result<Option<u32>> {
+fn token_id(metadata: &GgufMetadata, key: &str, n_tokens: usize) -> Result<Option<u32>> {
     let Some(value) = metadata.get(key).filter(|value| !matches!(integer(value), Some(-1 | 0xFFFF_FFFF))) else {
         return Ok(None);
     };

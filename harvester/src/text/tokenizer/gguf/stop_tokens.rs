@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use tokenizers::Tokenizer;
 
-use super::gguf::token_id;
+use super::token_id;
 use crate::{Result, model::GgufMetadata};
 
 /// The keys that name such a token: end of text, of a turn, of a message.

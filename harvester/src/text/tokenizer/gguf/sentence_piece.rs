@@ -10,7 +10,11 @@ use tokenizers::{
     normalizers::{Prepend, Replace, utils::Sequence as Normalizers},
 };
 
+<<<<<<< HEAD:harvester/src/text/tokenizer/sentence_piece.rs
 use super::special_tokens::NORMAL;
+=======
+use super::{CONTROL, NORMAL, UNKNOWN, USER_DEFINED};
+>>>>>>> 3db41fb (GGUF's header check and the parts of its tokenizer stand below their readers: no ring of sibling files):harvester/src/text/tokenizer/gguf/sentence_piece.rs
 
 /// The entries of a GGUF header that describe such a tokenizer.
 pub(super) struct SentencePieces<'a> {

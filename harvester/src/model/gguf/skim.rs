@@ -8,8 +8,12 @@ use std::{
     path::Path,
 };
 
-use super::gguf::{CUT, MEND};
 use crate::{Error, Result, source::stand_in};
+
+/// Next step for a file that is whole and wrong.
+pub(super) const MEND: &str = "The file is damaged, or has a newer format: get it again, or another file of the model";
+/// Next step for a file that ends too early.
+pub(super) const CUT: &str = "Download it again: it may have been cut short";
 
 /// Longest list in a header: four times the largest existing vocabulary, 128 MiB in memory.
 const MAX_ELEMENTS: u64 = 1 << 22;
