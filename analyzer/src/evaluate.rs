@@ -21,7 +21,7 @@ use trainer::{HookPoints, Reconstruction, ReconstructionMetrics, Sae};
 
 use self::behavior::{BehaviorSums, Compare};
 pub use self::{behavior::Behavior, measured::Measured};
-use crate::{Error, Result, Site};
+use crate::{Error, Result, SaeSite};
 
 /// Settings of an evaluation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ pub struct Evaluation {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fvu_by_hook_point: Vec<PlaceFvu>,
     /// Effect on next-token predictions. `None` if the SAE cannot replace an activation in a pass: see
-    /// [`Site::spliced`].
+    /// [`SaeSite::spliced`].
     #[serde(flatten)]
     pub behavior: Option<Behavior>,
 }
@@ -64,7 +64,7 @@ pub struct PlaceFvu {
     pub fvu: f64,
 }
 
-/// Evaluates the SAE at `site` on the contexts `held_out` of `dataset`. With a model, which [`Site::spliced`] requires,
+/// Evaluates the SAE at `site` on the contexts `held_out` of `dataset`. With a model, which [`SaeSite::spliced`] requires,
 /// it also measures the model's behavior.
 ///
 /// # Errors
@@ -72,7 +72,7 @@ pub struct PlaceFvu {
 /// cannot be read.
 pub fn evaluate(
     model: Option<&LanguageModel>,
-    site: Site<'_>,
+    site: SaeSite<'_>,
     dataset: &ActivationDataset,
     held_out: Range<u64>,
     config: &EvaluationConfig,
@@ -119,8 +119,7 @@ pub fn evaluate(
     match rebuilt.finish(behavior) {
         Some(evaluation) if compare.is_none() || behavior.is_some() => Ok(evaluation),
         _ => {
-            let expected =
-                format!("two ordinary tokens or more in contexts {held_out:?} of {}", dataset.dir().display());
+            let expected = format!("two ordinary tokens or more in contexts {held_out:?} of {}", dataset.location());
             Err(harvester::Error::invalid("evaluation", expected, "fewer").into())
         }
     }
@@ -128,7 +127,7 @@ pub fn evaluate(
 
 /// Accumulates the metrics of reconstructed held-out rows.
 struct Rebuilt<'a> {
-    site: Site<'a>,
+    site: SaeSite<'a>,
     dataset: &'a ActivationDataset,
     held_out: Range<u64>,
     /// The hook points that the SAE reads, then its target if that is another one; each with the norm above which a row
@@ -138,7 +137,7 @@ struct Rebuilt<'a> {
 }
 
 impl<'a> Rebuilt<'a> {
-    fn new(site: Site<'a>, dataset: &'a ActivationDataset, held_out: Range<u64>) -> Result<Self> {
+    fn new(site: SaeSite<'a>, dataset: &'a ActivationDataset, held_out: Range<u64>) -> Result<Self> {
         let (inputs, targets) = (site.inputs(), site.targets()?);
         check_widths(site, dataset, &inputs, site.sae.d_in())?;
         let widths = check_widths(site, dataset, &targets, site.sae.d_out())?;
@@ -199,7 +198,12 @@ impl<'a> Rebuilt<'a> {
 }
 
 /// The widths of `points` in `dataset`; checks that they add up to `width`.
-fn check_widths(site: Site<'_>, dataset: &ActivationDataset, points: &[HookPoint], width: usize) -> Result<Vec<usize>> {
+fn check_widths(
+    site: SaeSite<'_>,
+    dataset: &ActivationDataset,
+    points: &[HookPoint],
+    width: usize,
+) -> Result<Vec<usize>> {
     let d_model = |point: &HookPoint| Ok(dataset.manifest().hook_point(*point)?.d_model);
     let widths: Vec<usize> = points.iter().map(d_model).collect::<Result<_>>()?;
     let columns = crosscoder_columns(site.sae).iter().zip(&widths);
@@ -207,7 +211,7 @@ fn check_widths(site: Site<'_>, dataset: &ActivationDataset, points: &[HookPoint
         return Ok(widths);
     }
     let names: Vec<_> = points.iter().map(ToString::to_string).collect();
-    let expected = format!("the width of {} in {}, {widths:?}", names.join(" and "), dataset.dir().display());
+    let expected = format!("the width of {} in {}, {widths:?}", names.join(" and "), dataset.location());
     Err(harvester::Error::invalid("SAE", expected, width.to_string()).into())
 }
 

@@ -94,7 +94,7 @@ fn describe(
     }
     let d_model = harvest.hook_point(hook_point)?.d_model;
     if d_model != sae.d_in() {
-        let expected = format!("d_in {d_model}, the width of {hook_point} in {}", dataset.dir().display());
+        let expected = format!("d_in {d_model}, the width of {hook_point} in {}", dataset.location());
         return Err(
             harvester::Error::invalid(format!("SAE {}", path.display()), expected, sae.d_in().to_string()).into()
         );

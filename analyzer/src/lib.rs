@@ -20,7 +20,7 @@ mod error;
 mod facts;
 mod features;
 mod artifact;
-mod site;
+mod sae_site;
 mod placed_sae;
 mod workbench;
 mod sae_source;
@@ -39,8 +39,8 @@ pub use features::{Example, Feature, FeatureIndex, FeaturesManifest, IndexConfig
 pub use find::{About, Contrast, Pick, contrast};
 pub use index::index;
 pub use placed_sae::PlacedSae;
+pub use sae_site::SaeSite;
 pub use sae_source::SaeSource;
-pub use site::Site;
 pub use steer::{
     GenerateConfig, Generation, Intervention, Interventions, LatentMax, MovedToken, Shift, SideBySide, generate, shift,
 };

@@ -12,7 +12,7 @@ use harvester::{
 };
 use trainer::{InputNorm, Sae, SaeConfig, SaeFormat, SaeManifest};
 
-use crate::{Result, Site};
+use crate::{Result, SaeSite};
 
 /// An SAE with its model and hook point.
 #[derive(Debug, Clone)]
@@ -116,7 +116,7 @@ impl PlacedSae {
         if found.sha256 == self.model.sha256 {
             return Ok(());
         }
-        let what = format!("model of the activations {}", dataset.dir().display());
+        let what = format!("model of the activations {}", dataset.location());
         let name = |model: &ModelIdentity| format!("{} ({})", model.source, model.sha256);
         let expected = format!("{}, which the SAE {} belongs to", name(&self.model), self.path.display());
         let found = format!("{}. To use it on that model all the same: `other_model`", name(found));
@@ -137,8 +137,8 @@ impl PlacedSae {
     }
 
     /// The part that evaluation and steering need.
-    pub fn site(&self) -> Site<'_> {
-        Site { sae: &self.sae, hook_point: self.hook_point, sink_norm: self.sink_norm }
+    pub fn site(&self) -> SaeSite<'_> {
+        SaeSite { sae: &self.sae, hook_point: self.hook_point, sink_norm: self.sink_norm }
     }
 }
 

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use analyzer::{
-    Evaluation, EvaluationConfig, GenerateConfig, Generation, Intervention, Interventions, Site, evaluate, generate,
+    Evaluation, EvaluationConfig, GenerateConfig, Generation, Intervention, Interventions, SaeSite, evaluate, generate,
     shift,
 };
 use candle_core::{Device, Tensor};
@@ -63,8 +63,8 @@ fn with(sae: Sae, change: impl FnOnce(&mut SaeConfig)) -> Sae {
     Sae::new(config, weights).unwrap()
 }
 
-fn at(sae: &Sae, sink_norm: f32) -> Site<'_> {
-    Site { sae, hook_point: point(), sink_norm }
+fn at(sae: &Sae, sink_norm: f32) -> SaeSite<'_> {
+    SaeSite { sae, hook_point: point(), sink_norm }
 }
 
 fn evaluate_on_speeches(sae: &Sae) -> Evaluation {
@@ -76,7 +76,7 @@ fn before_and_after() -> [HookPoint; 2] {
     [HookPoint::resid_post(0), "blocks.1.hook_resid_pre".parse().unwrap()]
 }
 
-fn evaluate_at(site: Site<'_>) -> Evaluation {
+fn evaluate_at(site: SaeSite<'_>) -> Evaluation {
     let folder = tempfile::tempdir().unwrap();
     let corpus = Corpus::open(&[root().join("data/corpora/speeches.jsonl")], &CorpusOptions::default()).unwrap();
     let config = HarvestConfig {
@@ -121,7 +121,7 @@ fn a_transcoder_takes_the_place_of_what_it_predicts_where_the_pass_reaches_that_
             config.hook_points = HookPoints::Transcoder { from: Some(from), to: Some(to) };
             config.apply_b_dec_to_input = false;
         });
-        evaluate_at(Site { sae: &sae, hook_point: from, sink_norm: 1e9 })
+        evaluate_at(SaeSite { sae: &sae, hook_point: from, sink_norm: 1e9 })
     };
     let perfect = from_to(before, after, 0.0);
     assert!(perfect.reconstruction.fvu < 1e-12, "{perfect:?}");
@@ -149,7 +149,7 @@ fn a_crosscoder_is_told_place_by_place() {
         ..of_first
     };
     let sae = Sae::new(SaeConfig { hook_points, ..SaeConfig::new(2 * D, 2 * D) }, weights).unwrap();
-    let found = evaluate_at(Site { sae: &sae, hook_point: before_and_after()[0], sink_norm: 1e9 });
+    let found = evaluate_at(SaeSite { sae: &sae, hook_point: before_and_after()[0], sink_norm: 1e9 });
     let [first, second] = found.fvu_by_hook_point[..] else { panic!("{found:?}") };
     assert_eq!([first.hook_point, second.hook_point], before_and_after());
     assert!(first.fvu < 1e-12 && second.fvu >= 1.0, "{found:?}");

@@ -44,10 +44,10 @@ pub enum Error {
         feature: &'static str,
     },
     /// A file was opened and is not what it should be.
-    #[error("{}: expected {expected}, found {found}. {hint}", path.display())]
+    #[error("{place}: expected {expected}, found {found}. {hint}")]
     Malformed {
-        /// The file.
-        path: PathBuf,
+        /// The file or folder, or its URL.
+        place: String,
         /// The content that a good file has there.
         expected: String,
         /// The content of this file.
@@ -127,12 +127,12 @@ pub enum Error {
     },
     /// The output folder holds a run with other inputs or settings.
     #[error(
-        "{} holds another run; these differ:\n{}\nChoose another `out`, or repeat the command that made this folder",
-        path.display(), differences.join("\n")
+        "{place} holds another run; these differ:\n{}\nChoose another `out`, or repeat the command that made this folder",
+        differences.join("\n")
     )]
     OtherRun {
         /// The output folder.
-        path: PathBuf,
+        place: String,
         /// One line per difference: name, value there, value here.
         differences: Vec<String>,
     },
@@ -149,26 +149,23 @@ pub enum Error {
     },
     /// Folders to be read as one come from different harvests.
     #[error(
-        "{} is not another part of the harvest in {}; these differ (the former's first):\n{}\nName only folders of one \
-         harvest: the same model, corpus and settings, each with another `part`",
-        path.display(), first.display(), differences.join("\n")
+        "{place} is not another part of the harvest in {first}; these differ (the former's first):\n{}\nName only folders \
+         of one harvest: the same model, corpus and settings, each with another `part`",
+        differences.join("\n")
     )]
     OtherHarvest {
         /// The folder that differs.
-        path: PathBuf,
+        place: String,
         /// The folder it was compared with.
-        first: PathBuf,
+        first: String,
         /// One line per difference: name, value there, value here.
         differences: Vec<String>,
     },
     /// The user asked to stop; everything finished so far is on disk.
-    #[error(
-        "stopped on request; finished work is kept in {}; the same command continues from there",
-        path.display()
-    )]
+    #[error("stopped on request; finished work is kept in {place}; the same command continues from there")]
     Cancelled {
         /// The folder that holds the finished part.
-        path: PathBuf,
+        place: String,
     },
     /// An activation cannot be stored in the dtype chosen; nothing was written in its place.
     #[error(
@@ -236,13 +233,13 @@ impl Error {
 
     /// Makes an [`Error::Malformed`].
     pub fn malformed(
-        path: impl AsRef<Path>,
+        place: impl AsRef<Path>,
         expected: impl Into<String>,
         found: impl Into<String>,
         hint: impl Into<String>,
     ) -> Self {
         Self::Malformed {
-            path: path.as_ref().to_path_buf(),
+            place: place.as_ref().display().to_string(),
             expected: expected.into(),
             found: found.into(),
             hint: hint.into(),

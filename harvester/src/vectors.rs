@@ -5,8 +5,6 @@
 
 mod list_column;
 
-use std::path::{Path, PathBuf};
-
 use arrow::{
     array::{ArrayRef, RecordBatchReader},
     compute::concat_batches,
@@ -37,7 +35,6 @@ const GROUP_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub struct VectorDataset {
     location: Location,
-    dir: PathBuf,
     column: String,
     width: usize,
     dtype: StorageDtype,
@@ -86,7 +83,6 @@ impl VectorDataset {
     /// length, a null, a NaN or an infinity (the message names its file and number).
     pub fn open(location: impl Into<Location>, column: Option<&str>, monitor: &dyn Monitor) -> Result<Self> {
         let location = location.into();
-        let dir = PathBuf::from(location.to_string());
         let mut tables = files_of(&location)?.iter().map(Table::open).collect::<Result<Vec<_>>>()?;
         let [first, ..] = &tables[..] else { unreachable!("files_of refuses a folder without files") };
         let column = choose(first.metadata.schema().fields(), column, &first.file.name())?;
@@ -98,20 +94,15 @@ impl VectorDataset {
         let dtype = if dtypes.contains(&StorageDtype::F32) { StorageDtype::F32 } else { StorageDtype::F16 };
         let width = first_width(&tables, &column)?;
         let groups = groups_of(&tables, width);
-        hash(&mut tables, &dir, monitor)?;
+        hash(&mut tables, &location, monitor)?;
         let (mean, std) = (vec![], vec![]);
-        let opened = Self { location, dir, column, width, dtype, tables, groups, mean, std };
+        let opened = Self { location, column, width, dtype, tables, groups, mean, std };
         let statistics = opened.measure(monitor)?;
         let narrow = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect();
         Ok(Self { mean: narrow(statistics.mean()), std: narrow(statistics.std()), ..opened })
     }
 
     /// The file or folder, as the user named it.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// Location of the file or folder.
     pub fn location(&self) -> &Location {
         &self.location
     }
@@ -180,7 +171,7 @@ impl VectorDataset {
         monitor.start("measuring the vectors", self.n_rows(), "rows");
         let of_group = |group: &VectorGroup| {
             if monitor.cancelled() {
-                return Err(Error::Cancelled { path: self.dir.clone() });
+                return Err(Error::Cancelled { place: self.location.to_string() });
             }
             let values = self.read(*group)?;
             // No row counts as a sink, and no row as the first of a text.
@@ -310,11 +301,11 @@ fn groups_of(tables: &[Table], width: usize) -> Vec<VectorGroup> {
 }
 
 /// Fills in the hash of each file.
-fn hash(tables: &mut [Table], dir: &Path, monitor: &dyn Monitor) -> Result<()> {
+fn hash(tables: &mut [Table], location: &Location, monitor: &dyn Monitor) -> Result<()> {
     monitor.start("hashing the vectors", tables.iter().map(|table| table.file.bytes()).sum(), "bytes");
     for table in tables {
         if monitor.cancelled() {
-            return Err(Error::Cancelled { path: dir.to_path_buf() });
+            return Err(Error::Cancelled { place: location.to_string() });
         }
         table.recorded.sha256 = table.file.identity()?;
         monitor.advance(table.file.bytes());
@@ -326,7 +317,7 @@ fn hash(tables: &mut [Table], dir: &Path, monitor: &dyn Monitor) -> Result<()> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use std::{fs::File, sync::Arc};
+    use std::{fs::File, path::Path, sync::Arc};
 
     use arrow::{
         array::{ArrayRef, Float64Array, ListArray, RecordBatch, StringArray},

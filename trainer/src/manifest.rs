@@ -1,7 +1,7 @@
 //! [`SaeManifest`]: the inputs of an SAE folder, the state of its run, and its results. It contains no wall-clock
 //! times, so the same run always writes the same bytes.
 
-use std::{collections::BTreeSet, fs, ops::Range, path::Path};
+use std::{collections::BTreeSet, ops::Range, path::Path};
 
 use harvester::{
     ActivationDataset, ArtifactRef, ContextCursor, HookPoint, Location, MANIFEST_FILE, Manifest, ModelIdentity,
@@ -159,10 +159,10 @@ impl SaeManifest {
         }
     }
 
-    /// True if `dir` contains a manifest of refract, even a damaged one. Another tool may use the same file name.
-    pub(crate) fn is_in(dir: &Path) -> bool {
-        let has_format = |bytes: Vec<u8>| bytes.windows(Self::FORMAT.len()).any(|part| part == Self::FORMAT.as_bytes());
-        fs::read(dir.join(MANIFEST_FILE)).is_ok_and(has_format)
+    /// True if `folder` contains a manifest of refract, even a damaged one. Another tool may use the same file name.
+    pub(crate) fn is_in(folder: &Location) -> bool {
+        let format = Self::FORMAT.as_bytes();
+        folder.join(MANIFEST_FILE).read().is_ok_and(|bytes| bytes.windows(format.len()).any(|part| part == format))
     }
 
     /// Sets [`SaeManifest::run_id`] to the SHA-256 of the rest, without paths.
@@ -245,7 +245,10 @@ impl Manifest for SaeManifest {
 
     /// If nothing was saved yet, another run may use the folder: it contains none of the user's work.
     fn is_begun(&self, folder: &OutputFolder) -> harvester::Result<bool> {
-        Ok(self.complete || !checkpoint_files::list(&folder.path())?.is_empty())
+        let checkpoints = folder.location().join(checkpoint_files::FOLDER);
+        let names = if checkpoints.is_folder()? { checkpoints.list()? } else { vec![] };
+        let is_one = |name: &str| checkpoint_files::step_of(Path::new(name)).is_some();
+        Ok(self.complete || names.iter().any(|entry| is_one(&entry.name)))
     }
 }
 
@@ -259,7 +262,9 @@ impl Sae {
         let dir = formats::folder_of(path);
         // An unfinished run has not written its SAE yet. The error from its manifest explains that better than the one
         // about missing files.
-        if SaeManifest::is_in(&dir) && (SaeManifest::read(&dir)?.complete || SaeFormat::of(path).is_err()) {
+        if SaeManifest::is_in(&dir.as_path().into())
+            && (SaeManifest::read(&dir)?.complete || SaeFormat::of(path).is_err())
+        {
             SaeManifest::verify(&dir)?;
         }
         formats::read(path)

@@ -180,7 +180,7 @@ impl<'a> Run<'a> {
         while self.progress.step < self.resolved.n_steps {
             if !next_batch(buffer, &self.standard.scales, &mut x, self.monitor)? {
                 self.save_checkpoint()?;
-                return Err(harvester::Error::Cancelled { path: self.out.clone() }.into());
+                return Err(harvester::Error::Cancelled { place: self.out.display().to_string() }.into());
             }
             let StepReport { loss, fvu, l0, dead, .. } = self.step(&x, buffer.cursor())?;
             if self.is_logged() {

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Facts, Result, Site,
+    Facts, Result, SaeSite,
     next_token::{kl, log_probs},
     tensor_rows,
 };
@@ -57,7 +57,7 @@ const BLOCK: usize = 64;
 /// Runs a text three times from the replaced hook point on: unchanged, reconstructed, ablated. Position 0 and attention
 /// sinks always keep their value.
 pub(crate) struct Compare<'a> {
-    site: Site<'a>,
+    site: SaeSite<'a>,
     /// The replaced hook point, and the norm above which a row is a sink there.
     place: HookPoint,
     sink_norm: f32,
@@ -66,13 +66,13 @@ pub(crate) struct Compare<'a> {
 }
 
 impl<'a> Compare<'a> {
-    pub(crate) fn new(site: Site<'a>, place: HookPoint, sink_norm: f32) -> Self {
+    pub(crate) fn new(site: SaeSite<'a>, place: HookPoint, sink_norm: f32) -> Self {
         Self { site, place, sink_norm, x: vec![] }
     }
 
     /// `replaced`, with those rows of `y` that keep their value. `[rows, d_out]` both
     fn keep(&self, rows: &Rows, y: &[f32], mut replaced: Vec<f32>) -> Vec<f32> {
-        let Site { sae, .. } = self.site;
+        let SaeSite { sae, .. } = self.site;
         let values = self.x.chunks_exact(sae.d_in()).zip(y.chunks_exact(sae.d_out()));
         for (row, ((x, y), replaced)) in rows.iter().zip(values.zip(replaced.chunks_exact_mut(sae.d_out()))) {
             if !self.site.is_ordinary(row, x) || harvester::norm(y) > self.sink_norm {

@@ -64,9 +64,7 @@ impl Workbench {
                  held out",
                 self.sae().path.display()
             );
-            return Err(
-                harvester::Error::invalid("`activations`", expected, dataset.dir().display().to_string()).into()
-            );
+            return Err(harvester::Error::invalid("`activations`", expected, dataset.location().to_string()).into());
         }
         let model = self.sae().site().spliced().map(|_| self.model(monitor)).transpose()?;
         let contexts = held_out.clone().unwrap_or(0..dataset.context_end());

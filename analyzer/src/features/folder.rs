@@ -37,7 +37,7 @@ impl FeatureIndex {
         }
         let features = read_features(&FEATURES.open(dir)?)?;
         let examples = read_examples(&EXAMPLES.open(dir)?)?;
-        check(dir, &manifest, &features, &examples)?;
+        check(dir, (manifest.d_sae, manifest.sources.len()), &features, &examples)?;
         Ok(Self { manifest, features, examples })
     }
 
@@ -124,21 +124,37 @@ fn other_sae(manifest: &FeaturesManifest, dir: &Path) -> Result<Option<String>> 
 }
 
 /// Refuses tables that contradict the manifest or each other, because all later code uses indices into them.
-fn check(dir: &Path, manifest: &FeaturesManifest, features: &[Feature], examples: &[Example]) -> Result<()> {
-    let refuse = |file: &str, expected: &str| {
+fn check(dir: &Path, (d_sae, n_sources): (usize, usize), features: &[Feature], examples: &[Example]) -> Result<()> {
+    let refuse = |file: &str, expected: String, found: String| {
         let hint = "It was changed by hand: index again into another folder";
-        Err(harvester::Error::malformed(dir.join(file), expected, "something else", hint).into())
+        Err(harvester::Error::malformed(dir.join(file), expected, found, hint).into())
     };
-    let in_place = |(place, feature): (usize, &Feature)| {
-        feature.latent as usize == place && feature.density_by_source.len() == manifest.sources.len()
-    };
-    if features.len() != manifest.d_sae || !features.iter().enumerate().all(in_place) {
-        let expected = format!("latents 0 to {}, each with a density for every source", manifest.d_sae);
-        return refuse(FEATURES.file, &expected);
+    if features.len() != d_sae {
+        return refuse(FEATURES.file, format!("{d_sae} rows, one per latent"), format!("{} rows", features.len()));
     }
-    let whole = |e: &Example| (e.peak as usize) < e.texts.len() && e.texts.len() == e.activations.len();
-    if !examples.iter().all(whole) || !examples.is_sorted_by_key(|e| (e.latent, e.rank)) {
-        return refuse(EXAMPLES.file, "complete windows, sorted by latent and rank");
+    for (row, feature) in features.iter().enumerate() {
+        let found = (feature.latent as usize, feature.density_by_source.len());
+        if found != (row, n_sources) {
+            let of = |(latent, n): (usize, usize)| format!("latent {latent} with {n} densities by source");
+            let expected = format!("in row {row} {}", of((row, n_sources)));
+            return refuse(FEATURES.file, expected, of(found));
+        }
+    }
+    for (row, e) in examples.iter().enumerate() {
+        let (n, n_activations) = (e.texts.len(), e.activations.len());
+        if e.peak as usize >= n || n != n_activations {
+            let expected =
+                format!("in row {row} a window with an activation for each token, and its peak at one of them");
+            let found = format!("{n} tokens with {n_activations} activations and the peak at token {}", e.peak);
+            return refuse(EXAMPLES.file, expected, found);
+        }
+    }
+    let place = |e: &Example| (e.latent, e.rank);
+    if let Some(row) = examples.windows(2).position(|pair| place(&pair[0]) > place(&pair[1])) {
+        let [before, after] =
+            [row, row + 1].map(|row| format!("latent {}, rank {}", examples[row].latent, examples[row].rank));
+        let expected = "rows sorted by latent and rank".to_string();
+        return refuse(EXAMPLES.file, expected, format!("{after} in row {} after {before}", row + 1));
     }
     Ok(())
 }
@@ -181,4 +197,68 @@ pub(crate) fn write(
     ];
     manifest.write(out)?;
     Ok(manifest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feature(latent: u32, n_sources: usize) -> Feature {
+        Feature {
+            latent,
+            n_active: 0,
+            density: 0.0,
+            max: 0.0,
+            mean: 0.0,
+            histogram: vec![],
+            density_by_source: vec![0.0; n_sources],
+            promoted: vec![],
+            suppressed: vec![],
+            nearest: vec![],
+        }
+    }
+
+    fn example(latent: u32, rank: u32, peak: u32, activations: usize) -> Example {
+        Example {
+            latent,
+            rank,
+            activation: 0.0,
+            document: 0,
+            context: 0,
+            position: 0,
+            peak,
+            tokens: vec![0; 2],
+            texts: vec![String::new(); 2],
+            activations: vec![0.0; activations],
+        }
+    }
+
+    #[test]
+    fn tables_that_contradict_the_manifest_are_refused_with_what_they_hold() {
+        let check = |features: &[Feature], examples: &[Example]| {
+            check(Path::new("index"), (2, 1), features, examples).map_err(|error| error.to_string())
+        };
+        let whole = [feature(0, 1), feature(1, 1)];
+        assert!(check(&whole, &[example(0, 0, 1, 2), example(1, 0, 0, 2), example(1, 1, 0, 2)]).is_ok());
+        for (features, examples, want) in [
+            (&whole[..1], vec![], "features.parquet: expected 2 rows, one per latent, found 1 rows"),
+            (
+                &[feature(0, 1), feature(2, 1)],
+                vec![],
+                "expected in row 1 latent 1 with 1 densities by source, found latent 2 with 1 densities by source",
+            ),
+            (&[feature(0, 1), feature(1, 3)], vec![], "found latent 1 with 3 densities by source"),
+            (&whole, vec![example(0, 0, 2, 2)], "found 2 tokens with 2 activations and the peak at token 2"),
+            (&whole, vec![example(0, 0, 0, 1)], "found 2 tokens with 1 activations and the peak at token 0"),
+            (
+                &whole,
+                vec![example(1, 1, 0, 2), example(1, 0, 0, 2)],
+                "examples.parquet: expected rows sorted by latent and rank, found latent 1, rank 0 in row 1 after \
+                 latent 1, rank 1",
+            ),
+        ] {
+            let message = check(features, &examples).expect_err(want);
+            assert!(message.contains(want), "{message}");
+        }
+    }
 }

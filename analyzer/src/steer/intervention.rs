@@ -11,7 +11,7 @@ use candle_core::Tensor;
 use harvester::{Edit, Hook, HookPoint, Rows};
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, Site, tensor_rows};
+use crate::{Result, SaeSite, tensor_rows};
 
 /// Largest value or factor: thousands of times the largest activation of any latent. Much larger ones overflow in the
 /// next norm, and the model can no longer predict anything.
@@ -65,7 +65,7 @@ pub struct LatentMax {
 /// A hook that applies interventions.
 #[derive(Debug)]
 pub struct Interventions<'a> {
-    site: Site<'a>,
+    site: SaeSite<'a>,
     edits: Vec<Intervention>,
     /// True if the pass also continues with the unedited text, before the edited one.
     keep_clean: bool,
@@ -79,7 +79,7 @@ impl<'a> Interventions<'a> {
     /// # Errors
     /// An SAE that does not reconstruct the hook point that it reads, a latent that it does not have, a latent edited
     /// twice, or a value that is not finite or too large.
-    pub fn new(site: Site<'a>, edits: Vec<Intervention>) -> Result<Self> {
+    pub fn new(site: SaeSite<'a>, edits: Vec<Intervention>) -> Result<Self> {
         site.sae.config().hook_points.check_autoencoder()?;
         for (i, edit) in edits.iter().enumerate() {
             let latent = edit.latent();

@@ -41,6 +41,6 @@ impl Workbench {
         }
         let expected = format!("context {}, which the index names", example.context);
         let hint = "Index these activations again";
-        Err(harvester::Error::malformed(dataset.dir(), expected, "none of this number", hint).into())
+        Err(harvester::Error::malformed(dataset.location().to_string(), expected, "none of this number", hint).into())
     }
 }

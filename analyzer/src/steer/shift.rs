@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::intervention::{Intervention, Interventions, LatentMax};
 use crate::{
-    Result, Site,
+    Result, SaeSite,
     next_token::{kl, log_probs},
 };
 
@@ -50,7 +50,7 @@ pub struct MovedToken {
 /// An empty prompt, more text than fits in the model's context, or an edit that [`Interventions::new`] refuses.
 pub fn shift(
     model: &LanguageModel,
-    site: Site<'_>,
+    site: SaeSite<'_>,
     edits: &[Intervention],
     (prompt, written): (&[u32], &[u32]),
     n_moved: usize,

@@ -1,10 +1,7 @@
 //! [`ActivationDataset`]: a finished folder, or several folders that are parts of one harvest, read one row group or a
 //! few contexts at a time, and only the requested columns.
 
-use std::{
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::ops::Range;
 
 use arrow::{
     array::{ArrayRef, AsArray, RecordBatch},
@@ -43,7 +40,6 @@ const CONTEXT_COLUMN: usize = 1;
 #[derive(Debug)]
 pub struct ActivationDataset {
     location: Location,
-    dir: PathBuf,
     /// Folders of the parts: one, or several if they are parts of one corpus.
     folders: Vec<Location>,
     manifest: HarvestManifest,
@@ -135,8 +131,7 @@ impl ActivationDataset {
                 parts.push(part);
             }
         }
-        let dir = PathBuf::from(location.to_string());
-        Ok(Self { location, dir, folders, manifest, schema, parts, row_groups })
+        Ok(Self { location, folders, manifest, schema, parts, row_groups })
     }
 
     /// The manifest, which describes how this dataset was made.
@@ -145,11 +140,6 @@ impl ActivationDataset {
     }
 
     /// The folder as the user named it; for several, the folder that contains them, or the first.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// Location of the folder; for several, of the folder that contains them, or of the first.
     pub fn location(&self) -> &Location {
         &self.location
     }
@@ -242,11 +232,11 @@ impl ActivationDataset {
 
     /// We never write such a number, so the file was changed.
     fn not_finite(&self, group: RowGroup, hook_point: HookPoint, row: usize, place: usize) -> Error {
-        let path = self.parts[group.part].path();
+        let part = self.parts[group.part].location.to_string();
         let row = group.first_row + row as u64;
         let found = format!("a NaN or an infinity in row {row} of the folder, at index {place}");
         let hint = "Verify the folder (`refract inspect` does), and harvest it again";
-        Error::malformed(path, format!("finite numbers at {hook_point}"), found, hint)
+        Error::malformed(part, format!("finite numbers at {hook_point}"), found, hint)
     }
 
     /// Reads every byte and compares the hashes with those in the manifests, and the hash of each manifest with its
@@ -263,7 +253,7 @@ impl ActivationDataset {
         }
         for part in &self.parts {
             if monitor.cancelled() {
-                return Err(Error::Cancelled { path: self.dir.clone() });
+                return Err(Error::Cancelled { place: self.location.to_string() });
             }
             part.location.check_sha256(&part.recorded.sha256, OTHER_FILE)?;
             monitor.advance(part.recorded.bytes);
@@ -281,7 +271,7 @@ impl ActivationDataset {
             values.narrow((rows.start - first_row) * width..(rows.end - first_row) * width);
             Ok(values)
         };
-        read().map_err(|error| unreadable(&part.path(), &part.recorded, error))
+        read().map_err(|error| unreadable(&part.location, &part.recorded, error))
     }
 
     /// Reads the given flat columns of rows `rows` of `group`.
@@ -295,13 +285,17 @@ impl ActivationDataset {
             .with_projection(mask)
             .with_batch_size(rows.len())
             .build()
-            .map_err(|error| unreadable(&part.path(), &part.recorded, error))?;
+            .map_err(|error| unreadable(&part.location, &part.recorded, error))?;
         let schema = arrow::array::RecordBatchReader::schema(&reader);
         let batches: std::result::Result<Vec<_>, _> = reader.collect();
         let batch = batches.and_then(|batches| concat_batches(&schema, &batches));
-        let batch = batch.map_err(|error| unreadable(&part.path(), &part.recorded, error.into()))?;
+        let batch = batch.map_err(|error| unreadable(&part.location, &part.recorded, error.into()))?;
         if batch.num_rows() != rows.len() {
-            return Err(not_as_recorded(&part.path(), format!("{} rows", rows.len()), format!("{}", batch.num_rows())));
+            return Err(not_as_recorded(
+                &part.location,
+                format!("{} rows", rows.len()),
+                format!("{}", batch.num_rows()),
+            ));
         }
         Ok(batch)
     }
@@ -339,7 +333,7 @@ fn add_row_groups(row_groups: &mut Vec<RowGroup>, number: usize, part: &OpenPart
     for (group, metadata) in part.metadata.metadata().row_groups().iter().enumerate() {
         let first_row = row_groups.last().map_or(0, |last| last.first_row + last.rows as u64);
         let (first_context, last_context) = contexts_of(metadata).ok_or_else(|| {
-            not_as_recorded(&part.path(), "the first and last number of each row group's contexts", "none")
+            not_as_recorded(&part.location, "the first and last number of each row group's contexts", "none")
         })?;
         let rows = metadata.num_rows() as usize;
         row_groups.push(RowGroup { part: number, group, first_row, rows, first_context, last_context });
@@ -395,7 +389,7 @@ fn check_counts(folder: &Location, manifest: &HarvestManifest) -> Result<()> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use std::fs;
+    use std::{fs, path::Path};
 
     use super::*;
     use crate::{

@@ -60,11 +60,7 @@ fn check_parts(folders: &[Location], manifests: &[HarvestManifest]) -> Result<()
         if !differences.is_empty() {
             let differences =
                 differences.iter().map(|difference| as_setting(difference.replacen("is.", "", 1))).collect();
-            return Err(Error::OtherHarvest {
-                path: folder.to_string().into(),
-                first: folders[0].to_string().into(),
-                differences,
-            });
+            return Err(Error::OtherHarvest { place: folder.to_string(), first: folders[0].to_string(), differences });
         }
     }
     if let Some((folder, _)) = folders.iter().zip(manifests).find(|(_, manifest)| manifest.config.part.is_none()) {

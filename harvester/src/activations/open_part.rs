@@ -1,10 +1,6 @@
 //! [`OpenPart`]: one file of a dataset, opened after comparing its size and footer with the manifest, and read by page.
 
-use std::{
-    ops::Range,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{ops::Range, sync::Arc};
 
 use parquet::{
     arrow::{
@@ -47,10 +43,14 @@ pub(crate) fn part_statistics(
     let entry = entries.into_iter().flatten().find(|entry| entry.key == STATISTICS_KEY);
     let text = entry.and_then(|entry| entry.value.as_deref()).unwrap_or_default();
     let statistics: Vec<HookPointStatistics> = serde_json::from_str(text)
-        .map_err(|error| not_as_recorded(&opened.path(), format!("metadata {STATISTICS_KEY}"), error.to_string()))?;
+        .map_err(|error| not_as_recorded(&opened.location, format!("metadata {STATISTICS_KEY}"), error.to_string()))?;
     let widths: Vec<_> = statistics.iter().map(HookPointStatistics::width).collect();
     if widths.iter().ne(schema.hook_points.iter().map(|(_, width)| width)) {
-        return Err(not_as_recorded(&opened.path(), "statistics of every hook point", format!("of widths {widths:?}")));
+        return Err(not_as_recorded(
+            &opened.location,
+            "statistics of every hook point",
+            format!("of widths {widths:?}"),
+        ));
     }
     Ok(statistics)
 }
@@ -59,20 +59,20 @@ impl OpenPart {
     /// Opens a part after checking its size and its footer against the manifest.
     pub(super) fn open(folder: &Location, recorded: &Part, schema: &ShardSchema) -> Result<Self> {
         let location = folder.join(&recorded.file);
-        let path = PathBuf::from(location.to_string());
         let bytes = location.bytes()?.map_or("no such file".into(), |bytes| format!("{bytes} bytes"));
         if bytes != format!("{} bytes", recorded.bytes) {
-            return Err(not_as_recorded(&path, format!("{} bytes", recorded.bytes), bytes));
+            return Err(not_as_recorded(&location, format!("{} bytes", recorded.bytes), bytes));
         }
         let file = ParquetFile::new(location.clone(), recorded.bytes);
         // Arrow's own schema is compared, not parsed: its parser panics on a damaged one.
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
         let options = options.with_schema(schema.arrow());
-        let metadata = ArrowReaderMetadata::load(&file, options).map_err(|error| unreadable(&path, recorded, error))?;
+        let metadata =
+            ArrowReaderMetadata::load(&file, options).map_err(|error| unreadable(&location, recorded, error))?;
         let of_file = metadata.metadata().file_metadata();
         if u64::try_from(of_file.num_rows()) != Ok(recorded.rows) {
             return Err(not_as_recorded(
-                &path,
+                &location,
                 format!("{} rows", recorded.rows),
                 format!("{} rows", of_file.num_rows()),
             ));
@@ -82,14 +82,9 @@ impl OpenPart {
         if embedded.next() != Some(&Some(encode_arrow_schema(&schema.arrow()))) {
             let names: Vec<_> =
                 schema.arrow().fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect();
-            return Err(not_as_recorded(&path, format!("the columns {}", names.join(", ")), "others"));
+            return Err(not_as_recorded(&location, format!("the columns {}", names.join(", ")), "others"));
         }
         Ok(Self { location, recorded: recorded.clone(), file, metadata })
-    }
-
-    /// Name for errors.
-    pub(super) fn path(&self) -> PathBuf {
-        PathBuf::from(self.location.to_string())
     }
 
     /// The pages of column `leaf` in row group `group`, of `n_rows` rows, that hold rows `rows`; with the first row of
@@ -138,15 +133,15 @@ pub(super) const OTHER_FILE: &str =
     "The file is not the one that was harvested: restore it, or harvest again into an empty folder";
 
 /// The error for a file that is not as its manifest says.
-pub(super) fn not_as_recorded(path: &Path, expected: impl Into<String>, found: impl Into<String>) -> Error {
-    Error::malformed(path, expected, found, OTHER_FILE)
+pub(super) fn not_as_recorded(place: &Location, expected: impl Into<String>, found: impl Into<String>) -> Error {
+    Error::malformed(place.to_string(), expected, found, OTHER_FILE)
 }
 
 /// The error for a part that parquet cannot read.
-pub(super) fn unreadable(path: &Path, part: &Part, error: ParquetError) -> Error {
-    match Error::parquet("read", path)(error) {
+pub(super) fn unreadable(place: &Location, part: &Part, error: ParquetError) -> Error {
+    match Error::parquet("read", place.to_string())(error) {
         Error::Parquet { source, .. } => {
-            not_as_recorded(path, format!("a parquet file of {} rows", part.rows), source.to_string())
+            not_as_recorded(place, format!("a parquet file of {} rows", part.rows), source.to_string())
         }
         io => io,
     }

@@ -180,7 +180,7 @@ fn a_run_stopped_anywhere_and_repeated_equals_one_that_was_not() {
     for after in 0..24 {
         let bench = Bench::new();
         match bench.run(&StopAfter::batches(after)) {
-            Err(Error::Cancelled { path }) => assert_eq!(path, bench.out()),
+            Err(Error::Cancelled { place }) => assert_eq!(place, bench.out().display().to_string()),
             other => assert!(other.is_ok() && after >= BATCHES, "after {after} batches: {other:?}"),
         }
         // A killed process also leaves a half-written part and a part that is not listed yet.

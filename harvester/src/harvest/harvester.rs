@@ -264,7 +264,7 @@ impl<'a> Harvester<'a> {
                 FromText::End(leftover) => return Ok(leftover),
             };
             if monitor.cancelled() {
-                return Err(Error::Cancelled { path: PathBuf::from(out.to_string()) });
+                return Err(Error::Cancelled { place: out.to_string() });
             }
             let values = self.compute(&contexts)?;
             monitor.advance(contexts.iter().map(|context| context.tokens.len() as u64).sum());

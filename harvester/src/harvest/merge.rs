@@ -35,7 +35,7 @@ pub fn merge(folders: &[Location], out: impl Into<Location>, monitor: &dyn Monit
     monitor.start("merge", merged.parts.iter().map(|part| part.bytes).sum(), "bytes");
     for ((source, file), part) in sources(folders, &manifests).zip(&merged.parts) {
         if monitor.cancelled() {
-            return Err(Error::Cancelled { path: out.to_string().into() });
+            return Err(Error::Cancelled { place: out.to_string() });
         }
         let source = source.join(file);
         if !is_there(&folder.location().join(&part.file), &source, part)? {

@@ -81,7 +81,7 @@ pub(super) fn pause(duration: Duration, kept: &Path, monitor: &dyn Monitor) -> R
     let mut left = duration;
     loop {
         if monitor.cancelled() {
-            return Err(Error::Cancelled { path: kept.to_path_buf() });
+            return Err(Error::Cancelled { place: kept.display().to_string() });
         }
         if left.is_zero() {
             return Ok(());

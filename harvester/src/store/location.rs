@@ -92,7 +92,7 @@ impl Location {
     }
 
     /// The last part of the path; empty at the root.
-    pub(crate) fn file_name(&self) -> String {
+    pub fn file_name(&self) -> String {
         match self {
             Self::Local(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             Self::Remote(remote) => remote.0.name(),

@@ -1,8 +1,6 @@
 //! The `manifest.json` of any stage's folder. Its `format` names the stage that wrote it, its `version` the layout, and
 //! its last field is a checksum of the rest. All three are checked before anything else in the folder is trusted.
 
-use std::path::{Path, PathBuf};
-
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -44,7 +42,7 @@ fn to_bytes<T: Serialize>(manifest: &T) -> serde_json::Result<Vec<u8>> {
 }
 
 /// Checks that the manifest at `path` has exactly the bytes that were written.
-fn check_sum(path: &Path, bytes: &[u8], repair: &str) -> Result<()> {
+fn check_sum(place: &Location, bytes: &[u8], repair: &str) -> Result<()> {
     let field = format!("\"{CHECKSUM_FIELD}\": \"");
     let start = bytes.windows(field.len()).rposition(|window| window == field.as_bytes()).map(|at| at + field.len());
     let sum = start.and_then(|start| bytes.get(start..start + 64));
@@ -62,7 +60,7 @@ fn check_sum(path: &Path, bytes: &[u8], repair: &str) -> Result<()> {
             let expected =
                 format!("its own SHA-256, {}, in {CHECKSUM_FIELD}", computed.unwrap_or_else(|| "at its end".into()));
             let hint = format!("The manifest was edited or damaged. {repair}");
-            Err(Error::malformed(path, expected, found, hint))
+            Err(Error::malformed(place.to_string(), expected, found, hint))
         }
     }
 }
@@ -80,22 +78,21 @@ pub(super) struct Expected {
 
 impl Expected {
     /// The error for a file that is not such a manifest.
-    pub(super) fn damaged(&self, path: &Path, reason: String) -> Error {
+    pub(super) fn damaged(&self, place: &Location, reason: String) -> Error {
         let hint = format!("The file was edited or damaged. {}", self.repair);
-        Error::malformed(path, format!("a manifest of {}", self.format), reason, hint)
+        Error::malformed(place.to_string(), format!("a manifest of {}", self.format), reason, hint)
     }
 }
 
 /// Reads the manifest in the file `place`: its version and all its fields.
 pub(super) fn read_manifest(place: &Location, expected: &Expected) -> Result<(u32, Value)> {
-    let path = &PathBuf::from(place.to_string());
     let bytes = &place.read()?;
-    let unread = |reason: String| expected.damaged(path, reason);
+    let unread = |reason: String| expected.damaged(place, reason);
     let text = std::str::from_utf8(bytes).map_err(|error| unread(error.to_string()))?;
     let value: Value = serde_json::from_str(text).map_err(|error| unread(error.to_string()))?;
     let refuse = |field: &str, expected: String, hint: &str| {
         let found = format!("{field} {}", value.get(field).unwrap_or(&Value::Null));
-        Err(Error::malformed(path, format!("{field} {expected}"), found, hint))
+        Err(Error::malformed(place.to_string(), format!("{field} {expected}"), found, hint))
     };
     if value.get("format") != Some(&Value::from(expected.format)) {
         return refuse("format", format!("\"{}\"", expected.format), "Name the output folder of the right stage");
@@ -106,7 +103,7 @@ pub(super) fn read_manifest(place: &Location, expected: &Expected) -> Result<(u3
         return refuse("version", versions, "Read it with the refract that wrote it, or run its stage again");
     };
     if expected.has_checksum {
-        check_sum(path, bytes, expected.repair)?;
+        check_sum(place, bytes, expected.repair)?;
     }
     Ok((version, value))
 }

@@ -90,9 +90,8 @@ pub trait Manifest: Serialize + DeserializeOwned {
         for (field, hash_field) in Self::ARTIFACTS.iter().filter(|_| version == 1) {
             ArtifactRef::upgrade(&mut value, field, hash_field);
         }
-        let path = PathBuf::from(place.to_string());
         let manifest: Self =
-            serde_json::from_value(value).map_err(|error| expected.damaged(&path, error.to_string()))?;
+            serde_json::from_value(value).map_err(|error| expected.damaged(&place, error.to_string()))?;
         Ok(manifest.located(&folder))
     }
 
@@ -157,13 +156,8 @@ impl OutputFolder {
     }
 
     /// Location of the finished files.
-    pub(crate) fn location(&self) -> &Location {
+    pub fn location(&self) -> &Location {
         &self.location
-    }
-
-    /// Its name, as errors give it.
-    pub fn path(&self) -> PathBuf {
-        PathBuf::from(self.location.to_string())
     }
 
     /// The manifest of the run in this folder; `None` if the folder is new, or a run of the stage was killed before it
@@ -183,7 +177,7 @@ impl OutputFolder {
             Some(name) => {
                 let expected = format!("an empty folder, or one that {} wrote", M::COMMAND);
                 let found = format!("a folder without {} that holds `{name}`", M::FILE);
-                Err(Error::malformed(self.path(), expected, found, "Choose another `out`"))
+                Err(Error::malformed(self.location.to_string(), expected, found, "Choose another `out`"))
             }
         }
     }
@@ -199,7 +193,11 @@ impl OutputFolder {
         if differences.is_empty() {
             return Ok(Some(found));
         }
-        if found.is_begun(self)? { Err(Error::OtherRun { path: self.path(), differences }) } else { Ok(None) }
+        if found.is_begun(self)? {
+            Err(Error::OtherRun { place: self.location.to_string(), differences })
+        } else {
+            Ok(None)
+        }
     }
 
     /// The manifest to continue with: that of the earlier run, else `wanted`, which is then written.

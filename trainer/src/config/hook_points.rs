@@ -1,8 +1,6 @@
 //! The hook points of a config, checked against its architecture.
 
-use std::path::Path;
-
-use harvester::{HarvestManifest, HookPoint};
+use harvester::{HarvestManifest, HookPoint, Location};
 
 use crate::{Error, Result, TrainConfig, sae::HookPoints, step::architecture::TrainArchitecture};
 
@@ -40,7 +38,7 @@ impl TrainConfig {
     }
 
     /// For vectors, which no model computed: refuses hook points, and architectures that need several.
-    pub(crate) fn check_vectors(&self, vectors: &Path) -> Result<()> {
+    pub(crate) fn check_vectors(&self, vectors: &Location) -> Result<()> {
         if !self.architecture.maps_one_column() {
             let expected = "one that reads and reconstructs the same vectors: only a model has several hook points";
             return Err(Error::invalid("`architecture`", expected, self.architecture.to_string()));
@@ -48,7 +46,7 @@ impl TrainConfig {
         match self.named_hook_points().first() {
             None => Ok(()),
             Some(point) => {
-                let expected = format!("none: {} holds vectors, not a model's activations", vectors.display());
+                let expected = format!("none: {vectors} holds vectors, not a model's activations");
                 Err(Error::invalid("`hook_points`", expected, point.to_string()))
             }
         }
@@ -107,6 +105,8 @@ fn the_only_one(target: Option<HookPoint>, there: &[HookPoint]) -> Result<HookPo
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -119,7 +119,7 @@ mod tests {
                 target_hook_point: with_target.then_some(HookPoint::Embed),
                 ..TrainConfig::default()
             };
-            let vectors = config.check_vectors(Path::new("digits.parquet"));
+            let vectors = config.check_vectors(&Path::new("digits.parquet").into());
             assert_eq!(vectors.is_ok(), architecture.maps_one_column() && n_inputs == 0 && !with_target);
             config.hook_points_among(&points[..1], |_| Ok(8)).map_err(|error| error.to_string()).err()
         };

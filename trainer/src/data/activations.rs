@@ -33,7 +33,7 @@ pub(crate) fn split<'a>(
     if n_held_out >= n_contexts {
         let found = format!("{n_contexts} contexts, of which {n_held_out} are held out");
         let hint = "Harvest more tokens, or hold out a smaller `held_out_fraction`";
-        return Err(Error::malformed(dataset.dir(), "contexts to train on", found, hint));
+        return Err(Error::malformed(dataset.location().to_string(), "contexts to train on", found, hint));
     }
     let middle = n_contexts - n_held_out;
     let part = |contexts| Activations::open(dataset, hook_points, contexts);

@@ -1,8 +1,6 @@
 //! [`HarvestedData`]: a folder written by `harvest`, as [`TrainingData`]. Its last contexts are held out.
 
-use std::path::Path;
-
-use harvester::ActivationDataset;
+use harvester::{ActivationDataset, Location};
 
 use crate::{
     Result,
@@ -34,8 +32,8 @@ impl<'a> HarvestedData<'a> {
 }
 
 impl TrainingData for HarvestedData<'_> {
-    fn dir(&self) -> &Path {
-        self.dataset.dir()
+    fn location(&self) -> &Location {
+        self.dataset.location()
     }
 
     fn hook_points(&self) -> HookPoints {
@@ -61,7 +59,6 @@ impl TrainingData for HarvestedData<'_> {
         let manifest = self.dataset.manifest();
         let (first, _) = self.hook_points.ends();
         Ok(Provenance {
-            place: self.dataset.location().clone(),
             manifest_sha256: Some(self.dataset.manifest_sha256()?),
             model: Some(manifest.model.clone()),
             vectors: None,

@@ -103,7 +103,7 @@ impl ActivationSource for LiveSource<'_> {
         monitor.start(&format!("filling the shuffle buffer{again}"), block_rows, "tokens");
         while n_rows < block_rows {
             if monitor.cancelled() {
-                return Err(harvester::Error::Cancelled { path: out.to_path_buf() }.into());
+                return Err(harvester::Error::Cancelled { place: out.display().to_string() }.into());
             }
             let Some(batch) = stream.next().transpose()? else { break };
             end = Some(batch.next);

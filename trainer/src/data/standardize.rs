@@ -28,7 +28,7 @@ impl Standard {
             if !scale.is_finite() || scale <= 0.0 {
                 let found = format!("a variance of {variance} at {}", column.name);
                 let hint = "Train on another column, or on more rows";
-                return Err(Error::malformed(data.dir(), "values that vary", found, hint));
+                return Err(Error::malformed(data.location().to_string(), "values that vary", found, hint));
             }
             standard.scales.push(scale);
             standard.mean.extend(column.mean.iter().map(|mean| scale * mean));
@@ -42,17 +42,28 @@ impl Standard {
 mod tests {
     use std::path::Path;
 
+    use harvester::Location;
+
     use super::*;
     use crate::{
         data::training_data::{ColumnSummary, HeldOut, Label, Provenance, Split},
         sae::HookPoints,
     };
 
-    struct TwoColumns([f32; 2]);
+    struct TwoColumns {
+        place: Location,
+        std_of_a: [f32; 2],
+    }
+
+    impl TwoColumns {
+        fn new(std_of_a: [f32; 2]) -> Self {
+            Self { place: Path::new("two-columns").into(), std_of_a }
+        }
+    }
 
     impl TrainingData for TwoColumns {
-        fn dir(&self) -> &Path {
-            Path::new("two-columns")
+        fn location(&self) -> &Location {
+            &self.place
         }
 
         fn hook_points(&self) -> HookPoints {
@@ -61,7 +72,7 @@ mod tests {
 
         fn columns(&self) -> Result<Vec<ColumnSummary<'_>>> {
             let column = |name: &str, mean, std| ColumnSummary { name: name.to_string(), mean, std };
-            Ok(vec![column("a", &[1.0, 2.0], &self.0), column("b", &[-4.0], &[4.0])])
+            Ok(vec![column("a", &[1.0, 2.0], &self.std_of_a), column("b", &[-4.0], &[4.0])])
         }
 
         fn split(&self, _: HeldOut) -> Result<Split<'_>> {
@@ -80,7 +91,7 @@ mod tests {
     #[test]
     fn each_column_has_its_own_scale() {
         // sqrt(2 / (0.3^2 + 0.4^2)) = sqrt(8); sqrt(1 / 4^2) = 1/4
-        let standard = Standard::of(&TwoColumns([0.3, 0.4])).unwrap();
+        let standard = Standard::of(&TwoColumns::new([0.3, 0.4])).unwrap();
         let near = |a: &[f32], b: &[f32]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6);
         assert!(near(&standard.scales, &[8f32.sqrt(), 0.25]), "{standard:?}");
         assert!(near(&standard.mean, &[8f32.sqrt(), 2.0 * 8f32.sqrt(), -1.0]), "{standard:?}");
@@ -88,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_column_that_never_varies_is_named() {
-        let message = Standard::of(&TwoColumns([0.0, 0.0])).unwrap_err().to_string();
+        let message = Standard::of(&TwoColumns::new([0.0, 0.0])).unwrap_err().to_string();
         assert!(message.contains("two-columns") && message.contains("a variance of 0 at a"), "{message}");
     }
 }

@@ -2,7 +2,7 @@
 //! ([`crate::data::harvested_data`]) or another program wrote them ([`crate::data::vector_data`]). The training loop,
 //! the scale and the manifest use only this.
 
-use std::{ops::Range, path::Path};
+use std::ops::Range;
 
 use harvester::{Location, ModelIdentity, SpecialToken, VectorFile};
 use serde::{Deserialize, Serialize};
@@ -11,8 +11,8 @@ use crate::{Result, data::rows::RowSource, sae::HookPoints};
 
 /// Rows of one or more columns, and their origin.
 pub(crate) trait TrainingData {
-    /// The folder or file, for error messages.
-    fn dir(&self) -> &Path;
+    /// The folder or file.
+    fn location(&self) -> &Location;
 
     /// The hook points that an SAE of these rows reads and reconstructs.
     fn hook_points(&self) -> HookPoints;
@@ -60,7 +60,6 @@ pub(crate) struct Split<'a> {
 /// The exact origin of the rows.
 #[derive(Debug, Clone)]
 pub(crate) struct Provenance {
-    pub(crate) place: Location,
     /// SHA-256 of the folder's manifest, if it has one.
     pub(crate) manifest_sha256: Option<String>,
     /// The model that computed them.

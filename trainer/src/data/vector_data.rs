@@ -5,9 +5,7 @@
 //! row i is held out  <=>  splitmix64(seed)[i] < held_out_fraction * 2^64
 //! ```
 
-use std::path::Path;
-
-use harvester::VectorDataset;
+use harvester::{Location, VectorDataset};
 
 use crate::{
     Error, Result,
@@ -23,8 +21,8 @@ use crate::{
 pub(crate) struct VectorData<'a>(pub(crate) &'a VectorDataset);
 
 impl TrainingData for VectorData<'_> {
-    fn dir(&self) -> &Path {
-        self.0.dir()
+    fn location(&self) -> &Location {
+        self.0.location()
     }
 
     fn hook_points(&self) -> HookPoints {
@@ -40,14 +38,13 @@ impl TrainingData for VectorData<'_> {
         if training.n_rows == 0 {
             let found = format!("{} rows, of which all are held out", self.0.n_rows());
             let hint = "Train on more rows, or hold out a smaller `held_out_fraction`";
-            return Err(Error::malformed(self.dir(), "rows to train on", found, hint));
+            return Err(Error::malformed(self.location().to_string(), "rows to train on", found, hint));
         }
         Ok(Split { training: Box::new(training), held_out: Box::new(held_out), held_out_contexts: 0..0 })
     }
 
     fn provenance(&self) -> Result<Provenance> {
         Ok(Provenance {
-            place: self.0.location().clone(),
             manifest_sha256: None,
             model: None,
             vectors: Some(VectorsIdentity {
@@ -60,7 +57,7 @@ impl TrainingData for VectorData<'_> {
     }
 
     fn label(&self) -> Label {
-        let dataset = self.0.dir().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let dataset = self.0.location().file_name();
         Label { model_name: String::new(), ctx_len: None, prepend_bos: false, dataset }
     }
 }

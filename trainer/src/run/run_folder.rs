@@ -32,14 +32,14 @@ impl SaeManifest {
         held_out: Range<u64>,
         out: &Path,
     ) -> Result<Self> {
-        let Provenance { place, manifest_sha256, model, vectors, sink_norm, bos } = data.provenance()?;
+        let Provenance { manifest_sha256, model, vectors, sink_norm, bos } = data.provenance()?;
         let begun = Self {
             format: Self::FORMAT.into(),
             version: Self::VERSION,
             refract_version: env!("CARGO_PKG_VERSION").into(),
             run_id: String::new(),
             complete: false,
-            activations: ArtifactRef::new(out, &place, manifest_sha256),
+            activations: ArtifactRef::new(out, data.location(), manifest_sha256),
             vectors,
             model: model.map(|model| model.seen_from(&out.into())),
             hook_point: resolved.config.hook_points.first().copied(),

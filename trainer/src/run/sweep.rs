@@ -43,7 +43,7 @@ use crate::Result;
 /// As [`crate::train()`], except for divergence; or when `out` contains something else.
 pub fn sweep(plan: &SweepPlan<'_>, out: &Path, monitor: &dyn Monitor) -> Result<Vec<SweepRow>> {
     let folder = OutputFolder::open(out)?;
-    let mut table = Table::open(&folder, plan)?;
+    let mut table = Table::open(&folder, out, plan)?;
     // Nothing is written before it is known that every run in `out` belongs to the plan.
     plan.passes().iter().try_for_each(|members| check_pass(plan, members, out))?;
     table.write()?;

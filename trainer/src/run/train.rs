@@ -79,7 +79,7 @@ impl<'a> TrainData<'a> {
                 Ok(Box::new(HarvestedData::new(dataset, config.hook_points_in(dataset.manifest())?)))
             }
             Self::Vectors(vectors) => {
-                config.check_vectors(vectors.dir())?;
+                config.check_vectors(vectors.location())?;
                 Ok(Box::new(VectorData(vectors)))
             }
         }
@@ -148,5 +148,5 @@ pub(crate) fn split<'a>(data: &'a dyn TrainingData, config: &TrainConfig) -> Res
     }
     let hint = "Train on more rows, or with a smaller `batch`";
     let expected = format!("at least a batch, {batch} rows, to train on");
-    Err(Error::malformed(data.dir(), expected, n.to_string(), hint))
+    Err(Error::malformed(data.location().to_string(), expected, n.to_string(), hint))
 }

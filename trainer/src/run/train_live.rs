@@ -71,7 +71,9 @@ fn earlier_run(folder: &OutputFolder, resolved: &Resolved) -> Result<Option<SaeM
     }
     match differences.is_empty() {
         true => Ok(Some(found)),
-        false if found.is_begun(folder)? => Err(harvester::Error::OtherRun { path: folder.path(), differences }.into()),
+        false if found.is_begun(folder)? => {
+            Err(harvester::Error::OtherRun { place: folder.location().to_string(), differences }.into())
+        }
         false => Ok(None),
     }
 }
@@ -140,7 +142,7 @@ fn hold_out(
         // A block ends with a forward pass, so that the order of the rows depends on it.
         lines.extend(harvester::differences("`batch` of the harvest", &found.config.batch, &config.batch));
         if !lines.is_empty() {
-            return Err(harvester::Error::OtherRun { path: dir.to_path_buf(), differences: lines }.into());
+            return Err(harvester::Error::OtherRun { place: dir.display().to_string(), differences: lines }.into());
         }
     }
     harvester::harvest(model, corpus, config, dir, monitor)?;

@@ -98,6 +98,16 @@ impl FoundFile {
         Err(Error::malformed(self.name(), "an uncompressed .parquet file", "a compressed one", hint))
     }
 
+    /// A stamp that changes when the file does. Standard input and pipes have no stamp: they always count as changed.
+    pub(super) fn stamp(&self) -> Result<String> {
+        match &self.origin {
+            Origin::At(location) if location.is_pipe() => Ok(String::new()),
+            Origin::At(location) => location.stamp(),
+            Origin::OnHub(file) => Ok(file.hash.clone()),
+            Origin::Stdin => Ok(String::new()),
+        }
+    }
+
     /// The file as a source.
     pub(super) fn as_source(&self) -> FoundSource {
         let name = match &self.origin {

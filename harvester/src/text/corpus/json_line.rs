@@ -2,8 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use super::{CorpusOptions, Document, Record, scan::MARK};
+use super::{CorpusOptions, Document, Record};
 use crate::store::python_json_or_null;
+
+/// The mark that some editors put at the start of a text in UTF-8. It is no part of the text.
+pub(super) const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Why a line holds no document.
 #[derive(Debug, Clone, PartialEq, Eq)]

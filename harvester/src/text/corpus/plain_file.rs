@@ -61,16 +61,16 @@ impl PlainFile {
     pub(super) fn record(&self, place: DocumentPlace, options: &CorpusOptions) -> Result<Record> {
         let bytes = Location::from(self.path.as_path()).read_range(place.offset, place.bytes)?;
         let record = match self.kind {
-            FileKind::JsonLines => record_of_line(&bytes, options).ok(),
+            FileKind::JsonLines => record_of_line(&bytes, options).map_err(|bad| bad.found),
             FileKind::Text | FileKind::Parquet => {
-                let text = String::from_utf8(bytes.into()).ok();
+                let text = String::from_utf8(bytes.into()).map_err(|error| error.to_string());
                 text.map(|text| Record { document: Document::Text(text), kept: vec![] })
             }
         };
-        record.ok_or_else(|| {
+        record.map_err(|found| {
             let expected = format!("the document of {} bytes that was at byte {}", place.bytes, place.offset);
             let hint = "The file changed while it was read; start again";
-            Error::malformed(&self.name, expected, "something else", hint)
+            Error::malformed(&self.name, expected, found, hint)
         })
     }
 }

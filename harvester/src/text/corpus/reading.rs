@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Corpus, CorpusOptions, CorpusSource, LeftOutPlace, PlacedBlock, WhyLeftOut,
-    discover::{FileKind, FoundFile, FoundSource, Origin},
+    discover::{FileKind, FoundFile, FoundSource},
     document::DocumentHash,
     order::Block,
     plain_file::PlainFile,
@@ -53,7 +53,7 @@ impl Corpus {
             let sha256 = match blocks {
                 Some((table, blocks, has_field)) => {
                     reading.add_fields(has_field);
-                    self.stamps.push((file.name(), stamp(&file)?));
+                    self.stamps.push((file.name(), file.stamp()?));
                     self.tables_within.push(file.within());
                     self.add_table(table, blocks, &mut source)?
                 }
@@ -102,7 +102,7 @@ impl Corpus {
         reading: &mut Reading,
         source: &mut CorpusSource,
     ) -> Result<Option<String>> {
-        self.stamps.push((found.name(), stamp(found)?));
+        self.stamps.push((found.name(), found.stamp()?));
         let plain = PlainFile::of(found)?;
         let ScannedFile { sha256, bytes, documents, malformed, has_field } = match scan::scan(&plain, &self.options)? {
             Scanned::Text(scanned) => scanned,
@@ -238,14 +238,4 @@ fn open_tables(files: &[FoundFile], first: usize, options: &CorpusOptions) -> Re
         Ok(Some((table, blocks, has_field)))
     };
     numbered.into_par_iter().map(open).collect()
-}
-
-/// A stamp that changes when the file does. Standard input and pipes have no stamp: they always count as changed.
-pub(super) fn stamp(file: &FoundFile) -> Result<String> {
-    match &file.origin {
-        Origin::At(location) if location.is_pipe() => Ok(String::new()),
-        Origin::At(location) => location.stamp(),
-        Origin::OnHub(file) => Ok(file.hash.clone()),
-        Origin::Stdin => Ok(String::new()),
-    }
 }

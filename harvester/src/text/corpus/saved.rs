@@ -23,7 +23,6 @@ use super::{
     Block, Corpus, CorpusOptions, CorpusSource, DocumentPlace, LeftOutPlace, PlacedBlock, PlainFile, RowBlock,
     TableFile, WhyLeftOut,
     discover::{FileKind, FoundFile, FoundSource},
-    reading::stamp,
 };
 use crate::{Error, Result, store::AtomicFile};
 
@@ -131,7 +130,7 @@ pub(super) fn load(path: &Path, options: &CorpusOptions, found: &[FoundSource]) 
     let saved = said(&reader)?;
     let files = found.iter().flat_map(|source| &source.files);
     let stamps: Vec<(String, String)> =
-        files.clone().map(|file| Some((file.name(), stamp(file).ok()?))).collect::<Option<_>>()?;
+        files.clone().map(|file| Some((file.name(), file.stamp().ok()?))).collect::<Option<_>>()?;
     let same =
         saved.refract_version == env!("CARGO_PKG_VERSION") && saved.options == *options && saved.stamps == stamps;
     // Standard input has no stamp, and a plain copy may have been removed from the cache.

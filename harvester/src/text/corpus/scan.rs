@@ -11,7 +11,7 @@ use super::{
     CorpusOptions, Record,
     discover::FileKind,
     document::{DocumentHash, first_16},
-    json_line::{BadLine, record_of_line},
+    json_line::{BadLine, MARK, record_of_line},
     plain_file::{DocumentPlace, PlainFile},
 };
 use crate::{Error, Result, store::hex};
@@ -58,9 +58,6 @@ pub(super) fn scan(file: &PlainFile, options: &CorpusOptions) -> Result<Scanned>
         FileKind::Text | FileKind::Parquet => scan_text(file, options),
     }
 }
-
-/// The mark that some editors put at the start of a text in UTF-8. It is no part of the text.
-pub(super) const MARK: &[u8] = b"\xef\xbb\xbf";
 
 fn scan_text(plain: &PlainFile, options: &CorpusOptions) -> Result<Scanned> {
     let path = &plain.path;

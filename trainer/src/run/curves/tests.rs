@@ -130,7 +130,7 @@ fn the_page_is_written_at_once_and_then_now_and_then() {
     assert_eq!(written()["last"], Value::Null);
     curves.refresh(&[line(1)]).unwrap();
     assert_eq!(written()["last"], Value::Null, "not written again so soon");
-    let cancelled = harvester::Error::Cancelled { path: "out".into() }.into();
+    let cancelled = harvester::Error::Cancelled { place: "out".into() }.into();
     curves.stop(&[line(1)], &cancelled);
     assert_eq!((&written()["state"], &written()["last"]["step"]), (&"stopped".into(), &1.into()));
     curves.finish(&manifest("model"), &[line(1), line(2)]).unwrap();

@@ -173,7 +173,7 @@ impl Manifest for SweepFile {
     /// A sweep whose table was removed still has its page and its runs.
     fn leaves(folder: &OutputFolder, name: &str) -> bool {
         let file = name.strip_suffix(".tmp").unwrap_or(name);
-        [PARETO_FILE, SWEEP.file].contains(&file) || SaeManifest::is_in(&folder.path().join(name))
+        [PARETO_FILE, SWEEP.file].contains(&file) || SaeManifest::is_in(&folder.location().join(name))
     }
 
     /// Refuses a plan that lacks a run of the table, because the table will be written again.

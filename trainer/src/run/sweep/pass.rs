@@ -154,7 +154,7 @@ impl<'a> Pass<'a, '_> {
     /// Saves the state of every run because the user asked to stop.
     fn stop(&mut self) -> Result<()> {
         self.each(Run::save_checkpoint)?;
-        Err(harvester::Error::Cancelled { path: self.table.out().to_path_buf() }.into())
+        Err(harvester::Error::Cancelled { place: self.table.out().display().to_string() }.into())
     }
 
     /// Does `work` with every run. A run that diverges is recorded and removed; any other error stops all runs.

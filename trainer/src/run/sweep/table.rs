@@ -23,9 +23,9 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Opens the table of a new or unfinished sweep in `folder`. The old table gives the runs that diverged; the
+    /// Opens the table of a new or unfinished sweep in `folder`, which is `out`. The old table gives the runs that diverged; the
     /// progress of the others is in their own folders.
-    pub(super) fn open(folder: &OutputFolder, plan: &SweepPlan<'_>) -> Result<Self> {
+    pub(super) fn open(folder: &OutputFolder, out: &Path, plan: &SweepPlan<'_>) -> Result<Self> {
         let new = |run: &PlannedRun| SweepRow {
             name: run.name.clone(),
             hook_point: run.place.clone(),
@@ -46,7 +46,6 @@ impl Table {
         };
         let wanted = SweepFile::new(plan.runs().iter().map(new).collect());
         let before = folder.find_run(&wanted)?;
-        let out = folder.path();
         let mut rows = wanted.runs;
         for row in &mut rows {
             // A run that has ended keeps its state: an error in another run must not change it.
@@ -56,7 +55,7 @@ impl Table {
                 *row = old.clone();
             }
         }
-        Ok(Self { out, rows })
+        Ok(Self { out: out.to_path_buf(), rows })
     }
 
     pub(super) fn out(&self) -> &Path {

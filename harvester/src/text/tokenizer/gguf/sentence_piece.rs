@@ -10,11 +10,7 @@ use tokenizers::{
     normalizers::{Prepend, Replace, utils::Sequence as Normalizers},
 };
 
-<<<<<<< HEAD:harvester/src/text/tokenizer/sentence_piece.rs
 use super::special_tokens::NORMAL;
-=======
-use super::{CONTROL, NORMAL, UNKNOWN, USER_DEFINED};
->>>>>>> 3db41fb (GGUF's header check and the parts of its tokenizer stand below their readers: no ring of sibling files):harvester/src/text/tokenizer/gguf/sentence_piece.rs
 
 /// The entries of a GGUF header that describe such a tokenizer.
 pub(super) struct SentencePieces<'a> {
@@ -74,7 +70,7 @@ impl SentencePieces<'_> {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::text::tokenizer::special_tokens::SpecialTokens;
+    use crate::text::tokenizer::gguf::special_tokens::SpecialTokens;
 
     /// Token n has id n; 6 is the type of byte tokens.
     const TOKENS: [&str; 10] = ["<unk>", "<s>", "▁", "a", "b", "ab", "▁a", "ba", "<0xC3>", "<0xA9>"];

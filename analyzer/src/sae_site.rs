@@ -1,4 +1,4 @@
-//! [`Site`]: an SAE with its hook point, for steering and evaluation.
+//! [`SaeSite`]: an SAE with its hook point, for steering and evaluation.
 
 use harvester::{HookPoint, Row, is_ordinary, norm};
 use trainer::{HookPoints, Sae};
@@ -7,7 +7,7 @@ use crate::Result;
 
 /// An SAE with its hook point.
 #[derive(Debug, Clone, Copy)]
-pub struct Site<'a> {
+pub struct SaeSite<'a> {
     /// The SAE.
     pub sae: &'a Sae,
     /// The hook point of its activations.
@@ -16,7 +16,7 @@ pub struct Site<'a> {
     pub sink_norm: f32,
 }
 
-impl Site<'_> {
+impl SaeSite<'_> {
     /// The hook points that the SAE reads, in order: one, except for a crosscoder.
     pub(crate) fn inputs(&self) -> Vec<HookPoint> {
         match &self.sae.config().hook_points {
