@@ -135,7 +135,7 @@ impl Monitor for Terminal {
     }
 
     fn note(&self, text: &str) {
-        self.update(|progress| progress.set_note(text));
+        self.update(|progress| progress.note = text.to_string());
     }
 
     fn finish(&self) {

@@ -28,8 +28,8 @@ pub use error::{Error, Result};
 pub use harvest::{ActivationStream, LiveModel, StreamedBatch, forward_seconds, harvest, merge, open_corpus};
 pub use language_model::{LanguageModel, ModelIdentity};
 pub use model::{
-    Batch, Capture, Compute, Edit, Family, Head, Hook, HookPattern, HookPoint, KvCache, ModelConfig, NoHook, NormKind,
-    Row, Rows, Site,
+    Batch, Capture, Compute, Edit, Family, Head, Hook, HookPattern, HookPoint, KvCache, ModelConfig, NoHook, Row, Rows,
+    Site,
 };
 pub use monitor::{Monitor, Silent};
 pub use numbers::{SINK_MULTIPLE, StorageDtype, human, is_ordinary, machine, norm, simd};

@@ -57,7 +57,7 @@ mod weights;
 pub use self::{
     batch::{Batch, Row, Rows},
     compute::Compute,
-    config::{Family, ModelConfig, NormKind},
+    config::{Family, ModelConfig},
     head::Head,
     hook::{Capture, Edit, Hook, NoHook},
     hook_pattern::HookPattern,
@@ -66,7 +66,7 @@ pub use self::{
 };
 pub(crate) use self::{
     checkpoint::Checkpoint,
-    config::{Activation, LocalAttention, NormPlaces, Positions, QkNorm, RopeScaling},
+    config::{Activation, LocalAttention, NormKind, NormPlaces, Positions, QkNorm, RopeScaling},
     gguf::GgufMetadata,
     transformer::Transformer,
 };

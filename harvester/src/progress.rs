@@ -9,13 +9,15 @@ use crate::human;
 pub struct Progress {
     what: String,
     unit: String,
-    /// 0 if it is not known.
-    total: u64,
-    done: u64,
+    /// Units in all; 0 if it is not known.
+    pub total: u64,
+    /// Units done.
+    pub done: u64,
     /// Units of `done` that need no work in this run.
     skipped: u64,
     started: Instant,
-    note: String,
+    /// The state shown beside the progress.
+    pub note: String,
 }
 
 impl Progress {
@@ -34,26 +36,6 @@ impl Progress {
     pub fn skip(&mut self, n: u64) {
         self.skipped += n;
         self.done += n;
-    }
-
-    /// Replaces the state shown beside the progress.
-    pub fn set_note(&mut self, text: &str) {
-        self.note = text.to_string();
-    }
-
-    /// Units done.
-    pub fn done(&self) -> u64 {
-        self.done
-    }
-
-    /// Units in all; 0 if it is not known.
-    pub fn total(&self) -> u64 {
-        self.total
-    }
-
-    /// The state shown beside the progress.
-    pub fn note(&self) -> &str {
-        &self.note
     }
 
     /// `harvest: 26,624 of 160,000 tokens, 870/s, 2 min left`. The rate is that of this run. While other work runs

@@ -34,14 +34,21 @@ const GROUP_BYTES: usize = 64 << 20;
 /// Vectors in parquet files, opened for reading.
 #[derive(Debug)]
 pub struct VectorDataset {
-    location: Location,
-    column: String,
-    width: usize,
-    dtype: StorageDtype,
+    /// The file or folder, as the user named it.
+    pub location: Location,
+    /// Name of the column of lists.
+    pub column: String,
+    /// Numbers per row.
+    pub width: usize,
+    /// Type of the values in memory: f16 if all files hold f16, else f32.
+    pub dtype: StorageDtype,
     tables: Vec<Table>,
-    groups: Vec<VectorGroup>,
-    mean: Vec<f32>,
-    std: Vec<f32>,
+    /// The groups of rows that are read together, in order.
+    pub groups: Vec<VectorGroup>,
+    /// Mean of each dimension. `[width]`
+    pub mean: Vec<f32>,
+    /// Standard deviation of each dimension. `[width]`
+    pub std: Vec<f32>,
 }
 
 /// One file of vectors.
@@ -102,26 +109,6 @@ impl VectorDataset {
         Ok(Self { mean: narrow(statistics.mean()), std: narrow(statistics.std()), ..opened })
     }
 
-    /// The file or folder, as the user named it.
-    pub fn location(&self) -> &Location {
-        &self.location
-    }
-
-    /// Name of the column of lists.
-    pub fn column(&self) -> &str {
-        &self.column
-    }
-
-    /// Numbers per row.
-    pub fn width(&self) -> usize {
-        self.width
-    }
-
-    /// Type of the values in memory: f16 if all files hold f16, else f32.
-    pub fn dtype(&self) -> StorageDtype {
-        self.dtype
-    }
-
     /// The files, in the order of the rows.
     pub fn files(&self) -> impl Iterator<Item = &VectorFile> {
         self.tables.iter().map(|table| &table.recorded)
@@ -130,21 +117,6 @@ impl VectorDataset {
     /// Number of rows.
     pub fn n_rows(&self) -> u64 {
         self.files().map(|file| file.rows).sum()
-    }
-
-    /// The groups of rows that are read together, in order.
-    pub fn groups(&self) -> &[VectorGroup] {
-        &self.groups
-    }
-
-    /// Mean of each dimension. `[width]`
-    pub fn mean(&self) -> &[f32] {
-        &self.mean
-    }
-
-    /// Standard deviation of each dimension. `[width]`
-    pub fn std(&self) -> &[f32] {
-        &self.std
     }
 
     /// The rows of `group`.
@@ -360,17 +332,17 @@ mod tests {
         write(&folder.path().join("a.parquet"), &rows(0..4));
         std::fs::write(folder.path().join("notes.txt"), "no vectors").unwrap();
         let dataset = open(folder.path(), None).unwrap();
-        assert_eq!((dataset.column(), dataset.width(), dataset.n_rows()), ("vector", 2, 9));
-        let groups: Vec<_> = dataset.groups().iter().map(|group| (group.first_row, group.rows)).collect();
+        assert_eq!((&*dataset.column, dataset.width, dataset.n_rows()), ("vector", 2, 9));
+        let groups: Vec<_> = dataset.groups.iter().map(|group| (group.first_row, group.rows)).collect();
         assert_eq!(groups, [(0, 3), (3, 1), (4, 3), (7, 2)]);
         let read: Vec<f32> =
-            dataset.groups().iter().flat_map(|group| dataset.read(*group).unwrap().to_f32().into_owned()).collect();
+            dataset.groups.iter().flat_map(|group| dataset.read(*group).unwrap().to_f32().into_owned()).collect();
         let expected: Vec<f32> = rows(0..9).concat().into_iter().map(|value| value as f32).collect();
         assert_eq!(read, expected);
         // 0, .., 8: mean 4, variance (9^2 - 1) / 12; 0, 0.5, 1 three times: mean 0.5, variance 1/6
-        assert_eq!(dataset.mean(), [4.0, 0.5]);
+        assert_eq!(dataset.mean, [4.0, 0.5]);
         let near = |a: f32, b: f64| (f64::from(a) - b).abs() < 1e-6;
-        assert!(near(dataset.std()[0], (80.0_f64 / 12.0).sqrt()) && near(dataset.std()[1], (1.0_f64 / 6.0).sqrt()));
+        assert!(near(dataset.std[0], (80.0_f64 / 12.0).sqrt()) && near(dataset.std[1], (1.0_f64 / 6.0).sqrt()));
         let files: Vec<_> = dataset.files().map(|file| (file.name.as_str(), file.rows)).collect();
         assert_eq!(files, [("a.parquet", 4), ("b.parquet", 5)]);
         assert_eq!(

@@ -21,7 +21,7 @@ pub(super) struct Work {
 impl Work {
     pub(super) fn start(progress: Progress) -> Self {
         let bar = match std::io::stderr().is_terminal() {
-            true => bars().add(ProgressBar::new(progress.total())),
+            true => bars().add(ProgressBar::new(progress.total)),
             false => ProgressBar::hidden(),
         };
         bar.enable_steady_tick(Duration::from_millis(200));
@@ -33,13 +33,13 @@ impl Work {
     /// Updates the bar. The note has a line of its own below it.
     pub(super) fn show(&self, is_innermost: bool) {
         let Self { progress, bar } = self;
-        let gauge = if progress.total() > 0 { "{bar:16.cyan/dim}" } else { "{spinner}" };
-        let note = if progress.note().is_empty() { "" } else { "\n                 {prefix:.dim}" };
+        let gauge = if progress.total > 0 { "{bar:16.cyan/dim}" } else { "{spinner}" };
+        let note = if progress.note.is_empty() { "" } else { "\n                 {prefix:.dim}" };
         let style = ProgressStyle::with_template(&format!("{gauge} {{wide_msg}}{note}"));
         bar.set_style(style.expect("the template is a constant"));
-        bar.set_prefix(progress.note().to_string());
+        bar.set_prefix(progress.note.clone());
         bar.set_message(progress.line(is_innermost));
-        bar.set_position(progress.done());
+        bar.set_position(progress.done);
     }
 
     /// Removes the bar.
@@ -53,7 +53,7 @@ impl Work {
 
     /// The line of progress for a log.
     pub(super) fn line(&self, with_time_left: bool) -> String {
-        let note = self.progress.note();
+        let note = &self.progress.note;
         let note = if note.is_empty() { String::new() } else { format!("; {note}") };
         format!("{}{note}", self.progress.line(with_time_left))
     }

@@ -12,7 +12,7 @@
 //! a position by the same factor.
 
 use candle_core::Tensor;
-use harvester::{Head, Monitor, NormKind, TextTokenizer};
+use harvester::{Head, Monitor, TextTokenizer};
 use rayon::prelude::*;
 use trainer::Sae;
 
@@ -37,11 +37,7 @@ pub(crate) fn logit_lens(
     }
     let w_unembed = head.w_unembed(occurs)?; // [tokens, d_model]
     let directions = Tensor::from_slice(sae.w_dec(), (sae.d_sae(), sae.d_out()), w_unembed.device())?;
-    let directions = match head.norm() {
-        NormKind::Rms => directions,
-        NormKind::Layer => directions.broadcast_sub(&directions.mean_keepdim(1)?)?, // the norm subtracts the mean
-    };
-    let directions = directions.broadcast_mul(head.final_norm_weight())?; // [d_sae, d_model]
+    let directions = head.normed_directions(&directions)?; // [d_sae, d_model]
     let (mean, std) = mean_and_std(&directions, &w_unembed)?; // [tokens] each
     let columns = w_unembed.t()?;
     let mut lenses = Vec::with_capacity(sae.d_sae());

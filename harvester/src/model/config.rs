@@ -74,7 +74,7 @@ impl fmt::Display for Family {
 /// The kind of norm around attention and MLP, and before the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum NormKind {
+pub(crate) enum NormKind {
     /// `x / sqrt(mean(x^2) + eps) * weight`
     Rms,
     /// `(x - mean(x)) / sqrt(var(x) + eps) * weight + bias`
@@ -207,7 +207,7 @@ pub struct ModelConfig {
     /// Longest context that the model supports, in tokens.
     pub ctx_len: usize,
     /// Kind of norm around attention, around the MLP, and before the head.
-    pub norm: NormKind,
+    pub(crate) norm: NormKind,
     /// Position of the blocks' norms.
     pub(crate) norm_places: NormPlaces,
     /// Added to the variance (or mean square) under the square root.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use candle_core::Tensor;
 
-use super::{Compute, ModelConfig, NormKind, linear::Linear, norm::Norm};
+use super::{Compute, ModelConfig, linear::Linear, norm::Norm};
 use crate::{Error, Result};
 
 /// The norm before the head, and the unembedding. To compare directions with the vocabulary, this is all that is needed
@@ -19,7 +19,6 @@ pub struct Head {
     /// W_U, `[d_vocab, d_model]`; or the model whose files lack it: those of a bare model, or of one for another task.
     unembed: Result<Linear, PathBuf>,
     softcap: Option<f64>,
-    norm: NormKind,
     d_model: usize,
 }
 
@@ -30,7 +29,7 @@ impl Head {
         if let Ok(unembed) = &mut unembed {
             unembed.pack(Compute::F32)?;
         }
-        Ok(Self { ln_final, unembed, softcap: config.logit_softcap, norm: config.norm, d_model: config.d_model })
+        Ok(Self { ln_final, unembed, softcap: config.logit_softcap, d_model: config.d_model })
     }
 
     /// Logits.
@@ -66,18 +65,41 @@ impl Head {
         })
     }
 
-    /// Weight of the norm before the unembedding, `[d_model]`.
-    pub fn final_norm_weight(&self) -> &Tensor {
-        self.ln_final.weight()
-    }
-
-    /// Kind of that norm.
-    pub fn norm(&self) -> NormKind {
-        self.norm
+    /// What remains of directions of the residual stream after the norm, without its scale, which depends on the rest of
+    /// the residual stream: `w_final * direction`. A layer norm first subtracts the direction's mean.
+    ///
+    /// # Shapes
+    /// `[rows, d_model]` -> `[rows, d_model]`
+    ///
+    /// # Errors
+    /// `directions` have another width.
+    pub fn normed_directions(&self, directions: &Tensor) -> Result<Tensor> {
+        self.ln_final.directions(directions)
     }
 
     /// Width of the residual stream.
     pub fn d_model(&self) -> usize {
         self.d_model
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use candle_core::Device;
+
+    use super::{super::NormKind, *};
+
+    #[test]
+    fn a_layer_norm_takes_the_mean_off_a_direction_and_an_rms_norm_does_not() {
+        let tensor = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap();
+        for (norm, expected) in [(NormKind::Rms, [2.0, 12.0]), (NormKind::Layer, [-2.0, 4.0])] {
+            let ln_final = Norm::new(norm, tensor(&[2.0, 4.0]), Some(tensor(&[0.0, 0.0])), 1e-5).unwrap();
+            let head = Head { ln_final, unembed: Err(PathBuf::new()), softcap: None, d_model: 2 };
+            let directions = tensor(&[1.0, 3.0]).unsqueeze(0).unwrap();
+            let normed: Vec<f32> =
+                head.normed_directions(&directions).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            assert_eq!(normed, expected);
+        }
     }
 }

@@ -47,8 +47,16 @@ impl Norm {
         })
     }
 
-    pub(crate) fn weight(&self) -> &Tensor {
-        &self.weight
+    /// What remains of directions, without the norm's scale: that depends on what else a row holds.
+    ///
+    /// # Shapes
+    /// `directions`: `[rows, d_model]` -> the same
+    pub(crate) fn directions(&self, directions: &Tensor) -> Result<Tensor> {
+        let directions = match self.kind {
+            NormKind::Rms => directions.clone(),
+            NormKind::Layer => directions.broadcast_sub(&directions.mean_keepdim(1)?)?,
+        };
+        Ok(directions.broadcast_mul(&self.weight)?)
     }
 }
 

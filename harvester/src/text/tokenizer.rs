@@ -148,7 +148,7 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// As for [`Self::render_chat`].
-    pub fn render_chat_on(
+    pub(crate) fn render_chat_on(
         &self,
         date: ChatDate,
         messages: &[ChatMessage],

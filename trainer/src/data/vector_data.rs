@@ -22,7 +22,7 @@ pub(crate) struct VectorData<'a>(pub(crate) &'a VectorDataset);
 
 impl TrainingData for VectorData<'_> {
     fn location(&self) -> &Location {
-        self.0.location()
+        &self.0.location
     }
 
     fn hook_points(&self) -> HookPoints {
@@ -30,7 +30,7 @@ impl TrainingData for VectorData<'_> {
     }
 
     fn columns(&self) -> Result<Vec<ColumnSummary<'_>>> {
-        Ok(vec![ColumnSummary { name: self.0.column().to_string(), mean: self.0.mean(), std: self.0.std() }])
+        Ok(vec![ColumnSummary { name: self.0.column.clone(), mean: &self.0.mean, std: &self.0.std }])
     }
 
     fn split(&self, draw: HeldOut) -> Result<Split<'_>> {
@@ -47,17 +47,14 @@ impl TrainingData for VectorData<'_> {
         Ok(Provenance {
             manifest_sha256: None,
             model: None,
-            vectors: Some(VectorsIdentity {
-                column: self.0.column().to_string(),
-                files: self.0.files().cloned().collect(),
-            }),
+            vectors: Some(VectorsIdentity { column: self.0.column.clone(), files: self.0.files().cloned().collect() }),
             sink_norm: f32::MAX,
             bos: None,
         })
     }
 
     fn label(&self) -> Label {
-        let dataset = self.0.location().file_name();
+        let dataset = self.0.location.file_name();
         Label { model_name: String::new(), ctx_len: None, prepend_bos: false, dataset }
     }
 }
@@ -92,7 +89,7 @@ struct VectorRows<'a> {
 impl<'a> VectorRows<'a> {
     fn new(vectors: &'a VectorDataset, draw: HeldOut, held_out: bool) -> Self {
         let n_rows = (0..vectors.n_rows()).filter(|row| draw.holds_out(*row) == held_out).count() as u64;
-        Self { vectors, draw, held_out, widths: [vectors.width()], n_rows }
+        Self { vectors, draw, held_out, widths: [vectors.width], n_rows }
     }
 }
 
@@ -102,11 +99,11 @@ impl RowSource for VectorRows<'_> {
     }
 
     fn row_bytes(&self) -> usize {
-        self.vectors.dtype().row_bytes(self.vectors.width())
+        self.vectors.dtype.row_bytes(self.vectors.width)
     }
 
     fn group_sizes(&self) -> Vec<usize> {
-        self.vectors.groups().iter().map(|group| group.rows).collect()
+        self.vectors.groups.iter().map(|group| group.rows).collect()
     }
 
     /// Exact: the draw gives the number without reading.
@@ -115,7 +112,7 @@ impl RowSource for VectorRows<'_> {
     }
 
     fn read(&self, group: usize) -> Result<Rows> {
-        let (group, width) = (self.vectors.groups()[group], self.vectors.width());
+        let (group, width) = (self.vectors.groups[group], self.vectors.width);
         let rows = group.first_row..group.first_row + group.rows as u64;
         let keep: Vec<bool> = rows.map(|row| self.draw.holds_out(row) == self.held_out).collect();
         let mut values = self.vectors.read(group)?;

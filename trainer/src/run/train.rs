@@ -55,7 +55,7 @@ impl<'a> TrainData<'a> {
     pub(crate) fn bytes_of_a_value(self) -> usize {
         match self {
             Self::Harvested(dataset) => dataset.manifest().config.dtype.bytes(),
-            Self::Vectors(vectors) => vectors.dtype().bytes(),
+            Self::Vectors(vectors) => vectors.dtype.bytes(),
         }
     }
 
@@ -79,7 +79,7 @@ impl<'a> TrainData<'a> {
                 Ok(Box::new(HarvestedData::new(dataset, config.hook_points_in(dataset.manifest())?)))
             }
             Self::Vectors(vectors) => {
-                config.check_vectors(vectors.location())?;
+                config.check_vectors(&vectors.location)?;
                 Ok(Box::new(VectorData(vectors)))
             }
         }
