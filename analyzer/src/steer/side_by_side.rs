@@ -54,7 +54,7 @@ impl Workbench {
             interventions: interventions.to_vec(),
             without: model.tokenizer().decode(&without),
             with: model.tokenizer().decode(&with),
-            shift: shift(model, site, interventions, (&tokens, &without), MOVED_TOKENS)?,
+            shift: shift(model, site, interventions, &[&tokens[..], &without].concat(), tokens.len(), MOVED_TOKENS)?,
         })
     }
 
