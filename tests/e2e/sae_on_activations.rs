@@ -64,6 +64,29 @@ fn activations_of_another_model_are_refused_though_they_are_as_wide() {
     RUN.ok(&[&steer[..], &["--activations", "others"]].concat());
 }
 
+/// A harvest with a BOS of its own choice, and one without any, of a model that has none.
+#[test]
+fn a_prompt_begins_as_the_contexts_of_the_activations_did() {
+    let sandbox = Sandbox::new();
+    let steer = |sae: &str| {
+        let args = ["steer", "--prompt", "fellow citizens", "--scale", "3=1", "--max-new-tokens", "1", "--sae", sae];
+        sandbox.json(&args).remove(0)["prompt_tokens"].clone()
+    };
+    for (bos, sae) in [("7", "with"), ("none", "without")] {
+        let acts = format!("acts-{bos}");
+        let args = ["harvest", "--model", &tiny("llama"), "--corpus", &corpus("speeches"), "--hook-point", POINT];
+        sandbox.ok(&[&args[..], &["--ctx-len", "32", "--tokens", "4096", "--bos", bos, "--out", &acts]].concat());
+        train(&sandbox, &acts, sae);
+        assert_eq!(sandbox.read_json(&format!("{sae}/manifest.json"))["bos"], bos);
+    }
+    let (with, without) = (steer("with"), steer("without"));
+    assert_eq!(with.as_array().unwrap()[1..], without.as_array().unwrap()[..]);
+    assert_eq!(with[0], 7);
+    assert_ne!(without[0], 7);
+    std::fs::remove_dir_all(sandbox.path("acts-7")).unwrap();
+    assert_eq!(steer("with"), with, "the activations are not needed");
+}
+
 /// The tiny models of other widths have no tokenizer: it gets one of some words.
 #[test]
 fn an_sae_of_another_width_is_refused() {

@@ -18,6 +18,8 @@ const MOVED_TOKENS: usize = 8;
 pub struct SideBySide {
     /// The text that both continue.
     pub prompt: String,
+    /// Its tokens, with the BOS that the contexts of the SAE's activations had.
+    pub prompt_tokens: Vec<u32>,
     /// The edits.
     pub interventions: Vec<Intervention>,
     /// The continuation without them.
@@ -54,7 +56,8 @@ impl Workbench {
             interventions: interventions.to_vec(),
             without: model.tokenizer().decode(&without),
             with: model.tokenizer().decode(&with),
-            shift: shift(model, site, interventions, &[&tokens[..], &without].concat(), tokens.len(), MOVED_TOKENS)?,
+            shift: shift(model, site, interventions, (&tokens, &without), MOVED_TOKENS)?,
+            prompt_tokens: tokens,
         })
     }
 

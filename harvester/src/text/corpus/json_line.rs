@@ -31,6 +31,7 @@ pub(super) fn record_of_line(line: &[u8], options: &CorpusOptions) -> Result<Rec
             let kept = options.keep_fields.iter().map(|field| kept_text(object.get(field)?)).collect();
             Ok(Record { document: document_of(object, options)?, kept })
         }
+        Value::Array(_) => Err(BadLine::from("a JSON list: each line must hold one object".to_owned())),
         _ => Err(BadLine::from("JSON that is not an object".to_owned())),
     }
 }

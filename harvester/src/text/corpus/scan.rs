@@ -98,9 +98,10 @@ fn scan_text(plain: &PlainFile, options: &CorpusOptions) -> Result<Scanned> {
     Ok(Scanned::Text(ScannedFile { sha256: hex(&hasher.finalize()), bytes, documents, malformed, has_field }))
 }
 
-/// The error for a file that begins with the mark of UTF-16.
+/// The error for a file in UTF-16: one that begins with its mark, or with two letters of ASCII in it.
 fn in_utf16(name: &str, start: &[u8]) -> Option<Error> {
-    let is_marked = start.starts_with(&[0xff, 0xfe]) || start.starts_with(&[0xfe, 0xff]);
+    let is_marked = matches!(start, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]);
+    let is_marked = is_marked || matches!(start, [1..=0x7f, 0, 1..=0x7f, 0, ..] | [0, 1..=0x7f, 0, 1..=0x7f, ..]);
     let hint = "Convert it, for example with `iconv -f UTF-16 -t UTF-8`";
     is_marked.then(|| Error::malformed(name, "text in UTF-8", "text in UTF-16", hint))
 }
@@ -190,6 +191,37 @@ mod tests {
     fn plain(path: &Path) -> PlainFile {
         let name = path.display().to_string();
         PlainFile { within: name.clone(), name, path: path.into(), kind: FileKind::Text, original_sha256: None }
+    }
+
+    #[test]
+    fn utf_16_is_named_with_and_without_its_mark() {
+        let folder = tempfile::tempdir().unwrap();
+        let units = |text: &str| text.encode_utf16().collect::<Vec<_>>();
+        let little: Vec<u8> = units("{\"text\": 1}").into_iter().flat_map(u16::to_le_bytes).collect();
+        let big: Vec<u8> = units("plain text").into_iter().flat_map(u16::to_be_bytes).collect();
+        for (name, bytes) in [
+            ("marked.txt", [&[0xff, 0xfe][..], &little].concat()),
+            ("marked.jsonl", [&[0xfe, 0xff][..], &big].concat()),
+            ("little.jsonl", little.clone()),
+            ("big.txt", big.clone()),
+        ] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            let message = crate::Corpus::open(&[path], &CorpusOptions::default()).unwrap_err().to_string();
+            assert!(message.contains(name) && message.contains("iconv -f UTF-16"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_mark_of_utf_8_is_no_part_of_a_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let (marked, plain) = (folder.path().join("marked.txt"), folder.path().join("plain.txt"));
+        std::fs::write(&marked, [MARK, b"alpha bravo"].concat()).unwrap();
+        std::fs::write(&plain, "alpha bravo").unwrap();
+        let corpus = crate::Corpus::open(&[marked, plain], &CorpusOptions::default()).unwrap();
+        assert_eq!(corpus.document(0).unwrap(), crate::text::Document::Text("alpha bravo".into()));
+        assert_eq!((corpus.n_documents(), corpus.sources()[1].duplicates), (1, 1), "the other repeats it");
+        assert_eq!(corpus.origin(0).unwrap().bytes, Some(3..14));
     }
 
     #[test]

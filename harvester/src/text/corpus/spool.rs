@@ -79,7 +79,11 @@ fn unpack_gzip(mut packed: impl BufRead, plain: &mut impl Write) -> io::Result<u
             }
             let zeros = next.iter().take_while(|byte| **byte == 0).count();
             let is_over = zeros < next.len();
+            let is_member = next[zeros..].first() == Some(&0x1f);
             packed.consume(zeros);
+            if is_over && !is_member {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "bytes after its end that are not packed"));
+            }
             if is_over {
                 break;
             }
@@ -137,7 +141,10 @@ fn damaged(error: io::Error, packed: Option<Packed>, name: &Path, plain: &Path) 
             Error::io("write", plain)(error)
         }
         (Some(packed), _) => {
-            let hint = "Download it again: it may have been cut short";
+            let hint = match error.kind() {
+                io::ErrorKind::InvalidData => "Download it again, or remove what follows the packed data",
+                _ => "Download it again: it may have been cut short",
+            };
             Error::malformed(name, format!("a whole {} file", packed.name()), error.to_string(), hint)
         }
         (None, _) => Error::io("read", name)(error),
@@ -175,5 +182,42 @@ impl Read for Hashing {
         let read = self.from.read(buffer)?;
         self.hasher.update(&buffer[..read]);
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn gzip(text: &str) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn unpacked(packed: &[u8]) -> io::Result<String> {
+        let mut plain = vec![];
+        Packed::of(packed).unwrap().unpack(packed, &mut plain)?;
+        Ok(String::from_utf8(plain).unwrap())
+    }
+
+    #[test]
+    fn members_of_gzip_follow_each_other_with_zeros_between_and_after_them() {
+        let file = [gzip("one "), gzip(""), vec![0; 7], gzip("two"), vec![0; 512]].concat();
+        assert_eq!(unpacked(&file).unwrap(), "one two");
+        let error = unpacked(&[gzip("one"), b"garbage".to_vec()].concat()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let whole = gzip(&"one ".repeat(99));
+        assert_eq!(unpacked(&whole[..whole.len() - 5]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn zstandard_has_frames_to_skip_and_windows_of_2_gib() {
+        // Frames of the zstd command: --long=31 of "long ", and one of its plain "frame".
+        let long = [&[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8][..], &[0x29, 0, 0], b"long "].concat();
+        let skipped = [&[0x5f, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"abc"].concat();
+        let frame = [&[0x28, 0xb5, 0x2f, 0xfd, 0x20, 5][..], &[0x29, 0, 0], b"frame"].concat();
+        assert_eq!(unpacked(&[skipped, long, frame].concat()).unwrap(), "long frame");
     }
 }

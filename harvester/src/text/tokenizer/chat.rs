@@ -63,6 +63,8 @@ pub(super) fn render(template: &str, prompt: &Prompt<'_>, date: ChatDate) -> Res
     environment.set_formatter(write_value);
     environment.add_filter("tojson", to_json);
     environment.add_filter("string", |value: Value| python_text::shown(&value));
+    // Nothing can be taken from `None`, which templates ask of `tools`.
+    environment.add_test("iterable", |value: Value| !value.is_none() && value.try_iter().is_ok());
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> { Err(invalid(message)) });
     environment.add_function("strftime_now", move |format: &str| date.strftime(format).map_err(invalid));
     environment.set_unknown_method_callback(python_method);
@@ -205,8 +207,20 @@ mod tests {
     /// Rendered by transformers itself: `tests/fixtures/chat/make_chat.py`.
     #[test]
     fn templates_are_rendered_as_by_transformers() {
-        let reference: Reference =
-            serde_json::from_str(include_str!("../../../../tests/fixtures/chat/chat.json")).unwrap();
+        check(include_str!("../../../../tests/fixtures/chat/chat.json"));
+    }
+
+    /// Published templates are not ours to copy. `tests/fixtures/chat/make_chat.py FOLDER` says how to get them.
+    #[test]
+    fn published_templates_are_rendered_as_by_transformers() {
+        match std::env::var_os("REFRACT_CHAT_TEMPLATES") {
+            Some(folder) => check(&std::fs::read_to_string(std::path::Path::new(&folder).join("chat.json")).unwrap()),
+            None => eprintln!("skipped: set REFRACT_CHAT_TEMPLATES to a folder that make_chat.py has prepared"),
+        }
+    }
+
+    fn check(json: &str) {
+        let reference: Reference = serde_json::from_str(json).unwrap();
         let mut wrong = vec![];
         for Case { template, conversation, add_generation_prompt, rendered } in &reference.cases {
             let messages = &reference.conversations[conversation];

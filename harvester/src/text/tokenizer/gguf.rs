@@ -194,7 +194,7 @@ fn byte_level(metadata: &GgufMetadata) -> Result<(Tokenizer, String, bool)> {
     let splitter = splitter(metadata)?;
     let tokens = strings(metadata, "tokenizer.ggml.tokens")?;
     let merges = strings(metadata, "tokenizer.ggml.merges")?;
-    let types = token_types(metadata, &tokens)?;
+    let types = token_types(metadata, &tokens, &merges)?;
     let mut tokenizer = build(splitter, &tokens, &merges)
         .map_err(|source| damaged(metadata.path(), "a usable vocabulary", source.to_string()))?;
     let special = SpecialTokens::of(metadata, &tokens, &types);
@@ -209,7 +209,7 @@ fn byte_level(metadata: &GgufMetadata) -> Result<(Tokenizer, String, bool)> {
 fn sentence_piece(metadata: &GgufMetadata) -> Result<(Tokenizer, String, bool)> {
     let path = metadata.path();
     let tokens = strings(metadata, "tokenizer.ggml.tokens")?;
-    let types = token_types(metadata, &tokens)?;
+    let types = token_types(metadata, &tokens, &[])?;
     let scores = scores(metadata, tokens.len())?;
     let add_space_prefix = !matches!(metadata.get("tokenizer.ggml.add_space_prefix"), Some(Value::Bool(false)));
     let unknown = token_id(metadata, "tokenizer.ggml.unknown_token_id", tokens.len())?.unwrap_or(0) as usize;
@@ -293,9 +293,13 @@ fn strings<'a>(metadata: &'a GgufMetadata, key: &str) -> Result<Vec<&'a str>> {
     list(metadata, key)?.iter().map(text).collect()
 }
 
-/// The type of each token. A token that can only be a control token is one whatever its type: converters of early 2024
-/// called some of them normal, and llama.cpp corrects that too.
-fn token_types(metadata: &GgufMetadata, tokens: &[&str]) -> Result<Vec<i64>> {
+/// The type of each token. One that marks a turn or a gap is a control token whatever its type: converters of early 2024
+/// called some of them words, and llama.cpp corrects that too. But a token that is merged from others is a word, such as
+/// Qwen's `</s>`, which llama.cpp cuts out and Hugging Face does not.
+fn token_types(metadata: &GgufMetadata, tokens: &[&str], merges: &[&str]) -> Result<Vec<i64>> {
+    let is_merged = |token: &str| {
+        merges.iter().any(|merge| merge.split_once(' ').is_some_and(|(a, b)| token.strip_prefix(a) == Some(b)))
+    };
     let key = "tokenizer.ggml.token_type";
     let values = list(metadata, key)?;
     if values.len() != tokens.len() {
@@ -303,7 +307,7 @@ fn token_types(metadata: &GgufMetadata, tokens: &[&str]) -> Result<Vec<i64>> {
         return Err(damaged(metadata.path(), &expected, values.len().to_string()));
     }
     let kind = |(value, token): (&Value, &&str)| match integer(value) {
-        Some(NORMAL) if always_control(token) => Ok(CONTROL),
+        Some(NORMAL) if always_control(token) && !is_merged(token) => Ok(CONTROL),
         Some(kind) => Ok(kind),
         None => Err(damaged(metadata.path(), &format!("numbers in `{key}`"), format!("{value:?}"))),
     };
@@ -425,6 +429,41 @@ mod tests {
         let tokenizer = read(&path).unwrap();
         let stop: Vec<_> = (0..13).filter(|id| tokenizer.is_stop(*id)).collect();
         assert_eq!((tokenizer.eos(), stop), (None, vec![1, 2, 3, 4]));
+    }
+
+    /// llama.cpp's defaults for files of early 2024, which do not say; xllamacpp gives the same.
+    #[test]
+    fn a_header_that_does_not_say_whether_bos_is_added_leaves_it_to_the_rule() {
+        let unsaid = ("tokenizer.ggml.add_bos_token", None);
+        for (pre, adds) in [
+            ("llama3", true),
+            ("llama-v3", true),
+            ("llama-bpe", true),
+            ("tekken", true),
+            ("gpt-2", false),
+            ("qwen2", false),
+        ] {
+            let (_folder, path) = file_with(&[unsaid.clone(), ("tokenizer.ggml.pre", Some(Value::String(pre.into())))]);
+            assert_eq!(read(&path).unwrap().text_bos(), adds.then_some(0), "{pre}");
+        }
+        let said = ("tokenizer.ggml.add_bos_token", Some(Value::Bool(false)));
+        let (_folder, path) = file_with(&[said, ("tokenizer.ggml.pre", Some(Value::String("llama-bpe".into())))]);
+        assert_eq!(read(&path).unwrap().text_bos(), None);
+    }
+
+    #[test]
+    fn a_mark_of_a_turn_is_no_word_even_if_its_type_says_so() {
+        let mut tokens = TOKENS;
+        tokens[2] = "<end_of_turn>";
+        let types = (0..13).map(|id| Value::I32(if id < 2 { 3 } else { 1 }));
+        let types = ("tokenizer.ggml.token_type", Some(Value::Array(types.collect())));
+        let (_folder, path) = file_with(&[("tokenizer.ggml.tokens", Some(texts(&tokens))), types.clone()]);
+        assert_eq!(read(&path).unwrap().encode("a<end_of_turn>b").unwrap(), [3, 2, 4]);
+        // A word of the vocabulary that looks like a mark is one only where the splitting rule and the merges make it.
+        tokens[2..5].copy_from_slice(&["<eos>", "<eo", "s>"]);
+        let merges = ("tokenizer.ggml.merges", Some(texts(&["<eo s>"])));
+        let (_folder, path) = file_with(&[("tokenizer.ggml.tokens", Some(texts(&tokens))), types, merges]);
+        assert_eq!(read(&path).unwrap().encode("1<eos>2").unwrap(), [5, 6]);
     }
 
     #[test]

@@ -89,3 +89,49 @@ fn is_phi3(name: &str) -> bool {
     let letters: String = name.chars().filter(|c| c.is_alphanumeric()).collect();
     letters.to_lowercase().contains("phi3")
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use tokenizers::models::wordlevel::WordLevel;
+
+    use super::*;
+
+    const TOKENS: [&str; 7] = ["<unk>", "<s>", "</s>", "<|user|>", "<|end|>", "\n", "hi"];
+    const TYPES: [i64; 7] = [UNKNOWN, CONTROL, CONTROL, CONTROL, USER_DEFINED, NORMAL, NORMAL];
+
+    fn encode(text: &str, strip_right: bool) -> Vec<u32> {
+        let vocab = TOKENS.iter().zip(0..).map(|(token, id)| ((*token).to_owned(), id)).collect();
+        let words = WordLevel::builder().vocab(vocab).unk_token("<unk>".into()).build().unwrap();
+        let mut tokenizer = Tokenizer::new(words);
+        SpecialTokens { tokens: &TOKENS, types: &TYPES, strip_right }.add_to(&mut tokenizer).unwrap();
+        tokenizer.encode_fast(text, false).unwrap().get_ids().to_vec()
+    }
+
+    /// As llama.cpp does for "Phi-3-mini-4k-instruct", whose tokenizer.json says the same.
+    #[test]
+    fn phi_3_takes_the_space_after_a_mark_with_it_but_not_after_those_of_a_text() {
+        let chat = "<|user|>\nhi<|end|> \n<|user|>hi";
+        assert_eq!(encode(chat, true), [3, 6, 4, 3, 6]);
+        assert_eq!(encode(chat, false), [3, 0, 4, 0, 3, 6]);
+        assert_eq!(encode("<s>\n</s>\n<unk>\n", true), [1, 5, 2, 0, 5]);
+    }
+
+    #[test]
+    fn phi_3_is_known_by_its_names() {
+        for name in ["Phi3", "Phi-3-mini-4k-instruct", "Phi 3.5 Mini Instruct", "microsoft_Phi-3-medium"] {
+            assert!(is_phi3(name), "{name}");
+        }
+        for name in ["Phi-4-mini", "phi-2", "tiny", "Llama 3"] {
+            assert!(!is_phi3(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn marks_of_turns_and_gaps_are_never_words() {
+        for token in ["<end_of_turn>", "<|im_end|>", "<|fim_prefix|>", "</s>"] {
+            assert!(always_control(token), "{token}");
+        }
+        assert!(!always_control("<b>") && !always_control("hi"));
+    }
+}
