@@ -77,6 +77,9 @@ pub struct TrainConfig {
     /// Largest norm of the whole gradient; larger gradients are scaled down to it. Otherwise, a few rows with ten times
     /// the usual norm would dominate the second moments for a thousand steps. 0, or `None`: no limit. Default 1.
     pub clip: Option<f64>,
+    /// Largest distance of a training row from the mean, as a multiple of the root mean square distance: longer rows are
+    /// shortened to it, so that one row does not decide a step. 0, or `None`: no limit. Default 3.
+    pub row_limit: Option<f64>,
     /// Weight of the auxiliary loss, which trains dead latents; 0 turns it off. Default 1/8.
     pub auxk_alpha: f64,
     /// Dead latents per token in the auxiliary loss. Default: half the width of the reconstruction, or all latents if
@@ -125,6 +128,7 @@ impl Default for TrainConfig {
             adam: AdamConfig::default(),
             weight_decay: None,
             clip: Some(1.0),
+            row_limit: Some(3.0),
             auxk_alpha: 1.0 / 8.0,
             k_aux: None,
             dead_after_tokens: 100_000,
@@ -230,6 +234,7 @@ impl TrainConfig {
             lr: Some(lr),
             weight_decay: Some(weight_decay),
             clip: self.clip.filter(|clip| *clip != 0.0),
+            row_limit: self.row_limit.filter(|limit| *limit != 0.0),
             init_from: self.absolute_init_from()?,
             ..self.clone()
         };

@@ -196,7 +196,8 @@ impl<'a> Run<'a> {
     /// `cursor`.
     pub(crate) fn step(&mut self, x: &[f32], cursor: Cursor) -> Result<StepReport> {
         let lr = self.schedule.at(self.progress.step);
-        let report = self.learner.step(x, lr);
+        let row_limit = self.resolved.config.row_limit.unwrap_or(f64::INFINITY);
+        let report = self.learner.step(&self.standard.shortened(x, self.resolved.d_in, row_limit), lr);
         self.check_loss(&report)?;
         self.progress = Progress {
             step: self.progress.step + 1,

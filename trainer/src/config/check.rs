@@ -89,12 +89,12 @@ impl Resolved {
         in_range("adam.beta2", config.adam.beta2, 0.0..=1.0 - f64::EPSILON)?;
         in_range("adam.eps", config.adam.eps, 0.0..=1.0)?;
         in_range("`weight_decay`", config.weight_decay.unwrap_or(0.0), 0.0..=1.0 / self.lr)?;
-        match config.clip {
-            Some(clip) if clip.is_nan() || clip <= 0.0 => {
-                Err(Error::invalid("`clip`", "a number above 0, or 0 for none", clip.to_string()))
+        for (name, limit) in [("`clip`", config.clip), ("`row_limit`", config.row_limit)] {
+            if let Some(limit) = limit.filter(|limit| limit.is_nan() || *limit <= 0.0) {
+                return Err(Error::invalid(name, "a number above 0, or 0 for none", limit.to_string()));
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 

@@ -7,6 +7,10 @@
 //!
 //! If the latents have to learn the mean, most of them die (arXiv 2605.31518).
 
+use std::borrow::Cow;
+
+use rayon::prelude::*;
+
 use crate::{Error, Result, data::training_data::TrainingData};
 
 /// Converts raw values to training units.
@@ -34,6 +38,30 @@ impl Standard {
             standard.mean.extend(column.mean.iter().map(|mean| scale * mean));
         }
         Ok(standard)
+    }
+
+    /// The rows of `x`, in training units, with those shortened whose input is further from the mean than `limit` times
+    /// the usual distance, `sqrt(d_in)`: a row of ten times the usual length would count as a hundred.
+    ///
+    /// # Shapes
+    /// `x` `[n, sum of widths]`; the first `d_in` values of a row are its input.
+    pub(crate) fn shortened<'a>(&self, x: &'a [f32], d_in: usize, limit: f64) -> Cow<'a, [f32]> {
+        let longest = (limit * (d_in as f64).sqrt()) as f32;
+        let factor = |row: &[f32]| {
+            let squares: f32 = row[..d_in].iter().zip(&self.mean).map(|(x, mean)| (x - mean).powi(2)).sum();
+            longest / squares.sqrt()
+        };
+        let width = self.mean.len();
+        let is_long = |row: &&[f32]| factor(row) < 1.0;
+        if !limit.is_finite() || !x.par_chunks_exact(width).any(|row| is_long(&row)) {
+            return Cow::Borrowed(x);
+        }
+        let mut x = x.to_vec();
+        for row in x.chunks_exact_mut(width) {
+            let factor = factor(row).min(1.0);
+            row.iter_mut().zip(&self.mean).for_each(|(x, mean)| *x = mean + factor * (*x - mean));
+        }
+        Cow::Owned(x)
     }
 }
 
@@ -95,6 +123,19 @@ mod tests {
         let near = |a: &[f32], b: &[f32]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6);
         assert!(near(&standard.scales, &[8f32.sqrt(), 0.25]), "{standard:?}");
         assert!(near(&standard.mean, &[8f32.sqrt(), 2.0 * 8f32.sqrt(), -1.0]), "{standard:?}");
+    }
+
+    #[test]
+    fn a_row_that_is_too_long_is_shortened_with_its_target() {
+        let standard = Standard { scales: vec![1.0, 1.0], mean: vec![1.0, 1.0, 10.0] };
+        // Inputs of length 5 and 10 from the mean; a limit of sqrt(12.5) times sqrt(2) is 5.
+        let x = [4.0, 5.0, 7.0, 7.0, 9.0, 6.0];
+        let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+        let shortened = standard.shortened(&x, 2, 12.5f64.sqrt());
+        assert!(near(&shortened, &[4.0, 5.0, 7.0, 4.0, 5.0, 8.0]), "{shortened:?}");
+        for limit in [8.0, f64::INFINITY] {
+            assert!(matches!(standard.shortened(&x, 2, limit), Cow::Borrowed(_)), "no copy, and the same bits");
+        }
     }
 
     #[test]
