@@ -26,7 +26,7 @@ use crate::cli::{self, Global};
 /// The tables that a config file may have: one per command that takes settings.
 const TABLES: [&str; 6] = ["harvest", "train", "sweep", "evaluate", "index", "steer"];
 
-/// What clap reads from `words`, the command line that it read as `matches`, with the settings of its config file.
+/// The command line `words`, which clap read as `matches`, read again with the settings of its config file.
 ///
 /// # Errors
 /// A file that cannot be read, or a table that clap refuses.
@@ -88,16 +88,20 @@ pub(crate) fn read(name: &str, settings: Settings) -> anyhow::Result<ArgMatches>
 fn as_flags(command: &Command, settings: Settings) -> anyhow::Result<Vec<String>> {
     let mut words = vec![];
     for (name, value) in settings {
-        let flag = command.get_arguments().find(|flag| flag.get_id() == name.as_str());
-        let name = flag.and_then(clap::Arg::get_long).unwrap_or(&name);
+        let Some(flag) = command.get_arguments().find(|flag| flag.get_id() == name.as_str()) else {
+            words.push(format!("--{name}")); // clap refuses it, and suggests similar ones
+            continue;
+        };
+        let name = flag.get_long().unwrap_or(&name);
         let values = match value {
+            Value::Array(values) if values.is_empty() => bail!("{name}: expected a value, found an empty list"),
             Value::Array(values) => values,
             value => vec![value],
         };
         for value in values {
             match value {
                 Value::Bool(true) => words.push(format!("--{name}")),
-                Value::Bool(false) => {}
+                Value::Bool(false) if !flag.get_action().takes_values() => {}
                 Value::String(text) => words.push(format!("--{name}={text}")),
                 Value::Number(number) => words.push(format!("--{name}={number}")),
                 _ => bail!("{name}: expected a value or a list of values, found {value}"),
@@ -205,6 +209,9 @@ mod tests {
             ("[harvest]\nctx-len = 'long'\n", "'--ctx-len <CTX_LEN>'"),
             ("[harvest]\nseed = 1\nno-shuffle = true\n", "cannot be used with"),
             ("[harvest]\nseed = [[1]]\n", "expected a value or a list of values"),
+            ("[harvest]\nskip-malfromed = false\n", "a similar argument exists: '--skip-malformed'"),
+            ("[harvest]\nseed = false\n", "expected a value or a list of values, found false"),
+            ("[harvest]\ncorpus = []\n", "found an empty list"),
             ("ctx-len = 4\n", "expected the tables [harvest]"),
             ("[harvets]\n", "found `harvets`"),
         ] {

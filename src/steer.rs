@@ -30,10 +30,12 @@ fn print(result: &SideBySide, terminal: &Terminal) {
     terminal.line(format!("{BOLD}without{BOLD:#}  {}", on_one_line(&result.without)));
     terminal.line(format!("{BOLD}with{BOLD:#}     {}", on_one_line(&result.with)));
     let Shift { kl_next, kl_mean, kl_written, latents, moved } = &result.shift;
-    terminal.line(format!("{DIM}next token after the prompt: KL {kl_next:.3} nats; mean over the prompt {kl_mean:.3}, over the text {}{DIM:#}", kl_written.map_or("none".into(), |kl| format!("{kl:.3}"))));
+    let of_text = kl_written.map(|kl| format!(", over the text without the edit {kl:.3}")).unwrap_or_default();
+    let of_prompt = format!("next token after the prompt: KL {kl_next:.3} nats; mean over the prompt {kl_mean:.3}");
+    terminal.line(format!("{DIM}{of_prompt}{of_text}{DIM:#}"));
     for LatentMax { latent, max } in latents {
         let said = if *max > 0.0 { format!("reaches {max:.1}") } else { "is never active".into() };
-        terminal.line(format!("{DIM}latent {latent} {said} on prompt and text without the edit{DIM:#}"));
+        terminal.line(format!("{DIM}latent {latent} {said} without the edit, on prompt and text{DIM:#}"));
     }
     let visible: Vec<_> = moved.iter().filter(|m| (m.before - m.after).abs() >= VISIBLE).collect();
     if visible.is_empty() {

@@ -31,7 +31,7 @@ use crate::{
     features::{FeatureIndex, FeaturesManifest},
 };
 
-/// What a path names, by the names of its files and its manifest.
+/// The kind of artifact that a path names, by the names of its files and its manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArtifactKind {
     /// A folder of activations, or of the parts of one corpus.
@@ -153,7 +153,7 @@ impl Artifact {
         }
     }
 
-    /// What it says of itself.
+    /// The facts that it states of itself.
     pub fn facts(&self) -> Facts {
         let (path, mut facts) = (&self.path, Facts::default());
         let to = &mut facts;
@@ -271,11 +271,18 @@ fn fetched_model(path: &Path, monitor: &dyn Monitor) -> Result<Option<PathBuf>> 
     match name.and_then(|text| text.parse().ok()) {
         Some(source @ (ModelSource::Default | ModelSource::Wheel { .. })) => Ok(Some(source.resolve(monitor)?.path)),
         Some(ModelSource::Hub { .. }) => {
-            let hint = "Of a model on the Hub, name the folder or .gguf file on this machine";
+            let hint = "Name a path that exists. Models on the Hub are not inspected: name the folder or .gguf file";
             Err(Harvester::malformed(path, "a path", "no such file or folder", hint).into())
         }
         _ => Ok(None),
     }
+}
+
+/// True if the folder's `config.json` is a model's: SAEs of other tools have a file of that name too.
+fn is_model_folder(path: &Path) -> bool {
+    // Not parsed, because some hold NaN, which is not JSON.
+    let config = std::fs::read_to_string(path.join("config.json")).unwrap_or_default();
+    ["\"model_type\"", "\"architectures\""].iter().any(|key| config.contains(key))
 }
 
 /// A path without a manifest of refract: a model, or an SAE of another tool.
@@ -286,8 +293,8 @@ fn of_another_tool(path: &Path) -> Result<ArtifactKind> {
     }
     match SaeFormat::of(path) {
         Ok(format) => Ok(ArtifactKind::ForeignSae(format)),
-        Err(_) if path.join("config.json").is_file() || is_gguf(path)? => Ok(ArtifactKind::Model),
-        // The name of a file of another kind decides nothing, except the name of a torch file.
+        Err(_) if is_model_folder(path) || is_gguf(path)? => Ok(ArtifactKind::Model),
+        // A folder, or a .pt file, is meant as an SAE: say why it is none.
         Err(error) if !path.is_file() || path.extension().is_some_and(|extension| extension == "pt") => {
             Err(error.into())
         }

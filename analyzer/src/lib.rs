@@ -1,8 +1,9 @@
 //! Finds the meaning of each latent of a sparse autoencoder, and clamps latents while the model generates text. This is
 //! the last stage of `refract`: it reads the folders written by [`harvester`] and [`trainer`].
 //!
-//! The modules below are in order: each uses only earlier ones. An [`Artifact`] is whatever a path names. A [`PlacedSae`] is an SAE at its hook point; a
-//! [`Workbench`] adds its model, opened once, and is where a command, a server or a notebook starts:
+//! The modules below are in order: each uses only earlier ones. An [`Artifact`] is whatever a path names. A
+//! [`PlacedSae`] is an SAE at its hook point; a [`Workbench`] adds its model, opened once, and is where a command, a
+//! server or a notebook starts:
 //!
 //! ```text
 //! index      one pass over the activations: for each latent how often it fires, its strongest examples (top_examples),

@@ -52,7 +52,7 @@ impl SaeSite<'_> {
         }
     }
 
-    /// True if a row of a running pass counts, by the rule that training used ([`harvester::is_ordinary`]). `x`: `[d_in]`
+    /// True if a row of a running pass counts, by the rule of training ([`harvester::is_ordinary`]). `x`: `[d_in]`
     pub(crate) fn is_ordinary(&self, row: Row, x: &[f32]) -> bool {
         is_ordinary(row.position as u32, norm(x), self.sink_norm)
     }

@@ -46,14 +46,18 @@ impl SaeSource {
         opened: Option<&LanguageModel>,
         monitor: &dyn Monitor,
     ) -> Result<(Workbench, ActivationDataset)> {
-        let given = self.given_activations()?;
+        let (given, model) = (self.given_activations()?, self.model(opened, monitor)?);
         if !self.is_ours()? {
             let dataset = given.ok_or_else(|| {
                 let hint = "Name activations of its model with `activations`";
                 Harvester::malformed(&self.sae, "an SAE that refract trained", "one of another tool", hint)
             })?;
             let sae = PlacedSae::on(&self.sae, &dataset, self.hook_point)?;
-            return Ok((self.bench(sae, Some(&dataset), (opened, monitor))?, dataset));
+            return Ok((self.bench(sae, Some(&dataset), model)?, dataset));
+        }
+        if self.other_model && given.is_none() {
+            let why = "without `activations` of the other model".into();
+            return Err(Harvester::NoEffect { setting: "other_model", why }.into());
         }
         let sae = self.ours()?;
         let dataset = match given {
@@ -64,7 +68,7 @@ impl SaeSource {
                 manifest.open_activations(&self.sae).map_err(moved)?
             }
         };
-        Ok((self.bench(sae, Some(&dataset), (opened, monitor))?, dataset))
+        Ok((self.bench(sae, Some(&dataset), model)?, dataset))
     }
 
     /// Opens only the SAE. Activations are opened only if they are given, to check that they are of its model.
@@ -76,7 +80,7 @@ impl SaeSource {
             return Ok(self.open(opened, monitor)?.0);
         }
         let given = self.given_activations()?;
-        let bench = self.bench(self.ours()?, given.as_ref(), (opened, monitor))?;
+        let bench = self.bench(self.ours()?, given.as_ref(), self.model(opened, monitor)?)?;
         given.iter().try_for_each(|dataset| bench.sae().check_model(dataset))?;
         Ok(bench)
     }
@@ -93,20 +97,22 @@ impl SaeSource {
         }
     }
 
-    /// The SAE with its model, which is opened now if its place is given, or if the SAE is used on another model.
+    /// The model at the given place, else the one that is open already.
+    fn model(&self, opened: Option<&LanguageModel>, monitor: &dyn Monitor) -> Result<Option<LanguageModel>> {
+        let Some(source) = &self.model else { return Ok(opened.cloned()) };
+        let resolved = source.parse::<ModelSource>()?.resolve(monitor)?;
+        Ok(Some(LanguageModel::open(&resolved, Compute::F32)?))
+    }
+
+    /// The SAE with its model.
     fn bench(
         &self,
         mut sae: PlacedSae,
         dataset: Option<&ActivationDataset>,
-        (opened, monitor): (Option<&LanguageModel>, &dyn Monitor),
+        model: Option<LanguageModel>,
     ) -> Result<Workbench> {
-        let open = |source: &String| -> Result<LanguageModel> {
-            let resolved = source.parse::<ModelSource>()?.resolve(monitor)?;
-            Ok(LanguageModel::open(&resolved, Compute::F32)?)
-        };
-        let model = self.model.as_ref().map(open).transpose()?.or(opened.cloned());
         if self.other_model {
-            let other = match (dataset.filter(|_| self.activations.is_some()), &model) {
+            let other = match (dataset, &model) {
                 (Some(dataset), _) => dataset.manifest().model.clone(),
                 (None, Some(model)) => model.identity()?.clone(),
                 (None, None) => {

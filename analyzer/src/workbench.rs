@@ -37,7 +37,10 @@ impl Workbench {
         if let Some(model) = self.model.get() {
             return Ok(model);
         }
-        let moved = |error: harvester::Error| Error::ModelMoved(self.sae.path.clone(), error.into());
+        let moved = |error: harvester::Error| match error {
+            harvester::Error::Cancelled { .. } => Error::from(error),
+            error => Error::ModelMoved(self.sae.path.clone(), error.into()),
+        };
         let found = LanguageModel::find(&self.sae.model, monitor).map_err(moved)?;
         Ok(self.model.get_or_init(|| found))
     }

@@ -283,9 +283,9 @@ fn steered_text_is_the_same_with_and_without_a_cache() {
         text.push(*token);
     }
     assert!(!cached.is_empty());
-    let moved = shift(&model, at(&sae, 1e9), &edits, (&prompt, &cached), 3).unwrap();
+    let moved = shift(&model, at(&sae, 1e9), &edits, &text, prompt.len(), 3).unwrap();
     assert!(moved.kl_next > 0.0 && moved.kl_mean > 0.0 && moved.kl_written > Some(0.0), "{moved:?}");
-    let alone = shift(&model, at(&sae, 1e9), &edits, (&prompt, &[]), 3).unwrap();
+    let alone = shift(&model, at(&sae, 1e9), &edits, &prompt, prompt.len(), 3).unwrap();
     assert_eq!((alone.kl_next, alone.kl_written, alone.moved), (moved.kl_next, None, moved.moved));
 }
 

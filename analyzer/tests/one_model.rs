@@ -66,7 +66,7 @@ fn the_weights_are_read_once() {
     let prompt = model.prompt("fellow citizens").unwrap();
     let config = GenerateConfig { max_new_tokens: 8, ..GenerateConfig::default() };
     generate(&model, &[&prompt], &config, &mut NoHook, &Silent).unwrap();
-    shift(&model, placed.site(), &[Intervention::Clamp { latent: 3, value: 1.0 }], (&prompt, &[]), 3).unwrap();
+    shift(&model, placed.site(), &[Intervention::Clamp { latent: 3, value: 1.0 }], &prompt, prompt.len(), 3).unwrap();
     // A finished harvest reads nothing.
     harvest(&open().unwrap(), &corpus(), &harvest_config, acts.as_path(), &Silent).unwrap();
     assert_eq!(READ.load(Ordering::Relaxed), 1);

@@ -24,8 +24,8 @@ pub(crate) struct SaeArgs {
     /// The hook point of its activations, for an SAE of another tool that does not name it.
     #[arg(long)]
     pub(crate) hook_point: Option<HookPoint>,
-    /// The model's present place, if it has moved: a folder, a .gguf file, or a name as for harvest. It must be the same
-    /// model.
+    /// The model's present place, if it has moved: a folder, a .gguf file, or a name as for harvest. It must be the
+    /// same model.
     #[arg(long)]
     pub(crate) model: Option<String>,
     /// Use the SAE on another model of the same width (another checkpoint, precision or fine-tune): that of

@@ -172,7 +172,13 @@ fn an_unfinished_run_is_no_sae_yet() {
 #[test]
 fn inspect_explains_an_sae_of_another_tool() {
     let said = RUN.ok(&["inspect", &fixture("sparsify-skip-transcoder/layers.3.mlp")]);
-    for part in ["format sparsify", "blocks.3.ln2.hook_normalized", "blocks.3.hook_mlp_out", "topk, k 4", "no latent"] {
+    for part in [
+        "format sparsify",
+        "blocks.3.ln2.hook_normalized",
+        "blocks.3.hook_mlp_out",
+        "topk, k 4",
+        "bypasses the latents",
+    ] {
         assert!(said.contains(part), "{part} is not in\n{said}");
     }
     let file = fixture("openai-topk/resid_post_mlp_v5_32k/autoencoders/3.pt");

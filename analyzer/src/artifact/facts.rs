@@ -74,7 +74,7 @@ pub(super) fn features(path: &Path, index: &FeatureIndex, facts: &mut Facts) {
     facts.add("sae", manifest.sae.shown(path));
     facts.add("activations", manifest.activations.shown(path));
     facts.add("tokens", grouped(manifest.tokens));
-    let never_active = index.features().iter().filter(|feature| feature.n_active == 0).count();
+    let never_active = grouped(index.features().iter().filter(|feature| feature.n_active == 0).count() as u64);
     facts.add("latents", format!("{}, {never_active} of them never active", grouped(manifest.d_sae as u64)));
     for source in &manifest.sources {
         facts.add("source", format!("{} ({})", source.name, counted(source.tokens, "token")));
@@ -134,7 +134,7 @@ fn sae_shape(sae: &Sae, facts: &mut Facts) {
     let k = sae.nonlinearity().k().map(|k| format!(", k {k}")).unwrap_or_default();
     facts.add("architecture", format!("{}{k}", sae.architecture()));
     if sae.has_skip() {
-        facts.add("skip", "a part of the input passes no latent");
+        facts.add("skip", "part of the input bypasses the latents");
     }
 }
 

@@ -170,6 +170,7 @@ mod tests {
         };
         assert_eq!(score(3.0, 4.0, 13.0), Some(0.9));
         assert_eq!(score(3.0, 3.0, 13.0), Some(1.0));
+        assert_eq!(score(3.0, 13.0, 13.0), Some(0.0));
         assert_eq!(score(3.0, 3.5, 3.0), None);
         assert_eq!(score(3.0, 3.5, 2.0), None);
     }

@@ -38,8 +38,9 @@ impl Measured {
         let tokens = human::grouped(reconstruction.tokens);
         let which = if self.held_out { "held-out tokens" } else { "tokens, all of the activations" };
         let never_active = 1.0 - reconstruction.frac_alive;
-        let (n, of, share) = (never_active * *d_sae as f64, human::grouped(*d_sae), 100.0 * never_active);
-        facts.add("never active", format!("{n:.0} of {of} ({share:.1} %) on {tokens} {which}"));
+        let n = human::grouped((never_active * *d_sae as f64).round() as u64);
+        let (of, share) = (human::grouped(*d_sae), 100.0 * never_active);
+        facts.add("never active", format!("{n} of {of} ({share:.1} %) on {tokens} {which}"));
         facts
     }
 }

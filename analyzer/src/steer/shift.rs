@@ -43,8 +43,8 @@ pub struct MovedToken {
     pub after: f64,
 }
 
-/// The shift that `edits` cause on `prompt`, and on `written`, which continues it. One pass runs both with and without
-/// the edits.
+/// The shift that `edits` cause on `text`, of which the first `prompt_len` tokens are the prompt. One pass runs it with
+/// and without the edits.
 ///
 /// # Errors
 /// An empty prompt, more text than fits in the model's context, or an edit that [`Interventions::new`] refuses.
@@ -52,15 +52,16 @@ pub fn shift(
     model: &LanguageModel,
     site: SaeSite<'_>,
     edits: &[Intervention],
-    (prompt, written): (&[u32], &[u32]),
+    text: &[u32],
+    prompt_len: usize,
     n_moved: usize,
 ) -> Result<Shift> {
-    if prompt.is_empty() {
-        return Err(harvester::Error::invalid("prompt", "at least one token", "none").into());
+    if !(1..=text.len()).contains(&prompt_len) {
+        let found = format!("{prompt_len}");
+        return Err(harvester::Error::invalid("prompt", format!("1 to {} tokens", text.len()), found).into());
     }
-    let text = [prompt, written].concat();
     let mut hook = Interventions::new(site, edits.to_vec())?.beside_clean();
-    let resid = model.resid_final(&Batch::of([&text]), None, &mut hook)?;
+    let resid = model.resid_final(&Batch::of([text]), None, &mut hook)?;
     let resid = resid.reshape((2, text.len(), ()))?; // [2, pos, d_model]
     let mut divergences = vec![];
     let mut after_prompt = vec![];
@@ -69,15 +70,15 @@ pub fn shift(
         let log_probs = log_probs(model, &resid.narrow(1, start, len)?.flatten_to(1)?)?; // [2 * len][d_vocab]
         let (clean, edited) = log_probs.split_at(len);
         divergences.par_extend(clean.par_iter().zip(edited).map(|(p, q)| kl(p, q)));
-        if (start..start + len).contains(&(prompt.len() - 1)) {
-            let row = prompt.len() - 1 - start;
+        if (start..start + len).contains(&(prompt_len - 1)) {
+            let row = prompt_len - 1 - start;
             after_prompt = moved(model, &clean[row], &edited[row], n_moved);
         }
     }
     let mean = |divergences: &[f64]| divergences.iter().sum::<f64>() / divergences.len() as f64;
-    let (of_prompt, of_written) = divergences.split_at(prompt.len());
+    let (of_prompt, of_written) = divergences.split_at(prompt_len);
     Ok(Shift {
-        kl_next: of_prompt[prompt.len() - 1],
+        kl_next: of_prompt[prompt_len - 1],
         kl_mean: mean(of_prompt),
         kl_written: (!of_written.is_empty()).then(|| mean(of_written)),
         latents: hook.largest(),

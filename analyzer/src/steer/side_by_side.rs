@@ -56,7 +56,7 @@ impl Workbench {
             interventions: interventions.to_vec(),
             without: model.tokenizer().decode(&without),
             with: model.tokenizer().decode(&with),
-            shift: shift(model, site, interventions, (&tokens, &without), MOVED_TOKENS)?,
+            shift: shift(model, site, interventions, &[&tokens[..], &without].concat(), tokens.len(), MOVED_TOKENS)?,
             prompt_tokens: tokens,
         })
     }

@@ -129,6 +129,10 @@ fn refuse_quantized(path: &Path, keys: &Map<String, Value>) -> Result<()> {
 }
 
 pub(crate) fn config_from_gguf(metadata: &GgufMetadata) -> Result<ModelConfig> {
+    if let Some(kind) = metadata.string("general.type").ok().filter(|kind| *kind != "model") {
+        let hint = "Name the model itself; llama-export-lora merges an adapter into its model";
+        return Err(Error::malformed(metadata.path(), "general.type model", format!("`{kind}`"), hint));
+    }
     let architecture = metadata.string("general.architecture")?;
     let header = Header { metadata, architecture };
     let config = match architecture {

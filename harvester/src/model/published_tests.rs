@@ -283,6 +283,7 @@ fn what_a_header_says_beside_the_sizes_is_refused_rather_than_ignored() {
         ("llama.attention.causal", Value::Bool(false), "attention.causal"),
         ("llama.rope.dimension_count", Value::U32(4), "rope.dimension_count"),
         ("llama.rope.scaling.type", Value::String("yarn".into()), "`yarn`"),
+        ("general.type", Value::String("adapter".into()), "llama-export-lora"),
     ];
     for (key, value, expected) in cases {
         let (_folder, path) = gguf_with(&[(key, value)]);
