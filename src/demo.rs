@@ -39,7 +39,8 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let title = "1. Harvest: the model reads, its residual stream is kept";
     let model = harvest::run(&step(title, &words, terminal)?, terminal)?;
 
-    let title = "2. Train: a sparse autoencoder learns to write it with few latents";
+    let passes = args.train_tokens as f64 / args.tokens as f64;
+    let title = &format!("2. Train: a sparse autoencoder learns to write it with few latents, in {passes:.0} passes");
     let words = ["train", "--activations", activations, "--d-sae", "4608", "--k", "32", "--tokens", train_tokens];
     train::run(&step(title, &[&words[..], &["--out", sae]].concat(), terminal)?, None, terminal)?;
 

@@ -40,7 +40,9 @@ def check_metrics(folder):
     """metrics.parquet has the numbers of metrics.jsonl, bit for bit, and the types of data/README.md."""
     table = pq.read_table(folder / "metrics.parquet")
     counts, numbers = ["step", "tokens", "dead"], ["loss", "fvu", "l0", "sparsity_loss", "sparsity_coefficient", "aux_loss", "lr", "grad_norm"]
+    numbers.append("held_out_fvu")
     assert {field.name: str(field.type) for field in table.schema} == dict.fromkeys(counts, "uint64") | dict.fromkeys(numbers, "double")
+    assert [name for name in table.column_names if table[name].null_count] == ["held_out_fvu"] and table["held_out_fvu"][-1].is_valid
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) >= 10 and table.to_pylist() == [{name: line[name] for name in table.column_names} for line in lines]
     frame = pl.read_parquet(folder / "metrics.parquet")

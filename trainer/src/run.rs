@@ -6,7 +6,10 @@
 //! at the end: scale folded in, threshold calibrated, SAE saved, held-out metrics, manifest completed
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use harvester::{Manifest, Monitor};
 
@@ -62,6 +65,9 @@ mod units;
 /// says little about other rows.
 const LEAST_UNSEEN_ROWS: usize = 100;
 
+/// Held-out FVU is measured every this many times `log_every` steps.
+const HELD_OUT_EVERY: u64 = 5;
+
 /// A run in progress, without the source of its rows, which several runs may share (`sweep`).
 pub(crate) struct Run<'a> {
     /// [`SaeManifest::run_id`].
@@ -73,6 +79,8 @@ pub(crate) struct Run<'a> {
     /// Facts about the data for the SAE's config.
     label: Label,
     learner: Learner,
+    /// Rows for the curve of held-out FVU. `[n, sum of widths]`
+    held_out: Arc<[f32]>,
     progress: Progress,
     /// Step of the newest checkpoint.
     saved_step: u64,
@@ -85,11 +93,13 @@ pub(crate) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Starts a new run, or resumes the one in `out`; `manifest` is that of `out`.
+    /// Starts a new run, or resumes the one in `out`; `manifest` is that of `out`, `held_out` is from
+    /// [`score::curve_rows`].
     pub(crate) fn open(
         data: &dyn TrainingData,
         manifest: &SaeManifest,
         mut resolved: Resolved,
+        held_out: Arc<[f32]>,
         out: &Path,
         monitor: &'a dyn Monitor,
     ) -> Result<Self> {
@@ -114,6 +124,7 @@ impl<'a> Run<'a> {
             standard,
             label: data.label(),
             learner,
+            held_out,
             progress,
             saved_step: progress.step,
             surplus: true,
@@ -198,7 +209,14 @@ impl<'a> Run<'a> {
         let lr = self.schedule.at(self.progress.step);
         let row_limit = self.resolved.config.row_limit.unwrap_or(f64::INFINITY);
         let report = self.learner.step(&self.standard.shortened(x, self.resolved.d_in, row_limit), lr);
-        self.check_loss(&report)?;
+        if let Err(error) = self.check_loss(&report) {
+            let last = self.line(self.progress.step + 1, &report, lr);
+            if last.is_finite() {
+                // An error of writing it must not hide why the run ends.
+                let _ = self.log.write(&last);
+            }
+            return Err(error);
+        }
         self.progress = Progress {
             step: self.progress.step + 1,
             cursor,
@@ -243,13 +261,21 @@ impl<'a> Run<'a> {
         if !self.is_logged() {
             return Ok(());
         }
-        let step = self.progress.step;
+        let mut line = self.line(self.progress.step, report, lr);
+        line.held_out_fvu = self.held_out_fvu();
+        self.log.write(&line)?;
+        self.curves.refresh(self.log.lines())
+    }
+
+    fn line(&self, step: u64, report: &StepReport, lr: f64) -> MetricsLine {
         let StepReport { loss, fvu, l0, aux_loss, dead, sparsity_loss, sparsity_coefficient, grad_norm } = *report;
-        self.log.write(&MetricsLine {
+        let tokens = step * self.resolved.config.batch as u64;
+        MetricsLine {
             step,
-            tokens: step * batch,
+            tokens,
             loss,
             fvu,
+            held_out_fvu: None,
             l0,
             sparsity_loss,
             sparsity_coefficient,
@@ -257,14 +283,21 @@ impl<'a> Run<'a> {
             dead,
             lr,
             grad_norm,
-        })?;
-        self.curves.refresh(self.log.lines())
+        }
+    }
+
+    /// FVU of held-out rows after the last step, if it is measured there and they vary.
+    fn held_out_fvu(&mut self) -> Option<f64> {
+        let (step, every) = (self.progress.step, HELD_OUT_EVERY * self.resolved.config.log_every);
+        let is_due = step == 1 || step.is_multiple_of(every) || step == self.resolved.n_steps;
+        let fvu = (is_due && !self.held_out.is_empty()).then(|| self.learner.fvu(&self.held_out))?;
+        fvu.is_finite().then_some(fvu)
     }
 
     /// True if the last step has a line in the log.
     pub(crate) fn is_logged(&self) -> bool {
         let step = self.progress.step;
-        step.is_multiple_of(self.resolved.config.log_every) || step == self.resolved.n_steps
+        MetricsLine::is_due(step, self.resolved.config.log_every) || step == self.resolved.n_steps
     }
 
     /// Saves the state of the run, but never weights that are not finite. Before the first step nothing is saved:

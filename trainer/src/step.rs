@@ -166,6 +166,15 @@ impl Learner {
         }
     }
 
+    /// FVU of `x` `[n, row_width]`, in training units, with the weights as they are. It selects latents as a step does
+    /// and changes nothing that a step depends on.
+    pub(crate) fn fvu(&mut self, x: &[f32]) -> f64 {
+        let spread = self.center(x);
+        self.buffers.auxiliary.dead.clear();
+        self.encode_and_select();
+        self.reconstruct(x.len() / self.weights.row_width()) / spread
+    }
+
     /// Writes `x_c`, and minus the target to `errors`. Returns the sum of squared distances of the batch's targets from
     /// their mean.
     fn center(&mut self, x: &[f32]) -> f64 {

@@ -233,8 +233,37 @@ fn a_run_that_explodes_stops_and_says_what_to_try() {
     assert!(message.contains("no good checkpoint yet"), "{message}");
     assert!(steps_of_checkpoints(out.path()).is_empty(), "a diverged checkpoint is not kept");
     assert!(out.path().join("metrics.parquet").exists());
+    let lines = metrics(out.path());
+    assert_eq!(lines.last().unwrap()["step"], lines.len(), "the steps up to the one that diverged");
+    assert!(message.contains(&format!("diverged at step {}", lines.len())), "{message}");
     let page = fs::read_to_string(out.path().join("curves.html")).unwrap();
     assert!(page.contains("\"state\":\"failed\"") && page.contains("`lr` (0.01)"), "the page says so too");
+}
+
+/// The lines of a run's log.
+fn metrics(out: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The finished SAE of these architectures selects latents as a step does, so its own metrics are the other source.
+#[test]
+fn the_curve_of_held_out_rows_ends_at_what_the_saved_sae_has_there() {
+    let (_dir, dataset) = dataset(200);
+    for architecture in [TrainArchitecture::TopK, TrainArchitecture::Relu, TrainArchitecture::JumpRelu] {
+        let out = tempfile::tempdir().unwrap();
+        let manifest = train(&dataset, &small_config(architecture), out.path(), &Silent).unwrap();
+        let held_out = manifest.results.unwrap().held_out.unwrap();
+        assert!(held_out.tokens <= 512, "{} rows are held out: the curve is of all of them", held_out.tokens);
+        let lines = metrics(out.path());
+        let measured: Vec<_> =
+            lines.iter().filter_map(|line| Some((line["step"].as_u64()?, line["held_out_fvu"].as_f64()?))).collect();
+        assert_eq!(measured.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [1, 20, 30], "{architecture}");
+        let (_, last) = measured[2];
+        assert!((last / held_out.fvu - 1.0).abs() < 1e-4, "{architecture}: {last}, {}", held_out.fvu);
+        let steps: Vec<_> = lines.iter().map(|line| line["step"].as_u64().unwrap()).collect();
+        assert_eq!(steps, (1..=20).chain([24, 28, 30]).collect::<Vec<_>>(), "the first, every 4, the last");
+    }
 }
 
 /// Steps of the checkpoints in a run's folder, ascending.

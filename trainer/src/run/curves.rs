@@ -103,6 +103,7 @@ fn page(manifest: &SaeManifest, state: State<'_>, lines: &[MetricsLine]) -> Stri
         "interval_s": INTERVAL.as_secs(),
         "manifest": shown(manifest),
         "last": lines.last(),
+        "tokens": manifest.config.trained_tokens(),
         "curves": curves(lines),
     });
     fill(TEMPLATE, &data, (name == "training").then_some(INTERVAL.as_secs()))
@@ -125,26 +126,28 @@ fn shown(manifest: &SaeManifest) -> Value {
     })
 }
 
-/// A column of the log: its name, and its value in a line.
-type Number = (&'static str, fn(&MetricsLine) -> f64);
+/// A column of the log: its name, and its value in a line that has one.
+type Number = (&'static str, fn(&MetricsLine) -> Option<f64>);
 
-/// Every column of the log as `[tokens, values]`. Columns that are always 0 are left out, except `dead`.
+/// Every column of the log as `[tokens, values]`. Columns that are always 0 are left out, except `dead`. The auxiliary
+/// loss has no value while no latent is dead: its 0 would look like a start from which it rises.
 fn curves(lines: &[MetricsLine]) -> Value {
-    let numbers: [Number; 9] = [
-        ("fvu", |line| line.fvu),
-        ("loss", |line| line.loss),
-        ("l0", |line| line.l0),
-        ("dead", |line| line.dead as f64),
-        ("sparsity_loss", |line| line.sparsity_loss),
-        ("sparsity_coefficient", |line| line.sparsity_coefficient),
-        ("aux_loss", |line| line.aux_loss),
-        ("grad_norm", |line| line.grad_norm),
-        ("lr", |line| line.lr),
+    let numbers: [Number; 10] = [
+        ("fvu", |line| Some(line.fvu)),
+        ("held_out_fvu", |line| line.held_out_fvu),
+        ("loss", |line| Some(line.loss)),
+        ("l0", |line| Some(line.l0)),
+        ("dead", |line| Some(line.dead as f64)),
+        ("sparsity_loss", |line| Some(line.sparsity_loss)),
+        ("sparsity_coefficient", |line| Some(line.sparsity_coefficient)),
+        ("aux_loss", |line| Some(line.aux_loss).filter(|loss| *loss != 0.0)),
+        ("grad_norm", |line| Some(line.grad_norm)),
+        ("lr", |line| Some(line.lr)),
     ];
     let shown = numbers.into_iter().filter_map(|(name, of)| {
-        let values: Vec<f64> = lines.iter().map(of).collect();
+        let (at, values): (Vec<u64>, Vec<f64>) = lines.iter().filter_map(|line| Some((line.tokens, of(line)?))).unzip();
         let kept = thinned(&values);
-        let tokens: Vec<u64> = kept.iter().map(|&place| lines[place].tokens).collect();
+        let tokens: Vec<u64> = kept.iter().map(|&place| at[place]).collect();
         let points: Vec<f64> = kept.iter().map(|&place| rounded(values[place])).collect();
         let matters = name == "dead" || values.iter().any(|&value| value != 0.0);
         matters.then(|| (name.to_string(), json!([tokens, points])))

@@ -48,6 +48,18 @@ fn needed(resolved: &Resolved, buffer: u64) -> u64 {
     learner_bytes(resolved.d_in, resolved.d_out, resolved.d_sae).saturating_add(buffer)
 }
 
+/// The tokens of a run beside those of its dataset, in words.
+fn passes(tokens: u64, n_rows: u64) -> String {
+    let (n, of) = (grouped(tokens), grouped(n_rows));
+    if tokens <= n_rows {
+        return format!("{n} of the dataset's {of} tokens");
+    }
+    format!(
+        "{n} tokens, {} passes over the dataset's {of}",
+        (10.0 * tokens as f64 / n_rows.max(1) as f64).round() / 10.0
+    )
+}
+
 /// The estimate of a run on `n_rows` stored rows.
 ///
 /// # Errors
@@ -58,9 +70,8 @@ pub(crate) fn of_rows(resolved: &Resolved, n_rows: u64, bytes_of_a_value: usize)
     let needed = needed(resolved, buffer_bytes(config, *d_in, *d_out, n_rows, bytes_of_a_value));
     check_memory(MEMORY, needed)?;
     Ok(format!(
-        "{} tokens ({} in the dataset), d_in {d_in}{wide}, d_sae {d_sae}, {}: about {}, {} of memory",
-        grouped(config.tokens),
-        grouped(n_rows),
+        "{}, d_in {d_in}{wide}, d_sae {d_sae}, {}: about {}, {} of memory",
+        passes(config.tokens, n_rows),
         config.sparsity(),
         seconds(step_seconds(*d_in, *d_sae, config.tokens)),
         bytes(needed),
@@ -114,4 +125,16 @@ pub(crate) fn say_beginning(
         Some(_) => format!("{place}: going on from its last checkpoint"),
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_epochs_are_told_as_passes() {
+        assert_eq!(passes(1_600_000, 160_000), "1,600,000 tokens, 10 passes over the dataset's 160,000");
+        assert_eq!(passes(1_000_000, 300_000), "1,000,000 tokens, 3.3 passes over the dataset's 300,000");
+        assert_eq!(passes(1_000, 300_000), "1,000 of the dataset's 300,000 tokens");
+    }
 }

@@ -30,6 +30,13 @@ const METRICS: Table<MetricsLine> = Table {
              average",
         ),
         Column::new("fvu", Cell::F64(|line| line.fvu), "fraction", "variance unexplained in the batch"),
+        Column::new(
+            "held_out_fvu",
+            Cell::MaybeF64(|line| line.held_out_fvu),
+            "fraction",
+            "the same of as many held-out rows after the step, at first, every 5 `log_every` steps and at the end; else \
+             null",
+        ),
         Column::new("l0", Cell::F64(|line| line.l0), "latents per token", "active latents in the batch"),
         Column::new(
             "sparsity_loss",

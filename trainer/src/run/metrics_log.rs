@@ -53,9 +53,9 @@ impl MetricsLog {
         Ok(())
     }
 
-    /// Warns if lines of a run that has done `step` steps are missing; there should be one every `every` steps.
+    /// Warns if lines of a run that has done `step` steps are missing.
     pub(crate) fn say_lost(&self, step: u64, every: u64) {
-        let (there, expected) = (self.lines.len() as u64, step / every);
+        let (there, expected) = (self.lines.len() as u64, MetricsLine::due(step, every));
         if there < expected {
             tracing::warn!("{}: {} lines of steps before {step} are lost", self.path.display(), expected - there);
         }
@@ -96,6 +96,7 @@ mod tests {
             tokens: 512 * step,
             loss: 1.0,
             fvu: 0.5,
+            held_out_fvu: step.is_multiple_of(2).then_some(0.75),
             l0: 3.0,
             sparsity_loss: 0.25,
             sparsity_coefficient: 8.0,
@@ -104,6 +105,15 @@ mod tests {
             lr: 0.1,
             grad_norm: 2.0,
         }
+    }
+
+    #[test]
+    fn the_first_steps_have_a_line_each() {
+        for (step, every) in [(0, 10), (7, 10), (50, 10), (51, 10), (60, 10), (9, 1), (23, 4)] {
+            let due = (1..=step).filter(|step| MetricsLine::is_due(*step, every)).count() as u64;
+            assert_eq!(MetricsLine::due(step, every), due, "{step} steps, every {every}");
+        }
+        assert_eq!(MetricsLine::due(390, 10), 50 + 34);
     }
 
     #[test]

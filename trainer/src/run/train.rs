@@ -16,7 +16,7 @@ use crate::{
         vector_data::VectorData,
     },
     manifest::{SaeManifest, checkpoint_files},
-    run::{Run, estimate, initial_weights},
+    run::{Run, estimate, initial_weights, score::curve_rows},
     sae::{HookPoints, Sae},
 };
 
@@ -118,7 +118,8 @@ pub fn train<'a>(
         return Ok(manifest);
     }
     let source = ShardSource::new(training, resolved.config.seed, resolved.config.buffer_bytes);
-    let run = Run::open(data, &manifest, resolved, out, monitor)?;
+    let held_out = curve_rows(split.held_out.as_ref(), resolved.config.batch, &Standard::of(data)?.scales)?;
+    let run = Run::open(data, &manifest, resolved, held_out, out, monitor)?;
     run.complete(manifest, source, training.n_rows_at_most(), split.held_out.as_ref())
 }
 

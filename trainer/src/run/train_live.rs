@@ -14,9 +14,10 @@ use crate::{
     data::{
         harvested_data::HarvestedData,
         live_source::{LiveRows, LiveSource},
+        standardize::Standard,
     },
     manifest::{HELD_OUT_FOLDER, SaeManifest, option_differences},
-    run::{Run, estimate, train::resolve_widths},
+    run::{Run, estimate, score::curve_rows, train::resolve_widths},
     sae::HookPoints,
 };
 
@@ -53,10 +54,11 @@ pub fn train_live(
     let rows = live_rows(&dataset, &manifest, &resolved)?;
     let live = LiveModel::new(model, corpus, &held_out_config)?;
     let (training_rows, held_out) = (resolved.config.tokens, data.all()?);
-    let batch = resolved.config.batch as u64;
-    let run = Run::open(&data, &manifest, resolved, out, monitor)?;
+    let batch = resolved.config.batch;
+    let curve_rows = curve_rows(held_out.as_ref(), batch, &Standard::of(&data)?.scales)?;
+    let run = Run::open(&data, &manifest, resolved, curve_rows, out, monitor)?;
     let progress = run.progress();
-    let drawn = progress.step * batch;
+    let drawn = progress.step * batch as u64;
     let source = LiveSource::new(&live, rows, (progress.cursor, drawn), out, monitor);
     run.complete(manifest, source, training_rows, held_out.as_ref())
 }

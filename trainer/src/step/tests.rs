@@ -251,3 +251,26 @@ fn a_step_gives_the_same_bits_on_any_number_of_threads() {
         assert!(run(architecture, 1) == run(architecture, 3), "{architecture}: the threads changed the result");
     }
 }
+
+#[test]
+fn a_look_at_held_out_rows_changes_no_bit_of_the_training() {
+    let (n, d_in, d_sae) = (60, 16, 64);
+    let run = |architecture, looks: bool| {
+        let config = StepConfig { dead_after_tokens: 70, ..StepConfig::example(architecture, 5, d_in, d_sae) };
+        let width = config.row_width(d_in);
+        let mut learner = Learner::start(d_sae, plain::random(width, 1), 2, config);
+        let mut seen = vec![];
+        let reports: Vec<_> = (0..5)
+            .map(|step| {
+                let report = learner.step(&plain::random(n * width, 10 + step), 1e-3);
+                seen.extend(looks.then(|| learner.fvu(&plain::random(2 * n * width, 3))));
+                report
+            })
+            .collect();
+        assert!(seen.iter().all(|fvu| fvu.is_finite()), "{seen:?}");
+        (reports, learner.weights, learner.adam, learner.dead_latents, learner.sparsity)
+    };
+    for architecture in TrainArchitecture::ALL {
+        assert!(run(architecture, true) == run(architecture, false), "{architecture}");
+    }
+}

@@ -1,7 +1,7 @@
 //! The page is complete, loads nothing from other files, and shows the log without losing spikes.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use harvester::{ArtifactRef, Family, HookPoint, Manifest, ModelIdentity};
 
@@ -52,10 +52,11 @@ fn line(step: u64) -> MetricsLine {
         tokens: 4096 * step,
         loss: 100.0 / step as f64,
         fvu: 1.0 / step as f64,
+        held_out_fvu: step.is_multiple_of(10).then(|| 2.0 / step as f64),
         l0: 32.0,
         sparsity_loss: 0.0,
         sparsity_coefficient: 0.0,
-        aux_loss: 0.0,
+        aux_loss: if step > 30 { 0.9 } else { 0.0 },
         dead: 0,
         lr: 1e-3,
         grad_norm: 1.0,
@@ -78,7 +79,15 @@ fn a_page_has_the_whole_log_and_asks_for_nothing_from_elsewhere() {
     assert_eq!(data["last"]["tokens"], 4096 * 37);
     assert_eq!(data["tokens_per_second"], 1234.0);
     let names: Vec<_> = data["curves"].as_object().unwrap().keys().cloned().collect();
-    assert_eq!(names, ["fvu", "loss", "l0", "dead", "grad_norm", "lr"], "columns that are always 0 are left out");
+    let expected = ["aux_loss", "dead", "fvu", "grad_norm", "held_out_fvu", "l0", "loss", "lr"];
+    assert_eq!(
+        names.iter().cloned().collect::<BTreeSet<_>>(),
+        expected.map(String::from).into(),
+        "those always 0 are left out"
+    );
+    assert_eq!(data["curves"]["held_out_fvu"], json!([[40960, 81920, 122_880], [0.2, 0.1, 0.066667]]));
+    assert_eq!(data["curves"]["aux_loss"][0][0], 4096 * 31, "while no latent is dead there is none");
+    assert_eq!(data["tokens"], 366 * 4096, "whole batches of 1.5 million");
     for absent in ["{{", "src=", "href=", "import ", "fetch(", "url("] {
         assert!(!page.contains(absent), "{absent}");
     }

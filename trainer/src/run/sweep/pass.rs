@@ -16,11 +16,12 @@ use crate::{
     Error, Result,
     data::{
         activation_source::ActivationSource, rows::RowSource, shard_source::ShardSource, shuffle_buffer::ShuffleBuffer,
-        training_data::Split,
+        standardize::Standard, training_data::Split,
     },
     manifest::SaeManifest,
     run::{
         Run, next_batch, sample,
+        score::curve_rows,
         train::{resolve, split},
     },
 };
@@ -73,6 +74,7 @@ pub(super) fn run_pass(
     let n_steps = config.n_steps();
     let widths = training.widths().to_vec();
     let mut pass = Pass { plan, members: vec![], table, monitor, batch: config.batch, n_steps, widths };
+    let held_out = curve_rows(split.held_out.as_ref(), config.batch, &Standard::of(data.as_ref())?.scales)?;
     let mut taken = vec![];
     for &index in indices {
         let out = pass.table.dir(index);
@@ -90,7 +92,7 @@ pub(super) fn run_pass(
             pass.table.finished(index, &manifest)?;
             continue;
         }
-        let run = Run::open(data.as_ref(), &manifest, resolved, &out, monitor)?;
+        let run = Run::open(data.as_ref(), &manifest, resolved, held_out.clone(), &out, monitor)?;
         pass.add(Member { index, manifest, run })?;
     }
     pass.complete(&split, ShardSource::new(training, config.seed, config.buffer_bytes), config.seed)
