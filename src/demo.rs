@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use analyzer::{FeatureIndex, PlacedSae, Workbench};
 use anyhow::Context;
 use clap::FromArgMatches;
-use harvester::{ActivationDataset, human::grouped};
+use harvester::ActivationDataset;
 
 use crate::{
     cli::{DemoArgs, FindArgs},
@@ -50,9 +50,6 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let title = "4. Index: when each latent fires, and what it promotes";
     index::run(&step(title, &["index", "--sae", sae, "--out", features], terminal)?, Some(&model), terminal)?;
     let index = FeatureIndex::open(features.as_ref())?;
-    let active = index.features().iter().filter(|feature| feature.n_active > 0).count() as u64;
-    let all = grouped(index.features().len() as u64);
-    terminal.line(format!("{} of {all} latents fire on this text", grouped(active)));
 
     let title = "5. Show: a dozen latents whose strongest examples agree";
     let words = ["show", "--features", features, "--top", "12", "--examples", "3"];
@@ -65,6 +62,8 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let contrasts = analyzer::contrast(&index, &find.positive, &find.negative)?;
     let latent = contrasts.first().context("the SAE has no latents")?.latent;
     let examples = index.examples_from(latent, POSITIVE);
+    terminal
+        .line(format!("\nThe first of them, latent {latent}, is steered below. Its strongest examples in {POSITIVE}:"));
     show::show_examples(&index, &examples[..examples.len().min(3)], terminal);
 
     let bench = Workbench::new(PlacedSae::trained(sae.as_ref())?, Some(&model))?;
@@ -99,17 +98,6 @@ fn bundled_corpora() -> anyhow::Result<Vec<String>> {
 fn step<A: FromArgMatches>(title: &str, words: &[&str], terminal: &Terminal) -> anyhow::Result<A> {
     let words: Vec<&str> = std::iter::once("refract").chain(words.iter().copied()).collect();
     terminal.heading(title);
-    let quoted: Vec<String> = words.iter().map(|word| shell_quoted(word)).collect();
-    terminal.line(format!("{DIM}$ {}{DIM:#}", quoted.join(" ")));
+    terminal.line(format!("{DIM}$ {}{DIM:#}", harvester::human::shell_command(&words)));
     settings::parse(words.into_iter().map(Into::into).collect())
-}
-
-/// A word as a shell takes it, with its line breaks.
-fn shell_quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "-_=./:,".contains(c);
-    if word.contains(char::is_control) {
-        let escaped = word.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n").replace('\t', "\\t");
-        return format!("$'{escaped}'");
-    }
-    if word.chars().all(is_plain) { word.to_string() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }

@@ -68,10 +68,7 @@ fn run(matches: ArgMatches, words: Vec<OsString>, terminal: &Terminal) -> anyhow
         Command::Steer(args) => steer::run(&args, None, terminal),
         Command::Convert(args) => convert::run(&args, terminal),
         Command::Inspect(args) => inspect::run(&args, terminal),
-        Command::Completions(args) => {
-            manual::completions(&args);
-            Ok(())
-        }
+        Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
     }
 }

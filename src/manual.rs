@@ -7,10 +7,11 @@ use crate::{
     terminal::write_result,
 };
 
-pub(crate) fn completions(args: &CompletionsArgs) {
+pub(crate) fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
     let mut script = vec![];
     clap_complete::generate(args.shell, &mut cli::command(), "refract", &mut script);
     write_result(&String::from_utf8_lossy(&script));
+    Ok(())
 }
 
 pub(crate) fn man(args: &ManArgs) -> anyhow::Result<()> {

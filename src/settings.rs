@@ -130,7 +130,8 @@ pub(crate) fn table(path: &Path, name: &str) -> anyhow::Result<Settings> {
     let mut file: Settings = toml::from_str(&text).with_context(|| format!("{} is not TOML", path.display()))?;
     if let Some(name) = file.keys().find(|name| !TABLES.contains(&name.as_str())) {
         let tables = TABLES.map(|table| format!("[{table}]")).join(", ");
-        bail!("{}: expected the tables {tables}, found `{name}`", path.display());
+        let why = cli::command().find_subcommand(name).map_or("", |_| ": the settings of this command are flags only");
+        bail!("{}: expected the tables {tables}, found `{name}`{why}", path.display());
     }
     match file.remove(name) {
         None => Ok(Settings::new()),
@@ -143,6 +144,8 @@ pub(crate) fn table(path: &Path, name: &str) -> anyhow::Result<Settings> {
 pub(crate) fn by_setting(command: &Command, table: Settings) -> anyhow::Result<Settings> {
     let mut settings = Settings::new();
     for (name, value) in table {
+        let early = ["config", "json", "verbose", "log-format"];
+        ensure!(!early.contains(&&*name), "{name} is a flag only: it is needed before this file is read");
         let is_named = |flag: &&clap::Arg| {
             let aliases = flag.get_all_aliases().unwrap_or_default();
             flag.get_long() == Some(&name) || aliases.contains(&name.as_str())
@@ -214,6 +217,8 @@ mod tests {
             ("[harvest]\ncorpus = []\n", "found an empty list"),
             ("ctx-len = 4\n", "expected the tables [harvest]"),
             ("[harvets]\n", "found `harvets`"),
+            ("[show]\ntop = 3\n", "found `show`: the settings of this command are flags only"),
+            ("[harvest]\njson = true\n", "json is a flag only"),
         ] {
             let message = format!("{:#}", harvest(text, &[]).unwrap_err());
             assert!(message.contains(said), "{text}: {message}");

@@ -91,6 +91,9 @@ impl Terminal {
         if error.chain().any(is_full_disk) {
             say("make room and repeat the command: what was finished is kept, and it goes on from there");
         }
+        if let Some(command) = self.command().filter(|_| signals::interrupted()) {
+            say(&format!("to go on: {command}"));
+        }
         if self.json {
             write_result(&serde_json::json!({ "error": causes[0], "because": causes[1..] }).to_string());
         }
@@ -146,6 +149,10 @@ impl Monitor for Terminal {
             say(&work.line(false));
         }
         open.iter().rev().take(1).for_each(|outer| outer.show(true));
+    }
+
+    fn command(&self) -> Option<String> {
+        Some(harvester::human::shell_command(std::env::args_os().map(|word| word.to_string_lossy().into_owned())))
     }
 
     fn cancelled(&self) -> bool {

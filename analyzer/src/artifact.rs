@@ -20,7 +20,7 @@ use std::{
 
 use harvester::{
     ActivationDataset, Error as Harvester, HarvestManifest, Location, MANIFEST_FILE, Manifest, ModelConfig,
-    ModelSource, Monitor,
+    ModelSource, Monitor, go_on,
 };
 use serde_json::Value;
 use trainer::{HookPoints, RunState, SWEEP_FILE, Sae, SaeFormat, SaeManifest, SweepFile, TrainArchitecture};
@@ -91,6 +91,8 @@ impl ArtifactKind {
 pub enum Content {
     /// Activations.
     Activations(Box<ActivationDataset>),
+    /// A harvest that has not finished a part.
+    BegunHarvest(Box<HarvestManifest>),
     /// An SAE that refract trains, and its weights if its training is done.
     Sae(Box<SaeManifest>, Option<Box<Sae>>),
     /// An SAE of another tool.
@@ -123,7 +125,10 @@ impl Artifact {
         let path = fetched_model(path, monitor)?.unwrap_or_else(|| path.to_path_buf());
         let kind = ArtifactKind::of(&path)?;
         let content = match kind {
-            ArtifactKind::Activations => Content::Activations(ActivationDataset::open(Location::named(&path)?)?.into()),
+            ArtifactKind::Activations => match begun_harvest(&path)? {
+                Some(manifest) => Content::BegunHarvest(manifest.into()),
+                None => Content::Activations(ActivationDataset::open(Location::named(&path)?)?.into()),
+            },
             ArtifactKind::Sae => {
                 let manifest = SaeManifest::read(&path)?;
                 let sae = if manifest.complete { Some(Sae::load(&path)?.into()) } else { None };
@@ -140,7 +145,7 @@ impl Artifact {
     /// Its kind, in words.
     pub fn title(&self) -> String {
         match &self.content {
-            Content::Activations(_) => "activations".into(),
+            Content::Activations(_) | Content::BegunHarvest(_) => "activations".into(),
             Content::Sae(manifest, _) => match manifest.config.architecture {
                 TrainArchitecture::Transcoder => "transcoder".into(),
                 TrainArchitecture::Crosscoder => "crosscoder".into(),
@@ -158,7 +163,8 @@ impl Artifact {
         let (path, mut facts) = (&self.path, Facts::default());
         let to = &mut facts;
         match &self.content {
-            Content::Activations(dataset) => facts::activations(dataset, to),
+            Content::Activations(dataset) => facts::activations(path, dataset, to),
+            Content::BegunHarvest(manifest) => facts::begun_harvest(path, manifest, to),
             Content::Sae(manifest, sae) => facts::trained_sae(path, manifest, sae.as_deref(), to),
             Content::ForeignSae(_, sae) => facts::foreign_sae(sae, to),
             Content::Features(index) => facts::features(path, index, to),
@@ -175,6 +181,7 @@ impl Artifact {
     pub fn to_json(&self) -> serde_json::Result<Value> {
         match &self.content {
             Content::Activations(dataset) => serde_json::to_value(dataset.manifest()),
+            Content::BegunHarvest(manifest) => serde_json::to_value(manifest),
             Content::Sae(manifest, _) => serde_json::to_value(manifest),
             Content::ForeignSae(format, sae) => {
                 let config = sae.config();
@@ -215,9 +222,9 @@ impl Artifact {
                     harvester::human::counted(finished, "finished run")
                 ));
             }
-            Content::Sae(_, None) | Content::Sweep(_) => {
+            Content::BegunHarvest(_) | Content::Sae(_, None) | Content::Sweep(_) => {
                 let expected = "checksums, which are recorded when a run is finished";
-                let hint = "Repeat its command to go on";
+                let hint = go_on(path);
                 return Err(Harvester::malformed(path, expected, "no finished run", hint).into());
             }
             Content::ForeignSae(..) | Content::Model(_) => {
@@ -227,6 +234,15 @@ impl Artifact {
         }
         Ok("every byte is as recorded".into())
     }
+}
+
+/// The manifest of a harvest that has not finished a part.
+fn begun_harvest(path: &Path) -> Result<Option<HarvestManifest>> {
+    let location = Location::named(path)?;
+    if format_of(&location)?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(HarvestManifest::read(location)?).filter(|manifest| manifest.parts.is_empty()))
 }
 
 /// The `format` of a folder's manifest; `None` if there is no manifest.

@@ -38,7 +38,7 @@ pub use settings::{Settings, config_of};
 pub use source::{ModelSource, ResolvedModel};
 pub use store::{
     ArtifactRef, Cell, Column, Location, MANIFEST_FILE, Manifest, OutputFolder, Published, Table, TableReader, Value,
-    differences, sha256_bytes, sha256_file, write_atomically,
+    differences, go_on, sha256_bytes, sha256_file, write_atomically,
 };
 pub use text::{
     ChatDate, ChatMessage, Context, ContextCursor, Corpus, CorpusOptions, CorpusPart, CorpusSource, LeftOut,

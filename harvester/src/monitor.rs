@@ -19,6 +19,11 @@ pub trait Monitor: Sync {
     fn note(&self, text: &str);
     /// The piece of work that began last is done; the one around it continues.
     fn finish(&self);
+    /// The command that runs, as it can be pasted into a shell, for messages that say how to go on; `None` if there is
+    /// none.
+    fn command(&self) -> Option<String> {
+        None
+    }
     /// True once the user asked to stop. The stage then saves what it has and returns [`crate::Error::Cancelled`].
     fn cancelled(&self) -> bool;
 }

@@ -26,7 +26,7 @@ pub use self::{
     hash::{sha256_bytes, sha256_file},
     location::Location,
     manifest_file::MANIFEST_FILE,
-    output_folder::{Manifest, OutputFolder},
+    output_folder::{Manifest, OutputFolder, go_on},
     table::{Cell, Column, Table, TableReader, Value},
 };
 pub(crate) use self::{

@@ -79,7 +79,8 @@ pub(crate) enum Command {
     /// transcoder or crosscoder of several hook points.
     #[command(
         allow_negative_numbers = true,
-        after_help = "Examples:\n  refract train --activations runs/activations \\\n    \
+        after_help = "Example:\n  refract train --activations runs/activations --d-sae 4608 --out runs/sae",
+        after_long_help = "Examples:\n  refract train --activations runs/activations \\\n    \
                       --d-sae 4608 --out runs/sae\n\n  \
                       refract train --model default \\\n    --corpus data/corpora/*.jsonl \\\n    \
                       --hook-point blocks.14.hook_resid_post --out runs/live\n\n  \
@@ -98,7 +99,8 @@ pub(crate) enum Command {
     /// Train many SAEs in one pass over the data, one for every combination of the values given, and compare them.
     #[command(
         allow_negative_numbers = true,
-        after_help = "Every option of train takes a list of values here, separated by commas or spaces. Each run is a \
+        after_help = "Every option of train takes a list of values here.",
+        after_long_help = "Every option of train takes a list of values here, separated by commas or spaces. Each run is a \
                       folder in --out, equal to the bit to one of `refract train` with these options. pareto.html \
                       there plots FVU against L0; sweep.parquet and sweep.json are the table.\n\n\
                       Runs that form no grid are listed in --config, each over the rest of [sweep]:\n  \
@@ -159,8 +161,15 @@ pub(crate) fn command() -> clap::Command {
     let command = with_defaults(command, "sweep", &trainer::TrainConfig::default());
     let command = with_defaults(command, "evaluate", &analyzer::EvaluationConfig::default());
     let command = with_defaults(command, "index", &analyzer::IndexConfig::default());
-    with_defaults(command, "steer", &analyzer::GenerateConfig::default())
+    let command = with_defaults(command, "steer", &analyzer::GenerateConfig::default());
+    let is_used = |flag: &clap::Arg| USED.split(' ').any(|used| used == flag.get_id().as_str());
+    let short = |flag: clap::Arg| if is_used(&flag) { flag } else { flag.hide_short_help(true) };
+    let commands = ["harvest", "train", "sweep"].into_iter();
+    commands.fold(command, |all, name| all.mut_subcommand(name, |command| command.mut_args(short)))
 }
+
+/// The flags of harvest, train and sweep that `-h` shows; `--help` shows all.
+const USED: &str = "model corpus hook_points out tokens ctx_len batch activations vectors architecture k d_sae lr";
 
 /// Adds to the help of each flag the default of the field with its name.
 fn with_defaults(command: clap::Command, subcommand: &str, config: &impl Serialize) -> clap::Command {
@@ -199,10 +208,10 @@ mod tests {
     fn helps() -> Vec<(String, String)> {
         let mut command = command();
         command.build();
-        let own = ("refract".to_string(), command.clone().render_help().to_string());
+        let own = ("refract".to_string(), command.clone().render_long_help().to_string());
         let of_commands = command.get_subcommands().filter(|command| command.get_name() != "help");
         let named =
-            |command: &clap::Command| (command.get_name().to_string(), command.clone().render_help().to_string());
+            |command: &clap::Command| (command.get_name().to_string(), command.clone().render_long_help().to_string());
         std::iter::once(own).chain(of_commands.map(named)).collect()
     }
 
@@ -227,6 +236,14 @@ mod tests {
                     .collect();
                 command().try_get_matches_from(&words).unwrap_or_else(|error| panic!("{example}: {error}"));
             }
+        }
+    }
+
+    #[test]
+    fn short_help_fits_a_screen_and_has_what_is_required() {
+        for name in ["harvest", "train", "sweep"] {
+            let short = command().find_subcommand_mut(name).unwrap().render_help().to_string();
+            assert!(short.lines().count() < 50 && short.contains("[required, here or in --config]"), "{short}");
         }
     }
 

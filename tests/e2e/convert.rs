@@ -166,7 +166,10 @@ fn an_unfinished_run_is_no_sae_yet() {
     let train = ["train", "--activations", &acts, "--out", "sae", "--checkpoint-every", "2", "--batch", "256"];
     sandbox.kill_at_new_checkpoint(&[&train[..], &["--d-sae", "64", "--k", "4", "--tokens", "1000000"]].concat());
     let message = sandbox.error(&["convert", "sae", "--to", "sparsify", "--out", "converted"]);
-    assert!(message.contains("an unfinished one. Repeat the command"), "{message}");
+    assert!(
+        message.contains("an unfinished one. To go on where it stopped: ") && message.contains(" train "),
+        "{message}"
+    );
 }
 
 #[test]

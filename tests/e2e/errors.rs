@@ -277,6 +277,30 @@ fn stopped_harvest(signals: &[&str]) -> Sandbox {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
     // How far it had come stays on the screen.
-    assert_says(&text(&output.stderr), &["stopped on request", "out", "harvest: ", " of 400,000 tokens"]);
+    assert_says(&text(&output.stderr), &["stopped on request", "out", "harvest: ", " of 400,000 tokens", "to go on: "]);
     sandbox
+}
+
+#[test]
+fn a_harvest_that_has_just_begun_is_explained_with_a_command_that_can_be_pasted() {
+    let (sandbox, model, text_file) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
+    let args = ["--model", &model, "--corpus", &text_file, "--out", "it's out", "--ctx-len", "32", "--tokens", "40k"];
+    let mut child = sandbox.start(&[&["harvest", "--hook-point", POINT][..], &args].concat());
+    let journal = sandbox.path("it's out/.resume/part-00000.journal");
+    while fs::metadata(&journal).map_or(0, |file| file.len()) < 10_000 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let explained = sandbox.ok(&["inspect", "it's out"]);
+    assert_says(&explained, &["unfinished: ", " tokens in its journal", "no part yet", POINT]);
+    assert!(!explained.contains("unfinished: 0 tokens"), "{explained}");
+    let (_, command) = explained.split_once("To go on where it stopped: ").unwrap();
+    let mut shell = std::process::Command::new("sh");
+    let command = command.lines().next().unwrap();
+    assert!(shell.arg("-c").arg(command).current_dir(sandbox.path("")).status().unwrap().success(), "{command}");
+    let finished = sandbox.ok(&["inspect", "it's out"]);
+    assert!(finished.contains("complete") && !finished.contains("To go on"), "{finished}");
+    assert!(!sandbox.path("it's out/.resume").exists());
 }

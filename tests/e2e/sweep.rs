@@ -110,6 +110,6 @@ fn a_sweep_is_explained_and_one_that_only_diverges_fails() {
     for unfinished in ["bad", "bad/batch-topk-k8-d64"] {
         sandbox.ok(&["inspect", unfinished]);
         let message = sandbox.error(&["inspect", unfinished, "--verify"]);
-        assert!(message.contains("found no finished run. Repeat its command"), "{message}");
+        assert!(message.contains("found no finished run. Repeat the command"), "{message}");
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, ops::Range, path::Path};
 
 use harvester::{
     ActivationDataset, ArtifactRef, ContextCursor, HookPoint, Location, MANIFEST_FILE, Manifest, ModelIdentity,
-    OutputFolder, SpecialToken, VectorFile, differences,
+    OutputFolder, SpecialToken, VectorFile, differences, go_on,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -128,7 +128,7 @@ impl SaeManifest {
             ));
         }
         if !manifest.complete {
-            let hint = "Repeat the command that made this folder: it continues where it stopped";
+            let hint = go_on(dir);
             return Err(Error::malformed(dir, "an SAE whose training is done", "an unfinished one", hint));
         }
         Ok(manifest)

@@ -3,18 +3,40 @@
 use std::path::Path;
 
 use harvester::{
-    ActivationDataset, Compute, HarvestManifest, HookPoint, ModelConfig, Site,
+    ActivationDataset, Compute, HarvestManifest, HookPoint, ModelConfig, Site, go_on,
     human::{bytes, counted, grouped},
 };
 use trainer::{CURVES_FILE, HookPoints, InputNorm, METRICS_FILE, PARETO_FILE, RunState, Sae, SaeManifest, SweepFile};
 
 use crate::{facts::Facts, features::FeatureIndex};
 
-pub(super) fn activations(dataset: &ActivationDataset, facts: &mut Facts) {
-    let manifest = dataset.manifest();
-    let (model, config, counts) = (&manifest.model, &manifest.config, &manifest.counts);
-    facts.add("state", if manifest.complete { "complete" } else { "unfinished: repeat its command to go on" });
+/// A harvest that has not finished a part.
+pub(super) fn begun_harvest(path: &Path, manifest: &HarvestManifest, facts: &mut Facts) {
+    unfinished_harvest(path, manifest, facts);
+    harvested_model(manifest, facts);
+    facts.add("files", "no part yet");
+    manifest.config.hook_points.iter().for_each(|point| facts.add("hook point", point.to_string()));
+}
+
+fn unfinished_harvest(path: &Path, manifest: &HarvestManifest, facts: &mut Facts) {
+    let journaled = counted(manifest.journaled_tokens(path), "token");
+    facts.add("state", format!("unfinished: {journaled} in its journal beyond the finished parts"));
+    facts.add("next", go_on(path));
+}
+
+fn harvested_model(manifest: &HarvestManifest, facts: &mut Facts) {
+    let model = &manifest.model;
     facts.add("model", format!("{} ({}, {} layers)", model.source, model.family, model.n_layers));
+}
+
+pub(super) fn activations(path: &Path, dataset: &ActivationDataset, facts: &mut Facts) {
+    let manifest = dataset.manifest();
+    let (config, counts) = (&manifest.config, &manifest.counts);
+    match manifest.complete {
+        true => facts.add("state", "complete"),
+        false => unfinished_harvest(path, manifest, facts),
+    }
+    harvested_model(manifest, facts);
     if config.compute != Compute::F32 {
         facts.add("computed in", config.compute.to_string());
     }
@@ -97,8 +119,10 @@ pub(super) fn trained_sae(path: &Path, manifest: &SaeManifest, sae: Option<&Sae>
             facts.add("held out", format!("L0 {:.1}, FVU {:.3}", held_out.l0, held_out.fvu));
         }
     } else {
-        let state = manifest.diverged.as_deref().unwrap_or("unfinished: repeat its command to go on");
-        facts.add("state", state);
+        facts.add("state", manifest.diverged.as_deref().unwrap_or("unfinished"));
+        if manifest.diverged.is_none() {
+            facts.add("next", go_on(path));
+        }
     }
     for (name, file, what) in [
         ("metrics", METRICS_FILE, "a row every few steps, for pyarrow, polars and DuckDB"),
@@ -164,7 +188,7 @@ pub(super) fn sweep(path: &Path, file: &SweepFile, facts: &mut Facts) {
     let count = |state| file.in_state(state).count();
     let state = match count(RunState::Unfinished) {
         0 => "complete".to_string(),
-        n => format!("unfinished, {n} to come: repeat its command to go on"),
+        n => format!("unfinished, {n} to come. {}", go_on(path)),
     };
     facts.add("state", state);
     let (finished, diverged) = (count(RunState::Finished), count(RunState::Diverged));

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     Error, HookPoint, Location, Monitor, Result,
-    store::{MANIFEST_FILE, Manifest, hex},
+    store::{MANIFEST_FILE, Manifest, go_on, hex},
 };
 
 /// Index of the column `context`.
@@ -320,7 +320,7 @@ pub(crate) fn folders_of(location: &Location) -> Result<Vec<Location>> {
 fn check_folder(folder: &Location, manifest: &HarvestManifest) -> Result<()> {
     let name = folder.to_string();
     if manifest.parts.is_empty() {
-        let hint = "Repeat the command that made this folder; it continues where it stopped";
+        let hint = go_on(folder.clone());
         return Err(Error::malformed(name, "at least one finished part", "none", hint));
     }
     if !manifest.complete {

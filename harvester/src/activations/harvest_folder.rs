@@ -12,6 +12,7 @@ use super::{
     journal::Journal,
     manifest::{HarvestManifest, Part, as_setting},
     part_names::{is_journal_of, journal_file},
+    schema::ShardSchema,
 };
 use crate::{
     Error, Location, Result,
@@ -51,6 +52,12 @@ impl Manifest for HarvestManifest {
 }
 
 impl HarvestManifest {
+    /// Tokens that the run into `folder` has computed beyond its finished parts. They are in its journal.
+    pub fn journaled_tokens(&self, folder: impl Into<Location>) -> u64 {
+        let journal = |it: OutputFolder| it.resume().join(journal_file(self.parts.len()));
+        OutputFolder::at(folder).map_or(0, |it| Journal::tokens(&journal(it), &ShardSchema::of(self)))
+    }
+
     /// The files of the corpus that have another content here, by index and path.
     fn changed_sources<'a>(&self, wanted: &'a Self) -> Vec<(usize, &'a str)> {
         let is_comparable = self.corpus.len() == wanted.corpus.len();

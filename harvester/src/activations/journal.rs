@@ -69,6 +69,18 @@ impl Journal {
         is_there() && is_there()
     }
 
+    /// Tokens of the whole batches in the file at `path`, which is not changed, whatever its header.
+    pub(super) fn tokens(path: &Path, schema: &ShardSchema) -> u64 {
+        let Ok(Some(mut records)) = RecordLog::open(path) else { return 0 };
+        let widths: Vec<_> = schema.hook_points.iter().map(|(_, width)| *width).collect();
+        if !matches!(records.next(|_| Some(())), Ok(Some(()))) {
+            return 0;
+        }
+        let mut next = || records.next(|bytes| StoredBatch::from_bytes(bytes, &widths, schema.dtype)).ok().flatten();
+        let batches = std::iter::from_fn(&mut next);
+        batches.map(|batch| batch.contexts.iter().map(|context| context.tokens.len() as u64).sum::<u64>()).sum()
+    }
+
     /// The next batch, if `wanted` accepts it. At the first `None` the journal ends, and writing continues from there.
     pub(super) fn next(
         &mut self,

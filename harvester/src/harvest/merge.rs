@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use crate::{
     DocumentsFile, Error, HarvestManifest, Location, Monitor, Result,
     activations::{Counts, DOCUMENTS, Part, begin_harvest, concatenate, folders_of, merged_manifest},
-    store::{AtomicFile, Manifest, OutputFolder, expect_sha256},
+    store::{AtomicFile, Manifest, OutputFolder, expect_sha256, go_on},
 };
 
 /// Merges the finished harvests in `folders`, one for each part of a corpus, into the dataset `out`. A folder without a
@@ -21,7 +21,7 @@ pub fn merge(folders: &[Location], out: impl Into<Location>, monitor: &dyn Monit
     let folders = &harvests_in(folders, &out)?[..];
     let manifests: Vec<_> = folders.iter().map(HarvestManifest::read).collect::<Result<_>>()?;
     if let Some((folder, _)) = folders.iter().zip(&manifests).find(|(_, manifest)| !manifest.complete) {
-        let hint = "Repeat the command that made this folder; it continues where it stopped";
+        let hint = go_on(folder.clone());
         return Err(Error::malformed(folder.to_string(), "a complete harvest", "an unfinished one", hint));
     }
     let mut merged = merged_manifest(folders, &manifests)?;

@@ -13,6 +13,33 @@ pub fn grouped(n: u64) -> String {
     text
 }
 
+/// Words as a command that can be pasted into a shell. URLs lose their user and their query: both may hold a secret.
+pub fn shell_command(words: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    words.into_iter().map(|word| shell_quoted(&without_secrets(word.as_ref()))).collect::<Vec<_>>().join(" ")
+}
+
+/// A word as a shell takes it, with its line breaks.
+fn shell_quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_=./:,@+%".contains(c);
+    if word.contains(char::is_control) {
+        let escaped = word.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n").replace('\t', "\\t");
+        return format!("$'{escaped}'");
+    }
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_string(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
+/// A word without the user and the query of a URL in it.
+fn without_secrets(word: &str) -> String {
+    let Some((scheme, rest)) = word.split_once("://") else { return word.to_string() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or(authority);
+    let path = path.split('?').next().unwrap_or(path);
+    format!("{scheme}://{}{path}", host.split('?').next().unwrap_or(host))
+}
+
 /// `1 part`, `2 parts`, `1,200 parts`
 pub fn counted(n: u64, noun: &str) -> String {
     format!("{} {noun}{}", grouped(n), if n == 1 { "" } else { "s" })
@@ -83,6 +110,15 @@ pub fn whole(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_can_be_pasted_and_tells_no_secret() {
+        let words = ["refract", "steer", "--prompt", "it's\n\tso", "--clamp", "3=0", "my folder/a$b", "", "it's"];
+        let expected = r"refract steer --prompt $'it\'s\n\tso' --clamp 3=0 'my folder/a$b' '' 'it'\''s'";
+        assert_eq!(shell_command(words), expected);
+        let words = ["--out=s3://key:secret@bucket/a b?sig=1", "https://host?token=1", "hf://datasets/o/n@main/x"];
+        assert_eq!(shell_command(words), "'--out=s3://bucket/a b' https://host hf://datasets/o/n@main/x");
+    }
 
     #[test]
     fn a_whole_number_may_have_decimals_a_power_of_ten_and_a_unit() {

@@ -20,14 +20,14 @@ use sha2::{Digest, Sha256};
 
 use super::{
     artifact_ref::ArtifactRef,
-    atomic::{sync_folder_of, temporary_path},
+    atomic::{sync_folder_of, temporary_path, write_atomically},
     cache_folder::cache_folder,
     folder_lock::{create_folder, lock},
     hash::hex,
     location::Location,
     manifest_file::{Expected, MANIFEST_FILE, read_manifest, write_manifest},
 };
-use crate::{Error, Result};
+use crate::{Error, Monitor, Result};
 
 /// The manifest that a stage writes into its folder: which files count, and everything that downstream stages need.
 pub trait Manifest: Serialize + DeserializeOwned {
@@ -107,6 +107,18 @@ pub trait Manifest: Serialize + DeserializeOwned {
 /// Name of the folder of unfinished files, for a dataset on this machine.
 pub(crate) const RESUME_FOLDER: &str = ".resume";
 
+/// Name of the file with the command of an unfinished run.
+const COMMAND_FILE: &str = "command";
+
+/// How to go on with the unfinished run in `folder`: its command, if it was kept.
+pub fn go_on(folder: impl Into<Location>) -> String {
+    let command = OutputFolder::at(folder).ok().and_then(|it| fs::read_to_string(it.resume.join(COMMAND_FILE)).ok());
+    match command {
+        Some(command) => format!("To go on where it stopped: {command}"),
+        None => "Repeat the command that made this folder; it continues where it stopped".into(),
+    }
+}
+
 /// A folder that a stage writes to.
 #[derive(Debug)]
 pub struct OutputFolder {
@@ -171,7 +183,8 @@ impl OutputFolder {
             return M::read(&self.location).map(Some);
         }
         let unfinished = temporary_path(Path::new(M::FILE));
-        let is_foreign = |name: &String| Path::new(name) != unfinished && !M::leaves(self, name);
+        let is_foreign =
+            |name: &String| Path::new(name) != unfinished && name != RESUME_FOLDER && !M::leaves(self, name);
         match self.names()?.into_iter().find(is_foreign) {
             None => Ok(None),
             Some(name) => {
@@ -210,6 +223,32 @@ impl OutputFolder {
         }
         wanted.write(&self.location)?;
         Ok(wanted)
+    }
+
+    /// Keeps the command of `monitor` until the run is finished, for [`go_on`].
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn keep_command(&self, monitor: &dyn Monitor) -> Result<()> {
+        let Some(command) = monitor.command() else { return Ok(()) };
+        write_atomically(&self.unfinished(COMMAND_FILE)?, command.as_bytes())
+    }
+
+    /// Forgets the command of [`Self::keep_command`].
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn forget_command(&self) -> Result<()> {
+        match fs::remove_file(self.resume.join(COMMAND_FILE)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &self.resume.join(COMMAND_FILE))(error))
+            }
+            _ => {
+                // Other unfinished files may be there.
+                let _ = fs::remove_dir(&self.resume);
+                Ok(())
+            }
+        }
     }
 
     /// Path of a file in the folder of unfinished files, which is created if necessary.
@@ -303,6 +342,36 @@ mod tests {
         assert_eq!(folder.begin(note(1, false)).unwrap(), note(1, true), "the earlier run's manifest counts");
         let message = folder.begin(note(2, true)).unwrap_err().to_string();
         assert!(message.contains("seed: 1 there, 2 here"), "{message}");
+    }
+
+    /// A user's command.
+    struct Typed;
+
+    impl Monitor for Typed {
+        fn start(&self, _what: &str, _total: u64, _unit: &str) {}
+        fn advance(&self, _n: u64) {}
+        fn note(&self, _text: &str) {}
+        fn finish(&self) {}
+        fn cancelled(&self) -> bool {
+            false
+        }
+        fn command(&self) -> Option<String> {
+            Some("refract note --out new".into())
+        }
+    }
+
+    #[test]
+    fn the_command_is_kept_until_the_run_is_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = OutputFolder::open(dir.path()).unwrap();
+        folder.keep_command(&crate::Silent).unwrap();
+        assert!(go_on(dir.path()).starts_with("Repeat the command that made this folder"));
+        folder.keep_command(&Typed).unwrap();
+        assert_eq!(go_on(dir.path()), "To go on where it stopped: refract note --out new");
+        assert_eq!(folder.find::<Note>().unwrap(), None, "nothing foreign is there");
+        folder.forget_command().unwrap();
+        folder.forget_command().unwrap();
+        assert!(go_on(dir.path()).starts_with("Repeat") && !dir.path().join(RESUME_FOLDER).exists());
     }
 
     #[test]

@@ -47,11 +47,13 @@ pub fn sweep(plan: &SweepPlan<'_>, out: &Path, monitor: &dyn Monitor) -> Result<
     // Nothing is written before it is known that every run in `out` belongs to the plan.
     plan.passes().iter().try_for_each(|members| check_pass(plan, members, out))?;
     table.write()?;
+    folder.keep_command(monitor)?;
     monitor.say(&plan.estimate(out)?);
     monitor.start("sweep", plan.tokens(), "tokens");
     for members in plan.passes() {
         run_pass(plan, members, &mut table, monitor)?;
     }
     monitor.finish();
+    folder.forget_command()?;
     Ok(table.sorted())
 }

@@ -51,6 +51,7 @@ pub fn train_live(
     if manifest.is_finished(out)? {
         return Ok(manifest);
     }
+    folder.keep_command(monitor)?;
     let rows = live_rows(&dataset, &manifest, &resolved)?;
     let live = LiveModel::new(model, corpus, &held_out_config)?;
     let (training_rows, held_out) = (resolved.config.tokens, data.all()?);
@@ -60,7 +61,9 @@ pub fn train_live(
     let progress = run.progress();
     let drawn = progress.step * batch as u64;
     let source = LiveSource::new(&live, rows, (progress.cursor, drawn), out, monitor);
-    run.complete(manifest, source, training_rows, held_out.as_ref())
+    let manifest = run.complete(manifest, source, training_rows, held_out.as_ref())?;
+    folder.forget_command()?;
+    Ok(manifest)
 }
 
 /// The earlier run in a folder. Refuses the folder of another run, as far as this can be known before the held-out
