@@ -34,7 +34,7 @@ const METRICS: Table<MetricsLine> = Table {
             "held_out_fvu",
             Cell::MaybeF64(|line| line.held_out_fvu),
             "fraction",
-            "the same of as many held-out rows after the step, at first, every 5 `log_every` steps and at the end; else \
+            "the same of half as many held-out rows after the step, at first, every 5 `log_every` steps and at the end; else \
              null",
         ),
         Column::new("l0", Cell::F64(|line| line.l0), "latents per token", "active latents in the batch"),
