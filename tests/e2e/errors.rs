@@ -282,6 +282,17 @@ fn stopped_harvest(signals: &[&str]) -> Sandbox {
 }
 
 #[test]
+fn short_help_fits_a_screen_and_marks_what_is_required() {
+    let sandbox = Sandbox::new();
+    for command in ["harvest", "train", "sweep"] {
+        let (short, whole) = (sandbox.ok(&[command, "-h"]), sandbox.ok(&[command, "--help"]));
+        let words = short.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(short.lines().count() < 50 && words.contains("[required, here or in --config]"), "{short}");
+        assert!(whole.lines().count() > 2 * short.lines().count(), "{command}");
+    }
+}
+
+#[test]
 fn a_harvest_that_has_just_begun_is_explained_with_a_command_that_can_be_pasted() {
     let (sandbox, model, text_file) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
     let args = ["--model", &model, "--corpus", &text_file, "--out", "it's out", "--ctx-len", "32", "--tokens", "40k"];
