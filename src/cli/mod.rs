@@ -79,7 +79,7 @@ pub(crate) enum Command {
     /// transcoder or crosscoder of several hook points.
     #[command(
         allow_negative_numbers = true,
-        after_help = "Example:\n  refract train --activations runs/activations --d-sae 4608 --out runs/sae",
+        after_help = "Example:\n  refract train --activations runs/activations \\\n    --d-sae 4608 --out runs/sae",
         after_long_help = "Examples:\n  refract train --activations runs/activations \\\n    \
                       --d-sae 4608 --out runs/sae\n\n  \
                       refract train --model default \\\n    --corpus data/corpora/*.jsonl \\\n    \
