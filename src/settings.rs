@@ -100,6 +100,9 @@ fn as_flags(command: &Command, settings: Settings) -> anyhow::Result<Vec<String>
         };
         for value in values {
             match value {
+                _ if !flag.get_action().takes_values() && !value.is_boolean() => {
+                    bail!("{name}: expected true or false, found {value}")
+                }
                 Value::Bool(true) => words.push(format!("--{name}")),
                 Value::Bool(false) if !flag.get_action().takes_values() => {}
                 Value::String(text) => words.push(format!("--{name}={text}")),
@@ -215,6 +218,7 @@ mod tests {
             ("[harvest]\nskip-malfromed = false\n", "a similar argument exists: '--skip-malformed'"),
             ("[harvest]\nseed = false\n", "expected a value or a list of values, found false"),
             ("[harvest]\ncorpus = []\n", "found an empty list"),
+            ("[harvest]\nno-shuffle = 'yes'\n", "no-shuffle: expected true or false"),
             ("ctx-len = 4\n", "expected the tables [harvest]"),
             ("[harvets]\n", "found `harvets`"),
             ("[show]\ntop = 3\n", "found `show`: the settings of this command are flags only"),

@@ -62,6 +62,7 @@ pub fn index(
     let folder = OutputFolder::open(out)?;
     if let Some(finished) = folder.find_run(&manifest)? {
         finished.check_files(out)?;
+        monitor.say(&format!("{}: finished before", out.display()));
         return Ok(finished);
     }
     let model = bench.model(monitor)?;

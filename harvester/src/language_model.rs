@@ -89,18 +89,14 @@ impl LanguageModel {
     /// If the weights or the tokenizer differ.
     pub fn check(&self, identity: &ModelIdentity) -> Result<()> {
         let found = self.identity()?;
-        for (what, expected, found, other) in [
-            ("weights", &identity.sha256, &found.sha256, "other weights: harvest again, or put the old model back"),
-            (
-                "a tokenizer",
-                &identity.tokenizer_sha256,
-                &found.tokenizer_sha256,
-                "another tokenizer: harvest again, or put the old one back",
-            ),
+        for (what, expected, found) in [
+            ("weights", &identity.sha256, &found.sha256),
+            ("a tokenizer", &identity.tokenizer_sha256, &found.tokenizer_sha256),
         ] {
             if found != expected {
-                let (expected, hint) =
-                    (format!("{what} of SHA-256 {expected}"), format!("The activations were made with {other}"));
+                let expected = format!("{what} of SHA-256 {expected}, as {} had", identity.source);
+                let hint =
+                    "Put that model back, or harvest this one; an SAE is used on another model with `other_model`";
                 return Err(Error::malformed(self.opened.checkpoint.path(), expected, found, hint));
             }
         }

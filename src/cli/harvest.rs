@@ -47,7 +47,7 @@ pub(crate) struct HarvestConfigArgs {
     #[arg(long, value_parser = count::<usize>)]
     pub(crate) ctx_len: Option<usize>,
     /// Contexts per forward pass.
-    #[arg(long)]
+    #[arg(long, value_parser = count::<usize>)]
     pub(crate) batch: Option<usize>,
     /// Numbers in the model's matrix products: f32, or int8, twice as fast and about 3 % off.
     #[arg(long)]
@@ -59,7 +59,7 @@ pub(crate) struct HarvestConfigArgs {
     #[arg(long)]
     pub(crate) layout: Option<Layout>,
     /// Seed of the order of the documents.
-    #[arg(long)]
+    #[arg(long, value_parser = count::<u64>)]
     pub(crate) seed: Option<u64>,
     /// Take documents in the order of the corpus.
     #[arg(long, conflicts_with = "seed")]

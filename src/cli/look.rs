@@ -32,10 +32,10 @@ pub(crate) struct ShowArgs {
     /// The latents to show [default: the most interpretable ones].
     pub(crate) latents: Vec<u32>,
     /// Number of latents to show if none is named.
-    #[arg(long, default_value_t = 12, conflicts_with = "latents")]
+    #[arg(long, default_value_t = 12, conflicts_with = "latents", value_parser = count::<usize>)]
     pub(crate) top: usize,
     /// Examples shown per latent.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = count::<usize>)]
     pub(crate) examples: usize,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct FindArgs {
     #[arg(long, num_args = 1.., required = true)]
     pub(crate) negative: Vec<String>,
     /// Number of latents to list.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = count::<usize>)]
     pub(crate) top: usize,
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct SaeArgs {
     #[arg(long)]
     pub(crate) model: Option<String>,
     /// Use the SAE on another model of the same width (another checkpoint, precision or fine-tune): that of
-    /// --activations, or --model.
+    /// --activations; without activations, as in steer, --model.
     #[arg(long)]
     pub(crate) other_model: bool,
 }
@@ -76,16 +76,16 @@ pub(crate) struct IndexArgs {
 #[derive(Debug, Default, Args, Serialize)]
 pub(crate) struct IndexConfigArgs {
     /// Strongest examples kept per latent.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub(crate) examples: Option<usize>,
     /// Tokens shown on each side of an example's peak.
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = count::<usize>)]
     pub(crate) reach: Option<usize>,
     /// Promoted and suppressed tokens kept per latent, each.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub(crate) logit_tokens: Option<usize>,
     /// Nearest latents kept per latent.
-    #[arg(long, alias = "neighbours", value_name = "N")]
+    #[arg(long, alias = "neighbours", value_name = "N", value_parser = count::<usize>)]
     pub(crate) neighbors: Option<usize>,
 }
 
@@ -123,6 +123,6 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_parser = number)]
     pub(crate) top_p: Option<f64>,
     /// Seed of the sampling.
-    #[arg(long)]
+    #[arg(long, value_parser = count::<u64>)]
     pub(crate) seed: Option<u64>,
 }

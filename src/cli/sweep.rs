@@ -2,7 +2,10 @@
 
 use clap::{ArgAction, Args, Command};
 
-use super::train::{DataArgs, TrainConfigArgs};
+use super::{
+    train::{DataArgs, TrainConfigArgs},
+    value::count,
+};
 
 /// Flags of `refract sweep`.
 #[derive(Debug, Args)]
@@ -20,7 +23,7 @@ pub(crate) struct SharedArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,
     /// SAEs in memory at once; the others follow in further passes [default: what fits in half of the memory].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub(crate) at_once: Option<usize>,
 }
 

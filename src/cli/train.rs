@@ -67,7 +67,7 @@ pub(crate) struct TrainConfigArgs {
     #[arg(long = "buffer-mib", value_name = "MIB", value_parser = mib, display_order = LAST)]
     pub(crate) buffer_bytes: Option<u64>,
     /// Steps from one checkpoint to the next.
-    #[arg(long, value_name = "STEPS", display_order = LAST)]
+    #[arg(long, value_name = "STEPS", display_order = LAST, value_parser = count::<u64>)]
     pub(crate) checkpoint_every: Option<u64>,
     /// Begin from this SAE, of any format that convert reads, instead of random weights. Its k is the default of --k.
     #[arg(long, value_name = "SAE", display_order = LAST)]
@@ -83,13 +83,13 @@ pub(crate) struct TrainConfigArgs {
     pub(crate) target_hook_point: Option<HookPoint>,
     /// Active latents per token; for relu, gated and jumprelu the L0 to which the sparsity coefficient is adapted; for
     /// dense, the number of latents.
-    #[arg(long)]
+    #[arg(long, value_parser = count::<usize>)]
     pub(crate) k: Option<usize>,
     /// Number of latents [default: that of --init-from, else --expansion times d_in; for dense, --k].
-    #[arg(long)]
+    #[arg(long, value_parser = count::<usize>)]
     pub(crate) d_sae: Option<usize>,
     /// Latents per input dimension.
-    #[arg(long = "expansion", visible_alias = "expansion-factor", value_name = "FACTOR", conflicts_with = "d_sae")]
+    #[arg(long = "expansion", visible_alias = "expansion-factor", value_name = "FACTOR", conflicts_with = "d_sae", value_parser = count::<usize>)]
     pub(crate) expansion_factor: Option<usize>,
     /// Weight of the sparsity loss, L1 for relu and gated, L0 for jumprelu, in training units [default: adapted so that
     /// L0 approaches --k].
@@ -106,7 +106,7 @@ pub(crate) struct TrainConfigArgs {
     pub(crate) bandwidth: Option<f64>,
     /// Sizes of the prefixes of a matryoshka dictionary, such as 256,1024; d_sae is always the last [default: a 16th, a
     /// quarter and half of d_sae].
-    #[arg(long, value_delimiter = ',', num_args = 1..)]
+    #[arg(long, value_delimiter = ',', num_args = 1.., value_parser = count::<usize>)]
     pub(crate) prefixes: Vec<usize>,
     /// Give a transcoder a skip connection.
     #[arg(long)]
@@ -137,7 +137,7 @@ pub(crate) struct TrainConfigArgs {
     #[arg(long, value_name = "WEIGHT", value_parser = number)]
     pub(crate) auxk_alpha: Option<f64>,
     /// Dead latents per token in that loss [default: half the width of the reconstruction].
-    #[arg(long)]
+    #[arg(long, value_parser = count::<usize>)]
     pub(crate) k_aux: Option<usize>,
     /// A latent that was not active for this many tokens is dead.
     #[arg(long, value_name = "TOKENS", value_parser = count::<u64>)]
@@ -147,10 +147,10 @@ pub(crate) struct TrainConfigArgs {
     #[arg(long, value_name = "SHARE", value_parser = number)]
     pub(crate) held_out_fraction: Option<f64>,
     /// Seed of the initial weights and of the order of the tokens.
-    #[arg(long)]
+    #[arg(long, value_parser = count::<u64>)]
     pub(crate) seed: Option<u64>,
     /// Number of latest checkpoints to keep.
-    #[arg(long, value_name = "N", display_order = LAST)]
+    #[arg(long, value_name = "N", display_order = LAST, value_parser = count::<usize>)]
     pub(crate) keep_checkpoints: Option<usize>,
 }
 
