@@ -130,7 +130,7 @@ pub(crate) struct TrainConfigArgs {
     /// Largest norm of the gradient; 0 for no limit.
     #[arg(long, value_name = "NORM", value_parser = number)]
     pub(crate) clip: Option<f64>,
-    /// Rows further from the mean than this many times the usual distance are shortened to it; 0 for no limit.
+    /// Rows further from the mean than this many times the usual distance are shortened to it [default: no limit].
     #[arg(long, value_name = "TIMES", value_parser = number)]
     pub(crate) row_limit: Option<f64>,
     /// Weight of the auxiliary loss, which trains dead latents; 0 turns it off.

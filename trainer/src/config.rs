@@ -78,7 +78,7 @@ pub struct TrainConfig {
     /// the usual norm would dominate the second moments for a thousand steps. 0, or `None`: no limit. Default 1.
     pub clip: Option<f64>,
     /// Largest distance of a training row from the mean, as a multiple of the root mean square distance: longer rows are
-    /// shortened to it, so that one row does not decide a step. 0, or `None`: no limit. Default 3.
+    /// shortened to it, so that one row does not decide a step. 0, or `None`: no limit. Default `None`.
     pub row_limit: Option<f64>,
     /// Weight of the auxiliary loss, which trains dead latents; 0 turns it off. Default 1/8.
     pub auxk_alpha: f64,
@@ -128,7 +128,7 @@ impl Default for TrainConfig {
             adam: AdamConfig::default(),
             weight_decay: None,
             clip: Some(1.0),
-            row_limit: Some(3.0),
+            row_limit: None,
             auxk_alpha: 1.0 / 8.0,
             k_aux: None,
             dead_after_tokens: 100_000,

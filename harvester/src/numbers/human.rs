@@ -18,8 +18,11 @@ pub fn shell_command(words: impl IntoIterator<Item = impl AsRef<str>>) -> String
     words.into_iter().map(|word| shell_quoted(&without_secrets(word.as_ref()))).collect::<Vec<_>>().join(" ")
 }
 
-/// A word as a shell takes it, with its line breaks.
+/// A word as a shell takes it, with its line breaks; of `--flag=value`, only the value is quoted.
 fn shell_quoted(word: &str) -> String {
+    if let Some((flag, value)) = word.split_once('=').filter(|(flag, _)| flag.starts_with("--")) {
+        return format!("{flag}={}", shell_quoted(value));
+    }
     let is_plain = |c: char| c.is_alphanumeric() || "-_=./:,@+%".contains(c);
     if word.contains(char::is_control) {
         let escaped = word.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n").replace('\t', "\\t");
