@@ -23,7 +23,7 @@ pub(crate) fn run(flags: &ArgMatches, terminal: &Terminal) -> anyhow::Result<()>
     let config = |run: &Settings| -> anyhow::Result<TrainConfig> {
         let args = TrainArgs::from_arg_matches(&settings::read("train", run.clone())?)?;
         args.config.architecture.map_or(Ok(()), |architecture| source.check(architecture))?;
-        Ok(TrainConfig::from_settings(&trainer::with_initial_k(settings::of_args(&args.config)?)?)?)
+        Ok(TrainConfig::from_settings(&settings::of_args(&args.config)?)?)
     };
     let file = settings::file(flags).map(|file| format!(" with {}", in_table(&file, "sweep"))).unwrap_or_default();
     let named = |run| config(run).with_context(|| format!("a run of the sweep{file}, {}", serde_json::json!(run)));

@@ -19,7 +19,7 @@ use crate::{
 pub(crate) fn run(args: &TrainArgs, file: Option<PathBuf>, terminal: &Terminal) -> anyhow::Result<()> {
     let source = args.data.source();
     args.config.architecture.map_or(Ok(()), |architecture| source.check(architecture))?;
-    let config = TrainConfig::from_settings(&trainer::with_initial_k(of_args(&args.config)?)?)?;
+    let config = TrainConfig::from_settings(&of_args(&args.config)?)?;
     let out = required(&args.data.out, "train", "out")?;
     let manifest = match source.open(terminal)? {
         Some(rows) => trainer::train(TrainData::from(&rows), &config, &out, terminal)?,

@@ -43,7 +43,6 @@ pub use kernels::feature_acts::FeatureActs;
 pub use manifest::{HELD_OUT_FOLDER, InitialFile, SaeManifest, TrainResults};
 pub use run::{
     curves::CURVES_FILE,
-    initial_weights::with_initial_k,
     metrics_file::METRICS_FILE,
     metrics_line::MetricsLine,
     source::{TrainRows, TrainSource},

@@ -6,6 +6,7 @@ mod synthetic;
 use std::{fs, path::Path};
 
 use harvester::Silent;
+use serde_json::{Value, json};
 use synthetic::{EARLIER, LATER, dataset, dataset_of_two, small_config};
 use trainer::{MetricsLine, SaeManifest, TrainArchitecture, TrainConfig, train, with_initial_k};
 
@@ -75,6 +76,27 @@ fn it_has_as_many_latents_as_the_sae_where_nobody_says_how_many() {
     train(&dataset, &config(TrainArchitecture::TopK), first.path(), &Silent).unwrap();
     let from = TrainConfig { init_from: Some(first.path().into()), d_sae: None, ..config(TrainArchitecture::TopK) };
     assert_eq!(train(&dataset, &from, second.path(), &Silent).unwrap().d_sae, 32);
+}
+
+#[test]
+fn its_k_is_that_of_the_sae_where_nobody_says_another() {
+    let (_dir, dataset) = dataset(200);
+    for (architecture, k) in [
+        (TrainArchitecture::TopK, 5),
+        (TrainArchitecture::Relu, 5),
+        (TrainArchitecture::Dense, TrainConfig::default().k),
+    ] {
+        let first = tempfile::tempdir().unwrap();
+        let config = TrainConfig { k: 5, ..config(architecture) };
+        train(&dataset, &config, first.path(), &Silent).unwrap();
+        let given = |setting: (&str, Value)| {
+            let own = [("architecture", json!(architecture)), ("init_from", json!(first.path())), setting];
+            TrainConfig::from_settings(&own.map(|(name, value)| (name.to_string(), value)).into_iter().collect())
+        };
+        // Also where `k` itself would have no effect.
+        assert_eq!(given(("d_sae", json!(32))).unwrap().k, k, "{architecture}");
+        assert_eq!(given(("k", json!(7))).unwrap().k, 7, "{architecture}");
+    }
 }
 
 #[test]

@@ -110,7 +110,7 @@ impl Counts {
 /// A line about a setting, with the setting's own name instead of its place in the manifest.
 pub(super) fn as_setting(line: String) -> String {
     let setting = ["config.", "corpus_options."].iter().find_map(|place| line.strip_prefix(place)?.split_once(':'));
-    let why = |name| if name == "batch" { ", and here the last bits of a row depend on it" } else { "" };
+    let why = |name| if name == "batch" { " (on this processor it changes the last bits)" } else { "" };
     setting.map_or(line.clone(), |(name, values)| format!("`{name}`:{values}{}", why(name)))
 }
 
@@ -283,8 +283,8 @@ impl HarvestManifest {
         remove(identity.get_mut("model"), "source");
         remove(identity.get_mut("model"), "relative");
         remove(identity.get_mut("config"), "tokens");
-        // There, matrix products are our own: a row has the same bits in a batch of any size.
-        if cfg!(target_arch = "x86_64") {
+        // Otherwise the bits of a row depend on its batch.
+        if self.config.compute.has_own_products() {
             remove(identity.get_mut("config"), "batch");
         }
         // A longer document is an error, so this setting affects no file: it may be raised before a run is continued.

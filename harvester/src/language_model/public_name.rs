@@ -25,21 +25,13 @@ impl ModelIdentity {
     }
 }
 
-/// The model's own word for its name, in `config.json`; or the name that Hugging Face's cache gives its folder,
-/// `models--org--name`; or that of the folder or file.
+/// The name that Hugging Face's cache gives the model's folder, `models--org--name`, else that of the folder or file.
+/// `_name_or_path` in its `config.json` is no source: in a fine-tuned model it names the base model.
 fn name_of_path(path: &Path) -> String {
-    let config = std::fs::read(path.join("config.json")).unwrap_or_default();
-    let config: serde_json::Value = serde_json::from_slice(&config).unwrap_or_default();
-    let stored = config["_name_or_path"].as_str().filter(|name| is_repo(name)).map(str::to_string);
     let cached = path.iter().filter_map(|part| part.to_str()?.strip_prefix("models--")).next_back();
     let cached = cached.and_then(|name| name.split_once("--")).map(|(org, name)| format!("{org}/{name}"));
     let own = || path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    stored.or(cached).unwrap_or_else(own)
-}
-
-/// True for `org/name`, which is no path.
-fn is_repo(name: &str) -> bool {
-    name.split('/').count() == 2 && name.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
+    cached.unwrap_or_else(own)
 }
 
 #[cfg(test)]
@@ -70,10 +62,6 @@ mod tests {
         };
         let own = at("smollm2-hf");
         assert_eq!(named(own.to_str().unwrap()), "smollm2-hf");
-        fs::write(own.join("config.json"), r#"{"_name_or_path": "/home/me/m"}"#).unwrap();
-        assert_eq!(named(own.to_str().unwrap()), "smollm2-hf");
-        fs::write(own.join("config.json"), r#"{"_name_or_path": "openai-community/gpt2"}"#).unwrap();
-        assert_eq!(named(own.to_str().unwrap()), hub);
         let cached = at("hub/models--openai-community--gpt2/snapshots/607a30d7");
         assert_eq!(named(cached.to_str().unwrap()), hub);
         assert_eq!(named("/gone/model.Q4.gguf"), "model.Q4.gguf");

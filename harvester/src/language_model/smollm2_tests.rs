@@ -10,7 +10,7 @@ use candle_transformers::models::quantized_llama::ModelWeights;
 use serde::Deserialize;
 
 use crate::{
-    Batch, Capture, ChatMessage, HookPoint, KvCache, ModelSource, NoHook, Silent, TextTokenizer,
+    Batch, Capture, ChatMessage, Compute, HookPoint, KvCache, ModelSource, NoHook, Silent, TextTokenizer,
     model::{Checkpoint, Transformer},
 };
 
@@ -153,8 +153,10 @@ fn logits_agree_with_candle_transformers() {
 /// Sixteen texts of different lengths, written side by side, get the tokens and the logits that each gets alone, to the
 /// bit; and those of a pass over the whole text.
 #[test]
-#[cfg(target_arch = "x86_64")]
 fn texts_written_together_are_what_each_is_alone() {
+    if !Compute::F32.has_own_products() {
+        return; // the order of a sum depends on the number of rows
+    }
     let (model, new) = (&FIXTURE.model, 4);
     let ids = &FIXTURE.prompts.iter().max_by_key(|prompt| prompt.ids.len()).unwrap().ids;
     let prompts: Vec<&[u32]> = (0..16).map(|i| &ids[i..][..1 + i * 11 % 40]).collect();

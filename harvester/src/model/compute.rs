@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, numbers::simd::Instructions};
 
 /// The number type of a model's matrix products. Everything else (embedding, norms, attention's softmax, the residual
 /// stream, the head) is f32 in both cases.
@@ -18,6 +18,15 @@ pub enum Compute {
     /// is more than twice as fast, and weights take a quarter of the memory. SmolLM2's residual stream differs by 3 %
     /// at the middle layer, 4 % after the last (measured by `trainer/examples/compute_drift.rs`).
     Int8,
+}
+
+impl Compute {
+    /// True if refract has its own matrix products for this processor, and not candle's: then the bits of a row are the
+    /// same in a batch of any size.
+    pub(crate) fn has_own_products(self) -> bool {
+        // The `gemm` crate's loops are faster than the plain one of f32.
+        self == Self::Int8 || Instructions::of_this_machine() != Instructions::Plain
+    }
 }
 
 impl fmt::Display for Compute {

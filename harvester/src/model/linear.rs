@@ -51,9 +51,7 @@ impl Linear {
                 Compute::Int8 => Err(Error::invalid("compute", "f32 on this device: int8 is for the CPU", "int8")),
             };
         }
-        let instructions = Instructions::of_this_machine();
-        // The `gemm` crate's loops are faster than the plain one.
-        if compute == Compute::F32 && instructions == Instructions::Plain {
+        if !compute.has_own_products() {
             return Ok(());
         }
         let weight = weight.contiguous()?;
@@ -67,7 +65,7 @@ impl Linear {
             bias = bias.map(|bias| by_turns(&bias, 1));
         }
         let matrix = match compute {
-            Compute::F32 => Matrix::F32(PackedMatrix::new(instructions, &values, d_in)),
+            Compute::F32 => Matrix::F32(PackedMatrix::new(Instructions::of_this_machine(), &values, d_in)),
             Compute::Int8 => Matrix::Int8(Int8Matrix::new(&values, d_in)),
         };
         self.bias = None;

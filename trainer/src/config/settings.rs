@@ -1,5 +1,5 @@
-//! [`TrainConfig::from_settings`]: makes a config from named settings, which come from flags, a config file or a
-//! request. Only here is it known which settings were given, so a setting without effect is refused here.
+//! [`TrainConfig::of_given`]: makes a config from named settings, which come from flags, a config file or a request.
+//! Only here is it known which settings were given, so a setting without effect is refused here.
 
 use harvester::{Settings, config_of};
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -17,7 +17,7 @@ impl TrainConfig {
     /// # Errors
     /// An unknown name, a value of the wrong type, a setting without effect in combination with the others, or a number
     /// of hook points that does not fit the architecture.
-    pub fn from_settings(settings: &Settings) -> Result<Self> {
+    pub(crate) fn of_given(settings: &Settings) -> Result<Self> {
         let config: Self = config_of(settings)?;
         config.refuse_unused(settings)?;
         config.check_columns()?;
@@ -89,7 +89,7 @@ mod tests {
 
     fn read(settings: Value) -> Result<TrainConfig, String> {
         let settings = settings.as_object().cloned().unwrap_or_default();
-        TrainConfig::from_settings(&settings).map_err(|error| error.to_string())
+        TrainConfig::of_given(&settings).map_err(|error| error.to_string())
     }
 
     #[test]

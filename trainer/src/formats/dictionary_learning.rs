@@ -48,9 +48,16 @@ const WEIGHTS_FILE: &str = "ae.pt";
 #[serde(expecting = "a JSON object")]
 struct Config {
     trainer: Trainer,
-    /// `ctx_len` and `io` are read; the others are in `settings`.
     #[serde(default)]
     buffer: Map<String, Value>,
+}
+
+/// The keys of the buffer that are read; the others are in `settings`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, expecting = "a JSON object")]
+struct Buffer {
+    ctx_len: Option<usize>,
+    io: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -85,7 +92,10 @@ enum Class {
 pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
     let dir = folder_of(path);
     let config_path = dir.join(CONFIG_FILE);
-    let Config { trainer, buffer } = json::read(&config_path, "the config.json of dictionary_learning")?;
+    let what = "the config.json of dictionary_learning";
+    let Config { trainer, buffer } = json::read(&config_path, what)?;
+    let notes = [said, unknown].iter().flat_map(|of| of(&buffer, DICTIONARY_LEARNING_BUFFER)).collect();
+    let Buffer { ctx_len, io } = json::parse(&Value::Object(buffer), &config_path, what)?;
     let weights_path = dir.join(WEIGHTS_FILE);
     let TorchFile { mut tensors, others } = TorchFile::read(&weights_path)?;
     if let Some(name) = others.keys().next() {
@@ -111,10 +121,10 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
     }
     let config = SaeConfig {
         apply_b_dec_to_input: !matches!(class, Class::AutoEncoderNew | Class::JumpReluAutoEncoder),
-        hook_points: HookPoints::Autoencoder(place(&trainer, &buffer, &config_path)?),
+        hook_points: HookPoints::Autoencoder(place(&trainer, io.as_deref(), &config_path)?),
         model_name: trainer.lm_name.unwrap_or_default(),
-        ctx_len: buffer.get("ctx_len").and_then(Value::as_u64).map(|len| len as usize),
-        notes: [said, unknown].iter().flat_map(|of| of(&buffer, DICTIONARY_LEARNING_BUFFER)).collect(),
+        ctx_len,
+        notes,
         ..SaeConfig::new(d_in, d_sae)
     };
     Ok((config, weights))
@@ -242,11 +252,10 @@ fn k(tensors: &mut NamedTensors, configured: Option<usize>, path: &Path) -> Resu
     })
 }
 
-/// The hook point of a dictionary of a module's output: where the package's names for modules mean no input.
-fn place(trainer: &Trainer, buffer: &Map<String, Value>, path: &Path) -> Result<Option<HookPoint>> {
-    let named = || trainer.submodule_name.as_deref().and_then(hook_point);
-    match buffer.get("io").and_then(Value::as_str) {
-        None | Some("out") => Ok(named()),
+/// The hook point that a dictionary reads, if it has a name here.
+fn place(trainer: &Trainer, io: Option<&str>, path: &Path) -> Result<Option<HookPoint>> {
+    match io {
+        None | Some("out") => Ok(trainer.submodule_name.as_deref().and_then(hook_point)),
         // The input of the named module, for which the package has no name.
         Some("in") => Ok(None),
         Some(other) => refuse(path, "buffer.io", "`in` or `out`", other),

@@ -64,8 +64,9 @@ struct Config {
     use_glu_encoder: bool,
     #[serde(default, skip_serializing)]
     apply_decoder_bias_to_pre_encoder: bool,
+    /// At the beginning of 2025, when every key was written, also those with the tool's default.
     #[serde(default, skip_serializing)]
-    jump_relu_threshold: f32,
+    jump_relu_threshold: Option<f32>,
 }
 
 fn yes() -> bool {
@@ -102,7 +103,11 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
     let names = if tensors.has("W_E")? { Names::OF_PARAMETERS } else { Names::OF_LINEAR };
     let nonlinearity = match architecture {
         Architecture::JumpRelu if names.linear && !tensors.has(LOG_THRESHOLD)? => {
-            Nonlinearity::JumpRelu { threshold: vec![config.jump_relu_threshold; d_sae] }
+            let threshold = config.jump_relu_threshold.ok_or_else(|| {
+                let expected = format!("`{LOG_THRESHOLD}`, or `jump_relu_threshold` in {CONFIG_FILE}");
+                Error::malformed(&weights_path, expected, "neither", "Add the threshold that it was trained with")
+            })?;
+            Nonlinearity::JumpRelu { threshold: vec![threshold; d_sae] }
         }
         Architecture::JumpRelu => {
             let log = tensors.take_weights(LOG_THRESHOLD, &[d_sae])?;
@@ -289,7 +294,7 @@ pub(super) fn save(sae: &Sae, dir: &Path) -> Result<()> {
         hook_point_out: Some(to.unwrap_or(from).to_string()),
         use_glu_encoder: false,
         apply_decoder_bias_to_pre_encoder: false,
-        jump_relu_threshold: 0.0,
+        jump_relu_threshold: None,
     };
     let sae = sae.applying_b_dec(false);
     let SaeWeights { w_enc, b_enc, nonlinearity, w_dec, b_dec, .. } = sae.weights();

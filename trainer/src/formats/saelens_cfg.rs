@@ -9,12 +9,12 @@ use std::path::Path;
 
 use harvester::{HookPoint, Site};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
     fits::Fits,
     format::SaeFormat,
-    json::{refuse, refuse_zero},
+    json::{self, refuse, refuse_zero},
     saelens_legacy::{self, SAE_LENS_VERSION},
     settings::{MODEL_KWARGS, Rule, SAELENS, rule, said, unknown},
 };
@@ -72,11 +72,10 @@ pub(super) fn notes(cfg: &Value) -> Vec<String> {
     notes
 }
 
-/// A config with only the keys that [`Cfg`] has, and those that no table has, which are refused. In `metadata`, which is
-/// free to hold anything, only the keys that have a meaning.
+/// The config without null values and without records of the training, for [`Cfg`] to refuse what is left over.
 pub(super) fn without_records(mut cfg: Value) -> Value {
     if let Value::Object(keys) = &mut cfg {
-        keys.retain(|key, value| !value.is_null() && matches!(rule(SAELENS, key), None | Some(Rule::Computed)));
+        keys.retain(|key, value| !value.is_null() && rule(SAELENS, key) != Some(Rule::Record));
     }
     cfg
 }
@@ -115,7 +114,7 @@ struct Metadata {
     #[serde(default)]
     seqpos_slice: Option<Value>,
     #[serde(default)]
-    model_from_pretrained_kwargs: Option<Value>,
+    model_from_pretrained_kwargs: Option<Map<String, Value>>,
     #[serde(default)]
     prepend_bos: Option<bool>,
     #[serde(default)]
@@ -124,6 +123,16 @@ struct Metadata {
     sequence_separator_token: Option<Value>,
     #[serde(default)]
     disable_concat_sequences: Option<bool>,
+}
+
+/// The keys of `model_from_pretrained_kwargs` that change activations.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, expecting = "a JSON object")]
+struct Changes {
+    center_writing_weights: Option<bool>,
+    fold_ln: Option<bool>,
+    fold_value_biases: Option<bool>,
+    refactor_factored_attn_matrices: Option<bool>,
 }
 
 /// The meaning of the word under `architecture`.
@@ -225,37 +234,38 @@ impl Cfg {
     /// The SAE for the model as it was published, if `model_from_pretrained_kwargs` says that it was trained on a model
     /// that TransformerLens had changed.
     fn of_its_model(&self, mut config: SaeConfig, path: &Path) -> Result<SaeConfig> {
-        let Some(Value::Object(kwargs)) = &self.metadata.model_from_pretrained_kwargs else { return Ok(config) };
+        let Some(kwargs) = &self.metadata.model_from_pretrained_kwargs else { return Ok(config) };
         config.notes.extend(said(kwargs, MODEL_KWARGS));
         config.notes.extend(unknown(kwargs, MODEL_KWARGS));
-        let is_on = |key: &str| kwargs.get(key) == Some(&Value::Bool(true));
+        let what = "`model_from_pretrained_kwargs` of a model's weights";
+        let changes: Changes = json::parse(&Value::Object(kwargs.clone()), path, what)?;
         let at = |sites: &[Site]| {
             let is_one = |point: HookPoint| matches!(point, HookPoint::Block { site, .. } if sites.contains(&site));
             config.hook_points.columns().into_iter().any(is_one)
         };
-        for (key, sites) in [
-            ("fold_ln", &[Site::Ln1Normalized, Site::Ln2Normalized][..]),
-            ("fold_value_biases", &[Site::AttnZ]),
-            ("refactor_factored_attn_matrices", &[Site::AttnZ]),
+        for (key, is_on, sites) in [
+            ("fold_ln", changes.fold_ln, &[Site::Ln1Normalized, Site::Ln2Normalized][..]),
+            ("fold_value_biases", changes.fold_value_biases, &[Site::AttnZ]),
+            ("refactor_factored_attn_matrices", changes.refactor_factored_attn_matrices, &[Site::AttnZ]),
         ] {
-            if is_on(key) && at(sites) {
-                let name = format!("model_from_pretrained_kwargs.{key}");
-                return refuse(path, &name, "`false` at this hook point, which it changes", "true");
+            if is_on == Some(true) && at(sites) {
+                return refuse(path, &of_kwargs(key), "`false` at this hook point, which it changes", "true");
             }
         }
+        let centers = changes.center_writing_weights == Some(true);
         // Without a name, it is taken to be the residual stream, as for most SAEs.
         let is_centered = |point: Option<HookPoint>| point.is_none_or(HookPoint::writes_to_resid);
         let (from, to) = config.hook_points.ends();
-        if is_on(CENTER) && config.hook_points.is_transcoder() && is_centered(to) {
-            return refuse(path, CENTER_KEY, "`false` for a transcoder to the residual stream", "true");
+        if centers && config.hook_points.is_transcoder() && is_centered(to) {
+            return refuse(path, &of_kwargs(CENTER), "`false` for a transcoder to the residual stream", "true");
         }
-        if is_on(CENTER) && is_centered(from) {
+        if centers && is_centered(from) {
             config.input_norm = match config.input_norm {
                 // A layer norm takes the mean off as well.
                 norm @ InputNorm::LayerNorm { .. } => norm,
                 InputNorm::None | InputNorm::Centered => InputNorm::Centered,
                 norm @ InputNorm::ConstantNorm => {
-                    return refuse(path, CENTER_KEY, format!("`false` with the input norm `{norm}`"), "true");
+                    return refuse(path, &of_kwargs(CENTER), format!("`false` with the input norm `{norm}`"), "true");
                 }
             };
         }
@@ -325,10 +335,14 @@ impl Cfg {
 /// Activations are multiplied by one number, so that their mean norm is the root of d_in.
 pub(super) const EXPECTED_AVERAGE: &str = "expected_average_only_in";
 const CENTER: &str = "center_writing_weights";
-const CENTER_KEY: &str = "model_from_pretrained_kwargs.center_writing_weights";
 const CROSSCODER: &str = "crosscoder";
 const SKIP_TRANSCODER: &str = "skip_transcoder";
 const TRANSCODER: &str = "transcoder";
+
+/// The name of a key of `model_from_pretrained_kwargs`, for messages.
+fn of_kwargs(key: &str) -> String {
+    format!("model_from_pretrained_kwargs.{key}")
+}
 
 impl Named {
     /// `jumprelu`, `transcoder`, `jumprelu_skip_transcoder`: a transcoder without a word before it is `standard`.
@@ -376,8 +390,8 @@ impl Metadata {
             context_size: config.ctx_len,
             seqpos_slice: Some(serde_json::json!([null])),
             model_from_pretrained_kwargs: Some(match config.input_norm {
-                InputNorm::Centered => serde_json::json!({ CENTER: true }),
-                _ => serde_json::json!({}),
+                InputNorm::Centered => Map::from_iter([(CENTER.to_string(), Value::Bool(true))]),
+                _ => Map::new(),
             }),
             prepend_bos: config.prepend_bos,
             exclude_special_tokens: Some(Value::Bool(false)),

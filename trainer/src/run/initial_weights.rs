@@ -12,10 +12,9 @@
 //! The last line does not change reconstructions. Only TopK selects by f, so it may select other latents if the rows
 //! had different norms. A latent without a direction (n_j = 0) could never learn one: it gets a new random one.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use harvester::{HookPoint, Settings};
-use serde_json::Value;
 
 use crate::{
     Error, Result, SaeManifest, TrainConfig,
@@ -38,19 +37,24 @@ use crate::{
 /// If norms of decoder rows differ by more, TopK may select other latents.
 const SAME_NORM: f32 = 1e-3;
 
-/// The settings of a run, with the `k` of the SAE in `init_from` if they have none.
-///
-/// # Errors
-/// When that SAE cannot be read.
-pub fn with_initial_k(mut settings: Settings) -> Result<Settings> {
-    let is_unset = ["k", "sparsity_coefficient"].iter().all(|name| !settings.contains_key(*name));
-    if is_unset
-        && let Some(path) = settings.get("init_from").and_then(Value::as_str).map(PathBuf::from)
-        && let Some(k) = k_of(&path, &Sae::load(&path)?)
-    {
-        settings.insert("k".into(), k.into());
+impl TrainConfig {
+    /// The config with these settings. All others have their defaults; that of `k` depends on the SAE in `init_from`.
+    ///
+    /// # Errors
+    /// An unknown name, a value of the wrong type, a setting without effect in combination with the others, or a number
+    /// of hook points that does not fit the architecture; or the SAE in `init_from` cannot be read.
+    pub fn from_settings(settings: &Settings) -> Result<Self> {
+        let mut config = Self::of_given(settings)?;
+        let is_unset = ["k", "sparsity_coefficient"].iter().all(|name| !settings.contains_key(*name));
+        if let Some(path) = &config.init_from
+            && is_unset
+            && config.architecture != TrainArchitecture::Dense
+            && let Some(k) = k_of(path, &Sae::load(path)?)
+        {
+            config.k = k;
+        }
+        Ok(config)
     }
-    Ok(settings)
 }
 
 /// The active latents per token that an SAE was trained for: of a topk SAE, or of any that refract trained.

@@ -77,6 +77,20 @@ fn a_value_of_another_type_is_named_by_file_and_key() {
             "\"dict_size\": 2.5",
             "dict_size: invalid",
         ),
+        (
+            "dictionary-learning-AutoEncoder",
+            "config.json",
+            "\"ctx_len\": 64",
+            "\"ctx_len\": \"64\"",
+            "ctx_len: invalid type",
+        ),
+        (
+            "dictionary-learning-AutoEncoder",
+            "config.json",
+            "\"ctx_len\": 64",
+            "\"io\": [\"in\"]",
+            "io: invalid type: sequence",
+        ),
         ("llamascopium-relu", "config.json", "\"act_fn\": \"relu\"", "\"act_fn\": 1", "act_fn: invalid type: integer"),
         (
             "gemma-scope-2-res",
@@ -102,6 +116,11 @@ fn a_value_of_another_type_is_named_by_file_and_key() {
 fn keys_of_saelens_that_change_the_computation_are_refused_and_those_of_training_are_not() {
     let with =
         |key: &str| refused_with("saelens-jumprelu", "cfg.json", "\"d_in\": 10", &format!("\"d_in\": 10, {key}"));
+    // A key of `metadata` or of an older version is none of the top level.
+    for key in ["center_writing_weights", "hook_name", "seqpos_slice", "activation_fn"] {
+        let message = with(&format!("\"{key}\": true"));
+        assert!(message.contains(&format!("unknown field `{key}`")), "{message}");
+    }
     let message = with("\"sigmoid_gate\": true");
     assert!(message.contains("cfg.json") && message.contains("unknown field `sigmoid_gate`"), "{message}");
     let in_metadata = |key: &str| {
@@ -159,6 +178,14 @@ fn a_model_that_transformer_lens_changed_is_honored_or_refused() {
     // In the residual stream, folding changes nothing.
     let folded = "\"fold_ln\": true, \"fold_value_biases\": true, \"center_unembed\": true, \"dtype\": \"float16\"";
     assert_eq!(kwargs("saelens-jumprelu", folded), Ok((InputNorm::None, vec![])));
+    // Only a Boolean is on or off.
+    for (key, value) in [("center_writing_weights", "\"true\""), ("fold_ln", "1"), ("fold_value_biases", "[]")] {
+        let message = kwargs("saelens-jumprelu", &format!("\"{key}\": {value}")).unwrap_err();
+        assert!(message.contains("cfg.json") && message.contains(&format!("found {key}: invalid type")), "{message}");
+    }
+    assert_eq!(kwargs("saelens-jumprelu", "\"fold_ln\": null"), Ok((InputNorm::None, vec![])));
+    let message = with_metadata("saelens-jumprelu", "\"model_from_pretrained_kwargs\": [\"fold_ln\"]").unwrap_err();
+    assert!(message.contains("model_from_pretrained_kwargs: invalid type: sequence"), "{message}");
     let (_, notes) = kwargs("saelens-jumprelu", "\"checkpoint_index\": 7, \"n_heads\": 3").unwrap();
     let [checkpoint, unknown] = &notes[..] else { panic!("{notes:?}") };
     assert!(checkpoint.contains("`checkpoint_index` 7: it was trained on this checkpoint"), "{checkpoint}");

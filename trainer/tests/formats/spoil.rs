@@ -11,12 +11,15 @@ use tempfile::TempDir;
 use trainer::Sae;
 use zip::{CompressionMethod, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
-use crate::case::case;
+use crate::case::{Case, case};
 
 /// A copy of a case's files that a test may change.
 pub(crate) fn copy(name: &str) -> (TempDir, PathBuf) {
+    copy_of(&case(name))
+}
+
+pub(crate) fn copy_of(case: &Case) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
-    let case = case(name);
     let source = if case.path.is_file() { case.path.parent().unwrap().to_path_buf() } else { case.path.clone() };
     let folder = dir.path().join(source.file_name().unwrap());
     copy_files(&source, &folder);

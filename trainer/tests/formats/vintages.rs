@@ -1,10 +1,12 @@
 //! SAEs as former versions of the tools saved them, made by `tests/interop/vintages.py`.
 
+use std::fs;
+
 use trainer::{HookPoints, Sae, SaeConfig};
 
 use crate::{
     case::{Case, assert_agrees, case_in, fixtures},
-    spoil::refused,
+    spoil::{copy_of, edit, refused},
 };
 
 /// Every case that is to be read.
@@ -22,12 +24,25 @@ const READ: [&str; 11] = [
     "sparsify-2024-11-transcoder",
 ];
 
+/// Every case that is to be refused.
+const REFUSED: [&str; 2] = ["dictionary-learning-2024-10-batch-topk", "dictionary-learning-2025-08-backup"];
+
 fn vintage(name: &str) -> Case {
     case_in("vintages", name)
 }
 
 fn config(name: &str) -> SaeConfig {
     Sae::load(&vintage(name).path).unwrap().config().clone()
+}
+
+#[test]
+fn every_case_is_tested() {
+    let entries = fs::read_dir(fixtures("vintages")).unwrap();
+    let mut there: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    there.sort();
+    let mut tested = [&READ[..], &REFUSED[..]].concat();
+    tested.sort();
+    assert_eq!(there, tested);
 }
 
 #[test]
@@ -62,8 +77,16 @@ fn a_version_that_centered_its_models_is_said() {
 
 #[test]
 fn files_without_what_the_computation_needs_are_named() {
-    let message = refused(&fixtures("vintages").join("dictionary-learning-2024-10-batch-topk/sae"));
-    assert!(message.contains("ae.pt: expected a threshold, which BatchTopKSAE has since December 2024"), "{message}");
-    let message = refused(&fixtures("vintages").join("dictionary-learning-2025-08-backup/sae"));
-    assert!(message.contains("the backup of a training that has not ended"), "{message}");
+    let [batch_topk, backup] = REFUSED.map(|name| refused(&fixtures("vintages").join(name).join("sae")));
+    let expected = "ae.pt: expected a threshold, which BatchTopKSAE has since December 2024";
+    assert!(batch_topk.contains(expected), "{batch_topk}");
+    assert!(backup.contains("the backup of a training that has not ended"), "{backup}");
+}
+
+#[test]
+fn a_jumprelu_needs_its_threshold() {
+    let (_dir, folder) = copy_of(&vintage("llamascopium-2025-02-jumprelu"));
+    edit(&folder.join("config.json"), "\"jump_relu_threshold\": 0.5, ", "");
+    let message = refused(&folder);
+    assert!(message.contains("or `jump_relu_threshold` in config.json, found neither"), "{message}");
 }
