@@ -3,8 +3,8 @@
 //!
 //! The modules below stand in order: each uses only what stands before it (`tests/module_order.rs` checks this).
 //! `source` finds the model, `model` runs it and lets hooks see its activations, `text` turns documents into contexts
-//! of tokens, `language_model` is a model with its tokenizer, `activations` is the folder on disk, `harvest` is the loop
-//! that fills it, and `vectors` reads parquet files of any origin.
+//! of tokens, `language_model` is a model with its tokenizer, `activations` is the folder on disk, `harvest` is the
+//! loop that fills it, and `vectors` reads parquet files of any origin.
 
 mod error;
 mod settings;

@@ -8,7 +8,7 @@ use std::{fs, path::Path};
 use harvester::Silent;
 use serde_json::{Value, json};
 use synthetic::{EARLIER, LATER, dataset, dataset_of_two, small_config};
-use trainer::{MetricsLine, SaeManifest, TrainArchitecture, TrainConfig, train, with_initial_k};
+use trainer::{MetricsLine, SaeManifest, TrainArchitecture, TrainConfig, train};
 
 fn config(architecture: TrainArchitecture) -> TrainConfig {
     TrainConfig { tokens: 60 * 512, log_every: 1, ..small_config(architecture) }
@@ -26,22 +26,30 @@ fn held_out_fvu(manifest: &SaeManifest) -> f64 {
 #[test]
 fn without_a_k_of_its_own_a_run_has_that_of_the_sae() {
     let formats = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/formats");
-    let k = |path: &Path, more: serde_json::Value| {
+    let k = |path: &Path, more: Value| {
         let mut settings = more.as_object().unwrap().clone();
         settings.insert("init_from".into(), path.to_str().unwrap().into());
-        with_initial_k(settings).unwrap().get("k").and_then(serde_json::Value::as_u64)
+        TrainConfig::from_settings(&settings).unwrap().k
     };
-    let none = || serde_json::json!({});
-    assert_eq!(k(&formats.join("saelens-topk/sae"), none()), Some(4));
-    assert_eq!(k(&formats.join("saelens-topk/sae"), serde_json::json!({ "k": 7 })), Some(7));
-    assert_eq!(k(&formats.join("saelens-topk/sae"), serde_json::json!({ "sparsity_coefficient": 1.0 })), None);
-    assert_eq!(k(&formats.join("saelens-jumprelu/sae"), none()), None, "it does not say");
-    // BatchTopK is saved as jumprelu; its manifest knows what it was trained for.
+    let (none, default) = (|| json!({}), TrainConfig::default().k);
+    assert_eq!(k(&formats.join("saelens-topk/sae"), none()), 4);
+    assert_eq!(k(&formats.join("saelens-topk/sae"), json!({ "k": 7 })), 7);
+    let fixed = json!({ "architecture": "relu", "sparsity_coefficient": 1.0 });
+    assert_eq!(k(&formats.join("saelens-topk/sae"), fixed), default);
+    assert_eq!(k(&formats.join("saelens-jumprelu/sae"), none()), default, "it does not say");
     let (_dir, dataset) = dataset(20);
+    // BatchTopK is saved as jumprelu; its manifest knows what it was trained for.
+    for architecture in [TrainArchitecture::TopK, TrainArchitecture::BatchTopK, TrainArchitecture::Relu] {
+        let out = tempfile::tempdir().unwrap();
+        let config = TrainConfig { k: 5, tokens: 2 * 512, ..config(architecture) };
+        train(&dataset, &config, out.path(), &Silent).unwrap();
+        assert_eq!(k(out.path(), json!({ "architecture": architecture })), 5, "{architecture}");
+    }
+    // All latents of `dense` are active: there, `k` has no effect.
     let out = tempfile::tempdir().unwrap();
-    let config = TrainConfig { k: 5, tokens: 2 * 512, ..config(TrainArchitecture::BatchTopK) };
-    train(&dataset, &config, out.path(), &Silent).unwrap();
-    assert_eq!(k(out.path(), none()), Some(5));
+    let dense = TrainConfig { tokens: 2 * 512, ..config(TrainArchitecture::Dense) };
+    train(&dataset, &dense, out.path(), &Silent).unwrap();
+    assert_eq!(k(out.path(), json!({ "architecture": "dense", "d_sae": 32 })), default);
 }
 
 #[test]
@@ -76,27 +84,6 @@ fn it_has_as_many_latents_as_the_sae_where_nobody_says_how_many() {
     train(&dataset, &config(TrainArchitecture::TopK), first.path(), &Silent).unwrap();
     let from = TrainConfig { init_from: Some(first.path().into()), d_sae: None, ..config(TrainArchitecture::TopK) };
     assert_eq!(train(&dataset, &from, second.path(), &Silent).unwrap().d_sae, 32);
-}
-
-#[test]
-fn its_k_is_that_of_the_sae_where_nobody_says_another() {
-    let (_dir, dataset) = dataset(200);
-    for (architecture, k) in [
-        (TrainArchitecture::TopK, 5),
-        (TrainArchitecture::Relu, 5),
-        (TrainArchitecture::Dense, TrainConfig::default().k),
-    ] {
-        let first = tempfile::tempdir().unwrap();
-        let config = TrainConfig { k: 5, ..config(architecture) };
-        train(&dataset, &config, first.path(), &Silent).unwrap();
-        let given = |setting: (&str, Value)| {
-            let own = [("architecture", json!(architecture)), ("init_from", json!(first.path())), setting];
-            TrainConfig::from_settings(&own.map(|(name, value)| (name.to_string(), value)).into_iter().collect())
-        };
-        // Also where `k` itself would have no effect.
-        assert_eq!(given(("d_sae", json!(32))).unwrap().k, k, "{architecture}");
-        assert_eq!(given(("k", json!(7))).unwrap().k, 7, "{architecture}");
-    }
 }
 
 #[test]

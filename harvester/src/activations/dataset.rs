@@ -86,8 +86,8 @@ impl ActivationDataset {
         Self::open_folders(location, folders)
     }
 
-    /// Opens what a folder held when its manifest had this SHA-256, if it has been extended since; else the folder as it
-    /// is now.
+    /// Opens what a folder held when its manifest had this SHA-256, if it has been extended since; else the folder as
+    /// it is now.
     ///
     /// # Errors
     /// As for [`Self::open`].

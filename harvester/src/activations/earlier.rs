@@ -1,5 +1,5 @@
-//! What a folder of activations held before it was extended. SAEs were trained on that, with its statistics and its
-//! held-out contexts, so they go on with it.
+//! The earlier content of a folder of activations that was extended. SAEs were trained on that, with its statistics and
+//! its held-out contexts, so they go on with it.
 //!
 //! ```text
 //! activations/manifest.json  part-00000.parquet  part-00001.parquet            as extended

@@ -88,8 +88,7 @@ impl Counts {
         }
     }
 
-    /// What was left out, in words, one reason each: of the whole corpus, and of what was read of it. Only those of which
-    /// something was.
+    /// The reasons why text was left out, with counts above 0: of the whole corpus, and of what was read of it.
     pub fn left_out_in_words(&self) -> Vec<(&'static str, Vec<String>)> {
         let words = |counts: &[(u64, &str, &str)]| -> Vec<String> {
             let some = counts.iter().filter(|(n, ..)| *n > 0);

@@ -21,6 +21,9 @@ const TOKEN_BYTES: usize = 24;
 /// Estimate of a harvest.
 pub(super) struct HarvestEstimate<'a> {
     model: &'a LanguageModel,
+    /// Tokens of an earlier run.
+    done: u64,
+    /// Tokens that are left.
     tokens: u64,
     layers: usize,
     seconds: f64,
@@ -30,24 +33,25 @@ pub(super) struct HarvestEstimate<'a> {
 
 impl fmt::Display for HarvestEstimate<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { model, tokens, layers, seconds, bytes } = self;
+        let Self { model, done, tokens, layers, seconds, bytes } = self;
+        let more = if *done > 0 { "more " } else { "" };
         let (tokens, n_layers) = (human::grouped(*tokens), model.config().n_layers);
         let (time, size) = (human::seconds(*seconds), human::bytes(*bytes));
         write!(
             f,
-            "{tokens} tokens through {layers} of {n_layers} layers of {}: about {time}, {size} on disk",
+            "{tokens} {more}tokens through {layers} of {n_layers} layers of {}: about {time}, {size} on disk",
             model.source()
         )
     }
 }
 
 impl<'a> HarvestEstimate<'a> {
-    /// The estimate for harvesting `corpus` with `model`.
+    /// The estimate for harvesting what is left of `corpus` with `model` after `done` tokens.
     ///
     /// # Errors
     /// A document that cannot be read or tokenized.
-    pub(super) fn new(model: &'a LanguageModel, corpus: &Corpus, config: &HarvestConfig) -> Result<Self> {
-        let tokens = match config.tokens {
+    pub(super) fn new(model: &'a LanguageModel, corpus: &Corpus, config: &HarvestConfig, done: u64) -> Result<Self> {
+        let all = match config.tokens {
             // No more than there can be: a token has a byte or more.
             Some(tokens) => tokens.min(corpus.bytes().max(1)),
             None => {
@@ -55,11 +59,13 @@ impl<'a> HarvestEstimate<'a> {
                 (all / config.part.map_or(1.0, |part| part.of() as f64)) as u64
             }
         };
+        let tokens = all.saturating_sub(done);
         let shape = model.config();
         let row_bytes = |point: &HookPoint| config.dtype.row_bytes(point.width(shape)) + size_of::<f32>();
         let row_bytes = config.hook_points.iter().map(row_bytes).sum::<usize>() + TOKEN_BYTES;
         Ok(Self {
             model,
+            done,
             tokens,
             layers: layers(config),
             seconds: forward_seconds(shape, config, tokens as f64),

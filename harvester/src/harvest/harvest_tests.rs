@@ -5,7 +5,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use half::f16;
@@ -81,7 +84,7 @@ impl Bench {
             _ => fs::read(path).unwrap(),
         };
         let entries = fs::read_dir(self.out()).unwrap().map(Result::unwrap);
-        // What an extended folder held before is extra.
+        // The earlier content of an extended folder is extra.
         let entries = entries.filter(|entry| entry.file_name() != "earlier");
         let mut files: Vec<_> = entries
             .map(|entry| (entry.file_name().into_string().unwrap(), entry.path()))
@@ -92,19 +95,23 @@ impl Bench {
     }
 }
 
-/// Cancels after it has been asked `after` times.
+/// Cancels after it has been asked `after` times, and keeps what is said.
 struct StopAfter {
     after: u64,
     asked: AtomicU64,
+    said: Mutex<Vec<String>>,
 }
 
 impl StopAfter {
     fn batches(after: u64) -> Self {
-        Self { after, asked: AtomicU64::new(0) }
+        Self { after, asked: AtomicU64::new(0), said: Mutex::default() }
     }
 }
 
 impl Monitor for StopAfter {
+    fn say(&self, sentence: &str) {
+        self.said.lock().unwrap().push(sentence.into());
+    }
     fn start(&self, _what: &str, _total: u64, _unit: &str) {}
     fn advance(&self, _n: u64) {}
     fn note(&self, _text: &str) {}
@@ -411,6 +418,23 @@ fn a_finished_folder_is_left_as_it_is() {
 }
 
 #[test]
+fn the_estimate_is_of_what_is_left() {
+    let mut bench = Bench::new();
+    let first_said = |monitor: StopAfter| monitor.said.into_inner().unwrap().remove(0);
+    let monitor = StopAfter::batches(4);
+    assert!(bench.run(&monitor).is_err());
+    assert!(first_said(monitor).starts_with("960 tokens through 2 of 3 layers"));
+    let monitor = StopAfter::batches(u64::MAX);
+    bench.run(&monitor).unwrap();
+    // 4 batches of 3 contexts.
+    assert!(first_said(monitor).starts_with("768 more tokens through 2 of 3 layers"));
+    bench.config.tokens = Some(960 + 64);
+    let monitor = StopAfter::batches(u64::MAX);
+    bench.run(&monitor).unwrap();
+    assert!(first_said(monitor).contains(" more tokens through 2 of 3 layers"));
+}
+
+#[test]
 fn a_larger_budget_extends_and_equals_one_run() {
     let mut whole = Bench::new();
     whole.config.tokens = None;
@@ -426,7 +450,7 @@ fn a_larger_budget_extends_and_equals_one_run() {
         assert_eq!(extended.counts.contexts, corpus_contexts);
         assert!(extended.counts.dropped_tokens > 0);
         assert!(bench.files() == whole.files(), "extended from {first} contexts");
-        // What was trained on the folder before goes on with what it held, statistics included.
+        // An SAE that was trained on the folder before goes on with its earlier content, statistics included.
         let now = ActivationDataset::open(bench.out()).unwrap();
         assert!(now.extends(&sha256).unwrap() && !now.extends(&now.manifest_sha256().unwrap()).unwrap());
         let then = ActivationDataset::open_as(bench.out(), &sha256).unwrap();
@@ -438,7 +462,7 @@ fn a_larger_budget_extends_and_equals_one_run() {
     }
 }
 
-/// Where matrix products are our own; elsewhere the order of a sum depends on the number of rows.
+/// Only for our own matrix products: in others, the order of a sum depends on the number of rows.
 #[test]
 fn a_harvest_goes_on_with_another_batch_and_the_same_bytes() {
     for compute in [Compute::F32, Compute::Int8].into_iter().filter(|compute| compute.has_own_products()) {

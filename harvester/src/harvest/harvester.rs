@@ -84,9 +84,9 @@ pub fn harvest(
     let harvester = Harvester::new(model, &config)?;
     let log = folder.unfinished(READ_DOCUMENTS)?;
     let writer = ShardWriter::resume(folder, manifest)?;
-    if finished.is_none() && writer.tokens() == 0 {
-        // It reads some documents, which a run that goes on need not do.
-        monitor.say(&HarvestEstimate::new(model, corpus, &config)?.to_string());
+    if writer.tokens() == 0 || config.tokens.is_some() {
+        // Without a budget it reads some documents, which a run that goes on need not do.
+        monitor.say(&HarvestEstimate::new(model, corpus, &config, writer.tokens())?.to_string());
     }
     let total = config.tokens.map_or(0, |_| config.context_budget() * config.ctx_len as u64);
     monitor.start("harvest", total, "tokens");

@@ -143,7 +143,8 @@ fn logits_agree_with_candle_transformers() {
     let content = candle_core::quantized::gguf_file::Content::read(&mut file).unwrap();
     let mut oracle = ModelWeights::from_gguf(content, &mut file, &Device::Cpu).unwrap();
     let ids = &FIXTURE.prompts[0].ids;
-    let want = oracle.forward(&Tensor::from_slice(ids, (1, ids.len()), &Device::Cpu).unwrap(), 0).unwrap(); // [1, d_vocab]
+    let ids_of_batch = Tensor::from_slice(ids, (1, ids.len()), &Device::Cpu).unwrap();
+    let want = oracle.forward(&ids_of_batch, 0).unwrap(); // [1, d_vocab]
     let resid = FIXTURE.model.resid_final(&Batch::of([ids]), None, &mut NoHook).unwrap();
     let got = FIXTURE.model.head().unembed(&resid.narrow(0, ids.len() - 1, 1).unwrap()).unwrap();
     let error = row_error(&got, &want);

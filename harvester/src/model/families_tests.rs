@@ -177,7 +177,8 @@ fn a_short_text_agrees_with_transformers() {
     }
 }
 
-/// transformers ran both texts in one batch, with the shorter one padded on the left and masked; here nothing is padded.
+/// transformers ran both texts in one batch, with the shorter one padded on the left and masked; here nothing is
+/// padded.
 #[test]
 fn rows_agree_with_a_padded_batch_of_transformers() {
     for name in FAMILIES {

@@ -29,7 +29,7 @@ pub(crate) struct GgufMetadata {
     tensors: HashMap<String, StoredTensor>,
 }
 
-/// Where a tensor is.
+/// The place of a tensor.
 #[derive(Debug)]
 struct StoredTensor {
     /// Shared by the tensors of a file.
@@ -45,9 +45,7 @@ impl GgufMetadata {
     /// # Errors
     /// The file cannot be opened, is not a GGUF file, or ends too early; a part of a split model is missing.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let mut read =
-            Self { path: path.to_path_buf(), values: HashMap::new(), files: vec![], tensors: HashMap::new() };
-        read.values = read.add(path)?;
+        let mut read = Self::of_file(path)?;
         let n_parts = read.get("split.count").map_or(Ok(1), |_| read.integer("split.count"))?;
         if n_parts > 1 {
             read.add_parts(n_parts)?;
@@ -55,8 +53,8 @@ impl GgufMetadata {
         Ok(read)
     }
 
-    /// Adds a file's tensors; returns its keys.
-    fn add(&mut self, path: &Path) -> Result<HashMap<String, Value>> {
+    /// The header of one file.
+    fn of_file(path: &Path) -> Result<Self> {
         let mut file = File::open(path).map_err(Error::io("open", path))?;
         skim(path, &mut file)?;
         let content = Content::read(&mut BufReader::new(&file))
@@ -64,14 +62,14 @@ impl GgufMetadata {
         let file = Arc::new(Mutex::new(file));
         let data_offset = content.tensor_data_offset;
         let stored = |info| StoredTensor { file: file.clone(), data_offset, info };
-        self.tensors.extend(content.tensor_infos.into_iter().map(|(name, info)| (name, stored(info))));
-        self.files.push(path.to_path_buf());
-        Ok(content.metadata)
+        let tensors = content.tensor_infos.into_iter().map(|(name, info)| (name, stored(info))).collect();
+        Ok(Self { path: path.to_path_buf(), values: content.metadata, files: vec![path.to_path_buf()], tensors })
     }
 
-    /// Adds the tensors of the other parts of a split model, whose files stand beside the first under llama.cpp's names.
+    /// Adds the tensors of the other parts of a split model, whose files stand beside the first under the names that
+    /// llama.cpp gives them.
     fn add_parts(&mut self, n_parts: usize) -> Result<()> {
-        let number = self.integer("split.no")? + 1;
+        let number = self.integer("split.no")?.saturating_add(1);
         let name = self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let parts = gguf_parts(name).filter(|parts| number == 1 && parts.len() == n_parts);
         let Some(parts) = parts else {
@@ -79,15 +77,39 @@ impl GgufMetadata {
             let hint = "Name that file, with the others beside it, or merge them with llama-gguf-split --merge";
             return Err(Error::malformed(&self.path, expected, format!("part {number}, `{name}`"), hint));
         };
-        for name in &parts[1..] {
-            let part = self.path.with_file_name(name);
-            if !part.exists() {
+        for (index, name) in parts.iter().enumerate().skip(1) {
+            let path = self.path.with_file_name(name);
+            if !path.exists() {
                 let expected = format!("all {n_parts} parts of the model beside it");
                 let hint = "Download that file too; llama-gguf-split --merge makes one file of all parts";
                 return Err(Error::malformed(&self.path, expected, format!("no file `{name}`"), hint));
             }
-            self.add(&part)?;
+            self.add(Self::of_file(&path)?, index, n_parts)?;
         }
+        let n_tensors = self.integer("split.tensors.count")?;
+        if self.tensors.len() != n_tensors {
+            let expected = format!("{n_tensors} tensors in its {n_parts} parts");
+            return Err(Error::malformed(&self.path, expected, self.tensors.len().to_string(), MIXED));
+        }
+        Ok(())
+    }
+
+    /// Adds the tensors of the part with this index, from 0.
+    fn add(&mut self, part: Self, index: usize, n_parts: usize) -> Result<()> {
+        let (number, of) = (part.integer("split.no")?, part.integer("split.count")?);
+        if (number, of) != (index, n_parts) {
+            let expected = format!("part {} of {n_parts}", index + 1);
+            let found = format!("part {} of {of}", number.saturating_add(1));
+            return Err(Error::malformed(&part.path, expected, found, MIXED));
+        }
+        for (name, tensor) in part.tensors {
+            if self.tensors.contains_key(&name) {
+                let found = format!("`{name}`, which an earlier part has");
+                return Err(Error::malformed(&part.path, "tensors of its own", found, MIXED));
+            }
+            self.tensors.insert(name, tensor);
+        }
+        self.files.push(part.path);
         Ok(())
     }
 
@@ -192,7 +214,10 @@ impl GgufMetadata {
     }
 }
 
-/// What to do about weights that cannot be read: candle and safetensors say it in these words if the file is too short.
+/// Next step for parts that are not of one model.
+const MIXED: &str = "The parts are of different models, or one was renamed: download them all again";
+
+/// The next step for weights that cannot be read: these words of candle and safetensors mean that the file is too short.
 pub(super) fn next_step(error: &candle_core::Error) -> &'static str {
     let too_short =
         ["remaining in file", "file not fully covered", "header too small", "invalid header length", "memory map"];

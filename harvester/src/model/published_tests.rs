@@ -296,7 +296,15 @@ fn what_a_header_says_beside_the_sizes_is_refused_rather_than_ignored() {
 
 /// `llama.gguf` with added or changed keys.
 fn gguf_with(keys: &[(&str, Value)]) -> (TempDir, PathBuf) {
-    let mut file = fs::File::open(fixture("gguf/llama.gguf")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    rewrite(&fixture("gguf/llama.gguf"), &path, keys);
+    (folder, path)
+}
+
+/// Writes the GGUF file `from` to `to` with added or changed keys.
+fn rewrite(from: &Path, to: &Path, keys: &[(&str, Value)]) {
+    let mut file = fs::File::open(from).unwrap();
     let content = Content::read(&mut file).unwrap();
     let tensors: Vec<_> = content
         .tensor_infos
@@ -307,10 +315,7 @@ fn gguf_with(keys: &[(&str, Value)]) -> (TempDir, PathBuf) {
     let kept = content.metadata.iter().filter(|(key, _)| keys.iter().all(|(changed, _)| changed != key));
     let mut values: Vec<_> = kept.map(|(key, value)| (key.as_str(), value)).collect();
     values.extend(keys.iter().map(|(key, value)| (*key, value)));
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("model.gguf");
-    gguf_file::write(&mut fs::File::create(&path).unwrap(), &values, &tensors).unwrap();
-    (folder, path)
+    gguf_file::write(&mut fs::File::create(to).unwrap(), &values, &tensors).unwrap();
 }
 
 /// `tests/fixtures/gguf/make_split.py` split `qwen3.gguf`.
@@ -330,6 +335,28 @@ fn a_split_model_is_the_model() {
     let renamed = folder.path().join("model.gguf");
     fs::copy(part(1), &renamed).unwrap();
     assert!(refusal(&renamed).contains("NAME-00001-of-00003.gguf"));
+    rewrite(&part(1), &renamed, &[("split.no", Value::U64(u64::MAX))]);
+    assert!(refusal(&renamed).contains("the first of 3 parts"));
     // Without a part beside it, the tokenizer says so too.
     assert!(TextTokenizer::open(&alone).unwrap_err().to_string().contains("split-00002-of-00003"));
+}
+
+#[test]
+fn parts_of_different_models_are_refused() {
+    let part = |number| fixture("gguf").join(format!("split-0000{number}-of-00003.gguf"));
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |number| folder.path().join(format!("split-0000{number}-of-00003.gguf"));
+    let refused = |changed: usize, from: usize, keys: &[(&str, Value)]| {
+        [1, 2, 3].into_iter().for_each(|number| drop(fs::copy(part(number), copy(number)).unwrap()));
+        rewrite(&part(from), &copy(changed), keys);
+        refusal(&copy(1))
+    };
+    let error = refused(2, 3, &[]);
+    assert!(error.contains("split-00002-of-00003.gguf: expected part 2 of 3, found part 3 of 3"), "{error}");
+    let error = refused(3, 3, &[("split.count", Value::U16(4))]);
+    assert!(error.contains("expected part 3 of 3, found part 3 of 4"), "{error}");
+    let error = refused(3, 2, &[("split.no", Value::U16(2))]);
+    assert!(error.contains("split-00003-of-00003.gguf: expected tensors of its own, found `"), "{error}");
+    let error = refused(1, 1, &[("split.tensors.count", Value::I32(7))]);
+    assert!(error.contains("split-00001-of-00003.gguf: expected 7 tensors in its 3 parts, found "), "{error}");
 }

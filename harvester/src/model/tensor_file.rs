@@ -29,7 +29,7 @@ enum Store {
     Safetensors { tensors: MmapedSafetensors, files: Vec<PathBuf> },
 }
 
-/// What to do with weights of a quantized safetensors model.
+/// The next step for a quantized safetensors model.
 pub(crate) const UNQUANTIZED: &str = "Name the model that it was made from, or a .gguf file of it";
 
 impl TensorFile {
@@ -129,7 +129,7 @@ impl TensorFile {
         (!matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64)).then_some(dtype)
     }
 
-    /// What a quantized file has in place of `name` or beside it, and who writes that.
+    /// The tensor that a quantized file has in place of `name` or beside it, and who writes it.
     fn quantized(&self, name: &str) -> Option<(String, &'static str)> {
         let prefix = name.strip_suffix("weight")?;
         let writers = [
@@ -202,7 +202,7 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(names.into_iter().map(|name| folder.join(name)).collect())
 }
 
-/// What a folder without `model.safetensors` holds instead, and what to do about it.
+/// Describes a folder without `model.safetensors` by what it holds instead, and the next step.
 fn without_weights(folder: &Path) -> (String, String) {
     let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok());
     let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();

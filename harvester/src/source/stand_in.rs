@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-/// What a file holds instead of what its name promises, and what to do about it; `None` if it is nothing known.
+/// The known content that a file has instead of what its name promises, and the next step.
 pub(crate) fn stand_in(path: &Path) -> Option<(&'static str, &'static str)> {
     let mut start = Vec::new();
     File::open(path).ok()?.take(64).read_to_end(&mut start).ok()?;

@@ -88,8 +88,8 @@ impl ArtifactRef {
     }
 }
 
-/// Opens an artifact at the first of `places` that holds it. `open` opens a place and returns the hash found there, which
-/// must be `sha256`.
+/// Opens an artifact at the first of `places` that holds it. `open` opens a place and returns the hash found there,
+/// which must be `sha256`.
 ///
 /// # Errors
 /// If it is at none of them; the message says what was found there. If the user asked to stop.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! document     = its tokens, cut to document_tokens, then the separator     (a document without tokens adds nothing)
-//! concatenate:   doc doc doc .. is one stream;  context = [bos]? and the next ctx_len (- 1) tokens; every context is full
+//! concatenate:   doc doc doc .. is one stream;  context = [bos]? and the next ctx_len (- 1) tokens; all are full
 //! document:      context = [bos]? and a document's first ctx_len (- 1) tokens; the rest is another context or dropped;
 //!                a rest that is only the separator is dropped
 //! ```
@@ -61,7 +61,7 @@ impl LeftOut {
         *self == Self::default()
     }
 
-    /// What was left out, in words, one reason each.
+    /// The reasons why text was left out, with counts.
     pub(crate) fn reasons(&self) -> impl Iterator<Item = String> {
         let reasons = [
             (self.empty_documents, "empty document", ""),

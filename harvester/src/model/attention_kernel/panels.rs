@@ -35,7 +35,8 @@ impl Panels {
         keys.zip(values).map(move |(keys, values)| HeadMut { d_head, capacity, keys, values })
     }
 
-    /// The keys of a head from panel `panels.start` to before `panels.end`, 32 positions each. `[panels, d_head, PANEL]`
+    /// The keys of a head from panel `panels.start` to before `panels.end`, 32 positions each.
+    /// `[panels, d_head, PANEL]`
     pub(super) fn keys(&self, head: usize, panels: std::ops::Range<usize>) -> &[f32] {
         let head = &self.keys[head * self.capacity.next_multiple_of(PANEL) * self.d_head..];
         &head[panels.start * PANEL * self.d_head..panels.end * PANEL * self.d_head]

@@ -283,7 +283,7 @@ struct Loader<'a> {
     reader: &'a Reader<'a>,
     names: Names,
     order: RowOrder,
-    /// Of the block's names.
+    /// The block's names begin with it.
     prefix: String,
 }
 

@@ -46,8 +46,8 @@ impl Operands<'_> {
         assert!(b.len() == k * PANEL && a.len() >= (rows - 1) * a_row + k, "operands of a tile's sizes");
         assert!(c.len() >= (rows - 1) * c_row + PANEL, "room for the tile");
         let call = Call { k, a: a.as_ptr(), a_row, b: b.as_ptr(), c: c.as_mut_ptr(), c_row, add };
-        // SAFETY: the assertions above bound the ranges that `Call` describes, and `Instructions::of_this_machine` and `available`
-        // return only what the processor has.
+        // SAFETY: the assertions above bound the ranges that `Call` describes, and `Instructions::of_this_machine` and
+        // `available` return only what the processor has.
         unsafe {
             match rows {
                 12 => run::<12>(instructions, call),

@@ -1,5 +1,5 @@
-//! [`stop_tokens`]: the tokens that end a generated text, in a GGUF file. Its header names one to three of them; llama.cpp
-//! knows the others by their spelling, and so do we (`src/llama-vocab.cpp`).
+//! [`stop_tokens`]: the tokens that end a generated text, in a GGUF file. Its header names one to three of them;
+//! llama.cpp knows the others by their spelling, and so do we (`src/llama-vocab.cpp`).
 
 use std::collections::HashSet;
 
