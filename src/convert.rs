@@ -11,7 +11,7 @@ pub(crate) fn run(args: &ConvertArgs, terminal: &Terminal) -> anyhow::Result<()>
     let Conversion { from, sae, lost } = trainer::convert(path, *hook_point, model_name.as_deref(), *to, out)
         .with_context(|| format!("{} cannot be written as {to}", path.display()))?;
     if !lost.is_empty() {
-        terminal.say(&format!("{to} has no place for what the SAE says of its {}: lost", lost.join(", ")));
+        terminal.say(&format!("not stored, because {to} has no field for it: {}", lost.join(", ")));
     }
     let (architecture, config) = (sae.architecture().to_string(), sae.config());
     let (d_in, d_sae) = (config.d_in, config.d_sae);

@@ -154,7 +154,7 @@ fn what_a_format_does_not_say_of_the_origin_is_said_to_be_lost() {
         text(&output.stderr)
     };
     let said = convert("sparsify", "lost/foo");
-    assert!(said.contains("sparsify has no place for what the SAE says of its hook point, model name,"), "{said}");
+    assert!(said.contains("not stored, because sparsify has no field for it: hook point, model name,"), "{said}");
     assert!(said.contains("context length") && said.contains("dataset") && said.lines().count() == 1, "{said}");
     assert!(!convert("sparsify", "lost/layers.1").contains("hook point"));
     assert_eq!(convert("saelens", "lost/saelens"), "");

@@ -6,7 +6,7 @@ use harvester::HookPoint;
 
 use crate::{
     Error, Result, SaeManifest,
-    formats::SaeFormat,
+    formats::{SaeFormat, folder_of},
     sae::{Sae, SaeConfig},
 };
 
@@ -17,16 +17,15 @@ pub struct Conversion {
     pub from: SaeFormat,
     /// The SAE, with the facts that were added to it.
     pub sae: Sae,
-    /// Facts that the new format has no place for.
+    /// Facts for which the new format has no field.
     pub lost: Vec<&'static str>,
 }
 
-/// Reads the SAE at `path`, adds the hook point if it does not name it itself, names its model, and writes it in the
-/// format `to` into the folder `out`, which appears whole.
+/// Reads the SAE at `path`, completes its hook point and the name of its model, and writes it in the format `to` into the
+/// folder `out`, which appears whole.
 ///
 /// # Errors
-/// When the SAE cannot be read, says something else of itself, or cannot be expressed in the format; or `out` is not
-/// empty.
+/// When the SAE cannot be read, names another hook point, or cannot be expressed in the format; or `out` is not empty.
 pub fn convert(
     path: &Path,
     hook_point: Option<HookPoint>,
@@ -49,7 +48,7 @@ pub fn convert(
     let written = sae.save_as(to, &folder).and_then(|()| fs::rename(&folder, out).map_err(Error::io("create", out)));
     remove(&unfinished)?;
     written?;
-    // Read again, to know what the format has no place for without a list that could be wrong.
+    // Read again, to know these facts without a list that could be wrong.
     let lost = sae.config().lost_in(Sae::load(out)?.config());
     Ok(Conversion { from, sae, lost })
 }
@@ -70,8 +69,12 @@ fn complete(
         }
         config.hook_points = config.hook_points.clone().or_reading(point);
     }
-    let of_manifest = || Some(SaeManifest::read(path).ok()?.model?.public_name());
-    if let Some(name) = model_name.map(str::to_string).or_else(of_manifest) {
+    let folder = folder_of(path);
+    let of_manifest = match SaeManifest::is_in(&folder.as_path().into()) {
+        true => SaeManifest::read(&folder)?.model.map(|model| model.public_name()),
+        false => None,
+    };
+    if let Some(name) = model_name.map(str::to_string).or(of_manifest) {
         config.model_name = name;
     }
     Ok(())
@@ -102,6 +105,21 @@ fn remove(folder: &Path) -> Result<()> {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_damaged_manifest_is_no_missing_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/formats/saelens-topk/sae");
+        for entry in fs::read_dir(fixture).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+        }
+        fs::write(dir.path().join("manifest.json"), "{\"format\": \"refract.sae\", ").unwrap();
+        for path in [dir.path().to_path_buf(), dir.path().join("sae_weights.safetensors")] {
+            let message = convert(&path, None, None, SaeFormat::SaeLens, &dir.path().join("out")).unwrap_err();
+            assert!(message.to_string().contains("manifest.json"), "{message}");
+        }
+    }
 
     #[test]
     fn a_folder_of_files_is_refused_and_leftovers_of_a_killed_conversion_are_not_in_the_way() {

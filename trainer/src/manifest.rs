@@ -193,8 +193,8 @@ impl SaeManifest {
         Self::finished(dir)?.results.map_or(Ok(()), |results| results.verify(dir))
     }
 
-    /// Opens the activations that it was trained on: of a folder that has been extended since, what it held then. Others
-    /// in the same folder are refused. `dir` is the SAE's folder.
+    /// Opens the activations that it was trained on: of a folder that has been extended since, what it held then.
+    /// Others in the same folder are refused. `dir` is the SAE's folder.
     ///
     /// # Errors
     /// When they no longer exist, or cannot be opened.

@@ -13,7 +13,7 @@ use harvester::{
     LiveModel, Monitor, ResolvedModel, Silent, harvest,
 };
 use stop_at::{Stop, StopAt};
-use trainer::{SaeManifest, TrainArchitecture, TrainConfig, train, train_live};
+use trainer::{SaeManifest, SweepPlan, TrainArchitecture, TrainConfig, sweep, train, train_live};
 
 const POINT: HookPoint = HookPoint::Embed;
 
@@ -229,6 +229,28 @@ fn a_training_goes_on_after_its_activations_were_extended() {
     // A run that has not begun takes all of them.
     let new = train(&extended, &config, &folder.path().join("new"), &Silent).unwrap();
     assert_eq!(new.held_out.end, 90);
+}
+
+#[test]
+fn a_sweep_goes_on_after_its_activations_were_extended() {
+    let folder = tempfile::tempdir().unwrap();
+    let corpus = corpus(folder.path());
+    let grown = |tokens: u64, name: &str| {
+        let acts = folder.path().join(name);
+        harvest(&model(), &corpus, &harvest_config(Some(tokens)), &acts, &Silent).unwrap();
+        ActivationDataset::open(acts).unwrap()
+    };
+    let swept = |acts: &ActivationDataset, out: &Path, monitor: &dyn Monitor| {
+        let of = |k| TrainConfig { k, tokens: 20 * 128, ..train_config() };
+        // One after the other: the first has finished when the second is stopped.
+        let plan = SweepPlan::new(acts.into(), vec![of(2), of(4)], Some(1)).unwrap();
+        sweep(&plan, out, monitor).map(|rows| rows.into_iter().map(|row| (row.name, row.fvu)).collect::<Vec<_>>())
+    };
+    let out = folder.path().join("runs");
+    assert!(swept(&grown(50 * 16, "acts"), &out, &StopAt::new(30 * 128, Stop::Cancel)).is_err());
+    let rows = swept(&grown(90 * 16, "acts"), &out, &Silent).unwrap();
+    assert_eq!(rows, swept(&grown(50 * 16, "same"), &folder.path().join("whole"), &Silent).unwrap());
+    assert!(rows.iter().all(|(_, fvu)| fvu.is_some()), "{rows:?}");
 }
 
 #[test]

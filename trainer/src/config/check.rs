@@ -15,7 +15,6 @@ impl Resolved {
     pub(super) fn check(&self) -> Result<()> {
         self.check_counts()?;
         self.check_dead_latents()?;
-        self.check_sizes()?;
         self.check_rates()
     }
 
@@ -54,10 +53,12 @@ impl Resolved {
         Ok(())
     }
 
-    /// Refuses sizes that do not fit in the memory here, and sizes that cannot be counted in 32 bits.
-    fn check_sizes(&self) -> Result<()> {
+    /// Refuses a run with a shuffle buffer of `buffer` bytes that does not fit in the memory that is left here, and sizes
+    /// that cannot be counted in 32 bits. It is only for a run that has not finished: one that has needs no memory.
+    pub(crate) fn check_sizes(&self, buffer: u64) -> Result<()> {
         let (d_sae, batch) = (self.d_sae, self.config.batch);
-        check_memory(&format!("{d_sae} latents (`d_sae`)"), learner_bytes(self.d_in, self.d_out, d_sae))?;
+        let learner = learner_bytes(self.d_in, self.d_out, d_sae);
+        check_memory(&format!("{d_sae} latents (`d_sae`)"), learner)?;
         // Rows of a batch and its active (row, latent) pairs are counted in 32 bits.
         if d_sae > u32::MAX as usize {
             return Err(Error::invalid("`d_sae`", format!("at most {}", u32::MAX), d_sae.to_string()));
@@ -69,7 +70,9 @@ impl Resolved {
         // The rows, those of the step (centered, errors), and a batch's active latents with their gradients.
         let active = self.config.k.min(d_sae) + self.k_aux;
         let row = 4 * (2 * self.d_in + 2 * self.d_out) as u64 + 24 * active as u64;
-        check_memory(&format!("a batch of {batch} rows (`batch`)"), row.saturating_mul(batch as u64))
+        check_memory(&format!("a batch of {batch} rows (`batch`)"), row.saturating_mul(batch as u64))?;
+        let both = "latents and the shuffle buffer together (`d_sae`, `buffer_bytes`)";
+        check_memory(both, learner.saturating_add(buffer))
     }
 
     fn check_rates(&self) -> Result<()> {

@@ -96,7 +96,7 @@ impl ActivationSource for LiveSource<'_> {
         let left = self.rows.rows_drawn.saturating_sub(self.rows_before).max(1);
         let (block_rows, sink_norms) = (self.rows.block_rows.min(left), self.rows.sink_norms.clone());
         let (out, monitor) = (self.out, self.monitor);
-        let again = if std::mem::take(&mut self.again) { ", which is not kept on disk, again" } else { "" };
+        let again = if std::mem::take(&mut self.again) { " again (it is not kept on disk)" } else { "" };
         rows.clear();
         let stream = self.stream_at(place)?;
         let (mut n_rows, mut end) = (0, None);

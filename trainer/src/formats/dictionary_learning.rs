@@ -5,7 +5,8 @@
 //! AutoEncoder              relu((x - bias) encoder.weight^T + encoder.bias) decoder.weight^T + bias
 //! AutoEncoderNew           the same without `bias` in the encoder, and decoder.bias for it in the decoder
 //! AutoEncoderTopK          the k largest of relu((x - b_dec) encoder.weight^T + encoder.bias), `threshold` unused
-//! BatchTopKSAE           those above `threshold`;  MatryoshkaBatchTopKSAE: the same as W_enc, b_enc, W_dec, group_sizes
+//! BatchTopKSAE             those above `threshold`
+//! MatryoshkaBatchTopKSAE   the same as W_enc, b_enc, W_dec, group_sizes
 //! JumpReluAutoEncoder      x W_enc + b_enc if it exceeds threshold, one per latent
 //! GatedAutoEncoder         gate_bias, r_mag and mag_bias over (x - decoder_bias) encoder.weight^T
 //!
@@ -14,9 +15,9 @@
 //!
 //! `AutoEncoder` is loaded with decoder rows of norm 1, as by the package's own loader.
 //!
-//! Older files: before July 2024 `config.json` has neither class nor sizes, which the tensors show; before December 2024
-//! an AutoEncoderTopK has `k` in `config.json` only, and a BatchTopKSAE no threshold, so that what it computes for a
-//! token depends on the rest of its batch.
+//! Older files: before July 2024 `config.json` has neither class nor sizes, which the tensors show; before December
+//! 2024 an AutoEncoderTopK has `k` in `config.json` only, and a BatchTopKSAE no threshold, so that what it computes for
+//! a token depends on the rest of its batch.
 
 use std::path::Path;
 

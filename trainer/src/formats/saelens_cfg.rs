@@ -60,7 +60,7 @@ pub(super) struct Cfg {
     columns: Vec<Column>,
 }
 
-/// What the settings of a `cfg.json` ask for that refract neither computes nor checks. Settings of unknown meaning are
+/// The settings of a `cfg.json` that refract neither computes nor checks, in words. Settings of unknown meaning are
 /// refused in version 6; in the flat configs before it, which held those of the whole training, they are named here.
 pub(super) fn notes(cfg: &Value) -> Vec<String> {
     let levels = [Some(cfg), cfg.get("metadata")].into_iter().flatten().filter_map(Value::as_object);

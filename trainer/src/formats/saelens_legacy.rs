@@ -22,23 +22,28 @@ pub(super) fn is_legacy(cfg: &Value) -> bool {
     version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major < 6)
 }
 
-/// A warning for an SAE that was trained by SAELens before 3.19.2. Those versions let TransformerLens center the writing
-/// weights of a model, and no key says so; since then they do not, and `model_from_pretrained_kwargs` is stored.
+/// A warning for an SAE that was trained by SAELens before 3.19.2. Those versions let TransformerLens center the
+/// writing weights of a model, and no key says so; since then they do not, and `model_from_pretrained_kwargs` is stored.
 pub(super) fn centered_by_default(flat: &Map<String, Value>) -> Option<String> {
     let text = |key: &str| flat.get(key).and_then(Value::as_str);
-    let version = text("sae_lens_training_version").or(text("sae_lens_version")).unwrap_or("0");
+    let version = text("sae_lens_training_version").or(text("sae_lens_version"));
     let number = |part: Option<&str>| part.and_then(|part| part.parse::<u32>().ok()).unwrap_or(0);
-    let mut parts = version.split('.');
+    let mut parts = version.unwrap_or_default().split('.');
     let version_parts = [(); 3].map(|()| number(parts.next()));
     let in_resid = text("hook_name").or(text("hook_point")).and_then(|name| name.parse::<HookPoint>().ok());
     let is_meant = version_parts < [3, 19, 2]
         && !flat.contains_key("model_from_pretrained_kwargs")
         && in_resid.is_some_and(HookPoint::writes_to_resid);
+    let tool = || match version {
+        Some(version) => format!("SAELens {version}"),
+        None => "an early SAELens (no version in its cfg.json)".into(),
+    };
     is_meant.then(|| {
         format!(
-            "trained by SAELens {version}, which centered the weights of models with layer norms (GPT-2, Pythia; not \
+            "trained by {}, which centered the weights of models with layer norms (GPT-2, Pythia; not \
              Llama or Gemma): for such a model, add \"model_from_pretrained_kwargs\": \
-             {{\"center_writing_weights\": true}} to its cfg.json"
+             {{\"center_writing_weights\": true}} to its cfg.json",
+            tool()
         )
     })
 }
@@ -121,6 +126,18 @@ mod tests {
         assert_eq!(new["metadata"]["prepend_bos"], true);
         let tanh = json!({ "d_in": 8, "d_sae": 32, "activation_fn": "tanh-relu" });
         assert!(upgraded(tanh, Path::new("cfg.json")).unwrap_err().to_string().contains("`tanh-relu`"));
+    }
+
+    #[test]
+    fn a_version_that_centered_its_models_is_named() {
+        let said = |version: Value| {
+            let flat = json!({ "hook_point": "blocks.2.hook_resid_pre", "sae_lens_training_version": version });
+            centered_by_default(flat.as_object().unwrap())
+        };
+        assert!(said(json!("3.19.1")).unwrap().starts_with("trained by SAELens 3.19.1, which centered"));
+        let early = "trained by an early SAELens (no version in its cfg.json), which centered";
+        assert!(said(Value::Null).unwrap().starts_with(early));
+        assert_eq!(said(json!("3.19.2")), None);
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! [`Rule`]: what becomes of each setting in the config of another tool's SAE. One table per tool has every key that a
+//! [`Rule`]: the treatment of each setting in the config of another tool's SAE. One table per tool has every key that a
 //! version of the tool has written, so that no setting is dropped without a decision.
 //!
 //! | rule | what happens |
 //! |---|---|
-//! | `Computed` | it is part of what the SAE computes: honored, or refused where refract does not have the computation |
+//! | `Computed` | it is part of what the SAE computes: honored, or refused if refract does not have the computation |
 //! | `Origin` | it says what the SAE was trained on: kept, compared with the activations, or needed to place it |
 //! | `Said` | it says that the SAE saw other activations than refract gives it: loading warns, unless it is off |
 //! | `Record` | it steered the training or the program; the finished SAE does not depend on it: left out |
@@ -15,12 +15,12 @@ use serde_json::{Map, Value};
 
 use super::settings::Rule::{Computed, Origin, Record, Said};
 
-/// What becomes of a setting.
+/// The treatment of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
     Computed,
     Origin,
-    /// What it means for the SAE, to follow "`key` VALUE: ".
+    /// Its meaning for the SAE, to follow "`key` VALUE: ".
     Said(&'static str),
     Record,
 }
@@ -309,8 +309,8 @@ pub(super) fn rule(table: Table, key: &str) -> Option<Rule> {
     table.iter().find(|(_, keys)| keys.contains(&key)).map(|(rule, _)| *rule)
 }
 
-/// What `settings` ask for that refract neither computes nor checks, in words. Keys that `table` lacks are not among
-/// it: see [`unknown`].
+/// The `settings` that refract neither computes nor checks, in words. Keys that `table` lacks are not among them: see
+/// [`unknown`].
 pub(super) fn said(settings: &Map<String, Value>, table: Table) -> Vec<String> {
     let said = |(key, value): (&String, &Value)| match rule(table, key) {
         Some(Said(why)) if !is_off(value) => Some(format!("`{key}` {value}: {why}")),

@@ -113,7 +113,7 @@ pub(super) fn load(path: &Path) -> Result<(SaeConfig, SaeWeights)> {
     Ok((config, weights))
 }
 
-/// What the run's config, in the folder above, says of all its SAEs.
+/// `transcode` of the run's config in the folder above, which holds for all its SAEs.
 fn run_transcodes(dir: &Path) -> Result<bool> {
     let path = dir.join("..").join(RUN_FILE);
     if !path.is_file() {

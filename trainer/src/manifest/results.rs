@@ -66,7 +66,7 @@ impl TrainResults {
     pub(crate) fn verify(&self, dir: &Path) -> Result<()> {
         let needed = |name: &str| name != saelens::SPARSITY_FILE || dir.join(name).is_file();
         let mut files = self.files().filter(|(name, _)| needed(name));
-        let hint = "Training wrote another file: put it back, or remove the folder and train again";
+        let hint = "Put back the file that training wrote, or remove the folder and train again";
         files.try_for_each(|(name, sha256)| Ok(Location::from(dir.join(name)).check_sha256(sha256, hint)?))
     }
 }

@@ -14,7 +14,7 @@ use harvester::{
 
 use crate::{
     Result, TrainConfig,
-    config::{Resolved, check_memory},
+    config::Resolved,
     manifest::{SaeManifest, checkpoint_files},
     run::{curves::CURVES_FILE, initial_weights::initial_weights_kept},
     step::memory::learner_bytes,
@@ -40,14 +40,6 @@ pub(crate) fn buffer_bytes(
     n_rows.saturating_mul(((d_in + target) * bytes_of_a_value) as u64).min(config.buffer_bytes)
 }
 
-/// What needs the memory of a run, for a message.
-const MEMORY: &str = "latents and the shuffle buffer together (`d_sae`, `buffer_bytes`)";
-
-/// Bytes of memory of a run whose shuffle buffer has `buffer` bytes.
-fn needed(resolved: &Resolved, buffer: u64) -> u64 {
-    learner_bytes(resolved.d_in, resolved.d_out, resolved.d_sae).saturating_add(buffer)
-}
-
 /// The tokens of a run beside those of its dataset, in words.
 fn passes(tokens: u64, n_rows: u64) -> String {
     let (n, of) = (grouped(tokens), grouped(n_rows));
@@ -67,14 +59,14 @@ fn passes(tokens: u64, n_rows: u64) -> String {
 pub(crate) fn of_rows(resolved: &Resolved, n_rows: u64, bytes_of_a_value: usize) -> Result<String> {
     let Resolved { config, d_in, d_out, d_sae, .. } = resolved;
     let wide = if d_out == d_in { String::new() } else { format!(", d_out {d_out}") };
-    let needed = needed(resolved, buffer_bytes(config, *d_in, *d_out, n_rows, bytes_of_a_value));
-    check_memory(MEMORY, needed)?;
+    let buffer = buffer_bytes(config, *d_in, *d_out, n_rows, bytes_of_a_value);
+    resolved.check_sizes(buffer)?;
     Ok(format!(
         "{}, d_in {d_in}{wide}, d_sae {d_sae}, {}: about {}, {} of memory",
         passes(config.tokens, n_rows),
         config.sparsity(),
         seconds(step_seconds(*d_in, *d_sae, config.tokens)),
-        bytes(needed),
+        bytes(learner_bytes(*d_in, *d_out, *d_sae).saturating_add(buffer)),
     ))
 }
 
@@ -91,7 +83,7 @@ pub(crate) fn of_live(
     let Resolved { config, d_in, d_sae, .. } = resolved;
     let row_bytes = resolved.widths.iter().map(|width| harvest.dtype.row_bytes(*width)).sum();
     let buffer_tokens = config.buffer_rows(row_bytes);
-    check_memory(MEMORY, needed(resolved, buffer_tokens.saturating_mul(row_bytes as u64)))?;
+    resolved.check_sizes(buffer_tokens.saturating_mul(row_bytes as u64))?;
     let forward = forward_seconds(model, harvest, (config.rows_drawn() + held_out_tokens) as f64);
     let layers = harvest.hook_points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
     Ok(format!(
@@ -105,20 +97,28 @@ pub(crate) fn of_live(
     ))
 }
 
-/// Says where a run in `out` goes on, if there is an `earlier` one; otherwise its estimate.
+/// Says where a run in `out` goes on, if there is an `earlier` one; otherwise its estimate, which is made only if the
+/// run has not finished.
+///
+/// # Errors
+/// Those of `estimate`: that the run needs more memory than is left.
 pub(crate) fn say_beginning(
     earlier: Option<&SaeManifest>,
     config: &TrainConfig,
     out: &Path,
-    estimate: &str,
+    estimate: impl FnOnce() -> Result<String>,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let place = out.display();
+    if earlier.map_or(Ok(false), |manifest| manifest.is_finished(out))? {
+        monitor.say(&format!("{place}: finished before"));
+        return Ok(());
+    }
+    let estimate = estimate()?;
     let kept = initial_weights_kept(config)?.map(|kept| format!("\n{kept}")).unwrap_or_default();
     let new = format!("{estimate}{kept}\ncurves, in a browser: {}", out.join(CURVES_FILE).display());
     monitor.say(&match earlier {
         None => new,
-        Some(manifest) if manifest.is_finished(out)? => format!("{place}: finished before"),
         Some(_) if checkpoint_files::list(out)?.is_empty() => {
             format!("{place}: no checkpoint yet: beginning again\n{new}")
         }

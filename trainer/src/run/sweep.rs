@@ -22,7 +22,7 @@ mod table;
 
 use std::path::Path;
 
-use harvester::{Monitor, OutputFolder};
+use harvester::{ActivationDataset, Manifest, Monitor, OutputFolder};
 
 pub use self::{
     file::{PARETO_FILE, RunState, SWEEP_FILE, SweepFile, SweepRow},
@@ -42,10 +42,14 @@ use crate::Result;
 /// # Errors
 /// As [`crate::train()`], except for divergence; or when `out` contains something else.
 pub fn sweep(plan: &SweepPlan<'_>, out: &Path, monitor: &dyn Monitor) -> Result<Vec<SweepRow>> {
+    let begun_with = begun_with(plan, out)?;
+    let earlier = begun_with.as_ref().map(|dataset| plan.on(dataset.into())).transpose()?;
+    let plan = earlier.as_ref().unwrap_or(plan);
     let folder = OutputFolder::open(out)?;
     let mut table = Table::open(&folder, out, plan)?;
     // Nothing is written before it is known that every run in `out` belongs to the plan.
-    plan.passes().iter().try_for_each(|members| check_pass(plan, members, out))?;
+    let left = plan.passes().iter().map(|members| check_pass(plan, members, &table)).collect::<Result<Vec<_>>>()?;
+    plan.check_memory(&left)?;
     table.write()?;
     folder.keep_command(monitor)?;
     monitor.say(&plan.estimate(out)?);
@@ -56,4 +60,18 @@ pub fn sweep(plan: &SweepPlan<'_>, out: &Path, monitor: &dyn Monitor) -> Result<
     monitor.finish();
     folder.forget_command()?;
     Ok(table.sorted())
+}
+
+/// The activations that the unfinished sweep in `out` began with, if their folder has been extended since.
+fn begun_with(plan: &SweepPlan<'_>, out: &Path) -> Result<Option<ActivationDataset>> {
+    let Ok(begun) = SweepFile::read(out) else { return Ok(None) };
+    if begun.in_state(RunState::Unfinished).next().is_none() {
+        return Ok(None);
+    }
+    for run in &begun.runs {
+        if let Some(earlier) = plan.data.begun_with(&out.join(&run.name))? {
+            return Ok(Some(earlier));
+        }
+    }
+    Ok(None)
 }

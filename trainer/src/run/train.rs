@@ -59,11 +59,12 @@ impl<'a> TrainData<'a> {
         }
     }
 
-    /// The activations that the unfinished run in `out` began with, if their folder has been extended since.
-    fn begun_with(&self, out: &Path) -> Result<Option<ActivationDataset>> {
+    /// The activations that the run in `out` began with, if their folder has been extended since. A run without a
+    /// checkpoint begins again, with all of them.
+    pub(crate) fn begun_with(&self, out: &Path) -> Result<Option<ActivationDataset>> {
         let (Self::Harvested(dataset), Ok(begun)) = (self, SaeManifest::read(out)) else { return Ok(None) };
-        let Some(sha256) = begun.activations.sha256().filter(|_| !begun.complete) else { return Ok(None) };
-        if !dataset.extends(sha256)? || checkpoint_files::list(out)?.is_empty() {
+        let Some(sha256) = begun.activations.sha256() else { return Ok(None) };
+        if !dataset.extends(sha256)? || !begun.complete && checkpoint_files::list(out)?.is_empty() {
             return Ok(None);
         }
         let earlier = ActivationDataset::open_as(dataset.location().clone(), sha256)?;
@@ -103,7 +104,8 @@ pub fn train<'a>(
     monitor: &dyn Monitor,
 ) -> Result<SaeManifest> {
     let rows = data.into();
-    let begun_with = rows.begun_with(out)?;
+    let is_finished = SaeManifest::read(out).is_ok_and(|begun| begun.complete);
+    let begun_with = if is_finished { None } else { rows.begun_with(out)? };
     let rows = begun_with.as_ref().map_or(rows, TrainData::from);
     let data = &*rows.of(config)?;
     let resolved = resolve(config, data)?;
@@ -111,8 +113,8 @@ pub fn train<'a>(
     let training = split.training.as_ref();
     let folder = OutputFolder::open(out)?;
     let wanted = SaeManifest::begin(data, &resolved, split.held_out_contexts, out)?;
-    let estimate = estimate::of_rows(&resolved, rows.n_rows(), rows.bytes_of_a_value())?;
-    estimate::say_beginning(folder.find_run(&wanted)?.as_ref(), config, out, &estimate, monitor)?;
+    let estimate = || estimate::of_rows(&resolved, rows.n_rows(), rows.bytes_of_a_value());
+    estimate::say_beginning(folder.find_run(&wanted)?.as_ref(), config, out, estimate, monitor)?;
     let manifest = folder.begin(wanted)?;
     if manifest.is_finished(out)? {
         return Ok(manifest);

@@ -26,8 +26,7 @@ pub struct SaeConfig {
     pub prepend_bos: Option<bool>,
     /// The text that it was trained on.
     pub dataset: String,
-    /// What the tool that made it says of its training that refract neither computes nor checks, in words. Loading
-    /// warns about each.
+    /// Settings of its training that refract neither computes nor checks, in words. Loading warns about each.
     pub notes: Vec<String>,
 }
 
@@ -59,7 +58,7 @@ impl SaeConfig {
             ("context length", self.ctx_len.is_none() || self.ctx_len == written.ctx_len),
             ("prepend_bos", self.prepend_bos.is_none() || self.prepend_bos == written.prepend_bos),
             ("dataset", self.dataset.is_empty() || self.dataset == written.dataset),
-            ("other settings", self.notes.is_empty() || self.notes == written.notes),
+            ("notes on its training", self.notes.is_empty() || self.notes == written.notes),
         ];
         same_or_unknown.into_iter().filter(|(_, kept)| !kept).map(|(name, _)| name).collect()
     }

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! As in OpenAI's autoencoders and SAELens' `layer_norm`, `eps` is added only before encoding. Centered are the
-//! activations of a model whose writing weights TransformerLens has centered (`center_writing_weights`): its layer norms
-//! remove the mean anyway, so its logits are those of the model as it was published.
+//! activations of a model whose writing weights TransformerLens has centered (`center_writing_weights`): its layer
+//! norms remove the mean anyway, so its logits are those of the model as it was published.
 
 use std::fmt;
 

@@ -45,18 +45,24 @@ struct Pass<'a, 'b> {
     widths: Vec<usize>,
 }
 
-/// Refuses folders of the runs `indices` of `plan` in `out` that contain other runs. Does not change anything.
-pub(super) fn check_pass(plan: &SweepPlan<'_>, indices: &[usize], out: &Path) -> Result<()> {
+/// Refuses folders of the runs `indices` of `plan` that contain other runs, and runs that do not fit in memory. Returns
+/// those that have not ended. Does not change anything.
+pub(super) fn check_pass(plan: &SweepPlan<'_>, indices: &[usize], table: &Table) -> Result<Vec<usize>> {
     let data = plan.data.of(&plan.runs()[indices[0]].resolved)?;
     let split = split(data.as_ref(), &plan.runs()[indices[0]].resolved)?;
+    let mut left = vec![];
     for &index in indices {
-        let run = &plan.runs()[index];
+        let (run, out) = (&plan.runs()[index], table.dir(index));
         let resolved = resolve(&run.config, data.as_ref())?;
-        let out = out.join(&run.name);
         let wanted = SaeManifest::begin(data.as_ref(), &resolved, split.held_out_contexts.clone(), &out)?;
-        OutputFolder::at(out)?.find_run(&wanted)?;
+        let found = OutputFolder::at(out.as_path())?.find_run(&wanted)?;
+        let has_finished = found.map_or(Ok(false), |manifest| manifest.is_finished(&out))?;
+        if !has_finished && !table.has_diverged(index) {
+            resolved.check_sizes(plan.buffer_bytes(run))?;
+            left.push(index);
+        }
     }
-    Ok(())
+    Ok(left)
 }
 
 /// Trains the runs `indices` of `plan` together, except those that are done. They have the same hook points in the same

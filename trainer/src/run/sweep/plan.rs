@@ -52,6 +52,7 @@ pub struct SweepPlan<'a> {
     runs: Vec<PlannedRun>,
     /// Indices of the runs that are trained together, one list per pass over their rows.
     passes: Vec<Vec<usize>>,
+    at_once: Option<usize>,
 }
 
 impl<'a> SweepPlan<'a> {
@@ -77,10 +78,17 @@ impl<'a> SweepPlan<'a> {
         }
         name(&mut runs)?;
         let passes = groups(&runs).into_iter().flat_map(|group| cut(&runs, &group, at_once)).collect();
-        let plan = Self { data, runs, passes };
-        let what = "latents and the shuffle buffer together (`d_sae`, `at_once`, `buffer_bytes`)";
-        check_memory(what, plan.memory())?;
-        Ok(plan)
+        Ok(Self { data, runs, passes, at_once })
+    }
+
+    /// The plan of the same runs on other data.
+    pub(super) fn on<'b>(&self, data: TrainData<'b>) -> Result<SweepPlan<'b>> {
+        SweepPlan::new(data, self.runs.iter().map(|run| run.config.clone()).collect(), self.at_once)
+    }
+
+    /// Refuses passes that do not fit in the memory that is left here; `left` are the runs of each that have not ended.
+    pub(super) fn check_memory(&self, left: &[Vec<usize>]) -> Result<()> {
+        check_memory("latents and the shuffle buffer together (`d_sae`, `at_once`, `buffer_bytes`)", self.memory(left))
     }
 
     /// The runs, in the order of the configs.
@@ -109,7 +117,7 @@ impl<'a> SweepPlan<'a> {
                 if self.passes.len() == 1 { "one pass".into() } else { format!("{} passes", self.passes.len()) },
                 human::grouped(self.tokens()),
                 human::seconds(time),
-                human::bytes(self.memory()),
+                human::bytes(self.memory(&self.passes)),
             ),
             format!("FVU against L0, in a browser: {}", out.join(PARETO_FILE).display()),
         ];
@@ -119,12 +127,16 @@ impl<'a> SweepPlan<'a> {
         Ok(lines.join("\n"))
     }
 
-    /// Bytes of the largest pass: its learners, while one of them is saved, and the shuffle buffer.
-    fn memory(&self) -> u64 {
-        let (n_rows, bytes_of_a_value) = (self.data.n_rows(), self.data.bytes_of_a_value());
-        let buffer = |run: &PlannedRun| buffer_bytes(&run.config, run.d_in, run.d_out, n_rows, bytes_of_a_value);
-        let of_pass = |pass: &Vec<usize>| bytes_of(&self.runs, pass).saturating_add(buffer(&self.runs[pass[0]]));
-        self.passes.iter().map(of_pass).max().unwrap_or(0)
+    /// Bytes of the largest of `passes`: its learners, while one of them is saved, and the shuffle buffer.
+    fn memory(&self, passes: &[Vec<usize>]) -> u64 {
+        let buffer = |pass: &[usize]| pass.first().map_or(0, |&run| self.buffer_bytes(&self.runs[run]));
+        let of_pass = |pass: &Vec<usize>| bytes_of(&self.runs, pass).saturating_add(buffer(pass));
+        passes.iter().map(of_pass).max().unwrap_or(0)
+    }
+
+    /// Bytes of a run's shuffle buffer.
+    pub(super) fn buffer_bytes(&self, run: &PlannedRun) -> u64 {
+        buffer_bytes(&run.config, run.d_in, run.d_out, self.data.n_rows(), self.data.bytes_of_a_value())
     }
 }
 

@@ -1,7 +1,7 @@
 //! `Table`: the state of the runs of a sweep so far. Its files are written again when a run has ended.
 //!
 //! ```text
-//! pareto = finished, and no other run at the same hook points has both fvu and l0 at most as large, and one of them smaller
+//! pareto = finished, and no other run at the same hook points has fvu and l0 at most as large, and one of them smaller
 //! ```
 
 use std::path::{Path, PathBuf};
