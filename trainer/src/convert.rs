@@ -21,8 +21,8 @@ pub struct Conversion {
     pub lost: Vec<&'static str>,
 }
 
-/// Reads the SAE at `path`, completes its hook point and the name of its model, and writes it in the format `to` into the
-/// folder `out`, which appears whole.
+/// Reads the SAE at `path`, completes its hook point and the name of its model, and writes it in the format `to` into
+/// the folder `out`, which appears whole.
 ///
 /// # Errors
 /// When the SAE cannot be read, names another hook point, or cannot be expressed in the format; or `out` is not empty.

@@ -53,8 +53,8 @@ impl Resolved {
         Ok(())
     }
 
-    /// Refuses a run with a shuffle buffer of `buffer` bytes that does not fit in the memory that is left here, and sizes
-    /// that cannot be counted in 32 bits. It is only for a run that has not finished: one that has needs no memory.
+    /// Refuses sizes that, with a shuffle buffer of `buffer` bytes, do not fit in the memory that is left here, and sizes
+    /// that cannot be counted in 32 bits. A run that has finished needs no memory and is not checked.
     pub(crate) fn check_sizes(&self, buffer: u64) -> Result<()> {
         let (d_sae, batch) = (self.d_sae, self.config.batch);
         let learner = learner_bytes(self.d_in, self.d_out, d_sae);

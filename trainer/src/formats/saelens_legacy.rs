@@ -23,7 +23,7 @@ pub(super) fn is_legacy(cfg: &Value) -> bool {
 }
 
 /// A warning for an SAE that was trained by SAELens before 3.19.2. Those versions let TransformerLens center the
-/// writing weights of a model, and no key says so; since then they do not, and `model_from_pretrained_kwargs` is stored.
+/// writing weights of a model, and no key says so. Later ones do not, and store `model_from_pretrained_kwargs`.
 pub(super) fn centered_by_default(flat: &Map<String, Value>) -> Option<String> {
     let text = |key: &str| flat.get(key).and_then(Value::as_str);
     let version = text("sae_lens_training_version").or(text("sae_lens_version"));

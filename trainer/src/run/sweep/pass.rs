@@ -7,8 +7,6 @@
 //!
 //! After a kill, the runs may be one checkpoint apart. A run that is ahead skips batches until it is its turn.
 
-use std::path::Path;
-
 use harvester::{Monitor, OutputFolder};
 
 use super::{plan::SweepPlan, table::Table};

@@ -23,8 +23,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Opens the table of a new or unfinished sweep in `folder`, which is `out`. The old table gives the runs that diverged; the
-    /// progress of the others is in their own folders.
+    /// Opens the table of a new or unfinished sweep in `folder`, which is `out`. The old table gives the runs that
+    /// diverged; the progress of the others is in their own folders.
     pub(super) fn open(folder: &OutputFolder, out: &Path, plan: &SweepPlan<'_>) -> Result<Self> {
         let new = |run: &PlannedRun| SweepRow {
             name: run.name.clone(),
