@@ -34,8 +34,8 @@ pub(super) fn extended_folder(earlier: &Location) -> Option<Location> {
     parent.parent().map(Location::from)
 }
 
-/// Keeps what `folder` holds, with its manifest, before it is extended and the files `replaced` are made again. Only these
-/// take space.
+/// Keeps what `folder` holds, with its manifest, before it is extended and the files `replaced` are made again. Only
+/// these take space.
 pub(super) fn keep_earlier<'a>(folder: &Location, replaced: impl Iterator<Item = &'a str>) -> Result<()> {
     let manifest = folder.join(MANIFEST_FILE).read()?;
     let earlier = earlier_folder(folder, &hex(&Sha256::digest(&manifest)));

@@ -173,8 +173,8 @@ impl ShardWriter {
         Ok(self.manifest)
     }
 
-    /// Publishes the table of documents, which `make` writes to the given path. The manifest lists it once the folder is
-    /// complete.
+    /// Publishes the table of documents, which `make` writes to the given path. The manifest lists it once the folder
+    /// is complete.
     pub(crate) fn add_documents(&mut self, make: impl FnOnce(&Path) -> Result<DocumentsFile>) -> Result<()> {
         let path = self.folder.unfinished(DOCUMENTS.file)?;
         let made = make(&path)?;

@@ -65,8 +65,8 @@ impl Head {
         })
     }
 
-    /// What remains of directions of the residual stream after the norm, without its scale, which depends on the rest of
-    /// the residual stream: `w_final * direction`. A layer norm first subtracts the direction's mean.
+    /// Directions of the residual stream after the norm, without its scale, which depends on the rest of the residual
+    /// stream: `w_final * direction`. A layer norm first subtracts the direction's mean.
     ///
     /// # Shapes
     /// `[rows, d_model]` -> `[rows, d_model]`
