@@ -58,7 +58,7 @@ fn show_feature(index: &FeatureIndex, feature: &Feature, examples: &[Example], t
             feature.mean,
             feature.max
         ));
-        terminal.line(format!("  {DIM}strength{DIM:#}   {}", histogram(feature)));
+        terminal.line(format!("  {DIM}strength{DIM:#}   {}", feature.histogram_line()));
         terminal.line(format!("  {DIM}where{DIM:#}      {}", by_source(index, feature)));
     }
     terminal.line(format!("  {DIM}promotes{DIM:#}   {}", tokens(&feature.promoted, 10)));
@@ -86,24 +86,6 @@ pub(crate) fn show_examples(index: &FeatureIndex, examples: &[Example], terminal
 /// `"the"  "a"  ..`
 pub(crate) fn tokens(tokens: &[TokenWeight], n: usize) -> String {
     tokens.iter().take(n).map(|token| quoted(&token.text)).collect::<Vec<_>>().join("  ")
-}
-
-/// The non-empty bins of a histogram as a row of blocks, with the activations at its ends.
-fn histogram(feature: &Feature) -> String {
-    const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let filled = |count: &u32| *count > 0;
-    let (Some(first), Some(last)) =
-        (feature.histogram.iter().position(filled), feature.histogram.iter().rposition(filled))
-    else {
-        return String::new();
-    };
-    let most = feature.histogram.iter().copied().max().unwrap_or(1);
-    let block = |count: &u32| match *count {
-        0 => ' ',
-        count => BLOCKS[(count as usize * (BLOCKS.len() - 1)).div_ceil(most as usize)],
-    };
-    let bars: String = feature.histogram[first..=last].iter().map(block).collect();
-    format!("{:.2} {bars} {:.0}", Feature::bin_start(first), Feature::bin_start(last + 1))
 }
 
 /// Sources sorted by how often the latent fires in them, with its density in each.

@@ -66,7 +66,7 @@ fn a_transcoder_is_measured_in_the_place_of_what_it_predicts_and_indexed_where_i
     let number = |key: &str| evaluation[key].as_f64().unwrap();
     assert!(number("ce_tokens") > 0.0 && number("kl") >= 0.0, "{evaluation}");
     let jump = format!("hook point     {MLP_IN}");
-    assert_explained("transcoder", &[&jump, MLP_OUT, "no latent", "transcoder, k 8"]);
+    assert_explained("transcoder", &[&jump, MLP_OUT, "bypasses the latents", "transcoder, k 8"]);
     let index = RUN.json(&["index", "--sae", "transcoder", "--out", "transcoder-features"]).remove(0);
     assert_eq!(index["d_sae"], 96);
     let message = RUN.error(&["steer", "--sae", "transcoder", "--prompt", "a", "--clamp", "1=0"]);
@@ -147,7 +147,7 @@ fn an_option_that_the_architecture_has_not_is_refused() {
 #[test]
 fn the_config_file_has_every_option_under_its_name() {
     let file = format!(
-        "[train]\narch = 'jumprelu'\nhook-point = '{POINT}'\nd-sae = 64\nk = 4\nsparsity-coefficient = 0.5\n\
+        "[train]\narch = 'jumprelu'\nhook-point = '{POINT}'\nd-sae = 64\nsparsity-coefficient = 0.5\n\
          sparsity-warmup = 0.25\njumprelu-loss = 'tanh'\nbandwidth = 0.75\nk-aux = 5\nbatch = 256\ntokens = 2048\n"
     );
     RUN.write("run.toml", file);

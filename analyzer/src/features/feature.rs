@@ -45,8 +45,23 @@ pub struct Feature {
 
 impl Feature {
     /// Activation at which bin `bin` of a histogram begins.
-    pub fn bin_start(bin: usize) -> f32 {
+    pub(crate) fn bin_start(bin: usize) -> f32 {
         2f32.powf(bin as f32 / 2.0 - 6.0)
+    }
+
+    /// The bins of the histogram that are not empty as a row of blocks, with the activations at its ends.
+    pub fn histogram_line(&self) -> String {
+        const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+        let filled = |count: &u32| *count > 0;
+        let ends = self.histogram.iter().position(filled).zip(self.histogram.iter().rposition(filled));
+        let Some((first, last)) = ends else { return String::new() };
+        let most = self.histogram.iter().copied().max().unwrap_or(1);
+        let block = |count: &u32| match *count {
+            0 => ' ',
+            count => BLOCKS[(count as usize * (BLOCKS.len() - 1)).div_ceil(most as usize)],
+        };
+        let bars: String = self.histogram[first..=last].iter().map(block).collect();
+        format!("{:.2} {bars} {:.0}", Self::bin_start(first), Self::bin_start(last + 1))
     }
 
     /// The bin that `activation` falls in.

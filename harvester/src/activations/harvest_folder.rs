@@ -34,7 +34,8 @@ impl Manifest for HarvestManifest {
         let is_told = |line: &String| changed.iter().any(|(index, _)| line.starts_with(&format!("corpus[{index}].")));
         let others = differences("", &self.identity(), &wanted.identity()).into_iter().filter(|line| !is_told(line));
         let mut lines: Vec<_> = others.map(as_setting).collect();
-        lines.extend(changed.iter().map(|(_, path)| format!("{path} has changed since")));
+        let name = |path: &str| if path == "-" { "standard input".to_string() } else { path.to_string() };
+        lines.extend(changed.iter().map(|(_, path)| format!("{} has changed since", name(path))));
         if wanted.config.context_budget() < self.counts.contexts {
             let here = wanted.config.tokens.unwrap_or_default();
             lines.push(format!("`tokens`: {} are there already, {here} here", self.counts.tokens));

@@ -120,7 +120,7 @@ mod tests {
         let expected = r"refract steer --prompt $'it\'s\n\tso' --clamp 3=0 'my folder/a$b' '' 'it'\''s'";
         assert_eq!(shell_command(words), expected);
         let words = ["--out=s3://key:secret@bucket/a b?sig=1", "https://host?token=1", "hf://datasets/o/n@main/x"];
-        assert_eq!(shell_command(words), "'--out=s3://bucket/a b' https://host hf://datasets/o/n@main/x");
+        assert_eq!(shell_command(words), "--out='s3://bucket/a b' https://host hf://datasets/o/n@main/x");
     }
 
     #[test]
