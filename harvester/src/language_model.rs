@@ -190,7 +190,7 @@ impl LanguageModel {
         self.once(&self.opened.head, || checkpoint.load_head(device))
     }
 
-    /// The tokens of a complete text, as made by [`TextTokenizer::prompt`].
+    /// The tokens of a complete text, as made by `TextTokenizer::prompt`.
     ///
     /// # Errors
     /// The tokenizer refuses the text.

@@ -58,7 +58,7 @@ pub struct VectorFile {
     pub name: String,
     /// Number of rows.
     pub rows: u64,
-    /// SHA-256 of its bytes; in an object store, of its [`stamp`](Location::stamp).
+    /// SHA-256 of its bytes; in an object store, of its stamp.
     pub sha256: String,
 }
 

@@ -1,5 +1,5 @@
 //! Vector instructions, chosen at run time. [`wide`] runs a plain loop compiled for the widest vectors of this machine;
-//! [`Instructions`] names them for loops written in intrinsics. Also here: elementwise functions written so that the
+//! `Instructions` names them for loops written in intrinsics. Also here: elementwise functions written so that the
 //! compiler turns a loop over them into vector instructions.
 
 use std::sync::OnceLock;

@@ -318,7 +318,7 @@ impl From<&Path> for Location {
 impl FromStr for Location {
     type Err = Error;
 
-    /// A path, or a URL with one of [`Location::SCHEMES`]. Credentials and endpoints of a store come from the variables
+    /// A path, or a URL with one of `Location::SCHEMES`. Credentials and endpoints of a store come from the variables
     /// that its own tools read (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`,
     /// `AZURE_STORAGE_ACCOUNT_NAME` ..).
     fn from_str(text: &str) -> Result<Self> {

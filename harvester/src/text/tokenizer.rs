@@ -102,8 +102,8 @@ impl TextTokenizer {
         self.eos
     }
 
-    /// True if a generated text ends with this token: [`eos`](Self::eos), the end of a turn, and whatever else the
-    /// model's files name.
+    /// True if a generated text ends with this token: its end-of-sequence token, the end of a turn, and whatever else
+    /// the model's files name.
     pub fn is_stop(&self, id: u32) -> bool {
         self.stop.contains(&id)
     }
@@ -122,10 +122,10 @@ impl TextTokenizer {
         self.prompt_after(self.text_bos(), text)
     }
 
-    /// [`Self::prompt`] with another rule: `bos` before every text, such as the one of a harvest, or none.
+    /// The tokens of a prompt, with `bos` before every text: the one of a harvest, or none.
     ///
     /// # Errors
-    /// As for [`encode`](Self::encode).
+    /// If the tokenizer refuses the text.
     pub fn prompt_after(&self, bos: Option<u32>, text: &str) -> Result<Vec<u32>> {
         let tokens = self.encode(text)?;
         Ok(bos_before(bos, tokens.first().copied()).into_iter().chain(tokens).collect())
