@@ -1,4 +1,4 @@
-//! How text of a model is shown: on one line, with control characters made visible and tokens lit by their activation.
+//! The text of a model as it is shown: on one line, control characters made visible, tokens lit by their activation.
 
 use anstyle::{Color, RgbColor, Style};
 

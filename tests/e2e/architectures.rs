@@ -34,7 +34,7 @@ fn trained(name: &str, more: &[&str]) -> Value {
     evaluation
 }
 
-/// What `inspect` says holds each of `parts`.
+/// The output of `inspect` holds each of `parts`.
 fn assert_explained(name: &str, parts: &[&str]) {
     let said = RUN.ok(&["inspect", name, "--verify"]);
     parts.iter().for_each(|part| assert!(said.contains(part), "{part} is not in\n{said}"));

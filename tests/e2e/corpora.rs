@@ -1,4 +1,4 @@
-//! What a harvest reads: standard input, conversations, a document a context; and what it says of what it left out.
+//! The corpora that a harvest reads: standard input, conversations, a document a context; and what it says of what it left out.
 
 use std::{io::Write, process::Stdio};
 

@@ -1,4 +1,4 @@
-//! What a user reads when something is wrong: which file, what was expected, what was found, what to do. Never a panic,
+//! The messages that a user reads when something is wrong: which file, what was expected and found, what to do. Never a panic,
 //! and nothing written before is touched.
 
 use std::{fs, time::Duration};
@@ -217,7 +217,7 @@ fn an_error_is_json_too() {
     }
 }
 
-/// What `--sae` names is said, and it is not called an SAE of another tool when it is none.
+/// The message says what `--sae` names, and calls it an SAE of another tool only if it is one.
 #[test]
 fn what_is_no_sae_is_named() {
     let (sandbox, model) = (Sandbox::new(), tiny("llama"));
@@ -276,7 +276,7 @@ fn stopped_harvest(signals: &[&str]) -> Sandbox {
     signals.iter().for_each(|name| signal(&child, name));
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
-    // How far it had come stays on the screen.
+    // The progress so far stays on the screen.
     assert_says(&text(&output.stderr), &["stopped on request", "out", "harvest: ", " of 400,000 tokens", "to go on: "]);
     sandbox
 }

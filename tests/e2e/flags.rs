@@ -103,7 +103,7 @@ fn inspect_passes_over_manifests_of_others_in_a_models_folder() {
     assert!(sandbox.ok(&["inspect", "model"]).contains("family         llama"));
 }
 
-/// Where the default model is in no cache and nothing can be fetched, the error lists every way that was tried.
+/// If the default model is in no cache and nothing can be fetched, the error lists every way that was tried.
 #[test]
 fn inspect_looks_for_the_default_model_as_harvest_does() {
     let sandbox = Sandbox::new();

@@ -124,7 +124,7 @@ fn a_harvest_whose_disk_is_full_goes_on_when_there_is_room() {
         assert!(message.contains("error:") && message.contains("full"), "{message}");
         let extensions = ["manifest.json", "journal", "parquet"];
         refused.extend(extensions.into_iter().filter(|extension| message.contains(extension)));
-        // What was there is whole.
+        // The parts that were there are whole.
         if finished_tokens(&sandbox, "full") > 0 {
             sandbox.ok(&["inspect", "full", "--verify"]);
         }

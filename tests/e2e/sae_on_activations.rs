@@ -1,4 +1,4 @@
-//! Which activations an SAE is used on: those it was trained on, of which a part was held out; others of its model,
+//! The activations that an SAE is used on: those it was trained on, of which a part was held out; others of its model,
 //! all of them; and none of another model.
 
 use std::sync::LazyLock;

@@ -122,7 +122,7 @@ fn kept_columns(corpus: &Corpus) -> Vec<String> {
     corpus.options().keep_fields.iter().map(column).collect()
 }
 
-/// How far a harvest has read its corpus.
+/// The progress of a harvest through its corpus.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reached {
     /// Documents read, in the harvest's order.
@@ -156,7 +156,7 @@ pub(crate) fn write_documents(
         let read = ReadDocument { left_out: Some(why), ..ReadDocument::default() };
         Ok(DocumentRow::new(None, origin, corpus, read))
     };
-    // Of several parts of a corpus, the first lists what belongs to none.
+    // The first of several parts of a corpus lists what belongs to none.
     let left_out = corpus.left_out().filter(|_| order.is_first_part()).map(unnumbered);
     let rows = write_rows(&mut writer, read.chain(left_out))?;
     Ok(listed(rows, writer.publish()?))

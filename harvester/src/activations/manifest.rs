@@ -167,7 +167,7 @@ pub struct Part {
     pub sources: Vec<SourceCounts>,
 }
 
-/// How much of a source was harvested.
+/// The harvested part of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceCounts {
     /// Index of the source in [`HarvestManifest::corpus`].
@@ -231,7 +231,7 @@ impl HarvestManifest {
         source_of(&self.corpus, document)
     }
 
-    /// How much of each source was harvested, in the order of the sources; empty if that was not recorded.
+    /// The harvested part of each source, in the order of the sources; empty if that was not recorded.
     pub fn harvested_sources(&self) -> Vec<SourceCounts> {
         let mut sums: BTreeMap<usize, SourceCounts> = BTreeMap::new();
         for SourceCounts { source, documents, tokens } in self.parts.iter().flat_map(|part| &part.sources).copied() {

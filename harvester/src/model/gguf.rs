@@ -217,7 +217,7 @@ impl GgufMetadata {
 /// Next step for parts that are not of one model.
 const MIXED: &str = "The parts are of different models, or one was renamed: download them all again";
 
-/// The next step for weights that cannot be read. By these words of candle and safetensors, the file is too short.
+/// The next step for weights that cannot be read. Words by which candle and safetensors say that a file is too short.
 pub(super) fn next_step(error: &candle_core::Error) -> &'static str {
     let too_short =
         ["remaining in file", "file not fully covered", "header too small", "invalid header length", "memory map"];

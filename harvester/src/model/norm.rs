@@ -47,7 +47,7 @@ impl Norm {
         })
     }
 
-    /// What remains of directions, without the norm's scale: that depends on what else a row holds.
+    /// Directions after the norm but without its scale, which depends on what else a row holds.
     ///
     /// # Shapes
     /// `directions`: `[rows, d_model]` -> the same

@@ -110,7 +110,7 @@ pub(crate) const RESUME_FOLDER: &str = ".resume";
 /// Name of the file with the command of an unfinished run.
 const COMMAND_FILE: &str = "command";
 
-/// How to go on with the unfinished run in `folder`: its command, if it was kept.
+/// The command that goes on with the unfinished run in `folder`, if it was kept.
 pub fn go_on(folder: impl Into<Location>) -> String {
     let command = OutputFolder::at(folder).ok().and_then(|it| fs::read_to_string(it.resume.join(COMMAND_FILE)).ok());
     match command {

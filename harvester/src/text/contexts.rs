@@ -129,7 +129,7 @@ pub(crate) struct Contexts<'a, E> {
     current: Option<Vec<u32>>,
     /// Hashes of the rows of tables read so far, if repeated ones are left out.
     seen: Option<HashSet<DocumentHash>>,
-    /// What reading each document told.
+    /// The results of reading each document.
     log: Option<ReadLog>,
     dropped_tokens: u64,
 }

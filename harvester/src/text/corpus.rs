@@ -76,7 +76,7 @@ struct LeftOutPlace {
     why: WhyLeftOut,
 }
 
-/// Where a document stands.
+/// The place of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DocumentOrigin<'a> {
     /// Index of its source.
@@ -197,7 +197,7 @@ impl Corpus {
         }
     }
 
-    /// Where document `index` stands.
+    /// The place of document `index`.
     pub(crate) fn origin(&self, index: u64) -> Result<DocumentOrigin<'_>> {
         let source = source_of(&self.sources, index).unwrap_or_default();
         match self.find(index)? {
@@ -212,7 +212,7 @@ impl Corpus {
         }
     }
 
-    /// Where the lines and files stand that were left out on opening, and why.
+    /// The places of the lines and files that were left out on opening, with the reason.
     pub(crate) fn left_out(&self) -> impl Iterator<Item = (DocumentOrigin<'_>, WhyLeftOut)> {
         self.left_out.iter().map(|left| (self.origin_of_place(left.source as usize, left.place), left.why))
     }

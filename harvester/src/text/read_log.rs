@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::corpus::{DocumentHash, WhyLeftOut};
 use crate::{Result, store::RecordLog};
 
-/// What reading a document told.
+/// The result of reading a document.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct ReadDocument {
@@ -25,7 +25,7 @@ pub(crate) struct ReadDocument {
     /// The values of the kept fields.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) kept: Vec<Option<String>>,
-    /// By which later documents are found to repeat it.
+    /// Its hash, by which a later document that repeats it is found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hash: Option<DocumentHash>,
 }

@@ -1,4 +1,4 @@
-//! How a run begins, in words: the time and memory that it will take, or what an earlier run in its folder did.
+//! The first line of a run: the time and memory that it will take, or what an earlier run in its folder did.
 //!
 //! ```text
 //! seconds = 2 d_in d_sae tokens / (rate of f32 matrix products * STEP_EFFICIENCY)

@@ -11,7 +11,7 @@ pub(super) const MARK: &[u8] = b"\xef\xbb\xbf";
 /// Why a line holds no document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BadLine {
-    /// What was found instead.
+    /// The thing that was found instead.
     pub(super) found: String,
     /// A field that holds a conversation, if a text was looked for.
     pub(super) conversation: Option<String>,

@@ -200,7 +200,7 @@ mod tests {
         template: String,
         conversation: String,
         add_generation_prompt: bool,
-        /// What transformers makes of it; `None` if it refuses.
+        /// The text that transformers makes of it; `None` if it refuses.
         rendered: Option<String>,
     }
 
