@@ -191,7 +191,7 @@ fn an_sae_keeps_its_held_out_contexts_when_its_activations_are_extended() {
 #[test]
 #[cfg(target_os = "linux")]
 fn an_sae_that_does_not_fit_is_refused_before_anything_is_allocated() {
-    let train = "ulimit -v 4000000; exec \"$0\" train --activations acts --d-sae 3000000 --batch 1024 --out huge";
+    let train = "ulimit -v 4000000; exec \"$0\" train --activations acts --d-sae 3000000 --batch 4096 --out huge";
     let mut command = std::process::Command::new("sh");
     let output = command.args(["-c", train, env!("CARGO_BIN_EXE_refract")]).current_dir(RUN.path("")).output().unwrap();
     let said = text(&output.stderr);

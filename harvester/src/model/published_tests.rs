@@ -187,7 +187,7 @@ fn quantized_weights_are_refused_by_the_name_of_what_made_them() {
         assert!(error.contains(expected) && error.contains("Name the model that it was made from"), "{error}");
         assert!(!error.contains("ownload it again"), "{error}");
     }
-    // What bitsandbytes would quantize while loading is read as it is stored.
+    // bitsandbytes quantizes such weights only while loading: here they are read as they are stored.
     let plain = config(serde_json::json!({"quant_method": "bitsandbytes", "load_in_4bit": true})).save();
     assert!(load(plain.path()).is_ok());
 }

@@ -110,13 +110,13 @@ pub fn train<'a>(
     let data = &*rows.of(config)?;
     let resolved = resolve(config, data)?;
     let estimate = || estimate::of_rows(&resolved, rows.n_rows(), rows.bytes_of_a_value());
-    if !is_finished {
-        estimate()?; // refuses what does not fit in memory, before a row is read
-    }
+    // Before a row is read: it refuses what does not fit in memory.
+    let estimated = if is_finished { None } else { Some(estimate()?) };
     let split = split(data, &resolved.config)?;
     let training = split.training.as_ref();
     let folder = OutputFolder::open(out)?;
     let wanted = SaeManifest::begin(data, &resolved, split.held_out_contexts, out)?;
+    let estimate = || estimated.map_or_else(estimate, Ok);
     estimate::say_beginning(folder.find_run(&wanted)?.as_ref(), config, out, estimate, monitor)?;
     let manifest = folder.begin(wanted)?;
     if manifest.is_finished(out)? {

@@ -147,7 +147,7 @@ impl Corpus {
     }
 }
 
-/// What is remembered from file to file while a corpus is opened.
+/// The state that is carried from file to file while a corpus is opened.
 struct Reading {
     /// Hashes of the documents so far.
     seen: HashSet<DocumentHash>,
