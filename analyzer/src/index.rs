@@ -7,9 +7,7 @@ mod top_examples;
 
 use std::path::Path;
 
-use harvester::{
-    ActivationDataset, ActivationRows, ArtifactRef, HookPoint, LanguageModel, Manifest, Monitor, OutputFolder, RowGroup,
-};
+use harvester::{ActivationDataset, ArtifactRef, HookPoint, LanguageModel, Manifest, Monitor, OutputFolder, RowGroup};
 use trainer::{FeatureActs, HookPoints, Sae};
 
 use self::{
@@ -18,7 +16,7 @@ use self::{
     top_examples::{Candidate, ContextRows, TopExamples},
 };
 use crate::{
-    Error, PlacedSae, Result, Workbench,
+    EncodedRows, Error, PlacedSae, Result, Workbench,
     features::{self, Example, Feature, FeaturesManifest, HISTOGRAM_BINS, IndexConfig, IndexedSource},
 };
 
@@ -140,16 +138,15 @@ impl<'a> Pass<'a> {
 
     fn add(&mut self, group: RowGroup, hook_point: HookPoint) -> Result<()> {
         let read = self.dataset.read(group, hook_point)?;
-        let acts = encode_rows(self.sae, &read, self.sink_norm)?;
-        let sink_norm = self.sink_norm;
-        for context in read.rows.contexts() {
-            for row in context.clone().filter(|&row| read.is_ordinary(row, sink_norm)) {
-                if let Some(occurs) = self.occurs.get_mut(read.rows.token[row] as usize) {
+        let EncodedRows { rows, ordinary, acts } = EncodedRows::encode(self.sae, read, self.sink_norm)?;
+        for context in rows.contexts() {
+            for row in context.clone().filter(|&row| ordinary[row]) {
+                if let Some(occurs) = self.occurs.get_mut(rows.token[row] as usize) {
                     *occurs = true;
                 }
-                self.count(&acts, row, self.dataset.manifest().source_of(read.rows.document[row]));
+                self.count(&acts, row, self.dataset.manifest().source_of(rows.document[row]));
             }
-            self.examples.add(ContextRows { tokens: &read.rows, acts: &acts, start: context.start, end: context.end });
+            self.examples.add(ContextRows { tokens: &rows, acts: &acts, start: context.start, end: context.end });
         }
         Ok(())
     }
@@ -246,19 +243,4 @@ fn example(latent: usize, rank: usize, candidate: Candidate, tokenizer: &harvest
         tokens: candidate.tokens,
         activations: candidate.activations,
     }
-}
-
-/// The active latents of every row; position 0 and attention sinks have none.
-fn encode_rows(sae: &Sae, read: &ActivationRows, sink_norm: f32) -> Result<FeatureActs> {
-    let acts = sae.encode(&read.to_f32())?;
-    let mut kept = FeatureActs::default();
-    for row in 0..acts.n_rows() {
-        if read.is_ordinary(row, sink_norm) {
-            let (latents, values) = acts.row(row);
-            kept.latents.extend_from_slice(latents);
-            kept.values.extend_from_slice(values);
-        }
-        kept.offsets.push(kept.latents.len());
-    }
-    Ok(kept)
 }

@@ -26,6 +26,7 @@ mod placed_sae;
 mod workbench;
 mod sae_source;
 mod tensor_rows;
+mod encoded;
 mod next_token;
 mod index;
 mod find;
@@ -33,6 +34,7 @@ mod evaluate;
 mod steer;
 
 pub use artifact::{Artifact, ArtifactKind, Content};
+pub use encoded::EncodedRows;
 pub use error::{Error, Result};
 pub use evaluate::{Behavior, Evaluation, EvaluationConfig, Measured, PlaceFvu, evaluate};
 pub use facts::Facts;

@@ -1,0 +1,39 @@
+//! [`EncodedRows`]: tokens with their active latents. Encoding a text or a shard gives them; tables, labels and
+//! contrasts are made from them.
+
+use harvester::{ActivationRows, TokenRows};
+use trainer::{FeatureActs, Sae};
+
+use crate::Result;
+
+/// Tokens of whole contexts, with the latents that are active on each.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EncodedRows {
+    /// The tokens.
+    pub rows: TokenRows,
+    /// False for the tokens that no SAE is trained on, position 0 and attention sinks. They have no active latents.
+    pub ordinary: Vec<bool>,
+    /// The active latents of each token.
+    pub acts: FeatureActs,
+}
+
+impl EncodedRows {
+    /// Encodes activations. Rows with a norm above `sink_norm` are attention sinks.
+    ///
+    /// # Errors
+    /// Activations of another width than the SAE reads.
+    pub fn encode(sae: &Sae, read: ActivationRows, sink_norm: f32) -> Result<Self> {
+        let encoded = sae.encode(&read.to_f32())?;
+        let ordinary: Vec<bool> = (0..encoded.n_rows()).map(|row| read.is_ordinary(row, sink_norm)).collect();
+        let mut acts = FeatureActs::default();
+        for (row, ordinary) in ordinary.iter().enumerate() {
+            if *ordinary {
+                let (latents, values) = encoded.row(row);
+                acts.latents.extend_from_slice(latents);
+                acts.values.extend_from_slice(values);
+            }
+            acts.offsets.push(acts.latents.len());
+        }
+        Ok(Self { rows: read.rows, ordinary, acts })
+    }
+}
