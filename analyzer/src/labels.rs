@@ -22,7 +22,7 @@ use self::{
     rule::{Key, Place, Rule},
     token_facts::Vocabulary,
 };
-use crate::EncodedRows;
+use crate::{EncodedRows, halves::Half};
 
 /// A latent fires strongly above this share of its maximum: the threshold of Delphi's and Neuronpedia's highlights.
 pub(crate) const STRONG: f32 = 0.3;
@@ -118,13 +118,6 @@ pub fn label_all(input: &LabelInput<'_>) -> Vec<Label> {
     let firings = by_latent(input, &text);
     let totals = [Half::Choose, Half::Report].map(|half| text.totals(half));
     firings.par_iter().enumerate().map(|(latent, firings)| text.label(latent, firings, &totals)).collect()
-}
-
-/// The half of the documents that a row is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Half {
-    Choose,
-    Report,
 }
 
 /// A row on which a latent is active.
@@ -257,9 +250,7 @@ impl<'a> Text<'a> {
 /// The half of each row that counts. Documents are split; contexts, if nearly all text is of one document.
 fn halves(sample: &EncodedRows) -> Vec<Option<Half>> {
     let rows = &sample.rows;
-    let split = |numbers: &[u64]| -> Vec<Half> {
-        numbers.iter().map(|number| if mixed(*number) & 1 == 0 { Half::Choose } else { Half::Report }).collect()
-    };
+    let split = |numbers: &[u64]| numbers.iter().map(|number| Half::of(*number)).collect::<Vec<_>>();
     let is_even = |halves: &[Half]| {
         let chosen = halves.iter().filter(|half| **half == Half::Choose).count();
         chosen * 4 >= halves.len() && chosen * 4 <= halves.len() * 3
@@ -281,19 +272,13 @@ fn halves(sample: &EncodedRows) -> Vec<Option<Half>> {
         .collect()
 }
 
-/// A number whose bits all depend on all bits of `x` (the finalizer of splitmix64).
-fn mixed(x: u64) -> u64 {
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use harvester::TokenRows;
     use trainer::FeatureActs;
 
     use super::*;
+    use crate::halves::mixed;
 
     const WORDS: [&str; 15] = [
         "\n", " when", "When", " of", " rome", " 42", " the", " and", " it", " was", " big", " house", " 43", "ly",

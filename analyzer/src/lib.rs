@@ -27,6 +27,7 @@ mod workbench;
 mod sae_source;
 mod tensor_rows;
 mod encoded;
+mod halves;
 mod labels;
 mod next_token;
 mod index;
@@ -40,7 +41,9 @@ pub use error::{Error, Result};
 pub use evaluate::{Behavior, Evaluation, EvaluationConfig, Measured, PlaceFvu, evaluate};
 pub use facts::Facts;
 pub use features::{Example, Feature, FeatureIndex, FeaturesManifest, IndexConfig, TokenWeight};
-pub use find::{About, Contrast, Pick, contrast};
+pub use find::{
+    About, Contrast, ContrastConfig, Contrasts, DocumentContrast, Pick, RankBy, contrast, contrast_documents,
+};
 pub use index::index;
 pub use labels::{Label, LabelInput, label_all};
 pub use placed_sae::PlacedSae;
