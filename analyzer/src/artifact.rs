@@ -180,7 +180,7 @@ impl Artifact {
     /// Never, except for an error in this program.
     pub fn to_json(&self) -> serde_json::Result<Value> {
         match &self.content {
-            Content::Activations(dataset) => serde_json::to_value(dataset.manifest()),
+            Content::Activations(dataset) => serde_json::to_value(&dataset.manifest),
             Content::BegunHarvest(manifest) => serde_json::to_value(manifest),
             Content::Sae(manifest, _) => serde_json::to_value(manifest),
             Content::ForeignSae(format, sae) => {
@@ -263,9 +263,6 @@ fn format_of(folder: &Location) -> Result<Option<String>> {
 /// # Errors
 /// When it holds folders of other stages: it is not known which one is meant.
 fn is_folder_of_parts(folder: &Location) -> Result<bool> {
-    if !folder.is_folder()? {
-        return Ok(false);
-    }
     let mut stages = vec![];
     for entry in folder.list()?.into_iter().filter(|entry| entry.is_folder) {
         // Models have files of this name too, of other formats.

@@ -23,7 +23,7 @@ impl EncodedRows {
     /// # Errors
     /// Activations of another width than the SAE reads.
     pub fn encode(sae: &Sae, read: ActivationRows, sink_norm: f32) -> Result<Self> {
-        let encoded = sae.encode(&read.to_f32())?;
+        let encoded = sae.encode(&read.values.to_f32())?;
         let ordinary: Vec<bool> = (0..encoded.n_rows()).map(|row| read.is_ordinary(row, sink_norm)).collect();
         let mut acts = FeatureActs::default();
         for (row, ordinary) in ordinary.iter().enumerate() {

@@ -88,10 +88,10 @@ pub fn evaluate(
     };
     let mut behavior = BehaviorSums::default();
     let n_held_out = held_out.end - held_out.start;
-    let contexts_to_run = config.ce_tokens.div_ceil(dataset.manifest().config.ctx_len.max(1) as u64).min(n_held_out);
+    let contexts_to_run = config.ce_tokens.div_ceil(dataset.manifest.config.ctx_len.max(1) as u64).min(n_held_out);
     let in_range = |context: &u64| held_out.contains(context);
     monitor.start("evaluating", if compare.is_some() { contexts_to_run } else { n_held_out }, "contexts");
-    for &group in dataset.row_groups() {
+    for &group in &dataset.row_groups {
         let tokens = dataset.tokens(group)?;
         if !tokens.context.iter().any(in_range) {
             continue;
@@ -119,7 +119,7 @@ pub fn evaluate(
     match rebuilt.finish(behavior) {
         Some(evaluation) if compare.is_none() || behavior.is_some() => Ok(evaluation),
         _ => {
-            let expected = format!("two ordinary tokens or more in contexts {held_out:?} of {}", dataset.location());
+            let expected = format!("two ordinary tokens or more in contexts {held_out:?} of {}", &dataset.location);
             Err(harvester::Error::invalid("evaluation", expected, "fewer").into())
         }
     }
@@ -154,14 +154,14 @@ impl<'a> Rebuilt<'a> {
         if point == self.site.hook_point {
             return Ok(self.site.sink_norm);
         }
-        Ok(self.dataset.manifest().sink_norm(point)?)
+        Ok(self.dataset.manifest.hook_point(point)?.sink_norm)
     }
 
     /// Adds the held-out rows of a row group, without rows that are a sink in any column.
     fn add(&mut self, group: RowGroup) -> Result<()> {
         let read = |(point, _): &(HookPoint, f32)| Ok(self.dataset.read(group, *point)?);
         let columns: Vec<ActivationRows> = self.columns.iter().map(read).collect::<Result<_>>()?;
-        let values: Vec<_> = columns.iter().map(ActivationRows::to_f32).collect();
+        let values: Vec<_> = columns.iter().map(|column| column.values.to_f32()).collect();
         let ordinary = |row: usize| {
             let of_column =
                 |(column, (_, sink_norm)): (&ActivationRows, &(_, f32))| column.is_ordinary(row, *sink_norm);
@@ -171,7 +171,8 @@ impl<'a> Rebuilt<'a> {
             |column: usize, row: usize| &values[column][row * columns[column].d_model..][..columns[column].d_model];
         let n_inputs = self.site.inputs().len();
         let (mut x, mut y) = (vec![], vec![]);
-        for row in (0..columns[0].rows.len()).filter(|row| self.held_out.contains(&columns[0].rows.context[*row])) {
+        for row in (0..columns[0].rows.token.len()).filter(|row| self.held_out.contains(&columns[0].rows.context[*row]))
+        {
             if ordinary(row) {
                 (0..n_inputs).for_each(|column| x.extend_from_slice(row_of(column, row)));
                 (n_inputs..columns.len()).for_each(|column| y.extend_from_slice(row_of(column, row)));
@@ -204,14 +205,14 @@ fn check_widths(
     points: &[HookPoint],
     width: usize,
 ) -> Result<Vec<usize>> {
-    let d_model = |point: &HookPoint| Ok(dataset.manifest().hook_point(*point)?.d_model);
+    let d_model = |point: &HookPoint| Ok(dataset.manifest.hook_point(*point)?.d_model);
     let widths: Vec<usize> = points.iter().map(d_model).collect::<Result<_>>()?;
     let columns = crosscoder_columns(site.sae).iter().zip(&widths);
     if widths.iter().sum::<usize>() == width && columns.into_iter().all(|((_, of_sae), found)| of_sae == found) {
         return Ok(widths);
     }
     let names: Vec<_> = points.iter().map(ToString::to_string).collect();
-    let expected = format!("the width of {} in {}, {widths:?}", names.join(" and "), dataset.location());
+    let expected = format!("the width of {} in {}, {widths:?}", names.join(" and "), &dataset.location);
     Err(harvester::Error::invalid("SAE", expected, width.to_string()).into())
 }
 

@@ -65,8 +65,8 @@ pub fn index(
     }
     let model = bench.model(monitor)?;
     let mut pass = Pass::new(dataset, &placed.sae, placed.sink_norm, &manifest);
-    monitor.start("indexing", dataset.n_rows(), "tokens");
-    for &group in dataset.row_groups() {
+    monitor.start("indexing", dataset.manifest.counts.tokens, "tokens");
+    for &group in &dataset.row_groups {
         if monitor.cancelled() {
             return Err(Error::Stopped);
         }
@@ -84,7 +84,7 @@ fn describe(
     config: &IndexConfig,
     out: &Path,
 ) -> Result<FeaturesManifest> {
-    let harvest = dataset.manifest();
+    let harvest = &dataset.manifest;
     let PlacedSae { path, sae, hook_point, .. } = placed;
     let hook_point = *hook_point;
     if let HookPoints::Crosscoder(_) = sae.config().hook_points {
@@ -93,7 +93,7 @@ fn describe(
     }
     let d_model = harvest.hook_point(hook_point)?.d_model;
     if d_model != sae.d_in() {
-        let expected = format!("d_in {d_model}, the width of {hook_point} in {}", dataset.location());
+        let expected = format!("d_in {d_model}, the width of {hook_point} in {}", &dataset.location);
         return Err(
             harvester::Error::invalid(format!("SAE {}", path.display()), expected, sae.d_in().to_string()).into()
         );
@@ -110,7 +110,7 @@ fn describe(
         version: FeaturesManifest::VERSION,
         refract_version: env!("CARGO_PKG_VERSION").to_string(),
         sae: ArtifactRef::new(out, &path.as_path().into(), Some(placed.sha256.clone())),
-        activations: ArtifactRef::new(out, dataset.location(), Some(dataset.manifest_sha256()?)),
+        activations: ArtifactRef::new(out, &dataset.location, Some(dataset.manifest_sha256()?)),
         model: harvest.model.seen_from(&out.into()),
         hook_point,
         d_sae: sae.d_sae(),
@@ -123,7 +123,7 @@ fn describe(
 
 impl<'a> Pass<'a> {
     fn new(dataset: &'a ActivationDataset, sae: &'a Sae, sink_norm: f32, manifest: &FeaturesManifest) -> Self {
-        let n_sources = dataset.manifest().corpus.len();
+        let n_sources = dataset.manifest.corpus.len();
         let empty = Counts { by_source: vec![0; n_sources], ..Counts::default() };
         Self {
             dataset,
@@ -144,7 +144,7 @@ impl<'a> Pass<'a> {
                 if let Some(occurs) = self.occurs.get_mut(rows.token[row] as usize) {
                     *occurs = true;
                 }
-                self.count(&acts, row, self.dataset.manifest().source_of(rows.document[row]));
+                self.count(&acts, row, self.dataset.manifest.source_of(rows.document[row]));
             }
             self.examples.add(ContextRows { tokens: &rows, acts: &acts, start: context.start, end: context.end });
         }
@@ -175,14 +175,14 @@ impl<'a> Pass<'a> {
         out: &Path,
         monitor: &dyn Monitor,
     ) -> Result<FeaturesManifest> {
-        let (head, tokenizer) = (model.head()?, model.tokenizer());
+        let tokenizer = model.tokenizer();
         let occurs: Vec<u32> = (0..).zip(&self.occurs).filter(|(_, occurs)| **occurs).map(|(token, _)| token).collect();
         // The head can be applied only to directions in the residual stream. A transcoder writes to another hook point
         // than it reads.
         let written = self.sae.config().hook_points.writes().first().copied().unwrap_or(manifest.hook_point);
-        let reaches_head = written.writes_to_resid() && self.sae.d_out() == head.d_model();
+        let reaches_head = written.writes_to_resid() && self.sae.d_out() == model.config().d_model;
         let n = if reaches_head { manifest.config.logit_tokens } else { 0 };
-        let lenses = logit_lens(self.sae, head, tokenizer, (&occurs, n), monitor)?;
+        let lenses = logit_lens(self.sae, model, (&occurs, n), monitor)?;
         if monitor.cancelled() {
             return Err(Error::Stopped);
         }

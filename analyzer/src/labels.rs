@@ -387,7 +387,7 @@ mod tests {
         let halves = halves(&sample);
         let (mut both, mut holds, mut fires) = (0, 0, 0);
         let (mut mass, mut mass_of_all) = (0.0, 0.0);
-        for row in (0..sample.rows.len()).filter(|&row| halves[row] == Some(Half::Report)) {
+        for row in (0..sample.rows.token.len()).filter(|&row| halves[row] == Some(Half::Report)) {
             let value = sample.acts.get(row, 0);
             let (rule, strong) = (sample.rows.token[row] == token(" when"), value > 3.0);
             both += usize::from(rule && strong);

@@ -8,7 +8,7 @@ use crate::Result;
 
 /// Log-probabilities of the next token after each row. `resid`: `[rows, d_model]` -> `[rows][d_vocab]`
 pub(crate) fn log_probs(model: &LanguageModel, resid: &Tensor) -> Result<Vec<Vec<f32>>> {
-    let mut rows: Vec<Vec<f32>> = model.head()?.unembed(resid)?.to_vec2()?;
+    let mut rows: Vec<Vec<f32>> = model.unembed(resid)?.to_vec2()?;
     rows.par_iter_mut().for_each(|logits| {
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f64 = logits.iter().map(|logit| f64::from((logit - max).exp())).sum();

@@ -7,9 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harvester::{
-    ActivationDataset, HarvestManifest, HookPoint, MANIFEST_FILE, ModelIdentity, SpecialToken, TextTokenizer,
-};
+use harvester::{ActivationDataset, HarvestManifest, HookPoint, MANIFEST_FILE, ModelIdentity, SpecialToken};
 use trainer::{InputNorm, Sae, SaeConfig, SaeFormat, SaeManifest};
 
 use crate::{Result, SaeSite};
@@ -62,16 +60,16 @@ impl PlacedSae {
     /// An unknown format; no hook point, or two different ones, from the SAE and the user; a hook point that the
     /// dataset does not have.
     pub fn on(path: &Path, dataset: &ActivationDataset, hook_point: Option<HookPoint>) -> Result<Self> {
-        let sae = of_the_model(Sae::load(path)?, &dataset.manifest().model)?;
-        warn_of_other_contexts(&sae, path, dataset.manifest());
+        let sae = of_the_model(Sae::load(path)?, &dataset.manifest.model)?;
+        warn_of_other_contexts(&sae, path, &dataset.manifest);
         let hook_point = place(&sae, hook_point)?;
         Ok(Self {
             path: path.to_path_buf(),
             sae,
             hook_point,
-            sink_norm: dataset.manifest().sink_norm(hook_point)?,
-            bos: Some(dataset.manifest().config.bos),
-            model: dataset.manifest().model.clone(),
+            sink_norm: dataset.manifest.hook_point(hook_point)?.sink_norm,
+            bos: Some(dataset.manifest.config.bos),
+            model: dataset.manifest.model.clone(),
             sha256: hash_of_foreign(path)?,
             manifest: None,
         })
@@ -92,17 +90,18 @@ impl PlacedSae {
         }
         tracing::warn!("{} was trained on {}, and is used on {}", self.path.display(), self.model.source, model.source);
         if let Some(dataset) = dataset {
-            self.sink_norm = dataset.manifest().sink_norm(self.hook_point)?;
+            self.sink_norm = dataset.manifest.hook_point(self.hook_point)?.sink_norm;
         }
         self.model = model;
         Ok(())
     }
 
     /// The token before every prompt: the one before the contexts of its activations, or none.
-    pub(crate) fn prompt_bos(&self, tokenizer: &TextTokenizer) -> Option<u32> {
-        match self.bos {
-            Some(recorded) => recorded.resolve(tokenizer.text_bos()).id(),
-            None => tokenizer.text_bos().filter(|_| self.sae.config().prepend_bos == Some(true)),
+    pub(crate) fn prompt_bos(&self) -> SpecialToken {
+        match (self.bos, self.sae.config().prepend_bos) {
+            (Some(recorded), _) => recorded,
+            (None, Some(true)) => SpecialToken::FromModel,
+            (None, _) => SpecialToken::None,
         }
     }
 
@@ -112,11 +111,11 @@ impl PlacedSae {
     /// # Errors
     /// When it is of another model.
     pub fn check_model(&self, dataset: &ActivationDataset) -> Result<()> {
-        let found = &dataset.manifest().model;
+        let found = &dataset.manifest.model;
         if found.sha256 == self.model.sha256 {
             return Ok(());
         }
-        let what = format!("model of the activations {}", dataset.location());
+        let what = format!("model of the activations {}", &dataset.location);
         let name = |model: &ModelIdentity| format!("{} ({})", model.source, model.sha256);
         let expected = format!("{}, which the SAE {} belongs to", name(&self.model), self.path.display());
         let found = format!("{}. To use it on that model all the same: `other_model`", name(found));
@@ -132,7 +131,8 @@ impl PlacedSae {
         let Some(manifest) = &self.manifest else { return Ok(None) };
         let Some(trained_on) = manifest.activations.sha256() else { return Ok(None) };
         // An extended folder has the contexts of then, under the same numbers.
-        let is_there = trained_on == dataset.manifest_sha256()? || dataset.extends(trained_on)?;
+        let is_there = trained_on == dataset.manifest_sha256()?
+            || trained_on == ActivationDataset::open_as(dataset.location.clone(), trained_on)?.manifest_sha256()?;
         Ok(is_there.then(|| manifest.held_out.clone()))
     }
 
@@ -164,7 +164,7 @@ fn of_the_model(sae: Sae, model: &ModelIdentity) -> Result<Sae> {
 /// Warns if the SAE was trained on contexts that are not like those of the activations.
 fn warn_of_other_contexts(sae: &Sae, path: &Path, activations: &HarvestManifest) {
     let SaeConfig { prepend_bos, ctx_len, .. } = *sae.config();
-    let (with_bos, len) = (activations.config.bos.id().is_some(), activations.config.ctx_len);
+    let (with_bos, len) = (activations.config.bos != SpecialToken::None, activations.config.ctx_len);
     let begins = |with: bool| if with { "with a BOS token" } else { "without a BOS token" };
     if let Some(trained) = prepend_bos.filter(|trained| *trained != with_bos) {
         tracing::warn!(

@@ -113,7 +113,7 @@ impl SaeSource {
     ) -> Result<Workbench> {
         if self.other_model {
             let other = match (dataset, &model) {
-                (Some(dataset), _) => dataset.manifest().model.clone(),
+                (Some(dataset), _) => dataset.manifest.model.clone(),
                 (None, Some(model)) => model.identity()?.clone(),
                 (None, None) => {
                     let why = "without `activations` of the other model, or `model`".into();

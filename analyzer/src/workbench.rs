@@ -51,6 +51,6 @@ impl Workbench {
     /// As [`Self::model`]; or the tokenizer refuses the text.
     pub fn prompt(&self, text: &str, monitor: &dyn Monitor) -> Result<Vec<u32>> {
         let tokenizer = self.model(monitor)?.tokenizer();
-        Ok(tokenizer.prompt_after(self.sae.prompt_bos(tokenizer), text)?)
+        Ok(tokenizer.prompt(self.sae.prompt_bos(), text)?)
     }
 }

@@ -12,7 +12,7 @@ use analyzer::{
 use candle_core::{Device, Tensor};
 use harvester::{
     ActivationDataset, Batch, Compute, Corpus, CorpusOptions, Edit, HarvestConfig, Hook, HookPoint, LanguageModel,
-    NoHook, ResolvedModel, Rows, Silent,
+    NoHook, ResolvedModel, Rows, Silent, SpecialToken,
 };
 use trainer::{HookPoints, InputNorm, Nonlinearity, Sae, SaeConfig, SaeWeights};
 
@@ -271,14 +271,14 @@ fn steered_text_is_the_same_with_and_without_a_cache() {
     let (model, sae) = (model(), identity(0.0));
     let edits = vec![Intervention::Clamp { latent: 5, value: 8.0 }];
     let hook = || Interventions::new(at(&sae, 1e9), edits.clone()).unwrap();
-    let prompt = model.prompt("fellow citizens of the senate").unwrap();
+    let prompt = model.tokenizer().prompt(SpecialToken::FromModel, "fellow citizens of the senate").unwrap();
     let config = GenerateConfig { max_new_tokens: 12, ..GenerateConfig::default() };
     let cached = generate(&model, &[&prompt], &config, &mut hook(), &Silent).unwrap().remove(0);
     let mut text = prompt.clone();
     for token in &cached {
         let resid = model.resid_final(&Batch::of([&text]), None, &mut hook()).unwrap();
         let last = resid.narrow(0, text.len() - 1, 1).unwrap();
-        let logits = model.head().unwrap().unembed(&last).unwrap().flatten_all().unwrap();
+        let logits = model.unembed(&last).unwrap().flatten_all().unwrap();
         assert_eq!(logits.argmax(0).unwrap().to_scalar::<u32>().unwrap(), *token);
         text.push(*token);
     }
@@ -294,7 +294,8 @@ fn texts_written_side_by_side_are_what_each_is_alone() {
     let (model, sae) = (model(), identity(0.0));
     let mut hook = Interventions::new(at(&sae, 1e9), vec![Intervention::Clamp { latent: 5, value: 8.0 }]).unwrap();
     let texts = ["fellow citizens of the senate", "a", "among the vicissitudes incident to life no event", "the war"];
-    let prompts: Vec<Vec<u32>> = texts.iter().map(|text| model.prompt(text).unwrap()).collect();
+    let prompts: Vec<Vec<u32>> =
+        texts.iter().map(|text| model.tokenizer().prompt(SpecialToken::FromModel, text).unwrap()).collect();
     let config = |i: usize| GenerateConfig { max_new_tokens: 3 * i, temperature: 0.7, seed: 3, ..Default::default() };
     for hook in [&mut NoHook as &mut dyn Hook, &mut hook] {
         let mut alone = |i: usize| generate(&model, &prompts[i..=i], &config(i), hook, &Silent).unwrap().remove(0);

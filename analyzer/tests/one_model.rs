@@ -11,7 +11,7 @@ use std::{
 use analyzer::{EvaluationConfig, GenerateConfig, IndexConfig, Intervention, PlacedSae, Workbench, generate, shift};
 use harvester::{
     ActivationDataset, Compute, Corpus, CorpusOptions, HarvestConfig, HookPoint, LanguageModel, NoHook, ResolvedModel,
-    Silent, harvest,
+    Silent, SpecialToken, harvest,
 };
 use tracing::{Event, Metadata, Subscriber, span};
 use trainer::{TrainConfig, train, train_live};
@@ -63,7 +63,7 @@ fn the_weights_are_read_once() {
     let measured = bench.evaluate(&dataset, &config, &Silent).unwrap();
     assert!(measured.held_out && !trained.held_out.is_empty());
     analyzer::index(&bench, &dataset, &IndexConfig::default(), &features, &Silent).unwrap();
-    let prompt = model.prompt("fellow citizens").unwrap();
+    let prompt = model.tokenizer().prompt(SpecialToken::FromModel, "fellow citizens").unwrap();
     let config = GenerateConfig { max_new_tokens: 8, ..GenerateConfig::default() };
     generate(&model, &[&prompt], &config, &mut NoHook, &Silent).unwrap();
     shift(&model, placed.site(), &[Intervention::Clamp { latent: 3, value: 1.0 }], &prompt, prompt.len(), 3).unwrap();

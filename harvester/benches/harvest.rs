@@ -13,8 +13,8 @@ use std::{
 
 use candle_core::Tensor;
 use harvester::{
-    Batch, Capture, Compute, Corpus, CorpusOptions, Edit, HarvestConfig, Hook, HookPoint, LanguageModel, ModelSource,
-    Monitor, ResolvedModel, Rows, Silent, Site, harvest,
+    Batch, Compute, Corpus, CorpusOptions, Edit, HarvestConfig, Hook, HookPoint, LanguageModel, ModelSource, Monitor,
+    ResolvedModel, Rows, Silent, Site, harvest,
     machine::{gemm_flops, peak_mib},
 };
 
@@ -134,11 +134,24 @@ fn main() {
     }
 }
 
+/// Ends the pass after its hook point.
+struct UpTo(HookPoint);
+
+impl Hook for UpTo {
+    fn wants(&self, point: HookPoint) -> bool {
+        point == self.0
+    }
+
+    fn apply(&mut self, _point: HookPoint, _rows: &Rows, _activation: &Tensor) -> harvester::Result<Edit> {
+        Ok(Edit::Keep)
+    }
+}
+
 /// The bare forward pass, and the share of each stage.
 fn forward(model: &LanguageModel, point: HookPoint, batch: usize, ctx_len: usize, report: &impl Fn(&str, usize, f64)) {
     let ids: Vec<u32> = (0..batch * ctx_len).map(|i| (i * 7919 % 49_000) as u32).collect();
     let tokens = Batch::of(ids.chunks(ctx_len));
-    let seconds = median(|| timed(|| model.run(&tokens, &mut Capture::new(vec![point])).expect("a pass")));
+    let seconds = median(|| timed(|| model.run(&tokens, &mut UpTo(point)).expect("a pass")));
     report("forward", batch * ctx_len, seconds);
     let mut clock = StageClock::new(point);
     model.run(&tokens, &mut clock).expect("a pass");

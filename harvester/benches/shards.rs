@@ -118,10 +118,10 @@ fn main() {
             let written = write(&out, dtype, layout, &values, tokens);
             let processor = cpu() - before;
             let dataset = ActivationDataset::open(&out).expect("a dataset");
-            let bytes: u64 = dataset.manifest().parts.iter().map(|part| part.bytes).sum();
+            let bytes: u64 = dataset.manifest.parts.iter().map(|part| part.bytes).sum();
             let read_all = || {
                 let start = Instant::now();
-                for group in dataset.row_groups() {
+                for group in &dataset.row_groups {
                     std::hint::black_box(dataset.read(*group, HookPoint::Embed).expect("rows"));
                 }
                 start.elapsed()

@@ -63,7 +63,7 @@ impl Sums {
     fn add(&mut self, model: &LanguageModel, point: HookPoint, tokens: &[u32]) -> Result<()> {
         let mut hook = Stored { point, seen: vec![] };
         let resid = model.resid_final(&Batch::of([tokens]), None, &mut hook)?;
-        let log_probs = candle_nn::ops::log_softmax(&model.head()?.unembed(&resid)?, 1)?;
+        let log_probs = candle_nn::ops::log_softmax(&model.unembed(&resid)?, 1)?;
         let log_probs = log_probs.reshape((3, tokens.len(), ()))?; // [3, pos, d_vocab]
         for (position, target) in tokens[1..].iter().enumerate() {
             let rows: Vec<Vec<f32>> = (0..3)

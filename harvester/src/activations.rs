@@ -35,7 +35,7 @@ pub(crate) use self::{
 pub use self::{
     dataset::{ActivationDataset, RowGroup},
     documents::DocumentsFile,
-    harvest_config::{HarvestConfig, SpecialToken},
+    harvest_config::HarvestConfig,
     layout::Layout,
     manifest::{Counts, HarvestManifest, HookPointSummary, NormQuantiles, Part, SourceCounts},
     rows::{ActivationRows, TokenRows, Values},

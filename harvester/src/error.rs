@@ -209,11 +209,6 @@ impl Error {
         move |source| Self::Io { action, path, source }
     }
 
-    /// Makes an [`Error::Hook`], for hooks of other crates.
-    pub fn hook(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::Hook(error.into())
-    }
-
     /// For use in `map_err`. Makes an [`Error::Io`] if the file system is the cause, returns this crate's own error if
     /// that is the cause, else makes an [`Error::Parquet`].
     pub(crate) fn parquet(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(ParquetError) -> Self {

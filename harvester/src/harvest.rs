@@ -11,7 +11,7 @@ mod live;
 mod merge;
 
 pub use self::{
-    estimate::forward_seconds,
+    estimate::forward_estimate,
     harvester::{harvest, open_corpus},
     live::{ActivationStream, LiveModel, StreamedBatch},
     merge::merge,

@@ -16,9 +16,8 @@ use candle_core::{Device, Tensor};
 
 pub use self::model_identity::ModelIdentity;
 use crate::{
-    Batch, Compute, Error, Head, Hook, KvCache, ModelConfig, ModelSource, Monitor, ResolvedModel, Result,
-    TextTokenizer,
-    model::{Checkpoint, Transformer},
+    Batch, Compute, Error, Hook, KvCache, ModelConfig, ModelSource, Monitor, ResolvedModel, Result, TextTokenizer,
+    model::{Checkpoint, Head, Transformer},
     store::open_first,
 };
 
@@ -154,7 +153,7 @@ impl LanguageModel {
         self.transformer()?.run(batch, hook)
     }
 
-    /// The residual stream after the last block: the input of [`Head::unembed`].
+    /// The residual stream after the last block: the input of [`Self::unembed`].
     ///
     /// With a `cache`, each sequence of the batch continues the one with its number there, and is added to it.
     ///
@@ -177,25 +176,40 @@ impl LanguageModel {
         })
     }
 
-    /// The head, which turns the last residual stream into logits. If nothing has run yet, the first call reads the
-    /// head's weights and no others.
+    /// The logits of rows of [`Self::resid_final`]. If nothing has run yet, the first call reads the head's weights and
+    /// no others: a fifth of a small model's.
+    ///
+    /// # Shapes
+    /// `resid`: `[rows, d_model]` -> `[rows, d_vocab]`
     ///
     /// # Errors
-    /// As for [`run`](Self::run).
-    pub fn head(&self) -> Result<&Head> {
+    /// `resid` has another width; the model was saved without its head, or the head cannot be read.
+    pub fn unembed(&self, resid: &Tensor) -> Result<Tensor> {
+        self.head()?.unembed(resid)
+    }
+
+    /// The two factors of the logit lens, whose product is how much each direction of the residual stream promotes each
+    /// of `tokens`: the directions after the final norm, without its scale, and the tokens' rows of the unembedding. Reads
+    /// the head's weights and no others, as [`Self::unembed`] does.
+    ///
+    /// # Shapes
+    /// `directions`: `[n, d_model]` -> `[n, d_model]` and `[tokens, d_model]`
+    ///
+    /// # Errors
+    /// As for [`Self::unembed`]; or a token is outside the vocabulary.
+    pub fn logit_lens(&self, directions: &[f32], tokens: &[u32]) -> Result<(Tensor, Tensor)> {
+        let (head, d_model) = (self.head()?, self.config().d_model);
+        let directions = Tensor::from_slice(directions, (directions.len() / d_model, d_model), &self.opened.device)?;
+        Ok((head.normed_directions(&directions)?, head.w_unembed(tokens)?))
+    }
+
+    /// The head alone, as long as nothing else was read.
+    fn head(&self) -> Result<&Head> {
         if let Some(transformer) = self.opened.transformer.get() {
             return Ok(transformer.head());
         }
         let Opened { checkpoint, device, .. } = &*self.opened;
         self.once(&self.opened.head, || checkpoint.load_head(device))
-    }
-
-    /// The tokens of a complete text, as made by `TextTokenizer::prompt`.
-    ///
-    /// # Errors
-    /// The tokenizer refuses the text.
-    pub fn prompt(&self, text: &str) -> Result<Vec<u32>> {
-        self.tokenizer().prompt(text)
     }
 
     /// The value of `cell`; the first caller makes it.

@@ -22,14 +22,13 @@ mod vectors;
 
 pub use activations::{
     ActivationDataset, ActivationRows, Counts, DocumentsFile, HarvestConfig, HarvestManifest, HookPointSummary, Layout,
-    NormQuantiles, Part, RowGroup, ShardWriter, SourceCounts, SpecialToken, TokenRows, Values,
+    NormQuantiles, Part, RowGroup, ShardWriter, SourceCounts, TokenRows, Values,
 };
 pub use error::{Error, Result};
-pub use harvest::{ActivationStream, LiveModel, StreamedBatch, forward_seconds, harvest, merge, open_corpus};
+pub use harvest::{ActivationStream, LiveModel, StreamedBatch, forward_estimate, harvest, merge, open_corpus};
 pub use language_model::{LanguageModel, ModelIdentity};
 pub use model::{
-    Batch, Capture, Compute, Edit, Family, Head, Hook, HookPattern, HookPoint, KvCache, ModelConfig, NoHook, Row, Rows,
-    Site,
+    Batch, Compute, Edit, Family, Hook, HookPattern, HookPoint, KvCache, ModelConfig, NoHook, Row, Rows, Site,
 };
 pub use monitor::{Monitor, Silent};
 pub use numbers::{SINK_MULTIPLE, StorageDtype, human, is_ordinary, machine, norm, simd};
@@ -37,11 +36,11 @@ pub use progress::Progress;
 pub use settings::{Settings, config_of};
 pub use source::{ModelSource, ResolvedModel};
 pub use store::{
-    ArtifactRef, Cell, Column, Location, MANIFEST_FILE, Manifest, OutputFolder, Published, Table, TableReader, Value,
-    differences, go_on, sha256_bytes, sha256_file, write_atomically,
+    ArtifactRef, Cell, Column, Location, MANIFEST_FILE, Manifest, OutputFolder, Table, TableReader, Value, differences,
+    go_on, sha256_bytes, sha256_file, write_atomically,
 };
 pub use text::{
     ChatDate, ChatMessage, Context, ContextCursor, Corpus, CorpusOptions, CorpusPart, CorpusSource, LeftOut,
-    LongDocuments, Packing, TextTokenizer,
+    LongDocuments, Packing, SpecialToken, TextTokenizer,
 };
 pub use vectors::{VectorDataset, VectorFile};

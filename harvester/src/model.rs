@@ -58,8 +58,7 @@ pub use self::{
     batch::{Batch, Row, Rows},
     compute::Compute,
     config::{Family, ModelConfig},
-    head::Head,
-    hook::{Capture, Edit, Hook, NoHook},
+    hook::{Edit, Hook, NoHook},
     hook_pattern::HookPattern,
     hook_point::{HookPoint, Site},
     kv_cache::KvCache,
@@ -68,5 +67,7 @@ pub(crate) use self::{
     checkpoint::Checkpoint,
     config::{Activation, LocalAttention, NormKind, NormPlaces, Positions, QkNorm, RopeScaling},
     gguf::GgufMetadata,
+    head::Head,
+    hook::Capture,
     transformer::Transformer,
 };

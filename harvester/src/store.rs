@@ -21,7 +21,7 @@ mod table;
 pub(crate) use self::table::markdown_line;
 pub use self::{
     artifact_ref::ArtifactRef,
-    atomic::{Published, write_atomically},
+    atomic::write_atomically,
     differences::differences,
     hash::{sha256_bytes, sha256_file},
     location::Location,
@@ -31,7 +31,7 @@ pub use self::{
 };
 pub(crate) use self::{
     artifact_ref::{open_first, real_place, relative_path},
-    atomic::{AtomicFile, sync_folder_of},
+    atomic::{AtomicFile, Published, sync_folder_of},
     cache_folder::cache_folder,
     hash::{expect_sha256, hex},
     location::{Entry, ReadRange, Stretch},

@@ -8,6 +8,7 @@ mod corpus;
 mod corpus_part;
 mod packing;
 mod read_log;
+mod special_token;
 mod tokenizer;
 #[cfg(test)]
 mod tokenizer_tests;
@@ -23,5 +24,6 @@ pub use self::{
     corpus::{Corpus, CorpusOptions, CorpusSource},
     corpus_part::CorpusPart,
     packing::{LongDocuments, Packing},
+    special_token::SpecialToken,
     tokenizer::{ChatDate, ChatMessage, TextTokenizer},
 };

@@ -42,6 +42,10 @@ pub struct VectorDataset {
     pub width: usize,
     /// Type of the values in memory: f16 if all files hold f16, else f32.
     pub dtype: StorageDtype,
+    /// Number of rows.
+    pub n_rows: u64,
+    /// The files, in the order of the rows.
+    pub files: Vec<VectorFile>,
     tables: Vec<Table>,
     /// The groups of rows that are read together, in order.
     pub groups: Vec<VectorGroup>,
@@ -78,7 +82,6 @@ pub struct VectorGroup {
 struct Table {
     file: TableFile,
     metadata: ArrowReaderMetadata,
-    recorded: VectorFile,
 }
 
 impl VectorDataset {
@@ -90,7 +93,8 @@ impl VectorDataset {
     /// length, a null, a NaN or an infinity (the message names its file and number).
     pub fn open(location: impl Into<Location>, column: Option<&str>, monitor: &dyn Monitor) -> Result<Self> {
         let location = location.into();
-        let mut tables = files_of(&location)?.iter().map(Table::open).collect::<Result<Vec<_>>>()?;
+        let places = files_of(&location)?;
+        let tables = places.iter().map(Table::open).collect::<Result<Vec<_>>>()?;
         let [first, ..] = &tables[..] else { unreachable!("files_of refuses a folder without files") };
         let column = choose(first.metadata.schema().fields(), column, &first.file.name())?;
         for table in &tables {
@@ -101,22 +105,13 @@ impl VectorDataset {
         let dtype = if dtypes.contains(&StorageDtype::F32) { StorageDtype::F32 } else { StorageDtype::F16 };
         let width = first_width(&tables, &column)?;
         let groups = groups_of(&tables, width);
-        hash(&mut tables, &location, monitor)?;
+        let files = hashed(&places, &tables, &location, monitor)?;
+        let n_rows = files.iter().map(|file| file.rows).sum();
         let (mean, std) = (vec![], vec![]);
-        let opened = Self { location, column, width, dtype, tables, groups, mean, std };
+        let opened = Self { location, column, width, dtype, n_rows, files, tables, groups, mean, std };
         let statistics = opened.measure(monitor)?;
         let narrow = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect();
         Ok(Self { mean: narrow(statistics.mean()), std: narrow(statistics.std()), ..opened })
-    }
-
-    /// The files, in the order of the rows.
-    pub fn files(&self) -> impl Iterator<Item = &VectorFile> {
-        self.tables.iter().map(|table| &table.recorded)
-    }
-
-    /// Number of rows.
-    pub fn n_rows(&self) -> u64 {
-        self.files().map(|file| file.rows).sum()
     }
 
     /// The rows of `group`.
@@ -140,7 +135,7 @@ impl VectorDataset {
     /// Sums over all rows. The sums of the groups are added in order, so the result does not depend on the number of
     /// threads.
     fn measure(&self, monitor: &dyn Monitor) -> Result<HookPointStatistics> {
-        monitor.start("measuring the vectors", self.n_rows(), "rows");
+        monitor.start("measuring the vectors", self.n_rows, "rows");
         let of_group = |group: &VectorGroup| {
             if monitor.cancelled() {
                 return Err(Error::Cancelled { place: self.location.to_string() });
@@ -173,10 +168,13 @@ impl Table {
             let hint = "Name the folder it is in with `activations`";
             return Err(Error::malformed(file.name(), "vectors of another tool", "activations of refract", hint));
         }
+        Ok(Self { file, metadata })
+    }
+
+    fn n_rows(&self) -> u64 {
         // `TableFile::metadata` has checked the positions of the row groups; a negative number of rows counts as 0.
-        let rows = metadata.metadata().row_groups().iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(0));
-        let recorded = VectorFile { name: location.file_name(), rows: rows.sum(), sha256: String::new() };
-        Ok(Self { file, metadata, recorded })
+        let groups = self.metadata.metadata().row_groups().iter();
+        groups.map(|group| u64::try_from(group.num_rows()).unwrap_or(0)).sum()
     }
 
     fn dtype(&self, column: &str) -> StorageDtype {
@@ -272,18 +270,24 @@ fn groups_of(tables: &[Table], width: usize) -> Vec<VectorGroup> {
     groups
 }
 
-/// Fills in the hash of each file.
-fn hash(tables: &mut [Table], location: &Location, monitor: &dyn Monitor) -> Result<()> {
+/// The files, with the hash of each.
+fn hashed(
+    places: &[Location],
+    tables: &[Table],
+    location: &Location,
+    monitor: &dyn Monitor,
+) -> Result<Vec<VectorFile>> {
     monitor.start("hashing the vectors", tables.iter().map(|table| table.file.bytes()).sum(), "bytes");
-    for table in tables {
+    let mut files = vec![];
+    for (place, table) in places.iter().zip(tables) {
         if monitor.cancelled() {
             return Err(Error::Cancelled { place: location.to_string() });
         }
-        table.recorded.sha256 = table.file.identity()?;
+        files.push(VectorFile { name: place.file_name(), rows: table.n_rows(), sha256: table.file.identity()? });
         monitor.advance(table.file.bytes());
     }
     monitor.finish();
-    Ok(())
+    Ok(files)
 }
 
 #[cfg(test)]
@@ -332,7 +336,7 @@ mod tests {
         write(&folder.path().join("a.parquet"), &rows(0..4));
         std::fs::write(folder.path().join("notes.txt"), "no vectors").unwrap();
         let dataset = open(folder.path(), None).unwrap();
-        assert_eq!((&*dataset.column, dataset.width, dataset.n_rows()), ("vector", 2, 9));
+        assert_eq!((&*dataset.column, dataset.width, dataset.n_rows), ("vector", 2, 9));
         let groups: Vec<_> = dataset.groups.iter().map(|group| (group.first_row, group.rows)).collect();
         assert_eq!(groups, [(0, 3), (3, 1), (4, 3), (7, 2)]);
         let read: Vec<f32> =
@@ -343,12 +347,9 @@ mod tests {
         assert_eq!(dataset.mean, [4.0, 0.5]);
         let near = |a: f32, b: f64| (f64::from(a) - b).abs() < 1e-6;
         assert!(near(dataset.std[0], (80.0_f64 / 12.0).sqrt()) && near(dataset.std[1], (1.0_f64 / 6.0).sqrt()));
-        let files: Vec<_> = dataset.files().map(|file| (file.name.as_str(), file.rows)).collect();
+        let files: Vec<_> = dataset.files.iter().map(|file| (file.name.as_str(), file.rows)).collect();
         assert_eq!(files, [("a.parquet", 4), ("b.parquet", 5)]);
-        assert_eq!(
-            dataset.files().next().unwrap().sha256,
-            crate::sha256_file(&folder.path().join("a.parquet")).unwrap()
-        );
+        assert_eq!(dataset.files[0].sha256, crate::sha256_file(&folder.path().join("a.parquet")).unwrap());
     }
 
     #[test]

@@ -108,7 +108,7 @@ fn activations(model: &LanguageModel, points: &[HookPoint], n: usize) -> Result<
     let mut rows: Vec<Rows> = vec![vec![]; points.len()];
     for batch in LiveModel::new(model, corpus, &config)?.stream(points, ContextCursor::default())?.take(n) {
         for (rows, seen) in rows.iter_mut().zip(batch?.activations) {
-            rows.extend(seen.to_f32().chunks(seen.d_model).skip(1).map(<[f32]>::to_vec));
+            rows.extend(seen.values.to_f32().chunks(seen.d_model).skip(1).map(<[f32]>::to_vec));
         }
     }
     Ok(rows)

@@ -246,9 +246,8 @@ impl Manifest for SaeManifest {
     /// If nothing was saved yet, another run may use the folder: it contains none of the user's work.
     fn is_begun(&self, folder: &OutputFolder) -> harvester::Result<bool> {
         let checkpoints = folder.location().join(checkpoint_files::FOLDER);
-        let names = if checkpoints.is_folder()? { checkpoints.list()? } else { vec![] };
         let is_one = |name: &str| checkpoint_files::step_of(Path::new(name)).is_some();
-        Ok(self.complete || names.iter().any(|entry| is_one(&entry.name)))
+        Ok(self.complete || checkpoints.list()?.iter().any(|entry| is_one(&entry.name)))
     }
 }
 

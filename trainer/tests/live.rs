@@ -103,16 +103,16 @@ fn a_stream_has_the_rows_that_a_harvest_writes_from_any_place_on() {
     harvest(&model(), &corpus(folder.path()), &harvest_config(None), &out, &Silent).unwrap();
     let dataset = ActivationDataset::open(&out).unwrap();
     let (mut tokens, mut written) = (vec![], vec![]);
-    for group in dataset.row_groups() {
+    for group in &dataset.row_groups {
         let read = dataset.read(*group, POINT).unwrap();
         tokens.extend_from_slice(&read.rows.token);
-        written.extend_from_slice(&read.to_f32());
+        written.extend_from_slice(&read.values.to_f32());
     }
     let live = LiveModel::new(&model(), corpus(folder.path()), &harvest_config(None)).unwrap();
     let streamed = |from: ContextCursor| -> (Vec<u32>, Vec<f32>, Vec<ContextCursor>) {
         let batches: Vec<_> = live.stream(&[POINT], from).unwrap().map(Result::unwrap).collect();
         let tokens = batches.iter().flat_map(|batch| batch.activations[0].rows.token.clone()).collect();
-        let values = batches.iter().flat_map(|batch| batch.activations[0].to_f32().into_owned()).collect();
+        let values = batches.iter().flat_map(|batch| batch.activations[0].values.to_f32().into_owned()).collect();
         (tokens, values, batches.iter().map(|batch| batch.next).collect())
     };
     let (live_tokens, live_values, places) = streamed(ContextCursor::default());
@@ -134,7 +134,7 @@ fn a_stream_of_several_hook_points_has_the_rows_of_each() {
     let together = batch(&[points[2], points[0]]);
     let alone = [points[2], points[0]].map(|point| batch(&[point]).activations.remove(0));
     assert_eq!(together.activations, alone);
-    assert!(together.activations[0].to_f32() != together.activations[1].to_f32());
+    assert!(together.activations[0].values.to_f32() != together.activations[1].values.to_f32());
     let message = live.stream(&[HookPoint::resid_post(7)], ContextCursor::default()).unwrap_err().to_string();
     assert!(message.contains("blocks.0.hook_resid_post, hook_embed"), "{message}");
 }
@@ -200,7 +200,7 @@ fn ends_in_the_same_bytes(config: &TrainConfig, stops: &[u64]) {
 
     let manifest = SaeManifest::finished(&stopped.path().join("sae")).unwrap();
     let held_out = manifest.open_activations(&stopped.path().join("sae")).unwrap();
-    assert_eq!(manifest.held_out, 0..held_out.manifest().counts.contexts);
+    assert_eq!(manifest.held_out, 0..held_out.manifest.counts.contexts);
     assert_eq!(manifest.live_from.unwrap().contexts, manifest.held_out.end, "held-out contexts are not trained on");
 }
 
@@ -225,7 +225,7 @@ fn a_training_goes_on_after_its_activations_were_extended() {
     // The contexts that it held out are still the ones that are measured.
     let manifest = SaeManifest::finished(&out).unwrap();
     let then = manifest.open_activations(&out).unwrap();
-    assert_eq!((then.n_rows(), then.context_end()), (acts.n_rows(), manifest.held_out.end));
+    assert_eq!((then.manifest.counts.tokens, then.context_end), (acts.manifest.counts.tokens, manifest.held_out.end));
     // A run that has not begun takes all of them.
     let new = train(&extended, &config, &folder.path().join("new"), &Silent).unwrap();
     assert_eq!(new.held_out.end, 90);

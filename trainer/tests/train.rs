@@ -77,9 +77,9 @@ fn an_interrupted_run_ends_in_the_same_bytes() {
 
 /// The rows that a run uses, for training or held out: all except position 0. `[n, d_in]`
 fn ordinary_rows(dataset: &ActivationDataset, point: HookPoint) -> Vec<f32> {
-    let groups = dataset.row_groups().iter().map(|group| dataset.read(*group, point).unwrap());
+    let groups = dataset.row_groups.iter().map(|group| dataset.read(*group, point).unwrap());
     let kept = |read: harvester::ActivationRows| {
-        let values = read.to_f32().into_owned();
+        let values = read.values.to_f32().into_owned();
         let rows = values.chunks(read.d_model).enumerate().filter(|(row, _)| read.rows.position[*row] > 0);
         rows.flat_map(|(_, x)| x.to_vec()).collect::<Vec<_>>()
     };
@@ -169,7 +169,7 @@ fn what_is_saved_says_where_it_is_from() {
     assert_eq!(manifest.held_out, 95..100);
     assert_eq!(manifest.activations.to_string(), dir.path().canonicalize().unwrap().to_str().unwrap());
     assert_eq!(manifest.hook_point, Some(LATER));
-    assert_eq!(manifest.sink_norm, dataset.manifest().sink_norm(LATER).unwrap());
+    assert_eq!(manifest.sink_norm, dataset.manifest.hook_point(LATER).unwrap().sink_norm);
     let sae = Sae::load(out.path()).unwrap();
     assert_eq!((&sae.config().hook_points, sae.nonlinearity().k()), (&HookPoints::Autoencoder(Some(LATER)), Some(3)));
     assert_eq!((sae.config().model_name.as_str(), sae.config().ctx_len), ("synthetic", Some(CTX_LEN)));

@@ -1,6 +1,6 @@
 //! The [`Facts`] of each kind of [`super::Artifact`].
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use harvester::{
     ActivationDataset, Compute, HarvestManifest, HookPoint, ModelConfig, Site, go_on,
@@ -30,7 +30,7 @@ fn harvested_model(manifest: &HarvestManifest, facts: &mut Facts) {
 }
 
 pub(super) fn activations(path: &Path, dataset: &ActivationDataset, facts: &mut Facts) {
-    let manifest = dataset.manifest();
+    let manifest = &dataset.manifest;
     let (config, counts) = (&manifest.config, &manifest.counts);
     match manifest.complete {
         true => facts.add("state", "complete"),
@@ -74,14 +74,19 @@ const LISTED_SOURCES: usize = 24;
 
 /// The sources, each with how much of it was harvested.
 fn sources(manifest: &HarvestManifest, facts: &mut Facts) {
-    let harvested = manifest.harvested_sources();
+    let mut harvested: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
+    for counts in manifest.parts.iter().flat_map(|part| &part.sources) {
+        let (documents, tokens) = harvested.entry(counts.source).or_default();
+        *documents += counts.documents;
+        *tokens += counts.tokens;
+    }
     for (at, source) in manifest.corpus.iter().enumerate().take(LISTED_SOURCES) {
         let all = counted(source.documents, "document");
-        let counts = match harvested.iter().find(|counts| counts.source == at) {
-            Some(counts) => {
-                format!("{} from {} of its {all}", counted(counts.tokens, "token"), grouped(counts.documents))
+        let counts = match harvested.get(&at) {
+            Some((documents, tokens)) => {
+                format!("{} from {} of its {all}", counted(*tokens, "token"), grouped(*documents))
             }
-            None if harvested.is_empty() => all,
+            None if harvested.is_empty() => all, // earlier versions recorded none
             None => format!("none of its {all}"),
         };
         facts.add("source", format!("{} ({counts})", source.name));

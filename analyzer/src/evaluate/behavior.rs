@@ -99,12 +99,12 @@ impl Hook for Compare<'_> {
 
     fn apply(&mut self, point: HookPoint, rows: &Rows, activation: &Tensor) -> harvester::Result<Edit> {
         if point == self.site.hook_point {
-            self.x = tensor_rows::rows(activation).map_err(harvester::Error::hook)?;
+            self.x = tensor_rows::rows(activation).map_err(|error| harvester::Error::Hook(error.into()))?;
         }
         if point != self.place {
             return Ok(Edit::Keep);
         }
-        self.variants(rows, activation).map(Edit::Variants).map_err(harvester::Error::hook)
+        self.variants(rows, activation).map(Edit::Variants).map_err(|error| harvester::Error::Hook(error.into()))
     }
 }
 

@@ -65,10 +65,10 @@ impl Workbench {
                  held out",
                 self.sae().path.display()
             );
-            return Err(harvester::Error::invalid("`activations`", expected, dataset.location().to_string()).into());
+            return Err(harvester::Error::invalid("`activations`", expected, dataset.location.to_string()).into());
         }
         let model = self.sae().site().spliced().map(|_| self.model(monitor)).transpose()?;
-        let contexts = held_out.clone().unwrap_or(0..dataset.context_end());
+        let contexts = held_out.clone().unwrap_or(0..dataset.context_end);
         let evaluation = evaluate(model, self.sae().site(), dataset, contexts, config, monitor)?;
         Ok(Measured { evaluation, held_out: held_out.is_some() })
     }

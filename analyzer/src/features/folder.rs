@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use harvester::{Location, MANIFEST_FILE, Manifest, OutputFolder, Published, differences};
+use harvester::{Location, MANIFEST_FILE, Manifest, OutputFolder, differences};
 
 use super::{
     feature::{Example, Feature},
@@ -190,7 +190,7 @@ pub(crate) fn write(
     features: &[Feature],
     examples: &[Example],
 ) -> Result<FeaturesManifest> {
-    let indexed = |file: &str, published: Published| IndexedFile { file: file.into(), sha256: published.sha256 };
+    let indexed = |file: &str, sha256: String| IndexedFile { file: file.into(), sha256 };
     manifest.files = vec![
         indexed(FEATURES.file, FEATURES.write(out, features)?),
         indexed(EXAMPLES.file, EXAMPLES.write(out, examples)?),

@@ -144,17 +144,16 @@ fn weights(tokens: &[TokenWeight]) -> Vec<f32> {
 
 /// Every row of a table of features.
 pub(crate) fn read_features(table: &TableReader) -> Result<Vec<Feature>> {
-    let all = 0..table.n_rows();
-    let n_active = table.read::<u64>("n_active", all.clone())?;
-    let density = table.read::<f64>("density", all.clone())?;
-    let (max, mean) = (table.read::<f32>("max", all.clone())?, table.read::<f32>("mean", all.clone())?);
-    let mut histogram = table.read::<Vec<u32>>("histogram", all.clone())?.into_iter();
-    let mut by_source = table.read::<Vec<f32>>("density_by_source", all.clone())?.into_iter();
+    let n_active = table.read::<u64>("n_active")?;
+    let density = table.read::<f64>("density")?;
+    let (max, mean) = (table.read::<f32>("max")?, table.read::<f32>("mean")?);
+    let mut histogram = table.read::<Vec<u32>>("histogram")?.into_iter();
+    let mut by_source = table.read::<Vec<f32>>("density_by_source")?.into_iter();
     let mut promoted = read_tokens(table, "promoted")?.into_iter();
     let mut suppressed = read_tokens(table, "suppressed")?.into_iter();
-    let mut nearest = table.read::<Vec<u32>>("nearest_latents", all.clone())?.into_iter();
-    let mut cosines = table.read::<Vec<f32>>("nearest_cosines", all.clone())?.into_iter();
-    let latents = table.read::<u32>("latent", all)?.into_iter().enumerate();
+    let mut nearest = table.read::<Vec<u32>>("nearest_latents")?.into_iter();
+    let mut cosines = table.read::<Vec<f32>>("nearest_cosines")?.into_iter();
+    let latents = table.read::<u32>("latent")?.into_iter().enumerate();
     let feature = |(row, latent)| Feature {
         latent,
         n_active: n_active[row],
@@ -172,10 +171,9 @@ pub(crate) fn read_features(table: &TableReader) -> Result<Vec<Feature>> {
 
 /// The tokens of each latent that the columns `{kind}_tokens`, `{kind}_texts` and `{kind}_weights` list.
 fn read_tokens(table: &TableReader, kind: &str) -> Result<Vec<Vec<TokenWeight>>> {
-    let all = 0..table.n_rows();
-    let tokens = table.read::<Vec<u32>>(&format!("{kind}_tokens"), all.clone())?;
-    let texts = table.read::<Vec<String>>(&format!("{kind}_texts"), all.clone())?;
-    let weights = table.read::<Vec<f32>>(&format!("{kind}_weights"), all)?;
+    let tokens = table.read::<Vec<u32>>(&format!("{kind}_tokens"))?;
+    let texts = table.read::<Vec<String>>(&format!("{kind}_texts"))?;
+    let weights = table.read::<Vec<f32>>(&format!("{kind}_weights"))?;
     let one = |((token, text), weight)| TokenWeight { token, text, weight };
     let row = |((tokens, texts), weights): ((Vec<u32>, Vec<String>), Vec<f32>)| {
         tokens.into_iter().zip(texts).zip(weights).map(one).collect()
@@ -185,15 +183,14 @@ fn read_tokens(table: &TableReader, kind: &str) -> Result<Vec<Vec<TokenWeight>>>
 
 /// Every row of a table of examples.
 pub(crate) fn read_examples(table: &TableReader) -> Result<Vec<Example>> {
-    let all = 0..table.n_rows();
-    let rank = table.read::<u32>("rank", all.clone())?;
-    let activation = table.read::<f32>("activation", all.clone())?;
-    let (document, context) = (table.read::<u64>("document", all.clone())?, table.read::<u64>("context", all.clone())?);
-    let (position, peak) = (table.read::<u32>("position", all.clone())?, table.read::<u32>("peak", all.clone())?);
-    let mut tokens = table.read::<Vec<u32>>("tokens", all.clone())?.into_iter();
-    let mut texts = table.read::<Vec<String>>("texts", all.clone())?.into_iter();
-    let mut activations = table.read::<Vec<f32>>("activations", all.clone())?.into_iter();
-    let latents = table.read::<u32>("latent", all)?.into_iter().enumerate();
+    let rank = table.read::<u32>("rank")?;
+    let activation = table.read::<f32>("activation")?;
+    let (document, context) = (table.read::<u64>("document")?, table.read::<u64>("context")?);
+    let (position, peak) = (table.read::<u32>("position")?, table.read::<u32>("peak")?);
+    let mut tokens = table.read::<Vec<u32>>("tokens")?.into_iter();
+    let mut texts = table.read::<Vec<String>>("texts")?.into_iter();
+    let mut activations = table.read::<Vec<f32>>("activations")?.into_iter();
+    let latents = table.read::<u32>("latent")?.into_iter().enumerate();
     let example = |(row, latent)| Example {
         latent,
         rank: rank[row],

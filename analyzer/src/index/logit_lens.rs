@@ -12,7 +12,7 @@
 //! a position by the same factor.
 
 use candle_core::Tensor;
-use harvester::{Head, Monitor, TextTokenizer};
+use harvester::{LanguageModel, Monitor};
 use rayon::prelude::*;
 use trainer::Sae;
 
@@ -27,17 +27,14 @@ pub(crate) type Lens = (Vec<TokenWeight>, Vec<TokenWeight>);
 /// The `n` most promoted and the `n` most suppressed tokens of every latent, among the tokens that `occurs` lists.
 pub(crate) fn logit_lens(
     sae: &Sae,
-    head: &Head,
-    tokenizer: &TextTokenizer,
+    model: &LanguageModel,
     (occurs, n): (&[u32], usize),
     monitor: &dyn Monitor,
 ) -> Result<Vec<Lens>> {
     if n == 0 {
         return Ok(vec![(vec![], vec![]); sae.d_sae()]);
     }
-    let w_unembed = head.w_unembed(occurs)?; // [tokens, d_model]
-    let directions = Tensor::from_slice(sae.w_dec(), (sae.d_sae(), sae.d_out()), w_unembed.device())?;
-    let directions = head.normed_directions(&directions)?; // [d_sae, d_model]
+    let (directions, w_unembed) = model.logit_lens(sae.w_dec(), occurs)?; // [d_sae, d_model], [tokens, d_model]
     let (mean, std) = mean_and_std(&directions, &w_unembed)?; // [tokens] each
     let columns = w_unembed.t()?;
     let mut lenses = Vec::with_capacity(sae.d_sae());
@@ -53,7 +50,7 @@ pub(crate) fn logit_lens(
             let named = |places: Vec<usize>| {
                 let weight = |place: usize| TokenWeight {
                     token: occurs[place],
-                    text: tokenizer.token_text(occurs[place]),
+                    text: model.tokenizer().token_text(occurs[place]),
                     weight: logits[place],
                 };
                 places.into_iter().map(weight).collect()

@@ -125,7 +125,7 @@ impl<'a> Generation<'a> {
         self.texts.iter().for_each(|text| batch.push(text.sequence, &text.unseen));
         let resid = self.model.resid_final(&batch, Some(&mut self.cache), hook)?; // [rows, d_model]
         let last = Tensor::new(batch.last_rows(), resid.device())?;
-        let logits = self.model.head()?.unembed(&resid.index_select(&last, 0)?)?; // [texts, d_vocab]
+        let logits = self.model.unembed(&resid.index_select(&last, 0)?)?; // [texts, d_vocab]
         let mut written = vec![];
         for (row, text) in self.texts.iter_mut().enumerate() {
             let next = text.sampler.sample(&logits.get(row)?)?;

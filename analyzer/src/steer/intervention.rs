@@ -150,7 +150,7 @@ impl Hook for Interventions<'_> {
             self.edit(rows, &mut x)?;
             tensor_rows::replaced(activation, x)
         };
-        let edited = edited().map_err(harvester::Error::hook)?;
+        let edited = edited().map_err(|error| harvester::Error::Hook(error.into()))?;
         Ok(if self.keep_clean { Edit::Variants(vec![activation.clone(), edited]) } else { Edit::Replace(edited) })
     }
 }

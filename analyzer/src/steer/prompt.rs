@@ -31,9 +31,9 @@ impl Workbench {
     ) -> Result<Option<String>> {
         let readable = examples.iter().find(|example| READABLE.contains(&example.position));
         let Some(example) = readable.or(examples.first()) else { return Ok(None) };
-        for &group in dataset.row_groups() {
+        for &group in &dataset.row_groups {
             let rows = dataset.tokens(group)?;
-            let places = (0..rows.len()).filter(|&row| rows.context[row] == example.context);
+            let places = (0..rows.token.len()).filter(|&row| rows.context[row] == example.context);
             let tokens: Vec<u32> = places.take(example.position as usize + 1).map(|row| rows.token[row]).collect();
             if !tokens.is_empty() {
                 return Ok(Some(self.model(monitor)?.tokenizer().decode(&tokens)));
@@ -41,6 +41,6 @@ impl Workbench {
         }
         let expected = format!("context {}, which the index names", example.context);
         let hint = "Index these activations again";
-        Err(harvester::Error::malformed(dataset.location().to_string(), expected, "none of this number", hint).into())
+        Err(harvester::Error::malformed(dataset.location.to_string(), expected, "none of this number", hint).into())
     }
 }

@@ -39,13 +39,19 @@ const CONTEXT_COLUMN: usize = 1;
 /// A folder of activations, opened for reading.
 #[derive(Debug)]
 pub struct ActivationDataset {
-    location: Location,
+    /// The folder as the user named it; for several, the folder that contains them.
+    pub location: Location,
     /// Folders of the parts: one, or several if they are parts of one corpus.
     folders: Vec<Location>,
-    manifest: HarvestManifest,
+    /// How this dataset was made.
+    pub manifest: HarvestManifest,
+    /// All row groups, in order.
+    pub row_groups: Vec<RowGroup>,
+    /// The largest context number plus 1. There may be fewer contexts: if parts of a corpus were merged, the numbers of
+    /// one part end before those of another.
+    pub context_end: u64,
     schema: ShardSchema,
     parts: Vec<OpenPart>,
-    row_groups: Vec<RowGroup>,
 }
 
 /// Consecutive rows that are read together: whole contexts.
@@ -64,13 +70,6 @@ pub struct RowGroup {
     /// Number of its last context. If several parts of a corpus form the dataset, numbers in between may belong to
     /// other row groups.
     pub last_context: u64,
-}
-
-impl RowGroup {
-    /// True if contexts with these numbers may be in it.
-    pub fn overlaps(&self, contexts: &Range<u64>) -> bool {
-        self.first_context < contexts.end && contexts.start <= self.last_context
-    }
 }
 
 impl ActivationDataset {
@@ -98,14 +97,6 @@ impl ActivationDataset {
         Self::open(if is_kept { earlier } else { folder })
     }
 
-    /// True if this folder had a manifest of this SHA-256 before it was extended: its first contexts are those of then.
-    ///
-    /// # Errors
-    /// If the folder cannot be read.
-    pub fn extends(&self, manifest_sha256: &str) -> Result<bool> {
-        Ok(earlier_folder(&self.location, manifest_sha256).join(MANIFEST_FILE).bytes()?.is_some())
-    }
-
     fn open_folders(location: Location, folders: Vec<Location>) -> Result<Self> {
         let manifests: Vec<_> = folders.iter().map(HarvestManifest::read).collect::<Result<_>>()?;
         for (folder, manifest) in folders.iter().zip(&manifests) {
@@ -131,17 +122,8 @@ impl ActivationDataset {
                 parts.push(part);
             }
         }
-        Ok(Self { location, folders, manifest, schema, parts, row_groups })
-    }
-
-    /// The manifest, which describes how this dataset was made.
-    pub fn manifest(&self) -> &HarvestManifest {
-        &self.manifest
-    }
-
-    /// The folder as the user named it; for several, the folder that contains them, or the first.
-    pub fn location(&self) -> &Location {
-        &self.location
+        let context_end = row_groups.iter().map(|group| group.last_context + 1).max().unwrap_or(0);
+        Ok(Self { location, folders, manifest, row_groups, context_end, schema, parts })
     }
 
     /// SHA-256 of the manifest file; for several folders, of their concatenated hashes.
@@ -152,22 +134,6 @@ impl ActivationDataset {
         let hash = |folder: &Location| Ok(hex(&Sha256::digest(folder.join(MANIFEST_FILE).read()?)));
         let hashes: Vec<_> = self.folders.iter().map(hash).collect::<Result<_>>()?;
         Ok(if let [one] = &hashes[..] { one.clone() } else { hex(&Sha256::digest(hashes.concat())) })
-    }
-
-    /// Number of tokens.
-    pub fn n_rows(&self) -> u64 {
-        self.manifest.counts.tokens
-    }
-
-    /// The largest context number plus 1. There may be fewer contexts: if parts of a corpus were merged, the numbers of
-    /// one part end before those of another.
-    pub fn context_end(&self) -> u64 {
-        self.row_groups.iter().map(|group| group.last_context + 1).max().unwrap_or(0)
-    }
-
-    /// All row groups, in order.
-    pub fn row_groups(&self) -> &[RowGroup] {
-        &self.row_groups
     }
 
     /// The token columns of the rows of `group`.
@@ -195,7 +161,10 @@ impl ActivationDataset {
         let d_model = self.manifest.hook_point(hook_point)?.d_model;
         let values = Values::with_capacity(self.schema.dtype, 0, d_model);
         let mut found = ActivationRows { rows: TokenRows::default(), norm: vec![], values, d_model };
-        for &group in self.row_groups.iter().filter(|group| group.overlaps(&contexts)) {
+        for &group in &self.row_groups {
+            if group.last_context < contexts.start || contexts.end <= group.first_context {
+                continue;
+            }
             let batch = self.read_columns(group, 0..group.rows, &[CONTEXT_COLUMN])?;
             let numbers = column::<UInt64Type>(batch.column(0)); // ascending
             let first = numbers.partition_point(|number| *number < contexts.start);
@@ -206,7 +175,7 @@ impl ActivationDataset {
             let read = self.read_rows(group, rows, hook_point)?;
             found.rows.extend(&read.rows);
             found.norm.extend_from_slice(&read.norm);
-            found.values.extend_rows(&read.values, 0..read.rows.len(), d_model);
+            found.values.extend_rows(&read.values, 0..read.rows.token.len(), d_model);
         }
         Ok(found)
     }
@@ -422,10 +391,10 @@ mod tests {
         for (dtype, layout) in storages() {
             let (dir, contexts, expected) = uneven(dtype, layout);
             let dataset = ActivationDataset::open(dir.path()).unwrap();
-            assert_eq!((dataset.manifest().parts.len(), dataset.row_groups().len()), (2, 3));
+            assert_eq!((dataset.manifest.parts.len(), dataset.row_groups.len()), (2, 3));
             let rows: Vec<_> =
-                dataset.row_groups().iter().map(|group| dataset.read(*group, HookPoint::Embed).unwrap()).collect();
-            let read: Vec<f32> = rows.iter().flat_map(|rows| rows.to_f32().into_owned()).collect();
+                dataset.row_groups.iter().map(|group| dataset.read(*group, HookPoint::Embed).unwrap()).collect();
+            let read: Vec<f32> = rows.iter().flat_map(|rows| rows.values.to_f32().into_owned()).collect();
             assert!(read == expected, "{dtype} {layout}");
             let tokens: Vec<u32> = rows.iter().flat_map(|rows| rows.rows.token.clone()).collect();
             assert_eq!(tokens, contexts.iter().flat_map(|context| context.tokens.clone()).collect::<Vec<_>>());
@@ -452,7 +421,10 @@ mod tests {
                 let read = dataset.read_contexts(range.clone(), HookPoint::Embed).unwrap();
                 let (start, end) = (range.start.min(500) as usize, range.end.min(500) as usize);
                 let rows = first_rows[start]..first_rows[end];
-                assert!(*read.to_f32() == expected[rows.start * 300..rows.end * 300], "{dtype} {layout} {range:?}");
+                assert!(
+                    *read.values.to_f32() == expected[rows.start * 300..rows.end * 300],
+                    "{dtype} {layout} {range:?}"
+                );
                 let numbers = contexts[start..end].iter().flat_map(|context| vec![context.index; context.tokens.len()]);
                 assert_eq!(read.rows.context, numbers.collect::<Vec<_>>());
                 assert_eq!(read.norm.len(), rows.len());
@@ -472,7 +444,7 @@ mod tests {
         let read = dataset.read_contexts(200..202, HookPoint::Embed).unwrap();
         let skipped: usize = contexts[..200].iter().map(|context| context.tokens.len()).sum();
         assert!(skipped * 600 > 1 << 20, "the contexts read should not be on the first page");
-        assert_eq!(*read.to_f32(), expected[skipped * 300..][..read.norm.len() * 300]);
+        assert_eq!(*read.values.to_f32(), expected[skipped * 300..][..read.norm.len() * 300]);
         assert!(
             dataset.read_contexts(20..21, HookPoint::Embed).is_err(),
             "the overwritten page is read when it is needed"
@@ -482,10 +454,9 @@ mod tests {
     #[test]
     fn row_groups_are_whole_contexts_numbered_through() {
         let (_dir, dataset) = dataset(StorageDtype::F16);
-        let starts: Vec<_> =
-            dataset.row_groups().iter().map(|group| (group.part, group.first_row, group.rows)).collect();
+        let starts: Vec<_> = dataset.row_groups.iter().map(|group| (group.part, group.first_row, group.rows)).collect();
         assert_eq!(starts, [(0, 0, 8), (1, 8, 8), (2, 16, 4)]);
-        let tokens = dataset.tokens(dataset.row_groups()[1]).unwrap();
+        let tokens = dataset.tokens(dataset.row_groups[1]).unwrap();
         assert_eq!(tokens.context, [2, 2, 2, 2, 3, 3, 3, 3]);
         assert_eq!(tokens.position, [0, 1, 2, 3, 0, 1, 2, 3]);
     }
@@ -494,14 +465,14 @@ mod tests {
     fn the_manifest_describes_what_is_stored() {
         let (_dir, dataset) = dataset(StorageDtype::F16);
         let mut rows = vec![];
-        for group in dataset.row_groups() {
+        for group in &dataset.row_groups {
             let read = dataset.read(*group, HookPoint::Embed).unwrap();
-            let values = read.to_f32();
+            let values = read.values.to_f32();
             let kept = read.rows.position.iter().zip(values.chunks(3)).filter(|(position, _)| **position > 0);
             rows.extend(kept.map(|(_, row)| f64::from(row[1])));
         }
         let mean = rows.iter().sum::<f64>() / rows.len() as f64;
-        let summary = dataset.manifest().hook_point(HookPoint::Embed).unwrap();
+        let summary = dataset.manifest.hook_point(HookPoint::Embed).unwrap();
         assert_eq!(summary.mean[1], mean as f32);
     }
 
@@ -559,7 +530,7 @@ mod tests {
     #[test]
     fn a_hook_point_that_was_not_harvested_is_named_with_those_that_were() {
         let (_dir, dataset) = dataset(StorageDtype::F16);
-        let group = dataset.row_groups()[0];
+        let group = dataset.row_groups[0];
         let message = dataset.read(group, HookPoint::resid_post(3)).unwrap_err().to_string();
         assert!(message.contains("hook_embed") && message.contains("blocks.3.hook_resid_post"), "{message}");
     }

@@ -138,9 +138,6 @@ fn remove_leftovers(folder: &OutputFolder, manifest: &HarvestManifest, planned: 
 
 /// The parts and journals in the folder of unfinished files, which holds other files too.
 fn unfinished_parts(resume: &Path) -> Result<Vec<PathBuf>> {
-    if !resume.exists() {
-        return Ok(vec![]);
-    }
     let entries = Location::from(resume).list()?.into_iter().filter(|entry| entry.name.starts_with("part-"));
     Ok(entries.filter_map(|entry| entry.location.local().map(Path::to_path_buf)).collect())
 }

@@ -2,8 +2,6 @@
 //! everything that downstream stages need, so that no later command is given the model or the layer again. It is
 //! rewritten whole after each finished part. It holds no times, so the same run always writes the same bytes.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -218,28 +216,9 @@ impl HarvestManifest {
         })
     }
 
-    /// The norm above which a row of `hook_point` is an attention sink: readers drop these rows and position 0.
-    ///
-    /// # Errors
-    /// If this folder has no such column.
-    pub fn sink_norm(&self, hook_point: HookPoint) -> Result<f32> {
-        Ok(self.hook_point(hook_point)?.sink_norm)
-    }
-
     /// The source of document `document`, as an index into [`Self::corpus`].
     pub fn source_of(&self, document: u64) -> Option<usize> {
         source_of(&self.corpus, document)
-    }
-
-    /// The harvested part of each source, in the order of the sources; empty if that was not recorded.
-    pub fn harvested_sources(&self) -> Vec<SourceCounts> {
-        let mut sums: BTreeMap<usize, SourceCounts> = BTreeMap::new();
-        for SourceCounts { source, documents, tokens } in self.parts.iter().flat_map(|part| &part.sources).copied() {
-            let sum = sums.entry(source).or_insert(SourceCounts { source, documents: 0, tokens: 0 });
-            sum.documents += documents;
-            sum.tokens += tokens;
-        }
-        sums.into_values().collect()
     }
 
     /// The context at which part `part` of one harvest starts; parts are counted from 0.

@@ -20,16 +20,6 @@ pub struct TokenRows {
 }
 
 impl TokenRows {
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        self.token.len()
-    }
-
-    /// True if there are no rows.
-    pub fn is_empty(&self) -> bool {
-        self.token.is_empty()
-    }
-
     /// Appends the rows of `other`.
     pub(crate) fn extend(&mut self, other: &Self) {
         self.document.extend_from_slice(&other.document);
@@ -102,17 +92,12 @@ impl Values {
     }
 
     /// Number of values.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::F32(values) => values.len(),
             Self::F16(values) => values.len(),
             Self::I8 { values, .. } => values.len(),
         }
-    }
-
-    /// True if there are no values.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// All values in f32; copies only if they are not f32 already.
@@ -320,11 +305,6 @@ pub struct ActivationRows {
 }
 
 impl ActivationRows {
-    /// The values in f32, row-major `[n, d_model]`; copies only if they are not f32 already.
-    pub fn to_f32(&self) -> Cow<'_, [f32]> {
-        self.values.to_f32()
-    }
-
     /// True if [`row` counts](crate::is_ordinary).
     pub fn is_ordinary(&self, row: usize, sink_norm: f32) -> bool {
         is_ordinary(self.rows.position[row], self.norm[row], sink_norm)

@@ -116,7 +116,7 @@ impl StoredBatch {
 
 /// Appends the tokens of a context.
 pub(super) fn push_tokens(rows: &mut TokenRows, context: &Context, part: Option<CorpusPart>) {
-    let length = rows.len() + context.tokens.len();
+    let length = rows.token.len() + context.tokens.len();
     let number = part.map_or(context.index, |part| part.context_number(context.index));
     rows.document.extend_from_slice(&context.documents);
     rows.context.resize(length, number);

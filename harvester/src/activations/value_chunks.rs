@@ -270,8 +270,8 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             write(dir.path(), manifest(width, 16, 4096, dtype), 0..256);
             let dataset = ActivationDataset::open(dir.path()).unwrap();
-            let ours = dataset.read(dataset.row_groups()[0], HookPoint::Embed).unwrap();
-            assert_eq!(read_by_arrow(&dir.path().join("part-00000.parquet")), ours.to_f32().as_ref());
+            let ours = dataset.read(dataset.row_groups[0], HookPoint::Embed).unwrap();
+            assert_eq!(read_by_arrow(&dir.path().join("part-00000.parquet")), ours.values.to_f32().as_ref());
         }
     }
 

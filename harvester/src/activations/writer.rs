@@ -232,7 +232,7 @@ impl ShardWriter {
     }
 
     fn end_row_group(&mut self) -> Result<()> {
-        if self.group.rows.is_empty() {
+        if self.group.rows.token.is_empty() {
             return Ok(());
         }
         let sink_norms = self.sink_norms();
@@ -245,7 +245,7 @@ impl ShardWriter {
             widths.zip(&sink_norms).map(|(width, sink_norm)| HookPointStatistics::new(width, *sink_norm)).collect()
         });
         observe(&self.group, statistics);
-        part.rows += self.group.rows.len();
+        part.rows += self.group.rows.token.len();
         part.writer.write(&self.group)?;
         self.group.clear();
         self.group_contexts = 0;
@@ -509,13 +509,13 @@ mod tests {
             (ActivationDataset::open(whole.path()).unwrap(), ActivationDataset::open(&store).unwrap());
         remote.verify(&crate::Silent).unwrap();
         assert_eq!(remote.manifest_sha256().unwrap(), local.manifest_sha256().unwrap());
-        for group in local.row_groups() {
+        for group in &local.row_groups {
             let read = remote.read(*group, crate::HookPoint::Embed).unwrap();
             assert_eq!(read, local.read(*group, crate::HookPoint::Embed).unwrap());
         }
         let few = remote.read_contexts(6..9, crate::HookPoint::Embed).unwrap();
         assert_eq!(few, local.read_contexts(6..9, crate::HookPoint::Embed).unwrap());
-        assert_eq!(few.rows.len(), 12);
+        assert_eq!(few.rows.token.len(), 12);
     }
 
     #[test]
@@ -581,6 +581,6 @@ mod tests {
         let rows: Vec<_> = finished.parts.iter().map(|part| part.rows).collect();
         assert_eq!(rows, [8, 8, 4]);
         assert_eq!((finished.counts.contexts, finished.counts.tokens), (5, 20));
-        assert_eq!(ActivationDataset::open(dir.path()).unwrap().n_rows(), 20);
+        assert_eq!(ActivationDataset::open(dir.path()).unwrap().manifest.counts.tokens, 20);
     }
 }

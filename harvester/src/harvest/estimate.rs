@@ -63,30 +63,20 @@ impl<'a> HarvestEstimate<'a> {
         let shape = model.config();
         let row_bytes = |point: &HookPoint| config.dtype.row_bytes(point.width(shape)) + size_of::<f32>();
         let row_bytes = config.hook_points.iter().map(row_bytes).sum::<usize>() + TOKEN_BYTES;
-        Ok(Self {
-            model,
-            done,
-            tokens,
-            layers: layers(config),
-            seconds: forward_seconds(shape, config, tokens as f64),
-            bytes: tokens * row_bytes as u64,
-        })
+        let (layers, seconds) = forward_estimate(shape, config, tokens as f64);
+        Ok(Self { model, done, tokens, layers, seconds, bytes: tokens * row_bytes as u64 })
     }
 }
 
-/// Seconds of a forward pass over `tokens` tokens, as far as the last hook point.
-pub fn forward_seconds(model: &ModelConfig, config: &HarvestConfig, tokens: f64) -> f64 {
+/// The number of blocks that run for the hook points, and the seconds of a forward pass of `tokens` tokens through them.
+pub fn forward_estimate(model: &ModelConfig, config: &HarvestConfig, tokens: f64) -> (usize, f64) {
     // Share of the rate of f32 matrix products that a whole pass reaches (`just bench`).
     let efficiency = match config.compute {
         Compute::F32 => 0.8,
         Compute::Int8 => 1.7,
     };
-    tokens * model.flop_per_token(layers(config), config.ctx_len) as f64 / gemm_flops() / efficiency
-}
-
-/// Blocks that run for the hook points.
-fn layers(config: &HarvestConfig) -> usize {
-    config.hook_points.iter().map(|point| point.layers_needed()).max().unwrap_or(0)
+    let layers = config.hook_points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
+    (layers, tokens * model.flop_per_token(layers, config.ctx_len) as f64 / gemm_flops() / efficiency)
 }
 
 /// The mean length of a token, in a few documents of the corpus.

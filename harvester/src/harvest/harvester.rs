@@ -19,10 +19,11 @@ use candle_core::DType;
 
 use super::estimate::HarvestEstimate;
 use crate::{
-    ActivationDataset, Batch, Capture, Context, Corpus, CorpusOptions, Error, HarvestConfig, HarvestManifest,
-    HookPoint, HookPointSummary, LanguageModel, LeftOut, Location, Monitor, Result, ShardWriter, TextTokenizer,
+    ActivationDataset, Batch, Context, Corpus, CorpusOptions, Error, HarvestConfig, HarvestManifest, HookPoint,
+    HookPointSummary, LanguageModel, LeftOut, Location, Monitor, Result, ShardWriter, TextTokenizer,
     activations::{Counts, Reached, begin_harvest, write_documents},
     human,
+    model::Capture,
     model::Transformer,
     numbers::HookPointStatistics,
     source::HubSettings,

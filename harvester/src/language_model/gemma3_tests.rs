@@ -13,7 +13,8 @@ use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
 use crate::{
-    Batch, Capture, HookPoint, KvCache, NoHook, TextTokenizer,
+    Batch, HookPoint, KvCache, NoHook, TextTokenizer,
+    model::Capture,
     model::{Checkpoint, Transformer},
 };
 

@@ -10,7 +10,8 @@ use candle_transformers::models::quantized_llama::ModelWeights;
 use serde::Deserialize;
 
 use crate::{
-    Batch, Capture, ChatMessage, Compute, HookPoint, KvCache, ModelSource, NoHook, Silent, TextTokenizer,
+    Batch, ChatMessage, Compute, HookPoint, KvCache, ModelSource, NoHook, Silent, TextTokenizer,
+    model::Capture,
     model::{Checkpoint, Transformer},
 };
 

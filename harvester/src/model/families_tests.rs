@@ -9,7 +9,8 @@ use std::{collections::HashMap, path::PathBuf};
 use candle_core::{DType, Device, Tensor};
 
 use crate::{
-    Batch, Capture, Compute, Edit, Hook, HookPoint, KvCache, NoHook, Result, Row, Rows, Site,
+    Batch, Compute, Edit, Hook, HookPoint, KvCache, NoHook, Result, Row, Rows, Site,
+    model::Capture,
     model::{Checkpoint, Transformer},
 };
 

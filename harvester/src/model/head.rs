@@ -14,12 +14,11 @@ use crate::{Error, Result};
 /// The norm before the head, and the unembedding. To compare directions with the vocabulary, this is all that is needed
 /// of a model: a fifth of the weights of a small one.
 #[derive(Debug, Clone)]
-pub struct Head {
+pub(crate) struct Head {
     ln_final: Norm,
     /// W_U, `[d_vocab, d_model]`; or the model whose files lack it: those of a bare model, or of one for another task.
     unembed: Result<Linear, PathBuf>,
     softcap: Option<f64>,
-    d_model: usize,
 }
 
 impl Head {
@@ -29,7 +28,7 @@ impl Head {
         if let Ok(unembed) = &mut unembed {
             unembed.pack(Compute::F32)?;
         }
-        Ok(Self { ln_final, unembed, softcap: config.logit_softcap, d_model: config.d_model })
+        Ok(Self { ln_final, unembed, softcap: config.logit_softcap })
     }
 
     /// Logits.
@@ -39,7 +38,7 @@ impl Head {
     ///
     /// # Errors
     /// `resid` has another width, or the model was saved without its head.
-    pub fn unembed(&self, resid: &Tensor) -> Result<Tensor> {
+    pub(crate) fn unembed(&self, resid: &Tensor) -> Result<Tensor> {
         let logits = self.w_u()?.forward(&self.ln_final.forward(resid)?)?;
         match self.softcap {
             Some(cap) => Ok(((logits / cap)?.tanh()? * cap)?),
@@ -54,7 +53,7 @@ impl Head {
     ///
     /// # Errors
     /// A token outside the vocabulary, or the model was saved without its head.
-    pub fn w_unembed(&self, tokens: &[u32]) -> Result<Tensor> {
+    pub(crate) fn w_unembed(&self, tokens: &[u32]) -> Result<Tensor> {
         self.w_u()?.rows(tokens)
     }
 
@@ -73,13 +72,8 @@ impl Head {
     ///
     /// # Errors
     /// `directions` have another width.
-    pub fn normed_directions(&self, directions: &Tensor) -> Result<Tensor> {
+    pub(crate) fn normed_directions(&self, directions: &Tensor) -> Result<Tensor> {
         self.ln_final.directions(directions)
-    }
-
-    /// Width of the residual stream.
-    pub fn d_model(&self) -> usize {
-        self.d_model
     }
 }
 
@@ -95,7 +89,7 @@ mod tests {
         let tensor = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap();
         for (norm, expected) in [(NormKind::Rms, [2.0, 12.0]), (NormKind::Layer, [-2.0, 4.0])] {
             let ln_final = Norm::new(norm, tensor(&[2.0, 4.0]), Some(tensor(&[0.0, 0.0])), 1e-5).unwrap();
-            let head = Head { ln_final, unembed: Err(PathBuf::new()), softcap: None, d_model: 2 };
+            let head = Head { ln_final, unembed: Err(PathBuf::new()), softcap: None };
             let directions = tensor(&[1.0, 3.0]).unsqueeze(0).unwrap();
             let normed: Vec<f32> =
                 head.normed_directions(&directions).unwrap().flatten_all().unwrap().to_vec1().unwrap();

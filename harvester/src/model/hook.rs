@@ -53,19 +53,19 @@ impl Hook for NoHook {
 
 /// Keeps the activations at the given points.
 #[derive(Debug, Clone, Default)]
-pub struct Capture {
+pub(crate) struct Capture {
     points: Vec<HookPoint>,
     captured: HashMap<HookPoint, Tensor>,
 }
 
 impl Capture {
     /// Captures at each of `points`.
-    pub fn new(points: impl Into<Vec<HookPoint>>) -> Self {
+    pub(crate) fn new(points: impl Into<Vec<HookPoint>>) -> Self {
         Self { points: points.into(), captured: HashMap::new() }
     }
 
     /// The last activation at `point`, `[rows, width]`; `None` if no pass has reached it since the previous call.
-    pub fn take(&mut self, point: HookPoint) -> Option<Tensor> {
+    pub(crate) fn take(&mut self, point: HookPoint) -> Option<Tensor> {
         self.captured.remove(&point)
     }
 }

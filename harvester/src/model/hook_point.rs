@@ -100,7 +100,7 @@ impl HookPoint {
     }
 
     /// Number of blocks that a pass must run to reach this point.
-    pub fn layers_needed(self) -> usize {
+    pub(crate) fn layers_needed(self) -> usize {
         match self {
             Self::Embed => 0,
             Self::Block { layer, site: Site::ResidPre } => layer,

@@ -73,7 +73,7 @@ pub fn seconds(seconds: f64) -> String {
 }
 
 /// `0.3/s`, `870/s`: a whole number from 10 on.
-pub fn per_second(rate: f64) -> String {
+pub(crate) fn per_second(rate: f64) -> String {
     if rate < 10.0 { format!("{rate:.1}/s") } else { format!("{}/s", grouped(rate.round() as u64)) }
 }
 

@@ -21,7 +21,7 @@ pub enum StorageDtype {
 
 impl StorageDtype {
     /// Bytes per value.
-    pub fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::F16 => 2,

@@ -44,11 +44,11 @@ pub(crate) struct AtomicFile {
 
 /// A published file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
+pub(crate) struct Published {
     /// Length of the file.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// SHA-256 of its content, in hexadecimal.
-    pub sha256: String,
+    pub(crate) sha256: String,
 }
 
 impl AtomicFile {

@@ -33,16 +33,15 @@ use crate::{Error, Result};
 
 /// Address of a file or folder.
 #[derive(Debug, Clone)]
-pub enum Location {
+pub struct Location(Place);
+
+#[derive(Debug, Clone)]
+enum Place {
     /// On this machine.
     Local(PathBuf),
-    /// In an object store.
-    Remote(RemoteLocation),
+    /// In an object store, named by its URL.
+    Remote(Object),
 }
-
-/// A file or folder in an object store, named by its URL.
-#[derive(Debug, Clone)]
-pub struct RemoteLocation(Object);
 
 /// A file or folder directly in a folder.
 #[derive(Debug, Clone)]
@@ -72,30 +71,30 @@ impl Location {
     /// A folder in a store that lives as long as this process.
     #[cfg(all(test, feature = "cloud"))]
     pub(crate) fn in_memory() -> Self {
-        Self::Remote(RemoteLocation(Object::in_memory("memory://bucket/runs/activations")))
+        Self(Place::Remote(Object::in_memory("memory://bucket/runs/activations")))
     }
 
     /// A file or folder below this one; `name` may have several parts, joined by `/`.
     pub fn join(&self, name: &str) -> Self {
-        match self {
-            Self::Local(path) => Self::Local(path.join(name)),
-            Self::Remote(remote) => Self::Remote(RemoteLocation(remote.0.join(name))),
+        match &self.0 {
+            Place::Local(path) => Self(Place::Local(path.join(name))),
+            Place::Remote(remote) => Self(Place::Remote(remote.join(name))),
         }
     }
 
     /// The path on this machine; `None` in an object store.
     pub(crate) fn local(&self) -> Option<&Path> {
-        match self {
-            Self::Local(path) => Some(path),
-            Self::Remote(_) => None,
+        match &self.0 {
+            Place::Local(path) => Some(path),
+            Place::Remote(_) => None,
         }
     }
 
     /// The last part of the path; empty at the root.
     pub fn file_name(&self) -> String {
-        match self {
-            Self::Local(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            Self::Remote(remote) => remote.0.name(),
+        match &self.0 {
+            Place::Local(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            Place::Remote(remote) => remote.name(),
         }
     }
 
@@ -104,15 +103,15 @@ impl Location {
     /// # Errors
     /// If the system or the store gives no answer.
     pub fn bytes(&self) -> Result<Option<u64>> {
-        match self {
-            Self::Local(path) => match fs::metadata(path) {
+        match &self.0 {
+            Place::Local(path) => match fs::metadata(path) {
                 Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
                 Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                     Ok(None)
                 }
                 Err(error) => Err(Error::io("read", path)(error)),
             },
-            Self::Remote(remote) => remote.0.bytes(),
+            Place::Remote(remote) => remote.bytes(),
         }
     }
 
@@ -121,13 +120,13 @@ impl Location {
     /// # Errors
     /// If it does not exist.
     pub(crate) fn stamp(&self) -> Result<String> {
-        match self {
-            Self::Local(path) => {
+        match &self.0 {
+            Place::Local(path) => {
                 let metadata = fs::metadata(path).map_err(Error::io("read", path))?;
                 let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
                 Ok(format!("{} bytes, {} ns", metadata.len(), changed.map_or(0, |changed| changed.as_nanos())))
             }
-            Self::Remote(remote) => remote.0.stamp(),
+            Place::Remote(remote) => remote.stamp(),
         }
     }
 
@@ -136,9 +135,9 @@ impl Location {
     /// # Errors
     /// If it does not exist or cannot be read.
     pub fn read(&self) -> Result<Bytes> {
-        match self {
-            Self::Local(path) => Ok(fs::read(path).map_err(Error::io("read", path))?.into()),
-            Self::Remote(remote) => remote.0.read(),
+        match &self.0 {
+            Place::Local(path) => Ok(fs::read(path).map_err(Error::io("read", path))?.into()),
+            Place::Remote(remote) => remote.read(),
         }
     }
 
@@ -147,15 +146,15 @@ impl Location {
     /// # Errors
     /// If the file ends earlier, or cannot be read.
     pub(crate) fn read_range(&self, offset: u64, len: u64) -> Result<Bytes> {
-        match self {
-            Self::Local(path) => {
+        match &self.0 {
+            Place::Local(path) => {
                 let mut file = File::open(path).map_err(Error::io("open", path))?;
                 file.seek(SeekFrom::Start(offset)).map_err(Error::io("read", path))?;
                 let mut bytes = vec![0; len as usize];
                 file.read_exact(&mut bytes).map_err(Error::io("read", path))?;
                 Ok(bytes.into())
             }
-            Self::Remote(remote) => remote.0.read_range(offset, len),
+            Place::Remote(remote) => remote.read_range(offset, len),
         }
     }
 
@@ -164,10 +163,10 @@ impl Location {
     /// # Errors
     /// If it does not exist or cannot be opened.
     pub(crate) fn reader(&self) -> Result<Box<dyn Read + Send>> {
-        match self {
-            Self::Local(path) => Ok(Box::new(File::open(path).map_err(Error::io("open", path))?)),
-            Self::Remote(remote) => {
-                let bytes = remote.0.bytes()?.ok_or_else(|| remote.0.not_found())?;
+        match &self.0 {
+            Place::Local(path) => Ok(Box::new(File::open(path).map_err(Error::io("open", path))?)),
+            Place::Remote(remote) => {
+                let bytes = remote.bytes()?.ok_or_else(|| remote.not_found())?;
                 Ok(Box::new(RangeReader::new(Arc::new(self.clone()), 0, bytes, WINDOW)))
             }
         }
@@ -190,22 +189,22 @@ impl Location {
         expect_sha256(self.to_string(), recorded, found.as_deref(), hint)
     }
 
-    /// The entries directly in this folder, sorted by name. An object store has no empty folders, so a folder that does
-    /// not exist there is listed as empty.
+    /// The entries directly in this folder, sorted by name; none if there is no such folder. An object store has no empty
+    /// folders, so this is the same there.
     ///
     /// # Errors
     /// If it cannot be listed.
     pub fn list(&self) -> Result<Vec<Entry>> {
-        match self {
-            Self::Local(path) => list_local(path),
-            Self::Remote(remote) => {
+        match &self.0 {
+            Place::Local(path) => list_local(path),
+            Place::Remote(remote) => {
                 let entry = |(object, is_folder, bytes): (Object, bool, u64)| Entry {
                     name: object.name(),
-                    location: Self::Remote(RemoteLocation(object)),
+                    location: Self(Place::Remote(object)),
                     is_folder,
                     bytes,
                 };
-                Ok(remote.0.list()?.into_iter().map(entry).collect())
+                Ok(remote.list()?.into_iter().map(entry).collect())
             }
         }
     }
@@ -220,10 +219,10 @@ impl Location {
     ///
     /// # Errors
     /// If the system or the store gives no answer.
-    pub fn is_folder(&self) -> Result<bool> {
-        match self {
-            Self::Local(path) => Ok(path.is_dir()),
-            Self::Remote(remote) => Ok(remote.0.bytes()?.is_none() && !remote.0.list()?.is_empty()),
+    pub(crate) fn is_folder(&self) -> Result<bool> {
+        match &self.0 {
+            Place::Local(path) => Ok(path.is_dir()),
+            Place::Remote(remote) => Ok(remote.bytes()?.is_none() && !remote.list()?.is_empty()),
         }
     }
 
@@ -232,9 +231,9 @@ impl Location {
     /// # Errors
     /// If it cannot be written; the old content is then still there.
     pub(crate) fn write(&self, bytes: &[u8]) -> Result<()> {
-        match self {
-            Self::Local(path) => write_atomically(path, bytes),
-            Self::Remote(remote) => remote.0.write(Bytes::copy_from_slice(bytes)),
+        match &self.0 {
+            Place::Local(path) => write_atomically(path, bytes),
+            Place::Remote(remote) => remote.write(Bytes::copy_from_slice(bytes)),
         }
     }
 
@@ -243,9 +242,9 @@ impl Location {
     /// # Errors
     /// If it cannot be read or written; the local file is then still there.
     pub(crate) fn upload(&self, file: &Path) -> Result<()> {
-        match self {
-            Self::Local(path) => fs::rename(file, path).map_err(Error::io("rename to", path)),
-            Self::Remote(remote) => remote.0.upload(file),
+        match &self.0 {
+            Place::Local(path) => fs::rename(file, path).map_err(Error::io("rename to", path)),
+            Place::Remote(remote) => remote.upload(file),
         }
     }
 
@@ -254,31 +253,34 @@ impl Location {
     /// # Errors
     /// If it cannot be removed.
     pub(crate) fn remove(&self) -> Result<()> {
-        match self {
-            Self::Local(path) => match fs::remove_file(path) {
+        match &self.0 {
+            Place::Local(path) => match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
                 _ => Ok(()),
             },
-            Self::Remote(remote) => remote.0.remove(),
+            Place::Remote(remote) => remote.remove(),
         }
     }
 }
 
 fn list_local(path: &Path) -> Result<Vec<Entry>> {
-    let read = || -> io::Result<Vec<Entry>> {
-        let entries = fs::read_dir(path)?.map(|entry| {
-            let entry = entry?;
-            let metadata = metadata_of(&entry.path())?;
-            Ok(Entry {
-                location: Location::Local(entry.path()),
-                name: entry.file_name().to_string_lossy().into_owned(),
-                is_folder: metadata.is_dir(),
-                bytes: if metadata.is_file() { metadata.len() } else { 0 },
-            })
-        });
-        entries.collect()
+    let entries = match fs::read_dir(path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(vec![]);
+        }
+        entries => entries.map_err(Error::io("list", path))?,
     };
-    let mut entries = read().map_err(Error::io("list", path))?;
+    let entry = |entry: io::Result<fs::DirEntry>| {
+        let entry = entry?;
+        let metadata = metadata_of(&entry.path())?;
+        Ok(Entry {
+            location: entry.path().into(),
+            name: entry.file_name().to_string_lossy().into_owned(),
+            is_folder: metadata.is_dir(),
+            bytes: if metadata.is_file() { metadata.len() } else { 0 },
+        })
+    };
+    let mut entries = entries.map(entry).collect::<io::Result<Vec<_>>>().map_err(Error::io("list", path))?;
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(entries)
 }
@@ -293,13 +295,13 @@ fn metadata_of(path: &Path) -> io::Result<fs::Metadata> {
 
 impl From<PathBuf> for Location {
     fn from(path: PathBuf) -> Self {
-        Self::Local(path)
+        Self(Place::Local(path))
     }
 }
 
 impl From<&PathBuf> for Location {
     fn from(path: &PathBuf) -> Self {
-        Self::Local(path.clone())
+        Self(Place::Local(path.clone()))
     }
 }
 
@@ -311,7 +313,7 @@ impl From<&Location> for Location {
 
 impl From<&Path> for Location {
     fn from(path: &Path) -> Self {
-        Self::Local(path.to_path_buf())
+        Self(Place::Local(path.to_path_buf()))
     }
 }
 
@@ -323,18 +325,18 @@ impl FromStr for Location {
     /// `AZURE_STORAGE_ACCOUNT_NAME` ..).
     fn from_str(text: &str) -> Result<Self> {
         match text.split_once("://") {
-            None => Ok(Self::Local(PathBuf::from(text))),
-            Some(("file", path)) => Ok(Self::Local(PathBuf::from(path))),
-            Some(_) => Ok(Self::Remote(RemoteLocation(Object::open(text)?))),
+            None => Ok(Path::new(text).into()),
+            Some(("file", path)) => Ok(Path::new(path).into()),
+            Some(_) => Ok(Self(Place::Remote(Object::open(text)?))),
         }
     }
 }
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Local(path) => path.display().fmt(f),
-            Self::Remote(remote) => f.write_str(&remote.0.url()),
+        match &self.0 {
+            Place::Local(path) => path.display().fmt(f),
+            Place::Remote(remote) => f.write_str(&remote.url()),
         }
     }
 }

@@ -274,9 +274,6 @@ impl OutputFolder {
 
     /// Names of the published files and folders, sorted; empty if the folder does not exist.
     fn names(&self) -> Result<Vec<String>> {
-        if self.location.local().is_some_and(|dir| !dir.exists()) {
-            return Ok(vec![]);
-        }
         Ok(self.location.list()?.into_iter().map(|entry| entry.name).collect())
     }
 

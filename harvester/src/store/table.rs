@@ -2,7 +2,6 @@
 //! documentation all come from the declaration.
 
 use std::{
-    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -77,14 +76,14 @@ pub enum Cell<R> {
 }
 
 impl<R> Table<R> {
-    /// Replaces the table in `dir`. The same rows always give the same bytes.
+    /// Replaces the table in `dir`, and returns its SHA-256. The same rows always give the same bytes.
     ///
     /// # Errors
     /// If it cannot be written; the old one is then still there.
-    pub fn write(&self, dir: &Path, rows: &[R]) -> Result<Published> {
+    pub fn write(&self, dir: &Path, rows: &[R]) -> Result<String> {
         let mut writer = self.create(&dir.join(self.file), &[])?;
         writer.write(rows, |_| &[])?;
-        writer.publish()
+        Ok(writer.publish()?.sha256)
     }
 
     /// Starts the table at `path`, to be written some rows at a time, with further columns of texts that may be null.
@@ -252,22 +251,15 @@ pub struct TableReader {
 }
 
 impl TableReader {
-    /// Number of rows.
-    pub fn n_rows(&self) -> usize {
-        self.metadata.metadata().file_metadata().num_rows().max(0) as usize
-    }
-
-    /// The values of `column` in `rows`; no other column is read.
+    /// The values of `column`; no other column is read.
     ///
     /// # Errors
     /// If the file is damaged, or the column has nulls or another type.
-    pub fn read<T: Value>(&self, column: &str, rows: Range<usize>) -> Result<Vec<T>> {
+    pub fn read<T: Value>(&self, column: &str) -> Result<Vec<T>> {
         let failed = |error| Error::parquet("read", &self.name)(error);
         let mask = ProjectionMask::columns(self.metadata.parquet_schema(), [column]);
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.metadata.clone())
             .with_projection(mask)
-            .with_offset(rows.start)
-            .with_limit(rows.len())
             .build()
             .map_err(failed)?;
         let mut values = vec![];
@@ -360,12 +352,12 @@ mod tests {
         let published = PLANETS.write(dir.path(), &planets()).unwrap();
         assert_eq!(published, PLANETS.write(dir.path(), &planets()).unwrap(), "the same rows give the same bytes");
         let table = PLANETS.open(dir.path()).unwrap();
-        assert_eq!(table.read::<String>("name", 0..2).unwrap(), ["Mars", "Venus"]);
-        assert_eq!(table.read::<f64>("mass", 1..table.n_rows()).unwrap(), [4.9e24]);
-        let moons = table.read::<Vec<String>>("moons", 0..2).unwrap();
+        assert_eq!(table.read::<String>("name").unwrap(), ["Mars", "Venus"]);
+        assert_eq!(table.read::<f64>("mass").unwrap()[1..], [4.9e24]);
+        let moons = table.read::<Vec<String>>("moons").unwrap();
         assert_eq!(moons, [vec!["Phobos".to_string(), "Deimos".into()], vec![]]);
-        assert!(table.read::<u32>("mass", 0..2).is_err(), "another type");
-        assert!(table.read::<u64>("rings", 0..2).is_err(), "a null");
+        assert!(table.read::<u32>("mass").is_err(), "another type");
+        assert!(table.read::<u64>("rings").is_err(), "a null");
     }
 
     #[test]

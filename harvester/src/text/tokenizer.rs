@@ -21,6 +21,7 @@ use tokenizers::Tokenizer;
 
 pub(crate) use self::text_stream::TextStream;
 pub use self::{chat::ChatMessage, chat_date::ChatDate};
+use super::special_token::SpecialToken;
 use crate::{Error, Result};
 
 /// A model's tokenizer, its special tokens and its chat template.
@@ -109,25 +110,17 @@ impl TextTokenizer {
     }
 
     /// The token with which every text begins; `None` if the model was trained without one.
-    pub fn text_bos(&self) -> Option<u32> {
+    pub(crate) fn text_bos(&self) -> Option<u32> {
         self.bos.filter(|_| self.add_bos)
     }
 
-    /// The tokens of a complete text, in the form of the model's training: BOS first if it was trained with one, but
-    /// never twice, even if a chat template has already written it.
-    ///
-    /// # Errors
-    /// As for [`encode`](Self::encode).
-    pub(crate) fn prompt(&self, text: &str) -> Result<Vec<u32>> {
-        self.prompt_after(self.text_bos(), text)
-    }
-
-    /// The tokens of a prompt, with `bos` before every text: the one of a harvest, or none.
+    /// The tokens of a complete text, with `bos` before it: the model's own as in its training, that of a harvest, or
+    /// none. It is never there twice, even if a chat template has already written it.
     ///
     /// # Errors
     /// If the tokenizer refuses the text.
-    pub fn prompt_after(&self, bos: Option<u32>, text: &str) -> Result<Vec<u32>> {
-        let tokens = self.encode(text)?;
+    pub fn prompt(&self, bos: SpecialToken, text: &str) -> Result<Vec<u32>> {
+        let (bos, tokens) = (bos.resolve(self.text_bos()).id(), self.encode(text)?);
         Ok(bos_before(bos, tokens.first().copied()).into_iter().chain(tokens).collect())
     }
 

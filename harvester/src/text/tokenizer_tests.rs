@@ -138,14 +138,17 @@ fn a_prompt_begins_with_bos_once_where_the_model_was_trained_so() {
     let tokenizer = TextTokenizer::open(&fixtures().join("gguf/sentence_piece.gguf")).unwrap();
     let bos = tokenizer.text_bos().unwrap();
     let plain = tokenizer.encode("the cat").unwrap();
-    let prompt = tokenizer.prompt("the cat").unwrap();
+    let prompt = tokenizer.prompt(crate::SpecialToken::FromModel, "the cat").unwrap();
     assert_eq!(prompt, [&[bos][..], &plain].concat());
     let written = tokenizer.token_text(bos) + "the cat"; // as a chat template writes it
-    assert_eq!(tokenizer.prompt(&written).unwrap(), tokenizer.encode(&written).unwrap());
-    assert_eq!(tokenizer.prompt("").unwrap(), [bos]);
+    assert_eq!(
+        tokenizer.prompt(crate::SpecialToken::FromModel, &written).unwrap(),
+        tokenizer.encode(&written).unwrap()
+    );
+    assert_eq!(tokenizer.prompt(crate::SpecialToken::FromModel, "").unwrap(), [bos]);
     let default = default_tokenizer();
     assert_eq!(default.text_bos(), None);
-    assert_eq!(default.prompt("the cat").unwrap(), default.encode("the cat").unwrap());
+    assert_eq!(default.prompt(crate::SpecialToken::FromModel, "the cat").unwrap(), default.encode("the cat").unwrap());
 }
 
 #[test]

@@ -28,12 +28,12 @@ pub(crate) fn split<'a>(
     hook_points: &[HookPoint],
     held_out_fraction: f64,
 ) -> Result<(Activations<'a>, Activations<'a>)> {
-    let n_contexts = dataset.context_end();
+    let n_contexts = dataset.context_end;
     let n_held_out = (n_contexts as f64 * held_out_fraction).ceil() as u64;
     if n_held_out >= n_contexts {
         let found = format!("{n_contexts} contexts, of which {n_held_out} are held out");
         let hint = "Harvest more tokens, or hold out a smaller `held_out_fraction`";
-        return Err(Error::malformed(dataset.location().to_string(), "contexts to train on", found, hint));
+        return Err(Error::malformed(dataset.location.to_string(), "contexts to train on", found, hint));
     }
     let middle = n_contexts - n_held_out;
     let part = |contexts| Activations::open(dataset, hook_points, contexts);
@@ -43,18 +43,19 @@ pub(crate) fn split<'a>(
 impl<'a> Activations<'a> {
     /// The whole folder.
     pub(crate) fn all(dataset: &'a ActivationDataset, hook_points: &[HookPoint]) -> Result<Self> {
-        Self::open(dataset, hook_points, 0..dataset.context_end())
+        Self::open(dataset, hook_points, 0..dataset.context_end)
     }
 
     fn open(dataset: &'a ActivationDataset, hook_points: &[HookPoint], contexts: Range<u64>) -> Result<Self> {
         let (mut widths, mut sink_norms) = (vec![], vec![]);
         for hook_point in hook_points {
-            let summary = dataset.manifest().hook_point(*hook_point)?;
+            let summary = dataset.manifest.hook_point(*hook_point)?;
             widths.push(summary.d_model);
             sink_norms.push(summary.sink_norm);
         }
         // Row groups are whole contexts, so those of the other part need not be read.
-        let groups = dataset.row_groups().iter().copied().filter(|group| group.overlaps(&contexts)).collect();
+        let has_some = |group: &RowGroup| group.first_context < contexts.end && contexts.start <= group.last_context;
+        let groups = dataset.row_groups.iter().copied().filter(has_some).collect();
         Ok(Self { dataset, hook_points: hook_points.to_vec(), widths, sink_norms, contexts, groups })
     }
 
@@ -70,7 +71,7 @@ impl RowSource for Activations<'_> {
     }
 
     fn row_bytes(&self) -> usize {
-        let dtype = self.dataset.manifest().config.dtype;
+        let dtype = self.dataset.manifest.config.dtype;
         self.widths.iter().map(|width| dtype.row_bytes(*width)).sum()
     }
 
@@ -81,7 +82,7 @@ impl RowSource for Activations<'_> {
     /// Leaves out position 0. The number of sinks and the length of each context are not known before the rows are
     /// read.
     fn n_rows_at_most(&self) -> u64 {
-        let ctx_len = self.dataset.manifest().config.ctx_len as u64;
+        let ctx_len = self.dataset.manifest.config.ctx_len as u64;
         let n_rows: u64 = self.groups.iter().map(|group| group.rows as u64).sum();
         ((self.contexts.end - self.contexts.start) * ctx_len.saturating_sub(1)).min(n_rows)
     }
@@ -98,11 +99,8 @@ pub(crate) fn ordinary_rows(columns: Vec<ActivationRows>, sink_norms: &[f32], wa
     let ordinary = |row| columns.iter().zip(sink_norms).all(|(column, sink_norm)| column.is_ordinary(row, *sink_norm));
     let contexts = columns.first().map_or(&[][..], |first| &first.rows.context);
     let keep: Vec<bool> = contexts.iter().enumerate().map(|(row, context)| wanted(*context) && ordinary(row)).collect();
-    let kept = |mut column: ActivationRows| {
-        column.values.keep_rows(column.d_model, &keep);
-        Column { values: column.values, width: column.d_model }
-    };
-    Rows::new(columns.into_iter().map(kept).collect())
+    let values = |column: ActivationRows| Column { values: column.values, width: column.d_model };
+    Rows::kept(columns.into_iter().map(values).collect(), &keep)
 }
 
 #[cfg(test)]

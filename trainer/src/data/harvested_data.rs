@@ -1,6 +1,6 @@
 //! [`HarvestedData`]: a folder written by `harvest`, as [`TrainingData`]. Its last contexts are held out.
 
-use harvester::{ActivationDataset, Location};
+use harvester::{ActivationDataset, Location, SpecialToken};
 
 use crate::{
     Result,
@@ -33,7 +33,7 @@ impl<'a> HarvestedData<'a> {
 
 impl TrainingData for HarvestedData<'_> {
     fn location(&self) -> &Location {
-        self.dataset.location()
+        &self.dataset.location
     }
 
     fn hook_points(&self) -> HookPoints {
@@ -41,7 +41,7 @@ impl TrainingData for HarvestedData<'_> {
     }
 
     fn columns(&self) -> Result<Vec<ColumnSummary<'_>>> {
-        let manifest = self.dataset.manifest();
+        let manifest = &self.dataset.manifest;
         let summaries = self.hook_points.columns().into_iter().map(|point| {
             let summary = manifest.hook_point(point)?;
             Ok(ColumnSummary { name: point.to_string(), mean: &summary.mean, std: &summary.std })
@@ -56,23 +56,23 @@ impl TrainingData for HarvestedData<'_> {
     }
 
     fn provenance(&self) -> Result<Provenance> {
-        let manifest = self.dataset.manifest();
+        let manifest = &self.dataset.manifest;
         let (first, _) = self.hook_points.ends();
         Ok(Provenance {
             manifest_sha256: Some(self.dataset.manifest_sha256()?),
             model: Some(manifest.model.clone()),
             vectors: None,
-            sink_norm: first.map_or(Ok(f32::MAX), |point| manifest.sink_norm(point))?,
+            sink_norm: first.map_or(Ok(f32::MAX), |point| manifest.hook_point(point).map(|it| it.sink_norm))?,
             bos: Some(manifest.config.bos),
         })
     }
 
     fn label(&self) -> Label {
-        let manifest = self.dataset.manifest();
+        let manifest = &self.dataset.manifest;
         Label {
             model_name: manifest.model.public_name(),
             ctx_len: Some(manifest.config.ctx_len),
-            prepend_bos: manifest.config.bos.id().is_some(),
+            prepend_bos: manifest.config.bos != SpecialToken::None,
             dataset: manifest.corpus.iter().map(|source| source.name.as_str()).collect::<Vec<_>>().join(", "),
         }
     }

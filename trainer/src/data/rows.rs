@@ -32,6 +32,7 @@ pub(crate) trait RowSource: Sync {
 #[derive(Debug)]
 pub(crate) struct Rows {
     columns: Vec<Column>,
+    n: usize,
 }
 
 /// One column of some rows.
@@ -43,13 +44,14 @@ pub(crate) struct Column {
 }
 
 impl Rows {
-    /// At least one column; all columns have the same number of rows.
-    pub(crate) fn new(columns: Vec<Column>) -> Self {
-        Self { columns }
+    /// The rows that `keep` marks. At least one column, each with as many rows as `keep`.
+    pub(crate) fn kept(mut columns: Vec<Column>, keep: &[bool]) -> Self {
+        columns.iter_mut().for_each(|column| column.values.keep_rows(column.width, keep));
+        Self { columns, n: keep.iter().filter(|kept| **kept).count() }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.columns.first().map_or(0, |column| column.values.len() / column.width)
+        self.n
     }
 
     /// Writes row `row` to `x`, column after column, each multiplied by its scale.
@@ -84,10 +86,8 @@ mod tests {
     #[test]
     fn columns_of_different_types_stand_one_after_the_other() {
         let ints = Values::I8 { values: vec![1, -2, 3, 4], scales: vec![10.0, 0.5] };
-        let rows = Rows::new(vec![
-            Column { values: ints, width: 2 },
-            Column { values: Values::F32(vec![7.0, 8.0]), width: 1 },
-        ]);
+        let floats = Column { values: Values::F32(vec![7.0, 8.0]), width: 1 };
+        let rows = Rows::kept(vec![Column { values: ints, width: 2 }, floats], &[true; 2]);
         assert_eq!(rows.len(), 2);
         assert_eq!(rows.to_f32(), [10.0, -20.0, 7.0, 1.5, 2.0, 8.0]);
         let mut x = [f32::NAN; 3];

@@ -180,7 +180,8 @@ mod tests {
             self.reads.fetch_add(1, Ordering::Relaxed);
             let first: usize = self.sizes[..group].iter().sum();
             let values = (first..first + self.sizes[group]).flat_map(|row| [row as f32; 2]).collect();
-            Ok(Rows::new(vec![Column { values: Values::F32(values), width: 2 }]))
+            let column = Column { values: Values::F32(values), width: 2 };
+            Ok(Rows::kept(vec![column], &vec![true; self.sizes[group]]))
         }
     }
 

@@ -36,7 +36,7 @@ impl TrainingData for VectorData<'_> {
     fn split(&self, draw: HeldOut) -> Result<Split<'_>> {
         let [training, held_out] = [false, true].map(|held_out| VectorRows::new(self.0, draw, held_out));
         if training.n_rows == 0 {
-            let found = format!("{} rows, of which all are held out", self.0.n_rows());
+            let found = format!("{} rows, of which all are held out", self.0.n_rows);
             let hint = "Train on more rows, or hold out a smaller `held_out_fraction`";
             return Err(Error::malformed(self.location().to_string(), "rows to train on", found, hint));
         }
@@ -47,7 +47,7 @@ impl TrainingData for VectorData<'_> {
         Ok(Provenance {
             manifest_sha256: None,
             model: None,
-            vectors: Some(VectorsIdentity { column: self.0.column.clone(), files: self.0.files().cloned().collect() }),
+            vectors: Some(VectorsIdentity { column: self.0.column.clone(), files: self.0.files.clone() }),
             sink_norm: f32::MAX,
             bos: None,
         })
@@ -88,7 +88,7 @@ struct VectorRows<'a> {
 
 impl<'a> VectorRows<'a> {
     fn new(vectors: &'a VectorDataset, draw: HeldOut, held_out: bool) -> Self {
-        let n_rows = (0..vectors.n_rows()).filter(|row| draw.holds_out(*row) == held_out).count() as u64;
+        let n_rows = (0..vectors.n_rows).filter(|row| draw.holds_out(*row) == held_out).count() as u64;
         Self { vectors, draw, held_out, widths: [vectors.width], n_rows }
     }
 }
@@ -115,9 +115,7 @@ impl RowSource for VectorRows<'_> {
         let (group, width) = (self.vectors.groups[group], self.vectors.width);
         let rows = group.first_row..group.first_row + group.rows as u64;
         let keep: Vec<bool> = rows.map(|row| self.draw.holds_out(row) == self.held_out).collect();
-        let mut values = self.vectors.read(group)?;
-        values.keep_rows(width, &keep);
-        Ok(Rows::new(vec![Column { values, width }]))
+        Ok(Rows::kept(vec![Column { values: self.vectors.read(group)?, width }], &keep))
     }
 }
 

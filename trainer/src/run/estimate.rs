@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use harvester::{
-    HarvestConfig, ModelConfig, Monitor, forward_seconds,
+    HarvestConfig, ModelConfig, Monitor, StorageDtype, forward_estimate,
     human::{bytes, grouped, seconds},
     machine::gemm_flops,
 };
@@ -29,15 +29,9 @@ pub(crate) fn step_seconds(d_in: usize, d_sae: usize, tokens: u64) -> f64 {
 }
 
 /// Bytes of the shuffle buffer over `n_rows` rows, which holds no more than there is.
-pub(crate) fn buffer_bytes(
-    config: &TrainConfig,
-    d_in: usize,
-    d_out: usize,
-    n_rows: u64,
-    bytes_of_a_value: usize,
-) -> u64 {
+pub(crate) fn buffer_bytes(config: &TrainConfig, d_in: usize, d_out: usize, n_rows: u64, dtype: StorageDtype) -> u64 {
     let target = if config.target_hook_point.is_some() { d_out } else { 0 };
-    n_rows.saturating_mul(((d_in + target) * bytes_of_a_value) as u64).min(config.buffer_bytes)
+    n_rows.saturating_mul(dtype.row_bytes(d_in + target) as u64).min(config.buffer_bytes)
 }
 
 /// The tokens of a run beside those of its dataset, in words.
@@ -56,10 +50,10 @@ fn passes(tokens: u64, n_rows: u64) -> String {
 ///
 /// # Errors
 /// When it needs more memory than is left.
-pub(crate) fn of_rows(resolved: &Resolved, n_rows: u64, bytes_of_a_value: usize) -> Result<String> {
+pub(crate) fn of_rows(resolved: &Resolved, n_rows: u64, dtype: StorageDtype) -> Result<String> {
     let Resolved { config, d_in, d_out, d_sae, .. } = resolved;
     let wide = if d_out == d_in { String::new() } else { format!(", d_out {d_out}") };
-    let buffer = buffer_bytes(config, *d_in, *d_out, n_rows, bytes_of_a_value);
+    let buffer = buffer_bytes(config, *d_in, *d_out, n_rows, dtype);
     resolved.check_sizes(buffer)?;
     Ok(format!(
         "{}, d_in {d_in}{wide}, d_sae {d_sae}, {}: about {}, {} of memory",
@@ -84,8 +78,7 @@ pub(crate) fn of_live(
     let row_bytes = resolved.widths.iter().map(|width| harvest.dtype.row_bytes(*width)).sum();
     let buffer_tokens = config.buffer_rows(row_bytes);
     resolved.check_sizes(buffer_tokens.saturating_mul(row_bytes as u64))?;
-    let forward = forward_seconds(model, harvest, (config.rows_drawn() + held_out_tokens) as f64);
-    let layers = harvest.hook_points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);
+    let (layers, forward) = forward_estimate(model, harvest, (config.rows_drawn() + held_out_tokens) as f64);
     Ok(format!(
         "{} tokens through {layers} layers and into an SAE, d_in {d_in}, d_sae {d_sae}, {}: about {}, {} tokens in the \
          shuffle buffer before the first step and again after a stop, nothing on disk but {} tokens held out",

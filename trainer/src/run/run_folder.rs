@@ -20,8 +20,8 @@ impl SaeManifest {
         resolved: &Resolved,
         out: &Path,
     ) -> Result<Self> {
-        let contexts = held_out.context_end();
-        let live_from = held_out.manifest().parts.last().map(|part| part.next);
+        let contexts = held_out.context_end;
+        let live_from = held_out.manifest.parts.last().map(|part| part.next);
         Ok(Self { live_from, ..Self::begin(data, resolved, 0..contexts, out)? }.identified())
     }
 

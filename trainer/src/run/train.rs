@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use harvester::{ActivationDataset, Monitor, OutputFolder, VectorDataset};
+use harvester::{ActivationDataset, Monitor, OutputFolder, StorageDtype, VectorDataset};
 
 use crate::{
     Error, Result,
@@ -46,16 +46,16 @@ impl<'a> TrainData<'a> {
     /// Number of rows, including held-out ones.
     pub(crate) fn n_rows(self) -> u64 {
         match self {
-            Self::Harvested(dataset) => dataset.n_rows(),
-            Self::Vectors(vectors) => vectors.n_rows(),
+            Self::Harvested(dataset) => dataset.manifest.counts.tokens,
+            Self::Vectors(vectors) => vectors.n_rows,
         }
     }
 
-    /// Bytes of one value of a row.
-    pub(crate) fn bytes_of_a_value(self) -> usize {
+    /// Type of the values in memory.
+    pub(crate) fn dtype(self) -> StorageDtype {
         match self {
-            Self::Harvested(dataset) => dataset.manifest().config.dtype.bytes(),
-            Self::Vectors(vectors) => vectors.dtype.bytes(),
+            Self::Harvested(dataset) => dataset.manifest.config.dtype,
+            Self::Vectors(vectors) => vectors.dtype,
         }
     }
 
@@ -64,11 +64,15 @@ impl<'a> TrainData<'a> {
     pub(crate) fn begun_with(&self, out: &Path) -> Result<Option<ActivationDataset>> {
         let (Self::Harvested(dataset), Ok(begun)) = (self, SaeManifest::read(out)) else { return Ok(None) };
         let Some(sha256) = begun.activations.sha256() else { return Ok(None) };
-        if !dataset.extends(sha256)? || !begun.complete && checkpoint_files::list(out)?.is_empty() {
+        let is_begun = begun.complete || !checkpoint_files::list(out)?.is_empty();
+        if !is_begun || dataset.manifest_sha256()? == sha256 {
             return Ok(None);
         }
-        let earlier = ActivationDataset::open_as(dataset.location().clone(), sha256)?;
-        let (n, now) = (earlier.n_rows(), dataset.n_rows());
+        let earlier = ActivationDataset::open_as(dataset.location.clone(), sha256)?;
+        if earlier.manifest_sha256()? != sha256 {
+            return Ok(None);
+        }
+        let (n, now) = (earlier.manifest.counts.tokens, dataset.manifest.counts.tokens);
         tracing::warn!("this run goes on with the {n} tokens that it began with; their folder has {now} now");
         Ok(Some(earlier))
     }
@@ -77,7 +81,7 @@ impl<'a> TrainData<'a> {
     pub(crate) fn of(self, config: &TrainConfig) -> Result<Box<dyn TrainingData + 'a>> {
         match self {
             Self::Harvested(dataset) => {
-                Ok(Box::new(HarvestedData::new(dataset, config.hook_points_in(dataset.manifest())?)))
+                Ok(Box::new(HarvestedData::new(dataset, config.hook_points_in(&dataset.manifest)?)))
             }
             Self::Vectors(vectors) => {
                 config.check_vectors(&vectors.location)?;
@@ -109,7 +113,7 @@ pub fn train<'a>(
     let rows = begun_with.as_ref().map_or(rows, TrainData::from);
     let data = &*rows.of(config)?;
     let resolved = resolve(config, data)?;
-    let estimate = || estimate::of_rows(&resolved, rows.n_rows(), rows.bytes_of_a_value());
+    let estimate = || estimate::of_rows(&resolved, rows.n_rows(), rows.dtype());
     // Before a row is read: it refuses what does not fit in memory.
     let estimated = if is_finished { None } else { Some(estimate()?) };
     let split = split(data, &resolved.config)?;

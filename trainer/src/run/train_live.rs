@@ -108,9 +108,10 @@ fn live_config(
 
 /// The rows to stream; their statistics come from the held-out activations.
 fn live_rows(dataset: &ActivationDataset, manifest: &SaeManifest, resolved: &Resolved) -> Result<LiveRows> {
-    let harvest = dataset.manifest();
+    let harvest = &dataset.manifest;
     let hook_points = resolved.hook_points.columns();
-    let sink_norms: Vec<f32> = hook_points.iter().map(|point| harvest.sink_norm(*point)).collect::<Result<_, _>>()?;
+    let sink_norms: Vec<f32> =
+        hook_points.iter().map(|point| Ok(harvest.hook_point(*point)?.sink_norm)).collect::<Result<_>>()?;
     let row_bytes = resolved.widths.iter().map(|width| harvest.config.dtype.row_bytes(*width)).sum();
     Ok(LiveRows {
         hook_points,

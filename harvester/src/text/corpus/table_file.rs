@@ -61,7 +61,7 @@ impl ReadRange for Watched {
         self.ranges.read_range(start, length).map_err(|error| {
             let message = error.to_string();
             *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-            Error::hook(message)
+            Error::Hook(message.into())
         })
     }
 }

@@ -32,7 +32,7 @@ pub struct ChatMessage {
 
 impl ChatMessage {
     /// A turn of `role`.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+    pub(crate) fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         Self { role: role.into(), content: content.into(), more: Map::new() }
     }
 

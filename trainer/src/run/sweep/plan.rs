@@ -136,7 +136,7 @@ impl<'a> SweepPlan<'a> {
 
     /// Bytes of a run's shuffle buffer.
     pub(super) fn buffer_bytes(&self, run: &PlannedRun) -> u64 {
-        buffer_bytes(&run.config, run.d_in, run.d_out, self.data.n_rows(), self.data.bytes_of_a_value())
+        buffer_bytes(&run.config, run.d_in, run.d_out, self.data.n_rows(), self.data.dtype())
     }
 }
 
