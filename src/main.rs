@@ -6,6 +6,7 @@ mod settings;
 mod terminal;
 mod sweep_table;
 mod merge;
+mod compare;
 mod convert;
 mod manual;
 mod harvest;
@@ -66,6 +67,7 @@ fn run(matches: ArgMatches, words: Vec<OsString>, terminal: &Terminal) -> anyhow
         Command::Show(args) => show::run(&args, terminal),
         Command::Find(args) => show::find(&args, terminal),
         Command::Steer(args) => steer::run(&args, None, terminal),
+        Command::Compare(args) => compare::run(&args, terminal),
         Command::Convert(args) => convert::run(&args, terminal),
         Command::Inspect(args) => inspect::run(&args, terminal),
         Command::Completions(args) => manual::completions(&args),

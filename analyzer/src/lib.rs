@@ -13,6 +13,7 @@
 //!   |
 //!   v
 //! find       contrast, most_interpretable: which latents to look at
+//! compare    which latents of two SAEs are the same
 //! evaluate   how much of the model an SAE keeps: its reconstructions and, with the model running, behavior
 //! steer      Interventions edit latents inside a forward pass, generate generates text under them, shift measures them
 //! ```
@@ -33,9 +34,11 @@ mod next_token;
 mod index;
 mod find;
 mod evaluate;
+mod compare;
 mod steer;
 
 pub use artifact::{Artifact, ArtifactKind, Content};
+pub use compare::{AtDensity, CompareConfig, Comparison, Counterpart, Fate, SharesAt, compare};
 pub use encoded::EncodedRows;
 pub use error::{Error, Result};
 pub use evaluate::{Behavior, Evaluation, EvaluationConfig, Measured, PlaceFvu, evaluate};

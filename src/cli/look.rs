@@ -56,6 +56,23 @@ pub(crate) struct FindArgs {
     pub(crate) top: usize,
 }
 
+/// Flags of `refract compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Two SAEs of one hook point: folders that `refract train` wrote, or SAEs of other tools.
+    #[arg(value_name = "SAE", num_args = 2, required = true)]
+    pub(crate) saes: Vec<PathBuf>,
+    /// Activations of their model [default: those that the first was trained on].
+    #[arg(long)]
+    pub(crate) activations: Option<PathBuf>,
+    /// Tokens on which the activations of the latents are compared.
+    #[arg(long, default_value = "100k", value_parser = count::<u64>)]
+    pub(crate) tokens: u64,
+    /// Number of latents to list of each SAE that have no counterpart.
+    #[arg(long, default_value_t = 10, value_parser = count::<usize>)]
+    pub(crate) top: usize,
+}
+
 /// Flags of `refract convert`.
 #[derive(Debug, Args)]
 pub(crate) struct ConvertArgs {

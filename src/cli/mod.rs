@@ -16,7 +16,7 @@ use serde_json::Value as Json;
 
 pub(crate) use self::{
     harvest::{HarvestArgs, MergeArgs},
-    look::{CompletionsArgs, ConvertArgs, DemoArgs, FindArgs, InspectArgs, ManArgs, ShowArgs},
+    look::{CompareArgs, CompletionsArgs, ConvertArgs, DemoArgs, FindArgs, InspectArgs, ManArgs, ShowArgs},
     sae::{EvaluateArgs, IndexArgs, SteerArgs},
     sweep::{SharedArgs, SweepArgs},
     train::{LiveArgs, TrainArgs},
@@ -136,6 +136,9 @@ pub(crate) enum Command {
                       --prompt 'The weather today' --clamp 1234=0 --scale 77=3"
     )]
     Steer(SteerArgs),
+    /// Find which latents of two SAEs are the same, by direction and by the tokens on which they fire.
+    #[command(after_help = "Example:\n  refract compare runs/sae runs/other-seed")]
+    Compare(CompareArgs),
     /// Write an SAE in the format of another tool.
     #[command(after_help = "Each FORMAT is read as well, and so are the folders of Llama Scope: the format of an \
                       SAE is found out from its files. Every command that takes --sae reads them too.\n\n\

@@ -64,6 +64,43 @@ fn activations_of_another_model_are_refused_though_they_are_as_wide() {
     RUN.ok(&[&steer[..], &["--activations", "others"]].concat());
 }
 
+#[test]
+fn an_sae_shares_every_latent_with_itself_and_few_with_another() {
+    let own = RUN.json(&["compare", "sae", "sae", "--tokens", "2k"]).remove(0);
+    for side in own["latents"].as_array().unwrap() {
+        for latent in side.as_array().unwrap() {
+            let fires = latent["density"].as_f64() > Some(0.0);
+            assert_eq!(latent["fate"], if fires { "shared" } else { "silent" }, "{latent}");
+            assert_eq!(latent["partner"], latent["latent"]);
+            assert!(!fires || latent["correlation"].as_f64() > Some(1.0 - 1e-9), "{latent}");
+        }
+    }
+    assert!(own["mean_max_cosine"][0].as_f64() > Some(0.999_99));
+    assert!(own["mean_max_cosine_by_chance"][0].as_f64() < Some(0.9));
+
+    let seed = ["train", "--activations", "acts", "--d-sae", "96", "--k", "4", "--batch", "256", "--tokens", "4096"];
+    RUN.ok(&[&seed[..], &["--seed", "1", "--out", "seed"]].concat());
+    let other = RUN.json(&["compare", "sae", "seed"]).remove(0);
+    let n = |side: usize| other["latents"][side].as_array().unwrap().len();
+    assert_eq!((n(0), n(1)), (64, 96));
+    let partners = other["latents"][1].as_array().unwrap().iter().filter(|latent| !latent["partner"].is_null());
+    assert_eq!(partners.count(), 64, "the larger SAE has latents left over");
+    assert!(other["matched_cosine"].as_f64() < Some(0.999));
+    let said = RUN.ok(&["compare", "sae", "seed"]);
+    assert!(said.contains("MMCS") && said.contains("by chance"), "{said}");
+
+    let elsewhere = ["harvest", "--model", &tiny("llama"), "--corpus", &corpus("speeches"), "--out", "embed"];
+    RUN.ok(&[&elsewhere[..], &["--hook-point", "hook_embed", "--ctx-len", "32", "--tokens", "4096"]].concat());
+    train(&RUN, "embed", "at-embed");
+    train(&RUN, "twin", "of-twin");
+    for other in ["at-embed", "of-twin"] {
+        let refused = RUN.error(&["compare", "sae", other]);
+        assert!(refused.contains(&format!("SAE {other}: expected one like sae: at {POINT}")), "{refused}");
+    }
+    let refused = RUN.error(&["compare", "sae", "sae", "--activations", "twin"]);
+    assert!(refused.contains("model of the activations twin"), "{refused}");
+}
+
 /// A harvest with a BOS of its own choice, and one without any, of a model that has none.
 #[test]
 fn a_prompt_begins_as_the_contexts_of_the_activations_did() {
