@@ -60,9 +60,9 @@ impl PairCounts {
             unions: d_sae.map(|n| vec![Union::default(); n]),
         };
         let mut rows = Rows::new(d_sae, matching);
-        monitor.start("comparing", dataset.n_rows().min(tokens), "tokens");
+        monitor.start("comparing", dataset.manifest.counts.tokens.min(tokens), "tokens");
         let mut read = 0;
-        for &group in dataset.row_groups() {
+        for &group in &dataset.row_groups {
             if monitor.cancelled() {
                 return Err(Error::Stopped);
             }
@@ -75,7 +75,7 @@ impl PairCounts {
                 EncodedRows::encode(&saes[0].sae, activations.clone(), saes[0].sink_norm)?,
                 EncodedRows::encode(&saes[1].sae, activations, saes[1].sink_norm)?,
             ];
-            for row in 0..encoded[0].rows.len() {
+            for row in 0..encoded[0].rows.token.len() {
                 if encoded.iter().all(|encoded| encoded.ordinary[row]) {
                     rows.add(&mut counts, matching, [encoded[0].acts.row(row), encoded[1].acts.row(row)]);
                 }
