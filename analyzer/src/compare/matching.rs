@@ -254,11 +254,10 @@ fn solve(n: usize, gram: impl Fn(usize, usize) -> f64, target: &[f64]) -> Option
         if rows[pivot][pivot] < 1e-6 {
             return None;
         }
-        for row in pivot + 1..n {
-            let factor = rows[row][pivot] / rows[pivot][pivot];
-            for column in pivot..=n {
-                rows[row][column] -= factor * rows[pivot][column];
-            }
+        let (above, below) = rows.split_at_mut(pivot + 1);
+        for row in below {
+            let factor = row[pivot] / above[pivot][pivot];
+            row.iter_mut().zip(&above[pivot]).for_each(|(x, y)| *x -= factor * y);
         }
     }
     let mut solution = vec![0.0; n];
