@@ -53,6 +53,7 @@ pub use placed_sae::PlacedSae;
 pub use sae_site::SaeSite;
 pub use sae_source::SaeSource;
 pub use steer::{
-    GenerateConfig, Generation, Intervention, Interventions, LatentMax, MovedToken, Shift, SideBySide, generate, shift,
+    Baseline, GenerateConfig, Generation, Intervention, Interventions, LatentMax, MovedToken, Shift, SideBySide,
+    TextKind, Trial, TrialText, generate, shift,
 };
 pub use workbench::Workbench;

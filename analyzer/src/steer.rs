@@ -5,10 +5,12 @@ mod intervention;
 mod prompt;
 mod shift;
 mod side_by_side;
+mod trial;
 
 pub use self::{
     generate::{GenerateConfig, Generation, generate},
     intervention::{Intervention, Interventions, LatentMax},
     shift::{MovedToken, Shift, shift},
     side_by_side::SideBySide,
+    trial::{Baseline, TextKind, Trial, TrialText},
 };
