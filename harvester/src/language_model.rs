@@ -155,7 +155,8 @@ impl LanguageModel {
 
     /// The residual stream after the last block: the input of [`Self::unembed`].
     ///
-    /// With a `cache`, each sequence of the batch continues the one with its number there, and is added to it.
+    /// With a `cache`, each sequence of the batch continues the one with its number there, and is added to it, unless
+    /// a hook makes variants.
     ///
     /// # Shapes
     /// -> `[rows, d_model]`, once for each variant that a hook makes of the batch

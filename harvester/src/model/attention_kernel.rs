@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::batch::Span;
 use crate::{Error, Result};
+use panels::HeadMut;
 pub(crate) use panels::Panels;
 use tiles::Tiles;
 
@@ -43,10 +44,27 @@ impl Heads {
     fn row_width(&self) -> usize {
         (self.n_heads + 2 * self.n_kv_heads) * self.d_head
     }
+
+    /// The head whose keys and values the queries of `head` read.
+    fn kv_head(&self, head: usize) -> usize {
+        head / (self.n_heads / self.n_kv_heads)
+    }
+
+    /// Packs the keys and values of a span's rows of one head into `held`.
+    fn pack(&self, qkv: &[f32], span: &Span, kv_head: usize, held: &mut HeadMut<'_>) {
+        let Self { n_heads, n_kv_heads, d_head } = *self;
+        for (position, row) in (span.start..).zip(span.rows.clone()) {
+            let row = &qkv[row * self.row_width()..][..self.row_width()];
+            let (key, value) =
+                (&row[(n_heads + kv_head) * d_head..], &row[(n_heads + n_kv_heads + kv_head) * d_head..]);
+            held.set(position, &key[..d_head], &value[..d_head]);
+        }
+    }
 }
 
 /// `z = softmax(scores) v`. Each query sees the keys of its sequence up to its own position, or the last `window` of
-/// them. The keys and values of the batch are added to those of earlier passes in `held`, one entry per span.
+/// them. The keys and values of the batch are added to those of earlier passes in `held`, one entry per span. If there
+/// are fewer entries, the spans are those of several variants that share the past in `held`; then nothing is added.
 ///
 /// # Shapes
 /// `qkv`: `[rows, n_heads + 2 n_kv_heads, d_head]` -> `[rows, n_heads * d_head]`; `spans` cover all rows
@@ -67,9 +85,14 @@ pub(crate) fn causal_attention(
         return Err(Error::invalid("attention", "contiguous numbers in f32", format!("{:?}", qkv.dtype())));
     };
     let values = &values[from..to];
-    add(values, heads, spans, &mut held);
-    let held = held.iter().map(|held| &**held);
-    let z = Tiles::new(rule, heads, values).run(spans.iter().zip(held));
+    let tiles = Tiles::new(rule, heads, values);
+    let z = if held.len() < spans.len() {
+        let held: Vec<&Panels> = held.iter().map(|held| &**held).collect();
+        tiles.run_forked(spans, &held)
+    } else {
+        add(values, heads, spans, &mut held);
+        tiles.run(spans.iter().zip(held.iter().map(|held| &**held)))
+    };
     Ok(Tensor::from_vec(z, (rows, heads.n_heads * d_head), &Device::Cpu)?)
 }
 
@@ -78,16 +101,9 @@ const MANY_ROWS: usize = 64;
 
 /// Packs the keys and values of the batch after those held.
 fn add(qkv: &[f32], heads: Heads, spans: &[Span], held: &mut [&mut Panels]) {
-    let Heads { n_heads, n_kv_heads, d_head } = heads;
     let by_head =
         spans.iter().zip(held).flat_map(|(span, held)| held.heads_mut().enumerate().map(move |it| (span, it)));
-    let add_head = |(span, (head, mut held)): (&Span, (usize, panels::HeadMut<'_>))| {
-        for (position, row) in (span.start..).zip(span.rows.clone()) {
-            let row = &qkv[row * heads.row_width()..][..heads.row_width()];
-            let (key, value) = (&row[(n_heads + head) * d_head..], &row[(n_heads + n_kv_heads + head) * d_head..]);
-            held.set(position, &key[..d_head], &value[..d_head]);
-        }
-    };
+    let add_head = |(span, (head, mut held)): (&Span, (usize, HeadMut<'_>))| heads.pack(qkv, span, head, &mut held);
     if qkv.len() < MANY_ROWS * heads.row_width() {
         by_head.for_each(add_head);
     } else {

@@ -28,8 +28,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) last: Option<HookPoint>,
     /// Description of an activation's rows for the hook.
     pub(crate) rows: Rows,
-    /// True if keys of earlier passes are used, and those of this pass are kept.
-    pub(crate) is_cached: bool,
+    /// True once a hook has made variants.
+    pub(crate) is_forked: bool,
 }
 
 impl Pass<'_> {
@@ -54,11 +54,10 @@ impl Pass<'_> {
         let variants = match edit {
             Edit::Keep => return Ok(Some(activation)),
             Edit::Replace(replacement) => vec![replacement],
-            Edit::Variants(variants) if self.is_cached => {
-                let expected = "one continuation of each sequence, because the cache holds one past of it";
-                return refuse(expected.into(), format!("{} variants", variants.len()));
+            Edit::Variants(variants) => {
+                self.is_forked = true;
+                variants
             }
-            Edit::Variants(variants) => variants,
         };
         if let Some(other) = variants.iter().find(|variant| variant.dims() != activation.dims()) {
             return refuse(format!("an activation of shape {:?}", activation.dims()), format!("{:?}", other.dims()));

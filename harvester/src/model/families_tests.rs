@@ -267,8 +267,63 @@ fn a_pass_goes_on_with_variants_from_every_point() {
     }
 }
 
+/// Adds a multiple of the number of the variant to the last row of each text: all variants in one pass, or one alone.
+struct Nudges {
+    point: HookPoint,
+    variants: Vec<usize>,
+    alone: bool,
+}
+
+impl Hook for Nudges {
+    fn wants(&self, point: HookPoint) -> bool {
+        point == self.point
+    }
+
+    fn apply(&mut self, _point: HookPoint, rows: &Rows, activation: &Tensor) -> Result<Edit> {
+        let all: Vec<Row> = rows.iter().collect();
+        let is_last = |(i, row): (usize, &Row)| all.get(i + 1).is_none_or(|next| next.sequence != row.sequence);
+        let last: Vec<f32> = all.iter().enumerate().map(|it| f32::from(u8::from(is_last(it)))).collect();
+        let last = Tensor::from_vec(last, (all.len(), 1), activation.device())?;
+        let nudged = |variant: &usize| Ok(activation.broadcast_add(&(&last * (0.1 * *variant as f64))?)?);
+        let mut variants: Vec<Tensor> = self.variants.iter().map(nudged).collect::<Result<_>>()?;
+        Ok(if self.alone { Edit::Replace(variants.remove(0)) } else { Edit::Variants(variants) })
+    }
+}
+
 #[test]
-fn variants_are_refused_with_a_cache_and_other_shapes_always() {
+fn variants_of_one_token_share_a_cached_past_with_the_bits_of_whole_passes() {
+    for name in FAMILIES {
+        let (model, _, tokens) = load(name);
+        let texts = [&tokens[0][..], &tokens[1][..5]];
+        let mut cache = KvCache::new(model.config());
+        let (mut past, mut next) = (Batch::default(), Batch::default());
+        // The second text goes on by two tokens.
+        for (text, new) in texts.iter().zip([1, 2]) {
+            let (seen, unseen) = text.split_at(text.len() - new);
+            let sequence = cache.add(text.len()).unwrap();
+            past.push(sequence, seen);
+            next.push(sequence, unseen);
+        }
+        model.resid_final(&past, Some(&mut cache), &mut NoHook).unwrap();
+        let continued = [texts[0].len() - 1, texts[0].len() + 3, texts[0].len() + 4];
+        let continued = Tensor::new(continued.map(|row| row as u32).as_slice(), &Device::Cpu).unwrap();
+        for point in [HookPoint::Embed, HookPoint::resid_post(0), HookPoint::Block { layer: 1, site: Site::MlpPost }] {
+            let mut nudges = Nudges { point, variants: (0..40).collect(), alone: false };
+            let forked = model.resid_final(&next, Some(&mut cache), &mut nudges).unwrap(); // [40 * 3, d_model]
+            for variant in [0, 1, 15, 16, 39] {
+                let mut nudge = Nudges { point, variants: vec![variant], alone: true };
+                let whole = model.resid_final(&Batch::of(texts), None, &mut nudge).unwrap();
+                let (got, want) = (forked.narrow(0, 3 * variant, 3).unwrap(), whole.index_select(&continued, 0).unwrap());
+                assert!(bits(&got) == bits(&want), "{name} {point}, variant {variant}");
+            }
+        }
+        let plain = model.resid_final(&next, Some(&mut cache), &mut NoHook).unwrap();
+        assert!(bits(&plain) == bits(&run(&model, &texts).index_select(&continued, 0).unwrap()), "{name}");
+    }
+}
+
+#[test]
+fn a_replacement_of_another_shape_is_refused() {
     /// Returns half of the activation.
     struct Half;
     impl Hook for Half {
@@ -280,18 +335,7 @@ fn variants_are_refused_with_a_cache_and_other_shapes_always() {
         }
     }
     let (model, _, tokens) = load("llama");
-    let mut cache = KvCache::new(model.config());
-    let sequence = cache.add(40).unwrap();
-    let mut batch = Batch::default();
-    batch.push(sequence, &tokens[0]);
-    let mut twice = Twice(HookPoint::resid_post(1));
-    let message = model.resid_final(&batch, Some(&mut cache), &mut twice).unwrap_err().to_string();
-    assert!(message.contains("hook at blocks.1.hook_resid_post") && message.contains("2 variants"), "{message}");
-    // The refused pass has no effect: the text can be started again.
-    assert_eq!(cache.len(sequence), 0);
-    let resid = model.resid_final(&batch, Some(&mut cache), &mut NoHook).unwrap();
-    assert_eq!(bits(&resid), bits(&run(&model, &tokens[..1])));
-    let message = model.resid_final(&batch, None, &mut Half).unwrap_err().to_string();
+    let message = model.resid_final(&Batch::of(&tokens[..1]), None, &mut Half).unwrap_err().to_string();
     assert!(message.contains("expected an activation of shape [17, 48]"), "{message}");
 }
 

@@ -32,8 +32,9 @@ pub enum Edit {
     /// Another activation of the same shape.
     Replace(Tensor),
     /// Several activations of the same shape. The rest of the pass runs once for each, so that one pass compares edits
-    /// of the same text. Its result has the rows of the first variant, then those of the second, and so on. Refused in
-    /// a pass with a cache, which holds one past of each sequence.
+    /// of the same text. Its result has the rows of the first variant, then those of the second, and so on. In a pass
+    /// with a cache, all variants continue the past that it holds, and the cache stays as it was: so thousands of edits
+    /// of one token share everything before it.
     Variants(Vec<Tensor>),
 }
 

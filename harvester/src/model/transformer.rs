@@ -88,7 +88,7 @@ impl Transformer {
         let rotation = |rotary: &Option<Rotary>| rotary.as_ref().map(|rotary| rotary.at(&spans)).transpose();
         let (rotation, local_rotation) = (rotation(&self.rotary)?, rotation(&self.local_rotary)?);
         let rows = Rows::of(batch, &starts);
-        let mut pass = Pass { hook, last, rows, is_cached: cache.is_some() };
+        let mut pass = Pass { hook, last, rows, is_forked: false };
         let Some(resid) = pass.see(HookPoint::Embed, self.embed(batch)?)? else { return Ok(None) };
         let mut resid = self.add_positions(resid, &spans)?;
         let context =
@@ -103,7 +103,8 @@ impl Transformer {
                 None => return Ok(None),
             }
         }
-        if let Some(cache) = cache {
+        // The cache has one past of each sequence, and variants are several.
+        if let Some(cache) = cache.filter(|_| !pass.is_forked) {
             cache.advance(batch);
         }
         Ok(Some(resid))

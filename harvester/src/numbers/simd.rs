@@ -74,7 +74,7 @@ impl Instructions {
 ///
 /// `e^x = 2^n e^r`, `n = round(x / ln 2)`, `|r| <= ln 2 / 2`; `e^r` is the polynomial of the Cephes library's `expf`.
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+pub fn exp(x: f32) -> f32 {
     /// Adding 1.5 * 2^23 rounds to the nearest integer, which is then in the low bits of the sum.
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts, so that `n * LN2_HI` is exact.

@@ -27,6 +27,18 @@ impl Panels {
         Self { d_head, capacity, keys, values }
     }
 
+    /// A copy of one head, with its first `len` positions and space for `capacity`.
+    pub(super) fn copy_of_head(&self, head: usize, len: usize, capacity: usize) -> Self {
+        let mut copy = Self::of_heads(1, self.d_head, capacity);
+        let keys = self.keys(head, 0..len.div_ceil(PANEL));
+        copy.keys[..keys.len()].copy_from_slice(keys);
+        let values = copy.values.chunks_exact_mut((PANEL * capacity).max(1));
+        for (copy, values) in values.zip(self.values(head, 0..len)) {
+            copy[..values.len()].copy_from_slice(values);
+        }
+        copy
+    }
+
     /// The heads, one by one, for writing.
     pub(super) fn heads_mut(&mut self) -> impl Iterator<Item = HeadMut<'_>> {
         let (d_head, capacity) = (self.d_head, self.capacity);
