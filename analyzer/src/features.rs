@@ -7,7 +7,7 @@ mod tables;
 
 pub(crate) use self::{feature::HISTOGRAM_BINS, folder::write, manifest::IndexedSource};
 pub use self::{
-    feature::{Example, Feature, TokenWeight},
+    feature::{Example, Feature},
     folder::FeatureIndex,
     manifest::{FeaturesManifest, IndexConfig},
 };

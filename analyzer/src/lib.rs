@@ -6,6 +6,8 @@
 //! server or a notebook starts:
 //!
 //! ```text
+//! effects    what each latent does to the next token, measured by adding it to neutral prompts
+//!
 //! index      one pass over the activations: for each latent how often it fires, its strongest examples (top_examples),
 //!   |        the tokens that it promotes (logit_lens) and the most similar latents (neighbors)
 //!   v
@@ -20,17 +22,20 @@
 
 mod error;
 mod facts;
-mod features;
-mod artifact;
+mod token_weight;
+mod tensor_rows;
 mod sae_site;
 mod placed_sae;
 mod workbench;
-mod sae_source;
-mod tensor_rows;
 mod encoded;
 mod halves;
 mod labels;
 mod next_token;
+mod neutral;
+mod effects;
+mod features;
+mod artifact;
+mod sae_source;
 mod index;
 mod find;
 mod evaluate;
@@ -39,11 +44,12 @@ mod steer;
 
 pub use artifact::{Artifact, ArtifactKind, Content};
 pub use compare::{AtDensity, CompareConfig, Comparison, Counterpart, Fate, SharesAt, compare};
+pub use effects::{Dose, Effect, EffectMeter, EffectsConfig, effects};
 pub use encoded::EncodedRows;
 pub use error::{Error, Result};
 pub use evaluate::{Behavior, Evaluation, EvaluationConfig, Measured, PlaceFvu, evaluate};
 pub use facts::Facts;
-pub use features::{Example, Feature, FeatureIndex, FeaturesManifest, IndexConfig, TokenWeight};
+pub use features::{Example, Feature, FeatureIndex, FeaturesManifest, IndexConfig};
 pub use find::{
     About, Contrast, ContrastConfig, Contrasts, DocumentContrast, Pick, RankBy, contrast, contrast_documents,
 };
@@ -56,4 +62,5 @@ pub use steer::{
     Baseline, GenerateConfig, Generation, Intervention, Interventions, LatentMax, MovedToken, Shift, SideBySide,
     TextKind, Trial, TrialText, generate, shift,
 };
+pub use token_weight::TokenWeight;
 pub use workbench::Workbench;

@@ -2,20 +2,11 @@
 
 use serde::Serialize;
 
+use crate::TokenWeight;
+
 /// Bins of [`Feature::histogram`]: half-octaves from 2^-6 to 2^10. The first and last bin also count values outside
 /// this range.
 pub(crate) const HISTOGRAM_BINS: usize = 32;
-
-/// A token and the strength with which a latent promotes it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct TokenWeight {
-    /// Token id.
-    pub token: u32,
-    /// Its text.
-    pub text: String,
-    /// Change of the token's logit per unit of activation, before the final norm's scale.
-    pub weight: f32,
-}
 
 /// The facts about one latent.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -2,7 +2,7 @@
 
 use harvester::{Cell, Column, Result, Table, TableReader};
 
-use super::feature::{Example, Feature, TokenWeight};
+use super::feature::{Example, Feature};
 
 /// A row is a latent.
 pub(crate) const FEATURES: Table<Feature> = Table {

@@ -317,6 +317,7 @@ fn variants_of_one_token_share_a_cached_past_with_the_bits_of_whole_passes() {
                 assert!(bits(&got) == bits(&want), "{name} {point}, variant {variant}");
             }
         }
+        assert_eq!([0, 1].map(|text| cache.len(text)), [texts[0].len() - 1, texts[1].len() - 2], "{name}");
         let plain = model.resid_final(&next, Some(&mut cache), &mut NoHook).unwrap();
         assert!(bits(&plain) == bits(&run(&model, &texts).index_select(&continued, 0).unwrap()), "{name}");
     }
