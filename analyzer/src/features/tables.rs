@@ -3,6 +3,7 @@
 use harvester::{Cell, Column, Result, Table, TableReader};
 
 use super::feature::{Example, Feature};
+use crate::TokenWeight;
 
 /// A row is a latent.
 pub(crate) const FEATURES: Table<Feature> = Table {
