@@ -18,8 +18,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Ok(Dose { latent: latent as u32, activation: 0.8 * feature.max, max: feature.max })
     };
     let step = placed.sae.d_sae() / latents;
-    let doses: Vec<Dose> =
-        (0..latents).map(|i| dose(i * step)).filter(|dose: &analyzer::Result<Dose>| dose.as_ref().is_ok_and(|it| it.max > 0.0)).collect::<Result<_, _>>()?;
+    let doses: Vec<Dose> = (0..latents)
+        .map(|i| dose(i * step))
+        .filter(|dose: &analyzer::Result<Dose>| dose.as_ref().is_ok_and(|it| it.max > 0.0))
+        .collect::<Result<_, _>>()?;
     let open = |compute| LanguageModel::open(&placed.model.source.parse::<ModelSource>()?.resolve(&Silent)?, compute);
     let of = |compute| -> Result<Vec<Effect>, Box<dyn std::error::Error>> {
         let model = open(compute)?;

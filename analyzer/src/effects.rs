@@ -158,7 +158,7 @@ impl<'a> EffectMeter<'a> {
         let resid = fork.run(1, &mut |_, x, y| {
             places.push((site.sae.config().input_norm.scale(x), harvester::norm(y)));
         })?;
-        let logits: Vec<Vec<f32>> = model.head()?.unembed(&resid)?.to_vec2()?;
+        let logits: Vec<Vec<f32>> = model.unembed(&resid)?.to_vec2()?;
         let prompts: Vec<Prompt> = logits
             .into_iter()
             .zip(places)
@@ -172,7 +172,7 @@ impl<'a> EffectMeter<'a> {
         for prompt in &prompts {
             p.iter_mut().zip(prompt.reference.p()).for_each(|(sum, p)| *sum += p / prompts.len() as f32);
         }
-        let reaches_head = fork.place().writes_to_resid() && site.sae.d_out() == model.head()?.d_model();
+        let reaches_head = fork.place().writes_to_resid() && site.sae.d_out() == model.config().d_model;
         Ok(Self { fork, unedited: Unedited { model, sae: site.sae, prompts, p, reaches_head } })
     }
 
@@ -218,7 +218,7 @@ impl Unedited<'_> {
         for first in (0..edits.len()).step_by(per_chunk) {
             let n = per_chunk.min(edits.len() - first);
             let rows = resid.narrow(0, first * self.prompts.len(), n * self.prompts.len())?;
-            let logits = self.model.head()?.unembed(&rows)?; // [n * prompts, d_vocab]
+            let logits = self.model.unembed(&rows)?; // [n * prompts, d_vocab]
             with_rows(&logits, |logits| {
                 let by_edit = logits.par_chunks(self.prompts.len() * self.p.len()).enumerate();
                 results.par_extend(by_edit.map(|(i, logits)| {
@@ -236,9 +236,8 @@ impl Unedited<'_> {
         for doses in doses.chunks(HEAD_ROWS).filter(|_| self.reaches_head) {
             let rows: Vec<f32> =
                 doses.iter().flat_map(|dose| self.sae.decoder_row(dose.latent as usize)).copied().collect();
-            let head = self.model.head()?;
             let rows = Tensor::from_vec(rows, (doses.len(), self.sae.d_out()), &candle_core::Device::Cpu)?;
-            with_rows(&head.unembed(&rows)?, |logits| {
+            with_rows(&self.model.unembed(&rows)?, |logits| {
                 let tokens = |logits: &[f32]| top((0..).zip(logits.iter().copied()), LENS_TOKENS);
                 let ids = |logits| tokens(logits).into_iter().map(|(token, _)| token).collect();
                 lenses.par_extend(logits.par_chunks(self.p.len()).map(ids));

@@ -82,8 +82,9 @@ impl<'a> Fork<'a> {
         let mut hook = Copies { site: self.site, place: self.place, n, edit, x: vec![] };
         let resid = self.model.resid_final(&self.new, Some(&mut self.cache), &mut hook)?;
         let rows = resid.dim(0)? / n;
-        let last: Vec<u32> =
-            (0..n).flat_map(|copy| self.new.last_rows().into_iter().map(move |row| (copy * rows) as u32 + row)).collect();
+        let last: Vec<u32> = (0..n)
+            .flat_map(|copy| self.new.last_rows().into_iter().map(move |row| (copy * rows) as u32 + row))
+            .collect();
         Ok(resid.index_select(&Tensor::new(last, resid.device())?, 0)?)
     }
 }

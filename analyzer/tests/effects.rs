@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use analyzer::{Dose, Effect, EffectMeter, EffectsConfig, PlacedSae, TokenWeight, Workbench, effects};
-use harvester::{Compute, HookPoint, LanguageModel, ModelSource, ResolvedModel, Silent};
+use harvester::{Compute, HookPoint, LanguageModel, ResolvedModel, Silent};
 use serde::Deserialize;
 use trainer::{HookPoints, InputNorm, Nonlinearity, Sae, SaeConfig, SaeWeights};
 
@@ -75,7 +75,8 @@ fn a_dose_of_zero_does_nothing() {
 fn a_row_of_the_unembedding_at_the_last_layer_promotes_its_token() {
     let model = tiny();
     for token in [17, 260] {
-        let row: Vec<f32> = model.head().unwrap().w_unembed(&[token]).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let (_, row) = model.logit_lens(&[], &[token]).unwrap();
+        let row: Vec<f32> = row.flatten_all().unwrap().to_vec1().unwrap();
         let found = &measure(&bench(&model, 2, row, InputNorm::None), &[dose(0, 2.0)])[0];
         assert_eq!(found.promoted[0].token, token);
         assert!(found.output_score.unwrap() > 0.0 && found.kl > 0.0, "{found:?}");
@@ -155,7 +156,12 @@ fn assert_equals_float64(model: &LanguageModel, name: &str) {
         let near = |got: f32, want: f32| (got - want).abs() <= 2e-4 * want.abs() + 2e-6;
         assert!(near(got.kl, want.kl), "kl {} {}", got.kl, want.kl);
         assert!(near(got.output_score.unwrap(), want.output_score), "{:?} {}", got.output_score, want.output_score);
-        assert!(near(got.delta_confidence, want.delta_confidence), "{} {}", got.delta_confidence, want.delta_confidence);
+        assert!(
+            near(got.delta_confidence, want.delta_confidence),
+            "{} {}",
+            got.delta_confidence,
+            want.delta_confidence
+        );
         assert!(near(got.relative_dose, want.relative_dose), "{} {}", got.relative_dose, want.relative_dose);
         assert!(near(got.lens_agreement.unwrap(), want.lens_agreement), "{:?}", got.lens_agreement);
         assert!((got.dose_kl25 / want.dose_kl25 - 1.0).abs() < 0.05, "{} {}", got.dose_kl25, want.dose_kl25);
@@ -170,10 +176,4 @@ fn assert_equals_float64(model: &LanguageModel, name: &str) {
 #[test]
 fn a_tiny_model_gives_the_figures_of_float64() {
     assert_equals_float64(&tiny(), "tiny");
-}
-
-#[test]
-fn the_default_model_gives_the_figures_of_float64() {
-    let model = LanguageModel::open(&ModelSource::Default.resolve(&Silent).unwrap(), Compute::F32).unwrap();
-    assert_equals_float64(&model, "default");
 }

@@ -313,7 +313,8 @@ fn variants_of_one_token_share_a_cached_past_with_the_bits_of_whole_passes() {
             for variant in [0, 1, 15, 16, 39] {
                 let mut nudge = Nudges { point, variants: vec![variant], alone: true };
                 let whole = model.resid_final(&Batch::of(texts), None, &mut nudge).unwrap();
-                let (got, want) = (forked.narrow(0, 3 * variant, 3).unwrap(), whole.index_select(&continued, 0).unwrap());
+                let (got, want) =
+                    (forked.narrow(0, 3 * variant, 3).unwrap(), whole.index_select(&continued, 0).unwrap());
                 assert!(bits(&got) == bits(&want), "{name} {point}, variant {variant}");
             }
         }
