@@ -104,7 +104,7 @@ impl Hook for Copies<'_, '_, '_> {
     }
 
     fn apply(&mut self, point: HookPoint, rows: &Rows, activation: &Tensor) -> harvester::Result<Edit> {
-        let read = |activation| tensor_rows::rows(activation).map_err(harvester::Error::hook);
+        let read = |activation| tensor_rows::rows(activation).map_err(|error| harvester::Error::Hook(error.into()));
         if point == self.site.hook_point {
             self.x = read(activation)?;
         }
@@ -118,7 +118,7 @@ impl Hook for Copies<'_, '_, '_> {
             for ((row, x), y) in rows.iter().zip(self.x.chunks_exact(d_in)).zip(y.chunks_exact_mut(d_out)) {
                 (self.edit)(Row { variant, ..row }, x, y);
             }
-            copies.push(tensor_rows::replaced(activation, y).map_err(harvester::Error::hook)?);
+            copies.push(tensor_rows::replaced(activation, y).map_err(|error| harvester::Error::Hook(error.into()))?);
         }
         Ok(Edit::Variants(copies))
     }
