@@ -1,6 +1,8 @@
 //! Time of the effects of every live latent, on a finished index. `cargo run --release --example effects_speed -- SAE
 //! FEATURES [LATENTS] [f32|int8]`
 
+#![expect(clippy::print_stdout, reason = "a program that prints")]
+
 use std::time::Instant;
 
 use analyzer::{Dose, Effect, EffectsConfig, FeatureIndex, PlacedSae, Workbench, effects};
