@@ -30,10 +30,9 @@ pub(crate) fn run(args: &TrainArgs, file: Option<PathBuf>, terminal: &Terminal) 
         ),
     };
     report(&manifest, &out, terminal);
-    let (held_out, results) = (&manifest.held_out, &manifest.results);
-    terminal.json(
-        &serde_json::json!({ "out": out, "hook_point": manifest.hook_point, "held_out": held_out, "results": results }),
-    )
+    let (hook_point, held_out, results) = (manifest.config.hook_points.first(), &manifest.held_out, &manifest.results);
+    terminal
+        .json(&serde_json::json!({ "out": out, "hook_point": hook_point, "held_out": held_out, "results": results }))
 }
 
 impl LiveArgs {

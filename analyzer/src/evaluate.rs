@@ -15,9 +15,9 @@ mod measured;
 
 use std::ops::Range;
 
-use harvester::{ActivationDataset, ActivationRows, HookPoint, LanguageModel, Monitor, RowGroup};
+use harvester::{ActivationDataset, HookPoint, LanguageModel, Monitor, RowGroup};
 use serde::{Deserialize, Serialize};
-use trainer::{HookPoints, Reconstruction, ReconstructionMetrics, Sae};
+use trainer::{HookPoints, Reconstruction, ReconstructionMetrics, Sae, add_ordinary_rows};
 
 use self::behavior::{BehaviorSums, Compare};
 pub use self::{behavior::Behavior, measured::Measured};
@@ -140,8 +140,8 @@ impl<'a> Rebuilt<'a> {
     fn new(site: SaeSite<'a>, dataset: &'a ActivationDataset, held_out: Range<u64>) -> Result<Self> {
         let (inputs, targets) = (site.inputs(), site.targets()?);
         check_widths(site, dataset, &inputs, site.sae.d_in())?;
-        let widths = check_widths(site, dataset, &targets, site.sae.d_out())?;
-        let metrics = ReconstructionMetrics::of_columns(&widths, site.sae.d_sae());
+        check_widths(site, dataset, &targets, site.sae.d_out())?;
+        let metrics = ReconstructionMetrics::of(site.sae);
         let mut rebuilt = Self { site, dataset, held_out, columns: vec![], metrics };
         let others = targets.iter().filter(|point| !inputs.contains(point));
         rebuilt.columns =
@@ -160,28 +160,10 @@ impl<'a> Rebuilt<'a> {
     /// Adds the held-out rows of a row group, without rows that are a sink in any column.
     fn add(&mut self, group: RowGroup) -> Result<()> {
         let read = |(point, _): &(HookPoint, f32)| Ok(self.dataset.read(group, *point)?);
-        let columns: Vec<ActivationRows> = self.columns.iter().map(read).collect::<Result<_>>()?;
-        let values: Vec<_> = columns.iter().map(|column| column.values.to_f32()).collect();
-        let ordinary = |row: usize| {
-            let of_column =
-                |(column, (_, sink_norm)): (&ActivationRows, &(_, f32))| column.is_ordinary(row, *sink_norm);
-            columns.iter().zip(&self.columns).all(of_column)
-        };
-        let row_of =
-            |column: usize, row: usize| &values[column][row * columns[column].d_model..][..columns[column].d_model];
-        let n_inputs = self.site.inputs().len();
-        let (mut x, mut y) = (vec![], vec![]);
-        for row in (0..columns[0].rows.token.len()).filter(|row| self.held_out.contains(&columns[0].rows.context[*row]))
-        {
-            if ordinary(row) {
-                (0..n_inputs).for_each(|column| x.extend_from_slice(row_of(column, row)));
-                (n_inputs..columns.len()).for_each(|column| y.extend_from_slice(row_of(column, row)));
-            }
-        }
-        let (acts, y_hat) = self.site.sae.reconstruct(&x)?;
-        let y = if columns.len() == n_inputs { &x } else { &y };
-        self.metrics.add(y, &y_hat, &acts);
-        Ok(())
+        let columns = self.columns.iter().map(read).collect::<Result<_>>()?;
+        let sink_norms: Vec<f32> = self.columns.iter().map(|(_, sink_norm)| *sink_norm).collect();
+        let wanted = |context| self.held_out.contains(&context);
+        Ok(add_ordinary_rows(&mut self.metrics, self.site.sae, columns, &sink_norms, wanted)?)
     }
 
     /// `None` if there were too few rows.
@@ -198,18 +180,13 @@ impl<'a> Rebuilt<'a> {
     }
 }
 
-/// The widths of `points` in `dataset`; checks that they add up to `width`.
-fn check_widths(
-    site: SaeSite<'_>,
-    dataset: &ActivationDataset,
-    points: &[HookPoint],
-    width: usize,
-) -> Result<Vec<usize>> {
+/// Checks that the widths of `points` in `dataset` add up to `width`.
+fn check_widths(site: SaeSite<'_>, dataset: &ActivationDataset, points: &[HookPoint], width: usize) -> Result<()> {
     let d_model = |point: &HookPoint| Ok(dataset.manifest.hook_point(*point)?.d_model);
     let widths: Vec<usize> = points.iter().map(d_model).collect::<Result<_>>()?;
     let columns = crosscoder_columns(site.sae).iter().zip(&widths);
     if widths.iter().sum::<usize>() == width && columns.into_iter().all(|((_, of_sae), found)| of_sae == found) {
-        return Ok(widths);
+        return Ok(());
     }
     let names: Vec<_> = points.iter().map(ToString::to_string).collect();
     let expected = format!("the width of {} in {}, {widths:?}", names.join(" and "), &dataset.location);

@@ -13,12 +13,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused a file operation.
-    #[error("cannot {action} {}", path.display())]
+    #[error("cannot {action} {place}")]
     Io {
         /// The operation, as a verb: "read", "write", "rename to".
         action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
+        /// The file or folder, or its URL.
+        place: String,
         /// The system's reason.
         source: std::io::Error,
     },
@@ -185,12 +185,12 @@ pub enum Error {
         dtype: String,
     },
     /// A parquet file could not be encoded or decoded.
-    #[error("cannot {action} {} as parquet", path.display())]
+    #[error("cannot {action} {place} as parquet")]
     Parquet {
         /// The operation, as a verb.
         action: &'static str,
-        /// The file.
-        path: PathBuf,
+        /// The file, or its URL.
+        place: String,
         /// The library's reason.
         source: ParquetError,
     },
@@ -204,25 +204,25 @@ pub enum Error {
 
 impl Error {
     /// Makes an [`Error::Io`]; for use in `map_err`.
-    pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.as_ref().to_path_buf();
-        move |source| Self::Io { action, path, source }
+    pub fn io(action: &'static str, place: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let place = place.as_ref().display().to_string();
+        move |source| Self::Io { action, place, source }
     }
 
     /// For use in `map_err`. Makes an [`Error::Io`] if the file system is the cause, returns this crate's own error if
     /// that is the cause, else makes an [`Error::Parquet`].
-    pub(crate) fn parquet(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(ParquetError) -> Self {
-        let path = path.as_ref().to_path_buf();
+    pub(crate) fn parquet(action: &'static str, place: impl AsRef<Path>) -> impl FnOnce(ParquetError) -> Self {
+        let place = place.as_ref().display().to_string();
         move |error| match error {
             ParquetError::External(cause) => match cause.downcast::<Self>() {
                 Ok(ours) => *ours,
                 Err(cause) => match cause.downcast::<std::io::Error>() {
                     // Reading from an object store or the Hub fails with an error of this crate inside an I/O error.
-                    Ok(source) => source.downcast::<Self>().unwrap_or_else(|source| Self::Io { action, path, source }),
-                    Err(cause) => Self::Parquet { action, path, source: ParquetError::External(cause) },
+                    Ok(source) => source.downcast::<Self>().unwrap_or_else(|source| Self::Io { action, place, source }),
+                    Err(cause) => Self::Parquet { action, place, source: ParquetError::External(cause) },
                 },
             },
-            source => Self::Parquet { action, path, source },
+            source => Self::Parquet { action, place, source },
         }
     }
 

@@ -62,7 +62,7 @@ fn report_latents(sae: &Sae, pairs: &[(&[f32], &[f32])]) -> trainer::Result<()> 
         .map(|row| acts.row(row).0.iter().filter(|latent| rounded_acts.get(row, **latent) > 0.0).count())
         .sum();
     let fvu = |x: &[f32], x_hat: &[f32]| {
-        let mut metrics = ReconstructionMetrics::new(sae.d_in(), sae.d_sae());
+        let mut metrics = ReconstructionMetrics::of(sae);
         metrics.add(x, x_hat, &acts);
         metrics.finish().map_or(f64::NAN, |found| found.fvu)
     };

@@ -45,6 +45,7 @@ pub use run::{
     curves::CURVES_FILE,
     metrics_file::METRICS_FILE,
     metrics_line::MetricsLine,
+    score::add_ordinary_rows,
     source::{TrainRows, TrainSource},
     sweep::{PARETO_FILE, RunState, SWEEP_FILE, SweepFile, SweepPlan, SweepRow, grid, sweep},
     train::{TrainData, train},

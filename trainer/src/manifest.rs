@@ -52,15 +52,9 @@ pub struct SaeManifest {
     /// The model that computed the activations; `None` for vectors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelIdentity>,
-    /// The hook point of the first input; `None` for vectors.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hook_point: Option<HookPoint>,
-    /// The hook points of all inputs, if there are several (a crosscoder).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub hook_points: Vec<HookPoint>,
-    /// The hook point that a transcoder predicts; `None` if the inputs are reconstructed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target_hook_point: Option<HookPoint>,
+    /// Written for readers of the file only.
+    #[serde(flatten)]
+    pub(crate) recorded_points: RecordedPoints,
     /// Width of all inputs together.
     pub d_in: usize,
     /// Number of latents.
@@ -71,7 +65,7 @@ pub struct SaeManifest {
     /// Start of the training contexts in a running model's corpus; `None` if the activations were harvested first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live_from: Option<ContextCursor>,
-    /// Rows with a larger norm at `hook_point` are attention sinks; they were dropped, as was position 0. For vectors,
+    /// Rows with a larger norm at the first input are attention sinks; they were dropped, as was position 0. For vectors,
     /// of which none are dropped, this is the largest f32.
     pub sink_norm: f32,
     /// The token before every context of the activations, which prompts begin with too. `None` for vectors, and in
@@ -92,6 +86,31 @@ pub struct SaeManifest {
     pub diverged: Option<String>,
     /// The results; `None` until the run has ended.
     pub results: Option<TrainResults>,
+}
+
+/// The hook points of a config, as the file names them beside it. Here, only the config's own are used.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RecordedPoints {
+    /// That of the first input; `None` for vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hook_point: Option<HookPoint>,
+    /// Those of all inputs, if there are several (a crosscoder).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    hook_points: Vec<HookPoint>,
+    /// The one that a transcoder predicts; `None` if the inputs are reconstructed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target_hook_point: Option<HookPoint>,
+}
+
+impl From<&TrainConfig> for RecordedPoints {
+    fn from(config: &TrainConfig) -> Self {
+        let inputs = &config.hook_points;
+        Self {
+            hook_point: inputs.first().copied(),
+            hook_points: if inputs.len() > 1 { inputs.clone() } else { vec![] },
+            target_hook_point: config.target_hook_point,
+        }
+    }
 }
 
 /// A file of the SAE that a run began from.
@@ -150,8 +169,8 @@ impl SaeManifest {
     /// # Errors
     /// When it was trained on vectors that no model computed.
     pub fn site(&self) -> Result<(&ModelIdentity, HookPoint)> {
-        match (&self.model, self.hook_point) {
-            (Some(model), Some(hook_point)) => Ok((model, hook_point)),
+        match (&self.model, self.config.hook_points.first()) {
+            (Some(model), Some(hook_point)) => Ok((model, *hook_point)),
             _ => {
                 let found = format!("one trained on the vectors in {}, which no model computed", self.activations);
                 Err(Error::invalid("SAE", "one trained on a model's activations: only those have text", found))
@@ -280,4 +299,47 @@ pub(crate) fn option_differences(there: &TrainConfig, here: &TrainConfig) -> Vec
         options
     };
     differences("", &shaping(there), &shaping(here))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::fs;
+
+    use serde_json::json;
+
+    use super::*;
+
+    const KINDS: [&str; 3] = ["sae", "transcoder", "crosscoder"];
+
+    /// The manifest that an earlier version wrote; `tests/fixtures/manifests/make_manifests.sh` made it.
+    fn written(kind: &str) -> String {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/manifests");
+        fs::read_to_string(folder.join(format!("{kind}.json"))).unwrap()
+    }
+
+    #[test]
+    fn the_manifests_of_every_kind_of_sae_keep_their_bytes() {
+        for kind in KINDS {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join(MANIFEST_FILE);
+            fs::write(&file, written(kind)).unwrap();
+            let read = SaeManifest::read(folder.path()).unwrap();
+            assert_eq!(read.recorded_points, RecordedPoints::from(&read.config), "{kind}");
+            // A run that began with this manifest goes on: its identity is that of the same bytes.
+            let begun = SaeManifest { complete: false, results: None, ..read.clone() }.identified();
+            assert_eq!(begun.run_id, read.run_id, "{kind}");
+            read.write(folder.path()).unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), written(kind), "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_config_that_names_one_hook_point_in_its_own_field_is_read() {
+        let mut older: Value = serde_json::from_str(&written("sae")).unwrap();
+        let points = older["config"].as_object_mut().unwrap().remove("hook_points").unwrap();
+        older["config"]["hook_point"] = points[0].clone();
+        let read: SaeManifest = serde_json::from_value(older).unwrap();
+        assert_eq!(json!(read.site().unwrap().1), points[0]);
+    }
 }

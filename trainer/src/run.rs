@@ -34,9 +34,12 @@ use crate::{
         metrics_line::MetricsLine,
         metrics_log::MetricsLog,
         schedule::Schedule,
-        score::{add_rows, first_rows, inputs_and_targets, metrics_of, score},
+        score::{add_rows, first_rows, inputs_and_targets, score},
     },
-    sae::{Sae, metrics::Reconstruction},
+    sae::{
+        Sae,
+        metrics::{Reconstruction, ReconstructionMetrics},
+    },
     step::{Learner, StepReport},
 };
 
@@ -53,7 +56,7 @@ mod metrics_log;
 mod page;
 mod run_folder;
 mod schedule;
-mod score;
+pub(crate) mod score;
 pub(crate) mod source;
 pub(crate) mod sweep;
 pub(crate) mod train;
@@ -334,7 +337,7 @@ impl<'a> Run<'a> {
             let (inputs, _) = inputs_and_targets(&sae, rows);
             calibrate(&mut sae, &inputs, self.resolved.config.k)?;
         }
-        let mut on_sample = metrics_of(&sae);
+        let mut on_sample = ReconstructionMetrics::of(&sae);
         add_rows(&mut on_sample, &sae, sample)?;
         sae.save(&self.out)?;
         saelens::save_sparsity(&on_sample.feature_density(), &self.out)?;

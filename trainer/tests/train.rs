@@ -168,7 +168,7 @@ fn what_is_saved_says_where_it_is_from() {
     let manifest = SaeManifest::read(out.path()).unwrap();
     assert_eq!(manifest.held_out, 95..100);
     assert_eq!(manifest.activations.to_string(), dir.path().canonicalize().unwrap().to_str().unwrap());
-    assert_eq!(manifest.hook_point, Some(LATER));
+    assert_eq!(manifest.config.hook_points, [LATER]);
     assert_eq!(manifest.sink_norm, dataset.manifest.hook_point(LATER).unwrap().sink_norm);
     let sae = Sae::load(out.path()).unwrap();
     assert_eq!((&sae.config().hook_points, sae.nonlinearity().k()), (&HookPoints::Autoencoder(Some(LATER)), Some(3)));

@@ -60,7 +60,7 @@ fn digits_are_written_with_few_latents_and_a_stopped_run_ends_in_the_same_bytes(
     assert!(expected.contains_key(Path::new("sae_weights.safetensors")));
     assert_same(&without_checkpoints(stopped.path()), &expected, "stopped");
     assert_eq!(SaeManifest::read(whole.path()).unwrap(), manifest);
-    assert_eq!((manifest.model.clone(), manifest.hook_point, manifest.d_in), (None, None, 784));
+    assert_eq!((manifest.model.clone(), manifest.config.hook_points.len(), manifest.d_in), (None, 0, 784));
     let vectors = manifest.vectors.as_ref().unwrap();
     assert_eq!((vectors.column.as_str(), vectors.files.len(), vectors.files[0].rows), ("pixels", 1, 2000));
     let message = manifest.site().unwrap_err().to_string();

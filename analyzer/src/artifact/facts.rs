@@ -151,9 +151,8 @@ fn sae_origin(path: &Path, manifest: &SaeManifest, facts: &mut Facts) {
         return;
     }
     facts.add("model", manifest.model.as_ref().map_or("unknown", |model| &model.source).to_string());
-    let inputs = if manifest.hook_points.is_empty() { manifest.hook_point.as_slice() } else { &manifest.hook_points };
-    inputs.iter().for_each(|point| facts.add("hook point", point.to_string()));
-    manifest.target_hook_point.iter().for_each(|point| facts.add("predicts", point.to_string()));
+    manifest.config.hook_points.iter().for_each(|point| facts.add("hook point", point.to_string()));
+    manifest.config.target_hook_point.iter().for_each(|point| facts.add("predicts", point.to_string()));
     facts.add("activations", data);
 }
 

@@ -97,7 +97,7 @@ pub(crate) fn of_live(
 /// Those of `estimate`: that the run needs more memory than is left.
 pub(crate) fn say_beginning(
     earlier: Option<&SaeManifest>,
-    config: &TrainConfig,
+    (config, resolved): (&TrainConfig, &Resolved),
     out: &Path,
     estimate: impl FnOnce() -> Result<String>,
     monitor: &dyn Monitor,
@@ -108,7 +108,7 @@ pub(crate) fn say_beginning(
         return Ok(());
     }
     let estimate = estimate()?;
-    let kept = initial_weights_kept(config)?.map(|kept| format!("\n{kept}")).unwrap_or_default();
+    let kept = initial_weights_kept(config, resolved).map(|kept| format!("\n{kept}")).unwrap_or_default();
     let new = format!("{estimate}{kept}\ncurves, in a browser: {}", out.join(CURVES_FILE).display());
     monitor.say(&match earlier {
         None => new,

@@ -104,14 +104,10 @@ pub(crate) fn files(config: &TrainConfig) -> Result<Vec<InitialFile>> {
     SaeFormat::files_of(path)?.iter().map(|path| file(path)).collect()
 }
 
-/// A sentence that describes which parts of the initial SAE a run of `config` keeps; `None` if it begins from random
-/// weights.
-///
-/// # Errors
-/// When the SAE cannot be read.
-pub(crate) fn initial_weights_kept(config: &TrainConfig) -> Result<Option<String>> {
-    let Some(path) = &config.init_from else { return Ok(None) };
-    let sae = Sae::load(path)?;
+/// A sentence that describes which parts of the SAE in `init_from` a run keeps; `None` if it begins from random weights.
+/// `config` names the path as the user did.
+pub(crate) fn initial_weights_kept(config: &TrainConfig, resolved: &Resolved) -> Option<String> {
+    let (path, sae) = config.init_from.as_ref().zip(resolved.initial.as_ref())?;
     let own = match config.architecture {
         TrainArchitecture::JumpRelu => ", thresholds",
         TrainArchitecture::Gated => ", r_mag, b_mag",
@@ -141,14 +137,14 @@ pub(crate) fn initial_weights_kept(config: &TrainConfig) -> Result<Option<String
         };
     }
     if config.sparsity_coefficient.is_none() && config.architecture != TrainArchitecture::Dense {
-        says += &match k_of(path, &sae) {
+        says += &match k_of(path, sae) {
             Some(k) if k == config.k => format!("; k {k}, as before"),
             Some(k) => format!("; k {} instead of {k}", config.k),
             None => format!("; k {}: the SAE does not say its own", config.k),
         };
     }
-    says += &said_of_norms(&sae);
-    Ok(Some(says))
+    says += &said_of_norms(sae);
+    Some(says)
 }
 
 /// Describes changes to decoder rows with different norms and to those without a direction; empty if there are none.

@@ -42,12 +42,7 @@ impl SaeManifest {
             activations: ArtifactRef::new(out, data.location(), manifest_sha256),
             vectors,
             model: model.map(|model| model.seen_from(&out.into())),
-            hook_point: resolved.config.hook_points.first().copied(),
-            hook_points: Some(&resolved.config.hook_points)
-                .filter(|points| points.len() > 1)
-                .cloned()
-                .unwrap_or_default(),
-            target_hook_point: resolved.config.target_hook_point,
+            recorded_points: (&resolved.config).into(),
             d_in: resolved.d_in,
             d_sae: resolved.d_sae,
             held_out,

@@ -3,14 +3,14 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use harvester::Monitor;
+use harvester::{ActivationRows, Monitor};
 
 use crate::{
     Result,
-    data::rows::RowSource,
+    data::{activations::ordinary_rows, rows::RowSource},
     run::units::scale_columns,
     sae::{
-        HookPoints, Sae,
+        Sae,
         metrics::{Reconstruction, ReconstructionMetrics},
     },
 };
@@ -22,7 +22,7 @@ const ROWS_AT_A_TIME: usize = 4096;
 
 /// The metrics of `sae` on held-out rows; `None` if there are none.
 pub(crate) fn score(sae: &Sae, held_out: &dyn RowSource, monitor: &dyn Monitor) -> Result<Option<Reconstruction>> {
-    let mut metrics = metrics_of(sae);
+    let mut metrics = ReconstructionMetrics::of(sae);
     let groups = held_out.group_sizes().len();
     monitor.start("score held-out rows", groups as u64, "row groups");
     for group in 0..groups {
@@ -64,19 +64,6 @@ pub(crate) fn curve_rows(held_out: &dyn RowSource, batch: usize, scales: &[f32])
     Ok(rows.chunks_exact(width).step_by(step).take(n).flatten().copied().collect())
 }
 
-/// Empty metrics for the reconstructions of `sae`: one column, except for a crosscoder.
-pub(crate) fn metrics_of(sae: &Sae) -> ReconstructionMetrics {
-    match &sae.config().hook_points {
-        HookPoints::Crosscoder(columns) => {
-            let widths: Vec<usize> = columns.iter().map(|(_, width)| *width).collect();
-            ReconstructionMetrics::of_columns(&widths, sae.d_sae())
-        }
-        HookPoints::Autoencoder(_) | HookPoints::Transcoder { .. } => {
-            ReconstructionMetrics::new(sae.d_out(), sae.d_sae())
-        }
-    }
-}
-
 /// Splits `rows` into the inputs and the targets of `sae`.
 ///
 /// # Shapes
@@ -87,6 +74,22 @@ pub(crate) fn inputs_and_targets<'a>(sae: &Sae, rows: &'a [f32]) -> (Cow<'a, [f3
     }
     let rows = rows.chunks_exact(sae.d_in() + sae.d_out()).map(|row| row.split_at(sae.d_in()));
     (rows.clone().flat_map(|(x, _)| x).copied().collect(), rows.flat_map(|(_, y)| y).copied().collect())
+}
+
+/// Adds rows to `metrics` by the rule of training: of the contexts that `wanted` accepts, without position 0 and without
+/// rows whose norm in any column is above that of `sink_norms`. `columns` are those that `sae` reads, then the target of
+/// a transcoder.
+///
+/// # Errors
+/// When the columns do not have the widths of `sae`.
+pub fn add_ordinary_rows(
+    metrics: &mut ReconstructionMetrics,
+    sae: &Sae,
+    columns: Vec<ActivationRows>,
+    sink_norms: &[f32],
+    wanted: impl Fn(u64) -> bool,
+) -> Result<()> {
+    add_rows(metrics, sae, &ordinary_rows(columns, sink_norms, wanted).to_f32())
 }
 
 /// Adds raw rows to `metrics`.

@@ -121,7 +121,7 @@ pub fn train<'a>(
     let folder = OutputFolder::open(out)?;
     let wanted = SaeManifest::begin(data, &resolved, split.held_out_contexts, out)?;
     let estimate = || estimated.map_or_else(estimate, Ok);
-    estimate::say_beginning(folder.find_run(&wanted)?.as_ref(), config, out, estimate, monitor)?;
+    estimate::say_beginning(folder.find_run(&wanted)?.as_ref(), (config, &resolved), out, estimate, monitor)?;
     let manifest = folder.begin(wanted)?;
     if manifest.is_finished(out)? {
         return Ok(manifest);

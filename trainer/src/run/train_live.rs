@@ -44,7 +44,7 @@ pub fn train_live(
     let folder = OutputFolder::open(out)?;
     let earlier = earlier_run(&folder, &resolved)?;
     let estimate = || estimate::of_live(&resolved, model.config(), &held_out_config, held_out_tokens);
-    estimate::say_beginning(earlier.as_ref(), config, out, estimate, monitor)?;
+    estimate::say_beginning(earlier.as_ref(), (config, &resolved), out, estimate, monitor)?;
     let dataset = hold_out(model, &corpus, &held_out_config, &out.join(HELD_OUT_FOLDER), monitor)?;
     let data = HarvestedData::new(&dataset, hook_points);
     let manifest = folder.begin(SaeManifest::begin_live(&dataset, &data, &resolved, out)?)?;

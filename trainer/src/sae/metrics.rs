@@ -13,6 +13,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{HookPoints, Sae};
 use crate::kernels::feature_acts::FeatureActs;
 
 /// Accumulates over batches; [`Self::finish`] returns the metrics.
@@ -51,13 +52,24 @@ pub struct Reconstruction {
 }
 
 impl ReconstructionMetrics {
+    /// Empty metrics for the reconstructions of `sae`: one column, except for a crosscoder.
+    pub fn of(sae: &Sae) -> Self {
+        match &sae.config().hook_points {
+            HookPoints::Crosscoder(columns) => {
+                let widths: Vec<usize> = columns.iter().map(|(_, width)| *width).collect();
+                Self::of_columns(&widths, sae.d_sae())
+            }
+            HookPoints::Autoencoder(_) | HookPoints::Transcoder { .. } => Self::new(sae.d_out(), sae.d_sae()),
+        }
+    }
+
     /// Empty metrics for rows of `d` values.
-    pub fn new(d: usize, d_sae: usize) -> Self {
+    pub(crate) fn new(d: usize, d_sae: usize) -> Self {
         Self::of_columns(&[d], d_sae)
     }
 
     /// The same for rows of several columns.
-    pub fn of_columns(widths: &[usize], d_sae: usize) -> Self {
+    pub(crate) fn of_columns(widths: &[usize], d_sae: usize) -> Self {
         let column = |&width: &usize| Column { width, squared_error: 0.0, sum_of_squares: 0.0 };
         let columns = widths.iter().map(column).collect();
         Self { n_tokens: 0, columns, sum: vec![0.0; widths.iter().sum()], fired: vec![0; d_sae] }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use harvester::{ArtifactRef, Family, HookPoint, Manifest, ModelIdentity};
+use harvester::{ArtifactRef, Family, Manifest, ModelIdentity};
 
 use super::*;
 use crate::TrainConfig;
@@ -28,9 +28,7 @@ fn manifest(source: &str) -> SaeManifest {
         complete: false,
         activations: ArtifactRef::new(Path::new("sae"), &Path::new("activations").into(), Some("00".into())),
         model: Some(model),
-        hook_point: Some(HookPoint::resid_post(1)),
-        hook_points: vec![],
-        target_hook_point: None,
+        recorded_points: (&TrainConfig::default()).into(),
         vectors: None,
         d_in: 16,
         d_sae: 32,

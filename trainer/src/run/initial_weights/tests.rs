@@ -101,10 +101,9 @@ fn a_latent_without_a_direction_is_drawn_anew() {
     assert!(weights.b_enc[3] == 0.0 && weights.extra("threshold").expect("jumprelu has one")[3] > 0.0);
     assert_ne!(weights.decoder_row(4), drawn.decoder_row(4));
 
-    let dir = tempfile::tempdir().expect("a folder");
-    sae.save(dir.path()).expect("saved");
-    let config = TrainConfig { init_from: Some(dir.path().into()), ..resolved.config };
-    let kept = initial_weights_kept(&config).expect("an SAE").expect("a sentence");
+    let config = TrainConfig { init_from: Some("an SAE".into()), ..resolved.config.clone() };
+    let resolved = Resolved { initial: Some(sae), ..resolved };
+    let kept = initial_weights_kept(&config, &resolved).expect("a sentence");
     for part in
         ["thresholds of 40 latents", "moments start at zero", "; 1 latents without a direction get new random ones"]
     {

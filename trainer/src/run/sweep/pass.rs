@@ -46,17 +46,17 @@ struct Pass<'a, 'b> {
 /// Refuses folders of the runs `indices` of `plan` that contain other runs, and runs that do not fit in memory. Returns
 /// those that have not ended. Does not change anything.
 pub(super) fn check_pass(plan: &SweepPlan<'_>, indices: &[usize], table: &Table) -> Result<Vec<usize>> {
-    let data = plan.data.of(&plan.runs()[indices[0]].resolved)?;
-    let split = split(data.as_ref(), &plan.runs()[indices[0]].resolved)?;
+    let config = &plan.runs()[indices[0]].resolved.config;
+    let data = plan.data.of(config)?;
+    let split = split(data.as_ref(), config)?;
     let mut left = vec![];
     for &index in indices {
         let (run, out) = (&plan.runs()[index], table.dir(index));
-        let resolved = resolve(&run.config, data.as_ref())?;
-        let wanted = SaeManifest::begin(data.as_ref(), &resolved, split.held_out_contexts.clone(), &out)?;
+        let wanted = SaeManifest::begin(data.as_ref(), &run.resolved, split.held_out_contexts.clone(), &out)?;
         let found = OutputFolder::at(out.as_path())?.find_run(&wanted)?;
         let has_finished = found.map_or(Ok(false), |manifest| manifest.is_finished(&out))?;
         if !has_finished && !table.has_diverged(index) {
-            resolved.check_sizes(plan.buffer_bytes(run))?;
+            run.resolved.check_sizes(plan.buffer_bytes(run))?;
             left.push(index);
         }
     }
@@ -71,7 +71,7 @@ pub(super) fn run_pass(
     table: &mut Table,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let config = &plan.runs()[indices[0]].resolved;
+    let config = &plan.runs()[indices[0]].resolved.config;
     let data = plan.data.of(config)?;
     let split = split(data.as_ref(), config)?;
     let training = split.training.as_ref();

@@ -34,14 +34,10 @@ pub(crate) struct PlannedRun {
     pub(crate) config: TrainConfig,
     /// The hook points of its rows: `A, B`, or `A -> B` for a transcoder.
     pub(crate) place: String,
-    /// Width of all inputs together.
-    pub(crate) d_in: usize,
-    /// Width of what is reconstructed.
-    pub(crate) d_out: usize,
-    /// Number of latents.
-    pub(crate) d_sae: usize,
-    /// The config, completed from the data.
-    pub(super) resolved: TrainConfig,
+    /// The config, completed from the data, without the weights to begin from.
+    pub(super) resolved: Resolved,
+    /// What it keeps of the SAE that it begins from, in words.
+    kept: Option<String>,
     memory: LearnerMemory,
 }
 
@@ -72,9 +68,10 @@ impl<'a> SweepPlan<'a> {
             let place = place(of_run.as_ref())?;
             let resolved = resolve(&config, of_run.as_ref())?;
             split(of_run.as_ref(), &resolved.config)?;
-            let Resolved { d_in, d_out, d_sae, config: resolved, .. } = resolved;
-            let memory = LearnerMemory::of(d_in, d_out, d_sae);
-            runs.push(PlannedRun { name: String::new(), config, place, d_in, d_out, d_sae, resolved, memory });
+            let kept = initial_weights_kept(&config, &resolved);
+            let resolved = Resolved { initial: None, ..resolved };
+            let memory = LearnerMemory::of(resolved.d_in, resolved.d_out, resolved.d_sae);
+            runs.push(PlannedRun { name: String::new(), config, place, resolved, kept, memory });
         }
         name(&mut runs)?;
         let passes = groups(&runs).into_iter().flat_map(|group| cut(&runs, &group, at_once)).collect();
@@ -109,7 +106,8 @@ impl<'a> SweepPlan<'a> {
     /// The estimate of a sweep into `out`, and what its runs keep of the SAEs that they begin from.
     pub(super) fn estimate(&self, out: &Path) -> Result<String> {
         let together = self.passes.iter().map(Vec::len).max().unwrap_or(0);
-        let time: f64 = self.runs.iter().map(|run| step_seconds(run.d_in, run.d_sae, run.config.tokens)).sum();
+        let time: f64 =
+            self.runs.iter().map(|run| step_seconds(run.resolved.d_in, run.resolved.d_sae, run.config.tokens)).sum();
         let mut lines = vec![
             format!(
                 "{} in {}, at most {together} together: {} tokens in all, about {} if none has begun yet, {} of memory",
@@ -122,7 +120,7 @@ impl<'a> SweepPlan<'a> {
             format!("FVU against L0, in a browser: {}", out.join(PARETO_FILE).display()),
         ];
         for run in &self.runs {
-            lines.extend(initial_weights_kept(&run.config)?.filter(|kept| !lines.contains(kept)));
+            lines.extend(run.kept.clone().filter(|kept| !lines.contains(kept)));
         }
         Ok(lines.join("\n"))
     }
@@ -136,7 +134,7 @@ impl<'a> SweepPlan<'a> {
 
     /// Bytes of a run's shuffle buffer.
     pub(super) fn buffer_bytes(&self, run: &PlannedRun) -> u64 {
-        buffer_bytes(&run.config, run.d_in, run.d_out, self.data.n_rows(), self.data.dtype())
+        buffer_bytes(&run.config, run.resolved.d_in, run.resolved.d_out, self.data.n_rows(), self.data.dtype())
     }
 }
 
@@ -202,12 +200,12 @@ fn name(runs: &mut [PlannedRun]) -> Result<()> {
     let in_places = differs(&|index| runs[index].place.clone());
     let all: Vec<String> = (0..runs.len())
         .map(|index| {
-            let PlannedRun { resolved, place, d_sae, .. } = &runs[index];
+            let PlannedRun { place, resolved: Resolved { config, d_sae, .. }, .. } = &runs[index];
             let place =
                 if in_places { format!("{}-", place.replace(", ", "+").replace(" -> ", "+")) } else { String::new() };
             let rest =
                 others.iter().map(|name| format!("-{}-{}", name.replace('_', "-"), shown(&settings[index][name])));
-            format!("{place}{}-k{}-d{d_sae}{}", resolved.architecture, resolved.k, rest.collect::<String>())
+            format!("{place}{}-k{}-d{d_sae}{}", config.architecture, config.k, rest.collect::<String>())
         })
         .collect();
     if let Some(twice) = all.iter().enumerate().find(|(index, name)| all[..*index].contains(name)) {
@@ -231,22 +229,14 @@ fn shown(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::TrainArchitecture;
+    use crate::{HookPoints, TrainArchitecture};
 
     fn planned(k: usize, lr: f64, place: &str, seed: u64) -> PlannedRun {
         let config =
             TrainConfig { architecture: TrainArchitecture::TopK, k, lr: Some(lr), seed, ..TrainConfig::default() };
-        let (place, resolved) = (place.to_string(), config.clone());
-        PlannedRun {
-            name: String::new(),
-            config,
-            place,
-            d_in: 8,
-            d_out: 8,
-            d_sae: 64,
-            resolved,
-            memory: LearnerMemory { held: 10, saving: 5 },
-        }
+        let resolved = config.resolve(HookPoints::Autoencoder(None), vec![8]).expect("a config that fits");
+        let (place, memory) = (place.to_string(), LearnerMemory { held: 10, saving: 5 });
+        PlannedRun { name: String::new(), config, place, resolved, kept: None, memory }
     }
 
     #[test]

@@ -29,10 +29,10 @@ impl Table {
         let new = |run: &PlannedRun| SweepRow {
             name: run.name.clone(),
             hook_point: run.place.clone(),
-            architecture: run.resolved.architecture,
-            k: run.resolved.k,
-            d_sae: run.d_sae,
-            lr: run.resolved.lr.unwrap_or_default(),
+            architecture: run.resolved.config.architecture,
+            k: run.resolved.config.k,
+            d_sae: run.resolved.d_sae,
+            lr: run.resolved.lr,
             state: RunState::Unfinished,
             note: None,
             tokens: None,
@@ -42,7 +42,7 @@ impl Table {
             explained_variance: None,
             frac_alive: None,
             pareto: false,
-            config: run.resolved.clone(),
+            config: run.resolved.config.clone(),
         };
         let wanted = SweepFile::new(plan.runs().iter().map(new).collect());
         let before = folder.find_run(&wanted)?;
