@@ -24,15 +24,39 @@ fn modules_use_only_what_stands_before_them() {
     }
 }
 
-/// The upward uses in a crate of these files.
-fn upward(files: &[(&str, &str)]) -> Vec<String> {
+#[test]
+fn no_modules_side_by_side_use_each_other_in_a_ring() {
+    for src in IN_ORDER {
+        let rings = Crate::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(src)).in_rings();
+        assert!(rings.is_empty(), "{src}: move what they share into a module of its own: {}", rings.join(", "));
+    }
+}
+
+#[test]
+fn a_ring_below_the_top_is_found_also_through_a_third_module_and_a_re_export() {
+    let [a, b, c] =
+        ["use super::C;\npub struct A;", "use super::a::A;\npub struct B;", "use super::b::B;\npub struct C;"];
+    let parent = ("low.rs", "mod a;\nmod b;\nmod c;\npub use c::C;\npub struct Shared;");
+    let files = |c: &'static str| [("lib.rs", "mod low;"), parent, ("low/a.rs", a), ("low/b.rs", b), ("low/c.rs", c)];
+    assert_eq!(read(&files(c)).0.in_rings(), ["low::a", "low::b", "low::c"]);
+    assert!(read(&files("use super::Shared;\npub struct C;")).0.in_rings().is_empty());
+}
+
+/// A crate of these files.
+fn read(files: &[(&str, &str)]) -> (Crate, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in files {
         let path = dir.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    let found = Crate::read(dir.path()).upward();
+    (Crate::read(dir.path()), dir)
+}
+
+/// The upward uses in a crate of these files.
+fn upward(files: &[(&str, &str)]) -> Vec<String> {
+    let (read, dir) = read(files);
+    let found = read.upward();
     found.iter().map(|line| line.replace(&format!("{}/", dir.path().display()), "")).collect()
 }
 

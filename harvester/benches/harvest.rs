@@ -45,12 +45,6 @@ impl Monitor for Stopwatch {
     fn start(&self, _what: &str, _total: u64, _unit: &str) {
         *self.0.lock().expect("one thread") = Some(Instant::now());
     }
-    fn advance(&self, _n: u64) {}
-    fn note(&self, _text: &str) {}
-    fn finish(&self) {}
-    fn cancelled(&self) -> bool {
-        false
-    }
 }
 
 /// Hooks every point of every block and records the time since the previous point: the cost of each stage.

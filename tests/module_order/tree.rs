@@ -1,7 +1,7 @@
 //! The modules of a crate, what each defines and re-exports, and the paths it uses.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -52,6 +52,29 @@ impl Crate {
             }
         }
         lines.into_keys().map(|(file, line, text)| format!("{}:{line}: {text}", file.display())).collect()
+    }
+
+    /// The modules, anywhere in the tree, that reach themselves through modules beside them. A use of a parent does not
+    /// count: a registry names its children, and they use what it shares.
+    pub(crate) fn in_rings(&self) -> Names {
+        let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for used in &self.used {
+            let (user, defined_in) = (&used.module, self.resolve(&used.path, 0));
+            let shared = user.iter().zip(&defined_in).take_while(|(a, b)| a == b).count();
+            if shared < user.len() && shared < defined_in.len() {
+                let side_by_side = [user, &defined_in].map(|module| module[..=shared].join("::"));
+                let [user, used] = side_by_side;
+                uses.entry(user).or_default().insert(used);
+            }
+        }
+        let reaches_itself = |module: &&String| {
+            let (mut seen, mut next) = (BTreeSet::new(), vec![*module]);
+            while let Some(from) = next.pop() {
+                next.extend(uses.get(from).into_iter().flatten().filter(|used| seen.insert(*used)));
+            }
+            seen.contains(*module)
+        };
+        uses.keys().filter(reaches_itself).cloned().collect()
     }
 
     fn place(&self, name: &str) -> usize {

@@ -39,6 +39,7 @@ pub(crate) mod memory;
 pub(crate) mod recipe;
 pub(crate) mod sparsity;
 pub(crate) mod times;
+pub(crate) mod train_architecture;
 pub(crate) mod weights;
 
 /// Measurements of one step, on the weights before its update; `dead` counts this batch's tokens too.

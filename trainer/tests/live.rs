@@ -74,11 +74,6 @@ impl Monitor for Ledger {
     fn advance(&self, n: u64) {
         self.0.lock().unwrap().last_mut().unwrap().1 += n;
     }
-    fn note(&self, _text: &str) {}
-    fn finish(&self) {}
-    fn cancelled(&self) -> bool {
-        false
-    }
 }
 
 #[test]

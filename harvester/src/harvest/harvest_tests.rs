@@ -112,10 +112,6 @@ impl Monitor for StopAfter {
     fn say(&self, sentence: &str) {
         self.said.lock().unwrap().push(sentence.into());
     }
-    fn start(&self, _what: &str, _total: u64, _unit: &str) {}
-    fn advance(&self, _n: u64) {}
-    fn note(&self, _text: &str) {}
-    fn finish(&self) {}
     fn cancelled(&self) -> bool {
         self.asked.fetch_add(1, Ordering::Relaxed) >= self.after
     }

@@ -14,8 +14,7 @@ use serde::Deserialize;
 
 use crate::{
     Batch, HookPoint, KvCache, NoHook, TextTokenizer,
-    model::Capture,
-    model::{Checkpoint, Transformer},
+    model::{Capture, Checkpoint, Transformer},
 };
 
 /// As for SmolLM2 (`smollm2_tests.rs`).

@@ -11,8 +11,7 @@ use serde::Deserialize;
 
 use crate::{
     Batch, ChatMessage, Compute, HookPoint, KvCache, ModelSource, NoHook, Silent, TextTokenizer,
-    model::Capture,
-    model::{Checkpoint, Transformer},
+    model::{Capture, Checkpoint, Transformer},
 };
 
 /// transformers in f32 itself differs from transformers in f64 by up to 7e-6 (`fixtures/README.md`).

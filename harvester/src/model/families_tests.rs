@@ -10,8 +10,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::{
     Batch, Compute, Edit, Hook, HookPoint, KvCache, NoHook, Result, Row, Rows, Site,
-    model::Capture,
-    model::{Checkpoint, Transformer},
+    model::{Capture, Checkpoint, Transformer},
 };
 
 /// Both sides compute in f32; products of this depth differ by a few units in the last place, 1e-6 relative.
@@ -36,7 +35,7 @@ fn run(model: &Transformer, texts: &[impl AsRef<[u32]>]) -> Tensor {
 }
 
 /// Norm of the difference over the norm of the expected tensor.
-fn relative_error(got: &Tensor, want: &Tensor) -> f64 {
+pub(super) fn relative_error(got: &Tensor, want: &Tensor) -> f64 {
     let norm = |x: &Tensor| {
         x.to_dtype(DType::F64).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
     };
@@ -140,7 +139,7 @@ fn olmo2_agrees_with_transformers() {
     assert_family_agrees("olmo2");
 }
 
-const FAMILIES: [&str; 15] = [
+pub(super) const FAMILIES: [&str; 15] = [
     "llama",
     "llama_untied",
     "llama3",

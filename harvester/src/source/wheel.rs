@@ -295,10 +295,6 @@ mod tests {
     struct Stopped;
 
     impl Monitor for Stopped {
-        fn start(&self, _what: &str, _total: u64, _unit: &str) {}
-        fn advance(&self, _n: u64) {}
-        fn note(&self, _text: &str) {}
-        fn finish(&self) {}
         fn cancelled(&self) -> bool {
             true
         }

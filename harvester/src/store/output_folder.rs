@@ -345,13 +345,6 @@ mod tests {
     struct Typed;
 
     impl Monitor for Typed {
-        fn start(&self, _what: &str, _total: u64, _unit: &str) {}
-        fn advance(&self, _n: u64) {}
-        fn note(&self, _text: &str) {}
-        fn finish(&self) {}
-        fn cancelled(&self) -> bool {
-            false
-        }
         fn command(&self) -> Option<String> {
             Some("refract note --out new".into())
         }

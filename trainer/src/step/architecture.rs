@@ -6,13 +6,11 @@ mod dense;
 mod gated;
 mod jumprelu;
 mod matryoshka;
-mod name;
 mod relu;
 mod topk;
 mod transcoder;
 
-pub use name::{JumpReluLoss, TrainArchitecture};
-
+pub use super::train_architecture::{JumpReluLoss, TrainArchitecture};
 use crate::step::{config::StepConfig, recipe::Recipe};
 
 /// The recipe of a configuration.

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::step::{
     adam::AdamConfig,
-    architecture::{JumpReluLoss, TrainArchitecture},
+    train_architecture::{JumpReluLoss, TrainArchitecture},
 };
 
 /// The part of the configuration that a step needs. It is read from JSON only by the tests that compare with PyTorch.

@@ -25,13 +25,10 @@ impl StopAt {
 }
 
 impl Monitor for StopAt {
-    fn start(&self, _what: &str, _total: u64, _unit: &str) {}
     fn advance(&self, n: u64) {
         let seen = self.seen.fetch_add(n, Ordering::Relaxed) + n;
         assert!(self.how != Stop::Kill || seen < self.tokens, "killed");
     }
-    fn note(&self, _text: &str) {}
-    fn finish(&self) {}
     fn cancelled(&self) -> bool {
         self.how == Stop::Cancel && self.seen.load(Ordering::Relaxed) >= self.tokens
     }

@@ -16,7 +16,7 @@
 
 use rayon::prelude::*;
 
-use super::{name::JumpReluLoss, relu::FIRST_ROWS};
+use super::{JumpReluLoss, relu::FIRST_ROWS};
 use crate::{
     kernels::select,
     step::{
