@@ -7,7 +7,9 @@ mod top_examples;
 
 use std::path::Path;
 
-use harvester::{ActivationDataset, ArtifactRef, HookPoint, LanguageModel, Manifest, Monitor, OutputFolder, RowGroup};
+use harvester::{
+    ActivationDataset, ArtifactRef, DocumentSources, HookPoint, LanguageModel, Manifest, Monitor, OutputFolder, RowGroup,
+};
 use trainer::{FeatureActs, HookPoints, Sae};
 
 use self::{
@@ -33,6 +35,7 @@ struct Counts {
 /// The state of the pass.
 struct Pass<'a> {
     dataset: &'a ActivationDataset,
+    source_of: DocumentSources,
     sae: &'a Sae,
     sink_norm: f32,
     latents: Vec<Counts>,
@@ -64,7 +67,7 @@ pub fn index(
         return Ok(finished);
     }
     let model = bench.model(monitor)?;
-    let mut pass = Pass::new(dataset, &placed.sae, placed.sink_norm, &manifest);
+    let mut pass = Pass::new(dataset, &placed.sae, placed.sink_norm, &manifest)?;
     monitor.start("indexing", dataset.manifest.counts.tokens, "tokens");
     for &group in &dataset.row_groups {
         if monitor.cancelled() {
@@ -99,11 +102,13 @@ fn describe(
         );
     }
     placed.check_model(dataset)?;
-    let source = |source: &harvester::CorpusSource| IndexedSource {
-        name: source.name.clone(),
+    // Values of a field are no ranges of documents.
+    let first = |at: usize| if harvest.sources.is_empty() { harvest.corpus[at].first_document } else { 0 };
+    let source = |(at, (name, documents)): (usize, (&str, u64))| IndexedSource {
+        name: name.to_owned(),
         tokens: 0,
-        first_document: source.first_document,
-        documents: source.documents,
+        first_document: first(at),
+        documents,
     };
     Ok(FeaturesManifest {
         format: FeaturesManifest::FORMAT.to_string(),
@@ -115,25 +120,26 @@ fn describe(
         hook_point,
         d_sae: sae.d_sae(),
         tokens: 0,
-        sources: harvest.corpus.iter().map(source).collect(),
+        sources: harvest.source_names().into_iter().enumerate().map(source).collect(),
         config: config.clone(),
         files: vec![],
     })
 }
 
 impl<'a> Pass<'a> {
-    fn new(dataset: &'a ActivationDataset, sae: &'a Sae, sink_norm: f32, manifest: &FeaturesManifest) -> Self {
-        let n_sources = dataset.manifest.corpus.len();
+    fn new(dataset: &'a ActivationDataset, sae: &'a Sae, sink_norm: f32, manifest: &FeaturesManifest) -> Result<Self> {
+        let n_sources = manifest.sources.len();
         let empty = Counts { by_source: vec![0; n_sources], ..Counts::default() };
-        Self {
+        Ok(Self {
             dataset,
+            source_of: dataset.document_sources()?,
             sae,
             sink_norm,
             latents: vec![empty; sae.d_sae()],
             source_tokens: vec![0; n_sources],
             occurs: vec![false; manifest.model.d_vocab],
             examples: TopExamples::new(sae.d_sae(), manifest.config.examples, manifest.config.reach),
-        }
+        })
     }
 
     fn add(&mut self, group: RowGroup, hook_point: HookPoint) -> Result<()> {
@@ -144,7 +150,7 @@ impl<'a> Pass<'a> {
                 if let Some(occurs) = self.occurs.get_mut(rows.token[row] as usize) {
                     *occurs = true;
                 }
-                self.count(&acts, row, self.dataset.manifest.source_of(rows.document[row]));
+                self.count(&acts, row, self.source_of.of(rows.document[row]));
             }
             self.examples.add(ContextRows { tokens: &rows, acts: &acts, start: context.start, end: context.end });
         }
@@ -206,7 +212,9 @@ impl<'a> Pass<'a> {
             .flat_map(|(latent, best)| best.into_iter().enumerate().map(move |(rank, c)| (latent, rank, c)))
             .map(|(latent, rank, candidate)| example(latent, rank, candidate, tokenizer))
             .collect();
-        features::write(out, manifest, &features, &examples)
+        let named = examples.iter().map(|example| example.document).collect();
+        let documents = self.dataset.documents(&named)?;
+        features::write(out, manifest, &features, &examples, documents.as_deref())
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) use self::{
 };
 pub use self::{
     dataset::{ActivationDataset, RowGroup},
-    documents::DocumentsFile,
+    documents::{DocumentRecord, DocumentsFile},
     harvest_config::HarvestConfig,
     layout::Layout,
     manifest::{Counts, HarvestManifest, HookPointSummary, NormQuantiles, Part, SourceCounts},

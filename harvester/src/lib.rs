@@ -21,8 +21,8 @@ mod harvest;
 mod vectors;
 
 pub use activations::{
-    ActivationDataset, ActivationRows, Counts, DocumentsFile, HarvestConfig, HarvestManifest, HookPointSummary, Layout,
-    NormQuantiles, Part, RowGroup, ShardWriter, SourceCounts, TokenRows, Values,
+    ActivationDataset, ActivationRows, Counts, DocumentRecord, DocumentsFile, HarvestConfig, HarvestManifest,
+    HookPointSummary, Layout, NormQuantiles, Part, RowGroup, ShardWriter, SourceCounts, TokenRows, Values,
 };
 pub use error::{Error, Result};
 pub use harvest::{ActivationStream, LiveModel, StreamedBatch, forward_estimate, harvest, merge, open_corpus};
@@ -40,7 +40,7 @@ pub use store::{
     go_on, sha256_bytes, sha256_file, write_atomically,
 };
 pub use text::{
-    ChatDate, ChatMessage, Context, ContextCursor, Corpus, CorpusOptions, CorpusPart, CorpusSource, LeftOut,
-    LongDocuments, Packing, SpecialToken, TextTokenizer,
+    ChatDate, ChatMessage, Context, ContextCursor, Corpus, CorpusOptions, CorpusPart, CorpusSource, DocumentSources,
+    LeftOut, LongDocuments, NamedSource, Packing, SpecialToken, TextTokenizer,
 };
 pub use vectors::{VectorDataset, VectorFile};

@@ -15,13 +15,13 @@ mod tokenizer_tests;
 
 pub(crate) use self::{
     contexts::Contexts,
-    corpus::{Cause, Document, DocumentOrder, DocumentOrigin, RowBlock, TableFile, WhyLeftOut, source_of},
+    corpus::{Cause, Document, DocumentOrder, DocumentOrigin, RowBlock, TableFile, WhyLeftOut},
     packing::ContextOptions,
     read_log::{ReadDocument, ReadLog},
 };
 pub use self::{
     contexts::{Context, ContextCursor, LeftOut},
-    corpus::{Corpus, CorpusOptions, CorpusSource},
+    corpus::{Corpus, CorpusOptions, CorpusSource, DocumentSources, NamedSource},
     corpus_part::CorpusPart,
     packing::{LongDocuments, Packing},
     special_token::SpecialToken,

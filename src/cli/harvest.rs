@@ -107,6 +107,10 @@ pub(crate) struct CorpusArgs {
     /// document is: --keep-field id,label.
     #[arg(long = "keep-field", value_name = "FIELD", num_args = 1.., value_delimiter = ',')]
     pub(crate) keep_fields: Vec<String>,
+    /// Make a source of each value of this field or column, such as a language or a label, instead of each file. What
+    /// has no value is of its file's source.
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) source_field: Option<String>,
     /// Refuse longer documents: tokenizing takes about 120 times their size in memory.
     #[arg(long = "max-document-mib", value_name = "MIB", value_parser = mib)]
     pub(crate) max_document_bytes: Option<u64>,

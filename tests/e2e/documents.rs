@@ -111,6 +111,53 @@ fn documents_of_every_kind_of_file_lead_back_to_it() {
     assert!(message.contains("--keep-field label") && message.contains("no value of this name"), "{message}");
 }
 
+/// Lines of "odd" and "even" documents in turns, beside a table whose rows have numbers.
+#[test]
+fn the_values_of_a_field_are_the_sources_everywhere() {
+    let Some(python) = test_python() else { return };
+    let (sandbox, model) = (Sandbox::new(), tiny("llama"));
+    let of = |i: usize| if i % 2 == 1 { "odd" } else { "even" };
+    let text =
+        |i: usize| if i % 2 == 1 { "the cat sat on the mat. " } else { "3 dogs came, and then " }.repeat(i % 5 + 1);
+    let line = |i: usize| format!("{}\n", json!({ "text": format!("{} {i}", text(i)), "id": of(i) }));
+    let lines = sandbox.write("lines.jsonl", (1..=60).map(line).collect::<String>());
+    let table = crate::sandbox::root().join("tests/fixtures/corpora/snappy.parquet").display().to_string();
+    sandbox.ok(&harvest(&model, &[&lines, &table], &["--source-field", "id", "--keep-field", "id", "--out", "acts"]));
+    let documents = rows(&sandbox, &python, "acts/documents.parquet");
+    assert!(documents.iter().all(|row| row["source"] == row["id"]), "a value is the source");
+    let manifest = sandbox.read_json("acts/manifest.json");
+    let names: Vec<_> = manifest["sources"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
+    assert_eq!((names.len(), &names[..3]), (42, &["odd", "even", "0"][..]));
+    // Tokens by source, from the rows of the parts and from the manifest.
+    let of_document: HashMap<_, _> = documents.iter().map(|row| (row["document"].as_u64(), &row["source"])).collect();
+    let (mut expected, mut counted) = (HashMap::<&str, u64>::new(), HashMap::new());
+    let mut parts = vec![];
+    for part in manifest["parts"].as_array().unwrap() {
+        parts.extend(rows(&sandbox, &python, &format!("acts/{}", part["file"].as_str().unwrap())));
+        for counts in part["sources"].as_array().unwrap() {
+            let name = names[counts["source"].as_u64().unwrap() as usize];
+            *counted.entry(name).or_insert(0) += counts["tokens"].as_u64().unwrap();
+        }
+    }
+    for row in &parts {
+        *expected.entry(of_document[&row["document"].as_u64()].as_str().unwrap()).or_default() += 1;
+    }
+    assert_eq!(counted, expected);
+    assert!(sandbox.ok(&["inspect", "acts"]).contains("odd ("));
+    let train = ["train", "--activations", "acts", "--out", "sae", "--batch", "128", "--tokens", "8192", "--k", "4"];
+    sandbox.ok(&[&train[..], &["--d-sae", "64"]].concat());
+    sandbox.ok(&["index", "--sae", "sae", "--out", "features"]);
+    let found = sandbox.json(&["find", "--features", "features", "--positive", "odd", "--negative", "even"]);
+    assert!(found[0]["separation"].as_f64().unwrap() > 0.3, "{}", found[0]);
+    for row in rows(&sandbox, &python, "features/documents.parquet") {
+        let of_harvest = documents.iter().find(|of| of["document"] == row["document"]).unwrap();
+        assert!(["source", "file", "line", "row", "id"].iter().all(|name| row[*name] == of_harvest[*name]), "{row}");
+    }
+    let tagged = sandbox.write("tagged.jsonl", "{\"text\": \"the cat sat\", \"tags\": [\"a\"]}\n");
+    let message = sandbox.error(&harvest(&model, &[&tagged], &["--source-field", "tags", "--out", "none"]));
+    assert!(message.contains("--source-field") && message.contains("--keep-field tags"), "{message}");
+}
+
 #[test]
 fn the_table_is_the_same_after_kills_an_extension_and_a_loss_and_is_verified() {
     let (sandbox, model) = (Sandbox::new(), tiny("llama"));

@@ -80,8 +80,9 @@ fn sources(manifest: &HarvestManifest, facts: &mut Facts) {
         *documents += counts.documents;
         *tokens += counts.tokens;
     }
-    for (at, source) in manifest.corpus.iter().enumerate().take(LISTED_SOURCES) {
-        let all = counted(source.documents, "document");
+    let sources = manifest.source_names();
+    for (at, (name, documents)) in sources.iter().enumerate().take(LISTED_SOURCES) {
+        let all = counted(*documents, "document");
         let counts = match harvested.get(&at) {
             Some((documents, tokens)) => {
                 format!("{} from {} of its {all}", counted(*tokens, "token"), grouped(*documents))
@@ -89,9 +90,9 @@ fn sources(manifest: &HarvestManifest, facts: &mut Facts) {
             None if harvested.is_empty() => all, // earlier versions recorded none
             None => format!("none of its {all}"),
         };
-        facts.add("source", format!("{} ({counts})", source.name));
+        facts.add("source", format!("{name} ({counts})"));
     }
-    if let more @ 1.. = manifest.corpus.len().saturating_sub(LISTED_SOURCES) {
+    if let more @ 1.. = sources.len().saturating_sub(LISTED_SOURCES) {
         facts.add("", format!("and {more} more sources, in manifest.json"));
     }
 }

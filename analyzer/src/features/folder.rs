@@ -1,9 +1,10 @@
 //! [`FeatureIndex`]: a folder of features on disk: `features.parquet`, one row per latent; `examples.parquet`, one row
-//! per example, sorted by latent and rank; `manifest.json`, written last, so that a folder with a manifest is complete.
+//! per example, sorted by latent and rank; `documents.parquet`, the documents of the examples; `manifest.json`, written
+//! last, so that a folder with a manifest is complete.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
-use harvester::{Location, MANIFEST_FILE, Manifest, OutputFolder, differences};
+use harvester::{DocumentRecord, Location, MANIFEST_FILE, Manifest, OutputFolder, differences};
 
 use super::{
     feature::{Example, Feature},
@@ -19,6 +20,8 @@ pub struct FeatureIndex {
     features: Vec<Feature>,
     /// Sorted by latent, then rank.
     examples: Vec<Example>,
+    /// The documents of the examples, by number; empty if the activations had no table of documents.
+    documents: HashMap<u64, DocumentRecord>,
 }
 
 impl FeatureIndex {
@@ -38,7 +41,10 @@ impl FeatureIndex {
         let features = read_features(&FEATURES.open(dir)?)?;
         let examples = read_examples(&EXAMPLES.open(dir)?)?;
         check(dir, (manifest.d_sae, manifest.sources.len()), &features, &examples)?;
-        Ok(Self { manifest, features, examples })
+        let has_documents = manifest.files.iter().any(|table| table.file == DocumentRecord::FILE);
+        let documents = if has_documents { DocumentRecord::read_table(dir)? } else { vec![] };
+        let documents = documents.into_iter().map(|record| (record.document, record)).collect();
+        Ok(Self { manifest, features, examples, documents })
     }
 
     /// Compares the tables of `dir` with the checksums recorded when they were written.
@@ -92,8 +98,16 @@ impl FeatureIndex {
         self.manifest.sources.iter().map(|source| source.name.clone()).collect()
     }
 
-    /// The name of the source that a document is from.
+    /// The document of an example: its file, its line or row, and the fields kept beside it.
+    pub fn document(&self, number: u64) -> Option<&DocumentRecord> {
+        self.documents.get(&number)
+    }
+
+    /// The name of the source that the document of an example is from.
     pub fn source_of(&self, document: u64) -> Option<&str> {
+        if let Some(record) = self.document(document) {
+            return Some(&record.source);
+        }
         let holds = |first: u64, n: u64| (first..first + n).contains(&document);
         let source = self.manifest.sources.iter().find(|source| holds(source.first_document, source.documents));
         source.map(|source| source.name.as_str())
@@ -172,7 +186,7 @@ impl Manifest for FeaturesManifest {
     }
 
     fn leaves(_folder: &OutputFolder, name: &str) -> bool {
-        [FEATURES.file, EXAMPLES.file].contains(&name.strip_suffix(".tmp").unwrap_or(name))
+        [FEATURES.file, EXAMPLES.file, DocumentRecord::FILE].contains(&name.strip_suffix(".tmp").unwrap_or(name))
     }
 
     fn differences(&self, wanted: &Self) -> Vec<String> {
@@ -183,18 +197,22 @@ impl Manifest for FeaturesManifest {
     }
 }
 
-/// Writes both tables, and then the manifest that lists them.
+/// Writes the tables, and then the manifest that lists them.
 pub(crate) fn write(
     out: &Path,
     mut manifest: FeaturesManifest,
     features: &[Feature],
     examples: &[Example],
+    documents: Option<&[DocumentRecord]>,
 ) -> Result<FeaturesManifest> {
     let indexed = |file: &str, sha256: String| IndexedFile { file: file.into(), sha256 };
     manifest.files = vec![
         indexed(FEATURES.file, FEATURES.write(out, features)?),
         indexed(EXAMPLES.file, EXAMPLES.write(out, examples)?),
     ];
+    if let Some(documents) = documents {
+        manifest.files.push(indexed(DocumentRecord::FILE, DocumentRecord::write_table(out, documents)?));
+    }
     manifest.write(out)?;
     Ok(manifest)
 }

@@ -1,7 +1,10 @@
 //! [`ActivationDataset`]: a finished folder, or several folders that are parts of one harvest, read one row group or a
 //! few contexts at a time, and only the requested columns.
 
-use std::ops::Range;
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+};
 
 use arrow::{
     array::{ArrayRef, AsArray, RecordBatch},
@@ -19,7 +22,7 @@ use parquet::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    documents::DocumentsFile,
+    documents::{DocumentRecord, DocumentsFile, read_documents},
     earlier::{earlier_folder, extended_folder},
     manifest::HarvestManifest,
     merged_manifest::merged_manifest,
@@ -29,7 +32,7 @@ use super::{
     value_chunks,
 };
 use crate::{
-    Error, HookPoint, Location, Monitor, Result,
+    DocumentSources, Error, HookPoint, Location, Monitor, Result,
     store::{MANIFEST_FILE, Manifest, go_on, hex},
 };
 
@@ -206,6 +209,52 @@ impl ActivationDataset {
         let found = format!("a NaN or an infinity in row {row} of the folder, at index {place}");
         let hint = "Verify the folder (`refract inspect` does), and harvest it again";
         Error::malformed(part, format!("finite numbers at {hook_point}"), found, hint)
+    }
+
+    /// The documents with these numbers, in the order of their table; `None` if the folder has no table of documents: it
+    /// is unfinished, or an earlier version wrote it.
+    ///
+    /// # Errors
+    /// If a table cannot be read.
+    pub fn documents(&self, numbers: &HashSet<u64>) -> Result<Option<Vec<DocumentRecord>>> {
+        let mut found = vec![];
+        let is_there = self.for_each_document(|document| numbers.contains(&document), |record| found.push(record))?;
+        Ok(is_there.then_some(found))
+    }
+
+    /// The source of each document, as an index into the manifest's [`source_names`](HarvestManifest::source_names).
+    ///
+    /// # Errors
+    /// If the sources are values of a field, and no table says which document is of which.
+    pub fn document_sources(&self) -> Result<DocumentSources> {
+        if self.manifest.sources.is_empty() {
+            return Ok(DocumentSources::of_files(&self.manifest.corpus));
+        }
+        let places: HashMap<_, _> = self.manifest.source_names().iter().map(|(name, _)| *name).zip(0..).collect();
+        let mut of_document = vec![];
+        let n_documents: u64 = self.manifest.corpus.iter().map(|files| files.documents).sum();
+        let is_there = self.for_each_document(
+            |document| document < n_documents,
+            |record| {
+                let at = record.document as usize;
+                of_document.resize(of_document.len().max(at + 1), u32::MAX);
+                of_document[at] = places.get(record.source.as_str()).copied().unwrap_or(u32::MAX);
+            },
+        )?;
+        if is_there {
+            return Ok(DocumentSources::Listed(of_document));
+        }
+        let expected = "a finished harvest, whose documents.parquet says the source of each document";
+        Err(Error::malformed(self.location.to_string(), expected, "none", go_on(self.location.clone())))
+    }
+
+    /// Calls `each` with the wanted documents; `false` if a folder has no table of them.
+    fn for_each_document(&self, wanted: impl Fn(u64) -> bool, mut each: impl FnMut(DocumentRecord)) -> Result<bool> {
+        for folder in &self.folders {
+            let Some(DocumentsFile { file, .. }) = HarvestManifest::read(folder)?.documents else { return Ok(false) };
+            read_documents(&folder.join(&file), &wanted, &mut each)?;
+        }
+        Ok(true)
     }
 
     /// Reads every byte and compares the hashes with those in the manifests, and the hash of each manifest with its

@@ -1,9 +1,13 @@
 //! [`DOCUMENTS`]: the table of documents of a harvest. It says which file and line each document number stands for, so
 //! that labels can be joined to activations, and what was left out.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
-use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
+use arrow::{
+    array::{Array, AsArray, StringArray, UInt64Array},
+    datatypes::UInt64Type,
+};
+use parquet::arrow::{ArrowWriter, ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -56,7 +60,7 @@ pub(crate) static DOCUMENTS: Table<DocumentRow> = Table {
             "source",
             Cell::Text(|row| row.source.clone()),
             "",
-            "the source in the manifest's `corpus`, by name",
+            "the source, by name: in the manifest's `sources` if it has some, else in its `corpus`",
         ),
         Column::new(
             "file",
@@ -104,7 +108,7 @@ impl DocumentRow {
     fn new(number: Option<u64>, origin: DocumentOrigin<'_>, corpus: &Corpus, read: ReadDocument) -> Self {
         Self {
             number,
-            source: corpus.sources().get(origin.source).map_or_else(String::new, |source| source.name.clone()),
+            source: corpus.source_name(number, origin.source).to_owned(),
             file: origin.file.to_owned(),
             line: origin.line,
             row: origin.row,
@@ -206,6 +210,124 @@ pub(crate) fn concatenate(tables: &[Location], path: &Path) -> Result<DocumentsF
     Ok(listed(rows, writer.into_inner().map_err(Error::parquet("write", path))?.publish()?))
 }
 
+/// A document as the table describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentRecord {
+    /// Its number.
+    pub document: u64,
+    /// The name of its source.
+    pub source: String,
+    /// Its file: the path within a folder or dataset, else the file's name.
+    pub file: String,
+    /// Its line in the file, from 1.
+    pub line: Option<u64>,
+    /// Its row in the file, from 0.
+    pub row: Option<u64>,
+    /// The columns of kept fields.
+    pub names: Arc<[String]>,
+    /// The value in each of them.
+    pub kept: Vec<Option<String>>,
+}
+
+/// Some documents of a harvest, for a folder that refers to them.
+static RECORDS: Table<DocumentRecord> = Table {
+    file: DOCUMENTS.file,
+    columns: &[
+        Column::new(
+            "document",
+            Cell::U64(|record| record.document),
+            "number from 0",
+            "a document that an example is from, as in the activations",
+        ),
+        Column::new("source", Cell::Text(|record| record.source.clone()), "", "its source, by name"),
+        Column::new("file", Cell::Text(|record| record.file.clone()), "", "its file, as in the activations"),
+        Column::new("line", Cell::MaybeU64(|record| record.line), "number from 1", "its line in a `.jsonl` file"),
+        Column::new("row", Cell::MaybeU64(|record| record.row), "number from 0", "its row in a `.parquet` file"),
+    ],
+};
+
+impl DocumentRecord {
+    /// File name of a table of documents.
+    pub const FILE: &str = DOCUMENTS.file;
+
+    /// Writes the records as a table in `dir`, with a column for each kept field. Returns its SHA-256.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_table(dir: &Path, records: &[Self]) -> Result<String> {
+        let names: Vec<String> = records.first().map_or_else(Vec::new, |record| record.names.to_vec());
+        let mut writer = RECORDS.create(&dir.join(Self::FILE), &names)?;
+        writer.write(records, |record| &record.kept)?;
+        Ok(writer.publish()?.sha256)
+    }
+
+    /// The records of a table in `dir`, of a harvest or as [`Self::write_table`] writes it.
+    ///
+    /// # Errors
+    /// If it cannot be read, or has other columns.
+    pub fn read_table(dir: impl Into<Location>) -> Result<Vec<Self>> {
+        let mut records = vec![];
+        read_documents(&dir.into().join(Self::FILE), |_| true, |record| records.push(record))?;
+        Ok(records)
+    }
+
+    /// File and line or row, such as `lines.jsonl:7`.
+    pub fn place(&self) -> String {
+        match (self.line, self.row) {
+            (Some(line), _) => format!("{}:{line}", self.file),
+            (None, Some(row)) => format!("{} row {row}", self.file),
+            (None, None) => self.file.clone(),
+        }
+    }
+}
+
+/// Calls `each` with the documents of a table that have a number and for which `wanted` is true, in the table's order.
+pub(super) fn read_documents(
+    table: &Location,
+    wanted: impl Fn(u64) -> bool,
+    mut each: impl FnMut(DocumentRecord),
+) -> Result<()> {
+    let name = table.to_string();
+    let failed = |error| Error::parquet("read", &name)(error);
+    let file = ParquetFile::new(table.clone(), table.bytes()?.unwrap_or(0));
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(failed)?;
+    let schema = Arc::clone(builder.schema());
+    let own = |name: &str| DOCUMENTS.columns.iter().any(|column| column.name() == name);
+    let names: Arc<[String]> =
+        schema.fields().iter().map(|field| field.name()).filter(|name| !own(name)).cloned().collect();
+    let columns = ["document", "source", "file", "line", "row"].into_iter().chain(names.iter().map(String::as_str));
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns);
+    let reader = builder.with_projection(mask).with_batch_size(BATCH).build().map_err(failed)?;
+    let damaged = || {
+        let expected = "a table of documents as `harvest` writes it";
+        Error::malformed(&name, expected, "other columns", "It was edited: harvest again into another folder")
+    };
+    for batch in reader {
+        let batch = batch.map_err(|error| failed(error.into()))?;
+        let number = |name: &str| batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<UInt64Type>());
+        let text = |name: &str| batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
+        let (Some(document), Some(line), Some(row)) = (number("document"), number("line"), number("row")) else {
+            return Err(damaged());
+        };
+        let (Some(source), Some(file)) = (text("source"), text("file")) else { return Err(damaged()) };
+        let kept: Vec<&StringArray> = names.iter().map(|name| text(name)).collect::<Option<_>>().ok_or_else(damaged)?;
+        for at in (0..batch.num_rows()).filter(|at| document.is_valid(*at) && wanted(document.value(*at))) {
+            let value = |numbers: &UInt64Array| numbers.is_valid(at).then(|| numbers.value(at));
+            let kept_value = |texts: &&StringArray| texts.is_valid(at).then(|| texts.value(at).to_owned());
+            each(DocumentRecord {
+                document: document.value(at),
+                source: source.value(at).to_owned(),
+                file: file.value(at).to_owned(),
+                line: value(line),
+                row: value(row),
+                names: Arc::clone(&names),
+                kept: kept.iter().map(kept_value).collect(),
+            });
+        }
+    }
+    Ok(())
+}
+
 fn listed(rows: u64, published: Published) -> DocumentsFile {
     DocumentsFile { file: DOCUMENTS.file.into(), rows, bytes: published.bytes, sha256: published.sha256 }
 }
@@ -216,8 +338,9 @@ mod tests {
 
     #[test]
     fn the_documentation_has_these_columns() {
-        let columns = DOCUMENTS.markdown();
         let documented = include_str!("../../../data/README.md");
-        assert!(documented.contains(&columns), "data/README.md should have:\n{columns}");
+        for columns in [DOCUMENTS.markdown(), RECORDS.markdown()] {
+            assert!(documented.contains(&columns), "data/README.md should have:\n{columns}");
+        }
     }
 }

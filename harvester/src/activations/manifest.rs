@@ -9,7 +9,7 @@ use super::{documents::DocumentsFile, harvest_config::HarvestConfig};
 use crate::{
     CorpusOptions, CorpusSource, Error, HookPoint, ModelIdentity, Result, human,
     numbers::HookPointStatistics,
-    text::{ContextCursor, LeftOut, source_of},
+    text::{ContextCursor, LeftOut, NamedSource},
 };
 
 /// Describes how a folder of activations was made.
@@ -25,8 +25,12 @@ pub struct HarvestManifest {
     pub complete: bool,
     /// The model.
     pub model: ModelIdentity,
-    /// Sources of the documents, in order: document numbers are assigned along this list.
+    /// Files and folders of the documents, in order: document numbers are assigned along this list. They are the
+    /// sources, unless `sources` lists others.
     pub corpus: Vec<CorpusSource>,
+    /// With `source_field`, the sources: its values. The table of documents says which document is of which.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<NamedSource>,
     /// Options with which the corpus was read.
     pub corpus_options: CorpusOptions,
     /// All settings, with the special tokens resolved.
@@ -168,7 +172,7 @@ pub struct Part {
 /// The harvested part of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceCounts {
-    /// Index of the source in [`HarvestManifest::corpus`].
+    /// Index of the source in [`HarvestManifest::source_names`].
     pub source: usize,
     /// Documents that begin here.
     pub documents: u64,
@@ -216,9 +220,11 @@ impl HarvestManifest {
         })
     }
 
-    /// The source of document `document`, as an index into [`Self::corpus`].
-    pub fn source_of(&self, document: u64) -> Option<usize> {
-        source_of(&self.corpus, document)
+    /// Name and number of documents of each source, in order.
+    pub fn source_names(&self) -> Vec<(&str, u64)> {
+        let files = self.corpus.iter().map(|source| (source.name.as_str(), source.documents));
+        let named = self.sources.iter().map(|source| (source.name.as_str(), source.documents));
+        if self.sources.is_empty() { files.collect() } else { named.collect() }
     }
 
     /// The context at which part `part` of one harvest starts; parts are counted from 0.
@@ -279,7 +285,7 @@ impl HarvestManifest {
 #[expect(clippy::unwrap_used, reason = "tests")]
 pub(crate) mod tests {
     use super::*;
-    use crate::{Family, Manifest};
+    use crate::{DocumentSources, Family, Manifest};
 
     /// A manifest without parts, for a model of `d_model` values at the hook point `hook_embed`.
     pub(crate) fn example(d_model: usize, config: HarvestConfig) -> HarvestManifest {
@@ -312,6 +318,7 @@ pub(crate) mod tests {
                 d_vocab: 100,
             },
             corpus: vec![source("a", 0, 2), source("empty", 2, 0), source("b", 2, 3)],
+            sources: vec![],
             corpus_options: CorpusOptions::default(),
             config,
             merged_from: None,
@@ -335,7 +342,8 @@ pub(crate) mod tests {
     #[test]
     fn a_document_is_traced_to_its_source() {
         let manifest = example(4, HarvestConfig::default());
-        let found: Vec<_> = (0..6).map(|document| manifest.source_of(document)).collect();
+        let sources = DocumentSources::of_files(&manifest.corpus);
+        let found: Vec<_> = (0..6).map(|document| sources.of(document)).collect();
         assert_eq!(found, [Some(0), Some(0), Some(2), Some(2), Some(2), None]);
     }
 }

@@ -25,7 +25,7 @@ use crate::{
     Result,
     numbers::{HookPointStatistics, NormHistogram, SINK_MULTIPLE},
     store::{Manifest, OutputFolder, hex},
-    text::{Context, ContextCursor, LeftOut},
+    text::{Context, ContextCursor, DocumentSources, LeftOut},
 };
 
 /// Version of the journals' layout. A journal does not outlive its run, but another version of refract may find one.
@@ -47,6 +47,8 @@ pub struct ShardWriter {
     next: ContextCursor,
     /// Number of rows written, in finished parts or not.
     rows: u64,
+    /// The source of each document.
+    source_of: DocumentSources,
     /// The sources of the open part.
     sources: BTreeMap<usize, SourceCounts>,
     /// The document of the last row of the open part.
@@ -68,11 +70,12 @@ impl ShardWriter {
     /// # Errors
     /// If a listed part is missing or damaged, or the journal cannot be read.
     pub fn open(dir: &Path, manifest: HarvestManifest) -> Result<Self> {
-        Self::resume(OutputFolder::at(dir)?, manifest)
+        let sources = DocumentSources::of_files(&manifest.corpus);
+        Self::resume(OutputFolder::at(dir)?, manifest, sources)
     }
 
-    /// [`Self::open`] for a folder at any kind of location.
-    pub(crate) fn resume(folder: OutputFolder, manifest: HarvestManifest) -> Result<Self> {
+    /// [`Self::open`] for a folder at any kind of location, and sources of any kind.
+    pub(crate) fn resume(folder: OutputFolder, manifest: HarvestManifest, source_of: DocumentSources) -> Result<Self> {
         let schema = ShardSchema::of(&manifest);
         let mut totals: Option<Vec<HookPointStatistics>> = None;
         for part in &manifest.parts {
@@ -94,6 +97,7 @@ impl ShardWriter {
             group_contexts,
             next,
             rows,
+            source_of,
             sources,
             last_document,
         };
@@ -216,7 +220,7 @@ impl ShardWriter {
             // A part may go on with a document that an earlier part counts.
             let goes_on = self.last_document.map_or(self.next.tokens > 0, |last| last == run[0]);
             self.last_document = Some(run[0]);
-            let Some(source) = self.manifest.source_of(run[0]) else { continue };
+            let Some(source) = self.source_of.of(run[0]) else { continue };
             let counts = self.sources.entry(source).or_insert(SourceCounts { source, documents: 0, tokens: 0 });
             counts.documents += u64::from(!goes_on);
             counts.tokens += run.len() as u64;
@@ -379,7 +383,8 @@ mod tests {
     /// Opens a folder as a harvest does.
     fn resumed(folder: OutputFolder, wanted: HarvestManifest) -> ShardWriter {
         let manifest = begin_harvest(&folder, wanted, &[]).unwrap();
-        ShardWriter::resume(folder, manifest).unwrap()
+        let sources = DocumentSources::of_files(&manifest.corpus);
+        ShardWriter::resume(folder, manifest, sources).unwrap()
     }
 
     /// Writes contexts up to `to` in the batches of an uninterrupted run; a batch must end at `to`.

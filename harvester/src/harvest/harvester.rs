@@ -83,7 +83,7 @@ pub fn harvest(
     corpus.save(&folder.unfinished(SAVED_CORPUS)?)?;
     let harvester = Harvester::new(model, &config)?;
     let log = folder.unfinished(READ_DOCUMENTS)?;
-    let writer = ShardWriter::resume(folder, manifest)?;
+    let writer = ShardWriter::resume(folder, manifest, corpus.document_sources())?;
     if writer.tokens() == 0 || config.tokens.is_some() {
         // Without a budget it reads some documents, which a run that goes on need not do.
         monitor.say(&HarvestEstimate::new(model, corpus, &config, writer.tokens())?.to_string());
@@ -140,6 +140,7 @@ fn begin(model: &LanguageModel, corpus: &Corpus, config: &HarvestConfig, out: &L
         complete: false,
         model: model.identity()?.seen_from(out),
         corpus: corpus.sources().to_vec(),
+        sources: corpus.named_sources().to_vec(),
         corpus_options: corpus.options().clone(),
         config: config.clone(),
         merged_from: None,

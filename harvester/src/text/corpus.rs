@@ -13,6 +13,7 @@
 mod discover;
 mod document;
 mod document_column;
+mod field_sources;
 mod json_line;
 mod options;
 mod order;
@@ -33,21 +34,27 @@ use std::{
 
 use crate::{Error, Result, source::HubSettings};
 pub(crate) use document::{Document, DocumentHash, Record};
+use field_sources::FieldSources;
 use order::Block;
 pub(crate) use order::DocumentOrder;
 use plain_file::{DocumentPlace, PlainFile};
-pub(crate) use source::source_of;
 use table::Tables;
 pub(crate) use table_file::{Cause, RowBlock, TableFile};
 pub(crate) use why_left_out::WhyLeftOut;
 
-pub use self::{options::CorpusOptions, source::CorpusSource};
+pub use self::{
+    field_sources::NamedSource,
+    options::CorpusOptions,
+    source::{CorpusSource, DocumentSources},
+};
 
 /// Documents, numbered from 0 in the order of the paths given and of the files in a folder (sorted).
 #[derive(Debug, Default)]
 pub struct Corpus {
     options: CorpusOptions,
     sources: Vec<CorpusSource>,
+    /// The sources that the values of a field make, if one is named; `sources` are then only files and folders.
+    field_sources: Option<FieldSources>,
     /// Path and name of the sources as they were found.
     found: Vec<(String, String)>,
     files: Vec<PlainFile>,
@@ -171,6 +178,30 @@ impl Corpus {
         &self.sources
     }
 
+    /// The source of each document: an index into [`Self::named_sources`] if a field makes the sources, else into
+    /// [`Self::sources`].
+    pub(crate) fn document_sources(&self) -> DocumentSources {
+        match &self.field_sources {
+            Some(of_field) => DocumentSources::Listed(of_field.of_document.clone()),
+            None => DocumentSources::of_files(&self.sources),
+        }
+    }
+
+    /// The sources that the values of a field make.
+    pub(crate) fn named_sources(&self) -> &[NamedSource] {
+        self.field_sources.as_ref().map_or(&[], |of_field| &of_field.sources)
+    }
+
+    /// The name of the source of a document that is in file or folder `source`.
+    pub(crate) fn source_name(&self, document: Option<u64>, source: usize) -> &str {
+        let of_field = self.field_sources.as_ref().zip(document);
+        let named = of_field.and_then(|(of_field, document)| {
+            of_field.sources.get(*of_field.of_document.get(document as usize)? as usize)
+        });
+        let of_file = self.sources.get(source).map(|source| source.name.as_str());
+        named.map(|source| source.name.as_str()).or(of_file).unwrap_or_default()
+    }
+
     /// Number of documents.
     pub(crate) fn n_documents(&self) -> u64 {
         self.places.len() as u64 + self.blocks.last().map_or(0, |placed| placed.streamed())
@@ -199,7 +230,7 @@ impl Corpus {
 
     /// The place of document `index`.
     pub(crate) fn origin(&self, index: u64) -> Result<DocumentOrigin<'_>> {
-        let source = source_of(&self.sources, index).unwrap_or_default();
+        let source = self.sources.partition_point(|source| source.first_document <= index).saturating_sub(1);
         match self.find(index)? {
             Found::Row(rows, row) => {
                 let of_file = self.blocks.partition_point(|placed| placed.rows.file < rows.file);

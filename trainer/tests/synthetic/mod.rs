@@ -148,6 +148,7 @@ pub(crate) fn manifest(config: HarvestConfig, widths: &[usize]) -> HarvestManife
             skipped_files: 0,
             malformed_lines: 0,
         }],
+        sources: vec![],
         corpus_options: CorpusOptions::default(),
         config,
         merged_from: None,

@@ -22,6 +22,8 @@ pub(crate) enum Document {
 pub(crate) struct Record {
     pub(crate) document: Document,
     pub(crate) kept: Vec<Option<String>>,
+    /// Its value of `source_field`, in a line of a JSONL file.
+    pub(crate) source: Option<String>,
 }
 
 /// The first 16 bytes of a document's SHA-256. Documents with the same hash count as the same.
@@ -146,7 +148,7 @@ fn content_of(value: &Value) -> Result<Option<String>, String> {
     }
 }
 
-fn kind_of(value: &Value) -> &'static str {
+pub(super) fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",

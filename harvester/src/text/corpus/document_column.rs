@@ -78,7 +78,8 @@ pub(super) fn records(batch: &RecordBatch, at: usize, options: &CorpusOptions) -
             let value = column.map(|column| json_of(column, row)).transpose()?;
             Ok::<_, String>(value.as_ref().and_then(kept_text))
         };
-        Ok(Record { document, kept: kept.iter().map(value).collect::<Result<_, _>>()? })
+        // The sources of rows were read when the corpus was opened.
+        Ok(Record { document, kept: kept.iter().map(value).collect::<Result<_, _>>()?, source: None })
     };
     documents.into_iter().enumerate().map(record).collect()
 }
@@ -104,7 +105,7 @@ fn chats(column: &ArrayRef) -> Result<Vec<Document>, String> {
 }
 
 /// A value of a column as JSON, so that one rule reads it from a table and from a line.
-fn json_of(column: &dyn Array, row: usize) -> Result<Value, String> {
+pub(super) fn json_of(column: &dyn Array, row: usize) -> Result<Value, String> {
     let list = |values: ArrayRef| (0..values.len()).map(|row| json_of(&values, row)).collect::<Result<_, _>>();
     if column.is_null(row) || *column.data_type() == DataType::Null {
         return Ok(Value::Null);

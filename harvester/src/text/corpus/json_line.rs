@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{CorpusOptions, Document, Record};
+use super::{CorpusOptions, Document, Record, field_sources::source_name};
 use crate::store::python_json_or_null;
 
 /// The mark that some editors put at the start of a text in UTF-8. It is no part of the text.
@@ -15,11 +15,13 @@ pub(super) struct BadLine {
     pub(super) found: String,
     /// A field that holds a conversation, if a text was looked for.
     pub(super) conversation: Option<String>,
+    /// True if the document is fine, but not its value of `source_field`.
+    pub(super) is_of_source: bool,
 }
 
 impl From<String> for BadLine {
     fn from(found: String) -> Self {
-        Self { found, conversation: None }
+        Self { found, conversation: None, is_of_source: false }
     }
 }
 
@@ -29,7 +31,11 @@ pub(super) fn record_of_line(line: &[u8], options: &CorpusOptions) -> Result<Rec
     match parse(line).map_err(|error| not_json(&error))? {
         Value::Object(object) => {
             let kept = options.keep_fields.iter().map(|field| kept_text(object.get(field)?)).collect();
-            Ok(Record { document: document_of(object, options)?, kept })
+            let source = options.source_field.as_ref().and_then(|field| object.get(field));
+            let source = source.map_or(Ok(None), source_name);
+            let document = document_of(object, options)?;
+            let source = source.map_err(|found| BadLine { is_of_source: true, ..BadLine::from(found) })?;
+            Ok(Record { document, kept, source })
         }
         Value::Array(_) => Err(BadLine::from("a JSON list: each line must hold one object".to_owned())),
         _ => Err(BadLine::from("JSON that is not an object".to_owned())),
@@ -63,13 +69,13 @@ fn document_of(mut object: Map<String, Value>, options: &CorpusOptions) -> Resul
         (Some(Value::String(text)), None) => Ok(Document::Text(text)),
         (Some(value), None) => {
             let conversation = is_conversation(&value).then(|| field.to_owned());
-            Err(BadLine { found: format!("a field `{field}` that is not a string"), conversation })
+            Err(BadLine { conversation, ..BadLine::from(format!("a field `{field}` that is not a string")) })
         }
         (None, _) => {
             let fields: Vec<_> = object.keys().map(String::as_str).collect();
             let conversation = object.iter().find(|(_, value)| is_conversation(value)).map(|(field, _)| field.clone());
             let conversation = conversation.filter(|_| options.chat_field.is_none());
-            Err(BadLine { found: format!("an object with the fields [{}]", fields.join(", ")), conversation })
+            Err(BadLine { conversation, ..BadLine::from(format!("an object with the fields [{}]", fields.join(", "))) })
         }
     }
 }
@@ -106,7 +112,10 @@ mod tests {
         let keep = CorpusOptions { keep_fields: vec!["x".into()], ..CorpusOptions::default() };
         let line = r#"{"text": "NaN \" -Infinity", "x": NaN, "y": [-Infinity, Infinity], "z": 1}"#;
         let record = record_of_line(line.as_bytes(), &keep).unwrap();
-        assert_eq!(record, Record { document: Document::Text("NaN \" -Infinity".into()), kept: vec![None] });
+        assert_eq!(
+            record,
+            Record { document: Document::Text("NaN \" -Infinity".into()), kept: vec![None], source: None }
+        );
         assert_eq!(text(r#"{"text": NaN}"#, &keep).unwrap(), "");
         assert!(text(r#"{"text": nan}"#, &keep).is_err());
     }

@@ -16,6 +16,9 @@ pub struct CorpusOptions {
     pub chat_field: Option<String>,
     /// Fields of a JSONL line, or columns of a parquet file, whose values are written into the table of documents.
     pub keep_fields: Vec<String>,
+    /// A field of a JSONL line, or a column of a parquet file: each of its values becomes a source; `None`: sources are
+    /// files and folders.
+    pub source_field: Option<String>,
     /// Leaves out a document whose text was seen before. Rows of parquet files are compared while they are harvested.
     pub drop_duplicates: bool,
     /// Leaves out and counts JSONL lines that hold no document; if false (default), such a line is an error.
@@ -30,6 +33,7 @@ impl Default for CorpusOptions {
             text_field: "text".into(),
             chat_field: None,
             keep_fields: vec![],
+            source_field: None,
             drop_duplicates: true,
             skip_malformed: false,
             max_document_bytes: 16 << 20,

@@ -64,7 +64,7 @@ impl PlainFile {
             FileKind::JsonLines => record_of_line(&bytes, options).map_err(|bad| bad.found),
             FileKind::Text | FileKind::Parquet => {
                 let text = String::from_utf8(bytes.into()).map_err(|error| error.to_string());
-                text.map(|text| Record { document: Document::Text(text), kept: vec![] })
+                text.map(|text| Record { document: Document::Text(text), kept: vec![], source: None })
             }
         };
         record.map_err(|found| {

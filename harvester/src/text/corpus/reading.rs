@@ -13,6 +13,7 @@ use super::{
     Corpus, CorpusOptions, CorpusSource, LeftOutPlace, PlacedBlock, WhyLeftOut,
     discover::{FileKind, FoundFile, FoundSource},
     document::DocumentHash,
+    field_sources::{self, FieldSources, expected_value, expected_values, source_name},
     order::Block,
     plain_file::PlainFile,
     saved::names_of,
@@ -25,12 +26,13 @@ impl Corpus {
     pub(super) fn read(paths: &[PathBuf], options: &CorpusOptions, sources: Vec<FoundSource>) -> Result<Self> {
         check_field_is_used(options, &sources)?;
         let mut corpus = Self { options: options.clone(), found: names_of(&sources), ..Self::default() };
+        corpus.field_sources = options.source_field.as_ref().map(|_| FieldSources::default());
         let mut reading = Reading { seen: HashSet::new(), has_field: vec![false; options.keep_fields.len()] };
         for source in sources {
             corpus.add(source, &mut reading)?;
         }
         make_names_distinct(&mut corpus.sources);
-        reading.check_fields(options, &corpus.sources)?;
+        corpus.check_fields(&reading)?;
         if corpus.blocks.is_empty() && corpus.places.iter().all(|place| place.bytes == 0) {
             let given: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
             let malformed: u64 = corpus.sources.iter().map(|source| source.malformed_lines).sum();
@@ -126,6 +128,7 @@ impl Corpus {
                 continue;
             }
             self.places.push(place(&document));
+            self.add_to_source(document.source.as_deref(), &source.name, || plain.place_of(place(&document)))?;
         }
         reading.add_fields(has_field);
         let sha256 = plain.original_sha256.clone().unwrap_or(sha256);
@@ -141,9 +144,40 @@ impl Corpus {
             self.blocks.push(PlacedBlock { block, rows, streamed_before });
         }
         source.bytes += table.bytes();
+        if let Some(field) = self.options.source_field.clone() {
+            table.for_each_value(&field, |value| {
+                let name = source_name(value).map_err(|found| {
+                    Error::malformed(table.name(), expected_value(&field), found, field_sources::hint(&field))
+                })?;
+                self.add_to_source(name.as_deref(), &source.name, || table.name())
+            })?;
+        }
         let sha256 = table.identity()?;
         self.tables.push(table);
         Ok(sha256)
+    }
+}
+
+impl Corpus {
+    /// Adds the next document, which is at `place`, to the source of its value of `source_field`, or to its file's.
+    fn add_to_source(&mut self, value: Option<&str>, file: &str, place: impl Fn() -> String) -> Result<()> {
+        let (Some(sources), Some(field)) = (&mut self.field_sources, &self.options.source_field) else { return Ok(()) };
+        sources
+            .push(value, file)
+            .map_err(|found| Error::malformed(place(), expected_values(field), found, field_sources::hint(field)))
+    }
+
+    /// Refuses a field in which no document has a value: its name would have no effect.
+    fn check_fields(&self, reading: &Reading) -> Result<()> {
+        let kept = self.options.keep_fields.iter().zip(&reading.has_field).find(|(_, has)| !**has);
+        let kept = kept.map(|(field, _)| ("`keep_fields`", field));
+        let has_sources = self.field_sources.as_ref().is_none_or(FieldSources::has_values);
+        let of_source = self.options.source_field.as_ref().filter(|_| !has_sources);
+        let Some((setting, field)) = kept.or(of_source.map(|field| ("`source_field`", field))) else { return Ok(()) };
+        let expected = "a field of a .jsonl line, or a column of a .parquet file, of the corpus";
+        let names: Vec<_> = self.sources.iter().map(|source| source.path.as_str()).collect();
+        let found = format!("no value of this name in {}", names.join(", "));
+        Err(Error::invalid(format!("{setting} {field}"), expected, found))
     }
 }
 
@@ -159,19 +193,6 @@ impl Reading {
     /// Adds the kept fields that a file has.
     fn add_fields(&mut self, has_field: Vec<bool>) {
         self.has_field.iter_mut().zip(has_field).for_each(|(all, here)| *all |= here);
-    }
-
-    /// Refuses a kept field in which no document has a value: its name would have no effect.
-    fn check_fields(&self, options: &CorpusOptions, sources: &[CorpusSource]) -> Result<()> {
-        match options.keep_fields.iter().zip(&self.has_field).find(|(_, has)| !**has) {
-            None => Ok(()),
-            Some((field, _)) => {
-                let expected = "a field of a .jsonl line, or a column of a .parquet file, of the corpus";
-                let names: Vec<_> = sources.iter().map(|source| source.path.as_str()).collect();
-                let found = format!("no value of this name in {}", names.join(", "));
-                Err(Error::invalid(format!("`keep_fields` {field}"), expected, found))
-            }
-        }
     }
 }
 

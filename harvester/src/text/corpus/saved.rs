@@ -23,6 +23,7 @@ use super::{
     Block, Corpus, CorpusOptions, CorpusSource, DocumentPlace, LeftOutPlace, PlacedBlock, PlainFile, RowBlock,
     TableFile, WhyLeftOut,
     discover::{FileKind, FoundFile, FoundSource},
+    field_sources::FieldSources,
 };
 use crate::{Error, Result, store::AtomicFile};
 
@@ -42,6 +43,9 @@ struct Saved {
     /// Per block: first document, number of documents; file, row group, first row.
     blocks: Vec<SavedBlock>,
     stamps: Vec<(String, String)>,
+    /// Names of the sources that the values of a field make.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    field_sources: Option<Vec<String>>,
 }
 
 type SavedBlock = (u64, u64, u32, u32, u64);
@@ -76,10 +80,17 @@ pub(super) fn save(corpus: &Corpus, path: &Path) -> Result<()> {
         files: corpus.files.iter().map(file).collect(),
         blocks: corpus.blocks.iter().map(block).collect(),
         stamps: corpus.stamps.clone(),
+        field_sources: corpus
+            .field_sources
+            .as_ref()
+            .map(|of_field| of_field.sources.iter().map(|source| source.name.clone()).collect()),
     };
     let json = serde_json::to_string(&saved).map_err(|error| Error::io("write", path)(error.into()))?;
     let left_out = corpus.left_out.iter().map(|left| (&left.place, left.source, Some(left.why)));
-    let rows: Vec<_> = corpus.places.iter().map(|place| (place, 0, None)).chain(left_out).collect();
+    // Without tables, documents are numbered as their places are.
+    let source_of = |document| corpus.field_sources.as_ref().map_or(0, |of_field| of_field.of_document[document]);
+    let places = corpus.places.iter().enumerate().map(|(document, place)| (place, source_of(document), None));
+    let rows: Vec<_> = places.chain(left_out).collect();
     let numbers = |of: fn(&DocumentPlace) -> u64| {
         Arc::new(UInt64Array::from_iter_values(rows.iter().map(|(place, ..)| of(place)))) as Arc<dyn Array>
     };
@@ -135,12 +146,14 @@ pub(super) fn load(path: &Path, options: &CorpusOptions, found: &[FoundSource]) 
         saved.refract_version == env!("CARGO_PKG_VERSION") && saved.options == *options && saved.stamps == stamps;
     // Standard input has no stamp, and a plain copy may have been removed from the cache.
     let there = stamps.iter().all(|(_, stamp)| !stamp.is_empty()) && saved.files.iter().all(|file| file.path.exists());
-    if !same || !there || names_of(found) != saved.found {
+    // The sources of rows are not saved: their column is read again.
+    let has_rows = options.source_field.is_some() && !saved.blocks.is_empty();
+    if !same || !there || has_rows || names_of(found) != saved.found {
         return None;
     }
-    let (mut places, mut left_out) = (vec![], vec![]);
+    let (mut places, mut left_out, mut of_document) = (vec![], vec![], vec![]);
     for batch in reader.build().ok()? {
-        add_rows(&batch.ok()?, &mut places, &mut left_out)?;
+        add_rows(&batch.ok()?, &mut places, &mut of_document, &mut left_out)?;
     }
     let table_files: Vec<&FoundFile> = files.filter(|file| file.kind == FileKind::Parquet).collect();
     let tables: Vec<_> = table_files.iter().map(|file| TableFile::of(file)).collect::<Result<_>>().ok()?;
@@ -151,6 +164,10 @@ pub(super) fn load(path: &Path, options: &CorpusOptions, found: &[FoundSource]) 
     if !places.iter().all(is_place) || !left_out.iter().all(is_left) {
         return None;
     }
+    let field_sources = match saved.field_sources {
+        Some(names) => Some(FieldSources::saved(names, of_document)?),
+        None => None,
+    };
     let blocks = placed(&saved.blocks, tables.len(), places.len() as u64)?;
     let file = |file: SavedFile| PlainFile {
         name: file.name,
@@ -166,6 +183,7 @@ pub(super) fn load(path: &Path, options: &CorpusOptions, found: &[FoundSource]) 
         found: saved.found,
         places,
         left_out,
+        field_sources,
         tables,
         tables_within: table_files.iter().map(|file| file.within()).collect(),
         blocks,
@@ -181,7 +199,12 @@ pub(super) fn names_of(found: &[FoundSource]) -> Vec<(String, String)> {
 }
 
 /// Adds the rows of a batch; `None` if it has other columns.
-fn add_rows(batch: &RecordBatch, places: &mut Vec<DocumentPlace>, left_out: &mut Vec<LeftOutPlace>) -> Option<()> {
+fn add_rows(
+    batch: &RecordBatch,
+    places: &mut Vec<DocumentPlace>,
+    of_document: &mut Vec<u32>,
+    left_out: &mut Vec<LeftOutPlace>,
+) -> Option<()> {
     let small = |name: &str| Some(batch.column_by_name(name)?.as_primitive_opt::<UInt32Type>()?.values());
     let large = |name: &str| Some(batch.column_by_name(name)?.as_primitive_opt::<UInt64Type>()?.values());
     let (file, source) = (small("file")?, small("source")?);
@@ -190,7 +213,10 @@ fn add_rows(batch: &RecordBatch, places: &mut Vec<DocumentPlace>, left_out: &mut
     for row in 0..batch.num_rows() {
         let place = DocumentPlace { file: file[row], offset: offset[row], bytes: bytes[row], line: line[row] };
         match why.is_valid(row).then(|| why.value(row)) {
-            None => places.push(place),
+            None => {
+                places.push(place);
+                of_document.push(source[row]);
+            }
             Some(name) => {
                 let why = [WhyLeftOut::Repeated, WhyLeftOut::Malformed].into_iter().find(|why| why.name() == name)?;
                 left_out.push(LeftOutPlace { source: source[row], place, why });
@@ -251,6 +277,27 @@ mod tests {
             assert!(!found.was_saved, "{damage}");
             assert_eq!(found.document(1).unwrap(), crate::text::Document::Text("two".into()));
         }
+    }
+
+    #[test]
+    fn the_sources_of_a_field_are_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, saved) = (folder.path().join("lines.jsonl"), folder.path().join("saved.parquet"));
+        let lines = ["en", "fr", "en", ""].map(|lang| format!("{{\"text\":\"{lang}!\",\"lang\":\"{lang}\"}}\n"));
+        fs::write(&path, lines.concat() + "{\"text\":\"other\"}\n").unwrap();
+        let options = CorpusOptions { source_field: Some("lang".into()), ..CorpusOptions::default() };
+        let open = || Corpus::open_saved(&[path.clone()], &options, &saved, &[], None).unwrap();
+        let found = |corpus: &Corpus| {
+            let of = corpus.document_sources();
+            let of: Vec<_> = (0..corpus.n_documents()).map(|document| of.of(document)).collect();
+            (of, corpus.named_sources().to_vec())
+        };
+        let read = open();
+        read.save(&saved).unwrap();
+        let loaded = open();
+        assert!(loaded.was_saved);
+        assert_eq!(found(&loaded), found(&read));
+        assert_eq!(found(&loaded).0.len(), 4, "the repeated line is left out");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::{
     CorpusOptions, Record,
     discover::FileKind,
     document::{DocumentHash, first_16},
+    field_sources::{self, expected_value},
     json_line::{BadLine, MARK, record_of_line},
     plain_file::{DocumentPlace, PlainFile},
 };
@@ -42,6 +43,8 @@ pub(super) struct ScannedDocument {
     pub(super) line: u64,
     /// `None` for an empty document, and for a line that holds none.
     pub(super) hash: Option<DocumentHash>,
+    /// Its value of `source_field`.
+    pub(super) source: Option<Box<str>>,
 }
 
 impl ScannedDocument {
@@ -93,7 +96,7 @@ fn scan_text(plain: &PlainFile, options: &CorpusOptions) -> Result<Scanned> {
     }
     let (offset, length) = (first as u64, bytes - first as u64);
     let hash = (length > 0).then(|| first_16(&text_hasher.finalize()));
-    let documents = vec![ScannedDocument { offset, bytes: length, line: 0, hash }];
+    let documents = vec![ScannedDocument { offset, bytes: length, line: 0, hash, source: None }];
     let (malformed, has_field) = (vec![], vec![]);
     Ok(Scanned::Text(ScannedFile { sha256: hex(&hasher.finalize()), bytes, documents, malformed, has_field }))
 }
@@ -146,17 +149,24 @@ fn scan_lines(plain: &PlainFile, options: &CorpusOptions) -> Result<ScannedFile>
         options.check_size(&format!("{}:{line_number}", plain.name), read as u64)?;
         hasher.update(&line);
         if !line.trim_ascii().is_empty() {
-            let place = |hash| ScannedDocument { offset: scanned.bytes, bytes: read as u64, line: line_number, hash };
-            match record_of_line(&line, options).map_err(|found| bad_line(plain, line_number, options, found)) {
-                Ok(Record { document, kept }) => {
+            let place = |hash| ScannedDocument {
+                offset: scanned.bytes,
+                bytes: read as u64,
+                line: line_number,
+                hash,
+                source: None,
+            };
+            match record_of_line(&line, options) {
+                Ok(Record { document, kept, source }) => {
                     scanned.has_field.iter_mut().zip(&kept).for_each(|(has, kept)| *has |= kept.is_some());
-                    scanned.documents.push(place((!document.is_empty()).then(|| document.hash())));
+                    let place = place((!document.is_empty()).then(|| document.hash()));
+                    scanned.documents.push(ScannedDocument { source: source.map(Into::into), ..place });
                 }
-                Err(error) if options.skip_malformed => {
-                    tracing::info!("left out of the corpus: {error}");
+                Err(bad) if options.skip_malformed && !bad.is_of_source => {
+                    tracing::info!("left out of the corpus: {}", bad_line(plain, line_number, options, bad));
                     scanned.malformed.push(place(None));
                 }
-                Err(error) => return Err(error),
+                Err(bad) => return Err(bad_line(plain, line_number, options, bad)),
             }
         }
         scanned.bytes += read as u64;
@@ -167,6 +177,9 @@ fn scan_lines(plain: &PlainFile, options: &CorpusOptions) -> Result<ScannedFile>
 
 fn bad_line(plain: &PlainFile, number: u64, options: &CorpusOptions, line: BadLine) -> Error {
     let place = format!("{}:{number}", plain.name);
+    if let Some(field) = options.source_field.as_deref().filter(|_| line.is_of_source) {
+        return Error::malformed(place, expected_value(field), line.found, field_sources::hint(field));
+    }
     let (what, flag) = match options.chat_field {
         Some(_) => ("a list of turns", "`chat_field`"),
         None => ("a string", "`text_field`"),

@@ -1,13 +1,39 @@
-//! [`CorpusSource`]: a file or folder of documents, as listed in manifests.
+//! [`CorpusSource`]: a file or folder of documents, as listed in manifests; [`DocumentSources`]: the source of each document.
+
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-/// The source of a document, as an index into `sources`.
-pub(crate) fn source_of(sources: &[CorpusSource], document: u64) -> Option<usize> {
-    // Sources are numbered in order, so the last one that starts at or before the document has it, if any has it.
-    let found = sources.partition_point(|source| source.first_document <= document).checked_sub(1)?;
-    let source = &sources[found];
-    (document - source.first_document < source.documents).then_some(found)
+/// The source of each document, as an index into the list of sources.
+#[derive(Debug, Clone)]
+pub enum DocumentSources {
+    /// Each source is a range of documents, in order.
+    Ranges(Vec<Range<u64>>),
+    /// By document number; `u32::MAX` if it is not known.
+    Listed(Vec<u32>),
+}
+
+impl DocumentSources {
+    /// The ranges of files and folders.
+    pub(crate) fn of_files(sources: &[CorpusSource]) -> Self {
+        let range = |source: &CorpusSource| source.first_document..source.first_document + source.documents;
+        Self::Ranges(sources.iter().map(range).collect())
+    }
+
+    /// The source of a document.
+    pub fn of(&self, document: u64) -> Option<usize> {
+        match self {
+            Self::Ranges(ranges) => {
+                // The last source that starts at or before the document has it, if any has it.
+                let found = ranges.partition_point(|range| range.start <= document).checked_sub(1)?;
+                ranges[found].contains(&document).then_some(found)
+            }
+            Self::Listed(of_document) => {
+                let source = of_document.get(usize::try_from(document).ok()?)?;
+                (*source != u32::MAX).then_some(*source as usize)
+            }
+        }
+    }
 }
 
 /// A named range of documents of the corpus: those of one file or folder.

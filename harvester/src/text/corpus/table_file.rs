@@ -7,17 +7,18 @@ use bytes::Bytes;
 use parquet::{
     arrow::{
         ProjectionMask,
-        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
+        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
     },
     errors::ParquetError,
     file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData},
 };
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
     CorpusOptions,
     discover::{FoundFile, Origin},
-    document_column::column_of,
+    document_column::{column_of, json_of},
 };
 use crate::{
     Error, Location, Result,
@@ -172,6 +173,35 @@ impl TableFile {
         }
         let has = |name: &String| metadata.schema().fields().find(name).is_some();
         Ok((blocks, options.keep_fields.iter().map(has).collect()))
+    }
+
+    /// Calls `each` with every value of the column `field`, in the order of the rows; with null for each row if there is
+    /// no such column. The error of `each` says what was found instead of a value.
+    pub(super) fn for_each_value(&self, field: &str, mut each: impl FnMut(&Value) -> Result<()>) -> Result<()> {
+        let metadata = self.metadata(PageIndexPolicy::Skip)?;
+        let Some(column) = metadata.schema().fields().iter().position(|column| column.name() == field) else {
+            let rows = metadata.metadata().file_metadata().num_rows();
+            return (0..rows).try_for_each(|_| each(&Value::Null));
+        };
+        let cause = Cause::default();
+        let mask = ProjectionMask::roots(metadata.parquet_schema(), [column]);
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.open(&cause), metadata)
+            .with_projection(mask)
+            .with_batch_size(BLOCK_ROWS as usize)
+            .build()
+            .map_err(|error| self.unreadable(error, &cause))?;
+        for batch in reader {
+            let batch = batch.map_err(|error| self.unreadable(error.into(), &cause))?;
+            for row in 0..batch.num_rows() {
+                let value = json_of(batch.column(0), row);
+                let value = value.map_err(|found| {
+                    let expected = format!("text in the column `{field}`");
+                    Error::malformed(self.name(), expected, found, "Name another column, or correct the file")
+                })?;
+                each(&value)?;
+            }
+        }
+        Ok(())
     }
 
     /// The footer. If `pages` asks for it and a row group is longer than a block, also the offset of each page, so that
