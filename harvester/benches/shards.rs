@@ -41,6 +41,7 @@ fn manifest(dtype: StorageDtype, layout: Layout) -> HarvestManifest {
             d_vocab: 1,
         },
         corpus: vec![],
+        sources: vec![],
         corpus_options: CorpusOptions::default(),
         config: HarvestConfig {
             hook_points: vec![HookPoint::Embed],
@@ -65,12 +66,14 @@ fn manifest(dtype: StorageDtype, layout: Layout) -> HarvestManifest {
         }],
         parts: vec![],
         documents: None,
+        roles: false,
     }
 }
 
 /// A batch of contexts, starting at context `first`.
 fn contexts(first: u64) -> Vec<Context> {
     let context = |index| Context {
+        roles: vec![],
         index,
         tokens: (0..CTX_LEN as u32).map(|i| (i * 7919 + index as u32) % 49_000).collect(),
         documents: vec![index / 3; CTX_LEN],

@@ -41,6 +41,6 @@ pub use store::{
 };
 pub use text::{
     ChatDate, ChatMessage, Context, ContextCursor, Corpus, CorpusOptions, CorpusPart, CorpusSource, DocumentSources,
-    LeftOut, LongDocuments, NamedSource, Packing, SpecialToken, TextTokenizer,
+    LeftOut, LongDocuments, NamedSource, Packing, Role, SpecialToken, TextTokenizer,
 };
 pub use vectors::{VectorDataset, VectorFile};

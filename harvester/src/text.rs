@@ -18,6 +18,7 @@ pub(crate) use self::{
     corpus::{Cause, Document, DocumentOrder, DocumentOrigin, RowBlock, TableFile, WhyLeftOut},
     packing::ContextOptions,
     read_log::{ReadDocument, ReadLog},
+    tokenizer::Encoded,
 };
 pub use self::{
     contexts::{Context, ContextCursor, LeftOut},
@@ -25,5 +26,5 @@ pub use self::{
     corpus_part::CorpusPart,
     packing::{LongDocuments, Packing},
     special_token::SpecialToken,
-    tokenizer::{ChatDate, ChatMessage, TextTokenizer},
+    tokenizer::{ChatDate, ChatMessage, Role, TextTokenizer},
 };

@@ -105,6 +105,46 @@ fn conversations_go_through_the_models_own_template() {
 }
 
 #[test]
+fn tokens_of_conversations_know_who_said_them() {
+    let (sandbox, model) = (Sandbox::new(), tiny("llama"));
+    let chat = serde_json::json!({ "messages": [
+        { "role": "system", "content": "the cat" }, { "role": "user", "content": " sat on\n" },
+        { "role": "assistant", "content": "user\n3 dogs" }, { "role": "tool", "content": "" },
+        { "role": "narrator", "content": "the mat" },
+    ] });
+    std::fs::create_dir(sandbox.path("chats")).unwrap();
+    sandbox.write("chats/a.jsonl", format!("{chat}\n"));
+    sandbox.write("chats/b.txt", "the cat sat on the mat, and then 3 dogs came");
+    for (field, out) in [(&["--chat-field", "messages"][..], "roles"), (&["--text-field", "messages"], "refused")] {
+        let args =
+            harvest(&model, "chats", &[&["--no-shuffle", "--packing", "document", "--out", out], field].concat());
+        assert_eq!(sandbox.run(&args).status.success(), out == "roles");
+    }
+    let source = harvester::ResolvedModel { path: model.clone().into(), source: model };
+    let model = harvester::LanguageModel::open(&source, harvester::Compute::F32).unwrap();
+    let dataset = harvester::ActivationDataset::open(sandbox.path("roles")).unwrap();
+    let mut said: Vec<(String, Vec<u32>)> = vec![];
+    for rows in dataset.row_groups().iter().map(|group| dataset.tokens(*group).unwrap()) {
+        for (role, token) in rows.role.iter().zip(&rows.token) {
+            let role = role.map_or("", |role| role.name());
+            match said.last_mut() {
+                Some((last, tokens)) if last == role => tokens.push(*token),
+                _ => said.push((role.into(), vec![*token])),
+            }
+        }
+    }
+    let said: Vec<_> = said.iter().map(|(role, tokens)| (role.as_str(), model.tokenizer().decode(tokens))).collect();
+    let of =
+        |role: &str| said.iter().filter(|(found, _)| *found == role).map(|(_, text)| text.as_str()).collect::<Vec<_>>();
+    assert_eq!(of("system"), ["the cat"], "{said:?}");
+    assert_eq!(of("user"), [" sat on\n"], "{said:?}");
+    assert_eq!(of("assistant"), ["user\n3 dogs"], "{said:?}");
+    assert_eq!((of("tool").len(), of("other")), (0, vec!["the mat"]), "{said:?}");
+    assert!(of("").concat().starts_with("the cat sat"), "{said:?}");
+    assert_eq!(of("template").first(), Some(&"<|im_start|>system\n"), "{said:?}");
+}
+
+#[test]
 fn conversations_that_the_template_refuses_are_counted_and_end_no_harvest_unless_there_are_no_others() {
     let sandbox = Sandbox::new();
     std::fs::create_dir(sandbox.path("model")).unwrap();

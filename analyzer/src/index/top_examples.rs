@@ -103,6 +103,7 @@ mod tests {
                 context: vec![c as u64; 2],
                 position: vec![0, 1],
                 token: vec![10 * c as u32, 10 * c as u32 + 1],
+                role: vec![],
             };
             let acts = FeatureActs { offsets: vec![0, 0, 1], latents: vec![0], values: vec![strengths[c]] };
             top.add(ContextRows { tokens: &tokens, acts: &acts, start: 0, end: 2 });

@@ -32,7 +32,7 @@ use super::{
     value_chunks,
 };
 use crate::{
-    DocumentSources, Error, HookPoint, Location, Monitor, Result,
+    DocumentSources, Error, HookPoint, Location, Monitor, Result, Role,
     store::{MANIFEST_FILE, Manifest, go_on, hex},
 };
 
@@ -144,8 +144,9 @@ impl ActivationDataset {
     /// # Errors
     /// If the file cannot be read.
     pub fn tokens(&self, group: RowGroup) -> Result<TokenRows> {
-        let batch = self.read_columns(group, 0..group.rows, &(0..TOKEN_COLUMNS.len()).collect::<Vec<_>>())?;
-        Ok(token_rows(&batch))
+        let columns = (0..TOKEN_COLUMNS.len()).chain(self.schema.role_leaf());
+        let batch = self.read_columns(group, 0..group.rows, &columns.collect::<Vec<_>>())?;
+        self.token_rows(group, &batch)
     }
 
     /// The rows of `group` at `hook_point`; no other hook point is read from the disk.
@@ -189,9 +190,9 @@ impl ActivationDataset {
         let place = self.schema.hook_points.iter().position(|(point, _)| *point == hook_point).unwrap_or(0);
         let leaf = self.schema.first_leaf(place);
         let beside = leaf + 1..leaf + self.schema.leaves_per_point();
-        let batch =
-            self.read_columns(group, rows.clone(), &(0..TOKEN_COLUMNS.len()).chain(beside).collect::<Vec<_>>())?;
-        let norm = column::<Float32Type>(batch.column(batch.num_columns() - 1));
+        let columns = (0..TOKEN_COLUMNS.len()).chain(beside.clone()).chain(self.schema.role_leaf());
+        let batch = self.read_columns(group, rows.clone(), &columns.collect::<Vec<_>>())?;
+        let norm = column::<Float32Type>(batch.column(TOKEN_COLUMNS.len() + beside.len() - 1));
         let mut values = self.read_values(group, rows.clone(), leaf, d_model)?;
         if let Values::I8 { scales, .. } = &mut values {
             *scales = column::<Float32Type>(batch.column(TOKEN_COLUMNS.len()));
@@ -199,7 +200,31 @@ impl ActivationDataset {
         if let Some(place) = values.first_not_finite() {
             return Err(self.not_finite(group, hook_point, rows.start + place / d_model, place % d_model));
         }
-        Ok(ActivationRows { rows: token_rows(&batch), norm, values, d_model })
+        Ok(ActivationRows { rows: self.token_rows(group, &batch)?, norm, values, d_model })
+    }
+
+    /// The token columns of a batch, whose last column is that of the roles if there is one.
+    fn token_rows(&self, group: RowGroup, batch: &RecordBatch) -> Result<TokenRows> {
+        let mut rows = TokenRows {
+            document: column::<UInt64Type>(batch.column(0)),
+            context: column::<UInt64Type>(batch.column(1)),
+            position: column::<UInt32Type>(batch.column(2)),
+            token: column::<UInt32Type>(batch.column(3)),
+            role: vec![],
+        };
+        if self.schema.roles {
+            let words = batch.column(batch.num_columns() - 1).as_string::<i32>();
+            let role = |word: Option<&str>| match word {
+                None => Ok(None),
+                Some(word) => Role::named(word).map(Some).ok_or_else(|| {
+                    let names: Vec<_> = Role::ALL.iter().map(|role| role.name()).collect();
+                    let expected = format!("roles: {}", names.join(", "));
+                    not_as_recorded(&self.parts[group.part].location, expected, format!("`{word}`"))
+                }),
+            };
+            rows.role = words.iter().map(role).collect::<Result<_>>()?;
+        }
+        Ok(rows)
     }
 
     /// We never write such a number, so the file was changed.
@@ -364,15 +389,6 @@ fn contexts_of(group: &RowGroupMetaData) -> Option<(u64, u64)> {
     match group.column(CONTEXT_COLUMN).statistics()? {
         Statistics::Int64(numbers) => Some((numbers.min_opt()?.cast_unsigned(), numbers.max_opt()?.cast_unsigned())),
         _ => None,
-    }
-}
-
-fn token_rows(batch: &RecordBatch) -> TokenRows {
-    TokenRows {
-        document: column::<UInt64Type>(batch.column(0)),
-        context: column::<UInt64Type>(batch.column(1)),
-        position: column::<UInt32Type>(batch.column(2)),
-        token: column::<UInt32Type>(batch.column(3)),
     }
 }
 

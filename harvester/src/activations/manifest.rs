@@ -51,6 +51,9 @@ pub struct HarvestManifest {
     /// The table of documents, once the harvest is complete. Earlier versions wrote none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub documents: Option<DocumentsFile>,
+    /// True if the parts have the column `role`: the corpus has conversations. Earlier versions wrote none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub roles: bool,
 }
 
 /// Counts of what was read and written.
@@ -328,6 +331,7 @@ pub(crate) mod tests {
             hook_points: vec![],
             parts: vec![],
             documents: None,
+            roles: false,
         }
     }
 

@@ -53,7 +53,7 @@ fn check_parts(folders: &[Location], manifests: &[HarvestManifest]) -> Result<()
     let without_part = |manifest: &HarvestManifest| {
         let mut manifest = manifest.clone();
         manifest.config.part = None;
-        serde_json::json!({ "is": manifest.identity(), "tokens": manifest.config.tokens })
+        serde_json::json!({ "is": manifest.identity(), "tokens": manifest.config.tokens, "roles": manifest.roles })
     };
     for (folder, manifest) in folders[1..].iter().zip(rest) {
         let differences = differences("", &without_part(manifest), &without_part(first));

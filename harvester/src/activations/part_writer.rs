@@ -7,7 +7,7 @@ use std::{
 
 use parquet::{
     arrow::ArrowSchemaConverter,
-    data_type::{DataType, FloatType, Int32Type, Int64Type},
+    data_type::{ByteArray, ByteArrayType, DataType, FloatType, Int32Type, Int64Type},
     errors::Result as ParquetResult,
     file::{
         metadata::KeyValue,
@@ -21,7 +21,7 @@ use super::{
     value_chunks,
 };
 use crate::{
-    Error, Result,
+    Error, Result, Role,
     numbers::HookPointStatistics,
     store::{AtomicFile, Published},
 };
@@ -96,6 +96,9 @@ impl PartWriter {
             }
             write_column::<FloatType>(&mut group, &rows.norms[point])?;
         }
+        if self.schema.roles {
+            write_roles(&mut group, &rows.rows.role)?;
+        }
         group.close()?;
         Ok(())
     }
@@ -116,6 +119,17 @@ fn write_column<T: DataType>(
 ) -> ParquetResult<()> {
     if let Some(mut column) = group.next_column()? {
         column.typed::<T>().write_batch(values, None, None)?;
+        column.close()?;
+    }
+    Ok(())
+}
+
+/// Writes the next column, of words or null.
+fn write_roles(group: &mut SerializedRowGroupWriter<'_, AtomicFile>, roles: &[Option<Role>]) -> ParquetResult<()> {
+    if let Some(mut column) = group.next_column()? {
+        let is_there: Vec<i16> = roles.iter().map(|role| i16::from(role.is_some())).collect();
+        let words: Vec<ByteArray> = roles.iter().flatten().map(|role| role.name().into()).collect();
+        column.typed::<ByteArrayType>().write_batch(&words, Some(&is_there), None)?;
         column.close()?;
     }
     Ok(())

@@ -4,9 +4,9 @@ use std::{borrow::Cow, ops::Range};
 
 use half::{f16, slice::HalfFloatSliceExt};
 
-use crate::{StorageDtype, is_ordinary};
+use crate::{Role, StorageDtype, is_ordinary};
 
-/// Token, document, context and position of each row. All columns have the same length.
+/// Token, document, context and position of each row. All columns have the same length, but `role` may be empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenRows {
     /// Document number in corpus order.
@@ -17,6 +17,8 @@ pub struct TokenRows {
     pub position: Vec<u32>,
     /// Token id.
     pub token: Vec<u32>,
+    /// Who said the token, in a conversation; empty if the corpus has none.
+    pub role: Vec<Option<Role>>,
 }
 
 impl TokenRows {
@@ -26,6 +28,7 @@ impl TokenRows {
         self.context.extend_from_slice(&other.context);
         self.position.extend_from_slice(&other.position);
         self.token.extend_from_slice(&other.token);
+        self.role.extend_from_slice(&other.role);
     }
 
     /// The rows of each context, in order.

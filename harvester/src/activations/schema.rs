@@ -54,6 +54,15 @@ const VALUES: About = ("", "by dtype and layout, see below", "units of the model
 const SCALE: About = (".scale", "float32", "units of the model", "int8 only: value = int8 x scale");
 const NORM: About = (".norm", "float32", "units of the model", "Euclidean norm of the row as stored");
 
+/// The last column, in a harvest of conversations.
+const ROLE: About = (
+    "role",
+    "string",
+    "",
+    "who said the token: `system`, `user`, `assistant`, `tool`, `other`, or `template`, which is also what cannot be \
+     told; null in plain text. Only with `--chat-field`, see [Roles](#roles)",
+);
+
 /// The schema of one folder's parts.
 #[derive(Debug, Clone)]
 pub(crate) struct ShardSchema {
@@ -62,6 +71,8 @@ pub(crate) struct ShardSchema {
     /// Each hook point and its number of values per row.
     pub(crate) hook_points: Vec<(HookPoint, usize)>,
     pub(super) model_sha256: String,
+    /// True if there is a column of roles.
+    pub(super) roles: bool,
 }
 
 /// The arrow type of a stored value.
@@ -81,6 +92,7 @@ impl ShardSchema {
             layout: manifest.config.layout,
             hook_points: manifest.hook_points.iter().map(|summary| (summary.name, summary.d_model)).collect(),
             model_sha256: manifest.model.sha256.clone(),
+            roles: manifest.roles,
         }
     }
 
@@ -94,6 +106,11 @@ impl ShardSchema {
         TOKEN_COLUMNS.len() + self.leaves_per_point() * point
     }
 
+    /// Index of the flat column of roles, if there is one.
+    pub(super) fn role_leaf(&self) -> Option<usize> {
+        self.roles.then(|| self.first_leaf(self.hook_points.len()))
+    }
+
     /// Type of a column of values. Neither lists nor values are ever null.
     fn values_type(&self, width: usize) -> DataType {
         match self.layout {
@@ -104,7 +121,7 @@ impl ShardSchema {
         }
     }
 
-    /// The columns: four for the token, then per hook point the values, their scale and their norm.
+    /// The columns: four for the token, then per hook point the values, their scale and their norm, then the roles.
     pub(super) fn arrow(&self) -> SchemaRef {
         let token = TOKEN_COLUMNS.into_iter().map(|((name, ..), kind)| Field::new(name, kind, false));
         let points = self.hook_points.iter().flat_map(|(point, width)| {
@@ -112,7 +129,8 @@ impl ShardSchema {
             let scale = self.dtype.has_scale().then(|| column(SCALE, DataType::Float32));
             [column(VALUES, self.values_type(*width))].into_iter().chain(scale).chain([column(NORM, DataType::Float32)])
         });
-        Arc::new(Schema::new(token.chain(points).collect::<Vec<_>>()))
+        let role = self.roles.then(|| Field::new(ROLE.0, DataType::Utf8, true));
+        Arc::new(Schema::new(token.chain(points).chain(role).collect::<Vec<_>>()))
     }
 
     /// Plain, uncompressed, without statistics, except for the token columns, which are small and compress well.
@@ -124,7 +142,7 @@ impl ShardSchema {
             .set_dictionary_enabled(false)
             .set_statistics_enabled(EnabledStatistics::None)
             .set_key_value_metadata(Some(self.key_values()));
-        for ((name, ..), _) in TOKEN_COLUMNS {
+        for name in TOKEN_COLUMNS.iter().map(|((name, ..), _)| *name).chain([ROLE.0]) {
             let column = ColumnPath::from(name);
             builder = builder
                 .set_column_dictionary_enabled(column.clone(), true)
@@ -161,7 +179,7 @@ mod tests {
         };
         let token = TOKEN_COLUMNS.into_iter().map(|(about, _)| line("", about));
         let point = [VALUES, SCALE, NORM].map(|about| line("blocks.14.hook_resid_post", about));
-        let columns: String = token.chain(point).collect();
+        let columns: String = token.chain(point).chain([line("", ROLE)]).collect();
         let documented = include_str!("../../../data/README.md");
         assert!(documented.contains(&columns), "data/README.md should have:\n{columns}");
     }

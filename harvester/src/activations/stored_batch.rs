@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::rows::{TokenRows, Values};
-use crate::{Context, ContextCursor, CorpusPart, Error, HookPoint, Result, StorageDtype, numbers::norm};
+use crate::{Context, ContextCursor, CorpusPart, Error, HookPoint, Result, Role, StorageDtype, numbers::norm};
 
 /// Contexts and their activations.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +20,8 @@ struct Heading {
     index: u64,
     next: ContextCursor,
     tokens: usize,
+    /// True if its tokens have roles.
+    roles: bool,
 }
 
 impl StoredBatch {
@@ -70,10 +72,14 @@ impl StoredBatch {
         rows
     }
 
-    /// The batch in bytes: length of the headings, headings, tokens, documents, values, scales; all little-endian.
+    /// The batch in bytes: length of the headings, headings, tokens, documents, roles, values, scales; all little-endian.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let heading =
-            |context: &Context| Heading { index: context.index, next: context.next, tokens: context.tokens.len() };
+        let heading = |context: &Context| Heading {
+            index: context.index,
+            next: context.next,
+            tokens: context.tokens.len(),
+            roles: !context.roles.is_empty(),
+        };
         let headings: Vec<_> = self.contexts.iter().map(heading).collect();
         let headings = serde_json::to_vec(&headings).expect("numbers can be written as JSON");
         let mut bytes = (headings.len() as u64).to_le_bytes().to_vec();
@@ -81,6 +87,7 @@ impl StoredBatch {
         for context in &self.contexts {
             context.tokens.iter().for_each(|token| bytes.extend_from_slice(&token.to_le_bytes()));
             context.documents.iter().for_each(|document| bytes.extend_from_slice(&document.to_le_bytes()));
+            bytes.extend(context.roles.iter().map(|role| role.map_or(0, |role| role as u8)));
         }
         for values in &self.values {
             values.append_bytes(0..values.len(), &mut bytes);
@@ -95,10 +102,12 @@ impl StoredBatch {
         let (headings, mut rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
         let headings: Vec<Heading> = serde_json::from_slice(headings).ok()?;
         let mut contexts = vec![];
-        for Heading { index, next, tokens: n } in headings {
+        for Heading { index, next, tokens: n, roles } in headings {
             let tokens = take(&mut rest, n.checked_mul(4)?)?.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b));
             let documents = take(&mut rest, n.checked_mul(8)?)?.as_chunks().0.iter().map(|b| u64::from_le_bytes(*b));
-            contexts.push(Context { index, tokens: tokens.collect(), documents: documents.collect(), next });
+            let (tokens, documents) = (tokens.collect(), documents.collect());
+            let roles = take(&mut rest, if roles { n } else { 0 })?.iter().map(|role| Role::numbered(*role)).collect();
+            contexts.push(Context { index, tokens, documents, roles, next });
         }
         let mut batch = Self { contexts, values: vec![] };
         let rows = batch.rows();
@@ -122,6 +131,7 @@ pub(super) fn push_tokens(rows: &mut TokenRows, context: &Context, part: Option<
     rows.context.resize(length, number);
     rows.position.extend(0..context.tokens.len() as u32);
     rows.token.extend_from_slice(&context.tokens);
+    rows.role.extend_from_slice(&context.roles);
 }
 
 /// The norm of each row of `values`. `[rows]`
@@ -151,6 +161,8 @@ pub(super) mod tests {
             index,
             tokens: tokens.to_vec(),
             documents: vec![index; tokens.len()],
+            // A context of plain text, then one of a conversation with a text in it.
+            roles: tokens.iter().map(|token| (*token > 20).then_some(Role::User)).filter(|_| index > 0).collect(),
             next: ContextCursor { contexts: index + 1, documents: index + 1, tokens: 0, ..ContextCursor::default() },
         };
         let computed = (1..=8).map(|i| i as f32).collect();

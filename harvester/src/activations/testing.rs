@@ -28,6 +28,7 @@ pub(crate) fn contexts(d_model: usize, ctx_len: usize, indices: Range<u64>) -> (
         index,
         tokens: (0..ctx_len as u32).map(|position| index as u32 * 10 + position).collect(),
         documents: vec![index / 2; ctx_len],
+        roles: vec![],
         next: ContextCursor {
             contexts: index + 1,
             documents: index / 2,

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Version of the journals' layout. A journal does not outlive its run, but another version of refract may find one.
-const JOURNAL_VERSION: u32 = 1;
+const JOURNAL_VERSION: u32 = 2;
 
 /// Writes the parts of one folder.
 pub struct ShardWriter {

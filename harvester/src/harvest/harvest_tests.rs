@@ -237,7 +237,7 @@ fn rows_of(dataset: &ActivationDataset) -> Vec<(u64, u32, u64, u32, Vec<f32>)> {
         let read = dataset.read(*group, HookPoint::resid_post(1)).unwrap();
         let values = read.values.to_f32();
         for (i, row) in values.chunks(read.d_model).enumerate() {
-            let TokenRows { context, position, document, token } = &read.rows;
+            let TokenRows { context, position, document, token, .. } = &read.rows;
             rows.push((context[i], position[i], document[i], token[i], row.to_vec()));
         }
     }

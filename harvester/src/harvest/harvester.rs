@@ -27,7 +27,7 @@ use crate::{
     numbers::HookPointStatistics,
     source::HubSettings,
     store::{Manifest, OutputFolder},
-    text::{Contexts, Document},
+    text::{Contexts, Document, Encoded},
 };
 
 /// Most batches waiting between two threads.
@@ -155,6 +155,7 @@ fn begin(model: &LanguageModel, corpus: &Corpus, config: &HarvestConfig, out: &L
         hook_points: points.iter().map(|point| HookPointSummary::new(*point, &nothing_seen(point))).collect(),
         parts: vec![],
         documents: None,
+        roles: corpus.options().chat_field.is_some(),
     })
 }
 
@@ -201,14 +202,12 @@ impl<'a> Harvester<'a> {
         Ok(Self { transformer: model.transformer()?, tokenizer: model.tokenizer(), config })
     }
 
-    /// The token ids of a document.
-    pub(crate) fn encode(&self, document: &Document) -> Result<Vec<u32>> {
+    /// The token ids of a document, with their roles in a conversation.
+    pub(crate) fn encode(&self, document: &Document) -> Result<Encoded> {
         match document {
-            Document::Text(text) => self.tokenizer.encode(text),
-            Document::Chat(messages) if messages.is_empty() => Ok(vec![]),
-            Document::Chat(messages) => {
-                self.tokenizer.encode(&self.tokenizer.render_chat_on(self.config.chat_date, messages, false)?)
-            }
+            Document::Text(text) => self.tokenizer.encode(text).map(Encoded::of_text),
+            Document::Chat(messages) if messages.is_empty() => Ok(Encoded::default()),
+            Document::Chat(messages) => self.tokenizer.encode_chat(self.config.chat_date, messages),
             Document::IncompleteChat(_) => Err(self.tokenizer.refused("a turn has no content: it is null or absent")),
         }
     }
@@ -305,7 +304,7 @@ impl<'a> Harvester<'a> {
 }
 
 /// The reading thread: contexts up to the budget, one batch at a time. A batch never crosses the end of its part.
-fn send_batches<E: FnMut(&Document) -> Result<Vec<u32>>>(
+fn send_batches<E: FnMut(&Document) -> Result<Encoded>>(
     mut contexts: Contexts<'_, E>,
     config: &HarvestConfig,
     to_model: SyncSender<FromText>,
@@ -365,6 +364,7 @@ mod tests {
                 index,
                 tokens: (0..length).map(|i| (7 * i + index as u32) % 40 + 1).collect(),
                 documents: vec![0; length as usize],
+                roles: vec![],
                 next: ContextCursor::default(),
             };
             let contexts = [context(0, 5), context(1, 16), context(2, 1)];

@@ -21,7 +21,7 @@ use super::{
     corpus::{Corpus, Document, DocumentHash, DocumentOrder, WhyLeftOut},
     packing::{ContextOptions, LongDocuments, Packing},
     read_log::{ReadDocument, ReadLog},
-    tokenizer::bos_before,
+    tokenizer::{Encoded, Role, bos_before},
 };
 use crate::{Error, Result, human};
 
@@ -113,6 +113,9 @@ pub struct Context {
     /// The document of each token, as many as `tokens`. BOS belongs to the document of the token after it, a separator
     /// to that of the token before it.
     pub documents: Vec<u64>,
+    /// Who said each token, as many as `tokens`; `None` for one of a plain text. Empty if the corpus has no
+    /// conversations. BOS and separators belong to the template.
+    pub roles: Vec<Option<Role>>,
     /// Position at which the next context starts.
     pub next: ContextCursor,
 }
@@ -126,7 +129,7 @@ pub(crate) struct Contexts<'a, E> {
     encode: E,
     cursor: ContextCursor,
     /// The document at the cursor with its separator, once it is tokenized.
-    current: Option<Vec<u32>>,
+    current: Option<Encoded>,
     /// Hashes of the rows of tables read so far, if repeated ones are left out.
     seen: Option<HashSet<DocumentHash>>,
     /// The results of reading each document.
@@ -134,7 +137,7 @@ pub(crate) struct Contexts<'a, E> {
     dropped_tokens: u64,
 }
 
-impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
+impl<'a, E: FnMut(&Document) -> Result<Encoded>> Contexts<'a, E> {
     /// Contexts from `cursor` on. `order` holds the corpus' documents in the order of use; `encode` is a tokenizer that
     /// adds no special tokens. `log` is the file in which a resumed run finds what it has read; where it lacks something,
     /// the run reads those documents again.
@@ -200,55 +203,59 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
     /// The next context, or `None` if the corpus ends before it.
     fn pack(&mut self) -> Result<Option<Context>> {
         let bos = self.bos()?;
-        let mut tokens: Vec<u32> = bos.into_iter().collect();
+        let mut filled = Encoded { tokens: bos.into_iter().collect(), roles: vec![] };
         let mut documents = vec![];
         let packed = match self.options.packing {
-            Packing::Concatenate => self.fill(&mut tokens, &mut documents)?,
-            Packing::Document => self.fill_from_one(&mut tokens, &mut documents)?,
+            Packing::Concatenate => self.fill(&mut filled, &mut documents)?,
+            Packing::Document => self.fill_from_one(&mut filled, &mut documents)?,
         };
+        let Encoded { tokens, mut roles } = filled;
         if !packed {
             self.dropped_tokens = documents.len() as u64;
             return Ok(None);
         }
         if bos.is_some() {
             documents.insert(0, documents[0]);
+            if let Some(first) = roles.first() {
+                roles.insert(0, first.and(Some(Role::Template)));
+            }
         }
         let index = self.cursor.contexts;
         self.cursor.contexts += 1;
-        Ok(Some(Context { index, tokens, documents, next: self.cursor }))
+        Ok(Some(Context { index, tokens, documents, roles, next: self.cursor }))
     }
 
     /// The BOS at the start of the next context; `None` if its text begins with BOS already.
     fn bos(&mut self) -> Result<Option<u32>> {
         self.load()?;
-        let next = self.current.as_ref().and_then(|current| current.get(self.cursor.tokens as usize).copied());
+        let next = self.current.as_ref().and_then(|current| current.tokens.get(self.cursor.tokens as usize).copied());
         Ok(bos_before(self.options.bos, next))
     }
 
     /// Fills a context from as many documents as needed; `false` if the corpus ends before it is full.
-    fn fill(&mut self, tokens: &mut Vec<u32>, documents: &mut Vec<u64>) -> Result<bool> {
-        while tokens.len() < self.options.ctx_len {
+    fn fill(&mut self, filled: &mut Encoded, documents: &mut Vec<u64>) -> Result<bool> {
+        while filled.tokens.len() < self.options.ctx_len {
             let Some(document) = self.load()? else { return Ok(false) };
-            let taken = self.take(self.options.ctx_len - tokens.len(), tokens);
+            let taken = self.take(self.options.ctx_len - filled.tokens.len(), filled);
             documents.resize(documents.len() + taken, document);
         }
         Ok(true)
     }
 
     /// Fills a context from one document; `false` if no document is left.
-    fn fill_from_one(&mut self, tokens: &mut Vec<u32>, documents: &mut Vec<u64>) -> Result<bool> {
+    fn fill_from_one(&mut self, filled: &mut Encoded, documents: &mut Vec<u64>) -> Result<bool> {
         let Some(document) = self.load()? else { return Ok(false) };
-        let taken = self.take(self.options.ctx_len - tokens.len(), tokens);
+        let taken = self.take(self.options.ctx_len - filled.tokens.len(), filled);
         documents.resize(taken, document);
         // A separator alone makes no context. If it is also BOS (GPT-2), that would be a context of one token.
-        let rest = self.current.as_ref().map(|current| current.len() as u64 - self.cursor.tokens);
+        let rest = self.current.as_ref().map(|current| current.tokens.len() as u64 - self.cursor.tokens);
         if rest == Some(1) && self.options.separator.is_some() {
             self.next_document();
         }
         if self.options.long_documents == LongDocuments::Truncate
             && let Some(current) = &self.current
         {
-            self.cursor.left_out.truncated_tokens += current.len() as u64 - self.cursor.tokens;
+            self.cursor.left_out.truncated_tokens += current.tokens.len() as u64 - self.cursor.tokens;
             self.next_document();
         }
         Ok(true)
@@ -271,9 +278,9 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
 
     /// The tokens of a document and its separator; `None` if it adds nothing. Counts each left-out document once: a run
     /// that resumes in the middle of a document has already counted it.
-    fn tokens_of(&mut self, document: u64) -> Result<Option<Vec<u32>>> {
-        let mut tokens = match self.read(document)? {
-            Ok(tokens) => tokens,
+    fn tokens_of(&mut self, document: u64) -> Result<Option<Encoded>> {
+        let Encoded { mut tokens, mut roles } = match self.read(document)? {
+            Ok(encoded) => encoded,
             Err(why) => {
                 self.cursor.left_out.count(why);
                 return Ok(None);
@@ -281,21 +288,28 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
         };
         let whole = tokens.len();
         tokens.truncate(self.options.document_tokens.unwrap_or(usize::MAX));
+        let used = tokens.len();
         if self.cursor.tokens == 0 {
-            self.cursor.left_out.truncated_tokens += (whole - tokens.len()) as u64;
+            self.cursor.left_out.truncated_tokens += (whole - used) as u64;
         }
         tokens.extend(self.options.separator);
-        Ok(Some(tokens))
+        if self.corpus.options().chat_field.is_some() {
+            // A plain text in a corpus of conversations has no roles.
+            let of_separator = roles.first().copied().flatten().and(Some(Role::Template));
+            roles.resize(used, None);
+            roles.resize(tokens.len(), of_separator);
+        }
+        Ok(Some(Encoded { tokens, roles }))
     }
 
     /// Reads the next document of the log, or the one that was read last: its tokens, or why it is left out.
-    fn read(&mut self, document: u64) -> Result<std::result::Result<Vec<u32>, WhyLeftOut>> {
+    fn read(&mut self, document: u64) -> Result<std::result::Result<Encoded, WhyLeftOut>> {
         let record = self.corpus.record(document)?;
         let hash = self.seen.is_some().then(|| hash_of_row(self.corpus, document, &record.document)).flatten();
         let sha256 = self.log.is_some().then(|| record.document.text_sha256());
         let mut read = ReadDocument { kept: record.kept, hash, sha256, ..ReadDocument::default() };
         let is_repeated = hash.is_some_and(|hash| self.seen.as_mut().is_some_and(|seen| !seen.insert(hash)));
-        let tokens = if is_repeated {
+        let encoded = if is_repeated {
             Err(WhyLeftOut::Repeated)
         } else {
             match (self.encode)(&record.document) {
@@ -308,21 +322,21 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
                     Err(WhyLeftOut::Refused)
                 }
                 encoded => {
-                    let tokens = encoded.map_err(|error| self.named(document, error))?;
-                    read.tokens = Some(tokens.len() as u64);
-                    match tokens.len() {
+                    let encoded = encoded.map_err(|error| self.named(document, error))?;
+                    read.tokens = Some(encoded.tokens.len() as u64);
+                    match encoded.tokens.len() {
                         0 => Err(WhyLeftOut::Empty),
                         few if few < self.options.min_document_tokens => Err(WhyLeftOut::Short),
-                        _ => Ok(tokens),
+                        _ => Ok(encoded),
                     }
                 }
             }
         };
-        read.left_out = tokens.as_ref().err().copied();
+        read.left_out = encoded.as_ref().err().copied();
         if let Some(log) = &mut self.log {
             log.append(&read)?;
         }
-        Ok(tokens)
+        Ok(encoded)
     }
 
     /// Adds the file and the line or row of the document to `error`.
@@ -330,14 +344,16 @@ impl<'a, E: FnMut(&Document) -> Result<Vec<u32>>> Contexts<'a, E> {
         Error::Document { place: self.corpus.place_of(document), source: error.into() }
     }
 
-    /// Moves up to `wanted` tokens of the current document to `tokens`, and moves the cursor past them.
-    fn take(&mut self, wanted: usize, tokens: &mut Vec<u32>) -> usize {
+    /// Moves up to `wanted` tokens of the current document to `filled`, and moves the cursor past them.
+    fn take(&mut self, wanted: usize, filled: &mut Encoded) -> usize {
         let Some(current) = &self.current else { return 0 };
-        let start = (self.cursor.tokens as usize).min(current.len());
-        let taken = wanted.min(current.len() - start);
-        tokens.extend_from_slice(&current[start..start + taken]);
+        let length = current.tokens.len();
+        let start = (self.cursor.tokens as usize).min(length);
+        let taken = wanted.min(length - start);
+        filled.tokens.extend_from_slice(&current.tokens[start..start + taken]);
+        filled.roles.extend_from_slice(current.roles.get(start..start + taken).unwrap_or_default());
         self.cursor.tokens += taken as u64;
-        if start + taken == current.len() {
+        if start + taken == length {
             self.next_document();
         }
         taken
@@ -354,7 +370,7 @@ fn hash_of_row(corpus: &Corpus, index: u64, document: &Document) -> Option<Docum
     corpus.is_streamed(index).then(|| document.hash()).filter(|_| !document.is_empty())
 }
 
-impl<E: FnMut(&Document) -> Result<Vec<u32>>> Iterator for Contexts<'_, E> {
+impl<E: FnMut(&Document) -> Result<Encoded>> Iterator for Contexts<'_, E> {
     type Item = Result<Context>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -371,9 +387,9 @@ mod tests {
     use crate::CorpusOptions;
 
     /// One token per letter: its code.
-    fn encode(document: &Document) -> Result<Vec<u32>> {
+    fn encode(document: &Document) -> Result<Encoded> {
         let Document::Text(letters) = document else { panic!("a text") };
-        Ok(letters.chars().map(u32::from).collect())
+        Ok(Encoded::of_text(letters.chars().map(u32::from).collect()))
     }
 
     fn corpus(documents: &[&str]) -> (tempfile::TempDir, Corpus) {

@@ -15,7 +15,7 @@ use parquet::file::metadata::{
 
 use crate::{
     Context, ContextCursor, Corpus, CorpusOptions,
-    text::{ContextOptions, Contexts, Document},
+    text::{ContextOptions, Contexts, Document, Encoded},
 };
 
 fn fixture(name: &str) -> PathBuf {
@@ -163,8 +163,8 @@ fn a_row_that_comes_again_is_left_out_also_by_a_run_that_starts_again() {
     let corpus = Corpus::open(&paths, &CorpusOptions::default()).unwrap();
     let order = corpus.order(Some(2));
     let encode = |document: &Document| match document {
-        Document::Text(text) => Ok(text.bytes().map(u32::from).collect()),
-        Document::Chat(_) | Document::IncompleteChat(_) => Ok(vec![]),
+        Document::Text(text) => Ok(Encoded::of_text(text.bytes().map(u32::from).collect())),
+        Document::Chat(_) | Document::IncompleteChat(_) => Ok(Encoded::default()),
     };
     let options = ContextOptions { ctx_len: 64, ..ContextOptions::default() };
     let pack = |cursor: ContextCursor, seen: Option<&Path>| -> Vec<Context> {
@@ -194,8 +194,8 @@ fn rows_without_a_text_are_empty_and_no_repetitions() {
     let corpus = open("with_nulls.parquet", &CorpusOptions::default()).unwrap();
     let order = corpus.order(None);
     let encode = |document: &Document| match document {
-        Document::Text(text) => Ok(text.bytes().map(u32::from).collect()),
-        Document::Chat(_) | Document::IncompleteChat(_) => Ok(vec![]),
+        Document::Text(text) => Ok(Encoded::of_text(text.bytes().map(u32::from).collect())),
+        Document::Chat(_) | Document::IncompleteChat(_) => Ok(Encoded::default()),
     };
     let options = ContextOptions { ctx_len: 4, ..ContextOptions::default() };
     let mut contexts = Contexts::new(&corpus, &order, options, ContextCursor::default(), None, encode).unwrap();

@@ -4,11 +4,13 @@
 //! There are two sources, with one file each: a folder's `tokenizer.json` (`folder.rs`), and the vocabulary inside a
 //! GGUF (`gguf.rs`). `spelling.rs` gives the bytes of a token; a text is the bytes of its tokens.
 
+mod attribution;
 mod chat;
 mod chat_date;
 mod folder;
 mod gguf;
 mod python_text;
+mod role;
 mod spelling;
 mod text_stream;
 
@@ -19,8 +21,8 @@ use std::{
 
 use tokenizers::Tokenizer;
 
-pub(crate) use self::text_stream::TextStream;
-pub use self::{chat::ChatMessage, chat_date::ChatDate};
+pub use self::{chat::ChatMessage, chat_date::ChatDate, role::Role};
+pub(crate) use self::{role::Encoded, text_stream::TextStream};
 use super::special_token::SpecialToken;
 use crate::{Error, Result};
 
@@ -56,6 +58,18 @@ impl TextTokenizer {
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.tokenizer.encode_fast(text, false).map_err(|source| self.failed(source))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The token ids of a conversation as the model's chat template writes it, and the role of each.
+    ///
+    /// # Errors
+    /// If the model has no chat template, or the template refuses these messages.
+    pub(crate) fn encode_chat(&self, date: ChatDate, messages: &[ChatMessage]) -> Result<Encoded> {
+        let text = self.render_chat_on(date, messages, false)?;
+        let spans = attribution::attribute(messages, &text, |marked| self.render_chat_on(date, marked, false).ok());
+        let encoding = self.tokenizer.encode(text, false).map_err(|source| self.failed(source))?;
+        let roles = role::roles_of(encoding.get_offsets(), &spans);
+        Ok(Encoded { tokens: encoding.get_ids().to_vec(), roles })
     }
 
     /// The text of some tokens, including special ones. A character with missing bytes becomes U+FFFD.

@@ -121,6 +121,7 @@ mod tests {
             context: vec![8, 8, 8, 9],
             position: vec![0, 1, 2, 1],
             token: vec![5; 4],
+            role: vec![],
         };
         let column = |norms: [f32; 4], values: [f32; 4]| ActivationRows {
             rows: rows.clone(),

@@ -74,7 +74,8 @@ impl Dictionary {
             }
             let next =
                 ContextCursor { contexts: index + 1, documents: index + 1, tokens: 0, ..ContextCursor::default() };
-            let context = Context { index, tokens: vec![1; CTX_LEN], documents: vec![index; CTX_LEN], next };
+            let context =
+                Context { index, tokens: vec![1; CTX_LEN], documents: vec![index; CTX_LEN], roles: vec![], next };
             let at = |place: &HookPoint| if *place == EARLIER { self.mapped(&values) } else { values.clone() };
             writer.write(&[context], &places.iter().map(at).collect::<Vec<_>>()).unwrap();
         }
@@ -158,6 +159,7 @@ pub(crate) fn manifest(config: HarvestConfig, widths: &[usize]) -> HarvestManife
         hook_points,
         parts: vec![],
         documents: None,
+        roles: false,
     }
 }
 

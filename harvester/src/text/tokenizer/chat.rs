@@ -186,7 +186,7 @@ fn invalid(message: String) -> Error {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::*;
+    use super::{super::attribution, *};
 
     #[derive(Deserialize)]
     struct Reference {
@@ -207,32 +207,42 @@ mod tests {
     /// Rendered by transformers itself: `tests/fixtures/chat/make_chat.py`.
     #[test]
     fn templates_are_rendered_as_by_transformers() {
-        check(include_str!("../../../../tests/fixtures/chat/chat.json"));
+        // These templates do odd things on purpose, such as to write the length of a message.
+        check(include_str!("../../../../tests/fixtures/chat/chat.json"), 70);
     }
 
     /// Published templates are not ours to copy. `tests/fixtures/chat/make_chat.py FOLDER` says how to get them.
     #[test]
     fn published_templates_are_rendered_as_by_transformers() {
         match std::env::var_os("REFRACT_CHAT_TEMPLATES") {
-            Some(folder) => check(&std::fs::read_to_string(std::path::Path::new(&folder).join("chat.json")).unwrap()),
+            Some(folder) => {
+                check(&std::fs::read_to_string(std::path::Path::new(&folder).join("chat.json")).unwrap(), 95)
+            }
             None => eprintln!("skipped: set REFRACT_CHAT_TEMPLATES to a folder that make_chat.py has prepared"),
         }
     }
 
-    fn check(json: &str) {
+    /// At least `least` percent of the messages that stand in a text as they are must be told apart in it.
+    fn check(json: &str, least: usize) {
         let reference: Reference = serde_json::from_str(json).unwrap();
-        let mut wrong = vec![];
+        let (mut wrong, mut told) = (vec![], (0, 0));
         for Case { template, conversation, add_generation_prompt, rendered } in &reference.cases {
             let messages = &reference.conversations[conversation];
             let (tools, documents, tokens) = (None, None, &reference.tokens);
             let add_generation_prompt = *add_generation_prompt;
             let prompt = Prompt { messages, tools, documents, add_generation_prompt, tokens };
             let found = render(template, &prompt, ChatDate::default());
+            if let Some((found, said)) = attribution::tests::check(template, messages, tokens) {
+                told = (told.0 + found, told.1 + said);
+            }
             if found.as_ref().ok() != rendered.as_ref() {
                 wrong.push(format!("{template}\n  of {conversation}: {found:?}\n  instead of {rendered:?}"));
             }
         }
         assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), reference.cases.len(), wrong.join("\n"));
+        let (found, said) = told;
+        println!("{found} of {said} messages that stand in the text are told whose they are");
+        assert!(100 * found >= least * said, "{found} of {said}");
     }
 
     #[test]
