@@ -1,8 +1,10 @@
 //! `refract show`: one latent, or the most interpretable ones; and `refract find`: the latents that distinguish two
 //! sources of the corpus.
 
+use std::collections::BTreeSet;
+
 use analyzer::{Example, Feature, FeatureIndex, TokenWeight};
-use harvester::{Monitor, human::grouped};
+use harvester::{DocumentRecord, Monitor, human::grouped};
 
 use crate::{
     cli::{FindArgs, ShowArgs},
@@ -18,9 +20,16 @@ pub(crate) fn run(args: &ShowArgs, terminal: &Terminal) -> anyhow::Result<()> {
         let feature = index.feature(latent)?;
         let examples = first(index.examples(latent), args.examples);
         show_feature(&index, feature, examples, terminal);
-        terminal.json(&serde_json::json!({ "feature": feature, "examples": examples }))?;
+        let documents = documents(&index, examples);
+        terminal.json(&serde_json::json!({ "feature": feature, "examples": examples, "documents": documents }))?;
     }
     Ok(())
+}
+
+/// The documents of the examples, each once.
+fn documents<'a>(index: &'a FeatureIndex, examples: &[Example]) -> Vec<&'a DocumentRecord> {
+    let numbers: BTreeSet<u64> = examples.iter().map(|example| example.document).collect();
+    numbers.into_iter().filter_map(|number| index.document(number)).collect()
 }
 
 fn show_most_interpretable(
@@ -41,7 +50,10 @@ fn show_most_interpretable(
         let examples = first(index.examples(pick.latent), n_examples);
         show_examples(index, examples, terminal);
         terminal.line(format!("  {DIM}promotes{DIM:#} {}", tokens(&feature.promoted, 6)));
-        terminal.json(&serde_json::json!({ "pick": pick, "feature": feature, "examples": examples }))?;
+        let documents = documents(index, examples);
+        terminal.json(&serde_json::json!({
+            "pick": pick, "feature": feature, "examples": examples, "documents": documents
+        }))?;
     }
     Ok(())
 }
@@ -65,7 +77,24 @@ fn show_feature(index: &FeatureIndex, feature: &Feature, examples: &[Example], t
     terminal.line(format!("  {DIM}suppresses{DIM:#} {}", tokens(&feature.suppressed, 10)));
     let near: Vec<_> = feature.nearest.iter().map(|(latent, cosine)| format!("{latent} ({cosine:.2})")).collect();
     terminal.line(format!("  {DIM}nearest{DIM:#}    {}", near.join("  ")));
-    show_examples(index, examples, terminal);
+    let max = examples.first().map_or(0.0, |example| example.activation);
+    for example in examples {
+        let place = place(index, example);
+        let text = lit(&example.texts, &example.activations, max);
+        terminal.line(format!("  {:7.1}  {DIM}{place:20}{DIM:#}  {text}", example.activation));
+    }
+}
+
+/// File and line of an example in 20 characters, or its source if that is all that is known. The end is what tells
+/// lines apart, so a longer name loses its beginning.
+fn place(index: &FeatureIndex, example: &Example) -> String {
+    const WIDTH: usize = 20;
+    let known = index.document(example.document).map(DocumentRecord::place);
+    let place = known.unwrap_or_else(|| index.source_of(example.document).unwrap_or("?").to_owned());
+    match place.chars().count() {
+        0..=WIDTH => place,
+        length => format!("…{}", place.chars().skip(length + 1 - WIDTH).collect::<String>()),
+    }
 }
 
 /// The strongest examples of a latent, at most `n`.

@@ -153,6 +153,20 @@ fn the_values_of_a_field_are_the_sources_everywhere() {
         let of_harvest = documents.iter().find(|of| of["document"] == row["document"]).unwrap();
         assert!(["source", "file", "line", "row", "id"].iter().all(|name| row[*name] == of_harvest[*name]), "{row}");
     }
+    // The place of an example, also where the activations are no longer.
+    std::fs::remove_dir_all(sandbox.path("acts")).unwrap();
+    let latent = found[0]["latent"].to_string();
+    let shown = sandbox.json(&["show", "--features", "features", &latent]).remove(0);
+    let example = &shown["examples"][0];
+    let of_example = shown["documents"].as_array().unwrap().iter().find(|of| of["document"] == example["document"]);
+    let (file, line) = (&of_example.unwrap()["file"], &of_example.unwrap()["line"]);
+    let of_harvest = documents.iter().find(|of| of["document"] == example["document"]).unwrap();
+    assert_eq!((file, line), (&of_harvest["file"], &of_harvest["line"]));
+    assert_eq!(of_example.unwrap()["fields"]["id"], of_harvest["id"]);
+    let printed = sandbox.ok(&["show", "--features", "features", &latent]);
+    let place =
+        line.as_u64().map_or_else(|| format!("row {}", of_harvest["row"]), |line| format!("lines.jsonl:{line}"));
+    assert!(printed.contains(&format!("{place}  ")), "{printed}");
     let tagged = sandbox.write("tagged.jsonl", "{\"text\": \"the cat sat\", \"tags\": [\"a\"]}\n");
     let message = sandbox.error(&harvest(&model, &[&tagged], &["--source-field", "tags", "--out", "none"]));
     assert!(message.contains("--source-field") && message.contains("--keep-field tags"), "{message}");

@@ -1,14 +1,14 @@
 //! [`DOCUMENTS`]: the table of documents of a harvest. It says which file and line each document number stands for, so
 //! that labels can be joined to activations, and what was left out.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use arrow::{
     array::{Array, AsArray, StringArray, UInt64Array},
     datatypes::UInt64Type,
 };
 use parquet::arrow::{ArrowWriter, ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
     Cell, Column, Corpus, Error, Location, Result, Table,
@@ -271,13 +271,30 @@ impl DocumentRecord {
         Ok(records)
     }
 
-    /// File and line or row, such as `lines.jsonl:7`.
+    /// The file without its folders, and the line or row, such as `lines.jsonl:7`.
     pub fn place(&self) -> String {
+        let file = self.file.rsplit('/').next().unwrap_or_default();
         match (self.line, self.row) {
-            (Some(line), _) => format!("{}:{line}", self.file),
-            (None, Some(row)) => format!("{} row {row}", self.file),
-            (None, None) => self.file.clone(),
+            (Some(line), _) => format!("{file}:{line}"),
+            (None, Some(row)) => format!("{file} row {row}"),
+            (None, None) => file.to_owned(),
         }
+    }
+}
+
+/// As JSON, with an object `fields` of the kept ones.
+impl Serialize for DocumentRecord {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        let Self { document, source, file, line, row, names, kept } = self;
+        let fields: BTreeMap<_, _> = names.iter().zip(kept).collect();
+        let mut record = to.serialize_struct("DocumentRecord", 6)?;
+        record.serialize_field("document", document)?;
+        record.serialize_field("source", source)?;
+        record.serialize_field("file", file)?;
+        record.serialize_field("line", line)?;
+        record.serialize_field("row", row)?;
+        record.serialize_field("fields", &fields)?;
+        record.end()
     }
 }
 
@@ -333,8 +350,34 @@ fn listed(rows: u64, published: Published) -> DocumentsFile {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn records_survive_a_table_and_name_their_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let names: Arc<[String]> = ["id".to_owned()].into();
+        let record = |document, file: &str, line, row, id: Option<&str>| DocumentRecord {
+            document,
+            source: "s".into(),
+            file: file.into(),
+            line,
+            row,
+            names: Arc::clone(&names),
+            kept: vec![id.map(str::to_owned)],
+        };
+        let records = [
+            record(7, "deep/lines.jsonl", Some(3), None, Some("x")),
+            record(2, "rows.parquet", None, Some(0), None),
+            record(9, "a.txt", None, None, None),
+        ];
+        DocumentRecord::write_table(folder.path(), &records).unwrap();
+        assert_eq!(DocumentRecord::read_table(folder.path()).unwrap(), records);
+        assert_eq!(records.each_ref().map(DocumentRecord::place), ["lines.jsonl:3", "rows.parquet row 0", "a.txt"]);
+        let json = serde_json::to_value(&records[0]).unwrap();
+        assert_eq!((&json["file"], &json["fields"]["id"]), (&"deep/lines.jsonl".into(), &"x".into()));
+    }
 
     #[test]
     fn the_documentation_has_these_columns() {

@@ -17,6 +17,9 @@ use crate::{
 const STDIN: &str = "-";
 const STDIN_LINES: &str = "jsonl:-";
 
+/// Its name for errors.
+const STDIN_NAME: &str = "standard input";
+
 /// Format of a file, from its extension without that of its compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -48,6 +51,11 @@ fn ending(name: &str) -> String {
     let name = name.to_ascii_lowercase();
     let plain = PACKED.iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(&name);
     plain.rsplit_once('.').map(|(_, ending)| ending.to_owned()).unwrap_or_default()
+}
+
+/// True if the name of the file says of what kind it is; `data.gz` does not.
+pub(super) fn has_ending(path: &str) -> bool {
+    path == STDIN_NAME || !ending(path.rsplit('/').next().unwrap_or_default()).is_empty()
 }
 
 /// The hint for a file that holds texts in a format that is not supported. Read as plain text, its braces or commas
@@ -132,7 +140,7 @@ impl FoundFile {
         match &self.origin {
             Origin::At(location) => location.to_string(),
             Origin::OnHub(file) => file.url().to_string(),
-            Origin::Stdin => "standard input".into(),
+            Origin::Stdin => STDIN_NAME.into(),
         }
     }
 }

@@ -13,16 +13,26 @@ use serde_json::Value;
 use super::{CorpusOptions, Document, Record, json_line::kept_text};
 use crate::Error;
 
-/// Index of the column that holds the documents.
-pub(super) fn column_of(metadata: &ArrowReaderMetadata, options: &CorpusOptions, name: &str) -> crate::Result<usize> {
+/// The path of the column that holds the documents.
+pub(super) fn column_of<'a>(
+    metadata: &ArrowReaderMetadata,
+    options: &'a CorpusOptions,
+    name: &str,
+) -> crate::Result<&'a str> {
     let fields = metadata.schema().fields();
-    let wanted = options.present(|name| fields.find(name).is_some());
+    let wanted = options.present(|path| field_at(fields, path).is_some());
     let usable = if options.chat_field.is_some() { is_chat } else { is_text };
-    match fields.iter().position(|field| field.name() == wanted) {
-        Some(at) if usable(fields[at].data_type()) => Ok(at),
-        Some(at) => {
-            let found = format!("`{wanted}` of type {}", fields[at].data_type());
-            Err(Error::malformed(name, expected_column(options), found, "Name another column"))
+    match field_at(fields, wanted) {
+        Some((_, kind)) if usable(kind) => Ok(wanted),
+        Some((_, kind)) => {
+            let found = format!("`{wanted}` of type {kind}");
+            let texts = matches!(kind, DataType::List(item) | DataType::LargeList(item) if is_text(item.data_type()));
+            let hint = if texts {
+                "Write a row for each text of the list, or name another column"
+            } else {
+                "Name another column"
+            };
+            Err(Error::malformed(name, expected_column(options), found, hint))
         }
         None => {
             let names: Vec<_> =
@@ -33,11 +43,61 @@ pub(super) fn column_of(metadata: &ArrowReaderMetadata, options: &CorpusOptions,
     }
 }
 
+/// The column at a path, and its type: the column of that name, or, with dots in it, a field inside structs.
+pub(super) fn field_at<'a>(fields: &'a Fields, path: &str) -> Option<(usize, &'a DataType)> {
+    if let Some((at, field)) = fields.find(path) {
+        return Some((at, field.data_type()));
+    }
+    let dots = path.match_indices('.').map(|(at, _)| at);
+    dots.filter_map(|dot| match fields.find(&path[..dot])? {
+        (at, field) => match field.data_type() {
+            DataType::Struct(inner) => Some((at, field_at(inner, &path[dot + 1..])?.1)),
+            _ => None,
+        },
+    })
+    .next()
+}
+
+/// The values of [`field_at`] in columns of these fields.
+pub(super) fn column_at(fields: &Fields, columns: &[ArrayRef], path: &str) -> Option<ArrayRef> {
+    if let Some((at, _)) = fields.find(path) {
+        return columns.get(at).cloned();
+    }
+    let dots = path.match_indices('.').map(|(at, _)| at);
+    dots.filter_map(|dot| {
+        let (at, field) = fields.find(&path[..dot])?;
+        let DataType::Struct(inner) = field.data_type() else { return None };
+        column_at(inner, columns.get(at)?.as_struct_opt()?.columns(), &path[dot + 1..])
+    })
+    .next()
+}
+
+/// The path of a text column inside structs, preferably one with the name `wanted`.
+fn path_inside(fields: &Fields, wanted: &str) -> Option<String> {
+    fn add(fields: &Fields, before: &str, paths: &mut Vec<String>) {
+        for field in fields {
+            match field.data_type() {
+                DataType::Struct(inner) => add(inner, &format!("{before}{}.", field.name()), paths),
+                kind if is_text(kind) && !before.is_empty() => paths.push(format!("{before}{}", field.name())),
+                _ => {}
+            }
+        }
+    }
+    let mut paths = vec![];
+    add(fields, "", &mut paths);
+    let last = format!(".{}", wanted.rsplit('.').next().unwrap_or_default());
+    paths.iter().find(|path| path.ends_with(&last)).or(paths.first()).cloned()
+}
+
 /// A hint that names the flag for an existing column: one of the requested kind, else of the other kind.
 fn hint(fields: &Fields, options: &CorpusOptions) -> String {
     let named = |usable: fn(&DataType) -> bool| fields.iter().find(|field| usable(field.data_type()));
     match (options.chat_field.is_some(), named(is_text), named(is_chat)) {
         (false, None, Some(chat)) => format!("Name conversations with `chat_field` {}", chat.name()),
+        (false, None, None) if path_inside(fields, &options.text_field).is_some() => {
+            let path = path_inside(fields, &options.text_field).unwrap_or_default();
+            format!("Name a column inside a struct with a dot: `text_field` {path}")
+        }
         (true, Some(text), None) => format!("Name a column of text with `text_field` {}", text.name()),
         (false, ..) => "Name it with `text_field`".into(),
         (true, ..) => "Name it with `chat_field`".into(),
@@ -68,14 +128,16 @@ fn is_text(kind: &DataType) -> bool {
     }
 }
 
-/// The records of the rows of `batch`, whose column of documents is at `at`.
-pub(super) fn records(batch: &RecordBatch, at: usize, options: &CorpusOptions) -> Result<Vec<Record>, String> {
-    let column = batch.column(at);
-    let documents = if options.chat_field.is_some() { chats(column) } else { texts(column) }?;
-    let kept: Vec<_> = options.keep_fields.iter().map(|name| batch.column_by_name(name)).collect();
+/// The records of the rows of `batch`, whose column of documents is at the path `documents`.
+pub(super) fn records(batch: &RecordBatch, documents: &str, options: &CorpusOptions) -> Result<Vec<Record>, String> {
+    let schema = batch.schema();
+    let column = |path: &str| column_at(schema.fields(), batch.columns(), path);
+    let documents = column(documents).ok_or_else(|| format!("no column `{documents}`"))?;
+    let documents = if options.chat_field.is_some() { chats(&documents) } else { texts(&documents) }?;
+    let kept: Vec<_> = options.keep_fields.iter().map(|path| column(path)).collect();
     let record = |(row, document)| {
-        let value = |column: &Option<&ArrayRef>| {
-            let value = column.map(|column| json_of(column, row)).transpose()?;
+        let value = |column: &Option<ArrayRef>| {
+            let value = column.as_ref().map(|column| json_of(column, row)).transpose()?;
             Ok::<_, String>(value.as_ref().and_then(kept_text))
         };
         // The sources of rows were read when the corpus was opened.
@@ -216,6 +278,24 @@ mod tests {
     }
 
     #[test]
+    fn a_path_with_dots_is_a_column_inside_structs() {
+        let inner = structs(&[("lang", texts_of(&[Some("en"), None]))]);
+        let meta = structs(&[("text", texts_of(&[Some("a"), Some("b")])), ("more", inner)]);
+        let batch = RecordBatch::try_from_iter([("id", texts_of(&[None, None])), ("meta", meta)]).unwrap();
+        let schema = batch.schema();
+        let options = CorpusOptions { keep_fields: vec!["meta.more.lang".into()], ..CorpusOptions::default() };
+        assert_eq!(field_at(schema.fields(), "meta.text"), Some((1, &DataType::Utf8)));
+        let read = records(&batch, "meta.text", &options).unwrap();
+        assert_eq!(read[0].document, Document::Text("a".into()));
+        assert_eq!([&read[0].kept, &read[1].kept], [&[Some("en".into())], &[None::<String>]]);
+        for absent in ["meta.texts", "meta.", "id.text", "meta.more"] {
+            assert!(!field_at(schema.fields(), absent).is_some_and(|(_, kind)| is_text(kind)), "{absent}");
+        }
+        assert_eq!(path_inside(schema.fields(), "text").as_deref(), Some("meta.text"));
+        assert_eq!(path_inside(schema.fields(), "x.lang").as_deref(), Some("meta.more.lang"));
+    }
+
+    #[test]
     fn kept_values_are_as_in_a_line() {
         let options =
             CorpusOptions { keep_fields: ["i", "x", "s", "l"].map(String::from).to_vec(), ..CorpusOptions::default() };
@@ -227,7 +307,7 @@ mod tests {
             ("l", lists(texts_of(&[Some("p"), Some("q")]), &[2, 0])),
         ];
         let batch = RecordBatch::try_from_iter(columns).unwrap();
-        let read = records(&batch, 0, &options).unwrap();
+        let read = records(&batch, "text", &options).unwrap();
         let line = br#"{"text": "a", "i": 7, "x": 0.5, "s": "word", "l": ["p", "q"]}"#;
         assert_eq!(read[0], record_of_line(line, &options).unwrap());
         assert_eq!(read[1].kept, [None, None, None, Some("[]".into())]);

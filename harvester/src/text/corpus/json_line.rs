@@ -15,13 +15,15 @@ pub(super) struct BadLine {
     pub(super) found: String,
     /// A field that holds a conversation, if a text was looked for.
     pub(super) conversation: Option<String>,
+    /// The path of a text inside an object, if the field is not there.
+    pub(super) inside: Option<String>,
     /// True if the document is fine, but not its value of `source_field`.
     pub(super) is_of_source: bool,
 }
 
 impl From<String> for BadLine {
     fn from(found: String) -> Self {
-        Self { found, conversation: None, is_of_source: false }
+        Self { found, conversation: None, inside: None, is_of_source: false }
     }
 }
 
@@ -30,10 +32,10 @@ pub(super) fn record_of_line(line: &[u8], options: &CorpusOptions) -> Result<Rec
     let line = line.strip_prefix(MARK).unwrap_or(line);
     match parse(line).map_err(|error| not_json(&error))? {
         Value::Object(object) => {
-            let kept = options.keep_fields.iter().map(|field| kept_text(object.get(field)?)).collect();
-            let source = options.source_field.as_ref().and_then(|field| object.get(field));
+            let kept = options.keep_fields.iter().map(|field| kept_text(value_at(&object, field)?)).collect();
+            let source = options.source_field.as_ref().and_then(|field| value_at(&object, field));
             let source = source.map_or(Ok(None), source_name);
-            let document = document_of(object, options)?;
+            let document = document_of(&object, options)?;
             let source = source.map_err(|found| BadLine { is_of_source: true, ..BadLine::from(found) })?;
             Ok(Record { document, kept, source })
         }
@@ -57,9 +59,35 @@ fn not_json(error: &serde_json::Error) -> BadLine {
     BadLine::from(format!("what is not JSON ({said}, at byte {} of the line)", error.column()))
 }
 
-fn document_of(mut object: Map<String, Value>, options: &CorpusOptions) -> Result<Document, BadLine> {
-    let field = options.present(|field| object.contains_key(field));
-    match (object.remove(field), &options.chat_field) {
+/// The value at a path: the field of that name, or, with dots in it, a field inside objects.
+pub(super) fn value_at<'a>(object: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    let inside = || {
+        let dots = path.match_indices('.').map(|(at, _)| at);
+        dots.filter_map(|at| value_at(object.get(&path[..at])?.as_object()?, &path[at + 1..])).next()
+    };
+    object.get(path).or_else(inside)
+}
+
+/// The path of a string inside the objects of `object`, preferably one with the name `wanted`.
+fn path_inside(object: &Map<String, Value>, wanted: &str) -> Option<String> {
+    fn add(object: &Map<String, Value>, before: &str, paths: &mut Vec<String>) {
+        for (name, value) in object {
+            match value {
+                Value::String(_) if !before.is_empty() => paths.push(format!("{before}{name}")),
+                Value::Object(inner) => add(inner, &format!("{before}{name}."), paths),
+                _ => {}
+            }
+        }
+    }
+    let mut paths = vec![];
+    add(object, "", &mut paths);
+    let last = format!(".{}", wanted.rsplit('.').next().unwrap_or_default());
+    paths.iter().find(|path| path.ends_with(&last)).or(paths.first()).cloned()
+}
+
+fn document_of(object: &Map<String, Value>, options: &CorpusOptions) -> Result<Document, BadLine> {
+    let field = options.present(|field| value_at(object, field).is_some());
+    match (value_at(object, field).cloned(), &options.chat_field) {
         // Counts as an empty document, as in a table.
         (Some(Value::Null), Some(_)) => Ok(Document::Chat(vec![])),
         (Some(Value::Null), None) => Ok(Document::Text(String::new())),
@@ -75,7 +103,9 @@ fn document_of(mut object: Map<String, Value>, options: &CorpusOptions) -> Resul
             let fields: Vec<_> = object.keys().map(String::as_str).collect();
             let conversation = object.iter().find(|(_, value)| is_conversation(value)).map(|(field, _)| field.clone());
             let conversation = conversation.filter(|_| options.chat_field.is_none());
-            Err(BadLine { conversation, ..BadLine::from(format!("an object with the fields [{}]", fields.join(", "))) })
+            let inside = path_inside(object, field).filter(|_| options.chat_field.is_none());
+            let found = format!("an object with the fields [{}]", fields.join(", "));
+            Err(BadLine { conversation, inside, ..BadLine::from(found) })
         }
     }
 }
@@ -132,6 +162,25 @@ mod tests {
         let text = found(r#"{"text": [{"from": "human", "value": "hi"}]}"#);
         assert_eq!(text.conversation.as_deref(), Some("text"));
         assert_eq!(found(r#"{"texts": ["a"]}"#).conversation, None);
+    }
+
+    #[test]
+    fn a_path_with_dots_is_a_field_inside_objects() {
+        let of = |field: &str| CorpusOptions {
+            text_field: field.into(),
+            keep_fields: vec!["meta.id".into()],
+            source_field: Some("meta.more.lang".into()),
+            ..CorpusOptions::default()
+        };
+        let line = r#"{"meta": {"text": "a", "id": 7, "more": {"lang": "en"}, "b.c": "d"}, "meta.x": "whole"}"#;
+        let record = record_of_line(line.as_bytes(), &of("meta.text")).unwrap();
+        assert_eq!(record.document, Document::Text("a".into()));
+        assert_eq!((record.kept, record.source), (vec![Some("7".into())], Some("en".into())));
+        assert_eq!(text(line, &of("meta.x")).unwrap(), "whole", "a name with a dot in it");
+        assert_eq!(text(line, &of("meta.b.c")).unwrap(), "d");
+        assert_eq!(text(line, &of("text")).unwrap_err().inside.as_deref(), Some("meta.text"));
+        assert_eq!(text(line, &of("meta.body")).unwrap_err().inside.as_deref(), Some("meta.text"));
+        assert!(text(line, &of("meta.more")).unwrap_err().found.contains("that is not a string"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     CorpusOptions, Record,
-    discover::FileKind,
+    discover::{FileKind, has_ending},
     document::{DocumentHash, first_16},
     field_sources::{self, expected_value},
     json_line::{BadLine, MARK, record_of_line},
@@ -78,6 +78,11 @@ fn scan_text(plain: &PlainFile, options: &CorpusOptions) -> Result<Scanned> {
                 return Ok(Scanned::NotText(error));
             }
             first = if new.starts_with(MARK) { MARK.len() } else { 0 };
+            if plain.kind == FileKind::Text && !has_ending(&plain.within) && is_json_lines(&new[first..]) {
+                let hint = "Rename it to .jsonl if each line holds a document, or to .txt to harvest its characters as they are";
+                let expected = "text, in a file without an ending";
+                return Ok(Scanned::NotText(Error::malformed(&plain.name, expected, "lines of JSON", hint)));
+            }
         }
         hasher.update(new);
         text_hasher.update(if bytes == 0 { &new[first..] } else { new });
@@ -99,6 +104,13 @@ fn scan_text(plain: &PlainFile, options: &CorpusOptions) -> Result<Scanned> {
     let documents = vec![ScannedDocument { offset, bytes: length, line: 0, hash, source: None }];
     let (malformed, has_field) = (vec![], vec![]);
     Ok(Scanned::Text(ScannedFile { sha256: hex(&hasher.finalize()), bytes, documents, malformed, has_field }))
+}
+
+/// True if the first line is a JSON object and ends here. Read as plain text, its braces would be harvested too.
+fn is_json_lines(start: &[u8]) -> bool {
+    let start = start.trim_ascii_start();
+    let Some(end) = start.iter().position(|byte| *byte == b'\n') else { return false };
+    matches!(serde_json::from_slice(&start[..end]), Ok(serde_json::Value::Object(_)))
 }
 
 /// The error for a file in UTF-16: one that begins with its mark, or with two letters of ASCII in it.
@@ -185,9 +197,10 @@ fn bad_line(plain: &PlainFile, number: u64, options: &CorpusOptions, line: BadLi
         None => ("a string", "`text_field`"),
     };
     let expected = format!("a JSON object with {what} in the field `{}`", options.field());
-    let hint = match line.conversation {
-        Some(field) => format!("Name conversations with `chat_field` {field}"),
-        None => {
+    let hint = match (line.conversation, line.inside) {
+        (Some(field), _) => format!("Name conversations with `chat_field` {field}"),
+        (None, Some(path)) => format!("Name a field inside an object with a dot: `text_field` {path}"),
+        (None, None) => {
             format!("Correct the line, name another field with {flag}, or leave such lines out with `skip_malformed`")
         }
     };
@@ -235,6 +248,28 @@ mod tests {
         assert_eq!(corpus.document(0).unwrap(), crate::text::Document::Text("alpha bravo".into()));
         assert_eq!((corpus.n_documents(), corpus.sources()[1].duplicates), (1, 1), "the other repeats it");
         assert_eq!(corpus.origin(0).unwrap().bytes, Some(3..14));
+    }
+
+    #[test]
+    fn lines_of_json_in_a_file_without_an_ending_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            crate::Corpus::open(&[path], &CorpusOptions::default())
+        };
+        let lines = "\n{\"text\": \"a\"}\n{\"text\": \"b\"}\n";
+        let message = open("dump", lines).unwrap_err().to_string();
+        assert!(
+            message.contains("dump") && message.contains("lines of JSON") && message.contains(".jsonl"),
+            "{message}"
+        );
+        assert!(open("dump.txt", lines).is_ok(), "as its name says");
+        assert!(open("LICENSE", "{ is no JSON }\nnor this\n").is_ok());
+        // In a folder, it is left out and counted.
+        std::fs::write(folder.path().join("a.txt"), "a").unwrap();
+        let corpus = crate::Corpus::open(&[folder.path().into()], &CorpusOptions::default()).unwrap();
+        assert_eq!(corpus.sources().iter().map(|source| source.skipped_files).sum::<u64>(), 1);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use parquet::{
 
 use super::{
     CorpusOptions, Record,
-    document_column::{column_of, expected_column, records},
+    document_column::{column_of, expected_column, field_at, records},
     table_file::{BLOCK_ROWS, Cause, RowBlock, TableFile},
 };
 use crate::{Error, Result};
@@ -67,12 +67,9 @@ impl Tables {
         };
         let name = file.name();
         let column = column_of(&metadata, options, &name)?;
-        let fields = metadata.schema().fields();
-        let is_kept = |at: &usize| options.keep_fields.contains(fields[*at].name());
-        // Columns come in the order of the file, so the documents come after the kept ones before them.
-        let kept: Vec<usize> = (0..fields.len()).filter(|at| is_kept(at) && *at != column).collect();
-        let place = kept.partition_point(|at| *at < column);
-        let mask = ProjectionMask::roots(metadata.parquet_schema(), kept.into_iter().chain([column]));
+        let paths = options.keep_fields.iter().map(String::as_str).chain([column]);
+        let roots = paths.filter_map(|path| Some(field_at(metadata.schema().fields(), path)?.0));
+        let mask = ProjectionMask::roots(metadata.parquet_schema(), roots);
         let wanted = [RowSelector::skip(block.first_row as usize), RowSelector::select(block.rows as usize)];
         let cause = Cause::default();
         let bytes = file.open_for(block, &metadata, &mask, &cause)?;
@@ -86,7 +83,7 @@ impl Tables {
         let mut read = vec![];
         for batch in reader {
             let batch = batch.map_err(|error| file.unreadable(error.into(), &cause))?;
-            let more = records(&batch, place, options).map_err(|found| {
+            let more = records(&batch, column, options).map_err(|found| {
                 let place = format!("{name}, row group {}, rows from {}", block.group, block.first_row);
                 Error::malformed(place, expected_column(options), found, "Name another column, or correct the file")
             })?;

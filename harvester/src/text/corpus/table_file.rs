@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use super::{
     CorpusOptions,
     discover::{FoundFile, Origin},
-    document_column::{column_of, json_of},
+    document_column::{column_at, column_of, field_at, json_of},
 };
 use crate::{
     Error, Location, Result,
@@ -171,7 +171,7 @@ impl TableFile {
                 blocks.push(RowBlock { file, group, first_row, rows: BLOCK_ROWS.min(rows - first_row) });
             }
         }
-        let has = |name: &String| metadata.schema().fields().find(name).is_some();
+        let has = |path: &String| field_at(metadata.schema().fields(), path).is_some();
         Ok((blocks, options.keep_fields.iter().map(has).collect()))
     }
 
@@ -179,12 +179,12 @@ impl TableFile {
     /// no such column. The error of `each` says what was found instead of a value.
     pub(super) fn for_each_value(&self, field: &str, mut each: impl FnMut(&Value) -> Result<()>) -> Result<()> {
         let metadata = self.metadata(PageIndexPolicy::Skip)?;
-        let Some(column) = metadata.schema().fields().iter().position(|column| column.name() == field) else {
+        let Some((root, _)) = field_at(metadata.schema().fields(), field) else {
             let rows = metadata.metadata().file_metadata().num_rows();
             return (0..rows).try_for_each(|_| each(&Value::Null));
         };
         let cause = Cause::default();
-        let mask = ProjectionMask::roots(metadata.parquet_schema(), [column]);
+        let mask = ProjectionMask::roots(metadata.parquet_schema(), [root]);
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.open(&cause), metadata)
             .with_projection(mask)
             .with_batch_size(BLOCK_ROWS as usize)
@@ -192,8 +192,10 @@ impl TableFile {
             .map_err(|error| self.unreadable(error, &cause))?;
         for batch in reader {
             let batch = batch.map_err(|error| self.unreadable(error.into(), &cause))?;
+            let column =
+                column_at(batch.schema().fields(), batch.columns(), field).unwrap_or(Arc::clone(batch.column(0)));
             for row in 0..batch.num_rows() {
-                let value = json_of(batch.column(0), row);
+                let value = json_of(&column, row);
                 let value = value.map_err(|found| {
                     let expected = format!("text in the column `{field}`");
                     Error::malformed(self.name(), expected, found, "Name another column, or correct the file")
