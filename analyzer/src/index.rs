@@ -8,7 +8,8 @@ mod top_examples;
 use std::path::Path;
 
 use harvester::{
-    ActivationDataset, ArtifactRef, DocumentSources, HookPoint, LanguageModel, Manifest, Monitor, OutputFolder, RowGroup,
+    ActivationDataset, ArtifactRef, DocumentSources, HookPoint, LanguageModel, Manifest, Monitor, OutputFolder,
+    RowGroup,
 };
 use trainer::{FeatureActs, HookPoints, Sae};
 

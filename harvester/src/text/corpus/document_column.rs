@@ -49,11 +49,10 @@ pub(super) fn field_at<'a>(fields: &'a Fields, path: &str) -> Option<(usize, &'a
         return Some((at, field.data_type()));
     }
     let dots = path.match_indices('.').map(|(at, _)| at);
-    dots.filter_map(|dot| match fields.find(&path[..dot])? {
-        (at, field) => match field.data_type() {
-            DataType::Struct(inner) => Some((at, field_at(inner, &path[dot + 1..])?.1)),
-            _ => None,
-        },
+    dots.filter_map(|dot| {
+        let (at, field) = fields.find(&path[..dot])?;
+        let DataType::Struct(inner) = field.data_type() else { return None };
+        Some((at, field_at(inner, &path[dot + 1..])?.1))
     })
     .next()
 }

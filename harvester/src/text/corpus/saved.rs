@@ -286,7 +286,7 @@ mod tests {
         let lines = ["en", "fr", "en", ""].map(|lang| format!("{{\"text\":\"{lang}!\",\"lang\":\"{lang}\"}}\n"));
         fs::write(&path, lines.concat() + "{\"text\":\"other\"}\n").unwrap();
         let options = CorpusOptions { source_field: Some("lang".into()), ..CorpusOptions::default() };
-        let open = || Corpus::open_saved(&[path.clone()], &options, &saved, &[], None).unwrap();
+        let open = || Corpus::open_saved(std::slice::from_ref(&path), &options, &saved, &[], None).unwrap();
         let found = |corpus: &Corpus| {
             let of = corpus.document_sources();
             let of: Vec<_> = (0..corpus.n_documents()).map(|document| of.of(document)).collect();

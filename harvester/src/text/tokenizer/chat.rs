@@ -241,7 +241,6 @@ mod tests {
         }
         assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), reference.cases.len(), wrong.join("\n"));
         let (found, said) = told;
-        println!("{found} of {said} messages that stand in the text are told whose they are");
         assert!(100 * found >= least * said, "{found} of {said}");
     }
 
