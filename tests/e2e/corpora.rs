@@ -124,7 +124,7 @@ fn tokens_of_conversations_know_who_said_them() {
     let model = harvester::LanguageModel::open(&source, harvester::Compute::F32).unwrap();
     let dataset = harvester::ActivationDataset::open(sandbox.path("roles")).unwrap();
     let mut said: Vec<(String, Vec<u32>)> = vec![];
-    for rows in dataset.row_groups().iter().map(|group| dataset.tokens(*group).unwrap()) {
+    for rows in dataset.row_groups.iter().map(|group| dataset.tokens(*group).unwrap()) {
         for (role, token) in rows.role.iter().zip(&rows.token) {
             let role = role.map_or("", |role| role.name());
             match said.last_mut() {
