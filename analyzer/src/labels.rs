@@ -299,6 +299,7 @@ mod tests {
             context: (0..n).map(|row| row / CONTEXT as u64).collect(),
             position: (0..n).map(|row| (row % CONTEXT as u64) as u32).collect(),
             token: (0..n).map(|row| (mixed(row + 1) % WORDS.len() as u64) as u32).collect(),
+            role: vec![],
         }
     }
 
