@@ -15,6 +15,7 @@ mod evaluate;
 mod index;
 mod show;
 mod steer;
+mod explain;
 mod sweep;
 mod inspect;
 mod demo;
@@ -66,6 +67,7 @@ fn run(matches: ArgMatches, words: Vec<OsString>, terminal: &Terminal) -> anyhow
         Command::Index(args) => index::run(&args, None, terminal),
         Command::Show(args) => show::run(&args, terminal),
         Command::Find(args) => show::find(&args, terminal),
+        Command::Explain(args) => explain::run(&args, terminal),
         Command::Steer(args) => steer::run(&args, None, terminal),
         Command::Compare(args) => compare::run(&args, terminal),
         Command::Convert(args) => convert::run(&args, terminal),

@@ -16,6 +16,7 @@
 //!   v
 //! find       contrast, most_interpretable: which latents to look at
 //! compare    which latents of two SAEs are the same
+//! explain    which latents fire on each token of a text, and which matter for the next token
 //! evaluate   how much of the model an SAE keeps: its reconstructions and, with the model running, behavior
 //! steer      Interventions edit latents inside a forward pass, generate generates text under them, shift measures them
 //! ```
@@ -36,6 +37,7 @@ mod effects;
 mod features;
 mod artifact;
 mod sae_source;
+mod explain;
 mod index;
 mod find;
 mod evaluate;
@@ -48,6 +50,9 @@ pub use effects::{Dose, Effect, EffectMeter, EffectsConfig, effects};
 pub use encoded::EncodedRows;
 pub use error::{Error, Result};
 pub use evaluate::{Behavior, Evaluation, EvaluationConfig, Measured, PlaceFvu, evaluate};
+pub use explain::{
+    ActiveLatent, ExplainConfig, Explanation, LatentEffect, Method, PartEffect, TokenLatents, WholeTextEffect, explain,
+};
 pub use facts::Facts;
 pub use features::{Example, Feature, FeatureIndex, FeaturesManifest, IndexConfig};
 pub use find::{

@@ -17,7 +17,7 @@ use serde_json::Value as Json;
 pub(crate) use self::{
     harvest::{HarvestArgs, MergeArgs},
     look::{CompareArgs, CompletionsArgs, ConvertArgs, DemoArgs, FindArgs, InspectArgs, ManArgs, ShowArgs},
-    sae::{EvaluateArgs, IndexArgs, SteerArgs},
+    sae::{EvaluateArgs, ExplainArgs, IndexArgs, SteerArgs},
     sweep::{SharedArgs, SweepArgs},
     train::{LiveArgs, TrainArgs},
     value::required,
@@ -129,6 +129,10 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  refract find --features runs/features \\\n    \
                             --positive code --negative speeches")]
     Find(FindArgs),
+    /// Explain the next token of a text: which latents fire on each token, and what the model loses without them.
+    #[command(after_help = "Example:\n  refract explain --sae runs/sae --features runs/features \\\n    \
+                            --text 'The capital of France is'")]
+    Explain(ExplainArgs),
     /// Write text with latents clamped, beside the same without.
     #[command(
         allow_negative_numbers = true,
@@ -164,6 +168,7 @@ pub(crate) fn command() -> clap::Command {
     let command = with_defaults(command, "sweep", &trainer::TrainConfig::default());
     let command = with_defaults(command, "evaluate", &analyzer::EvaluationConfig::default());
     let command = with_defaults(command, "index", &analyzer::IndexConfig::default());
+    let command = with_defaults(command, "explain", &analyzer::ExplainConfig::default());
     let command = with_defaults(command, "steer", &analyzer::GenerateConfig::default());
     let is_used = |flag: &clap::Arg| USED.split(' ').any(|used| used == flag.get_id().as_str());
     let short = |flag: clap::Arg| if is_used(&flag) { flag } else { flag.hide_short_help(true) };
@@ -196,13 +201,13 @@ fn with_defaults(command: clap::Command, subcommand: &str, config: &impl Seriali
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use analyzer::{EvaluationConfig, GenerateConfig, IndexConfig};
+    use analyzer::{EvaluationConfig, ExplainConfig, GenerateConfig, IndexConfig};
     use harvester::{CorpusOptions, HarvestConfig};
     use trainer::TrainConfig;
 
     use super::{
         harvest::{CorpusArgs, HarvestConfigArgs},
-        sae::{EvaluationArgs, GenerateArgs, IndexConfigArgs},
+        sae::{EvaluationArgs, ExplainConfigArgs, GenerateArgs, IndexConfigArgs},
         train::TrainConfigArgs,
         *,
     };
@@ -274,6 +279,7 @@ mod tests {
         check::<TrainConfigArgs, TrainConfig>(&["init_from"]); // left out where it is none
         check::<EvaluationArgs, EvaluationConfig>(&[]);
         check::<IndexConfigArgs, IndexConfig>(&[]);
+        check::<ExplainConfigArgs, ExplainConfig>(&[]);
         check::<GenerateArgs, GenerateConfig>(&[]);
     }
 }

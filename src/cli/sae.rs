@@ -126,3 +126,45 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_parser = count::<u64>)]
     pub(crate) seed: Option<u64>,
 }
+
+/// Flags of `refract explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    pub(crate) sae: SaeArgs,
+    /// The text whose next token is explained.
+    #[arg(long)]
+    pub(crate) text: String,
+    /// The folder that `refract index` wrote for the SAE: latents then have labels, and dense ones are left out.
+    #[arg(long)]
+    pub(crate) features: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) config: ExplainConfigArgs,
+}
+
+/// Settings of [`analyzer::ExplainConfig`].
+#[derive(Debug, Default, Args, Serialize)]
+pub(crate) struct ExplainConfigArgs {
+    /// The token to explain, with the space before it [default: the model's own next token].
+    #[arg(long)]
+    pub(crate) token: Option<String>,
+    /// How effects are found: by running the model without the latent, or, for `direct`, by reading its direction off
+    /// the head, which ignores the layers above.
+    #[arg(long, value_parser = ["ablation", "direct"])]
+    pub(crate) method: Option<String>,
+    /// Latents listed for each token.
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
+    pub(crate) per_token: Option<usize>,
+    /// Latents listed that matter for the next token.
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
+    pub(crate) top: Option<usize>,
+    /// Latents that fire on a larger share of the tokens of --features are not listed.
+    #[arg(long, value_name = "SHARE", value_parser = number)]
+    pub(crate) max_density: Option<f64>,
+    /// Latents tried on the whole text; 0: none.
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
+    pub(crate) whole_text: Option<usize>,
+    /// Latents to measure even if they are silent.
+    #[arg(long, value_name = "LATENT", num_args = 1..)]
+    pub(crate) latents: Option<Vec<u32>>,
+}
