@@ -263,8 +263,8 @@ impl Explainer<'_> {
         let next = top((0..).zip(p.iter().copied()), TOKENS);
         Ok(Explanation {
             tokens: self.tokens()?,
-            target: self.weighted((self.passes.target, p[self.passes.target as usize])),
-            next: next.into_iter().map(|it| self.weighted(it)).collect(),
+            target: weighted(self.model, (self.passes.target, p[self.passes.target as usize])),
+            next: next.into_iter().map(|it| weighted(self.model, it)).collect(),
             method: self.config.method,
             latents,
             n_active,
@@ -274,10 +274,6 @@ impl Explainer<'_> {
             whole_text,
             whole_text_tried,
         })
-    }
-
-    fn weighted(&self, (token, weight): (u32, f32)) -> TokenWeight {
-        TokenWeight { token, text: self.model.tokenizer().token_text(token), weight }
     }
 
     /// The tokens of the text with their latents.
@@ -312,18 +308,18 @@ impl Explainer<'_> {
         let here = self.here();
         let mut edits: Vec<Edited> = here.iter().map(|(latent, _)| Edited::Without(vec![*latent])).collect();
         edits.extend([Edited::Without(here.iter().map(|(latent, _)| *latent).collect()), Edited::Reconstructed]);
+        let (model, listed) = (self.model, &self.listed);
         let mut found = self.passes.of_last_token(&edits, |passes, q| {
             let before = passes.reference.p().iter();
             let falls = before.zip(q.logits).map(|(p, logit)| p - (f64::from(*logit) - q.log_sum).exp() as f32);
             let supports = top((0..).zip(falls), TOKENS).into_iter().filter(|(_, fall)| *fall > 0.0);
-            (passes.effect(q), supports.collect::<Vec<_>>())
+            (passes.effect(q), supports.map(|it| weighted(model, it)).collect::<Vec<_>>())
         })?;
         let (error, all) = (found.pop().map(|it| it.0), found.pop().map(|it| it.0));
-        let latent = |((latent, f), (effect, supports)): ((u32, f32), (PartEffect, Vec<(u32, f32)>))| {
-            let supports = supports.into_iter().map(|it| self.weighted(it)).collect();
-            Ok(LatentEffect { active: self.listed.named(latent, f)?, effect, supports })
-        };
-        let latents = here.into_iter().zip(found).map(latent).collect::<Result<_>>()?;
+        let latents = here.into_iter().zip(found).map(|((latent, f), (effect, supports))| {
+            Ok(LatentEffect { active: listed.named(latent, f)?, effect, supports })
+        });
+        let latents = latents.collect::<Result<_>>()?;
         Ok((latents, all.unwrap_or_default(), error))
     }
 
@@ -371,4 +367,8 @@ impl Explainer<'_> {
         let tried = strongest.len();
         Ok((found.into_iter().map(of_latent).collect::<Result<_>>()?, (tried, n_active)))
     }
+}
+
+fn weighted(model: &LanguageModel, (token, weight): (u32, f32)) -> TokenWeight {
+    TokenWeight { token, text: model.tokenizer().token_text(token), weight }
 }
