@@ -29,7 +29,7 @@ fn bench(model: &LanguageModel, layer: usize) -> Workbench {
     }
     let point = HookPoint::resid_post(layer);
     let config = SaeConfig { hook_points: HookPoints::Autoencoder(Some(point)), ..SaeConfig::new(D, 2 * D) };
-    let threshold = (0..2 * D).map(|latent| if latent % 5 == 0 { 1e6 } else { 0.0 }).collect();
+    let threshold = (0..2 * D).map(|latent: usize| if latent.is_multiple_of(5) { 1e6 } else { 0.0 }).collect();
     let weights = SaeWeights {
         w_dec: w_enc.clone(),
         w_enc,
@@ -110,8 +110,8 @@ fn effects_are_those_of_plain_passes_without_the_latent() {
     assert_eq!(found.whole_text_tried.0, found.whole_text_tried.1);
     let one_sided = found.whole_text.iter().filter(|it| {
         let other = (it.active.latent as usize + D) % (2 * D);
-        other % 5 != 0
-            && it.active.latent % 5 != 0
+        !other.is_multiple_of(5)
+            && !it.active.latent.is_multiple_of(5)
             && found.whole_text.iter().all(|it| it.active.latent as usize != other)
     });
     let mut checked = 0;
