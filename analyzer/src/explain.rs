@@ -88,6 +88,8 @@ pub struct Explanation {
     pub latents: Vec<LatentEffect>,
     /// Number of latents that are active on the last token, also of those that are not listed.
     pub n_active: usize,
+    /// Number of those that are too dense to be listed.
+    pub n_dense: usize,
     /// The sum of their effects.
     pub sum: f64,
     /// The effect of all of them at once.
@@ -253,7 +255,9 @@ impl Explainer<'_> {
         };
         let sum = latents.iter().map(|it| it.effect.effect).sum();
         let n_active = latents.iter().filter(|it| it.active.activation != 0.0).count();
+        let n_measured = latents.len();
         latents.retain(|it| self.listed.has(it.active.latent));
+        let n_dense = n_measured - latents.len();
         latents.sort_by(|a, b| b.effect.effect.abs().total_cmp(&a.effect.effect.abs()));
         let (asked, others): (Vec<_>, Vec<_>) =
             latents.into_iter().partition(|it| self.config.latents.contains(&it.active.latent));
@@ -268,6 +272,7 @@ impl Explainer<'_> {
             method: self.config.method,
             latents,
             n_active,
+            n_dense,
             sum,
             all,
             error,

@@ -71,6 +71,14 @@ fn a_transcoder_is_measured_in_the_place_of_what_it_predicts_and_indexed_where_i
     assert_eq!(index["d_sae"], 96);
     let message = RUN.error(&["steer", "--sae", "transcoder", "--prompt", "a", "--clamp", "1=0"]);
     assert!(message.contains(&format!("a transcoder from {MLP_IN} to {MLP_OUT}")), "{message}");
+    let explain =
+        ["explain", "--sae", "transcoder", "--features", "transcoder-features", "--text", "fellow citizens of the"];
+    // The few latents of a tiny SAE are all dense.
+    assert!(RUN.ok(&explain).contains("dense latents, which fire too often"));
+    let explained = RUN.json(&[&explain[..], &["--max-density", "1"]].concat()).remove(0);
+    let latents = explained["latents"].as_array().unwrap();
+    assert!(!latents.is_empty() && latents.iter().all(|latent| latent["effect"].is_f64()), "{explained}");
+    assert!(RUN.error(&[&explain[..], &["--token", "of the"]].concat()).contains("--token: expected one token"));
 }
 
 #[test]

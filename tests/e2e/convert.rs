@@ -79,6 +79,8 @@ fn an_sae_of_another_tool_is_indexed_and_steered_with_activations_of_its_model()
     RUN.ok(&[&["index", "--out", "features", "--examples", "3"][..], &sae].concat());
     let other = RUN.error(&["index", "--sae", "topk", "--out", "features", "--examples", "3"]);
     assert!(other.contains("sae:"), "{other}");
+    let other = RUN.error(&["explain", "--sae", "topk", "--features", "features", "--text", "fellow citizens"]);
+    assert!(other.contains("--features: expected an index of the SAE topk"), "{other}");
     let steer = ["steer", "--prompt", "fellow citizens", "--clamp", "3=2", "--max-new-tokens", "3"];
     let foreign = RUN.json(&[&steer[..], &sae].concat()).remove(0);
     let ours = RUN.json(&[&steer[..], &["--sae", "topk"]].concat()).remove(0);

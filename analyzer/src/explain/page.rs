@@ -64,6 +64,13 @@ impl Explanation {
             let tokens: Vec<String> = latent.supports.iter().filter(is_seen).map(token).collect();
             row(f, &latent.active, latent.effect, &tokens)?;
         }
+        if self.n_dense > 0 {
+            writeln!(
+                f,
+                "not listed: {}, which fire too often to say much",
+                counted(self.n_dense as u64, "dense latent")
+            )?;
+        }
         let n = counted(self.n_active as u64, "active latent");
         if self.method == Method::Direct {
             return writeln!(f, "{n}: {:+.3} together", self.sum);
