@@ -47,11 +47,12 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let title = "3. Evaluate: how much of the model it keeps, on text that it has not seen";
     evaluate::run(&step(title, &["evaluate", "--sae", sae], terminal)?, Some(&model), terminal)?;
 
-    let title = "4. Index: when each latent fires, and what it promotes";
-    index::run(&step(title, &["index", "--sae", sae, "--out", features], terminal)?, Some(&model), terminal)?;
+    let title = "4. Index: when each latent fires, and what it does to the next token";
+    let words = ["index", "--sae", sae, "--out", features];
+    index::run(&step(title, &words, terminal)?, Some(&model), None, terminal)?;
     let index = FeatureIndex::open(features.as_ref())?;
 
-    let title = "5. Show: a dozen latents whose strongest examples agree";
+    let title = "5. Show: a dozen latents whose labels predict best on text they were not chosen on";
     let words = ["show", "--features", features, "--top", "12", "--examples", "3"];
     show::run(&step(title, &words, terminal)?, terminal)?;
 
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
     show::find(&find, terminal)?;
     let contrasts = analyzer::contrast(&index, &find.positive, &find.negative)?;
     let latent = contrasts.first().context("the SAE has no latents")?.latent;
-    let examples = index.examples_from(latent, POSITIVE);
+    let examples = index.examples_from(latent, POSITIVE)?;
     terminal
         .line(format!("\nThe first of them, latent {latent}, is steered below. Its strongest examples in {POSITIVE}:"));
     show::show_examples(&index, &examples[..examples.len().min(3)], terminal);

@@ -5,7 +5,6 @@ mod cli;
 mod settings;
 mod terminal;
 mod sweep_table;
-mod merge;
 mod compare;
 mod convert;
 mod manual;
@@ -13,6 +12,7 @@ mod harvest;
 mod train;
 mod evaluate;
 mod index;
+mod merge;
 mod show;
 mod steer;
 mod explain;
@@ -64,7 +64,7 @@ fn run(matches: ArgMatches, words: Vec<OsString>, terminal: &Terminal) -> anyhow
         Command::Train(args) => train::run(&args, settings::file(flags), terminal),
         Command::Sweep(_) => sweep::run(flags, terminal),
         Command::Evaluate(args) => evaluate::run(&args, None, terminal),
-        Command::Index(args) => index::run(&args, None, terminal),
+        Command::Index(args) => index::run(&args, None, settings::file(flags), terminal),
         Command::Show(args) => show::run(&args, terminal),
         Command::Find(args) => show::find(&args, terminal),
         Command::Explain(args) => explain::run(&args, terminal),

@@ -207,7 +207,7 @@ impl Artifact {
         let path = &self.path;
         match &self.content {
             Content::Activations(dataset) => dataset.verify(monitor)?,
-            Content::Features(index) => index.verify(path)?,
+            Content::Features(index) => index.verify()?,
             Content::Sae(manifest, Some(_)) => {
                 SaeManifest::verify(path)?;
                 if manifest.live_from.is_some() {

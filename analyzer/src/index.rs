@@ -1,94 +1,128 @@
-//! [`index`]: one pass over a folder of activations through an SAE's encoder, which collects a [`Feature`] for every
-//! latent. Its cost is the encoder's matrix product. Its memory is bounded for any length of the corpus.
+//! [`index`]: one pass over a text through an SAE's encoder, which collects a [`crate::Feature`] for every latent. Its
+//! cost is the encoder's matrix product. Its memory is bounded for any length of the text.
+//!
+//! ```text
+//! text        activations of a folder, or of a model that runs over a corpus
+//!   |         EncodedRows
+//!   v
+//! state       counts, top_examples, two context_samples (one encoded by control): states merge in any order
+//!   |         saved every few minutes, so that a killed run goes on
+//!   v
+//! tables      + logit_lens, nearest, fires_with, from_sample
+//! ```
 
+mod context_sample;
+mod control;
+mod counts;
+mod top_examples;
+mod fires_with;
+mod from_sample;
 mod logit_lens;
 mod neighbors;
-mod top_examples;
+mod state;
+mod tables;
+mod text;
+mod saved;
+mod meanings;
+mod merge;
 
-use std::path::Path;
-
-use harvester::{
-    ActivationDataset, ArtifactRef, DocumentSources, HookPoint, LanguageModel, Manifest, Monitor, OutputFolder,
-    RowGroup,
+use std::{
+    path::Path,
+    time::{Duration, Instant},
 };
-use trainer::{FeatureActs, HookPoints, Sae};
+
+use harvester::{ActivationRows, ArtifactRef, HarvestManifest, Manifest, Monitor, OutputFolder};
+use trainer::{HookPoints, Nonlinearity, Sae};
 
 use self::{
-    logit_lens::logit_lens,
-    neighbors::nearest,
-    top_examples::{Candidate, ContextRows, TopExamples},
+    control::Control, logit_lens::logit_lens, neighbors::nearest, saved::SavedState, state::IndexState,
+    tables::Completed,
 };
+pub use self::{merge::merge_indexes, text::IndexText};
 use crate::{
     EncodedRows, Error, PlacedSae, Result, Workbench,
-    features::{self, Example, Feature, FeaturesManifest, HISTOGRAM_BINS, IndexConfig, IndexedSource},
+    features::{
+        FeaturesManifest, IndexConfig, IndexedFile, IndexedSource, IndexedText, Labeled, NO_SOURCE, Sample, part_of,
+        tables::{EFFECTS, LABELS},
+    },
 };
 
-/// Running counts of one latent.
-#[derive(Debug, Clone, Default)]
-struct Counts {
-    n_active: u64,
-    sum: f64,
-    max: f32,
-    histogram: [u32; HISTOGRAM_BINS],
-    by_source: Vec<u64>,
-}
+/// Time from one saved state to the next.
+const SAVE_EVERY: Duration = Duration::from_secs(120);
 
-/// The state of the pass.
-struct Pass<'a> {
-    dataset: &'a ActivationDataset,
-    source_of: DocumentSources,
-    sae: &'a Sae,
-    sink_norm: f32,
-    latents: Vec<Counts>,
-    source_tokens: Vec<u64>,
-    /// For each token of the vocabulary, true if it occurs in the text.
-    occurs: Vec<bool>,
-    examples: TopExamples,
-}
-
-/// Indexes an SAE over `dataset` and writes the features to `out`. A finished folder of the same inputs is left
-/// unchanged.
+/// Indexes an SAE over `text` and writes the features to `out`. A finished folder of the same inputs is left unchanged;
+/// an unfinished run goes on from its last saved state, and ends with the same bytes.
 ///
 /// # Errors
-/// An SAE whose model, width or hook point differs from the activations', or a crosscoder; a file that cannot be read
-/// or written; another run's folder at `out`.
-pub fn index(
+/// An SAE whose model, width or hook point differs from the text's, or a crosscoder; a file that cannot be read or
+/// written; another run's folder at `out`.
+pub fn index<'a>(
     bench: &Workbench,
-    dataset: &ActivationDataset,
+    text: impl Into<IndexText<'a>>,
     config: &IndexConfig,
     out: &Path,
     monitor: &dyn Monitor,
 ) -> Result<FeaturesManifest> {
-    let placed = bench.sae();
-    let manifest = describe(placed, dataset, config, out)?;
+    let (text, placed) = (text.into(), bench.sae());
+    let harvest = text.manifest(&out.into())?;
+    let manifest = describe(placed, text, &harvest, config, out)?;
     let folder = OutputFolder::open(out)?;
     if let Some(finished) = folder.find_run(&manifest)? {
         finished.check_files(out)?;
+        SavedState::forget(out)?;
         monitor.say(&format!("{}: finished before", out.display()));
         return Ok(finished);
     }
-    let model = bench.model(monitor)?;
-    let mut pass = Pass::new(dataset, &placed.sae, placed.sink_norm, &manifest)?;
-    monitor.start("indexing", dataset.manifest.counts.tokens, "tokens");
-    for &group in &dataset.row_groups {
-        if monitor.cancelled() {
-            return Err(Error::Stopped);
+    let (mut saved, state) = match folder.find_run(&SavedState::begin(&manifest, text.start()))? {
+        Some(saved) => {
+            let state = saved.read_state(out)?;
+            (saved, state)
         }
-        pass.add(group, manifest.hook_point)?;
-        monitor.advance(group.rows as u64);
-    }
+        None => (SavedState::begin(&manifest, text.start()), IndexState::new(&manifest)),
+    };
+    bench.model(monitor)?; // before the pass, so that a missing model is an error now
+    folder.keep_command(monitor)?;
+    let mut pass = Pass::new(placed, state)?;
+    text.start_progress(saved.cursor, monitor);
+    let (mut last_saved, mut end) = (Instant::now(), saved.cursor);
+    let cancelled = || Error::from(harvester::Error::Cancelled { place: out.display().to_string() });
+    text.for_each(manifest.hook_point, saved.cursor, monitor, |rows, cursor| {
+        pass.add(rows, &harvest)?;
+        end = cursor;
+        let stop = monitor.cancelled();
+        if stop || last_saved.elapsed() > SAVE_EVERY {
+            saved.save(&pass.state, cursor, out)?;
+            last_saved = Instant::now();
+        }
+        if stop { Err(cancelled()) } else { Ok(()) }
+    })?;
     monitor.finish();
-    pass.finish(manifest, model, out, monitor)
+    let state = pass.state;
+    if config.effects && end != saved.cursor {
+        saved.save(&state, end, out)?; // effects take longer than most passes
+    }
+    let manifest = match finish(bench, &state, manifest, out, monitor) {
+        Err(Error::Stopped) => {
+            if end != saved.cursor {
+                saved.save(&state, end, out)?;
+            }
+            return Err(cancelled());
+        }
+        finished => finished?,
+    };
+    SavedState::forget(out)?;
+    folder.forget_command()?;
+    Ok(manifest)
 }
 
 /// The manifest before the pass: everything except the counts.
 fn describe(
     placed: &PlacedSae,
-    dataset: &ActivationDataset,
+    text: IndexText<'_>,
+    harvest: &HarvestManifest,
     config: &IndexConfig,
     out: &Path,
 ) -> Result<FeaturesManifest> {
-    let harvest = &dataset.manifest;
     let PlacedSae { path, sae, hook_point, .. } = placed;
     let hook_point = *hook_point;
     if let HookPoints::Crosscoder(_) = sae.config().hook_points {
@@ -97,159 +131,152 @@ fn describe(
     }
     let d_model = harvest.hook_point(hook_point)?.d_model;
     if d_model != sae.d_in() {
-        let expected = format!("d_in {d_model}, the width of {hook_point} in {}", &dataset.location);
+        let expected = format!("d_in {d_model}, the width of {hook_point}");
         return Err(
             harvester::Error::invalid(format!("SAE {}", path.display()), expected, sae.d_in().to_string()).into()
         );
     }
-    placed.check_model(dataset)?;
-    // Values of a field are no ranges of documents.
-    let first = |at: usize| if harvest.sources.is_empty() { harvest.corpus[at].first_document } else { 0 };
-    let source = |(at, (name, documents)): (usize, (&str, u64))| IndexedSource {
-        name: name.to_owned(),
+    let (activations, tokens) = match text {
+        IndexText::Activations(dataset) => {
+            placed.check_model(dataset)?;
+            (Some(ArtifactRef::new(out, &dataset.location, Some(dataset.manifest_sha256()?))), None)
+        }
+        IndexText::Corpus(_) => (None, harvest.config.tokens),
+    };
+    let source = |source: &harvester::CorpusSource| IndexedSource {
+        name: source.name.clone(),
         tokens: 0,
-        first_document: first(at),
-        documents,
+        first_document: source.first_document,
+        documents: source.documents,
     };
     Ok(FeaturesManifest {
         format: FeaturesManifest::FORMAT.to_string(),
         version: FeaturesManifest::VERSION,
         refract_version: env!("CARGO_PKG_VERSION").to_string(),
         sae: ArtifactRef::new(out, &path.as_path().into(), Some(placed.sha256.clone())),
-        activations: ArtifactRef::new(out, &dataset.location, Some(dataset.manifest_sha256()?)),
+        text: IndexedText {
+            activations,
+            identity: harvest.text_identity(),
+            parts: harvest.config.part.into_iter().collect(),
+            tokens,
+        },
         model: harvest.model.seen_from(&out.into()),
         hook_point,
+        sink_norm: placed.sink_norm,
         d_sae: sae.d_sae(),
+        never_active: 0,
         tokens: 0,
-        sources: harvest.source_names().into_iter().enumerate().map(source).collect(),
+        sources: harvest.corpus.iter().map(source).collect(),
         config: config.clone(),
+        sample_cuts: [0, 0],
+        labeled: Labeled::default(),
         files: vec![],
     })
 }
 
+/// The pass: encodes rows and adds them to the state.
+struct Pass<'a> {
+    sae: &'a Sae,
+    sink_norm: f32,
+    control: Control,
+    state: IndexState,
+}
+
 impl<'a> Pass<'a> {
-    fn new(dataset: &'a ActivationDataset, sae: &'a Sae, sink_norm: f32, manifest: &FeaturesManifest) -> Result<Self> {
-        let n_sources = manifest.sources.len();
-        let empty = Counts { by_source: vec![0; n_sources], ..Counts::default() };
-        Ok(Self {
-            dataset,
-            source_of: dataset.document_sources()?,
-            sae,
-            sink_norm,
-            latents: vec![empty; sae.d_sae()],
-            source_tokens: vec![0; n_sources],
-            occurs: vec![false; manifest.model.d_vocab],
-            examples: TopExamples::new(sae.d_sae(), manifest.config.examples, manifest.config.reach),
-        })
+    fn new(placed: &'a PlacedSae, state: IndexState) -> Result<Self> {
+        Ok(Self { sae: &placed.sae, sink_norm: placed.sink_norm, control: Control::of(&placed.sae)?, state })
     }
 
-    fn add(&mut self, group: RowGroup, hook_point: HookPoint) -> Result<()> {
-        let read = self.dataset.read(group, hook_point)?;
-        let EncodedRows { rows, ordinary, acts } = EncodedRows::encode(self.sae, read, self.sink_norm)?;
-        for context in rows.contexts() {
-            for row in context.clone().filter(|&row| ordinary[row]) {
-                if let Some(occurs) = self.occurs.get_mut(rows.token[row] as usize) {
-                    *occurs = true;
-                }
-                self.count(&acts, row, self.source_of.of(rows.document[row]));
-            }
-            self.examples.add(ContextRows { tokens: &rows, acts: &acts, start: context.start, end: context.end });
+    /// Adds whole contexts.
+    fn add(&mut self, read: ActivationRows, harvest: &HarvestManifest) -> Result<()> {
+        let (control, width) = (&self.state.control, read.d_model);
+        let is_control = |context: &std::ops::Range<usize>| {
+            control.wants(read.rows.document[context.start], read.rows.context[context.start])
+        };
+        let contexts: Vec<_> = read.rows.contexts().into_iter().filter(is_control).collect();
+        let mut x = vec![0.0; contexts.iter().map(ExactSizeIterator::len).sum::<usize>() * width];
+        for (to, row) in x.chunks_exact_mut(width.max(1)).zip(contexts.iter().cloned().flatten()) {
+            read.values.copy_row(row, to);
         }
+        let mut encoded = EncodedRows::encode(self.sae, read, self.sink_norm)?;
+        if let Nonlinearity::Dense = self.sae.nonlinearity() {
+            keep_positive(&mut encoded);
+        }
+        let source = sources(&encoded.rows.document, harvest);
+        self.state.add(&encoded, &source);
+        if contexts.is_empty() {
+            return Ok(());
+        }
+        let mut of_control = Sample::default();
+        contexts.into_iter().for_each(|context| of_control.append(&part_of(&encoded, &source, context)));
+        let n: Vec<usize> = (0..of_control.len()).map(|row| of_control.encoded.acts.row(row).0.len()).collect();
+        of_control.encoded.acts = self.control.encode(&x, &n)?;
+        self.state.add_control(&of_control);
         Ok(())
     }
-
-    fn count(&mut self, acts: &FeatureActs, row: usize, source: Option<usize>) {
-        if let Some(source) = source {
-            self.source_tokens[source] += 1;
-        }
-        let (latents, values) = acts.row(row);
-        for (&latent, &value) in latents.iter().zip(values) {
-            let counts = &mut self.latents[latent as usize];
-            counts.n_active += 1;
-            counts.sum += f64::from(value);
-            counts.max = counts.max.max(value);
-            counts.histogram[Feature::bin(value)] += 1;
-            if let Some(source) = source {
-                counts.by_source[source] += 1;
-            }
-        }
-    }
-
-    fn finish(
-        self,
-        mut manifest: FeaturesManifest,
-        model: &LanguageModel,
-        out: &Path,
-        monitor: &dyn Monitor,
-    ) -> Result<FeaturesManifest> {
-        let tokenizer = model.tokenizer();
-        let occurs: Vec<u32> = (0..).zip(&self.occurs).filter(|(_, occurs)| **occurs).map(|(token, _)| token).collect();
-        // The head can be applied only to directions in the residual stream. A transcoder writes to another hook point
-        // than it reads.
-        let written = self.sae.config().hook_points.writes().first().copied().unwrap_or(manifest.hook_point);
-        let reaches_head = written.writes_to_resid() && self.sae.d_out() == model.config().d_model;
-        let n = if reaches_head { manifest.config.logit_tokens } else { 0 };
-        let lenses = logit_lens(self.sae, model, (&occurs, n), monitor)?;
-        if monitor.cancelled() {
-            return Err(Error::Stopped);
-        }
-        let nearest = nearest(self.sae, manifest.config.neighbors)?;
-        manifest.tokens = self.source_tokens.iter().sum();
-        for (source, tokens) in manifest.sources.iter_mut().zip(&self.source_tokens) {
-            source.tokens = *tokens;
-        }
-        let described = self.latents.into_iter().zip(lenses).zip(nearest).enumerate();
-        let features: Vec<Feature> = described
-            .map(|(latent, ((counts, (promoted, suppressed)), nearest))| {
-                let feature = counts.feature(latent as u32, &manifest);
-                Feature { promoted, suppressed, nearest, ..feature }
-            })
-            .collect();
-        let examples: Vec<Example> = self
-            .examples
-            .finish()
-            .into_iter()
-            .enumerate()
-            .flat_map(|(latent, best)| best.into_iter().enumerate().map(move |(rank, c)| (latent, rank, c)))
-            .map(|(latent, rank, candidate)| example(latent, rank, candidate, tokenizer))
-            .collect();
-        let named = examples.iter().map(|example| example.document).collect();
-        let documents = self.dataset.documents(&named)?;
-        features::write(out, manifest, &features, &examples, documents.as_deref())
-    }
 }
 
-impl Counts {
-    /// The feature without its tokens and nearest latents.
-    fn feature(self, latent: u32, manifest: &FeaturesManifest) -> Feature {
-        let share = |n: u64, of: u64| if of == 0 { 0.0 } else { n as f64 / of as f64 };
-        let by_source = self.by_source.iter().zip(&manifest.sources);
-        Feature {
-            latent,
-            n_active: self.n_active,
-            density: share(self.n_active, manifest.tokens),
-            max: self.max,
-            mean: if self.n_active == 0 { 0.0 } else { (self.sum / self.n_active as f64) as f32 },
-            histogram: self.histogram.to_vec(),
-            density_by_source: by_source.map(|(n, source)| share(*n, source.tokens) as f32).collect(),
-            promoted: vec![],
-            suppressed: vec![],
-            nearest: vec![],
+/// A latent that a dense SAE gives a negative value is not active.
+fn keep_positive(encoded: &mut EncodedRows) {
+    let mut positive = trainer::FeatureActs::default();
+    for row in 0..encoded.rows.len() {
+        let (latents, values) = encoded.acts.row(row);
+        for (&latent, &value) in latents.iter().zip(values).filter(|(_, value)| **value > 0.0) {
+            positive.latents.push(latent);
+            positive.values.push(value);
         }
+        positive.offsets.push(positive.latents.len());
     }
+    encoded.acts = positive;
 }
 
-fn example(latent: usize, rank: usize, candidate: Candidate, tokenizer: &harvester::TextTokenizer) -> Example {
-    Example {
-        latent: latent as u32,
-        rank: rank as u32,
-        activation: candidate.activation,
-        document: candidate.document,
-        context: candidate.context,
-        position: candidate.position,
-        peak: candidate.peak,
-        texts: tokenizer.token_texts(&candidate.tokens),
-        tokens: candidate.tokens,
-        activations: candidate.activations,
+/// The source of each row. Rows of one document follow one another.
+fn sources(documents: &[u64], harvest: &HarvestManifest) -> Vec<u32> {
+    let of_document = |document| harvest.source_of(document).map_or(NO_SOURCE, |source| source as u32);
+    documents.chunk_by(|a, b| a == b).flat_map(|run| vec![of_document(run[0]); run.len()]).collect()
+}
+
+/// Computes what the state does not hold, and writes the tables and the manifest.
+///
+/// # Errors
+/// [`Error::Stopped`] if the user asked to stop.
+fn finish(
+    bench: &Workbench,
+    state: &IndexState,
+    mut manifest: FeaturesManifest,
+    out: &Path,
+    monitor: &dyn Monitor,
+) -> Result<FeaturesManifest> {
+    let (sae, model) = (&bench.sae().sae, bench.model(monitor)?);
+    let tokenizer = model.tokenizer();
+    state.describe(&mut manifest);
+    let can_be_spliced = bench.sae().site().spliced().is_some();
+    if manifest.config.effects && !can_be_spliced {
+        monitor.say("effects are not measured: the SAE does not write where or after it reads");
     }
+    let effects = match manifest.config.effects && can_be_spliced {
+        true => Some(meanings::effects(bench, state, out, monitor)?.ok_or(Error::Stopped)?),
+        false => None,
+    };
+    let (labels, labeled) = meanings::labels(state, &manifest, tokenizer, effects.as_deref().unwrap_or_default());
+    let occurs: Vec<u32> = (0..).zip(&state.token_counts).filter(|(_, n)| **n > 0).map(|(token, _)| token).collect();
+    // The head can be applied only to directions in the residual stream. A transcoder writes to another hook point
+    // than it reads.
+    let written = sae.config().hook_points.writes().first().copied().unwrap_or(manifest.hook_point);
+    let reaches_head = written.writes_to_resid() && sae.d_out() == model.config().d_model;
+    let n = if reaches_head { manifest.config.logit_tokens } else { 0 };
+    let lenses = logit_lens(sae, model, (&occurs, n), monitor)?;
+    if monitor.cancelled() {
+        return Err(Error::Stopped);
+    }
+    let nearest = nearest(sae, manifest.config.neighbors)?;
+    manifest.labeled = labeled;
+    manifest.files = tables::write(state, &manifest, Some(Completed { tokenizer, lenses, nearest }), out)?;
+    let mut list = |file: &str, sha256| manifest.files.push(IndexedFile { file: file.into(), sha256 });
+    list(LABELS.file, LABELS.write(out, &labels)?);
+    if let Some(effects) = effects {
+        list(EFFECTS.file, EFFECTS.write(out, &effects)?);
+    }
+    manifest.write(out)?;
+    Ok(manifest)
 }

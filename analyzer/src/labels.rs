@@ -83,7 +83,7 @@ impl Label {
         self.f1 >= LABELED
     }
 
-    fn none(latent: usize, firings: usize) -> Self {
+    pub(crate) fn none(latent: usize, firings: usize) -> Self {
         Self {
             latent: latent as u32,
             rule: String::new(),

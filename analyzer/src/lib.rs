@@ -8,13 +8,15 @@
 //! ```text
 //! effects    what each latent does to the next token, measured by adding it to neutral prompts
 //!
-//! index      one pass over the activations: for each latent how often it fires, its strongest examples (top_examples),
-//!   |        the tokens that it promotes (logit_lens) and the most similar latents (neighbors)
+//! labels     the simple rule that predicts a latent best, with its F1 on text that it was not chosen on
+//!
+//! index      one pass over activations or a corpus: a state that merges and is saved, and what is computed from it: the
+//!   |        strongest examples, a sample of the text, effects and labels
 //!   v
-//! features   Feature, Example; FeatureIndex, the folder with all of them
+//! features   Feature, Example, Sample; FeatureIndex, the folder with all of them, opened lazily; Portrait of a latent
 //!   |
 //!   v
-//! find       contrast, most_interpretable: which latents to look at
+//! find       contrast: which latents to look at
 //! compare    which latents of two SAEs are the same
 //! explain    which latents fire on each token of a text, and which matter for the next token
 //! evaluate   how much of the model an SAE keeps: its reconstructions and, with the model running, behavior
@@ -54,11 +56,14 @@ pub use explain::{
     ActiveLatent, ExplainConfig, Explanation, LatentEffect, Method, PartEffect, TokenLatents, WholeTextEffect, explain,
 };
 pub use facts::Facts;
-pub use features::{Example, Feature, FeatureIndex, FeaturesManifest, IndexConfig};
-pub use find::{
-    About, Contrast, ContrastConfig, Contrasts, DocumentContrast, Pick, RankBy, contrast, contrast_documents,
+pub use features::{
+    Example, ExampleKind, Feature, FeatureIndex, FeaturesManifest, FiresWith, Histogram, IndexConfig, IndexedText,
+    Labeled, Portrait, Sample,
 };
-pub use index::index;
+pub use find::{
+    Contrast, ContrastConfig, Contrasts, DocumentContrast, RankBy, contrast, contrast_documents,
+};
+pub use index::{IndexText, index, merge_indexes};
 pub use labels::{Label, LabelInput, label_all};
 pub use placed_sae::PlacedSae;
 pub use sae_site::SaeSite;

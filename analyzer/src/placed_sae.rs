@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harvester::{ActivationDataset, HarvestManifest, HookPoint, MANIFEST_FILE, ModelIdentity, SpecialToken};
+use harvester::{ActivationDataset, ArtifactRef, HarvestManifest, HookPoint, MANIFEST_FILE, ModelIdentity, SpecialToken};
 use trainer::{InputNorm, Sae, SaeConfig, SaeFormat, SaeManifest};
 
 use crate::{Result, SaeSite};
@@ -75,6 +75,36 @@ impl PlacedSae {
         })
     }
 
+    /// Opens the SAE that a manifest in `folder` refers to, as `sae`. `foreign` completes one of another tool, whose files
+    /// do not say where it belongs.
+    ///
+    /// # Errors
+    /// When it is at no recorded place, or cannot be read.
+    pub(crate) fn recorded(
+        sae: &ArtifactRef,
+        folder: &Path,
+        foreign: impl FnOnce(PathBuf, Sae, String) -> Self,
+    ) -> Result<Self> {
+        let path = sae.open("the SAE", folder, |place| {
+            let path = PathBuf::from(place.to_string());
+            let manifest = path.join(MANIFEST_FILE);
+            if manifest.is_file() {
+                return Ok((Some(harvester::sha256_file(&manifest)?), path));
+            }
+            let hash = hash_of_foreign(&path).map_err(|error| {
+                harvester::Error::malformed(&path, "the SAE", error.to_string(), "Put it back where it was")
+            })?;
+            Ok((Some(hash), path))
+        })?;
+        if path.join(MANIFEST_FILE).is_file() {
+            return Self::trained(&path);
+        }
+        let loaded = Sae::load(&path)?;
+        let mut placed = foreign(path, loaded, sae.sha256().unwrap_or_default().into());
+        placed.sae = of_the_model(placed.sae, &placed.model)?;
+        Ok(placed)
+    }
+
     /// Uses the SAE on another model, whose activations `dataset` are if it is given.
     ///
     /// # Errors
@@ -94,6 +124,11 @@ impl PlacedSae {
         }
         self.model = model;
         Ok(())
+    }
+
+    /// Tokens per context of its activations, if they were recorded.
+    pub fn ctx_len(&self) -> Option<usize> {
+        self.sae.config().ctx_len
     }
 
     /// The token before every prompt: the one before the contexts of its activations, or none.

@@ -75,10 +75,11 @@ fn the_weights_are_read_once() {
     train_live(&open().unwrap(), corpus(), &harvest_config, &train_config, &live, &Silent).unwrap();
     assert_eq!(READ.load(Ordering::Relaxed), 2, "the held-out contexts and the stream share the weights");
 
-    // Features name tokens and read directions off the head: nothing else of the model.
+    // Without effects, features name tokens and read directions off the head: nothing else of the model.
     let alone = open().unwrap();
     let again = folder.path().join("again");
     let bench = Workbench::new(placed, Some(&alone)).unwrap();
-    analyzer::index(&bench, &dataset, &IndexConfig::default(), &again, &Silent).unwrap();
+    let config = IndexConfig { effects: false, ..IndexConfig::default() };
+    analyzer::index(&bench, &dataset, &config, &again, &Silent).unwrap();
     assert_eq!(READ.load(Ordering::Relaxed), 2);
 }

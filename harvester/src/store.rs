@@ -27,7 +27,7 @@ pub use self::{
     location::Location,
     manifest_file::MANIFEST_FILE,
     output_folder::{Manifest, OutputFolder, go_on},
-    table::{Cell, Column, Table, TableReader, Value},
+    table::{Cell, Column, Table, TableReader, TableWriter, Value},
 };
 pub(crate) use self::{
     artifact_ref::{open_first, real_place, relative_path},
@@ -39,5 +39,4 @@ pub(crate) use self::{
     parquet_file::ParquetFile,
     python_json::{python_json, python_json_or_null},
     record_log::RecordLog,
-    table::TableWriter,
 };

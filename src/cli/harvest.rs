@@ -125,7 +125,8 @@ pub(crate) struct CorpusArgs {
 /// Flags of `refract merge`.
 #[derive(Debug, Args)]
 pub(crate) struct MergeArgs {
-    /// The folders that `refract harvest --part` wrote, one per part, in any order; or the folder that they are in.
+    /// The folders that `refract harvest --part` wrote, one per part, in any order, or the folder that they are in; or
+    /// the folders that `refract index` wrote of parts.
     #[arg(required = true)]
     pub(crate) folders: Vec<PathBuf>,
     /// The folder to write. Files are linked into it where possible, else copied.

@@ -29,7 +29,7 @@ pub(crate) struct ShowArgs {
     /// The folder that `refract index` wrote.
     #[arg(long)]
     pub(crate) features: PathBuf,
-    /// The latents to show [default: the most interpretable ones].
+    /// The latents to show [default: those whose labels predict best, of different kinds].
     pub(crate) latents: Vec<u32>,
     /// Number of latents to show if none is named.
     #[arg(long, default_value_t = 12, conflicts_with = "latents", value_parser = count::<usize>)]

@@ -17,7 +17,7 @@ use serde_json::Value as Json;
 pub(crate) use self::{
     harvest::{HarvestArgs, MergeArgs},
     look::{CompareArgs, CompletionsArgs, ConvertArgs, DemoArgs, FindArgs, InspectArgs, ManArgs, ShowArgs},
-    sae::{EvaluateArgs, ExplainArgs, IndexArgs, SteerArgs},
+    sae::{CorpusTextArgs, EvaluateArgs, ExplainArgs, IndexArgs, SteerArgs},
     sweep::{SharedArgs, SweepArgs},
     train::{LiveArgs, TrainArgs},
     value::required,
@@ -72,7 +72,7 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  refract harvest --corpus data/corpora/*.jsonl \\\n    \
                             --hook-point blocks.14.hook_resid_post \\\n    --tokens 150k --out runs/activations")]
     Harvest(Box<HarvestArgs>),
-    /// Make one dataset of the harvests of a corpus' parts.
+    /// Make one of the harvests, or of the indexes, of a corpus' parts.
     #[command(after_help = "Example:\n  refract merge runs/parts --out runs/merged")]
     Merge(MergeArgs),
     /// Train a sparse autoencoder on harvested activations, on those of a running model, or on any vectors; or a
@@ -119,10 +119,10 @@ pub(crate) enum Command {
     /// if its reconstruction can replace an activation.
     #[command(after_help = "Example:\n  refract evaluate --sae runs/sae")]
     Evaluate(EvaluateArgs),
-    /// Find when each latent fires, on what, and what it promotes.
+    /// Find when each latent fires, on what, and what it does to the next token.
     #[command(after_help = "Example:\n  refract index --sae runs/sae --out runs/features")]
     Index(IndexArgs),
-    /// Show some latents, or the most interpretable ones.
+    /// Show some latents, or those whose labels predict best.
     #[command(after_help = "Example:\n  refract show --features runs/features 1234")]
     Show(ShowArgs),
     /// Find the latents that distinguish two sources of the corpus.
@@ -278,7 +278,7 @@ mod tests {
         check::<CorpusArgs, CorpusOptions>(&["keep_duplicates"]);
         check::<TrainConfigArgs, TrainConfig>(&["init_from"]); // left out where it is none
         check::<EvaluationArgs, EvaluationConfig>(&[]);
-        check::<IndexConfigArgs, IndexConfig>(&[]);
+        check::<IndexConfigArgs, IndexConfig>(&["no_effects"]);
         check::<ExplainConfigArgs, ExplainConfig>(&[]);
         check::<GenerateArgs, GenerateConfig>(&[]);
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use analyzer::{Intervention, SaeSource};
 use clap::Args;
-use harvester::HookPoint;
+use harvester::{Compute, CorpusPart, HookPoint};
 use serde::Serialize;
 
 use super::value::{clamp, count, number, required, scale};
@@ -65,17 +65,40 @@ pub(crate) struct EvaluationArgs {
 pub(crate) struct IndexArgs {
     #[command(flatten)]
     pub(crate) sae: SaeArgs,
-    /// The folder to write [required, here or in --config].
+    /// The folder to write. The same command resumes an unfinished run there [required, here or in --config].
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) config: IndexConfigArgs,
+    #[command(flatten)]
+    pub(crate) corpus: CorpusTextArgs,
+}
+
+/// Flags of a corpus that the SAE's model reads; they win over the table `[harvest]`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Instead of activations, a corpus that the model reads (other settings: [harvest] in --config)")]
+pub(crate) struct CorpusTextArgs {
+    /// The corpus, as harvest takes it. Contexts are made as for the SAE's activations.
+    #[arg(long, num_args = 1..)]
+    pub(crate) corpus: Vec<PathBuf>,
+    /// Stop after this many tokens [default: the whole corpus].
+    #[arg(long, requires = "corpus", value_parser = count::<u64>)]
+    pub(crate) tokens: Option<u64>,
+    /// Tokens per context [default: as the SAE was trained].
+    #[arg(long, requires = "corpus", value_parser = count::<usize>)]
+    pub(crate) ctx_len: Option<usize>,
+    /// Numbers in the model's matrix products, f32 or int8.
+    #[arg(long, requires = "corpus")]
+    pub(crate) compute: Option<Compute>,
+    /// Index one part of the corpus, 0/16 to 15/16, each into its own folder, for merge.
+    #[arg(long, value_name = "INDEX/OF", requires = "corpus")]
+    pub(crate) part: Option<CorpusPart>,
 }
 
 /// Settings of [`analyzer::IndexConfig`].
 #[derive(Debug, Default, Args, Serialize)]
 pub(crate) struct IndexConfigArgs {
-    /// Strongest examples kept per latent.
+    /// Strongest examples kept per latent, repeated text once.
     #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub(crate) examples: Option<usize>,
     /// Tokens shown on each side of an example's peak.
@@ -84,9 +107,15 @@ pub(crate) struct IndexConfigArgs {
     /// Promoted and suppressed tokens kept per latent, each.
     #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub(crate) logit_tokens: Option<usize>,
-    /// Nearest latents kept per latent.
+    /// Nearest latents kept per latent, and of those that fire together.
     #[arg(long, alias = "neighbours", value_name = "N", value_parser = count::<usize>)]
     pub(crate) neighbors: Option<usize>,
+    /// Size of the sample of the text: its tokens and their active latents, together at most.
+    #[arg(long, value_name = "ENTRIES", value_parser = count::<u64>)]
+    pub(crate) sample: Option<u64>,
+    /// Do not measure what each latent does to the next token.
+    #[arg(long)]
+    pub(crate) no_effects: bool,
 }
 
 /// Flags of `refract steer`.

@@ -100,10 +100,24 @@ fn sources(manifest: &HarvestManifest, facts: &mut Facts) {
 pub(super) fn features(path: &Path, index: &FeatureIndex, facts: &mut Facts) {
     let manifest = index.manifest();
     facts.add("sae", manifest.sae.shown(path));
-    facts.add("activations", manifest.activations.shown(path));
+    match &manifest.text.activations {
+        Some(activations) => facts.add("activations", activations.shown(path)),
+        None => facts.add("text", "a corpus over which the model ran"),
+    }
+    if !manifest.text.parts.is_empty() {
+        let parts: Vec<_> = manifest.text.parts.iter().map(ToString::to_string).collect();
+        facts.add("parts", format!("{} of the corpus", parts.join(", ")));
+    }
     facts.add("tokens", grouped(manifest.tokens));
-    let never_active = grouped(index.features().iter().filter(|feature| feature.n_active == 0).count() as u64);
-    facts.add("latents", format!("{}, {never_active} of them never active", grouped(manifest.d_sae as u64)));
+    facts.add(
+        "latents",
+        format!("{}, {} of them never active", grouped(manifest.d_sae as u64), grouped(manifest.never_active)),
+    );
+    let percent = |share: f32| format!("{:.1} %", 100.0 * share);
+    let labeled = manifest.labeled;
+    let (of_sae, same_text, random) =
+        (percent(labeled.sample), percent(labeled.control_text), percent(labeled.control));
+    facts.add("labels", format!("F1 0.8 or more: {of_sae} of latents; in the control's text {same_text}, at random {random}"));
     for source in &manifest.sources {
         facts.add("source", format!("{} ({})", source.name, counted(source.tokens, "token")));
     }

@@ -1,15 +1,25 @@
-//! [`Feature`]: the facts about one latent. A row of `features.parquet`.
+//! [`Feature`]: the facts about one latent, a row of `features.parquet`; [`Example`]: a place where it fires.
+
+use std::fmt;
 
 use serde::Serialize;
 
+use super::histogram::Histogram;
 use crate::TokenWeight;
 
-/// Bins of [`Feature::histogram`]: half-octaves from 2^-6 to 2^10. The first and last bin also count values outside
-/// this range.
-pub(crate) const HISTOGRAM_BINS: usize = 32;
+/// Another latent that fires on the same tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct FiresWith {
+    /// The other latent.
+    pub latent: u32,
+    /// Share of this latent's tokens in the sample on which the other fires too.
+    pub share: f32,
+    /// That share over the share of all tokens on which the other fires: 1 if the two are independent.
+    pub lift: f32,
+}
 
 /// The facts about one latent.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Feature {
     /// Number of the latent.
     pub latent: u32,
@@ -21,9 +31,15 @@ pub struct Feature {
     pub max: f32,
     /// Mean activation over the tokens on which it is active.
     pub mean: f32,
-    /// Number of tokens per bin of activation; bin `i` of 32 begins at `2^(i / 2 - 6)`.
-    pub histogram: Vec<u32>,
-    /// [`Feature::density`] within each source of the corpus, in the manifest's order.
+    /// Quantiles of the activation over those tokens: 50 %, 90 %, 99 % and 99.9 %.
+    pub quantiles: [f32; 4],
+    /// Number of tokens per bin of activation.
+    pub histogram: Histogram,
+    /// Sum of its activations, in units of 2^-24: a whole number, so that the order of adding does not matter.
+    pub activation_sum: u64,
+    /// [`Feature::n_active`] within each source of the corpus, in the manifest's order.
+    pub n_active_by_source: Vec<u64>,
+    /// [`Feature::density`] within each source of the corpus.
     pub density_by_source: Vec<f32>,
     /// The tokens whose logits it raises more than other latents do, largest difference first, among the tokens in the
     /// indexed text.
@@ -32,43 +48,54 @@ pub struct Feature {
     pub suppressed: Vec<TokenWeight>,
     /// Latents with similar decoder directions, nearest first, with their cosine.
     pub nearest: Vec<(u32, f32)>,
+    /// Latents that fire on the same tokens, most correlated first.
+    pub fires_with: Vec<FiresWith>,
+    /// Rows of the sample in whose window the latent is not active, drawn at random.
+    pub silent_rows: Vec<u32>,
+    /// Row of its first example in `examples.parquet`.
+    pub first_example: u64,
+    /// Number of its examples.
+    pub n_examples: u32,
 }
 
-impl Feature {
-    /// Activation at which bin `bin` of a histogram begins.
-    pub(crate) fn bin_start(bin: usize) -> f32 {
-        2f32.powf(bin as f32 / 2.0 - 6.0)
-    }
+/// The reason why an example was kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExampleKind {
+    /// One of the strongest.
+    #[default]
+    Top,
+    /// Drawn from a tenth of the latent's activations in the sample.
+    Sampled,
+}
 
-    /// The bins of the histogram that are not empty as a row of blocks, with the activations at its ends.
-    pub fn histogram_line(&self) -> String {
-        const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-        let filled = |count: &u32| *count > 0;
-        let ends = self.histogram.iter().position(filled).zip(self.histogram.iter().rposition(filled));
-        let Some((first, last)) = ends else { return String::new() };
-        let most = self.histogram.iter().copied().max().unwrap_or(1);
-        let block = |count: &u32| match *count {
-            0 => ' ',
-            count => BLOCKS[(count as usize * (BLOCKS.len() - 1)).div_ceil(most as usize)],
-        };
-        let bars: String = self.histogram[first..=last].iter().map(block).collect();
-        format!("{:.2} {bars} {:.0}", Self::bin_start(first), Self::bin_start(last + 1))
+impl ExampleKind {
+    /// The kind with this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        [Self::Top, Self::Sampled].into_iter().find(|kind| kind.to_string() == name)
     }
+}
 
-    /// The bin that `activation` falls in.
-    pub(crate) fn bin(activation: f32) -> usize {
-        let bin = ((activation.log2() + 6.0) * 2.0).floor();
-        (bin.max(0.0) as usize).min(HISTOGRAM_BINS - 1)
+impl fmt::Display for ExampleKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Top => "top",
+            Self::Sampled => "sampled",
+        })
     }
 }
 
 /// An example of a latent's activity in the text. A row of `examples.parquet`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Example {
     /// The latent.
     pub latent: u32,
-    /// 0 for the strongest.
+    /// The reason why it was kept.
+    pub kind: ExampleKind,
+    /// 0 for the strongest of its kind.
     pub rank: u32,
+    /// Share of the latent's activations in the sample that are smaller; 1 for the strongest examples.
+    pub quantile: f32,
     /// The latent's activation at the peak.
     pub activation: f32,
     /// Document of the peak.
@@ -86,18 +113,4 @@ pub struct Example {
     /// The latent's activation on each token; 0 if it is not active, and on attention sinks, on which no SAE is
     /// trained.
     pub activations: Vec<f32>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bin_begins_where_it_says() {
-        for bin in 0..HISTOGRAM_BINS {
-            assert_eq!(Feature::bin(Feature::bin_start(bin) * 1.001), bin);
-        }
-        assert_eq!(Feature::bin(1e-9), 0);
-        assert_eq!(Feature::bin(1e9), HISTOGRAM_BINS - 1);
-    }
 }

@@ -1,27 +1,37 @@
-//! [`FeatureIndex`]: a folder of features on disk: `features.parquet`, one row per latent; `examples.parquet`, one row
-//! per example, sorted by latent and rank; `documents.parquet`, the documents of the examples; `manifest.json`, written
-//! last, so that a folder with a manifest is complete.
+//! [`FeatureIndex`]: a folder of features on disk. Opening it reads the footers of its tables. A latent is read when it
+//! is asked for, and only its rows; whole columns are read to rank latents.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
-use harvester::{DocumentRecord, Location, MANIFEST_FILE, Manifest, OutputFolder, differences};
+use harvester::{Location, MANIFEST_FILE, Manifest, TableReader, Value};
 
 use super::{
-    feature::{Example, Feature},
+    feature::{Example, ExampleKind, Feature},
     manifest::{FeaturesManifest, IndexedFile},
-    tables::{EXAMPLES, FEATURES, read_examples, read_features},
+    sample::Sample,
+    tables::{
+        CONTROL, EFFECTS, EXAMPLES, FEATURES, LABELS, SAMPLE, read_effects, read_examples, read_features, read_labels,
+        read_sample,
+    },
 };
-use crate::{Error, Result};
+use crate::{Effect, Error, Label, Result};
 
-/// A folder of features, read into memory.
+/// Latents whose rows are read together when all are.
+const BLOCK: usize = 1024;
+
+/// A folder of features, opened.
 #[derive(Debug)]
 pub struct FeatureIndex {
+    dir: PathBuf,
     manifest: FeaturesManifest,
-    features: Vec<Feature>,
-    /// Sorted by latent, then rank.
-    examples: Vec<Example>,
-    /// The documents of the examples, by number; empty if the activations had no table of documents.
-    documents: HashMap<u64, DocumentRecord>,
+    features: TableReader,
+    examples: TableReader,
+    labels: TableReader,
+    /// `None` if effects were not measured.
+    effects: Option<TableReader>,
 }
 
 impl FeatureIndex {
@@ -38,23 +48,29 @@ impl FeatureIndex {
                 dir.display()
             );
         }
-        let features = read_features(&FEATURES.open(dir)?)?;
-        let examples = read_examples(&EXAMPLES.open(dir)?)?;
-        check(dir, (manifest.d_sae, manifest.sources.len()), &features, &examples)?;
-        let has_documents = manifest.files.iter().any(|table| table.file == DocumentRecord::FILE);
-        let documents = if has_documents { DocumentRecord::read_table(dir)? } else { vec![] };
-        let documents = documents.into_iter().map(|record| (record.document, record)).collect();
-        Ok(Self { manifest, features, examples, documents })
+        let (features, examples) = (FEATURES.open(dir)?, EXAMPLES.open(dir)?);
+        if features.n_rows() != manifest.d_sae {
+            let expected = format!("{} rows, one per latent", manifest.d_sae);
+            return Err(changed(dir, FEATURES.file, expected, format!("{} rows", features.n_rows())));
+        }
+        let labels = LABELS.open(dir)?;
+        if labels.n_rows() != manifest.d_sae {
+            let expected = format!("{} rows, one per latent", manifest.d_sae);
+            return Err(changed(dir, LABELS.file, expected, format!("{} rows", labels.n_rows())));
+        }
+        let has_effects = manifest.files.iter().any(|table| table.file == EFFECTS.file);
+        let effects = if has_effects { Some(EFFECTS.open(dir)?) } else { None };
+        Ok(Self { dir: dir.to_path_buf(), manifest, features, examples, labels, effects })
     }
 
-    /// Compares the tables of `dir` with the checksums recorded when they were written.
+    /// Compares the tables with the checksums recorded when they were written.
     ///
     /// # Errors
     /// A table that has changed.
-    pub fn verify(&self, dir: &Path) -> Result<()> {
+    pub fn verify(&self) -> Result<()> {
         for IndexedFile { file, sha256 } in &self.manifest.files {
             let hint = "The file has changed since it was written: index again into another folder";
-            Location::from(dir.join(file)).check_sha256(sha256, hint)?;
+            Location::from(self.dir.join(file)).check_sha256(sha256, hint)?;
         }
         Ok(())
     }
@@ -64,33 +80,189 @@ impl FeatureIndex {
         &self.manifest
     }
 
-    /// Every latent, in order.
-    pub fn features(&self) -> &[Feature] {
-        &self.features
+    /// A column of `features.parquet`: a value for every latent.
+    ///
+    /// # Errors
+    /// A damaged table, or a column of another type.
+    pub fn column<T: Value>(&self, name: &str) -> Result<Vec<T>> {
+        Ok(self.features.read(name)?)
+    }
+
+    /// Every latent, in order. It reads the whole table: [`Self::column`] is for what needs a few facts of each.
+    ///
+    /// # Errors
+    /// A damaged table.
+    pub fn features(&self) -> Result<Vec<Feature>> {
+        self.read(0..self.manifest.d_sae)
     }
 
     /// One latent.
     ///
     /// # Errors
-    /// A number that the SAE does not have.
-    pub fn feature(&self, latent: u32) -> Result<&Feature> {
-        self.features.get(latent as usize).ok_or_else(|| {
-            let expected = format!("below {}, the SAE's latents", self.features.len());
-            harvester::Error::invalid("latent", expected, latent.to_string()).into()
-        })
+    /// A number that the SAE does not have, or a damaged table.
+    pub fn feature(&self, latent: u32) -> Result<Feature> {
+        let row = self.row(latent)?;
+        let mut read = self.read(row..row + 1)?;
+        read.pop().ok_or_else(|| changed(&self.dir, FEATURES.file, format!("a row {row}"), "none".into()))
     }
 
-    /// A latent's examples, strongest first.
-    pub fn examples(&self, latent: u32) -> &[Example] {
-        let start = self.examples.partition_point(|example| example.latent < latent);
-        let end = self.examples.partition_point(|example| example.latent <= latent);
-        &self.examples[start..end]
+    /// The row of a latent.
+    fn row(&self, latent: u32) -> Result<usize> {
+        if (latent as usize) < self.manifest.d_sae {
+            return Ok(latent as usize);
+        }
+        let expected = format!("below {}, the SAE's latents", self.manifest.d_sae);
+        Err(harvester::Error::invalid("latent", expected, latent.to_string()).into())
     }
 
-    /// A latent's examples that are from a source of the corpus.
-    pub fn examples_from(&self, latent: u32, source: &str) -> Vec<Example> {
-        let from_there = |example: &&Example| self.source_of(example.document) == Some(source);
-        self.examples(latent).iter().filter(from_there).cloned().collect()
+    /// Features of the latents `rows`.
+    fn read(&self, rows: Range<usize>) -> Result<Vec<Feature>> {
+        let features = read_features(&self.features, rows.clone())?;
+        let n_sources = self.manifest.sources.len();
+        for (row, feature) in rows.zip(&features) {
+            let found = (feature.latent as usize, feature.density_by_source.len());
+            if found != (row, n_sources) {
+                let of = |(latent, n): (usize, usize)| format!("latent {latent} with {n} densities by source");
+                let expected = format!("in row {row} {}", of((row, n_sources)));
+                return Err(changed(&self.dir, FEATURES.file, expected, of(found)));
+            }
+        }
+        Ok(features)
+    }
+
+    /// A latent's strongest examples, strongest first.
+    ///
+    /// # Errors
+    /// As for [`Self::feature`].
+    pub fn examples(&self, latent: u32) -> Result<Vec<Example>> {
+        self.examples_of(&self.feature(latent)?, ExampleKind::Top)
+    }
+
+    /// Examples of a latent over the range of its activations, strongest first.
+    ///
+    /// # Errors
+    /// As for [`Self::feature`].
+    pub fn sampled_examples(&self, latent: u32) -> Result<Vec<Example>> {
+        self.examples_of(&self.feature(latent)?, ExampleKind::Sampled)
+    }
+
+    /// The examples of one kind of a latent that is already read, strongest first.
+    ///
+    /// # Errors
+    /// A damaged table.
+    pub fn examples_of(&self, feature: &Feature, kind: ExampleKind) -> Result<Vec<Example>> {
+        let mut examples = self.read_examples(std::slice::from_ref(feature))?;
+        examples.retain(|example| example.kind == kind);
+        Ok(examples)
+    }
+
+    /// The label of a latent.
+    ///
+    /// # Errors
+    /// As for [`Self::feature`].
+    pub fn label(&self, latent: u32) -> Result<Label> {
+        let row = self.row(latent)?;
+        let mut read = read_labels(&self.labels, row..row + 1)?;
+        read.pop().ok_or_else(|| changed(&self.dir, LABELS.file, format!("a row {row}"), "none".into()))
+    }
+
+    /// The label of every latent.
+    ///
+    /// # Errors
+    /// A damaged table.
+    pub fn labels(&self) -> Result<Vec<Label>> {
+        Ok(read_labels(&self.labels, 0..self.manifest.d_sae)?)
+    }
+
+    /// The measured effect of a latent; `None` if it never fires, or effects were not measured.
+    ///
+    /// # Errors
+    /// As for [`Self::feature`].
+    pub fn effect(&self, latent: u32) -> Result<Option<Effect>> {
+        self.row(latent)?;
+        let Some(table) = &self.effects else { return Ok(None) };
+        let latents = table.read::<u32>("latent")?;
+        let Ok(row) = latents.binary_search(&latent) else { return Ok(None) };
+        Ok(read_effects(table, row..row + 1)?.pop())
+    }
+
+    /// The effects of all latents that fire, in their order; empty if they were not measured.
+    ///
+    /// # Errors
+    /// A damaged table.
+    pub fn effects(&self) -> Result<Vec<Effect>> {
+        Ok(self.effects.as_ref().map_or(Ok(vec![]), |table| read_effects(table, 0..table.n_rows()))?)
+    }
+
+    /// Calls `each` with every latent and its examples, in order.
+    ///
+    /// # Errors
+    /// A damaged table, or an error of `each`.
+    pub fn for_each(&self, mut each: impl FnMut(&Feature, &[Example]) -> Result<()>) -> Result<()> {
+        for start in (0..self.manifest.d_sae).step_by(BLOCK) {
+            let features = self.read(start..self.manifest.d_sae.min(start + BLOCK))?;
+            let examples = self.read_examples(&features)?;
+            let mut rest = &examples[..];
+            for feature in &features {
+                let (of_latent, others) = rest.split_at(feature.n_examples as usize);
+                rest = others;
+                each(feature, of_latent)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The examples of consecutive latents.
+    fn read_examples(&self, features: &[Feature]) -> Result<Vec<Example>> {
+        let n: usize = features.iter().map(|feature| feature.n_examples as usize).sum();
+        let start = features.iter().find(|feature| feature.n_examples > 0).map_or(0, |feature| feature.first_example);
+        let rows = start as usize..(start as usize).saturating_add(n);
+        if rows.end > self.examples.n_rows() {
+            let expected = format!("at least {} rows, which {} refers to", rows.end, FEATURES.file);
+            return Err(changed(&self.dir, EXAMPLES.file, expected, format!("{} rows", self.examples.n_rows())));
+        }
+        let examples = read_examples(&self.examples, rows.clone())?;
+        let latents = features.iter().flat_map(|feature| vec![feature.latent; feature.n_examples as usize]);
+        for (row, (latent, e)) in rows.zip(latents.zip(&examples)) {
+            let (n, n_activations) = (e.texts.len(), e.activations.len());
+            if e.latent != latent || e.peak as usize >= n || n != n_activations {
+                let expected = format!(
+                    "in row {row} latent {latent} with an activation for each token and its peak at one of them"
+                );
+                let found = format!(
+                    "latent {} with {n} tokens, {n_activations} activations and the peak at token {}",
+                    e.latent, e.peak
+                );
+                return Err(changed(&self.dir, EXAMPLES.file, expected, found));
+            }
+        }
+        Ok(examples)
+    }
+
+    /// The sample: whole contexts with the active latents of every token.
+    ///
+    /// # Errors
+    /// A damaged table.
+    pub fn sample(&self) -> Result<Sample> {
+        Ok(read_sample(&SAMPLE.open(self.dir.as_path())?)?)
+    }
+
+    /// Contexts of the sample, encoded with a random dictionary of as many latents.
+    ///
+    /// # Errors
+    /// A damaged table.
+    pub fn control(&self) -> Result<Sample> {
+        Ok(read_sample(&CONTROL.open(self.dir.as_path())?)?)
+    }
+
+    /// A latent's strongest examples that are from a source of the corpus.
+    ///
+    /// # Errors
+    /// As for [`Self::feature`].
+    pub fn examples_from(&self, latent: u32, source: &str) -> Result<Vec<Example>> {
+        let mut examples = self.examples(latent)?;
+        examples.retain(|example| self.source_of(example.document) == Some(source));
+        Ok(examples)
     }
 
     /// Names of the corpus' sources.
@@ -98,16 +270,8 @@ impl FeatureIndex {
         self.manifest.sources.iter().map(|source| source.name.clone()).collect()
     }
 
-    /// The document of an example: its file, its line or row, and the fields kept beside it.
-    pub fn document(&self, number: u64) -> Option<&DocumentRecord> {
-        self.documents.get(&number)
-    }
-
-    /// The name of the source that the document of an example is from.
+    /// The name of the source that a document is from.
     pub fn source_of(&self, document: u64) -> Option<&str> {
-        if let Some(record) = self.document(document) {
-            return Some(&record.source);
-        }
         let holds = |first: u64, n: u64| (first..first + n).contains(&document);
         let source = self.manifest.sources.iter().find(|source| holds(source.first_document, source.documents));
         source.map(|source| source.name.as_str())
@@ -125,6 +289,12 @@ impl FeatureIndex {
     }
 }
 
+/// The error for a table that contradicts the manifest or another table: later code uses indices into them.
+fn changed(dir: &Path, file: &str, expected: String, found: String) -> Error {
+    let hint = "It was changed by hand: index again into another folder";
+    harvester::Error::malformed(dir.join(file), expected, found, hint).into()
+}
+
 /// The place of the SAE that was indexed, if it now holds another one. Only an SAE that refract trained is compared: to
 /// tell one of another tool, all of its bytes would have to be read.
 fn other_sae(manifest: &FeaturesManifest, dir: &Path) -> Result<Option<String>> {
@@ -137,146 +307,76 @@ fn other_sae(manifest: &FeaturesManifest, dir: &Path) -> Result<Option<String>> 
     Ok((!is_same).then_some(sae))
 }
 
-/// Refuses tables that contradict the manifest or each other, because all later code uses indices into them.
-fn check(dir: &Path, (d_sae, n_sources): (usize, usize), features: &[Feature], examples: &[Example]) -> Result<()> {
-    let refuse = |file: &str, expected: String, found: String| {
-        let hint = "It was changed by hand: index again into another folder";
-        Err(harvester::Error::malformed(dir.join(file), expected, found, hint).into())
-    };
-    if features.len() != d_sae {
-        return refuse(FEATURES.file, format!("{d_sae} rows, one per latent"), format!("{} rows", features.len()));
-    }
-    for (row, feature) in features.iter().enumerate() {
-        let found = (feature.latent as usize, feature.density_by_source.len());
-        if found != (row, n_sources) {
-            let of = |(latent, n): (usize, usize)| format!("latent {latent} with {n} densities by source");
-            let expected = format!("in row {row} {}", of((row, n_sources)));
-            return refuse(FEATURES.file, expected, of(found));
-        }
-    }
-    for (row, e) in examples.iter().enumerate() {
-        let (n, n_activations) = (e.texts.len(), e.activations.len());
-        if e.peak as usize >= n || n != n_activations {
-            let expected =
-                format!("in row {row} a window with an activation for each token, and its peak at one of them");
-            let found = format!("{n} tokens with {n_activations} activations and the peak at token {}", e.peak);
-            return refuse(EXAMPLES.file, expected, found);
-        }
-    }
-    let place = |e: &Example| (e.latent, e.rank);
-    if let Some(row) = examples.windows(2).position(|pair| place(&pair[0]) > place(&pair[1])) {
-        let [before, after] =
-            [row, row + 1].map(|row| format!("latent {}, rank {}", examples[row].latent, examples[row].rank));
-        let expected = "rows sorted by latent and rank".to_string();
-        return refuse(EXAMPLES.file, expected, format!("{after} in row {} after {before}", row + 1));
-    }
-    Ok(())
-}
-
-/// Written last, so that a folder with a manifest is finished.
-impl Manifest for FeaturesManifest {
-    const FORMAT: &'static str = "refract.features";
-    const VERSION: u32 = 2;
-    const ARTIFACTS: &'static [(&'static str, &'static str)] =
-        &[("sae", "sae_manifest_sha256"), ("activations", "activations_manifest_sha256")];
-    const COMMAND: &'static str = "index";
-
-    fn located(self, folder: &Location) -> Self {
-        Self { model: self.model.clone().located(folder), ..self }
-    }
-
-    fn leaves(_folder: &OutputFolder, name: &str) -> bool {
-        [FEATURES.file, EXAMPLES.file, DocumentRecord::FILE].contains(&name.strip_suffix(".tmp").unwrap_or(name))
-    }
-
-    fn differences(&self, wanted: &Self) -> Vec<String> {
-        let mut lines = differences("sae", &self.sae.sha256(), &wanted.sae.sha256());
-        lines.extend(differences("activations", &self.activations.sha256(), &wanted.activations.sha256()));
-        lines.extend(differences("config", &self.config, &wanted.config));
-        lines
-    }
-}
-
-/// Writes the tables, and then the manifest that lists them.
-pub(crate) fn write(
-    out: &Path,
-    mut manifest: FeaturesManifest,
-    features: &[Feature],
-    examples: &[Example],
-    documents: Option<&[DocumentRecord]>,
-) -> Result<FeaturesManifest> {
-    let indexed = |file: &str, sha256: String| IndexedFile { file: file.into(), sha256 };
-    manifest.files = vec![
-        indexed(FEATURES.file, FEATURES.write(out, features)?),
-        indexed(EXAMPLES.file, EXAMPLES.write(out, examples)?),
-    ];
-    if let Some(documents) = documents {
-        manifest.files.push(indexed(DocumentRecord::FILE, DocumentRecord::write_table(out, documents)?));
-    }
-    manifest.write(out)?;
-    Ok(manifest)
-}
-
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::features::tests::manifest;
 
-    fn feature(latent: u32, n_sources: usize) -> Feature {
-        Feature {
-            latent,
-            n_active: 0,
-            density: 0.0,
-            max: 0.0,
-            mean: 0.0,
-            histogram: vec![],
-            density_by_source: vec![0.0; n_sources],
-            promoted: vec![],
-            suppressed: vec![],
-            nearest: vec![],
-        }
+    fn feature(latent: u32, n_sources: usize, first_example: u64, n_examples: u32) -> Feature {
+        let density_by_source = vec![0.0; n_sources];
+        Feature { latent, density_by_source, first_example, n_examples, ..Feature::default() }
     }
 
     fn example(latent: u32, rank: u32, peak: u32, activations: usize) -> Example {
-        Example {
-            latent,
-            rank,
-            activation: 0.0,
-            document: 0,
-            context: 0,
-            position: 0,
-            peak,
-            tokens: vec![0; 2],
-            texts: vec![String::new(); 2],
-            activations: vec![0.0; activations],
-        }
+        let (tokens, texts) = (vec![0; 2], vec![String::new(); 2]);
+        Example { latent, rank, peak, tokens, texts, activations: vec![0.0; activations], ..Example::default() }
+    }
+
+    /// Reads everything of a folder with these tables.
+    fn read_all(features: &[Feature], examples: &[Example]) -> Result<Vec<usize>, String> {
+        let dir = tempfile::tempdir().unwrap();
+        FEATURES.write(dir.path(), features).unwrap();
+        EXAMPLES.write(dir.path(), examples).unwrap();
+        LABELS.write(dir.path(), &[Label::none(0, 0), Label::none(1, 0)]).unwrap();
+        manifest().write(dir.path()).unwrap();
+        let index = FeatureIndex::open(dir.path()).map_err(|error| error.to_string())?;
+        let mut counts = vec![];
+        let read = index.for_each(|feature, examples| {
+            assert_eq!(index.feature(feature.latent).unwrap(), *feature);
+            assert_eq!(index.examples(feature.latent).unwrap(), examples);
+            counts.push(examples.len());
+            Ok(())
+        });
+        read.map(|()| counts).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_latent_is_read_with_its_examples() {
+        let features = [feature(0, 1, 0, 1), feature(1, 1, 1, 2)];
+        let examples = [example(0, 0, 1, 2), example(1, 0, 0, 2), example(1, 1, 0, 2)];
+        assert_eq!(read_all(&features, &examples).unwrap(), [1, 2]);
     }
 
     #[test]
     fn tables_that_contradict_the_manifest_are_refused_with_what_they_hold() {
-        let check = |features: &[Feature], examples: &[Example]| {
-            check(Path::new("index"), (2, 1), features, examples).map_err(|error| error.to_string())
-        };
-        let whole = [feature(0, 1), feature(1, 1)];
-        assert!(check(&whole, &[example(0, 0, 1, 2), example(1, 0, 0, 2), example(1, 1, 0, 2)]).is_ok());
+        let whole = [feature(0, 1, 0, 0), feature(1, 1, 0, 1)];
         for (features, examples, want) in [
             (&whole[..1], vec![], "features.parquet: expected 2 rows, one per latent, found 1 rows"),
             (
-                &[feature(0, 1), feature(2, 1)],
+                &[feature(0, 1, 0, 0), feature(2, 1, 0, 0)],
                 vec![],
                 "expected in row 1 latent 1 with 1 densities by source, found latent 2 with 1 densities by source",
             ),
-            (&[feature(0, 1), feature(1, 3)], vec![], "found latent 1 with 3 densities by source"),
-            (&whole, vec![example(0, 0, 2, 2)], "found 2 tokens with 2 activations and the peak at token 2"),
-            (&whole, vec![example(0, 0, 0, 1)], "found 2 tokens with 1 activations and the peak at token 0"),
-            (
-                &whole,
-                vec![example(1, 1, 0, 2), example(1, 0, 0, 2)],
-                "examples.parquet: expected rows sorted by latent and rank, found latent 1, rank 0 in row 1 after \
-                 latent 1, rank 1",
-            ),
+            (&[feature(0, 1, 0, 0), feature(1, 3, 0, 0)], vec![], "found latent 1 with 3 densities by source"),
+            (&whole, vec![], "examples.parquet: expected at least 1 rows"),
+            (&whole, vec![example(1, 0, 2, 2)], "found latent 1 with 2 tokens, 2 activations and the peak at token 2"),
+            (&whole, vec![example(1, 0, 0, 1)], "found latent 1 with 2 tokens, 1 activations and the peak at token 0"),
+            (&whole, vec![example(0, 0, 0, 2)], "expected in row 0 latent 1 with"),
         ] {
-            let message = check(features, &examples).expect_err(want);
+            let message = read_all(features, &examples).expect_err(want);
             assert!(message.contains(want), "{message}");
         }
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_refused_with_the_range() {
+        let dir = tempfile::tempdir().unwrap();
+        FEATURES.write(dir.path(), &[feature(0, 1, 0, 0), feature(1, 1, 0, 0)]).unwrap();
+        EXAMPLES.write(dir.path(), &[]).unwrap();
+        LABELS.write(dir.path(), &[Label::none(0, 0), Label::none(1, 0)]).unwrap();
+        manifest().write(dir.path()).unwrap();
+        let message = FeatureIndex::open(dir.path()).unwrap().feature(2).unwrap_err().to_string();
+        assert!(message.contains("below 2, the SAE's latents") && message.contains("found 2"), "{message}");
     }
 }

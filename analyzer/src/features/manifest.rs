@@ -2,30 +2,58 @@
 
 use std::path::Path;
 
-use harvester::{ArtifactRef, HookPoint, MANIFEST_FILE, ModelIdentity};
+use harvester::{
+    ArtifactRef, CorpusPart, HookPoint, Location, MANIFEST_FILE, Manifest, ModelIdentity, OutputFolder, differences,
+};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::tables::{CONTROL, EFFECTS, EXAMPLES, FEATURES, LABELS, SAMPLE, TOKENS};
 use crate::Result;
+
+/// The folder in a folder of features that holds the state of an unfinished run.
+pub(crate) const PARTIAL_FOLDER: &str = "partial";
 
 /// Settings of an index: the facts to keep per latent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IndexConfig {
-    /// Number of strongest examples kept, each from another context. Default 20.
+    /// Number of strongest examples kept, each from another context and with another text. Default 20.
     pub examples: usize,
     /// Tokens shown on each side of an example's peak. Default 12.
     pub reach: usize,
     /// Number of promoted tokens kept, and of suppressed ones. Default 10.
     pub logit_tokens: usize,
-    /// Number of nearest latents kept. Default 5.
+    /// Number of nearest latents kept, and of those that fire together. Default 5.
     #[serde(alias = "neighbours")]
     pub neighbors: usize,
+    /// Size of the sample: its tokens and their active latents, together at most. Default 8,000,000, which are 64 MB.
+    pub sample: u64,
+    /// True to measure what each latent does to the next token. Default true.
+    pub effects: bool,
 }
 
 impl Default for IndexConfig {
     fn default() -> Self {
-        Self { examples: 20, reach: 12, logit_tokens: 10, neighbors: 5 }
+        Self { examples: 20, reach: 12, logit_tokens: 10, neighbors: 5, sample: 8_000_000, effects: true }
     }
+}
+
+/// The text that was indexed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IndexedText {
+    /// The folder of activations, whose hash is that of its manifest; `None` if the model ran over a corpus, or if
+    /// several indexes were merged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activations: Option<ArtifactRef>,
+    /// The corpus and the settings with which it was made into contexts.
+    pub identity: Value,
+    /// The parts of the corpus; empty for all of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<CorpusPart>,
+    /// Most tokens taken of a corpus over which the model ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
 }
 
 /// `manifest.json` of a folder of features.
@@ -40,22 +68,43 @@ pub struct FeaturesManifest {
     /// The SAE's folder or file. The hash is that of its manifest; for an SAE of another tool, the hashes of its files,
     /// joined by `+`.
     pub sae: ArtifactRef,
-    /// The activations' folder. The hash is that of its manifest.
-    pub activations: ArtifactRef,
+    /// The text.
+    pub text: IndexedText,
     /// The model.
     pub model: ModelIdentity,
     /// The hook point.
     pub hook_point: HookPoint,
+    /// Rows with a larger norm are attention sinks, which were left out.
+    pub sink_norm: f32,
     /// Number of latents: rows of `features.parquet`.
     pub d_sae: usize,
+    /// Number of latents that are active on no token.
+    pub never_active: u64,
     /// Tokens that were encoded: all except position 0 and attention sinks.
     pub tokens: u64,
     /// The sources of the documents.
     pub sources: Vec<IndexedSource>,
     /// The settings of the index.
     pub config: IndexConfig,
+    /// The sample holds every context whose hash is below the first number, and the control sample those below the
+    /// second.
+    pub sample_cuts: [u64; 2],
+    /// How many latents have a label that predicts well.
+    #[serde(default)]
+    pub labeled: Labeled,
     /// The tables.
     pub files: Vec<IndexedFile>,
+}
+
+/// Shares of latents whose label has an F1 of at least 0.8, among those that fire in the text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Labeled {
+    /// Latents of the SAE, on the sample.
+    pub sample: f32,
+    /// Latents of the SAE, on the text of the control sample.
+    pub control_text: f32,
+    /// Latents of the random dictionary, on the same text.
+    pub control: f32,
 }
 
 impl FeaturesManifest {
@@ -72,6 +121,37 @@ impl FeaturesManifest {
                 Err(harvester::Error::malformed(missing, expected, "no such file", hint).into())
             }
         }
+    }
+}
+
+/// Written last, so that a folder with a manifest is finished.
+impl Manifest for FeaturesManifest {
+    const FORMAT: &'static str = "refract.features";
+    const VERSION: u32 = 3;
+    const OLDEST_VERSION: u32 = 3;
+    const COMMAND: &'static str = "index";
+
+    fn located(self, folder: &Location) -> Self {
+        Self { model: self.model.clone().located(folder), ..self }
+    }
+
+    fn leaves(_folder: &OutputFolder, name: &str) -> bool {
+        let tables = [FEATURES.file, EXAMPLES.file, SAMPLE.file, CONTROL.file, TOKENS.file, LABELS.file, EFFECTS.file];
+        name == PARTIAL_FOLDER
+            || tables.contains(&name.strip_suffix(".tmp").unwrap_or(name))
+    }
+
+    fn differences(&self, wanted: &Self) -> Vec<String> {
+        let mut lines = differences("sae", &self.sae.sha256(), &wanted.sae.sha256());
+        let activations = |manifest: &Self| {
+            let activations = manifest.text.activations.as_ref();
+            activations.and_then(ArtifactRef::sha256).map(String::from)
+        };
+        lines.extend(differences("activations", &activations(self), &activations(wanted)));
+        let text = |manifest: &Self| IndexedText { activations: None, ..manifest.text.clone() };
+        lines.extend(differences("text", &text(self), &text(wanted)));
+        lines.extend(differences("config", &self.config, &wanted.config));
+        lines
     }
 }
 

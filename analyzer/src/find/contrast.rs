@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use crate::{Feature, FeatureIndex, Result};
+use crate::{FeatureIndex, Result};
 
 /// A latent and its densities in two groups.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -32,12 +32,12 @@ pub fn contrast(index: &FeatureIndex, positive: &[String], negative: &[String]) 
     }
     let (positive, negative) = (index.source_places(positive)?, index.source_places(negative)?);
     let tokens: Vec<u64> = index.manifest().sources.iter().map(|source| source.tokens).collect();
-    let mut contrasts: Vec<_> = index
-        .features()
-        .iter()
-        .map(|feature| {
-            let (p, q) = (density(feature, &positive, &tokens), density(feature, &negative, &tokens));
-            Contrast { latent: feature.latent, positive: p, negative: q, separation: separation(p, q) }
+    let densities = index.column::<Vec<f32>>("density_by_source")?;
+    let mut contrasts: Vec<_> = (0..)
+        .zip(&densities)
+        .map(|(latent, densities)| {
+            let (p, q) = (density(densities, &positive, &tokens), density(densities, &negative, &tokens));
+            Contrast { latent, positive: p, negative: q, separation: separation(p, q) }
         })
         .collect();
     contrasts.sort_by(|a, b| b.separation.total_cmp(&a.separation).then(a.latent.cmp(&b.latent)));
@@ -45,9 +45,9 @@ pub fn contrast(index: &FeatureIndex, positive: &[String], negative: &[String]) 
 }
 
 /// Density over several sources combined.
-fn density(feature: &Feature, places: &[usize], tokens: &[u64]) -> f32 {
+fn density(by_source: &[f32], places: &[usize], tokens: &[u64]) -> f32 {
     let total: u64 = places.iter().map(|&place| tokens[place]).sum();
-    let active: f64 = places.iter().map(|&p| f64::from(feature.density_by_source[p]) * tokens[p] as f64).sum();
+    let active: f64 = places.iter().map(|&p| f64::from(by_source[p]) * tokens[p] as f64).sum();
     if total == 0 { 0.0 } else { (active / total as f64) as f32 }
 }
 

@@ -253,6 +253,19 @@ impl HarvestManifest {
         self.counts.tokens = self.parts.iter().map(|part| part.rows).sum();
     }
 
+    /// The corpus, and the settings with which it is made into contexts and activations: parts of one corpus have the
+    /// same, and so has a model that runs over it.
+    pub fn text_identity(&self) -> Value {
+        let mut identity = self.identity();
+        if let Some(object) = identity.as_object_mut() {
+            object.retain(|key, _| !["model", "merged_from"].contains(&key.as_str()));
+        }
+        if let Some(Value::Object(config)) = identity.get_mut("config") {
+            config.retain(|key, _| !["part", "part_tokens", "layout", "hook_points"].contains(&key.as_str()));
+        }
+        identity
+    }
+
     /// Everything that affects the files' content. Locations of the inputs and the token budget are left out.
     pub(crate) fn identity(&self) -> Value {
         let mut identity = serde_json::json!({

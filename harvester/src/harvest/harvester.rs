@@ -128,7 +128,12 @@ pub(crate) fn settle(config: &HarvestConfig, model: &LanguageModel) -> Result<Ha
 }
 
 /// The manifest of a run into `out` that has not finished a part yet.
-fn begin(model: &LanguageModel, corpus: &Corpus, config: &HarvestConfig, out: &Location) -> Result<HarvestManifest> {
+pub(super) fn begin(
+    model: &LanguageModel,
+    corpus: &Corpus,
+    config: &HarvestConfig,
+    out: &Location,
+) -> Result<HarvestManifest> {
     let shape = model.config();
     let points = &config.hook_points;
     let layers_run = points.iter().map(|point| point.layers_needed()).max().unwrap_or(0);

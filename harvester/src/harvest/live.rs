@@ -12,9 +12,10 @@ use std::{
     thread,
 };
 
-use super::harvester::{Harvester, settle};
+use super::harvester::{Harvester, begin, settle};
 use crate::{
-    ActivationRows, Context, ContextCursor, Corpus, Error, HarvestConfig, HookPoint, LanguageModel, Result,
+    ActivationRows, Context, ContextCursor, Corpus, Error, HarvestConfig, HarvestManifest, HookPoint, LanguageModel,
+    Location, Result,
     activations::{StoredBatch, norms},
     text::{Contexts, Document, DocumentOrder},
 };
@@ -58,6 +59,24 @@ impl LiveModel {
         let config = settle(config, model)?;
         let order = corpus.order(config.seed).of_part(config.part);
         Ok(Self { model: model.clone(), config: config.into(), corpus: corpus.into(), order: order.into() })
+    }
+
+    /// The manifest that a harvest into `out` would begin with: it describes the model, the corpus and the config.
+    ///
+    /// # Errors
+    /// If the model's files cannot be read.
+    pub fn manifest(&self, out: &Location) -> Result<HarvestManifest> {
+        begin(&self.model, &self.corpus, &self.config, out)
+    }
+
+    /// The token budget of the config in contexts; `None` without one. [`Self::stream`] goes on after it.
+    pub fn n_contexts(&self) -> Option<u64> {
+        self.config.tokens.map(|_| self.config.context_budget())
+    }
+
+    /// Number of documents of the corpus, or of the config's part of it.
+    pub fn n_documents(&self) -> u64 {
+        self.order.n_documents()
     }
 
     /// The activations at `hook_points` from `from` on, to the end of the corpus; one forward pass computes all of

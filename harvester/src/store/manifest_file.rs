@@ -1,6 +1,8 @@
 //! The `manifest.json` of any stage's folder. Its `format` names the stage that wrote it, its `version` the layout, and
 //! its last field is a checksum of the rest. All three are checked before anything else in the folder is trusted.
 
+use std::ops::RangeInclusive;
+
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -68,8 +70,8 @@ fn check_sum(place: &Location, bytes: &[u8], repair: &str) -> Result<()> {
 /// Properties that a manifest must have.
 pub(super) struct Expected {
     pub(super) format: &'static str,
-    /// The newest version; older ones can be read too.
-    pub(super) version: u32,
+    /// The versions that can be read.
+    pub(super) versions: RangeInclusive<u32>,
     /// True if its last field is a checksum of the rest.
     pub(super) has_checksum: bool,
     /// Next step if the file is damaged.
@@ -98,9 +100,11 @@ pub(super) fn read_manifest(place: &Location, expected: &Expected) -> Result<(u3
         return refuse("format", format!("\"{}\"", expected.format), "Name the output folder of the right stage");
     }
     let version = value.get("version").and_then(Value::as_u64).and_then(|version| u32::try_from(version).ok());
-    let Some(version) = version.filter(|version| (1..=expected.version).contains(version)) else {
-        let versions = if expected.version == 1 { "1".into() } else { format!("1 to {}", expected.version) };
-        return refuse("version", versions, "Read it with the refract that wrote it, or run its stage again");
+    let (oldest, newest) = (*expected.versions.start(), *expected.versions.end());
+    let Some(version) = version.filter(|version| expected.versions.contains(version)) else {
+        let versions = if oldest == newest { newest.to_string() } else { format!("{oldest} to {newest}") };
+        let hint = "Read it with the refract that wrote it, or run its stage again into another folder";
+        return refuse("version", versions, hint);
     };
     if expected.has_checksum {
         check_sum(place, bytes, expected.repair)?;
@@ -116,7 +120,7 @@ mod tests {
     use super::*;
     use crate::{HarvestManifest, Manifest};
 
-    const TEST: Expected = Expected { format: "refract.test", version: 1, has_checksum: true, repair: "" };
+    const TEST: Expected = Expected { format: "refract.test", versions: 1..=1, has_checksum: true, repair: "" };
 
     #[test]
     fn a_flipped_bit_anywhere_in_a_manifest_is_found() {

@@ -33,8 +33,10 @@ use crate::{Error, Monitor, Result};
 pub trait Manifest: Serialize + DeserializeOwned {
     /// Value of its field `format`.
     const FORMAT: &'static str;
-    /// The newest version of its layout; older ones can be read too.
+    /// The newest version of its layout.
     const VERSION: u32 = 1;
+    /// The oldest version that can be read.
+    const OLDEST_VERSION: u32 = 1;
     /// Next step if the file is damaged.
     const REPAIR: &'static str = "Restore it, or run its stage again into another folder";
     /// True if its last field is a checksum of the rest.
@@ -82,7 +84,7 @@ pub trait Manifest: Serialize + DeserializeOwned {
         }
         let expected = Expected {
             format: Self::FORMAT,
-            version: Self::VERSION,
+            versions: Self::OLDEST_VERSION..=Self::VERSION,
             has_checksum: Self::HAS_CHECKSUM,
             repair: Self::REPAIR,
         };

@@ -2,6 +2,7 @@
 //! documentation all come from the declaration.
 
 use std::{
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -9,7 +10,7 @@ use std::{
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float32Builder, Float64Array, ListBuilder, RecordBatch,
-        StringArray, StringBuilder, UInt32Array, UInt32Builder, UInt64Array,
+        StringArray, StringBuilder, UInt32Array, UInt32Builder, UInt64Array, UInt64Builder,
     },
     datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef, UInt32Type, UInt64Type},
 };
@@ -19,6 +20,7 @@ use parquet::{
         arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
     },
     errors::ParquetError,
+    file::properties::WriterProperties,
 };
 
 use super::{
@@ -69,6 +71,8 @@ pub enum Cell<R> {
     MaybeF64(fn(&R) -> Option<f64>),
     /// A list of ids.
     U32List(fn(&R) -> Vec<u32>),
+    /// A list of counts.
+    U64List(fn(&R) -> Vec<u64>),
     /// A list of numbers.
     F32List(fn(&R) -> Vec<f32>),
     /// A list of texts.
@@ -86,11 +90,25 @@ impl<R> Table<R> {
         Ok(writer.publish()?.sha256)
     }
 
+    /// Starts the table in `dir`, to be written some rows at a time. Row groups of `group_rows` rows: a reader of a few
+    /// rows reads the groups that hold them.
+    ///
+    /// # Errors
+    /// If it cannot be created.
+    pub fn writer(&self, dir: &Path, group_rows: usize) -> Result<TableWriter<R>> {
+        let properties = WriterProperties::builder().set_max_row_group_row_count(Some(group_rows)).build();
+        self.begin(&dir.join(self.file), &[], Some(properties))
+    }
+
     /// Starts the table at `path`, to be written some rows at a time, with further columns of texts that may be null.
     pub(crate) fn create(&self, path: &Path, more: &[String]) -> Result<TableWriter<R>> {
+        self.begin(path, more, None)
+    }
+
+    fn begin(&self, path: &Path, more: &[String], properties: Option<WriterProperties>) -> Result<TableWriter<R>> {
         let more = more.iter().map(|name| Field::new(name, DataType::Utf8, true));
         let schema = Arc::new(Schema::new(self.columns.iter().map(Column::field).chain(more).collect::<Vec<_>>()));
-        let writer = ArrowWriter::try_new(AtomicFile::create(path)?, Arc::clone(&schema), None);
+        let writer = ArrowWriter::try_new(AtomicFile::create(path)?, Arc::clone(&schema), properties);
         let writer = writer.map_err(Error::parquet("write", path))?;
         Ok(TableWriter { columns: self.columns, schema, path: path.to_path_buf(), writer })
     }
@@ -177,6 +195,7 @@ impl<R> Cell<R> {
             Self::F64(_) | Self::MaybeF64(_) => DataType::Float64,
             Self::Text(_) | Self::MaybeText(_) => DataType::Utf8,
             Self::U32List(_) => list(DataType::UInt32),
+            Self::U64List(_) => list(DataType::UInt64),
             Self::F32List(_) => list(DataType::Float32),
             Self::TextList(_) => list(DataType::Utf8),
         }
@@ -192,6 +211,7 @@ impl<R> Cell<R> {
             Self::F64(_) | Self::MaybeF64(_) => "float64",
             Self::Text(_) | Self::MaybeText(_) => "string",
             Self::U32List(_) => "list of uint32",
+            Self::U64List(_) => "list of uint64",
             Self::F32List(_) => "list of float32",
             Self::TextList(_) => "list of string",
         }
@@ -209,6 +229,7 @@ impl<R> Cell<R> {
             Self::MaybeU64(of) => Arc::new(rows.iter().map(of).collect::<UInt64Array>()),
             Self::MaybeF64(of) => Arc::new(rows.iter().map(of).collect::<Float64Array>()),
             Self::U32List(of) => lists!(UInt32Builder::new(), rows, of),
+            Self::U64List(of) => lists!(UInt64Builder::new(), rows, of),
             Self::F32List(of) => lists!(Float32Builder::new(), rows, of),
             Self::TextList(of) => lists!(StringBuilder::new(), rows, of),
         }
@@ -216,7 +237,8 @@ impl<R> Cell<R> {
 }
 
 /// A table being written. If dropped before [`Self::publish`], it leaves nothing behind.
-pub(crate) struct TableWriter<R: 'static> {
+#[derive(Debug)]
+pub struct TableWriter<R: 'static> {
     columns: &'static [Column<R>],
     schema: SchemaRef,
     path: PathBuf,
@@ -224,6 +246,14 @@ pub(crate) struct TableWriter<R: 'static> {
 }
 
 impl<R> TableWriter<R> {
+    /// Adds rows.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn add(&mut self, rows: &[R]) -> Result<()> {
+        self.write(rows, |_| &[])
+    }
+
     /// Adds rows; `more` gives a row's values in the further columns.
     pub(crate) fn write(&mut self, rows: &[R], more: impl Fn(&R) -> &[Option<String>]) -> Result<()> {
         let further = (0..self.schema.fields().len() - self.columns.len()).map(|at| {
@@ -234,6 +264,14 @@ impl<R> TableWriter<R> {
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays).map_err(ParquetError::from);
         let written = batch.and_then(|batch| self.writer.write(&batch));
         written.map_err(Error::parquet("write", &self.path))
+    }
+
+    /// Writes the footer and publishes the file. Returns its SHA-256.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn finish(self) -> Result<String> {
+        Ok(self.publish()?.sha256)
     }
 
     /// Writes the footer and publishes the file.
@@ -251,22 +289,39 @@ pub struct TableReader {
 }
 
 impl TableReader {
+    /// Number of rows.
+    pub fn n_rows(&self) -> usize {
+        self.metadata.metadata().file_metadata().num_rows().max(0) as usize
+    }
+
     /// The values of `column`; no other column is read.
     ///
     /// # Errors
-    /// If the file is damaged, or the column has nulls or another type.
+    /// As for [`Self::read_rows`].
     pub fn read<T: Value>(&self, column: &str) -> Result<Vec<T>> {
+        self.read_rows(column, 0..self.n_rows())
+    }
+
+    /// The values of `column` in `rows`; no other column is read, and only the row groups that hold the rows.
+    ///
+    /// # Errors
+    /// If the file is damaged, or the column has nulls or another type.
+    pub fn read_rows<T: Value>(&self, column: &str, rows: Range<usize>) -> Result<Vec<T>> {
         let failed = |error| Error::parquet("read", &self.name)(error);
         let mask = ProjectionMask::columns(self.metadata.parquet_schema(), [column]);
+        let (groups, before) = self.groups_of(&rows);
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.metadata.clone())
             .with_projection(mask)
+            .with_row_groups(groups)
+            .with_offset(rows.start - before)
+            .with_limit(rows.len())
             .build()
             .map_err(failed)?;
         let mut values = vec![];
         for batch in reader {
             let batch = batch.map_err(|error| failed(error.into()))?;
             let array = batch.column_by_name(column);
-            let read = array.filter(|array| array.null_count() == 0).and_then(T::read);
+            let read = array.filter(|array| T::MAYBE || array.null_count() == 0).and_then(T::read);
             values.extend(read.ok_or_else(|| {
                 let found = array.map_or("no such column".into(), |array| match array.null_count() {
                     0 => format!("a column of type {}", array.data_type()),
@@ -278,10 +333,29 @@ impl TableReader {
         }
         Ok(values)
     }
+
+    /// The row groups that hold rows of `rows`, and the number of rows before the first of them.
+    fn groups_of(&self, rows: &Range<usize>) -> (Vec<usize>, usize) {
+        let (mut groups, mut before, mut start) = (vec![], rows.start, 0);
+        for (group, metadata) in self.metadata.metadata().row_groups().iter().enumerate() {
+            let end = start + metadata.num_rows().max(0) as usize;
+            if start < rows.end && rows.start < end {
+                if groups.is_empty() {
+                    before = start;
+                }
+                groups.push(group);
+            }
+            start = end;
+        }
+        (groups, before)
+    }
 }
 
 /// A type of values that a column may have.
 pub trait Value: Sized {
+    /// True if it may be null.
+    const MAYBE: bool = false;
+
     /// The values of an array; `None` if they have another type.
     fn read(array: &ArrayRef) -> Option<Vec<Self>>;
 }
@@ -301,6 +375,20 @@ numbers! {
     u64, UInt64Type;
     f32, Float32Type;
     f64, Float64Type;
+}
+
+impl Value for Option<f64> {
+    const MAYBE: bool = true;
+
+    fn read(array: &ArrayRef) -> Option<Vec<Self>> {
+        Some(array.as_primitive_opt::<Float64Type>()?.iter().collect())
+    }
+}
+
+impl Value for bool {
+    fn read(array: &ArrayRef) -> Option<Vec<Self>> {
+        Some(array.as_boolean_opt()?.values().iter().collect())
+    }
 }
 
 impl Value for String {
@@ -358,6 +446,25 @@ mod tests {
         assert_eq!(moons, [vec!["Phobos".to_string(), "Deimos".into()], vec![]]);
         assert!(table.read::<u32>("mass").is_err(), "another type");
         assert!(table.read::<u64>("rings").is_err(), "a null");
+    }
+
+    #[test]
+    fn rows_are_read_from_the_row_groups_that_hold_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = PLANETS.writer(dir.path(), 3).unwrap();
+        let planet = |mass: usize| Planet { name: "x", moons: vec![], mass: mass as f64, rings: None };
+        for masses in [0..5, 5..6, 6..10] {
+            writer.add(&masses.map(planet).collect::<Vec<_>>()).unwrap();
+        }
+        writer.publish().unwrap();
+        let table = PLANETS.open(dir.path()).unwrap();
+        assert_eq!(table.metadata.metadata().num_row_groups(), 4);
+        for start in 0..10 {
+            for end in start..=10 {
+                let wanted: Vec<f64> = (start..end).map(|mass| mass as f64).collect();
+                assert_eq!(table.read_rows::<f64>("mass", start..end).unwrap(), wanted);
+            }
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl CorpusPart {
     }
 
     /// Number of parts.
-    pub(crate) fn of(self) -> u64 {
+    pub fn of(self) -> u64 {
         self.of
     }
 

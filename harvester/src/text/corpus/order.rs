@@ -81,6 +81,11 @@ impl DocumentOrder {
         self.part.is_none_or(|part| part.index() == 0)
     }
 
+    /// Number of documents.
+    pub(crate) fn n_documents(&self) -> u64 {
+        self.part.map_or(self.len, |part| self.len.saturating_sub(part.index()).div_ceil(part.of()))
+    }
+
     /// The document at an index of the order; `None` after the last.
     pub(crate) fn get(&self, place: u64) -> Option<u64> {
         let place = self.part.map_or(place, |part| part.place(place));
