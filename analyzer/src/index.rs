@@ -219,7 +219,7 @@ impl<'a> Pass<'a> {
 /// A latent that a dense SAE gives a negative value is not active.
 fn keep_positive(encoded: &mut EncodedRows) {
     let mut positive = trainer::FeatureActs::default();
-    for row in 0..encoded.rows.len() {
+    for row in 0..encoded.rows.token.len() {
         let (latents, values) = encoded.acts.row(row);
         for (&latent, &value) in latents.iter().zip(values).filter(|(_, value)| **value > 0.0) {
             positive.latents.push(latent);

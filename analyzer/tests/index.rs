@@ -208,7 +208,7 @@ fn parts_merge_to_the_index_of_the_whole_and_nothing_else_merges() {
     let harvests = folder.path().join("harvests");
     let merged = harvester::merge(&[Location::from(&harvests)], path("merged-acts").as_path(), &Silent).unwrap();
     let dataset = ActivationDataset::open(path("merged-acts").as_path()).unwrap();
-    assert_eq!(merged.counts.tokens, dataset.n_rows());
+    assert_eq!(merged.counts.tokens, dataset.manifest.counts.tokens);
     index(&bench, &dataset, &config(), &path("whole"), &Silent).unwrap();
     merge_indexes(&[path("2"), path("0"), path("1")], Some(&model()), &path("merged"), &Silent).unwrap();
     assert_same(&path("whole"), &path("merged"), true);

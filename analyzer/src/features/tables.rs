@@ -403,7 +403,7 @@ fn weights(tokens: &[TokenWeight]) -> Vec<f32> {
 /// Rows of a table of features.
 pub(crate) fn read_features(table: &TableReader, rows: Range<usize>) -> Result<Vec<Feature>> {
     let mut features: Vec<Feature> = table
-        .read::<u32>("latent", rows.clone())?
+        .read_rows::<u32>("latent", rows.clone())?
         .into_iter()
         .map(|latent| Feature { latent, ..Feature::default() })
         .collect();

@@ -101,7 +101,7 @@ impl IndexText<'_> {
                 });
                 for (group, rows) in (done + 1..).zip(groups) {
                     let rows = rows?;
-                    let n = rows.rows.len() as u64;
+                    let n = rows.rows.token.len() as u64;
                     each(rows, Cursor::RowGroups(group))?;
                     monitor.advance(n);
                 }
@@ -136,10 +136,12 @@ fn nothing() -> ActivationRows {
 /// Drops the rows after the first `n` contexts.
 fn keep_contexts(rows: &mut ActivationRows, n: usize) {
     let Some(end) = rows.rows.contexts().get(n).map(|context| context.start) else { return };
-    let keep: Vec<bool> = (0..rows.rows.len()).map(|row| row < end).collect();
+    let keep: Vec<bool> = (0..rows.rows.token.len()).map(|row| row < end).collect();
     rows.values.keep_rows(rows.d_model, &keep);
     rows.norm.truncate(end);
     let tokens = &mut rows.rows;
-    (tokens.document.truncate(end), tokens.context.truncate(end));
-    (tokens.position.truncate(end), tokens.token.truncate(end));
+    tokens.document.truncate(end);
+    tokens.context.truncate(end);
+    tokens.position.truncate(end);
+    tokens.token.truncate(end);
 }
