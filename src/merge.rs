@@ -13,7 +13,8 @@ pub(crate) fn run(args: &MergeArgs, terminal: &Terminal) -> anyhow::Result<()> {
     if let Some(Ok(ArtifactKind::Features)) = first {
         let manifest = analyzer::merge_indexes(&args.folders, None, &args.out, terminal)?;
         index::report(&manifest, &args.out.display().to_string(), terminal);
-        return terminal.json(&serde_json::json!({ "out": args.out, "d_sae": manifest.d_sae, "tokens": manifest.tokens }));
+        return terminal
+            .json(&serde_json::json!({ "out": args.out, "d_sae": manifest.d_sae, "tokens": manifest.tokens }));
     }
     let folders: Vec<_> = args.folders.iter().map(|folder| Location::named(folder)).collect::<Result<_, _>>()?;
     let manifest = harvester::merge(&folders, Location::named(&args.out)?, terminal)?;

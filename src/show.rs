@@ -1,8 +1,10 @@
 //! `refract show`: some latents, or those whose labels predict best; and `refract find`: the latents that distinguish two
 //! sources of the corpus.
 
+use std::collections::BTreeSet;
+
 use analyzer::{Example, FeatureIndex, Portrait, TokenWeight};
-use harvester::Monitor;
+use harvester::{DocumentRecord, Monitor};
 
 use crate::{
     cli::{FindArgs, ShowArgs},
@@ -19,7 +21,7 @@ pub(crate) fn run(args: &ShowArgs, terminal: &Terminal) -> anyhow::Result<()> {
             terminal.line(format!("  {DIM}{name:11}{DIM:#} {}", on_one_line(value)));
         }
         show_examples(&index, &portrait.examples, terminal);
-        terminal.json(&portrait)?;
+        json(&index, &portrait, terminal)?;
     }
     if args.latents.is_empty() {
         show_best_labeled(&index, args.top, args.examples, terminal)?;
@@ -43,18 +45,38 @@ fn show_best_labeled(index: &FeatureIndex, n: usize, n_examples: usize, terminal
         show_examples(index, &portrait.examples, terminal);
         let raised = portrait.effect.as_ref().map_or(&portrait.feature.promoted, |effect| &effect.promoted);
         terminal.line(format!("  {DIM}raises{DIM:#} {}", tokens(raised, 6)));
-        terminal.json(&portrait)?;
+        json(index, &portrait, terminal)?;
     }
     Ok(())
 }
 
-/// Examples, strongest first, highlighted by activation, with their sources.
+/// The portrait and the documents of its examples, each once.
+fn json(index: &FeatureIndex, portrait: &Portrait, terminal: &Terminal) -> anyhow::Result<()> {
+    let numbers: BTreeSet<u64> = portrait.examples.iter().map(|example| example.document).collect();
+    let documents: Vec<_> = numbers.into_iter().filter_map(|number| index.document(number)).collect();
+    let mut value = serde_json::to_value(portrait)?;
+    value["documents"] = serde_json::to_value(documents)?;
+    terminal.json(&value)
+}
+
+/// Examples, strongest first, highlighted by activation, with file and line.
 pub(crate) fn show_examples(index: &FeatureIndex, examples: &[Example], terminal: &Terminal) {
     let max = examples.first().map_or(0.0, |example| example.activation);
     for example in examples {
-        let source = index.source_of(example.document).unwrap_or("?");
-        let text = lit(&example.texts, &example.activations, max);
-        terminal.line(format!("  {:7.1}  {DIM}{source:10.10}{DIM:#}  {text}", example.activation));
+        let (place, text) = (place(index, example), lit(&example.texts, &example.activations, max));
+        terminal.line(format!("  {:7.1}  {DIM}{place:20}{DIM:#}  {text}", example.activation));
+    }
+}
+
+/// File and line of an example in 20 characters, or its source if that is all that is known. The end is what tells
+/// lines apart, so a longer name loses its beginning.
+fn place(index: &FeatureIndex, example: &Example) -> String {
+    const WIDTH: usize = 20;
+    let known = index.document(example.document).map(DocumentRecord::place);
+    let place = known.unwrap_or_else(|| index.source_of(example.document).unwrap_or("?").to_owned());
+    match place.chars().count() {
+        0..=WIDTH => place,
+        length => format!("…{}", place.chars().skip(length + 1 - WIDTH).collect::<String>()),
     }
 }
 

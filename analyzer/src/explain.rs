@@ -198,6 +198,8 @@ fn one_token(model: &LanguageModel, text: &str) -> Result<u32> {
 /// Which latents are listed, and what is known of them.
 struct Listed<'a> {
     index: Option<&'a FeatureIndex>,
+    /// Of each latent; empty without an index.
+    density: Vec<f64>,
     max_density: f64,
     always: &'a [u32],
 }
@@ -216,12 +218,13 @@ impl<'a> Listed<'a> {
         if let Some(latent) = config.latents.iter().find(|latent| **latent as usize >= d_sae) {
             return Err(harvester::Error::invalid("latent", format!("below {d_sae}"), latent.to_string()).into());
         }
-        Ok(Self { index, max_density: config.max_density, always: &config.latents })
+        let density = index.map_or(Ok(vec![]), |index| index.column("density"))?;
+        Ok(Self { index, density, max_density: config.max_density, always: &config.latents })
     }
 
     fn has(&self, latent: u32) -> bool {
-        let is_rare = |index: &FeatureIndex| index.feature(latent).is_ok_and(|it| it.density <= self.max_density);
-        self.always.contains(&latent) || self.index.is_none_or(is_rare)
+        let is_rare = self.density.get(latent as usize).is_none_or(|density| *density <= self.max_density);
+        self.always.contains(&latent) || is_rare
     }
 
     /// An active latent with its label: the most common peak of its examples.
@@ -230,7 +233,8 @@ impl<'a> Listed<'a> {
             if index.feature(latent)?.n_active == 0 {
                 return Ok("not in the index".into());
             }
-            let peaks = index.examples(latent).iter().filter_map(|it| it.texts.get(it.peak as usize));
+            let examples = index.examples(latent)?;
+            let peaks = examples.iter().filter_map(|it| it.texts.get(it.peak as usize));
             let mut counts = BTreeMap::<&String, usize>::new();
             peaks.filter(|text| !text.is_empty()).for_each(|text| *counts.entry(text).or_default() += 1);
             let most = counts.into_iter().rev().max_by_key(|(_, count)| *count);

@@ -27,11 +27,14 @@ mod meanings;
 mod merge;
 
 use std::{
+    collections::HashSet,
     path::Path,
     time::{Duration, Instant},
 };
 
-use harvester::{ActivationRows, ArtifactRef, HarvestManifest, Manifest, Monitor, OutputFolder};
+use harvester::{
+    ActivationRows, ArtifactRef, DocumentRecord, DocumentSources, HarvestManifest, Manifest, Monitor, OutputFolder,
+};
 use trainer::{HookPoints, Nonlinearity, Sae};
 
 use self::{
@@ -82,12 +85,12 @@ pub fn index<'a>(
     };
     bench.model(monitor)?; // before the pass, so that a missing model is an error now
     folder.keep_command(monitor)?;
-    let mut pass = Pass::new(placed, state)?;
+    let mut pass = Pass::new(placed, text.document_sources()?, state)?;
     text.start_progress(saved.cursor, monitor);
     let (mut last_saved, mut end) = (Instant::now(), saved.cursor);
     let cancelled = || Error::from(harvester::Error::Cancelled { place: out.display().to_string() });
     text.for_each(manifest.hook_point, saved.cursor, monitor, |rows, cursor| {
-        pass.add(rows, &harvest)?;
+        pass.add(rows)?;
         end = cursor;
         let stop = monitor.cancelled();
         if stop || last_saved.elapsed() > SAVE_EVERY {
@@ -101,7 +104,7 @@ pub fn index<'a>(
     if config.effects && end != saved.cursor {
         saved.save(&state, end, out)?; // effects take longer than most passes
     }
-    let manifest = match finish(bench, &state, manifest, out, monitor) {
+    let manifest = match finish(bench, &state, manifest, &|numbers| text.documents(numbers), out, monitor) {
         Err(Error::Stopped) => {
             if end != saved.cursor {
                 saved.save(&state, end, out)?;
@@ -143,11 +146,13 @@ fn describe(
         }
         IndexText::Corpus(_) => (None, harvest.config.tokens),
     };
-    let source = |source: &harvester::CorpusSource| IndexedSource {
-        name: source.name.clone(),
+    // Values of a field are no ranges of documents.
+    let first = |at: usize| if harvest.sources.is_empty() { harvest.corpus[at].first_document } else { 0 };
+    let source = |(at, (name, documents)): (usize, (&str, u64))| IndexedSource {
+        name: name.to_owned(),
         tokens: 0,
-        first_document: source.first_document,
-        documents: source.documents,
+        first_document: first(at),
+        documents,
     };
     Ok(FeaturesManifest {
         format: FeaturesManifest::FORMAT.to_string(),
@@ -166,7 +171,7 @@ fn describe(
         d_sae: sae.d_sae(),
         never_active: 0,
         tokens: 0,
-        sources: harvest.corpus.iter().map(source).collect(),
+        sources: harvest.source_names().into_iter().enumerate().map(source).collect(),
         config: config.clone(),
         sample_cuts: [0, 0],
         labeled: Labeled::default(),
@@ -178,17 +183,19 @@ fn describe(
 struct Pass<'a> {
     sae: &'a Sae,
     sink_norm: f32,
+    sources: DocumentSources,
     control: Control,
     state: IndexState,
 }
 
 impl<'a> Pass<'a> {
-    fn new(placed: &'a PlacedSae, state: IndexState) -> Result<Self> {
-        Ok(Self { sae: &placed.sae, sink_norm: placed.sink_norm, control: Control::of(&placed.sae)?, state })
+    fn new(placed: &'a PlacedSae, sources: DocumentSources, state: IndexState) -> Result<Self> {
+        let (sae, sink_norm) = (&placed.sae, placed.sink_norm);
+        Ok(Self { sae, sink_norm, sources, control: Control::of(sae)?, state })
     }
 
     /// Adds whole contexts.
-    fn add(&mut self, read: ActivationRows, harvest: &HarvestManifest) -> Result<()> {
+    fn add(&mut self, read: ActivationRows) -> Result<()> {
         let (control, width) = (&self.state.control, read.d_model);
         let is_control = |context: &std::ops::Range<usize>| {
             control.wants(read.rows.document[context.start], read.rows.context[context.start])
@@ -202,7 +209,7 @@ impl<'a> Pass<'a> {
         if let Nonlinearity::Dense = self.sae.nonlinearity() {
             keep_positive(&mut encoded);
         }
-        let source = sources(&encoded.rows.document, harvest);
+        let source = sources(&encoded.rows.document, &self.sources);
         self.state.add(&encoded, &source);
         if contexts.is_empty() {
             return Ok(());
@@ -231,10 +238,13 @@ fn keep_positive(encoded: &mut EncodedRows) {
 }
 
 /// The source of each row. Rows of one document follow one another.
-fn sources(documents: &[u64], harvest: &HarvestManifest) -> Vec<u32> {
-    let of_document = |document| harvest.source_of(document).map_or(NO_SOURCE, |source| source as u32);
+fn sources(documents: &[u64], sources: &DocumentSources) -> Vec<u32> {
+    let of_document = |document| sources.of(document).map_or(NO_SOURCE, |source| source as u32);
     documents.chunk_by(|a, b| a == b).flat_map(|run| vec![of_document(run[0]); run.len()]).collect()
 }
+
+/// Finds documents by number, sorted; `None` if they are not recorded.
+type Documents<'a> = dyn Fn(&HashSet<u64>) -> Result<Option<Vec<DocumentRecord>>> + 'a;
 
 /// Computes what the state does not hold, and writes the tables and the manifest.
 ///
@@ -244,6 +254,7 @@ fn finish(
     bench: &Workbench,
     state: &IndexState,
     mut manifest: FeaturesManifest,
+    documents: &Documents<'_>,
     out: &Path,
     monitor: &dyn Monitor,
 ) -> Result<FeaturesManifest> {
@@ -271,11 +282,16 @@ fn finish(
     }
     let nearest = nearest(sae, manifest.config.neighbors)?;
     manifest.labeled = labeled;
-    manifest.files = tables::write(state, &manifest, Some(Completed { tokenizer, lenses, nearest }), out)?;
+    let completed = Completed { tokenizer, lenses, nearest };
+    let (files, named) = tables::write(state, &manifest, Some(completed), out)?;
+    manifest.files = files;
     let mut list = |file: &str, sha256| manifest.files.push(IndexedFile { file: file.into(), sha256 });
     list(LABELS.file, LABELS.write(out, &labels)?);
     if let Some(effects) = effects {
         list(EFFECTS.file, EFFECTS.write(out, &effects)?);
+    }
+    if let Some(documents) = documents(&named)? {
+        list(DocumentRecord::FILE, DocumentRecord::write_table(out, &documents)?);
     }
     manifest.write(out)?;
     Ok(manifest)

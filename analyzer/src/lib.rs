@@ -60,9 +60,7 @@ pub use features::{
     Example, ExampleKind, Feature, FeatureIndex, FeaturesManifest, FiresWith, Histogram, IndexConfig, IndexedText,
     Labeled, Portrait, Sample,
 };
-pub use find::{
-    Contrast, ContrastConfig, Contrasts, DocumentContrast, RankBy, contrast, contrast_documents,
-};
+pub use find::{Contrast, ContrastConfig, Contrasts, DocumentContrast, RankBy, contrast, contrast_documents};
 pub use index::{IndexText, index, merge_indexes};
 pub use labels::{Label, LabelInput, label_all};
 pub use placed_sae::PlacedSae;

@@ -7,7 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harvester::{ActivationDataset, ArtifactRef, HarvestManifest, HookPoint, MANIFEST_FILE, ModelIdentity, SpecialToken};
+use harvester::{
+    ActivationDataset, ArtifactRef, HarvestManifest, HookPoint, MANIFEST_FILE, ModelIdentity, SpecialToken,
+};
 use trainer::{InputNorm, Sae, SaeConfig, SaeFormat, SaeManifest};
 
 use crate::{Result, SaeSite};

@@ -76,7 +76,9 @@ pub(crate) struct IndexArgs {
 
 /// Flags of a corpus that the SAE's model reads; they win over the table `[harvest]`.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Instead of activations, a corpus that the model reads (other settings: [harvest] in --config)")]
+#[command(
+    next_help_heading = "Instead of activations, a corpus that the model reads (other settings: [harvest] in --config)"
+)]
 pub(crate) struct CorpusTextArgs {
     /// The corpus, as harvest takes it. Contexts are made as for the SAE's activations.
     #[arg(long, num_args = 1..)]

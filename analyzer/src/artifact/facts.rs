@@ -117,7 +117,10 @@ pub(super) fn features(path: &Path, index: &FeatureIndex, facts: &mut Facts) {
     let labeled = manifest.labeled;
     let (of_sae, same_text, random) =
         (percent(labeled.sample), percent(labeled.control_text), percent(labeled.control));
-    facts.add("labels", format!("F1 0.8 or more: {of_sae} of latents; in the control's text {same_text}, at random {random}"));
+    facts.add(
+        "labels",
+        format!("F1 0.8 or more: {of_sae} of latents; in the control's text {same_text}, at random {random}"),
+    );
     for source in &manifest.sources {
         facts.add("source", format!("{} ({})", source.name, counted(source.tokens, "token")));
     }

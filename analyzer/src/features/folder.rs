@@ -2,11 +2,13 @@
 //! is asked for, and only its rows; whole columns are read to rank latents.
 
 use std::{
+    collections::HashMap,
     ops::Range,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
-use harvester::{Location, MANIFEST_FILE, Manifest, TableReader, Value};
+use harvester::{DocumentRecord, Location, MANIFEST_FILE, Manifest, TableReader, Value};
 
 use super::{
     feature::{Example, ExampleKind, Feature},
@@ -32,6 +34,8 @@ pub struct FeatureIndex {
     labels: TableReader,
     /// `None` if effects were not measured.
     effects: Option<TableReader>,
+    /// The documents of the examples, by number, once they are asked for.
+    documents: OnceLock<HashMap<u64, DocumentRecord>>,
 }
 
 impl FeatureIndex {
@@ -60,7 +64,7 @@ impl FeatureIndex {
         }
         let has_effects = manifest.files.iter().any(|table| table.file == EFFECTS.file);
         let effects = if has_effects { Some(EFFECTS.open(dir)?) } else { None };
-        Ok(Self { dir: dir.to_path_buf(), manifest, features, examples, labels, effects })
+        Ok(Self { dir: dir.to_path_buf(), manifest, features, examples, labels, effects, documents: OnceLock::new() })
     }
 
     /// Compares the tables with the checksums recorded when they were written.
@@ -270,8 +274,27 @@ impl FeatureIndex {
         self.manifest.sources.iter().map(|source| source.name.clone()).collect()
     }
 
-    /// The name of the source that a document is from.
+    /// The document of an example: its file, its line or row, and the fields kept beside it. `None` if that was not
+    /// recorded.
+    pub fn document(&self, number: u64) -> Option<&DocumentRecord> {
+        self.documents.get_or_init(|| self.read_documents()).get(&number)
+    }
+
+    fn read_documents(&self) -> HashMap<u64, DocumentRecord> {
+        let has_documents = self.manifest.files.iter().any(|table| table.file == DocumentRecord::FILE);
+        let read = if has_documents { DocumentRecord::read_table(self.dir.as_path()) } else { Ok(vec![]) };
+        let documents = read.unwrap_or_else(|error| {
+            tracing::warn!("files and lines of examples are not known: {error}");
+            vec![]
+        });
+        documents.into_iter().map(|record| (record.document, record)).collect()
+    }
+
+    /// The name of the source that the document of an example is from.
     pub fn source_of(&self, document: u64) -> Option<&str> {
+        if let Some(record) = self.document(document) {
+            return Some(&record.source);
+        }
         let holds = |first: u64, n: u64| (first..first + n).contains(&document);
         let source = self.manifest.sources.iter().find(|source| holds(source.first_document, source.documents));
         source.map(|source| source.name.as_str())

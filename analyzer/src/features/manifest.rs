@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use harvester::{
-    ArtifactRef, CorpusPart, HookPoint, Location, MANIFEST_FILE, Manifest, ModelIdentity, OutputFolder, differences,
+    ArtifactRef, CorpusPart, DocumentRecord, HookPoint, Location, MANIFEST_FILE, Manifest, ModelIdentity, OutputFolder, differences,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -137,8 +137,7 @@ impl Manifest for FeaturesManifest {
 
     fn leaves(_folder: &OutputFolder, name: &str) -> bool {
         let tables = [FEATURES.file, EXAMPLES.file, SAMPLE.file, CONTROL.file, TOKENS.file, LABELS.file, EFFECTS.file];
-        name == PARTIAL_FOLDER
-            || tables.contains(&name.strip_suffix(".tmp").unwrap_or(name))
+        name == PARTIAL_FOLDER || tables.contains(&name.strip_suffix(".tmp").unwrap_or(name))
     }
 
     fn differences(&self, wanted: &Self) -> Vec<String> {

@@ -84,7 +84,10 @@ impl Portrait {
             let [p50, _, p99, _] = feature.quantiles;
             let n = harvester::human::grouped(feature.n_active);
             let (density, max) = (100.0 * feature.density, feature.max);
-            facts.add("fires", format!("on {density:.3} % of tokens ({n}): median {p50:.1}, 99 % {p99:.1}, max {max:.1}"));
+            facts.add(
+                "fires",
+                format!("on {density:.3} % of tokens ({n}): median {p50:.1}, 99 % {p99:.1}, max {max:.1}"),
+            );
             facts.add("strength", feature.histogram.line());
             facts.add("where", self.by_source(sources));
         }

@@ -11,7 +11,7 @@ use crate::EncodedRows;
 /// The source of a token of no source.
 pub(crate) const NO_SOURCE: u32 = u32::MAX;
 
-/// Whole contexts, in their order.
+/// Whole contexts, in their order, without roles.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sample {
     /// The tokens and their active latents.
@@ -122,6 +122,7 @@ pub(crate) fn part_of(encoded: &EncodedRows, source: &[u32], rows: Range<usize>)
                 context: tokens.context[rows.clone()].to_vec(),
                 position: tokens.position[rows.clone()].to_vec(),
                 token: tokens.token[rows.clone()].to_vec(),
+                role: vec![],
             },
             ordinary: ordinary[rows.clone()].to_vec(),
             acts: FeatureActs {

@@ -1,9 +1,12 @@
 //! [`merge_indexes`]: the index of a corpus from the indexes of its parts. Their states are added, and everything else
 //! is computed from the sum, as at the end of a pass.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
-use harvester::{ArtifactRef, LanguageModel, Location, Manifest, Monitor, OutputFolder, differences};
+use harvester::{ArtifactRef, DocumentRecord, LanguageModel, Location, Manifest, Monitor, OutputFolder, differences};
 
 use super::{finish, saved::SavedState, tables};
 use crate::{PlacedSae, Result, Workbench, features::FeaturesManifest};
@@ -48,9 +51,25 @@ pub fn merge_indexes(
         monitor.advance(1);
     }
     monitor.finish();
-    let finished = finish(&Workbench::new(placed, model)?, &state, manifest, out, monitor)?;
+    let finished = finish(&Workbench::new(placed, model)?, &state, manifest, &|numbers| documents(&parts, numbers), out, monitor)?;
     SavedState::forget(out)?;
     Ok(finished)
+}
+
+/// Documents of the examples, from the tables of the parts.
+fn documents(parts: &[(&PathBuf, FeaturesManifest)], numbers: &HashSet<u64>) -> Result<Option<Vec<DocumentRecord>>> {
+    let mut documents = vec![];
+    for (folder, manifest) in parts {
+        if !manifest.files.iter().any(|table| table.file == DocumentRecord::FILE) {
+            return Ok(None);
+        }
+        documents.extend(DocumentRecord::read_table(folder.as_path())?);
+    }
+    documents.retain(|record| numbers.contains(&record.document));
+    documents.sort_by_key(|record| record.document);
+    // A document may have contexts in several parts of a merged index.
+    documents.dedup_by_key(|record| record.document);
+    Ok(Some(documents))
 }
 
 /// The SAE that was indexed.

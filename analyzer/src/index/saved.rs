@@ -69,7 +69,7 @@ impl SavedState {
         let dir = partial.join(&self.folder);
         fs::create_dir_all(&dir).map_err(harvester::Error::io("create", &dir))?;
         state.describe(&mut self.run);
-        self.files = tables::write(state, &self.run, None, &dir)?;
+        (self.files, _) = tables::write(state, &self.run, None, &dir)?;
         self.cursor = cursor;
         self.write(out)?;
         remove(&partial.join(before))

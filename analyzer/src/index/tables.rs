@@ -1,7 +1,7 @@
 //! The state of an index as tables, and back: the same tables hold the state of an unfinished run, that of a part to be
 //! merged, and, with the columns that are computed at the end, a finished index.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use harvester::TextTokenizer;
 use rayon::prelude::*;
@@ -37,13 +37,14 @@ pub(crate) struct Completed<'a> {
     pub(crate) nearest: Vec<Vec<(u32, f32)>>,
 }
 
-/// Writes all tables into `dir`; without `completed`, only what the state holds.
+/// Writes all tables into `dir`; without `completed`, only what the state holds. Returns the tables and the documents of
+/// the examples.
 pub(crate) fn write(
     state: &IndexState,
     manifest: &FeaturesManifest,
     completed: Option<Completed<'_>>,
     dir: &Path,
-) -> Result<Vec<IndexedFile>> {
+) -> Result<(Vec<IndexedFile>, HashSet<u64>)> {
     let (d_sae, config) = (manifest.d_sae, &manifest.config);
     let sample = state.sample.joined();
     let tokenizer = completed.as_ref().map(|completed| completed.tokenizer);
@@ -72,13 +73,14 @@ pub(crate) fn write(
         (feature, examples(latent as u32, found, tokenizer))
     };
     let (mut features, mut table) = (FEATURES.writer(dir, FEATURES_GROUP)?, EXAMPLES.writer(dir, EXAMPLES_GROUP)?);
-    let mut first_example = 0;
+    let (mut first_example, mut documents) = (0, HashSet::new());
     for start in (0..d_sae).step_by(BLOCK) {
         let latents = start..d_sae.min(start + BLOCK);
         let (mut described, found): (Vec<Feature>, Vec<Vec<Example>>) = latents.into_par_iter().map(describe).unzip();
         for (feature, found) in described.iter_mut().zip(&found) {
             (feature.first_example, feature.n_examples) = (first_example, found.len() as u32);
             first_example += found.len() as u64;
+            documents.extend(found.iter().map(|example| example.document));
         }
         features.add(&described)?;
         table.add(&found.concat())?;
@@ -86,7 +88,7 @@ pub(crate) fn write(
     for (file, sha256) in [(FEATURES.file, features.finish()?), (EXAMPLES.file, table.finish()?)] {
         files.push(IndexedFile { file: file.into(), sha256 });
     }
-    Ok(files)
+    Ok((files, documents))
 }
 
 /// The facts about a latent that its counts give.

@@ -1,10 +1,10 @@
 //! [`IndexText`]: the text that is indexed, as activations from a folder or from a running model, and [`Cursor`], a place
 //! in it.
 
-use std::{sync::mpsc::sync_channel, thread};
+use std::{collections::HashSet, sync::mpsc::sync_channel, thread};
 
 use harvester::{
-    ActivationDataset, ActivationRows, ContextCursor, HarvestManifest, HookPoint, LiveModel, Location, Monitor,
+    ActivationDataset, ActivationRows, ContextCursor, DocumentRecord, DocumentSources, HarvestManifest, HookPoint, LiveModel, Location, Monitor,
 };
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,24 @@ impl IndexText<'_> {
             Self::Activations(dataset) => dataset.manifest.clone(),
             Self::Corpus(live) => live.manifest(out)?,
         })
+    }
+
+    /// The source of each document, as an index into the manifest's source names.
+    pub(crate) fn document_sources(&self) -> Result<DocumentSources> {
+        Ok(match self {
+            Self::Activations(dataset) => dataset.document_sources()?,
+            Self::Corpus(live) => live.document_sources(),
+        })
+    }
+
+    /// Documents by number, sorted; `None` if that is not recorded.
+    pub(crate) fn documents(&self, numbers: &HashSet<u64>) -> Result<Option<Vec<DocumentRecord>>> {
+        let mut documents = match self {
+            Self::Activations(dataset) => dataset.documents(numbers)?,
+            Self::Corpus(live) => Some(live.documents(numbers)?),
+        };
+        documents.iter_mut().for_each(|documents| documents.sort_by_key(|record| record.document));
+        Ok(documents)
     }
 
     /// The beginning of the text.
@@ -144,4 +162,5 @@ fn keep_contexts(rows: &mut ActivationRows, n: usize) {
     tokens.context.truncate(end);
     tokens.position.truncate(end);
     tokens.token.truncate(end);
+    tokens.role.truncate(end);
 }

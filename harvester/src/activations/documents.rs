@@ -247,6 +247,20 @@ static RECORDS: Table<DocumentRecord> = Table {
 };
 
 impl DocumentRecord {
+    /// A document of a corpus, without kept fields.
+    pub(crate) fn of(corpus: &Corpus, document: u64) -> Result<Self> {
+        let origin = corpus.origin(document)?;
+        Ok(Self {
+            document,
+            source: corpus.source_name(Some(document), origin.source).to_owned(),
+            file: origin.file.to_owned(),
+            line: origin.line,
+            row: origin.row,
+            names: Arc::new([]),
+            kept: vec![],
+        })
+    }
+
     /// File name of a table of documents.
     pub const FILE: &str = DOCUMENTS.file;
 

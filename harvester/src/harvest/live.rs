@@ -5,6 +5,7 @@
 //! on.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         mpsc::{Receiver, sync_channel},
@@ -14,7 +15,7 @@ use std::{
 
 use super::harvester::{Harvester, begin, settle};
 use crate::{
-    ActivationRows, Context, ContextCursor, Corpus, Error, HarvestConfig, HarvestManifest, HookPoint, LanguageModel,
+    ActivationRows, Context, ContextCursor, Corpus, DocumentRecord, DocumentSources, Error, HarvestConfig, HarvestManifest, HookPoint, LanguageModel,
     Location, Result,
     activations::{StoredBatch, norms},
     text::{Contexts, Document, DocumentOrder},
@@ -67,6 +68,21 @@ impl LiveModel {
     /// If the model's files cannot be read.
     pub fn manifest(&self, out: &Location) -> Result<HarvestManifest> {
         begin(&self.model, &self.corpus, &self.config, out)
+    }
+
+    /// The source of each document, as an index into the manifest's source names.
+    pub fn document_sources(&self) -> DocumentSources {
+        self.corpus.document_sources()
+    }
+
+    /// Documents of the corpus, by number: their files, lines and rows.
+    ///
+    /// # Errors
+    /// If the corpus cannot be read.
+    pub fn documents(&self, numbers: &HashSet<u64>) -> Result<Vec<DocumentRecord>> {
+        let mut numbers: Vec<u64> = numbers.iter().copied().collect();
+        numbers.sort_unstable();
+        numbers.into_iter().map(|document| DocumentRecord::of(&self.corpus, document)).collect()
     }
 
     /// The token budget of the config in contexts; `None` without one. [`Self::stream`] goes on after it.
