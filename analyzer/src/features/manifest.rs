@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use harvester::{
-    ArtifactRef, CorpusPart, DocumentRecord, HookPoint, Location, MANIFEST_FILE, Manifest, ModelIdentity, OutputFolder, differences,
+    ArtifactRef, CorpusPart, DocumentRecord, HookPoint, Location, MANIFEST_FILE, Manifest, ModelIdentity, OutputFolder,
+    differences,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -137,7 +138,8 @@ impl Manifest for FeaturesManifest {
 
     fn leaves(_folder: &OutputFolder, name: &str) -> bool {
         let tables = [FEATURES.file, EXAMPLES.file, SAMPLE.file, CONTROL.file, TOKENS.file, LABELS.file, EFFECTS.file];
-        name == PARTIAL_FOLDER || tables.contains(&name.strip_suffix(".tmp").unwrap_or(name))
+        [PARTIAL_FOLDER, DocumentRecord::FILE].contains(&name)
+            || tables.contains(&name.strip_suffix(".tmp").unwrap_or(name))
     }
 
     fn differences(&self, wanted: &Self) -> Vec<String> {

@@ -51,7 +51,8 @@ pub fn merge_indexes(
         monitor.advance(1);
     }
     monitor.finish();
-    let finished = finish(&Workbench::new(placed, model)?, &state, manifest, &|numbers| documents(&parts, numbers), out, monitor)?;
+    let finished =
+        finish(&Workbench::new(placed, model)?, &state, manifest, &|numbers| documents(&parts, numbers), out, monitor)?;
     SavedState::forget(out)?;
     Ok(finished)
 }

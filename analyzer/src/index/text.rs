@@ -4,7 +4,8 @@
 use std::{collections::HashSet, sync::mpsc::sync_channel, thread};
 
 use harvester::{
-    ActivationDataset, ActivationRows, ContextCursor, DocumentRecord, DocumentSources, HarvestManifest, HookPoint, LiveModel, Location, Monitor,
+    ActivationDataset, ActivationRows, ContextCursor, DocumentRecord, DocumentSources, HarvestManifest, HookPoint,
+    LiveModel, Location, Monitor,
 };
 use serde::{Deserialize, Serialize};
 

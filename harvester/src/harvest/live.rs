@@ -15,8 +15,8 @@ use std::{
 
 use super::harvester::{Harvester, begin, settle};
 use crate::{
-    ActivationRows, Context, ContextCursor, Corpus, DocumentRecord, DocumentSources, Error, HarvestConfig, HarvestManifest, HookPoint, LanguageModel,
-    Location, Result,
+    ActivationRows, Context, ContextCursor, Corpus, DocumentRecord, DocumentSources, Error, HarvestConfig,
+    HarvestManifest, HookPoint, LanguageModel, Location, Result,
     activations::{StoredBatch, norms},
     text::{Contexts, Document, DocumentOrder},
 };
