@@ -70,7 +70,7 @@ def check_features(root, rows, positions, norms, manifest):
     assert np.abs((acts > 0).sum(0) - features["n_active"].to_numpy()).max() <= 3
     assert np.allclose(acts.max(0), features["max"].to_numpy(), rtol=1e-3, atol=1e-2)
     examples = pl.read_parquet(root / "features/examples.parquet")
-    first = examples.filter(pl.col("rank") == 0)
+    first = examples.filter((pl.col("kind") == "top") & (pl.col("rank") == 0))
     maxima = dict(zip(features["latent"].to_list(), features["max"].to_list()))
     assert all(abs(maxima[latent] - act) < 1e-4 for latent, act in zip(first["latent"], first["activation"]))
 
