@@ -296,3 +296,61 @@ fn finish(
     manifest.write(out)?;
     Ok(manifest)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use harvester::{TokenRows, Values};
+    use trainer::{SaeConfig, SaeWeights};
+
+    use super::*;
+    use crate::features::tests::manifest;
+
+    /// 8,192 rows in contexts of 256, with random values.
+    fn rows(group: u64, width: usize) -> ActivationRows {
+        let n = 8192;
+        let numbers = group * n..(group + 1) * n;
+        let values = (numbers.start * width as u64..numbers.end * width as u64).map(control::normal).collect();
+        let rows = TokenRows {
+            document: numbers.clone().map(|row| row / 1000).collect(),
+            context: numbers.clone().map(|row| row / 256).collect(),
+            position: numbers.clone().map(|row| (row % 256) as u32).collect(),
+            token: numbers.map(|row| (row * 7919 % 100) as u32).collect(),
+            role: vec![],
+        };
+        ActivationRows { norm: vec![1.0; n as usize], rows, values: Values::F32(values), d_model: width }
+    }
+
+    #[test]
+    #[ignore = "a measurement, of a minute, for a machine that does nothing else"]
+    fn the_pass_is_nearly_as_fast_as_the_encoder() {
+        let (d_in, d_sae) = (576, 9216);
+        let weights = SaeWeights {
+            w_enc: (0..(d_sae * d_in) as u64).map(|number| control::normal(!number)).collect(),
+            b_enc: vec![0.0; d_sae],
+            nonlinearity: Nonlinearity::TopK { k: 32 },
+            w_dec: vec![0.1; d_sae * d_in],
+            b_dec: vec![0.0; d_in],
+            w_skip: None,
+        };
+        let sae = Sae::new(SaeConfig::new(d_in, d_sae), weights).unwrap();
+        let run = FeaturesManifest { d_sae, ..manifest() };
+        let (state, control) = (IndexState::new(&run), Control::of(&sae).unwrap());
+        let sources = DocumentSources::Listed(vec![0; 100_000]);
+        let mut pass = Pass { sae: &sae, sink_norm: 10.0, sources, control, state };
+        let groups: Vec<ActivationRows> = (0..8).map(|group| rows(group, d_in)).collect();
+        let (mut alone, mut whole) = (Duration::ZERO, Duration::ZERO);
+        // In turns, so that both meet the same machine.
+        for group in groups {
+            let start = Instant::now();
+            sae.encode(&group.values.to_f32()).unwrap();
+            alone += start.elapsed();
+            let start = Instant::now();
+            pass.add(group).unwrap();
+            whole += start.elapsed();
+        }
+        let share = alone.as_secs_f64() / whole.as_secs_f64();
+        eprintln!("encoder alone {alone:.1?}, pass {whole:.1?}: {:.0} % of its speed", 100.0 * share);
+        assert!(share > 0.8, "{share}");
+    }
+}

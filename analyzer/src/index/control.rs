@@ -83,7 +83,7 @@ fn nth_largest(values: &[f32], n: usize) -> f32 {
 }
 
 /// A standard normal number (Box and Muller), a function of its number only.
-fn normal(number: u64) -> f32 {
+pub(super) fn normal(number: u64) -> f32 {
     let uniform = |stream: u64| (mixed(mixed(number) ^ stream) >> 11) as f64 / (1u64 << 53) as f64;
     let radius = (-2.0 * (1.0 - uniform(1)).ln()).sqrt();
     (radius * (std::f64::consts::TAU * uniform(2)).cos()) as f32
