@@ -177,7 +177,7 @@ fn a_running_model_gives_the_index_of_its_harvest() {
     let live = live(None, Some(8192));
     index(&bench, &live, &config(), &stream, &Silent).unwrap();
     assert_same(&shards, &stream, true);
-    assert!(in_pieces(&bench, (&live).into(), &pieces, 90) >= 2); // of 256 contexts
+    assert!(in_pieces(&bench, (&live).into(), &pieces, 130) >= 2); // of 256 contexts, then 96 latents
     assert_same(&stream, &pieces, false);
 }
 

@@ -36,6 +36,7 @@ pub fn merge_indexes(
     manifest.model = first.model.seen_from(&Location::from(out));
     manifest.text.activations = None;
     manifest.text.parts = parts.iter().flat_map(|(_, manifest)| manifest.text.parts.clone()).collect();
+    manifest.text.parts.sort();
     manifest.files = vec![];
     let folder = OutputFolder::open(out)?;
     if let Some(finished) = folder.find_run(&manifest)? {
