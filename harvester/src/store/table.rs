@@ -236,7 +236,7 @@ impl<R> Cell<R> {
     }
 }
 
-/// A table being written. If dropped before [`Self::publish`], it leaves nothing behind.
+/// A table being written. If dropped before [`Self::finish`], it leaves nothing behind.
 #[derive(Debug)]
 pub struct TableWriter<R: 'static> {
     columns: &'static [Column<R>],
