@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use analyzer::{Dose, Effect, EffectMeter, EffectsConfig, PlacedSae, TokenWeight, Workbench, effects};
-use harvester::{Compute, HookPoint, LanguageModel, ResolvedModel, Silent};
+use harvester::{Compute, HookPoint, LanguageModel, ModelSource, ResolvedModel, Silent};
 use serde::Deserialize;
 use trainer::{HookPoints, InputNorm, Nonlinearity, Sae, SaeConfig, SaeWeights};
 
@@ -176,4 +176,10 @@ fn assert_equals_float64(model: &LanguageModel, name: &str) {
 #[test]
 fn a_tiny_model_gives_the_figures_of_float64() {
     assert_equals_float64(&tiny(), "tiny");
+}
+
+#[test]
+fn the_default_model_gives_the_figures_of_float64() {
+    let model = LanguageModel::open(&ModelSource::Default.resolve(&Silent).unwrap(), Compute::F32).unwrap();
+    assert_equals_float64(&model, "default");
 }
