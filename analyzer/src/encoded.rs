@@ -18,7 +18,8 @@ pub struct EncodedRows {
 }
 
 impl EncodedRows {
-    /// Encodes activations. Rows with a norm above `sink_norm` are attention sinks.
+    /// Encodes activations. Rows with a norm above `sink_norm` are attention sinks. What a dense SAE gives a value of
+    /// zero or less is not active.
     ///
     /// # Errors
     /// Activations of another width than the SAE reads.
@@ -29,11 +30,33 @@ impl EncodedRows {
         for (row, ordinary) in ordinary.iter().enumerate() {
             if *ordinary {
                 let (latents, values) = encoded.row(row);
-                acts.latents.extend_from_slice(latents);
-                acts.values.extend_from_slice(values);
+                let active = || latents.iter().zip(values).filter(|(_, value)| **value > 0.0);
+                acts.latents.extend(active().map(|(latent, _)| *latent));
+                acts.values.extend(active().map(|(_, value)| *value));
             }
             acts.offsets.push(acts.latents.len());
         }
         Ok(Self { rows: read.rows, ordinary, acts })
+    }
+
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.ordinary.len()
+    }
+
+    /// True if there are no tokens.
+    pub fn is_empty(&self) -> bool {
+        self.ordinary.is_empty()
+    }
+
+    /// Appends the rows of `other`.
+    pub(crate) fn append(&mut self, other: &Self) {
+        let Self { rows, ordinary, acts } = self;
+        rows.extend(&other.rows);
+        ordinary.extend_from_slice(&other.ordinary);
+        let base = acts.latents.len();
+        acts.offsets.extend(other.acts.offsets[1..].iter().map(|offset| base + offset));
+        acts.latents.extend_from_slice(&other.acts.latents);
+        acts.values.extend_from_slice(&other.acts.values);
     }
 }

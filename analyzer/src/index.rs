@@ -35,7 +35,7 @@ use std::{
 use harvester::{
     ActivationRows, ArtifactRef, DocumentRecord, DocumentSources, HarvestManifest, Manifest, Monitor, OutputFolder,
 };
-use trainer::{HookPoints, Nonlinearity, Sae};
+use trainer::Sae;
 
 use self::{
     control::Control, logit_lens::logit_lens, neighbors::nearest, saved::SavedState, state::IndexState,
@@ -128,17 +128,7 @@ fn describe(
 ) -> Result<FeaturesManifest> {
     let PlacedSae { path, sae, hook_point, .. } = placed;
     let hook_point = *hook_point;
-    if let HookPoints::Crosscoder(_) = sae.config().hook_points {
-        let found = sae.config().hook_points.to_string();
-        return Err(harvester::Error::invalid("SAE to index", "one that reads one hook point", found).into());
-    }
-    let d_model = harvest.hook_point(hook_point)?.d_model;
-    if d_model != sae.d_in() {
-        let expected = format!("d_in {d_model}, the width of {hook_point}");
-        return Err(
-            harvester::Error::invalid(format!("SAE {}", path.display()), expected, sae.d_in().to_string()).into()
-        );
-    }
+    placed.check_input(harvest.hook_point(hook_point)?.d_model)?;
     let (activations, tokens) = match text {
         IndexText::Activations(dataset) => {
             placed.check_model(dataset)?;
@@ -205,10 +195,7 @@ impl<'a> Pass<'a> {
         for (to, row) in x.chunks_exact_mut(width.max(1)).zip(contexts.iter().cloned().flatten()) {
             read.values.copy_row(row, to);
         }
-        let mut encoded = EncodedRows::encode(self.sae, read, self.sink_norm)?;
-        if let Nonlinearity::Dense = self.sae.nonlinearity() {
-            keep_positive(&mut encoded);
-        }
+        let encoded = EncodedRows::encode(self.sae, read, self.sink_norm)?;
         let source = sources(&encoded.rows.document, &self.sources);
         self.state.add(&encoded, &source);
         if contexts.is_empty() {
@@ -221,20 +208,6 @@ impl<'a> Pass<'a> {
         self.state.add_control(&of_control);
         Ok(())
     }
-}
-
-/// A latent that a dense SAE gives a negative value is not active.
-fn keep_positive(encoded: &mut EncodedRows) {
-    let mut positive = trainer::FeatureActs::default();
-    for row in 0..encoded.rows.token.len() {
-        let (latents, values) = encoded.acts.row(row);
-        for (&latent, &value) in latents.iter().zip(values).filter(|(_, value)| **value > 0.0) {
-            positive.latents.push(latent);
-            positive.values.push(value);
-        }
-        positive.offsets.push(positive.latents.len());
-    }
-    encoded.acts = positive;
 }
 
 /// The source of each row. Rows of one document follow one another.
@@ -301,7 +274,7 @@ fn finish(
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use harvester::{TokenRows, Values};
-    use trainer::{SaeConfig, SaeWeights};
+    use trainer::{Nonlinearity, SaeConfig, SaeWeights};
 
     use super::*;
     use crate::features::tests::manifest;

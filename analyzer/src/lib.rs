@@ -41,6 +41,7 @@ mod artifact;
 mod sae_source;
 mod explain;
 mod index;
+mod encode;
 mod find;
 mod evaluate;
 mod compare;

@@ -10,7 +10,7 @@ use std::{
 use harvester::{
     ActivationDataset, ArtifactRef, HarvestManifest, HookPoint, MANIFEST_FILE, ModelIdentity, SpecialToken,
 };
-use trainer::{InputNorm, Sae, SaeConfig, SaeFormat, SaeManifest};
+use trainer::{HookPoints, InputNorm, Sae, SaeConfig, SaeFormat, SaeManifest};
 
 use crate::{Result, SaeSite};
 
@@ -171,6 +171,21 @@ impl PlacedSae {
         let is_there = trained_on == dataset.manifest_sha256()?
             || trained_on == ActivationDataset::open_as(dataset.location.clone(), trained_on)?.manifest_sha256()?;
         Ok(is_there.then(|| manifest.held_out.clone()))
+    }
+
+    /// Checks that it reads one hook point, whose activations have `d_model` values.
+    pub(crate) fn check_input(&self, d_model: usize) -> Result<()> {
+        let hook_points = &self.sae.config().hook_points;
+        if let HookPoints::Crosscoder(_) = hook_points {
+            let expected = "one that reads one hook point";
+            return Err(harvester::Error::invalid("SAE to encode with", expected, hook_points.to_string()).into());
+        }
+        let d_in = self.sae.d_in();
+        if d_model == d_in {
+            return Ok(());
+        }
+        let expected = format!("d_in {d_model}, the width of {}", self.hook_point);
+        Err(harvester::Error::invalid(format!("SAE {}", self.path.display()), expected, d_in.to_string()).into())
     }
 
     /// The part that evaluation and steering need.

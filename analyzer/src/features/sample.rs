@@ -43,16 +43,7 @@ impl Sample {
 
     /// Appends the rows of `other`.
     pub(crate) fn append(&mut self, other: &Self) {
-        let EncodedRows { rows, ordinary, acts } = &mut self.encoded;
-        rows.document.extend_from_slice(&other.encoded.rows.document);
-        rows.context.extend_from_slice(&other.encoded.rows.context);
-        rows.position.extend_from_slice(&other.encoded.rows.position);
-        rows.token.extend_from_slice(&other.encoded.rows.token);
-        ordinary.extend_from_slice(&other.encoded.ordinary);
-        let base = acts.latents.len();
-        acts.offsets.extend(other.encoded.acts.offsets[1..].iter().map(|offset| base + offset));
-        acts.latents.extend_from_slice(&other.encoded.acts.latents);
-        acts.values.extend_from_slice(&other.encoded.acts.values);
+        self.encoded.append(&other.encoded);
         self.source.extend_from_slice(&other.source);
     }
 

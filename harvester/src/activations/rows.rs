@@ -23,7 +23,7 @@ pub struct TokenRows {
 
 impl TokenRows {
     /// Appends the rows of `other`.
-    pub(crate) fn extend(&mut self, other: &Self) {
+    pub fn extend(&mut self, other: &Self) {
         self.document.extend_from_slice(&other.document);
         self.context.extend_from_slice(&other.context);
         self.position.extend_from_slice(&other.position);
