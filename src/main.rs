@@ -14,6 +14,7 @@ mod evaluate;
 mod index;
 mod merge;
 mod show;
+mod find;
 mod steer;
 mod explain;
 mod sweep;
@@ -66,8 +67,9 @@ fn run(matches: ArgMatches, words: Vec<OsString>, terminal: &Terminal) -> anyhow
         Command::Evaluate(args) => evaluate::run(&args, None, terminal),
         Command::Index(args) => index::run(&args, None, settings::file(flags), terminal),
         Command::Show(args) => show::run(&args, terminal),
-        Command::Find(args) => show::find(&args, terminal),
         Command::Explain(args) => explain::run(&args, terminal),
+        Command::Find(args) => find::run(&args, None, terminal).map(drop),
+        Command::Search(args) => find::search(&args, terminal),
         Command::Steer(args) => steer::run(&args, None, terminal),
         Command::Compare(args) => compare::run(&args, terminal),
         Command::Convert(args) => convert::run(&args, terminal),

@@ -1,5 +1,4 @@
-//! `refract show`: some latents, or those whose labels predict best; and `refract find`: the latents that distinguish two
-//! sources of the corpus.
+//! `refract show`: some latents, or those whose labels predict best.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +6,7 @@ use analyzer::{Example, FeatureIndex, Portrait, TokenWeight};
 use harvester::{DocumentRecord, Monitor};
 
 use crate::{
-    cli::{FindArgs, ShowArgs},
+    cli::ShowArgs,
     terminal::{BOLD, DIM, Terminal, lit, on_one_line, quoted},
 };
 
@@ -83,23 +82,4 @@ fn place(index: &FeatureIndex, example: &Example) -> String {
 /// `"the"  "a"  ..`
 pub(crate) fn tokens(tokens: &[TokenWeight], n: usize) -> String {
     tokens.iter().take(n).map(|token| quoted(&token.text)).collect::<Vec<_>>().join("  ")
-}
-
-pub(crate) fn find(args: &FindArgs, terminal: &Terminal) -> anyhow::Result<()> {
-    let index = FeatureIndex::open(&args.features)?;
-    let contrasts = analyzer::contrast(&index, &args.positive, &args.negative)?;
-    let (positive, negative) = (args.positive.join(" + "), args.negative.join(" + "));
-    terminal.line(format!("{BOLD}latent  separation  {positive} / {negative}  promotes{BOLD:#}"));
-    for contrast in contrasts.iter().take(args.top) {
-        terminal.line(format!(
-            "{:6}  {:10.2}  {:.2} % / {:.2} %  {}",
-            contrast.latent,
-            contrast.separation,
-            100.0 * contrast.positive,
-            100.0 * contrast.negative,
-            tokens(&index.feature(contrast.latent)?.promoted, 5),
-        ));
-        terminal.json(contrast)?;
-    }
-    Ok(())
 }

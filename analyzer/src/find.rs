@@ -1,10 +1,12 @@
-//! Finds the latents that tell two groups of texts apart.
+//! Finds latents: by words, and those that tell two groups of texts apart.
 
-mod contrast;
 mod documents;
+mod groups;
+mod search;
 mod statistics;
 
 pub use self::{
-    contrast::{Contrast, contrast},
-    documents::{ContrastConfig, Contrasts, DocumentContrast, RankBy, contrast_documents},
+    documents::{ContrastConfig, Contrasts, DocumentContrast, RankBy},
+    groups::{TextGroup, find},
+    search::SearchHit,
 };

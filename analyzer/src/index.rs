@@ -41,6 +41,7 @@ use self::{
     control::Control, logit_lens::logit_lens, neighbors::nearest, saved::SavedState, state::IndexState,
     tables::Completed,
 };
+pub(crate) use self::text::encode_all;
 pub use self::{merge::merge_indexes, text::IndexText};
 use crate::{
     EncodedRows, Error, PlacedSae, Result, Workbench,
@@ -86,7 +87,7 @@ pub fn index<'a>(
     bench.model(monitor)?; // before the pass, so that a missing model is an error now
     folder.keep_command(monitor)?;
     let mut pass = Pass::new(placed, text.document_sources()?, state)?;
-    text.start_progress(saved.cursor, monitor);
+    text.start_progress("indexing", saved.cursor, monitor);
     let (mut last_saved, mut end) = (Instant::now(), saved.cursor);
     let cancelled = || Error::from(harvester::Error::Cancelled { place: out.display().to_string() });
     text.for_each(manifest.hook_point, saved.cursor, monitor, |rows, cursor| {

@@ -16,7 +16,7 @@
 //! features   Feature, Example, Sample; FeatureIndex, the folder with all of them, opened lazily; Portrait of a latent
 //!   |
 //!   v
-//! find       contrast: which latents to look at
+//! find       latents by words, and those that tell two groups of texts apart
 //! compare    which latents of two SAEs are the same
 //! explain    which latents fire on each token of a text, and which matter for the next token
 //! evaluate   how much of the model an SAE keeps: its reconstructions and, with the model running, behavior
@@ -61,7 +61,7 @@ pub use features::{
     Example, ExampleKind, Feature, FeatureIndex, FeaturesManifest, FiresWith, Histogram, IndexConfig, IndexedText,
     Labeled, Portrait, Sample,
 };
-pub use find::{Contrast, ContrastConfig, Contrasts, DocumentContrast, RankBy, contrast, contrast_documents};
+pub use find::{ContrastConfig, Contrasts, DocumentContrast, RankBy, SearchHit, TextGroup, find};
 pub use index::{IndexText, index, merge_indexes};
 pub use labels::{Label, LabelInput, label_all};
 pub use placed_sae::PlacedSae;

@@ -3,11 +3,12 @@
 
 use std::path::PathBuf;
 
+use analyzer::RankBy;
 use clap::Args;
 use harvester::HookPoint;
 use trainer::SaeFormat;
 
-use super::value::count;
+use super::value::{count, rank};
 
 /// Flags of `refract demo`.
 #[derive(Debug, Args)]
@@ -45,15 +46,45 @@ pub(crate) struct FindArgs {
     /// The folder that `refract index` wrote.
     #[arg(long)]
     pub(crate) features: PathBuf,
-    /// Sources in which the latents should fire: names of the corpus' files, as `refract inspect` lists them.
+    /// Texts in which the latents should fire: sources of the index, as `refract inspect` lists them; files or folders,
+    /// which the model reads; or texts in quotes.
     #[arg(long, num_args = 1.., required = true)]
     pub(crate) positive: Vec<String>,
-    /// Sources in which they should not.
+    /// Texts in which they should not.
     #[arg(long, num_args = 1.., required = true)]
     pub(crate) negative: Vec<String>,
     /// Number of latents to list.
     #[arg(long, default_value_t = 10, value_parser = count::<usize>)]
     pub(crate) top: usize,
+    /// Leave out latents that fire on a larger share of the tokens.
+    #[arg(long, default_value_t = 0.1)]
+    pub(crate) max_density: f64,
+    /// Order: auc; frequency, the difference of the shares of documents; normalized-mean, that of the mean activations.
+    #[arg(long, default_value = "auc", value_parser = rank)]
+    pub(crate) rank: RankBy,
+    /// The SAE, for files and texts, if it has moved [default: the one that was indexed].
+    #[arg(long)]
+    pub(crate) sae: Option<PathBuf>,
+    /// Activations of its model, for files and texts and an SAE of another tool.
+    #[arg(long)]
+    pub(crate) activations: Option<PathBuf>,
+}
+
+/// Flags of `refract search`.
+#[derive(Debug, Args)]
+pub(crate) struct SearchArgs {
+    /// The folder that `refract index` wrote.
+    #[arg(long)]
+    pub(crate) features: PathBuf,
+    /// What to look for: words in labels, in the tokens that a latent promotes, and in those on which it fires.
+    #[arg(required = true)]
+    pub(crate) words: Vec<String>,
+    /// Number of latents to list.
+    #[arg(long, default_value_t = 10, value_parser = count::<usize>)]
+    pub(crate) top: usize,
+    /// Leave out latents that fire on a larger share of the tokens.
+    #[arg(long, default_value_t = 0.1)]
+    pub(crate) max_density: f64,
 }
 
 /// Flags of `refract compare`.

@@ -16,7 +16,7 @@ use serde_json::Value as Json;
 
 pub(crate) use self::{
     harvest::{HarvestArgs, MergeArgs},
-    look::{CompareArgs, CompletionsArgs, ConvertArgs, DemoArgs, FindArgs, InspectArgs, ManArgs, ShowArgs},
+    look::{CompareArgs, CompletionsArgs, ConvertArgs, DemoArgs, FindArgs, InspectArgs, ManArgs, SearchArgs, ShowArgs},
     sae::{CorpusTextArgs, EvaluateArgs, ExplainArgs, IndexArgs, SteerArgs},
     sweep::{SharedArgs, SweepArgs},
     train::{LiveArgs, TrainArgs},
@@ -125,14 +125,17 @@ pub(crate) enum Command {
     /// Show some latents, or those whose labels predict best.
     #[command(after_help = "Example:\n  refract show --features runs/features 1234")]
     Show(ShowArgs),
-    /// Find the latents that distinguish two sources of the corpus.
+    /// Find the latents that tell two groups of texts apart, by document: sources of the index, files, or quoted texts.
     #[command(after_help = "Example:\n  refract find --features runs/features \\\n    \
-                            --positive code --negative speeches")]
+                            --positive speeches --negative prose")]
     Find(FindArgs),
     /// Explain the next token of a text: which latents fire on each token, and what the model loses without them.
     #[command(after_help = "Example:\n  refract explain --sae runs/sae --features runs/features \\\n    \
                             --text 'The capital of France is'")]
     Explain(ExplainArgs),
+    /// Find latents by words: in their labels, in the tokens that they promote, and in those on which they fire.
+    #[command(after_help = "Example:\n  refract search --features runs/features whale")]
+    Search(SearchArgs),
     /// Write text with latents clamped, beside the same without.
     #[command(
         allow_negative_numbers = true,

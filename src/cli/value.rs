@@ -1,6 +1,6 @@
 //! Values that flags take: counts of tokens, sizes, numbers, and the names of enums with a phrase each.
 
-use analyzer::Intervention;
+use analyzer::{Intervention, RankBy};
 use anyhow::Context;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use harvester::human;
@@ -76,4 +76,9 @@ mod tests {
         assert_eq!(mib("512"), Ok(512 << 20));
         assert!(["0", "17592186044416", "x"].into_iter().all(|text| mib(text).is_err()));
     }
+}
+
+/// The order of `refract find`.
+pub(crate) fn rank(text: &str) -> Result<RankBy, String> {
+    serde_json::from_value(text.into()).map_err(|_| "expected auc, frequency or normalized-mean".to_string())
 }

@@ -41,6 +41,8 @@ pub struct Feature {
     pub n_active_by_source: Vec<u64>,
     /// [`Feature::density`] within each source of the corpus.
     pub density_by_source: Vec<f32>,
+    /// Texts of the tokens at the peaks of its examples, without case and spaces, most frequent first.
+    pub fires_on: Vec<String>,
     /// The tokens whose logits it raises more than other latents do, largest difference first, among the tokens in the
     /// indexed text.
     pub promoted: Vec<TokenWeight>,

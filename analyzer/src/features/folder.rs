@@ -15,7 +15,7 @@ use super::{
     manifest::{FeaturesManifest, IndexedFile},
     sample::Sample,
     tables::{
-        CONTROL, EFFECTS, EXAMPLES, FEATURES, LABELS, SAMPLE, read_effects, read_examples, read_features, read_labels,
+        CONTROL, EFFECTS, EXAMPLES, FEATURES, LABELS, SAMPLE, TOKENS, read_effects, read_examples, read_features, read_labels,
         read_sample,
     },
 };
@@ -300,15 +300,18 @@ impl FeatureIndex {
         source.map(|source| source.name.as_str())
     }
 
-    /// Indices in the manifest of the sources with these names.
-    pub(crate) fn source_places(&self, names: &[String]) -> Result<Vec<usize>> {
-        let place = |name: &String| {
-            self.manifest.sources.iter().position(|source| source.name == *name).ok_or_else(|| {
-                let expected = format!("one of {}", self.source_names().join(", "));
-                Error::from(harvester::Error::invalid("corpus source", expected, format!("`{name}`")))
-            })
-        };
-        names.iter().map(place).collect()
+    /// The texts of the tokens that occur in the indexed text.
+    ///
+    /// # Errors
+    /// A damaged table.
+    pub fn token_texts(&self) -> Result<HashMap<u32, String>> {
+        let table = TOKENS.open(self.dir.as_path())?;
+        Ok(table.read::<u32>("token")?.into_iter().zip(table.read::<String>("text")?).collect())
+    }
+
+    /// The place of the SAE that was indexed.
+    pub fn sae_path(&self) -> PathBuf {
+        self.manifest.sae.shown(&self.dir).into()
     }
 }
 

@@ -47,6 +47,20 @@ impl Sample {
         self.source.extend_from_slice(&other.source);
     }
 
+    /// The tokens of some sources.
+    pub(crate) fn of_sources(&self, places: &[usize]) -> EncodedRows {
+        let mut found = EncodedRows::default();
+        let mut start = 0;
+        for same in self.source.chunk_by(|a, b| a == b) {
+            let rows = start..start + same.len();
+            start = rows.end;
+            if self.source_of(rows.start).is_some_and(|source| places.contains(&source)) {
+                found.append(&part_of(&self.encoded, &self.source, rows).encoded);
+            }
+        }
+        found
+    }
+
     /// A copy of some rows.
     pub(crate) fn part(&self, rows: Range<usize>) -> Self {
         part_of(&self.encoded, &self.source, rows)

@@ -75,6 +75,12 @@ pub(crate) const FEATURES: Table<Feature> = Table {
             "density within each source of the corpus",
         ),
         Column::new(
+            "fires_on",
+            Cell::TextList(|feature| feature.fires_on.iter().map(String::as_str).collect()),
+            "",
+            "tokens at the peaks of its examples, without case and spaces, most frequent first",
+        ),
+        Column::new(
             "promoted_tokens",
             Cell::U32List(|feature| token_ids(&feature.promoted)),
             "token id",
@@ -428,6 +434,7 @@ pub(crate) fn read_features(table: &TableReader, rows: Range<usize>) -> Result<V
         "activation_sum": u64 => |feature, sum| feature.activation_sum = sum;
         "n_active_by_source": Vec<u64> => |feature, counts| feature.n_active_by_source = counts;
         "density_by_source": Vec<f32> => |feature, densities| feature.density_by_source = densities;
+        "fires_on": Vec<String> => |feature, texts| feature.fires_on = texts;
         "silent_rows": Vec<u32> => |feature, silent| feature.silent_rows = silent;
         "first_example": u64 => |feature, first| feature.first_example = first;
         "n_examples": u32 => |feature, n| feature.n_examples = n;

@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use harvester::TokenRows;
+use harvester::{TokenRows, human};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -72,6 +72,32 @@ pub struct Contrasts {
     pub n_tested: usize,
     /// The latents, most typical of the first group first.
     pub latents: Vec<DocumentContrast>,
+}
+
+impl Contrasts {
+    /// What was compared, and how many latents differ at a false discovery rate of `q`, in sentences.
+    pub fn summary(&self, q: f64) -> Vec<String> {
+        let [first, second] = self.documents.map(|n| human::counted(n as u64, "document"));
+        let [len, other_len] = self.mean_tokens;
+        let mut lines = vec![format!("{first} and {second}, of {len:.0} and {other_len:.0} tokens on average")];
+        if self.is_cut {
+            lines.push("the longer documents were cut to the lengths of the others: longer ones have larger maxima".into());
+        }
+        lines.push(match self.is_split {
+            true => {
+                let [first, second] = self.reported;
+                format!("latents are ranked on one half of the documents; all figures are of the other, {first} and {second}")
+            }
+            false => "too few documents to rank on some and report on others: the figures flatter the best".into(),
+        });
+        let tested = human::counted(self.n_tested as u64, "latent");
+        let differing = self.latents.iter().filter(|latent| latent.q.is_some_and(|found| found <= q)).count();
+        lines.push(match self.latents.iter().any(|latent| latent.q.is_some()) {
+            true => format!("{tested} compared; {differing} differ at a false discovery rate of {:.0} %", 100.0 * q),
+            false => format!("{tested} compared; below {FOR_P} documents a side there is no test, only the sizes"),
+        });
+        lines
+    }
 }
 
 /// What a latent does in two groups of documents.

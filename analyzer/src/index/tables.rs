@@ -27,6 +27,8 @@ use crate::{
 
 /// Latents whose rows are made together.
 const BLOCK: usize = 512;
+/// Different peaks kept per latent.
+const PEAKS: usize = 8;
 /// Rows of a sample that are made together.
 const SAMPLE_BLOCK: usize = 8192;
 
@@ -70,7 +72,9 @@ pub(crate) fn write(
             (feature.promoted, feature.suppressed) = lenses[latent].clone();
             feature.nearest.clone_from(&nearest[latent]);
         }
-        (feature, examples(latent as u32, found, tokenizer))
+        let examples = examples(latent as u32, found, tokenizer);
+        feature.fires_on = peaks(&examples);
+        (feature, examples)
     };
     let (mut features, mut table) = (FEATURES.writer(dir, FEATURES_GROUP)?, EXAMPLES.writer(dir, EXAMPLES_GROUP)?);
     let (mut first_example, mut documents) = (0, HashSet::new());
@@ -136,6 +140,20 @@ fn examples(latent: u32, found: Vec<(ExampleKind, f32, Candidate)>, tokenizer: O
         }
     };
     found.into_iter().map(example).collect()
+}
+
+/// The tokens at the peaks of some examples, without case and spaces, most frequent first; of equals, the first seen.
+fn peaks(examples: &[Example]) -> Vec<String> {
+    let mut counts: Vec<(String, usize)> = vec![];
+    for text in examples.iter().filter_map(|example| example.texts.get(example.peak as usize)) {
+        let text = if text.trim().is_empty() { text.clone() } else { text.trim().to_lowercase() };
+        match counts.iter_mut().find(|(peak, _)| *peak == text) {
+            Some((_, n)) => *n += 1,
+            None => counts.push((text, 1)),
+        }
+    }
+    counts.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    counts.into_iter().take(PEAKS).map(|(text, _)| text).collect()
 }
 
 fn write_sample(

@@ -9,7 +9,7 @@ use harvester::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::{EncodedRows, Error, PlacedSae, Result};
 
 /// The text that is indexed.
 #[derive(Debug, Clone, Copy)]
@@ -78,19 +78,19 @@ impl IndexText<'_> {
     }
 
     /// Starts the progress; of a corpus without a token budget, it counts documents.
-    pub(crate) fn start_progress(&self, from: Cursor, monitor: &dyn Monitor) {
+    pub(crate) fn start_progress(&self, what: &str, from: Cursor, monitor: &dyn Monitor) {
         match (self, from) {
             (Self::Activations(dataset), Cursor::RowGroups(done)) => {
-                monitor.start("indexing", dataset.manifest.counts.tokens, "tokens");
+                monitor.start(what, dataset.manifest.counts.tokens, "tokens");
                 monitor.skip(dataset.row_groups[..done].iter().map(|group| group.rows as u64).sum());
             }
             (Self::Corpus(live), Cursor::Corpus(done)) => match live.n_contexts() {
                 Some(contexts) => {
-                    monitor.start("indexing", contexts, "contexts");
+                    monitor.start(what, contexts, "contexts");
                     monitor.skip(done.contexts);
                 }
                 None => {
-                    monitor.start("indexing", live.n_documents(), "documents");
+                    monitor.start(what, live.n_documents(), "documents");
                     monitor.skip(done.documents);
                 }
             },
@@ -145,6 +145,21 @@ impl IndexText<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// All of a text that fits in memory, encoded.
+pub(crate) fn encode_all(sae: &PlacedSae, text: IndexText<'_>, monitor: &dyn Monitor) -> Result<EncodedRows> {
+    let mut all = EncodedRows::default();
+    text.start_progress("encoding", text.start(), monitor);
+    text.for_each(sae.hook_point, text.start(), monitor, |rows, _| {
+        if monitor.cancelled() {
+            return Err(Error::Stopped);
+        }
+        all.append(&EncodedRows::encode(&sae.sae, rows, sae.sink_norm)?);
+        Ok(())
+    })?;
+    monitor.finish();
+    Ok(all)
 }
 
 fn nothing() -> ActivationRows {
