@@ -2,29 +2,48 @@
 
 use std::path::{Path, PathBuf};
 
-use analyzer::{FeatureIndex, PlacedSae, Workbench};
+use analyzer::{DocumentContrast, FeatureIndex, GenerateConfig, PlacedSae, TextKind, Trial, TrialText, Workbench};
 use anyhow::Context;
 use clap::FromArgMatches;
-use harvester::ActivationDataset;
+use harvester::{ActivationDataset, Monitor};
 
 use crate::{
-    cli::{DemoArgs, FindArgs},
-    evaluate, harvest, index, settings, show, steer,
-    terminal::{DIM, Terminal},
+    cli::DemoArgs,
+    evaluate, find, harvest, index, settings, show, steer,
+    terminal::{BOLD, DIM, Terminal, on_one_line},
     train,
 };
 
 /// The middle of the default model: late enough for topics, early enough to steer the text that follows.
 const HOOK_POINT: &str = "blocks.14.hook_resid_post";
-/// Most tokens used of one document, so that few tokens show many documents.
-const DOCUMENT_TOKENS: &str = "768";
-/// The two kinds of text that the steered latent distinguishes.
-const POSITIVE: &str = "fiction";
-const NEGATIVE: &str = "code";
-/// Value to which a latent is driven, in units of its largest activation.
-const DRIVE: f32 = 2.0;
-/// A prompt that could go anywhere.
-const OPEN_PROMPT: &str = "Here is what I wrote this morning:";
+/// Most tokens used of one document, so that many documents are read.
+const DOCUMENT_TOKENS: &str = "512";
+/// The two kinds of text that the steered latent tells apart.
+const POSITIVE: &str = "speeches";
+const NEGATIVE: &str = "prose";
+/// Latents that are tried.
+const CANDIDATES: usize = 4;
+/// A latent that only knows one token says little about a kind of text: its AUC without that token must be above this.
+const WITHOUT_TOKEN: f64 = 0.65;
+/// On these prompts a latent is chosen, and on the others its effect is reported.
+const TRIED: [&str; 4] = [
+    "What should I cook tonight?",
+    "Describe a good friend.",
+    "What is the best way to spend a weekend?",
+    "Write a short note to a neighbor.",
+];
+const REPORTED: [&str; 8] = [
+    "Tell me about your day.",
+    "Describe the place where you live.",
+    "What makes a good teacher?",
+    "Why do people work?",
+    "What did you learn this week?",
+    "Tell me about a trip that you took.",
+    "How should I start the morning?",
+    "What is the sea like at night?",
+];
+/// Texts shown of them.
+const SHOWN: usize = 3;
 
 pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let [activations, sae, features] =
@@ -35,52 +54,87 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let mut words = vec!["harvest", "--corpus"];
     words.extend(corpus.iter().map(String::as_str));
     words.extend(["--hook-point", HOOK_POINT, "--tokens", tokens, "--document-tokens", DOCUMENT_TOKENS]);
-    words.extend(["--out", activations]);
-    let title = "1. Harvest: the model reads, its residual stream is kept";
-    let model = harvest::run(&step(title, &words, terminal)?, terminal)?;
+    words.extend(["--compute", "int8", "--out", activations]);
+    let title = "1. Harvest: the model reads, its residual stream is kept (int8 products read 2.4 times faster)";
+    harvest::run(&step(title, &words, terminal)?, terminal)?;
 
     let passes = args.train_tokens as f64 / args.tokens as f64;
     let title = &format!("2. Train: a sparse autoencoder learns to write it with few latents, in {passes:.0} passes");
     let words = ["train", "--activations", activations, "--d-sae", "4608", "--k", "32", "--tokens", train_tokens];
     train::run(&step(title, &[&words[..], &["--out", sae]].concat(), terminal)?, None, terminal)?;
 
+    let bench = Workbench::new(PlacedSae::trained(sae.as_ref())?, None)?;
+    let model = Some(bench.model(terminal)?);
     let title = "3. Evaluate: how much of the model it keeps, on text that it has not seen";
-    evaluate::run(&step(title, &["evaluate", "--sae", sae], terminal)?, Some(&model), terminal)?;
+    evaluate::run(&step(title, &["evaluate", "--sae", sae], terminal)?, model, terminal)?;
 
-    let title = "4. Index: when each latent fires, and what it does to the next token";
-    let words = ["index", "--sae", sae, "--out", features];
-    index::run(&step(title, &words, terminal)?, Some(&model), None, terminal)?;
-    let index = FeatureIndex::open(features.as_ref())?;
+    let title = "4. Index: when each latent fires, on what, and what it does to the next token";
+    index::run(&step(title, &["index", "--sae", sae, "--out", features], terminal)?, model, None, terminal)?;
 
-    let title = "5. Show: a dozen latents whose labels predict best on text they were not chosen on";
-    let words = ["show", "--features", features, "--top", "12", "--examples", "3"];
+    let title = "5. Show: latents whose label predicts them best, on text that it was not chosen on";
+    let words = ["show", "--features", features, "--top", "12", "--examples", "2"];
     show::run(&step(title, &words, terminal)?, terminal)?;
 
-    let title = "6. Find: the latent that tells two of the corpora apart best";
-    let words = ["find", "--features", features, "--positive", POSITIVE, "--negative", NEGATIVE, "--top", "1"];
-    let find: FindArgs = step(title, &words, terminal)?;
-    show::find(&find, terminal)?;
-    let contrasts = analyzer::contrast(&index, &find.positive, &find.negative)?;
-    let latent = contrasts.first().context("the SAE has no latents")?.latent;
-    let examples = index.examples_from(latent, POSITIVE)?;
-    terminal
-        .line(format!("\nThe first of them, latent {latent}, is steered below. Its strongest examples in {POSITIVE}:"));
-    show::show_examples(&index, &examples[..examples.len().min(3)], terminal);
+    let title = &format!("6. Find: the latents that tell {POSITIVE} from {NEGATIVE}");
+    let words = ["find", "--features", features, "--positive", POSITIVE, "--negative", NEGATIVE, "--top", "8"];
+    let found = find::run(&step(title, &words, terminal)?, model, terminal)?;
+    let index = FeatureIndex::open(features.as_ref())?;
+    let max = index.column::<f32>("max")?;
+    let is_kind = |contrast: &&DocumentContrast| contrast.auc_without_token > WITHOUT_TOKEN;
+    let candidates = found.latents.iter().filter(is_kind).take(CANDIDATES).map(|it| it.latent);
+    let candidates: Vec<(u32, f32)> = candidates.map(|latent| (latent, max[latent as usize])).collect();
+    steered(&bench, &candidates, sae, activations, terminal)?;
 
-    let bench = Workbench::new(PlacedSae::trained(sae.as_ref())?, Some(&model))?;
-    let dataset = ActivationDataset::open(Path::new(activations))?;
-    let prompt = bench.prompt_before_peak(&examples, &dataset, terminal)?.context("the latent fires nowhere")?;
-    let driven = DRIVE * index.feature(latent)?.max;
-    for (number, what, prompt, value) in [(7, "suppressed", &*prompt, 0.0), (8, "driven", OPEN_PROMPT, driven)] {
-        let title = format!("{number}. Steer: the latent {what} while the model writes");
-        let words = ["steer", "--sae", sae, &format!("--prompt={prompt}"), "--clamp", &format!("{latent}={value:.1}")];
-        steer::run(&step(&title, &words, terminal)?, Some(&model), terminal)?;
-    }
-    terminal.heading("Next");
-    terminal.line(format!("  refract inspect {activations}"));
-    terminal.line(format!("  refract find --features {features} --positive languages --negative prose"));
+    terminal.heading("Next: look for what you care about");
+    terminal.line(format!("  refract search --features {features} whale"));
+    terminal.line(format!("  refract explain --sae {sae} --features {features} --text 'The capital of France is'"));
+    terminal.line(format!("  refract find --features {features} --positive code --negative prose"));
     terminal.line("  refract --help");
     Ok(())
+}
+
+/// Tries each latent at its own maximum, and shows the one that moves the text most.
+fn steered(
+    bench: &Workbench,
+    candidates: &[(u32, f32)],
+    sae: &str,
+    activations: &str,
+    terminal: &Terminal,
+) -> anyhow::Result<()> {
+    let n = candidates.len();
+    terminal.heading("7. Steer: the model answers with a latent driven to its own maximum");
+    let kind = TextKind::of_sources(&ActivationDataset::open(Path::new(activations))?, POSITIVE, NEGATIVE)?;
+    let config = GenerateConfig { max_new_tokens: 40, temperature: 0.7, top_p: 0.9, ..GenerateConfig::default() };
+    terminal.say(&format!(
+        "{n} latents are tried on {} prompts; the best one is shown on {} others",
+        TRIED.len(),
+        REPORTED.len()
+    ));
+    let tried = bench.baseline(&TRIED, true, &config, terminal)?;
+    let Some(best) = bench.best_trial(&tried, candidates, &kind, terminal)? else {
+        terminal.line("none of them moves the text without making it repeat itself");
+        return Ok(());
+    };
+    let baseline = bench.baseline(&REPORTED, true, &config, terminal)?;
+    let trial = bench.trial(&baseline, best.intervention, &kind, terminal)?;
+    for TrialText { prompt, without, with, .. } in trial.texts.iter().take(SHOWN) {
+        terminal.line(format!("{DIM}prompt   {prompt}{DIM:#}"));
+        terminal.line(format!("{BOLD}without{BOLD:#}  {}", on_one_line(without)));
+        terminal.line(format!("{BOLD}with{BOLD:#}     {}\n", on_one_line(with)));
+    }
+    let Trial { gain, interval: [low, high], repetition: [before, after], .. } = &trial;
+    terminal.line(format!(
+        "over {} prompts, the words are {gain:+.2} nats per token more typical of {POSITIVE} than of {NEGATIVE} (95 % \
+         interval {low:+.2} to {high:+.2});",
+        trial.texts.len()
+    ));
+    let (before, after) = (100.0 * before, 100.0 * after);
+    terminal.line(format!("runs of three tokens that repeat: {before:.1} % without, {after:.1} % with it"));
+    let (latent, value) = (best.intervention.latent(), best.intervention.edited(0.0));
+    let clamp = format!("{latent}={value:.1}");
+    let words = ["steer", "--sae", sae, "--chat", "--prompt", REPORTED[0], "--clamp", &clamp];
+    let title = "8. The same by hand: one prompt, with what moves";
+    steer::run(&step(title, &words, terminal)?, Some(bench.model(terminal)?), terminal)
 }
 
 /// The bundled corpora: in the working folder, or in the sources that this program was built from.

@@ -1,7 +1,7 @@
 //! `refract find`: the latents that tell two groups of texts apart; `refract search`: those about some words.
 
 use analyzer::{ContrastConfig, Contrasts, DocumentContrast, FeatureIndex, SaeSource, SearchHit, TextGroup, Workbench};
-use harvester::{LanguageModel, Monitor, human::grouped};
+use harvester::{LanguageModel, Monitor};
 
 use crate::{
     cli::{FindArgs, SearchArgs},
@@ -39,7 +39,9 @@ fn print(found: &Contrasts, index: &FeatureIndex, args: &FindArgs, terminal: &Te
         let token = quoted(texts.get(token).map_or("", String::as_str));
         let [first, second] = [first, second].map(|share| format!("{:.0} %", 100.0 * share));
         let mark = if contrast.q.is_none_or(|q| q <= DISCOVERY) { " " } else { "?" };
-        terminal.line(format!("{latent:6}{mark} {auc:.3}  {auc_without_token:.3} {token:12.12}  {first:>5} / {second:<5}  {label}"));
+        terminal.line(format!(
+            "{latent:6}{mark} {auc:.3}  {auc_without_token:.3} {token:12.12}  {first:>5} / {second:<5}  {label}"
+        ));
     }
     Ok(())
 }

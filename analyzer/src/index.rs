@@ -37,11 +37,11 @@ use harvester::{
 };
 use trainer::Sae;
 
+pub(crate) use self::text::encode_all;
 use self::{
     control::Control, logit_lens::logit_lens, neighbors::nearest, saved::SavedState, state::IndexState,
     tables::Completed,
 };
-pub(crate) use self::text::encode_all;
 pub use self::{merge::merge_indexes, text::IndexText};
 use crate::{
     EncodedRows, Error, PlacedSae, Result, Workbench,

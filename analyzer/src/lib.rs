@@ -39,6 +39,7 @@ mod effects;
 mod features;
 mod artifact;
 mod sae_source;
+mod encode;
 mod explain;
 mod index;
 mod encode;

@@ -17,10 +17,10 @@ pub(crate) struct DemoArgs {
     #[arg(long, default_value = "demo")]
     pub(crate) out: PathBuf,
     /// Tokens to harvest.
-    #[arg(long, default_value = "160k", value_parser = count::<u64>)]
+    #[arg(long, default_value = "400k", value_parser = count::<u64>)]
     pub(crate) tokens: u64,
     /// Tokens to train on, several epochs of those harvested.
-    #[arg(long, value_name = "TOKENS", default_value = "1.6M", value_parser = count::<u64>)]
+    #[arg(long, value_name = "TOKENS", default_value = "2.4M", value_parser = count::<u64>)]
     pub(crate) train_tokens: u64,
 }
 

@@ -15,8 +15,8 @@ use super::{
     manifest::{FeaturesManifest, IndexedFile},
     sample::Sample,
     tables::{
-        CONTROL, EFFECTS, EXAMPLES, FEATURES, LABELS, SAMPLE, TOKENS, read_effects, read_examples, read_features, read_labels,
-        read_sample,
+        CONTROL, EFFECTS, EXAMPLES, FEATURES, LABELS, SAMPLE, TOKENS, read_effects, read_examples, read_features,
+        read_labels, read_sample,
     },
 };
 use crate::{Effect, Error, Label, Result};

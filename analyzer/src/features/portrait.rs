@@ -48,7 +48,9 @@ impl FeatureIndex {
     pub fn best_labeled(&self, n: usize) -> Result<Vec<u32>> {
         let density = self.column::<f64>("density")?;
         let mut labels = self.labels()?;
-        labels.retain(|label| label.is_explained() && density[label.latent as usize] < MOST_DENSE);
+        // Nobody can read a token that is a part of a letter.
+        let is_readable = |label: &Label| label.is_explained() && !label.rule.contains('\u{fffd}');
+        labels.retain(|label| is_readable(label) && density[label.latent as usize] < MOST_DENSE);
         // Among equals, the label of more firings is surer.
         labels.sort_by(|a, b| b.f1.total_cmp(&a.f1).then(b.firings.cmp(&a.firings)).then(a.latent.cmp(&b.latent)));
         let mut seen = HashSet::new();

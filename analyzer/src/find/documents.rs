@@ -81,7 +81,9 @@ impl Contrasts {
         let [len, other_len] = self.mean_tokens;
         let mut lines = vec![format!("{first} and {second}, of {len:.0} and {other_len:.0} tokens on average")];
         if self.is_cut {
-            lines.push("the longer documents were cut to the lengths of the others: longer ones have larger maxima".into());
+            lines.push(
+                "the longer documents were cut to the lengths of the others: longer ones have larger maxima".into(),
+            );
         }
         lines.push(match self.is_split {
             true => {
@@ -136,7 +138,7 @@ pub struct DocumentContrast {
 ///
 /// # Errors
 /// A group without a document that has a token that counts.
-pub fn contrast_documents(
+pub(super) fn contrast_documents(
     positive: &EncodedRows,
     negative: &EncodedRows,
     d_sae: usize,

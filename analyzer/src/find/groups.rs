@@ -41,9 +41,11 @@ impl TextGroup {
             return Ok(Self::Files(names.iter().map(PathBuf::from).collect()));
         }
         // A word that is neither is a source or a file that was misspelled, not a text.
-        let word = names.iter().find(|name| place(name).is_none() && !is_file(name) && !name.contains(char::is_whitespace));
+        let word =
+            names.iter().find(|name| place(name).is_none() && !is_file(name) && !name.contains(char::is_whitespace));
         if n_files > 0 || names.iter().any(|name| place(name).is_some()) || word.is_some() {
-            let expected = format!("sources of the index ({}), or files, or texts of several words", sources.join(", "));
+            let expected =
+                format!("sources of the index ({}), or files, or texts of several words", sources.join(", "));
             let found = word.map_or("some of each".into(), |word| format!("`{word}`"));
             return Err(Error::from(harvester::Error::invalid("group", expected, found)));
         }

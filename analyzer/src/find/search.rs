@@ -53,7 +53,9 @@ impl FeatureIndex {
     pub fn search(&self, query: &str, n: usize, max_density: f64) -> Result<Vec<SearchHit>> {
         let wanted = words(query);
         if wanted.is_empty() {
-            return Err(harvester::Error::invalid("search", "a word or a sign to look for", format!("{query:?}")).into());
+            return Err(
+                harvester::Error::invalid("search", "a word or a sign to look for", format!("{query:?}")).into()
+            );
         }
         let (density, labels) = (self.column::<f64>("density")?, self.labels()?);
         let fires_on = self.column::<Vec<String>>("fires_on")?;

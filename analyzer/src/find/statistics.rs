@@ -91,8 +91,11 @@ pub(crate) struct Permutations {
 }
 
 impl Permutations {
-    /// Number of assignments.
+    /// Largest number of assignments tried.
     const N: usize = 10_000;
+    /// After so many that are at least as far from the middle, p is known well enough (Besag and Clifford's sequential
+    /// test, which remains exact).
+    const ENOUGH: usize = 50;
 
     pub(crate) fn new([first, second]: [usize; 2]) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(0);
@@ -113,7 +116,13 @@ impl Permutations {
         let found = far(ranks[..first].iter().sum());
         let sum =
             |assignment: &Vec<bool>| ranks.iter().zip(assignment).filter(|(_, first)| **first).map(|(r, _)| r).sum();
-        let as_far = self.assignments.iter().filter(|assignment| far(sum(assignment)) >= found - 1e-9).count();
+        let mut as_far = 0;
+        for (tried, assignment) in (1..).zip(&self.assignments) {
+            as_far += usize::from(far(sum(assignment)) >= found - 1e-9);
+            if as_far == Self::ENOUGH {
+                return as_far as f64 / tried as f64;
+            }
+        }
         (as_far + 1) as f64 / (Self::N + 1) as f64
     }
 }
@@ -213,7 +222,7 @@ mod tests {
     fn permutations_agree_with_all_assignments() {
         // 3 of 6 documents: 20 assignments, of which 2 are as far from the middle as that of the three largest.
         let p = Permutations::new([3, 3]).p(&[4.0, 5.0, 6.0, 1.0, 2.0, 3.0], 3);
-        assert!((p - 0.1).abs() < 0.01, "{p}");
+        assert!((p - 0.1).abs() < 0.04, "{p}"); // 50 of about 500: a standard error of 0.013
         assert_eq!(Permutations::new([2, 2]).p(&[0.0; 4], 2), 1.0);
     }
 }

@@ -45,7 +45,8 @@ impl Intervention {
         }
     }
 
-    fn edited(&self, z: f32) -> f32 {
+    /// The new activation where the latent has `z`.
+    pub fn edited(&self, z: f32) -> f32 {
         match self {
             Self::Clamp { value, .. } => *value,
             Self::Scale { factor, .. } => factor * z,

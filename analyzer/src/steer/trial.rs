@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 
-use harvester::{Hook, Monitor, NoHook};
+use harvester::{ActivationDataset, Hook, Monitor, NoHook};
 use serde::Serialize;
 
 use super::{
@@ -46,6 +46,32 @@ impl TextKind {
         let log = |n: f64, all: f64| ((n + 0.5) / all).ln();
         let ratio = |(token, [a, b]): (u32, [f64; 2])| (token, log(a, all[0]) - log(b, all[1]));
         Self { log_ratios: counts.into_iter().map(ratio).collect() }
+    }
+
+    /// The texts of one source of some activations, against those of another.
+    ///
+    /// # Errors
+    /// A source that they do not have, or a file that cannot be read.
+    pub fn of_sources(dataset: &ActivationDataset, source: &str, other: &str) -> Result<Self> {
+        let place = |name: &str| {
+            let sources = &dataset.manifest.corpus;
+            sources.iter().position(|source| source.name == name).ok_or_else(|| {
+                let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
+                let expected = format!("one of {}", names.join(", "));
+                harvester::Error::invalid("corpus source", expected, format!("`{name}`"))
+            })
+        };
+        let places = [place(source)?, place(other)?];
+        let mut tokens = [vec![], vec![]];
+        for &group in &dataset.row_groups {
+            let rows = dataset.tokens(group)?;
+            for (&token, &document) in rows.token.iter().zip(&rows.document) {
+                let source = dataset.manifest.source_of(document);
+                (0..2).filter(|side| source == Some(places[*side])).for_each(|side| tokens[side].push(token));
+            }
+        }
+        let [of_source, of_other] = tokens;
+        Ok(Self::new(of_source, of_other))
     }
 
     /// Mean log ratio of a text's tokens, in nats per token; tokens that occur in neither kind count 0.
