@@ -609,6 +609,7 @@ mod tests {
             histogram: Histogram { start: 9, counts: vec![1, 2, 3] },
             activation_sum: 77,
             n_active_by_source: vec![7, 0],
+            fires_on: vec!["a".into(), "é".into()],
             density_by_source: vec![0.5, 0.0],
             promoted: lens(latent),
             suppressed: vec![],
