@@ -62,11 +62,12 @@ impl TextKind {
             })
         };
         let places = [place(source)?, place(other)?];
+        let sources = dataset.document_sources()?;
         let mut tokens = [vec![], vec![]];
         for &group in &dataset.row_groups {
             let rows = dataset.tokens(group)?;
             for (&token, &document) in rows.token.iter().zip(&rows.document) {
-                let source = dataset.manifest.source_of(document);
+                let source = sources.of(document);
                 (0..2).filter(|side| source == Some(places[*side])).for_each(|side| tokens[side].push(token));
             }
         }
