@@ -14,7 +14,7 @@
 //!   |      recipe of each kind of SAE, with sparsity; dead latents learn by auxiliary
 //!   v
 //! run      step by step, by schedule; train, train_live and sweep give it config and rows. health
-//!          judges it, checkpoint resumes it, metrics_log, metrics_file and curves show it. At the end export: weights
+//!          judges it, checkpoint (and buffer_file) resumes it, metrics_log, metrics_file and curves show it. At the end export: weights
 //!          -> SAE; calibrate: its threshold; score: metrics on held-out rows. initial_weights: SAE -> weights, if a
 //!          run begins from one
 //! ```

@@ -43,6 +43,7 @@ use crate::{
     step::{Learner, StepReport},
 };
 
+mod buffer_file;
 mod calibrate;
 mod checkpoint;
 pub(crate) mod curves;
@@ -153,6 +154,7 @@ impl<'a> Run<'a> {
         held_out: &dyn RowSource,
     ) -> Result<SaeManifest> {
         let mut buffer = ShuffleBuffer::new(source, self.resolved.config.seed, self.progress.cursor);
+        buffer_file::restore(&self.out, &self.id, self.progress.step, &mut buffer);
         self.show()?;
         let ended = self.fit_and_finish(&manifest, &mut buffer, training_rows, held_out);
         ended.inspect_err(|error| self.show_end(&manifest, error))
@@ -165,9 +167,11 @@ impl<'a> Run<'a> {
         training_rows: u64,
         held_out: &dyn RowSource,
     ) -> Result<SaeManifest> {
-        self.fit(buffer)?;
-        let sample = sample(buffer, &self.resolved.widths, training_rows)?;
-        self.finish(manifest.clone(), held_out, &sample)
+        let sample = self.fit(buffer).and_then(|()| sample(buffer, &self.resolved.widths, training_rows));
+        if let Err(Error::Harvester(harvester::Error::Cancelled { .. })) = &sample {
+            buffer_file::save(&self.out, &self.id, self.progress.step, buffer, self.monitor);
+        }
+        self.finish(manifest.clone(), held_out, &sample?)
     }
 
     /// Updates the page of curves.
@@ -314,6 +318,7 @@ impl<'a> Run<'a> {
         }
         self.log.sync()?;
         self.surplus = true;
+        buffer_file::remove(&self.out)?;
         checkpoint::save(&self.out, &self.id, &self.learner, self.progress)?;
         self.saved_step = self.progress.step;
         Ok(())
@@ -344,6 +349,7 @@ impl<'a> Run<'a> {
         let held_out = score(&sae, held_out, self.monitor)?;
         manifest.results = Some(results(&self.out, self.progress, batch, dead, held_out)?);
         self.curves.finish(&manifest, self.log.lines())?;
+        buffer_file::remove(&self.out)?;
         manifest.diverged = None;
         manifest.complete = true;
         manifest.write(&self.out)?;

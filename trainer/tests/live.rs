@@ -5,12 +5,12 @@
 mod folder;
 mod stop_at;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Mutex};
 
 use folder::{Files, assert_same, files, without_checkpoints};
 use harvester::{
     ActivationDataset, Compute, ContextCursor, Corpus, CorpusOptions, HarvestConfig, HookPoint, LanguageModel,
-    LiveModel, Monitor, ResolvedModel, Silent, harvest,
+    LiveModel, Monitor, ResolvedModel, Silent, StorageDtype, harvest,
 };
 use stop_at::{Stop, StopAt};
 use trainer::{SaeManifest, SweepPlan, TrainArchitecture, TrainConfig, sweep, train, train_live};
@@ -63,16 +63,46 @@ fn short_config() -> TrainConfig {
     TrainConfig { tokens: 5 * 128 + 1, buffer_bytes: 1 << 29, ..train_config() }
 }
 
-/// For each piece of work, in the order they began: its name, the amount done and the total.
+/// Every piece of work, in the order they began: its name, the amount done and the total.
 #[derive(Default)]
-struct Ledger(std::sync::Mutex<Vec<(String, u64, u64)>>);
+struct Ledger {
+    works: Mutex<Vec<(String, u64, u64)>>,
+    /// Indices of those in progress, the innermost last.
+    open: Mutex<Vec<usize>>,
+    /// Stops the run after this amount of all work.
+    stop_after: Option<u64>,
+}
+
+impl Ledger {
+    /// Fillings of the shuffle buffer: the rows computed, and those wanted.
+    fn fills(&self) -> Vec<(u64, u64)> {
+        let works = self.works.lock().unwrap();
+        let fills = works.iter().filter(|(what, ..)| what.starts_with("filling the shuffle buffer"));
+        fills.map(|(_, done, total)| (*done, *total)).collect()
+    }
+
+    fn rows_computed(&self) -> u64 {
+        self.fills().iter().map(|(done, _)| done).sum()
+    }
+}
 
 impl Monitor for Ledger {
     fn start(&self, what: &str, total: u64, _unit: &str) {
-        self.0.lock().unwrap().push((what.to_string(), 0, total));
+        let mut works = self.works.lock().unwrap();
+        self.open.lock().unwrap().push(works.len());
+        works.push((what.to_string(), 0, total));
     }
     fn advance(&self, n: u64) {
-        self.0.lock().unwrap().last_mut().unwrap().1 += n;
+        let innermost = *self.open.lock().unwrap().last().unwrap();
+        self.works.lock().unwrap()[innermost].1 += n;
+    }
+    fn skip(&self, _n: u64) {}
+    fn finish(&self) {
+        self.open.lock().unwrap().pop();
+    }
+    fn cancelled(&self) -> bool {
+        let done = self.works.lock().unwrap().iter().map(|(_, done, _)| done).sum::<u64>();
+        self.stop_after.is_some_and(|end| done >= end)
     }
 }
 
@@ -81,14 +111,56 @@ fn the_buffer_is_no_larger_than_the_run_and_says_how_full_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let (ledger, out) = (Ledger::default(), folder.path().join("sae"));
     train_live(&model(), corpus(folder.path()), &harvest_config(None), &short_config(), &out, &ledger).unwrap();
-    let ledger = ledger.0.into_inner().unwrap();
-    let fills: Vec<_> = ledger.iter().filter(|(what, ..)| what == "filling the shuffle buffer").collect();
+    let fills = ledger.fills();
     // The rows of five steps. Those on which densities are counted, one per token, come after them.
-    assert_eq!(fills.len(), 2, "{ledger:?}");
-    assert!(fills[0].2 == 5 * 128 && fills[0].1 >= 5 * 128, "{ledger:?}");
+    assert_eq!(fills.len(), 2, "{fills:?}");
+    assert_eq!(fills[0], (5 * 128, 5 * 128), "{fills:?}");
     // The forward pass that fills the buffer may compute up to 3 contexts of 16 rows more than the buffer asks for.
     let sample = 5 * 128 + 1;
-    assert!(fills[1].2 <= sample && fills[1].2 + 48 > sample && fills[1].1 >= fills[1].2, "{ledger:?}");
+    assert!(fills[1].1 <= sample && fills[1].1 + 48 > sample && fills[1].0 == fills[1].1, "{fills:?}");
+}
+
+#[test]
+fn a_stopped_run_computes_no_row_again_unless_the_file_of_its_buffer_is_lost() {
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 5] = [
+        ("whole", |_| ()),
+        ("removed", |path| fs::remove_file(path).unwrap()),
+        ("cut", |path| {
+            fs::write(path, &fs::read(path).unwrap()[..fs::metadata(path).unwrap().len() as usize - 1]).unwrap()
+        }),
+        ("flipped", |path| {
+            let mut bytes = fs::read(path).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            fs::write(path, bytes).unwrap();
+        }),
+        ("no file at all", |path| fs::write(path, "").unwrap()),
+    ];
+    let config = TrainConfig { tokens: 20 * 128, checkpoint_every: 1000, ..train_config() };
+    let harvest = HarvestConfig { dtype: StorageDtype::I8, ..harvest_config(None) };
+    let run = |folder: &Path, ledger: &Ledger| {
+        train_live(&model(), corpus(folder), &harvest, &config, &folder.join("sae"), ledger).map(drop)
+    };
+    let weights = |folder: &Path| fs::read(folder.join("sae/sae_weights.safetensors")).unwrap();
+    let (folder, ledger) = (tempfile::tempdir().unwrap(), Ledger::default());
+    run(folder.path(), &ledger).unwrap();
+    let (whole, needed) = (weights(folder.path()), ledger.rows_computed());
+    // Before the first step; in steps; while the buffer is filled for the second time, in the middle of a batch.
+    for stop_after in [500, 1500, 2300] {
+        for (damage, damaged) in damages {
+            let folder = tempfile::tempdir().unwrap();
+            let (before, after) = (Ledger { stop_after: Some(stop_after), ..Ledger::default() }, Ledger::default());
+            run(folder.path(), &before).unwrap_err();
+            let path = folder.path().join("sae/checkpoints/shuffle-buffer");
+            damaged(&path);
+            run(folder.path(), &after).unwrap();
+            assert!(weights(folder.path()) == whole, "{damage}, stopped after {stop_after}");
+            // The last forward pass that fills a buffer may compute more than the buffer asks for.
+            let more = (before.rows_computed() + after.rows_computed()).saturating_sub(needed);
+            assert_eq!(more == 0, damage == "whole", "{damage}, stopped after {stop_after}: {more} computed again");
+            assert!(!path.exists());
+        }
+    }
 }
 
 #[test]
@@ -162,8 +234,9 @@ fn columns_are_those_named_and_each_is_named_once() {
 #[test]
 fn a_run_stopped_anywhere_ends_in_the_same_bytes() {
     ends_in_the_same_bytes(&train_config(), &[100, 900, 2000, 5000, 7500]);
-    // One block holds all rows that the run draws; the first stop happens while it is filled.
-    ends_in_the_same_bytes(&short_config(), &[100, 700, 1400, 1700]);
+    // One block holds all rows that the run draws; the first stop happens while it is filled, the last ones while the
+    // rows after it are computed.
+    ends_in_the_same_bytes(&short_config(), &[100, 700, 1000, 1200]);
     let architecture = TrainArchitecture::Crosscoder;
     let hook_points = vec![HookPoint::resid_post(1), POINT];
     ends_in_the_same_bytes(&TrainConfig { architecture, hook_points, ..train_config() }, &[900, 5000]);
@@ -179,7 +252,8 @@ fn ends_in_the_same_bytes(config: &TrainConfig, stops: &[u64]) {
     };
     run(whole.path(), &Silent).unwrap();
     for &tokens in stops {
-        let message = run(stopped.path(), &StopAt::new(tokens, Stop::Cancel)).unwrap_err().to_string();
+        let ended = run(stopped.path(), &StopAt::new(tokens, Stop::Cancel));
+        let message = ended.map(drop).expect_err(&format!("stopped after {tokens}")).to_string();
         assert!(message.contains("stopped on request"), "{message}");
     }
     run(stopped.path(), &Silent).unwrap();

@@ -13,12 +13,37 @@ pub(crate) trait ActivationSource {
     fn widths(&self) -> &[usize];
 
     /// Replaces `rows` by the rows of the block at `place`, or returns `false` if the epoch has no such block. On
-    /// entry, `rows` holds the block loaded last, or nothing; a source may keep rows that stay the same.
+    /// entry, `rows` holds the block loaded last, or nothing, or after [`Self::go_on_from`] the first rows of this
+    /// block; a source may keep rows that stay the same.
     fn load(&mut self, place: BlockPlace, rows: &mut Vec<Rows>) -> Result<bool>;
 
     /// Position in the stream of contexts at which the block loaded last begins. `None` for a source that can find any
     /// block by its number.
     fn began_at(&self) -> Option<ContextCursor>;
+
+    /// Where the rows come from next, for a source whose blocks take long to load again: what is in memory is then
+    /// kept when the run is stopped.
+    fn position(&self) -> Option<StreamPosition> {
+        None
+    }
+
+    /// Goes on at a [`Self::position`].
+    fn go_on_from(&mut self, _position: StreamPosition) {}
+}
+
+/// Position in a stream of rows that is cut into blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StreamPosition {
+    /// The block that the next rows belong to.
+    pub(crate) place: BlockPlace,
+    /// Start of that block.
+    pub(crate) began_at: ContextCursor,
+    /// Start of the next rows.
+    pub(crate) next: ContextCursor,
+    /// Rows of that block so far.
+    pub(crate) n_rows: u64,
+    /// Rows in the blocks before it, in all epochs.
+    pub(crate) rows_before: u64,
 }
 
 /// A block's number.

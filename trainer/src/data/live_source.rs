@@ -1,5 +1,5 @@
 //! [`LiveSource`]: blocks of rows that a model computes while the SAE learns, in the order of the corpus' contexts.
-//! Nothing is written to disk. A block mixes only its own rows; the shuffled order of the documents does the rest.
+//! No activations are written to disk, unless the run is stopped. A block mixes only its own rows; the shuffled order of the documents does the rest.
 //!
 //! ```text
 //! contexts:  | held out | block 0 | block 1 | ..         epoch 1 begins again at block 0
@@ -14,7 +14,7 @@ use harvester::{ActivationStream, ContextCursor, HookPoint, LiveModel, Monitor};
 use crate::{
     Result,
     data::{
-        activation_source::{ActivationSource, BlockPlace},
+        activation_source::{ActivationSource, BlockPlace, StreamPosition},
         activations::ordinary_rows,
         rows::Rows,
         shuffle_buffer::Cursor,
@@ -43,13 +43,10 @@ pub(crate) struct LiveSource<'a> {
     model: &'a LiveModel,
     rows: LiveRows,
     stream: Option<ActivationStream>,
-    /// The block that the stream reaches next, and its start.
-    next: (BlockPlace, ContextCursor),
+    at: StreamPosition,
     /// Start of the block loaded last.
     began_at: ContextCursor,
-    /// Rows in the blocks before `next`, in all epochs.
-    rows_before: u64,
-    /// True if the next block had been in memory when the run was stopped.
+    /// True if the next block had been in memory when the run was stopped, and was not kept.
     again: bool,
     /// The run's folder, named in the error when the user stops the run.
     out: &'a Path,
@@ -67,21 +64,27 @@ impl<'a> LiveSource<'a> {
         monitor: &'a dyn Monitor,
     ) -> Self {
         let begins = cursor.began_at.unwrap_or(rows.first);
-        let (rows_before, again) = (drawn - cursor.row, cursor.row > 0);
-        let next = (cursor.place, begins);
-        Self { model, rows, stream: None, next, began_at: begins, rows_before, again, out, monitor }
+        let at = StreamPosition {
+            place: cursor.place,
+            began_at: begins,
+            next: begins,
+            n_rows: 0,
+            rows_before: drawn - cursor.row,
+        };
+        Self { model, rows, stream: None, at, began_at: begins, again: cursor.row > 0, out, monitor }
     }
 
     /// The stream, positioned at the block `place`.
     fn stream_at(&mut self, place: BlockPlace) -> Result<&mut ActivationStream> {
-        if place != self.next.0 {
+        if place != self.at.place {
             assert_eq!(place.block, 0, "blocks are requested in order, except for the first of an epoch");
-            self.next = (place, self.rows.first);
+            let first = self.rows.first;
+            self.at = StreamPosition { place, began_at: first, next: first, n_rows: 0, ..self.at };
             self.stream = None;
         }
         let stream = match self.stream.take() {
             Some(stream) => stream,
-            None => self.model.stream(&self.rows.hook_points, self.next.1)?,
+            None => self.model.stream(&self.rows.hook_points, self.at.next)?,
         };
         Ok(self.stream.insert(stream))
     }
@@ -93,34 +96,47 @@ impl ActivationSource for LiveSource<'_> {
     }
 
     fn load(&mut self, place: BlockPlace, rows: &mut Vec<Rows>) -> Result<bool> {
-        let left = self.rows.rows_drawn.saturating_sub(self.rows_before).max(1);
-        let (block_rows, sink_norms) = (self.rows.block_rows.min(left), self.rows.sink_norms.clone());
+        let left = self.rows.rows_drawn.saturating_sub(self.at.rows_before).max(1);
+        let block_rows = self.rows.block_rows.min(left);
         let (out, monitor) = (self.out, self.monitor);
-        let again = if std::mem::take(&mut self.again) { " again (it is not kept on disk)" } else { "" };
-        rows.clear();
-        let stream = self.stream_at(place)?;
-        let (mut n_rows, mut end) = (0, None);
+        let again = if std::mem::take(&mut self.again) { " again" } else { "" };
+        self.stream_at(place)?;
+        if self.at.n_rows == 0 {
+            rows.clear();
+        }
         monitor.start(&format!("filling the shuffle buffer{again}"), block_rows, "tokens");
-        while n_rows < block_rows {
+        monitor.skip(self.at.n_rows);
+        while self.at.n_rows < block_rows {
             if monitor.cancelled() {
                 return Err(harvester::Error::Cancelled { place: out.display().to_string() }.into());
             }
-            let Some(batch) = stream.next().transpose()? else { break };
-            end = Some(batch.next);
-            let kept = ordinary_rows(batch.activations, &sink_norms, |_| true);
-            monitor.advance((kept.len() as u64).min(block_rows - n_rows));
-            n_rows += kept.len() as u64;
+            let Some(batch) = self.stream_at(place)?.next().transpose()? else { break };
+            let kept = ordinary_rows(batch.activations, &self.rows.sink_norms, |_| true);
+            let n_rows = kept.len() as u64;
+            monitor.advance(n_rows.min(block_rows - self.at.n_rows));
             rows.push(kept);
+            self.at = StreamPosition { next: batch.next, n_rows: self.at.n_rows + n_rows, ..self.at };
         }
         monitor.finish();
-        self.began_at = self.next.1;
-        let Some(end) = end else { return Ok(false) };
-        self.rows_before += n_rows;
-        self.next = (BlockPlace { block: place.block + 1, ..place }, end);
+        let StreamPosition { began_at, next, n_rows, rows_before, .. } = self.at;
+        self.began_at = began_at;
+        if next == began_at {
+            return Ok(false);
+        }
+        let place = BlockPlace { block: place.block + 1, ..place };
+        self.at = StreamPosition { place, began_at: next, next, n_rows: 0, rows_before: rows_before + n_rows };
         Ok(true)
     }
 
     fn began_at(&self) -> Option<ContextCursor> {
         Some(self.began_at)
+    }
+
+    fn position(&self) -> Option<StreamPosition> {
+        Some(self.at)
+    }
+
+    fn go_on_from(&mut self, position: StreamPosition) {
+        (self.at, self.stream, self.again) = (position, None, false);
     }
 }

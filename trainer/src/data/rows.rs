@@ -4,7 +4,7 @@
 //! batch row = (scale_0 column_0 row, scale_1 column_1 row, ..)        width: the sum of the columns' widths
 //! ```
 
-use harvester::Values;
+use harvester::{StorageDtype, Values};
 
 use crate::Result;
 
@@ -67,6 +67,29 @@ impl Rows {
         }
     }
 
+    /// Dtype of each column.
+    pub(crate) fn dtypes(&self) -> Vec<StorageDtype> {
+        self.columns.iter().map(|column| column.values.dtype()).collect()
+    }
+
+    /// Appends row `row` as it is stored, column after column.
+    pub(crate) fn append_row_bytes(&self, row: usize, bytes: &mut Vec<u8>) {
+        self.columns.iter().for_each(|column| column.values.append_row_bytes(row, column.width, bytes));
+    }
+
+    /// Rows written by [`Self::append_row_bytes`]. `None` if the last one is not whole.
+    pub(crate) fn from_row_bytes(dtypes: &[StorageDtype], widths: &[usize], mut bytes: &[u8]) -> Option<Self> {
+        let empty =
+            |(dtype, &width): (&StorageDtype, _)| Column { values: Values::with_capacity(*dtype, 0, width), width };
+        let mut columns: Vec<Column> = dtypes.iter().zip(widths).map(empty).collect();
+        while !bytes.is_empty() && !columns.is_empty() {
+            for Column { values, width } in &mut columns {
+                bytes = values.extend_from_row_bytes(*width, bytes)?;
+            }
+        }
+        Some(Self::new(columns))
+    }
+
     /// All rows in f32, row-major; within a row, one column after the other. `[n, sum of widths]`
     pub(crate) fn to_f32(&self) -> Vec<f32> {
         if let [only] = &self.columns[..] {
@@ -93,5 +116,11 @@ mod tests {
         let mut x = [f32::NAN; 3];
         rows.copy_row(1, &[2.0, 0.25], &mut x);
         assert_eq!(x, [3.0, 4.0, 2.0]);
+        let mut bytes = vec![];
+        [1, 0].into_iter().for_each(|row| rows.append_row_bytes(row, &mut bytes));
+        let read = |bytes: &[u8]| Rows::from_row_bytes(&rows.dtypes(), &[2, 1], bytes).map(|rows| rows.to_f32());
+        assert_eq!(bytes.len(), 2 * (4 + 2 + 4));
+        assert_eq!(read(&bytes), Some(vec![1.5, 2.0, 8.0, 10.0, -20.0, 7.0]));
+        assert_eq!(read(&bytes[..19]), None);
     }
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error, Result,
     data::{
-        activation_source::{ActivationSource, BlockPlace},
+        activation_source::{ActivationSource, BlockPlace, StreamPosition},
         rows::Rows,
         shard_source::random,
     },
@@ -44,13 +44,31 @@ pub(crate) struct ShuffleBuffer<S> {
     rows: Vec<Rows>,
     /// The block in `rows`, and the order in which its rows are taken: (index in `rows`, row).
     order: Option<(BlockPlace, Vec<(u32, u32)>)>,
+    /// The first rows of a batch that was begun when the run was stopped, in training units.
+    begun: Vec<f32>,
     /// Usable rows in the epoch so far, to detect an epoch without any.
     rows_of_epoch: u64,
 }
 
+/// State of a buffer that was stopped, beside its rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stopped {
+    /// Position of the next row after those of the batch that was begun.
+    cursor: Cursor,
+    /// Rows of the cursor's block; `None` if the block is not complete.
+    block_rows: Option<u64>,
+    /// Position of the source.
+    source: StreamPosition,
+}
+
 impl<S: ActivationSource> ShuffleBuffer<S> {
     pub(crate) fn new(source: S, seed: u64, cursor: Cursor) -> Self {
-        Self { source, seed, cursor, rows: Vec::new(), order: None, rows_of_epoch: 0 }
+        Self { source, seed, cursor, rows: Vec::new(), order: None, begun: Vec::new(), rows_of_epoch: 0 }
+    }
+
+    /// Number of values in each column of a row.
+    pub(crate) fn widths(&self) -> &[usize] {
+        self.source.widths()
     }
 
     /// Position at which the next batch begins.
@@ -64,9 +82,13 @@ impl<S: ActivationSource> ShuffleBuffer<S> {
     /// `scales` `[columns]`, `x` `[n, sum of widths]`.
     pub(crate) fn next_batch(&mut self, scales: &[f32], x: &mut [f32]) -> Result<()> {
         let width: usize = self.source.widths().iter().sum();
-        let mut filled = 0;
+        let mut filled = self.begun.len();
+        x[..filled].copy_from_slice(&self.begun);
         while filled < x.len() {
-            self.load_block()?;
+            if let Err(error) = self.load_block() {
+                self.begun = x[..filled].to_vec();
+                return Err(error);
+            }
             let (_, order) = self.order.as_ref().expect("load_block leaves a block in memory");
             let first = self.cursor.row as usize;
             let n = (order.len() - first).min((x.len() - filled) / width);
@@ -74,7 +96,35 @@ impl<S: ActivationSource> ShuffleBuffer<S> {
             self.cursor.row += n as u64;
             filled += n * width;
         }
+        self.begun.clear();
         Ok(())
+    }
+
+    /// State of the buffer, the first rows of the next batch, and the rows that were not drawn, in the order of drawing
+    /// if their block is complete, else in that of the source. `None` if the source loads any block quickly.
+    pub(crate) fn stopped(&self) -> Option<(Stopped, &[f32], Vec<(&Rows, usize)>)> {
+        let source = self.source.position()?;
+        let order = self.order.as_ref().map(|(_, order)| order);
+        let state = Stopped { cursor: self.cursor, block_rows: order.map(|order| order.len() as u64), source };
+        let rows = match order {
+            Some(order) => {
+                let left = &order[self.cursor.row as usize..];
+                left.iter().map(|&(at, row)| (&self.rows[at as usize], row as usize)).collect()
+            }
+            None => self.rows.iter().flat_map(|rows| (0..rows.len()).map(move |row| (rows, row))).collect(),
+        };
+        Some((state, &self.begun, rows))
+    }
+
+    /// Goes on where another buffer was [stopped](Self::stopped).
+    pub(crate) fn go_on_from(&mut self, state: &Stopped, begun: Vec<f32>, rows: Vec<Rows>) {
+        self.source.go_on_from(state.source);
+        self.order = state.block_rows.map(|_| {
+            // The rows before the cursor are never drawn again, so they were not kept.
+            let drawn = std::iter::repeat_n((0, 0), state.cursor.row as usize);
+            (state.cursor.place, drawn.chain(places(&rows)).collect())
+        });
+        (self.cursor, self.begun, self.rows) = (state.cursor, begun, rows);
     }
 
     /// Loads the cursor's block into memory, and moves on to the next one while it has no rows left.
@@ -114,17 +164,21 @@ impl<S: ActivationSource> ShuffleBuffer<S> {
         if self.order.as_ref().is_some_and(|(of, _)| *of == place) {
             return Ok(true);
         }
+        self.order = None; // while the source replaces the rows
         if !self.source.load(place, &mut self.rows)? {
             return Ok(false);
         }
-        let places = self.rows.iter().enumerate();
-        let mut order: Vec<(u32, u32)> =
-            places.flat_map(|(at, rows)| (0..rows.len() as u32).map(move |row| (at as u32, row))).collect();
+        let mut order: Vec<(u32, u32)> = places(&self.rows).collect();
         order.shuffle(&mut random(self.seed, place.epoch, place.block));
         self.order = Some((place, order));
         self.cursor.began_at = self.source.began_at();
         Ok(true)
     }
+}
+
+/// (index in `rows`, row) of every row.
+fn places(rows: &[Rows]) -> impl Iterator<Item = (u32, u32)> {
+    rows.iter().enumerate().flat_map(|(at, rows)| (0..rows.len() as u32).map(move |row| (at as u32, row)))
 }
 
 fn copy(rows: &[Rows], places: &[(u32, u32)], scales: &[f32], x: &mut [f32], width: usize) {
