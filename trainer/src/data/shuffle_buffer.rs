@@ -61,6 +61,15 @@ pub(crate) struct Stopped {
     source: StreamPosition,
 }
 
+/// What a buffer had in memory when it was stopped.
+pub(crate) struct InMemory<R> {
+    pub(crate) state: Stopped,
+    /// The first rows of the next batch, in training units.
+    pub(crate) begun: Vec<f32>,
+    /// The rows that were not drawn: in the order of drawing if their block is complete, else in that of the source.
+    pub(crate) rows: Vec<R>,
+}
+
 impl<S: ActivationSource> ShuffleBuffer<S> {
     pub(crate) fn new(source: S, seed: u64, cursor: Cursor) -> Self {
         Self { source, seed, cursor, rows: Vec::new(), order: None, begun: Vec::new(), rows_of_epoch: 0 }
@@ -100,9 +109,8 @@ impl<S: ActivationSource> ShuffleBuffer<S> {
         Ok(())
     }
 
-    /// State of the buffer, the first rows of the next batch, and the rows that were not drawn, in the order of drawing
-    /// if their block is complete, else in that of the source. `None` if the source loads any block quickly.
-    pub(crate) fn stopped(&self) -> Option<(Stopped, &[f32], Vec<(&Rows, usize)>)> {
+    /// What is in memory, with each row as its index in some rows. `None` if the source loads any block quickly.
+    pub(crate) fn stopped(&self) -> Option<InMemory<(&Rows, usize)>> {
         let source = self.source.position()?;
         let order = self.order.as_ref().map(|(_, order)| order);
         let state = Stopped { cursor: self.cursor, block_rows: order.map(|order| order.len() as u64), source };
@@ -113,11 +121,11 @@ impl<S: ActivationSource> ShuffleBuffer<S> {
             }
             None => self.rows.iter().flat_map(|rows| (0..rows.len()).map(move |row| (rows, row))).collect(),
         };
-        Some((state, &self.begun, rows))
+        Some(InMemory { state, begun: self.begun.clone(), rows })
     }
 
     /// Goes on where another buffer was [stopped](Self::stopped).
-    pub(crate) fn go_on_from(&mut self, state: &Stopped, begun: Vec<f32>, rows: Vec<Rows>) {
+    pub(crate) fn go_on_from(&mut self, InMemory { state, begun, rows }: InMemory<Rows>) {
         self.source.go_on_from(state.source);
         self.order = state.block_rows.map(|_| {
             // The rows before the cursor are never drawn again, so they were not kept.

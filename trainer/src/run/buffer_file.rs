@@ -21,7 +21,7 @@ use crate::{
     data::{
         activation_source::ActivationSource,
         rows::Rows,
-        shuffle_buffer::{ShuffleBuffer, Stopped},
+        shuffle_buffer::{InMemory, ShuffleBuffer, Stopped},
     },
     manifest::checkpoint_files::FOLDER,
 };
@@ -54,11 +54,11 @@ pub(crate) fn save(
     buffer: &ShuffleBuffer<impl ActivationSource>,
     monitor: &dyn Monitor,
 ) {
-    let Some((state, begun, rows)) = buffer.stopped() else { return };
+    let Some(InMemory { state, begun, rows }) = buffer.stopped() else { return };
     let dtypes = rows.first().map_or_else(Vec::new, |(rows, _)| rows.dtypes());
     let header = Header { run: run.into(), step, state, dtypes, n_rows: rows.len() };
     let path = path_in(dir);
-    match write(&path, &header, begun, &rows) {
+    match write(&path, &header, &begun, &rows) {
         Ok(_) if rows.is_empty() => {}
         Ok(bytes) => monitor.say(&format!(
             "the shuffle buffer is kept too, so that it need not be filled again: {} tokens, {} in {}",
@@ -96,8 +96,8 @@ pub(crate) fn restore(dir: &Path, run: &str, step: u64, buffer: &mut ShuffleBuff
     match RecordLog::open(&path) {
         Ok(None) => return,
         Ok(Some(log)) => {
-            if let Ok(Some((state, begun, rows))) = read(log, run, step, buffer.widths()) {
-                return buffer.go_on_from(&state, begun, rows);
+            if let Ok(Some(kept)) = read(log, run, step, buffer.widths()) {
+                return buffer.go_on_from(kept);
             }
         }
         Err(_) => {}
@@ -106,7 +106,7 @@ pub(crate) fn restore(dir: &Path, run: &str, step: u64, buffer: &mut ShuffleBuff
 }
 
 /// Reads a whole file of this run and step.
-fn read(mut log: RecordLog, run: &str, step: u64, widths: &[usize]) -> Result<Option<(Stopped, Vec<f32>, Vec<Rows>)>> {
+fn read(mut log: RecordLog, run: &str, step: u64, widths: &[usize]) -> Result<Option<InMemory<Rows>>> {
     let header = log.next(|bytes| serde_json::from_slice::<Header>(bytes).ok())?;
     let Some(header) = header.filter(|header| header.run == run && header.step == step) else { return Ok(None) };
     let floats = |bytes: &[u8]| bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
@@ -119,7 +119,7 @@ fn read(mut log: RecordLog, run: &str, step: u64, widths: &[usize]) -> Result<Op
         n_rows += next.len();
         rows.push(next);
     }
-    Ok((n_rows == header.n_rows).then_some((header.state, begun, rows)))
+    Ok((n_rows == header.n_rows).then_some(InMemory { state: header.state, begun, rows }))
 }
 
 /// Removes the file, if there is one: it is of no use after another step has been saved, and takes room on the disk.
