@@ -36,10 +36,11 @@ use crate::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    let watched = signals::watch(); // first: a signal before it ends the program without a word
     let words: Vec<OsString> = std::env::args_os().collect();
     let matches = cli::command().try_get_matches_from(&words).unwrap_or_else(|error| refuse(&error, &words));
     let terminal = Terminal::new(&Global::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()));
-    let ended = signals::watch().map_err(anyhow::Error::new).and_then(|_runtime| run(matches, words, &terminal));
+    let ended = watched.map_err(anyhow::Error::new).and_then(|_runtime| run(matches, words, &terminal));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => terminal.fail(&error),

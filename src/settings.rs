@@ -131,6 +131,7 @@ pub(crate) fn in_table(file: &Path, command: &str) -> String {
 pub(crate) fn table(path: &Path, name: &str) -> anyhow::Result<Settings> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut file: Settings = toml::from_str(&text).with_context(|| format!("{} is not TOML", path.display()))?;
+    file.values_mut().for_each(dates_as_text);
     if let Some(name) = file.keys().find(|name| !TABLES.contains(&name.as_str())) {
         let tables = TABLES.map(|table| format!("[{table}]")).join(", ");
         let why = cli::command().find_subcommand(name).map_or("", |_| ": the settings of this command are flags only");
@@ -140,6 +141,18 @@ pub(crate) fn table(path: &Path, name: &str) -> anyhow::Result<Settings> {
         None => Ok(Settings::new()),
         Some(Value::Object(table)) => by_setting(&command(name), table).with_context(|| in_table(path, name)),
         Some(other) => bail!("{}: expected [{name}] to be a table, found {other}", path.display()),
+    }
+}
+
+/// Makes a text of every date without quotes: the TOML reader gives it as an object of this one key.
+fn dates_as_text(value: &mut Value) {
+    match value {
+        Value::Object(fields) => match fields.get("$__toml_private_datetime").cloned() {
+            Some(date) => *value = date,
+            None => fields.values_mut().for_each(dates_as_text),
+        },
+        Value::Array(values) => values.iter_mut().for_each(dates_as_text),
+        _ => {}
     }
 }
 
@@ -223,6 +236,9 @@ mod tests {
             ("[harvets]\n", "found `harvets`"),
             ("[show]\ntop = 3\n", "found `show`: the settings of this command are flags only"),
             ("[harvest]\njson = true\n", "json is a flag only"),
+            ("[harvest]\nctx-len = 2024-07-26\n", "'2024-07-26' for '--ctx-len <CTX_LEN>'"),
+            ("[harvest]\ncorpus = [[2024-07-26]]\n", "found [\"2024-07-26\"]"),
+            ("harvest = 2024-07-26\n", "expected [harvest] to be a table, found \"2024-07-26\""),
         ] {
             let message = format!("{:#}", harvest(text, &[]).unwrap_err());
             assert!(message.contains(said), "{text}: {message}");

@@ -8,7 +8,7 @@ use clap::Args;
 use harvester::HookPoint;
 use trainer::SaeFormat;
 
-use super::value::{count, rank};
+use super::value::{count, latent, rank};
 
 /// Flags of `refract demo`.
 #[derive(Debug, Args)]
@@ -31,6 +31,7 @@ pub(crate) struct ShowArgs {
     #[arg(long)]
     pub(crate) features: PathBuf,
     /// The latents to show [default: those whose labels predict best, of different kinds].
+    #[arg(allow_negative_numbers = true, value_parser = latent)]
     pub(crate) latents: Vec<u32>,
     /// Number of latents to show if none is named.
     #[arg(long, default_value_t = 12, conflicts_with = "latents", value_parser = count::<usize>)]

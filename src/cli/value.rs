@@ -12,6 +12,11 @@ pub(super) fn count<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
     whole.ok_or_else(|| "expected a whole number such as 4096, 1_000_000, 1e6, 3k or 1.5M".to_string())
 }
 
+/// The number of a latent.
+pub(super) fn latent(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "expected the number of a latent, from 0".to_string())
+}
+
 /// A value that a command cannot do without.
 pub(crate) fn required<T: Clone>(value: &Option<T>, command: &str, setting: &str) -> anyhow::Result<T> {
     value.clone().with_context(|| format!("{command} needs `{setting}`, as a flag or in --config"))

@@ -32,6 +32,7 @@ pub(crate) fn interrupted() -> bool {
 /// If the system starts no thread.
 pub(crate) fn watch() -> std::io::Result<Runtime> {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    #[cfg(not(unix))]
     runtime.spawn(async {
         while tokio::signal::ctrl_c().await.is_ok() {
             stop(ONE_KEY_PRESS);
@@ -43,19 +44,25 @@ pub(crate) fn watch() -> std::io::Result<Runtime> {
         /// SIGXFSZ, on Linux and macOS: a limit on the size of files (`ulimit -f`) would end the program. Ignored, the
         /// write fails instead, and its error names the file.
         const FILE_SIZE: i32 = 25;
-        runtime.spawn(on_each(SignalKind::terminate(), || stop(ONE_REQUEST)));
-        runtime.spawn(on_each(SignalKind::hangup(), || stop(ONE_REQUEST)));
-        runtime.spawn(on_each(SignalKind::from_raw(FILE_SIZE), || {}));
+        on_each(&runtime, SignalKind::interrupt(), || stop(ONE_KEY_PRESS))?;
+        on_each(&runtime, SignalKind::terminate(), || stop(ONE_REQUEST))?;
+        on_each(&runtime, SignalKind::hangup(), || stop(ONE_REQUEST))?;
+        on_each(&runtime, SignalKind::from_raw(FILE_SIZE), || {})?;
     }
     Ok(runtime)
 }
 
+/// Reacts to every signal of a kind, from now on: until then it ends the program without a word.
 #[cfg(unix)]
-async fn on_each(kind: tokio::signal::unix::SignalKind, react: fn()) {
-    let Ok(mut signal) = tokio::signal::unix::signal(kind) else { return };
-    while signal.recv().await.is_some() {
-        react();
-    }
+fn on_each(runtime: &Runtime, kind: tokio::signal::unix::SignalKind, react: fn()) -> std::io::Result<()> {
+    let _inside = runtime.enter();
+    let mut signal = tokio::signal::unix::signal(kind)?;
+    runtime.spawn(async move {
+        while signal.recv().await.is_some() {
+            react();
+        }
+    });
+    Ok(())
 }
 
 /// Asks running stages to stop at the first signal; leaves at one that comes later than `one_request` after it.

@@ -298,7 +298,13 @@ pub(crate) fn option_differences(there: &TrainConfig, here: &TrainConfig) -> Vec
         }
         options
     };
-    differences("", &shaping(there), &shaping(here))
+    let lines = differences("", &shaping(there), &shaping(here));
+    // In backticks, as every setting in a message; a part of a setting (`adam.beta1`) has no flag of its own.
+    let quoted = |line: String| match line.split_once(": ") {
+        Some((name, values)) => format!("`{name}`: {values}"),
+        None => line,
+    };
+    lines.into_iter().map(quoted).collect()
 }
 
 #[cfg(test)]

@@ -353,7 +353,7 @@ fn another_split_and_nothing_held_out_are_refused() {
     assert!(!folder.path().join("sae").exists(), "nothing is written");
     run(0.05).unwrap();
     let message = run(0.5).unwrap_err().to_string();
-    assert!(message.contains("held_out_fraction: 0.05 there, 0.5 here"), "{message}");
+    assert!(message.contains("`held_out_fraction`: 0.05 there, 0.5 here"), "{message}");
 }
 
 #[test]

@@ -145,7 +145,7 @@ fn a_sweep_whose_table_was_removed_knows_its_runs_and_writes_nothing_over_others
     fs::remove_file(out.path().join(SWEEP_FILE)).unwrap();
     let before = files(out.path());
     let message = swept(1).unwrap_err().to_string();
-    assert!(message.contains("topk-k3-d32") && message.contains("seed: 0 there, 1 here"), "{message}");
+    assert!(message.contains("topk-k3-d32") && message.contains("`seed`: 0 there, 1 here"), "{message}");
     assert_same(&files(out.path()), &before, "nothing was written");
     swept(0).unwrap();
     assert_same(&files(out.path()), &whole, "written again");

@@ -96,7 +96,7 @@ fn another_plan_does_not_replace_the_table() {
     let longer = swept(vec![of(3), TrainConfig { tokens: 2 * TOKENS, ..of(5) }]).unwrap_err();
     assert!(longer.contains("topk-k3-d32: a run there, none here"), "names say what differs: {longer}");
     let seeds = swept(vec![TrainConfig { seed: 1, ..of(3) }, TrainConfig { seed: 1, ..of(5) }]).unwrap_err();
-    assert!(seeds.contains("topk-k3-d32, seed: 0 there, 1 here"), "{seeds}");
+    assert!(seeds.contains("topk-k3-d32, `seed`: 0 there, 1 here"), "{seeds}");
     assert!(files(out.path()) == before);
     // Settings that do not change the result may differ, and runs may be added.
     swept([3, 5].map(|k| TrainConfig { checkpoint_every: 9, ..of(k) }).into()).unwrap();

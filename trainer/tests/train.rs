@@ -157,7 +157,7 @@ fn a_finished_folder_is_left_alone_and_another_config_is_refused() {
 
     let other = TrainConfig { k: 4, lr: Some(1e-3), ..config };
     let message = train(&dataset, &other, out.path(), &Silent).unwrap_err().to_string();
-    assert!(message.contains("k: 3 there, 4 here") && message.contains("lr: 0.01 there, 0.001 here"), "{message}");
+    assert!(message.contains("`k`: 3 there, 4 here") && message.contains("`lr`: 0.01 there, 0.001 here"), "{message}");
 }
 
 #[test]

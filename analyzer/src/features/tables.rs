@@ -18,6 +18,7 @@ pub(crate) const SAMPLE_GROUP: usize = 16_384;
 /// A row is a latent.
 pub(crate) const FEATURES: Table<Feature> = Table {
     file: "features.parquet",
+    command: "refract index",
     columns: &[
         Column::new("latent", Cell::U32(|feature| feature.latent), "number from 0", "the latent"),
         Column::new("n_active", Cell::U64(|feature| feature.n_active), "tokens", "tokens on which it is active"),
@@ -156,6 +157,7 @@ pub(crate) const FEATURES: Table<Feature> = Table {
 /// A row is an example.
 pub(crate) const EXAMPLES: Table<Example> = Table {
     file: "examples.parquet",
+    command: "refract index",
     columns: &[
         Column::new("latent", Cell::U32(|example| example.latent), "number from 0", "the latent"),
         Column::new(

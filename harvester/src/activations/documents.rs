@@ -49,6 +49,7 @@ pub(crate) struct DocumentRow {
 /// The documents that a harvest read, in its order, then those left out when its corpus was opened.
 pub(crate) static DOCUMENTS: Table<DocumentRow> = Table {
     file: "documents.parquet",
+    command: "refract harvest",
     columns: &[
         Column::new(
             "document",

@@ -29,9 +29,8 @@ pub(super) fn earlier_folder(folder: &Location, manifest_sha256: &str) -> Locati
 
 /// The folder that `earlier` is the earlier state of, if it is one.
 pub(super) fn extended_folder(earlier: &Location) -> Option<Location> {
-    let path = earlier.local()?;
-    let parent = path.parent().filter(|parent| parent.file_name().is_some_and(|name| name == FOLDER))?;
-    parent.parent().map(Location::from)
+    let parent = earlier.parent()?;
+    parent.parent().filter(|_| parent.file_name() == FOLDER)
 }
 
 /// Keeps what `folder` holds, with its manifest, before it is extended and the files `replaced` are made again. Only
@@ -39,13 +38,19 @@ pub(super) fn extended_folder(earlier: &Location) -> Option<Location> {
 pub(super) fn keep_earlier<'a>(folder: &Location, replaced: impl Iterator<Item = &'a str>) -> Result<()> {
     let manifest = folder.join(MANIFEST_FILE).read()?;
     let earlier = earlier_folder(folder, &hex(&Sha256::digest(&manifest)));
-    // In an object store, an earlier state would need a copy of the part over the network.
-    let (Some(from), Some(to)) = (folder.local(), earlier.local()) else { return Ok(()) };
-    fs::create_dir_all(to).map_err(Error::io("create", to))?;
     for file in replaced {
-        let (from, to) = (from.join(file), to.join(file));
-        if !to.exists() && fs::hard_link(&from, &to).is_err() {
-            fs::copy(&from, &to).map_err(Error::io("copy", &from))?;
+        let (from, to) = (folder.join(file), earlier.join(file));
+        if to.bytes()?.is_some() {
+            continue;
+        }
+        let (Some(from), Some(to)) = (from.local(), to.local()) else {
+            to.write(&from.read()?)?; // one part, which the run makes room for in memory too
+            continue;
+        };
+        let parent = to.with_file_name("");
+        fs::create_dir_all(&parent).map_err(Error::io("create", &parent))?;
+        if fs::hard_link(from, to).is_err() {
+            fs::copy(from, to).map_err(Error::io("copy", from))?;
         }
     }
     earlier.join(MANIFEST_FILE).write(&manifest)

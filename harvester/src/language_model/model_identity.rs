@@ -1,6 +1,6 @@
 //! [`ModelIdentity`]: the model of an artifact, and a source that finds it again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,13 +44,14 @@ impl ModelIdentity {
         Self { relative: local.and_then(|folder| relative_place(folder, path)), recorded: None, ..self.clone() }
     }
 
-    /// The same model at its place relative to `folder`, which holds the manifest, if there is something. Hashes are
-    /// checked when it is loaded.
+    /// The same model at its place relative to `folder`, which holds the manifest, if there is something, or nothing at
+    /// its old place either: then both are tried, and named. Hashes are checked when it is loaded.
     #[must_use]
     pub fn located(mut self, folder: &Location) -> Self {
         let near = folder.local().zip(self.relative.as_ref()).map(|(folder, relative)| folder.join(relative));
-        if let Some(near) = near.filter(|near| near.exists() && real_place(near) != real_place(Path::new(&self.source)))
-        {
+        let old = Path::new(&self.source);
+        let is_likelier = |near: &PathBuf| (near.exists() || !old.exists()) && real_place(near) != real_place(old);
+        if let Some(near) = near.filter(is_likelier) {
             self.recorded = Some(std::mem::replace(&mut self.source, real_place(&near).display().to_string()));
         }
         self
@@ -73,6 +74,29 @@ mod tests {
     use std::{fs, os::unix::fs::symlink};
 
     use super::*;
+
+    #[test]
+    fn a_model_that_is_at_neither_place_is_looked_for_at_both() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("moved/sae")).unwrap();
+        let identity = ModelIdentity {
+            source: root.join("old/model").display().to_string(),
+            relative: Some("../model".into()),
+            recorded: None,
+            family: Family::Llama,
+            sha256: String::new(),
+            tokenizer_sha256: String::new(),
+            n_layers: 1,
+            d_model: 1,
+            d_vocab: 1,
+        };
+        let located = identity.located(&root.join("moved/sae").as_path().into());
+        let message = crate::LanguageModel::find(&located, &crate::Silent).unwrap_err().to_string();
+        for place in ["moved/model", "old/model"] {
+            assert!(message.contains(&root.join(place).display().to_string()), "{message}");
+        }
+    }
 
     #[test]
     fn links_are_recorded_as_what_they_lead_to_and_files_keep_their_names() {

@@ -122,6 +122,11 @@ fn refuse_quantized(path: &Path, keys: &Map<String, Value>) -> Result<()> {
     let Some(Value::Object(quantization)) = keys.get("quantization_config") else { return Ok(()) };
     let method = quantization.get("quant_method").and_then(Value::as_str).unwrap_or("bitsandbytes");
     if method == "bitsandbytes" {
+        let path = path.display();
+        tracing::warn!(
+            "{path}: `quantization_config` asks transformers to quantize the weights while it loads them; here they are \
+             used as they are stored, so the numbers differ a little from those of transformers"
+        );
         return Ok(());
     }
     let found = format!("weights quantized by {method} (quantization_config)");

@@ -2,7 +2,7 @@
 
 use std::{
     hint::black_box,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -50,22 +50,42 @@ fn limits() -> Vec<Limit> {
     let (meminfo, status) = (read("/proc/meminfo".as_ref()), read("/proc/self/status".as_ref()));
     let machine = kib(&meminfo, "MemTotal:").zip(kib(&meminfo, "MemAvailable:"));
     let address_space = address_space(&read("/proc/self/limits".as_ref())).zip(kib(&status, "VmSize:"));
-    let of_group = |group: &Path| {
-        let total = read(&group.join("memory.max")).trim().parse::<u64>().ok()?;
-        // Pages of files can be dropped.
-        let held = read(&group.join("memory.stat"));
-        let held = held.lines().find_map(|line| line.strip_prefix("anon ")?.parse::<u64>().ok()).unwrap_or(0);
-        Some(Limit { total, left: total.saturating_sub(held) })
-    };
-    // Every group above the process' own limits it as well.
-    let groups = read("/proc/self/cgroup".as_ref());
-    let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    let root = Path::new("/sys/fs/cgroup");
-    let own = root.join(own);
-    let groups = own.ancestors().filter(|group| group.starts_with(root)).filter_map(of_group);
+    let groups = group_folders(&read("/proc/self/cgroup".as_ref()));
+    let groups = groups.iter().filter_map(|group| limit_of(group));
     let machine = machine.map(|(total, left)| Limit { total, left });
     let address_space = address_space.map(|(total, used)| Limit { total, left: total.saturating_sub(used) });
     machine.into_iter().chain(address_space).chain(groups).collect()
+}
+
+/// The folders of the control groups in `/proc/self/cgroup` that limit this process: its own, and every one above it,
+/// of version 2 (`0::/a/b`) and of the memory controller of version 1 (`5:memory:/a/b`). In a container the latter names
+/// a group that only the host sees; then the container's own is at the root.
+fn group_folders(groups: &str) -> Vec<PathBuf> {
+    let folders = groups.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(":/")?;
+        let root = match controllers {
+            "" => "/sys/fs/cgroup",
+            _ if controllers.split(',').any(|name| name == "memory") => "/sys/fs/cgroup/memory",
+            _ => return None,
+        };
+        Some((Path::new(root), Path::new(root).join(path)))
+    });
+    let all = folders.flat_map(|(root, own)| {
+        own.ancestors().filter(|group| group.starts_with(root)).map(Path::to_path_buf).collect::<Vec<_>>()
+    });
+    all.collect()
+}
+
+/// The limit of a control group of either version; `None` if it has none.
+fn limit_of(group: &Path) -> Option<Limit> {
+    let read = |name: &str| std::fs::read_to_string(group.join(name)).ok();
+    let total = read("memory.max").or_else(|| read("memory.limit_in_bytes"))?.trim().parse::<u64>().ok()?;
+    // Pages of files can be dropped.
+    let held = read("memory.stat").unwrap_or_default();
+    let of = |name: &str| held.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    let held = of("anon ").or_else(|| of("total_rss ")).unwrap_or(0);
+    Some(Limit { total, left: total.saturating_sub(held) })
 }
 
 /// The value of a line of `/proc/meminfo` or `/proc/self/status`, in bytes.
@@ -120,6 +140,33 @@ fn multiply(a: &[f32], b: &[f32], c: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_groups_of_both_versions_limit_a_process() {
+        let groups = "12:cpuset:/\n5:memory:/docker/abc\n4:cpu,memory:/x\n1:name=systemd:/y\n0::/user.slice/a\n";
+        let expected = [
+            "/sys/fs/cgroup/memory/docker/abc",
+            "/sys/fs/cgroup/memory/docker",
+            "/sys/fs/cgroup/memory",
+            "/sys/fs/cgroup/memory/x",
+            "/sys/fs/cgroup/memory",
+            "/sys/fs/cgroup/user.slice/a",
+            "/sys/fs/cgroup/user.slice",
+            "/sys/fs/cgroup",
+        ];
+        assert_eq!(group_folders(groups), expected.map(PathBuf::from));
+        let folder = tempfile::tempdir().unwrap();
+        let limit = |files: &[(&str, &str)]| {
+            files.iter().for_each(|(name, text)| std::fs::write(folder.path().join(name), text).unwrap());
+            let limit = limit_of(folder.path());
+            files.iter().for_each(|(name, _)| std::fs::remove_file(folder.path().join(name)).unwrap());
+            limit.map(|limit| (limit.total, limit.left))
+        };
+        let first = [("memory.limit_in_bytes", "1000\n"), ("memory.stat", "cache 7\nrss 1\ntotal_rss 300\n")];
+        assert_eq!(limit(&first), Some((1000, 700)));
+        assert_eq!(limit(&[("memory.max", "1000\n"), ("memory.stat", "anon 100\nfile 7\n")]), Some((1000, 900)));
+        assert_eq!((limit(&[("memory.max", "max\n")]), limit(&[])), (None, None));
+    }
 
     #[test]
     fn limits_are_read_as_the_system_writes_them() {

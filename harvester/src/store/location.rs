@@ -82,6 +82,14 @@ impl Location {
         }
     }
 
+    /// The folder that this is in; `None` at the root.
+    pub(crate) fn parent(&self) -> Option<Self> {
+        match self {
+            Self::Local(path) => path.parent().map(Self::from),
+            Self::Remote(remote) => remote.0.parent().map(RemoteLocation).map(Self::Remote),
+        }
+    }
+
     /// The path on this machine; `None` in an object store.
     pub(crate) fn local(&self) -> Option<&Path> {
         match &self.0 {

@@ -86,6 +86,16 @@ impl Expected {
     }
 }
 
+/// The hint for a folder of this format that is given to another stage.
+fn reader_of(format: &str) -> &'static str {
+    match format {
+        "refract.activations" => "`refract train` reads this folder, as `activations`",
+        "refract.sae" => "`refract evaluate`, `refract index` and `refract steer` read this folder, as `sae`",
+        "refract.features" => "`refract show` and `refract find` read this folder, as `features`",
+        _ => "`refract inspect` says what this folder is",
+    }
+}
+
 /// Reads the manifest in the file `place`: its version and all its fields.
 pub(super) fn read_manifest(place: &Location, expected: &Expected) -> Result<(u32, Value)> {
     let bytes = &place.read()?;
@@ -97,7 +107,8 @@ pub(super) fn read_manifest(place: &Location, expected: &Expected) -> Result<(u3
         Err(Error::malformed(place.to_string(), format!("{field} {expected}"), found, hint))
     };
     if value.get("format") != Some(&Value::from(expected.format)) {
-        return refuse("format", format!("\"{}\"", expected.format), "Name the output folder of the right stage");
+        let found = value.get("format").and_then(Value::as_str).unwrap_or_default();
+        return refuse("format", format!("\"{}\"", expected.format), reader_of(found));
     }
     let version = value.get("version").and_then(Value::as_u64).and_then(|version| u32::try_from(version).ok());
     let (oldest, newest) = (*expected.versions.start(), *expected.versions.end());
@@ -148,7 +159,8 @@ mod tests {
             fs::write(folder.path().join(MANIFEST_FILE), text).unwrap();
             HarvestManifest::read(folder.path()).unwrap_err().to_string()
         };
-        assert!(refused("{\"format\": \"refract.sae\"}").contains("found format \"refract.sae\""));
+        let sae = refused("{\"format\": \"refract.sae\"}");
+        assert!(sae.contains("found format \"refract.sae\"") && sae.contains("`refract evaluate`"), "{sae}");
         let newer = refused("{\"format\": \"refract.activations\", \"version\": 9}");
         assert!(newer.contains("expected version 1, found version 9"), "{newer}");
         let edited = refused("{\"format\": \"refract.activations\", \"version\": 1}");

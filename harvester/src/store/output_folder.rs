@@ -19,7 +19,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
 use super::{
-    artifact_ref::ArtifactRef,
+    artifact_ref::{ArtifactRef, real_path},
     atomic::{sync_folder_of, temporary_path, write_atomically},
     cache_folder::cache_folder,
     folder_lock::{create_folder, lock},
@@ -112,10 +112,13 @@ pub(crate) const RESUME_FOLDER: &str = ".resume";
 /// Name of the file with the command of an unfinished run.
 const COMMAND_FILE: &str = "command";
 
-/// The command that goes on with the unfinished run in `folder`, if it was kept.
+/// The command that goes on with the unfinished run in `folder`, if it was kept: there, or, for a run of a sweep, in
+/// the folder of the sweep.
 pub fn go_on(folder: impl Into<Location>) -> String {
-    let command = OutputFolder::at(folder).ok().and_then(|it| fs::read_to_string(it.resume.join(COMMAND_FILE)).ok());
-    match command {
+    let folder = folder.into();
+    let around = folder.local().map(|path| Location::from(real_path(path).join("..").as_path()));
+    let kept = |it: OutputFolder| fs::read_to_string(it.resume.join(COMMAND_FILE)).ok();
+    match [Some(folder), around].into_iter().flatten().find_map(|folder| OutputFolder::at(folder).ok().and_then(kept)) {
         Some(command) => format!("To go on where it stopped: {command}"),
         None => "Repeat the command that made this folder; it continues where it stopped".into(),
     }

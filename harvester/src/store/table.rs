@@ -35,6 +35,8 @@ use crate::{Error, Result};
 pub struct Table<R: 'static> {
     /// File name in the folder of its stage.
     pub file: &'static str,
+    /// The command that writes it.
+    pub command: &'static str,
     /// The columns, in order.
     pub columns: &'static [Column<R>],
 }
@@ -121,23 +123,25 @@ impl<R> Table<R> {
         let location = folder.into().join(self.file);
         let name = location.to_string();
         let bytes = location.bytes()?.ok_or_else(|| {
-            let hint = "It was removed: run its stage again into another folder";
+            let hint = format!("It was removed: run `{}` again into another folder", self.command);
             Error::malformed(&name, "a table", "no such file", hint)
         })?;
         let file = ParquetFile::new(location, bytes);
         // Arrow's own metadata in the footer is not needed, and may be damaged.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let metadata = ArrowReaderMetadata::load(&file, options).map_err(Error::parquet("read", &name))?;
+        let metadata = ArrowReaderMetadata::load(&file, options);
+        let metadata = metadata.map_err(|error| damaged(&name, self.command, error))?;
         for column in self.columns {
             let found = metadata.schema().field_with_name(column.name).map(Field::data_type).ok();
             if !found.is_some_and(|found| found.equals_datatype(&column.cell.data_type())) {
                 let expected = format!("a column `{}` of type {}", column.name, column.cell.type_name());
                 let found = found.map_or("no such column".into(), |found| format!("one of type {found}"));
-                let hint = "It was written by another version, or by hand: run its stage again into another folder";
+                let again = format!("run `{}` again into another folder", self.command);
+                let hint = format!("It was written by another version, or by hand: {again}");
                 return Err(Error::malformed(&name, expected, found, hint));
             }
         }
-        Ok(TableReader { name, file, metadata })
+        Ok(TableReader { name, command: self.command, file, metadata })
     }
 
     /// The columns as the lines of a Markdown table, for the documentation of the artifacts.
@@ -284,6 +288,7 @@ impl<R> TableWriter<R> {
 #[derive(Debug)]
 pub struct TableReader {
     name: String,
+    command: &'static str,
     file: ParquetFile,
     metadata: ArrowReaderMetadata,
 }
@@ -307,7 +312,7 @@ impl TableReader {
     /// # Errors
     /// If the file is damaged, or the column has nulls or another type.
     pub fn read_rows<T: Value>(&self, column: &str, rows: Range<usize>) -> Result<Vec<T>> {
-        let failed = |error| Error::parquet("read", &self.name)(error);
+        let failed = |error| damaged(&self.name, self.command, error);
         let mask = ProjectionMask::columns(self.metadata.parquet_schema(), [column]);
         let (groups, before) = self.groups_of(&rows);
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.metadata.clone())
@@ -327,7 +332,7 @@ impl TableReader {
                     0 => format!("a column of type {}", array.data_type()),
                     nulls => format!("{nulls} nulls"),
                 });
-                let hint = "It was edited: run its stage again into another folder";
+                let hint = format!("It was edited: run `{}` again into another folder", self.command);
                 Error::malformed(&self.name, format!("values in column `{column}`"), found, hint)
             })?);
         }
@@ -348,6 +353,17 @@ impl TableReader {
             start = end;
         }
         (groups, before)
+    }
+}
+
+/// The error for a table that cannot be decoded; one of the file system stays what it is.
+fn damaged(name: &str, command: &str, error: ParquetError) -> Error {
+    match Error::parquet("read", name)(error) {
+        Error::Parquet { source, .. } => {
+            let hint = format!("The file is damaged: restore it, or run `{command}` again into another folder");
+            Error::malformed(name, "a parquet table", source.to_string(), hint)
+        }
+        other => other,
     }
 }
 
@@ -419,6 +435,7 @@ mod tests {
 
     const PLANETS: Table<Planet> = Table {
         file: "planets.parquet",
+        command: "refract astronomy",
         columns: &[
             Column::new("name", Cell::Text(|p| p.name.into()), "", "the planet"),
             Column::new("moons", Cell::TextList(|p| p.moons.clone()), "", "largest first"),
@@ -472,7 +489,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let message = PLANETS.open(dir.path()).unwrap_err().to_string();
         assert!(message.contains("planets.parquet") && message.contains("no such file"), "{message}");
-        const OTHERS: Table<Planet> = Table { file: PLANETS.file, columns: PLANETS.columns.split_at(2).0 };
+        const OTHERS: Table<Planet> = Table { columns: PLANETS.columns.split_at(2).0, ..PLANETS };
         OTHERS.write(dir.path(), &planets()).unwrap();
         let message = PLANETS.open(dir.path()).unwrap_err().to_string();
         assert!(message.contains("a column `mass` of type float64, found no such column"), "{message}");
@@ -480,6 +497,26 @@ mod tests {
         let bytes = fs::read(&path).unwrap();
         fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
         assert!(PLANETS.open(dir.path()).unwrap_err().to_string().contains("planets.parquet"));
+    }
+
+    #[test]
+    fn a_damaged_table_is_called_damaged_and_its_command_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        PLANETS.write(dir.path(), &planets()).unwrap();
+        let path = dir.path().join(PLANETS.file);
+        let bytes = fs::read(&path).unwrap();
+        let names = || PLANETS.open(dir.path())?.read::<String>("name");
+        let mut refused = 0;
+        for place in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[place] ^= 0x10;
+            fs::write(&path, damaged).unwrap();
+            let Err(error) = names() else { continue };
+            let message = error.to_string();
+            assert!(message.contains("planets.parquet") && message.contains("`refract astronomy` again"), "{message}");
+            refused += usize::from(message.contains("The file is damaged"));
+        }
+        assert!(refused > 20, "{refused} of {} places", bytes.len());
     }
 
     #[test]

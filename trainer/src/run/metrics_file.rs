@@ -14,6 +14,7 @@ pub const METRICS_FILE: &str = METRICS.file;
 /// A row is a line of the log.
 const METRICS: Table<MetricsLine> = Table {
     file: "metrics.parquet",
+    command: "refract train",
     columns: &[
         Column::new("step", Cell::U64(|line| line.step), "steps", "steps done, from 1"),
         Column::new(

@@ -18,6 +18,10 @@ impl Object {
         match self.0 {}
     }
 
+    pub(super) fn parent(&self) -> Option<Self> {
+        match self.0 {}
+    }
+
     pub(super) fn name(&self) -> String {
         match self.0 {}
     }

@@ -72,6 +72,11 @@ impl Object {
         Self { path, ..self.clone() }
     }
 
+    pub(super) fn parent(&self) -> Option<Self> {
+        let (parent, _) = self.path.as_ref().rsplit_once('/')?;
+        Some(Self { path: Path::from(parent), ..self.clone() })
+    }
+
     pub(super) fn name(&self) -> String {
         self.path.filename().unwrap_or_default().to_string()
     }

@@ -79,6 +79,7 @@ pub struct SweepRow {
 /// [`SWEEP_FILE`] for pyarrow, polars and DuckDB: a row is a run.
 const SWEEP: Table<SweepRow> = Table {
     file: "sweep.parquet",
+    command: "refract sweep",
     columns: &[
         Column::new("name", Cell::Text(|run| run.name.clone()), "", "its folder"),
         Column::new(
