@@ -64,3 +64,25 @@ impl HarvestManifest {
         (contexts < self.config.part_contexts()).then(|| &self.parts[last])
     }
 }
+
+#[cfg(all(test, feature = "cloud"))]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_keeps_its_earlier_state_as_a_folder_does() {
+        let local = tempfile::tempdir().unwrap();
+        for folder in [Location::in_memory(), local.path().into()] {
+            folder.join(MANIFEST_FILE).write(b"{}").unwrap();
+            folder.join("part-00001.parquet").write(b"short").unwrap();
+            keep_earlier(&folder, ["part-00001.parquet"].into_iter()).unwrap();
+            folder.join("part-00001.parquet").write(b"whole").unwrap();
+            let earlier = earlier_folder(&folder, &hex(&Sha256::digest(b"{}")));
+            assert_eq!(earlier.join("part-00001.parquet").read().unwrap(), &b"short"[..], "{folder}");
+            assert_eq!(earlier.join(MANIFEST_FILE).read().unwrap(), &b"{}"[..]);
+            assert_eq!(extended_folder(&earlier).unwrap().to_string(), folder.to_string());
+            assert!(extended_folder(&folder).is_none());
+        }
+    }
+}

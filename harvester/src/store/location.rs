@@ -84,9 +84,9 @@ impl Location {
 
     /// The folder that this is in; `None` at the root.
     pub(crate) fn parent(&self) -> Option<Self> {
-        match self {
-            Self::Local(path) => path.parent().map(Self::from),
-            Self::Remote(remote) => remote.0.parent().map(RemoteLocation).map(Self::Remote),
+        match &self.0 {
+            Place::Local(path) => path.parent().map(Self::from),
+            Place::Remote(remote) => remote.parent().map(|parent| Self(Place::Remote(parent))),
         }
     }
 

@@ -82,12 +82,14 @@ impl Rows {
         let empty =
             |(dtype, &width): (&StorageDtype, _)| Column { values: Values::with_capacity(*dtype, 0, width), width };
         let mut columns: Vec<Column> = dtypes.iter().zip(widths).map(empty).collect();
+        let mut n = 0;
         while !bytes.is_empty() && !columns.is_empty() {
+            n += 1;
             for Column { values, width } in &mut columns {
                 bytes = values.extend_from_row_bytes(*width, bytes)?;
             }
         }
-        Some(Self::new(columns))
+        Some(Self { columns, n })
     }
 
     /// All rows in f32, row-major; within a row, one column after the other. `[n, sum of widths]`
