@@ -138,6 +138,7 @@ fn multiply(a: &[f32], b: &[f32], c: &mut [f32]) {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
