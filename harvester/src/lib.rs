@@ -36,8 +36,8 @@ pub use progress::Progress;
 pub use settings::{Settings, config_of};
 pub use source::{ModelSource, ResolvedModel};
 pub use store::{
-    ArtifactRef, Cell, Column, Location, MANIFEST_FILE, Manifest, OutputFolder, RecordLog, Table, TableReader, TableWriter,
-    Value, differences, go_on, sha256_bytes, sha256_file, write_atomically,
+    ArtifactRef, Cell, Column, Location, MANIFEST_FILE, Manifest, OutputFolder, RecordLog, Table, TableReader,
+    TableWriter, Value, differences, go_on, sha256_bytes, sha256_file, write_atomically,
 };
 pub use text::{
     ChatDate, ChatMessage, Context, ContextCursor, Corpus, CorpusOptions, CorpusPart, CorpusSource, DocumentSources,

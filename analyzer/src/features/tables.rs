@@ -222,6 +222,7 @@ pub(crate) const EXAMPLES: Table<Example> = Table {
 /// A row is a token of the sample.
 pub(crate) const SAMPLE: Table<SampleRow> = Table {
     file: "sample.parquet",
+    command: "refract index",
     columns: &[
         Column::new("document", Cell::U64(|row| row.document), "number from 0", "its document"),
         Column::new("context", Cell::U64(|row| row.context), "number from 0", "its context"),
@@ -255,7 +256,7 @@ pub(crate) const SAMPLE: Table<SampleRow> = Table {
 };
 
 /// A row is a token of the control sample, encoded with a random dictionary.
-pub(crate) const CONTROL: Table<SampleRow> = Table { file: "control.parquet", columns: SAMPLE.columns };
+pub(crate) const CONTROL: Table<SampleRow> = Table { file: "control.parquet", ..SAMPLE };
 
 /// A token of the vocabulary and how often it occurs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -268,6 +269,7 @@ pub(crate) struct TokenCount {
 /// A row is a token of the vocabulary that occurs in the text.
 pub(crate) const TOKENS: Table<TokenCount> = Table {
     file: "tokens.parquet",
+    command: "refract index",
     columns: &[
         Column::new("token", Cell::U32(|row| row.token), "token id", "the token"),
         Column::new("text", Cell::Text(|row| row.text.clone()), "", "its text"),
@@ -278,6 +280,7 @@ pub(crate) const TOKENS: Table<TokenCount> = Table {
 /// A row is the label of a latent.
 pub(crate) const LABELS: Table<Label> = Table {
     file: "labels.parquet",
+    command: "refract index",
     columns: &[
         Column::new("latent", Cell::U32(|label| label.latent), "number from 0", "the latent"),
         Column::new("label", Cell::Text(|label| label.to_string()), "", "the label in words, with its F1"),
@@ -328,6 +331,7 @@ pub(crate) const LABELS: Table<Label> = Table {
 /// A row is a latent whose effect was measured.
 pub(crate) const EFFECTS: Table<Effect> = Table {
     file: "effects.parquet",
+    command: "refract index",
     columns: &[
         Column::new("latent", Cell::U32(|effect| effect.latent), "number from 0", "the latent"),
         Column::new("dose", Cell::F32(|effect| effect.dose), "activation", "the activation that was added, its `p999`"),

@@ -233,6 +233,7 @@ pub struct DocumentRecord {
 /// Some documents of a harvest, for a folder that refers to them.
 static RECORDS: Table<DocumentRecord> = Table {
     file: DOCUMENTS.file,
+    command: DOCUMENTS.command,
     columns: &[
         Column::new(
             "document",
