@@ -42,7 +42,6 @@ mod sae_source;
 mod encode;
 mod explain;
 mod index;
-mod encode;
 mod find;
 mod evaluate;
 mod compare;

@@ -66,6 +66,11 @@ pub(super) fn optimizers() -> impl TypedValueParser<Value = AdamConfig> {
         .map(|name| AdamConfig { nesterov: name == "nadam", ..AdamConfig::default() })
 }
 
+/// The order of `refract find`.
+pub(crate) fn rank(text: &str) -> Result<RankBy, String> {
+    serde_json::from_value(text.into()).map_err(|_| "expected auc, frequency or normalized-mean".to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,9 +86,4 @@ mod tests {
         assert_eq!(mib("512"), Ok(512 << 20));
         assert!(["0", "17592186044416", "x"].into_iter().all(|text| mib(text).is_err()));
     }
-}
-
-/// The order of `refract find`.
-pub(crate) fn rank(text: &str) -> Result<RankBy, String> {
-    serde_json::from_value(text.into()).map_err(|_| "expected auc, frequency or normalized-mean".to_string())
 }
