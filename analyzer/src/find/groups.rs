@@ -57,7 +57,7 @@ impl TextGroup {
 /// texts.
 ///
 /// # Errors
-/// As [`contrast_documents`]; a group that is on both sides; files that cannot be read.
+/// A group that is on both sides, or without a token that counts; files that cannot be read.
 pub fn find(
     index: &FeatureIndex,
     groups: [&TextGroup; 2],
