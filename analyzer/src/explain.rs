@@ -12,8 +12,6 @@
 mod page;
 mod passes;
 
-use std::collections::BTreeMap;
-
 use harvester::{LanguageModel, Monitor, SpecialToken, human};
 use serde::{Deserialize, Serialize};
 
@@ -122,7 +120,7 @@ pub struct ActiveLatent {
     pub latent: u32,
     /// Its activation.
     pub activation: f32,
-    /// Its label in the index; `None` without an index.
+    /// Its label in the index, in few words; `None` without an index.
     pub label: Option<String>,
 }
 
@@ -227,19 +225,9 @@ impl<'a> Listed<'a> {
         self.always.contains(&latent) || is_rare
     }
 
-    /// An active latent with its label: the most common peak of its examples.
+    /// An active latent with its label.
     fn named(&self, latent: u32, activation: f32) -> Result<ActiveLatent> {
-        let label = |index: &FeatureIndex| -> Result<String> {
-            if index.feature(latent)?.n_active == 0 {
-                return Ok("not in the index".into());
-            }
-            let examples = index.examples(latent)?;
-            let peaks = examples.iter().filter_map(|it| it.texts.get(it.peak as usize));
-            let mut counts = BTreeMap::<&String, usize>::new();
-            peaks.filter(|text| !text.is_empty()).for_each(|text| *counts.entry(text).or_default() += 1);
-            let most = counts.into_iter().rev().max_by_key(|(_, count)| *count);
-            Ok(most.map_or("-".into(), |(text, _)| format!("on {text:?}")))
-        };
+        let label = |index: &FeatureIndex| Ok::<_, crate::Error>(index.label(latent)?.short());
         Ok(ActiveLatent { latent, activation, label: self.index.map(label).transpose()? })
     }
 }

@@ -83,6 +83,15 @@ impl Label {
         self.f1 >= LABELED
     }
 
+    /// The rule alone; with a question mark if it predicts poorly, `-` if there is none.
+    pub fn short(&self) -> String {
+        match self.rule.as_str() {
+            "" => "-".into(),
+            rule if self.is_explained() => rule.into(),
+            rule => format!("{rule}?"),
+        }
+    }
+
     pub(crate) fn none(latent: usize, firings: usize) -> Self {
         Self {
             latent: latent as u32,

@@ -21,8 +21,10 @@ impl Checkpoint {
     /// A missing or malformed file, or an unsupported family (the message lists the supported ones).
     pub(crate) fn open(path: &Path) -> Result<Self> {
         if path.is_dir() {
-            let config = families::config_from_json(&path.join("config.json"))?;
-            return Ok(Self { config, tensors: TensorFile::of_folder(path)? });
+            let json = path.join("config.json");
+            let (config, tensors) = (families::config_from_json(&json)?, TensorFile::of_folder(path)?);
+            families::refuse_biases(&json, &config, &tensors)?;
+            return Ok(Self { config, tensors });
         }
         let metadata = GgufMetadata::read(path)?;
         let config = families::config_from_gguf(&metadata)?;

@@ -57,6 +57,30 @@ fn an_unknown_model_type_names_the_known_ones() {
 }
 
 #[test]
+fn biases_that_the_config_does_not_ask_for_are_refused() {
+    let copy = copy_of("llama");
+    let path = copy.path().join("model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+    let width = tensors["model.layers.1.self_attn.q_proj.weight"].dim(0).unwrap();
+    let bias = candle_core::Tensor::ones(width, candle_core::DType::F32, &Device::Cpu).unwrap();
+    tensors.insert("model.layers.1.self_attn.q_proj.bias".into(), bias);
+    candle_core::safetensors::save(&tensors, &path).unwrap();
+    let text = fs::read_to_string(copy.path().join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for value in [serde_json::Value::Null, false.into(), true.into()] {
+        config["attention_bias"] = value.clone();
+        fs::write(copy.path().join("config.json"), config.to_string()).unwrap();
+        match Checkpoint::open(copy.path()) {
+            Ok(_) => assert_eq!(value, true),
+            Err(error) => {
+                let error = error.to_string();
+                assert!(value != true && error.contains("expected `attention_bias`: true, because"), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_head_is_read_without_the_rest() {
     let copy = copy_of("llama_untied");
     let of_head = ["model.norm.weight", "lm_head.weight"];

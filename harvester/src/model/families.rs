@@ -60,12 +60,39 @@ const FAMILIES: &str = "llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text
 const ARCHITECTURES: &str = "llama, qwen2, qwen3, gemma, gemma2, gemma3, gpt2, gptneox, phi3, olmo2";
 
 pub(crate) fn config_from_json(path: &Path) -> Result<ModelConfig> {
+    config_from_keys(path, keys_of(path)?)
+}
+
+fn keys_of(path: &Path) -> Result<Map<String, Value>> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let keys = python_json::<Map<String, Value>>(&text).map_err(|error| {
+    python_json::<Map<String, Value>>(&text).map_err(|error| {
         let hint = if error.is_eof() { "Download it again: it has been cut short" } else { "Mend it, or get it again" };
         Error::malformed(path, "a JSON object", error.to_string(), hint)
-    })?;
-    config_from_keys(path, keys)
+    })
+}
+
+/// Refuses biases in the weights that the config does not ask for: transformers leaves them out of the model.
+pub(crate) fn refuse_biases(path: &Path, config: &ModelConfig, tensors: &TensorFile) -> Result<()> {
+    let (attention, mlp): (&[&str], &[&str]) = match config.family {
+        Family::Gpt2 | Family::GptNeox => return Ok(()),
+        Family::Qwen2 => (&["o_proj.bias"], &["gate_proj.bias", "up_proj.bias", "down_proj.bias"]),
+        _ => {
+            let attention = &["q_proj.bias", "k_proj.bias", "v_proj.bias", "qkv_proj.bias", "o_proj.bias"];
+            (attention, &["gate_proj.bias", "up_proj.bias", "gate_up_proj.bias", "down_proj.bias"])
+        }
+    };
+    let keys = text_model(keys_of(path)?);
+    for (key, of_key) in [("attention_bias", attention), ("mlp_bias", mlp)] {
+        let found = tensors.names().into_iter().find(|name| of_key.iter().any(|bias| name.ends_with(bias)));
+        if let Some(name) = found.filter(|_| keys.get(key) != Some(&Value::Bool(true))) {
+            let expected = format!("`{key}`: true, because the weights have `{name}`");
+            let found = keys.get(key).map_or("no such key".to_string(), |value| format!("`{key}`: {value}"));
+            let hint = "transformers leaves biases out that its config does not ask for: set the key if the model was \
+                        trained with them, or remove them from the weights";
+            return Err(Error::malformed(path, expected, found, hint));
+        }
+    }
+    Ok(())
 }
 
 fn config_from_keys(path: &Path, keys: Map<String, Value>) -> Result<ModelConfig> {
