@@ -76,9 +76,30 @@ fn an_sae_explains_held_out_text_and_keeps_the_models_behavior() {
 
 #[test]
 fn the_index_knows_what_tells_code_from_speeches() {
-    let found = RUN.json(&["find", "--features", "features", "--positive", "code", "--negative", "speeches"]);
-    assert!(number(&found[0], "separation") > 0.3, "{}", found[0]);
-    assert!(number(&found[0], "positive") > number(&found[0], "negative"));
+    let args = ["find", "--features", "features", "--positive", "code", "--negative", "speeches"];
+    let found = RUN.json(&args).remove(0);
+    let documents = found["documents"].as_array().unwrap();
+    assert!(documents.iter().all(|n| n.as_u64() > Some(1)) && number(&found, "n_tested") > 100.0, "{found}");
+    let found = &found["latents"];
+    assert!(number(&found[0], "auc") > 0.8, "{}", found[0]);
+    assert!(found[0]["median"][0].as_f64() > found[0]["median"][1].as_f64(), "{}", found[0]);
+    assert_eq!(number(&found[0], "cliffs_delta"), 2.0 * number(&found[0], "auc") - 1.0);
+    // Texts in quotes are read by the model; a text tells nothing from itself.
+    let texts = ["find", "--features", "features", "--positive", "let x = 3; // a number", "--negative"];
+    let of_texts = RUN.json(&[&texts[..], &["Fellow citizens, I thank you."]].concat()).remove(0);
+    assert_eq!(of_texts["documents"], serde_json::json!([1, 1]));
+    assert!(of_texts["latents"][0]["p"].is_null() && number(&of_texts["latents"][0], "auc") == 1.0, "{of_texts}");
+    let same = RUN.error(&["find", "--features", "features", "--positive", "code", "--negative", "code"]);
+    assert!(same.contains("cannot be told apart from itself"), "{same}");
+    // A file, against a source of the index.
+    let file = corpus("fiction");
+    let of_file = RUN.json(&["find", "--features", "features", "--positive", &file, "--negative", "code"]).remove(0);
+    assert!(number(&of_file["latents"][0], "auc") > 0.8, "{of_file}");
+    // What was found is also found by its words.
+    let word = "the";
+    let hits = RUN.json(&["search", "--features", "features", word, "--max-density", "1"]).remove(0);
+    assert!(hits.as_array().unwrap().iter().all(|hit| hit.to_string().to_lowercase().contains(word)), "{hits}");
+    assert!(RUN.error(&["search", "--features", "features", " "]).contains("a word or a sign to look for"));
     let latent = found[0]["latent"].to_string();
     let shown = RUN.json(&["show", "--features", "features", &latent]).remove(0);
     let examples = shown["examples"].as_array().unwrap();
@@ -94,7 +115,8 @@ fn the_index_knows_what_tells_code_from_speeches() {
 
 #[test]
 fn a_driven_latent_changes_what_the_model_writes_and_an_idle_edit_does_not() {
-    let found = RUN.json(&["find", "--features", "features", "--positive", "code", "--negative", "speeches"]);
+    let found = RUN.json(&["find", "--features", "features", "--positive", "code", "--negative", "speeches"]).remove(0);
+    let found = &found["latents"];
     let latent = found[0]["latent"].to_string();
     let steer = |edit: &str, value: &str| {
         let edited = format!("{latent}={value}");
