@@ -42,8 +42,9 @@ fn show_best_labeled(index: &FeatureIndex, n: usize, n_examples: usize, terminal
         let portrait = index.portrait(latent, n_examples)?;
         title(&portrait, terminal);
         show_examples(index, &portrait.examples, terminal);
-        let raised = portrait.effect.as_ref().map_or(&portrait.feature.promoted, |effect| &effect.promoted);
-        terminal.line(format!("  {DIM}raises{DIM:#} {}", tokens(raised, 6)));
+        let lens = ("lens raises", &portrait.feature.promoted);
+        let (how, raised) = portrait.effect.as_ref().map_or(lens, |effect| ("raises", &effect.promoted));
+        terminal.line(format!("  {DIM}{how}{DIM:#} {}", tokens(raised, 6)));
         json(index, &portrait, terminal)?;
     }
     Ok(())

@@ -126,7 +126,10 @@ impl TopExamples {
     /// Adds an example of a latent, if it is one of the strongest.
     pub(crate) fn offer(&mut self, latent: usize, candidate: Candidate) {
         let best = &mut self.latents[latent];
-        if let Some(copy) = best.iter().position(|kept| kept.text() == candidate.text()) {
+        // Most differ in the token at the peak, which is cheaper to compare.
+        let peak = |candidate: &Candidate| candidate.tokens[candidate.peak as usize];
+        let is_copy = |kept: &Candidate| peak(kept) == peak(&candidate) && kept.text() == candidate.text();
+        if let Some(copy) = best.iter().position(is_copy) {
             if best[copy].is_before(&candidate) {
                 return;
             }
