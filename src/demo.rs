@@ -19,7 +19,7 @@ const HOOK_POINT: &str = "blocks.14.hook_resid_post";
 /// Most tokens used of one document, so that many documents are read.
 const DOCUMENT_TOKENS: &str = "512";
 /// The two kinds of text that the steered latent tells apart.
-const POSITIVE: &str = "speeches";
+const POSITIVE: &str = "fiction";
 const NEGATIVE: &str = "prose";
 /// Latents that are tried.
 const CANDIDATES: usize = 4;

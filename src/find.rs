@@ -29,7 +29,7 @@ pub(crate) fn run(args: &FindArgs, model: Option<&LanguageModel>, terminal: &Ter
 
 fn print(found: &Contrasts, index: &FeatureIndex, args: &FindArgs, terminal: &Terminal) -> anyhow::Result<()> {
     for line in found.summary(DISCOVERY) {
-        terminal.say(&line);
+        terminal.line(format!("{DIM}{line}{DIM:#}"));
     }
     let texts = index.token_texts()?;
     terminal.line(format!("{BOLD}latent   AUC  without its token      documents  label{BOLD:#}"));

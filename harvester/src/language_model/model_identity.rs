@@ -1,6 +1,6 @@
 //! [`ModelIdentity`]: the model of an artifact, and a source that finds it again.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ pub struct ModelIdentity {
     /// If `source` is a path: the path relative to the folder of the manifest, so that both can be moved together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relative: Option<String>,
-    /// The source that the manifest names, if `source` is the model's place beside the manifest: it is tried next.
+    /// The place that is tried next: the one that the manifest names, if `source` is the one beside the manifest.
     #[serde(skip)]
     pub recorded: Option<String>,
     /// Family of the model.
@@ -44,15 +44,18 @@ impl ModelIdentity {
         Self { relative: local.and_then(|folder| relative_place(folder, path)), recorded: None, ..self.clone() }
     }
 
-    /// The same model at its place relative to `folder`, which holds the manifest, if there is something, or nothing at
-    /// its old place either: then both are tried, and named. Hashes are checked when it is loaded.
+    /// The same model at its place relative to `folder`, which holds the manifest, if there is something; if there is
+    /// nothing at either place, both are tried, and named. Hashes are checked when it is loaded.
     #[must_use]
     pub fn located(mut self, folder: &Location) -> Self {
         let near = folder.local().zip(self.relative.as_ref()).map(|(folder, relative)| folder.join(relative));
         let old = Path::new(&self.source);
-        let is_likelier = |near: &PathBuf| (near.exists() || !old.exists()) && real_place(near) != real_place(old);
-        if let Some(near) = near.filter(is_likelier) {
-            self.recorded = Some(std::mem::replace(&mut self.source, real_place(&near).display().to_string()));
+        let Some(near) = near.filter(|near| real_place(near) != real_place(old)) else { return self };
+        let place = real_place(&near).display().to_string();
+        if near.exists() {
+            self.recorded = Some(std::mem::replace(&mut self.source, place));
+        } else if !old.exists() {
+            self.recorded = Some(place);
         }
         self
     }
