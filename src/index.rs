@@ -1,13 +1,16 @@
 //! `refract index`.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
-use analyzer::{FeaturesManifest, IndexConfig, IndexText};
+use analyzer::{FeaturesManifest, IndexConfig, IndexText, Workbench};
 use harvester::{LanguageModel, LiveModel, human::grouped};
 use serde_json::Value;
 
 use crate::{
-    cli::{CorpusTextArgs, HarvestArgs, IndexArgs, required},
+    cli::{CorpusTextArgs, HarvestArgs, HarvestConfigArgs, IndexArgs, required},
     settings::{self, of_args},
     terminal::Terminal,
 };
@@ -25,21 +28,8 @@ pub(crate) fn run(
         let (bench, dataset) = args.sae.source()?.open(model, terminal)?;
         analyzer::index(&bench, &dataset, &config, &out, terminal)?
     } else {
-        let mut harvest: HarvestArgs = settings::parse(args.corpus.as_harvest(file, args.sae.model.as_deref()))?;
-        let source = args.sae.source()?;
-        let bench = source.workbench(model, terminal)?;
-        // The model's matrix products may be asked for in int8, in which an open model does not compute.
-        let int8 = harvest.config.compute.is_some().then(|| {
-            harvest.model = harvest.model.take().or(Some(bench.sae().model.source.clone()));
-            harvest.model(terminal)
-        });
-        let int8 = int8.transpose()?;
-        let model = int8.as_ref().map_or_else(|| bench.model(terminal), Ok)?;
-        harvest.config.ctx_len = harvest.config.ctx_len.or(bench.sae().ctx_len());
-        harvest.config.bos = harvest.config.bos.or(bench.sae().bos);
-        let mut settings = harvest.config(model.config())?;
-        settings.hook_points = vec![bench.sae().hook_point];
-        let live = LiveModel::new(model, harvest.corpus(&out.as_path().into())?, &settings)?;
+        let bench = args.sae.source()?.workbench(model, terminal)?;
+        let live = args.corpus.live(args.sae.model.as_deref(), &bench, file, &out, |_| (), terminal)?;
         analyzer::index(&bench, IndexText::from(&live), &config, &out, terminal)?
     };
     report(&manifest, &out.display().to_string(), terminal);
@@ -73,6 +63,32 @@ pub(crate) fn report(manifest: &FeaturesManifest, out: &str, terminal: &Terminal
 }
 
 impl CorpusTextArgs {
+    /// The corpus, read by the model of the SAE, for a folder at `out`. `adjust` sees the settings of its harvest.
+    pub(crate) fn live(
+        &self,
+        model: Option<&str>,
+        bench: &Workbench,
+        file: Option<PathBuf>,
+        out: &Path,
+        adjust: impl FnOnce(&mut HarvestConfigArgs),
+        terminal: &Terminal,
+    ) -> anyhow::Result<LiveModel> {
+        let mut harvest: HarvestArgs = settings::parse(self.as_harvest(file, model))?;
+        // The model's matrix products may be asked for in int8, in which an open model does not compute.
+        let int8 = harvest.config.compute.is_some().then(|| {
+            harvest.model = harvest.model.take().or(Some(bench.sae().model.source.clone()));
+            harvest.model(terminal)
+        });
+        let int8 = int8.transpose()?;
+        let model = int8.as_ref().map_or_else(|| bench.model(terminal), Ok)?;
+        harvest.config.ctx_len = harvest.config.ctx_len.or(bench.sae().ctx_len());
+        harvest.config.bos = harvest.config.bos.or(bench.sae().bos);
+        adjust(&mut harvest.config);
+        let mut settings = harvest.config(model.config())?;
+        settings.hook_points = vec![bench.sae().hook_point];
+        Ok(LiveModel::new(model, harvest.corpus(&out.into())?, &settings)?)
+    }
+
     /// The command of `refract harvest` with the same corpus and settings.
     fn as_harvest(&self, file: Option<PathBuf>, model: Option<&str>) -> Vec<OsString> {
         let flag = |name: &str, value: &dyn AsRef<std::ffi::OsStr>| {

@@ -16,6 +16,7 @@ mod merge;
 mod show;
 mod find;
 mod steer;
+mod encode;
 mod explain;
 mod sweep;
 mod inspect;
@@ -68,6 +69,7 @@ fn run(matches: ArgMatches, words: Vec<OsString>, terminal: &Terminal) -> anyhow
         Command::Evaluate(args) => evaluate::run(&args, None, terminal),
         Command::Index(args) => index::run(&args, None, settings::file(flags), terminal),
         Command::Show(args) => show::run(&args, terminal),
+        Command::Encode(args) => encode::run(&args, settings::file(flags), terminal),
         Command::Explain(args) => explain::run(&args, terminal),
         Command::Find(args) => find::run(&args, None, terminal).map(drop),
         Command::Search(args) => find::search(&args, terminal),

@@ -24,7 +24,7 @@ use serde_json::Value;
 use crate::cli::{self, Global};
 
 /// The tables that a config file may have: one per command that takes settings.
-const TABLES: [&str; 6] = ["harvest", "train", "sweep", "evaluate", "index", "steer"];
+const TABLES: [&str; 7] = ["harvest", "train", "sweep", "evaluate", "index", "encode", "steer"];
 
 /// The command line `words`, which clap read as `matches`, read again with the settings of its config file.
 ///

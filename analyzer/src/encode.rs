@@ -1,15 +1,195 @@
-//! Encoding of any text, without activations on disk: [`Workbench::encode_texts`], for texts in memory.
+//! Encoding of any text, without activations on disk: [`Workbench::encode_texts`], [`encode`] for a corpus too, and
+//! [`encode_into`] for a folder with tables.
 //!
 //! A text is encoded in contexts of its own, made as for the activations of the SAE: with the same token at their
 //! beginning, and of the same length at most. So its latents are those that a harvest of f32 would give.
 
-use candle_core::Tensor;
-use harvester::{ActivationRows, Batch, Edit, Hook, HookPoint, Monitor, Rows, TokenRows, Values};
+use std::{
+    collections::HashSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use crate::{EncodedRows, Error, Result, Workbench, tensor_rows};
+use candle_core::Tensor;
+use harvester::{
+    ActivationRows, Batch, DocumentRecord, Edit, Hook, HookPoint, LiveModel, Monitor, Rows, TokenRows, Values,
+};
+use serde::Serialize;
+
+use crate::{EncodedRows, Error, IndexText, Result, Workbench, features::LatentsWriter, tensor_rows};
 
 /// Tokens of a pass.
 const PASS: usize = 2048;
+
+/// The text that is encoded.
+#[derive(Debug, Clone, Copy)]
+pub enum EncodeText<'a> {
+    /// Texts in memory.
+    Texts(&'a [String]),
+    /// A corpus over which the model runs.
+    Corpus(&'a LiveModel),
+}
+
+/// The latents of a document. As JSON, an object with the lists `tokens`, `texts`, `positions`, `ordinary`, `latents` and
+/// `activations`, each with an element for every token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EncodedDocument {
+    /// Which document it is.
+    pub record: DocumentRecord,
+    /// Its tokens and their active latents.
+    pub encoded: EncodedRows,
+    /// The text of each token.
+    pub texts: Vec<String>,
+}
+
+impl Serialize for EncodedDocument {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Object<'a> {
+            #[serde(flatten)]
+            record: &'a DocumentRecord,
+            tokens: &'a [u32],
+            texts: &'a [String],
+            positions: &'a [u32],
+            ordinary: &'a [bool],
+            latents: Vec<&'a [u32]>,
+            activations: Vec<&'a [f32]>,
+        }
+        let EncodedRows { rows, ordinary, acts } = &self.encoded;
+        let (latents, activations) = (0..ordinary.len()).map(|row| acts.row(row)).unzip();
+        let (tokens, positions) = (&rows.token, &rows.position);
+        Object { record: &self.record, tokens, texts: &self.texts, positions, ordinary, latents, activations }
+            .serialize(to)
+    }
+}
+
+/// Encodes a text and calls `each` with every document that has a token. At most one document and one pass are in memory
+/// of a corpus.
+///
+/// # Errors
+/// As [`Workbench::encode_texts`]; the corpus cannot be read; or an error of `each`.
+pub fn encode(
+    bench: &Workbench,
+    text: EncodeText<'_>,
+    monitor: &dyn Monitor,
+    mut each: impl FnMut(EncodedDocument) -> Result<()>,
+) -> Result<()> {
+    let tokenizer = bench.model(monitor)?.tokenizer();
+    let mut finished = |record: DocumentRecord, encoded: EncodedRows| {
+        let texts = tokenizer.token_texts(&encoded.rows.token);
+        each(EncodedDocument { record, encoded, texts })
+    };
+    let live = match text {
+        EncodeText::Texts(texts) => {
+            let documents = bench.encode_texts(texts, monitor)?.documents();
+            return documents.into_iter().try_for_each(|it| finished(of_text(it.rows.document[0]), it));
+        }
+        EncodeText::Corpus(live) => live,
+    };
+    let mut finished = |encoded: EncodedRows| {
+        let mut record = live.documents(&HashSet::from([encoded.rows.document[0]]))?;
+        record.pop().map_or(Ok(()), |record| finished(record, encoded))
+    };
+    let (sae, text) = (bench.sae(), IndexText::from(live));
+    sae.check_input(sae.hook_point.width(bench.model(monitor)?.config()))?;
+    text.start_progress("encoding", text.start(), monitor);
+    // The last document may go on in the next pass.
+    let mut last = EncodedRows::default();
+    text.for_each(sae.hook_point, text.start(), monitor, |rows, _| {
+        if monitor.cancelled() {
+            return Err(Error::Stopped);
+        }
+        last.append(&EncodedRows::encode(&sae.sae, rows, sae.sink_norm)?);
+        let mut documents = last.documents();
+        last = documents.pop().unwrap_or_default();
+        documents.into_iter().try_for_each(&mut finished)
+    })?;
+    monitor.finish();
+    if last.is_empty() { Ok(()) } else { finished(last) }
+}
+
+/// Sizes of what was encoded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct EncodedCounts {
+    /// Number of documents.
+    pub documents: u64,
+    /// Number of tokens.
+    pub tokens: u64,
+    /// Number of rows of `latents.parquet`.
+    pub latents: u64,
+}
+
+/// Encodes a text into the folder `out`, as `latents.parquet` and `documents.parquet`. The folder appears whole.
+///
+/// # Errors
+/// As [`encode`]; `out` exists and is not empty, or cannot be written.
+pub fn encode_into(
+    bench: &Workbench,
+    text: EncodeText<'_>,
+    out: &Path,
+    monitor: &dyn Monitor,
+) -> Result<EncodedCounts> {
+    let folder = Unfinished::of(out)?;
+    let n_tokens = match text {
+        EncodeText::Texts(texts) => {
+            let n = |text: &String| Ok(bench.prompt(text, monitor)?.len() as u64);
+            texts.iter().map(n).sum::<Result<_>>()?
+        }
+        EncodeText::Corpus(live) => live.estimated_tokens()?,
+    };
+    let mut latents = LatentsWriter::create(&folder.path, n_tokens, monitor)?;
+    let (mut records, mut counts) = (vec![], EncodedCounts::default());
+    encode(bench, text, monitor, |document| {
+        latents.add(&document.encoded)?;
+        counts.documents += 1;
+        counts.tokens += document.encoded.len() as u64;
+        counts.latents += document.encoded.acts.n_active() as u64;
+        records.push(document.record);
+        Ok(())
+    })?;
+    latents.finish()?;
+    DocumentRecord::write_table(&folder.path, &records)?;
+    folder.publish(out)?;
+    Ok(counts)
+}
+
+/// A text that was given by itself.
+fn of_text(document: u64) -> DocumentRecord {
+    let (names, kept) = (Arc::new([]), vec![]);
+    DocumentRecord { document, source: "text".into(), file: String::new(), line: None, row: None, names, kept }
+}
+
+/// A folder that is written beside its place. If it is not published, it goes away.
+struct Unfinished {
+    path: PathBuf,
+}
+
+impl Unfinished {
+    fn of(out: &Path) -> Result<Self> {
+        let name = out.file_name().map(|name| name.to_string_lossy().into_owned());
+        let is_free = fs::read_dir(out).map_or(!out.exists(), |mut entries| entries.next().is_none());
+        let Some(name) = name.filter(|_| is_free) else {
+            let hint = "Choose another `out`, or remove it";
+            return Err(harvester::Error::malformed(out, "a new folder", "one that holds files", hint).into());
+        };
+        let path = out.with_file_name(format!(".{name}.tmp"));
+        let _ = fs::remove_dir_all(&path); // of a run that was killed
+        fs::create_dir_all(&path).map_err(harvester::Error::io("create", &path))?;
+        Ok(Self { path })
+    }
+
+    fn publish(self, out: &Path) -> Result<()> {
+        let _ = fs::remove_dir(out); // an empty one
+        Ok(fs::rename(&self.path, out).map_err(harvester::Error::io("create", out))?)
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path); // it is gone if it was published
+    }
+}
 
 impl Workbench {
     /// The active latents of every token of some texts. The document of a row is the number of its text.

@@ -1,6 +1,8 @@
 //! [`EncodedRows`]: tokens with their active latents. Encoding a text or a shard gives them; tables, labels and
 //! contrasts are made from them.
 
+use std::ops::Range;
+
 use harvester::{ActivationRows, TokenRows};
 use trainer::{FeatureActs, Sae};
 
@@ -47,6 +49,38 @@ impl EncodedRows {
     /// True if there are no tokens.
     pub fn is_empty(&self) -> bool {
         self.ordinary.is_empty()
+    }
+
+    /// The rows of each document in turn. Rows of one document follow one another.
+    pub fn documents(&self) -> Vec<Self> {
+        let mut end = 0;
+        let lengths = self.rows.document.chunk_by(|a, b| a == b).map(<[u64]>::len);
+        let rows = lengths.map(|len| {
+            end += len;
+            self.part(end - len..end)
+        });
+        rows.collect()
+    }
+
+    /// A copy of some rows, without roles.
+    pub(crate) fn part(&self, rows: Range<usize>) -> Self {
+        let Self { rows: tokens, ordinary, acts } = self;
+        let (first, last) = (acts.offsets[rows.start], acts.offsets[rows.end]);
+        Self {
+            rows: TokenRows {
+                document: tokens.document[rows.clone()].to_vec(),
+                context: tokens.context[rows.clone()].to_vec(),
+                position: tokens.position[rows.clone()].to_vec(),
+                token: tokens.token[rows.clone()].to_vec(),
+                role: vec![],
+            },
+            ordinary: ordinary[rows.clone()].to_vec(),
+            acts: FeatureActs {
+                offsets: acts.offsets[rows.start..=rows.end].iter().map(|offset| offset - first).collect(),
+                latents: acts.latents[first..last].to_vec(),
+                values: acts.values[first..last].to_vec(),
+            },
+        }
     }
 
     /// Appends the rows of `other`.

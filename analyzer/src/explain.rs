@@ -16,7 +16,7 @@ use harvester::{LanguageModel, Monitor, SpecialToken, human};
 use serde::{Deserialize, Serialize};
 
 use self::passes::{Edited, Passes};
-use crate::{FeatureIndex, Result, TokenWeight, Workbench, token_weight::top};
+use crate::{ActiveLatent, FeatureIndex, Listed, Result, TokenLatents, TokenWeight, Workbench, token_weight::top};
 
 /// How the effect of a latent is found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +100,7 @@ pub struct Explanation {
     pub whole_text_tried: (usize, usize),
 }
 
+<<<<<<< HEAD
 /// A token of the text.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TokenLatents {
@@ -124,6 +125,8 @@ pub struct ActiveLatent {
     pub label: Option<String>,
 }
 
+=======
+>>>>>>> 232aeb7 (refract encode: the active latents of every token of any text, listed, as JSON or as a table; index --latents)
 /// The effect of some part of the activation on the next token.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct PartEffect {
@@ -171,7 +174,11 @@ pub fn explain(
     config: &ExplainConfig,
     monitor: &dyn Monitor,
 ) -> Result<Explanation> {
-    let listed = Listed::new(bench, index, config)?;
+    let listed = Listed::new(bench, index, config.max_density)?;
+    let d_sae = bench.sae().sae.d_sae();
+    if let Some(latent) = config.latents.iter().find(|latent| **latent as usize >= d_sae) {
+        return Err(harvester::Error::invalid("latent", format!("below {d_sae}"), latent.to_string()).into());
+    }
     let model = bench.model(monitor)?;
     let target = config.token.as_ref().map(|token| one_token(model, token)).transpose()?;
     let passes = Passes::new(model, bench.sae().site(), bench.prompt(text, monitor)?, target)?;
@@ -193,6 +200,7 @@ fn one_token(model: &LanguageModel, text: &str) -> Result<u32> {
     }
 }
 
+<<<<<<< HEAD
 /// Which latents are listed, and what is known of them.
 struct Listed<'a> {
     index: Option<&'a FeatureIndex>,
@@ -232,14 +240,21 @@ impl<'a> Listed<'a> {
     }
 }
 
+=======
+>>>>>>> 232aeb7 (refract encode: the active latents of every token of any text, listed, as JSON or as a table; index --latents)
 struct Explainer<'a> {
     model: &'a LanguageModel,
-    listed: Listed<'a>,
+    listed: Listed,
     config: &'a ExplainConfig,
     passes: Passes<'a>,
 }
 
 impl Explainer<'_> {
+    /// True if a latent is listed: it is not dense, or it was asked for.
+    fn has(&self, latent: u32) -> bool {
+        self.config.latents.contains(&latent) || self.listed.has(latent)
+    }
+
     fn explain(mut self, monitor: &dyn Monitor) -> Result<Explanation> {
         let (mut latents, all, error) = match self.config.method {
             Method::Ablation => self.ablated()?,
@@ -248,7 +263,7 @@ impl Explainer<'_> {
         let sum = latents.iter().map(|it| it.effect.effect).sum();
         let n_active = latents.iter().filter(|it| it.active.activation != 0.0).count();
         let n_measured = latents.len();
-        latents.retain(|it| self.listed.has(it.active.latent));
+        latents.retain(|it| self.has(it.active.latent));
         let n_dense = n_measured - latents.len();
         latents.sort_by(|a, b| b.effect.effect.abs().total_cmp(&a.effect.effect.abs()));
         let (asked, others): (Vec<_>, Vec<_>) =
@@ -258,7 +273,7 @@ impl Explainer<'_> {
         let p = self.passes.reference.p();
         let next = top((0..).zip(p.iter().copied()), TOKENS);
         Ok(Explanation {
-            tokens: self.tokens()?,
+            tokens: self.tokens(),
             target: weighted(self.model, (self.passes.target, p[self.passes.target as usize])),
             next: next.into_iter().map(|it| weighted(self.model, it)).collect(),
             method: self.config.method,
@@ -274,19 +289,17 @@ impl Explainer<'_> {
     }
 
     /// The tokens of the text with their latents.
-    fn tokens(&self) -> Result<Vec<TokenLatents>> {
+    fn tokens(&self) -> Vec<TokenLatents> {
         let Passes { tokens, ordinary, .. } = &self.passes;
         let of_token = |(position, &token): (usize, &u32)| {
-            let mut active: Vec<(u32, f32)> =
-                self.passes.active(position).filter(|(latent, _)| self.listed.has(*latent)).collect();
-            active.sort_by(|a, b| b.1.total_cmp(&a.1));
-            active.truncate(self.config.per_token);
-            Ok(TokenLatents {
+            let active = self.passes.active(position).filter(|(latent, _)| self.has(*latent));
+            TokenLatents {
+                position,
                 token,
                 text: self.model.tokenizer().token_text(token),
                 ordinary: ordinary[position],
-                latents: active.into_iter().map(|(latent, f)| self.listed.named(latent, f)).collect::<Result<_>>()?,
-            })
+                latents: self.listed.strongest(active, self.config.per_token),
+            }
         };
         tokens.iter().enumerate().map(of_token).collect()
     }
@@ -313,11 +326,12 @@ impl Explainer<'_> {
             (passes.effect(q), supports.map(|it| weighted(model, it)).collect::<Vec<_>>())
         })?;
         let (error, all) = (found.pop().map(|it| it.0), found.pop().map(|it| it.0));
-        let latents = here.into_iter().zip(found).map(|((latent, f), (effect, supports))| {
-            Ok(LatentEffect { active: listed.named(latent, f)?, effect, supports })
+        let latents = here.into_iter().zip(found).map(|((latent, f), (effect, supports))| LatentEffect {
+            active: listed.named(latent, f),
+            effect,
+            supports,
         });
-        let latents = latents.collect::<Result<_>>()?;
-        Ok((latents, all.unwrap_or_default(), error))
+        Ok((latents.collect(), all.unwrap_or_default(), error))
     }
 
     /// Direct effects on the target's logit.
@@ -327,9 +341,9 @@ impl Explainer<'_> {
         let all = PartEffect { effect: effects.iter().sum(), kl: None };
         let latent = |((latent, f), effect): ((u32, f32), f64)| {
             let effect = PartEffect { effect, kl: None };
-            Ok(LatentEffect { active: self.listed.named(latent, f)?, effect, supports: vec![] })
+            LatentEffect { active: self.listed.named(latent, f), effect, supports: vec![] }
         };
-        Ok((here.into_iter().zip(effects).map(latent).collect::<Result<_>>()?, all, None))
+        Ok((here.into_iter().zip(effects).map(latent).collect(), all, None))
     }
 
     /// Effects of the latents that write most, each ablated on every token at once; and how many were tried, of how
@@ -339,7 +353,7 @@ impl Explainer<'_> {
             return Ok((vec![], (0, 0)));
         }
         let mut strongest = self.passes.strongest();
-        strongest.retain(|(latent, _)| self.listed.has(*latent));
+        strongest.retain(|(latent, _)| self.has(*latent));
         let n_active = strongest.len();
         strongest.truncate(self.config.whole_text);
         let everywhere: Vec<(u32, Option<usize>)> = strongest.iter().map(|(latent, _)| (*latent, None)).collect();
@@ -359,10 +373,10 @@ impl Explainer<'_> {
             let mut positions: Vec<(usize, f64)> = here.filter_map(|((_, at), it)| Some(((*at)?, it.effect))).collect();
             positions.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
             let largest = self.passes.peaks(latent, 1).first().map_or(0.0, |it| it.1);
-            Ok(WholeTextEffect { active: self.listed.named(latent, largest)?, effect, positions })
+            WholeTextEffect { active: self.listed.named(latent, largest), effect, positions }
         };
         let tried = strongest.len();
-        Ok((found.into_iter().map(of_latent).collect::<Result<_>>()?, (tried, n_active)))
+        Ok((found.into_iter().map(of_latent).collect(), (tried, n_active)))
     }
 }
 

@@ -3,6 +3,7 @@
 mod feature;
 mod folder;
 pub(crate) mod histogram;
+mod latents;
 mod manifest;
 mod portrait;
 mod sample;
@@ -17,6 +18,7 @@ pub use self::{
     sample::Sample,
 };
 pub(crate) use self::{
+    latents::{LATENTS, LatentsWriter},
     manifest::{IndexedFile, IndexedSource, PARTIAL_FOLDER},
     sample::{ByLatent, NO_SOURCE, SampleRow, part_of},
 };

@@ -46,7 +46,8 @@ pub use self::{merge::merge_indexes, text::IndexText};
 use crate::{
     EncodedRows, Error, PlacedSae, Result, Workbench,
     features::{
-        FeaturesManifest, IndexConfig, IndexedFile, IndexedSource, IndexedText, Labeled, NO_SOURCE, Sample, part_of,
+        FeaturesManifest, IndexConfig, IndexedFile, IndexedSource, IndexedText, LATENTS, Labeled, LatentsWriter,
+        NO_SOURCE, Sample, part_of,
         tables::{EFFECTS, LABELS},
     },
 };
@@ -87,20 +88,34 @@ pub fn index<'a>(
     bench.model(monitor)?; // before the pass, so that a missing model is an error now
     folder.keep_command(monitor)?;
     let mut pass = Pass::new(placed, text.document_sources()?, state)?;
-    text.start_progress("indexing", saved.cursor, monitor);
+    // The table of latents has every token, also those that the saved state counted already.
+    let is_whole = saved.cursor != text.start() && out.join(LATENTS.file).exists();
+    let mut latents = match config.latents && !is_whole {
+        true => Some(LatentsWriter::create(out, text.n_tokens()?, monitor)?),
+        false => None,
+    };
+    let from = if latents.is_some() { text.start() } else { saved.cursor };
+    text.start_progress("indexing", from, monitor);
     let (mut last_saved, mut end) = (Instant::now(), saved.cursor);
     let cancelled = || Error::from(harvester::Error::Cancelled { place: out.display().to_string() });
-    text.for_each(manifest.hook_point, saved.cursor, monitor, |rows, cursor| {
-        pass.add(rows)?;
-        end = cursor;
+    text.for_each(manifest.hook_point, from, monitor, |rows, cursor| {
+        let encoded = match cursor.is_after(end) {
+            true => pass.add(rows)?,
+            false => EncodedRows::encode(&placed.sae, rows, placed.sink_norm)?,
+        };
+        latents.as_mut().map_or(Ok(()), |latents| latents.add(&encoded))?;
+        end = if cursor.is_after(end) { cursor } else { end };
         let stop = monitor.cancelled();
         if stop || last_saved.elapsed() > SAVE_EVERY {
-            saved.save(&pass.state, cursor, out)?;
+            saved.save(&pass.state, end, out)?;
             last_saved = Instant::now();
         }
         if stop { Err(cancelled()) } else { Ok(()) }
     })?;
     monitor.finish();
+    if let Some(latents) = latents {
+        latents.finish()?;
+    }
     let state = pass.state;
     if config.effects && end != saved.cursor {
         saved.save(&state, end, out)?; // effects take longer than most passes
@@ -185,8 +200,8 @@ impl<'a> Pass<'a> {
         Ok(Self { sae, sink_norm, sources, control: Control::of(sae)?, state })
     }
 
-    /// Adds whole contexts.
-    fn add(&mut self, read: ActivationRows) -> Result<()> {
+    /// Encodes whole contexts and adds them.
+    fn add(&mut self, read: ActivationRows) -> Result<EncodedRows> {
         let (control, width) = (&self.state.control, read.d_model);
         let is_control = |context: &std::ops::Range<usize>| {
             control.wants(read.rows.document[context.start], read.rows.context[context.start])
@@ -200,14 +215,14 @@ impl<'a> Pass<'a> {
         let source = sources(&encoded.rows.document, &self.sources);
         self.state.add(&encoded, &source);
         if contexts.is_empty() {
-            return Ok(());
+            return Ok(encoded);
         }
         let mut of_control = Sample::default();
         contexts.into_iter().for_each(|context| of_control.append(&part_of(&encoded, &source, context)));
         let n: Vec<usize> = (0..of_control.len()).map(|row| of_control.encoded.acts.row(row).0.len()).collect();
         of_control.encoded.acts = self.control.encode(&x, &n)?;
         self.state.add_control(&of_control);
-        Ok(())
+        Ok(encoded)
     }
 }
 
@@ -259,6 +274,10 @@ fn finish(
     let completed = Completed { tokenizer, lenses, nearest };
     let (files, named) = tables::write(state, &manifest, Some(completed), out)?;
     manifest.files = files;
+    if manifest.config.latents {
+        let sha256 = harvester::sha256_file(&out.join(LATENTS.file))?;
+        manifest.files.push(IndexedFile { file: LATENTS.file.into(), sha256 });
+    }
     let mut list = |file: &str, sha256| manifest.files.push(IndexedFile { file: file.into(), sha256 });
     list(LABELS.file, LABELS.write(out, &labels)?);
     if let Some(effects) = effects {

@@ -16,6 +16,7 @@
 //! features   Feature, Example, Sample; FeatureIndex, the folder with all of them, opened lazily; Portrait of a latent
 //!   |
 //!   v
+//! encode     the active latents of every token of any text
 //! find       latents by words, and those that tell two groups of texts apart
 //! compare    which latents of two SAEs are the same
 //! explain    which latents fire on each token of a text, and which matter for the next token
@@ -39,9 +40,10 @@ mod effects;
 mod features;
 mod artifact;
 mod sae_source;
-mod encode;
+mod listed;
 mod explain;
 mod index;
+mod encode;
 mod find;
 mod evaluate;
 mod compare;
@@ -50,12 +52,11 @@ mod steer;
 pub use artifact::{Artifact, ArtifactKind, Content};
 pub use compare::{AtDensity, CompareConfig, Comparison, Counterpart, Fate, SharesAt, compare};
 pub use effects::{Dose, Effect, EffectMeter, EffectsConfig, effects};
+pub use encode::{EncodeText, EncodedCounts, EncodedDocument, encode, encode_into};
 pub use encoded::EncodedRows;
 pub use error::{Error, Result};
 pub use evaluate::{Behavior, Evaluation, EvaluationConfig, Measured, PlaceFvu, evaluate};
-pub use explain::{
-    ActiveLatent, ExplainConfig, Explanation, LatentEffect, Method, PartEffect, TokenLatents, WholeTextEffect, explain,
-};
+pub use explain::{ExplainConfig, Explanation, LatentEffect, Method, PartEffect, WholeTextEffect, explain};
 pub use facts::Facts;
 pub use features::{
     Example, ExampleKind, Feature, FeatureIndex, FeaturesManifest, FiresWith, Histogram, IndexConfig, IndexedText,
@@ -64,6 +65,7 @@ pub use features::{
 pub use find::{ContrastConfig, Contrasts, DocumentContrast, RankBy, SearchHit, TextGroup, find};
 pub use index::{IndexText, index, merge_indexes};
 pub use labels::{Label, LabelInput, label_all};
+pub use listed::{ActiveLatent, Listed, TokenLatents};
 pub use placed_sae::PlacedSae;
 pub use sae_site::SaeSite;
 pub use sae_source::SaeSource;

@@ -15,9 +15,9 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 pub(crate) use self::{
-    harvest::{HarvestArgs, MergeArgs},
+    harvest::{HarvestArgs, HarvestConfigArgs, MergeArgs},
     look::{CompareArgs, CompletionsArgs, ConvertArgs, DemoArgs, FindArgs, InspectArgs, ManArgs, SearchArgs, ShowArgs},
-    sae::{CorpusTextArgs, EvaluateArgs, ExplainArgs, IndexArgs, SteerArgs},
+    sae::{CorpusTextArgs, EncodeArgs, EvaluateArgs, ExplainArgs, IndexArgs, SteerArgs},
     sweep::{SharedArgs, SweepArgs},
     train::{LiveArgs, TrainArgs},
     value::required,
@@ -42,7 +42,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// Settings of harvest, train, sweep, evaluate, index and steer, one table each, under the names of their flags;
+    /// Settings of harvest, train, sweep, evaluate, index, encode and steer, one table each, under the names of their flags;
     /// flags win.
     #[arg(long, global = true, value_name = "FILE.toml")]
     pub(crate) config: Option<PathBuf>,
@@ -129,6 +129,10 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  refract find --features runs/features \\\n    \
                             --positive speeches --negative prose")]
     Find(FindArgs),
+    /// Encode any text: the active latents of each token. It needs no activations on disk.
+    #[command(after_help = "Example:\n  refract encode --sae runs/sae --features runs/features \\\n    \
+                            --text 'It was a dark night.'")]
+    Encode(EncodeArgs),
     /// Explain the next token of a text: which latents fire on each token, and what the model loses without them.
     #[command(after_help = "Example:\n  refract explain --sae runs/sae --features runs/features \\\n    \
                             --text 'The capital of France is'")]
@@ -209,7 +213,7 @@ mod tests {
     use trainer::TrainConfig;
 
     use super::{
-        harvest::{CorpusArgs, HarvestConfigArgs},
+        harvest::CorpusArgs,
         sae::{EvaluationArgs, ExplainConfigArgs, GenerateArgs, IndexConfigArgs},
         train::TrainConfigArgs,
         *,

@@ -76,9 +76,7 @@ pub(crate) struct IndexArgs {
 
 /// Flags of a corpus that the SAE's model reads; they win over the table `[harvest]`.
 #[derive(Debug, Args)]
-#[command(
-    next_help_heading = "Instead of activations, a corpus that the model reads (other settings: [harvest] in --config)"
-)]
+#[command(next_help_heading = "A corpus that the model reads (other settings: [harvest] in --config)")]
 pub(crate) struct CorpusTextArgs {
     /// The corpus, as harvest takes it. Contexts are made as for the SAE's activations.
     #[arg(long, num_args = 1..)]
@@ -92,7 +90,7 @@ pub(crate) struct CorpusTextArgs {
     /// Numbers in the model's matrix products, f32 or int8.
     #[arg(long, requires = "corpus")]
     pub(crate) compute: Option<Compute>,
-    /// Index one part of the corpus, 0/16 to 15/16, each into its own folder, for merge.
+    /// Read one part of the corpus, 0/16 to 15/16, each into its own folder, as for merge.
     #[arg(long, value_name = "INDEX/OF", requires = "corpus")]
     pub(crate) part: Option<CorpusPart>,
 }
@@ -118,6 +116,9 @@ pub(crate) struct IndexConfigArgs {
     /// Do not measure what each latent does to the next token.
     #[arg(long)]
     pub(crate) no_effects: bool,
+    /// Write latents.parquet too, the active latents of every token.
+    #[arg(long)]
+    pub(crate) latents: bool,
 }
 
 /// Flags of `refract steer`.
@@ -156,6 +157,30 @@ pub(crate) struct GenerateArgs {
     /// Seed of the sampling.
     #[arg(long, value_parser = count::<u64>)]
     pub(crate) seed: Option<u64>,
+}
+
+/// Flags of `refract encode`.
+#[derive(Debug, Args)]
+pub(crate) struct EncodeArgs {
+    #[command(flatten)]
+    pub(crate) sae: SaeArgs,
+    /// Texts to encode, each a document of its own [this or --corpus is required].
+    #[arg(long, num_args = 1.., conflicts_with = "corpus")]
+    pub(crate) text: Vec<String>,
+    /// The folder that `refract index` wrote for the SAE: latents then have labels, and dense ones are not listed.
+    #[arg(long)]
+    pub(crate) features: Option<PathBuf>,
+    /// Latents listed for each token; --json and --out have all.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count::<usize>)]
+    pub(crate) per_token: usize,
+    /// Latents that fire on a larger share of the tokens of --features are not listed.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.05, value_parser = number)]
+    pub(crate) max_density: f64,
+    /// Write latents.parquet and documents.parquet into this new folder, instead of listing latents.
+    #[arg(long, conflicts_with = "features")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) corpus: CorpusTextArgs,
 }
 
 /// Flags of `refract explain`.

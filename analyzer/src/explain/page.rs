@@ -4,8 +4,8 @@ use std::fmt::{Display, Formatter, Result};
 
 use harvester::human::counted;
 
-use super::{ActiveLatent, Explanation, Method, PartEffect};
-use crate::TokenWeight;
+use super::{Explanation, Method, PartEffect};
+use crate::{ActiveLatent, TokenWeight, listed::cell};
 
 impl Display for Explanation {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
@@ -18,21 +18,8 @@ impl Display for Explanation {
 
 impl Explanation {
     fn tokens(&self, f: &mut Formatter<'_>) -> Result {
-        let with_labels = self.tokens.iter().flat_map(|it| &it.latents).any(|latent| latent.label.is_some());
         writeln!(f, "the strongest latents of each token")?;
-        for (position, token) in self.tokens.iter().enumerate() {
-            let cell = |it: &ActiveLatent| match &it.label {
-                Some(label) => cell(&format!("{:>5} {label}", it.latent), 19),
-                None => format!("{:>6} ({:.1})", it.latent, it.activation),
-            };
-            let latents = match (position, token.ordinary) {
-                (0, _) => "- (position 0: the SAE is not trained on it)".into(),
-                (_, false) => "- (an attention sink: the SAE is not trained on it)".into(),
-                _ => token.latents.iter().map(cell).collect::<Vec<_>>().join(if with_labels { " " } else { "  " }),
-            };
-            writeln!(f, "{}", format!("{position:4} {}{latents}", cell_of_token(&token.text, 15)).trim_end())?;
-        }
-        Ok(())
+        self.tokens.iter().try_for_each(|token| writeln!(f, "{token}"))
     }
 
     fn next_token(&self, f: &mut Formatter<'_>) -> Result {
@@ -123,22 +110,4 @@ fn row(f: &mut Formatter<'_>, active: &ActiveLatent, effect: PartEffect, last: &
 
 fn effect(PartEffect { effect, kl }: PartEffect) -> String {
     format!("{effect:+.3}{}", kl.map(|kl| format!(", KL {kl:.3}")).unwrap_or_default())
-}
-
-/// At most `width` characters, the last of which says that there were more.
-fn cut(text: &str, width: usize) -> String {
-    match text.chars().count() > width {
-        true => text.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
-        false => text.to_string(),
-    }
-}
-
-/// A column of `width` characters, the last one a space.
-fn cell(text: &str, width: usize) -> String {
-    format!("{:width$}", cut(text, width - 1))
-}
-
-/// The quoted text of a token in a column.
-fn cell_of_token(text: &str, width: usize) -> String {
-    cell(&format!("{text:?}"), width)
 }

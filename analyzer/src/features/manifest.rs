@@ -9,6 +9,7 @@ use harvester::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::latents::LATENTS;
 use super::tables::{CONTROL, EFFECTS, EXAMPLES, FEATURES, LABELS, SAMPLE, TOKENS};
 use crate::Result;
 
@@ -32,11 +33,21 @@ pub struct IndexConfig {
     pub sample: u64,
     /// True to measure what each latent does to the next token. Default true.
     pub effects: bool,
+    /// True to write the active latents of every token too, as `latents.parquet`. Default false.
+    pub latents: bool,
 }
 
 impl Default for IndexConfig {
     fn default() -> Self {
-        Self { examples: 20, reach: 12, logit_tokens: 10, neighbors: 5, sample: 8_000_000, effects: true }
+        Self {
+            examples: 20,
+            reach: 12,
+            logit_tokens: 10,
+            neighbors: 5,
+            sample: 8_000_000,
+            effects: true,
+            latents: false,
+        }
     }
 }
 
@@ -138,6 +149,7 @@ impl Manifest for FeaturesManifest {
 
     fn leaves(_folder: &OutputFolder, name: &str) -> bool {
         let tables = [FEATURES.file, EXAMPLES.file, SAMPLE.file, CONTROL.file, TOKENS.file, LABELS.file, EFFECTS.file];
+        let tables = [&tables[..], &[LATENTS.file]].concat();
         [PARTIAL_FOLDER, DocumentRecord::FILE].contains(&name)
             || tables.contains(&name.strip_suffix(".tmp").unwrap_or(name))
     }

@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 
-use harvester::TokenRows;
 use trainer::FeatureActs;
 
 use crate::EncodedRows;
@@ -118,26 +117,7 @@ impl Sample {
 
 /// A copy of some rows of `encoded`, whose sources are `source`.
 pub(crate) fn part_of(encoded: &EncodedRows, source: &[u32], rows: Range<usize>) -> Sample {
-    let EncodedRows { rows: tokens, ordinary, acts } = encoded;
-    let (first, last) = (acts.offsets[rows.start], acts.offsets[rows.end]);
-    Sample {
-        encoded: EncodedRows {
-            rows: TokenRows {
-                document: tokens.document[rows.clone()].to_vec(),
-                context: tokens.context[rows.clone()].to_vec(),
-                position: tokens.position[rows.clone()].to_vec(),
-                token: tokens.token[rows.clone()].to_vec(),
-                role: vec![],
-            },
-            ordinary: ordinary[rows.clone()].to_vec(),
-            acts: FeatureActs {
-                offsets: acts.offsets[rows.start..=rows.end].iter().map(|offset| offset - first).collect(),
-                latents: acts.latents[first..last].to_vec(),
-                values: acts.values[first..last].to_vec(),
-            },
-        },
-        source: source[rows].to_vec(),
-    }
+    Sample { source: source[rows.clone()].to_vec(), encoded: encoded.part(rows) }
 }
 
 /// The entries of a sample, sorted by latent, rows ascending within a latent.

@@ -598,6 +598,7 @@ mod tests {
 
     use super::*;
     use crate::features::Histogram;
+    use crate::features::LATENTS;
 
     fn lens_of(n: u32) -> Vec<TokenWeight> {
         vec![TokenWeight { token: n, text: format!(" é{n}"), weight: n as f32 }]
@@ -701,7 +702,8 @@ mod tests {
     #[test]
     fn the_documentation_has_these_columns() {
         let documented = include_str!("../../../data/README.md");
-        let tables = [FEATURES.markdown(), EXAMPLES.markdown(), SAMPLE.markdown(), TOKENS.markdown()];
+        let tables =
+            [FEATURES.markdown(), EXAMPLES.markdown(), SAMPLE.markdown(), TOKENS.markdown(), LATENTS.markdown()];
         for columns in tables.into_iter().chain([LABELS.markdown(), EFFECTS.markdown()]) {
             assert!(documented.contains(&columns), "data/README.md should have:\n{columns}");
         }

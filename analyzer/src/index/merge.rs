@@ -38,6 +38,7 @@ pub fn merge_indexes(
     manifest.text.parts = parts.iter().flat_map(|(_, manifest)| manifest.text.parts.clone()).collect();
     manifest.text.parts.sort();
     manifest.files = vec![];
+    manifest.config.latents = false; // readers take several tables as one
     let folder = OutputFolder::open(out)?;
     if let Some(finished) = folder.find_run(&manifest)? {
         finished.check_files(out)?;

@@ -42,6 +42,17 @@ pub(crate) enum Cursor {
     Corpus(ContextCursor),
 }
 
+impl Cursor {
+    /// True if it is behind `other`, a place in the same text.
+    pub(crate) fn is_after(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::RowGroups(here), Self::RowGroups(there)) => here > there,
+            (Self::Corpus(here), Self::Corpus(there)) => here.contexts > there.contexts,
+            _ => false,
+        }
+    }
+}
+
 impl IndexText<'_> {
     /// The manifest that describes the corpus and how it is made into contexts, for a folder at `out`.
     pub(crate) fn manifest(&self, out: &Location) -> Result<HarvestManifest> {
@@ -75,6 +86,14 @@ impl IndexText<'_> {
             Self::Activations(_) => Cursor::RowGroups(0),
             Self::Corpus(_) => Cursor::Corpus(ContextCursor::default()),
         }
+    }
+
+    /// Number of tokens; estimated for a corpus.
+    pub(crate) fn n_tokens(&self) -> Result<u64> {
+        Ok(match self {
+            Self::Activations(dataset) => dataset.manifest.counts.tokens,
+            Self::Corpus(live) => live.estimated_tokens()?,
+        })
     }
 
     /// Starts the progress; of a corpus without a token budget, it counts documents.

@@ -24,7 +24,7 @@ pub(super) struct HarvestEstimate<'a> {
     /// Tokens of an earlier run.
     done: u64,
     /// Tokens that are left.
-    tokens: u64,
+    pub(super) tokens: u64,
     layers: usize,
     seconds: f64,
     /// On disk.

@@ -13,7 +13,10 @@ use std::{
     thread,
 };
 
-use super::harvester::{Harvester, begin, settle};
+use super::{
+    estimate::HarvestEstimate,
+    harvester::{Harvester, begin, settle},
+};
 use crate::{
     ActivationRows, Context, ContextCursor, Corpus, DocumentRecord, DocumentSources, Error, HarvestConfig,
     HarvestManifest, HookPoint, LanguageModel, Location, Result,
@@ -93,6 +96,14 @@ impl LiveModel {
     /// Number of documents of the corpus, or of the config's part of it.
     pub fn n_documents(&self) -> u64 {
         self.order.n_documents()
+    }
+
+    /// Number of tokens of all contexts, estimated from a few documents if the config has no token budget.
+    ///
+    /// # Errors
+    /// A document that cannot be read or tokenized.
+    pub fn estimated_tokens(&self) -> Result<u64> {
+        Ok(HarvestEstimate::new(&self.model, &self.corpus, &self.config, 0)?.tokens)
     }
 
     /// The activations at `hook_points` from `from` on, to the end of the corpus; one forward pass computes all of
