@@ -2,12 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use analyzer::{EncodedRows, PlacedSae, Workbench};
+use analyzer::{EncodeText, EncodedRows, PlacedSae, Workbench, encode, encode_into};
 use harvester::{
-    ActivationDataset, Compute, Corpus, CorpusOptions, HarvestConfig, HookPoint, LanguageModel, Packing, ResolvedModel,
-    Silent, SpecialToken, StorageDtype, harvest,
+    ActivationDataset, Compute, Corpus, CorpusOptions, HarvestConfig, HookPoint, LanguageModel, LiveModel, Packing,
+    ResolvedModel, Silent, SpecialToken, StorageDtype, harvest,
 };
 use trainer::{TrainConfig, train};
 
@@ -40,13 +43,16 @@ fn project(family: &str, bos: SpecialToken) -> (tempfile::TempDir, Workbench, Ac
     let (file, acts, sae) = (folder.path().join("texts.jsonl"), folder.path().join("acts"), folder.path().join("sae"));
     let lines: String = texts().iter().map(|text| serde_json::json!({ "text": text }).to_string() + "\n").collect();
     fs::write(&file, lines).unwrap();
-    let options = CorpusOptions { drop_duplicates: false, ..CorpusOptions::default() };
-    let corpus = Corpus::open(&[file], &options).unwrap();
-    harvest(&model, &corpus, &alone(bos), acts.as_path(), &Silent).unwrap();
+    harvest(&model, &corpus(&file), &alone(bos), acts.as_path(), &Silent).unwrap();
     let dataset = ActivationDataset::open(acts.as_path()).unwrap();
     let config = TrainConfig { d_sae: Some(96), k: 4, tokens: 2048, batch: 64, ..TrainConfig::default() };
     train(&dataset, &config, &sae, &Silent).unwrap();
     (folder, Workbench::new(PlacedSae::trained(&sae).unwrap(), Some(&model)).unwrap(), dataset)
+}
+
+fn corpus(file: &Path) -> Corpus {
+    let options = CorpusOptions { drop_duplicates: false, ..CorpusOptions::default() };
+    Corpus::open(&[file.into()], &options).unwrap()
 }
 
 /// The active latents of activations on disk.
@@ -79,4 +85,34 @@ fn a_text_has_the_latents_that_it_has_among_others() {
     let rows: Vec<usize> = (0..all.len()).filter(|row| all.rows.document[*row] == 3).collect();
     assert_eq!(rows.len(), one.len());
     assert!(rows.iter().enumerate().all(|(at, row)| all.acts.row(*row) == one.acts.row(at)));
+}
+
+#[test]
+fn a_corpus_has_the_latents_of_its_texts() {
+    let (folder, bench, _) = project("llama", SpecialToken::FromModel);
+    let corpus = corpus(&folder.path().join("texts.jsonl"));
+    let config = HarvestConfig { batch: 2, ..alone(SpecialToken::FromModel) };
+    let live = LiveModel::new(bench.model(&Silent).unwrap(), corpus, &config).unwrap();
+    let documents = |text| {
+        let mut found = vec![];
+        encode(&bench, text, &Silent, |document| {
+            found.push((document.record.document, document.encoded, document.texts));
+            Ok(())
+        })
+        .unwrap();
+        found
+    };
+    let texts = texts();
+    let of_texts = documents(EncodeText::Texts(&texts));
+    assert_eq!(of_texts.iter().map(|it| it.0).collect::<Vec<_>>(), [0, 2, 3, 4], "one has no token");
+    assert!(of_texts == documents(EncodeText::Corpus(&live)));
+
+    let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
+    let counts = encode_into(&bench, EncodeText::Texts(&texts), &a, &Silent).unwrap();
+    assert_eq!(counts, encode_into(&bench, EncodeText::Corpus(&live), &b, &Silent).unwrap());
+    assert_eq!(counts.latents, of_texts.iter().map(|it| it.1.acts.n_active() as u64).sum::<u64>());
+    let table = |folder: &Path| fs::read(folder.join("latents.parquet")).unwrap();
+    assert!(table(&a) == table(&b));
+    let message = encode_into(&bench, EncodeText::Texts(&texts), &a, &Silent).unwrap_err().to_string();
+    assert!(message.contains("expected a new folder"), "{message}");
 }

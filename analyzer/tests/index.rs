@@ -168,6 +168,24 @@ fn live(part: Option<&str>, tokens: Option<u64>) -> LiveModel {
     LiveModel::new(&model(), corpus(), &HarvestConfig { part, tokens, ..harvest_config() }).unwrap()
 }
 
+/// The latents of all tokens: an interrupted run writes them from the start.
+#[test]
+fn latents_of_a_stopped_index_are_those_of_an_uninterrupted_one() {
+    let (folder, bench) = project();
+    let [whole, pieces] = ["whole", "pieces"].map(|name| folder.path().join(name));
+    let dataset = ActivationDataset::open(folder.path().join("acts").as_path()).unwrap();
+    let config = IndexConfig { latents: true, ..config() };
+    let run = |out: &Path, monitor: &dyn Monitor| index(&bench, &dataset, &config, out, monitor);
+    run(&whole, &Silent).unwrap();
+    for units in [2000, 5000] {
+        run(&pieces, &StopAfter(units.into())).unwrap_err();
+        assert!(!pieces.join("latents.parquet").exists());
+    }
+    run(&pieces, &Silent).unwrap();
+    assert_same(&whole, &pieces, false);
+    assert!(FeatureIndex::open(&whole).unwrap().verify().is_ok());
+}
+
 #[test]
 fn a_running_model_gives_the_index_of_its_harvest() {
     let (folder, bench) = project();

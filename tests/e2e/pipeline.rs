@@ -2,11 +2,11 @@
 
 use std::{fs, process::Command, sync::LazyLock};
 
-use crate::sandbox::{Sandbox, corpus, files, root, test_python};
+use crate::sandbox::{Sandbox, corpus, files, root, test_python, text};
 use serde_json::Value;
 
 const POINT: &str = "blocks.14.hook_resid_post";
-const HARVEST: [&str; 12] = [
+const HARVEST: [&str; 14] = [
     "harvest",
     "--hook-point",
     POINT,
@@ -16,6 +16,8 @@ const HARVEST: [&str; 12] = [
     "128",
     "--document-tokens",
     "512",
+    "--keep-field",
+    "kind",
     "--out",
     "acts",
     "--corpus",
@@ -42,7 +44,8 @@ static RUN: LazyLock<Sandbox> = LazyLock::new(|| {
     let (code, speeches) = (corpus("code"), corpus("speeches"));
     sandbox.ok(&[&HARVEST[..], &[&code, &speeches]].concat());
     sandbox.ok(&TRAIN);
-    sandbox.ok(&["index", "--sae", "sae", "--out", "features"]);
+    let size = sandbox.run(&["index", "--sae", "sae", "--out", "features", "--latents"]);
+    assert!(text(&size.stderr).contains("latents.parquet: 12,288 tokens x "), "{}", text(&size.stderr));
     sandbox
 });
 
@@ -156,7 +159,7 @@ fn finished_stages_are_reused() {
     for (folder, args) in [
         ("acts", [&HARVEST[..], &[&code, &speeches]].concat()),
         ("sae", TRAIN.to_vec()),
-        ("features", vec!["index", "--sae", "sae", "--out", "features"]),
+        ("features", vec!["index", "--sae", "sae", "--out", "features", "--latents"]),
     ] {
         let before = files(&RUN.path(folder));
         RUN.ok(&args);
@@ -171,6 +174,55 @@ fn python_reads_the_artifacts_with_no_code_of_ours() {
     let script = root().join("tests/e2e/read_artifacts.py");
     let output = Command::new(python).arg(script).arg(RUN.path("")).output().unwrap();
     assert!(output.status.success(), "{}", crate::sandbox::text(&output.stderr));
+}
+
+#[test]
+fn duckdb_and_polars_answer_the_queries_of_the_documentation() {
+    let Some(python) = test_python() else { return };
+    LazyLock::force(&RUN);
+    let [script, document] = ["tests/e2e/run_queries.py", "data/README.md"].map(|path| root().join(path));
+    let output = Command::new(python).args([script, document]).current_dir(RUN.path("")).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_text_is_encoded_in_the_terminal_as_json_and_into_a_folder() {
+    let encode = ["encode", "--sae", "sae", "--text", "fn main() {}", "Fellow citizens, I thank you."];
+    let documents = RUN.json(&encode);
+    assert_eq!(documents.len(), 2);
+    let lists = ["tokens", "texts", "positions", "ordinary", "latents", "activations"];
+    let lens = lists.map(|list| documents[1][list].as_array().unwrap().len());
+    assert!(lens.iter().all(|len| *len == lens[0]), "{}", documents[1]);
+    assert_eq!(documents[1]["ordinary"][0], false);
+    assert!(documents[1]["latents"][0].as_array().unwrap().is_empty());
+    let listed = RUN.ok(&[&encode[..], &["--features", "features", "--max-density", "1"]].concat());
+    assert!(listed.contains("- (position 0: the SAE is not trained on it)"), "{listed}");
+    let strongest = |row: usize| {
+        let (latents, values) = (&documents[1]["latents"][row], documents[1]["activations"][row].as_array().unwrap());
+        let most =
+            (0..values.len()).max_by(|a, b| values[*a].as_f64().unwrap().total_cmp(&values[*b].as_f64().unwrap()));
+        latents[most.unwrap()].to_string()
+    };
+    let line = listed.lines().rev().find(|line| line.contains("\" thank\"")).unwrap();
+    let at = documents[1]["texts"].as_array().unwrap().iter().position(|text| text == " thank").unwrap();
+    assert_eq!(line.split_whitespace().nth(3), Some(strongest(at).as_str()), "{line}");
+
+    let file = RUN.write("two.jsonl", "{\"text\": \"fn main() {}\"}\n{\"text\": \"Fellow citizens, I thank you.\"}\n");
+    let of_corpus = RUN.json(&["encode", "--sae", "sae", "--corpus", &file]);
+    for (text, document) in documents.iter().zip(&of_corpus) {
+        assert!(lists.iter().all(|list| text[list] == document[list]), "{text}\n{document}");
+    }
+    assert_eq!((&of_corpus[1]["file"], &of_corpus[1]["line"]), (&"two.jsonl".into(), &2.into()));
+    let into = ["encode", "--sae", "sae", "--corpus", &file, "--out", "encoded"];
+    let counts = RUN.json(&into).remove(0);
+    let rows: usize =
+        documents.iter().flat_map(|it| it["latents"].as_array().unwrap()).map(|it| it.as_array().unwrap().len()).sum();
+    assert_eq!((&counts["documents"], &counts["latents"]), (&2.into(), &rows.into()), "{counts}");
+    let names: Vec<_> = files(&RUN.path("encoded")).into_iter().map(|file| file.0).collect();
+    assert_eq!(names, ["documents.parquet", "latents.parquet"]);
+    let message = RUN.error(&into);
+    assert!(message.contains("encoded") && message.contains("--out"), "{message}");
+    assert!(RUN.error(&["encode", "--sae", "sae"]).contains("--corpus"));
 }
 
 #[test]

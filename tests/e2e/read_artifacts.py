@@ -75,12 +75,38 @@ def check_features(root, rows, positions, norms, manifest):
     assert all(abs(maxima[latent] - act) < 1e-4 for latent, act in zip(first["latent"], first["activation"]))
 
 
+def check_latents(root, rows, positions, norms, manifest):
+    """latents.parquet has what the formula gives, for every token."""
+    sae = load_file(root / "sae/sae_weights.safetensors")
+    cfg = json.loads((root / "sae/cfg.json").read_text())
+    kept = (positions > 0) & (norms <= manifest["hook_points"][0]["sink_norm"])
+    acts = np.where(kept[:, None], encode(sae, cfg, rows), 0)
+    tables = [pq.read_table(root / "acts" / part["file"]) for part in manifest["parts"]]
+    places = {}
+    for table in tables:
+        for place in zip(*(table[name].to_pylist() for name in ["document", "context", "position", "token"])):
+            places[place] = len(places)
+    table = pq.read_table(root / "features/latents.parquet")
+    columns = [table[name].to_pylist() for name in ["document", "context", "position", "token"]]
+    at = [places[place] for place in zip(*columns)]
+    found = np.zeros_like(acts)
+    found[at, table["latent"].to_numpy()] = table["activation"].to_numpy()
+    assert (found > 0).sum() == table.num_rows, "each token and latent once"
+    # A pre-activation within rounding of its threshold may fall on either side.
+    either_side = (found > 0) != (acts > 0)
+    assert either_side.sum() <= 3, either_side.sum()
+    assert np.allclose(found[~either_side], acts[~either_side], rtol=1e-3, atol=1e-2)
+    order = list(zip(at, table["latent"].to_pylist()))
+    assert order == sorted(order)
+
+
 def main():
     root = Path(sys.argv[1])
     rows, positions, norms, manifest = read_activations(root / "acts")
     check_statistics(rows, positions, norms, manifest)
     check_metrics(root / "sae")
     check_features(root, rows, positions, norms, manifest)
+    check_latents(root, rows, positions, norms, manifest)
 
 
 if __name__ == "__main__":
