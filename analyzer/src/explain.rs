@@ -100,33 +100,6 @@ pub struct Explanation {
     pub whole_text_tried: (usize, usize),
 }
 
-<<<<<<< HEAD
-/// A token of the text.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct TokenLatents {
-    /// Token id.
-    pub token: u32,
-    /// Its text.
-    pub text: String,
-    /// False for the tokens on which no SAE is trained, position 0 and attention sinks.
-    pub ordinary: bool,
-    /// Its strongest latents.
-    pub latents: Vec<ActiveLatent>,
-}
-
-/// A latent that is active on a token.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ActiveLatent {
-    /// The latent.
-    pub latent: u32,
-    /// Its activation.
-    pub activation: f32,
-    /// Its label in the index, in few words; `None` without an index.
-    pub label: Option<String>,
-}
-
-=======
->>>>>>> 232aeb7 (refract encode: the active latents of every token of any text, listed, as JSON or as a table; index --latents)
 /// The effect of some part of the activation on the next token.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct PartEffect {
@@ -200,48 +173,6 @@ fn one_token(model: &LanguageModel, text: &str) -> Result<u32> {
     }
 }
 
-<<<<<<< HEAD
-/// Which latents are listed, and what is known of them.
-struct Listed<'a> {
-    index: Option<&'a FeatureIndex>,
-    /// Of each latent; empty without an index.
-    density: Vec<f64>,
-    max_density: f64,
-    always: &'a [u32],
-}
-
-impl<'a> Listed<'a> {
-    fn new(bench: &Workbench, index: Option<&'a FeatureIndex>, config: &'a ExplainConfig) -> Result<Self> {
-        if let Some(indexed) =
-            index.and_then(|index| index.manifest().sae.sha256()).filter(|it| *it != bench.sae().sha256)
-        {
-            let expected =
-                format!("an index of the SAE {}, of SHA-256 {}", bench.sae().path.display(), bench.sae().sha256);
-            let found = format!("one of another SAE, of SHA-256 {indexed}: index this one");
-            return Err(harvester::Error::invalid("`features`", expected, found).into());
-        }
-        let d_sae = bench.sae().sae.d_sae();
-        if let Some(latent) = config.latents.iter().find(|latent| **latent as usize >= d_sae) {
-            return Err(harvester::Error::invalid("latent", format!("below {d_sae}"), latent.to_string()).into());
-        }
-        let density = index.map_or(Ok(vec![]), |index| index.column("density"))?;
-        Ok(Self { index, density, max_density: config.max_density, always: &config.latents })
-    }
-
-    fn has(&self, latent: u32) -> bool {
-        let is_rare = self.density.get(latent as usize).is_none_or(|density| *density <= self.max_density);
-        self.always.contains(&latent) || is_rare
-    }
-
-    /// An active latent with its label.
-    fn named(&self, latent: u32, activation: f32) -> Result<ActiveLatent> {
-        let label = |index: &FeatureIndex| Ok::<_, crate::Error>(index.label(latent)?.short());
-        Ok(ActiveLatent { latent, activation, label: self.index.map(label).transpose()? })
-    }
-}
-
-=======
->>>>>>> 232aeb7 (refract encode: the active latents of every token of any text, listed, as JSON or as a table; index --latents)
 struct Explainer<'a> {
     model: &'a LanguageModel,
     listed: Listed,

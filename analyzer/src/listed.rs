@@ -88,10 +88,9 @@ impl Listed {
             return Err(harvester::Error::invalid("`features`", expected, found).into());
         }
         let density: Vec<f64> = index.column("density")?;
-        let name = |(label, density): (crate::Label, &f64)| match label.rule.as_str() {
-            _ if *density == 0.0 => "not in the index".into(),
-            "" => "-".into(),
-            rule => rule.to_string(),
+        let name = |(label, density): (crate::Label, &f64)| match *density {
+            0.0 => "not in the index".into(),
+            _ => label.short(),
         };
         let labels = index.labels()?.into_iter().zip(&density).map(name).collect();
         Ok(Self { density, labels: Some(labels), max_density })

@@ -25,6 +25,7 @@ pub(crate) struct LatentRow {
 /// A row is an active latent of a token. Position 0 and attention sinks have none.
 pub(crate) const LATENTS: Table<LatentRow> = Table {
     file: "latents.parquet",
+    command: "refract index --latents",
     columns: &[
         Column::new("document", Cell::U64(|row| row.document), "number from 0", "the token's document"),
         Column::new("context", Cell::U64(|row| row.context), "number from 0", "its context"),
