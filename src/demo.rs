@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use analyzer::{DocumentContrast, FeatureIndex, GenerateConfig, PlacedSae, TextKind, Trial, TrialText, Workbench};
 use anyhow::Context;
 use clap::FromArgMatches;
-use harvester::{ActivationDataset, Monitor};
+use harvester::Monitor;
 
 use crate::{
     cli::DemoArgs,
@@ -83,7 +83,7 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let is_kind = |contrast: &&DocumentContrast| contrast.auc_without_token > WITHOUT_TOKEN;
     let candidates = found.latents.iter().filter(is_kind).take(CANDIDATES).map(|it| it.latent);
     let candidates: Vec<(u32, f32)> = candidates.map(|latent| (latent, max[latent as usize])).collect();
-    steered(&bench, &candidates, sae, activations, terminal)?;
+    steered(&bench, &candidates, sae, &index, terminal)?;
 
     terminal.heading("Next: look for what you care about");
     terminal.line(format!("  refract search --features {features} whale"));
@@ -98,12 +98,12 @@ fn steered(
     bench: &Workbench,
     candidates: &[(u32, f32)],
     sae: &str,
-    activations: &str,
+    index: &FeatureIndex,
     terminal: &Terminal,
 ) -> anyhow::Result<()> {
     let n = candidates.len();
     terminal.heading("7. Steer: the model answers with a latent driven to its own maximum");
-    let kind = TextKind::of_sources(&ActivationDataset::open(Path::new(activations))?, POSITIVE, NEGATIVE)?;
+    let sample = index.sample()?;
     let config = GenerateConfig { max_new_tokens: 40, temperature: 0.7, top_p: 0.9, ..GenerateConfig::default() };
     terminal.say(&format!(
         "{n} latents are tried on {} prompts; the best one is shown on {} others",
@@ -111,12 +111,15 @@ fn steered(
         REPORTED.len()
     ));
     let tried = bench.baseline(&TRIED, true, &config, terminal)?;
-    let Some(best) = bench.best_trial(&tried, candidates, &kind, terminal)? else {
+    let Some(best) = bench.best_trial(&tried, candidates, &sample, terminal)? else {
         terminal.line("none of them moves the text without making it repeat itself");
         return Ok(());
     };
     let baseline = bench.baseline(&REPORTED, true, &config, terminal)?;
-    let trial = bench.trial(&baseline, best.intervention, &kind, terminal)?;
+    let (latent, value) = (best.intervention.latent(), best.intervention.edited(0.0));
+    let max = candidates.iter().find(|(candidate, _)| *candidate == latent).map_or(value, |(_, max)| *max);
+    let trial = bench.trial(&baseline, best.intervention, &TextKind::of_latent(&sample, latent, max), terminal)?;
+    terminal.line(format!("latent {latent}, {}, at {value:.1}", on_one_line(&index.label(latent)?.to_string())));
     for TrialText { prompt, without, with, .. } in trial.texts.iter().take(SHOWN) {
         terminal.line(format!("{DIM}prompt   {prompt}{DIM:#}"));
         terminal.line(format!("{BOLD}without{BOLD:#}  {}", on_one_line(without)));
@@ -124,13 +127,12 @@ fn steered(
     }
     let Trial { gain, interval: [low, high], repetition: [before, after], .. } = &trial;
     terminal.line(format!(
-        "over {} prompts, the words are {gain:+.2} nats per token more typical of {POSITIVE} than of {NEGATIVE} (95 % \
-         interval {low:+.2} to {high:+.2});",
+        "over {} prompts, the words are {gain:+.2} nats per token more typical of the text on which the latent fires \
+         (95 % interval {low:+.2} to {high:+.2});",
         trial.texts.len()
     ));
     let (before, after) = (100.0 * before, 100.0 * after);
     terminal.line(format!("runs of three tokens that repeat: {before:.1} % without, {after:.1} % with it"));
-    let (latent, value) = (best.intervention.latent(), best.intervention.edited(0.0));
     let clamp = format!("{latent}={value:.1}");
     let words = ["steer", "--sae", sae, "--chat", "--prompt", REPORTED[0], "--clamp", &clamp];
     let title = "8. The same by hand: one prompt, with what moves";

@@ -10,17 +10,19 @@
 
 use std::collections::HashMap;
 
-use harvester::{ActivationDataset, Hook, Monitor, NoHook};
+use harvester::{Hook, Monitor, NoHook};
 use serde::Serialize;
 
 use super::{
     generate::{GenerateConfig, generate},
     intervention::{Intervention, Interventions},
 };
-use crate::{Result, Workbench};
+use crate::{Result, Sample, Workbench, labels::STRONG};
 
 /// Text repeats itself if more of its runs of three tokens than this occurred in it before.
 const REPETITIVE: f64 = 0.2;
+/// Tokens on each side of a firing that are of its text.
+const AROUND: usize = 12;
 /// Length of the runs that are looked at.
 const RUN: usize = 3;
 /// Quantiles 0.975 of Student's t for 1 to 30 degrees of freedom (any table of it); beyond, the normal 1.96.
@@ -48,31 +50,21 @@ impl TextKind {
         Self { log_ratios: counts.into_iter().map(ratio).collect() }
     }
 
-    /// The texts of one source of some activations, against those of another.
-    ///
-    /// # Errors
-    /// A source that they do not have, or a file that cannot be read.
-    pub fn of_sources(dataset: &ActivationDataset, source: &str, other: &str) -> Result<Self> {
-        let place = |name: &str| {
-            let sources = &dataset.manifest.corpus;
-            sources.iter().position(|source| source.name == name).ok_or_else(|| {
-                let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
-                let expected = format!("one of {}", names.join(", "));
-                harvester::Error::invalid("corpus source", expected, format!("`{name}`"))
-            })
-        };
-        let places = [place(source)?, place(other)?];
-        let sources = dataset.document_sources()?;
-        let mut tokens = [vec![], vec![]];
-        for &group in &dataset.row_groups {
-            let rows = dataset.tokens(group)?;
-            for (&token, &document) in rows.token.iter().zip(&rows.document) {
-                let source = sources.of(document);
-                (0..2).filter(|side| source == Some(places[*side])).for_each(|side| tokens[side].push(token));
+    /// The text around the strong firings of a latent in a sample, above 0.3 of its maximum, against all other text.
+    pub fn of_latent(sample: &Sample, latent: u32, max: f32) -> Self {
+        let encoded = &sample.encoded;
+        let mut near = vec![false; sample.len()];
+        for context in encoded.rows.contexts() {
+            for row in context.clone().filter(|&row| encoded.acts.get(row, latent) > STRONG * max) {
+                let window = row.saturating_sub(AROUND).max(context.start)..(row + AROUND + 1).min(context.end);
+                near[window].fill(true);
             }
         }
-        let [of_source, of_other] = tokens;
-        Ok(Self::new(of_source, of_other))
+        let tokens = |is_near: bool| {
+            let rows = encoded.rows.token.iter().zip(&near).filter(move |(_, near)| **near == is_near);
+            rows.map(|(token, _)| *token)
+        };
+        Self::new(tokens(true), tokens(false))
     }
 
     /// Mean log ratio of a text's tokens, in nats per token; tokens that occur in neither kind count 0.
@@ -177,8 +169,9 @@ impl Workbench {
         Ok(Trial { intervention, texts, gain, interval, repetition })
     }
 
-    /// The trial with the largest gain among those whose texts do not repeat themselves. Each latent is driven to its own
-    /// maximum; half as much again is tried only if that moves none of them. `None` if nothing moves the text.
+    /// The trial with the largest gain toward the latent's own text in `sample`, of those whose texts do not repeat
+    /// themselves. Each latent is driven to its own maximum; half as much again is tried only if that moves none of them.
+    /// `None` if nothing moves the text.
     ///
     /// # Errors
     /// As [`Self::trial`].
@@ -186,14 +179,14 @@ impl Workbench {
         &self,
         baseline: &Baseline,
         latents: &[(u32, f32)],
-        kind: &TextKind,
+        sample: &Sample,
         monitor: &dyn Monitor,
     ) -> Result<Option<Trial>> {
         for strength in [1.0, 1.5] {
             let mut best: Option<Trial> = None;
             for &(latent, max) in latents {
                 let edit = Intervention::Clamp { latent, value: strength * max };
-                let trial = self.trial(baseline, edit, kind, monitor)?;
+                let trial = self.trial(baseline, edit, &TextKind::of_latent(sample, latent, max), monitor)?;
                 let is_better = best.as_ref().is_none_or(|best| trial.gain > best.gain);
                 if is_better && !trial.is_repetitive() && trial.gain > 0.0 {
                     best = Some(trial);
