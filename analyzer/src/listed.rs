@@ -81,12 +81,7 @@ impl Listed {
     /// An index of another SAE, or a damaged one.
     pub fn new(bench: &Workbench, index: Option<&FeatureIndex>, max_density: f64) -> Result<Self> {
         let Some(index) = index else { return Ok(Self { density: vec![], labels: None, max_density }) };
-        let sae = bench.sae();
-        if let Some(indexed) = index.manifest().sae.sha256().filter(|it| *it != sae.sha256) {
-            let expected = format!("an index of the SAE {}, of SHA-256 {}", sae.path.display(), sae.sha256);
-            let found = format!("one of another SAE, of SHA-256 {indexed}: index this one");
-            return Err(harvester::Error::invalid("`features`", expected, found).into());
-        }
+        index.check_sae(bench.sae())?;
         let density: Vec<f64> = index.column("density")?;
         let name = |(label, density): (crate::Label, &f64)| match *density {
             0.0 => "not in the index".into(),

@@ -19,7 +19,7 @@ use super::{
         read_labels, read_sample,
     },
 };
-use crate::{Effect, Error, Label, Result};
+use crate::{Effect, Error, Label, PlacedSae, Result};
 
 /// Latents whose rows are read together when all are.
 const BLOCK: usize = 1024;
@@ -307,6 +307,21 @@ impl FeatureIndex {
     pub fn token_texts(&self) -> Result<HashMap<u32, String>> {
         let table = TOKENS.open(self.dir.as_path())?;
         Ok(table.read::<u32>("token")?.into_iter().zip(table.read::<String>("text")?).collect())
+    }
+
+    /// Checks that the index is of this SAE.
+    ///
+    /// # Errors
+    /// If it is of another one.
+    pub(crate) fn check_sae(&self, sae: &PlacedSae) -> Result<()> {
+        match self.manifest.sae.sha256().filter(|indexed| *indexed != sae.sha256) {
+            None => Ok(()),
+            Some(indexed) => {
+                let expected = format!("an index of the SAE {}, of SHA-256 {}", sae.path.display(), sae.sha256);
+                let found = format!("one of another SAE, of SHA-256 {indexed}: index this one");
+                Err(harvester::Error::invalid("`features`", expected, found).into())
+            }
+        }
     }
 
     /// The place of the SAE that was indexed.

@@ -94,6 +94,9 @@ impl Contrasts {
         });
         let tested = human::counted(self.n_tested as u64, "latent");
         let differing = self.latents.iter().filter(|latent| latent.q.is_some_and(|found| found <= q)).count();
+        if self.latents.windows(2).any(|pair| pair[0].auc < pair[1].auc) {
+            lines.push("the list is in the order of the ranking half".into());
+        }
         lines.push(match self.latents.iter().any(|latent| latent.q.is_some()) {
             true => format!("{tested} compared; {differing} differ at a false discovery rate of {:.0} %", 100.0 * q),
             false => format!("{tested} compared; below {FOR_P} documents a side there is no test, only the sizes"),
@@ -134,14 +137,15 @@ pub struct DocumentContrast {
     pub q: Option<f64>,
 }
 
-/// The latents that tell the documents of `positive` from those of `negative`.
+/// The latents that tell the documents of `positive` from those of `negative`. `density`: the share of tokens on which each
+/// latent fires in general. `[d_sae]`
 ///
 /// # Errors
 /// A group without a document that has a token that counts.
 pub(super) fn contrast_documents(
     positive: &EncodedRows,
     negative: &EncodedRows,
-    d_sae: usize,
+    density: &[f64],
     config: &ContrastConfig,
 ) -> Result<Contrasts> {
     let [mut first, mut second] = [documents(positive), documents(negative)];
@@ -160,8 +164,8 @@ pub(super) fn contrast_documents(
         }
     }
     let n = [first.len(), second.len()];
-    let groups = Groups::new([(positive, first), (negative, second)], d_sae);
-    Ok(groups.contrasts(n, mean_tokens, is_cut, config))
+    let groups = Groups::new([(positive, first), (negative, second)], density.len());
+    Ok(groups.contrasts(n, mean_tokens, is_cut, density, config))
 }
 
 /// The rows that count of one document.
@@ -268,19 +272,24 @@ impl Groups {
         }
     }
 
-    fn contrasts(self, n: [usize; 2], mean_tokens: [f64; 2], is_cut: bool, config: &ContrastConfig) -> Contrasts {
+    fn contrasts(
+        self,
+        n: [usize; 2],
+        mean_tokens: [f64; 2],
+        is_cut: bool,
+        density: &[f64],
+        config: &ContrastConfig,
+    ) -> Contrasts {
         let in_half = |half: Half| self.count(|of| of == half);
         let (ranked_on, reported_on) = (in_half(Half::Choose), in_half(Half::Report));
         let is_split = ranked_on.iter().chain(&reported_on).all(|n| *n >= FOR_P);
         let counts = |half: Half, of: Half| !is_split || of == half;
         let (rank_n, report_n) = if is_split { (ranked_on, reported_on) } else { (n, n) };
         let permutations = (report_n[0].min(report_n[1]) < FOR_NORMAL).then(|| Permutations::new(report_n));
-        let total: u64 = self.tokens.iter().sum();
-        let is_tested = |of: &OfLatent| {
-            let fires: u64 = of.fires.iter().sum();
-            fires > 0 && fires as f64 <= config.max_density * total as f64
+        let is_tested = |(latent, of): &(u32, &OfLatent)| {
+            of.fires.iter().sum::<u64>() > 0 && density[*latent as usize] <= config.max_density
         };
-        let tested: Vec<(u32, &OfLatent)> = (0..).zip(&self.latents).filter(|(_, of)| is_tested(of)).collect();
+        let tested: Vec<(u32, &OfLatent)> = (0..).zip(&self.latents).filter(is_tested).collect();
         let mut latents: Vec<(f64, DocumentContrast)> = tested
             .par_iter()
             .map(|&(latent, of)| {
@@ -379,6 +388,9 @@ mod tests {
     use super::*;
     use crate::halves::mixed;
 
+    /// Of the four latents of [`text`].
+    const DENSITY: [f64; 4] = [0.01, 0.01, 1.0, 0.0];
+
     /// Documents of the given lengths, in which latent `j` has the activation `value(j, document, position)`; position 0
     /// does not count.
     fn text(lengths: &[usize], first: u64, value: impl Fn(usize, usize, usize) -> f32) -> EncodedRows {
@@ -404,7 +416,7 @@ mod tests {
     }
 
     fn find(positive: &EncodedRows, negative: &EncodedRows) -> Contrasts {
-        contrast_documents(positive, negative, 4, &ContrastConfig::default()).unwrap()
+        contrast_documents(positive, negative, &DENSITY, &ContrastConfig::default()).unwrap()
     }
 
     /// Latent 0 fires on half of the documents of the first group; 1 everywhere, by chance; 2 on every token, and is
@@ -438,7 +450,8 @@ mod tests {
         assert!(chance.q.unwrap() > 0.05 && chance.interval[0] < 0.0, "{chance:?}");
         // It fires on one token only: without that, nothing is left.
         assert_eq!((best.token, best.auc_without_token), (1, 0.5));
-        let all = contrast_documents(&a, &b, 4, &ContrastConfig { max_density: 1.0, rank: RankBy::Auc }).unwrap();
+        let all =
+            contrast_documents(&a, &b, &DENSITY, &ContrastConfig { max_density: 1.0, rank: RankBy::Auc }).unwrap();
         assert_eq!((all.latents[0].latent, all.latents[0].auc), (2, 1.0));
     }
 
@@ -473,7 +486,7 @@ mod tests {
             [(&some, &none, "`negative`"), (&text(&[1], 0, planted(true)), &some, "`positive`")]
         {
             let refused =
-                contrast_documents(positive, negative, 4, &ContrastConfig::default()).unwrap_err().to_string();
+                contrast_documents(positive, negative, &DENSITY, &ContrastConfig::default()).unwrap_err().to_string();
             assert!(refused.contains(named), "{refused}");
         }
     }

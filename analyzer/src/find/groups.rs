@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use harvester::{Corpus, CorpusOptions, HarvestConfig, LiveModel, Monitor};
+use harvester::{Corpus, CorpusOptions, HarvestConfig, LiveModel, Monitor, Packing};
 
 use super::documents::{ContrastConfig, Contrasts, contrast_documents};
 use crate::{EncodedRows, Error, FeatureIndex, IndexText, Result, Workbench, index::encode_all};
@@ -73,7 +73,12 @@ pub fn find(
         return Err(harvester::Error::invalid("`negative`", expected, format!("`{name}`")).into());
     }
     let is_sources = |group: &&TextGroup| matches!(group, TextGroup::Sources(_));
+    if !(0.0..=1.0).contains(&config.max_density) {
+        let found = config.max_density.to_string();
+        return Err(harvester::Error::invalid("`max_density`", "a share from 0 to 1", found).into());
+    }
     let bench = if groups.iter().all(is_sources) { None } else { Some(bench()?) };
+    bench.iter().try_for_each(|bench| index.check_sae(bench.sae()))?;
     let sample = if groups.iter().any(is_sources) { Some(index.sample()?) } else { None };
     let rows = |group: &TextGroup| -> Result<EncodedRows> {
         Ok(match (group, &sample, &bench) {
@@ -84,10 +89,11 @@ pub fn find(
         })
     };
     let [positive, negative] = [rows(groups[0])?, rows(groups[1])?];
-    contrast_documents(&positive, &negative, index.manifest().d_sae, config)
+    contrast_documents(&positive, &negative, &index.column::<f64>("density")?, config)
 }
 
-/// The documents of some files, as contexts like those that the SAE was trained on.
+/// The documents of some files, each in contexts of its own: what comes before a document does not change it, and none
+/// is cut off because its context is not full.
 fn encode_files(bench: &Workbench, files: &[PathBuf], monitor: &dyn Monitor) -> Result<EncodedRows> {
     let (sae, model) = (bench.sae(), bench.model(monitor)?);
     let defaults = HarvestConfig::default();
@@ -95,6 +101,8 @@ fn encode_files(bench: &Workbench, files: &[PathBuf], monitor: &dyn Monitor) -> 
         hook_points: vec![sae.hook_point],
         tokens: Some(MOST_TOKENS),
         document_tokens: Some(DOCUMENT_TOKENS),
+        packing: Packing::Document,
+        min_document_tokens: 1,
         ctx_len: sae.ctx_len().unwrap_or(defaults.ctx_len),
         bos: sae.bos.unwrap_or(defaults.bos),
         ..defaults

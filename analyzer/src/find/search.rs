@@ -51,6 +51,10 @@ impl FeatureIndex {
     /// # Errors
     /// A query without a word, or a damaged table.
     pub fn search(&self, query: &str, n: usize, max_density: f64) -> Result<Vec<SearchHit>> {
+        if !(0.0..=1.0).contains(&max_density) {
+            let found = max_density.to_string();
+            return Err(harvester::Error::invalid("`max_density`", "a share from 0 to 1", found).into());
+        }
         let wanted = words(query);
         if wanted.is_empty() {
             return Err(

@@ -37,6 +37,11 @@ pub fn merge_indexes(
     manifest.text.activations = None;
     manifest.text.parts = parts.iter().flat_map(|(_, manifest)| manifest.text.parts.clone()).collect();
     manifest.text.parts.sort();
+    if let Some(of) =
+        manifest.text.parts.first().map(|part| part.of()).filter(|of| *of != manifest.text.parts.len() as u64)
+    {
+        tracing::warn!("{} of the {of} parts of the corpus are merged", manifest.text.parts.len());
+    }
     manifest.files = vec![];
     manifest.config.latents = false; // readers take several tables as one
     let folder = OutputFolder::open(out)?;
