@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use analyzer::{DocumentContrast, FeatureIndex, GenerateConfig, PlacedSae, TextKind, Trial, TrialText, Workbench};
+use analyzer::{DocumentContrast, FeatureIndex, GenerateConfig, PlacedSae, Trial, TrialText, Workbench};
 use anyhow::Context;
 use clap::FromArgMatches;
 use harvester::Monitor;
@@ -103,7 +103,6 @@ fn steered(
 ) -> anyhow::Result<()> {
     let n = candidates.len();
     terminal.heading("7. Steer: the model answers with a latent driven to its own maximum");
-    let sample = index.sample()?;
     let config = GenerateConfig { max_new_tokens: 40, temperature: 0.7, top_p: 0.9, ..GenerateConfig::default() };
     terminal.say(&format!(
         "{n} latents are tried on {} prompts; the best one is shown on {} others",
@@ -111,14 +110,13 @@ fn steered(
         REPORTED.len()
     ));
     let tried = bench.baseline(&TRIED, true, &config, terminal)?;
-    let Some(best) = bench.best_trial(&tried, candidates, &sample, terminal)? else {
+    let Some(best) = bench.best_trial(&tried, candidates, terminal)? else {
         terminal.line("none of them moves the text without making it repeat itself");
         return Ok(());
     };
     let baseline = bench.baseline(&REPORTED, true, &config, terminal)?;
     let (latent, value) = (best.intervention.latent(), best.intervention.edited(0.0));
-    let max = candidates.iter().find(|(candidate, _)| *candidate == latent).map_or(value, |(_, max)| *max);
-    let trial = bench.trial(&baseline, best.intervention, &TextKind::of_latent(&sample, latent, max), terminal)?;
+    let trial = bench.trial(&baseline, best.intervention, terminal)?;
     terminal.line(format!("latent {latent}, {}, at {value:.1}", on_one_line(&index.label(latent)?.to_string())));
     for TrialText { prompt, without, with, .. } in trial.texts.iter().take(SHOWN) {
         terminal.line(format!("{DIM}prompt   {prompt}{DIM:#}"));
@@ -126,10 +124,17 @@ fn steered(
         terminal.line(format!("{BOLD}with{BOLD:#}     {}\n", on_one_line(with)));
     }
     let Trial { gain, interval: [low, high], repetition: [before, after], .. } = &trial;
+    let share =
+        |side: usize| 100.0 * trial.texts.iter().map(|text| text.scores[side]).sum::<f64>() / trial.texts.len() as f64;
     terminal.line(format!(
-        "over {} prompts, the words are {gain:+.2} nats per token more typical of the text on which the latent fires \
-         (95 % interval {low:+.2} to {high:+.2});",
-        trial.texts.len()
+        "read again without the edit, the latent fires on {:.1} % of the steered tokens and {:.1} % of the others: {:+.1} \
+         points over {} prompts (95 % interval {:+.1} to {:+.1})",
+        share(1),
+        share(0),
+        100.0 * gain,
+        trial.texts.len(),
+        100.0 * low,
+        100.0 * high
     ));
     let (before, after) = (100.0 * before, 100.0 * after);
     terminal.line(format!("runs of three tokens that repeat: {before:.1} % without, {after:.1} % with it"));

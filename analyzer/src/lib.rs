@@ -70,8 +70,8 @@ pub use placed_sae::PlacedSae;
 pub use sae_site::SaeSite;
 pub use sae_source::SaeSource;
 pub use steer::{
-    Baseline, GenerateConfig, Generation, Intervention, Interventions, LatentMax, MovedToken, Shift, SideBySide,
-    TextKind, Trial, TrialText, generate, shift,
+    Baseline, GenerateConfig, Generation, Intervention, Interventions, LatentMax, MovedToken, Shift, SideBySide, Trial,
+    TrialText, generate, shift,
 };
 pub use token_weight::TokenWeight;
 pub use workbench::Workbench;

@@ -12,5 +12,5 @@ pub use self::{
     intervention::{Intervention, Interventions, LatentMax},
     shift::{MovedToken, Shift, shift},
     side_by_side::SideBySide,
-    trial::{Baseline, TextKind, Trial, TrialText},
+    trial::{Baseline, Trial, TrialText},
 };

@@ -1,14 +1,10 @@
-//! [`Baseline`]: several prompts, and what the model writes after them. A [`Trial`] writes the same with a latent edited,
-//! and measures whether the text becomes more like a kind of text, and whether it is still text.
+//! [`Baseline`]: several prompts, and what the model writes after them. A [`Trial`] writes the same with a latent edited.
+//! Then the model reads both texts without the edit: does the latent fire on them by itself, and is it still text?
 //!
 //! ```text
-//! r_t     = ln((a_t + 1/2) / (A + V/2)) - ln((b_t + 1/2) / (B + V/2))     a_t, b_t: times that token t occurs in texts
-//!                                                                         of the kind and in others; A, B: all tokens
-//! score   = mean of r_t over the written tokens, in nats per token        V: tokens that occur in either
+//! score   = share of the written tokens on which the latent is active when the text is read without the edit
 //! gain    = mean over the prompts of score with - score without, and its 95 % interval (t, prompts as the sample)
 //! ```
-
-use std::collections::HashMap;
 
 use harvester::{Hook, Monitor, NoHook};
 use serde::Serialize;
@@ -17,12 +13,10 @@ use super::{
     generate::{GenerateConfig, generate},
     intervention::{Intervention, Interventions},
 };
-use crate::{Result, Sample, Workbench, labels::STRONG};
+use crate::{Result, Workbench};
 
 /// Text repeats itself if more of its runs of three tokens than this occurred in it before.
 const REPETITIVE: f64 = 0.2;
-/// Tokens on each side of a firing that are of its text.
-const AROUND: usize = 12;
 /// Length of the runs that are looked at.
 const RUN: usize = 3;
 /// Quantiles 0.975 of Student's t for 1 to 30 degrees of freedom (any table of it); beyond, the normal 1.96.
@@ -30,49 +24,6 @@ const STUDENT: [f64; 30] = [
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
     2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 ];
-
-/// How typical each token is of a kind of text, against other texts.
-#[derive(Debug, Clone)]
-pub struct TextKind {
-    log_ratios: HashMap<u32, f64>,
-}
-
-impl TextKind {
-    /// The tokens of texts of the kind, and of others.
-    pub fn new(tokens: impl IntoIterator<Item = u32>, others: impl IntoIterator<Item = u32>) -> Self {
-        let mut counts: HashMap<u32, [f64; 2]> = HashMap::new();
-        tokens.into_iter().for_each(|token| counts.entry(token).or_default()[0] += 1.0);
-        others.into_iter().for_each(|token| counts.entry(token).or_default()[1] += 1.0);
-        let half = counts.len() as f64 / 2.0;
-        let all = [0, 1].map(|side| counts.values().map(|n| n[side]).sum::<f64>() + half);
-        let log = |n: f64, all: f64| ((n + 0.5) / all).ln();
-        let ratio = |(token, [a, b]): (u32, [f64; 2])| (token, log(a, all[0]) - log(b, all[1]));
-        Self { log_ratios: counts.into_iter().map(ratio).collect() }
-    }
-
-    /// The text around the strong firings of a latent in a sample, above 0.3 of its maximum, against all other text.
-    pub fn of_latent(sample: &Sample, latent: u32, max: f32) -> Self {
-        let encoded = &sample.encoded;
-        let mut near = vec![false; sample.len()];
-        for context in encoded.rows.contexts() {
-            for row in context.clone().filter(|&row| encoded.acts.get(row, latent) > STRONG * max) {
-                let window = row.saturating_sub(AROUND).max(context.start)..(row + AROUND + 1).min(context.end);
-                near[window].fill(true);
-            }
-        }
-        let tokens = |is_near: bool| {
-            let rows = encoded.rows.token.iter().zip(&near).filter(move |(_, near)| **near == is_near);
-            rows.map(|(token, _)| *token)
-        };
-        Self::new(tokens(true), tokens(false))
-    }
-
-    /// Mean log ratio of a text's tokens, in nats per token; tokens that occur in neither kind count 0.
-    pub fn score(&self, tokens: &[u32]) -> f64 {
-        let sum: f64 = tokens.iter().filter_map(|token| self.log_ratios.get(token)).sum();
-        sum / tokens.len().max(1) as f64
-    }
-}
 
 /// Prompts, and what the model writes after each without an edit.
 #[derive(Debug, Clone)]
@@ -91,7 +42,7 @@ pub struct TrialText {
     pub without: String,
     /// The text with it.
     pub with: String,
-    /// Scores of the two.
+    /// Share of the tokens of each on which the latent is active, read without the edit.
     pub scores: [f64; 2],
 }
 
@@ -102,7 +53,7 @@ pub struct Trial {
     pub intervention: Intervention,
     /// The texts.
     pub texts: Vec<TrialText>,
-    /// How much more the texts are like the kind with the edit than without, in nats per token.
+    /// Mean difference of the two shares.
     pub gain: f64,
     /// 95 % interval of the gain over prompts.
     pub interval: [f64; 2],
@@ -138,29 +89,25 @@ impl Workbench {
         Ok(Baseline { prompts, written, config: config.clone() })
     }
 
-    /// Writes the texts of `baseline` again with an edit, and measures how much more they are like `kind`.
+    /// Writes the texts of `baseline` again with an edit, and reads them without it.
     ///
     /// # Errors
-    /// As [`generate()`] and [`Interventions::new`].
-    pub fn trial(
-        &self,
-        baseline: &Baseline,
-        intervention: Intervention,
-        kind: &TextKind,
-        monitor: &dyn Monitor,
-    ) -> Result<Trial> {
+    /// As [`generate()`], [`Interventions::new`] and [`Self::encode_texts`].
+    pub fn trial(&self, baseline: &Baseline, intervention: Intervention, monitor: &dyn Monitor) -> Result<Trial> {
         let mut hook = Interventions::new(self.sae().site(), vec![intervention])?;
         let written = self.write(&baseline.prompts, &baseline.config, &mut hook, monitor)?;
         let model = self.model(monitor)?;
-        let texts =
-            baseline.prompts.iter().zip(&baseline.written).zip(&written).map(|(((prompt, _), without), with)| {
-                TrialText {
-                    prompt: prompt.clone(),
-                    without: model.tokenizer().decode(without),
-                    with: model.tokenizer().decode(with),
-                    scores: [kind.score(without), kind.score(with)],
-                }
-            });
+        let decoded = [&baseline.written, &written]
+            .map(|texts| texts.iter().map(|text| model.tokenizer().decode(text)).collect::<Vec<String>>());
+        let [without, with] = &decoded;
+        let scores =
+            [self.shares(without, intervention.latent(), monitor)?, self.shares(with, intervention.latent(), monitor)?];
+        let texts = baseline.prompts.iter().enumerate().map(|(at, (prompt, _))| TrialText {
+            prompt: prompt.clone(),
+            without: without[at].clone(),
+            with: with[at].clone(),
+            scores: [scores[0][at], scores[1][at]],
+        });
         let texts: Vec<TrialText> = texts.collect();
         let gains: Vec<f64> = texts.iter().map(|text| text.scores[1] - text.scores[0]).collect();
         let (gain, interval) = mean_with_interval(&gains);
@@ -169,8 +116,19 @@ impl Workbench {
         Ok(Trial { intervention, texts, gain, interval, repetition })
     }
 
-    /// The trial with the largest gain toward the latent's own text in `sample`, of those whose texts do not repeat
-    /// themselves. Each latent is driven to its own maximum; half as much again is tried only if that moves none of them.
+    /// Of each text, the share of the tokens on which a latent is active.
+    fn shares(&self, texts: &[String], latent: u32, monitor: &dyn Monitor) -> Result<Vec<f64>> {
+        let encoded = self.encode_texts(texts, monitor)?;
+        let mut counts = vec![[0usize; 2]; texts.len()];
+        for row in (0..encoded.len()).filter(|row| encoded.ordinary[*row]) {
+            let [active, all] = &mut counts[encoded.rows.document[row] as usize];
+            *active += usize::from(encoded.acts.get(row, latent) > 0.0);
+            *all += 1;
+        }
+        Ok(counts.into_iter().map(|[active, all]| active as f64 / all.max(1) as f64).collect())
+    }
+
+    /// The trial with the largest gain of those whose texts do not repeat themselves. Each latent is driven to its own maximum; half as much again is tried only if that moves none of them.
     /// `None` if nothing moves the text.
     ///
     /// # Errors
@@ -179,14 +137,13 @@ impl Workbench {
         &self,
         baseline: &Baseline,
         latents: &[(u32, f32)],
-        sample: &Sample,
         monitor: &dyn Monitor,
     ) -> Result<Option<Trial>> {
         for strength in [1.0, 1.5] {
             let mut best: Option<Trial> = None;
             for &(latent, max) in latents {
                 let edit = Intervention::Clamp { latent, value: strength * max };
-                let trial = self.trial(baseline, edit, &TextKind::of_latent(sample, latent, max), monitor)?;
+                let trial = self.trial(baseline, edit, monitor)?;
                 let is_better = best.as_ref().is_none_or(|best| trial.gain > best.gain);
                 if is_better && !trial.is_repetitive() && trial.gain > 0.0 {
                     best = Some(trial);
@@ -234,16 +191,6 @@ fn mean_with_interval(sample: &[f64]) -> (f64, [f64; 2]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_score_is_the_mean_log_ratio() {
-        let kind = TextKind::new([1, 1, 1, 2], [2, 2, 3]);
-        // V = 3: ln(3.5 / 5.5) - ln(0.5 / 4.5), and so on.
-        let ratio = |a: f64, b: f64| ((a + 0.5) / 5.5f64).ln() - ((b + 0.5) / 4.5f64).ln();
-        assert!((kind.score(&[1]) - ratio(3.0, 0.0)).abs() < 1e-12);
-        assert!((kind.score(&[2, 3, 9]) - (ratio(1.0, 2.0) + ratio(0.0, 1.0)) / 3.0).abs() < 1e-12);
-        assert_eq!(kind.score(&[]), 0.0);
-    }
 
     #[test]
     fn repeated_runs_are_counted() {
