@@ -62,6 +62,13 @@ pub struct Trial {
 }
 
 impl Trial {
+    /// Logarithm of the factor by which the share of tokens with the latent grows: a latent that fires anyway needs more
+    /// of them than a rare one. One token in a hundred is added to both, so that 0 has a logarithm.
+    fn log_ratio(&self) -> f64 {
+        let mean = |side: usize| self.texts.iter().map(|text| text.scores[side]).sum::<f64>() / self.texts.len() as f64;
+        ((mean(1) + 0.01) / (mean(0) + 0.01)).ln()
+    }
+
     /// True if the texts repeat themselves.
     pub fn is_repetitive(&self) -> bool {
         self.repetition[1] > REPETITIVE.max(self.repetition[0])
@@ -128,7 +135,7 @@ impl Workbench {
         Ok(counts.into_iter().map(|[active, all]| active as f64 / all.max(1) as f64).collect())
     }
 
-    /// The trial with the largest gain of those whose texts do not repeat themselves. Each latent is driven to its own maximum; half as much again is tried only if that moves none of them.
+    /// The trial that multiplies the latent's share of the tokens most, of those whose texts do not repeat themselves. Each latent is driven to its own maximum; half as much again is tried only if that moves none of them.
     /// `None` if nothing moves the text.
     ///
     /// # Errors
@@ -144,7 +151,7 @@ impl Workbench {
             for &(latent, max) in latents {
                 let edit = Intervention::Clamp { latent, value: strength * max };
                 let trial = self.trial(baseline, edit, monitor)?;
-                let is_better = best.as_ref().is_none_or(|best| trial.gain > best.gain);
+                let is_better = best.as_ref().is_none_or(|best| trial.log_ratio() > best.log_ratio());
                 if is_better && !trial.is_repetitive() && trial.gain > 0.0 {
                     best = Some(trial);
                 }
