@@ -32,9 +32,9 @@ steer prompt *args:
 test:
     cargo test --release --workspace
 
-# How near their floors harvesting and training run on this machine: tokens/s, GFLOP/s, peak memory
+# How near their floors harvesting, training and indexing run on this machine: tokens/s, GFLOP/s, peak memory
 bench:
-    cargo bench --workspace --bench harvest --bench step --bench loading
+    cargo bench --workspace --bench harvest --bench step --bench loading --bench index
 
 # refract and the Python tools in turns, same machine and shapes; the script says which three variables it needs
 bench-peers rounds="3":

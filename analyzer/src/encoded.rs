@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use harvester::{ActivationRows, TokenRows};
-use trainer::{FeatureActs, Sae};
+use trainer::{Encoder, FeatureActs, Sae};
 
 use crate::Result;
 
@@ -26,7 +26,17 @@ impl EncodedRows {
     /// # Errors
     /// Activations of another width than the SAE reads.
     pub fn encode(sae: &Sae, read: ActivationRows, sink_norm: f32) -> Result<Self> {
-        let encoded = sae.encode(&read.values.to_f32())?;
+        Self::encode_with(&mut Encoder::new(sae), read, sink_norm)
+    }
+
+    /// The same, with the buffers of `encoder`.
+    pub(crate) fn encode_with(encoder: &mut Encoder<'_>, read: ActivationRows, sink_norm: f32) -> Result<Self> {
+        let (width, d_in) = (read.d_model, encoder.d_in());
+        if width != d_in {
+            let (expected, found) = (format!("{d_in} values a row, as the SAE reads"), width.to_string());
+            return Err(harvester::Error::invalid("activations", expected, found).into());
+        }
+        let encoded = encoder.encode(read.rows.token.len(), |row, to| read.values.copy_row(row, to));
         let ordinary: Vec<bool> = (0..encoded.n_rows()).map(|row| read.is_ordinary(row, sink_norm)).collect();
         let mut acts = FeatureActs::default();
         for (row, ordinary) in ordinary.iter().enumerate() {

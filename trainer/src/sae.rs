@@ -24,6 +24,7 @@ mod weights;
 pub(crate) use self::check::{Flaw, Part};
 pub use self::{
     config::SaeConfig,
+    encode::Encoder,
     hook_points::HookPoints,
     weights::{Architecture, Nonlinearity, SaeWeights},
 };
