@@ -2,15 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use analyzer::{DocumentContrast, FeatureIndex, GenerateConfig, PlacedSae, Trial, TrialText, Workbench};
+use analyzer::{FeatureIndex, PlacedSae, Workbench, on_one_line};
 use anyhow::Context;
 use clap::FromArgMatches;
-use harvester::Monitor;
 
 use crate::{
     cli::DemoArgs,
     evaluate, find, harvest, index, settings, show, steer,
-    terminal::{BOLD, DIM, Terminal, on_one_line},
+    terminal::{DIM, Terminal},
     train,
 };
 
@@ -21,28 +20,7 @@ const DOCUMENT_TOKENS: &str = "512";
 /// The two kinds of text that the steered latent tells apart.
 const POSITIVE: &str = "fiction";
 const NEGATIVE: &str = "prose";
-/// Latents that are tried.
-const CANDIDATES: usize = 4;
-/// A latent that only knows one token says little about a kind of text: its AUC without that token must be above this.
-const WITHOUT_TOKEN: f64 = 0.65;
-/// On these prompts a latent is chosen, and on the others its effect is reported.
-const TRIED: [&str; 4] = [
-    "What should I cook tonight?",
-    "Describe a good friend.",
-    "What is the best way to spend a weekend?",
-    "Write a short note to a neighbor.",
-];
-const REPORTED: [&str; 8] = [
-    "Tell me about your day.",
-    "Describe the place where you live.",
-    "What makes a good teacher?",
-    "Why do people work?",
-    "What did you learn this week?",
-    "Tell me about a trip that you took.",
-    "How should I start the morning?",
-    "What is the sea like at night?",
-];
-/// Texts shown of them.
+/// Texts shown of the steered latent.
 const SHOWN: usize = 3;
 
 pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
@@ -79,11 +57,18 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let words = ["find", "--features", features, "--positive", POSITIVE, "--negative", NEGATIVE, "--top", "8"];
     let found = find::run(&step(title, &words, terminal)?, model, terminal)?;
     let index = FeatureIndex::open(features.as_ref())?;
-    let max = index.column::<f32>("max")?;
-    let is_kind = |contrast: &&DocumentContrast| contrast.auc_without_token > WITHOUT_TOKEN;
-    let candidates = found.latents.iter().filter(is_kind).take(CANDIDATES).map(|it| it.latent);
-    let candidates: Vec<(u32, f32)> = candidates.map(|latent| (latent, max[latent as usize])).collect();
-    steered(&bench, &candidates, sae, &index, terminal)?;
+    terminal.heading("7. Steer: the model answers with a latent driven to its own maximum");
+    if let Some(trial) = bench.demonstrate(&found, &index, terminal)? {
+        let (latent, value) = (trial.intervention.latent(), trial.intervention.edited(0.0));
+        terminal.line(format!("latent {latent}, {}, at {value:.1}", on_one_line(&index.label(latent)?.to_string())));
+        terminal.facts(&trial.facts(SHOWN));
+        trial.summary().iter().for_each(|line| terminal.line(line));
+        let clamp = format!("{latent}={value:.1}");
+        let words = ["steer", "--sae", sae, "--chat", "--prompt", &trial.texts[0].prompt, "--clamp", &clamp];
+        steer::run(&step("8. The same by hand: one prompt, with what moves", &words, terminal)?, model, terminal)?;
+    } else {
+        terminal.line("none of them moves the text without making it repeat itself");
+    }
 
     terminal.heading("Next: look for what you care about");
     terminal.line(format!("  refract search --features {features} whale"));
@@ -91,57 +76,6 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
     terminal.line(format!("  refract find --features {features} --positive code --negative prose"));
     terminal.line("  refract --help");
     Ok(())
-}
-
-/// Tries each latent at its own maximum, and shows the one that moves the text most.
-fn steered(
-    bench: &Workbench,
-    candidates: &[(u32, f32)],
-    sae: &str,
-    index: &FeatureIndex,
-    terminal: &Terminal,
-) -> anyhow::Result<()> {
-    let n = candidates.len();
-    terminal.heading("7. Steer: the model answers with a latent driven to its own maximum");
-    let config = GenerateConfig { max_new_tokens: 40, temperature: 0.7, top_p: 0.9, ..GenerateConfig::default() };
-    terminal.say(&format!(
-        "{n} latents are tried on {} prompts; the best one is shown on {} others",
-        TRIED.len(),
-        REPORTED.len()
-    ));
-    let tried = bench.baseline(&TRIED, true, &config, terminal)?;
-    let Some(best) = bench.best_trial(&tried, candidates, terminal)? else {
-        terminal.line("none of them moves the text without making it repeat itself");
-        return Ok(());
-    };
-    let baseline = bench.baseline(&REPORTED, true, &config, terminal)?;
-    let (latent, value) = (best.intervention.latent(), best.intervention.edited(0.0));
-    let trial = bench.trial(&baseline, best.intervention, terminal)?;
-    terminal.line(format!("latent {latent}, {}, at {value:.1}", on_one_line(&index.label(latent)?.to_string())));
-    for TrialText { prompt, without, with, .. } in trial.texts.iter().take(SHOWN) {
-        terminal.line(format!("{DIM}prompt   {prompt}{DIM:#}"));
-        terminal.line(format!("{BOLD}without{BOLD:#}  {}", on_one_line(without)));
-        terminal.line(format!("{BOLD}with{BOLD:#}     {}\n", on_one_line(with)));
-    }
-    let Trial { gain, interval: [low, high], repetition: [before, after], .. } = &trial;
-    let share =
-        |side: usize| 100.0 * trial.texts.iter().map(|text| text.scores[side]).sum::<f64>() / trial.texts.len() as f64;
-    terminal.line(format!(
-        "read again without the edit, the latent fires on {:.1} % of the steered tokens and {:.1} % of the others: {:+.1} \
-         points over {} prompts (95 % interval {:+.1} to {:+.1})",
-        share(1),
-        share(0),
-        100.0 * gain,
-        trial.texts.len(),
-        100.0 * low,
-        100.0 * high
-    ));
-    let (before, after) = (100.0 * before, 100.0 * after);
-    terminal.line(format!("runs of three tokens that repeat: {before:.1} % without, {after:.1} % with it"));
-    let clamp = format!("{latent}={value:.1}");
-    let words = ["steer", "--sae", sae, "--chat", "--prompt", REPORTED[0], "--clamp", &clamp];
-    let title = "8. The same by hand: one prompt, with what moves";
-    steer::run(&step(title, &words, terminal)?, Some(bench.model(terminal)?), terminal)
 }
 
 /// The bundled corpora: in the working folder, or in the sources that this program was built from.

@@ -11,6 +11,6 @@ pub(crate) fn run(args: &EvaluateArgs, model: Option<&LanguageModel>, terminal: 
         terminal.say("the training data of this SAE are not known: these activations may be part of them");
     }
     let measured = bench.evaluate(&dataset, &settings::config(&args.config)?, terminal)?;
-    terminal.facts(measured.facts().iter());
+    terminal.facts(&measured.facts());
     terminal.json(&measured)
 }

@@ -1,9 +1,7 @@
 //! `refract harvest`.
 
 use harvester::{
-    Corpus, HarvestConfig, HarvestManifest, HookPattern, LanguageModel, Location, ModelConfig, ModelSource, Monitor,
-    human::{counted, flop, grouped},
-    open_corpus,
+    Corpus, HarvestConfig, HookPattern, LanguageModel, Location, ModelConfig, ModelSource, Monitor, open_corpus,
 };
 use serde_json::Value;
 
@@ -48,23 +46,9 @@ pub(crate) fn run(args: &HarvestArgs, terminal: &Terminal) -> anyhow::Result<Lan
     let config = args.config(model.config())?;
     config.check(model.config())?;
     let manifest = harvester::harvest(&model, &args.corpus(&out)?, &config, out.clone(), terminal)?;
-    report(&manifest, &out, terminal);
+    terminal.report(&out, &[manifest.to_string()]);
+    manifest.counts.left_out_in_words().iter().for_each(|line| terminal.say(line));
     let (counts, complete) = (&manifest.counts, manifest.complete);
     terminal.json(&serde_json::json!({ "out": out.to_string(), "counts": counts, "complete": complete }))?;
     Ok(model)
-}
-
-fn report(manifest: &HarvestManifest, out: &Location, terminal: &Terminal) {
-    let counts = &manifest.counts;
-    terminal.line(format!(
-        "{out}: {} tokens in {} from {}, {} run, {} per token",
-        grouped(counts.tokens),
-        counted(counts.contexts, "context"),
-        counted(counts.documents, "document"),
-        counted(manifest.layers_run as u64, "layer"),
-        flop(manifest.flop_per_token),
-    ));
-    for (whole, left_out) in counts.left_out_in_words() {
-        terminal.say(&format!("left out of {whole}: {}", left_out.join(", ")));
-    }
 }

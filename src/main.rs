@@ -4,7 +4,6 @@
 mod cli;
 mod settings;
 mod terminal;
-mod sweep_table;
 mod compare;
 mod convert;
 mod manual;

@@ -21,7 +21,7 @@ use harvester::Settings;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::cli::{self, Global};
+use crate::cli::{self, Global, HarvestArgs};
 
 /// The tables that a config file may have: one per command that takes settings.
 const TABLES: [&str; 7] = ["harvest", "train", "sweep", "evaluate", "index", "encode", "steer"];
@@ -181,6 +181,17 @@ pub(crate) fn parse<A: FromArgMatches>(words: Vec<OsString>) -> anyhow::Result<A
     Ok(A::from_arg_matches(matches.subcommand().expect("a command is required").1)?)
 }
 
+/// The flags of `refract harvest` with these settings, and with the others of the config file.
+///
+/// # Errors
+/// As for [`parse`].
+pub(crate) fn harvest(settings: Settings, file: Option<PathBuf>) -> anyhow::Result<HarvestArgs> {
+    let mut words: Vec<OsString> = vec!["refract".into(), "harvest".into()];
+    words.extend(file.into_iter().flat_map(|file| ["--config".into(), file.into_os_string()]));
+    words.extend(as_flags(&command("harvest"), settings)?.into_iter().map(OsString::from));
+    parse(words)
+}
+
 /// The config of a library whose settings `args` are. What is null, `false` or an empty list was not given.
 pub(crate) fn config<T: DeserializeOwned>(args: &impl Serialize) -> anyhow::Result<T> {
     Ok(harvester::config_of(&of_args(args)?)?)
@@ -191,59 +202,4 @@ pub(crate) fn of_args(args: &impl Serialize) -> anyhow::Result<Settings> {
     let mut settings: Settings = serde_json::from_value(serde_json::to_value(args)?)?;
     settings.retain(|_, value| !matches!(value, Value::Null | Value::Bool(false)) && *value != Value::Array(vec![]));
     Ok(settings)
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use super::*;
-    use crate::cli::HarvestArgs;
-
-    /// The flags of `refract harvest` with a file of this text.
-    fn harvest(text: &str, flags: &[&str]) -> anyhow::Result<HarvestArgs> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        let words = [&["refract", "harvest", "--config", file.path().to_str().unwrap()], flags].concat();
-        parse(words.into_iter().map(OsString::from).collect())
-    }
-
-    #[test]
-    fn flags_lie_over_the_file_and_what_they_exclude_gives_way() {
-        let text = "[harvest]\ntokens = '1.5M'\nctx-len = 128\nno-shuffle = true\nskip-malformed = false\n\
-                    hook-point = ['hook_embed', 'blocks.*.hook_resid_post']\n[train]\nk = 3\n";
-        let merged = harvest(text, &["--ctx-len", "64", "--seed", "3"]).unwrap();
-        assert_eq!(
-            (merged.config.tokens, merged.config.ctx_len, merged.config.seed),
-            (Some(1_500_000), Some(64), Some(3))
-        );
-        assert!(!merged.config.no_shuffle && merged.hook_points.len() == 2);
-        let of_file = harvest(text, &[]).unwrap();
-        assert!(of_file.config.no_shuffle && of_file.config.ctx_len == Some(128));
-    }
-
-    #[test]
-    fn names_and_values_that_are_wrong_are_refused() {
-        for (text, said) in [
-            ("[harvest]\nctx-length = 4\n", "a similar argument exists: '--ctx-len'"),
-            ("[harvest]\nctx-len = 'long'\n", "'--ctx-len <CTX_LEN>'"),
-            ("[harvest]\nseed = 1\nno-shuffle = true\n", "cannot be used with"),
-            ("[harvest]\nseed = [[1]]\n", "expected a value or a list of values"),
-            ("[harvest]\nskip-malfromed = false\n", "a similar argument exists: '--skip-malformed'"),
-            ("[harvest]\nseed = false\n", "expected a value or a list of values, found false"),
-            ("[harvest]\ncorpus = []\n", "found an empty list"),
-            ("[harvest]\nno-shuffle = 'yes'\n", "no-shuffle: expected true or false"),
-            ("ctx-len = 4\n", "expected the tables [harvest]"),
-            ("[harvets]\n", "found `harvets`"),
-            ("[show]\ntop = 3\n", "found `show`: the settings of this command are flags only"),
-            ("[harvest]\njson = true\n", "json is a flag only"),
-            ("[harvest]\nctx-len = 2024-07-26\n", "'2024-07-26' for '--ctx-len <CTX_LEN>'"),
-            ("[harvest]\ncorpus = [[2024-07-26]]\n", "found [\"2024-07-26\"]"),
-            ("harvest = 2024-07-26\n", "expected [harvest] to be a table, found \"2024-07-26\""),
-        ] {
-            let message = format!("{:#}", harvest(text, &[]).unwrap_err());
-            assert!(message.contains(said), "{text}: {message}");
-        }
-        let message = format!("{:#}", harvest("[harvest]\nctx-length = 4\n", &[]).unwrap_err());
-        assert!(message.starts_with("[harvest] of /"), "the table and its file are named: {message}");
-    }
 }

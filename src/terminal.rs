@@ -14,11 +14,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use analyzer::{Facts, on_one_line};
+use anstyle::Style;
 use harvester::{Monitor, Progress};
 
-pub(crate) use self::text::{BOLD, DIM, lit, on_one_line, quoted};
+pub(crate) use self::{
+    messages::with_flags,
+    text::{BOLD, DIM, lit},
+};
 use self::{
-    messages::{say, say_error, with_flags},
+    messages::{say, say_error},
     progress::{Work, bars},
 };
 use crate::cli::Global;
@@ -59,9 +64,44 @@ impl Terminal {
         self.line(format!("\n{BOLD}{text}{BOLD:#}"));
     }
 
+    /// A latent with its label and what is known of it.
+    pub(crate) fn latent(&self, latent: u32, label: &str, facts: &Facts) {
+        self.line(format!("\n{BOLD}latent {latent}{BOLD:#}  {}", on_one_line(label)));
+        self.facts(facts);
+    }
+
     /// Lines of a result that are names and values.
-    pub(crate) fn facts<'a>(&self, facts: impl Iterator<Item = (&'a str, &'a str)>) {
-        facts.for_each(|(name, value)| self.line(format!("  {DIM}{name:14}{DIM:#} {}", with_flags(value))));
+    pub(crate) fn facts(&self, facts: &Facts) {
+        facts.iter().for_each(|(name, value)| self.fact(name, value));
+    }
+
+    /// A name and a value.
+    pub(crate) fn fact(&self, name: &str, value: &str) {
+        self.line(format!("  {DIM}{name:14}{DIM:#} {value}"));
+    }
+
+    /// Lines that sum up what was written to `out`.
+    pub(crate) fn report(&self, out: impl std::fmt::Display, lines: &[String]) {
+        for (at, line) in lines.iter().enumerate() {
+            let place = if at == 0 { format!("{out}: ") } else { String::new() };
+            self.line(place + &with_flags(line));
+        }
+    }
+
+    /// Lines of a table, the first of which is its heading.
+    pub(crate) fn table(&self, lines: &[String]) {
+        for (at, line) in lines.iter().enumerate() {
+            let style = if at == 0 { BOLD } else { Style::new() };
+            self.line(format!("{style}{line}{style:#}"));
+        }
+    }
+
+    /// Tables, each below what it is of.
+    pub(crate) fn tables(&self, tables: &[(&str, Vec<String>)]) {
+        for (name, lines) in tables {
+            self.heading(name);
+            self.table(lines);
+        }
     }
 
     /// A result for programs, if `--json` is given.

@@ -188,6 +188,15 @@ impl Comparison {
         facts
     }
 
+    /// The `n` most active latents of an SAE that the other one does not have, with their shares of the tokens; `None`
+    /// if it has a counterpart of each.
+    pub fn only_here(&self, sae: usize, n: usize) -> Option<String> {
+        let mut latents: Vec<_> = self.latents[sae].iter().filter(|latent| latent.fate == Fate::OnlyHere).collect();
+        latents.sort_by(|a, b| b.density.total_cmp(&a.density));
+        let shown = latents.iter().take(n).map(|latent| format!("{} ({:.2} %)", latent.latent, 100.0 * latent.density));
+        (!latents.is_empty()).then(|| shown.collect::<Vec<_>>().join("  "))
+    }
+
     /// Number of latents with this fate.
     pub fn count(&self, sae: usize, fate: Fate) -> usize {
         self.latents[sae].iter().filter(|latent| latent.fate == fate).count()

@@ -28,6 +28,7 @@ mod merge;
 
 use std::{
     collections::HashSet,
+    ops::Range,
     path::Path,
     time::{Duration, Instant},
 };
@@ -35,7 +36,7 @@ use std::{
 use harvester::{
     ActivationRows, ArtifactRef, DocumentRecord, DocumentSources, HarvestManifest, Manifest, Monitor, OutputFolder,
 };
-use trainer::Sae;
+use trainer::Encoder;
 
 pub(crate) use self::text::encode_all;
 use self::{
@@ -99,15 +100,12 @@ pub fn index<'a>(
     let (mut last_saved, mut end) = (Instant::now(), saved.cursor);
     let cancelled = || Error::from(harvester::Error::Cancelled { place: out.display().to_string() });
     text.for_each(manifest.hook_point, from, monitor, |rows, cursor| {
-        let encoded = match cursor.is_after(end) {
-            true => pass.add(rows)?,
-            false => EncodedRows::encode(&placed.sae, rows, placed.sink_norm)?,
-        };
-        latents.as_mut().map_or(Ok(()), |latents| latents.add(&encoded))?;
+        let encoded = pass.encode(rows, cursor.is_after(end))?;
+        latents.as_mut().map_or(Ok(()), |latents| latents.add(encoded))?;
         end = if cursor.is_after(end) { cursor } else { end };
         let stop = monitor.cancelled();
         if stop || last_saved.elapsed() > SAVE_EVERY {
-            saved.save(&pass.state, end, out)?;
+            saved.save(pass.state(), end, out)?;
             last_saved = Instant::now();
         }
         if stop { Err(cancelled()) } else { Ok(()) }
@@ -116,7 +114,7 @@ pub fn index<'a>(
     if let Some(latents) = latents {
         latents.finish()?;
     }
-    let state = pass.state;
+    let state = pass.into_state();
     if config.effects && end != saved.cursor {
         saved.save(&state, end, out)?; // effects take longer than most passes
     }
@@ -185,44 +183,72 @@ fn describe(
     })
 }
 
-/// The pass: encodes rows and adds them to the state.
+/// The pass: encodes rows and adds them to the state. While rows are encoded, those before them are added.
 struct Pass<'a> {
-    sae: &'a Sae,
+    encoder: Encoder<'a>,
     sink_norm: f32,
     sources: DocumentSources,
     control: Control,
     state: IndexState,
+    /// The last rows, with the source of each, and whether they are still to be added to the state.
+    last: (EncodedRows, Vec<u32>, bool),
 }
 
 impl<'a> Pass<'a> {
     fn new(placed: &'a PlacedSae, sources: DocumentSources, state: IndexState) -> Result<Self> {
-        let (sae, sink_norm) = (&placed.sae, placed.sink_norm);
-        Ok(Self { sae, sink_norm, sources, control: Control::of(sae)?, state })
+        let (encoder, control) = (Encoder::new(&placed.sae), Control::of(&placed.sae)?);
+        let last = (EncodedRows::default(), vec![], false);
+        Ok(Self { encoder, sink_norm: placed.sink_norm, sources, control, state, last })
     }
 
-    /// Encodes whole contexts and adds them.
-    fn add(&mut self, read: ActivationRows) -> Result<EncodedRows> {
-        let (control, width) = (&self.state.control, read.d_model);
-        let is_control = |context: &std::ops::Range<usize>| {
-            control.wants(read.rows.document[context.start], read.rows.context[context.start])
+    /// Encodes whole contexts, which are added to the state if they are `new` to it.
+    fn encode(&mut self, read: ActivationRows, new: bool) -> Result<&EncodedRows> {
+        let (contexts, x) = if new { self.of_control(&read) } else { (vec![], vec![]) };
+        let Self { encoder, state, last: (before, source, is_left), .. } = self;
+        let mut add = || {
+            if std::mem::take(is_left) {
+                state.add(before, source);
+            }
         };
-        let contexts: Vec<_> = read.rows.contexts().into_iter().filter(is_control).collect();
+        let (encoded, ()) = rayon::join(|| EncodedRows::encode_with(encoder, read, self.sink_norm), &mut add);
+        let encoded = encoded?;
+        let source = sources(&encoded.rows.document, &self.sources);
+        if !contexts.is_empty() {
+            let mut sample = Sample::default();
+            contexts.into_iter().for_each(|context| sample.append(&part_of(&encoded, &source, context)));
+            let n: Vec<usize> = (0..sample.len()).map(|row| sample.encoded.acts.row(row).0.len()).collect();
+            sample.encoded.acts = self.control.encode(&x, &n)?;
+            self.state.add_control(&sample);
+        }
+        self.last = (encoded, source, new);
+        Ok(&self.last.0)
+    }
+
+    /// The contexts that the control encodes too, and their rows. `[rows, d_in]`
+    fn of_control(&self, read: &ActivationRows) -> (Vec<Range<usize>>, Vec<f32>) {
+        let (control, width) = (&self.state.control, read.d_model);
+        let wants =
+            |context: &Range<usize>| control.wants(read.rows.document[context.start], read.rows.context[context.start]);
+        let contexts: Vec<_> = read.rows.contexts().into_iter().filter(wants).collect();
         let mut x = vec![0.0; contexts.iter().map(ExactSizeIterator::len).sum::<usize>() * width];
         for (to, row) in x.chunks_exact_mut(width.max(1)).zip(contexts.iter().cloned().flatten()) {
             read.values.copy_row(row, to);
         }
-        let encoded = EncodedRows::encode(self.sae, read, self.sink_norm)?;
-        let source = sources(&encoded.rows.document, &self.sources);
-        self.state.add(&encoded, &source);
-        if contexts.is_empty() {
-            return Ok(encoded);
+        (contexts, x)
+    }
+
+    /// The state of all rows so far.
+    fn state(&mut self) -> &IndexState {
+        let (encoded, source, is_left) = &mut self.last;
+        if std::mem::take(is_left) {
+            self.state.add(encoded, source);
         }
-        let mut of_control = Sample::default();
-        contexts.into_iter().for_each(|context| of_control.append(&part_of(&encoded, &source, context)));
-        let n: Vec<usize> = (0..of_control.len()).map(|row| of_control.encoded.acts.row(row).0.len()).collect();
-        of_control.encoded.acts = self.control.encode(&x, &n)?;
-        self.state.add_control(&of_control);
-        Ok(encoded)
+        &self.state
+    }
+
+    fn into_state(mut self) -> IndexState {
+        self.state();
+        self.state
     }
 }
 
@@ -288,61 +314,4 @@ fn finish(
     }
     manifest.write(out)?;
     Ok(manifest)
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use harvester::{TokenRows, Values};
-    use trainer::{Nonlinearity, SaeConfig, SaeWeights};
-
-    use super::*;
-    use crate::features::tests::manifest;
-
-    /// 8,192 rows in contexts of 256, with random values.
-    fn rows(group: u64, width: usize) -> ActivationRows {
-        let n = 8192;
-        let numbers = group * n..(group + 1) * n;
-        let values = (numbers.start * width as u64..numbers.end * width as u64).map(control::normal).collect();
-        let rows = TokenRows {
-            document: numbers.clone().map(|row| row / 1000).collect(),
-            context: numbers.clone().map(|row| row / 256).collect(),
-            position: numbers.clone().map(|row| (row % 256) as u32).collect(),
-            token: numbers.map(|row| (row * 7919 % 100) as u32).collect(),
-            role: vec![],
-        };
-        ActivationRows { norm: vec![1.0; n as usize], rows, values: Values::F32(values), d_model: width }
-    }
-
-    #[test]
-    #[ignore = "a measurement, of a minute, for a machine that does nothing else"]
-    fn the_pass_is_nearly_as_fast_as_the_encoder() {
-        let (d_in, d_sae) = (576, 9216);
-        let weights = SaeWeights {
-            w_enc: (0..(d_sae * d_in) as u64).map(|number| control::normal(!number)).collect(),
-            b_enc: vec![0.0; d_sae],
-            nonlinearity: Nonlinearity::TopK { k: 32 },
-            w_dec: vec![0.1; d_sae * d_in],
-            b_dec: vec![0.0; d_in],
-            w_skip: None,
-        };
-        let sae = Sae::new(SaeConfig::new(d_in, d_sae), weights).unwrap();
-        let run = FeaturesManifest { d_sae, ..manifest() };
-        let (state, control) = (IndexState::new(&run), Control::of(&sae).unwrap());
-        let sources = DocumentSources::Listed(vec![0; 1000]);
-        let mut pass = Pass { sae: &sae, sink_norm: 10.0, sources, control, state };
-        let (mut alone, mut whole) = (Duration::ZERO, Duration::ZERO);
-        // In turns, so that both meet the same machine. 36 groups are 294,912 rows.
-        for group in (0..36).map(|group| rows(group, d_in)) {
-            let start = Instant::now();
-            sae.encode(&group.values.to_f32()).unwrap();
-            alone += start.elapsed();
-            let start = Instant::now();
-            pass.add(group).unwrap();
-            whole += start.elapsed();
-        }
-        let share = alone.as_secs_f64() / whole.as_secs_f64();
-        eprintln!("encoder alone {alone:.1?}, pass {whole:.1?}: {:.0} % of its speed", 100.0 * share);
-        assert!(share > 0.8, "{share}");
-    }
 }

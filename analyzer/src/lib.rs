@@ -25,8 +25,8 @@
 //! ```
 
 mod error;
-mod facts;
 mod token_weight;
+mod facts;
 mod tensor_rows;
 mod sae_site;
 mod placed_sae;
@@ -57,7 +57,7 @@ pub use encoded::EncodedRows;
 pub use error::{Error, Result};
 pub use evaluate::{Behavior, Evaluation, EvaluationConfig, Measured, PlaceFvu, evaluate};
 pub use explain::{ExplainConfig, Explanation, LatentEffect, Method, PartEffect, WholeTextEffect, explain};
-pub use facts::Facts;
+pub use facts::{Facts, on_one_line};
 pub use features::{
     Example, ExampleKind, Feature, FeatureIndex, FeaturesManifest, FiresWith, Histogram, IndexConfig, IndexedText,
     Labeled, Portrait, Sample,

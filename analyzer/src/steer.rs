@@ -6,6 +6,7 @@ mod prompt;
 mod shift;
 mod side_by_side;
 mod trial;
+mod demonstration;
 
 pub use self::{
     generate::{GenerateConfig, Generation, generate},

@@ -8,7 +8,7 @@ use clap::Args;
 use harvester::HookPoint;
 use trainer::SaeFormat;
 
-use super::value::{count, latent, rank};
+use super::value::{count, latent, number};
 
 /// Flags of `refract demo`.
 #[derive(Debug, Args)]
@@ -41,12 +41,25 @@ pub(crate) struct ShowArgs {
     pub(crate) examples: usize,
 }
 
-/// Flags of `refract find`.
+/// An index, and how many of its latents to list.
 #[derive(Debug, Args)]
-pub(crate) struct FindArgs {
+pub(crate) struct ListArgs {
     /// The folder that `refract index` wrote.
     #[arg(long)]
     pub(crate) features: PathBuf,
+    /// Number of latents to list.
+    #[arg(long, default_value_t = 10, value_parser = count::<usize>)]
+    pub(crate) top: usize,
+    /// Leave out latents that fire on a larger share of the tokens.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = number)]
+    pub(crate) max_density: f64,
+}
+
+/// Flags of `refract find`.
+#[derive(Debug, Args)]
+pub(crate) struct FindArgs {
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
     /// Texts in which the latents should fire: sources of the index, as `refract inspect` lists them; files or folders,
     /// which the model reads; or texts in quotes.
     #[arg(long, num_args = 1.., required = true)]
@@ -54,14 +67,8 @@ pub(crate) struct FindArgs {
     /// Texts in which they should not.
     #[arg(long, num_args = 1.., required = true)]
     pub(crate) negative: Vec<String>,
-    /// Number of latents to list.
-    #[arg(long, default_value_t = 10, value_parser = count::<usize>)]
-    pub(crate) top: usize,
-    /// Leave out latents that fire on a larger share of the tokens.
-    #[arg(long, default_value_t = 0.1)]
-    pub(crate) max_density: f64,
     /// Order: auc; frequency, the difference of the shares of documents; normalized-mean, that of the mean activations.
-    #[arg(long, default_value = "auc", value_parser = rank)]
+    #[arg(long, default_value = "auc")]
     pub(crate) rank: RankBy,
     /// The SAE, for files and texts, if it has moved [default: the one that was indexed].
     #[arg(long)]
@@ -74,18 +81,11 @@ pub(crate) struct FindArgs {
 /// Flags of `refract search`.
 #[derive(Debug, Args)]
 pub(crate) struct SearchArgs {
-    /// The folder that `refract index` wrote.
-    #[arg(long)]
-    pub(crate) features: PathBuf,
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
     /// What to look for: words in labels, in the tokens that a latent promotes, and in those on which it fires.
     #[arg(required = true)]
     pub(crate) words: Vec<String>,
-    /// Number of latents to list.
-    #[arg(long, default_value_t = 10, value_parser = count::<usize>)]
-    pub(crate) top: usize,
-    /// Leave out latents that fire on a larger share of the tokens.
-    #[arg(long, default_value_t = 0.1)]
-    pub(crate) max_density: f64,
 }
 
 /// Flags of `refract compare`.

@@ -16,10 +16,13 @@ use serde_json::Value as Json;
 
 pub(crate) use self::{
     harvest::{HarvestArgs, HarvestConfigArgs, MergeArgs},
-    look::{CompareArgs, CompletionsArgs, ConvertArgs, DemoArgs, FindArgs, InspectArgs, ManArgs, SearchArgs, ShowArgs},
+    look::{
+        CompareArgs, CompletionsArgs, ConvertArgs, DemoArgs, FindArgs, InspectArgs, ListArgs, ManArgs, SearchArgs,
+        ShowArgs,
+    },
     sae::{CorpusTextArgs, EncodeArgs, EvaluateArgs, ExplainArgs, IndexArgs, SteerArgs},
     sweep::{SharedArgs, SweepArgs},
-    train::{LiveArgs, TrainArgs},
+    train::TrainArgs,
     value::required,
 };
 
@@ -218,57 +221,6 @@ mod tests {
         train::TrainConfigArgs,
         *,
     };
-
-    /// Help of every command, with its name.
-    fn helps() -> Vec<(String, String)> {
-        let mut command = command();
-        command.build();
-        let own = ("refract".to_string(), command.clone().render_long_help().to_string());
-        let of_commands = command.get_subcommands().filter(|command| command.get_name() != "help");
-        let named =
-            |command: &clap::Command| (command.get_name().to_string(), command.clone().render_long_help().to_string());
-        std::iter::once(own).chain(of_commands.map(named)).collect()
-    }
-
-    #[test]
-    fn every_help_ends_with_an_example_that_can_be_pasted() {
-        for (name, help) in helps() {
-            let (_, examples) = help.rsplit_once("Example").unwrap_or_else(|| panic!("{name} has no example"));
-            assert!(help.lines().all(|line| line.chars().count() <= 110), "{name}");
-            let lines: Vec<&str> = examples.lines().filter(|line| line.starts_with("  ")).collect();
-            assert!(lines.iter().all(|line| line.len() <= 60), "{name}: clap would wrap:\n{examples}");
-            assert!(!examples.contains("\n\n\n") && examples.matches("\n  refract").count() > 0, "{name}");
-            let commands = lines.join("\n").replace("\\\n", " ");
-            for example in commands.lines() {
-                let words: Vec<String> = example
-                    .split('\'')
-                    .enumerate()
-                    .flat_map(|(n, part)| match n % 2 {
-                        0 => part.split_whitespace().map(String::from).collect::<Vec<_>>(),
-                        _ => vec![part.to_string()],
-                    })
-                    .take_while(|word| word != ">")
-                    .collect();
-                command().try_get_matches_from(&words).unwrap_or_else(|error| panic!("{example}: {error}"));
-            }
-        }
-    }
-
-    #[test]
-    fn help_shows_the_defaults_of_the_libraries() {
-        let helps: Vec<String> = helps().into_iter().map(|(_, help)| help).collect();
-        let all = helps.join("\n").split_whitespace().collect::<Vec<_>>().join(" ");
-        for expected in [
-            "Tokens per context [default: 256]",
-            "Peak learning rate [default: 0.004",
-            "shuffled together [default: 512]",
-            "times their size in memory [default: 16]",
-            "The kind of SAE to train [default: batch-topk]",
-        ] {
-            assert!(all.contains(expected), "{expected}:\n{all}");
-        }
-        assert!(!all.contains("] [default"), "a default is said twice:\n{all}");
-    }
 
     /// Every flag has the name of a field.
     #[test]

@@ -8,7 +8,7 @@ use clap::Args;
 use harvester::{Compute, CorpusPart, HookPoint};
 use serde::Serialize;
 
-use super::value::{clamp, count, number, required, scale};
+use super::value::{count, number, required};
 
 /// The SAE, and the activations and the hook point with which it is used.
 #[derive(Debug, Clone, Args)]
@@ -75,7 +75,7 @@ pub(crate) struct IndexArgs {
 }
 
 /// Flags of a corpus that the SAE's model reads; they win over the table `[harvest]`.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "A corpus that the model reads (other settings: [harvest] in --config)")]
 pub(crate) struct CorpusTextArgs {
     /// The corpus, as harvest takes it. Contexts are made as for the SAE's activations.
@@ -92,6 +92,7 @@ pub(crate) struct CorpusTextArgs {
     pub(crate) compute: Option<Compute>,
     /// Read one part of the corpus, 0/16 to 15/16, each into its own folder, as for merge.
     #[arg(long, value_name = "INDEX/OF", requires = "corpus")]
+    #[serde(skip)]
     pub(crate) part: Option<CorpusPart>,
 }
 
@@ -133,10 +134,10 @@ pub(crate) struct SteerArgs {
     #[arg(long)]
     pub(crate) chat: bool,
     /// Set a latent's activation on every token; 0 suppresses it [this or --scale is required].
-    #[arg(long, value_name = "LATENT=VALUE", num_args = 1.., value_parser = clamp)]
+    #[arg(long, value_name = "LATENT=VALUE", num_args = 1.., value_parser = Intervention::clamp)]
     pub(crate) clamp: Vec<Intervention>,
     /// Multiply a latent's activation where it is active.
-    #[arg(long, value_name = "LATENT=FACTOR", num_args = 1.., value_parser = scale)]
+    #[arg(long, value_name = "LATENT=FACTOR", num_args = 1.., value_parser = Intervention::scale)]
     pub(crate) scale: Vec<Intervention>,
     #[command(flatten)]
     pub(crate) config: GenerateArgs,

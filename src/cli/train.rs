@@ -155,7 +155,7 @@ pub(crate) struct TrainConfigArgs {
 }
 
 /// Flags of training on a running model; they win over the table `[harvest]`.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(
     next_help_heading = "Instead of --activations, a model that computes them (other settings: [harvest] in --config)"
 )]

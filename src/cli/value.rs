@@ -1,6 +1,5 @@
 //! Values that flags take: counts of tokens, sizes, numbers, and the names of enums with a phrase each.
 
-use analyzer::{Intervention, RankBy};
 use anyhow::Context;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use harvester::human;
@@ -33,21 +32,6 @@ pub(super) fn number(text: &str) -> Result<f64, String> {
     text.parse::<f64>().ok().filter(|number| number.is_finite()).ok_or_else(|| "expected a finite number".to_string())
 }
 
-/// `LATENT=VALUE`: an activation to clamp.
-pub(super) fn clamp(text: &str) -> Result<Intervention, String> {
-    latent_value(text).map(|(latent, value)| Intervention::Clamp { latent, value })
-}
-
-/// `LATENT=FACTOR`: an activation to scale.
-pub(super) fn scale(text: &str) -> Result<Intervention, String> {
-    latent_value(text).map(|(latent, factor)| Intervention::Scale { latent, factor })
-}
-
-fn latent_value(text: &str) -> Result<(u32, f32), String> {
-    let parsed = text.split_once('=').and_then(|(latent, value)| Some((latent.parse().ok()?, value.parse().ok()?)));
-    parsed.ok_or_else(|| "expected LATENT=NUMBER, such as 1234=0".to_string())
-}
-
 /// The names of `--arch`.
 pub(super) fn architectures() -> impl TypedValueParser<Value = TrainArchitecture> {
     let value = |arch: TrainArchitecture| PossibleValue::new(arch.name()).help(arch.about());
@@ -64,26 +48,4 @@ pub(super) fn jumprelu_losses() -> impl TypedValueParser<Value = JumpReluLoss> {
 pub(super) fn optimizers() -> impl TypedValueParser<Value = AdamConfig> {
     PossibleValuesParser::new(["nadam", "adam"])
         .map(|name| AdamConfig { nesterov: name == "nadam", ..AdamConfig::default() })
-}
-
-/// The order of `refract find`.
-pub(crate) fn rank(text: &str) -> Result<RankBy, String> {
-    serde_json::from_value(text.into()).map_err(|_| "expected auc, frequency or normalized-mean".to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counts_fit_their_type() {
-        assert_eq!(count::<u8>("255"), Ok(255));
-        assert!(["256", "-3", "1.5"].into_iter().all(|text| count::<u8>(text).is_err()));
-    }
-
-    #[test]
-    fn sizes_are_bytes_that_can_be_counted() {
-        assert_eq!(mib("512"), Ok(512 << 20));
-        assert!(["0", "17592186044416", "x"].into_iter().all(|text| mib(text).is_err()));
-    }
 }

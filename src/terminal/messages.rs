@@ -47,7 +47,7 @@ pub(super) fn say_error(text: &str) {
 
 /// Replaces the names of settings in a library's message, which are in backticks, by their flags: "`ctx_len`" becomes
 /// "--ctx-len". Names of columns and fields, and what was found, are the user's and stay.
-pub(super) fn with_flags(text: &str) -> String {
+pub(crate) fn with_flags(text: &str) -> String {
     static FLAGS: OnceLock<Vec<(String, String)>> = OnceLock::new();
     let flags = FLAGS.get_or_init(|| {
         let command = crate::cli::command();

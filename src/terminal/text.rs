@@ -1,5 +1,6 @@
-//! The text of a model as it is shown: on one line, control characters made visible, tokens lit by their activation.
+//! The styles of text, and tokens lit by their activation.
 
+use analyzer::on_one_line;
 use anstyle::{Color, RgbColor, Style};
 
 pub(crate) const BOLD: Style = Style::new().bold();
@@ -37,31 +38,4 @@ fn heat(share: f32) -> Style {
     let background = RgbColor(mix(60.0, 255.0), mix(40.0, 150.0), mix(20.0, 30.0));
     let text = if share > 0.5 { RgbColor(20, 12, 0) } else { RgbColor(255, 230, 200) };
     Style::new().bg_color(Some(Color::Rgb(background))).fg_color(Some(Color::Rgb(text)))
-}
-
-/// A token's text with line breaks and control characters made visible: text of a model must not move the cursor.
-pub(crate) fn on_one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\n' => '⏎',
-            '\t' => '⇥',
-            c if c.is_control() => '·',
-            c => c,
-        })
-        .collect()
-}
-
-/// A token in a list: quoted, because most begin with a space.
-pub(crate) fn quoted(text: &str) -> String {
-    format!("\"{}\"", on_one_line(text))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_of_a_model_cannot_move_the_cursor() {
-        assert_eq!(on_one_line("a\n\x1b[2J\tb\r"), "a⏎·[2J⇥b·");
-    }
 }

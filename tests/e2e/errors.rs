@@ -127,11 +127,36 @@ fn training_settings_that_cannot_work() {
 }
 
 #[test]
-fn a_config_file_with_unknown_names() {
+fn a_config_file_with_wrong_names_and_values() {
     let (sandbox, model, text) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
-    sandbox.write("run.toml", "[harvest]\ncontext-length = 32\n");
-    let message = sandbox.error(&harvest(&model, &text, "out", &["--config", "run.toml"]));
-    assert_says(&message, &["run.toml", "context-length"]);
+    for (settings, said) in [
+        ("[harvest]\nctx-length = 4\n", "[harvest] of run.toml"),
+        ("[harvest]\nctx-length = 4\n", "a similar argument exists: '--ctx-len'"),
+        ("[harvest]\nskip-malfromed = false\n", "a similar argument exists: '--skip-malformed'"),
+        ("[harvest]\nctx-len = 'long'\n", "'--ctx-len <CTX_LEN>'"),
+        ("[harvest]\nseed = 1\nno-shuffle = true\n", "cannot be used with"),
+        ("[harvest]\nseed = [[1]]\n", "expected a value or a list of values"),
+        ("[harvest]\nseed = false\n", "expected a value or a list of values, found false"),
+        ("[harvest]\nkeep-field = []\n", "found an empty list"),
+        ("[harvest]\nno-shuffle = 'yes'\n", "no-shuffle: expected true or false"),
+        ("ctx-len = 4\n", "expected the tables [harvest]"),
+        ("[harvets]\n", "found `harvets`"),
+        ("[show]\ntop = 3\n", "found `show`: the settings of this command are flags only"),
+        ("[harvest]\njson = true\n", "json is a flag only"),
+        ("[harvest]\nctx-len = 2024-07-26\n", "'2024-07-26' for '--ctx-len <CTX_LEN>'"),
+        ("[harvest]\nkeep-field = [[2024-07-26]]\n", "found [\"2024-07-26\"]"),
+        ("harvest = 2024-07-26\n", "expected [harvest] to be a table, found \"2024-07-26\""),
+    ] {
+        sandbox.write("run.toml", settings);
+        assert_says(&sandbox.error(&harvest_with_file(&model, &text)), &[said]);
+    }
+    assert!(!sandbox.path("out").exists());
+}
+
+/// A harvest that leaves --ctx-len, --seed and --keep-field to the file `run.toml`.
+fn harvest_with_file<'a>(model: &'a str, corpus: &'a str) -> Vec<&'a str> {
+    let args = ["harvest", "--model", model, "--corpus", corpus, "--hook-point", POINT, "--out", "out"];
+    [&args[..], &["--config", "run.toml"]].concat()
 }
 
 /// A limit on file sizes stands in for a full disk: the write fails in the middle of a part.

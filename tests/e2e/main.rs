@@ -9,6 +9,7 @@ mod corpora;
 mod documents;
 mod errors;
 mod flags;
+mod help;
 mod kills;
 mod layouts;
 mod live;

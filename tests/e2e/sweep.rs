@@ -49,6 +49,22 @@ fn the_config_file_lists_runs_and_any_option_of_train() {
     assert!(message.contains("[[sweep.run]] of wrong.toml") && message.contains("'--bandwidth'"), "{message}");
     let both = sandbox.error(&["--config", &file, "sweep", "--out", "other", "--arch", "topk"]);
     assert!(both.contains("--arch is set there, and --arch was given, which is for all runs"), "{both}");
+    let refused = |text: &str, flags: &[&str]| {
+        let file = sandbox.write("refused.toml", text);
+        sandbox.error(&[&["--config", &file, "sweep", "--out", "other"], flags].concat())
+    };
+    let listed = "[[sweep.run]]\nexpansion = 2\n";
+    let excluded = refused(listed, &["--d-sae", "64"]);
+    assert!(excluded.contains("--expansion is set there, and --d-sae was given"), "{excluded}");
+    assert!(refused(listed, &["--lr", "0.1"]).contains("sweep needs --activations"), "another flag is no conflict");
+    for (text, said) in [
+        ("[sweep]\nk = []", "--k: expected one value or more, found an empty list"),
+        ("[[sweep.run]]\nout = 'a'", "--out is the same for all runs"),
+        ("[sweep]\nrun = 3", "expected [[sweep.run]] to be tables"),
+    ] {
+        let message = refused(text, &[]);
+        assert!(message.contains(said), "{text}: {message}");
+    }
     assert!(sandbox.error(&["sweep", "--out", "other"]).contains("sweep needs --activations"));
     assert!(sandbox.error(&["--config", &file, "sweep"]).contains("sweep needs --out"));
     assert!(!sandbox.path("other").exists());

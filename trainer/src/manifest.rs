@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, ops::Range, path::Path};
 
 use harvester::{
     ActivationDataset, ArtifactRef, ContextCursor, HookPoint, Location, MANIFEST_FILE, Manifest, ModelIdentity,
-    OutputFolder, SpecialToken, VectorFile, differences, go_on,
+    OutputFolder, SpecialToken, VectorFile, differences, go_on, human,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -157,11 +157,31 @@ impl SaeManifest {
     pub fn place(&self) -> String {
         let inputs: Vec<_> = self.config.hook_points.iter().map(ToString::to_string).collect();
         match (&inputs[..], self.config.target_hook_point, &self.vectors) {
-            ([], _, Some(vectors)) => format!("on `{}`", vectors.column),
+            ([], _, Some(vectors)) => format!("on column `{}`", vectors.column),
             ([], _, None) => "on activations".to_string(),
             (inputs, Some(target), _) => format!("from {} to {target}", inputs.join(" and ")),
             (inputs, None, _) => format!("at {}", inputs.join(" and ")),
         }
+    }
+
+    /// What was trained and its results on held-out rows, in lines; none before training is done.
+    pub fn summary(&self) -> Vec<String> {
+        let (config, Some(results)) = (&self.config, &self.results) else { return vec![] };
+        let (arch, sparsity, tokens) = (config.architecture, config.sparsity(), human::grouped(results.tokens));
+        let mut lines = vec![format!("{arch}, {sparsity}, {}, after {tokens} tokens", self.place())];
+        if let Some(held_out) = &results.held_out {
+            let dead = match results.tokens < config.dead_after_tokens {
+                true => "fewer tokens than `dead_after_tokens`, too few to tell dead latents".to_string(),
+                false => format!("{} dead latents", results.dead),
+            };
+            lines.push(format!("held out: L0 {:.1}, FVU {:.3}; {dead}", held_out.l0, held_out.fvu));
+        }
+        lines
+    }
+
+    /// Differences between the SAE and the requested one, each in a sentence with advice.
+    pub fn doubts(&self) -> Vec<String> {
+        self.results.as_ref().map(|results| results.doubts(&self.config)).unwrap_or_default()
     }
 
     /// The model and the hook point that the SAE reads, for evaluation, the index and steering.

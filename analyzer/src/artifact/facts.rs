@@ -168,7 +168,7 @@ fn sae_origin(path: &Path, manifest: &SaeManifest, facts: &mut Facts) {
         facts.add("model", "none: it cannot be evaluated on text, indexed or steered with");
         return;
     }
-    facts.add("model", manifest.model.as_ref().map_or("unknown", |model| &model.source).to_string());
+    facts.add("model", manifest.model.as_ref().map_or("unknown", |model| &model.source));
     manifest.config.hook_points.iter().for_each(|point| facts.add("hook point", point.to_string()));
     manifest.config.target_hook_point.iter().for_each(|point| facts.add("predicts", point.to_string()));
     facts.add("activations", data);

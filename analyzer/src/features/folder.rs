@@ -300,6 +300,18 @@ impl FeatureIndex {
         source.map(|source| source.name.as_str())
     }
 
+    /// File and line of an example in 20 characters, or its source if that is all that is known. The end is what tells
+    /// lines apart, so a longer name loses its beginning.
+    pub fn place(&self, example: &Example) -> String {
+        const WIDTH: usize = 20;
+        let known = self.document(example.document).map(DocumentRecord::place);
+        let place = known.unwrap_or_else(|| self.source_of(example.document).unwrap_or("?").to_owned());
+        match place.chars().count() {
+            0..=WIDTH => place,
+            length => format!("…{}", place.chars().skip(length + 1 - WIDTH).collect::<String>()),
+        }
+    }
+
     /// The texts of the tokens that occur in the indexed text.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use harvester::{
     ArtifactRef, CorpusPart, DocumentRecord, HookPoint, Location, MANIFEST_FILE, Manifest, ModelIdentity, OutputFolder,
-    differences,
+    differences, human::grouped,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -120,6 +120,20 @@ pub struct Labeled {
 }
 
 impl FeaturesManifest {
+    /// The counts, and how well labels predict, in two lines.
+    pub fn summary(&self) -> [String; 2] {
+        let (latents, tokens) = (grouped(self.d_sae as u64), grouped(self.tokens));
+        let Labeled { sample, control_text, control } = self.labeled;
+        let [sample, control_text, control] = [sample, control_text, control].map(|share| 100.0 * share);
+        [
+            format!("{latents} latents over {tokens} tokens"),
+            format!(
+                "labels of F1 0.8 or more: {sample:.1} % of the latents that fire; in the control's text \
+                 {control_text:.1} %, at random {control:.1} %"
+            ),
+        ]
+    }
+
     /// Checks that the tables are in `dir`, the folder of the manifest.
     ///
     /// # Errors

@@ -1,20 +1,24 @@
 //! [`Portrait`]: everything that is known about one latent, for a terminal, a page or a notebook; and the latents to show
 //! first.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
+use harvester::DocumentRecord;
 use serde::Serialize;
 
 use super::{
     feature::{Example, ExampleKind, Feature},
     folder::FeatureIndex,
 };
-use crate::{Effect, Facts, Label, Result, TokenWeight};
+use crate::{Effect, Facts, Label, Result, facts::tokens};
 
 /// Latents that fire on a larger share of the tokens are not shown first: they are not specific.
 const MOST_DENSE: f64 = 0.03;
 /// Sources, and latents of a list, in one line.
 const LISTED: usize = 4;
+/// Tokens of a short list, and of a long one.
+const FEW: usize = 6;
+const ALL: usize = usize::MAX;
 
 /// Everything that is known about one latent.
 #[derive(Debug, Clone, Serialize)]
@@ -27,6 +31,8 @@ pub struct Portrait {
     pub effect: Option<Effect>,
     /// Its strongest examples.
     pub examples: Vec<Example>,
+    /// Their documents, each once.
+    pub documents: Vec<DocumentRecord>,
 }
 
 impl FeatureIndex {
@@ -38,7 +44,9 @@ impl FeatureIndex {
         let feature = self.feature(latent)?;
         let mut examples = self.examples_of(&feature, ExampleKind::Top)?;
         examples.truncate(n);
-        Ok(Portrait { label: self.label(latent)?, effect: self.effect(latent)?, feature, examples })
+        let numbers: BTreeSet<u64> = examples.iter().map(|example| example.document).collect();
+        let documents = numbers.into_iter().filter_map(|number| self.document(number)).cloned().collect();
+        Ok(Portrait { label: self.label(latent)?, effect: self.effect(latent)?, feature, examples, documents })
     }
 
     /// At most `n` latents whose labels predict best, of different kinds in turn, each about something else.
@@ -77,6 +85,15 @@ fn about(rule: &str) -> String {
 }
 
 impl Portrait {
+    /// In short: the tokens that it raises, measured if that was done, otherwise by the logit lens.
+    pub fn summary(&self) -> Facts {
+        let lens = ("lens raises", &self.feature.promoted);
+        let (name, raised) = self.effect.as_ref().map_or(lens, |effect| ("raises", &effect.promoted));
+        let mut facts = Facts::default();
+        facts.add(name, tokens(raised, FEW));
+        facts
+    }
+
     /// What is known, as names and values. `sources`: the names of the corpus' sources.
     pub fn facts(&self, sources: &[String]) -> Facts {
         let (feature, mut facts) = (&self.feature, Facts::default());
@@ -95,13 +112,13 @@ impl Portrait {
         }
         self.rule(&mut facts);
         if let Some(effect) = &self.effect {
-            facts.add("raises", tokens(&effect.promoted));
-            facts.add("lowers", tokens(&effect.suppressed));
+            facts.add("raises", tokens(&effect.promoted, ALL));
+            facts.add("lowers", tokens(&effect.suppressed, ALL));
             facts.add("effect", strength(effect));
         }
         if !feature.promoted.is_empty() {
-            facts.add("lens raises", tokens(&feature.promoted));
-            facts.add("lens lowers", tokens(&feature.suppressed));
+            facts.add("lens raises", tokens(&feature.promoted, ALL));
+            facts.add("lens lowers", tokens(&feature.suppressed, ALL));
         }
         let others = feature.fires_with.iter().take(LISTED);
         let others: Vec<_> =
@@ -137,11 +154,6 @@ impl Portrait {
     }
 }
 
-/// `"the"  "a"  ..`
-fn tokens(tokens: &[TokenWeight]) -> String {
-    tokens.iter().map(|token| format!("\"{}\"", token.text)).collect::<Vec<_>>().join("  ")
-}
-
 /// How strongly it moves the next token.
 fn strength(effect: &Effect) -> String {
     let mut parts = vec![format!("{:.2} nats at {:.1}", effect.kl, effect.dose)];
@@ -162,7 +174,7 @@ mod tests {
     #[test]
     fn a_latent_that_never_fires_says_so() {
         let (feature, label) = (Feature::default(), Label::none(0, 0));
-        let facts = Portrait { feature, label, effect: None, examples: vec![] }.facts(&[]);
+        let facts = Portrait { feature, label, effect: None, examples: vec![], documents: vec![] }.facts(&[]);
         let lines: Vec<_> = facts.iter().collect();
         assert_eq!(lines[0], ("fires", "never: it is active on no token of the index"));
         assert_eq!(lines.len(), 2);

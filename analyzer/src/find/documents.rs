@@ -10,15 +10,24 @@
 //! are cut to the lengths of those of the other. Half of the documents rank the latents, and what is reported of them
 //! is measured on the other half.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    str::FromStr,
+};
 
 use harvester::{TokenRows, human};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::statistics::{Permutations, TwoGroups, benjamini_hochberg, newcombe};
-use crate::{EncodedRows, Error, Result, halves::Half};
+use crate::{
+    EncodedRows, Error, FeatureIndex, Result,
+    facts::{on_one_line, quoted},
+    halves::Half,
+};
 
+/// Largest q of a latent that counts as different.
+const DISCOVERY: f64 = 0.05;
 /// From this number of documents in each group on, p-values are given.
 const FOR_P: usize = 8;
 /// From this number on, p is from the normal approximation; below, from permutations.
@@ -38,6 +47,14 @@ pub enum RankBy {
     /// By the difference of the mean activations, in units of the latent's mean activation where it is active
     /// (sae-probes).
     NormalizedMean,
+}
+
+impl FromStr for RankBy {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> std::result::Result<Self, Self::Err> {
+        serde_json::from_value(name.into()).map_err(|_| "expected auc, frequency or normalized-mean")
+    }
 }
 
 /// Settings of a contrast.
@@ -75,8 +92,8 @@ pub struct Contrasts {
 }
 
 impl Contrasts {
-    /// What was compared, and how many latents differ at a false discovery rate of `q`, in sentences.
-    pub fn summary(&self, q: f64) -> Vec<String> {
+    /// What was compared, and how many latents differ, in sentences.
+    pub fn summary(&self) -> Vec<String> {
         let [first, second] = self.documents.map(|n| human::counted(n as u64, "document"));
         let [len, other_len] = self.mean_tokens;
         let mut lines = vec![format!("{first} and {second}, of {len:.0} and {other_len:.0} tokens on average")];
@@ -93,15 +110,37 @@ impl Contrasts {
             false => "too few documents to rank on some and report on others: the figures flatter the best".into(),
         });
         let tested = human::counted(self.n_tested as u64, "latent");
-        let differing = self.latents.iter().filter(|latent| latent.q.is_some_and(|found| found <= q)).count();
+        let differing = self.latents.iter().filter(|latent| latent.q.is_some_and(|found| found <= DISCOVERY)).count();
         if self.latents.windows(2).any(|pair| pair[0].auc < pair[1].auc) {
             lines.push("the list is in the order of the ranking half".into());
         }
         lines.push(match self.latents.iter().any(|latent| latent.q.is_some()) {
-            true => format!("{tested} compared; {differing} differ at a false discovery rate of {:.0} %", 100.0 * q),
+            true => {
+                format!("{tested} compared; {differing} differ at a false discovery rate of {:.0} %", 100.0 * DISCOVERY)
+            }
             false => format!("{tested} compared; below {FOR_P} documents a side there is no test, only the sizes"),
         });
         lines
+    }
+
+    /// A table of the latents, with its heading. A question mark follows those that may not differ.
+    ///
+    /// # Errors
+    /// A damaged table of `index`.
+    pub fn table(&self, index: &FeatureIndex) -> Result<Vec<String>> {
+        let texts = index.token_texts()?;
+        let mut lines = vec!["latent   AUC  without its token      documents  label".to_string()];
+        for contrast in &self.latents {
+            let DocumentContrast { latent, auc, auc_without_token, token, documents: [first, second], .. } = contrast;
+            let label = on_one_line(&index.label(*latent)?.to_string());
+            let token = quoted(texts.get(token).map_or("", String::as_str));
+            let [first, second] = [first, second].map(|share| format!("{:.0} %", 100.0 * share));
+            let mark = if contrast.q.is_none_or(|q| q <= DISCOVERY) { " " } else { "?" };
+            lines.push(format!(
+                "{latent:6}{mark} {auc:.3}  {auc_without_token:.3} {token:12.12}  {first:>5} / {second:<5}  {label}"
+            ));
+        }
+        Ok(lines)
     }
 }
 

@@ -10,7 +10,7 @@
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::{Effect, FeatureIndex, Label, Result, TokenWeight};
+use crate::{Effect, Facts, FeatureIndex, Label, Result, TokenWeight, facts::quoted};
 
 /// The usual constants of BM25.
 const K: f64 = 1.2;
@@ -21,6 +21,8 @@ const FIRES_ON: f64 = 1.0;
 /// Weight of a word that only begins with the one looked for, and the least letters of that.
 const PREFIX: f64 = 0.5;
 const LEAST: usize = 3;
+/// Tokens of a list in one line.
+const LISTED: usize = 6;
 /// Words of rules that say nothing of their own.
 const OF_RULES: &str = "on after before in words ending and the at it of";
 
@@ -39,6 +41,17 @@ pub struct SearchHit {
     pub fires_on: Vec<String>,
     /// Tokens that it promotes: measured if the index has effects, otherwise by the logit lens.
     pub promotes: Vec<String>,
+}
+
+impl SearchHit {
+    /// How often and on what the latent fires, and what it promotes.
+    pub fn facts(&self) -> Facts {
+        let list = |texts: &[String]| texts.iter().take(LISTED).map(quoted).collect::<Vec<_>>().join("  ");
+        let mut facts = Facts::default();
+        facts.add("fires on", format!("{:.3} % of tokens: {}", 100.0 * self.density, list(&self.fires_on)));
+        facts.add("promotes", list(&self.promotes));
+        facts
+    }
 }
 
 /// The words of a latent, each with its weight.

@@ -38,6 +38,22 @@ pub enum Intervention {
 }
 
 impl Intervention {
+    /// The clamp that `LATENT=VALUE` says.
+    ///
+    /// # Errors
+    /// A text of another form.
+    pub fn clamp(text: &str) -> std::result::Result<Self, &'static str> {
+        latent_value(text).map(|(latent, value)| Self::Clamp { latent, value })
+    }
+
+    /// The scaling that `LATENT=FACTOR` says.
+    ///
+    /// # Errors
+    /// A text of another form.
+    pub fn scale(text: &str) -> std::result::Result<Self, &'static str> {
+        latent_value(text).map(|(latent, factor)| Self::Scale { latent, factor })
+    }
+
     /// The edited latent.
     pub fn latent(&self) -> u32 {
         match self {
@@ -52,6 +68,11 @@ impl Intervention {
             Self::Scale { factor, .. } => factor * z,
         }
     }
+}
+
+fn latent_value(text: &str) -> std::result::Result<(u32, f32), &'static str> {
+    let parsed = text.split_once('=').and_then(|(latent, value)| Some((latent.parse().ok()?, value.parse().ok()?)));
+    parsed.ok_or("expected LATENT=NUMBER, such as 1234=0")
 }
 
 /// A latent and its largest activation on a text.

@@ -5,13 +5,16 @@ use serde::Serialize;
 
 use super::{
     generate::{GenerateConfig, generate},
-    intervention::{Intervention, Interventions},
-    shift::{Shift, shift},
+    intervention::{Intervention, Interventions, LatentMax},
+    shift::{MovedToken, Shift, shift},
 };
-use crate::{Result, Workbench};
+use crate::{Facts, Result, Workbench, facts::quoted};
 
 /// Tokens listed whose probability moves most.
 const MOVED_TOKENS: usize = 8;
+
+/// Smallest change of a probability that is listed.
+const VISIBLE: f64 = 0.001;
 
 /// A prompt continued without and with interventions.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -28,6 +31,35 @@ pub struct SideBySide {
     pub with: String,
     /// The change of the model's next-token distribution on the prompt, and on `without`.
     pub shift: Shift,
+}
+
+impl SideBySide {
+    /// The texts, and how far the model moves.
+    pub fn facts(&self) -> Facts {
+        let Shift { kl_next, kl_mean, kl_written, latents, moved } = &self.shift;
+        let mut facts = Facts::default();
+        facts.add("prompt", &self.prompt);
+        facts.add("without", &self.without);
+        facts.add("with", &self.with);
+        let of_text = kl_written.map(|kl| format!(", over the text without the edit {kl:.3}")).unwrap_or_default();
+        let of_prompt = format!("after the prompt: KL {kl_next:.3} nats; mean over the prompt {kl_mean:.3}");
+        facts.add("next token", of_prompt + &of_text);
+        for LatentMax { latent, max } in latents {
+            let said = if *max > 0.0 { format!("reaches {max:.1}") } else { "is never active".into() };
+            facts.add("latent", format!("{latent} {said} without the edit, on prompt and text"));
+        }
+        let percent =
+            |m: &MovedToken| format!("{} {:.1} → {:.1} %", quoted(&m.text), 100.0 * m.before, 100.0 * m.after);
+        let visible: Vec<_> = moved.iter().filter(|m| (m.before - m.after).abs() >= VISIBLE).map(percent).collect();
+        facts.add(
+            "moved",
+            match visible.is_empty() {
+                true => format!("no token's probability by {:.1} % or more", 100.0 * VISIBLE),
+                false => visible.join("  "),
+            },
+        );
+        facts
+    }
 }
 
 impl Workbench {

@@ -13,7 +13,7 @@ use super::{
     generate::{GenerateConfig, generate},
     intervention::{Intervention, Interventions},
 };
-use crate::{Result, Workbench};
+use crate::{Facts, Result, Workbench};
 
 /// Text repeats itself if more of its runs of three tokens than this occurred in it before.
 const REPETITIVE: f64 = 0.2;
@@ -65,8 +65,39 @@ impl Trial {
     /// Logarithm of the factor by which the share of tokens with the latent grows: a latent that fires anyway needs more
     /// of them than a rare one. One token in a hundred is added to both, so that 0 has a logarithm.
     fn log_ratio(&self) -> f64 {
-        let mean = |side: usize| self.texts.iter().map(|text| text.scores[side]).sum::<f64>() / self.texts.len() as f64;
-        ((mean(1) + 0.01) / (mean(0) + 0.01)).ln()
+        let [before, after] = self.shares();
+        ((after + 0.01) / (before + 0.01)).ln()
+    }
+
+    /// Mean over the prompts of the two scores.
+    fn shares(&self) -> [f64; 2] {
+        [0, 1].map(|side| self.texts.iter().map(|text| text.scores[side]).sum::<f64>() / self.texts.len() as f64)
+    }
+
+    /// The first `n` texts without and with the edit, one below the other.
+    pub fn facts(&self, n: usize) -> Facts {
+        let mut facts = Facts::default();
+        for TrialText { prompt, without, with, .. } in self.texts.iter().take(n) {
+            facts.add("prompt", prompt);
+            facts.add("  without", without);
+            facts.add("  with", with);
+        }
+        facts
+    }
+
+    /// How much more often the latent fires on the steered texts, and how much they repeat themselves, in lines.
+    pub fn summary(&self) -> [String; 2] {
+        let Self { gain, interval: [low, high], repetition, texts, .. } = self;
+        let [without, with] = self.shares().map(|share| 100.0 * share);
+        let [before, after] = repetition.map(|share| 100.0 * share);
+        let (n, gain, low, high) = (texts.len(), 100.0 * gain, 100.0 * low, 100.0 * high);
+        [
+            format!(
+                "read again without the edit, the latent fires on {with:.1} % of the steered tokens and {without:.1} % of \
+                 the others: {gain:+.1} points over {n} prompts (95 % interval {low:+.1} to {high:+.1})"
+            ),
+            format!("runs of three tokens that repeat: {before:.1} % without, {after:.1} % with it"),
+        ]
     }
 
     /// True if the texts repeat themselves.

@@ -2,6 +2,8 @@
 //! everything that downstream stages need, so that no later command is given the model or the layer again. It is
 //! rewritten whole after each finished part. It holds no times, so the same run always writes the same bytes.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -56,6 +58,20 @@ pub struct HarvestManifest {
     pub roles: bool,
 }
 
+/// The counts in one line.
+impl fmt::Display for HarvestManifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { tokens, contexts, documents, .. } = self.counts;
+        write!(f, "{} tokens in {} from ", human::grouped(tokens), human::counted(contexts, "context"))?;
+        if let Some(parts) = self.merged_from {
+            return write!(f, "{} of the corpus", human::counted(parts, "part"));
+        }
+        let (documents, layers) =
+            (human::counted(documents, "document"), human::counted(self.layers_run as u64, "layer"));
+        write!(f, "{documents}, {layers} run, {} per token", human::flop(self.flop_per_token))
+    }
+}
+
 /// Counts of what was read and written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
@@ -93,8 +109,8 @@ impl Counts {
         }
     }
 
-    /// The reasons why text was left out, with counts above 0: of the whole corpus, and of what was read of it.
-    pub fn left_out_in_words(&self) -> Vec<(&'static str, Vec<String>)> {
+    /// The reasons why text was left out, with counts above 0, of the whole corpus and of what was read: a line each.
+    pub fn left_out_in_words(&self) -> Vec<String> {
         let words = |counts: &[(u64, &str, &str)]| -> Vec<String> {
             let some = counts.iter().filter(|(n, ..)| *n > 0);
             some.map(|(n, what, which)| format!("{}{which}", human::counted(*n, what))).collect()
@@ -107,7 +123,8 @@ impl Counts {
         let dropped = words(&[(self.dropped_tokens, "token", " after the last whole context")]);
         let of_read = self.left_out.reasons().chain(dropped).collect();
         let both = [("the whole corpus", of_corpus), ("what was read", of_read)];
-        both.into_iter().filter(|(_, reasons)| !reasons.is_empty()).collect()
+        let some = both.into_iter().filter(|(_, reasons)| !reasons.is_empty());
+        some.map(|(whole, reasons)| format!("left out of {whole}: {}", reasons.join(", "))).collect()
     }
 }
 

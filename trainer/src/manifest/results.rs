@@ -31,8 +31,8 @@ pub struct TrainResults {
 const FAR_FROM_K: f64 = 1.5;
 
 impl TrainResults {
-    /// Differences between the SAE and the requested one, each in a sentence with advice.
-    pub fn doubts(&self, config: &TrainConfig) -> Vec<String> {
+    /// As [`super::SaeManifest::doubts`].
+    pub(super) fn doubts(&self, config: &TrainConfig) -> Vec<String> {
         let Some(Reconstruction { l0, fvu, .. }) = self.held_out else { return vec![] };
         if l0 < 0.5 {
             return vec!["hardly a latent is active: try a smaller `sparsity_coefficient`, or a smaller `lr`".into()];

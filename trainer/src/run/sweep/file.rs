@@ -3,7 +3,7 @@
 
 use std::{fmt, path::Path};
 
-use harvester::{Cell, Column, Manifest, OutputFolder, Table};
+use harvester::{Cell, Column, Manifest, OutputFolder, Table, human};
 use serde::{Deserialize, Serialize};
 
 use crate::{Result, SaeManifest, TrainArchitecture, TrainConfig, config::recorded, manifest::option_differences};
@@ -74,6 +74,41 @@ pub struct SweepRow {
     /// All settings.
     #[serde(deserialize_with = "recorded")]
     pub config: TrainConfig,
+}
+
+impl SweepRow {
+    /// The rows as tables, each with its hook point and a heading. A star marks runs that no other run beats.
+    pub fn tables(rows: &[Self]) -> Vec<(&str, Vec<String>)> {
+        let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
+        let [l0, fvu, explained, dead, active] = ["L0", "FVU", "explained", "dead", "active"];
+        let heading = format!("{:width$} {l0:>8} {fvu:>8} {explained:>10} {dead:>9} {active:>9}", "run");
+        let of_place = rows.chunk_by(|a, b| a.hook_point == b.hook_point);
+        let table =
+            |rows: &[Self]| std::iter::once(heading.clone()).chain(rows.iter().map(|row| row.line(width))).collect();
+        let mut tables: Vec<(&str, Vec<String>)> = of_place.map(|rows| (&*rows[0].hook_point, table(rows))).collect();
+        if let Some((_, last)) = tables.last_mut().filter(|_| rows.iter().any(|row| row.pareto)) {
+            last.push("* no other run there is better in one of L0 and FVU and as good in the other".into());
+        }
+        tables
+    }
+
+    /// Its line of the table, with a name of `width`.
+    fn line(&self, width: usize) -> String {
+        let name = &self.name;
+        match self.state {
+            RunState::Finished => {}
+            RunState::Diverged => {
+                return format!("{name:width$} diverged: {}", self.note.as_deref().unwrap_or_default());
+            }
+            RunState::Unfinished => return format!("{name:width$} unfinished"),
+        }
+        let number = |value: Option<f64>, digits: usize| value.map_or("-".into(), |value| format!("{value:.digits$}"));
+        let percent = |share: Option<f64>| number(share.map(|share| 100.0 * share), 1);
+        let (l0, fvu, explained) = (number(self.l0, 1), number(self.fvu, 4), percent(self.explained_variance));
+        let dead = self.dead.map_or("-".into(), |dead| human::grouped(dead as u64));
+        let (active, mark) = (percent(self.frac_alive), if self.pareto { " *" } else { "" });
+        format!("{name:width$} {l0:>8} {fvu:>8} {explained:>8} % {dead:>9} {active:>7} %{mark}")
+    }
 }
 
 /// [`SWEEP_FILE`] for pyarrow, polars and DuckDB: a row is a run.
