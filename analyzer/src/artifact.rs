@@ -264,10 +264,10 @@ fn format_of(folder: &Location) -> Result<Option<String>> {
 /// When it holds folders of other stages: it is not known which one is meant.
 fn is_folder_of_parts(folder: &Location) -> Result<bool> {
     let mut stages = vec![];
-    for entry in folder.list()?.into_iter().filter(|entry| entry.is_folder) {
+    for within in folder.names()?.into_iter().map(|name| folder.join(&name)) {
         // Models have files of this name too, of other formats.
-        let format = format_of(&entry.location).ok().flatten().filter(|format| format.starts_with("refract."));
-        stages.extend(format.map(|format| (entry.location, format)));
+        let format = format_of(&within).ok().flatten().filter(|format| format.starts_with("refract."));
+        stages.extend(format.map(|format| (within, format)));
     }
     if stages.iter().all(|(_, format)| format == HarvestManifest::FORMAT) {
         return Ok(!stages.is_empty());

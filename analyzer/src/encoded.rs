@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use harvester::{ActivationRows, TokenRows};
+use harvester::{ActivationRows, TokenRows, is_ordinary};
 use trainer::{Encoder, FeatureActs, Sae};
 
 use crate::Result;
@@ -37,7 +37,8 @@ impl EncodedRows {
             return Err(harvester::Error::invalid("activations", expected, found).into());
         }
         let encoded = encoder.encode(read.rows.token.len(), |row, to| read.values.copy_row(row, to));
-        let ordinary: Vec<bool> = (0..encoded.n_rows()).map(|row| read.is_ordinary(row, sink_norm)).collect();
+        let ordinary: Vec<bool> =
+            (0..encoded.n_rows()).map(|row| is_ordinary(read.rows.position[row], read.norm[row], sink_norm)).collect();
         let mut acts = FeatureActs::default();
         for (row, ordinary) in ordinary.iter().enumerate() {
             if *ordinary {

@@ -102,7 +102,7 @@ impl PlacedSae {
             return Self::trained(&path);
         }
         let loaded = Sae::load(&path)?;
-        let mut placed = foreign(path, loaded, sae.sha256().unwrap_or_default().into());
+        let mut placed = foreign(path, loaded, sae.sha256.as_deref().unwrap_or_default().into());
         placed.sae = of_the_model(placed.sae, &placed.model)?;
         Ok(placed)
     }
@@ -166,7 +166,7 @@ impl PlacedSae {
     /// When the manifest of `dataset` cannot be read.
     pub(crate) fn held_out(&self, dataset: &ActivationDataset) -> Result<Option<Range<u64>>> {
         let Some(manifest) = &self.manifest else { return Ok(None) };
-        let Some(trained_on) = manifest.activations.sha256() else { return Ok(None) };
+        let Some(trained_on) = manifest.activations.sha256.as_deref() else { return Ok(None) };
         // An extended folder has the contexts of then, under the same numbers.
         let is_there = trained_on == dataset.manifest_sha256()?
             || trained_on == ActivationDataset::open_as(dataset.location.clone(), trained_on)?.manifest_sha256()?;

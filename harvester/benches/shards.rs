@@ -13,7 +13,7 @@ use std::{
 
 use harvester::{
     ActivationDataset, Context, ContextCursor, CorpusOptions, Counts, Family, HarvestConfig, HarvestManifest,
-    HookPoint, HookPointSummary, Layout, LeftOut, Manifest, ModelIdentity, NormQuantiles, ShardWriter, StorageDtype,
+    HookPoint, HookPointSummary, Layout, Manifest, ModelIdentity, NormQuantiles, ShardWriter, StorageDtype,
 };
 
 #[global_allocator]
@@ -72,12 +72,11 @@ fn manifest(dtype: StorageDtype, layout: Layout) -> HarvestManifest {
 
 /// A batch of contexts, starting at context `first`.
 fn contexts(first: u64) -> Vec<Context> {
-    let context = |index| Context {
-        roles: vec![],
-        index,
-        tokens: (0..CTX_LEN as u32).map(|i| (i * 7919 + index as u32) % 49_000).collect(),
-        documents: vec![index / 3; CTX_LEN],
-        next: ContextCursor { contexts: index + 1, documents: index / 3, tokens: 0, ..ContextCursor::default() },
+    let context = |index| {
+        let mut next = ContextCursor::default();
+        (next.contexts, next.documents) = (index + 1, index / 3);
+        let tokens = (0..CTX_LEN as u32).map(|i| (i * 7919 + index as u32) % 49_000).collect();
+        Context { roles: vec![], index, tokens, documents: vec![index / 3; CTX_LEN], next }
     };
     (first..first + BATCH as u64).map(context).collect()
 }
@@ -91,7 +90,7 @@ fn write(dir: &Path, dtype: StorageDtype, layout: Layout, values: &[f32], tokens
     for batch in &batches {
         writer.write(batch, &values).expect("a batch");
     }
-    writer.finish(0, LeftOut::default()).expect("a dataset");
+    writer.finish().expect("a dataset");
     start.elapsed()
 }
 

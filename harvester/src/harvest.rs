@@ -13,6 +13,6 @@ mod merge;
 pub use self::{
     estimate::forward_estimate,
     harvester::{harvest, open_corpus},
-    live::{ActivationStream, LiveModel, StreamedBatch},
+    live::{LiveModel, StreamedBatch},
     merge::merge,
 };

@@ -25,7 +25,7 @@ pub use activations::{
     HookPointSummary, Layout, NormQuantiles, Part, RowGroup, ShardWriter, SourceCounts, TokenRows, Values,
 };
 pub use error::{Error, Result};
-pub use harvest::{ActivationStream, LiveModel, StreamedBatch, forward_estimate, harvest, merge, open_corpus};
+pub use harvest::{LiveModel, StreamedBatch, forward_estimate, harvest, merge, open_corpus};
 pub use language_model::{LanguageModel, ModelIdentity};
 pub use model::{
     Batch, Compute, Edit, Family, Hook, HookPattern, HookPoint, KvCache, ModelConfig, NoHook, Row, Rows, Site,
@@ -40,7 +40,7 @@ pub use store::{
     TableWriter, Value, differences, go_on, sha256_bytes, sha256_file, write_atomically,
 };
 pub use text::{
-    ChatDate, ChatMessage, Context, ContextCursor, Corpus, CorpusOptions, CorpusPart, CorpusSource, DocumentSources,
-    LeftOut, LongDocuments, NamedSource, Packing, Role, SpecialToken, TextTokenizer,
+    ChatDate, Context, ContextCursor, Corpus, CorpusOptions, CorpusPart, CorpusSource, DocumentSources, LongDocuments,
+    NamedSource, Packing, Role, SpecialToken, TextTokenizer,
 };
 pub use vectors::{VectorDataset, VectorFile};

@@ -1,6 +1,7 @@
 //! From text to model input: [`Corpus`] numbers the documents, [`TextTokenizer`] turns them into tokens, and
 //! [`Contexts`] packs the tokens into contexts.
 
+mod context;
 mod contexts;
 #[cfg(test)]
 mod corpora_tests;
@@ -14,17 +15,18 @@ mod tokenizer;
 mod tokenizer_tests;
 
 pub(crate) use self::{
+    context::LeftOut,
     contexts::Contexts,
     corpus::{Cause, Document, DocumentOrder, DocumentOrigin, RowBlock, TableFile, WhyLeftOut},
     packing::ContextOptions,
     read_log::{ReadDocument, ReadLog},
-    tokenizer::Encoded,
+    tokenizer::{ChatMessage, Encoded},
 };
 pub use self::{
-    contexts::{Context, ContextCursor, LeftOut},
+    context::{Context, ContextCursor},
     corpus::{Corpus, CorpusOptions, CorpusSource, DocumentSources, NamedSource},
     corpus_part::CorpusPart,
     packing::{LongDocuments, Packing},
     special_token::SpecialToken,
-    tokenizer::{ChatDate, ChatMessage, Role, TextTokenizer},
+    tokenizer::{ChatDate, Role, TextTokenizer},
 };

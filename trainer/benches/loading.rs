@@ -8,9 +8,7 @@ mod synthetic;
 
 use std::path::Path;
 
-use harvester::{
-    ActivationDataset, Context, ContextCursor, HarvestConfig, HookPoint, LeftOut, ShardWriter, StorageDtype,
-};
+use harvester::{ActivationDataset, Context, ContextCursor, HarvestConfig, HookPoint, ShardWriter, StorageDtype};
 use trainer::{
     TrainArchitecture,
     speed::{StepShape, measure_loading, measure_step},
@@ -62,9 +60,10 @@ fn write(dir: &Path, dtype: StorageDtype) {
     let mut writer = ShardWriter::open(dir, synthetic::manifest(config, &[D_IN])).expect("a new folder");
     for index in 0..(N_ROWS / CTX_LEN) as u64 {
         let values = (0..CTX_LEN * D_IN).map(|i| ((i as u64 * 2_654_435_761 + index * 97) % 1009) as f32 / 500.0 - 1.0);
-        let next = ContextCursor { contexts: index + 1, documents: index + 1, ..ContextCursor::default() };
+        let mut next = ContextCursor::default();
+        (next.contexts, next.documents) = (index + 1, index + 1);
         let context = Context { index, tokens: vec![0; CTX_LEN], documents: vec![index; CTX_LEN], roles: vec![], next };
         writer.write(&[context], &[values.collect()]).expect("room on the disk");
     }
-    writer.finish(0, LeftOut::default()).expect("room on the disk");
+    writer.finish().expect("room on the disk");
 }

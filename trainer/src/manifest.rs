@@ -240,7 +240,8 @@ impl SaeManifest {
     pub fn open_activations(&self, dir: &Path) -> Result<ActivationDataset> {
         let what = format!("the activations that {} was trained on", dir.display());
         Ok(self.activations.open(&what, dir, |place| {
-            let dataset = ActivationDataset::open_as(place.clone(), self.activations.sha256().unwrap_or_default())?;
+            let dataset =
+                ActivationDataset::open_as(place.clone(), self.activations.sha256.as_deref().unwrap_or_default())?;
             Ok((Some(dataset.manifest_sha256()?), dataset))
         })?)
     }
@@ -261,7 +262,7 @@ impl Manifest for SaeManifest {
     }
 
     fn differences(&self, wanted: &Self) -> Vec<String> {
-        let (there, here) = (self.activations.sha256(), wanted.activations.sha256());
+        let (there, here) = (self.activations.sha256.as_deref(), wanted.activations.sha256.as_deref());
         let mut lines = differences("manifest of the activations", &there, &here);
         let column = |manifest: &Self| manifest.vectors.as_ref().map(|vectors| vectors.column.clone());
         lines.extend(differences("column", &column(self), &column(wanted)));
@@ -286,7 +287,7 @@ impl Manifest for SaeManifest {
     fn is_begun(&self, folder: &OutputFolder) -> harvester::Result<bool> {
         let checkpoints = folder.location().join(checkpoint_files::FOLDER);
         let is_one = |name: &str| checkpoint_files::step_of(Path::new(name)).is_some();
-        Ok(self.complete || checkpoints.list()?.iter().any(|entry| is_one(&entry.name)))
+        Ok(self.complete || checkpoints.names()?.iter().any(|name| is_one(name)))
     }
 }
 

@@ -202,7 +202,7 @@ fn a_stream_of_several_hook_points_has_the_rows_of_each() {
     let alone = [points[2], points[0]].map(|point| batch(&[point]).activations.remove(0));
     assert_eq!(together.activations, alone);
     assert!(together.activations[0].values.to_f32() != together.activations[1].values.to_f32());
-    let message = live.stream(&[HookPoint::resid_post(7)], ContextCursor::default()).unwrap_err().to_string();
+    let message = live.stream(&[HookPoint::resid_post(7)], ContextCursor::default()).err().unwrap().to_string();
     assert!(message.contains("blocks.0.hook_resid_post, hook_embed"), "{message}");
 }
 

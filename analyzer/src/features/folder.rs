@@ -326,7 +326,7 @@ impl FeatureIndex {
     /// # Errors
     /// If it is of another one.
     pub(crate) fn check_sae(&self, sae: &PlacedSae) -> Result<()> {
-        match self.manifest.sae.sha256().filter(|indexed| *indexed != sae.sha256) {
+        match self.manifest.sae.sha256.as_deref().filter(|indexed| *indexed != sae.sha256) {
             None => Ok(()),
             Some(indexed) => {
                 let expected = format!("an index of the SAE {}, of SHA-256 {}", sae.path.display(), sae.sha256);
@@ -356,7 +356,7 @@ fn other_sae(manifest: &FeaturesManifest, dir: &Path) -> Result<Option<String>> 
     if !its_manifest.is_file() {
         return Ok(None);
     }
-    let is_same = manifest.sae.sha256() == Some(&*harvester::sha256_file(&its_manifest)?);
+    let is_same = manifest.sae.sha256.as_deref() == Some(&*harvester::sha256_file(&its_manifest)?);
     Ok((!is_same).then_some(sae))
 }
 

@@ -169,10 +169,10 @@ impl Manifest for FeaturesManifest {
     }
 
     fn differences(&self, wanted: &Self) -> Vec<String> {
-        let mut lines = differences("sae", &self.sae.sha256(), &wanted.sae.sha256());
+        let mut lines = differences("sae", &self.sae.sha256.as_deref(), &wanted.sae.sha256.as_deref());
         let activations = |manifest: &Self| {
             let activations = manifest.text.activations.as_ref();
-            activations.and_then(ArtifactRef::sha256).map(String::from)
+            activations.and_then(|activations| activations.sha256.clone())
         };
         lines.extend(differences("activations", &activations(self), &activations(wanted)));
         let text = |manifest: &Self| IndexedText { activations: None, ..manifest.text.clone() };

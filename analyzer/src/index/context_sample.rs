@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::features::Sample;
+use crate::{features::Sample, halves};
 
 /// Most of what a sample may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,12 +127,9 @@ fn hash(document: u64, context: u64) -> u64 {
     mixed(mixed(document) ^ context)
 }
 
-/// A number whose bits all depend on all bits of `number`: the finalizer of splitmix64.
+/// The number that splitmix64 draws in the state `number`.
 pub(crate) fn mixed(number: u64) -> u64 {
-    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    halves::mixed(number.wrapping_add(0x9e37_79b9_7f4a_7c15))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use harvester::{ActivationDataset, ChatMessage, Monitor};
+use harvester::{ActivationDataset, Monitor};
 
 use crate::{Example, Result, Workbench};
 
@@ -15,7 +15,7 @@ impl Workbench {
     /// # Errors
     /// A model without a chat template, or one that refuses the message.
     pub fn chat_prompt(&self, message: &str, monitor: &dyn Monitor) -> Result<String> {
-        Ok(self.model(monitor)?.tokenizer().render_chat(&[ChatMessage::user(message)], true)?)
+        Ok(self.model(monitor)?.tokenizer().chat_prompt(message)?)
     }
 
     /// A prompt on which a latent is active: the text up to the peak of the first of its examples that has some text

@@ -427,7 +427,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Context, Layout, LeftOut, ShardWriter, Silent, StorageDtype,
+        Context, Layout, ShardWriter, Silent, StorageDtype,
         activations::testing::{manifest, rounded, storages, uneven_contexts, write},
     };
 
@@ -446,7 +446,7 @@ mod tests {
         let (contexts, values) = uneven_contexts(300, 64, 0..500);
         let mut writer = ShardWriter::open(dir.path(), manifest).unwrap();
         writer.write(&contexts, &values).unwrap();
-        writer.finish(0, LeftOut::default()).unwrap();
+        writer.finish().unwrap();
         let expected = rounded(dtype, 300, &values[0]);
         (dir, contexts, expected)
     }

@@ -84,7 +84,7 @@ pub struct Counts {
     /// Tokens at the end of the corpus that did not fill a context.
     pub dropped_tokens: u64,
     /// Counts of what was left out of the documents read, by reason.
-    pub left_out: LeftOut,
+    pub(crate) left_out: LeftOut,
     /// Documents of the corpus left out because their text was seen before.
     pub duplicates: u64,
     /// Files and links of the corpus' folders that were left out; see [`CorpusSource::skipped_files`].

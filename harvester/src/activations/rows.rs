@@ -4,7 +4,7 @@ use std::{borrow::Cow, ops::Range};
 
 use half::{f16, slice::HalfFloatSliceExt};
 
-use crate::{Role, StorageDtype, is_ordinary};
+use crate::{Role, StorageDtype};
 
 /// Token, document, context and position of each row. All columns have the same length, but `role` may be empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -325,13 +325,6 @@ pub struct ActivationRows {
     pub values: Values,
     /// Values per row.
     pub d_model: usize,
-}
-
-impl ActivationRows {
-    /// True if [`row` counts](crate::is_ordinary).
-    pub fn is_ordinary(&self, row: usize, sink_norm: f32) -> bool {
-        is_ordinary(self.rows.position[row], self.norm[row], sink_norm)
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::{Layout, ShardWriter, manifest::tests::example};
 use crate::{
     HarvestConfig, HarvestManifest, HookPoint, HookPointSummary, StorageDtype,
     numbers::HookPointStatistics,
-    text::{Context, ContextCursor, LeftOut},
+    text::{Context, ContextCursor},
 };
 
 /// A manifest without parts for the hook point `hook_embed`.
@@ -79,5 +79,5 @@ pub(crate) fn write(dir: &Path, manifest: HarvestManifest, indices: Range<u64>) 
     let (contexts, values) = contexts(summary.d_model, manifest.config.ctx_len, indices);
     let mut writer = ShardWriter::open(dir, manifest).unwrap();
     writer.write(&contexts, &values).unwrap();
-    writer.finish(0, LeftOut::default()).unwrap()
+    writer.finish().unwrap()
 }

@@ -166,7 +166,13 @@ impl ShardWriter {
     ///
     /// # Errors
     /// If a file operation fails.
-    pub fn finish(mut self, dropped_tokens: u64, left_out: LeftOut) -> Result<HarvestManifest> {
+    pub fn finish(self) -> Result<HarvestManifest> {
+        let left_out = self.next.left_out;
+        self.finish_leaving_out(0, left_out)
+    }
+
+    /// [`Self::finish`], with the counts of text that is in no context, up to the end of what was read.
+    pub(crate) fn finish_leaving_out(mut self, dropped_tokens: u64, left_out: LeftOut) -> Result<HarvestManifest> {
         self.end_row_group()?;
         self.end_part()?;
         self.manifest.counts.dropped_tokens = dropped_tokens;
@@ -402,7 +408,7 @@ mod tests {
             let whole = tempfile::tempdir().unwrap();
             let mut writer = ShardWriter::open(whole.path(), batched(dtype)).unwrap();
             write_batches(&mut writer, 18);
-            writer.finish(0, LeftOut::default()).unwrap();
+            writer.finish().unwrap();
             for stop in [0, 3, 6, 7, 10, 13, 14, 17, 18] {
                 let dir = tempfile::tempdir().unwrap();
                 let mut writer = ShardWriter::open(dir.path(), batched(dtype)).unwrap();
@@ -413,7 +419,7 @@ mod tests {
                 let mut writer = ShardWriter::open(dir.path(), on_disk).unwrap();
                 assert_eq!((writer.next().contexts, writer.tokens()), (stop, 4 * stop));
                 write_batches(&mut writer, 18);
-                writer.finish(0, LeftOut::default()).unwrap();
+                writer.finish().unwrap();
                 assert!(bytes_of(dir.path()) == bytes_of(whole.path()), "{dtype}, stopped after {stop} contexts");
                 assert!(!dir.path().join(".resume").exists());
             }
@@ -441,7 +447,7 @@ mod tests {
         let whole = tempfile::tempdir().unwrap();
         let mut writer = ShardWriter::open(whole.path(), batched(StorageDtype::F16)).unwrap();
         write_batches(&mut writer, 18);
-        writer.finish(0, LeftOut::default()).unwrap();
+        writer.finish().unwrap();
         // The files on disk when the first part's last batch is in the journal, and those published afterwards.
         let at = |contexts| {
             let dir = tempfile::tempdir().unwrap();
@@ -472,7 +478,7 @@ mod tests {
             let mut writer = resumed(OutputFolder::open(dir.path()).unwrap(), batched(StorageDtype::F16));
             assert_eq!(writer.next().contexts, if i == 4 { 7 } else { 6 });
             write_batches(&mut writer, 18);
-            writer.finish(0, LeftOut::default()).unwrap();
+            writer.finish().unwrap();
             assert!(bytes_of(dir.path()) == bytes_of(whole.path()), "step {i}");
         }
     }
@@ -483,7 +489,7 @@ mod tests {
         let whole = tempfile::tempdir().unwrap();
         let mut writer = ShardWriter::open(whole.path(), batched(StorageDtype::I8)).unwrap();
         write_batches(&mut writer, 18);
-        writer.finish(0, LeftOut::default()).unwrap();
+        writer.finish().unwrap();
 
         let store = crate::Location::in_memory();
         let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -503,7 +509,7 @@ mod tests {
         let mut writer = open(&here);
         assert_eq!(writer.next().contexts, 14);
         write_batches(&mut writer, 18);
-        writer.finish(0, LeftOut::default()).unwrap();
+        writer.finish().unwrap();
         assert!(!here.path().join("staging").exists());
         for (name, bytes) in bytes_of(whole.path()) {
             assert!(store.join(&name).read().unwrap() == bytes, "{name}");
@@ -529,7 +535,7 @@ mod tests {
         let mut writer = ShardWriter::open(dir.path(), batched(StorageDtype::F16)).unwrap();
         let (contexts, values) = uneven_contexts(3, 4, 0..16);
         writer.write(&contexts, &values).unwrap();
-        let manifest = writer.finish(0, LeftOut::default()).unwrap();
+        let manifest = writer.finish().unwrap();
         let rows = |contexts: &[Context]| contexts.iter().map(|context| context.tokens.len() as u64).sum::<u64>();
         let expected = [rows(&contexts[..7]), rows(&contexts[7..14]), rows(&contexts[14..])];
         assert_eq!(manifest.parts.iter().map(|part| part.rows).collect::<Vec<_>>(), expected);
@@ -545,7 +551,7 @@ mod tests {
             let (contexts, values) = contexts(3, 4, cut);
             writer.write(&contexts, &values).unwrap();
         }
-        writer.finish(0, LeftOut::default()).unwrap();
+        writer.finish().unwrap();
         assert_eq!(bytes_of(one.path()), bytes_of(many.path()));
     }
 
@@ -573,7 +579,7 @@ mod tests {
         let mut writer = ShardWriter::open(dir.path(), with_point).unwrap();
         let (contexts, _) = contexts(1, 4, 0..2);
         writer.write(&contexts, &[vec![900.0, 1.0, 2.0, 3.0, -900.0, 500.0, 2.0, 2.0]]).unwrap();
-        let summary = writer.finish(0, LeftOut::default()).unwrap().hook_points.remove(0);
+        let summary = writer.finish().unwrap().hook_points.remove(0);
         assert_eq!((summary.mean[0], summary.sinks), (2.0, 1));
         assert_eq!(summary.norm_quantiles.max, 500.0);
         assert!((summary.sink_norm - 20.0).abs() < 0.1);

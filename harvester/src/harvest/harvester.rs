@@ -20,14 +20,14 @@ use candle_core::DType;
 use super::estimate::HarvestEstimate;
 use crate::{
     ActivationDataset, Batch, Context, Corpus, CorpusOptions, Error, HarvestConfig, HarvestManifest, HookPoint,
-    HookPointSummary, LanguageModel, LeftOut, Location, Monitor, Result, ShardWriter, TextTokenizer,
+    HookPointSummary, LanguageModel, Location, Monitor, Result, ShardWriter, TextTokenizer,
     activations::{Counts, Reached, begin_harvest, write_documents},
     human,
     model::{Capture, Transformer},
     numbers::HookPointStatistics,
     source::HubSettings,
     store::{Manifest, OutputFolder},
-    text::{Contexts, Document, Encoded},
+    text::{Contexts, Document, Encoded, LeftOut},
 };
 
 /// Most batches waiting between two threads.
@@ -252,7 +252,7 @@ impl<'a> Harvester<'a> {
             let next = writer.next();
             let reached = Reached { read: leftover.read, used: next.documents + u64::from(next.tokens > 0) };
             writer.add_documents(|path| write_documents(path, corpus, &order, log, reached))?;
-            writer.finish(leftover.dropped_tokens, leftover.left_out)
+            writer.finish_leaving_out(leftover.dropped_tokens, leftover.left_out)
         })
     }
 

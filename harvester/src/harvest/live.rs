@@ -1,4 +1,4 @@
-//! [`LiveModel`] and [`ActivationStream`]: activations as they are computed, without a disk. A thread runs the model
+//! [`LiveModel`]: activations as they are computed, without a disk. A thread runs the model
 //! and waits while a few batches have not been taken, so memory stays constant; dropping the stream ends it.
 //!
 //! A stream may start at any [`ContextCursor`] that another one has passed, and then yields the same bits from there
@@ -48,7 +48,7 @@ pub struct StreamedBatch {
 
 /// Activations at some hook points, in the order of the corpus' contexts.
 #[derive(Debug)]
-pub struct ActivationStream {
+struct ActivationStream {
     batches: Receiver<Result<StreamedBatch>>,
     /// `None` once the thread was joined.
     thread: Option<thread::JoinHandle<()>>,
@@ -111,7 +111,11 @@ impl LiveModel {
     ///
     /// # Errors
     /// If the config does not include one of them, or the weights cannot be read.
-    pub fn stream(&self, hook_points: &[HookPoint], from: ContextCursor) -> Result<ActivationStream> {
+    pub fn stream(
+        &self,
+        hook_points: &[HookPoint],
+        from: ContextCursor,
+    ) -> Result<impl Iterator<Item = Result<StreamedBatch>> + use<>> {
         let points: Vec<usize> = hook_points.iter().map(|point| self.place_of(*point)).collect::<Result<_>>()?;
         self.model.transformer()?; // here, so that this call can return an error
         let (sender, batches) = sync_channel(QUEUE);

@@ -10,8 +10,9 @@ use candle_transformers::models::quantized_llama::ModelWeights;
 use serde::Deserialize;
 
 use crate::{
-    Batch, ChatMessage, Compute, HookPoint, KvCache, ModelSource, NoHook, Silent, TextTokenizer,
+    Batch, ChatDate, Compute, HookPoint, KvCache, ModelSource, NoHook, Silent, TextTokenizer,
     model::{Capture, Checkpoint, Transformer},
+    text::ChatMessage,
 };
 
 /// transformers in f32 itself differs from transformers in f64 by up to 7e-6 (`fixtures/README.md`).
@@ -78,7 +79,12 @@ fn token_ids_equal_transformers() {
     for prompt in &FIXTURE.prompts {
         assert_eq!(FIXTURE.tokenizer.encode(&prompt.text).unwrap(), prompt.ids, "{}", prompt.name);
         if let Some(messages) = &prompt.messages {
-            assert_eq!(FIXTURE.tokenizer.render_chat(messages, true).unwrap(), prompt.text, "{}", prompt.name);
+            assert_eq!(
+                FIXTURE.tokenizer.render_chat(ChatDate::default(), messages, true).unwrap(),
+                prompt.text,
+                "{}",
+                prompt.name
+            );
         }
     }
     assert_eq!(FIXTURE.prompts.len(), 8);

@@ -24,7 +24,7 @@ pub struct ArtifactRef {
     absolute: Option<String>,
     /// SHA-256 that identifies the artifact: that of its manifest, if it has one. Absent for files without a hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    sha256: Option<String>,
+    pub sha256: Option<String>,
 }
 
 impl ArtifactRef {
@@ -34,11 +34,6 @@ impl ArtifactRef {
         let relative = target.local().and_then(|path| relative_path(folder, path));
         let is_inside = relative.as_ref().is_some_and(|relative| !relative.starts_with(".."));
         Self { relative, absolute: (!is_inside).then_some(absolute), sha256 }
-    }
-
-    /// SHA-256 that identifies the artifact.
-    pub fn sha256(&self) -> Option<&str> {
-        self.sha256.as_deref()
     }
 
     /// The reference without its paths, to compare two references.
@@ -57,7 +52,7 @@ impl ArtifactRef {
         folder: &Path,
         open: impl Fn(&Location) -> Result<(Option<String>, T)>,
     ) -> Result<T> {
-        open_first(what, &self.places(folder), self.sha256(), |place| open(&place.parse()?))
+        open_first(what, &self.places(folder), self.sha256.as_deref(), |place| open(&place.parse()?))
     }
 
     /// The places where it may be, likeliest first.

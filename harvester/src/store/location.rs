@@ -45,15 +45,13 @@ enum Place {
 
 /// A file or folder directly in a folder.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Its address.
-    pub location: Location,
+    pub(crate) location: Location,
     /// Name of the entry.
-    pub name: String,
+    pub(crate) name: String,
     /// True for a folder; in an object store, a name with objects below it.
-    pub is_folder: bool,
-    /// Size of a file in bytes.
-    pub bytes: u64,
+    pub(crate) is_folder: bool,
 }
 
 impl Location {
@@ -197,20 +195,27 @@ impl Location {
         expect_sha256(self.to_string(), recorded, found.as_deref(), hint)
     }
 
+    /// The names of the entries directly in this folder, sorted; none if there is no such folder.
+    ///
+    /// # Errors
+    /// If it cannot be listed.
+    pub fn names(&self) -> Result<Vec<String>> {
+        Ok(self.list()?.into_iter().map(|entry| entry.name).collect())
+    }
+
     /// The entries directly in this folder, sorted by name; none if there is no such folder. An object store has no empty
     /// folders, so this is the same there.
     ///
     /// # Errors
     /// If it cannot be listed.
-    pub fn list(&self) -> Result<Vec<Entry>> {
+    pub(crate) fn list(&self) -> Result<Vec<Entry>> {
         match &self.0 {
             Place::Local(path) => list_local(path),
             Place::Remote(remote) => {
-                let entry = |(object, is_folder, bytes): (Object, bool, u64)| Entry {
+                let entry = |(object, is_folder): (Object, bool)| Entry {
                     name: object.name(),
                     location: Self(Place::Remote(object)),
                     is_folder,
-                    bytes,
                 };
                 Ok(remote.list()?.into_iter().map(entry).collect())
             }
@@ -285,7 +290,6 @@ fn list_local(path: &Path) -> Result<Vec<Entry>> {
             location: entry.path().into(),
             name: entry.file_name().to_string_lossy().into_owned(),
             is_folder: metadata.is_dir(),
-            bytes: if metadata.is_file() { metadata.len() } else { 0 },
         })
     };
     let mut entries = entries.map(entry).collect::<io::Result<Vec<_>>>().map_err(Error::io("list", path))?;

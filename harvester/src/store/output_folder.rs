@@ -190,7 +190,7 @@ impl OutputFolder {
         let unfinished = temporary_path(Path::new(M::FILE));
         let is_foreign =
             |name: &String| Path::new(name) != unfinished && name != RESUME_FOLDER && !M::leaves(self, name);
-        match self.names()?.into_iter().find(is_foreign) {
+        match self.location.names()?.into_iter().find(is_foreign) {
             None => Ok(None),
             Some(name) => {
                 let expected = format!("an empty folder, or one that {} wrote", M::COMMAND);
@@ -277,16 +277,15 @@ impl OutputFolder {
         }
     }
 
-    /// Names of the published files and folders, sorted; empty if the folder does not exist.
-    fn names(&self) -> Result<Vec<String>> {
-        Ok(self.location.list()?.into_iter().map(|entry| entry.name).collect())
-    }
-
     /// Removes temporary files of a killed run, and the published files that `unwanted` selects.
     pub(crate) fn remove_leftovers<M: Manifest>(&self, unwanted: impl Fn(&str) -> bool) -> Result<()> {
         let unfinished = temporary_path(Path::new(M::FILE));
         let is_left = |name: &String| Path::new(name) == unfinished || unwanted(name);
-        self.names()?.iter().filter(|name| is_left(name)).try_for_each(|name| self.location.join(name).remove())
+        self.location
+            .names()?
+            .iter()
+            .filter(|name| is_left(name))
+            .try_for_each(|name| self.location.join(name).remove())
     }
 
     /// Removes all unfinished files.

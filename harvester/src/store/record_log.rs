@@ -113,10 +113,7 @@ impl RecordLog {
     }
 
     /// Removes the file.
-    ///
-    /// # Errors
-    /// If the file cannot be removed.
-    pub fn remove(self) -> Result<()> {
+    pub(crate) fn remove(self) -> Result<()> {
         fs::remove_file(&self.path).map_err(Error::io("remove", &self.path))
     }
 

@@ -21,8 +21,8 @@ use std::{
 
 use tokenizers::Tokenizer;
 
-pub use self::{chat::ChatMessage, chat_date::ChatDate, role::Role};
-pub(crate) use self::{role::Encoded, text_stream::TextStream};
+pub(crate) use self::{chat::ChatMessage, role::Encoded, text_stream::TextStream};
+pub use self::{chat_date::ChatDate, role::Role};
 use super::special_token::SpecialToken;
 use crate::{Error, Result};
 
@@ -65,8 +65,8 @@ impl TextTokenizer {
     /// # Errors
     /// If the model has no chat template, or the template refuses these messages.
     pub(crate) fn encode_chat(&self, date: ChatDate, messages: &[ChatMessage]) -> Result<Encoded> {
-        let text = self.render_chat_on(date, messages, false)?;
-        let spans = attribution::attribute(messages, &text, |marked| self.render_chat_on(date, marked, false).ok());
+        let text = self.render_chat(date, messages, false)?;
+        let spans = attribution::attribute(messages, &text, |marked| self.render_chat(date, marked, false).ok());
         let encoding = self.tokenizer.encode(text, false).map_err(|source| self.failed(source))?;
         let roles = role::roles_of(encoding.get_offsets(), &spans);
         Ok(Encoded { tokens: encoding.get_ids().to_vec(), roles })
@@ -143,19 +143,16 @@ impl TextTokenizer {
         &self.sha256
     }
 
-    /// The prompt of a conversation, by the model's own chat template, on the default day.
+    /// A message to the model as the prompt that its own chat template makes of it, on the default day.
     ///
     /// # Errors
-    /// The model has no chat template, or the template refuses these messages.
-    pub fn render_chat(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String> {
-        self.render_chat_on(ChatDate::default(), messages, add_generation_prompt)
+    /// The model has no chat template, or the template refuses the message.
+    pub fn chat_prompt(&self, message: &str) -> Result<String> {
+        self.render_chat(ChatDate::default(), &[ChatMessage::new("user", message)], true)
     }
 
-    /// [`Self::render_chat`] on another day, for templates that write it.
-    ///
-    /// # Errors
-    /// As for [`Self::render_chat`].
-    pub(crate) fn render_chat_on(
+    /// The text of a conversation, by the model's own chat template. Some templates write the date.
+    pub(crate) fn render_chat(
         &self,
         date: ChatDate,
         messages: &[ChatMessage],

@@ -12,7 +12,7 @@ use candle_core::quantized::gguf_file::{self, Content, Value};
 use serde::Deserialize;
 
 use super::tokenizer::TextStream;
-use crate::{ChatMessage, ModelSource, Silent, TextTokenizer};
+use crate::{ChatDate, ModelSource, Silent, TextTokenizer, text::ChatMessage};
 
 #[derive(Deserialize)]
 struct Reference {
@@ -70,7 +70,7 @@ fn the_default_models_ids_are_transformers_ids() {
         assert_eq!(tokenizer.encode(&text).unwrap(), ids, "{name}");
         assert_eq!(tokenizer.decode(&ids), decoded.unwrap_or_else(|| text.clone()), "{name}");
         if let Some(messages) = messages {
-            assert_eq!(tokenizer.render_chat(&messages, true).unwrap(), text, "{name}");
+            assert_eq!(tokenizer.render_chat(ChatDate::default(), &messages, true).unwrap(), text, "{name}");
         }
     }
 }
@@ -165,7 +165,7 @@ fn a_folders_ids_and_chat_are_transformers() {
         assert_eq!(tokenizer.encode(&text).unwrap(), ids, "{text:?}");
     }
     let Chat { messages, rendered, ids } = reference.chat;
-    assert_eq!(tokenizer.render_chat(&messages, true).unwrap(), rendered);
+    assert_eq!(tokenizer.render_chat(ChatDate::default(), &messages, true).unwrap(), rendered);
     assert_eq!(tokenizer.encode(&rendered).unwrap(), ids);
     assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.add_bos()), (Some(0), Some(0), false));
 }

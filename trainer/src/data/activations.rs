@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use harvester::{ActivationDataset, ActivationRows, HookPoint, RowGroup};
+use harvester::{ActivationDataset, ActivationRows, HookPoint, RowGroup, is_ordinary};
 
 use crate::{
     Error, Result,
@@ -96,7 +96,11 @@ impl RowSource for Activations<'_> {
 
 /// The rows of the wanted contexts, without position 0 and without rows that are an attention sink in any column.
 pub(crate) fn ordinary_rows(columns: Vec<ActivationRows>, sink_norms: &[f32], wanted: impl Fn(u64) -> bool) -> Rows {
-    let ordinary = |row| columns.iter().zip(sink_norms).all(|(column, sink_norm)| column.is_ordinary(row, *sink_norm));
+    let ordinary = |row: usize| {
+        let counts =
+            |column: &ActivationRows, sink_norm| is_ordinary(column.rows.position[row], column.norm[row], sink_norm);
+        columns.iter().zip(sink_norms).all(|(column, sink_norm)| counts(column, *sink_norm))
+    };
     let contexts = columns.first().map_or(&[][..], |first| &first.rows.context);
     let keep: Vec<bool> = contexts.iter().enumerate().map(|(row, context)| wanted(*context) && ordinary(row)).collect();
     let values = |column: ActivationRows| Column { values: column.values, width: column.d_model };

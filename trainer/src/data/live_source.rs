@@ -9,7 +9,7 @@
 
 use std::path::Path;
 
-use harvester::{ActivationStream, ContextCursor, HookPoint, LiveModel, Monitor};
+use harvester::{ContextCursor, HookPoint, LiveModel, Monitor, StreamedBatch};
 
 use crate::{
     Result,
@@ -38,11 +38,14 @@ pub(crate) struct LiveRows {
     pub(crate) rows_drawn: u64,
 }
 
-/// Blocks of a running [`ActivationStream`].
+/// Batches as the model computes them.
+type Stream = Box<dyn Iterator<Item = harvester::Result<StreamedBatch>>>;
+
+/// Blocks of a running stream.
 pub(crate) struct LiveSource<'a> {
     model: &'a LiveModel,
     rows: LiveRows,
-    stream: Option<ActivationStream>,
+    stream: Option<Stream>,
     at: StreamPosition,
     /// Start of the block loaded last.
     began_at: ContextCursor,
@@ -75,7 +78,7 @@ impl<'a> LiveSource<'a> {
     }
 
     /// The stream, positioned at the block `place`.
-    fn stream_at(&mut self, place: BlockPlace) -> Result<&mut ActivationStream> {
+    fn stream_at(&mut self, place: BlockPlace) -> Result<&mut Stream> {
         if place != self.at.place {
             assert_eq!(place.block, 0, "blocks are requested in order, except for the first of an epoch");
             let first = self.rows.first;
@@ -84,7 +87,7 @@ impl<'a> LiveSource<'a> {
         }
         let stream = match self.stream.take() {
             Some(stream) => stream,
-            None => self.model.stream(&self.rows.hook_points, self.at.next)?,
+            None => Box::new(self.model.stream(&self.rows.hook_points, self.at.next)?),
         };
         Ok(self.stream.insert(stream))
     }

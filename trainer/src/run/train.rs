@@ -63,7 +63,7 @@ impl<'a> TrainData<'a> {
     /// checkpoint begins again, with all of them.
     pub(crate) fn begun_with(&self, out: &Path) -> Result<Option<ActivationDataset>> {
         let (Self::Harvested(dataset), Ok(begun)) = (self, SaeManifest::read(out)) else { return Ok(None) };
-        let Some(sha256) = begun.activations.sha256() else { return Ok(None) };
+        let Some(sha256) = begun.activations.sha256.as_deref() else { return Ok(None) };
         let is_begun = begun.complete || !checkpoint_files::list(out)?.is_empty();
         if !is_begun || dataset.manifest_sha256()? == sha256 {
             return Ok(None);

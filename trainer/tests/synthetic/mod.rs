@@ -8,7 +8,7 @@ use std::path::Path;
 
 use harvester::{
     ActivationDataset, Context, ContextCursor, CorpusOptions, CorpusSource, Counts, Family, HarvestConfig,
-    HarvestManifest, HookPoint, HookPointSummary, LeftOut, Manifest, ModelIdentity, NormQuantiles, ShardWriter, Site,
+    HarvestManifest, HookPoint, HookPointSummary, Manifest, ModelIdentity, NormQuantiles, ShardWriter, Site,
     SpecialToken, StorageDtype,
 };
 use rand::{Rng, SeedableRng};
@@ -72,14 +72,14 @@ impl Dictionary {
                     x.iter_mut().for_each(|value| *value = 1000.0);
                 }
             }
-            let next =
-                ContextCursor { contexts: index + 1, documents: index + 1, tokens: 0, ..ContextCursor::default() };
+            let mut next = ContextCursor::default();
+            (next.contexts, next.documents) = (index + 1, index + 1);
             let context =
                 Context { index, tokens: vec![1; CTX_LEN], documents: vec![index; CTX_LEN], roles: vec![], next };
             let at = |place: &HookPoint| if *place == EARLIER { self.mapped(&values) } else { values.clone() };
             writer.write(&[context], &places.iter().map(at).collect::<Vec<_>>()).unwrap();
         }
-        writer.finish(0, LeftOut::default()).unwrap()
+        writer.finish().unwrap()
     }
 
     /// A fixed random map of each row. `[n, d_in]` -> `[n, earlier_width]`

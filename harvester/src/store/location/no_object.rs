@@ -50,7 +50,7 @@ impl Object {
         match self.0 {}
     }
 
-    pub(super) fn list(&self) -> Result<Vec<(Self, bool, u64)>> {
+    pub(super) fn list(&self) -> Result<Vec<(Self, bool)>> {
         match self.0 {}
     }
 

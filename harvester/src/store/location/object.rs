@@ -122,15 +122,15 @@ impl Object {
         Ok(bytes)
     }
 
-    /// The entries directly below: for each, whether it is a folder, and its size.
-    pub(super) fn list(&self) -> Result<Vec<(Self, bool, u64)>> {
+    /// The entries directly below, and whether each is a folder.
+    pub(super) fn list(&self) -> Result<Vec<(Self, bool)>> {
         let (store, path) = (self.store.clone(), self.path.clone());
         let listed =
             blocking(async move { store.list_with_delimiter(Some(&path)).await }).map_err(self.failed("list"))?;
-        let folders = listed.common_prefixes.into_iter().map(|path| (path, true, 0));
-        let objects = listed.objects.into_iter().map(|meta| (meta.location, false, meta.size));
+        let folders = listed.common_prefixes.into_iter().map(|path| (path, true));
+        let objects = listed.objects.into_iter().map(|meta| (meta.location, false));
         let mut entries: Vec<_> =
-            folders.chain(objects).map(|(path, folder, size)| (Self { path, ..self.clone() }, folder, size)).collect();
+            folders.chain(objects).map(|(path, folder)| (Self { path, ..self.clone() }, folder)).collect();
         entries.sort_by(|a, b| a.0.path.cmp(&b.0.path));
         Ok(entries)
     }

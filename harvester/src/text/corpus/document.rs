@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{ChatMessage, store::hex};
+use crate::{store::hex, text::ChatMessage};
 
 /// A text, or a conversation that is formatted by the model's own chat template.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,25 +20,20 @@ use super::{
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChatMessage {
+pub(crate) struct ChatMessage {
     /// The speaker: `system`, `user` or `assistant`, if the model's template knows it.
-    pub role: String,
+    pub(crate) role: String,
     /// The text of the turn.
-    pub content: String,
+    pub(crate) content: String,
     /// Its other fields, such as `tool_calls`, for templates that know them.
     #[serde(flatten)]
-    pub more: Map<String, serde_json::Value>,
+    pub(crate) more: Map<String, serde_json::Value>,
 }
 
 impl ChatMessage {
     /// A turn of `role`.
     pub(crate) fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         Self { role: role.into(), content: content.into(), more: Map::new() }
-    }
-
-    /// A turn of the user.
-    pub fn user(content: impl Into<String>) -> Self {
-        Self::new("user", content)
     }
 }
 

@@ -272,7 +272,10 @@ mod tests {
         ];
         for files in cases {
             let folder = folder_with(files);
-            assert_eq!(read(folder.path()).unwrap().render_chat(&[], false).unwrap(), "yes");
+            assert_eq!(
+                read(folder.path()).unwrap().render_chat(crate::ChatDate::default(), &[], false).unwrap(),
+                "yes"
+            );
         }
     }
 

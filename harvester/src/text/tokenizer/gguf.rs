@@ -273,7 +273,7 @@ mod tests {
         assert!(tokenizer.is_stop(1) && !tokenizer.is_stop(0) && !tokenizer.is_stop(2));
         assert_eq!(tokenizer.encode("a<|user|>b").unwrap(), [3, 2, 4]);
         assert_eq!(tokenizer.decode(&[3, 2, 8, 11, 12]), "a<|user|> é");
-        let message = tokenizer.render_chat(&[], true).unwrap_err().to_string();
+        let message = tokenizer.render_chat(crate::ChatDate::default(), &[], true).unwrap_err().to_string();
         assert!(message.contains("expected a chat template"), "{message}");
     }
 

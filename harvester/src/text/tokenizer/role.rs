@@ -23,7 +23,8 @@ pub enum Role {
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 6] = [Self::System, Self::User, Self::Assistant, Self::Tool, Self::Other, Self::Template];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::System, Self::User, Self::Assistant, Self::Tool, Self::Other, Self::Template];
 
     /// The role of a speaker, as conversations name it.
     pub(super) fn of_speaker(name: &str) -> Self {
