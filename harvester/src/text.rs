@@ -17,7 +17,7 @@ mod tokenizer_tests;
 pub(crate) use self::{
     context::LeftOut,
     contexts::Contexts,
-    corpus::{Cause, Document, DocumentOrder, DocumentOrigin, RowBlock, TableFile, WhyLeftOut},
+    corpus::{Cause, Document, DocumentOrder, DocumentOrigin, LeftOutDocument, RowBlock, TableFile, WhyLeftOut},
     packing::ContextOptions,
     read_log::{ReadDocument, ReadLog},
     tokenizer::{ChatMessage, Encoded},

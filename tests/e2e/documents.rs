@@ -60,9 +60,11 @@ fn labels_are_joined_by_line_and_none_is_anothers() {
         let (text, label) = &labels[&line];
         assert_eq!((row["source"].as_str(), row["file"].as_str()), (Some("labelled"), Some("labelled.jsonl")));
         assert!(row["row"].is_null());
-        if row["document"].is_number() {
+        if row["document"].is_number() || row["left_out"] == "repeated" {
             assert_eq!(row["id"], format!("id {line}"));
             assert_eq!(row["label"], label.as_str().map_or(label.to_string(), str::to_owned));
+        }
+        if row["document"].is_number() {
             assert_eq!(row["sha256"].as_str().unwrap(), harvester::sha256_bytes([text]));
         }
         let bytes = std::fs::read(sandbox.path(&corpus)).unwrap();
@@ -122,11 +124,15 @@ fn the_values_of_a_field_are_the_sources_everywhere() {
     let text =
         |i: usize| if i % 2 == 1 { "the cat sat on the mat. " } else { "3 dogs came, and then " }.repeat(i % 5 + 1);
     let line = |i: usize| format!("{}\n", json!({ "text": format!("{} {i}", text(i)), "id": of(i) }));
-    let lines = sandbox.write("lines.jsonl", (1..=60).map(line).collect::<String>());
+    // The last line repeats the first one's text, as of a source that has no other document.
+    let repeated = format!("{}\n", json!({ "text": format!("{} 1", text(1)), "id": "copies" }));
+    let lines = sandbox.write("lines.jsonl", (1..=60).map(line).chain([repeated]).collect::<String>());
     let table = crate::sandbox::root().join("tests/fixtures/corpora/snappy.parquet").display().to_string();
     sandbox.ok(&harvest(&model, &[&lines, &table], &["--source-field", "id", "--keep-field", "id", "--out", "acts"]));
     let documents = rows(&sandbox, &python, "acts/documents.parquet");
     assert!(documents.iter().all(|row| row["source"] == row["id"]), "a value is the source");
+    let left_out: Vec<_> = documents.iter().filter(|row| row["document"].is_null()).collect();
+    assert_eq!((left_out.len(), &left_out[0]["source"]), (1, &json!("copies")), "also of a line that was left out");
     let manifest = sandbox.read_json("acts/manifest.json");
     let names: Vec<_> = manifest["sources"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
     assert_eq!((names.len(), &names[..3]), (42, &["odd", "even", "0"][..]));

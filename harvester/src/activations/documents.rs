@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
 use crate::{
     Cell, Column, Corpus, Error, Location, Result, Table,
     store::{AtomicFile, ParquetFile, Published, TableWriter},
-    text::{DocumentOrder, DocumentOrigin, ReadDocument, ReadLog, WhyLeftOut},
+    text::{DocumentOrder, DocumentOrigin, LeftOutDocument, ReadDocument, ReadLog, WhyLeftOut},
 };
 
 /// Rows written together.
@@ -106,10 +106,10 @@ pub(crate) static DOCUMENTS: Table<DocumentRow> = Table {
 };
 
 impl DocumentRow {
-    fn new(number: Option<u64>, origin: DocumentOrigin<'_>, corpus: &Corpus, read: ReadDocument) -> Self {
+    fn new(number: Option<u64>, source: String, origin: DocumentOrigin<'_>, read: ReadDocument) -> Self {
         Self {
             number,
-            source: corpus.source_name(number, origin.source).to_owned(),
+            source,
             file: origin.file.to_owned(),
             line: origin.line,
             row: origin.row,
@@ -155,11 +155,14 @@ pub(crate) fn write_documents(
         if index >= reached.used && entry.left_out.is_none() {
             entry.left_out = Some(WhyLeftOut::Tail);
         }
-        Ok(DocumentRow::new(Some(document), corpus.origin(document)?, corpus, entry))
+        let origin = corpus.origin(document)?;
+        let source = corpus.source_name(Some(document), origin.source).to_owned();
+        Ok(DocumentRow::new(Some(document), source, origin, entry))
     });
-    let unnumbered = |(origin, why)| {
-        let read = ReadDocument { left_out: Some(why), ..ReadDocument::default() };
-        Ok(DocumentRow::new(None, origin, corpus, read))
+    let unnumbered = |left: Result<LeftOutDocument<'_>>| {
+        let LeftOutDocument { origin, source, why, kept } = left?;
+        let read = ReadDocument { left_out: Some(why), kept, ..ReadDocument::default() };
+        Ok(DocumentRow::new(None, source, origin, read))
     };
     // The first of several parts of a corpus lists what belongs to none.
     let left_out = corpus.left_out().filter(|_| order.is_first_part()).map(unnumbered);

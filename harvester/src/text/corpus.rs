@@ -98,6 +98,17 @@ pub(crate) struct DocumentOrigin<'a> {
     pub(crate) bytes: Option<Range<u64>>,
 }
 
+/// A line or file that was left out on opening, as the table of documents describes it.
+#[derive(Debug)]
+pub(crate) struct LeftOutDocument<'a> {
+    pub(crate) origin: DocumentOrigin<'a>,
+    /// The name of its source.
+    pub(crate) source: String,
+    pub(crate) why: WhyLeftOut,
+    /// The values of the kept fields; none for a line that holds no document.
+    pub(crate) kept: Vec<Option<String>>,
+}
+
 /// A block of rows and its position in the numbering.
 #[derive(Debug, Clone, Copy)]
 struct PlacedBlock {
@@ -243,9 +254,19 @@ impl Corpus {
         }
     }
 
-    /// The places of the lines and files that were left out on opening, with the reason.
-    pub(crate) fn left_out(&self) -> impl Iterator<Item = (DocumentOrigin<'_>, WhyLeftOut)> {
-        self.left_out.iter().map(|left| (self.origin_of_place(left.source as usize, left.place), left.why))
+    /// The lines and files that were left out on opening: place, name of the source, reason, and the fields kept
+    /// beside a repeated document.
+    pub(crate) fn left_out(&self) -> impl Iterator<Item = Result<LeftOutDocument<'_>>> {
+        let has_fields = self.options.source_field.is_some() || !self.options.keep_fields.is_empty();
+        self.left_out.iter().map(move |left| {
+            let LeftOutPlace { source, place, why } = *left;
+            let is_read = has_fields && why == WhyLeftOut::Repeated;
+            let record = is_read.then(|| self.files[place.file as usize].record(place, &self.options)).transpose()?;
+            let (kept, named) = record.map_or((vec![], None), |record| (record.kept, record.source));
+            let source = source as usize;
+            let name = named.unwrap_or_else(|| self.source_name(None, source).to_owned());
+            Ok(LeftOutDocument { origin: self.origin_of_place(source, place), source: name, why, kept })
+        })
     }
 
     fn origin_of_place(&self, source: usize, place: DocumentPlace) -> DocumentOrigin<'_> {
