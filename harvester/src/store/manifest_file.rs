@@ -76,6 +76,8 @@ pub(super) struct Expected {
     pub(super) has_checksum: bool,
     /// Next step if the file is damaged.
     pub(super) repair: &'static str,
+    /// The command that writes such folders.
+    pub(super) command: &'static str,
 }
 
 impl Expected {
@@ -114,8 +116,14 @@ pub(super) fn read_manifest(place: &Location, expected: &Expected) -> Result<(u3
     let (oldest, newest) = (*expected.versions.start(), *expected.versions.end());
     let Some(version) = version.filter(|version| expected.versions.contains(version)) else {
         let versions = if oldest == newest { newest.to_string() } else { format!("{oldest} to {newest}") };
-        let hint = "Read it with the refract that wrote it, or run its stage again into another folder";
-        return refuse("version", versions, hint);
+        let hint = match value.get("version").and_then(Value::as_u64).is_some_and(|version| version < oldest.into()) {
+            true => format!(
+                "An earlier refract wrote this folder: make it again with `refract {}`, into another folder",
+                expected.command
+            ),
+            false => "Read it with the refract that wrote it, or run its stage again into another folder".into(),
+        };
+        return refuse("version", versions, &hint);
     };
     if expected.has_checksum {
         check_sum(place, bytes, expected.repair)?;
@@ -131,12 +139,13 @@ mod tests {
     use super::*;
     use crate::{HarvestManifest, Manifest};
 
-    const TEST: Expected = Expected { format: "refract.test", versions: 1..=1, has_checksum: true, repair: "" };
+    const TEST: Expected =
+        Expected { format: "refract.test", versions: 2..=3, has_checksum: true, repair: "", command: "test" };
 
     #[test]
     fn a_flipped_bit_anywhere_in_a_manifest_is_found() {
         let folder = tempfile::tempdir().unwrap();
-        let manifest = serde_json::json!({ "format": "refract.test", "version": 1, "zeros": "0".repeat(64) });
+        let manifest = serde_json::json!({ "format": "refract.test", "version": 2, "zeros": "0".repeat(64) });
         let path = folder.path().join(MANIFEST_FILE);
         let place = Location::from(&path);
         write_manifest(&place, &manifest, true).unwrap();
@@ -150,6 +159,20 @@ mod tests {
             let message = read.expect_err(&format!("bit {bit}")).to_string();
             assert!(message.contains(MANIFEST_FILE), "{message}");
         }
+    }
+
+    #[test]
+    fn a_folder_of_an_earlier_version_is_refused_with_the_command_that_makes_it_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Location::from(folder.path().join(MANIFEST_FILE));
+        let refused = |version: u64| {
+            write_manifest(&place, &serde_json::json!({ "format": "refract.test", "version": version }), true).unwrap();
+            read_manifest(&place, &TEST).unwrap_err().to_string()
+        };
+        let (older, newer) = (refused(1), refused(4));
+        assert!(older.contains("expected version 2 to 3, found version 1"), "{older}");
+        assert!(older.contains("make it again with `refract test`"), "{older}");
+        assert!(newer.contains("found version 4") && newer.contains("the refract that wrote it"), "{newer}");
     }
 
     #[test]

@@ -87,6 +87,7 @@ pub trait Manifest: Serialize + DeserializeOwned {
             versions: Self::OLDEST_VERSION..=Self::VERSION,
             has_checksum: Self::HAS_CHECKSUM,
             repair: Self::REPAIR,
+            command: Self::COMMAND,
         };
         let (version, mut value) = read_manifest(&place, &expected)?;
         for (field, hash_field) in Self::ARTIFACTS.iter().filter(|_| version == 1) {
