@@ -115,7 +115,12 @@ fn the_index_knows_what_tells_code_from_speeches() {
     let peak = examples[0]["peak"].as_u64().unwrap() as usize;
     assert_eq!(examples[0]["activations"][peak], examples[0]["activation"]);
     let unknown = RUN.error(&["find", "--features", "features", "--positive", "poems", "--negative", "code"]);
-    assert!(unknown.contains("poems") && unknown.contains("speeches"), "{unknown}");
+    assert!(unknown.contains("no source and no file of the name `poems`") && unknown.contains("speeches"), "{unknown}");
+    assert!(!unknown.contains("did you mean"), "{unknown}");
+    let group = |name| RUN.error(&["find", "--features", "features", "--positive", name, "--negative", "code"]);
+    let (misspelled, absent) = (group("speches"), group("data/my poems.jsonl"));
+    assert!(misspelled.contains("did you mean `speeches`?"), "{misspelled}");
+    assert!(absent.contains("no file of the name `data/my poems.jsonl`"), "{absent}");
 }
 
 #[test]

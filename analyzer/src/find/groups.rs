@@ -40,17 +40,67 @@ impl TextGroup {
         if n_files == names.len() {
             return Ok(Self::Files(names.iter().map(PathBuf::from).collect()));
         }
+        let unknown = || names.iter().filter(|name| place(name).is_none() && !is_file(name));
         // A word that is neither is a source or a file that was misspelled, not a text.
-        let word =
-            names.iter().find(|name| place(name).is_none() && !is_file(name) && !name.contains(char::is_whitespace));
-        if n_files > 0 || names.iter().any(|name| place(name).is_some()) || word.is_some() {
-            let expected =
-                format!("sources of the index ({}), or files, or texts of several words", sources.join(", "));
-            let found = word.map_or("some of each".into(), |word| format!("`{word}`"));
-            return Err(Error::from(harvester::Error::invalid("group", expected, found)));
-        }
-        Ok(Self::Texts(names.to_vec()))
+        let of_files = unknown().find(|name| is_path(name));
+        let word = of_files.or(unknown().find(|name| !name.contains(char::is_whitespace)));
+        let is_mixed = n_files > 0 || names.iter().any(|name| place(name).is_some());
+        let of_index = sources.join(", ");
+        let (expected, found) = match word {
+            None if is_mixed => (
+                "names of one kind: sources of this index, files, or texts of several words".into(),
+                "some of each".into(),
+            ),
+            None => return Ok(Self::Texts(names.to_vec())),
+            Some(name) => {
+                let meant =
+                    similar(name, &sources).map_or_else(String::new, |source| format!("; did you mean `{source}`?"));
+                match of_files {
+                    Some(_) => (
+                        format!("a file that exists, or one of the sources of this index: {of_index}"),
+                        format!("no file of the name `{name}`{meant}"),
+                    ),
+                    None => (
+                        format!("one of the sources of this index: {of_index}; or a file, or a text of several words"),
+                        format!("no source and no file of the name `{name}`{meant}"),
+                    ),
+                }
+            }
+        };
+        Err(Error::from(harvester::Error::invalid("group", expected, found)))
     }
+}
+
+/// True for a name that is meant as a path: one with a folder and no space in it, or with the ending of a text file.
+fn is_path(name: &str) -> bool {
+    const ENDINGS: [&str; 9] = ["txt", "md", "jsonl", "json", "parquet", "csv", "gz", "zst", "bz2"];
+    let ending = Path::new(name).extension().and_then(|ending| ending.to_str());
+    let has_folder = name.contains(std::path::is_separator) && !name.contains(char::is_whitespace);
+    has_folder || ending.is_some_and(|ending| ENDINGS.contains(&ending.to_lowercase().as_str()))
+}
+
+/// The source whose name a misspelled name, or a path's file name without its ending, is closest to; `None` if more than
+/// half of the letters differ.
+fn similar<'a>(name: &str, sources: &'a [String]) -> Option<&'a str> {
+    let stem = Path::new(name).file_name().and_then(|name| name.to_str()).unwrap_or(name);
+    let stem = stem.split('.').next().unwrap_or(stem).to_lowercase();
+    let (edits, source) = sources.iter().map(|source| (edits(&stem, &source.to_lowercase()), source)).min()?;
+    (2 * edits <= stem.chars().count()).then_some(source.as_str())
+}
+
+/// The least number of letters to insert, remove or replace between two words (Levenshtein).
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut before = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.iter().enumerate() {
+            let replaced = before + usize::from(from != *to);
+            before = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(before + 1);
+        }
+    }
+    row[b.len()]
 }
 
 /// The latents that tell two groups of texts apart. `bench` is the SAE of the index with its model, needed for files and
@@ -109,4 +159,24 @@ fn encode_files(bench: &Workbench, files: &[PathBuf], monitor: &dyn Monitor) -> 
     };
     let live = LiveModel::new(model, Corpus::open(files, &CorpusOptions::default())?, &config)?;
     encode_all(sae, IndexText::from(&live), monitor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelled_source_has_a_suggestion_and_a_word_of_its_own_has_none() {
+        assert_eq!([edits("kitten", "sitting"), edits("", "abc"), edits("same", "same")], [3, 3, 0]);
+        let sources = ["fiction".to_owned(), "speeches".to_owned(), "code".to_owned()];
+        let meant =
+            ["ficton", "Speech", "data/cdoe.jsonl", "code.txt", "poetry", "x"].map(|name| similar(name, &sources));
+        assert_eq!(meant, [Some("fiction"), Some("speeches"), Some("code"), Some("code"), None, None]);
+    }
+
+    #[test]
+    fn paths_are_told_from_texts() {
+        assert!(["a/b", "my notes.txt", "x.JSONL", "x.jsonl.gz"].into_iter().all(is_path));
+        assert!(!["code", "and/or is fine", "The cat sat. On the mat", "it ended."].into_iter().any(is_path));
+    }
 }
