@@ -1,6 +1,8 @@
 //! Training on a running model: the SAE folder serves every later command, and a killed run goes on to the same
 //! weights.
 
+use std::process::{Command, Stdio};
+
 use crate::sandbox::{Sandbox, corpus, files, tiny};
 
 pub(crate) fn args<'a>(model: &'a str, corpus: &'a str) -> Vec<&'a str> {
@@ -17,6 +19,38 @@ fn a_run_killed_anywhere_goes_on_to_the_same_weights() {
     (0..3).for_each(|_| killed.kill_at_new_checkpoint(&args(&model, &corpus)));
     killed.ok(&args(&model, &corpus));
     assert!(files(&whole.path("sae")) == files(&killed.path("sae")));
+}
+
+/// A limit on file sizes stands in for a full disk: checkpoints fit, the shuffle buffer of a stopped run does not.
+#[cfg(unix)]
+#[test]
+fn a_disk_too_full_for_the_shuffle_buffer_loses_nothing() {
+    let (model, corpus) = (tiny("llama"), corpus("speeches"));
+    let (whole, stopped) = (Sandbox::new(), Sandbox::new());
+    whole.ok(&args(&model, &corpus));
+    let mut command = Command::new("bash");
+    command.args(["-c", "trap '' XFSZ; ulimit -f 600; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_refract")]);
+    command.args(args(&model, &corpus)).current_dir(stopped.path("")).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let checkpoints = stopped.path("sae/checkpoints");
+    while std::fs::read_dir(&checkpoints).map_or(0, Iterator::count) == 0 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be stopped");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let said = crate::sandbox::text(&output.stderr);
+    assert!(!output.status.success() && !said.contains("panicked"), "{said}");
+    assert!(said.contains("the shuffle buffer is not kept and will be filled again: "), "{said}");
+    assert!(
+        said.contains("checkpoints/shuffle-buffer: ") && said.contains("too large"),
+        "the file and the cause: {said}"
+    );
+    assert!(!checkpoints.join("shuffle-buffer").exists(), "the torn file takes no room");
+    let inspected = stopped.ok(&["inspect", "sae"]);
+    assert!(inspected.contains("unfinished") && inspected.contains("next"), "{inspected}");
+    stopped.ok(&args(&model, &corpus));
+    assert!(files(&whole.path("sae")) == files(&stopped.path("sae")));
 }
 
 #[test]

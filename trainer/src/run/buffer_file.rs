@@ -69,7 +69,8 @@ pub(crate) fn save(
         Err(error) => {
             // Best effort: a torn file is noticed when it is read.
             let _ = fs::remove_file(&path);
-            monitor.say(&format!("the shuffle buffer is not kept and will be filled again: {error}"));
+            let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
+            monitor.say(&format!("the shuffle buffer is not kept and will be filled again: {error}{cause}"));
         }
     }
 }
