@@ -80,6 +80,7 @@ impl ArtifactKind {
                 let hint = "It may be of a newer version of refract, or of another program";
                 Err(Harvester::malformed(path.join(MANIFEST_FILE), expected, format!("`{found}`"), hint).into())
             }
+            None if FeaturesManifest::of_unfinished(path)?.is_some() => Ok(Self::Features),
             None if is_folder_of_parts(&location)? => Ok(Self::Activations),
             None => of_another_tool(path),
         }
@@ -99,6 +100,8 @@ pub enum Content {
     ForeignSae(SaeFormat, Box<Sae>),
     /// Features.
     Features(Box<FeatureIndex>),
+    /// An index that is not finished.
+    BegunIndex(Box<FeaturesManifest>),
     /// A sweep.
     Sweep(SweepFile),
     /// The shape of a model.
@@ -135,7 +138,10 @@ impl Artifact {
                 Content::Sae(manifest.into(), sae)
             }
             ArtifactKind::ForeignSae(format) => Content::ForeignSae(format, Sae::load(&path)?.into()),
-            ArtifactKind::Features => Content::Features(FeatureIndex::open(&path)?.into()),
+            ArtifactKind::Features => match FeaturesManifest::of_unfinished(&path)? {
+                Some(manifest) => Content::BegunIndex(manifest.into()),
+                None => Content::Features(FeatureIndex::open(&path)?.into()),
+            },
             ArtifactKind::Sweep => Content::Sweep(SweepFile::read(&path)?),
             ArtifactKind::Model => Content::Model(ModelConfig::read(&path)?.into()),
         };
@@ -152,7 +158,7 @@ impl Artifact {
                 _ => "sparse autoencoder".into(),
             },
             Content::ForeignSae(format, _) => format!("sparse autoencoder, format {format}"),
-            Content::Features(_) => "features".into(),
+            Content::Features(_) | Content::BegunIndex(_) => "features".into(),
             Content::Sweep(_) => "sweep".into(),
             Content::Model(_) => "model".into(),
         }
@@ -168,6 +174,7 @@ impl Artifact {
             Content::Sae(manifest, sae) => facts::trained_sae(path, manifest, sae.as_deref(), to),
             Content::ForeignSae(_, sae) => facts::foreign_sae(sae, to),
             Content::Features(index) => facts::features(path, index, to),
+            Content::BegunIndex(manifest) => facts::begun_index(path, manifest, to),
             Content::Sweep(file) => facts::sweep(path, file, to),
             Content::Model(config) => facts::model(config, to),
         }
@@ -194,6 +201,7 @@ impl Artifact {
                 }))
             }
             Content::Features(index) => serde_json::to_value(index.manifest()),
+            Content::BegunIndex(manifest) => serde_json::to_value(manifest),
             Content::Sweep(file) => serde_json::to_value(file),
             Content::Model(config) => serde_json::to_value(config),
         }
@@ -222,7 +230,7 @@ impl Artifact {
                     harvester::human::counted(finished, "finished run")
                 ));
             }
-            Content::BegunHarvest(_) | Content::Sae(_, None) | Content::Sweep(_) => {
+            Content::BegunHarvest(_) | Content::BegunIndex(_) | Content::Sae(_, None) | Content::Sweep(_) => {
                 let expected = "checksums, which are recorded when a run is finished";
                 let hint = go_on(path);
                 return Err(Harvester::malformed(path, expected, "no finished run", hint).into());

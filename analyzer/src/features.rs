@@ -19,7 +19,7 @@ pub use self::{
 };
 pub(crate) use self::{
     latents::{LATENTS, LatentsWriter},
-    manifest::{IndexedFile, IndexedSource, PARTIAL_FOLDER},
+    manifest::{IndexedFile, IndexedSource, PARTIAL_FOLDER, STATE_FILE},
     sample::{ByLatent, NO_SOURCE, SampleRow, part_of},
 };
 

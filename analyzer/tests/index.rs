@@ -8,7 +8,9 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use analyzer::{Error, FeatureIndex, IndexConfig, IndexText, PlacedSae, Workbench, index, merge_indexes};
+use analyzer::{
+    Artifact, ArtifactKind, Error, FeatureIndex, IndexConfig, IndexText, PlacedSae, Workbench, index, merge_indexes,
+};
 use harvester::{
     ActivationDataset, Compute, Corpus, CorpusOptions, HarvestConfig, HookPoint, LanguageModel, LiveModel, Location,
     Monitor, ResolvedModel, Silent, harvest,
@@ -150,6 +152,13 @@ fn an_unfinished_index_of_another_run_is_not_lost_and_damage_is_named() {
     let out = folder.path().join("out");
     let dataset = ActivationDataset::open(folder.path().join("acts").as_path()).unwrap();
     index(&bench, &dataset, &config(), &out, &StopAfter(2000.into())).unwrap_err();
+    let artifact = Artifact::open(&out, &Silent).unwrap();
+    let facts: Vec<_> = artifact.facts().iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    assert_eq!(artifact.kind, ArtifactKind::Features);
+    assert!(facts[0].starts_with("state: unfinished: ") && facts[0].contains(" tokens saved so far"), "{facts:?}");
+    assert!(facts[1].starts_with("next: ") && facts.iter().any(|fact| fact.starts_with("sae: ")), "{facts:?}");
+    let message = FeatureIndex::open(&out).unwrap_err().to_string();
+    assert!(message.contains("expected a finished index, found one that was stopped"), "{message}");
     let other = IndexConfig { reach: 3, ..config() };
     let message = index(&bench, &dataset, &other, &out, &Silent).unwrap_err().to_string();
     assert!(message.contains("reach: 12 there, 3 here"), "{message}");

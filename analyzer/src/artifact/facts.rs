@@ -8,7 +8,10 @@ use harvester::{
 };
 use trainer::{CURVES_FILE, HookPoints, InputNorm, METRICS_FILE, PARETO_FILE, RunState, Sae, SaeManifest, SweepFile};
 
-use crate::{facts::Facts, features::FeatureIndex};
+use crate::{
+    facts::Facts,
+    features::{FeatureIndex, FeaturesManifest},
+};
 
 /// A harvest that has not finished a part.
 pub(super) fn begun_harvest(path: &Path, manifest: &HarvestManifest, facts: &mut Facts) {
@@ -97,8 +100,15 @@ fn sources(manifest: &HarvestManifest, facts: &mut Facts) {
     }
 }
 
-pub(super) fn features(path: &Path, index: &FeatureIndex, facts: &mut Facts) {
-    let manifest = index.manifest();
+/// An index that is not finished.
+pub(super) fn begun_index(path: &Path, manifest: &FeaturesManifest, facts: &mut Facts) {
+    facts.add("state", format!("unfinished: {} saved so far", counted(manifest.tokens, "token")));
+    facts.add("next", go_on(path));
+    indexed(path, manifest, facts);
+}
+
+/// The SAE and the text of an index.
+fn indexed(path: &Path, manifest: &FeaturesManifest, facts: &mut Facts) {
     facts.add("sae", manifest.sae.shown(path));
     match &manifest.text.activations {
         Some(activations) => facts.add("activations", activations.shown(path)),
@@ -108,6 +118,11 @@ pub(super) fn features(path: &Path, index: &FeatureIndex, facts: &mut Facts) {
         let parts: Vec<_> = manifest.text.parts.iter().map(ToString::to_string).collect();
         facts.add("parts", format!("{} of the corpus", parts.join(", ")));
     }
+}
+
+pub(super) fn features(path: &Path, index: &FeatureIndex, facts: &mut Facts) {
+    let manifest = index.manifest();
+    indexed(path, manifest, facts);
     facts.add("tokens", grouped(manifest.tokens));
     facts.add(
         "latents",

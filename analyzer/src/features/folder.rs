@@ -8,7 +8,7 @@ use std::{
     sync::OnceLock,
 };
 
-use harvester::{DocumentRecord, Location, MANIFEST_FILE, Manifest, TableReader, Value};
+use harvester::{DocumentRecord, Location, MANIFEST_FILE, Manifest, TableReader, Value, go_on};
 
 use super::{
     feature::{Example, ExampleKind, Feature},
@@ -44,6 +44,9 @@ impl FeatureIndex {
     /// # Errors
     /// A file that is missing, truncated, or of another kind or version.
     pub fn open(dir: &Path) -> Result<Self> {
+        if FeaturesManifest::of_unfinished(dir)?.is_some() {
+            return Err(harvester::Error::malformed(dir, "a finished index", "one that was stopped", go_on(dir)).into());
+        }
         let manifest = FeaturesManifest::read(dir)?;
         manifest.check_files(dir)?;
         if let Some(sae) = other_sae(&manifest, dir)? {

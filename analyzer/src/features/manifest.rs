@@ -16,6 +16,9 @@ use crate::Result;
 /// The folder in a folder of features that holds the state of an unfinished run.
 pub(crate) const PARTIAL_FOLDER: &str = "partial";
 
+/// The saved state of an unfinished run.
+pub(crate) const STATE_FILE: &str = "partial/state.json";
+
 /// Settings of an index: the facts to keep per latent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -132,6 +135,27 @@ impl FeaturesManifest {
                  {control_text:.1} %, at random {control:.1} %"
             ),
         ]
+    }
+
+    /// The unfinished run in `dir`, with the counts of its last saved state; `None` if there is none.
+    ///
+    /// # Errors
+    /// A state that cannot be read.
+    pub(crate) fn of_unfinished(dir: &Path) -> Result<Option<Self>> {
+        #[derive(Deserialize)]
+        struct State {
+            run: FeaturesManifest,
+        }
+        let path = dir.join(STATE_FILE);
+        if dir.join(MANIFEST_FILE).exists() || !path.exists() {
+            return Ok(None);
+        }
+        let bytes = std::fs::read(&path).map_err(harvester::Error::io("read", &path))?;
+        let State { run } = serde_json::from_slice(&bytes).map_err(|error| {
+            let hint = format!("Remove {} to index from the start", dir.join(PARTIAL_FOLDER).display());
+            harvester::Error::malformed(&path, "the state of an unfinished index", error.to_string(), hint)
+        })?;
+        Ok(Some(run.located(&dir.into())))
     }
 
     /// Checks that the tables are in `dir`, the folder of the manifest.

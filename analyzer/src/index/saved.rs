@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{state::IndexState, tables, text::Cursor};
 use crate::{
     Result,
-    features::{FeaturesManifest, IndexedFile, PARTIAL_FOLDER},
+    features::{FeaturesManifest, IndexedFile, PARTIAL_FOLDER, STATE_FILE},
 };
 
 /// `partial/state.json`.
@@ -33,7 +33,7 @@ pub(crate) struct SavedState {
 impl Manifest for SavedState {
     const FORMAT: &'static str = "refract.features.partial";
     const COMMAND: &'static str = "index";
-    const FILE: &'static str = "partial/state.json";
+    const FILE: &'static str = STATE_FILE;
 
     fn leaves(folder: &OutputFolder, name: &str) -> bool {
         FeaturesManifest::leaves(folder, name)
