@@ -27,10 +27,13 @@ fn a_run_killed_anywhere_goes_on_to_the_same_weights() {
 fn a_disk_too_full_for_the_shuffle_buffer_loses_nothing() {
     let (model, corpus) = (tiny("llama"), corpus("speeches"));
     let (whole, stopped) = (Sandbox::new(), Sandbox::new());
-    whole.ok(&args(&model, &corpus));
+    // A buffer that is larger than every other file.
+    let mut args = args(&model, &corpus);
+    args.iter_mut().filter(|arg| **arg == "1").for_each(|mib| *mib = "4");
+    whole.ok(&args);
     let mut command = Command::new("bash");
-    command.args(["-c", "trap '' XFSZ; ulimit -f 600; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_refract")]);
-    command.args(args(&model, &corpus)).current_dir(stopped.path("")).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.args(["-c", "trap '' XFSZ; ulimit -f 1000; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_refract")]);
+    command.args(&args).current_dir(stopped.path("")).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let checkpoints = stopped.path("sae/checkpoints");
     while std::fs::read_dir(&checkpoints).map_or(0, Iterator::count) == 0 {
@@ -49,7 +52,7 @@ fn a_disk_too_full_for_the_shuffle_buffer_loses_nothing() {
     assert!(!checkpoints.join("shuffle-buffer").exists(), "the torn file takes no room");
     let inspected = stopped.ok(&["inspect", "sae"]);
     assert!(inspected.contains("unfinished") && inspected.contains("next"), "{inspected}");
-    stopped.ok(&args(&model, &corpus));
+    stopped.ok(&args);
     assert!(files(&whole.path("sae")) == files(&stopped.path("sae")));
 }
 
