@@ -3,10 +3,7 @@
 use std::path::PathBuf;
 
 use analyzer::{EncodeText, FeatureIndex, Listed};
-use harvester::{
-    Packing, SpecialToken, StorageDtype,
-    human::{counted, grouped},
-};
+use harvester::{Packing, SpecialToken, StorageDtype};
 
 use crate::{
     cli::{EncodeArgs, HarvestConfigArgs},
@@ -25,8 +22,7 @@ pub(crate) fn run(args: &EncodeArgs, file: Option<PathBuf>, terminal: &Terminal)
     let text = live.as_ref().map_or(EncodeText::Texts(&args.text), EncodeText::Corpus);
     if let Some(out) = &args.out {
         let counts = analyzer::encode_into(&bench, text, out, terminal)?;
-        let (documents, tokens) = (counted(counts.documents, "document"), counted(counts.tokens, "token"));
-        terminal.line(format!("{}: {} latents of {tokens} from {documents}", out.display(), grouped(counts.latents)));
+        terminal.report(out.display(), &[counts.to_string()]);
         return terminal.json(&counts);
     }
     let index = args.features.as_deref().map(FeatureIndex::open).transpose()?;

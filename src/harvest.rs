@@ -30,7 +30,7 @@ impl HarvestArgs {
     /// Settings of harvesting `model`.
     pub(crate) fn config(&self, model: &ModelConfig) -> anyhow::Result<HarvestConfig> {
         let mut settings = of_args(&self.config)?;
-        if settings.remove("no_shuffle").is_some() {
+        if settings.remove("shuffle").is_some() {
             settings.insert("seed".into(), Value::Null);
         }
         let hook_points = HookPattern::resolve(&self.hook_points, model)?;

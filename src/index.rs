@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use analyzer::{IndexConfig, IndexText, Workbench};
+use analyzer::{IndexText, Workbench};
 use harvester::{LanguageModel, LiveModel};
-use serde_json::Value;
 
 use crate::{
     cli::{CorpusTextArgs, HarvestConfigArgs, IndexArgs, required},
@@ -20,7 +19,7 @@ pub(crate) fn run(
     terminal: &Terminal,
 ) -> anyhow::Result<()> {
     let out = required(&args.out, "index", "out")?;
-    let config = config(args)?;
+    let config = settings::config(&args.config)?;
     let manifest = if args.corpus.corpus.is_empty() {
         let (bench, dataset) = args.sae.source()?.open(model, terminal)?;
         analyzer::index(&bench, &dataset, &config, &out, terminal)?
@@ -35,14 +34,6 @@ pub(crate) fn run(
         "out": out, "d_sae": manifest.d_sae, "tokens": manifest.tokens, "labeled": labeled
     });
     terminal.json(&result)
-}
-
-fn config(args: &IndexArgs) -> anyhow::Result<IndexConfig> {
-    let mut settings = of_args(&args.config)?;
-    if settings.remove("no_effects").is_some() {
-        settings.insert("effects".into(), Value::Bool(false));
-    }
-    Ok(harvester::config_of(&settings)?)
 }
 
 impl CorpusTextArgs {

@@ -197,9 +197,13 @@ pub(crate) fn config<T: DeserializeOwned>(args: &impl Serialize) -> anyhow::Resu
     Ok(harvester::config_of(&of_args(args)?)?)
 }
 
-/// The settings that were given.
+/// The settings that were given; a flag `no_x` sets `x` to false.
 pub(crate) fn of_args(args: &impl Serialize) -> anyhow::Result<Settings> {
-    let mut settings: Settings = serde_json::from_value(serde_json::to_value(args)?)?;
-    settings.retain(|_, value| !matches!(value, Value::Null | Value::Bool(false)) && *value != Value::Array(vec![]));
-    Ok(settings)
+    let mut given: Settings = serde_json::from_value(serde_json::to_value(args)?)?;
+    given.retain(|_, value| !matches!(value, Value::Null | Value::Bool(false)) && *value != Value::Array(vec![]));
+    let setting = |(name, value): (String, Value)| match name.strip_prefix("no_") {
+        Some(name) => (name.to_string(), Value::Bool(false)),
+        None => (name, value),
+    };
+    Ok(given.into_iter().map(setting).collect())
 }

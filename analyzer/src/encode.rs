@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashSet,
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,6 +14,7 @@ use std::{
 use candle_core::Tensor;
 use harvester::{
     ActivationRows, Batch, DocumentRecord, Edit, Hook, HookPoint, LiveModel, Monitor, Rows, TokenRows, Values,
+    human::{counted, grouped},
 };
 use serde::Serialize;
 
@@ -118,6 +119,13 @@ pub struct EncodedCounts {
     pub tokens: u64,
     /// Number of rows of `latents.parquet`.
     pub latents: u64,
+}
+
+impl fmt::Display for EncodedCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (documents, tokens) = (counted(self.documents, "document"), counted(self.tokens, "token"));
+        write!(f, "{} latents of {tokens} from {documents}", grouped(self.latents))
+    }
 }
 
 /// Encodes a text into the folder `out`, as `latents.parquet` and `documents.parquet`. The folder appears whole.

@@ -8,7 +8,7 @@ use harvester::{Compute, HookPoint};
 use serde::Serialize;
 use trainer::{AdamConfig, JumpReluLoss, TrainArchitecture, TrainSource};
 
-use super::value::{architectures, count, jumprelu_losses, mib, number, optimizers};
+use super::value::{architectures, count, mib, number};
 
 /// Position in the help of flags that do not change the result: after the others, each of which has its number among
 /// all flags.
@@ -99,7 +99,7 @@ pub(crate) struct TrainConfigArgs {
     #[arg(long, value_name = "SHARE", value_parser = number)]
     pub(crate) sparsity_warmup: Option<f64>,
     /// Sparsity loss of jumprelu: `step` counts the active latents, `tanh` counts weak ones less.
-    #[arg(long, value_name = "LOSS", value_parser = jumprelu_losses())]
+    #[arg(long, value_name = "LOSS")]
     pub(crate) jumprelu_loss: Option<JumpReluLoss>,
     /// Width of the window around a threshold from which jumprelu learns it, in training units.
     #[arg(long, value_name = "WIDTH", value_parser = number)]
@@ -120,8 +120,8 @@ pub(crate) struct TrainConfigArgs {
     /// Share of the steps, at the end, in which it falls to zero.
     #[arg(long, value_name = "SHARE", value_parser = number)]
     pub(crate) decay: Option<f64>,
-    /// Adam with Nesterov's momentum, or plain Adam [default: nadam].
-    #[arg(long = "optimizer", value_name = "NAME", value_parser = optimizers())]
+    /// `nadam`, Adam with Nesterov's momentum, or `adam` [default: nadam].
+    #[arg(long = "optimizer", value_name = "NAME")]
     pub(crate) adam: Option<AdamConfig>,
     /// Weight decay of the encoder: share by which its weights shrink per step, per unit of learning rate [default:
     /// sqrt(d_in) / 24; 0 for relu, gated and dense].

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use harvester::human;
-use trainer::{AdamConfig, JumpReluLoss, TrainArchitecture};
+use trainer::TrainArchitecture;
 
 /// A count, as [`human::whole`] reads it.
 pub(super) fn count<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
@@ -36,16 +36,4 @@ pub(super) fn number(text: &str) -> Result<f64, String> {
 pub(super) fn architectures() -> impl TypedValueParser<Value = TrainArchitecture> {
     let value = |arch: TrainArchitecture| PossibleValue::new(arch.name()).help(arch.about());
     PossibleValuesParser::new(TrainArchitecture::ALL.map(value)).try_map(|name| name.parse::<TrainArchitecture>())
-}
-
-/// The names of `--jumprelu-loss`.
-pub(super) fn jumprelu_losses() -> impl TypedValueParser<Value = JumpReluLoss> {
-    PossibleValuesParser::new(["step", "tanh"])
-        .map(|name| if name == "tanh" { JumpReluLoss::Tanh } else { JumpReluLoss::Step })
-}
-
-/// The names of `--optimizer`.
-pub(super) fn optimizers() -> impl TypedValueParser<Value = AdamConfig> {
-    PossibleValuesParser::new(["nadam", "adam"])
-        .map(|name| AdamConfig { nesterov: name == "nadam", ..AdamConfig::default() })
 }

@@ -18,13 +18,18 @@
 //! crosscoder, the norms of its blocks are scaled to add up to 1). The moments are plain vectors, so a run can be
 //! saved.
 
+use std::str::FromStr;
+
 use harvester::simd::{Kernel, wide};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::step::{
-    gradients::Gradients,
-    weights::{Weights, normalize},
+use crate::{
+    Error, Result,
+    step::{
+        gradients::Gradients,
+        weights::{Weights, normalize},
+    },
 };
 
 /// Latents that one task updates.
@@ -42,6 +47,18 @@ pub struct AdamConfig {
     /// True: use Nesterov's momentum. A recorded run without this setting had none.
     #[serde(default)]
     pub nesterov: bool,
+}
+
+impl FromStr for AdamConfig {
+    type Err = Error;
+
+    /// The defaults, with (`nadam`) or without (`adam`) Nesterov's momentum.
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "nadam" | "adam" => Ok(Self { nesterov: text == "nadam", ..Self::default() }),
+            _ => Err(Error::invalid("optimizer", "nadam or adam", format!("`{text}`"))),
+        }
+    }
 }
 
 impl Default for AdamConfig {

@@ -43,6 +43,18 @@ pub enum JumpReluLoss {
     Tanh,
 }
 
+impl FromStr for JumpReluLoss {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "step" => Ok(Self::Step),
+            "tanh" => Ok(Self::Tanh),
+            _ => Err(Error::invalid("loss", "step or tanh", format!("`{text}`"))),
+        }
+    }
+}
+
 impl TrainArchitecture {
     /// Every architecture.
     pub const ALL: [Self; 9] = [

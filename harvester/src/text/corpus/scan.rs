@@ -65,7 +65,7 @@ pub(super) fn scan(file: &PlainFile, options: &CorpusOptions) -> Result<Scanned>
 fn scan_text(plain: &PlainFile, options: &CorpusOptions) -> Result<Scanned> {
     let path = &plain.path;
     let mut file = File::open(path).map_err(Error::io("open", path))?;
-    options.check_size(&plain.name, file.metadata().map_err(Error::io("read", path))?.len())?;
+    let size = file.metadata().map_err(Error::io("read", path))?.len();
     let (mut hasher, mut text_hasher) = (Sha256::new(), Sha256::new());
     let mut buffer = vec![0; 1 << 20];
     let (mut carried, mut bytes) = (0, 0); // a character cut by the end of a piece is carried to the next one
@@ -96,6 +96,8 @@ fn scan_text(plain: &PlainFile, options: &CorpusOptions) -> Result<Scanned> {
         if read == 0 {
             break;
         }
+        // Not before it is known to begin like a text: what is none is left out, of whatever size.
+        options.check_size(&plain.name, size)?;
         carried = piece.len() - checked;
         buffer.copy_within(checked..checked + carried, 0);
     }
@@ -270,6 +272,19 @@ mod tests {
         std::fs::write(folder.path().join("a.txt"), "a").unwrap();
         let corpus = crate::Corpus::open(&[folder.path().into()], &CorpusOptions::default()).unwrap();
         assert_eq!(corpus.sources().iter().map(|source| source.skipped_files).sum::<u64>(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_no_text_is_left_out_of_a_folder_whatever_its_size() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.txt"), "a").unwrap();
+        std::fs::write(folder.path().join("program"), [0x7f, 0, 0, 0].repeat(1 << 10)).unwrap();
+        let options = CorpusOptions { max_document_bytes: 1 << 10, ..CorpusOptions::default() };
+        let corpus = crate::Corpus::open(&[folder.path().into()], &options).unwrap();
+        assert_eq!(corpus.sources().iter().map(|source| source.skipped_files).sum::<u64>(), 1);
+        std::fs::write(folder.path().join("b.txt"), "b".repeat(1 << 11)).unwrap();
+        let message = crate::Corpus::open(&[folder.path().into()], &options).unwrap_err().to_string();
+        assert!(message.contains("b.txt") && message.contains("max_document_bytes"), "{message}");
     }
 
     #[test]

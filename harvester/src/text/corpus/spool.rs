@@ -127,7 +127,8 @@ fn copy(from: Box<dyn Read + Send>, packed: Option<Packed>, name: &Path) -> Resu
     written.map_err(|error| damaged(error, packed, name, &plain.path))?;
     // Bytes after the decoder's last frame are part of the file too.
     io::copy(&mut hashing, &mut io::sink()).map_err(Error::io("read", name))?;
-    plain.file.flush().map_err(Error::io("write", &plain.path))?;
+    // A later run trusts what has the hash as its name, also after a power failure.
+    plain.file.sync_all().map_err(Error::io("flush to disk", &plain.path))?;
     let sha256 = hex(&hashing.hasher.finalize());
     let path = folder.join(&sha256);
     fs::rename(&plain.path, &path).map_err(Error::io("rename to", &path))?;
