@@ -34,7 +34,7 @@ test:
 
 # How near their floors harvesting, training and indexing run on this machine: tokens/s, GFLOP/s, peak memory
 bench:
-    cargo bench --workspace --bench harvest --bench step --bench loading --bench index
+    cargo bench --workspace --bench harvest --bench step --bench loading --bench index --bench decode
 
 # refract and the Python tools in turns, same machine and shapes; the script says which three variables it needs
 bench-peers rounds="3":

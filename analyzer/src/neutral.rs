@@ -21,7 +21,7 @@ pub(crate) const NEUTRAL_PROMPTS: [&str; 8] = [
 
 /// Edits one row at the place where the SAE writes: `(row, x, y)`, with `x` the SAE's input on that row and `y` the
 /// activation to change. `row.variant` is the number of the copy.
-pub(crate) type EditRow<'e> = dyn FnMut(Row, &[f32], &mut [f32]) + 'e;
+pub(crate) type EditRow<'e> = dyn FnMut(Row, &[f32], &mut [f32]) + Send + 'e;
 
 /// Texts whose last tokens run in several copies.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use harvester::{LanguageModel, Monitor};
+use harvester::{Compute, LanguageModel, Monitor};
 
 use crate::{Error, PlacedSae, Result};
 
@@ -12,6 +12,8 @@ use crate::{Error, PlacedSae, Result};
 pub struct Workbench {
     sae: PlacedSae,
     model: OnceLock<LanguageModel>,
+    /// The same model with products of the other type.
+    other: OnceLock<LanguageModel>,
 }
 
 impl Workbench {
@@ -21,7 +23,7 @@ impl Workbench {
     /// When the SAE belongs to another model.
     pub fn new(sae: PlacedSae, model: Option<&LanguageModel>) -> Result<Self> {
         model.map_or(Ok(()), |model| model.check(&sae.model))?;
-        Ok(Self { sae, model: model.cloned().map(OnceLock::from).unwrap_or_default() })
+        Ok(Self { sae, model: model.cloned().map(OnceLock::from).unwrap_or_default(), other: OnceLock::new() })
     }
 
     /// The SAE.
@@ -43,6 +45,15 @@ impl Workbench {
         };
         let found = LanguageModel::find(&self.sae.model, monitor).map_err(moved)?;
         Ok(self.model.get_or_init(|| found))
+    }
+
+    /// The model with matrix products in `compute`.
+    ///
+    /// # Errors
+    /// As [`Self::model`].
+    pub(crate) fn model_in(&self, compute: Compute, monitor: &dyn Monitor) -> Result<&LanguageModel> {
+        let model = self.model(monitor)?;
+        Ok(if model.compute() == compute { model } else { self.other.get_or_init(|| model.computing_in(compute)) })
     }
 
     /// The tokens of a text that the model continues, with the BOS that the contexts of the SAE's activations had.

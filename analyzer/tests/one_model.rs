@@ -44,7 +44,8 @@ fn the_weights_are_read_once() {
     let (folder, root) = (tempfile::tempdir().unwrap(), PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".."));
     let (acts, sae, features) = (folder.path().join("acts"), folder.path().join("sae"), folder.path().join("features"));
     let path = root.join("tests/fixtures/tiny/llama");
-    let open = || LanguageModel::open(&ResolvedModel { path: path.clone(), source: "tiny".into() }, Compute::F32);
+    let open_in = |compute| LanguageModel::open(&ResolvedModel { path: path.clone(), source: "tiny".into() }, compute);
+    let open = || open_in(Compute::F32);
     let corpus = || Corpus::open(&[root.join("data/corpora/speeches.jsonl")], &CorpusOptions::default()).unwrap();
     let point = HookPoint::resid_post(1);
     let harvest_config =
@@ -66,14 +67,24 @@ fn the_weights_are_read_once() {
     let prompt = model.tokenizer().prompt(SpecialToken::FromModel, "fellow citizens").unwrap();
     let config = GenerateConfig { max_new_tokens: 8, ..GenerateConfig::default() };
     generate(&model, &[&prompt], &config, &mut NoHook, &Silent).unwrap();
-    shift(&model, placed.site(), &[Intervention::Clamp { latent: 3, value: 1.0 }], &prompt, prompt.len(), 3).unwrap();
+    let edits = [Intervention::Clamp { latent: 3, value: 1.0 }];
+    shift(&model, placed.site(), &edits, &prompt, prompt.len(), 3).unwrap();
     // A finished harvest reads nothing.
     harvest(&open().unwrap(), &corpus(), &harvest_config, acts.as_path(), &Silent).unwrap();
     assert_eq!(READ.load(Ordering::Relaxed), 1);
 
+    let config = GenerateConfig { compute: Compute::Int8, ..config };
+    let written = [0, 1].map(|_| bench.side_by_side("fellow citizens", &edits, &config, &Silent).unwrap());
+    assert!(written[0] == written[1]);
+    assert_eq!(READ.load(Ordering::Relaxed), 2, "in int8 once more, however often it writes");
+    let int8 = open_in(Compute::Int8).unwrap();
+    let alone = generate(&int8, &[&prompt], &config, &mut NoHook, &Silent).unwrap().concat();
+    assert_eq!(written[0].without, int8.tokenizer().decode(&alone));
+    assert_eq!(READ.load(Ordering::Relaxed), 3);
+
     let live = folder.path().join("live");
     train_live(&open().unwrap(), corpus(), &harvest_config, &train_config, &live, &Silent).unwrap();
-    assert_eq!(READ.load(Ordering::Relaxed), 2, "the held-out contexts and the stream share the weights");
+    assert_eq!(READ.load(Ordering::Relaxed), 4, "the held-out contexts and the stream share the weights");
 
     // Without effects, features name tokens and read directions off the head: nothing else of the model.
     let alone = open().unwrap();
@@ -81,5 +92,5 @@ fn the_weights_are_read_once() {
     let bench = Workbench::new(placed, Some(&alone)).unwrap();
     let config = IndexConfig { effects: false, ..IndexConfig::default() };
     analyzer::index(&bench, &dataset, &config, &again, &Silent).unwrap();
-    assert_eq!(READ.load(Ordering::Relaxed), 2);
+    assert_eq!(READ.load(Ordering::Relaxed), 4);
 }

@@ -30,8 +30,8 @@ pub struct LanguageModel {
 #[derive(Debug)]
 struct Opened {
     source: String,
-    checkpoint: Checkpoint,
-    tokenizer: TextTokenizer,
+    checkpoint: Arc<Checkpoint>,
+    tokenizer: Arc<TextTokenizer>,
     compute: Compute,
     device: Device,
     identity: OnceLock<ModelIdentity>,
@@ -49,8 +49,8 @@ impl LanguageModel {
     pub fn open(model: &ResolvedModel, compute: Compute) -> Result<Self> {
         let opened = Opened {
             source: model.source.clone(),
-            checkpoint: Checkpoint::open(&model.path)?,
-            tokenizer: TextTokenizer::open(&model.path)?,
+            checkpoint: Checkpoint::open(&model.path)?.into(),
+            tokenizer: TextTokenizer::open(&model.path)?.into(),
             compute,
             device: Device::Cpu,
             identity: OnceLock::new(),
@@ -59,6 +59,27 @@ impl LanguageModel {
             making: Mutex::new(()),
         };
         Ok(Self { opened: opened.into() })
+    }
+
+    /// The same model with matrix products in `compute`: this one if they are. Nothing is opened again; a model with
+    /// other products reads the weights at its own first use.
+    pub fn computing_in(&self, compute: Compute) -> Self {
+        if compute == self.compute() {
+            return self.clone();
+        }
+        let Opened { source, checkpoint, tokenizer, device, identity, .. } = &*self.opened;
+        let opened = Opened {
+            source: source.clone(),
+            checkpoint: checkpoint.clone(),
+            tokenizer: tokenizer.clone(),
+            compute,
+            device: device.clone(),
+            identity: identity.clone(),
+            transformer: OnceLock::new(),
+            head: OnceLock::new(),
+            making: Mutex::new(()),
+        };
+        Self { opened: opened.into() }
     }
 
     /// Opens the model that a manifest names, to compute in f32, and checks that it is exactly the same model. Like any
@@ -209,8 +230,8 @@ impl LanguageModel {
         if let Some(transformer) = self.opened.transformer.get() {
             return Ok(transformer.head());
         }
-        let Opened { checkpoint, device, .. } = &*self.opened;
-        self.once(&self.opened.head, || checkpoint.load_head(device))
+        let Opened { checkpoint, device, compute, .. } = &*self.opened;
+        self.once(&self.opened.head, || checkpoint.load_head(device, *compute))
     }
 
     /// The value of `cell`; the first caller makes it.

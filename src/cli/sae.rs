@@ -158,6 +158,9 @@ pub(crate) struct GenerateArgs {
     /// Seed of the sampling.
     #[arg(long, value_parser = count::<u64>)]
     pub(crate) seed: Option<u64>,
+    /// Numbers in the model's matrix products, f32 or int8, which writes several times faster.
+    #[arg(long)]
+    pub(crate) compute: Option<Compute>,
 }
 
 /// Flags of `refract encode`.

@@ -57,6 +57,7 @@ fn what_reads_one_place_is_trained_measured_and_explained() {
     assert_eq!(RUN.read_json("dense/manifest.json")["results"]["held_out"]["l0"], 8.0);
     let clamp = ["steer", "--sae", "gated", "--prompt", "fellow citizens", "--clamp", "3=2", "--max-new-tokens", "3"];
     assert!(RUN.json(&clamp)[0]["with"].is_string());
+    assert!(RUN.json(&[&clamp[..], &["--compute", "int8"]].concat())[0]["with"].is_string());
 }
 
 #[test]

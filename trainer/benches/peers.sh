@@ -20,7 +20,7 @@ fail() {
 for name in PEERS_DIR PEERS_MODELS_DIR PY; do
     [[ -n ${!name:-} ]] || fail "set $name: the first lines of this file say to what"
 done
-for program in 04_harvest.py 06_sae_speed.py; do
+for program in 04_harvest.py 06_sae_speed.py 12_llamacpp.py; do
     [[ -f $PEERS_DIR/$program ]] || fail "PEERS_DIR, $PEERS_DIR, has no $program"
 done
 
@@ -29,7 +29,7 @@ tool() {
     (cd "$PEERS_DIR" && "$PY" "$@")
 }
 
-cargo bench --workspace --bench harvest --bench peers --no-run
+cargo bench --workspace --bench harvest --bench peers --bench decode --no-run
 cargo bench --workspace --bench peers -- "$rounds"
 for round in $(seq "$rounds"); do
     echo "=== harvest, round $round of $rounds ==="
@@ -39,4 +39,9 @@ for round in $(seq "$rounds"); do
     cargo bench --workspace --bench harvest -- --only 8x256
     tool 04_harvest.py --impl hf --batch 2 --ctx 1024 --tokens 4096
     cargo bench --workspace --bench harvest -- --only 2x1024
+    echo "=== decode, round $round of $rounds ==="
+    tool 12_llamacpp.py
+    tool 12_llamacpp.py --streams 8
+    tool 12_llamacpp.py --prompt-tokens 512 --new 1
+    cargo bench --workspace --bench decode -- --compute int8
 done

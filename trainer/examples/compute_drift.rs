@@ -1,10 +1,11 @@
 //! Measures the effect of `--compute int8`: the distance of the residual stream from f32's after every layer, and its
-//! effect on an SAE.
+//! effect on the next token and on an SAE.
 //!
 //! `cargo run --release --example compute_drift --package trainer -- [--model MODEL] [--contexts N] [--sae DIR]`
 //!
 //! ```text
 //! error   = |int8 - f32| / |f32|                     per row; median and 99th percentile over rows at position > 0
+//! KL      = sum_t p(t) log(p(t) / q(t))              of the next token, p in f32, q in int8
 //! FVU     = sum |x - x_hat(x)|^2 / sum |x - mean|^2    of the SAE's reconstruction: of f32's activations, of int8's
 //!                                                      activations, and from int8's activations to f32's
 //! overlap = share of the latents active on f32's activations that are active on int8's too
@@ -16,6 +17,7 @@
 
 use std::path::PathBuf;
 
+use candle_core::{Device, Tensor};
 use harvester::{
     Compute, ContextCursor, Corpus, CorpusOptions, HarvestConfig, HookPoint, LanguageModel, LiveModel, ModelSource,
     Result, SINK_MULTIPLE, Silent, StorageDtype, norm,
@@ -35,7 +37,7 @@ fn main() {
     let source = source.resolve(&Silent).expect("the model");
     let models = [Compute::F32, Compute::Int8].map(|compute| LanguageModel::open(&source, compute).expect("a model"));
     let points: Vec<HookPoint> = (0..models[0].config().n_layers).map(HookPoint::resid_post).collect();
-    let [exact, rounded] = models.map(|model| activations(&model, &points, n).expect("a pass")); // [points][rows]
+    let [exact, rounded] = models.each_ref().map(|model| activations(model, &points, n).expect("a pass")); // [points][rows]
     println!("hook point: median and 99th percentile of the rows' relative error, {n} contexts of {CTX_LEN}");
     for (point, (exact, rounded)) in points.iter().zip(exact.iter().zip(&rounded)) {
         let pairs = without_sinks(exact, rounded);
@@ -43,6 +45,8 @@ fn main() {
         errors.sort_by(f32::total_cmp);
         println!("{point}: {:.4} {:.4}", errors[errors.len() / 2], errors[errors.len() * 99 / 100]);
     }
+    let last = points.len() - 1;
+    report_predictions(&models, [&exact[last], &rounded[last]]);
     if let Some(dir) = option("--sae") {
         let sae = Sae::load(&PathBuf::from(dir)).expect("an SAE");
         let place = points
@@ -52,6 +56,37 @@ fn main() {
         println!("SAE at {}:", points[place]);
         report_latents(&sae, &without_sinks(&exact[place], &rounded[place])).expect("activations of the SAE's width");
     }
+}
+
+/// Of each model, the predictions after its own last residual stream.
+fn report_predictions(models: &[LanguageModel; 2], resid: [&Rows; 2]) {
+    let log_probs = |model: usize, rows: std::ops::Range<usize>| -> Vec<Vec<f64>> {
+        let (n, d_model) = (rows.len(), models[model].config().d_model);
+        let resid = Tensor::from_vec(resid[model][rows].concat(), (n, d_model), &Device::Cpu).expect("whole rows");
+        let logits: Vec<Vec<f32>> = models[model].unembed(&resid).and_then(|it| Ok(it.to_vec2()?)).expect("logits");
+        let normed = |row: Vec<f32>| {
+            let max = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            let log_sum = max + row.iter().map(|x| (f64::from(*x) - max).exp()).sum::<f64>().ln();
+            row.into_iter().map(|x| f64::from(x) - log_sum).collect()
+        };
+        logits.into_iter().map(normed).collect()
+    };
+    let likeliest = |row: &[f64]| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(token, _)| token);
+    let (mut kl, mut same) = (vec![], 0);
+    for first in (0..resid[0].len()).step_by(CTX_LEN) {
+        let rows = first..(first + CTX_LEN).min(resid[0].len());
+        for (p, q) in log_probs(0, rows.clone()).iter().zip(log_probs(1, rows)) {
+            kl.push(p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>());
+            same += usize::from(likeliest(p) == likeliest(&q));
+        }
+    }
+    kl.sort_by(f64::total_cmp);
+    println!(
+        "next token: KL {:.5} nats in the mean, {:.5} at the 99th percentile; {:.2} % have the same likeliest token",
+        kl.iter().sum::<f64>() / kl.len() as f64,
+        kl[kl.len() * 99 / 100],
+        100.0 * same as f64 / kl.len() as f64
+    );
 }
 
 fn report_latents(sae: &Sae, pairs: &[(&[f32], &[f32])]) -> trainer::Result<()> {

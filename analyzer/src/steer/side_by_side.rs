@@ -76,7 +76,7 @@ impl Workbench {
     ) -> Result<SideBySide> {
         let site = self.sae().site();
         let mut hook = Interventions::new(site, interventions.to_vec())?;
-        let model = self.model(monitor)?;
+        let model = self.model_in(config.compute, monitor)?;
         self.check_width(model)?;
         let tokens = self.prompt(prompt, monitor)?;
         let write = |hook: &mut dyn Hook| -> Result<Vec<u32>> {

@@ -202,7 +202,7 @@ impl Workbench {
         monitor: &dyn Monitor,
     ) -> Result<Vec<Vec<u32>>> {
         let tokens: Vec<&[u32]> = prompts.iter().map(|(_, tokens)| &tokens[..]).collect();
-        generate(self.model(monitor)?, &tokens, config, hook, monitor)
+        generate(self.model_in(config.compute, monitor)?, &tokens, config, hook, monitor)
     }
 }
 

@@ -5,7 +5,7 @@ use std::{fs::File, io::Read, path::Path};
 use candle_core::Device;
 use sha2::{Digest, Sha256};
 
-use super::{GgufMetadata, Head, ModelConfig, families, tensor_file::TensorFile};
+use super::{Compute, GgufMetadata, Head, ModelConfig, families, tensor_file::TensorFile};
 use crate::{Error, Result, store::hex};
 
 /// A model on disk: its shape, and its weights by name.
@@ -55,8 +55,8 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A missing or wrongly shaped tensor; an unreadable file.
-    pub(crate) fn load_head(&self, device: &Device) -> Result<Head> {
-        families::load_head(&self.config, &self.tensors, device)
+    pub(crate) fn load_head(&self, device: &Device, compute: Compute) -> Result<Head> {
+        families::load_head(&self.config, &self.tensors, device, compute)
     }
 
     /// SHA-256 of everything that changes the computed values: the GGUF file; or, for a folder, the bytes of

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result, numbers::simd::Instructions};
 
 /// The number type of a model's matrix products. Everything else (embedding, norms, attention's softmax, the residual
-/// stream, the head) is f32 in both cases.
+/// stream) is f32 in both cases.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compute {

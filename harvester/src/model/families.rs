@@ -259,10 +259,10 @@ impl Plan {
 }
 
 /// Reads the final norm and the unembedding, and nothing else.
-pub(crate) fn load_head(config: &ModelConfig, tensors: &TensorFile, device: &Device) -> Result<Head> {
+pub(crate) fn load_head(config: &ModelConfig, tensors: &TensorFile, device: &Device, compute: Compute) -> Result<Head> {
     let plan = Plan::of(config, tensors);
     let reader = Reader::new(config, tensors, device, &plan);
-    reader.head(&plan)
+    reader.head(&plan, compute)
 }
 
 /// Reads all weights. Each matrix is packed for `compute` before the next one is read.
@@ -281,7 +281,7 @@ pub(crate) fn load_weights(
         Ok(block)
     };
     let weights = Weights {
-        head: reader.head(&plan)?,
+        head: reader.head(&plan, compute)?,
         embed: (!reader.tied).then(|| matrix(&plan.embed, config.d_vocab)).transpose()?,
         pos_embed: plan.pos_embed.as_ref().map(|name| matrix(name, config.ctx_len)).transpose()?,
         blocks: (0..config.n_layers).map(block).collect::<Result<_>>()?,
@@ -445,7 +445,7 @@ impl<'a> Reader<'a> {
         Ok(if self.norms_less_one { (weight + 1.0)? } else { weight })
     }
 
-    fn head(&self, plan: &Plan) -> Result<Head> {
+    fn head(&self, plan: &Plan, compute: Compute) -> Result<Head> {
         let c = self.config();
         let name = if self.tied { &plan.embed } else { &plan.unembed };
         // A bare model's file has no head; its activations are whole.
@@ -454,7 +454,7 @@ impl<'a> Reader<'a> {
         } else {
             Err(self.tensors.path().to_path_buf())
         };
-        Head::new(self.norm(&plan.ln_final)?, unembed, c)
+        Head::new(self.norm(&plan.ln_final)?, unembed, c, compute)
     }
 }
 

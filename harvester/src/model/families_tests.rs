@@ -206,7 +206,7 @@ fn bits(x: &Tensor) -> Vec<u32> {
 fn the_head_by_itself_is_the_models() {
     for name in FAMILIES {
         let (model, reference, tokens) = load(name);
-        let head = Checkpoint::open(&folder(name)).unwrap().load_head(&Device::Cpu).unwrap();
+        let head = Checkpoint::open(&folder(name)).unwrap().load_head(&Device::Cpu, Compute::F32).unwrap();
         let resid = run(&model, &tokens);
         let logits = head.unembed(&resid).unwrap();
         assert_eq!(bits(&logits), bits(&model.head().unembed(&resid).unwrap()), "{name}");
@@ -481,11 +481,12 @@ impl Writer<'_> {
     }
 }
 
-/// Sixteen prompts of 1 to 12 tokens, continued side by side for 1 to 9 tokens; one starts when another has ended.
+/// With products of either type, sixteen prompts of 1 to 12 tokens, continued side by side for 1 to 9 tokens; one starts when another has ended.
 #[test]
 fn sixteen_texts_written_together_are_what_each_is_alone() {
-    for name in FAMILIES {
-        let (model, _, tokens) = load(name);
+    for (name, compute) in FAMILIES.iter().flat_map(|name| [(*name, Compute::F32), (*name, Compute::Int8)]) {
+        let tokens = load(name).2;
+        let model = Transformer::load_for(&Checkpoint::open(&folder(name)).unwrap(), &Device::Cpu, compute).unwrap();
         let prompt = |i: usize| tokens[i % 2][i % 5..][..1 + i * 7 % 12].to_vec();
         // LongRoPE refuses a text that grows beyond its short length of 8 tokens: here some end before it, beside
         // longer ones.
@@ -515,7 +516,7 @@ fn sixteen_texts_written_together_are_what_each_is_alone() {
             let texts: Vec<_> = writing.iter().map(|(_, number, _, unseen)| (*number, unseen.clone())).collect();
             for ((i, _, written, unseen), (token, logits)) in writing.iter_mut().zip(writer.step(&texts)) {
                 let (want, want_logits) = &alone[*i][*written];
-                assert_same(&logits, want_logits, &format!("{name}, text {i}, token {written}"));
+                assert_same(&logits, want_logits, &format!("{name} in {compute}, text {i}, token {written}"));
                 assert_eq!(token, *want);
                 (*written, *unseen) = (*written + 1, vec![token]);
             }

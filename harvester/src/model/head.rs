@@ -18,17 +18,26 @@ pub(crate) struct Head {
     ln_final: Norm,
     /// W_U, `[d_vocab, d_model]`; or the model whose files lack it: those of a bare model, or of one for another task.
     unembed: Result<Linear, PathBuf>,
+    /// W_U in 8 bits, for logits if products are in int8. Rows of W_U, as a tied model embeds tokens with, stay exact.
+    int8: Option<Linear>,
     softcap: Option<f64>,
 }
 
 impl Head {
     /// `unembed`: `[d_vocab, d_model]`, or the model that lacks it.
-    pub(crate) fn new(ln_final: Norm, unembed: Result<Tensor, PathBuf>, config: &ModelConfig) -> Result<Self> {
-        let mut unembed = unembed.map(|unembed| Linear::new(unembed, None));
-        if let Ok(unembed) = &mut unembed {
-            unembed.pack(Compute::F32)?;
+    pub(crate) fn new(
+        ln_final: Norm,
+        unembed: Result<Tensor, PathBuf>,
+        config: &ModelConfig,
+        compute: Compute,
+    ) -> Result<Self> {
+        let (mut unembed, mut int8) = (unembed.map(|unembed| Linear::new(unembed, None)), None);
+        match (compute, &mut unembed) {
+            (Compute::F32, Ok(unembed)) => unembed.pack(compute)?,
+            (Compute::Int8, Ok(unembed)) => int8.insert(unembed.clone()).pack(compute)?,
+            (_, Err(_)) => {}
         }
-        Ok(Self { ln_final, unembed, softcap: config.logit_softcap })
+        Ok(Self { ln_final, unembed, int8, softcap: config.logit_softcap })
     }
 
     /// Logits.
@@ -39,7 +48,8 @@ impl Head {
     /// # Errors
     /// `resid` has another width, or the model was saved without its head.
     pub(crate) fn unembed(&self, resid: &Tensor) -> Result<Tensor> {
-        let logits = self.w_u()?.forward(&self.ln_final.forward(resid)?)?;
+        let w_u = self.int8.as_ref().map_or_else(|| self.w_u(), Ok)?;
+        let logits = w_u.forward(&self.ln_final.forward(resid)?)?;
         match self.softcap {
             Some(cap) => Ok(((logits / cap)?.tanh()? * cap)?),
             None => Ok(logits),
@@ -89,7 +99,7 @@ mod tests {
         let tensor = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap();
         for (norm, expected) in [(NormKind::Rms, [2.0, 12.0]), (NormKind::Layer, [-2.0, 4.0])] {
             let ln_final = Norm::new(norm, tensor(&[2.0, 4.0]), Some(tensor(&[0.0, 0.0])), 1e-5).unwrap();
-            let head = Head { ln_final, unembed: Err(PathBuf::new()), softcap: None };
+            let head = Head { ln_final, unembed: Err(PathBuf::new()), int8: None, softcap: None };
             let directions = tensor(&[1.0, 3.0]).unsqueeze(0).unwrap();
             let normed: Vec<f32> =
                 head.normed_directions(&directions).unwrap().flatten_all().unwrap().to_vec1().unwrap();

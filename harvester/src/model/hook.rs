@@ -8,8 +8,8 @@ use candle_core::Tensor;
 use super::{HookPoint, Rows};
 use crate::Result;
 
-/// Watches or edits a forward pass.
-pub trait Hook {
+/// Watches or edits a forward pass. [`Send`], because a pass of few tokens runs on another thread.
+pub trait Hook: Send {
     /// True if [`Hook::apply`] is to be called at `point`. If no logits are needed, the pass ends after the last such
     /// point.
     fn wants(&self, point: HookPoint) -> bool;

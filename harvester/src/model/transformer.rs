@@ -8,6 +8,9 @@ use super::{
 };
 use crate::{Error, Result};
 
+/// Rows of a pass that is one task of the thread pool: those of generated tokens.
+const FEW_ROWS: usize = 32;
+
 /// A decoder-only transformer with hooks.
 #[derive(Debug, Clone)]
 pub(crate) struct Transformer {
@@ -70,7 +73,22 @@ impl Transformer {
         backwards.filter(|point| point.check(&self.config).is_ok()).find(|point| hook.wants(*point))
     }
 
+    /// A pass of few rows takes milliseconds in hundreds of small parallel pieces. The calling thread would sleep and be
+    /// woken around each of them; as one task of the thread pool it only shares its pieces with the other threads.
     fn pass(
+        &self,
+        batch: &Batch,
+        cache: Option<&mut KvCache>,
+        hook: &mut dyn Hook,
+        last: Option<HookPoint>,
+    ) -> Result<Option<Tensor>> {
+        if batch.n_rows() > FEW_ROWS {
+            return self.pass_from_here(batch, cache, hook, last);
+        }
+        rayon::scope(|_| self.pass_from_here(batch, cache, hook, last))
+    }
+
+    fn pass_from_here(
         &self,
         batch: &Batch,
         mut cache: Option<&mut KvCache>,
