@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use analyzer::RankBy;
 use clap::Args;
-use harvester::HookPoint;
+use harvester::{Compute, HookPoint};
 use trainer::SaeFormat;
 
 use super::value::{count, latent, number};
@@ -22,6 +22,9 @@ pub(crate) struct DemoArgs {
     /// Tokens to train on, several epochs of those harvested.
     #[arg(long, value_name = "TOKENS", default_value = "2.4M", value_parser = count::<u64>)]
     pub(crate) train_tokens: u64,
+    /// Numbers in the model's matrix products when it is steered, f32 or int8, which writes several times faster.
+    #[arg(long, default_value = "f32")]
+    pub(crate) compute: Compute,
 }
 
 /// Flags of `refract show`.

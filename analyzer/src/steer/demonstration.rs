@@ -1,6 +1,6 @@
 //! [`Workbench::demonstrate`]: of the latents that tell two kinds of text apart, the one that moves what the model writes.
 
-use harvester::Monitor;
+use harvester::{Compute, Monitor};
 
 use super::{generate::GenerateConfig, trial::Trial};
 use crate::{Contrasts, DocumentContrast, FeatureIndex, Result, Workbench};
@@ -29,16 +29,22 @@ const REPORTED: [&str; 8] = [
 
 impl Workbench {
     /// Tries the first latents of `found`, each at its own maximum in `index`, and returns a trial of the one that moves
-    /// the text most, on other prompts. `None` if none of them moves it.
+    /// the text most, on other prompts. `None` if none of them moves it. The model writes with products in `compute`.
     ///
     /// # Errors
     /// As [`Self::trial`]; or a damaged table of `index`.
-    pub fn demonstrate(&self, found: &Contrasts, index: &FeatureIndex, monitor: &dyn Monitor) -> Result<Option<Trial>> {
+    pub fn demonstrate(
+        &self,
+        found: &Contrasts,
+        index: &FeatureIndex,
+        compute: Compute,
+        monitor: &dyn Monitor,
+    ) -> Result<Option<Trial>> {
         let max = index.column::<f32>("max")?;
         let is_kind = |contrast: &&DocumentContrast| contrast.auc_without_token > WITHOUT_TOKEN;
         let candidates = found.latents.iter().filter(is_kind).take(CANDIDATES).map(|contrast| contrast.latent);
         let candidates: Vec<_> = candidates.map(|latent| (latent, max[latent as usize])).collect();
-        let config = GenerateConfig { max_new_tokens: 40, temperature: 0.7, top_p: 0.9, ..GenerateConfig::default() };
+        let config = GenerateConfig { max_new_tokens: 40, temperature: 0.7, top_p: 0.9, seed: 0, compute };
         let (n, tried, reported) = (candidates.len(), TRIED.len(), REPORTED.len());
         monitor.say(&format!("{n} latents are tried on {tried} prompts; the best one is shown on {reported} others"));
         let baseline = self.baseline(&TRIED, true, &config, monitor)?;
