@@ -30,7 +30,7 @@ pub(crate) fn run(args: &EncodeArgs, file: Option<PathBuf>, terminal: &Terminal)
     let model = bench.model(terminal)?;
     analyzer::encode(&bench, text, terminal, |document| {
         terminal.json(&document).expect("numbers and text can be written as JSON");
-        terminal.heading(&format!("document {} {}", document.record.document, document.record.place()));
+        terminal.heading(format!("document {} {}", document.record.document, document.record.place()).trim_end());
         let tokens = listed.tokens(&document.encoded, model, args.per_token);
         tokens.iter().for_each(|token| terminal.line(token.to_string()));
         Ok(())

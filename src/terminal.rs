@@ -59,6 +59,21 @@ impl Terminal {
         }
     }
 
+    /// A line of a result that begins with `head`, of `indent` characters. If it is too long for the terminal, it goes
+    /// on below the text.
+    pub(crate) fn hanging(&self, head: &str, indent: usize, text: &str) {
+        let lines = analyzer::wrapped(text, self.width().saturating_sub(indent)).into_iter();
+        for (at, line) in lines.enumerate() {
+            self.line(if at == 0 { format!("{head}{line}") } else { format!("{:indent$}{line}", "") });
+        }
+    }
+
+    /// Characters in a line: those of the terminal, else 80.
+    pub(crate) fn width(&self) -> usize {
+        let size = terminal_size::terminal_size_of(std::io::stdout());
+        size.map_or(80, |(width, _)| usize::from(width.0).max(40))
+    }
+
     /// A heading of a result.
     pub(crate) fn heading(&self, text: &str) {
         self.line(format!("\n{BOLD}{text}{BOLD:#}"));
@@ -66,8 +81,11 @@ impl Terminal {
 
     /// A latent with its label and what is known of it.
     pub(crate) fn latent(&self, latent: u32, label: &str, facts: &Facts) {
-        self.line(format!("\n{BOLD}latent {latent}{BOLD:#}  {}", on_one_line(label)));
-        self.facts(facts);
+        let head = format!("latent {latent}");
+        self.hanging(&format!("\n{BOLD}{head}{BOLD:#}  "), head.len() + 2, &on_one_line(label));
+        for (name, value) in facts.iter() {
+            self.hanging(&format!("  {DIM}{name:11}{DIM:#} "), 14, value);
+        }
     }
 
     /// Lines of a result that are names and values.

@@ -40,7 +40,8 @@ const DENSITIES: [f64; 4] = [1e-4, 1e-3, 1e-2, 1.0];
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CompareConfig {
-    /// Tokens on which the activations are compared; rounded up to whole row groups. Default 100,000.
+    /// Tokens on which the activations are compared; rounded up to a whole context. Position 0 and
+    /// attention sinks do not count. Default 100,000.
     pub tokens: u64,
 }
 
@@ -149,7 +150,10 @@ impl Comparison {
     pub fn facts(&self) -> Facts {
         let mut facts = Facts::default();
         let [first, second] = self.d_sae.map(|n| human::grouped(n as u64));
-        facts.add("latents", format!("{first} and {second}, on {} tokens", human::grouped(self.tokens)));
+        facts.add(
+            "latents",
+            format!("{first} and {second}, on {} tokens of whole contexts", human::grouped(self.tokens)),
+        );
         let [of_first, of_second] = self.mean_max_cosine;
         let chance = self.mean_max_cosine_by_chance[0];
         let max = format!("{of_first:.3} and {of_second:.3} (MMCS); {chance:.3} with one turned at random");

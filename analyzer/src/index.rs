@@ -38,7 +38,7 @@ use harvester::{
 };
 use trainer::Encoder;
 
-pub(crate) use self::text::encode_all;
+pub(crate) use self::text::{encode_all, keep_contexts};
 use self::{
     control::Control, logit_lens::logit_lens, neighbors::nearest, saved::SavedState, state::IndexState,
     tables::Completed,

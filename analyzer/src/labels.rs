@@ -9,6 +9,9 @@
 //! ```
 //! The documents are split in two halves. The rule is the one with the best F1 on one half, and everything that a
 //! [`Label`] says of it is measured on the other. Text that is repeated in the corpus is counted once.
+//!
+//! Few firings measure little: precision and recall have Wilson's 95 % intervals, and so has F1, which follows from the
+//! proportion `J = |fires and holds| / |fires or holds|`: `F1 = 2 J / (1 + J)`.
 
 mod rule;
 mod token_facts;
@@ -22,7 +25,7 @@ use self::{
     rule::{Key, Place, Rule},
     token_facts::Vocabulary,
 };
-use crate::{EncodedRows, halves::Half};
+use crate::{EncodedRows, halves::Half, wilson::wilson};
 
 /// A latent fires strongly above this share of its maximum: the threshold of Delphi's and Neuronpedia's highlights.
 pub(crate) const STRONG: f32 = 0.3;
@@ -30,6 +33,12 @@ pub(crate) const STRONG: f32 = 0.3;
 pub(crate) const LABELED: f32 = 0.5;
 /// Least number of strong firings in each half: with fewer, precision and recall are accidents.
 const ENOUGH: usize = 8;
+/// From this number of strong firings on the half that measures, a label is sure enough to be counted and shown first.
+const SURE: u32 = 20;
+/// A label of this F1 predicts well.
+const GOOD: f32 = 0.8;
+/// Below this F1, a rule is no better than none.
+const WORTHLESS: f32 = 0.1;
 /// Lower ends of the bands of [`Label::precision_by_quantile`].
 const BANDS: [f64; 4] = [0.0, 0.5, 0.9, 0.99];
 /// Texts are repeated if so many tokens before and after are equal.
@@ -62,12 +71,20 @@ pub struct Label {
     pub kind: String,
     /// Share of the tokens where the rule holds on which the latent fires strongly.
     pub precision: f32,
+    /// Its 95 % interval (Wilson).
+    pub precision_interval: [f32; 2],
     /// Share of the strong firings where the rule holds.
     pub recall: f32,
+    /// Its 95 % interval (Wilson).
+    pub recall_interval: [f32; 2],
     /// Harmonic mean of the two.
     pub f1: f32,
-    /// Number of strong firings.
+    /// Its 95 % interval.
+    pub f1_interval: [f32; 2],
+    /// Number of strong firings: tokens on which the latent is above 0.3 of its maximum.
     pub firings: u32,
+    /// Number of tokens where the rule holds.
+    pub holds: u32,
     /// Share of all firings, weak ones too, where the rule holds.
     pub share_of_firings: f32,
     /// Share of the sum of all activations that comes from tokens where the rule holds.
@@ -83,9 +100,29 @@ impl Label {
         self.f1 >= LABELED
     }
 
+    /// True if it is measured on enough firings to be relied on.
+    pub fn is_sure(&self) -> bool {
+        self.firings >= SURE
+    }
+
+    /// True if the rule predicts the latent well, and that is sure.
+    pub(crate) fn is_good(&self) -> bool {
+        self.f1 >= GOOD && self.is_sure()
+    }
+
+    /// The meaning of [`Self::is_good`], for a sentence.
+    pub(crate) fn goodness() -> String {
+        format!("F1 {GOOD} or more on {SURE} firings or more")
+    }
+
+    /// The rule, if it says anything.
+    pub(crate) fn useful_rule(&self) -> &str {
+        if self.f1 >= WORTHLESS { &self.rule } else { "" }
+    }
+
     /// The rule alone; with a question mark if it predicts poorly, `-` if there is none.
     pub fn short(&self) -> String {
-        match self.rule.as_str() {
+        match self.useful_rule() {
             "" => "-".into(),
             rule if self.is_explained() => rule.into(),
             rule => format!("{rule}?"),
@@ -98,9 +135,13 @@ impl Label {
             rule: String::new(),
             kind: String::new(),
             precision: 0.0,
+            precision_interval: [0.0, 1.0],
             recall: 0.0,
+            recall_interval: [0.0, 1.0],
             f1: 0.0,
+            f1_interval: [0.0, 1.0],
             firings: firings as u32,
+            holds: 0,
             share_of_firings: 0.0,
             share_of_mass: 0.0,
             precision_by_quantile: vec![],
@@ -108,17 +149,24 @@ impl Label {
     }
 }
 
-/// `on "when" (F1 .93, 412 firings)`, or `no simple rule (best: in code, F1 .21)`.
+/// `on "when" (F1 .93, 412 firings)`, `on "so" (F1 .80, only 9 firings)`, or `no simple rule (best: in code, F1 .21)`.
 impl std::fmt::Display for Label {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let f1 = format!("{:.2}", self.f1);
-        let f1 = f1.strip_prefix('0').unwrap_or(&f1);
-        match self.rule.as_str() {
-            "" => write!(f, "too few strong firings for a rule ({})", self.firings),
-            rule if self.is_explained() => write!(f, "{rule} (F1 {f1}, {} firings)", self.firings),
+        let (f1, n) = (two_digits(self.f1), self.firings);
+        let only = if self.is_sure() { "" } else { "only " };
+        match self.useful_rule() {
+            "" if (n as usize) < ENOUGH => write!(f, "too few strong firings for a rule ({n})"),
+            "" => write!(f, "no simple rule"),
+            rule if self.is_explained() => write!(f, "{rule} (F1 {f1}, {only}{n} firings)"),
             rule => write!(f, "no simple rule (best: {rule}, F1 {f1})"),
         }
     }
+}
+
+/// A share as `.93`.
+pub(crate) fn two_digits(share: f32) -> String {
+    let text = format!("{share:.2}");
+    text.strip_prefix('0').unwrap_or(&text).into()
 }
 
 /// The label of every latent.
@@ -225,7 +273,10 @@ impl<'a> Text<'a> {
         let mass = |only: bool| -> f64 {
             all().filter(|(_, holds)| !only || **holds).map(|(firing, _)| f64::from(firing.value)).sum()
         };
+        let n_holds = n_holds as usize;
         let share = |part: usize, of: usize| if of == 0 { 0.0 } else { part as f32 / of as f32 };
+        let interval = |part: usize, of: usize| wilson(part, of).map(|end| end as f32);
+        let of_f1 = |jaccard: f64| (2.0 * jaccard / (1.0 + jaccard)) as f32;
         let mut by_value: Vec<(f32, bool)> = all().map(|(firing, holds)| (firing.value, *holds)).collect();
         by_value.sort_by(|a, b| a.0.total_cmp(&b.0));
         let n = by_value.len();
@@ -239,10 +290,14 @@ impl<'a> Text<'a> {
             latent: latent as u32,
             rule: rule.describe(&self.vocabulary, self.input),
             kind: rule.kind.name().into(),
-            precision: share(both, n_holds as usize),
+            precision: share(both, n_holds),
+            precision_interval: interval(both, n_holds),
             recall: share(both, n_strong),
-            f1: share(2 * both, n_strong + n_holds as usize),
+            recall_interval: interval(both, n_strong),
+            f1: share(2 * both, n_strong + n_holds),
+            f1_interval: wilson(both, n_strong + n_holds - both).map(of_f1),
             firings: n_strong as u32,
+            holds: n_holds as u32,
             share_of_firings: share(holds.iter().filter(|holds| **holds).count(), n),
             share_of_mass: (mass(true) / mass(false).max(f64::MIN_POSITIVE)) as f32,
             precision_by_quantile: bands.collect(),
@@ -409,6 +464,14 @@ mod tests {
         let ratio = |a: usize, b: usize| a as f32 / b as f32;
         assert_eq!((label.precision, label.recall), (ratio(both, holds), ratio(both, fires)));
         assert_eq!((label.f1, label.firings as usize), (ratio(2 * both, holds + fires), fires));
+        assert_eq!(label.holds as usize, holds);
+        for (value, [low, high]) in [
+            (label.precision, label.precision_interval),
+            (label.recall, label.recall_interval),
+            (label.f1, label.f1_interval),
+        ] {
+            assert!(low < value && value < high && high - low < 0.1, "{label:?}");
+        }
         assert!((label.share_of_mass - mass / mass_of_all).abs() < 1e-5);
         assert!(label.is_explained() && label.f1 < 0.95);
     }
@@ -428,6 +491,20 @@ mod tests {
         );
         assert!(labels[1].rule.is_empty() && labels[2].rule.is_empty());
         assert!(labels[2].to_string().starts_with("too few"), "{}", labels[2]);
+    }
+
+    #[test]
+    fn few_firings_are_said_and_worthless_rules_are_not() {
+        let label = |f1: f32, firings: u32| Label { rule: "on \"so\"".into(), f1, firings, ..Label::none(0, 0) };
+        assert_eq!(label(0.9, 19).to_string(), "on \"so\" (F1 .90, only 19 firings)");
+        assert_eq!(label(0.9, 20).to_string(), "on \"so\" (F1 .90, 20 firings)");
+        assert_eq!(
+            [label(0.9, 19).is_good(), label(0.9, 20).is_good(), label(0.79, 20).is_good()],
+            [false, true, false]
+        );
+        assert_eq!(label(0.2, 30).to_string(), "no simple rule (best: on \"so\", F1 .20)");
+        assert_eq!((label(0.05, 30).to_string().as_str(), label(0.05, 30).short().as_str()), ("no simple rule", "-"));
+        assert_eq!(Label::none(0, 3).to_string(), "too few strong firings for a rule (3)");
     }
 
     #[test]

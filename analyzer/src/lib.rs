@@ -33,6 +33,7 @@ mod placed_sae;
 mod workbench;
 mod encoded;
 mod halves;
+mod wilson;
 mod labels;
 mod next_token;
 mod neutral;
@@ -57,12 +58,12 @@ pub use encoded::EncodedRows;
 pub use error::{Error, Result};
 pub use evaluate::{Behavior, Evaluation, EvaluationConfig, Measured, PlaceFvu, evaluate};
 pub use explain::{ExplainConfig, Explanation, LatentEffect, Method, PartEffect, WholeTextEffect, explain};
-pub use facts::{Facts, on_one_line};
+pub use facts::{Facts, on_one_line, wrapped};
 pub use features::{
     Example, ExampleKind, Feature, FeatureIndex, FeaturesManifest, FiresWith, Histogram, IndexConfig, IndexedText,
     Labeled, Portrait, Sample,
 };
-pub use find::{ContrastConfig, Contrasts, DocumentContrast, RankBy, SearchHit, TextGroup, find};
+pub use find::{ContrastConfig, Contrasts, DocumentContrast, RankBy, SearchHit, TextGroup, TextHit, find};
 pub use index::{IndexText, index, merge_indexes};
 pub use labels::{Label, LabelInput, label_all};
 pub use listed::{ActiveLatent, Listed, TokenLatents};

@@ -32,6 +32,8 @@ pub struct ActiveLatent {
     pub activation: f32,
     /// Its label in the index; `None` without an index.
     pub label: Option<String>,
+    /// F1 of the label; `None` without a label.
+    pub f1: Option<f32>,
 }
 
 /// A line of at most 80 columns with three latents.
@@ -69,8 +71,8 @@ pub(crate) fn cell(text: &str, width: usize) -> String {
 pub struct Listed {
     /// Of each latent; empty without an index.
     density: Vec<f64>,
-    /// Of each latent; `None` without an index.
-    labels: Option<Vec<String>>,
+    /// Of each latent, with their F1; `None` without an index.
+    labels: Option<Vec<(String, f32)>>,
     max_density: f64,
 }
 
@@ -84,8 +86,8 @@ impl Listed {
         index.check_sae(bench.sae())?;
         let density: Vec<f64> = index.column("density")?;
         let name = |(label, density): (crate::Label, &f64)| match *density {
-            0.0 => "not in the index".into(),
-            _ => label.short(),
+            0.0 => ("not in the index".into(), 0.0),
+            _ => (label.short(), label.f1),
         };
         let labels = index.labels()?.into_iter().zip(&density).map(name).collect();
         Ok(Self { density, labels: Some(labels), max_density })
@@ -99,7 +101,8 @@ impl Listed {
     /// An active latent with its label.
     pub(crate) fn named(&self, latent: u32, activation: f32) -> ActiveLatent {
         let label = self.labels.as_ref().and_then(|labels| labels.get(latent as usize).cloned());
-        ActiveLatent { latent, activation, label }
+        let (label, f1) = label.unzip();
+        ActiveLatent { latent, activation, label, f1: f1.filter(|f1| *f1 > 0.0) }
     }
 
     /// The `n` strongest of some active latents.

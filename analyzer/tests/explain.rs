@@ -19,23 +19,24 @@ fn model() -> LanguageModel {
     LanguageModel::open(&ResolvedModel { path, source: "tiny/llama".into() }, Compute::F32).unwrap()
 }
 
-/// Latents `i` and `D + i` are the positive and the negative part of dimension `i`: together they are the identity.
+/// Latents `i` and `d + i`, with `d` the model's width, are the positive and the negative part of dimension `i`: together they are the identity.
 /// Those whose number is divisible by 5 need 1e6 to be active.
 fn bench(model: &LanguageModel, layer: usize) -> Workbench {
-    let mut w_enc = vec![0.0; 2 * D * D];
-    for i in 0..D {
-        w_enc[i * D + i] = 1.0;
-        w_enc[(D + i) * D + i] = -1.0;
+    let d = model.config().d_model;
+    let mut w_enc = vec![0.0; 2 * d * d];
+    for i in 0..d {
+        w_enc[i * d + i] = 1.0;
+        w_enc[(d + i) * d + i] = -1.0;
     }
     let point = HookPoint::resid_post(layer);
-    let config = SaeConfig { hook_points: HookPoints::Autoencoder(Some(point)), ..SaeConfig::new(D, 2 * D) };
-    let threshold = (0..2 * D).map(|latent: usize| if latent.is_multiple_of(5) { 1e6 } else { 0.0 }).collect();
+    let config = SaeConfig { hook_points: HookPoints::Autoencoder(Some(point)), ..SaeConfig::new(d, 2 * d) };
+    let threshold = (0..2 * d).map(|latent: usize| if latent.is_multiple_of(5) { 1e6 } else { 0.0 }).collect();
     let weights = SaeWeights {
         w_dec: w_enc.clone(),
         w_enc,
-        b_enc: vec![0.0; 2 * D],
+        b_enc: vec![0.0; 2 * d],
         nonlinearity: Nonlinearity::JumpRelu { threshold },
-        b_dec: vec![0.0; D],
+        b_dec: vec![0.0; d],
         w_skip: None,
     };
     let placed = PlacedSae {
@@ -179,5 +180,38 @@ fn at_the_last_layer_direct_is_ablation_with_the_norm_held() {
         let held = logit(&without) * scale(&without) / scale(&x);
         assert!((effect.effect - (logit(&x) - held)).abs() < 1e-4, "{active:?} {effect:?} {}", logit(&x) - held);
         assert!(effect.kl.is_none());
+    }
+}
+
+/// `fixtures/direct.json` is from transformers in float64, written by `direct.py` beside it: GPT-2 has layer norms, Gemma 2
+/// caps its logits, here so far that the largest are at the cap.
+#[test]
+fn direct_effects_are_those_of_float64_with_layer_norms_and_below_a_cap() {
+    let wanted: serde_json::Value = serde_json::from_str(include_str!("fixtures/direct.json")).unwrap();
+    let tiny = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny");
+    for family in ["gpt2", "gemma2"] {
+        let wanted = &wanted[family];
+        let folder = tempfile::tempdir().unwrap();
+        for (from, file) in [
+            (family, "config.json"),
+            (family, "model.safetensors"),
+            ("gpt2", "tokenizer.json"),
+            ("gpt2", "tokenizer_config.json"),
+        ] {
+            std::fs::copy(tiny.join(from).join(file), folder.path().join(file)).unwrap();
+        }
+        let path = folder.path().to_path_buf();
+        let model = LanguageModel::open(&ResolvedModel { path, source: family.into() }, Compute::F32).unwrap();
+        let (d, config) = (model.config().d_model, ExplainConfig { method: Method::Direct, ..all() });
+        let text = wanted["text"].as_str().unwrap();
+        let found = explain(&bench(&model, 1), text, None, &config, &Silent).unwrap();
+        assert_eq!(found.target.token, wanted["target"]);
+        let effects: Vec<f64> = wanted["effects"].as_array().unwrap().iter().map(|it| it.as_f64().unwrap()).collect();
+        let largest = effects.iter().fold(0f64, |most, it| most.max(it.abs()));
+        assert!(found.latents.len() > d / 2, "{}", found.latents.len());
+        for LatentEffect { active, effect, .. } in &found.latents {
+            let wanted = effects[active.latent as usize % d];
+            assert!((effect.effect - wanted).abs() < 1e-4 * largest, "{family} {active:?} {effect:?} {wanted}");
+        }
     }
 }

@@ -300,3 +300,63 @@ fn sampled_examples_and_silent_windows_are_what_they_say() {
         assert!(p50 <= p90 && p90 <= p99 && p99 <= p999 && p999 <= feature.max, "{feature:?}");
     }
 }
+
+#[test]
+fn latents_of_a_text_are_ranked_by_how_seldom_they_are_so_strong() {
+    const TEXT: &str = "the people of the city";
+    let (folder, bench) = project();
+    let out = folder.path().join("out");
+    let dataset = ActivationDataset::open(folder.path().join("acts").as_path()).unwrap();
+    // The sample holds the whole text, to count in.
+    let manifest = index(&bench, &dataset, &IndexConfig { sample: 1_000_000, ..config() }, &out, &Silent).unwrap();
+    let index = FeatureIndex::open(&out).unwrap();
+    let hits = index.search_text(&index.workbench(Some(&model())).unwrap(), TEXT, 1000, 1.0, &Silent).unwrap();
+    let (encoded, sample) = (bench.encode_texts(&[TEXT], &Silent).unwrap(), index.sample().unwrap().encoded);
+    let known = |latent: &u32| index.feature(*latent).unwrap().n_active > 0;
+    let active: std::collections::BTreeSet<u32> = encoded.acts.latents.iter().copied().filter(known).collect();
+    assert_eq!(hits.iter().map(|hit| hit.latent).collect::<std::collections::BTreeSet<_>>(), active);
+    assert!(hits.is_sorted_by(|a, b| a.rarity <= b.rarity) && hits.len() > 5);
+    for hit in &hits {
+        let fires: Vec<f32> = (0..encoded.len()).map(|row| encoded.acts.get(row, hit.latent)).collect();
+        let largest = fires.iter().copied().fold(0.0, f32::max);
+        let place = &hit.strongest;
+        assert_eq!((place.activation, fires[place.position as usize]), (largest, largest));
+        assert_eq!(place.activations, fires, "the whole text is near enough");
+        assert_eq!(hit.n_tokens, fires.iter().filter(|f| **f > 0.0).count());
+        assert_eq!(place.texts.concat(), bench.model(&Silent).unwrap().tokenizer().token_texts(&place.tokens).concat());
+        let at_least = |f: f32| (0..sample.len()).filter(|&row| sample.acts.get(row, hit.latent) >= f).count() as f64;
+        let n = hit.rarity * (1.0 + manifest.tokens as f64) - 1.0;
+        // A bin is at most 1/16 wide.
+        assert!(n > at_least(largest) - 0.5 && n < at_least(largest / 1.07) + 0.5, "{n} {}", at_least(largest));
+    }
+    let few = index.search_text(&bench, TEXT, 3, 0.02, &Silent).unwrap();
+    assert!(few.iter().all(|hit| hit.density <= 0.02) && few.len() <= 3);
+    assert!(index.search_text(&bench, TEXT, 3, 2.0, &Silent).unwrap_err().to_string().contains("`max_density`"));
+}
+
+#[test]
+fn damage_inside_a_table_is_found_when_the_table_is_read() {
+    let (folder, bench) = project();
+    let out = folder.path().join("out");
+    let dataset = ActivationDataset::open(folder.path().join("acts").as_path()).unwrap();
+    index(&bench, &dataset, &IndexConfig { effects: true, ..config() }, &out, &Silent).unwrap();
+    type Use = fn(&FeatureIndex) -> analyzer::Result<()>;
+    let uses: [(&str, Use); 5] = [
+        ("labels.parquet", |index| index.best_labeled(3).map(drop)),
+        ("labels.parquet", |index| index.search("the", 3, 1.0).map(drop)),
+        ("features.parquet", |index| index.search("the", 3, 1.0).map(drop)),
+        ("effects.parquet", |index| index.search("the", 3, 1.0).map(drop)),
+        ("effects.parquet", |index| index.portrait(index.effects()?[0].latent, 1).map(drop)),
+    ];
+    for (file, read) in uses {
+        let path = out.join(file);
+        let whole = fs::read(&path).unwrap();
+        let mut bytes = whole.clone();
+        bytes[whole.len() / 3] ^= 1; // before the footer
+        fs::write(&path, bytes).unwrap();
+        let message = read(&FeatureIndex::open(&out).unwrap()).unwrap_err().to_string();
+        assert!(message.contains(file) && message.contains("has changed since it was written"), "{message}");
+        fs::write(&path, whole).unwrap();
+        read(&FeatureIndex::open(&out).unwrap()).unwrap();
+    }
+}

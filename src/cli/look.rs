@@ -8,7 +8,7 @@ use clap::Args;
 use harvester::{Compute, HookPoint};
 use trainer::SaeFormat;
 
-use super::value::{count, latent, number};
+use super::value::{at_least_1, count, latent, number};
 
 /// Flags of `refract demo`.
 #[derive(Debug, Args)]
@@ -37,7 +37,7 @@ pub(crate) struct ShowArgs {
     #[arg(allow_negative_numbers = true, value_parser = latent)]
     pub(crate) latents: Vec<u32>,
     /// Number of latents to show if none is named.
-    #[arg(long, default_value_t = 12, conflicts_with = "latents", value_parser = count::<usize>)]
+    #[arg(long, default_value_t = 12, conflicts_with = "latents", value_parser = at_least_1)]
     pub(crate) top: usize,
     /// Examples shown per latent.
     #[arg(long, default_value_t = 5, value_parser = count::<usize>)]
@@ -51,7 +51,7 @@ pub(crate) struct ListArgs {
     #[arg(long)]
     pub(crate) features: PathBuf,
     /// Number of latents to list.
-    #[arg(long, default_value_t = 10, value_parser = count::<usize>)]
+    #[arg(long, default_value_t = 10, value_parser = at_least_1)]
     pub(crate) top: usize,
     /// Leave out latents that fire on a larger share of the tokens.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = number)]
@@ -73,10 +73,17 @@ pub(crate) struct FindArgs {
     /// Order: auc; frequency, the difference of the shares of documents; normalized-mean, that of the mean activations.
     #[arg(long, default_value = "auc")]
     pub(crate) rank: RankBy,
-    /// The SAE, for files and texts, if it has moved [default: the one that was indexed].
+    #[command(flatten)]
+    pub(crate) sae: IndexedSaeArgs,
+}
+
+/// The SAE of an index, for texts that the model reads.
+#[derive(Debug, Args)]
+pub(crate) struct IndexedSaeArgs {
+    /// The SAE, if it has moved [default: the one that was indexed].
     #[arg(long)]
     pub(crate) sae: Option<PathBuf>,
-    /// Activations of its model, for files and texts and an SAE of another tool.
+    /// Activations of its model, for an SAE of another tool that has moved.
     #[arg(long)]
     pub(crate) activations: Option<PathBuf>,
 }
@@ -87,8 +94,14 @@ pub(crate) struct SearchArgs {
     #[command(flatten)]
     pub(crate) list: ListArgs,
     /// What to look for: words in labels, in the tokens that a latent promotes, and in those on which it fires.
-    #[arg(required = true)]
+    #[arg(conflicts_with = "text")]
     pub(crate) words: Vec<String>,
+    /// A text that the model reads, instead of words: lists the latents that fire on it, those first that are seldom so
+    /// strong.
+    #[arg(long)]
+    pub(crate) text: Option<String>,
+    #[command(flatten)]
+    pub(crate) sae: IndexedSaeArgs,
 }
 
 /// Flags of `refract compare`.
@@ -100,7 +113,7 @@ pub(crate) struct CompareArgs {
     /// Activations of their model [default: those that the first was trained on].
     #[arg(long)]
     pub(crate) activations: Option<PathBuf>,
-    /// Tokens on which the activations of the latents are compared.
+    /// Tokens on which the activations of the latents are compared, rounded up to a whole context.
     #[arg(long, default_value = "100k", value_parser = count::<u64>)]
     pub(crate) tokens: u64,
     /// Number of latents to list of each SAE that have no counterpart.

@@ -11,6 +11,11 @@ pub(super) fn count<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
     whole.ok_or_else(|| "expected a whole number such as 4096, 1_000_000, 1e6, 3k or 1.5M".to_string())
 }
 
+/// A count of things to list.
+pub(super) fn at_least_1(text: &str) -> Result<usize, String> {
+    count(text).and_then(|n| if n > 0 { Ok(n) } else { Err("expected 1 or more".into()) })
+}
+
 /// The number of a latent.
 pub(super) fn latent(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| "expected the number of a latent, from 0".to_string())

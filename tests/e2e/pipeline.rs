@@ -193,6 +193,15 @@ fn duckdb_and_polars_answer_the_queries_of_the_documentation() {
 }
 
 #[test]
+fn labels_can_be_measured_again_from_the_tables() {
+    let Some(python) = test_python() else { return };
+    LazyLock::force(&RUN);
+    let script = root().join("tests/e2e/measure_labels.py");
+    let output = Command::new(python).arg(script).arg(RUN.path("features")).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
 fn a_text_is_encoded_in_the_terminal_as_json_and_into_a_folder() {
     let encode = ["encode", "--sae", "sae", "--text", "fn main() {}", "Fellow citizens, I thank you."];
     let documents = RUN.json(&encode);
@@ -230,6 +239,35 @@ fn a_text_is_encoded_in_the_terminal_as_json_and_into_a_folder() {
     let message = RUN.error(&into);
     assert!(message.contains("encoded") && message.contains("--out"), "{message}");
     assert!(RUN.error(&["encode", "--sae", "sae"]).contains("--corpus"));
+}
+
+#[test]
+fn latents_are_searched_by_a_text_and_shown_in_the_width_of_the_terminal() {
+    fn search<'a>(more: &[&'a str]) -> Vec<&'a str> {
+        [&["search", "--features", "features"], more].concat()
+    }
+    let hits = RUN.json(&search(&["--text", "Fellow citizens, I thank you.", "--top", "3"])).remove(0);
+    assert_eq!(hits.as_array().unwrap().len(), 3);
+    assert!(hits[0]["strongest"]["texts"].to_string().contains("thank"), "{hits}");
+    let listed = RUN.ok(&search(&["--text", "Fellow citizens, I thank you.", "--top", "3"]));
+    assert!(listed.contains(&format!("latent {}  ", hits[0]["latent"])) && listed.contains("is as strong"), "{listed}");
+    assert!(RUN.error(&search(&[])).contains("search needs words to look for, or a --text"));
+    assert!(RUN.error(&search(&["whale", "--text", "whale"])).contains("cannot be used with"));
+    for list in ["search", "show"] {
+        let words: &[&str] = if list == "search" { &["the"] } else { &[] };
+        let args = [&[list, "--features", "features", "--top", "0"], words].concat();
+        assert!(RUN.error(&args).contains("expected 1 or more"));
+    }
+    let latent = hits[0]["latent"].to_string();
+    assert_eq!(RUN.json(&["show", "--features", "features", &latent, &latent]).len(), 1);
+    let shown = RUN.ok(&["show", "--features", "features", &latent]);
+    let explained = RUN.ok(&["explain", "--sae", "sae", "--features", "features", "--text", "Fellow citizens, I"]);
+    let pages = [listed, shown, RUN.ok(&["show", "--features", "features"]), RUN.ok(&search(&["the"])), explained];
+    for line in pages.iter().flat_map(|page| page.lines()) {
+        assert!(line.chars().count() <= 80 && line == line.trim_end(), "{line:?}");
+    }
+    let encoded = RUN.ok(&["encode", "--sae", "sae", "--text", "Hi there"]);
+    assert!(encoded.contains("document 0\n"), "{encoded}");
 }
 
 #[test]

@@ -67,6 +67,8 @@ fn activations_of_another_model_are_refused_though_they_are_as_wide() {
 #[test]
 fn an_sae_shares_every_latent_with_itself_and_few_with_another() {
     let own = RUN.json(&["compare", "sae", "sae", "--tokens", "2k"]).remove(0);
+    let tokens = own["tokens"].as_u64().unwrap();
+    assert!((2000..2000 + 256).contains(&tokens), "as asked, up to a whole context: {tokens}");
     for side in own["latents"].as_array().unwrap() {
         for latent in side.as_array().unwrap() {
             let fires = latent["density"].as_f64() > Some(0.0);

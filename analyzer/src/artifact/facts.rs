@@ -128,14 +128,7 @@ pub(super) fn features(path: &Path, index: &FeatureIndex, facts: &mut Facts) {
         "latents",
         format!("{}, {} of them never active", grouped(manifest.d_sae as u64), grouped(manifest.never_active)),
     );
-    let percent = |share: f32| format!("{:.1} %", 100.0 * share);
-    let labeled = manifest.labeled;
-    let (of_sae, same_text, random) =
-        (percent(labeled.sample), percent(labeled.control_text), percent(labeled.control));
-    facts.add(
-        "labels",
-        format!("F1 0.8 or more: {of_sae} of latents; in the control's text {same_text}, at random {random}"),
-    );
+    facts.add("labels", manifest.labeled.to_string());
     for source in &manifest.sources {
         facts.add("source", format!("{} ({})", source.name, counted(source.tokens, "token")));
     }

@@ -1,9 +1,9 @@
 //! [`PairCounts`]: the activity of paired latents on the same tokens.
 
-use harvester::{ActivationDataset, Monitor};
+use harvester::{ActivationDataset, ActivationRows, Monitor};
 
 use super::matching::{Matching, PARTS};
-use crate::{EncodedRows, Error, PlacedSae, Result};
+use crate::{EncodedRows, Error, PlacedSae, Result, index::keep_contexts};
 
 /// How alike the activations of two latents are.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,16 +61,17 @@ impl PairCounts {
         };
         let mut rows = Rows::new(d_sae, matching);
         monitor.start("comparing", dataset.manifest.counts.tokens.min(tokens), "tokens");
-        let mut read = 0;
         for &group in &dataset.row_groups {
             if monitor.cancelled() {
                 return Err(Error::Stopped);
             }
-            if read >= tokens {
+            if counts.tokens >= tokens {
                 break;
             }
-            read += group.rows as u64;
-            let activations = dataset.read(group, saes[0].hook_point)?;
+            let mut activations = dataset.read(group, saes[0].hook_point)?;
+            let sink_norm = saes[0].sink_norm.min(saes[1].sink_norm);
+            keep_enough(&mut activations, sink_norm, tokens - counts.tokens);
+            let before = counts.tokens;
             let encoded = [
                 EncodedRows::encode(&saes[0].sae, activations.clone(), saes[0].sink_norm)?,
                 EncodedRows::encode(&saes[1].sae, activations, saes[1].sink_norm)?,
@@ -80,7 +81,7 @@ impl PairCounts {
                     rows.add(&mut counts, matching, [encoded[0].acts.row(row), encoded[1].acts.row(row)]);
                 }
             }
-            monitor.advance(group.rows as u64);
+            monitor.advance((counts.tokens - before).min(tokens));
         }
         monitor.finish();
         Ok(counts)
@@ -111,6 +112,19 @@ impl PairCounts {
         let either = own + union.fires - union.with;
         if either > 0 { union.with as f64 / either as f64 } else { 0.0 }
     }
+}
+
+/// Drops the contexts after those that together have `tokens` tokens that count.
+fn keep_enough(activations: &mut ActivationRows, sink_norm: f32, tokens: u64) {
+    let (mut n_contexts, mut n) = (0, 0);
+    for context in activations.rows.contexts() {
+        if n >= tokens {
+            break;
+        }
+        n_contexts += 1;
+        n += context.filter(|row| activations.is_ordinary(*row, sink_norm)).count() as u64;
+    }
+    keep_contexts(activations, n_contexts);
 }
 
 /// Space to look up the activations of a token.

@@ -44,7 +44,7 @@ impl Explanation {
                 writeln!(f, "(read off the head: what the layers above do with it is ignored)")?;
             }
         }
-        self.header(f, "it makes likelier (%)")?;
+        self.header(f, "raises p by, in points")?;
         for latent in &self.latents {
             let is_seen = |it: &&TokenWeight| it.weight >= 0.0005;
             let token = |it: &TokenWeight| format!("{:?} {:+.1}", it.text, 100.0 * it.weight);
@@ -85,7 +85,7 @@ impl Explanation {
     fn header(&self, f: &mut Formatter<'_>, last: &str) -> Result {
         let kl = if self.method == Method::Ablation { "    KL" } else { "" };
         let with_labels = self.latents.iter().any(|it| it.active.label.is_some());
-        let label = if with_labels { cell("label", LABEL) } else { String::new() };
+        let label = if with_labels { format!(" F1  {}", cell("label", LABEL)) } else { String::new() };
         let last = if self.method == Method::Ablation { last } else { "" };
         writeln!(f, "{}", format!("latent active  effect{kl}  {label}{last}").trim_end())
     }
@@ -97,7 +97,8 @@ const LABEL: usize = 20;
 /// A line of at most 80 columns, with as many of `last` as have space.
 fn row(f: &mut Formatter<'_>, active: &ActiveLatent, effect: PartEffect, last: &[String]) -> Result {
     let kl = effect.kl.map(|kl| format!(" {kl:5.3}")).unwrap_or_default();
-    let label = active.label.as_deref().map(|label| cell(label, LABEL)).unwrap_or_default();
+    let f1 = active.f1.map_or("  - ".into(), |f1| format!("{f1:.2}"));
+    let label = active.label.as_deref().map(|label| format!("{f1} {}", cell(label, LABEL))).unwrap_or_default();
     let mut line = format!("{:6} {:6.1} {:+7.3}{kl}  {label}", active.latent, active.activation, effect.effect);
     for (i, last) in last.iter().enumerate() {
         if line.chars().count() + last.chars().count() < 80 {

@@ -178,10 +178,9 @@ impl<'a> Passes<'a> {
 
     /// How much each latent of the last token adds to the target's logit, with the scale of the final norm held.
     ///
-    /// The scale is what turns the lens of the last residual stream into its logits. Small logits tell it best: a cap
-    /// hardly changes them.
+    /// The scale is what turns the lens of the last residual stream into its logits. Of a model that caps them, the part
+    /// is that in the logit before the cap.
     pub(super) fn direct(&self, latents: &[(u32, f32)]) -> Result<Vec<f64>> {
-        const SMALL: f64 = 3.0;
         let place_reaches_head = self.of_last.place().writes_to_resid();
         if !place_reaches_head || self.site.sae.d_out() != self.model.config().d_model {
             let expected = "an SAE that writes to the residual stream, for direct effects";
@@ -196,20 +195,53 @@ impl<'a> Passes<'a> {
         };
         let bias = values(&self.model.unembed(&self.resid.zeros_like()?)?)?;
         let logits = self.reference.prediction().logits;
-        let (mut product, mut square) = (0.0, 0.0);
-        for (token, lens) in some.iter().zip(lens(&values(&self.resid)?, &some)?) {
-            let (logit, lens) = (f64::from(logits[*token as usize] - bias[*token as usize]), f64::from(lens));
-            if logit.abs() <= SMALL {
-                product += logit * lens;
-                square += lens * lens;
-            }
-        }
+        let of_resid = lens(&values(&self.resid)?, &some)?;
+        let logit = |token: &u32| f64::from(logits[*token as usize] - bias[*token as usize]);
+        let points: Vec<(f64, f64)> =
+            some.iter().zip(of_resid).map(|(token, lens)| (f64::from(lens), logit(token))).collect();
         let norm = self.site.sae.config().input_norm.scale(&self.x[(self.last() - 1) * self.site.sae.d_in()..]);
         let rows: Vec<f32> =
             latents.iter().flat_map(|(latent, _)| self.site.sae.decoder_row(*latent as usize)).copied().collect();
-        let scale = f64::from(norm) * product / square;
+        let scale = f64::from(norm) * slope_below_cap(&points);
         let of_latents = lens(&rows, &[self.target])?;
         Ok(latents.iter().zip(of_latents).map(|((_, f), lens)| scale * f64::from(*f) * f64::from(lens)).collect())
+    }
+}
+
+/// The `s` of `y = c tanh(s x / c)`, where the cap `c` is not known and may be infinite.
+///
+/// With `u = 1/c^2`, `c atanh(y / c)` is a multiple of `x`: the `u` for which it comes closest to one is found by
+/// golden-section search.
+fn slope_below_cap(points: &[(f64, f64)]) -> f64 {
+    let most = points.iter().map(|(_, y)| y.abs()).fold(0.0, f64::max);
+    // Those near the cap say little.
+    let points: Vec<(f64, f64)> = points.iter().copied().filter(|(_, y)| y.abs() <= most / 2.0).collect();
+    let fit = |u: f64| {
+        let uncapped = |y: f64| if u > 0.0 { (y * u.sqrt()).atanh() / u.sqrt() } else { y };
+        let sum = |of: &dyn Fn(f64, f64) -> f64| points.iter().map(|(x, y)| of(*x, uncapped(*y))).sum::<f64>();
+        let (xx, xy, yy) = (sum(&|x, _| x * x), sum(&|x, y| x * y), sum(&|_, y| y * y));
+        (1.0 - xy * xy / (xx * yy).max(f64::MIN_POSITIVE), xy / xx.max(f64::MIN_POSITIVE))
+    };
+    let golden = (5f64.sqrt() - 1.0) / 2.0;
+    let (mut low, mut high) = (0.0, 1.0 / (most * most).max(f64::MIN_POSITIVE));
+    for _ in 0..60 {
+        let reach = golden * (high - low);
+        if fit(high - reach).0 <= fit(low + reach).0 { high = low + reach } else { low = high - reach }
+    }
+    fit(low).1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slope_is_found_with_and_without_a_cap() {
+        let x = |i: i32| f64::from(i - 50) / 10.0;
+        for (cap, slope) in [(4.0, 2.0), (30.0, 1.5), (1e9, 3.0)] {
+            let points: Vec<(f64, f64)> = (0..100).map(|i| (x(i), cap * (slope * x(i) / cap).tanh())).collect();
+            assert!((slope_below_cap(&points) / slope - 1.0).abs() < 1e-6, "{cap} {}", slope_below_cap(&points));
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! [`Feature`]: the facts about one latent, a row of `features.parquet`; [`Example`]: a place where it fires.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use serde::Serialize;
 
@@ -115,4 +115,60 @@ pub struct Example {
     /// The latent's activation on each token; 0 if it is not active, and on attention sinks, on which no SAE is
     /// trained.
     pub activations: Vec<f32>,
+}
+
+impl Example {
+    /// The tokens around the peak that fit into `width` characters.
+    pub fn around_peak(&self, width: usize) -> Range<usize> {
+        let peak = self.peak as usize;
+        let (mut part, mut free) = (peak..peak + 1, width.saturating_sub(self.width(peak)));
+        loop {
+            let before = part.start.checked_sub(1).filter(|&token| self.width(token) <= free);
+            free -= before.map_or(0, |token| self.width(token));
+            part.start = before.unwrap_or(part.start);
+            let after = Some(part.end).filter(|&token| token < self.texts.len() && self.width(token) <= free);
+            free -= after.map_or(0, |token| self.width(token));
+            part.end += usize::from(after.is_some());
+            if before.is_none() && after.is_none() {
+                return part;
+            }
+        }
+    }
+
+    /// All tokens, in lines of at most `width` characters.
+    pub fn lines(&self, width: usize) -> Vec<Range<usize>> {
+        let (mut lines, mut start, mut len) = (vec![], 0, 0);
+        for token in 0..self.texts.len() {
+            if len + self.width(token) > width && token > start {
+                lines.push(start..token);
+                (start, len) = (token, 0);
+            }
+            len += self.width(token);
+        }
+        lines.push(start..self.texts.len());
+        lines
+    }
+
+    /// Characters of a token as it is shown: active ones may have brackets.
+    fn width(&self, token: usize) -> usize {
+        let is_lit = self.activations[token] > 0.0;
+        self.texts[token].chars().count() + if is_lit { 2 } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_example_is_cut_around_its_peak_or_broken_into_lines() {
+        let texts = ["one", " two", " three", " four"].map(String::from).to_vec();
+        let example = Example { peak: 2, texts, activations: vec![0.0, 0.0, 1.0, 0.0], ..Example::default() };
+        assert_eq!(example.around_peak(100), 0..4);
+        assert_eq!(example.around_peak(13), 1..3);
+        assert_eq!(example.around_peak(1), 2..3, "the peak itself is always there");
+        assert_eq!(example.lines(100), [0..4]);
+        assert_eq!(example.lines(8), [0..2, 2..3, 3..4]);
+        assert_eq!(example.lines(1).len(), 4);
+    }
 }

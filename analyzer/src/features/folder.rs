@@ -1,5 +1,6 @@
 //! [`FeatureIndex`]: a folder of features on disk. Opening it reads the footers of its tables. A latent is read when it
-//! is asked for, and only its rows; whole columns are read to rank latents.
+//! is asked for, and only its rows; whole columns are read to rank latents, after the table was compared with its
+//! checksum. The examples, which are most of the bytes, are compared only on request.
 
 use std::{
     collections::HashMap,
@@ -8,7 +9,7 @@ use std::{
     sync::OnceLock,
 };
 
-use harvester::{DocumentRecord, Location, MANIFEST_FILE, Manifest, TableReader, Value, go_on};
+use harvester::{DocumentRecord, LanguageModel, Location, MANIFEST_FILE, Manifest, Table, TableReader, Value, go_on};
 
 use super::{
     feature::{Example, ExampleKind, Feature},
@@ -19,7 +20,7 @@ use super::{
         read_labels, read_sample,
     },
 };
-use crate::{Effect, Error, Label, PlacedSae, Result};
+use crate::{Effect, Error, Label, PlacedSae, Result, Workbench};
 
 /// Latents whose rows are read together when all are.
 const BLOCK: usize = 1024;
@@ -29,14 +30,52 @@ const BLOCK: usize = 1024;
 pub struct FeatureIndex {
     dir: PathBuf,
     manifest: FeaturesManifest,
-    features: TableReader,
+    features: SmallTable,
     examples: TableReader,
-    labels: TableReader,
+    labels: SmallTable,
     /// `None` if effects were not measured.
-    effects: Option<TableReader>,
+    effects: Option<SmallTable>,
     /// The documents of the examples, by number, once they are asked for.
     documents: OnceLock<HashMap<u64, DocumentRecord>>,
 }
+
+/// A table that is compared with its checksum before it is read whole.
+#[derive(Debug)]
+struct SmallTable {
+    table: TableReader,
+    path: PathBuf,
+    /// `None` if the manifest does not list it.
+    sha256: Option<String>,
+    compared: OnceLock<()>,
+}
+
+impl SmallTable {
+    fn open<R>(table: &Table<R>, dir: &Path, manifest: &FeaturesManifest) -> Result<Self> {
+        let listed = manifest.files.iter().find(|listed| listed.file == table.file);
+        Ok(Self {
+            table: table.open(dir)?,
+            path: dir.join(table.file),
+            sha256: listed.map(|listed| listed.sha256.clone()),
+            compared: OnceLock::new(),
+        })
+    }
+
+    /// The table, to read all rows of it.
+    fn whole(&self) -> Result<&TableReader> {
+        if let (None, Some(sha256)) = (self.compared.get(), &self.sha256) {
+            Location::from(self.path.clone()).check_sha256(sha256, CHANGED)?;
+            self.compared.get_or_init(|| ());
+        }
+        Ok(&self.table)
+    }
+
+    fn n_rows(&self) -> usize {
+        self.table.n_rows()
+    }
+}
+
+/// What to do about a table that is not the one that was written.
+const CHANGED: &str = "The file has changed since it was written: index again into another folder";
 
 impl FeatureIndex {
     /// Opens a folder written by [`crate::index`].
@@ -55,18 +94,18 @@ impl FeatureIndex {
                 dir.display()
             );
         }
-        let (features, examples) = (FEATURES.open(dir)?, EXAMPLES.open(dir)?);
+        let (features, examples) = (SmallTable::open(&FEATURES, dir, &manifest)?, EXAMPLES.open(dir)?);
         if features.n_rows() != manifest.d_sae {
             let expected = format!("{} rows, one per latent", manifest.d_sae);
             return Err(changed(dir, FEATURES.file, expected, format!("{} rows", features.n_rows())));
         }
-        let labels = LABELS.open(dir)?;
+        let labels = SmallTable::open(&LABELS, dir, &manifest)?;
         if labels.n_rows() != manifest.d_sae {
             let expected = format!("{} rows, one per latent", manifest.d_sae);
             return Err(changed(dir, LABELS.file, expected, format!("{} rows", labels.n_rows())));
         }
         let has_effects = manifest.files.iter().any(|table| table.file == EFFECTS.file);
-        let effects = if has_effects { Some(EFFECTS.open(dir)?) } else { None };
+        let effects = if has_effects { Some(SmallTable::open(&EFFECTS, dir, &manifest)?) } else { None };
         Ok(Self { dir: dir.to_path_buf(), manifest, features, examples, labels, effects, documents: OnceLock::new() })
     }
 
@@ -76,8 +115,7 @@ impl FeatureIndex {
     /// A table that has changed.
     pub fn verify(&self) -> Result<()> {
         for IndexedFile { file, sha256 } in &self.manifest.files {
-            let hint = "The file has changed since it was written: index again into another folder";
-            Location::from(self.dir.join(file)).check_sha256(sha256, hint)?;
+            Location::from(self.dir.join(file)).check_sha256(sha256, CHANGED)?;
         }
         Ok(())
     }
@@ -92,7 +130,7 @@ impl FeatureIndex {
     /// # Errors
     /// A damaged table, or a column of another type.
     pub fn column<T: Value>(&self, name: &str) -> Result<Vec<T>> {
-        Ok(self.features.read(name)?)
+        Ok(self.features.whole()?.read(name)?)
     }
 
     /// Every latent, in order. It reads the whole table: [`Self::column`] is for what needs a few facts of each.
@@ -100,6 +138,7 @@ impl FeatureIndex {
     /// # Errors
     /// A damaged table.
     pub fn features(&self) -> Result<Vec<Feature>> {
+        self.features.whole()?;
         self.read(0..self.manifest.d_sae)
     }
 
@@ -124,7 +163,7 @@ impl FeatureIndex {
 
     /// Features of the latents `rows`.
     fn read(&self, rows: Range<usize>) -> Result<Vec<Feature>> {
-        let features = read_features(&self.features, rows.clone())?;
+        let features = read_features(&self.features.table, rows.clone())?;
         let n_sources = self.manifest.sources.len();
         for (row, feature) in rows.zip(&features) {
             let found = (feature.latent as usize, feature.density_by_source.len());
@@ -169,7 +208,7 @@ impl FeatureIndex {
     /// As for [`Self::feature`].
     pub fn label(&self, latent: u32) -> Result<Label> {
         let row = self.row(latent)?;
-        let mut read = read_labels(&self.labels, row..row + 1)?;
+        let mut read = read_labels(&self.labels.table, row..row + 1)?;
         read.pop().ok_or_else(|| changed(&self.dir, LABELS.file, format!("a row {row}"), "none".into()))
     }
 
@@ -178,7 +217,7 @@ impl FeatureIndex {
     /// # Errors
     /// A damaged table.
     pub fn labels(&self) -> Result<Vec<Label>> {
-        Ok(read_labels(&self.labels, 0..self.manifest.d_sae)?)
+        Ok(read_labels(self.labels.whole()?, 0..self.manifest.d_sae)?)
     }
 
     /// The measured effect of a latent; `None` if it never fires, or effects were not measured.
@@ -187,7 +226,8 @@ impl FeatureIndex {
     /// As for [`Self::feature`].
     pub fn effect(&self, latent: u32) -> Result<Option<Effect>> {
         self.row(latent)?;
-        let Some(table) = &self.effects else { return Ok(None) };
+        let Some(effects) = &self.effects else { return Ok(None) };
+        let table = effects.whole()?;
         let latents = table.read::<u32>("latent")?;
         let Ok(row) = latents.binary_search(&latent) else { return Ok(None) };
         Ok(read_effects(table, row..row + 1)?.pop())
@@ -198,7 +238,8 @@ impl FeatureIndex {
     /// # Errors
     /// A damaged table.
     pub fn effects(&self) -> Result<Vec<Effect>> {
-        Ok(self.effects.as_ref().map_or(Ok(vec![]), |table| read_effects(table, 0..table.n_rows()))?)
+        let Some(effects) = &self.effects else { return Ok(vec![]) };
+        Ok(read_effects(effects.whole()?, 0..effects.n_rows())?)
     }
 
     /// Calls `each` with every latent and its examples, in order.
@@ -206,6 +247,7 @@ impl FeatureIndex {
     /// # Errors
     /// A damaged table, or an error of `each`.
     pub fn for_each(&self, mut each: impl FnMut(&Feature, &[Example]) -> Result<()>) -> Result<()> {
+        self.features.whole()?;
         for start in (0..self.manifest.d_sae).step_by(BLOCK) {
             let features = self.read(start..self.manifest.d_sae.min(start + BLOCK))?;
             let examples = self.read_examples(&features)?;
@@ -337,6 +379,14 @@ impl FeatureIndex {
                 Err(harvester::Error::invalid("`features`", expected, found).into())
             }
         }
+    }
+
+    /// The SAE that was indexed with its model, which is `model` if that is open already.
+    ///
+    /// # Errors
+    /// When the SAE is not where it was, or cannot be read.
+    pub fn workbench(&self, model: Option<&LanguageModel>) -> Result<Workbench> {
+        Workbench::new(self.manifest.placed_sae(&self.dir)?, model)
     }
 
     /// The place of the SAE that was indexed.

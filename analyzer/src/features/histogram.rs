@@ -59,6 +59,12 @@ impl Histogram {
         max
     }
 
+    /// Tokens on which the activation is at least as large, within the width of a bin.
+    pub(crate) fn at_least(&self, activation: f32) -> u64 {
+        let below = bin(activation).saturating_sub(self.start as usize).min(self.counts.len());
+        self.counts[below..].iter().map(|count| u64::from(*count)).sum()
+    }
+
     /// Half-octaves as a row of blocks, with the activations at its ends.
     pub fn line(&self) -> String {
         const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -117,6 +123,13 @@ mod tests {
             let found = histogram.quantile(q, values[values.len() - 1]);
             assert!((found - exact).abs() <= exact / 16.0 + 1e-3, "{q}: {found} {exact}");
         }
+    }
+
+    #[test]
+    fn what_is_at_least_as_strong_is_counted_within_a_bin() {
+        let histogram = of(&[1.0, 2.0, 2.0, 4.0]);
+        assert_eq!([0.5, 1.0, 1.5, 2.0, 4.0, 5.0].map(|at| histogram.at_least(at)), [4, 4, 3, 3, 1, 0]);
+        assert_eq!(Histogram::default().at_least(1.0), 0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! [`FeaturesManifest`]: the inputs and the files of a folder of features.
 
-use std::path::Path;
+use std::{fmt, path::Path};
 
 use harvester::{
     ArtifactRef, CorpusPart, DocumentRecord, HookPoint, Location, MANIFEST_FILE, Manifest, ModelIdentity, OutputFolder,
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::latents::LATENTS;
 use super::tables::{CONTROL, EFFECTS, EXAMPLES, FEATURES, LABELS, SAMPLE, TOKENS};
-use crate::Result;
+use crate::{Label, PlacedSae, Result};
 
 /// The folder in a folder of features that holds the state of an unfinished run.
 pub(crate) const PARTIAL_FOLDER: &str = "partial";
@@ -111,7 +111,8 @@ pub struct FeaturesManifest {
     pub files: Vec<IndexedFile>,
 }
 
-/// Shares of latents whose label has an F1 of at least 0.8, among those that fire in the text.
+/// Shares of latents whose label has an F1 of at least 0.8, measured on at least 20 firings, among those that fire in the
+/// text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Labeled {
     /// Latents of the SAE, on the sample.
@@ -122,19 +123,20 @@ pub struct Labeled {
     pub control: f32,
 }
 
+impl fmt::Display for Labeled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [sample, control_text, control] =
+            [self.sample, self.control_text, self.control].map(|share| format!("{:.1} %", 100.0 * share));
+        write!(f, "{}: {sample} of the latents that fire; ", Label::goodness())?;
+        write!(f, "in the control's text {control_text}, at random {control}")
+    }
+}
+
 impl FeaturesManifest {
     /// The counts, and how well labels predict, in two lines.
     pub fn summary(&self) -> [String; 2] {
         let (latents, tokens) = (grouped(self.d_sae as u64), grouped(self.tokens));
-        let Labeled { sample, control_text, control } = self.labeled;
-        let [sample, control_text, control] = [sample, control_text, control].map(|share| 100.0 * share);
-        [
-            format!("{latents} latents over {tokens} tokens"),
-            format!(
-                "labels of F1 0.8 or more: {sample:.1} % of the latents that fire; in the control's text \
-                 {control_text:.1} %, at random {control:.1} %"
-            ),
-        ]
+        [format!("{latents} latents over {tokens} tokens"), format!("labels of {}", self.labeled)]
     }
 
     /// The unfinished run in `dir`, with the counts of its last saved state; `None` if there is none.
@@ -158,6 +160,23 @@ impl FeaturesManifest {
         Ok(Some(run.located(&dir.into())))
     }
 
+    /// The SAE that was indexed, also one of another tool: `folder`, that of the manifest, says where it belongs.
+    ///
+    /// # Errors
+    /// When it is at no recorded place, or cannot be read.
+    pub(crate) fn placed_sae(&self, folder: &Path) -> Result<PlacedSae> {
+        PlacedSae::recorded(&self.sae, folder, |path, sae, sha256| PlacedSae {
+            path,
+            sae,
+            hook_point: self.hook_point,
+            sink_norm: self.sink_norm,
+            bos: self.text.identity["config"]["bos"].as_str().and_then(|bos| bos.parse().ok()),
+            model: self.model.clone(),
+            sha256,
+            manifest: None,
+        })
+    }
+
     /// Checks that the tables are in `dir`, the folder of the manifest.
     ///
     /// # Errors
@@ -177,8 +196,8 @@ impl FeaturesManifest {
 /// Written last, so that a folder with a manifest is finished.
 impl Manifest for FeaturesManifest {
     const FORMAT: &'static str = "refract.features";
-    const VERSION: u32 = 3;
-    const OLDEST_VERSION: u32 = 3;
+    const VERSION: u32 = 4;
+    const OLDEST_VERSION: u32 = 4;
     const COMMAND: &'static str = "index";
 
     fn located(self, folder: &Location) -> Self {

@@ -10,7 +10,7 @@ use super::{
     feature::{Example, ExampleKind, Feature},
     folder::FeatureIndex,
 };
-use crate::{Effect, Facts, Label, Result, facts::tokens};
+use crate::{Effect, Facts, Label, Result, facts::tokens, labels::two_digits};
 
 /// Latents that fire on a larger share of the tokens are not shown first: they are not specific.
 const MOST_DENSE: f64 = 0.03;
@@ -57,9 +57,9 @@ impl FeatureIndex {
         let density = self.column::<f64>("density")?;
         let mut labels = self.labels()?;
         // Nobody can read a token that is a part of a letter.
-        let is_readable = |label: &Label| label.is_explained() && !label.rule.contains('\u{fffd}');
+        let is_readable = |label: &Label| label.is_explained() && label.is_sure() && !label.rule.contains('\u{fffd}');
         labels.retain(|label| is_readable(label) && density[label.latent as usize] < MOST_DENSE);
-        // Among equals, the label of more firings is surer.
+        // Among equals, the label of more firings is surer still.
         labels.sort_by(|a, b| b.f1.total_cmp(&a.f1).then(b.firings.cmp(&a.firings)).then(a.latent.cmp(&b.latent)));
         let mut seen = HashSet::new();
         labels.retain(|label| seen.insert(about(&label.rule)));
@@ -134,9 +134,21 @@ impl Portrait {
     /// How much of the latent its rule covers.
     fn rule(&self, facts: &mut Facts) {
         let label = &self.label;
-        if label.rule.is_empty() {
+        if label.useful_rule().is_empty() {
             return;
         }
+        let measured = |name: &str, value: f32, [low, high]: [f32; 2]| {
+            format!("{name} {} ({} to {})", two_digits(value), two_digits(low), two_digits(high))
+        };
+        let figures = [
+            measured("precision", label.precision, label.precision_interval),
+            measured("recall", label.recall, label.recall_interval),
+            measured("F1", label.f1, label.f1_interval),
+        ];
+        facts.add("rule", figures.join(", "));
+        let firings = harvester::human::counted(u64::from(label.firings), "strong firing");
+        let few = if label.is_sure() { "" } else { ": too few to rely on" };
+        facts.add("measured on", format!("{firings} (above 0.3 of max) in held-out documents{few}"));
         let (firings, mass) = (100.0 * label.share_of_firings, 100.0 * label.share_of_mass);
         facts.add("rule covers", format!("{firings:.0} % of all its firings, {mass:.0} % of its activation"));
         let bands = ["weaker half", "to 90 %", "to 99 %", "strongest 1 %"];

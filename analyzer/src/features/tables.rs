@@ -299,13 +299,35 @@ pub(crate) const LABELS: Table<Label> = Table {
              the half of the documents on which the rule was not chosen",
         ),
         Column::new(
+            "precision_low",
+            Cell::F32(|label| label.precision_interval[0]),
+            "fraction",
+            "lower end of its 95 % interval (Wilson)",
+        ),
+        Column::new("precision_high", Cell::F32(|label| label.precision_interval[1]), "fraction", "upper end"),
+        Column::new(
             "recall",
             Cell::F32(|label| label.recall),
             "fraction",
             "share of the strong firings where the rule holds",
         ),
+        Column::new("recall_low", Cell::F32(|label| label.recall_interval[0]), "fraction", "as of the precision"),
+        Column::new("recall_high", Cell::F32(|label| label.recall_interval[1]), "fraction", "as of the precision"),
         Column::new("f1", Cell::F32(|label| label.f1), "", "harmonic mean of the two; 1 is best"),
-        Column::new("firings", Cell::U32(|label| label.firings), "tokens", "number of strong firings"),
+        Column::new(
+            "f1_low",
+            Cell::F32(|label| label.f1_interval[0]),
+            "",
+            "lower end of its 95 % interval, from that of the proportion J = F1 / (2 - F1)",
+        ),
+        Column::new("f1_high", Cell::F32(|label| label.f1_interval[1]), "", "upper end"),
+        Column::new(
+            "firings",
+            Cell::U32(|label| label.firings),
+            "tokens",
+            "number of strong firings; below 20, the figures are not relied on",
+        ),
+        Column::new("holds", Cell::U32(|label| label.holds), "tokens", "number of tokens where the rule holds"),
         Column::new(
             "share_of_firings",
             Cell::F32(|label| label.share_of_firings),
@@ -513,9 +535,15 @@ pub(crate) fn read_labels(table: &TableReader, rows: Range<usize>) -> Result<Vec
     let rules = table.read_rows::<String>("rule", rows.clone())?;
     let kinds = table.read_rows::<String>("kind", rows.clone())?;
     let number = |name: &str| table.read_rows::<f32>(name, rows.clone());
-    let (precision, recall, f1) = (number("precision")?, number("recall")?, number("f1")?);
+    // The figure, and the ends of its interval.
+    let measured = |name: &str| -> Result<[Vec<f32>; 3]> {
+        Ok([number(name)?, number(&format!("{name}_low"))?, number(&format!("{name}_high"))?])
+    };
+    let (precision, recall, f1) = (measured("precision")?, measured("recall")?, measured("f1")?);
     let (of_firings, of_mass) = (number("share_of_firings")?, number("share_of_mass")?);
     let firings = table.read_rows::<u32>("firings", rows.clone())?;
+    let holds = table.read_rows::<u32>("holds", rows.clone())?;
+    let interval = |of: &[Vec<f32>; 3], row: usize| [of[1][row], of[2][row]];
     let by_quantile = table.read_rows::<Vec<f32>>("precision_by_quantile", rows.clone())?;
     let latents = table.read_rows::<u32>("latent", rows.clone())?;
     let texts = rules.into_iter().zip(kinds).zip(by_quantile).zip(latents).enumerate();
@@ -523,10 +551,14 @@ pub(crate) fn read_labels(table: &TableReader, rows: Range<usize>) -> Result<Vec
         latent,
         rule,
         kind,
-        precision: precision[row],
-        recall: recall[row],
-        f1: f1[row],
+        precision: precision[0][row],
+        precision_interval: interval(&precision, row),
+        recall: recall[0][row],
+        recall_interval: interval(&recall, row),
+        f1: f1[0][row],
+        f1_interval: interval(&f1, row),
         firings: firings[row],
+        holds: holds[row],
         share_of_firings: of_firings[row],
         share_of_mass: of_mass[row],
         precision_by_quantile,
@@ -657,9 +689,13 @@ mod tests {
             rule: "on \"when\"".into(),
             kind: "word".into(),
             precision: 0.5,
+            precision_interval: [0.25, 0.75],
             recall: 0.25,
+            recall_interval: [0.2, 0.3],
             f1: 0.3,
+            f1_interval: [0.15, 0.45],
             firings: 9,
+            holds: 12,
             share_of_firings: 0.1,
             share_of_mass: 0.2,
             precision_by_quantile: vec![0.1, 0.2, 0.3, 0.4],

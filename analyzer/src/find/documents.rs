@@ -87,6 +87,8 @@ pub struct Contrasts {
     pub is_split: bool,
     /// Number of latents that were compared: those that fire in a document, and are not too dense.
     pub n_tested: usize,
+    /// The p of a latent that tells the groups apart wholly, if permutations gave the p-values.
+    pub least_p: Option<f64>,
     /// The latents, most typical of the first group first.
     pub latents: Vec<DocumentContrast>,
 }
@@ -120,6 +122,14 @@ impl Contrasts {
             }
             false => format!("{tested} compared; below {FOR_P} documents a side there is no test, only the sizes"),
         });
+        if let Some(least) = self.least_p.filter(|least| least * self.n_tested as f64 > DISCOVERY) {
+            let needed = (least * self.n_tested as f64 / DISCOVERY).ceil() as u64;
+            lines.push(format!(
+                "with so few documents no p is below {least:.4}: among {tested}, one alone cannot be told from chance, \
+                 only {} that are as clear",
+                human::grouped(needed)
+            ));
+        }
         lines
     }
 
@@ -205,6 +215,14 @@ pub(super) fn contrast_documents(
     let n = [first.len(), second.len()];
     let groups = Groups::new([(positive, first), (negative, second)], density.len());
     Ok(groups.contrasts(n, mean_tokens, is_cut, density, config))
+}
+
+/// Refuses a largest density that is no share.
+pub(super) fn check_density(max_density: f64) -> Result<()> {
+    match (0.0..=1.0).contains(&max_density) {
+        true => Ok(()),
+        false => Err(harvester::Error::invalid("`max_density`", "a share from 0 to 1", max_density.to_string()).into()),
+    }
 }
 
 /// The rows that count of one document.
@@ -383,6 +401,7 @@ impl Groups {
             reported: report_n,
             is_split,
             n_tested: latents.len(),
+            least_p: permutations.filter(|_| report_n.iter().all(|n| *n >= FOR_P)).map(|it| it.floor(report_n)),
             latents: latents.into_iter().map(|(_, found)| found).collect(),
         }
     }
@@ -515,6 +534,41 @@ mod tests {
         assert!((found.latents[0].auc - (0.5 + 1.0 / 3.0)).abs() < 1e-12);
         let some = find(&text(&[20; 12], 0, planted(true)), &text(&[20; 12], 99, planted(false)));
         assert!(!some.is_split && some.latents[0].p.is_some_and(|p| p > 0.0 && p < 0.05), "{some:?}");
+    }
+
+    /// Ten documents a side: p is 1e-4 at best, which 1,000 latents make 0.1, and two of them 0.05.
+    #[test]
+    fn one_clear_latent_among_many_cannot_be_told_from_chance_in_few_documents() {
+        let contrast = |n_clear: u32| {
+            let side = |first: bool| {
+                let mut text = EncodedRows::default();
+                for document in 0..10 {
+                    text.rows.document.push(document);
+                    text.rows.context.push(document);
+                    text.rows.position.push(1);
+                    text.rows.token.push(0);
+                    text.ordinary.push(true);
+                    for latent in 0..1000u32 {
+                        let chance = mixed(u64::from(latent) * 100 + document * 2 + u64::from(first)).is_multiple_of(2);
+                        if if latent < n_clear { first } else { chance } {
+                            text.acts.latents.push(latent);
+                            text.acts.values.push(1.0 + document as f32);
+                        }
+                    }
+                    text.acts.offsets.push(text.acts.latents.len());
+                }
+                text
+            };
+            contrast_documents(&side(true), &side(false), &[0.01; 1000], &ContrastConfig::default()).unwrap()
+        };
+        let said = |found: &Contrasts| found.summary().last().cloned().unwrap();
+        let one = contrast(1);
+        assert_eq!((one.latents[0].latent, one.latents[0].auc, one.latents[0].p), (0, 1.0, one.least_p));
+        assert!(one.latents[0].q > Some(0.05), "{:?}", one.latents[0]);
+        assert!(said(&one).contains("no p is below 0.0001: among 1,000 latents, one alone"), "{}", said(&one));
+        assert!(said(&one).contains("only 2 that are as clear"), "{}", said(&one));
+        let three = contrast(3);
+        assert!(three.latents[..3].iter().all(|it| it.latent < 3 && it.q < Some(0.05)), "{:?}", &three.latents[..3]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use harvester::{Corpus, CorpusOptions, HarvestConfig, LiveModel, Monitor, Packing};
 
-use super::documents::{ContrastConfig, Contrasts, contrast_documents};
+use super::documents::{ContrastConfig, Contrasts, check_density, contrast_documents};
 use crate::{EncodedRows, Error, FeatureIndex, IndexText, Result, Workbench, index::encode_all};
 
 /// Most tokens of a file or folder that are run through the model.
@@ -123,10 +123,7 @@ pub fn find(
         return Err(harvester::Error::invalid("`negative`", expected, format!("`{name}`")).into());
     }
     let is_sources = |group: &&TextGroup| matches!(group, TextGroup::Sources(_));
-    if !(0.0..=1.0).contains(&config.max_density) {
-        let found = config.max_density.to_string();
-        return Err(harvester::Error::invalid("`max_density`", "a share from 0 to 1", found).into());
-    }
+    check_density(config.max_density)?;
     let bench = if groups.iter().all(is_sources) { None } else { Some(bench()?) };
     bench.iter().try_for_each(|bench| index.check_sae(bench.sae()))?;
     let sample = if groups.iter().any(is_sources) { Some(index.sample()?) } else { None };

@@ -10,6 +10,7 @@
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::documents::check_density;
 use crate::{Effect, Facts, FeatureIndex, Label, Result, TokenWeight, facts::quoted};
 
 /// The usual constants of BM25.
@@ -64,10 +65,7 @@ impl FeatureIndex {
     /// # Errors
     /// A query without a word, or a damaged table.
     pub fn search(&self, query: &str, n: usize, max_density: f64) -> Result<Vec<SearchHit>> {
-        if !(0.0..=1.0).contains(&max_density) {
-            let found = max_density.to_string();
-            return Err(harvester::Error::invalid("`max_density`", "a share from 0 to 1", found).into());
-        }
+        check_density(max_density)?;
         let wanted = words(query);
         if wanted.is_empty() {
             return Err(
@@ -79,7 +77,7 @@ impl FeatureIndex {
         let promotes = self.promoted_texts()?;
         let documents: Vec<Words> = (0..labels.len())
             .into_par_iter()
-            .map(|latent| Words::new(&labels[latent].rule, &promotes[latent], &fires_on[latent]))
+            .map(|latent| Words::new(labels[latent].useful_rule(), &promotes[latent], &fires_on[latent]))
             .collect();
         let mean_len = documents.iter().map(Words::len).sum::<f64>() / documents.len().max(1) as f64;
         let idf: Vec<f64> = wanted

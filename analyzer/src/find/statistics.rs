@@ -3,6 +3,8 @@
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
+use crate::wilson::wilson;
+
 /// Values of two groups of documents, where most values are 0.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TwoGroups<'a> {
@@ -107,6 +109,12 @@ impl Permutations {
         Self { assignments: (0..Self::N).map(shuffled).collect() }
     }
 
+    /// The smallest p: that of values which tell the groups apart wholly.
+    pub(crate) fn floor(&self, n: [usize; 2]) -> f64 {
+        let values: Vec<f32> = (0..n[0] + n[1]).rev().map(|value| value as f32).collect();
+        self.p(&values, n[0])
+    }
+
     /// Two-sided p of the AUC: the share of assignments with one at least as far from 1/2, where the one found counts
     /// too. `values`: of every document, those of the first group first.
     pub(crate) fn p(&self, values: &[f32], first: usize) -> f64 {
@@ -139,17 +147,6 @@ fn ranks(values: &[f32]) -> Vec<f64> {
         before += equal.len();
     }
     ranks
-}
-
-/// 95 % quantile of the normal distribution, two-sided.
-const Z: f64 = 1.959_963_984_540_054;
-
-/// Wilson's 95 % interval of a proportion.
-fn wilson(successes: usize, n: usize) -> [f64; 2] {
-    let (n, p) = (n as f64, successes as f64 / n as f64);
-    let middle = (p + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
-    let reach = Z / (1.0 + Z * Z / n) * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
-    [middle - reach, middle + reach]
 }
 
 /// Newcombe's 95 % interval of the difference of two proportions, from Wilson's intervals of each (his method 10).

@@ -18,9 +18,6 @@ use crate::{
 /// Latents whose effects are saved together.
 const SAVED: usize = 4 * EffectMeter::BLOCK;
 
-/// The F1 from which on a label predicts well.
-const GOOD: f32 = 0.8;
-
 /// The effects of all latents that fire, at their 99.9th percentile. Blocks that a stopped run into `out` has measured
 /// are read; `None` if the user asked to stop.
 pub(crate) fn effects(
@@ -112,7 +109,7 @@ pub(crate) fn labels(
 /// Share of the latents that fire in the sample whose label predicts well.
 fn well_labeled(labels: &[Label], sample: &Sample) -> f32 {
     let fires = max_of(sample, labels.len()).iter().filter(|max| **max > 0.0).count();
-    labels.iter().filter(|label| label.f1 >= GOOD).count() as f32 / fires.max(1) as f32
+    labels.iter().filter(|label| label.is_good()).count() as f32 / fires.max(1) as f32
 }
 
 /// The largest activation of each latent in a sample.

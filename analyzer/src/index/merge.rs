@@ -9,7 +9,7 @@ use std::{
 use harvester::{ArtifactRef, DocumentRecord, LanguageModel, Location, Manifest, Monitor, OutputFolder, differences};
 
 use super::{finish, saved::SavedState, tables};
-use crate::{PlacedSae, Result, Workbench, features::FeaturesManifest};
+use crate::{Result, Workbench, features::FeaturesManifest};
 
 /// Merges the indexes in `folders`, of parts of one corpus, into `out`. It equals the index of the merged parts; the
 /// order of the folders does not matter. A finished merge is left unchanged. `model` is the model if it is open already.
@@ -30,7 +30,7 @@ pub fn merge_indexes(
     let Some(((first_folder, first), rest)) = parts.split_first() else {
         return Err(harvester::Error::invalid("folders to merge", "at least two", "none").into());
     };
-    let placed = placed_sae(first, first_folder)?;
+    let placed = first.placed_sae(first_folder)?;
     let mut manifest = first.clone();
     manifest.sae = ArtifactRef::new(out, &placed.path.as_path().into(), Some(placed.sha256.clone()));
     manifest.model = first.model.seen_from(&Location::from(out));
@@ -78,20 +78,6 @@ fn documents(parts: &[(&PathBuf, FeaturesManifest)], numbers: &HashSet<u64>) -> 
     // A document may have contexts in several parts of a merged index.
     documents.dedup_by_key(|record| record.document);
     Ok(Some(documents))
-}
-
-/// The SAE that was indexed.
-fn placed_sae(manifest: &FeaturesManifest, folder: &Path) -> Result<PlacedSae> {
-    PlacedSae::recorded(&manifest.sae, folder, |path, sae, sha256| PlacedSae {
-        path,
-        sae,
-        hook_point: manifest.hook_point,
-        sink_norm: manifest.sink_norm,
-        bos: manifest.text.identity["config"]["bos"].as_str().and_then(|bos| bos.parse().ok()),
-        model: manifest.model.clone(),
-        sha256,
-        manifest: None,
-    })
 }
 
 /// Refuses indexes that are not of different parts of one corpus.

@@ -187,7 +187,7 @@ fn nothing() -> ActivationRows {
 }
 
 /// Drops the rows after the first `n` contexts.
-fn keep_contexts(rows: &mut ActivationRows, n: usize) {
+pub(crate) fn keep_contexts(rows: &mut ActivationRows, n: usize) {
     let Some(end) = rows.rows.contexts().get(n).map(|context| context.start) else { return };
     let keep: Vec<bool> = (0..rows.rows.token.len()).map(|row| row < end).collect();
     rows.values.keep_rows(rows.d_model, &keep);
