@@ -1,6 +1,6 @@
 //! [`PairCounts`]: the activity of paired latents on the same tokens.
 
-use harvester::{ActivationDataset, ActivationRows, Monitor};
+use harvester::{ActivationDataset, ActivationRows, Monitor, is_ordinary};
 
 use super::matching::{Matching, PARTS};
 use crate::{EncodedRows, Error, PlacedSae, Result, index::keep_contexts};
@@ -122,7 +122,8 @@ fn keep_enough(activations: &mut ActivationRows, sink_norm: f32, tokens: u64) {
             break;
         }
         n_contexts += 1;
-        n += context.filter(|row| activations.is_ordinary(*row, sink_norm)).count() as u64;
+        let counts = |row: &usize| is_ordinary(activations.rows.position[*row], activations.norm[*row], sink_norm);
+        n += context.filter(counts).count() as u64;
     }
     keep_contexts(activations, n_contexts);
 }
