@@ -231,6 +231,15 @@ fn slope_below_cap(points: &[(f64, f64)]) -> f64 {
     fit(low).1
 }
 
+/// Takes a latent out of a row.
+fn remove(site: SaeSite<'_>, (latent, f): (u32, f32), x: &[f32], y: &mut [f32]) {
+    // A change of 0 must not alter anything, not even the sign of a zero.
+    if f != 0.0 {
+        let change = site.sae.config().input_norm.scale(x) * f;
+        y.iter_mut().zip(site.sae.decoder_row(latent as usize)).for_each(|(y, d)| *y -= change * d);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,14 +251,5 @@ mod tests {
             let points: Vec<(f64, f64)> = (0..100).map(|i| (x(i), cap * (slope * x(i) / cap).tanh())).collect();
             assert!((slope_below_cap(&points) / slope - 1.0).abs() < 1e-6, "{cap} {}", slope_below_cap(&points));
         }
-    }
-}
-
-/// Takes a latent out of a row.
-fn remove(site: SaeSite<'_>, (latent, f): (u32, f32), x: &[f32], y: &mut [f32]) {
-    // A change of 0 must not alter anything, not even the sign of a zero.
-    if f != 0.0 {
-        let change = site.sae.config().input_norm.scale(x) * f;
-        y.iter_mut().zip(site.sae.decoder_row(latent as usize)).for_each(|(y, d)| *y -= change * d);
     }
 }

@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(example.around_peak(100), 0..4);
         assert_eq!(example.around_peak(13), 1..3);
         assert_eq!(example.around_peak(1), 2..3, "the peak itself is always there");
-        assert_eq!(example.lines(100), [0..4]);
+        assert_eq!(example.lines(100).len(), 1);
         assert_eq!(example.lines(8), [0..2, 2..3, 3..4]);
         assert_eq!(example.lines(1).len(), 4);
     }
