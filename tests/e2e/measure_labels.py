@@ -45,11 +45,12 @@ def main():
     shown = lambda text: text.replace("\n", "⏎").replace("\t", "⇥")
     word = {token: shown(text.strip().lower() if text.strip() else text) for token, text in texts.items()}
     token, context = sample["token"], sample["context"]
-    at = lambda row, names: names[token[row]] if 0 <= row < len(token) else None
-    beside = lambda row, other: at(other, word) if 0 <= other < len(token) and context[other] == context[row] else None
+    is_beside = lambda row, other: 0 <= other < len(token) and context[other] == context[row]
+    # tokens.parquet has no text for what occurs only at position 0.
+    beside = lambda row, other: word.get(token[other]) if is_beside(row, other) else None
     sees = {
-        "word": lambda row: at(row, word),
-        "token": lambda row: shown(at(row, texts)),
+        "word": lambda row: word[token[row]],
+        "token": lambda row: shown(texts[token[row]]),
         "previous": lambda row: beside(row, row - 1),
         "next": lambda row: beside(row, row + 1),
     }
