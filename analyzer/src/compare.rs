@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! max cosine of a latent     the largest cosine of its decoder row with one of the other SAE
-//! matched cosine             mean cosine of the pairs of the best one-to-one assignment (PW-MCC)
+//! matched cosine             mean cosine of the pairs of the best one-to-one assignment (PW-MCC, with the sign kept)
 //! r, Jaccard                 of the activations of a pair on the same tokens: correlation, and both fire / one fires
 //! ```
-//! In a space of `d` dimensions, every direction has some neighbor among thousands. So each figure stands beside the same
-//! one for the second SAE turned by a random rotation.
+//! In a space of `d` dimensions, every direction has some neighbor among thousands. So the mean of the largest cosines
+//! and that of the pairs stand beside the same figure for the second SAE turned by a random rotation.
 
 mod matching;
 mod tokens;
@@ -23,15 +23,15 @@ use crate::{Error, Facts, PlacedSae, Result};
 
 /// Cosines at which the share of latents with a counterpart is given.
 const COSINES: [f32; 3] = [0.5, 0.7, 0.9];
-/// A pair is the same latent from this cosine on, of decoder and encoder rows.
+/// Least cosine of decoder and encoder rows of a shared latent.
 const SAME: f32 = 0.7;
-/// ... and from this correlation of their activations on.
+/// Least correlation of the activations of a shared latent.
 const SAME_ACTIVITY: f64 = 0.5;
 /// A latent below this largest cosine has no counterpart.
 const ALONE: f32 = 0.4;
-/// A latent is split if latents of the other SAE leave at most this share of its direction, squared, unexplained,
+/// Largest share of a split latent's squared direction that its parts leave unexplained.
 const UNEXPLAINED: f64 = 0.3;
-/// ... and fire together on these tokens: Jaccard index of the latent and the union of them.
+/// Least Jaccard index of a split latent and the union of its parts.
 const SAME_TOKENS: f64 = 0.7;
 /// Upper ends of the densities by which latents are grouped.
 const DENSITIES: [f64; 4] = [1e-4, 1e-3, 1e-2, 1.0];
@@ -51,7 +51,7 @@ impl Default for CompareConfig {
     }
 }
 
-/// What becomes of a latent in the other SAE.
+/// How a latent is related to the other SAE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
@@ -74,11 +74,12 @@ pub struct Counterpart {
     pub latent: u32,
     /// Share of the tokens on which it fires.
     pub density: f64,
-    /// What becomes of it.
+    /// How it is related to the other SAE.
     pub fate: Fate,
     /// Largest cosine of its decoder row with one of the other SAE.
     pub max_cosine: f32,
-    /// Its partner in the one-to-one assignment; `None` if the other SAE is smaller and has none left.
+    /// Its partner in the one-to-one assignment; `None` if none is left: the other SAE is smaller, or the pairing is
+    /// greedy and its eight nearest are taken.
     pub partner: Option<u32>,
     /// Cosine of the decoder rows of the two; 0 without a partner.
     pub decoder_cosine: f32,
@@ -129,7 +130,9 @@ pub struct Comparison {
     pub mean_max_cosine: [f64; 2],
     /// The same with the second SAE turned at random.
     pub mean_max_cosine_by_chance: [f64; 2],
-    /// Mean cosine of the pairs of the assignment.
+    /// Number of pairs of the assignment.
+    pub pairs: usize,
+    /// Mean cosine of the pairs.
     pub matched_cosine: f64,
     /// The same with the second SAE turned at random.
     pub matched_cosine_by_chance: f64,
@@ -160,7 +163,8 @@ impl Comparison {
         facts.add("max cosine", max);
         let how = if self.is_best_assignment { "best" } else { "greedy" };
         let (mean, chance) = (self.matched_cosine, self.matched_cosine_by_chance);
-        let matched = format!("{mean:.3} over the {how} one-to-one pairs (PW-MCC); {chance:.3} by chance");
+        let pairs = human::grouped(self.pairs as u64);
+        let matched = format!("{mean:.3} over the {pairs} pairs, {how} one-to-one (PW-MCC); {chance:.3} by chance");
         facts.add("matched", matched);
         for SharesAt { cosine, decoder, encoder, both } in &self.shares {
             let [decoder, encoder, both] = [decoder, encoder, both].map(|share| 100.0 * share);
@@ -210,7 +214,7 @@ impl Comparison {
 /// Compares two SAEs of the same hook point on the activations of `dataset`.
 ///
 /// # Errors
-/// SAEs of different models, hook points or widths; activations of another model; a file that cannot be read.
+/// SAEs of different models, hook points or widths; crosscoders; activations of another model; a file that cannot be read.
 pub fn compare(
     first: &PlacedSae,
     second: &PlacedSae,
@@ -238,6 +242,7 @@ pub fn compare(
         tokens: counts.tokens,
         mean_max_cosine: matching.mean_max_cosine(),
         mean_max_cosine_by_chance: by_chance.mean_max_cosine(),
+        pairs: matching.pairs,
         matched_cosine: matching.matched_cosine(),
         matched_cosine_by_chance: by_chance.matched_cosine(),
         is_best_assignment: matching.is_best,
@@ -262,6 +267,7 @@ fn check(first: &PlacedSae, second: &PlacedSae, dataset: &ActivationDataset) -> 
         let what = format!("SAE {}", second.path.display());
         return Err(harvester::Error::invalid(what, expected, shown(second)).into());
     }
+    first.check_input(dataset.manifest.hook_point(first.hook_point)?.d_model)?;
     first.check_model(dataset)
 }
 
@@ -304,12 +310,11 @@ impl Side<'_> {
         } else if found.max_cosine < ALONE {
             found.fate = Fate::OnlyHere;
         } else {
-            let nearest = self.matching.cosines[self.side].nearest(latent);
-            let parts = matching::parts(&self.decoders[self.side], latent, &self.decoders[1 - self.side], nearest);
+            let parts = &self.matching.parts[self.side][latent];
             let fires_alike = self.counts.jaccard_of_union(self.side, latent) >= SAME_TOKENS;
             if parts.latents.len() > 1 && parts.unexplained <= UNEXPLAINED && fires_alike {
                 found.fate = Fate::Split;
-                found.parts = parts.latents;
+                found.parts = parts.latents.clone();
             }
         }
         found

@@ -85,8 +85,8 @@ pub struct Effect {
     /// The activation that moves the next token by 0.25 nats, within 5 %; infinite if 20 times the latent's maximum
     /// does not.
     pub dose_kl25: f32,
-    /// Probability that the edit gives to the tokens of the latent's logit lens. `None` if it writes to no residual
-    /// stream.
+    /// Gain in the rank-weighted probability of the likeliest of the 20 tokens of the latent's logit lens: `P_q(M) -
+    /// P_p(M)` above. Negative if the edit makes them less likely. `None` if the SAE does not write to a residual stream.
     pub output_score: Option<f32>,
     /// Log probability of the most likely token before the edit minus after it: negative if the edit makes the model
     /// more certain.
@@ -190,6 +190,10 @@ impl<'a> EffectMeter<'a> {
         let edits: Vec<(u32, f32)> = doses.iter().map(|dose| (dose.latent, dose.activation)).collect();
         let read = |i: usize, predictions: &[Prediction<'_>]| unedited.effect(doses[i], lenses.get(i), predictions);
         let mut effects = unedited.predictions(fork, &edits, read)?;
+        if let Some(Effect { latent, dose, kl, .. }) = effects.iter().find(|effect| !effect.kl.is_finite()) {
+            let what = format!("the next token with {dose} of latent {latent} added");
+            return Err(harvester::Error::invalid(what, "a finite KL divergence", kl.to_string()).into());
+        }
         unedited.find_doses(fork, doses, &mut effects)?;
         Ok(effects)
     }

@@ -36,7 +36,7 @@ pub enum EncodeText<'a> {
 /// `activations`, each with an element for every token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncodedDocument {
-    /// Which document it is.
+    /// The document.
     pub record: DocumentRecord,
     /// Its tokens and their active latents.
     pub encoded: EncodedRows,

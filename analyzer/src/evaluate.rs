@@ -27,8 +27,8 @@ use crate::{Error, Result, SaeSite};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationConfig {
-    /// Tokens on which the whole model is run, three times from the hook point on; rounded up to whole contexts.
-    /// Default 8,192.
+    /// Tokens on which the whole model is run, three times from the hook point on: as many contexts as hold this
+    /// many tokens if each is full. Default 8,192.
     pub ce_tokens: u64,
 }
 

@@ -138,7 +138,7 @@ pub struct WholeTextEffect {
 /// Explains the next token of a text.
 ///
 /// # Errors
-/// A text of less than two tokens; a target that is not one token; an index of another SAE; an SAE that does not write
+/// A text of fewer than two tokens; a target that is not one token; an index of another SAE; an SAE that does not write
 /// where or after it reads; a model that cannot be read; or the monitor stops it.
 pub fn explain(
     bench: &Workbench,

@@ -3,9 +3,9 @@
 /// One half of the documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Half {
-    /// On these something is chosen.
+    /// Documents on which a rule or an order is chosen.
     Choose,
-    /// On these it is measured.
+    /// Documents on which it is measured.
     Report,
 }
 

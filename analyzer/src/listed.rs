@@ -66,12 +66,12 @@ pub(crate) fn cell(text: &str, width: usize) -> String {
     format!("{:width$}", cut(text, width - 1))
 }
 
-/// Which latents are listed, and their labels.
+/// The latents that a command lists, and their labels.
 #[derive(Debug)]
 pub struct Listed {
-    /// Of each latent; empty without an index.
+    /// Density of each latent; empty without an index.
     density: Vec<f64>,
-    /// Of each latent, with their F1; `None` without an index.
+    /// Label of each latent, with its F1; `None` without an index.
     labels: Option<Vec<(String, f32)>>,
     max_density: f64,
 }

@@ -89,7 +89,9 @@ impl Reference {
     /// With `change(t)` of a logit and `d` of the log sum, it is `d sum_t p(t) - sum_t p(t) change(t)`.
     pub(crate) fn kl(&self, log_sum: f64, q: &Prediction<'_>) -> f64 {
         let gain = wide(Gain { p: &self.p, before: &self.logits, after: q.logits });
-        ((q.log_sum - log_sum) * self.sum - gain).max(0.0)
+        let kl = (q.log_sum - log_sum) * self.sum - gain;
+        // Not `max`, which makes 0 of NaN.
+        if kl < 0.0 { 0.0 } else { kl }
     }
 
     /// Adds each logit's change to `changes`, and its probability to `p`. `[d_vocab]` both
@@ -210,5 +212,10 @@ mod tests {
         let log = |p: [f32; 2]| p.map(f32::ln);
         assert!((kl(&log([0.5, 0.5]), &log([0.25, 0.75])) - 0.143_841).abs() < 1e-6);
         assert_eq!(kl(&log([0.3, 0.7]), &log([0.3, 0.7])), 0.0);
+        let reference = Reference::new(log([0.5, 0.5]).to_vec());
+        let kl_of = |q: [f32; 2]| reference.kl(reference.prediction().log_sum, &Prediction::new(&q));
+        assert!((kl_of(log([0.25, 0.75])) - 0.143_841).abs() < 1e-6);
+        assert_eq!(kl_of(log([0.5, 0.5])), 0.0);
+        assert!(kl_of([f32::NAN, 0.0]).is_nan(), "a prediction of NaN is not the same prediction");
     }
 }

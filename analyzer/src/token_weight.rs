@@ -10,7 +10,7 @@ pub struct TokenWeight {
     /// Its text.
     pub text: String,
     /// Logit lens: change of the token's logit per unit of activation, before the final norm's scale. Measured: mean
-    /// change of its log probability.
+    /// change of its log probability. In an explanation: a probability, or a change of one.
     pub weight: f32,
 }
 

@@ -143,7 +143,7 @@ pub(crate) struct TrainConfigArgs {
     #[arg(long, value_name = "TOKENS", value_parser = count::<u64>)]
     pub(crate) dead_after_tokens: Option<u64>,
     /// Share of the data that is never trained on: the last contexts; with --corpus the first contexts, as a share of
-    /// --tokens; with --vectors, rows drawn from --seed.
+    /// --tokens or of the corpus, whichever is smaller; with --vectors, rows drawn from --seed.
     #[arg(long, value_name = "SHARE", value_parser = number)]
     pub(crate) held_out_fraction: Option<f64>,
     /// Seed of the initial weights and of the order of the tokens.

@@ -88,7 +88,8 @@ pub struct TrainConfig {
     /// A latent that was not active for this many tokens is dead. Default 100,000.
     pub dead_after_tokens: u64,
     /// Share of the data that is never trained on. Harvested activations: the last contexts. A running model: the first
-    /// contexts, as a share of `tokens`. Vectors: rows drawn from the seed. Default 0.05.
+    /// contexts, as a share of `tokens` or of the corpus, whichever is smaller. Vectors: rows drawn from the seed.
+    /// Default 0.05.
     pub held_out_fraction: f64,
     /// Seed of the initial weights and of the order of the tokens. Default 0.
     pub seed: u64,

@@ -9,12 +9,12 @@ use trainer::Sae;
 
 use crate::Result;
 
-/// Up to this number of latents the best assignment is computed, from all cosines: 268 MB.
+/// Up to this number of latents the best assignment is computed: its cosines and costs take 536 MB.
 const BEST_UP_TO: usize = 8_192;
 /// Nearest latents kept of each latent.
 const NEAREST: usize = 8;
 /// Latents that may do together what one does in the other SAE.
-pub(crate) const PARTS: usize = 3;
+const PARTS: usize = 3;
 /// Latents whose cosines with all others are computed together.
 const BLOCK: usize = 512;
 
@@ -143,10 +143,14 @@ fn largest(cosines: &[f32]) -> Vec<(u32, f32)> {
 pub(crate) struct Matching {
     /// Each SAE's nearest latents in the other.
     pub(crate) cosines: [Cosines; 2],
-    /// Each latent's partner; `None` in the larger SAE where none is left.
+    /// The latents of the other SAE that together are closest to each latent.
+    pub(crate) parts: [Vec<Parts>; 2],
+    /// Each latent's partner; `None` if none is left.
     pub(crate) partners: [Vec<Option<u32>>; 2],
     /// True if no other assignment has a larger sum of cosines.
     pub(crate) is_best: bool,
+    /// Number of pairs.
+    pub(crate) pairs: usize,
     /// Mean cosine of the pairs.
     mean: f64,
 }
@@ -163,7 +167,13 @@ impl Matching {
             partners[1][j] = Some(i as u32);
         }
         let sum: f64 = pairs.iter().map(|&(i, j)| f64::from(a.cosine(i, b, j))).sum();
-        Ok(Self { cosines, partners, is_best, mean: sum / pairs.len().max(1) as f64 })
+        let parts = [0, 1].map(|side: usize| {
+            let [rows, others] = [&decoders[side], &decoders[1 - side]];
+            let of = |latent| parts(rows, latent, others, cosines[side].nearest(latent));
+            (0..rows.len()).into_par_iter().map(of).collect()
+        });
+        let mean = sum / pairs.len().max(1) as f64;
+        Ok(Self { cosines, parts, partners, is_best, pairs: pairs.len(), mean })
     }
 
     pub(crate) fn mean_max_cosine(&self) -> [f64; 2] {
@@ -223,7 +233,7 @@ pub(crate) struct Parts {
 
 /// The at most three of the nearest latents that explain a direction best, with factors that are not negative (NNLS by
 /// trying all subsets).
-pub(crate) fn parts(rows: &Directions, latent: usize, others: &Directions, nearest: &[(u32, f32)]) -> Parts {
+fn parts(rows: &Directions, latent: usize, others: &Directions, nearest: &[(u32, f32)]) -> Parts {
     let nearest = &nearest[..PARTS.min(nearest.len())];
     let mut best = Parts { latents: vec![], unexplained: 1.0 };
     for subset in 1usize..1 << nearest.len() {

@@ -2,10 +2,10 @@
 
 use harvester::{ActivationDataset, ActivationRows, Monitor, is_ordinary};
 
-use super::matching::{Matching, PARTS};
+use super::matching::Matching;
 use crate::{EncodedRows, Error, PlacedSae, Result, index::keep_contexts};
 
-/// How alike the activations of two latents are.
+/// Similarity of the activations of two latents.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Pair {
     pub(crate) correlation: f64,
@@ -27,7 +27,7 @@ struct Joint {
     product: f64,
 }
 
-/// Tokens on which at least one of a latent's nearest latents fires, and on which it fires itself as well.
+/// Tokens on which at least one of a latent's parts fires, and those of them on which the latent fires too.
 #[derive(Debug, Clone, Copy, Default)]
 struct Union {
     fires: u64,
@@ -39,7 +39,7 @@ struct Union {
 pub(crate) struct PairCounts {
     pub(crate) tokens: u64,
     sums: [Vec<Sums>; 2],
-    /// Of each latent of the first SAE and its partner.
+    /// Counts of each latent of the first SAE and its partner.
     joint: Vec<Joint>,
     unions: [Vec<Union>; 2],
 }
@@ -106,7 +106,7 @@ impl PairCounts {
         }
     }
 
-    /// Jaccard index of the tokens of a latent and those of its nearest latents together.
+    /// Jaccard index of the tokens of a latent and those of its parts together.
     pub(crate) fn jaccard_of_union(&self, side: usize, latent: usize) -> f64 {
         let (own, union) = (self.sums[side][latent].fires, self.unions[side][latent]);
         let either = own + union.fires - union.with;
@@ -132,21 +132,20 @@ fn keep_enough(activations: &mut ActivationRows, sink_norm: f32, tokens: u64) {
 struct Rows {
     /// Activation of each latent on the present token.
     values: [Vec<f32>; 2],
-    /// For each latent of one SAE, the latents of the other that have it among their nearest.
-    near: [Vec<Vec<u32>>; 2],
+    /// For each latent of one SAE, the latents of the other of which it is a part.
+    part_of: [Vec<Vec<u32>>; 2],
 }
 
 impl Rows {
     fn new(d_sae: [usize; 2], matching: &Matching) -> Self {
-        let near = [0, 1].map(|side: usize| {
-            let mut near = vec![vec![]; d_sae[side]];
-            for latent in 0..d_sae[1 - side] {
-                let nearest = matching.cosines[1 - side].nearest(latent);
-                nearest[..PARTS.min(nearest.len())].iter().for_each(|(of, _)| near[*of as usize].push(latent as u32));
+        let part_of = [0, 1].map(|side: usize| {
+            let mut part_of = vec![vec![]; d_sae[side]];
+            for (latent, parts) in (0..).zip(&matching.parts[1 - side]) {
+                parts.latents.iter().for_each(|part| part_of[*part as usize].push(latent));
             }
-            near
+            part_of
         });
-        Self { values: d_sae.map(|n| vec![0.0; n]), near }
+        Self { values: d_sae.map(|n| vec![0.0; n]), part_of }
     }
 
     fn add(&mut self, counts: &mut PairCounts, matching: &Matching, active: [(&[u32], &[f32]); 2]) {
@@ -170,9 +169,9 @@ impl Rows {
             }
         }
         for side in [0, 1] {
-            // The latents of the other SAE that have an active latent of this one among their nearest.
+            // The latents of the other SAE of which an active latent of this one is a part.
             let mut touched: Vec<u32> =
-                active[side].0.iter().flat_map(|&latent| &self.near[side][latent as usize]).copied().collect();
+                active[side].0.iter().flat_map(|&latent| &self.part_of[side][latent as usize]).copied().collect();
             touched.sort_unstable();
             touched.dedup();
             for latent in touched {
@@ -214,8 +213,10 @@ mod tests {
     #[test]
     fn correlations_and_overlaps_are_those_of_the_formulas() {
         let unit = |d: usize| -> Vec<f32> { (0..d * d).map(|at| if at % (d + 1) == 0 { 1.0 } else { 0.0 }).collect() };
-        let same = Directions::new(unit(4), 4);
-        let matching = Matching::of(&[same.clone(), same]).unwrap();
+        // Each latent of the first SAE has two parts in the second, its partner and the next one.
+        let next = |at: usize| if at % 4 == (at / 4 + 1) % 4 { 0.9 } else { 0.0 };
+        let sums: Vec<f32> = unit(4).iter().enumerate().map(|(at, one)| one + next(at)).collect();
+        let matching = Matching::of(&[Directions::new(sums, 4), Directions::new(unit(4), 4)]).unwrap();
         let activations = activations();
         let mut counts = PairCounts {
             tokens: 0,
@@ -243,9 +244,10 @@ mod tests {
             let found = counts.pair(latent, latent);
             assert!((found.correlation - correlation).abs() < 1e-9 && correlation > 0.3, "{found:?} {correlation}");
             assert_eq!(found.jaccard, both / either);
-            let near: Vec<usize> =
-                matching.cosines[0].nearest(latent)[..PARTS].iter().map(|near| near.0 as usize).collect();
-            let any = |row: usize| near.iter().any(|&other| activations[1][row][other] != 0.0);
+            let parts = [latent, (latent + 1) % 4];
+            assert_eq!(matching.parts[0][latent].latents, parts.map(|part| part as u32));
+            // The third of the nearest latents is none of them, so it does not count.
+            let any = |row: usize| parts.iter().any(|&other| activations[1][row][other] != 0.0);
             let with = (0..500).filter(|&row| any(row) && a[row] != 0.0).count() as f64;
             let one = (0..500).filter(|&row| any(row) || a[row] != 0.0).count() as f64;
             assert_eq!(counts.jaccard_of_union(0, latent), with / one);

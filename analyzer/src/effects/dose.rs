@@ -6,8 +6,13 @@ use super::Dose;
 /// Largest dose, as a multiple of the latent's largest activation.
 const LARGEST: f64 = 20.0;
 
-/// The search ends at a KL within this factor of the target. The line then gives the dose to a few percent.
+/// The search ends at a KL within this factor of the target. The line through two points then gives the dose to a few
+/// percent.
 const NEAR: f64 = 1.25;
+
+/// The same for the first measurement, from which the slope is not known: a slope of 1 for the assumed 2 is then off by
+/// 5 %.
+const NEAR_AT_FIRST: f64 = 1.1;
 
 /// Most measurements of a latent, for curves that are no power.
 const MOST: usize = 16;
@@ -32,27 +37,36 @@ impl DoseSearch {
         search
     }
 
-    /// Adds a measurement: `kl` over the target at `dose`.
+    /// Adds a measurement: `kl` over the target at `dose`. NaN, from a dose at which the model overflows, is far above
+    /// the target.
     pub(super) fn add(&mut self, dose: f64, kl: f64) {
         if dose > 0.0 {
-            // The floor keeps the logarithm of a KL of 0 finite.
-            self.points.push((dose.ln(), kl.max(1e-12).ln()));
+            // The limits keep the logarithm finite.
+            self.points.push((dose.ln(), if kl.is_nan() { 1e12 } else { kl.clamp(1e-12, 1e12) }.ln()));
         }
     }
 
     /// The dose to measure next; `None` if the search is done.
     pub(super) fn next(&self) -> Option<f64> {
         let Some(&(last, kl)) = self.points.last() else { return self.limit.is_finite().then(|| self.limit.exp()) };
-        let is_done = kl.abs() <= NEAR.ln() || (kl < 0.0 && last >= self.limit - 1e-6) || self.points.len() > MOST;
+        let near = if self.points.len() == 1 { NEAR_AT_FIRST } else { NEAR };
+        let is_done = kl.abs() <= near.ln() || (kl < 0.0 && last >= self.limit - 1e-6) || self.points.len() > MOST;
         (!is_done).then(|| self.guess().exp())
     }
 
     /// The dose of the target; infinite if it is above the largest one.
     pub(super) fn result(&self) -> f32 {
         match self.points.last() {
-            Some((_, kl)) if *kl >= -NEAR.ln() => self.guess().exp() as f32,
-            _ => f32::INFINITY,
+            Some((_, kl)) if kl.abs() <= NEAR.ln() => self.guess().exp() as f32,
+            // A jump: the side of it that reaches the target.
+            _ => self.nearest(false).map_or(f32::INFINITY, |(high, _)| high.exp() as f32),
         }
+    }
+
+    /// The measured point nearest to the target below it, or at or above it.
+    fn nearest(&self, below: bool) -> Option<Point> {
+        let side = self.points.iter().filter(|(_, kl)| (*kl < 0.0) == below).copied();
+        side.reduce(|a, b| if (a.0 > b.0) == below { a } else { b })
     }
 
     /// Logarithm of the dose at which the line through the last two points reaches the target; through one, with KL as
@@ -64,10 +78,8 @@ impl DoseSearch {
             _ => 2.0,
         };
         let guess = x - y / slope;
-        let side = |below: bool| self.points.iter().filter(move |(_, y)| (*y < 0.0) == below).map(|(x, _)| *x);
-        let (low, high) = (side(true).reduce(f64::max), side(false).reduce(f64::min));
-        match low.zip(high) {
-            Some((low, high)) if low < high && !(low..=high).contains(&guess) => f64::midpoint(low, high),
+        match self.nearest(true).zip(self.nearest(false)) {
+            Some(((low, _), (high, _))) if low < high && !(low..=high).contains(&guess) => f64::midpoint(low, high),
             _ => guess.min(self.limit),
         }
     }
@@ -96,7 +108,10 @@ mod tests {
     fn a_square_takes_one_measurement_and_a_bent_curve_a_few() {
         let square = |dose: f64| (dose / 7.0).powi(2);
         assert!(is_near(found(square, 1.0, 2.0), 7.0, 1));
-        assert!(is_near(found(square, 7.5, 8.0), 7.0, 0));
+        assert!(is_near(found(square, 7.3, 8.0), 7.0, 0));
+        assert!(is_near(found(square, 7.5, 8.0), 7.0, 1));
+        // A line, whose slope one measurement does not tell.
+        assert!(is_near(found(|dose| dose / 7.0, 8.0, 8.0), 7.0, 1));
         // Flat at first, then steep, then saturated.
         let bent = |dose: f64| 10.0 * (dose / 9.0).powi(3) / (10.0 - 1.0 + (dose / 9.0).powi(3));
         assert!(is_near(found(bent, 2.0, 10.0), 9.0, 4), "{:?}", found(bent, 2.0, 10.0));
@@ -116,6 +131,14 @@ mod tests {
     #[test]
     fn a_jump_is_found_between_its_sides() {
         let jump = |dose: f64| if dose < 3.0 { 0.01 } else { 5.0 };
-        assert!((found(jump, 1.0, 4.0).0 / 3.0 - 1.0).abs() < 0.1, "{:?}", found(jump, 1.0, 4.0));
+        for start in [0.5, 1.0, 2.9, 3.1, 4.0, 50.0] {
+            assert!((found(jump, start, 4.0).0 / 3.0 - 1.0).abs() < 0.1, "{start} {:?}", found(jump, start, 4.0));
+        }
+    }
+
+    #[test]
+    fn a_dose_that_overflows_is_too_large() {
+        let overflows = |dose: f64| if dose < 20.0 { (dose / 7.0).powi(2) } else { f64::NAN };
+        assert!(is_near(found(overflows, 30.0, 30.0), 7.0, MOST));
     }
 }

@@ -379,7 +379,8 @@ pub(crate) const EFFECTS: Table<Effect> = Table {
             "output_score",
             Cell::MaybeF64(|effect| effect.output_score.map(f64::from)),
             "fraction",
-            "probability that the edit gives to the tokens of the logit lens; null if it writes to no residual stream",
+            "gain in the probability, times 1 - rank / d_vocab, of the likeliest of the 20 tokens of the logit lens; null if \
+             the SAE writes to no residual stream",
         ),
         Column::new(
             "delta_confidence",
@@ -391,7 +392,7 @@ pub(crate) const EFFECTS: Table<Effect> = Table {
             "lens_agreement",
             Cell::MaybeF64(|effect| effect.lens_agreement.map(f64::from)),
             "fraction",
-            "Jaccard index of the top 20 tokens of the logit lens and of the measured ones; null as `output_score`",
+            "Jaccard index of the top 20 tokens of the logit lens and of the measured ones; null where `output_score` is null",
         ),
         Column::new(
             "promoted_tokens",
@@ -501,7 +502,12 @@ fn read_tokens(table: &TableReader, kind: &str, rows: Range<usize>) -> Result<Ve
 
 /// Rows of a table of examples.
 pub(crate) fn read_examples(table: &TableReader, rows: Range<usize>) -> Result<Vec<Example>> {
+    let kind = |name: String| {
+        let invalid = || harvester::Error::invalid("`kind` of an example", "`top` or `sampled`", format!("`{name}`"));
+        ExampleKind::named(&name).ok_or_else(invalid)
+    };
     let kinds: Vec<String> = table.read_rows("kind", rows.clone())?;
+    let kinds: Vec<ExampleKind> = kinds.into_iter().map(kind).collect::<std::result::Result<_, _>>()?;
     let rank = table.read_rows::<u32>("rank", rows.clone())?;
     let quantile = table.read_rows::<f32>("quantile", rows.clone())?;
     let activation = table.read_rows::<f32>("activation", rows.clone())?;
@@ -515,7 +521,7 @@ pub(crate) fn read_examples(table: &TableReader, rows: Range<usize>) -> Result<V
     let latents = table.read_rows::<u32>("latent", rows)?.into_iter().enumerate();
     let example = |(row, latent): (usize, u32)| Example {
         latent,
-        kind: ExampleKind::named(&kinds[row]).unwrap_or_default(),
+        kind: kinds[row],
         rank: rank[row],
         quantile: quantile[row],
         activation: activation[row],

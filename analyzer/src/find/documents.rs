@@ -23,7 +23,7 @@ use super::statistics::{Permutations, TwoGroups, benjamini_hochberg, newcombe};
 use crate::{
     EncodedRows, Error, FeatureIndex, Result,
     facts::{on_one_line, quoted},
-    halves::Half,
+    halves::{Half, mixed},
 };
 
 /// Largest q of a latent that counts as different.
@@ -186,8 +186,8 @@ pub struct DocumentContrast {
     pub q: Option<f64>,
 }
 
-/// The latents that tell the documents of `positive` from those of `negative`. `density`: the share of tokens on which each
-/// latent fires in general. `[d_sae]`
+/// The latents that tell the documents of `positive` from those of `negative`. `density`: the share of tokens on which
+/// each latent fires in general. `[d_sae]`
 ///
 /// # Errors
 /// A group without a document that has a token that counts.
@@ -246,14 +246,15 @@ fn mean_len(documents: &[Document]) -> f64 {
     documents.iter().map(|document| document.rows.len()).sum::<usize>() as f64 / documents.len() as f64
 }
 
-/// Cuts documents to the lengths of others: the longest to the length of the longest, and so on.
+/// Cuts documents to the lengths of others: a document in the middle of the order gets the length in the middle of theirs,
+/// and so on.
 fn cut(documents: &mut [Document], others: &[Document]) {
     let mut lengths: Vec<usize> = others.iter().map(|document| document.rows.len()).collect();
     lengths.sort_unstable();
     let mut order: Vec<usize> = (0..documents.len()).collect();
     order.sort_by_key(|&place| documents[place].rows.len());
     for (rank, &place) in order.iter().enumerate() {
-        let length = lengths[rank * lengths.len() / order.len()];
+        let length = lengths[(2 * rank + 1) * lengths.len() / (2 * order.len())];
         documents[place].rows.truncate(length);
     }
 }
@@ -267,12 +268,12 @@ struct Peak {
     other: f32,
 }
 
-/// What is counted of one latent.
+/// Counts of one latent.
 #[derive(Debug, Clone, Default)]
 struct OfLatent {
     peaks: Vec<Peak>,
-    /// Tokens of each group on which it fires.
-    fires: [u64; 2],
+    /// Tokens of each group on which it fires, by half.
+    fires: [[u64; 2]; 2],
     /// The token on which it fires most often.
     token: u32,
 }
@@ -281,14 +282,14 @@ struct OfLatent {
 struct Groups {
     /// For each document: true if it is of the first group, and its half.
     documents: Vec<(bool, Half)>,
-    /// Tokens of each group.
-    tokens: [u64; 2],
+    /// Tokens of each group, by half.
+    tokens: [[u64; 2]; 2],
     latents: Vec<OfLatent>,
 }
 
 impl Groups {
     fn new(sides: [(&EncodedRows, Vec<Document>); 2], d_sae: usize) -> Self {
-        let mut groups = Self { documents: vec![], tokens: [0; 2], latents: vec![OfLatent::default(); d_sae] };
+        let mut groups = Self { documents: vec![], tokens: [[0; 2]; 2], latents: vec![OfLatent::default(); d_sae] };
         let mut by_token: Vec<HashMap<u32, u32>> = vec![HashMap::new(); d_sae];
         for (text, documents) in &sides {
             for &row in documents.iter().flat_map(|document| &document.rows) {
@@ -302,20 +303,25 @@ impl Groups {
             latent.token = most.map_or(0, |(token, _)| token);
         }
         for (side, (text, documents)) in sides.into_iter().enumerate() {
-            documents.iter().for_each(|document| groups.add(side, text, document));
+            // Every second document, in an order that says nothing about them.
+            let mut documents: Vec<&Document> = documents.iter().collect();
+            documents.sort_by_key(|document| mixed(document.number));
+            for (document, half) in documents.into_iter().zip([Half::Choose, Half::Report].into_iter().cycle()) {
+                groups.add(side, text, document, half);
+            }
         }
         groups
     }
 
-    fn add(&mut self, side: usize, text: &EncodedRows, document: &Document) {
+    fn add(&mut self, side: usize, text: &EncodedRows, document: &Document, half: Half) {
         let number = self.documents.len() as u32;
-        self.documents.push((side == 0, Half::of(document.number)));
-        self.tokens[side] += document.rows.len() as u64;
+        self.documents.push((side == 0, half));
+        self.tokens[half as usize][side] += document.rows.len() as u64;
         for &row in &document.rows {
             let (latents, values) = text.acts.row(row);
             for (&latent, &value) in latents.iter().zip(values) {
                 let of = &mut self.latents[latent as usize];
-                of.fires[side] += 1;
+                of.fires[half as usize][side] += 1;
                 if of.peaks.last().is_none_or(|peak| peak.document != number) {
                     of.peaks.push(Peak { document: number, value: 0.0, other: 0.0 });
                 }
@@ -344,8 +350,13 @@ impl Groups {
         let (rank_n, report_n) = if is_split { (ranked_on, reported_on) } else { (n, n) };
         let permutations = (report_n[0].min(report_n[1]) < FOR_NORMAL).then(|| Permutations::new(report_n));
         let is_tested = |(latent, of): &(u32, &OfLatent)| {
-            of.fires.iter().sum::<u64>() > 0 && density[*latent as usize] <= config.max_density
+            of.fires.as_flattened().iter().sum::<u64>() > 0 && density[*latent as usize] <= config.max_density
         };
+        let reported = |n: &[[u64; 2]; 2], group: usize| match is_split {
+            true => n[Half::Report as usize][group],
+            false => n[0][group] + n[1][group],
+        };
+        let rate = |fires, group| reported(fires, group) as f64 / reported(&self.tokens, group).max(1) as f64;
         let tested: Vec<(u32, &OfLatent)> = (0..).zip(&self.latents).filter(is_tested).collect();
         let mut latents: Vec<(f64, DocumentContrast)> = tested
             .par_iter()
@@ -380,7 +391,7 @@ impl Groups {
                     documents: [share(0), share(1)],
                     difference: share(0) - share(1),
                     interval: newcombe(fires, report_n),
-                    tokens: [0, 1].map(|group| of.fires[group] as f64 / self.tokens[group].max(1) as f64),
+                    tokens: [0, 1].map(|group| rate(&of.fires, group)),
                     median: [reported.median(true), reported.median(false)],
                     p: report_n.iter().all(|n| *n >= FOR_P).then(p),
                     q: None,
@@ -412,7 +423,7 @@ impl Groups {
     }
 }
 
-/// By what latents are sorted, largest first.
+/// The value by which latents are sorted, largest first.
 fn score(rank: RankBy, groups: TwoGroups<'_>, auc: f64) -> f64 {
     let share = |group: usize| groups.n_active()[group] as f64 / groups.n[group].max(1) as f64;
     match rank {
@@ -444,7 +455,6 @@ mod tests {
     use trainer::FeatureActs;
 
     use super::*;
-    use crate::halves::mixed;
 
     /// Of the four latents of [`text`].
     const DENSITY: [f64; 4] = [0.01, 0.01, 1.0, 0.0];
@@ -525,6 +535,29 @@ mod tests {
         assert!(found.is_cut && found.mean_tokens == [200.0, 20.0]);
         assert!((found.latents[0].auc - 0.5).abs() < 0.08, "{found:?}");
         assert!((find(&short, &long).latents[0].auc - 0.5).abs() < 0.08);
+    }
+
+    #[test]
+    fn documents_are_cut_to_the_middle_of_each_share_of_the_other_lengths() {
+        let of_lengths = |lengths: Vec<usize>| documents(&text(&lengths, 0, |_, _, _| 0.0));
+        let mut cut_ones = of_lengths(vec![201, 201]);
+        cut(&mut cut_ones, &of_lengths((2..102).collect()));
+        // Others of 1 to 100 tokens that count: the middles of the two halves of their lengths.
+        assert_eq!(cut_ones.iter().map(|document| document.rows.len()).collect::<Vec<_>>(), [26, 76]);
+    }
+
+    #[test]
+    fn sixteen_documents_a_group_are_split_and_all_figures_are_of_the_reported_half() {
+        // A latent that fires on one token of the first document, and one that fires on one token of the second.
+        let once = |latent: usize, document: usize, position: usize| match position {
+            7 if latent == document => 3.0,
+            _ => 0.0,
+        };
+        let found = find(&text(&[20; 16], 0, once), &text(&[20; 17], 1000, |_, _, _| 0.0));
+        assert!(found.is_split && found.reported == [8, 8] && found.n_tested == 2, "{found:?}");
+        for DocumentContrast { documents, tokens, .. } in &found.latents {
+            assert!((tokens[0] - documents[0] / 19.0).abs() < 1e-12, "{found:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use harvester::{Corpus, CorpusOptions, HarvestConfig, LiveModel, Monitor, Packing};
+use harvester::{Corpus, CorpusOptions, HarvestConfig, LiveModel, Monitor, Packing, human};
 
 use super::documents::{ContrastConfig, Contrasts, check_density, contrast_documents};
 use crate::{EncodedRows, Error, FeatureIndex, IndexText, Result, Workbench, index::encode_all};
@@ -15,7 +15,7 @@ const DOCUMENT_TOKENS: usize = 512;
 /// A group of texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TextGroup {
-    /// Sources of the index's corpus, by their places in its manifest. Their documents are in its sample.
+    /// Sources of the index's corpus, by their indices in its manifest. Their documents are in its sample.
     Sources(Vec<usize>),
     /// Files and folders of texts, which the model reads.
     Files(Vec<PathBuf>),
@@ -127,13 +127,12 @@ pub fn find(
     let bench = if groups.iter().all(is_sources) { None } else { Some(bench()?) };
     bench.iter().try_for_each(|bench| index.check_sae(bench.sae()))?;
     let sample = if groups.iter().any(is_sources) { Some(index.sample()?) } else { None };
-    let rows = |group: &TextGroup| -> Result<EncodedRows> {
-        Ok(match (group, &sample, &bench) {
-            (TextGroup::Sources(places), Some(sample), _) => sample.of_sources(places),
-            (TextGroup::Files(files), _, Some(bench)) => encode_files(bench, files, monitor)?,
-            (TextGroup::Texts(texts), _, Some(bench)) => bench.encode_texts(texts, monitor)?,
-            _ => EncodedRows::default(),
-        })
+    let sample = || sample.as_ref().expect("read above if a group is of sources");
+    let bench = || bench.as_ref().expect("opened above if a group is not of sources");
+    let rows = |group: &TextGroup| match group {
+        TextGroup::Sources(places) => Ok(sample().of_sources(places)),
+        TextGroup::Files(files) => encode_files(bench(), files, monitor),
+        TextGroup::Texts(texts) => bench().encode_texts(texts, monitor),
     };
     let [positive, negative] = [rows(groups[0])?, rows(groups[1])?];
     contrast_documents(&positive, &negative, &index.column::<f64>("density")?, config)
@@ -142,6 +141,10 @@ pub fn find(
 /// The documents of some files, each in contexts of its own: what comes before a document does not change it, and none
 /// is cut off because its context is not full.
 fn encode_files(bench: &Workbench, files: &[PathBuf], monitor: &dyn Monitor) -> Result<EncodedRows> {
+    monitor.say(&format!(
+        "at most {} tokens of these files are read, and {DOCUMENT_TOKENS} of each document",
+        human::grouped(MOST_TOKENS)
+    ));
     let (sae, model) = (bench.sae(), bench.model(monitor)?);
     let defaults = HarvestConfig::default();
     let config = HarvestConfig {
@@ -151,7 +154,7 @@ fn encode_files(bench: &Workbench, files: &[PathBuf], monitor: &dyn Monitor) -> 
         packing: Packing::Document,
         min_document_tokens: 1,
         ctx_len: sae.ctx_len().unwrap_or(defaults.ctx_len),
-        bos: sae.bos.unwrap_or(defaults.bos),
+        bos: sae.prompt_bos(),
         ..defaults
     };
     let live = LiveModel::new(model, Corpus::open(files, &CorpusOptions::default())?, &config)?;

@@ -1,6 +1,6 @@
 //! The statistics of a contrast, of values that are mostly zeros.
 
-use rand::{SeedableRng, seq::SliceRandom};
+use rand::{SeedableRng, seq::index::sample};
 use rand_chacha::ChaCha8Rng;
 
 use crate::wilson::wilson;
@@ -85,11 +85,11 @@ impl MannWhitney {
     }
 }
 
-/// Random assignments of documents to two groups, for exact tests of few documents.
+/// Random assignments of documents to two groups, for Monte Carlo permutation tests of few documents.
 #[derive(Debug)]
 pub(crate) struct Permutations {
-    /// For each assignment, true for the documents of the first group.
-    assignments: Vec<Vec<bool>>,
+    /// The indices of the documents of the smaller group, for each assignment.
+    assignments: Vec<Vec<usize>>,
 }
 
 impl Permutations {
@@ -101,12 +101,8 @@ impl Permutations {
 
     pub(crate) fn new([first, second]: [usize; 2]) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(0);
-        let mut assignment: Vec<bool> = (0..first + second).map(|document| document < first).collect();
-        let shuffled = |_| {
-            assignment.shuffle(&mut random);
-            assignment.clone()
-        };
-        Self { assignments: (0..Self::N).map(shuffled).collect() }
+        let smaller = |_| sample(&mut random, first + second, first.min(second)).into_vec();
+        Self { assignments: (0..Self::N).map(smaller).collect() }
     }
 
     /// The smallest p: that of values which tell the groups apart wholly.
@@ -119,11 +115,12 @@ impl Permutations {
     /// too. `values`: of every document, those of the first group first.
     pub(crate) fn p(&self, values: &[f32], first: usize) -> f64 {
         let ranks = ranks(values);
-        let middle = ranks.iter().sum::<f64>() * first as f64 / values.len() as f64;
+        // Both groups' sums of ranks are equally far from their middles.
+        let smaller = if 2 * first <= values.len() { &ranks[..first] } else { &ranks[first..] };
+        let middle = ranks.iter().sum::<f64>() * smaller.len() as f64 / values.len() as f64;
         let far = |sum: f64| (sum - middle).abs();
-        let found = far(ranks[..first].iter().sum());
-        let sum =
-            |assignment: &Vec<bool>| ranks.iter().zip(assignment).filter(|(_, first)| **first).map(|(r, _)| r).sum();
+        let found = far(smaller.iter().sum());
+        let sum = |assignment: &[usize]| assignment.iter().map(|place| ranks[*place]).sum();
         let mut as_far = 0;
         for (tried, assignment) in (1..).zip(&self.assignments) {
             as_far += usize::from(far(sum(assignment)) >= found - 1e-9);
@@ -183,8 +180,8 @@ mod tests {
         value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
     }
 
-    /// `fixtures/find_statistics.json` is of scipy and statsmodels, written by `find_statistics.py` beside it. Both compute in
-    /// f64, so the values agree to rounding.
+    /// `fixtures/find_statistics.json` holds figures of scipy and statsmodels; `find_statistics.py` beside it writes it. Both
+    /// compute in f64, so the values agree to rounding.
     #[test]
     fn every_figure_is_that_of_scipy_and_statsmodels() {
         let cases: Value = serde_json::from_str(include_str!("../../tests/fixtures/find_statistics.json")).unwrap();
@@ -221,5 +218,13 @@ mod tests {
         let p = Permutations::new([3, 3]).p(&[4.0, 5.0, 6.0, 1.0, 2.0, 3.0], 3);
         assert!((p - 0.1).abs() < 0.04, "{p}"); // 50 of about 500: a standard error of 0.013
         assert_eq!(Permutations::new([2, 2]).p(&[0.0; 4], 2), 1.0);
+    }
+
+    #[test]
+    fn the_larger_group_may_be_the_first() {
+        // 2 of 7 documents: 21 assignments, of which 2 are as far from the middle as that of the two largest.
+        let p = Permutations::new([2, 5]).p(&[9.0, 8.0, 1.0, 2.0, 3.0, 4.0, 5.0], 2);
+        assert!((p - 2.0 / 21.0).abs() < 0.04, "{p}");
+        assert_eq!(Permutations::new([5, 2]).p(&[1.0, 2.0, 3.0, 4.0, 5.0, 9.0, 8.0], 5), p);
     }
 }

@@ -95,12 +95,13 @@ pub(crate) fn labels(
         })
         .collect();
     let max: Vec<f32> = state.counts.latents.iter().map(|counts| counts.max).collect();
-    let (sample, control) = (state.sample.joined(), state.control.joined());
-    let same_text = state.sample.below(state.control.cut());
+    let sample = state.sample.joined();
+    let [same_text, control] = state.same_text();
     let labels = of(&sample, &max, &promoted);
     let labeled = Labeled {
         sample: well_labeled(&labels, &sample),
-        control_text: well_labeled(&of(&same_text, &max_of(&same_text, max.len()), &promoted), &same_text),
+        // Without promoted tokens, as the random dictionary: each may use the same rules.
+        control_text: well_labeled(&of(&same_text, &max_of(&same_text, max.len()), &[]), &same_text),
         control: well_labeled(&of(&control, &max_of(&control, max.len()), &[]), &control),
     };
     (labels, labeled)

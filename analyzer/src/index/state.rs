@@ -47,6 +47,13 @@ impl IndexState {
         }
     }
 
+    /// The contexts that are both in the sample and in the control sample, encoded with each dictionary.
+    pub(crate) fn same_text(&self) -> [Sample; 2] {
+        // Each holds every context with a hash below its cut.
+        let cut = self.sample.cut().min(self.control.cut());
+        [&self.sample, &self.control].map(|sample| sample.below(cut))
+    }
+
     /// Adds whole contexts. `source`: the source of each row, [`NO_SOURCE`] for none.
     pub(crate) fn add(&mut self, encoded: &EncodedRows, source: &[u32]) {
         let EncodedRows { rows, ordinary, acts } = encoded;
@@ -179,6 +186,24 @@ mod tests {
                 parts[at].merge(last);
             }
             assert_eq!(parts[0], whole, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn the_control_is_compared_on_the_same_text_whichever_sample_is_smaller() {
+        for sample in [300, 100_000] {
+            let mut run = run();
+            run.config.sample = sample;
+            let mut state = IndexState::new(&run);
+            for number in 0..300 {
+                let (encoded, source) = context(number);
+                state.add(&encoded, &source);
+                state.add_control(&part_of(&encoded, &source, 0..source.len()));
+            }
+            assert_eq!(state.sample.cut() < state.control.cut(), sample == 300);
+            let [of_sae, of_control] = state.same_text();
+            assert!(!of_sae.is_empty());
+            assert_eq!(of_sae.encoded.rows, of_control.encoded.rows);
         }
     }
 

@@ -161,7 +161,7 @@ impl IndexText<'_> {
                 }
                 Ok(())
             }
-            _ => Ok(()),
+            _ => Err(harvester::Error::invalid("saved state", "a position in this text", format!("{from:?}")).into()),
         }
     }
 }

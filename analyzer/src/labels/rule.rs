@@ -1,8 +1,8 @@
 //! [`Rule`]: a simple statement about a token and its surroundings, chosen by how well it predicts a latent.
 //!
 //! A rule is a set of [`Key`]s of one [`Kind`], and holds where one of them does. At most one key of a kind holds on a
-//! row, so the counts of a set are the sums of the counts of its keys; only rules of classes, of which several may
-//! hold, have a single key.
+//! row, so the counts of a set are the sums of the counts of its keys. The exceptions are classes, endings and positions,
+//! of which several may hold: their rules have one key.
 
 use super::{
     LabelInput, Totals,

@@ -59,10 +59,11 @@ impl LiveModel {
     ///
     /// # Errors
     /// If the config does not fit the model.
-    pub fn new(model: &LanguageModel, corpus: Corpus, config: &HarvestConfig) -> Result<Self> {
+    pub fn new(model: &LanguageModel, corpus: impl Into<Arc<Corpus>>, config: &HarvestConfig) -> Result<Self> {
+        let corpus = corpus.into();
         let config = settle(config, model)?;
         let order = corpus.order(config.seed).of_part(config.part);
-        Ok(Self { model: model.clone(), config: config.into(), corpus: corpus.into(), order: order.into() })
+        Ok(Self { model: model.clone(), config: config.into(), corpus, order: order.into() })
     }
 
     /// The manifest that a harvest into `out` would begin with: it describes the model, the corpus and the config.

@@ -1,7 +1,7 @@
 //! [`train_live`]: trains an SAE on the activations of a running model, which arrive through a bounded channel and are
 //! not written to disk. It is the loop of [`crate::train()`] with another source.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use harvester::{
     ActivationDataset, Corpus, HarvestConfig, HarvestManifest, HookPoint, LanguageModel, LiveModel, Manifest, Monitor,
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Trains an SAE on the activations of a running model into the folder `out`, without writing the activations to disk.
-/// The first contexts, `held_out_fraction` of `tokens`, are harvested into `out/held-out`. They are never trained on;
+/// The first contexts, a share of `held_out_fraction` of `tokens` or of the corpus if that is smaller, are harvested into `out/held-out`. They are never trained on;
 /// the mean and the attention sinks are measured on them, and evaluation and the index can use them like any folder of
 /// activations. Resumes like [`crate::train()`].
 ///
@@ -37,7 +37,10 @@ pub fn train_live(
     monitor: &dyn Monitor,
 ) -> Result<SaeManifest> {
     let (harvest_config, hook_points, widths) = live_config(model, config, harvest_config)?;
-    let held_out_tokens = held_out_tokens(config)?;
+    let corpus = Arc::new(corpus);
+    let all = HarvestConfig { tokens: None, ..harvest_config.clone() };
+    let corpus_tokens = LiveModel::new(model, corpus.clone(), &all)?.estimated_tokens()?;
+    let held_out_tokens = held_out_tokens(config, corpus_tokens)?;
     let held_out_config = HarvestConfig { tokens: Some(held_out_tokens), ..harvest_config };
     // Invalid configs are refused before minutes of harvesting.
     let resolved = resolve_widths(config, hook_points.clone(), widths)?;
@@ -123,9 +126,9 @@ fn live_rows(dataset: &ActivationDataset, manifest: &SaeManifest, resolved: &Res
     })
 }
 
-/// Tokens that a run on a running model holds out.
-fn held_out_tokens(config: &TrainConfig) -> Result<u64> {
-    let tokens = (config.tokens as f64 * config.held_out_fraction).ceil();
+/// Tokens of the contexts that a live run holds out. Training tokens may be several passes over the corpus.
+fn held_out_tokens(config: &TrainConfig, corpus_tokens: u64) -> Result<u64> {
+    let tokens = (config.tokens.min(corpus_tokens) as f64 * config.held_out_fraction).ceil();
     if tokens >= 1.0 {
         return Ok(tokens as u64);
     }
@@ -153,4 +156,19 @@ fn hold_out(
     }
     harvester::harvest(model, corpus, config, dir, monitor)?;
     Ok(ActivationDataset::open(dir)?)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_passes_hold_out_no_more_than_a_share_of_the_corpus() {
+        let held_out = |tokens| {
+            let config = TrainConfig { tokens, held_out_fraction: 0.05, ..TrainConfig::default() };
+            held_out_tokens(&config, 300_000).unwrap()
+        };
+        assert_eq!([100_000, 300_000, 3_000_000, 6_000_000].map(held_out), [5_000, 15_000, 15_000, 15_000]);
+    }
 }
