@@ -1,26 +1,21 @@
 //! Finds the meaning of each latent of a sparse autoencoder, and clamps latents while the model generates text. This is
 //! the last stage of `refract`: it reads the folders written by [`harvester`] and [`trainer`].
 //!
-//! The modules below are in order: each uses only earlier ones. An [`Artifact`] is whatever a path names. A
+//! The modules below stand in this order; each uses only those above it. An [`Artifact`] is whatever a path names. A
 //! [`PlacedSae`] is an SAE at its hook point; a [`Workbench`] adds its model, opened once, and is where a command, a
 //! server or a notebook starts:
 //!
 //! ```text
-//! effects    what each latent does to the next token, measured by adding it to neutral prompts
-//!
 //! labels     the simple rule that predicts a latent best, with its F1 on text that it was not chosen on
-//!
-//! index      one pass over activations or a corpus: a state that merges and is saved, and what is computed from it: the
-//!   |        strongest examples, a sample of the text, effects and labels
-//!   v
+//! effects    what each latent does to the next token, measured by adding it to neutral prompts
 //! features   Feature, Example, Sample; FeatureIndex, the folder with all of them, opened lazily; Portrait of a latent
-//!   |
-//!   v
+//! explain    which latents fire on each token of a text, and which matter for the next token
+//! index      one pass over activations or a corpus: a state that merges and is saved, and what is computed from it: the
+//!            strongest examples, a sample of the text, effects and labels
 //! encode     the active latents of every token of any text
 //! find       latents by words, and those that tell two groups of texts apart
-//! compare    which latents of two SAEs are the same
-//! explain    which latents fire on each token of a text, and which matter for the next token
 //! evaluate   how much of the model an SAE keeps: its reconstructions and, with the model running, behavior
+//! compare    which latents of two SAEs are the same
 //! steer      Interventions edit latents inside a forward pass, generate generates text under them, shift measures them
 //! ```
 
