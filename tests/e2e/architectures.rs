@@ -95,6 +95,8 @@ fn a_crosscoder_is_measured_place_by_place() {
     assert_explained("crosscoder", &[FIRST, POINT, "crosscoder, k 8", "d_in 96"]);
     let message = RUN.error(&["index", "--sae", "crosscoder", "--out", "crosscoder-features"]);
     assert!(message.contains("a crosscoder of 2 hook points"), "{message}");
+    let message = RUN.error(&["compare", "crosscoder", "crosscoder"]);
+    assert!(message.contains("a crosscoder of 2 hook points"), "{message}");
 }
 
 #[test]

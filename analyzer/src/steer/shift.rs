@@ -44,7 +44,7 @@ pub struct MovedToken {
 }
 
 /// The shift that `edits` cause on `text`, of which the first `prompt_len` tokens are the prompt. One pass runs it with
-/// and without the edits.
+/// and without the edits. `n_moved`: number of tokens in [`Shift::moved`].
 ///
 /// # Errors
 /// An empty prompt, more text than fits in the model's context, or an edit that [`Interventions::new`] refuses.

@@ -35,8 +35,8 @@ const METRICS: Table<MetricsLine> = Table {
             "held_out_fvu",
             Cell::MaybeF64(|line| line.held_out_fvu),
             "fraction",
-            "the same of half as many held-out rows after the step, at first, every 5 `log_every` steps and at the end; else \
-             null",
+            "FVU on held-out rows after the step (half as many rows as a batch has, always the same): at step 1, every 5 \
+             `log_every` steps and at the last step; null elsewhere",
         ),
         Column::new("l0", Cell::F64(|line| line.l0), "latents per token", "active latents in the batch"),
         Column::new(

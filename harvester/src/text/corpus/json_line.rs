@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 use super::{CorpusOptions, Document, Record, field_sources::source_name};
 use crate::store::python_json_or_null;
 
-/// The mark that some editors put at the start of a text in UTF-8. It is no part of the text.
-pub(super) const MARK: &[u8] = b"\xef\xbb\xbf";
+/// The byte-order mark (BOM) of UTF-8, which is not part of the text.
+pub(super) const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Why a line holds no document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl From<String> for BadLine {
 
 /// Parses a JSONL line.
 pub(super) fn record_of_line(line: &[u8], options: &CorpusOptions) -> Result<Record, BadLine> {
-    let line = line.strip_prefix(MARK).unwrap_or(line);
+    let line = line.strip_prefix(UTF8_BOM).unwrap_or(line);
     match parse(line).map_err(|error| not_json(&error))? {
         Value::Object(object) => {
             let kept = options.keep_fields.iter().map(|field| kept_text(value_at(&object, field)?)).collect();

@@ -12,7 +12,7 @@ use super::{
     discover::{FileKind, has_ending},
     document::{DocumentHash, first_16},
     field_sources::{self, expected_value},
-    json_line::{BadLine, MARK, record_of_line},
+    json_line::{BadLine, UTF8_BOM, record_of_line},
     plain_file::{DocumentPlace, PlainFile},
 };
 use crate::{Error, Result, store::hex};
@@ -77,7 +77,7 @@ fn scan_text(plain: &PlainFile, options: &CorpusOptions) -> Result<Scanned> {
             if let Some(error) = in_utf16(&plain.name, new) {
                 return Ok(Scanned::NotText(error));
             }
-            first = if new.starts_with(MARK) { MARK.len() } else { 0 };
+            first = if new.starts_with(UTF8_BOM) { UTF8_BOM.len() } else { 0 };
             if plain.kind == FileKind::Text && !has_ending(&plain.within) && is_json_lines(&new[first..]) {
                 let hint = "Rename it to .jsonl if each line holds a document, or to .txt to harvest its characters as they are";
                 let expected = "text, in a file without an ending";
@@ -115,7 +115,7 @@ fn is_json_lines(start: &[u8]) -> bool {
     matches!(serde_json::from_slice(&start[..end]), Ok(serde_json::Value::Object(_)))
 }
 
-/// The error for a file in UTF-16: one that begins with its mark, or with two letters of ASCII in it.
+/// The error for a file in UTF-16: it begins with a BOM, or with two ASCII characters of two bytes each.
 fn in_utf16(name: &str, start: &[u8]) -> Option<Error> {
     let is_marked = matches!(start, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]);
     let is_marked = is_marked || matches!(start, [1..=0x7f, 0, 1..=0x7f, 0, ..] | [0, 1..=0x7f, 0, 1..=0x7f, ..]);
@@ -244,7 +244,7 @@ mod tests {
     fn a_mark_of_utf_8_is_no_part_of_a_text() {
         let folder = tempfile::tempdir().unwrap();
         let (marked, plain) = (folder.path().join("marked.txt"), folder.path().join("plain.txt"));
-        std::fs::write(&marked, [MARK, b"alpha bravo"].concat()).unwrap();
+        std::fs::write(&marked, [UTF8_BOM, b"alpha bravo"].concat()).unwrap();
         std::fs::write(&plain, "alpha bravo").unwrap();
         let corpus = crate::Corpus::open(&[marked, plain], &CorpusOptions::default()).unwrap();
         assert_eq!(corpus.document(0).unwrap(), crate::text::Document::Text("alpha bravo".into()));
