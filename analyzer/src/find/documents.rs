@@ -548,13 +548,13 @@ mod tests {
 
     #[test]
     fn sixteen_documents_a_group_are_split_and_all_figures_are_of_the_reported_half() {
-        // A latent that fires on one token of the first document, and one that fires on one token of the second.
+        // Each latent fires on one token of one document. The one of density 1 is not tested.
         let once = |latent: usize, document: usize, position: usize| match position {
             7 if latent == document => 3.0,
             _ => 0.0,
         };
         let found = find(&text(&[20; 16], 0, once), &text(&[20; 17], 1000, |_, _, _| 0.0));
-        assert!(found.is_split && found.reported == [8, 8] && found.n_tested == 2, "{found:?}");
+        assert!(found.is_split && found.reported == [8, 8] && found.n_tested == 3, "{found:?}");
         for DocumentContrast { documents, tokens, .. } in &found.latents {
             assert!((tokens[0] - documents[0] / 19.0).abs() < 1e-12, "{found:?}");
         }

@@ -223,8 +223,10 @@ mod tests {
     #[test]
     fn the_larger_group_may_be_the_first() {
         // 2 of 7 documents: 21 assignments, of which 2 are as far from the middle as that of the two largest.
-        let p = Permutations::new([2, 5]).p(&[9.0, 8.0, 1.0, 2.0, 3.0, 4.0, 5.0], 2);
-        assert!((p - 2.0 / 21.0).abs() < 0.04, "{p}");
-        assert_eq!(Permutations::new([5, 2]).p(&[1.0, 2.0, 3.0, 4.0, 5.0, 9.0, 8.0], 5), p);
+        let largest_first = Permutations::new([2, 5]).p(&[9.0, 8.0, 1.0, 2.0, 3.0, 4.0, 5.0], 2);
+        let largest_last = Permutations::new([5, 2]).p(&[1.0, 2.0, 3.0, 4.0, 5.0, 9.0, 8.0], 5);
+        for p in [largest_first, largest_last] {
+            assert!((p - 2.0 / 21.0).abs() < 0.04, "{p}");
+        }
     }
 }
