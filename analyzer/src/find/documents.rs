@@ -143,7 +143,7 @@ impl Contrasts {
         for contrast in &self.latents {
             let DocumentContrast { latent, auc, auc_without_token, token, documents: [first, second], .. } = contrast;
             let label = on_one_line(&index.label(*latent)?.to_string());
-            let token = quoted(texts.get(token).map_or("", String::as_str));
+            let token = texts.get(token).map_or_else(|| format!("token {token}"), quoted); // it may be in no text of the index
             let [first, second] = [first, second].map(|share| format!("{:.0} %", 100.0 * share));
             let mark = if contrast.q.is_none_or(|q| q <= DISCOVERY) { " " } else { "?" };
             lines.push(format!(
@@ -358,7 +358,7 @@ impl Groups {
         };
         let rate = |fires, group| reported(fires, group) as f64 / reported(&self.tokens, group).max(1) as f64;
         let tested: Vec<(u32, &OfLatent)> = (0..).zip(&self.latents).filter(is_tested).collect();
-        let mut latents: Vec<(f64, DocumentContrast)> = tested
+        let mut latents: Vec<([f64; 2], DocumentContrast)> = tested
             .par_iter()
             .map(|&(latent, of)| {
                 let active = |half: Half, value: fn(&Peak) -> f32| -> Vec<(f32, bool)> {
@@ -374,7 +374,8 @@ impl Groups {
                 let others = TwoGroups { active: &others, n: report_n };
                 let test = reported.mann_whitney();
                 let auc_ranked = ranked.mann_whitney().auc();
-                let score = score(config.rank, ranked, auc_ranked);
+                // Of few documents many latents tell all apart: those that do it by most come first.
+                let score = [score(config.rank, ranked, auc_ranked), mean_difference(ranked)];
                 let fires = reported.n_active();
                 let share = |group: usize| fires[group] as f64 / report_n[group] as f64;
                 let p = || match &permutations {
@@ -404,7 +405,8 @@ impl Groups {
             let corrected = benjamini_hochberg(&p);
             latents.iter_mut().zip(corrected).for_each(|((_, found), q)| found.q = Some(q));
         }
-        latents.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.latent.cmp(&b.1.latent)));
+        let order = |a: &[f64; 2], b: &[f64; 2]| b[0].total_cmp(&a[0]).then(b[1].total_cmp(&a[1]));
+        latents.sort_by(|a, b| order(&a.0, &b.0).then(a.1.latent.cmp(&b.1.latent)));
         Contrasts {
             documents: n,
             mean_tokens,
@@ -430,14 +432,19 @@ fn score(rank: RankBy, groups: TwoGroups<'_>, auc: f64) -> f64 {
         RankBy::Auc => auc,
         RankBy::Frequency => share(0) - share(1),
         RankBy::NormalizedMean => {
-            let sum = |first: Option<bool>| -> f64 {
-                let of = groups.active.iter().filter(|(_, group)| first.is_none_or(|first| first == *group));
-                of.map(|(value, _)| f64::from(*value)).sum()
-            };
-            let unit = sum(None) / groups.active.len().max(1) as f64 + 1e-6;
-            (sum(Some(true)) / groups.n[0].max(1) as f64 - sum(Some(false)) / groups.n[1].max(1) as f64) / unit
+            let sum = groups.active.iter().map(|(value, _)| f64::from(*value)).sum::<f64>();
+            mean_difference(groups) / (sum / groups.active.len().max(1) as f64 + 1e-6)
         }
     }
+}
+
+/// The difference of the mean activations of the two groups.
+fn mean_difference(groups: TwoGroups<'_>) -> f64 {
+    let mean = |group: usize| {
+        let values = groups.active.iter().filter(|(_, first)| *first == (group == 0));
+        values.map(|(value, _)| f64::from(*value)).sum::<f64>() / groups.n[group].max(1) as f64
+    };
+    mean(0) - mean(1)
 }
 
 /// The values of all documents, those of the first group first.

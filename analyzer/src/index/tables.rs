@@ -145,7 +145,10 @@ fn examples(latent: u32, found: Vec<(ExampleKind, f32, Candidate)>, tokenizer: O
 /// The tokens at the peaks of some examples, without case and spaces, most frequent first; of equals, the first seen.
 fn peaks(examples: &[Example]) -> Vec<String> {
     let mut counts: Vec<(String, usize)> = vec![];
-    for text in examples.iter().filter_map(|example| example.texts.get(example.peak as usize)) {
+    // A character of several tokens has its text at the last of them.
+    let at_peak =
+        |example: &Example| example.texts.iter().skip(example.peak as usize).find(|it| !it.is_empty()).cloned();
+    for text in examples.iter().filter_map(at_peak) {
         let text = if text.trim().is_empty() { text.clone() } else { text.trim().to_lowercase() };
         match counts.iter_mut().find(|(peak, _)| *peak == text) {
             Some((_, n)) => *n += 1,

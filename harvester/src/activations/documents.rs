@@ -331,8 +331,10 @@ pub(super) fn read_documents(
     let own = |name: &str| DOCUMENTS.columns.iter().any(|column| column.name() == name);
     let names: Arc<[String]> =
         schema.fields().iter().map(|field| field.name()).filter(|name| !own(name)).cloned().collect();
-    let columns = ["document", "source", "file", "line", "row"].into_iter().chain(names.iter().map(String::as_str));
-    let mask = ProjectionMask::columns(builder.parquet_schema(), columns);
+    let read = |name: &str| !own(name) || ["document", "source", "file", "line", "row"].contains(&name);
+    // By number: the name of a kept field may have a dot, which `ProjectionMask::columns` takes for a step inside.
+    let columns = (0..schema.fields().len()).filter(|at| read(schema.field(*at).name()));
+    let mask = ProjectionMask::roots(builder.parquet_schema(), columns);
     let reader = builder.with_projection(mask).with_batch_size(BATCH).build().map_err(failed)?;
     let damaged = || {
         let expected = "a table of documents as `harvest` writes it";
@@ -376,7 +378,7 @@ mod tests {
     #[test]
     fn records_survive_a_table_and_name_their_place() {
         let folder = tempfile::tempdir().unwrap();
-        let names: Arc<[String]> = ["id".to_owned()].into();
+        let names: Arc<[String]> = ["meta.id".to_owned()].into();
         let record = |document, file: &str, line, row, id: Option<&str>| DocumentRecord {
             document,
             source: "s".into(),
@@ -395,7 +397,7 @@ mod tests {
         assert_eq!(DocumentRecord::read_table(folder.path()).unwrap(), records);
         assert_eq!(records.each_ref().map(DocumentRecord::place), ["lines.jsonl:3", "rows.parquet row 0", "a.txt"]);
         let json = serde_json::to_value(&records[0]).unwrap();
-        assert_eq!((&json["file"], &json["fields"]["id"]), (&"deep/lines.jsonl".into(), &"x".into()));
+        assert_eq!((&json["file"], &json["fields"]["meta.id"]), (&"deep/lines.jsonl".into(), &"x".into()));
     }
 
     #[test]
