@@ -99,7 +99,7 @@ pub(crate) static DOCUMENTS: Table<DocumentRow> = Table {
             "left_out",
             Cell::MaybeText(|row| row.read.left_out.map(|why| why.name().into())),
             "",
-            "why no row of the parts is of it: `empty`, `short`, `repeated`, `refused` by the chat template, a `malformed` \
+            "why it has no row in the parts: `empty`, `short`, `repeated`, `refused` by the chat template, a `malformed` \
              line, or `tail` (the corpus ended before a context was full); null if there are rows",
         ),
     ],
