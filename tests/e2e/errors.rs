@@ -188,9 +188,10 @@ fn an_out_that_is_no_folder_is_refused_before_the_estimate() {
     std::os::unix::fs::symlink("absent", sandbox.path("link")).unwrap();
     fs::create_dir(sandbox.path("full")).unwrap();
     sandbox.write("full/thesis.txt", "irreplaceable");
-    let live = ["train", "--model", &model, "--corpus", &text, "--hook-point", POINT, "--d-sae", "64", "--out"];
+    let live =
+        ["train", "--model", &model, "--corpus", &text, "--hook-point", POINT, "--d-sae", "64", "--ctx-len", "32"];
     for (out, said) in [("file", "found a file"), ("link", "a link to absent"), ("full", "thesis.txt")] {
-        for args in [harvest(&model, &text, out, &["--tokens", "2048"]), [&live[..], &[out]].concat()] {
+        for args in [harvest(&model, &text, out, &["--tokens", "2048"]), [&live[..], &["--out", out]].concat()] {
             let message = sandbox.error(&args);
             assert_says(&message, &[out, said, "another --out"]);
             assert!(!message.contains("tokens through"), "{message}");

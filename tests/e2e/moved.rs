@@ -187,7 +187,10 @@ fn folders_of_the_first_version_are_read() {
     features["version"] = json!(2);
     sandbox.write("before/features/manifest.json", summed(features));
     let message = sandbox.error(&["show", "--features", "before/features", "1"]);
-    assert!(message.contains("version 3") && message.contains("run its stage again"), "{message}");
+    assert!(
+        message.contains("expected version 4, found version 2") && message.contains("`refract index`"),
+        "{message}"
+    );
     sandbox.ok(&["index", "--sae", "before/sae", "--out", "features"]);
 }
 
