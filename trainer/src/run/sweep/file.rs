@@ -156,19 +156,19 @@ const SWEEP: Table<SweepRow> = Table {
             "fvu",
             Cell::MaybeF64(|run| run.fvu),
             "fraction",
-            "variance unexplained on held-out tokens; null as `l0`",
+            "variance unexplained on held-out tokens; null where `l0` is null",
         ),
         Column::new(
             "explained_variance",
             Cell::MaybeF64(|run| run.explained_variance),
             "fraction",
-            "1 - `fvu`; null as `l0`",
+            "1 - `fvu`; null where `l0` is null",
         ),
         Column::new(
             "frac_alive",
             Cell::MaybeF64(|run| run.frac_alive),
             "fraction",
-            "latents that were active at least once on held-out tokens; null as `l0`",
+            "latents that were active at least once on held-out tokens; null where `l0` is null",
         ),
         Column::new(
             "pareto",
