@@ -1,9 +1,6 @@
 //! `refract demo`: the whole pipeline in one command. It prints the command of each stage and runs it.
 
-use std::path::{Path, PathBuf};
-
 use analyzer::{FeatureIndex, PlacedSae, Workbench, on_one_line};
-use anyhow::Context;
 use clap::FromArgMatches;
 
 use crate::{
@@ -28,7 +25,7 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
         &["activations", "sae", "features"].map(|name| args.out.join(name).display().to_string());
     let (tokens, train_tokens) = (&args.tokens.to_string(), &args.train_tokens.to_string());
 
-    let corpus = bundled_corpora()?;
+    let corpus = analyzer::bundled_corpora()?;
     let mut words = vec!["harvest", "--corpus"];
     words.extend(corpus.iter().map(String::as_str));
     words.extend(["--hook-point", HOOK_POINT, "--tokens", tokens, "--document-tokens", DOCUMENT_TOKENS]);
@@ -76,18 +73,6 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
     terminal.line(format!("  refract find --features {features} --positive code --negative prose"));
     terminal.line("  refract --help");
     Ok(())
-}
-
-/// The bundled corpora: in the working folder, or in the sources that this program was built from.
-fn bundled_corpora() -> anyhow::Result<Vec<String>> {
-    let places = [Path::new("data/corpora"), Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/data/corpora"))];
-    let folder = places.into_iter().find(|folder| folder.is_dir());
-    let folder = folder.context("data/corpora is not here: run the demo in the repository")?;
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "jsonl"));
-    files.sort();
-    Ok(files.into_iter().map(|file| file.display().to_string()).collect())
 }
 
 /// Prints a heading and the command below it, and parses the command.

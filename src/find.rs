@@ -1,10 +1,10 @@
 //! `refract find`: the latents that tell two groups of texts apart; `refract search`: those about some words.
 
-use analyzer::{ContrastConfig, Contrasts, FeatureIndex, SaeSource, TextGroup, Workbench};
+use analyzer::{ContrastConfig, Contrasts, FeatureIndex, TextGroup};
 use harvester::{LanguageModel, Monitor};
 
 use crate::{
-    cli::{FindArgs, IndexedSaeArgs, ListArgs, SearchArgs},
+    cli::{FindArgs, ListArgs, SearchArgs},
     terminal::{DIM, Terminal, lit},
 };
 
@@ -13,7 +13,7 @@ pub(crate) fn run(args: &FindArgs, model: Option<&LanguageModel>, terminal: &Ter
     let FindArgs { list: ListArgs { features, top, max_density }, rank, .. } = args;
     let index = FeatureIndex::open(features)?;
     let groups = [TextGroup::named(&args.positive, &index)?, TextGroup::named(&args.negative, &index)?];
-    let bench = || args.sae.workbench(&index, model, terminal);
+    let bench = || index.workbench(args.sae.sae.as_deref(), args.sae.activations.as_deref(), model, terminal);
     let config = ContrastConfig { max_density: *max_density, rank: *rank };
     let mut found = analyzer::find(&index, [&groups[0], &groups[1]], bench, &config, terminal)?;
     found.summary().iter().for_each(|line| terminal.line(format!("{DIM}{line}{DIM:#}")));
@@ -23,27 +23,21 @@ pub(crate) fn run(args: &FindArgs, model: Option<&LanguageModel>, terminal: &Ter
     Ok(found)
 }
 
-impl IndexedSaeArgs {
-    /// The SAE of the index with its model.
-    fn workbench(
-        &self,
-        index: &FeatureIndex,
-        model: Option<&LanguageModel>,
-        terminal: &Terminal,
-    ) -> analyzer::Result<Workbench> {
-        if self.sae.is_none() && self.activations.is_none() {
-            return index.workbench(model);
-        }
-        let sae = self.sae.clone().unwrap_or_else(|| index.sae_path());
-        SaeSource { activations: self.activations.clone(), ..SaeSource::trained(sae) }.workbench(model, terminal)
-    }
-}
-
 pub(crate) fn search(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let ListArgs { features, top, max_density } = &args.list;
     let index = FeatureIndex::open(features)?;
     if let Some(text) = &args.text {
-        return search_text(args, text, &index, terminal);
+        let bench = index.workbench(args.sae.sae.as_deref(), args.sae.activations.as_deref(), None, terminal)?;
+        let hits = index.search_text(&bench, text, *top, *max_density, terminal)?;
+        if hits.is_empty() {
+            terminal.say("no latent fires on this text, apart from those above `max_density`");
+        }
+        for hit in &hits {
+            terminal.latent(hit.latent, &hit.label.to_string(), &hit.facts());
+            let (example, part) = (&hit.strongest, hit.strongest.around_peak(terminal.width() - 2));
+            terminal.line(format!("  {}", lit(example, part, example.activation).trim()));
+        }
+        return terminal.json(&hits);
     }
     anyhow::ensure!(!args.words.is_empty(), "search needs words to look for, or a `text`");
     let hits = index.search(&args.words.join(" "), *top, *max_density)?;
@@ -51,20 +45,5 @@ pub(crate) fn search(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<(
         terminal.say("no latent is about these words; `text` finds those that fire on a text");
     }
     hits.iter().for_each(|hit| terminal.latent(hit.latent, &hit.label.to_string(), &hit.facts()));
-    terminal.json(&hits)
-}
-
-fn search_text(args: &SearchArgs, text: &str, index: &FeatureIndex, terminal: &Terminal) -> anyhow::Result<()> {
-    let bench = args.sae.workbench(index, None, terminal)?;
-    let hits = index.search_text(&bench, text, args.list.top, args.list.max_density, terminal)?;
-    if hits.is_empty() {
-        terminal.say("no latent fires on this text, apart from those above `max_density`");
-    }
-    for hit in &hits {
-        terminal.latent(hit.latent, &hit.label.to_string(), &hit.facts());
-        let part = hit.strongest.around_peak(terminal.width() - 2);
-        let lit = lit(&hit.strongest.texts[part.clone()], &hit.strongest.activations[part], hit.strongest.activation);
-        terminal.line(format!("  {}", lit.trim()));
-    }
     terminal.json(&hits)
 }

@@ -39,7 +39,7 @@ fn show_examples(index: &FeatureIndex, examples: &[Example], whole: bool, termin
         let head = format!("  {:7.1}  {DIM}{:20}{DIM:#}  ", example.activation, index.place(example));
         let lines = if whole { example.lines(width) } else { vec![example.around_peak(width)] };
         for (at, line) in lines.into_iter().enumerate() {
-            let text = lit(&example.texts[line.clone()], &example.activations[line], max);
+            let text = lit(example, line, max);
             let text = text.trim_end();
             terminal.line(if at == 0 { format!("{head}{text}") } else { format!("{:BEFORE$}{text}", "") });
         }

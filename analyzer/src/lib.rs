@@ -67,7 +67,7 @@ pub use sae_site::SaeSite;
 pub use sae_source::SaeSource;
 pub use steer::{
     Baseline, GenerateConfig, Generation, Intervention, Interventions, LatentMax, MovedToken, Shift, SideBySide, Trial,
-    TrialText, generate, shift,
+    TrialText, bundled_corpora, generate, shift,
 };
 pub use token_weight::TokenWeight;
 pub use workbench::Workbench;

@@ -1,13 +1,13 @@
 //! [`SaeSource`]: the user's choice of an SAE, of its model and of the activations on which it is used.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use harvester::{
     ActivationDataset, Compute, Error as Harvester, HookPoint, LanguageModel, Location, ModelSource, Monitor,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, PlacedSae, Result, Workbench, artifact::ArtifactKind};
+use crate::{Error, FeatureIndex, PlacedSae, Result, Workbench, artifact::ArtifactKind};
 
 /// An SAE, its model, and the activations on which it is used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,5 +139,27 @@ impl SaeSource {
             }
             _ => Ok(placed),
         }
+    }
+}
+
+impl FeatureIndex {
+    /// The SAE that was indexed with its model, which is `model` if that is open already. An SAE that has moved is at
+    /// `sae`; one of another tool also needs `activations`.
+    ///
+    /// # Errors
+    /// When the SAE is not where it was, or cannot be read.
+    pub fn workbench(
+        &self,
+        sae: Option<&Path>,
+        activations: Option<&Path>,
+        model: Option<&LanguageModel>,
+        monitor: &dyn Monitor,
+    ) -> Result<Workbench> {
+        if sae.is_none() && activations.is_none() {
+            return Workbench::new(self.manifest().placed_sae(self.dir())?, model);
+        }
+        let sae = sae.map_or_else(|| self.manifest().sae.shown(self.dir()).into(), Path::to_path_buf);
+        let activations = activations.map(Path::to_path_buf);
+        SaeSource { activations, ..SaeSource::trained(sae) }.workbench(model, monitor)
     }
 }

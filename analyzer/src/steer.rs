@@ -9,6 +9,7 @@ mod trial;
 mod demonstration;
 
 pub use self::{
+    demonstration::bundled_corpora,
     generate::{GenerateConfig, Generation, generate},
     intervention::{Intervention, Interventions, LatentMax},
     shift::{MovedToken, Shift, shift},

@@ -310,7 +310,9 @@ fn latents_of_a_text_are_ranked_by_how_seldom_they_are_so_strong() {
     // The sample holds the whole text, to count in.
     let manifest = index(&bench, &dataset, &IndexConfig { sample: 1_000_000, ..config() }, &out, &Silent).unwrap();
     let index = FeatureIndex::open(&out).unwrap();
-    let hits = index.search_text(&index.workbench(Some(&model())).unwrap(), TEXT, 1000, 1.0, &Silent).unwrap();
+    let hits = index
+        .search_text(&index.workbench(None, None, Some(&model()), &Silent).unwrap(), TEXT, 1000, 1.0, &Silent)
+        .unwrap();
     let (encoded, sample) = (bench.encode_texts(&[TEXT], &Silent).unwrap(), index.sample().unwrap().encoded);
     let known = |latent: &u32| index.feature(*latent).unwrap().n_active > 0;
     let active: std::collections::BTreeSet<u32> = encoded.acts.latents.iter().copied().filter(known).collect();

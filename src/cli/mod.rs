@@ -17,8 +17,8 @@ use serde_json::Value as Json;
 pub(crate) use self::{
     harvest::{HarvestArgs, HarvestConfigArgs, MergeArgs},
     look::{
-        CompareArgs, CompletionsArgs, ConvertArgs, DemoArgs, FindArgs, IndexedSaeArgs, InspectArgs, ListArgs, ManArgs,
-        SearchArgs, ShowArgs,
+        CompareArgs, CompletionsArgs, ConvertArgs, DemoArgs, FindArgs, InspectArgs, ListArgs, ManArgs, SearchArgs,
+        ShowArgs,
     },
     sae::{CorpusTextArgs, EncodeArgs, EvaluateArgs, ExplainArgs, IndexArgs, SteerArgs},
     sweep::{SharedArgs, SweepArgs},

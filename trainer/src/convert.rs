@@ -1,6 +1,10 @@
 //! [`convert()`]: writes an SAE in the format of another tool.
 
-use std::{fs, path::Path};
+use std::{
+    fmt::{self, Display, Formatter},
+    fs,
+    path::{Path, PathBuf},
+};
 
 use harvester::HookPoint;
 
@@ -15,10 +19,34 @@ use crate::{
 pub struct Conversion {
     /// The format that was read.
     pub from: SaeFormat,
+    /// The format that was written.
+    pub to: SaeFormat,
+    /// The folder that was written.
+    pub out: PathBuf,
     /// The SAE, with the facts that were added to it.
     pub sae: Sae,
     /// Facts for which the new format has no field.
     pub lost: Vec<&'static str>,
+}
+
+impl Display for Conversion {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { from, to, out, sae, .. } = self;
+        let (out, architecture, d_in, d_sae) = (out.display(), sae.architecture(), sae.d_in(), sae.d_sae());
+        write!(f, "{out}: {architecture}, d_in {d_in}, d_sae {d_sae}, from {from} to {to}")
+    }
+}
+
+impl Conversion {
+    /// The result for programs.
+    pub fn to_json(&self) -> serde_json::Value {
+        let config = self.sae.config();
+        serde_json::json!({
+            "out": self.out, "from": self.from.to_string(), "to": self.to.to_string(),
+            "architecture": self.sae.architecture().to_string(), "d_in": config.d_in, "d_out": config.d_out,
+            "d_sae": config.d_sae, "hook_point": config.hook_points.reads().first(), "lost": self.lost,
+        })
+    }
 }
 
 /// Reads the SAE at `path`, completes its hook point and the name of its model, and writes it in the format `to` into
@@ -50,7 +78,7 @@ pub fn convert(
     written?;
     // Read again, to know these facts without a list that could be wrong.
     let lost = sae.config().lost_in(Sae::load(out)?.config());
-    Ok(Conversion { from, sae, lost })
+    Ok(Conversion { from, to, out: out.into(), sae, lost })
 }
 
 /// Adds the hook point, if the SAE does not name it itself, and names its model as other tools know it. A name that is

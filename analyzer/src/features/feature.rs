@@ -5,7 +5,7 @@ use std::{fmt, ops::Range};
 use serde::Serialize;
 
 use super::histogram::Histogram;
-use crate::TokenWeight;
+use crate::{TokenWeight, on_one_line};
 
 /// Another latent that fires on the same tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -149,6 +149,25 @@ impl Example {
         lines
     }
 
+    /// A part of the tokens on one line. `paint` paints those on which the latent is active; its second argument is the
+    /// share of `max`, from 0 to 1.
+    pub fn lit(&self, part: Range<usize>, max: f32, paint: impl Fn(&str, f32) -> String) -> String {
+        let mut line = String::new();
+        let mut of_character = 0f32;
+        for (text, &activation) in self.texts[part.clone()].iter().zip(&self.activations[part]) {
+            // A character of several tokens is shown at its last one, lit by the strongest of them.
+            let activation = activation.max(of_character);
+            of_character = if text.is_empty() { activation } else { 0.0 };
+            let share = if max > 0.0 { (activation / max).clamp(0.0, 1.0) } else { 0.0 };
+            match on_one_line(text) {
+                text if text.is_empty() => {}
+                text if activation > 0.0 => line += &paint(&text, share),
+                text => line += &text,
+            }
+        }
+        line
+    }
+
     /// Characters of a token as it is shown: active ones may have brackets.
     fn width(&self, token: usize) -> usize {
         let is_lit = self.activations[token] > 0.0;
@@ -159,6 +178,13 @@ impl Example {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_character_of_several_tokens_is_lit_by_the_strongest_of_them() {
+        let texts = ["a", "", "", "é", "\n"].map(String::from).to_vec();
+        let example = Example { texts, activations: vec![0.0, 4.0, 1.0, 2.0, 0.0], ..Example::default() };
+        assert_eq!(example.lit(0..5, 8.0, |text, share| format!("[{text} {share}]")), "a[é 0.125]⏎");
+    }
 
     #[test]
     fn an_example_is_cut_around_its_peak_or_broken_into_lines() {

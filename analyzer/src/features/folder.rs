@@ -9,7 +9,7 @@ use std::{
     sync::OnceLock,
 };
 
-use harvester::{DocumentRecord, LanguageModel, Location, MANIFEST_FILE, Manifest, Table, TableReader, Value, go_on};
+use harvester::{DocumentRecord, Location, MANIFEST_FILE, Manifest, Table, TableReader, Value, go_on};
 
 use super::{
     feature::{Example, ExampleKind, Feature},
@@ -20,7 +20,7 @@ use super::{
         read_labels, read_sample,
     },
 };
-use crate::{Effect, Error, Label, PlacedSae, Result, Workbench};
+use crate::{Effect, Error, Label, PlacedSae, Result};
 
 /// Latents whose rows are read together when all are.
 const BLOCK: usize = 1024;
@@ -118,6 +118,11 @@ impl FeatureIndex {
             Location::from(self.dir.join(file)).check_sha256(sha256, CHANGED)?;
         }
         Ok(())
+    }
+
+    /// The folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The manifest of this folder.
@@ -379,19 +384,6 @@ impl FeatureIndex {
                 Err(harvester::Error::invalid("`features`", expected, found).into())
             }
         }
-    }
-
-    /// The SAE that was indexed with its model, which is `model` if that is open already.
-    ///
-    /// # Errors
-    /// When the SAE is not where it was, or cannot be read.
-    pub fn workbench(&self, model: Option<&LanguageModel>) -> Result<Workbench> {
-        Workbench::new(self.manifest.placed_sae(&self.dir)?, model)
-    }
-
-    /// The place of the SAE that was indexed.
-    pub fn sae_path(&self) -> PathBuf {
-        self.manifest.sae.shown(&self.dir).into()
     }
 }
 

@@ -1,6 +1,8 @@
 //! [`Workbench::demonstrate`]: of the latents that tell two kinds of text apart, the one that moves what the model writes.
 
-use harvester::{Compute, Monitor};
+use std::path::Path;
+
+use harvester::{Compute, Error as Harvester, Monitor};
 
 use super::{generate::GenerateConfig, trial::Trial};
 use crate::{Contrasts, DocumentContrast, FeatureIndex, Result, Workbench};
@@ -26,6 +28,21 @@ const REPORTED: [&str; 8] = [
     "How should I start the morning?",
     "What is the sea like at night?",
 ];
+
+/// The bundled corpora, file by file: in the working folder, or in the sources that this program was built from.
+///
+/// # Errors
+/// When neither has them.
+pub fn bundled_corpora() -> Result<Vec<String>> {
+    let here = Path::new("data/corpora");
+    let sources = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../data/corpora"));
+    let folder = if here.is_dir() { here } else { sources };
+    let entries = std::fs::read_dir(folder).map_err(Harvester::io("read", folder))?;
+    let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "jsonl"));
+    files.sort();
+    Ok(files.into_iter().map(|file| file.display().to_string()).collect())
+}
 
 impl Workbench {
     /// Tries the first latents of `found`, each at its own maximum in `index`, and returns a trial of the one that moves
