@@ -183,7 +183,7 @@ mod tests {
     fn a_character_of_several_tokens_is_lit_by_the_strongest_of_them() {
         let texts = ["a", "", "", "é", "\n"].map(String::from).to_vec();
         let example = Example { texts, activations: vec![0.0, 4.0, 1.0, 2.0, 0.0], ..Example::default() };
-        assert_eq!(example.lit(0..5, 8.0, |text, share| format!("[{text} {share}]")), "a[é 0.125]⏎");
+        assert_eq!(example.lit(0..5, 8.0, |text, share| format!("[{text} {share}]")), "a[é 0.5]⏎");
     }
 
     #[test]
