@@ -188,7 +188,7 @@ impl Monitor for Terminal {
     }
 
     fn advance(&self, n: u64) {
-        self.update(|progress| progress.advance(n));
+        self.update(|progress| progress.done += n);
     }
 
     fn skip(&self, n: u64) {

@@ -11,7 +11,7 @@ use std::{hint::black_box, time::Instant};
 use analyzer::{GenerateConfig, Generation, Intervention, Interventions, SaeSite};
 use harvester::{
     Batch, Compute, Hook, HookPoint, KvCache, LanguageModel, ModelConfig, ModelSource, NoHook, Silent, SpecialToken,
-    machine::peak_mib,
+    peak_mib,
 };
 use rayon::prelude::*;
 use trainer::{Nonlinearity, Sae, SaeConfig, SaeWeights};

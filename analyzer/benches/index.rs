@@ -22,7 +22,7 @@ use std::{
 use analyzer::{IndexConfig, SaeSource};
 use harvester::{
     ActivationDataset, Compute, Corpus, CorpusOptions, HarvestConfig, HookPoint, LanguageModel, ModelSource, Monitor,
-    Silent, harvest, machine::peak_mib,
+    Silent, harvest, peak_mib,
 };
 use serde_json::{Value, json};
 use trainer::{

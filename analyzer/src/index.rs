@@ -87,7 +87,7 @@ pub fn index<'a>(
         None => (SavedState::begin(&manifest, text.start()), IndexState::new(&manifest)),
     };
     bench.model(monitor)?; // before the pass, so that a missing model is an error now
-    folder.keep_command(monitor)?;
+    folder.keep_command(monitor.command())?;
     let mut pass = Pass::new(placed, text.document_sources()?, state)?;
     // The table of latents has every token, also those that the saved state counted already.
     let is_whole = saved.cursor != text.start() && out.join(LATENTS.file).exists();
@@ -128,7 +128,7 @@ pub fn index<'a>(
         finished => finished?,
     };
     SavedState::forget(out)?;
-    folder.forget_command()?;
+    folder.keep_command(None)?;
     Ok(manifest)
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use harvester::{
-    ActivationDataset, ArtifactRef, HarvestManifest, HookPoint, MANIFEST_FILE, ModelIdentity, SpecialToken,
+    ActivationDataset, ArtifactRef, Family, HarvestManifest, HookPoint, MANIFEST_FILE, ModelIdentity, SpecialToken,
 };
 use trainer::{HookPoints, InputNorm, Sae, SaeConfig, SaeFormat, SaeManifest};
 
@@ -201,10 +201,26 @@ fn hash_of_foreign(path: &Path) -> Result<String> {
     Ok(hashes.join("+"))
 }
 
+/// True if its norms take off the mean of a row, so that the mean has no effect on what the model computes.
+fn has_layer_norms(family: Family) -> bool {
+    match family {
+        Family::Gpt2 | Family::GptNeox => true,
+        Family::Llama
+        | Family::Mistral
+        | Family::Qwen2
+        | Family::Qwen3
+        | Family::Gemma
+        | Family::Gemma2
+        | Family::Gemma3
+        | Family::Phi3
+        | Family::Olmo2 => false,
+    }
+}
+
 /// The SAE for this model: TransformerLens centers only the weights of models with layer norms, so an SAE of another
 /// model that asks for it was trained on activations as they are.
 fn of_the_model(sae: Sae, model: &ModelIdentity) -> Result<Sae> {
-    if sae.config().input_norm != InputNorm::Centered || model.family.has_layer_norms() {
+    if sae.config().input_norm != InputNorm::Centered || has_layer_norms(model.family) {
         return Ok(sae);
     }
     tracing::warn!("`center_writing_weights` has no effect on a {} model, which has no layer norms", model.family);

@@ -14,8 +14,7 @@ use std::{
 use candle_core::Tensor;
 use harvester::{
     Batch, Compute, Corpus, CorpusOptions, Edit, HarvestConfig, Hook, HookPoint, LanguageModel, ModelSource, Monitor,
-    ResolvedModel, Rows, Silent, Site, harvest,
-    machine::{gemm_flops, peak_mib},
+    ResolvedModel, Rows, Silent, Site, gemm_flops, harvest, peak_mib,
 };
 
 #[global_allocator]

@@ -31,7 +31,7 @@ pub use model::{
     Batch, Compute, Edit, Family, Hook, HookPattern, HookPoint, KvCache, ModelConfig, NoHook, Row, Rows, Site,
 };
 pub use monitor::{Monitor, Silent};
-pub use numbers::{SINK_MULTIPLE, StorageDtype, human, is_ordinary, machine, norm, simd};
+pub use numbers::{SINK_MULTIPLE, StorageDtype, gemm_flops, human, is_ordinary, norm, peak_mib, simd};
 pub use progress::Progress;
 pub use settings::{Settings, config_of};
 pub use source::{ModelSource, ResolvedModel};

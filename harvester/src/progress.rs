@@ -27,11 +27,6 @@ impl Progress {
         Self { what, unit, total, done: 0, skipped: 0, started: Instant::now(), note }
     }
 
-    /// `n` more units are done.
-    pub fn advance(&mut self, n: u64) {
-        self.done += n;
-    }
-
     /// `n` units need no work in this run.
     pub fn skip(&mut self, n: u64) {
         self.skipped += n;
@@ -75,15 +70,15 @@ mod tests {
     fn a_line_has_the_total_the_unit_the_rate_and_the_time_left() {
         let mut harvest = Progress::start("harvest", 160_000, "tokens");
         assert_eq!(said(&harvest, 0), "harvest: 0 of 160,000 tokens");
-        harvest.advance(26_624);
+        harvest.done += 26_624;
         assert_eq!(said(&harvest, 30), "harvest: 26,624 of 160,000 tokens, 887/s, 3 min left");
         let outer = harvest.line_after(Duration::from_secs(30), false);
         assert_eq!(outer, "harvest: 26,624 of 160,000 tokens, 887/s");
         let mut download = Progress::start("download", 10 << 20, "bytes");
-        download.advance(5 << 20);
+        download.done += 5 << 20;
         assert_eq!(said(&download, 5), "download: 5.0 MiB of 10.0 MiB, 1.0 MiB/s, 5 s left");
         let mut unknown = Progress::start("harvest", 0, "tokens");
-        unknown.advance(1000);
+        unknown.done += 1000;
         assert_eq!(said(&unknown, 10), "harvest: 1,000 tokens, 100/s");
     }
 
@@ -92,7 +87,7 @@ mod tests {
         let mut train = Progress::start("train", 1_500_000, "tokens");
         train.skip(1_000_000);
         assert_eq!(said(&train, 10), "train: 1,000,000 of 1,500,000 tokens");
-        train.advance(100_000);
+        train.done += 100_000;
         assert_eq!(said(&train, 10), "train: 1,100,000 of 1,500,000 tokens, 10,000/s, 40 s left");
     }
 }

@@ -68,7 +68,7 @@ fn measure_ours(row: usize) -> Value {
         "tok_s": speed.tokens_per_second,
         "share": speed.tokens_per_second / speed.product_tokens_per_second,
         "l0": speed.l0,
-        "peak_rss_mib": harvester::machine::peak_mib(),
+        "peak_rss_mib": harvester::peak_mib(),
     })
 }
 

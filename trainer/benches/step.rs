@@ -68,7 +68,7 @@ fn measure(shape: StepShape) {
         speed.product_tokens_per_second,
         100.0 * speed.tokens_per_second / speed.product_tokens_per_second,
         speed.product_gflops,
-        harvester::machine::peak_mib(),
+        harvester::peak_mib(),
         ms.join(" "),
     );
 }

@@ -19,9 +19,10 @@ use crate::{
 
 mod check;
 mod hook_points;
+mod memory;
 mod settings;
 
-pub(crate) use self::{check::check_memory, settings::recorded};
+pub(crate) use self::{check::check_memory, memory::memory_bytes, settings::recorded};
 
 /// The settings of a training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -206,7 +206,7 @@ impl SaeManifest {
 
     /// Sets [`SaeManifest::run_id`] to the SHA-256 of the rest, without paths.
     pub(crate) fn identified(self) -> Self {
-        let activations = self.activations.without_places();
+        let activations = ArtifactRef { relative: None, absolute: None, ..self.activations.clone() };
         let model = self.model.clone().map(|model| ModelIdentity { relative: None, ..model });
         let identity = Self { activations, model, run_id: String::new(), ..self.clone() };
         let bytes = serde_json::to_vec(&identity).expect("plain data, which serde_json can always write");

@@ -8,8 +8,8 @@
 use std::fmt;
 
 use crate::{
-    Compute, Corpus, Error, HarvestConfig, HookPoint, LanguageModel, ModelConfig, Result, TextTokenizer, human,
-    machine::gemm_flops, text::Document,
+    Compute, Corpus, Error, HarvestConfig, HookPoint, LanguageModel, ModelConfig, Result, TextTokenizer, gemm_flops,
+    human, text::Document,
 };
 
 /// Documents by which the length of a token is estimated, and characters of each at most.

@@ -79,7 +79,7 @@ pub fn harvest(
         monitor.say(&format!("{out}: finished before"));
         return Ok(manifest);
     }
-    folder.keep_command(monitor)?;
+    folder.keep_command(monitor.command())?;
     corpus.save(&folder.unfinished(SAVED_CORPUS)?)?;
     let harvester = Harvester::new(model, &config)?;
     let log = folder.unfinished(READ_DOCUMENTS)?;

@@ -35,24 +35,6 @@ pub enum Family {
     GptNeox,
 }
 
-impl Family {
-    /// True if its norms take off the mean of a row, so that the mean has no effect on what the model computes.
-    pub fn has_layer_norms(self) -> bool {
-        match self {
-            Self::Gpt2 | Self::GptNeox => true,
-            Self::Llama
-            | Self::Mistral
-            | Self::Qwen2
-            | Self::Qwen3
-            | Self::Gemma
-            | Self::Gemma2
-            | Self::Gemma3
-            | Self::Phi3
-            | Self::Olmo2 => false,
-        }
-    }
-}
-
 impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -78,7 +78,7 @@ pub(crate) fn per_second(rate: f64) -> String {
 }
 
 /// Floating-point operations: `96 kFLOP`, `110 MFLOP`.
-pub fn flop(n: u64) -> String {
+pub(crate) fn flop(n: u64) -> String {
     const MEGA: u64 = 1_000_000;
     if n >= 10 * MEGA { format!("{} MFLOP", grouped(n / MEGA)) } else { format!("{} kFLOP", grouped(n.div_ceil(1000))) }
 }

@@ -18,10 +18,10 @@ use crate::{Error, Result};
 pub struct ArtifactRef {
     /// Path relative to the manifest's folder, with `/`; absent if one of the two is in an object store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    relative: Option<String>,
+    pub relative: Option<String>,
     /// Absolute path when the manifest was written; absent if the artifact is inside the manifest's folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    absolute: Option<String>,
+    pub absolute: Option<String>,
     /// SHA-256 that identifies the artifact: that of its manifest, if it has one. Absent for files without a hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
@@ -34,11 +34,6 @@ impl ArtifactRef {
         let relative = target.local().and_then(|path| relative_path(folder, path));
         let is_inside = relative.as_ref().is_some_and(|relative| !relative.starts_with(".."));
         Self { relative, absolute: (!is_inside).then_some(absolute), sha256 }
-    }
-
-    /// The reference without its paths, to compare two references.
-    pub fn without_places(&self) -> Self {
-        Self { sha256: self.sha256.clone(), ..Self::default() }
     }
 
     /// Opens the artifact at its path relative to `folder`, which holds the manifest, else at its old absolute path.

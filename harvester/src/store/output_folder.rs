@@ -231,20 +231,14 @@ impl OutputFolder {
         Ok(wanted)
     }
 
-    /// Keeps the command of `monitor` until the run is finished, for [`go_on`].
+    /// Keeps the command of an unfinished run, for [`go_on`]; `None`: forgets it.
     ///
     /// # Errors
-    /// If it cannot be written.
-    pub fn keep_command(&self, monitor: &dyn Monitor) -> Result<()> {
-        let Some(command) = monitor.command() else { return Ok(()) };
-        write_atomically(&self.unfinished(COMMAND_FILE)?, command.as_bytes())
-    }
-
-    /// Forgets the command of [`Self::keep_command`].
-    ///
-    /// # Errors
-    /// If it cannot be removed.
-    pub fn forget_command(&self) -> Result<()> {
+    /// If it cannot be written or removed.
+    pub fn keep_command(&self, command: Option<String>) -> Result<()> {
+        if let Some(command) = command {
+            return write_atomically(&self.unfinished(COMMAND_FILE)?, command.as_bytes());
+        }
         match fs::remove_file(self.resume.join(COMMAND_FILE)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io("remove", &self.resume.join(COMMAND_FILE))(error))
@@ -346,26 +340,16 @@ mod tests {
         assert!(message.contains("seed: 1 there, 2 here"), "{message}");
     }
 
-    /// A user's command.
-    struct Typed;
-
-    impl Monitor for Typed {
-        fn command(&self) -> Option<String> {
-            Some("refract note --out new".into())
-        }
-    }
-
     #[test]
     fn the_command_is_kept_until_the_run_is_finished() {
         let dir = tempfile::tempdir().unwrap();
         let folder = OutputFolder::open(dir.path()).unwrap();
-        folder.keep_command(&crate::Silent).unwrap();
         assert!(go_on(dir.path()).starts_with("Repeat the command that made this folder"));
-        folder.keep_command(&Typed).unwrap();
+        folder.keep_command(Some("refract note --out new".into())).unwrap();
         assert_eq!(go_on(dir.path()), "To go on where it stopped: refract note --out new");
         assert_eq!(folder.find::<Note>().unwrap(), None, "nothing foreign is there");
-        folder.forget_command().unwrap();
-        folder.forget_command().unwrap();
+        folder.keep_command(None).unwrap();
+        folder.keep_command(None).unwrap();
         assert!(go_on(dir.path()).starts_with("Repeat") && !dir.path().join(RESUME_FOLDER).exists());
     }
 

@@ -3,9 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-use harvester::machine::available_memory_bytes;
-
-use super::Resolved;
+use super::{Resolved, memory::available_memory_bytes};
 use crate::{
     Error, Result,
     step::{architecture::TrainArchitecture, memory::learner_bytes},

@@ -7,9 +7,8 @@
 use std::path::Path;
 
 use harvester::{
-    HarvestConfig, ModelConfig, Monitor, StorageDtype, forward_estimate,
+    HarvestConfig, ModelConfig, Monitor, StorageDtype, forward_estimate, gemm_flops,
     human::{bytes, grouped, seconds},
-    machine::gemm_flops,
 };
 
 use crate::{

@@ -51,14 +51,14 @@ pub fn sweep(plan: &SweepPlan<'_>, out: &Path, monitor: &dyn Monitor) -> Result<
     let left = plan.passes().iter().map(|members| check_pass(plan, members, &table)).collect::<Result<Vec<_>>>()?;
     plan.check_memory(&left)?;
     table.write()?;
-    folder.keep_command(monitor)?;
+    folder.keep_command(monitor.command())?;
     monitor.say(&plan.estimate(out)?);
     monitor.start("sweep", plan.tokens(), "tokens");
     for members in plan.passes() {
         run_pass(plan, members, &mut table, monitor)?;
     }
     monitor.finish();
-    folder.forget_command()?;
+    folder.keep_command(None)?;
     Ok(table.sorted())
 }
 

@@ -126,12 +126,12 @@ pub fn train<'a>(
     if manifest.is_finished(out)? {
         return Ok(manifest);
     }
-    folder.keep_command(monitor)?;
+    folder.keep_command(monitor.command())?;
     let source = ShardSource::new(training, resolved.config.seed, resolved.config.buffer_bytes);
     let held_out = curve_rows(split.held_out.as_ref(), resolved.config.batch, &Standard::of(data)?.scales)?;
     let run = Run::open(data, &manifest, resolved, held_out, out, monitor)?;
     let manifest = run.complete(manifest, source, training.n_rows_at_most(), split.held_out.as_ref())?;
-    folder.forget_command()?;
+    folder.keep_command(None)?;
     Ok(manifest)
 }
 

@@ -54,7 +54,7 @@ pub fn train_live(
     if manifest.is_finished(out)? {
         return Ok(manifest);
     }
-    folder.keep_command(monitor)?;
+    folder.keep_command(monitor.command())?;
     let rows = live_rows(&dataset, &manifest, &resolved)?;
     let live = LiveModel::new(model, corpus, &held_out_config)?;
     let (training_rows, held_out) = (resolved.config.tokens, data.all()?);
@@ -65,7 +65,7 @@ pub fn train_live(
     let drawn = progress.step * batch as u64;
     let source = LiveSource::new(&live, rows, (progress.cursor, drawn), out, monitor);
     let manifest = run.complete(manifest, source, training_rows, held_out.as_ref())?;
-    folder.forget_command()?;
+    folder.keep_command(None)?;
     Ok(manifest)
 }
 

@@ -3,13 +3,13 @@
 
 use std::path::Path;
 
-use harvester::{human, machine::memory_bytes};
+use harvester::human;
 use serde_json::Value;
 
 use super::file::PARETO_FILE;
 use crate::{
     Error, Result, TrainConfig,
-    config::{Resolved, check_memory},
+    config::{Resolved, check_memory, memory_bytes},
     data::training_data::TrainingData,
     run::{
         estimate::{buffer_bytes, step_seconds},
