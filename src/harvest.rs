@@ -47,7 +47,6 @@ pub(crate) fn run(args: &HarvestArgs, terminal: &Terminal) -> anyhow::Result<Lan
     config.check(model.config())?;
     let manifest = harvester::harvest(&model, &args.corpus(&out)?, &config, out.clone(), terminal)?;
     terminal.report(&out, &[manifest.to_string()]);
-    manifest.counts.left_out_in_words().iter().for_each(|line| terminal.say(line));
     let (counts, complete) = (&manifest.counts, manifest.complete);
     terminal.json(&serde_json::json!({ "out": out.to_string(), "counts": counts, "complete": complete }))?;
     Ok(model)

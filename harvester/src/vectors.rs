@@ -1,9 +1,11 @@
 //! [`VectorDataset`]: rows of numbers written by any program, as one column of lists in a parquet file or in a folder
 //! of such files. Opening reads all rows once: each row is checked, and the mean and deviation are computed.
 //!
-//! Rows are read one [`VectorGroup`] at a time: a row group, or a piece of a large one.
+//! Rows are read one group at a time: a row group, or a piece of a large one.
 
 mod list_column;
+
+use std::ops::Range;
 
 use arrow::{
     array::{ArrayRef, RecordBatchReader},
@@ -47,8 +49,10 @@ pub struct VectorDataset {
     /// The files, in the order of the rows.
     pub files: Vec<VectorFile>,
     tables: Vec<Table>,
-    /// The groups of rows that are read together, in order.
-    pub groups: Vec<VectorGroup>,
+    /// The rows that are read together, in order: each group is consecutive rows of one file.
+    pub groups: Vec<Range<u64>>,
+    /// The place of each group.
+    blocks: Vec<RowBlock>,
     /// Mean of each dimension. `[width]`
     pub mean: Vec<f32>,
     /// Standard deviation of each dimension. `[width]`
@@ -64,18 +68,6 @@ pub struct VectorFile {
     pub rows: u64,
     /// SHA-256 of its bytes; in an object store, of its stamp.
     pub sha256: String,
-}
-
-/// Consecutive rows of one file that are read together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct VectorGroup {
-    /// Number of rows of the dataset before this group.
-    pub first_row: u64,
-    /// Number of rows in the group.
-    pub rows: usize,
-    block: RowBlock,
-    /// Number of rows of the file before this group.
-    first_row_of_file: u64,
 }
 
 #[derive(Debug)]
@@ -104,28 +96,30 @@ impl VectorDataset {
         let dtypes = tables.iter().map(|table| table.dtype(&column)).collect::<Vec<_>>();
         let dtype = if dtypes.contains(&StorageDtype::F32) { StorageDtype::F32 } else { StorageDtype::F16 };
         let width = first_width(&tables, &column)?;
-        let groups = groups_of(&tables, width);
+        let (groups, blocks) = groups_of(&tables, width);
         let files = hashed(&places, &tables, &location, monitor)?;
         let n_rows = files.iter().map(|file| file.rows).sum();
         let (mean, std) = (vec![], vec![]);
-        let opened = Self { location, column, width, dtype, n_rows, files, tables, groups, mean, std };
+        let opened = Self { location, column, width, dtype, n_rows, files, tables, groups, blocks, mean, std };
         let statistics = opened.measure(monitor)?;
         let narrow = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect();
         Ok(Self { mean: narrow(statistics.mean()), std: narrow(statistics.std()), ..opened })
     }
 
-    /// The rows of `group`.
+    /// The rows of group `group`.
     ///
     /// # Shapes
     /// The result: `[rows, width]`
     ///
     /// # Errors
     /// If the file cannot be read, or has changed since it was opened.
-    pub fn read(&self, group: VectorGroup) -> Result<Values> {
-        let table = &self.tables[group.block.file as usize];
-        let lists = table.read(group.block, &self.column)?;
+    pub fn read(&self, group: usize) -> Result<Values> {
+        let block = self.blocks[group];
+        let (file, table) = (block.file as usize, &self.tables[block.file as usize]);
+        let lists = table.read(block, &self.column)?;
         values_of(&lists, self.width, self.dtype).map_err(|bad| {
-            let row = group.first_row_of_file + bad.row as u64;
+            let before: u64 = self.files[..file].iter().map(|file| file.rows).sum();
+            let row = self.groups[group].start - before + bad.row as u64;
             let hint = "Correct or remove that row, or name another `column`";
             let expected = format!("lists of {} finite numbers in column `{}`", self.width, self.column);
             Error::malformed(table.file.name(), expected, format!("{} in row {row}", bad.found), hint)
@@ -136,22 +130,23 @@ impl VectorDataset {
     /// threads.
     fn measure(&self, monitor: &dyn Monitor) -> Result<HookPointStatistics> {
         monitor.start("measuring the vectors", self.n_rows, "rows");
-        let of_group = |group: &VectorGroup| {
+        let of_group = |group: usize| {
             if monitor.cancelled() {
                 return Err(Error::Cancelled { place: self.location.to_string() });
             }
-            let values = self.read(*group)?;
+            let values = self.read(group)?;
             // No row counts as a sink, and no row as the first of a text.
             let mut statistics = HookPointStatistics::new(self.width, f32::INFINITY);
             let mut row = vec![0.0; self.width];
-            for i in 0..group.rows {
-                values.copy_row(i, &mut row);
+            let rows = &self.groups[group];
+            for i in 0..rows.end - rows.start {
+                values.copy_row(i as usize, &mut row);
                 statistics.observe(&row, norm(&row), 1);
             }
-            monitor.advance(group.rows as u64);
+            monitor.advance(rows.end - rows.start);
             Ok(statistics)
         };
-        let of_groups: Vec<_> = self.groups.par_iter().map(of_group).collect::<Result<_>>()?;
+        let of_groups: Vec<_> = (0..self.groups.len()).into_par_iter().map(of_group).collect::<Result<_>>()?;
         let mut total = HookPointStatistics::new(self.width, f32::INFINITY);
         of_groups.iter().for_each(|statistics| total.merge(statistics));
         monitor.finish();
@@ -251,23 +246,20 @@ fn first_width(tables: &[Table], column: &str) -> Result<usize> {
 }
 
 /// The row groups of all files; large ones are cut into pieces.
-fn groups_of(tables: &[Table], width: usize) -> Vec<VectorGroup> {
+fn groups_of(tables: &[Table], width: usize) -> (Vec<Range<u64>>, Vec<RowBlock>) {
     let most = (GROUP_BYTES / (4 * width)).max(1) as u64;
-    let (mut groups, mut first_row) = (vec![], 0);
+    let (mut groups, mut end) = (vec![], 0);
     for (file, table) in (0..).zip(tables) {
-        let mut first_row_of_file = 0;
         for (group, metadata) in (0..).zip(table.metadata.metadata().row_groups()) {
             let n_rows = u64::try_from(metadata.num_rows()).unwrap_or(0);
             for start in (0..n_rows).step_by(most as usize) {
                 let rows = most.min(n_rows - start);
-                let block = RowBlock { file, group, first_row: start, rows };
-                groups.push(VectorGroup { first_row, rows: rows as usize, block, first_row_of_file });
-                first_row += rows;
-                first_row_of_file += rows;
+                groups.push((end..end + rows, RowBlock { file, group, first_row: start, rows }));
+                end += rows;
             }
         }
     }
-    groups
+    groups.into_iter().unzip()
 }
 
 /// The files, with the hash of each.
@@ -337,10 +329,8 @@ mod tests {
         std::fs::write(folder.path().join("notes.txt"), "no vectors").unwrap();
         let dataset = open(folder.path(), None).unwrap();
         assert_eq!((&*dataset.column, dataset.width, dataset.n_rows), ("vector", 2, 9));
-        let groups: Vec<_> = dataset.groups.iter().map(|group| (group.first_row, group.rows)).collect();
-        assert_eq!(groups, [(0, 3), (3, 1), (4, 3), (7, 2)]);
-        let read: Vec<f32> =
-            dataset.groups.iter().flat_map(|group| dataset.read(*group).unwrap().to_f32().into_owned()).collect();
+        assert_eq!(dataset.groups, [0..3, 3..4, 4..7, 7..9]);
+        let read: Vec<f32> = (0..4).flat_map(|group| dataset.read(group).unwrap().to_f32().into_owned()).collect();
         let expected: Vec<f32> = rows(0..9).concat().into_iter().map(|value| value as f32).collect();
         assert_eq!(read, expected);
         // 0, .., 8: mean 4, variance (9^2 - 1) / 12; 0, 0.5, 1 three times: mean 0.5, variance 1/6
@@ -362,10 +352,9 @@ mod tests {
         let expected = Values::F32(vec![4.0, 0.5, 5.0, 1.0]);
         assert_eq!(values_of(&lists, 2, StorageDtype::F32), Ok(expected));
         // With rows of `GROUP_BYTES` each, every group has one row.
-        let groups = groups_of(&[table], GROUP_BYTES / 4);
-        assert_eq!(groups.len(), 8);
-        assert!((0..).zip(&groups).all(|(row, group)| group.first_row == row && group.rows == 1));
-        let places: Vec<_> = groups.iter().map(|group| (group.block.group, group.block.first_row)).collect();
+        let (groups, blocks) = groups_of(&[table], GROUP_BYTES / 4);
+        assert_eq!(groups, (0..8).map(|row| row..row + 1).collect::<Vec<_>>());
+        let places: Vec<_> = blocks.iter().map(|block| (block.group, block.first_row)).collect();
         assert_eq!(places[..4], [(0, 0), (0, 1), (0, 2), (1, 0)]);
     }
 

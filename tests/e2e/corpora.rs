@@ -2,6 +2,8 @@
 
 use std::{io::Write, process::Stdio};
 
+use harvester::Role;
+
 use crate::sandbox::{Sandbox, root, text, tiny};
 
 fn fixture(name: &str) -> String {
@@ -123,25 +125,25 @@ fn tokens_of_conversations_know_who_said_them() {
     let source = harvester::ResolvedModel { path: model.clone().into(), source: model };
     let model = harvester::LanguageModel::open(&source, harvester::Compute::F32).unwrap();
     let dataset = harvester::ActivationDataset::open(sandbox.path("roles")).unwrap();
-    let mut said: Vec<(String, Vec<u32>)> = vec![];
+    let mut said: Vec<(Option<Role>, Vec<u32>)> = vec![];
     for rows in dataset.row_groups.iter().map(|group| dataset.tokens(*group).unwrap()) {
         for (role, token) in rows.role.iter().zip(&rows.token) {
-            let role = role.map_or("", |role| role.name());
             match said.last_mut() {
-                Some((last, tokens)) if last == role => tokens.push(*token),
-                _ => said.push((role.into(), vec![*token])),
+                Some((last, tokens)) if *last == *role => tokens.push(*token),
+                _ => said.push((*role, vec![*token])),
             }
         }
     }
-    let said: Vec<_> = said.iter().map(|(role, tokens)| (role.as_str(), model.tokenizer().decode(tokens))).collect();
-    let of =
-        |role: &str| said.iter().filter(|(found, _)| *found == role).map(|(_, text)| text.as_str()).collect::<Vec<_>>();
-    assert_eq!(of("system"), ["the cat"], "{said:?}");
-    assert_eq!(of("user"), [" sat on\n"], "{said:?}");
-    assert_eq!(of("assistant"), ["user\n3 dogs"], "{said:?}");
-    assert_eq!((of("tool").len(), of("other")), (0, vec!["the mat"]), "{said:?}");
-    assert!(of("").concat().starts_with("the cat sat"), "{said:?}");
-    assert_eq!(of("template").first(), Some(&"<|im_start|>system\n"), "{said:?}");
+    let said: Vec<_> = said.iter().map(|(role, tokens)| (*role, model.tokenizer().decode(tokens))).collect();
+    let of = |role: Option<Role>| {
+        said.iter().filter(|(found, _)| *found == role).map(|(_, text)| text.as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!(of(Some(Role::System)), ["the cat"], "{said:?}");
+    assert_eq!(of(Some(Role::User)), [" sat on\n"], "{said:?}");
+    assert_eq!(of(Some(Role::Assistant)), ["user\n3 dogs"], "{said:?}");
+    assert_eq!((of(Some(Role::Tool)).len(), of(Some(Role::Other))), (0, vec!["the mat"]), "{said:?}");
+    assert!(of(None).concat().starts_with("the cat sat"), "{said:?}");
+    assert_eq!(of(Some(Role::Template)).first(), Some(&"<|im_start|>system\n"), "{said:?}");
 }
 
 #[test]

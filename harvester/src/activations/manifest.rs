@@ -110,7 +110,7 @@ impl Counts {
     }
 
     /// The reasons why text was left out, with counts above 0, of the whole corpus and of what was read: a line each.
-    pub fn left_out_in_words(&self) -> Vec<String> {
+    pub(crate) fn left_out_in_words(&self) -> Vec<String> {
         let words = |counts: &[(u64, &str, &str)]| -> Vec<String> {
             let some = counts.iter().filter(|(n, ..)| *n > 0);
             some.map(|(n, what, which)| format!("{}{which}", human::counted(*n, what))).collect()

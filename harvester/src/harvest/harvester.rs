@@ -77,6 +77,7 @@ pub fn harvest(
     if manifest.complete {
         ActivationDataset::open(out.clone())?; // checks that every part has its recorded size
         monitor.say(&format!("{out}: finished before"));
+        manifest.counts.left_out_in_words().iter().for_each(|line| monitor.say(line));
         return Ok(manifest);
     }
     folder.keep_command(monitor.command())?;
@@ -108,6 +109,7 @@ pub fn harvest(
         }
         None => {}
     }
+    manifest.counts.left_out_in_words().iter().for_each(|line| monitor.say(line));
     Ok(manifest)
 }
 

@@ -27,7 +27,7 @@ use super::{
     location::Location,
     manifest_file::{Expected, MANIFEST_FILE, read_manifest, write_manifest},
 };
-use crate::{Error, Monitor, Result};
+use crate::{Error, Result};
 
 /// The manifest that a stage writes into its folder: which files count, and everything that downstream stages need.
 pub trait Manifest: Serialize + DeserializeOwned {

@@ -103,7 +103,7 @@ impl RowSource for VectorRows<'_> {
     }
 
     fn group_sizes(&self) -> Vec<usize> {
-        self.vectors.groups.iter().map(|group| group.rows).collect()
+        self.vectors.groups.iter().map(|rows| (rows.end - rows.start) as usize).collect()
     }
 
     /// Exact: the draw gives the number without reading.
@@ -112,9 +112,9 @@ impl RowSource for VectorRows<'_> {
     }
 
     fn read(&self, group: usize) -> Result<Rows> {
-        let (group, width) = (self.vectors.groups[group], self.vectors.width);
-        let rows = group.first_row..group.first_row + group.rows as u64;
-        let keep: Vec<bool> = rows.map(|row| self.draw.holds_out(row) == self.held_out).collect();
+        let width = self.vectors.width;
+        let keep: Vec<bool> =
+            self.vectors.groups[group].clone().map(|row| self.draw.holds_out(row) == self.held_out).collect();
         Ok(Rows::kept(vec![Column { values: self.vectors.read(group)?, width }], &keep))
     }
 }

@@ -38,7 +38,7 @@ impl Role {
     }
 
     /// The word in the files.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::System => "system",
             Self::User => "user",
