@@ -1,6 +1,5 @@
 //! Cost of writing and reading activations, for each dtype and layout: nanoseconds per token to write (rounding,
-//! journal, statistics, parquet, SHA-256 and the disk), the processor time in it, and nanoseconds per token to read;
-//! and the time to read a few contexts alone.
+//! journal, statistics, parquet, SHA-256 and the disk), the processor time in it, and nanoseconds per token to read.
 //!
 //! `cargo bench --workspace --bench shards -- [TOKENS]`
 
@@ -111,7 +110,7 @@ fn main() {
     };
     let values: Vec<f32> = (0..BATCH * CTX_LEN * D_MODEL).map(value).collect();
     println!("{tokens} tokens of {D_MODEL} values, ns per token");
-    println!("dtype layout   write   of it processor   read   MB/s   8 contexts, us   bytes per token");
+    println!("dtype layout   write   of it processor   read   MB/s   bytes per token");
     for dtype in [StorageDtype::F32, StorageDtype::F16, StorageDtype::I8] {
         for layout in [Layout::List, Layout::Binary] {
             let dir = tempfile::tempdir().expect("a temporary folder");
@@ -130,22 +129,15 @@ fn main() {
             };
             read_all();
             let read = read_all();
-            let start = Instant::now();
-            for i in 0..20 {
-                let first = (i * 37) % (tokens as u64 / CTX_LEN as u64 - 8);
-                std::hint::black_box(dataset.read_contexts(first..first + 8, HookPoint::Embed).expect("rows"));
-            }
-            let few = start.elapsed() / 20;
             let per_token = |time: Duration| time.as_nanos() as f64 / tokens as f64;
             println!(
-                "{:5} {:6} {:8.0} {:14.0} {:10.0} {:6.0} {:12.0} {:12.0}",
+                "{:5} {:6} {:8.0} {:14.0} {:10.0} {:6.0} {:12.0}",
                 dtype.to_string(),
                 layout.to_string(),
                 per_token(written),
                 per_token(processor),
                 per_token(read),
                 bytes as f64 / 1e6 / read.as_secs_f64(),
-                few.as_secs_f64() * 1e6,
                 bytes as f64 / tokens as f64,
             );
         }

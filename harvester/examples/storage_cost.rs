@@ -13,10 +13,10 @@
 
 use std::path::PathBuf;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use harvester::{
     Batch, Compute, ContextCursor, Corpus, CorpusOptions, Edit, HarvestConfig, Hook, HookPoint, LanguageModel,
-    LiveModel, ModelSource, Result, Rows, SINK_MULTIPLE, Silent, StorageDtype, Values, norm,
+    LiveModel, ModelSource, Result, Rows, SINK_MULTIPLE, Silent, StorageDtype, StreamedBatch, norm,
 };
 
 #[global_allocator]
@@ -25,26 +25,20 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const CTX_LEN: usize = 256;
 const DTYPES: [StorageDtype; 2] = [StorageDtype::F16, StorageDtype::I8];
 
-/// Runs one text three times from the hook point on: unchanged, and as stored in each of [`DTYPES`].
-struct Stored {
+/// Runs one text from the hook point on once with each of `rows`: exact, and as stored in each of [`DTYPES`].
+struct Stored<'a> {
     point: HookPoint,
-    /// Exact rows, then each dtype's. `[pos, width]`
-    seen: Vec<Vec<f32>>,
+    /// `[pos, width]` each.
+    rows: &'a [Vec<f32>],
 }
 
-impl Hook for Stored {
+impl Hook for Stored<'_> {
     fn wants(&self, point: HookPoint) -> bool {
         point == self.point
     }
 
     fn apply(&mut self, _point: HookPoint, _rows: &Rows, activation: &Tensor) -> Result<Edit> {
-        let width = activation.dim(1)?;
-        let exact: Vec<f32> = activation.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        self.seen = vec![exact.clone()];
-        for dtype in DTYPES {
-            self.seen.push(Values::stored_as(dtype, &exact, width)?.to_f32().into_owned());
-        }
-        let variants = self.seen.iter().map(|rows| Tensor::from_slice(rows, activation.shape(), activation.device()));
+        let variants = self.rows.iter().map(|rows| Tensor::from_slice(rows, activation.shape(), activation.device()));
         Ok(Edit::Variants(variants.collect::<candle_core::Result<_>>()?))
     }
 }
@@ -60,34 +54,34 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, model: &LanguageModel, point: HookPoint, tokens: &[u32]) -> Result<()> {
-        let mut hook = Stored { point, seen: vec![] };
-        let resid = model.resid_final(&Batch::of([tokens]), None, &mut hook)?;
+    /// Adds a context; `rows` are as in [`Stored`].
+    fn add(&mut self, model: &LanguageModel, point: HookPoint, tokens: &[u32], rows: &[Vec<f32>]) -> Result<()> {
+        let resid = model.resid_final(&Batch::of([tokens]), None, &mut Stored { point, rows })?;
         let log_probs = candle_nn::ops::log_softmax(&model.unembed(&resid)?, 1)?;
         let log_probs = log_probs.reshape((3, tokens.len(), ()))?; // [3, pos, d_vocab]
         for (position, target) in tokens[1..].iter().enumerate() {
-            let rows: Vec<Vec<f32>> = (0..3)
+            let of_token: Vec<Vec<f32>> = (0..3)
                 .map(|variant| log_probs.get(variant)?.get(position)?.to_vec1())
                 .collect::<candle_core::Result<_>>()?;
-            for (sum, row) in self.cross_entropy.iter_mut().zip(&rows) {
+            for (sum, row) in self.cross_entropy.iter_mut().zip(&of_token) {
                 *sum -= f64::from(row[*target as usize]);
             }
-            for (sum, row) in self.kl.iter_mut().zip(&rows[1..]) {
-                let terms = rows[0].iter().zip(row).map(|(p, q)| f64::from(p.exp()) * f64::from(p - q));
+            for (sum, row) in self.kl.iter_mut().zip(&of_token[1..]) {
+                let terms = of_token[0].iter().zip(row).map(|(p, q)| f64::from(p.exp()) * f64::from(p - q));
                 *sum += terms.sum::<f64>();
             }
             self.predictions += 1.0;
         }
-        self.add_rows(&hook.seen, hook.seen[0].len() / tokens.len());
+        self.add_rows(rows, rows[0].len() / tokens.len());
         Ok(())
     }
 
-    fn add_rows(&mut self, seen: &[Vec<f32>], width: usize) {
-        let mut norms: Vec<f32> = seen[0].chunks(width).skip(1).map(norm).collect();
+    fn add_rows(&mut self, rows: &[Vec<f32>], width: usize) {
+        let mut norms: Vec<f32> = rows[0].chunks(width).skip(1).map(norm).collect();
         norms.sort_by(f32::total_cmp);
         let sink_norm = SINK_MULTIPLE * norms[norms.len() / 2];
-        for (row, exact) in seen[0].chunks(width).enumerate().skip(1).filter(|(_, exact)| norm(exact) <= sink_norm) {
-            for (error, stored) in self.errors.iter_mut().zip(&seen[1..]) {
+        for (row, exact) in rows[0].chunks(width).enumerate().skip(1).filter(|(_, exact)| norm(exact) <= sink_norm) {
+            for (error, stored) in self.errors.iter_mut().zip(&rows[1..]) {
                 let stored = &stored[row * width..(row + 1) * width];
                 *error += exact.iter().zip(stored).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>();
             }
@@ -116,12 +110,15 @@ fn main() {
     let n = option("--contexts").map_or(16, |n| n.parse().expect("a number"));
     let source = source.resolve(&Silent).expect("the model");
     let model = LanguageModel::open(&source, Compute::F32).expect("a model");
-    let contexts = contexts(&model, n).expect("the bundled corpora");
+    let [f16, int8] = DTYPES;
+    let stored = [StorageDtype::F32, f16, int8].map(|dtype| activations(&model, &points, dtype, n).expect("rows"));
     println!("hook point dtype: FVU, CE without and with, KL; {n} contexts of {CTX_LEN}");
-    for point in points {
+    for (column, point) in points.into_iter().enumerate() {
         let mut sums = Sums::default();
-        for tokens in &contexts {
-            sums.add(&model, point, tokens).expect("a pass");
+        for context in 0..n {
+            let of_context = stored.each_ref().map(|batches| &batches[context].activations[column]);
+            let rows = of_context.map(|rows| rows.values.to_f32().into_owned());
+            sums.add(&model, point, &of_context[0].rows.token, &rows).expect("a pass");
         }
         let (variance, n) = (sums.variance(), sums.predictions);
         for (i, dtype) in DTYPES.iter().enumerate() {
@@ -132,14 +129,18 @@ fn main() {
     }
 }
 
-/// The tokens of the first contexts of the bundled corpora, shuffled.
-fn contexts(model: &LanguageModel, n: usize) -> Result<Vec<Vec<u32>>> {
+/// The first contexts of the bundled corpora, shuffled, as a harvest in `dtype` stores them.
+fn activations(
+    model: &LanguageModel,
+    points: &[HookPoint],
+    dtype: StorageDtype,
+    n: usize,
+) -> Result<Vec<StreamedBatch>> {
     let corpora = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../data/corpora");
     let paths = ["code", "fiction", "speeches"].map(|name| corpora.join(format!("{name}.jsonl")));
     let corpus = Corpus::open(&paths, &CorpusOptions::default())?;
-    let hook_points = vec![HookPoint::Embed];
+    let (document_tokens, hook_points) = (Some(512), points.to_vec());
     let config =
-        HarvestConfig { document_tokens: Some(512), ctx_len: CTX_LEN, batch: 1, hook_points, ..Default::default() };
-    let batches = LiveModel::new(model, corpus, &config)?.stream(&[HookPoint::Embed], ContextCursor::default())?;
-    batches.take(n).map(|batch| Ok(batch?.activations.remove(0).rows.token)).collect()
+        HarvestConfig { document_tokens, ctx_len: CTX_LEN, batch: 1, hook_points, dtype, ..Default::default() };
+    LiveModel::new(model, corpus, &config)?.stream(points, ContextCursor::default())?.take(n).collect()
 }

@@ -1,10 +1,7 @@
-//! [`ActivationDataset`]: a finished folder, or several folders that are parts of one harvest, read one row group or a
-//! few contexts at a time, and only the requested columns.
+//! [`ActivationDataset`]: a finished folder, or several folders that are parts of one harvest, read one row group at
+//! a time, and only the requested columns.
 
-use std::{
-    collections::{HashMap, HashSet},
-    ops::Range,
-};
+use std::collections::{HashMap, HashSet};
 
 use arrow::{
     array::{ArrayRef, AsArray, RecordBatch},
@@ -12,11 +9,7 @@ use arrow::{
     datatypes::{ArrowPrimitiveType, Float32Type, UInt32Type, UInt64Type},
 };
 use parquet::{
-    arrow::{
-        ProjectionMask,
-        arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection, RowSelector},
-    },
-    errors::Result as ParquetResult,
+    arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder},
     file::{metadata::RowGroupMetaData, statistics::Statistics},
 };
 use sha2::{Digest, Sha256};
@@ -145,7 +138,7 @@ impl ActivationDataset {
     /// If the file cannot be read.
     pub fn tokens(&self, group: RowGroup) -> Result<TokenRows> {
         let columns = (0..TOKEN_COLUMNS.len()).chain(self.schema.role_leaf());
-        let batch = self.read_columns(group, 0..group.rows, &columns.collect::<Vec<_>>())?;
+        let batch = self.read_columns(group, &columns.collect::<Vec<_>>())?;
         self.token_rows(group, &batch)
     }
 
@@ -154,51 +147,19 @@ impl ActivationDataset {
     /// # Errors
     /// If the folder lacks the hook point, the file cannot be read, or a value is not finite.
     pub fn read(&self, group: RowGroup, hook_point: HookPoint) -> Result<ActivationRows> {
-        self.read_rows(group, 0..group.rows, hook_point)
-    }
-
-    /// The rows of the contexts with the numbers `contexts` at `hook_point`. Only the pages that hold them are read.
-    ///
-    /// # Errors
-    /// As for [`Self::read`].
-    pub fn read_contexts(&self, contexts: Range<u64>, hook_point: HookPoint) -> Result<ActivationRows> {
-        let d_model = self.manifest.hook_point(hook_point)?.d_model;
-        let values = Values::with_capacity(self.schema.dtype, 0, d_model);
-        let mut found = ActivationRows { rows: TokenRows::default(), norm: vec![], values, d_model };
-        for &group in &self.row_groups {
-            if group.last_context < contexts.start || contexts.end <= group.first_context {
-                continue;
-            }
-            let batch = self.read_columns(group, 0..group.rows, &[CONTEXT_COLUMN])?;
-            let numbers = column::<UInt64Type>(batch.column(0)); // ascending
-            let first = numbers.partition_point(|number| *number < contexts.start);
-            let rows = first..numbers.partition_point(|number| *number < contexts.end);
-            if rows.is_empty() {
-                continue;
-            }
-            let read = self.read_rows(group, rows, hook_point)?;
-            found.rows.extend(&read.rows);
-            found.norm.extend_from_slice(&read.norm);
-            found.values.extend_rows(&read.values, 0..read.rows.token.len(), d_model);
-        }
-        Ok(found)
-    }
-
-    /// Rows `rows` of `group`.
-    fn read_rows(&self, group: RowGroup, rows: Range<usize>, hook_point: HookPoint) -> Result<ActivationRows> {
         let d_model = self.manifest.hook_point(hook_point)?.d_model;
         let place = self.schema.hook_points.iter().position(|(point, _)| *point == hook_point).unwrap_or(0);
         let leaf = self.schema.first_leaf(place);
         let beside = leaf + 1..leaf + self.schema.leaves_per_point();
         let columns = (0..TOKEN_COLUMNS.len()).chain(beside.clone()).chain(self.schema.role_leaf());
-        let batch = self.read_columns(group, rows.clone(), &columns.collect::<Vec<_>>())?;
+        let batch = self.read_columns(group, &columns.collect::<Vec<_>>())?;
         let norm = column::<Float32Type>(batch.column(TOKEN_COLUMNS.len() + beside.len() - 1));
-        let mut values = self.read_values(group, rows.clone(), leaf, d_model)?;
+        let mut values = self.read_values(group, leaf, d_model)?;
         if let Values::I8 { scales, .. } = &mut values {
             *scales = column::<Float32Type>(batch.column(TOKEN_COLUMNS.len()));
         }
         if let Some(place) = values.first_not_finite() {
-            return Err(self.not_finite(group, hook_point, rows.start + place / d_model, place % d_model));
+            return Err(self.not_finite(group, hook_point, place / d_model, place % d_model));
         }
         Ok(ActivationRows { rows: self.token_rows(group, &batch)?, norm, values, d_model })
     }
@@ -305,40 +266,33 @@ impl ActivationDataset {
         Ok(())
     }
 
-    /// Reads rows `rows` of a column of values. Scales are read separately.
-    fn read_values(&self, group: RowGroup, rows: Range<usize>, leaf: usize, width: usize) -> Result<Values> {
+    /// Reads a column of values. Scales are read separately.
+    fn read_values(&self, group: RowGroup, leaf: usize, width: usize) -> Result<Values> {
         let part = &self.parts[group.part];
-        let read = || -> ParquetResult<Values> {
-            let (mut pages, first_row, n) = part.pages(group.group, leaf, rows.clone(), group.rows)?;
-            let mut values = value_chunks::decode(&mut pages, self.schema.dtype, self.schema.layout, n * width)?;
-            values.narrow((rows.start - first_row) * width..(rows.end - first_row) * width);
-            Ok(values)
+        let read = || {
+            let mut pages = part.pages(group.group, leaf, group.rows)?;
+            value_chunks::decode(&mut pages, self.schema.dtype, self.schema.layout, group.rows * width)
         };
         read().map_err(|error| unreadable(&part.location, &part.recorded, error))
     }
 
-    /// Reads the given flat columns of rows `rows` of `group`.
-    fn read_columns(&self, group: RowGroup, rows: Range<usize>, leaves: &[usize]) -> Result<RecordBatch> {
+    /// Reads the given flat columns of `group`.
+    fn read_columns(&self, group: RowGroup, leaves: &[usize]) -> Result<RecordBatch> {
         let part = &self.parts[group.part];
         let mask = ProjectionMask::leaves(part.metadata.parquet_schema(), leaves.iter().copied());
-        let selection = vec![RowSelector::skip(rows.start), RowSelector::select(rows.len())];
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(part.file.clone(), part.metadata.clone())
             .with_row_groups(vec![group.group])
-            .with_row_selection(RowSelection::from(selection))
             .with_projection(mask)
-            .with_batch_size(rows.len())
+            .with_batch_size(group.rows)
             .build()
             .map_err(|error| unreadable(&part.location, &part.recorded, error))?;
         let schema = arrow::array::RecordBatchReader::schema(&reader);
         let batches: std::result::Result<Vec<_>, _> = reader.collect();
         let batch = batches.and_then(|batches| concat_batches(&schema, &batches));
         let batch = batch.map_err(|error| unreadable(&part.location, &part.recorded, error.into()))?;
-        if batch.num_rows() != rows.len() {
-            return Err(not_as_recorded(
-                &part.location,
-                format!("{} rows", rows.len()),
-                format!("{}", batch.num_rows()),
-            ));
+        if batch.num_rows() != group.rows {
+            let (expected, found) = (format!("{} rows", group.rows), batch.num_rows().to_string());
+            return Err(not_as_recorded(&part.location, expected, found));
         }
         Ok(batch)
     }
@@ -423,7 +377,16 @@ fn check_counts(folder: &Location, manifest: &HarvestManifest) -> Result<()> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use std::{fs, path::Path};
+    use std::{
+        fs::{self, File},
+        ops::Range,
+        path::Path,
+    };
+
+    use parquet::{
+        arrow::arrow_reader::{ArrowReaderOptions, RowSelector},
+        file::metadata::PageIndexPolicy,
+    };
 
     use super::*;
     use crate::{
@@ -471,49 +434,32 @@ mod tests {
         }
     }
 
+    /// The index of pages serves readers other than ours, so another one reads here.
     #[test]
-    fn a_few_contexts_are_the_same_rows_as_in_a_full_scan() {
-        for (dtype, layout) in storages() {
-            let (dir, contexts, expected) = uneven(dtype, layout);
-            let dataset = ActivationDataset::open(dir.path()).unwrap();
-            let first_rows: Vec<usize> = std::iter::once(0)
-                .chain(contexts.iter().scan(0, |row, context| {
-                    *row += context.tokens.len();
-                    Some(*row)
-                }))
-                .collect();
-            for range in [0..1, 17..18, 60..90, 255..257, 349..351, 340..360, 499..500, 0..500, 7..7, 600..700] {
-                let read = dataset.read_contexts(range.clone(), HookPoint::Embed).unwrap();
-                let (start, end) = (range.start.min(500) as usize, range.end.min(500) as usize);
-                let rows = first_rows[start]..first_rows[end];
-                assert!(
-                    *read.values.to_f32() == expected[rows.start * 300..rows.end * 300],
-                    "{dtype} {layout} {range:?}"
-                );
-                let numbers = contexts[start..end].iter().flat_map(|context| vec![context.index; context.tokens.len()]);
-                assert_eq!(read.rows.context, numbers.collect::<Vec<_>>());
-                assert_eq!(read.norm.len(), rows.len());
-            }
-        }
-    }
-
-    #[test]
-    fn a_few_contexts_are_read_without_the_rest_of_the_file() {
-        let (dir, contexts, expected) = uneven(StorageDtype::F16, Layout::List);
+    fn arrow_reads_a_few_contexts_without_the_rest_of_the_file() {
+        let (dir, contexts, expected) = uneven(StorageDtype::F32, Layout::List);
         let path = dir.path().join("part-00000.parquet");
-        let dataset = ActivationDataset::open(dir.path()).unwrap();
+        let first_row = |context: usize| contexts[..context].iter().map(|context| context.tokens.len()).sum::<usize>();
+        let read = |range: Range<usize>| {
+            let rows = first_row(range.start)..first_row(range.end);
+            let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+            let selection = vec![RowSelector::skip(rows.start), RowSelector::select(rows.len())];
+            let opened = ParquetRecordBatchReaderBuilder::try_new_with_options(File::open(&path).unwrap(), options);
+            let batches = opened.unwrap().with_row_selection(selection.into()).with_batch_size(rows.len()).build();
+            let batch = batches.unwrap().next().unwrap()?;
+            let list = batch.column_by_name("hook_embed").unwrap().as_fixed_size_list();
+            let values = list.values().as_primitive::<Float32Type>().values().to_vec();
+            Ok::<_, arrow::error::ArrowError>(values == expected[rows.start * 300..rows.end * 300])
+        };
+        let ranges = [0..1, 17..18, 60..90, 200..202, 255..257, 340..350];
+        assert!(ranges.into_iter().all(|range| read(range).unwrap()));
         let mut bytes = fs::read(&path).unwrap();
         // Overwrites the first page of values, of 1 MiB; the token columns before it are small.
         bytes[200_000..900_000].fill(0xff);
         fs::write(&path, bytes).unwrap();
-        let read = dataset.read_contexts(200..202, HookPoint::Embed).unwrap();
-        let skipped: usize = contexts[..200].iter().map(|context| context.tokens.len()).sum();
-        assert!(skipped * 600 > 1 << 20, "the contexts read should not be on the first page");
-        assert_eq!(*read.values.to_f32(), expected[skipped * 300..][..read.norm.len() * 300]);
-        assert!(
-            dataset.read_contexts(20..21, HookPoint::Embed).is_err(),
-            "the overwritten page is read when it is needed"
-        );
+        assert!(first_row(200) * 4 * 300 > 1 << 20, "the contexts read should not be on the first page");
+        assert!(read(200..202).unwrap());
+        assert!(!read(20..21).is_ok_and(|same| same), "the overwritten page is read when it is needed");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! [`OpenPart`]: one file of a dataset, opened after comparing its size and footer with the manifest, and read by page.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use parquet::{
     arrow::{
@@ -9,11 +9,7 @@ use parquet::{
         encode_arrow_schema,
     },
     errors::{ParquetError, Result as ParquetResult},
-    file::{
-        metadata::{ColumnChunkMetaData, PageIndexPolicy},
-        reader::ChunkReader,
-        serialized_reader::SerializedPageReader,
-    },
+    file::{reader::ChunkReader, serialized_reader::SerializedPageReader},
 };
 
 use super::{manifest::Part, part_writer::STATISTICS_KEY, schema::ShardSchema};
@@ -65,8 +61,7 @@ impl OpenPart {
         }
         let file = ParquetFile::new(location.clone(), recorded.bytes);
         // Arrow's own schema is compared, not parsed: its parser panics on a damaged one.
-        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
-        let options = options.with_schema(schema.arrow());
+        let options = ArrowReaderOptions::new().with_schema(schema.arrow());
         let metadata =
             ArrowReaderMetadata::load(&file, options).map_err(|error| unreadable(&location, recorded, error))?;
         let of_file = metadata.metadata().file_metadata();
@@ -87,44 +82,17 @@ impl OpenPart {
         Ok(Self { location, recorded: recorded.clone(), file, metadata })
     }
 
-    /// The pages of column `leaf` in row group `group`, of `n_rows` rows, that hold rows `rows`; with the first row of
-    /// the first page, and their number of rows. They are fetched in one read.
+    /// The pages of column `leaf` in row group `group`, of `n_rows` rows. They are fetched in one read.
     pub(super) fn pages(
         &self,
         group: usize,
         leaf: usize,
-        rows: Range<usize>,
         n_rows: usize,
-    ) -> ParquetResult<(SerializedPageReader<ParquetFile>, usize, usize)> {
-        let metadata = self.metadata.metadata();
-        let chunk = metadata.row_group(group).column(leaf);
-        let locations = metadata.offset_index().and_then(|index| Some(&index.get(group)?.get(leaf)?.page_locations));
-        let locations = locations.ok_or_else(|| ParquetError::General("no index of pages".into()))?;
-        let after = |row: usize| locations.partition_point(|page| page.first_row_index <= row as i64);
-        let wanted = after(rows.start).saturating_sub(1)..after(rows.end.saturating_sub(1));
-        let pages = locations.get(wanted.clone()).unwrap_or_default();
-        let (Some(first), Some(last)) = (pages.first(), pages.last()) else {
-            return Err(ParquetError::General(format!("an index of pages without rows {rows:?}")));
-        };
-        let (chunk_start, chunk_bytes) = chunk.byte_range();
-        // A dictionary comes before the first page.
-        let start = if wanted.start == 0 { chunk_start } else { first.offset as u64 };
-        let end = last.offset as u64 + last.compressed_page_size as u64;
-        if start < chunk_start || start > end || end > chunk_start + chunk_bytes {
-            return Err(ParquetError::General(format!("pages at bytes {start} to {end}, outside of their column")));
-        }
-        let stretch = Stretch { start, bytes: self.file.get_bytes(start, (end - start) as usize)? };
-        let stretch = ParquetFile::new(stretch, end);
-        let mut of_pages = ColumnChunkMetaData::builder(chunk.column_descr_ptr())
-            .set_data_page_offset(first.offset)
-            .set_total_compressed_size((end - start) as i64);
-        if start < first.offset as u64 {
-            of_pages = of_pages.set_dictionary_page_offset(Some(start as i64));
-        }
-        let first_row = first.first_row_index as usize;
-        let end_row = locations.get(wanted.end).map_or(n_rows, |page| page.first_row_index as usize);
-        let reader = SerializedPageReader::new(Arc::new(stretch), &of_pages.build()?, end_row - first_row, None)?;
-        Ok((reader, first_row, end_row - first_row))
+    ) -> ParquetResult<SerializedPageReader<ParquetFile>> {
+        let chunk = self.metadata.metadata().row_group(group).column(leaf);
+        let (start, bytes) = chunk.byte_range();
+        let stretch = Stretch { start, bytes: self.file.get_bytes(start, bytes as usize)? };
+        SerializedPageReader::new(Arc::new(ParquetFile::new(stretch, start + bytes)), chunk, n_rows, None)
     }
 }
 

@@ -69,22 +69,6 @@ impl Values {
         }
     }
 
-    /// Rows of `width` values, rounded as in a shard of this dtype.
-    ///
-    /// # Shapes
-    /// `rows` `[n, width]`.
-    ///
-    /// # Errors
-    /// If a value does not fit the dtype.
-    pub fn stored_as(dtype: StorageDtype, rows: &[f32], width: usize) -> crate::Result<Self> {
-        let mut values = Self::with_capacity(dtype, rows.len() / width.max(1), width);
-        values.extend_finite(rows, width).map_err(|place| {
-            let expected = format!("numbers that {dtype} can hold");
-            crate::Error::invalid("activation", expected, format!("{} at index {place}", rows[place]))
-        })?;
-        Ok(values)
-    }
-
     /// Storage type of the values.
     pub fn dtype(&self) -> StorageDtype {
         match self {
@@ -194,19 +178,6 @@ impl Values {
                 scales.extend_from_slice(&from_scales[rows]);
             }
             _ => unreachable!("one schema has one dtype"),
-        }
-    }
-
-    /// Keeps the values in `range`; must not be called once there are scales.
-    pub(crate) fn narrow(&mut self, range: Range<usize>) {
-        fn narrow<T>(values: &mut Vec<T>, range: Range<usize>) {
-            values.truncate(range.end);
-            values.drain(..range.start);
-        }
-        match self {
-            Self::F32(values) => narrow(values, range),
-            Self::F16(values) => narrow(values, range),
-            Self::I8 { values, .. } => narrow(values, range),
         }
     }
 
