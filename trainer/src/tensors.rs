@@ -72,7 +72,7 @@ impl View for &Tensor<'_> {
     }
 }
 
-fn le_bytes<T: Copy, const N: usize>(data: &[T], bytes_of: fn(T) -> [u8; N]) -> Vec<u8> {
+pub(crate) fn le_bytes<T: Copy, const N: usize>(data: &[T], bytes_of: fn(T) -> [u8; N]) -> Vec<u8> {
     let mut bytes = vec![0; data.len() * N];
     bytes.as_chunks_mut::<N>().0.iter_mut().zip(data).for_each(|(bytes, value)| *bytes = bytes_of(*value));
     bytes

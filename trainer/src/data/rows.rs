@@ -4,9 +4,10 @@
 //! batch row = (scale_0 column_0 row, scale_1 column_1 row, ..)        width: the sum of the columns' widths
 //! ```
 
+use half::f16;
 use harvester::{StorageDtype, Values};
 
-use crate::Result;
+use crate::{Result, tensors::le_bytes};
 
 /// Reads rows group by group, from a harvested folder (`activations`) or from vectors (`vector_data`).
 pub(crate) trait RowSource: Sync {
@@ -72,21 +73,43 @@ impl Rows {
         self.columns.iter().map(|column| column.values.dtype()).collect()
     }
 
-    /// Appends row `row` as it is stored, column after column.
+    /// Appends row `row` as it is stored, column after column: its scale, if the dtype has scales, then the values.
     pub(crate) fn append_row_bytes(&self, row: usize, bytes: &mut Vec<u8>) {
-        self.columns.iter().for_each(|column| column.values.append_row_bytes(row, column.width, bytes));
+        for Column { values, width } in &self.columns {
+            let range = row * width..(row + 1) * width;
+            match values {
+                Values::F32(values) => bytes.extend(le_bytes(&values[range], f32::to_le_bytes)),
+                Values::F16(values) => bytes.extend(le_bytes(&values[range], f16::to_le_bytes)),
+                Values::I8 { values, scales } => {
+                    bytes.extend(scales[row].to_le_bytes());
+                    bytes.extend(le_bytes(&values[range], i8::to_le_bytes));
+                }
+            }
+        }
     }
 
     /// Rows written by [`Self::append_row_bytes`]. `None` if the last one is not whole.
     pub(crate) fn from_row_bytes(dtypes: &[StorageDtype], widths: &[usize], mut bytes: &[u8]) -> Option<Self> {
-        let empty =
-            |(dtype, &width): (&StorageDtype, _)| Column { values: Values::with_capacity(*dtype, 0, width), width };
-        let mut columns: Vec<Column> = dtypes.iter().zip(widths).map(empty).collect();
+        let empty = |dtype| match dtype {
+            StorageDtype::F32 => Values::F32(vec![]),
+            StorageDtype::F16 => Values::F16(vec![]),
+            StorageDtype::I8 => Values::I8 { values: vec![], scales: vec![] },
+        };
+        let columns = dtypes.iter().zip(widths).map(|(dtype, &width)| Column { values: empty(*dtype), width });
+        let mut columns: Vec<Column> = columns.collect();
         let mut n = 0;
         while !bytes.is_empty() && !columns.is_empty() {
             n += 1;
             for Column { values, width } in &mut columns {
-                bytes = values.extend_from_row_bytes(*width, bytes)?;
+                let mut take = |len| bytes.split_off(..len);
+                match values {
+                    Values::F32(values) => extend(values, take(4 * *width)?, f32::from_le_bytes),
+                    Values::F16(values) => extend(values, take(2 * *width)?, f16::from_le_bytes),
+                    Values::I8 { values, scales } => {
+                        extend(scales, take(4)?, f32::from_le_bytes);
+                        extend(values, take(*width)?, i8::from_le_bytes);
+                    }
+                }
             }
         }
         Some(Self { columns, n })
@@ -102,6 +125,10 @@ impl Rows {
         x.chunks_exact_mut(width.max(1)).enumerate().for_each(|(row, x)| self.copy_row(row, &scales, x));
         x
     }
+}
+
+fn extend<T, const N: usize>(values: &mut Vec<T>, bytes: &[u8], from_bytes: fn([u8; N]) -> T) {
+    values.extend(bytes.as_chunks().0.iter().map(|bytes| from_bytes(*bytes)));
 }
 
 #[cfg(test)]
