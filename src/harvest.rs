@@ -1,8 +1,6 @@
 //! `refract harvest`.
 
-use harvester::{
-    Corpus, HarvestConfig, HookPattern, LanguageModel, Location, ModelConfig, ModelSource, Monitor, open_corpus,
-};
+use harvester::{Corpus, HarvestConfig, HookPattern, LanguageModel, Location, ModelConfig, ModelSource, open_corpus};
 use serde_json::Value;
 
 use crate::{
@@ -15,7 +13,7 @@ impl HarvestArgs {
     /// Finds or fetches the model, and opens it for the requested compute.
     pub(crate) fn model(&self, terminal: &Terminal) -> anyhow::Result<LanguageModel> {
         let source = self.model.as_deref().map_or(Ok(ModelSource::Default), str::parse)?;
-        Ok(LanguageModel::open(&source.resolve(terminal)?, self.config.compute.unwrap_or_default())?)
+        Ok(LanguageModel::open(&source, self.config.compute.unwrap_or_default(), terminal)?)
     }
 
     /// The corpus, as an earlier harvest into `out` read it.

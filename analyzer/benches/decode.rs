@@ -35,12 +35,11 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let option = |name: &str| args.iter().position(|arg| arg == name).map(|place| args[place + 1].as_str());
     let source: ModelSource = option("--model").unwrap_or("default").parse().expect("a model");
-    let source = source.resolve(&Silent).expect("the model");
     let only: Option<Compute> = option("--compute").map(|name| name.parse().expect("f32 or int8"));
     let bytes_per_second = read_rate();
     println!("this machine reads {:.1} GB/s", bytes_per_second / 1e9);
     for compute in [Compute::F32, Compute::Int8].into_iter().filter(|it| only.is_none_or(|only| only == *it)) {
-        let model = LanguageModel::open(&source, compute).expect("a model");
+        let model = LanguageModel::open(&source, compute, &Silent).expect("a model");
         let prompt = model.tokenizer().prompt(SpecialToken::None, PROMPT).expect("tokens");
         let bytes = weight_bytes(model.config(), compute);
         let floor = bytes_per_second / bytes;

@@ -83,7 +83,7 @@ fn activations(tokens: u64) -> PathBuf {
 
 /// Harvests and trains; what an earlier run finished is found.
 fn prepare() -> Result<()> {
-    let model = LanguageModel::open(&"default".parse::<ModelSource>()?.resolve(&Silent)?, Compute::Int8)?;
+    let model = LanguageModel::open(&ModelSource::Default, Compute::Int8, &Silent)?;
     let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/corpora");
     let corpus = Corpus::open(&[corpora], &CorpusOptions::default())?;
     let hook_point = HookPoint::resid_post(model.config().n_layers / 2 - 1);

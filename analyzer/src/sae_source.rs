@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use harvester::{
-    ActivationDataset, Compute, Error as Harvester, HookPoint, LanguageModel, Location, ModelSource, Monitor,
-};
+use harvester::{ActivationDataset, Compute, Error as Harvester, HookPoint, LanguageModel, Location, Monitor};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, FeatureIndex, PlacedSae, Result, Workbench, artifact::ArtifactKind};
@@ -100,8 +98,7 @@ impl SaeSource {
     /// The model at the given place, else the one that is open already.
     fn model(&self, opened: Option<&LanguageModel>, monitor: &dyn Monitor) -> Result<Option<LanguageModel>> {
         let Some(source) = &self.model else { return Ok(opened.cloned()) };
-        let resolved = source.parse::<ModelSource>()?.resolve(monitor)?;
-        Ok(Some(LanguageModel::open(&resolved, Compute::F32)?))
+        Ok(Some(LanguageModel::open(&source.parse()?, Compute::F32, monitor)?))
     }
 
     /// The SAE with its model.

@@ -6,13 +6,13 @@
 use std::path::PathBuf;
 
 use analyzer::{Dose, Effect, EffectMeter, EffectsConfig, PlacedSae, TokenWeight, Workbench, effects};
-use harvester::{Compute, HookPoint, LanguageModel, ModelSource, ResolvedModel, Silent};
+use harvester::{Compute, HookPoint, LanguageModel, ModelSource, Silent};
 use serde::Deserialize;
 use trainer::{HookPoints, InputNorm, Nonlinearity, Sae, SaeConfig, SaeWeights};
 
 fn tiny() -> LanguageModel {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/llama");
-    LanguageModel::open(&ResolvedModel { path, source: "tiny/llama".into() }, Compute::F32).unwrap()
+    LanguageModel::open(&ModelSource::Folder(path), Compute::F32, &Silent).unwrap()
 }
 
 /// The decoder of `fixtures/effects.py`.
@@ -180,6 +180,6 @@ fn a_tiny_model_gives_the_figures_of_float64() {
 
 #[test]
 fn the_default_model_gives_the_figures_of_float64() {
-    let model = LanguageModel::open(&ModelSource::Default.resolve(&Silent).unwrap(), Compute::F32).unwrap();
+    let model = LanguageModel::open(&ModelSource::Default, Compute::F32, &Silent).unwrap();
     assert_equals_float64(&model, "default");
 }

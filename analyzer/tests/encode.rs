@@ -9,8 +9,8 @@ use std::{
 
 use analyzer::{EncodeText, EncodedRows, PlacedSae, Workbench, encode, encode_into};
 use harvester::{
-    ActivationDataset, Compute, Corpus, CorpusOptions, HarvestConfig, HookPoint, LanguageModel, LiveModel, Packing,
-    ResolvedModel, Silent, SpecialToken, StorageDtype, harvest,
+    ActivationDataset, Compute, Corpus, CorpusOptions, HarvestConfig, HookPoint, LanguageModel, LiveModel, ModelSource,
+    Packing, Silent, SpecialToken, StorageDtype, harvest,
 };
 use trainer::{TrainConfig, train};
 
@@ -39,7 +39,7 @@ fn alone(bos: SpecialToken) -> HarvestConfig {
 fn project(family: &str, bos: SpecialToken) -> (tempfile::TempDir, Workbench, ActivationDataset) {
     let folder = tempfile::tempdir().unwrap();
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny").join(family);
-    let model = LanguageModel::open(&ResolvedModel { path, source: "tiny".into() }, Compute::F32).unwrap();
+    let model = LanguageModel::open(&ModelSource::Folder(path), Compute::F32, &Silent).unwrap();
     let (file, acts, sae) = (folder.path().join("texts.jsonl"), folder.path().join("acts"), folder.path().join("sae"));
     let lines: String = texts().iter().map(|text| serde_json::json!({ "text": text }).to_string() + "\n").collect();
     fs::write(&file, lines).unwrap();

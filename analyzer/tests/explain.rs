@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use analyzer::{ExplainConfig, Explanation, LatentEffect, Method, PlacedSae, Workbench, explain};
 use candle_core::Tensor;
-use harvester::{Batch, Compute, Edit, Hook, HookPoint, LanguageModel, ResolvedModel, Rows, Silent, SpecialToken};
+use harvester::{Batch, Compute, Edit, Hook, HookPoint, LanguageModel, ModelSource, Rows, Silent, SpecialToken};
 use trainer::{HookPoints, Nonlinearity, Sae, SaeConfig, SaeWeights};
 
 const TEXT: &str = "the people of the city";
@@ -16,7 +16,7 @@ const D: usize = 48;
 
 fn model() -> LanguageModel {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/llama");
-    LanguageModel::open(&ResolvedModel { path, source: "tiny/llama".into() }, Compute::F32).unwrap()
+    LanguageModel::open(&ModelSource::Folder(path), Compute::F32, &Silent).unwrap()
 }
 
 /// Latents `i` and `d + i`, with `d` the model's width, are the positive and the negative part of dimension `i`: together they are the identity.
@@ -201,7 +201,7 @@ fn direct_effects_are_those_of_float64_with_layer_norms_and_below_a_cap() {
             std::fs::copy(tiny.join(from).join(file), folder.path().join(file)).unwrap();
         }
         let path = folder.path().to_path_buf();
-        let model = LanguageModel::open(&ResolvedModel { path, source: family.into() }, Compute::F32).unwrap();
+        let model = LanguageModel::open(&ModelSource::Folder(path), Compute::F32, &Silent).unwrap();
         let (d, config) = (model.config().d_model, ExplainConfig { method: Method::Direct, ..all() });
         let text = wanted["text"].as_str().unwrap();
         let found = explain(&bench(&model, 1), text, None, &config, &Silent).unwrap();

@@ -13,7 +13,7 @@ use analyzer::{
 };
 use harvester::{
     ActivationDataset, Compute, Corpus, CorpusOptions, HarvestConfig, HookPoint, LanguageModel, LiveModel, Location,
-    Monitor, ResolvedModel, Silent, harvest,
+    ModelSource, Monitor, Silent, harvest,
 };
 use trainer::{TrainConfig, train};
 
@@ -23,7 +23,7 @@ fn root() -> PathBuf {
 
 fn model() -> LanguageModel {
     let path = root().join("tests/fixtures/tiny/llama");
-    LanguageModel::open(&ResolvedModel { path, source: "tiny".into() }, Compute::F32).unwrap()
+    LanguageModel::open(&ModelSource::Folder(path), Compute::F32, &Silent).unwrap()
 }
 
 fn corpus() -> Corpus {

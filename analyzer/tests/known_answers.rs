@@ -12,7 +12,7 @@ use analyzer::{
 use candle_core::{Device, Tensor};
 use harvester::{
     ActivationDataset, Batch, Compute, Corpus, CorpusOptions, Edit, HarvestConfig, Hook, HookPoint, LanguageModel,
-    NoHook, ResolvedModel, Rows, Silent, SpecialToken,
+    ModelSource, NoHook, Rows, Silent, SpecialToken,
 };
 use trainer::{HookPoints, InputNorm, Nonlinearity, Sae, SaeConfig, SaeWeights};
 
@@ -29,7 +29,7 @@ fn point() -> HookPoint {
 
 fn model() -> LanguageModel {
     let path = root().join("tests/fixtures/tiny/llama");
-    LanguageModel::open(&ResolvedModel { path, source: "tiny/llama".into() }, Compute::F32).unwrap()
+    LanguageModel::open(&ModelSource::Folder(path), Compute::F32, &Silent).unwrap()
 }
 
 /// Latent `i` is the positive part of dimension `i`, latent `D + i` the positive part of its negative: together they

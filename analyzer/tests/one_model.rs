@@ -10,7 +10,7 @@ use std::{
 
 use analyzer::{EvaluationConfig, GenerateConfig, IndexConfig, Intervention, PlacedSae, Workbench, generate, shift};
 use harvester::{
-    ActivationDataset, Compute, Corpus, CorpusOptions, HarvestConfig, HookPoint, LanguageModel, NoHook, ResolvedModel,
+    ActivationDataset, Compute, Corpus, CorpusOptions, HarvestConfig, HookPoint, LanguageModel, ModelSource, NoHook,
     Silent, SpecialToken, harvest,
 };
 use tracing::{Event, Metadata, Subscriber, span};
@@ -44,7 +44,7 @@ fn the_weights_are_read_once() {
     let (folder, root) = (tempfile::tempdir().unwrap(), PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".."));
     let (acts, sae, features) = (folder.path().join("acts"), folder.path().join("sae"), folder.path().join("features"));
     let path = root.join("tests/fixtures/tiny/llama");
-    let open_in = |compute| LanguageModel::open(&ResolvedModel { path: path.clone(), source: "tiny".into() }, compute);
+    let open_in = |compute| LanguageModel::open(&ModelSource::Folder(path.clone()), compute, &Silent);
     let open = || open_in(Compute::F32);
     let corpus = || Corpus::open(&[root.join("data/corpora/speeches.jsonl")], &CorpusOptions::default()).unwrap();
     let point = HookPoint::resid_post(1);

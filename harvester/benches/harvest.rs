@@ -14,7 +14,7 @@ use std::{
 use candle_core::Tensor;
 use harvester::{
     Batch, Compute, Corpus, CorpusOptions, Edit, HarvestConfig, Hook, HookPoint, LanguageModel, ModelSource, Monitor,
-    ResolvedModel, Rows, Silent, Site, gemm_flops, harvest, peak_mib,
+    Rows, Silent, Site, gemm_flops, harvest, peak_mib,
 };
 
 #[global_allocator]
@@ -81,7 +81,7 @@ impl Hook for StageClock {
 
 /// Options from the command line.
 struct Asked {
-    model: ResolvedModel,
+    model: ModelSource,
     only: Option<String>,
     compute: Vec<Compute>,
 }
@@ -93,7 +93,7 @@ impl Asked {
         let source: ModelSource = option("--model").as_deref().unwrap_or("default").parse().expect("a model");
         let compute = option("--compute").map(|name| name.parse().expect("f32 or int8"));
         Self {
-            model: source.resolve(&Silent).expect("the model"),
+            model: source,
             only: option("--only"),
             compute: compute.map_or(vec![Compute::F32, Compute::Int8], |compute| vec![compute]),
         }
@@ -108,7 +108,7 @@ fn main() {
     let asked = Asked::read();
     for (compute, (batch, ctx_len)) in asked.compute.iter().flat_map(|c| asked.shapes().map(move |shape| (c, shape))) {
         let gemm = gemm_flops() / 1e9;
-        let model = LanguageModel::open(&asked.model, *compute).expect("a model");
+        let model = LanguageModel::open(&asked.model, *compute, &Silent).expect("a model");
         let layer = model.config().n_layers / 2 - 1;
         let flop = model.config().flop_per_token(layer + 1, ctx_len) as f64;
         let point = HookPoint::resid_post(layer);

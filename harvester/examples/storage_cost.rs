@@ -108,8 +108,7 @@ fn main() {
     let points: Vec<HookPoint> = points.map(|point| point.parse().expect("a hook point")).collect();
     let source: ModelSource = option("--model").as_deref().unwrap_or("default").parse().expect("a model");
     let n = option("--contexts").map_or(16, |n| n.parse().expect("a number"));
-    let source = source.resolve(&Silent).expect("the model");
-    let model = LanguageModel::open(&source, Compute::F32).expect("a model");
+    let model = LanguageModel::open(&source, Compute::F32, &Silent).expect("a model");
     let [f16, int8] = DTYPES;
     let stored = [StorageDtype::F32, f16, int8].map(|dtype| activations(&model, &points, dtype, n).expect("rows"));
     println!("hook point dtype: FVU, CE without and with, KL; {n} contexts of {CTX_LEN}");

@@ -16,8 +16,9 @@ use candle_core::{Device, Tensor};
 
 pub use self::model_identity::ModelIdentity;
 use crate::{
-    Batch, Compute, Error, Hook, KvCache, ModelConfig, ModelSource, Monitor, ResolvedModel, Result, TextTokenizer,
+    Batch, Compute, Error, Hook, KvCache, ModelConfig, ModelSource, Monitor, Result, TextTokenizer,
     model::{Checkpoint, Head, Transformer},
+    source::ResolvedModel,
     store::open_first,
 };
 
@@ -42,15 +43,16 @@ struct Opened {
 }
 
 impl LanguageModel {
-    /// Opens a model, to compute in `compute`.
+    /// Finds or downloads a model and opens it, to compute in `compute`.
     ///
     /// # Errors
-    /// A missing or malformed file, or an unsupported family or tokenizer.
-    pub fn open(model: &ResolvedModel, compute: Compute) -> Result<Self> {
+    /// As for [`ModelSource::fetch`]; a missing or malformed file, or an unsupported family or tokenizer.
+    pub fn open(source: &ModelSource, compute: Compute, monitor: &dyn Monitor) -> Result<Self> {
+        let ResolvedModel { path, source } = source.resolve(monitor)?;
         let opened = Opened {
-            source: model.source.clone(),
-            checkpoint: Checkpoint::open(&model.path)?.into(),
-            tokenizer: TextTokenizer::open(&model.path)?.into(),
+            source,
+            checkpoint: Checkpoint::open(&path)?.into(),
+            tokenizer: TextTokenizer::open(&path)?.into(),
             compute,
             device: Device::Cpu,
             identity: OnceLock::new(),
@@ -88,7 +90,7 @@ impl LanguageModel {
     /// # Errors
     /// It no longer exists, or it has changed.
     pub fn find(identity: &ModelIdentity, monitor: &dyn Monitor) -> Result<Self> {
-        let open = |source: &str| Self::open(&source.parse::<ModelSource>()?.resolve(monitor)?, Compute::F32);
+        let open = |source: &str| Self::open(&source.parse()?, Compute::F32, monitor);
         let model = match &identity.recorded {
             None => open(&identity.source)?,
             Some(recorded) => {

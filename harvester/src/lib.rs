@@ -34,10 +34,10 @@ pub use monitor::{Monitor, Silent};
 pub use numbers::{SINK_MULTIPLE, StorageDtype, gemm_flops, human, is_ordinary, norm, peak_mib, simd};
 pub use progress::Progress;
 pub use settings::{Settings, config_of};
-pub use source::{ModelSource, ResolvedModel};
+pub use source::ModelSource;
 pub use store::{
-    ArtifactRef, Cell, Column, Location, MANIFEST_FILE, Manifest, OutputFolder, RecordLog, Table, TableReader,
-    TableWriter, Value, differences, go_on, sha256_bytes, sha256_file, write_atomically,
+    ArtifactRef, Cell, Column, Location, MANIFEST_FILE, Manifest, OutputFolder, Table, TableReader, TableWriter, Value,
+    differences, go_on, sha256_bytes, sha256_file, write_atomically,
 };
 pub use text::{
     ChatDate, Context, ContextCursor, Corpus, CorpusOptions, CorpusPart, CorpusSource, DocumentSources, LongDocuments,

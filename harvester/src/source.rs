@@ -17,10 +17,11 @@ mod stand_in;
 mod weights_index;
 mod wheel;
 
-pub use self::model_source::{ModelSource, ResolvedModel};
+pub use self::model_source::ModelSource;
 pub(crate) use self::{
     default_model::{DEFAULT_MODEL_NAME, is_default_model},
     hub::{HubDataset, HubFile, HubSettings},
+    model_source::ResolvedModel,
     names::gguf_parts,
     stand_in::stand_in,
     weights_index::{WEIGHTS, WEIGHTS_INDEX, shards_of},

@@ -27,7 +27,6 @@ pub use self::{
     location::Location,
     manifest_file::MANIFEST_FILE,
     output_folder::{Manifest, OutputFolder, go_on},
-    record_log::RecordLog,
     table::{Cell, Column, Table, TableReader, TableWriter, Value},
 };
 pub(crate) use self::{
@@ -39,4 +38,5 @@ pub(crate) use self::{
     output_folder::RESUME_FOLDER,
     parquet_file::ParquetFile,
     python_json::{python_json, python_json_or_null},
+    record_log::RecordLog,
 };

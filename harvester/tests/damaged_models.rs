@@ -15,7 +15,7 @@ use candle_core::{
     Device,
     quantized::gguf_file::{self, Content, Value},
 };
-use harvester::{Batch, Compute, LanguageModel, NoHook, ResolvedModel};
+use harvester::{Batch, Compute, LanguageModel, ModelSource, NoHook, Silent};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{RngCore, SeedableRng},
@@ -108,8 +108,8 @@ fn damaged(whole: &[u8], reach: usize, rng: &mut ChaCha8Rng) -> Vec<u8> {
 
 /// Opens everything in a model that can be opened; returns the message if it is refused.
 fn open(path: &Path) -> Result<(), String> {
-    let resolved = ResolvedModel { path: path.to_path_buf(), source: path.display().to_string() };
-    let model = LanguageModel::open(&resolved, Compute::F32).map_err(|error| error.to_string())?;
+    let source = ModelSource::Folder(path.to_path_buf());
+    let model = LanguageModel::open(&source, Compute::F32, &Silent).map_err(|error| error.to_string())?;
     model.run(&Batch::default(), &mut NoHook).map_err(|error| error.to_string())
 }
 

@@ -2,7 +2,7 @@
 
 use std::{io::Write, process::Stdio};
 
-use harvester::Role;
+use harvester::{Compute, LanguageModel, ModelSource, Role, Silent};
 
 use crate::sandbox::{Sandbox, root, text, tiny};
 
@@ -122,8 +122,8 @@ fn tokens_of_conversations_know_who_said_them() {
             harvest(&model, "chats", &[&["--no-shuffle", "--packing", "document", "--out", out], field].concat());
         assert_eq!(sandbox.run(&args).status.success(), out == "roles");
     }
-    let source = harvester::ResolvedModel { path: model.clone().into(), source: model };
-    let model = harvester::LanguageModel::open(&source, harvester::Compute::F32).unwrap();
+    let source = ModelSource::Folder(model.into());
+    let model = LanguageModel::open(&source, Compute::F32, &Silent).unwrap();
     let dataset = harvester::ActivationDataset::open(sandbox.path("roles")).unwrap();
     let mut said: Vec<(Option<Role>, Vec<u32>)> = vec![];
     for rows in dataset.row_groups.iter().map(|group| dataset.tokens(*group).unwrap()) {

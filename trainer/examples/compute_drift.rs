@@ -34,8 +34,8 @@ fn main() {
     let option = |name: &str| args.iter().position(|arg| arg == name).map(|place| args[place + 1].clone());
     let source: ModelSource = option("--model").as_deref().unwrap_or("default").parse().expect("a model");
     let n = option("--contexts").map_or(16, |n| n.parse().expect("a number"));
-    let source = source.resolve(&Silent).expect("the model");
-    let models = [Compute::F32, Compute::Int8].map(|compute| LanguageModel::open(&source, compute).expect("a model"));
+    let models =
+        [Compute::F32, Compute::Int8].map(|compute| LanguageModel::open(&source, compute, &Silent).expect("a model"));
     let points: Vec<HookPoint> = (0..models[0].config().n_layers).map(HookPoint::resid_post).collect();
     let [exact, rounded] = models.each_ref().map(|model| activations(model, &points, n).expect("a pass")); // [points][rows]
     println!("hook point: median and 99th percentile of the rows' relative error, {n} contexts of {CTX_LEN}");

@@ -10,7 +10,7 @@ use std::{fs, path::Path, sync::Mutex};
 use folder::{Files, assert_same, files, without_checkpoints};
 use harvester::{
     ActivationDataset, Compute, ContextCursor, Corpus, CorpusOptions, HarvestConfig, HookPoint, LanguageModel,
-    LiveModel, Monitor, ResolvedModel, Silent, StorageDtype, harvest,
+    LiveModel, ModelSource, Monitor, Silent, StorageDtype, harvest,
 };
 use stop_at::{Stop, StopAt};
 use trainer::{SaeManifest, SweepPlan, TrainArchitecture, TrainConfig, sweep, train, train_live};
@@ -19,7 +19,7 @@ const POINT: HookPoint = HookPoint::Embed;
 
 fn model() -> LanguageModel {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/llama");
-    LanguageModel::open(&ResolvedModel { path, source: "tiny/llama".into() }, Compute::F32).unwrap()
+    LanguageModel::open(&ModelSource::Folder(path), Compute::F32, &Silent).unwrap()
 }
 
 /// 60 documents of different lengths.

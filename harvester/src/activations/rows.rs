@@ -61,7 +61,7 @@ pub enum Values {
 
 impl Values {
     /// No values, with space for `rows` of `width`.
-    pub fn with_capacity(dtype: StorageDtype, rows: usize, width: usize) -> Self {
+    pub(crate) fn with_capacity(dtype: StorageDtype, rows: usize, width: usize) -> Self {
         match dtype {
             StorageDtype::F32 => Self::F32(Vec::with_capacity(rows * width)),
             StorageDtype::F16 => Self::F16(Vec::with_capacity(rows * width)),
@@ -209,26 +209,6 @@ impl Values {
             Self::F16(values) => extend(values, bytes, f16::from_le_bytes),
             Self::I8 { values, .. } => extend(values, bytes, i8::from_le_bytes),
         }
-    }
-
-    /// Appends row `row` of `width` values as bytes: its scale, if the dtype has scales, then the values.
-    pub fn append_row_bytes(&self, row: usize, width: usize, bytes: &mut Vec<u8>) {
-        if let Some(scales) = self.scales() {
-            bytes.extend_from_slice(&scales[row].to_le_bytes());
-        }
-        self.append_bytes(row * width..(row + 1) * width, bytes);
-    }
-
-    /// Appends a row written by [`Self::append_row_bytes`]; returns the bytes after it. `None` if there are too few.
-    pub fn extend_from_row_bytes<'a>(&mut self, width: usize, mut bytes: &'a [u8]) -> Option<&'a [u8]> {
-        if let Self::I8 { scales, .. } = self {
-            let scale;
-            (scale, bytes) = bytes.split_first_chunk()?;
-            scales.push(f32::from_le_bytes(*scale));
-        }
-        let (row, rest) = bytes.split_at_checked(width * self.dtype().bytes())?;
-        self.extend_from_bytes(row);
-        Some(rest)
     }
 
     /// One scale per row, if the dtype has scales.

@@ -15,7 +15,7 @@ use half::f16;
 
 use crate::{
     ActivationDataset, Batch, Compute, Corpus, CorpusOptions, Error, HarvestConfig, HarvestManifest, HookPoint,
-    LanguageModel, Layout, Location, Monitor, ResolvedModel, Silent, SpecialToken, StorageDtype, TokenRows, harvest,
+    LanguageModel, Layout, Location, ModelSource, Monitor, Silent, SpecialToken, StorageDtype, TokenRows, harvest,
     merge, model::Capture, text::Document,
 };
 
@@ -26,7 +26,7 @@ const BATCHES: u64 = 22;
 
 fn model() -> LanguageModel {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/llama");
-    LanguageModel::open(&ResolvedModel { path, source: "tiny/llama".into() }, Compute::F32).unwrap()
+    LanguageModel::open(&ModelSource::Folder(path), Compute::F32, &Silent).unwrap()
 }
 
 /// Forty documents of different lengths, in a file of the given folder.
@@ -460,7 +460,7 @@ fn a_larger_budget_extends_and_equals_one_run() {
 fn a_harvest_goes_on_with_another_batch_and_the_same_bytes() {
     for compute in [Compute::F32, Compute::Int8].into_iter().filter(|compute| compute.has_own_products()) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/llama");
-        let model = LanguageModel::open(&ResolvedModel { path, source: "tiny/llama".into() }, compute).unwrap();
+        let model = LanguageModel::open(&ModelSource::Folder(path), compute, &Silent).unwrap();
         let (whole, cut) = (Bench::new(), Bench::new());
         let run = |bench: &Bench, batch, monitor: &dyn Monitor| {
             harvest(&model, &bench.corpus, &HarvestConfig { compute, batch, ..config() }, bench.out(), monitor)

@@ -352,20 +352,20 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::{Compute, ContextCursor, source::ResolvedModel};
+    use crate::{Compute, ContextCursor, ModelSource, Silent};
 
     /// Bit for bit where matrix products are our own; elsewhere the order of a sum depends on the number of rows.
     #[test]
     fn a_context_is_what_it_is_alone() {
         for family in ["llama", "gpt2", "gpt_neox"].into_iter().filter(|_| Compute::F32.has_own_products()) {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny").join(family);
-            let model = ResolvedModel { path, source: family.into() };
+            let model = ModelSource::Folder(path);
             let config = HarvestConfig {
                 hook_points: vec![HookPoint::Embed, HookPoint::resid_post(1)],
                 ctx_len: 16,
                 ..HarvestConfig::default()
             };
-            let model = LanguageModel::open(&model, config.compute).unwrap();
+            let model = LanguageModel::open(&model, config.compute, &Silent).unwrap();
             let harvester = Harvester::new(&model, &config).unwrap();
             let context = |index: u64, length: u32| Context {
                 index,

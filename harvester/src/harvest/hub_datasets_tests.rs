@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 use super::harvester::open_corpus_from;
 use crate::{
-    Compute, Corpus, CorpusOptions, HarvestConfig, HarvestManifest, HookPoint, LanguageModel, ResolvedModel, Result,
+    Compute, Corpus, CorpusOptions, HarvestConfig, HarvestManifest, HookPoint, LanguageModel, ModelSource, Result,
     Silent, harvest,
     source::{
         HubSettings,
@@ -393,8 +393,7 @@ fn harvest_tokens(hub: &Hub, out: &str, tokens: Option<u64>) -> Result<HarvestMa
     let paths = ["hf://datasets/org/name".into()];
     let corpus = open_corpus_from(&paths, &CorpusOptions::default(), &out.as_path().into(), Some(&hub.settings))?;
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/llama");
-    let model = ResolvedModel { path, source: "tiny/llama".into() };
-    let model = LanguageModel::open(&model, Compute::F32)?;
+    let model = LanguageModel::open(&ModelSource::Folder(path), Compute::F32, &Silent)?;
     let config = HarvestConfig {
         hook_points: vec![HookPoint::Embed],
         ctx_len: 16,

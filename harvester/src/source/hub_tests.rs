@@ -15,9 +15,9 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    Error, ModelSource, Monitor, ResolvedModel, Result, Silent,
+    Error, ModelSource, Monitor, Result, Silent,
     source::{
-        HubSettings,
+        HubSettings, ResolvedModel,
         cache::ModelCache,
         hub_server::{Reply, Request, reply, serve},
         places::Places,

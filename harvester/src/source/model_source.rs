@@ -37,19 +37,27 @@ pub enum ModelSource {
 
 /// A model on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResolvedModel {
+pub(crate) struct ResolvedModel {
     /// A folder, or a `.gguf` file.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// A [`ModelSource`] as text that finds the same model again: revision and version are pinned.
-    pub source: String,
+    pub(crate) source: String,
 }
 
 impl ModelSource {
-    /// Finds the model; downloads it if it is not on this machine yet.
+    /// The model's folder or `.gguf` file on this machine; downloads it if it is not there yet.
     ///
     /// # Errors
     /// It does not exist, or no way to get it works; the message lists every way tried, with its cause.
-    pub fn resolve(&self, monitor: &dyn Monitor) -> Result<ResolvedModel> {
+    pub fn fetch(&self, monitor: &dyn Monitor) -> Result<PathBuf> {
+        Ok(self.resolve(monitor)?.path)
+    }
+
+    /// Like [`fetch`](Self::fetch), with a source that finds the same model again.
+    ///
+    /// # Errors
+    /// As for [`fetch`](Self::fetch).
+    pub(crate) fn resolve(&self, monitor: &dyn Monitor) -> Result<ResolvedModel> {
         match self {
             Self::Folder(path) | Self::Gguf(path) => local(path),
             _ => self.resolve_in(&Places::from_env()?, monitor),

@@ -23,7 +23,7 @@ const FRAME: u64 = 12;
 
 /// An open log. Reading and writing continue after the last record accepted or written.
 #[derive(Debug)]
-pub struct RecordLog {
+pub(crate) struct RecordLog {
     path: PathBuf,
     file: File,
     /// End of the accepted records, in bytes.
@@ -35,7 +35,7 @@ impl RecordLog {
     ///
     /// # Errors
     /// If the file cannot be created.
-    pub fn create(path: &Path) -> Result<Self> {
+    pub(crate) fn create(path: &Path) -> Result<Self> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(true).open(path);
         Ok(Self { path: path.to_path_buf(), file: file.map_err(Error::io("create", path))?, end: 0 })
@@ -45,7 +45,7 @@ impl RecordLog {
     ///
     /// # Errors
     /// If the file cannot be opened.
-    pub fn open(path: &Path) -> Result<Option<Self>> {
+    pub(crate) fn open(path: &Path) -> Result<Option<Self>> {
         match OpenOptions::new().read(true).write(true).open(path) {
             Ok(file) => Ok(Some(Self { path: path.to_path_buf(), file, end: 0 })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -57,7 +57,7 @@ impl RecordLog {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub fn next<T>(&mut self, wanted: impl FnOnce(&[u8]) -> Option<T>) -> Result<Option<T>> {
+    pub(crate) fn next<T>(&mut self, wanted: impl FnOnce(&[u8]) -> Option<T>) -> Result<Option<T>> {
         let Some(bytes) = self.read_record().map_err(Error::io("read", &self.path))? else { return Ok(None) };
         let made = wanted(&bytes);
         if made.is_some() {
@@ -88,7 +88,7 @@ impl RecordLog {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<()> {
         let mut record = (bytes.len() as u64).to_le_bytes().to_vec();
         record.extend_from_slice(&crc(bytes).to_le_bytes());
         record.extend_from_slice(bytes);

@@ -113,7 +113,7 @@ mod tests {
     use std::path::Path;
 
     use harvester::{
-        Compute, Corpus, CorpusOptions, HarvestConfig, LanguageModel, ResolvedModel, Silent, TokenRows, Values, harvest,
+        Compute, Corpus, CorpusOptions, HarvestConfig, LanguageModel, ModelSource, Silent, TokenRows, Values, harvest,
     };
 
     use super::*;
@@ -152,8 +152,7 @@ mod tests {
         let path = folder.path().join("corpus.txt");
         std::fs::write(&path, "the cat sat on the mat, and then 12 dogs came. ".repeat(20)).unwrap();
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/llama");
-        let model = ResolvedModel { path: model, source: "tiny".into() };
-        let model = LanguageModel::open(&model, Compute::F32).unwrap();
+        let model = LanguageModel::open(&ModelSource::Folder(model), Compute::F32, &Silent).unwrap();
         let points = [HookPoint::resid_post(1), HookPoint::Embed];
         let config = HarvestConfig { hook_points: points.to_vec(), ctx_len: 16, batch: 2, ..HarvestConfig::default() };
         let corpus = Corpus::open(&[path], &CorpusOptions::default()).unwrap();
