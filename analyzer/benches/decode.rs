@@ -6,12 +6,14 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark reports on standard output")]
 
+#[path = "../../harvester/benches/memory/mod.rs"]
+mod memory;
+
 use std::{hint::black_box, time::Instant};
 
 use analyzer::{GenerateConfig, Generation, Intervention, Interventions, SaeSite};
 use harvester::{
     Batch, Compute, Hook, HookPoint, KvCache, LanguageModel, ModelConfig, ModelSource, NoHook, Silent, SpecialToken,
-    peak_mib,
 };
 use rayon::prelude::*;
 use trainer::{Nonlinearity, Sae, SaeConfig, SaeWeights};
@@ -54,7 +56,7 @@ fn main() {
         report("one text, a latent clamped", steered, &format!(", {:+.1} %", 100.0 * (steered / one - 1.0)));
         report(&format!("{STREAMS} texts at once"), median(|| write(&model, &prompt, STREAMS, &mut NoHook)), "");
         report(&format!("a prompt of {LONG_PROMPT} tokens"), median(|| read(&model)), "");
-        println!("  peak memory {} MiB", peak_mib());
+        println!("  peak memory {} MiB", memory::peak_mib());
     }
 }
 

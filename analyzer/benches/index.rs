@@ -10,6 +10,9 @@
 //! SAEDashboard's work is proportional to its latents times its tokens; its rate is that of 9,216 latents.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
+#[path = "../../harvester/benches/memory/mod.rs"]
+mod memory;
+
 use std::{
     env,
     error::Error,
@@ -22,7 +25,7 @@ use std::{
 use analyzer::{IndexConfig, SaeSource};
 use harvester::{
     ActivationDataset, Compute, Corpus, CorpusOptions, HarvestConfig, HookPoint, LanguageModel, ModelSource, Monitor,
-    Silent, harvest, peak_mib,
+    Silent, harvest,
 };
 use serde_json::{Value, json};
 use trainer::{
@@ -131,7 +134,7 @@ fn index(tokens: u64) -> Result<Value> {
     let whole = began.elapsed().as_secs_f64();
     let pass = stopwatch.0.lock().expect("not poisoned").1.ok_or("no pass was made")?;
     let n = manifest.tokens as f64;
-    Ok(json!({ "tok_s": n / whole, "pass_tok_s": n / pass, "peak_rss_mib": peak_mib() }))
+    Ok(json!({ "tok_s": n / whole, "pass_tok_s": n / pass, "peak_rss_mib": memory::peak_mib() }))
 }
 
 fn product() -> Value {

@@ -19,8 +19,8 @@ use std::{
 };
 
 use harvester::{
-    ActivationDataset, Error as Harvester, HarvestManifest, Location, MANIFEST_FILE, Manifest, ModelConfig,
-    ModelSource, Monitor, go_on,
+    ActivationDataset, Error as Harvester, HarvestManifest, Location, Manifest, ModelConfig, ModelSource, Monitor,
+    go_on,
 };
 use serde_json::Value;
 use trainer::{HookPoints, RunState, SWEEP_FILE, Sae, SaeFormat, SaeManifest, SweepFile, TrainArchitecture};
@@ -78,7 +78,7 @@ impl ArtifactKind {
             Some(found) => {
                 let expected = "a format of refract: activations, sae or features";
                 let hint = "It may be of a newer version of refract, or of another program";
-                Err(Harvester::malformed(path.join(MANIFEST_FILE), expected, format!("`{found}`"), hint).into())
+                Err(Harvester::malformed(path.join(SaeManifest::FILE), expected, format!("`{found}`"), hint).into())
             }
             None if FeaturesManifest::of_unfinished(path)?.is_some() => Ok(Self::Features),
             None if is_folder_of_parts(&location)? => Ok(Self::Activations),
@@ -255,11 +255,9 @@ fn begun_harvest(path: &Path) -> Result<Option<HarvestManifest>> {
 
 /// The `format` of a folder's manifest; `None` if there is no manifest.
 fn format_of(folder: &Location) -> Result<Option<String>> {
-    let manifest = folder.join(MANIFEST_FILE);
-    if manifest.bytes()?.is_none() {
-        return Ok(None);
-    }
-    let parsed: Value = serde_json::from_slice(&manifest.read()?).map_err(|error| {
+    let manifest = folder.join(HarvestManifest::FILE);
+    let Some(bytes) = manifest.read_if_there()? else { return Ok(None) };
+    let parsed: Value = serde_json::from_slice(&bytes).map_err(|error| {
         let hint = "It is damaged: restore it, or run its stage again into another folder";
         Harvester::malformed(manifest.to_string(), "JSON", error.to_string(), hint)
     })?;

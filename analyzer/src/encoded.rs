@@ -97,7 +97,11 @@ impl EncodedRows {
     /// Appends the rows of `other`.
     pub(crate) fn append(&mut self, other: &Self) {
         let Self { rows, ordinary, acts } = self;
-        rows.extend(&other.rows);
+        rows.document.extend_from_slice(&other.rows.document);
+        rows.context.extend_from_slice(&other.rows.context);
+        rows.position.extend_from_slice(&other.rows.position);
+        rows.token.extend_from_slice(&other.rows.token);
+        rows.role.extend_from_slice(&other.rows.role);
         ordinary.extend_from_slice(&other.ordinary);
         let base = acts.latents.len();
         acts.offsets.extend(other.acts.offsets[1..].iter().map(|offset| base + offset));

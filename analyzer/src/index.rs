@@ -33,12 +33,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harvester::{
-    ActivationRows, ArtifactRef, DocumentRecord, DocumentSources, HarvestManifest, Manifest, Monitor, OutputFolder,
-};
+use harvester::{ActivationRows, ArtifactRef, DocumentRecord, HarvestManifest, Manifest, Monitor, OutputFolder};
 use trainer::Encoder;
 
-pub(crate) use self::text::{encode_all, keep_contexts};
+pub(crate) use self::text::{SourceOf, encode_all, keep_contexts};
 use self::{
     control::Control, logit_lens::logit_lens, neighbors::nearest, saved::SavedState, state::IndexState,
     tables::Completed,
@@ -88,7 +86,7 @@ pub fn index<'a>(
     };
     bench.model(monitor)?; // before the pass, so that a missing model is an error now
     folder.keep_command(monitor.command())?;
-    let mut pass = Pass::new(placed, text.document_sources()?, state)?;
+    let mut pass = Pass::new(placed, text.source_of()?, state)?;
     // The table of latents has every token, also those that the saved state counted already.
     let is_whole = saved.cursor != text.start() && out.join(LATENTS.file).exists();
     let mut latents = match config.latents && !is_whole {
@@ -187,7 +185,7 @@ fn describe(
 struct Pass<'a> {
     encoder: Encoder<'a>,
     sink_norm: f32,
-    sources: DocumentSources,
+    source_of: Box<SourceOf>,
     control: Control,
     state: IndexState,
     /// The last rows, with the source of each, and whether they are still to be added to the state.
@@ -195,10 +193,10 @@ struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn new(placed: &'a PlacedSae, sources: DocumentSources, state: IndexState) -> Result<Self> {
+    fn new(placed: &'a PlacedSae, source_of: Box<SourceOf>, state: IndexState) -> Result<Self> {
         let (encoder, control) = (Encoder::new(&placed.sae), Control::of(&placed.sae)?);
         let last = (EncodedRows::default(), vec![], false);
-        Ok(Self { encoder, sink_norm: placed.sink_norm, sources, control, state, last })
+        Ok(Self { encoder, sink_norm: placed.sink_norm, source_of, control, state, last })
     }
 
     /// Encodes whole contexts, which are added to the state if they are `new` to it.
@@ -212,7 +210,7 @@ impl<'a> Pass<'a> {
         };
         let (encoded, ()) = rayon::join(|| EncodedRows::encode_with(encoder, read, self.sink_norm), &mut add);
         let encoded = encoded?;
-        let source = sources(&encoded.rows.document, &self.sources);
+        let source = sources(&encoded.rows.document, &self.source_of);
         if !contexts.is_empty() {
             let mut sample = Sample::default();
             contexts.into_iter().for_each(|context| sample.append(&part_of(&encoded, &source, context)));
@@ -253,8 +251,8 @@ impl<'a> Pass<'a> {
 }
 
 /// The source of each row. Rows of one document follow one another.
-fn sources(documents: &[u64], sources: &DocumentSources) -> Vec<u32> {
-    let of_document = |document| sources.of(document).map_or(NO_SOURCE, |source| source as u32);
+fn sources(documents: &[u64], source_of: &SourceOf) -> Vec<u32> {
+    let of_document = |document| source_of(document).map_or(NO_SOURCE, |source| source as u32);
     documents.chunk_by(|a, b| a == b).flat_map(|run| vec![of_document(run[0]); run.len()]).collect()
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use harvester::{
-    ActivationDataset, ArtifactRef, Family, HarvestManifest, HookPoint, MANIFEST_FILE, ModelIdentity, SpecialToken,
+    ActivationDataset, ArtifactRef, Family, HarvestManifest, HookPoint, Manifest, ModelIdentity, SpecialToken,
 };
 use trainer::{HookPoints, InputNorm, Sae, SaeConfig, SaeFormat, SaeManifest};
 
@@ -51,7 +51,7 @@ impl PlacedSae {
             sink_norm: manifest.sink_norm,
             bos: manifest.bos,
             model: model.clone(),
-            sha256: harvester::sha256_file(&dir.join(MANIFEST_FILE))?,
+            sha256: harvester::sha256_file(&dir.join(SaeManifest::FILE))?,
             manifest: Some(manifest),
         })
     }
@@ -89,7 +89,7 @@ impl PlacedSae {
     ) -> Result<Self> {
         let path = sae.open("the SAE", folder, |place| {
             let path = PathBuf::from(place.to_string());
-            let manifest = path.join(MANIFEST_FILE);
+            let manifest = path.join(SaeManifest::FILE);
             if manifest.is_file() {
                 return Ok((Some(harvester::sha256_file(&manifest)?), path));
             }
@@ -98,7 +98,7 @@ impl PlacedSae {
             })?;
             Ok((Some(hash), path))
         })?;
-        if path.join(MANIFEST_FILE).is_file() {
+        if path.join(SaeManifest::FILE).is_file() {
             return Self::trained(&path);
         }
         let loaded = Sae::load(&path)?;

@@ -5,6 +5,8 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark reports on standard output")]
 
+mod memory;
+
 use std::{
     path::PathBuf,
     sync::Mutex,
@@ -14,7 +16,7 @@ use std::{
 use candle_core::Tensor;
 use harvester::{
     Batch, Compute, Corpus, CorpusOptions, Edit, HarvestConfig, Hook, HookPoint, LanguageModel, ModelSource, Monitor,
-    Rows, Silent, Site, gemm_flops, harvest, peak_mib,
+    Rows, Silent, Site, gemm_flops, harvest,
 };
 
 #[global_allocator]
@@ -114,7 +116,7 @@ fn main() {
         let point = HookPoint::resid_post(layer);
         let report = |what: &str, tokens: usize, seconds: f64| {
             let rate = tokens as f64 / seconds;
-            let (gflops, peak) = (rate * flop / 1e9, peak_mib());
+            let (gflops, peak) = (rate * flop / 1e9, memory::peak_mib());
             let share = 100.0 * gflops / gemm;
             println!(
                 "{what} {compute} {batch} x {ctx_len}: {rate:.0} tokens/s, {gflops:.0} of {gemm:.0} GFLOP/s \

@@ -31,16 +31,16 @@ pub use model::{
     Batch, Compute, Edit, Family, Hook, HookPattern, HookPoint, KvCache, ModelConfig, NoHook, Row, Rows, Site,
 };
 pub use monitor::{Monitor, Silent};
-pub use numbers::{SINK_MULTIPLE, StorageDtype, gemm_flops, human, is_ordinary, norm, peak_mib, simd};
+pub use numbers::{SINK_MULTIPLE, StorageDtype, gemm_flops, human, is_ordinary, norm, simd};
 pub use progress::Progress;
 pub use settings::{Settings, config_of};
 pub use source::ModelSource;
 pub use store::{
-    ArtifactRef, Cell, Column, Location, MANIFEST_FILE, Manifest, OutputFolder, Table, TableReader, TableWriter, Value,
-    differences, go_on, sha256_bytes, sha256_file, write_atomically,
+    ArtifactRef, Cell, Column, Location, Manifest, OutputFolder, Table, TableReader, TableWriter, Value, differences,
+    go_on, sha256_bytes, sha256_file, write_atomically,
 };
 pub use text::{
-    ChatDate, Context, ContextCursor, Corpus, CorpusOptions, CorpusPart, CorpusSource, DocumentSources, LongDocuments,
-    NamedSource, Packing, Role, SpecialToken, TextTokenizer,
+    ChatDate, Context, ContextCursor, Corpus, CorpusOptions, CorpusPart, CorpusSource, LongDocuments, NamedSource,
+    Packing, Role, SpecialToken, TextTokenizer,
 };
 pub use vectors::{VectorDataset, VectorFile};

@@ -9,7 +9,7 @@ mod storage_dtype;
 
 pub(crate) use self::stats::{HookPointStatistics, NormHistogram};
 pub use self::{
-    machine::{gemm_flops, peak_mib},
+    machine::gemm_flops,
     stats::{SINK_MULTIPLE, is_ordinary, norm},
     storage_dtype::StorageDtype,
 };

@@ -25,7 +25,6 @@ pub use self::{
     differences::differences,
     hash::{sha256_bytes, sha256_file},
     location::Location,
-    manifest_file::MANIFEST_FILE,
     output_folder::{Manifest, OutputFolder, go_on},
     table::{Cell, Column, Table, TableReader, TableWriter, Value},
 };
@@ -35,6 +34,7 @@ pub(crate) use self::{
     cache_folder::cache_folder,
     hash::{expect_sha256, hex},
     location::{Entry, ReadRange, Stretch},
+    manifest_file::MANIFEST_FILE,
     output_folder::RESUME_FOLDER,
     parquet_file::ParquetFile,
     python_json::{python_json, python_json_or_null},

@@ -17,14 +17,17 @@ mod tokenizer_tests;
 pub(crate) use self::{
     context::LeftOut,
     contexts::Contexts,
-    corpus::{Cause, Document, DocumentOrder, DocumentOrigin, LeftOutDocument, RowBlock, TableFile, WhyLeftOut},
+    corpus::{
+        Cause, Document, DocumentOrder, DocumentOrigin, DocumentSources, LeftOutDocument, RowBlock, TableFile,
+        WhyLeftOut,
+    },
     packing::ContextOptions,
     read_log::{ReadDocument, ReadLog},
     tokenizer::{ChatMessage, Encoded},
 };
 pub use self::{
     context::{Context, ContextCursor},
-    corpus::{Corpus, CorpusOptions, CorpusSource, DocumentSources, NamedSource},
+    corpus::{Corpus, CorpusOptions, CorpusSource, NamedSource},
     corpus_part::CorpusPart,
     packing::{LongDocuments, Packing},
     special_token::SpecialToken,

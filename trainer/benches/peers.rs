@@ -7,6 +7,9 @@
 //! tools installed.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
+#[path = "../../harvester/benches/memory/mod.rs"]
+mod memory;
+
 use std::{env, path::PathBuf, process::Command};
 
 use serde_json::{Value, json};
@@ -68,7 +71,7 @@ fn measure_ours(row: usize) -> Value {
         "tok_s": speed.tokens_per_second,
         "share": speed.tokens_per_second / speed.product_tokens_per_second,
         "l0": speed.l0,
-        "peak_rss_mib": harvester::peak_mib(),
+        "peak_rss_mib": memory::peak_mib(),
     })
 }
 

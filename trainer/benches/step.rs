@@ -3,6 +3,9 @@
 //! memory includes the output of the product alone, `[batch, d_sae]`, which training does not need.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
+#[path = "../../harvester/benches/memory/mod.rs"]
+mod memory;
+
 use trainer::{
     TrainArchitecture,
     speed::{StepShape, measure_step},
@@ -68,7 +71,7 @@ fn measure(shape: StepShape) {
         speed.product_tokens_per_second,
         100.0 * speed.tokens_per_second / speed.product_tokens_per_second,
         speed.product_gflops,
-        harvester::peak_mib(),
+        memory::peak_mib(),
         ms.join(" "),
     );
 }

@@ -4,8 +4,8 @@
 use std::{collections::BTreeSet, ops::Range, path::Path};
 
 use harvester::{
-    ActivationDataset, ArtifactRef, ContextCursor, HookPoint, Location, MANIFEST_FILE, Manifest, ModelIdentity,
-    OutputFolder, SpecialToken, VectorFile, differences, go_on, human,
+    ActivationDataset, ArtifactRef, ContextCursor, HookPoint, Location, Manifest, ModelIdentity, OutputFolder,
+    SpecialToken, VectorFile, differences, go_on, human,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -201,7 +201,8 @@ impl SaeManifest {
     /// True if `folder` contains a manifest of refract, even a damaged one. Another tool may use the same file name.
     pub(crate) fn is_in(folder: &Location) -> bool {
         let format = Self::FORMAT.as_bytes();
-        folder.join(MANIFEST_FILE).read().is_ok_and(|bytes| bytes.windows(format.len()).any(|part| part == format))
+        let read = folder.join(Self::FILE).read_if_there().ok().flatten();
+        read.is_some_and(|bytes| bytes.windows(format.len()).any(|part| part == format))
     }
 
     /// Sets [`SaeManifest::run_id`] to the SHA-256 of the rest, without paths.
@@ -349,7 +350,7 @@ mod tests {
     fn the_manifests_of_every_kind_of_sae_keep_their_bytes() {
         for kind in KINDS {
             let folder = tempfile::tempdir().unwrap();
-            let file = folder.path().join(MANIFEST_FILE);
+            let file = folder.path().join(SaeManifest::FILE);
             fs::write(&file, written(kind)).unwrap();
             let read = SaeManifest::read(folder.path()).unwrap();
             assert_eq!(read.recorded_points, RecordedPoints::from(&read.config), "{kind}");

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use harvester::{
-    ActivationDataset, Compute, HarvestManifest, HookPoint, ModelConfig, Site, go_on,
+    ActivationDataset, Compute, HarvestManifest, HookPattern, ModelConfig, go_on,
     human::{bytes, counted, grouped},
 };
 use trainer::{CURVES_FILE, HookPoints, InputNorm, METRICS_FILE, PARETO_FILE, RunState, Sae, SaeManifest, SweepFile};
@@ -235,8 +235,8 @@ pub(super) fn model(config: &ModelConfig, facts: &mut Facts) {
     facts.add("d_mlp", config.d_mlp.to_string());
     facts.add("vocabulary", grouped(config.d_vocab as u64));
     facts.add("context", counted(config.ctx_len as u64, "token"));
-    let sites = Site::ALL.into_iter().filter(|&site| HookPoint::Block { layer: 0, site }.check(config).is_ok());
-    let sites: Vec<_> = sites.map(Site::name).collect();
+    let of_first = HookPattern::resolve(&[HookPattern::Names("blocks.0.*".into())], config).unwrap_or_default();
+    let sites: Vec<_> = of_first.iter().map(|point| point.to_string().replace("blocks.0.", "")).collect();
     let of_one = format!("blocks.LAYER.SITE of layer 0 to {}", config.n_layers.saturating_sub(1));
     facts.add("hook points", format!("hook_embed, {of_one}, blocks.*.SITE of every layer"));
     facts.add("  SITE", format!("one of {}", sites.join(", ")));

@@ -9,7 +9,8 @@ use std::{
     sync::OnceLock,
 };
 
-use harvester::{DocumentRecord, Location, MANIFEST_FILE, Manifest, Table, TableReader, Value, go_on};
+use harvester::{DocumentRecord, Location, Manifest, Table, TableReader, Value, go_on};
+use trainer::SaeManifest;
 
 use super::{
     feature::{Example, ExampleKind, Feature},
@@ -135,7 +136,7 @@ impl FeatureIndex {
     /// # Errors
     /// A damaged table, or a column of another type.
     pub fn column<T: Value>(&self, name: &str) -> Result<Vec<T>> {
-        Ok(self.features.whole()?.read(name)?)
+        Ok(self.features.whole()?.read_rows(name, ..)?)
     }
 
     /// Every latent, in order. It reads the whole table: [`Self::column`] is for what needs a few facts of each.
@@ -233,7 +234,7 @@ impl FeatureIndex {
         self.row(latent)?;
         let Some(effects) = &self.effects else { return Ok(None) };
         let table = effects.whole()?;
-        let latents = table.read::<u32>("latent")?;
+        let latents = table.read_rows::<u32>("latent", ..)?;
         let Ok(row) = latents.binary_search(&latent) else { return Ok(None) };
         Ok(read_effects(table, row..row + 1)?.pop())
     }
@@ -368,7 +369,7 @@ impl FeatureIndex {
     /// A damaged table.
     pub fn token_texts(&self) -> Result<HashMap<u32, String>> {
         let table = TOKENS.open(self.dir.as_path())?;
-        Ok(table.read::<u32>("token")?.into_iter().zip(table.read::<String>("text")?).collect())
+        Ok(table.read_rows::<u32>("token", ..)?.into_iter().zip(table.read_rows::<String>("text", ..)?).collect())
     }
 
     /// Checks that the index is of this SAE.
@@ -397,7 +398,7 @@ fn changed(dir: &Path, file: &str, expected: String, found: String) -> Error {
 /// tell one of another tool, all of its bytes would have to be read.
 fn other_sae(manifest: &FeaturesManifest, dir: &Path) -> Result<Option<String>> {
     let sae = manifest.sae.shown(dir);
-    let its_manifest = Path::new(&sae).join(MANIFEST_FILE);
+    let its_manifest = Path::new(&sae).join(SaeManifest::FILE);
     if !its_manifest.is_file() {
         return Ok(None);
     }

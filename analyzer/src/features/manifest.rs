@@ -3,8 +3,8 @@
 use std::{fmt, path::Path};
 
 use harvester::{
-    ArtifactRef, CorpusPart, DocumentRecord, HookPoint, Location, MANIFEST_FILE, Manifest, ModelIdentity, OutputFolder,
-    differences, human::grouped,
+    ArtifactRef, CorpusPart, DocumentRecord, HookPoint, Location, Manifest, ModelIdentity, OutputFolder, differences,
+    human::grouped,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -149,7 +149,7 @@ impl FeaturesManifest {
             run: FeaturesManifest,
         }
         let path = dir.join(STATE_FILE);
-        if dir.join(MANIFEST_FILE).exists() || !path.exists() {
+        if dir.join(Self::FILE).exists() || !path.exists() {
             return Ok(None);
         }
         let bytes = std::fs::read(&path).map_err(harvester::Error::io("read", &path))?;
@@ -185,8 +185,8 @@ impl FeaturesManifest {
         match self.files.iter().map(|table| dir.join(&table.file)).find(|table| !table.is_file()) {
             None => Ok(()),
             Some(missing) => {
-                let hint = format!("Restore it, or remove {} to index again", dir.join(MANIFEST_FILE).display());
-                let expected = format!("a table that {MANIFEST_FILE} lists");
+                let hint = format!("Restore it, or remove {} to index again", dir.join(Self::FILE).display());
+                let expected = format!("a table that {} lists", Self::FILE);
                 Err(harvester::Error::malformed(missing, expected, "no such file", hint).into())
             }
         }

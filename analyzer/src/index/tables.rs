@@ -193,8 +193,8 @@ pub(crate) fn read(dir: &Path, manifest: &FeaturesManifest) -> Result<IndexState
         *tokens = source.tokens;
     }
     let tokens = TOKENS.open(dir)?;
-    let counts = tokens.read::<u64>("count")?;
-    for (token, count) in tokens.read::<u32>("token")?.into_iter().zip(counts) {
+    let counts = tokens.read_rows::<u64>("count", ..)?;
+    for (token, count) in tokens.read_rows::<u32>("token", ..)?.into_iter().zip(counts) {
         let place = state.token_counts.get_mut(token as usize);
         *place.ok_or_else(|| changed(TOKENS.file, format!("token {token}")))? = count;
     }

@@ -4,8 +4,8 @@
 use std::{collections::HashSet, sync::mpsc::sync_channel, thread};
 
 use harvester::{
-    ActivationDataset, ActivationRows, ContextCursor, DocumentRecord, DocumentSources, HarvestManifest, HookPoint,
-    LiveModel, Location, Monitor,
+    ActivationDataset, ActivationRows, ContextCursor, DocumentRecord, HarvestManifest, HookPoint, LiveModel, Location,
+    Monitor,
 };
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,9 @@ impl<'a> From<&'a LiveModel> for IndexText<'a> {
         Self::Corpus(model)
     }
 }
+
+/// Finds the source of a document by its number.
+pub(crate) type SourceOf = dyn Fn(u64) -> Option<usize>;
 
 /// The position up to which the text is in a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,11 +65,11 @@ impl IndexText<'_> {
         })
     }
 
-    /// The source of each document, as an index into the manifest's source names.
-    pub(crate) fn document_sources(&self) -> Result<DocumentSources> {
+    /// A function that finds the source of a document by its number, as an index into the manifest's source names.
+    pub(crate) fn source_of(&self) -> Result<Box<SourceOf>> {
         Ok(match self {
-            Self::Activations(dataset) => dataset.document_sources()?,
-            Self::Corpus(live) => live.document_sources(),
+            Self::Activations(dataset) => Box::new(dataset.source_of()?),
+            Self::Corpus(live) => Box::new(live.source_of()),
         })
     }
 

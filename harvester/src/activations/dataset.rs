@@ -25,8 +25,9 @@ use super::{
     value_chunks,
 };
 use crate::{
-    DocumentSources, Error, HookPoint, Location, Monitor, Result, Role,
+    Error, HookPoint, Location, Monitor, Result, Role,
     store::{MANIFEST_FILE, Manifest, go_on, hex},
+    text::DocumentSources,
 };
 
 /// Index of the column `context`.
@@ -208,11 +209,17 @@ impl ActivationDataset {
         Ok(is_there.then_some(found))
     }
 
-    /// The source of each document, as an index into the manifest's [`source_names`](HarvestManifest::source_names).
+    /// A function that finds the source of a document by its number, as an index into the manifest's
+    /// [`source_names`](HarvestManifest::source_names).
     ///
     /// # Errors
     /// If the sources are values of a field, and no table says which document is of which.
-    pub fn document_sources(&self) -> Result<DocumentSources> {
+    pub fn source_of(&self) -> Result<impl Fn(u64) -> Option<usize> + use<>> {
+        let sources = self.document_sources()?;
+        Ok(move |document| sources.of(document))
+    }
+
+    fn document_sources(&self) -> Result<DocumentSources> {
         if self.manifest.sources.is_empty() {
             return Ok(DocumentSources::of_files(&self.manifest.corpus));
         }

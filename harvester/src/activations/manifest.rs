@@ -318,7 +318,7 @@ impl HarvestManifest {
 #[expect(clippy::unwrap_used, reason = "tests")]
 pub(crate) mod tests {
     use super::*;
-    use crate::{DocumentSources, Family, Manifest};
+    use crate::{Family, Manifest, text::DocumentSources};
 
     /// A manifest without parts, for a model of `d_model` values at the hook point `hook_embed`.
     pub(crate) fn example(d_model: usize, config: HarvestConfig) -> HarvestManifest {

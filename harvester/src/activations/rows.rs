@@ -22,15 +22,6 @@ pub struct TokenRows {
 }
 
 impl TokenRows {
-    /// Appends the rows of `other`.
-    pub fn extend(&mut self, other: &Self) {
-        self.document.extend_from_slice(&other.document);
-        self.context.extend_from_slice(&other.context);
-        self.position.extend_from_slice(&other.position);
-        self.token.extend_from_slice(&other.token);
-        self.role.extend_from_slice(&other.role);
-    }
-
     /// The rows of each context, in order.
     pub fn contexts(&self) -> Vec<Range<usize>> {
         let mut end = 0;

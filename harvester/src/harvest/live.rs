@@ -18,8 +18,8 @@ use super::{
     harvester::{Harvester, begin, settle},
 };
 use crate::{
-    ActivationRows, Context, ContextCursor, Corpus, DocumentRecord, DocumentSources, Error, HarvestConfig,
-    HarvestManifest, HookPoint, LanguageModel, Location, Result,
+    ActivationRows, Context, ContextCursor, Corpus, DocumentRecord, Error, HarvestConfig, HarvestManifest, HookPoint,
+    LanguageModel, Location, Result,
     activations::{StoredBatch, norms},
     text::{Contexts, Document, DocumentOrder},
 };
@@ -74,9 +74,10 @@ impl LiveModel {
         begin(&self.model, &self.corpus, &self.config, out)
     }
 
-    /// The source of each document, as an index into the manifest's source names.
-    pub fn document_sources(&self) -> DocumentSources {
-        self.corpus.document_sources()
+    /// A function that finds the source of a document by its number, as an index into the manifest's source names.
+    pub fn source_of(&self) -> impl Fn(u64) -> Option<usize> + use<> {
+        let sources = self.corpus.document_sources();
+        move |document| sources.of(document)
     }
 
     /// Documents of the corpus, by number: their files, lines and rows.

@@ -50,7 +50,7 @@ pub enum Site {
 
 impl Site {
     /// Every site, in the order of the pass.
-    pub const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::ResidPre,
         Self::Ln1Normalized,
         Self::AttnZ,
@@ -63,7 +63,7 @@ impl Site {
     ];
 
     /// TransformerLens' name of the site, without the block.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::ResidPre => "hook_resid_pre",
             Self::Ln1Normalized => "ln1.hook_normalized",

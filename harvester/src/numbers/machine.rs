@@ -1,4 +1,4 @@
-//! Measured speed and memory of this machine, for estimates and benchmarks to compare with.
+//! Measured speed of this machine, for estimates and benchmarks to compare with.
 
 use std::{
     hint::black_box,
@@ -24,13 +24,6 @@ pub fn gemm_flops() -> f64 {
     }
     black_box(&c);
     2.0 * (SIDE * SIDE * SIDE) as f64 / best
-}
-
-/// Highest resident memory of this process so far, in MiB; 0 if the system does not say.
-pub fn peak_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
 /// `c = a b`, all `[SIDE, SIDE]`, row-major.

@@ -108,7 +108,7 @@ impl Location {
     ///
     /// # Errors
     /// If the system or the store gives no answer.
-    pub fn bytes(&self) -> Result<Option<u64>> {
+    pub(crate) fn bytes(&self) -> Result<Option<u64>> {
         match &self.0 {
             Place::Local(path) => match fs::metadata(path) {
                 Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
@@ -136,11 +136,19 @@ impl Location {
         }
     }
 
+    /// Reads the whole file; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read_if_there(&self) -> Result<Option<Bytes>> {
+        self.bytes()?.map(|_| self.read()).transpose()
+    }
+
     /// Reads the whole file.
     ///
     /// # Errors
     /// If it does not exist or cannot be read.
-    pub fn read(&self) -> Result<Bytes> {
+    pub(crate) fn read(&self) -> Result<Bytes> {
         match &self.0 {
             Place::Local(path) => Ok(fs::read(path).map_err(Error::io("read", path))?.into()),
             Place::Remote(remote) => remote.read(),

@@ -11,7 +11,7 @@ use super::{hash::hex, location::Location};
 use crate::{Error, Result};
 
 /// File name of every manifest.
-pub const MANIFEST_FILE: &str = "manifest.json";
+pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 
 /// The field of [`Checked`] with the SHA-256 of the manifest's own bytes, computed with zeros in place of the hash.
 const CHECKSUM_FIELD: &str = "manifest_sha256";

@@ -2,7 +2,7 @@
 //! documentation all come from the declaration.
 
 use std::{
-    ops::Range,
+    ops::{Bound, Range, RangeBounds},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -299,19 +299,23 @@ impl TableReader {
         self.metadata.metadata().file_metadata().num_rows().max(0) as usize
     }
 
-    /// The values of `column`; no other column is read.
-    ///
-    /// # Errors
-    /// As for [`Self::read_rows`].
-    pub fn read<T: Value>(&self, column: &str) -> Result<Vec<T>> {
-        self.read_rows(column, 0..self.n_rows())
-    }
-
-    /// The values of `column` in `rows`; no other column is read, and only the row groups that hold the rows.
+    /// The values of `column` in `rows`, `..` for all; no other column is read, and only the row groups that hold the
+    /// rows.
     ///
     /// # Errors
     /// If the file is damaged, or the column has nulls or another type.
-    pub fn read_rows<T: Value>(&self, column: &str, rows: Range<usize>) -> Result<Vec<T>> {
+    pub fn read_rows<T: Value>(&self, column: &str, rows: impl RangeBounds<usize>) -> Result<Vec<T>> {
+        let start = match rows.start_bound() {
+            Bound::Included(row) => *row,
+            Bound::Excluded(row) => row + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match rows.end_bound() {
+            Bound::Included(row) => row + 1,
+            Bound::Excluded(row) => *row,
+            Bound::Unbounded => self.n_rows(),
+        };
+        let rows = start..end;
         let failed = |error| damaged(&self.name, self.command, error);
         let mask = ProjectionMask::columns(self.metadata.parquet_schema(), [column]);
         let (groups, before) = self.groups_of(&rows);
@@ -457,12 +461,12 @@ mod tests {
         let published = PLANETS.write(dir.path(), &planets()).unwrap();
         assert_eq!(published, PLANETS.write(dir.path(), &planets()).unwrap(), "the same rows give the same bytes");
         let table = PLANETS.open(dir.path()).unwrap();
-        assert_eq!(table.read::<String>("name").unwrap(), ["Mars", "Venus"]);
-        assert_eq!(table.read::<f64>("mass").unwrap()[1..], [4.9e24]);
-        let moons = table.read::<Vec<String>>("moons").unwrap();
+        assert_eq!(table.read_rows::<String>("name", ..).unwrap(), ["Mars", "Venus"]);
+        assert_eq!(table.read_rows::<f64>("mass", ..).unwrap()[1..], [4.9e24]);
+        let moons = table.read_rows::<Vec<String>>("moons", ..).unwrap();
         assert_eq!(moons, [vec!["Phobos".to_string(), "Deimos".into()], vec![]]);
-        assert!(table.read::<u32>("mass").is_err(), "another type");
-        assert!(table.read::<u64>("rings").is_err(), "a null");
+        assert!(table.read_rows::<u32>("mass", ..).is_err(), "another type");
+        assert!(table.read_rows::<u64>("rings", ..).is_err(), "a null");
     }
 
     #[test]
@@ -505,7 +509,7 @@ mod tests {
         PLANETS.write(dir.path(), &planets()).unwrap();
         let path = dir.path().join(PLANETS.file);
         let bytes = fs::read(&path).unwrap();
-        let names = || PLANETS.open(dir.path())?.read::<String>("name");
+        let names = || PLANETS.open(dir.path())?.read_rows::<String>("name", ..);
         let mut refused = 0;
         for place in 0..bytes.len() {
             let mut damaged = bytes.clone();

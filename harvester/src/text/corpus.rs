@@ -38,15 +38,12 @@ use field_sources::FieldSources;
 use order::Block;
 pub(crate) use order::DocumentOrder;
 use plain_file::{DocumentPlace, PlainFile};
+pub(crate) use source::DocumentSources;
 use table::Tables;
 pub(crate) use table_file::{Cause, RowBlock, TableFile};
 pub(crate) use why_left_out::WhyLeftOut;
 
-pub use self::{
-    field_sources::NamedSource,
-    options::CorpusOptions,
-    source::{CorpusSource, DocumentSources},
-};
+pub use self::{field_sources::NamedSource, options::CorpusOptions, source::CorpusSource};
 
 /// Documents, numbered from 0 in the order of the paths given and of the files in a folder (sorted).
 #[derive(Debug, Default)]

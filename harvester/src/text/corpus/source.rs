@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// The source of each document, as an index into the list of sources.
 #[derive(Debug, Clone)]
-pub enum DocumentSources {
+pub(crate) enum DocumentSources {
     /// Each source is a range of documents, in order.
     Ranges(Vec<Range<u64>>),
     /// By document number; `u32::MAX` if it is not known.
@@ -21,7 +21,7 @@ impl DocumentSources {
     }
 
     /// The source of a document.
-    pub fn of(&self, document: u64) -> Option<usize> {
+    pub(crate) fn of(&self, document: u64) -> Option<usize> {
         match self {
             Self::Ranges(ranges) => {
                 // The last source that starts at or before the document has it, if any has it.
