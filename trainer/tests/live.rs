@@ -123,7 +123,7 @@ fn the_buffer_is_no_larger_than_the_run_and_says_how_full_it_is() {
 #[test]
 fn a_stopped_run_computes_no_row_again_unless_the_file_of_its_buffer_is_lost() {
     type Damage = fn(&Path);
-    let damages: [(&str, Damage); 5] = [
+    let damages: [(&str, Damage); 6] = [
         ("whole", |_| ()),
         ("removed", |path| fs::remove_file(path).unwrap()),
         ("cut", |path| {
@@ -134,6 +134,7 @@ fn a_stopped_run_computes_no_row_again_unless_the_file_of_its_buffer_is_lost() {
             *bytes.last_mut().unwrap() ^= 1;
             fs::write(path, bytes).unwrap();
         }),
+        ("without its hash", |path| fs::remove_file(path.with_extension("sha256")).unwrap()),
         ("no file at all", |path| fs::write(path, "").unwrap()),
     ];
     let config = TrainConfig { tokens: 20 * 128, checkpoint_every: 1000, ..train_config() };
@@ -158,7 +159,7 @@ fn a_stopped_run_computes_no_row_again_unless_the_file_of_its_buffer_is_lost() {
             // The last forward pass that fills a buffer may compute more than the buffer asks for.
             let more = (before.rows_computed() + after.rows_computed()).saturating_sub(needed);
             assert_eq!(more == 0, damage == "whole", "{damage}, stopped after {stop_after}: {more} computed again");
-            assert!(!path.exists());
+            assert!(!path.exists() && !path.with_extension("sha256").exists());
         }
     }
 }
