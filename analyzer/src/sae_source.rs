@@ -19,7 +19,7 @@ pub struct SaeSource {
     /// The hook point of its activations, for an SAE of another tool that does not name it.
     #[serde(default)]
     pub hook_point: Option<HookPoint>,
-    /// The present place of its model, a [`ModelSource`]. Default: where the model was when the SAE was trained.
+    /// The present place of its model, a [`ModelSource`](harvester::ModelSource). Default: where the model was when the SAE was trained.
     #[serde(default)]
     pub model: Option<String>,
     /// True to use the SAE on a model that it was not trained on, of the same width: that of `activations`, or `model`.

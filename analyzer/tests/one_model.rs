@@ -55,7 +55,7 @@ fn the_weights_are_read_once() {
 
     let model = open().unwrap();
     let manifest = harvest(&model, &corpus(), &harvest_config, acts.as_path(), &Silent).unwrap();
-    assert_eq!(&manifest.model, model.identity().unwrap());
+    assert_eq!(manifest.model, model.identity().unwrap().seen_from(&acts.as_path().into()));
     let dataset = ActivationDataset::open(&acts).unwrap();
     let trained = train(&dataset, &train_config, &sae, &Silent).unwrap();
     let placed = PlacedSae::trained(&sae).unwrap();
