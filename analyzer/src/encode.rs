@@ -18,7 +18,11 @@ use harvester::{
 };
 use serde::Serialize;
 
-use crate::{EncodedRows, Error, IndexText, Result, Workbench, features::LatentsWriter, tensor_rows};
+use crate::{
+    EncodedRows, Error, IndexText, Result, Workbench,
+    features::{LatentsWriter, say_size},
+    tensor_rows,
+};
 
 /// Tokens of a pass.
 const PASS: usize = 2048;
@@ -146,9 +150,12 @@ pub fn encode_into(
         }
         EncodeText::Corpus(live) => live.estimated_tokens()?,
     };
-    let mut latents = LatentsWriter::create(&folder.path, n_tokens, monitor)?;
+    let mut latents = LatentsWriter::create(&folder.path)?;
     let (mut records, mut counts) = (vec![], EncodedCounts::default());
     encode(bench, text, monitor, |document| {
+        if counts.documents == 0 {
+            say_size(n_tokens, &document.encoded, monitor);
+        }
         latents.add(&document.encoded)?;
         counts.documents += 1;
         counts.tokens += document.encoded.len() as u64;

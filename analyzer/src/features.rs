@@ -18,7 +18,7 @@ pub use self::{
     sample::Sample,
 };
 pub(crate) use self::{
-    latents::{LATENTS, LatentsWriter},
+    latents::{LATENTS, LatentsWriter, say_size},
     manifest::{IndexedFile, IndexedSource, PARTIAL_FOLDER, STATE_FILE},
     sample::{ByLatent, NO_SOURCE, SampleRow, part_of},
 };

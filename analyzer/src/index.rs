@@ -22,6 +22,7 @@ mod neighbors;
 mod state;
 mod tables;
 mod text;
+mod latents_pieces;
 mod saved;
 mod meanings;
 mod merge;
@@ -38,15 +39,15 @@ use trainer::Encoder;
 
 pub(crate) use self::text::{SourceOf, encode_all, keep_contexts};
 use self::{
-    control::Control, logit_lens::logit_lens, neighbors::nearest, saved::SavedState, state::IndexState,
-    tables::Completed,
+    control::Control, latents_pieces::LatentsPieces, logit_lens::logit_lens, neighbors::nearest, saved::SavedState,
+    state::IndexState, tables::Completed, text::Cursor,
 };
 pub use self::{merge::merge_indexes, text::IndexText};
 use crate::{
     EncodedRows, Error, PlacedSae, Result, Workbench,
     features::{
-        FeaturesManifest, IndexConfig, IndexedFile, IndexedSource, IndexedText, LATENTS, Labeled, LatentsWriter,
-        NO_SOURCE, Sample, part_of,
+        FeaturesManifest, IndexConfig, IndexedFile, IndexedSource, IndexedText, LATENTS, Labeled, NO_SOURCE, Sample,
+        part_of,
         tables::{EFFECTS, LABELS},
     },
 };
@@ -77,49 +78,46 @@ pub fn index<'a>(
         monitor.say(&format!("{}: finished before", out.display()));
         return Ok(finished);
     }
-    let (mut saved, state) = match folder.find_run(&SavedState::begin(&manifest, text.start()))? {
-        Some(saved) => {
-            let state = saved.read_state(out)?;
-            (saved, state)
-        }
-        None => (SavedState::begin(&manifest, text.start()), IndexState::new(&manifest)),
-    };
+    let mut saved = SavedState::begin(&manifest, text.start());
+    let found = folder.find_run(&saved)?;
+    let is_new = found.is_none();
+    saved = found.unwrap_or(saved);
+    let state = saved.read_state(out)?;
     bench.model(monitor)?; // before the pass, so that a missing model is an error now
     folder.keep_command(monitor.command())?;
-    let mut pass = Pass::new(placed, text.source_of()?, state)?;
-    // The table of latents has every token, also those that the saved state counted already.
-    let is_whole = saved.cursor != text.start() && out.join(LATENTS.file).exists();
-    let mut latents = match config.latents && !is_whole {
-        true => Some(LatentsWriter::create(out, text.n_tokens()?, monitor)?),
+    if is_new {
+        saved.write_begun(out)?;
+    }
+    let latents = match config.latents {
+        true => Some(LatentsPieces::new(SavedState::folder(out), saved.latents.clone(), text.n_tokens()?, monitor)),
         false => None,
     };
-    let from = if latents.is_some() { text.start() } else { saved.cursor };
-    text.start_progress("indexing", from, monitor);
+    let mut pass = Pass::new(placed, text.source_of()?, state, latents)?;
+    text.start_progress("indexing", saved.cursor, monitor);
     let (mut last_saved, mut end) = (Instant::now(), saved.cursor);
     let cancelled = || Error::from(harvester::Error::Cancelled { place: out.display().to_string() });
-    text.for_each(manifest.hook_point, from, monitor, |rows, cursor| {
-        let encoded = pass.encode(rows, cursor.is_after(end))?;
-        latents.as_mut().map_or(Ok(()), |latents| latents.add(encoded))?;
-        end = if cursor.is_after(end) { cursor } else { end };
+    text.for_each(manifest.hook_point, saved.cursor, monitor, |rows, cursor| {
+        pass.encode(rows)?;
+        end = cursor;
         let stop = monitor.cancelled();
         if stop || last_saved.elapsed() > SAVE_EVERY {
-            saved.save(pass.state(), end, out)?;
+            pass.save(&mut saved, end, out)?;
             last_saved = Instant::now();
         }
         if stop { Err(cancelled()) } else { Ok(()) }
     })?;
     monitor.finish();
-    if let Some(latents) = latents {
-        latents.finish()?;
+    // Effects take longer than most passes, and the latents are joined from what is saved.
+    if (config.effects || config.latents) && end != saved.cursor {
+        pass.save(&mut saved, end, out)?;
     }
-    let state = pass.into_state();
-    if config.effects && end != saved.cursor {
-        saved.save(&state, end, out)?; // effects take longer than most passes
-    }
-    let manifest = match finish(bench, &state, manifest, &|numbers| text.documents(numbers), out, monitor) {
+    let joined = pass.latents.as_ref().map_or(Ok(()), |latents| latents.join(out));
+    let documents = |numbers: &HashSet<u64>| text.documents(numbers);
+    let finished = joined.and_then(|()| finish(bench, pass.state(), manifest, &documents, out, monitor));
+    let manifest = match finished {
         Err(Error::Stopped) => {
             if end != saved.cursor {
-                saved.save(&state, end, out)?;
+                pass.save(&mut saved, end, out)?;
             }
             return Err(cancelled());
         }
@@ -188,20 +186,27 @@ struct Pass<'a> {
     source_of: Box<SourceOf>,
     control: Control,
     state: IndexState,
+    /// The latents of every token, if they are written.
+    latents: Option<LatentsPieces<'a>>,
     /// The last rows, with the source of each, and whether they are still to be added to the state.
     last: (EncodedRows, Vec<u32>, bool),
 }
 
 impl<'a> Pass<'a> {
-    fn new(placed: &'a PlacedSae, source_of: Box<SourceOf>, state: IndexState) -> Result<Self> {
+    fn new(
+        placed: &'a PlacedSae,
+        source_of: Box<SourceOf>,
+        state: IndexState,
+        latents: Option<LatentsPieces<'a>>,
+    ) -> Result<Self> {
         let (encoder, control) = (Encoder::new(&placed.sae), Control::of(&placed.sae)?);
         let last = (EncodedRows::default(), vec![], false);
-        Ok(Self { encoder, sink_norm: placed.sink_norm, source_of, control, state, last })
+        Ok(Self { encoder, sink_norm: placed.sink_norm, source_of, control, state, latents, last })
     }
 
-    /// Encodes whole contexts, which are added to the state if they are `new` to it.
-    fn encode(&mut self, read: ActivationRows, new: bool) -> Result<&EncodedRows> {
-        let (contexts, x) = if new { self.of_control(&read) } else { (vec![], vec![]) };
+    /// Encodes whole contexts, the next of the text.
+    fn encode(&mut self, read: ActivationRows) -> Result<()> {
+        let (contexts, x) = self.of_control(&read);
         let Self { encoder, state, last: (before, source, is_left), .. } = self;
         let mut add = || {
             if std::mem::take(is_left) {
@@ -218,8 +223,11 @@ impl<'a> Pass<'a> {
             sample.encoded.acts = self.control.encode(&x, &n)?;
             self.state.add_control(&sample);
         }
-        self.last = (encoded, source, new);
-        Ok(&self.last.0)
+        if let Some(latents) = &mut self.latents {
+            latents.add(&encoded)?;
+        }
+        self.last = (encoded, source, true);
+        Ok(())
     }
 
     /// The contexts that the control encodes too, and their rows. `[rows, d_in]`
@@ -244,9 +252,10 @@ impl<'a> Pass<'a> {
         &self.state
     }
 
-    fn into_state(mut self) -> IndexState {
-        self.state();
-        self.state
+    /// Saves the state of all rows so far, which end at `cursor`.
+    fn save(&mut self, saved: &mut SavedState, cursor: Cursor, out: &Path) -> Result<()> {
+        let latents = self.latents.as_mut().map_or(Ok(vec![]), LatentsPieces::save)?;
+        saved.save(self.state(), latents, cursor, out)
     }
 }
 

@@ -5,7 +5,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use analyzer::{
@@ -177,22 +177,99 @@ fn live(part: Option<&str>, tokens: Option<u64>) -> LiveModel {
     LiveModel::new(&model(), corpus(), &HarvestConfig { part, tokens, ..harvest_config() }).unwrap()
 }
 
-/// The latents of all tokens: an interrupted run writes them from the start.
+/// Counts what is indexed of the text.
+#[derive(Default)]
+struct Counting {
+    is_indexing: AtomicBool,
+    indexed: AtomicU64,
+}
+
+impl Monitor for Counting {
+    fn start(&self, what: &str, _total: u64, _unit: &str) {
+        self.is_indexing.store(what == "indexing", Ordering::Relaxed);
+    }
+    fn skip(&self, _n: u64) {}
+    fn advance(&self, n: u64) {
+        if self.is_indexing.load(Ordering::Relaxed) {
+            self.indexed.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The latents of all tokens, of activations and of a running model: a stopped run goes on where it was.
 #[test]
-fn latents_of_a_stopped_index_are_those_of_an_uninterrupted_one() {
+fn latents_of_a_stopped_index_go_on_and_have_the_bytes_of_an_uninterrupted_one() {
     let (folder, bench) = project();
-    let [whole, pieces] = ["whole", "pieces"].map(|name| folder.path().join(name));
+    let dataset = ActivationDataset::open(folder.path().join("acts").as_path()).unwrap();
+    let config = IndexConfig { latents: true, ..config() };
+    let live = live(None, Some(8192));
+    for (name, text, units, all) in
+        [("dataset", IndexText::from(&dataset), [1500, 3000], 8192), ("live", (&live).into(), [60, 90], 256)]
+    {
+        let [whole, pieces] = ["whole", "pieces"].map(|kind| folder.path().join(format!("{name}-{kind}")));
+        index(&bench, text, &config, &whole, &Silent).unwrap();
+        for units in units {
+            index(&bench, text, &config, &pieces, &StopAfter(AtomicU64::new(units))).unwrap_err();
+            assert!(!pieces.join("latents.parquet").exists());
+        }
+        assert!(pieces.join("partial/latents-00001/latents.parquet").exists(), "two pieces");
+        let last = Counting::default();
+        index(&bench, text, &config, &pieces, &last).unwrap();
+        let indexed = last.indexed.into_inner();
+        assert!(0 < indexed && indexed < all / 2, "{indexed} of {all}: it reads only what was left");
+        assert_same(&whole, &pieces, false);
+        assert!(FeatureIndex::open(&pieces).unwrap().verify().is_ok());
+    }
+}
+
+/// A piece is compared with its checksum, and one that was cut short by a kill is written again.
+#[test]
+fn a_damaged_piece_of_the_latents_is_named_and_half_of_one_does_no_harm() {
+    let (folder, bench) = project();
+    let [whole, killed] = ["whole", "killed"].map(|name| folder.path().join(name));
     let dataset = ActivationDataset::open(folder.path().join("acts").as_path()).unwrap();
     let config = IndexConfig { latents: true, ..config() };
     let run = |out: &Path, monitor: &dyn Monitor| index(&bench, &dataset, &config, out, monitor);
     run(&whole, &Silent).unwrap();
-    for units in [2000, 5000] {
-        run(&pieces, &StopAfter(units.into())).unwrap_err();
-        assert!(!pieces.join("latents.parquet").exists());
+    run(&killed, &StopAfter(2000.into())).unwrap_err();
+    let piece = |n: u32| killed.join(format!("partial/latents-0000{n}/latents.parquet"));
+    let bytes = fs::read(piece(0)).unwrap();
+    fs::write(piece(0), &bytes[..bytes.len() / 2]).unwrap();
+    let message = run(&killed, &Silent).unwrap_err().to_string();
+    assert!(message.contains("latents.parquet") && message.contains("index from the start"), "{message}");
+    fs::write(piece(0), &bytes).unwrap();
+    // Killed after the next piece was written, before the state was.
+    fs::create_dir_all(piece(1).parent().unwrap()).unwrap();
+    fs::write(piece(1), &bytes).unwrap();
+    run(&killed, &Silent).unwrap();
+    assert_same(&whole, &killed, true);
+}
+
+/// Killed before a state was saved, the folder says what it is and how to go on, and gives way to another run.
+#[test]
+fn an_index_that_was_killed_before_its_first_saved_state_is_explained() {
+    struct Killed;
+    impl Monitor for Killed {
+        fn start(&self, what: &str, _total: u64, _unit: &str) {
+            assert!(what != "indexing", "killed");
+        }
+        fn command(&self) -> Option<String> {
+            Some("refract index --sae sae --out out".into())
+        }
     }
-    run(&pieces, &Silent).unwrap();
-    assert_same(&whole, &pieces, false);
-    assert!(FeatureIndex::open(&whole).unwrap().verify().is_ok());
+    let (folder, bench) = project();
+    let out = folder.path().join("out");
+    let dataset = ActivationDataset::open(folder.path().join("acts").as_path()).unwrap();
+    let kill = || index(&bench, &dataset, &config(), &out, &Killed);
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(kill)).is_err());
+    let artifact = Artifact::open(&out, &Silent).unwrap();
+    let facts: Vec<_> = artifact.facts().iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    assert_eq!(artifact.kind, ArtifactKind::Features);
+    assert!(facts[0].starts_with("state: unfinished: 0 tokens saved so far"), "{facts:?}");
+    assert_eq!(facts[1], "next: To go on where it stopped: refract index --sae sae --out out");
+    let message = FeatureIndex::open(&out).unwrap_err().to_string();
+    assert!(message.contains("expected a finished index, found one that was stopped"), "{message}");
+    index(&bench, &dataset, &IndexConfig { reach: 3, ..config() }, &out, &Silent).unwrap();
 }
 
 #[test]

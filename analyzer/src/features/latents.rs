@@ -8,8 +8,10 @@ use crate::{EncodedRows, Result};
 
 /// Bytes of a row on disk, measured: the columns of a token are nearly free, because they repeat.
 const ROW_BYTES: f64 = 7.0;
-/// Rows that are written and read together.
+/// Rows of a row group.
 const GROUP: usize = 1 << 20;
+/// Rows that are written together.
+const PORTION: usize = 1 << 16;
 
 /// A token and a latent that is active on it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,35 +38,69 @@ pub(crate) const LATENTS: Table<LatentRow> = Table {
     ],
 };
 
-/// [`LATENTS`] being written; the file appears when it is finished.
-pub(crate) struct LatentsWriter<'a> {
-    table: TableWriter<LatentRow>,
-    /// Tokens of the whole text, about.
-    tokens: u64,
-    is_size_said: bool,
-    monitor: &'a dyn Monitor,
+/// Says how large the table of a text of about `tokens` tokens becomes, of which `encoded` are the first.
+pub(crate) fn say_size(tokens: u64, encoded: &EncodedRows, monitor: &dyn Monitor) {
+    let l0 = encoded.acts.n_active() as f64 / encoded.len().max(1) as f64;
+    let (file, size) = (LATENTS.file, human::bytes((tokens as f64 * l0 * ROW_BYTES) as u64));
+    let tokens = human::grouped(tokens);
+    monitor.say(&format!("{file}: {tokens} tokens x {l0:.1} latents x {ROW_BYTES} bytes: about {size}"));
 }
 
-impl<'a> LatentsWriter<'a> {
-    pub(crate) fn create(dir: &Path, tokens: u64, monitor: &'a dyn Monitor) -> Result<Self> {
-        Ok(Self { table: LATENTS.writer(dir, GROUP)?, tokens, is_size_said: false, monitor })
+/// [`LATENTS`] being written; the file appears when it is finished. The same rows always give the same bytes, in
+/// whatever portions they come.
+pub(crate) struct LatentsWriter {
+    table: TableWriter<LatentRow>,
+    /// Rows to be written with the next ones.
+    rows: Vec<LatentRow>,
+}
+
+impl LatentsWriter {
+    pub(crate) fn create(dir: &Path) -> Result<Self> {
+        Ok(Self { table: LATENTS.writer(dir, GROUP)?, rows: vec![] })
     }
 
-    /// Adds rows. Before the first, it says how large the table becomes.
+    /// Adds the rows of some tokens.
     pub(crate) fn add(&mut self, encoded: &EncodedRows) -> Result<()> {
-        if !std::mem::replace(&mut self.is_size_said, true) {
-            let l0 = encoded.acts.n_active() as f64 / encoded.len().max(1) as f64;
-            let (tokens, bytes) = (human::grouped(self.tokens), self.tokens as f64 * l0 * ROW_BYTES);
-            let size = human::bytes(bytes as u64);
-            let file = LATENTS.file;
-            self.monitor.say(&format!("{file}: {tokens} tokens x {l0:.1} latents x {ROW_BYTES} bytes: about {size}"));
+        self.extend((0..encoded.len()).flat_map(|row| rows_of(encoded, row)))
+    }
+
+    /// Adds all rows of the table in `dir`.
+    pub(crate) fn add_table(&mut self, dir: &Path) -> Result<()> {
+        let table = LATENTS.open(dir)?;
+        for start in (0..table.n_rows()).step_by(GROUP) {
+            let rows = start..table.n_rows().min(start + GROUP);
+            let document = table.read_rows::<u64>("document", rows.clone())?;
+            let context = table.read_rows::<u64>("context", rows.clone())?;
+            let position = table.read_rows::<u32>("position", rows.clone())?;
+            let token = table.read_rows::<u32>("token", rows.clone())?;
+            let latent = table.read_rows::<u32>("latent", rows.clone())?;
+            let activation = table.read_rows::<f32>("activation", rows)?;
+            self.extend((0..document.len()).map(|at| LatentRow {
+                document: document[at],
+                context: context[at],
+                position: position[at],
+                token: token[at],
+                latent: latent[at],
+                activation: activation[at],
+            }))?;
         }
-        let rows: Vec<LatentRow> = (0..encoded.len()).flat_map(|row| rows_of(encoded, row)).collect();
-        Ok(self.table.add(&rows)?)
+        Ok(())
+    }
+
+    fn extend(&mut self, rows: impl Iterator<Item = LatentRow>) -> Result<()> {
+        self.rows.extend(rows);
+        // Where a page ends depends on where a portion does.
+        let whole = self.rows.len() / PORTION * PORTION;
+        for portion in self.rows[..whole].chunks(PORTION) {
+            self.table.add(portion)?;
+        }
+        self.rows.drain(..whole);
+        Ok(())
     }
 
     /// Publishes the file. Returns its SHA-256.
-    pub(crate) fn finish(self) -> Result<String> {
+    pub(crate) fn finish(mut self) -> Result<String> {
+        self.table.add(&self.rows)?;
         Ok(self.table.finish()?)
     }
 }
@@ -79,4 +115,44 @@ fn rows_of(encoded: &EncodedRows, row: usize) -> impl Iterator<Item = LatentRow>
         latent,
         activation,
     })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn rows(numbers: std::ops::Range<u64>) -> impl Iterator<Item = LatentRow> {
+        numbers.map(|n| LatentRow {
+            document: n / 9000,
+            context: n / 700,
+            position: (n / 3 % 256) as u32,
+            token: (n.wrapping_mul(2_654_435_761) % 5000) as u32,
+            latent: (n.wrapping_mul(40_503) % 4608) as u32,
+            activation: (n % 977) as f32 * 0.37,
+        })
+    }
+
+    /// More than a row group, in portions of every kind, and by way of other tables.
+    #[test]
+    fn the_same_rows_give_the_same_bytes_however_they_come() {
+        let n = GROUP as u64 + 123_456;
+        let write = |cuts: &[u64]| {
+            let dir = tempfile::tempdir().unwrap();
+            let mut writer = LatentsWriter::create(dir.path()).unwrap();
+            cuts.windows(2).for_each(|cut| writer.extend(rows(cut[0]..cut[1])).unwrap());
+            writer.finish().unwrap();
+            dir
+        };
+        let whole = write(&[0, n]);
+        let bytes = |dir: &Path| std::fs::read(dir.join(LATENTS.file)).unwrap();
+        assert!(bytes(whole.path()) == bytes(write(&[0, 1, 70_001, 70_002, 900_000, n]).path()));
+        let joined = tempfile::tempdir().unwrap();
+        let mut writer = LatentsWriter::create(joined.path()).unwrap();
+        for cut in [[0, 5], [5, 5], [5, 200_003], [200_003, n]] {
+            writer.add_table(write(&cut).path()).unwrap();
+        }
+        writer.finish().unwrap();
+        assert!(bytes(whole.path()) == bytes(joined.path()));
+    }
 }

@@ -28,12 +28,17 @@ pub(crate) struct SavedState {
     folder: String,
     /// The tables.
     files: Vec<IndexedFile>,
+    /// The pieces of `latents.parquet`, in order, with their folders in `partial`.
+    pub(crate) latents: Vec<IndexedFile>,
 }
 
 impl Manifest for SavedState {
     const FORMAT: &'static str = "refract.features.partial";
     const COMMAND: &'static str = "index";
     const FILE: &'static str = STATE_FILE;
+    const VERSION: u32 = 2;
+    const OLDEST_VERSION: u32 = 2;
+    const REPAIR: &'static str = "Remove the folder `partial` to index from the start";
 
     fn leaves(folder: &OutputFolder, name: &str) -> bool {
         FeaturesManifest::leaves(folder, name)
@@ -42,27 +47,49 @@ impl Manifest for SavedState {
     fn differences(&self, wanted: &Self) -> Vec<String> {
         self.run.differences(&wanted.run)
     }
+
+    fn is_begun(&self, _folder: &OutputFolder) -> harvester::Result<bool> {
+        Ok(!self.files.is_empty())
+    }
 }
 
 impl SavedState {
     /// The state before the first token.
     pub(crate) fn begin(run: &FeaturesManifest, cursor: Cursor) -> Self {
         let (format, version) = (Self::FORMAT.to_string(), Self::VERSION);
-        Self { format, version, run: run.clone(), cursor, folder: "b".into(), files: vec![] }
+        Self { format, version, run: run.clone(), cursor, folder: "b".into(), files: vec![], latents: vec![] }
+    }
+
+    /// Says on disk that the run has begun.
+    pub(crate) fn write_begun(&self, out: &Path) -> Result<()> {
+        let partial = Self::folder(out);
+        fs::create_dir_all(&partial).map_err(harvester::Error::io("create", &partial))?;
+        Ok(self.write(out)?)
     }
 
     /// The state that it stands for.
     pub(crate) fn read_state(&self, out: &Path) -> Result<IndexState> {
-        let dir = Self::folder(out).join(&self.folder);
-        for IndexedFile { file, sha256 } in &self.files {
-            let hint = format!("It was changed or damaged: remove {} to index from the start", dir.display());
+        if self.files.is_empty() {
+            return Ok(IndexState::new(&self.run));
+        }
+        let partial = Self::folder(out);
+        let dir = partial.join(&self.folder);
+        let tables = self.files.iter().map(|table| (&dir, table));
+        for (dir, IndexedFile { file, sha256 }) in tables.chain(self.latents.iter().map(|piece| (&partial, piece))) {
+            let hint = format!("It was changed or damaged: remove {} to index from the start", partial.display());
             Location::from(dir.join(file)).check_sha256(sha256, &hint)?;
         }
         tables::read(&dir, &self.run)
     }
 
-    /// Saves `state`, which holds the text up to `cursor`.
-    pub(crate) fn save(&mut self, state: &IndexState, cursor: Cursor, out: &Path) -> Result<()> {
+    /// Saves `state`, which holds the text up to `cursor`, with the pieces of `latents.parquet`.
+    pub(crate) fn save(
+        &mut self,
+        state: &IndexState,
+        latents: Vec<IndexedFile>,
+        cursor: Cursor,
+        out: &Path,
+    ) -> Result<()> {
         let partial = Self::folder(out);
         let other = if self.folder == "a" { "b" } else { "a" };
         let before = std::mem::replace(&mut self.folder, other.into());
@@ -70,7 +97,7 @@ impl SavedState {
         fs::create_dir_all(&dir).map_err(harvester::Error::io("create", &dir))?;
         state.describe(&mut self.run);
         (self.files, _) = tables::write(state, &self.run, None, &dir)?;
-        self.cursor = cursor;
+        (self.cursor, self.latents) = (cursor, latents);
         self.write(out)?;
         remove(&partial.join(before))
     }

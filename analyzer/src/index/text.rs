@@ -45,17 +45,6 @@ pub(crate) enum Cursor {
     Corpus(ContextCursor),
 }
 
-impl Cursor {
-    /// True if it is behind `other`, a place in the same text.
-    pub(crate) fn is_after(self, other: Self) -> bool {
-        match (self, other) {
-            (Self::RowGroups(here), Self::RowGroups(there)) => here > there,
-            (Self::Corpus(here), Self::Corpus(there)) => here.contexts > there.contexts,
-            _ => false,
-        }
-    }
-}
-
 impl IndexText<'_> {
     /// The manifest that describes the corpus and how it is made into contexts, for a folder at `out`.
     pub(crate) fn manifest(&self, out: &Location) -> Result<HarvestManifest> {
