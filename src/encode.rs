@@ -6,13 +6,13 @@ use analyzer::{EncodeText, FeatureIndex, Listed};
 use harvester::{Packing, SpecialToken, StorageDtype};
 
 use crate::{
-    cli::{EncodeArgs, HarvestConfigArgs},
+    cli::{EncodeArgs, HarvestConfigArgs, usage},
     terminal::Terminal,
 };
 
 /// `file` has settings of harvest, for a corpus.
 pub(crate) fn run(args: &EncodeArgs, file: Option<PathBuf>, terminal: &Terminal) -> anyhow::Result<()> {
-    anyhow::ensure!(args.text.is_empty() != args.corpus.corpus.is_empty(), "encode needs `text` or `corpus`");
+    anyhow::ensure!(args.text.is_empty() != args.corpus.corpus.is_empty(), usage("encode needs `text` or `corpus`"));
     let bench = args.sae.source()?.workbench(None, terminal)?;
     let live = args.text.is_empty().then(|| {
         let out = args.out.as_ref().unwrap_or(&bench.sae().path);

@@ -4,7 +4,7 @@ use analyzer::{ContrastConfig, Contrasts, FeatureIndex, TextGroup};
 use harvester::{LanguageModel, Monitor};
 
 use crate::{
-    cli::{FindArgs, ListArgs, SearchArgs},
+    cli::{FindArgs, ListArgs, SearchArgs, usage},
     terminal::{DIM, Terminal, lit},
 };
 
@@ -12,7 +12,7 @@ use crate::{
 pub(crate) fn run(args: &FindArgs, model: Option<&LanguageModel>, terminal: &Terminal) -> anyhow::Result<Contrasts> {
     let FindArgs { list: ListArgs { features, top, max_density }, rank, .. } = args;
     let index = FeatureIndex::open(features)?;
-    let groups = [TextGroup::named(&args.positive, &index)?, TextGroup::named(&args.negative, &index)?];
+    let groups = TextGroup::both(&args.positive, &args.negative, &index)?;
     let bench = || index.workbench(args.sae.sae.as_deref(), args.sae.activations.as_deref(), model, terminal);
     let config = ContrastConfig { max_density: *max_density, rank: *rank };
     let mut found = analyzer::find(&index, [&groups[0], &groups[1]], bench, &config, terminal)?;
@@ -39,7 +39,7 @@ pub(crate) fn search(args: &SearchArgs, terminal: &Terminal) -> anyhow::Result<(
         }
         return terminal.json(&hits);
     }
-    anyhow::ensure!(!args.words.is_empty(), "search needs words to look for, or a `text`");
+    anyhow::ensure!(!args.words.is_empty(), usage("search needs words to look for, or a `text`"));
     let hits = index.search(&args.words.join(" "), *top, *max_density)?;
     if hits.is_empty() {
         terminal.say("no latent is about these words; `text` finds those that fire on a text");

@@ -4,7 +4,7 @@ use harvester::{Corpus, HarvestConfig, HookPattern, LanguageModel, Location, Mod
 use serde_json::Value;
 
 use crate::{
-    cli::{HarvestArgs, required},
+    cli::{HarvestArgs, required, usage},
     settings::of_args,
     terminal::Terminal,
 };
@@ -38,7 +38,10 @@ impl HarvestArgs {
 
 /// Returns the model, which need not be opened again.
 pub(crate) fn run(args: &HarvestArgs, terminal: &Terminal) -> anyhow::Result<LanguageModel> {
-    anyhow::ensure!(!args.corpus.is_empty(), "harvest needs `corpus`: text files, .jsonl files or folders of them");
+    anyhow::ensure!(
+        !args.corpus.is_empty(),
+        usage("harvest needs `corpus`: text files, .jsonl files or folders of them")
+    );
     let out = Location::named(&required(&args.out, "harvest", "out")?)?;
     let model = args.model(terminal)?;
     let config = args.config(model.config())?;

@@ -21,7 +21,7 @@ use harvester::Settings;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::cli::{self, Global, HarvestArgs};
+use crate::cli::{self, Global, HarvestArgs, usage};
 
 /// The tables that a config file may have: one per command that takes settings.
 const TABLES: [&str; 7] = ["harvest", "train", "sweep", "evaluate", "index", "encode", "steer"];
@@ -33,7 +33,7 @@ const TABLES: [&str; 7] = ["harvest", "train", "sweep", "evaluate", "index", "en
 pub(crate) fn with_file(matches: ArgMatches, mut words: Vec<OsString>) -> anyhow::Result<ArgMatches> {
     let (name, flags) = matches.subcommand().expect("a command is required");
     let Some(file) = &file(flags) else { return Ok(matches) };
-    ensure!(TABLES.contains(&name), "this command takes no settings from --config: use its flags");
+    ensure!(TABLES.contains(&name), usage("this command takes no settings from --config: use its flags"));
     if name == "sweep" {
         return Ok(matches); // its lists of lists are no flags
     }
@@ -94,20 +94,22 @@ fn as_flags(command: &Command, settings: Settings) -> anyhow::Result<Vec<String>
         };
         let name = flag.get_long().unwrap_or(&name);
         let values = match value {
-            Value::Array(values) if values.is_empty() => bail!("{name}: expected a value, found an empty list"),
+            Value::Array(values) if values.is_empty() => {
+                bail!(usage(format!("{name}: expected a value, found an empty list")))
+            }
             Value::Array(values) => values,
             value => vec![value],
         };
         for value in values {
             match value {
                 _ if !flag.get_action().takes_values() && !value.is_boolean() => {
-                    bail!("{name}: expected true or false, found {value}")
+                    bail!(usage(format!("{name}: expected true or false, found {value}")))
                 }
                 Value::Bool(true) => words.push(format!("--{name}")),
                 Value::Bool(false) if !flag.get_action().takes_values() => {}
                 Value::String(text) => words.push(format!("--{name}={text}")),
                 Value::Number(number) => words.push(format!("--{name}={number}")),
-                _ => bail!("{name}: expected a value or a list of values, found {value}"),
+                _ => bail!(usage(format!("{name}: expected a value or a list of values, found {value}"))),
             }
         }
     }
@@ -119,7 +121,7 @@ pub(crate) fn without_usage(error: &clap::Error) -> anyhow::Error {
     let said = error.render().to_string();
     let said = said.trim_start_matches("error: ").replace("\n\n  tip: ", "; ");
     let said = said.split("\n\nUsage:").flat_map(|part| part.split("\n\nFor more")).next().unwrap_or_default();
-    anyhow::anyhow!(said.split_whitespace().collect::<Vec<_>>().join(" "))
+    usage(said.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// The table of the file, for messages.
@@ -130,17 +132,18 @@ pub(crate) fn in_table(file: &Path, command: &str) -> String {
 /// The table `[name]` of a config file, by the names of the settings; empty if the file has none.
 pub(crate) fn table(path: &Path, name: &str) -> anyhow::Result<Settings> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut file: Settings = toml::from_str(&text).with_context(|| format!("{} is not TOML", path.display()))?;
+    let mut file: Settings =
+        toml::from_str(&text).map_err(|error| usage(format!("{} is not TOML: {error}", path.display())))?;
     file.values_mut().for_each(dates_as_text);
     if let Some(name) = file.keys().find(|name| !TABLES.contains(&name.as_str())) {
         let tables = TABLES.map(|table| format!("[{table}]")).join(", ");
         let why = cli::command().find_subcommand(name).map_or("", |_| ": the settings of this command are flags only");
-        bail!("{}: expected the tables {tables}, found `{name}`{why}", path.display());
+        bail!(usage(format!("{}: expected the tables {tables}, found `{name}`{why}", path.display())));
     }
     match file.remove(name) {
         None => Ok(Settings::new()),
         Some(Value::Object(table)) => by_setting(&command(name), table).with_context(|| in_table(path, name)),
-        Some(other) => bail!("{}: expected [{name}] to be a table, found {other}", path.display()),
+        Some(other) => bail!(usage(format!("{}: expected [{name}] to be a table, found {other}", path.display()))),
     }
 }
 
@@ -160,14 +163,16 @@ fn dates_as_text(value: &mut Value) {
 pub(crate) fn by_setting(command: &Command, table: Settings) -> anyhow::Result<Settings> {
     let mut settings = Settings::new();
     for (name, value) in table {
-        let early = ["config", "json", "verbose", "log-format"];
-        ensure!(!early.contains(&&*name), "{name} is a flag only: it is needed before this file is read");
+        const EARLY: [&str; 4] = ["config", "json", "verbose", "log-format"];
+        let early = || usage(format!("{name} is a flag only: it is needed before this file is read"));
+        ensure!(!EARLY.contains(&&*name), early());
         let is_named = |flag: &&clap::Arg| {
             let aliases = flag.get_all_aliases().unwrap_or_default();
             flag.get_long() == Some(&name) || aliases.contains(&name.as_str())
         };
         let setting = command.get_arguments().find(is_named).map_or(name.as_str(), |flag| flag.get_id().as_str());
-        ensure!(settings.insert(setting.to_string(), value).is_none(), "{name} is set twice, under two names");
+        let twice = || usage(format!("{name} is set twice, under two names"));
+        ensure!(settings.insert(setting.to_string(), value).is_none(), twice());
     }
     Ok(settings)
 }
@@ -177,7 +182,8 @@ pub(crate) fn by_setting(command: &Command, table: Settings) -> anyhow::Result<S
 /// # Errors
 /// As for [`with_file`]; or if clap refuses the command line.
 pub(crate) fn parse<A: FromArgMatches>(words: Vec<OsString>) -> anyhow::Result<A> {
-    let matches = with_file(cli::command().try_get_matches_from(&words)?, words)?;
+    let matches = cli::command().try_get_matches_from(&words).map_err(|error| without_usage(&error))?;
+    let matches = with_file(matches, words)?;
     Ok(A::from_arg_matches(matches.subcommand().expect("a command is required").1)?)
 }
 

@@ -4,7 +4,7 @@ use analyzer::GenerateConfig;
 use harvester::LanguageModel;
 
 use crate::{
-    cli::{SteerArgs, required},
+    cli::{SteerArgs, required, usage},
     settings::of_args,
     terminal::Terminal,
 };
@@ -13,7 +13,7 @@ use crate::{
 pub(crate) fn run(args: &SteerArgs, model: Option<&LanguageModel>, terminal: &Terminal) -> anyhow::Result<()> {
     let config = GenerateConfig::from_settings(&of_args(&args.config)?)?;
     let interventions = [&args.clamp[..], &args.scale].concat();
-    anyhow::ensure!(!interventions.is_empty(), "steer needs `clamp` LATENT=VALUE or `scale` LATENT=FACTOR");
+    anyhow::ensure!(!interventions.is_empty(), usage("steer needs `clamp` LATENT=VALUE or `scale` LATENT=FACTOR"));
     let prompt = required(&args.prompt, "steer", "prompt")?;
     let bench = args.sae.source()?.workbench(model, terminal)?;
     let prompt = if args.chat { bench.chat_prompt(&prompt, terminal)? } else { prompt };

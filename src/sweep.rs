@@ -7,7 +7,7 @@ use serde_json::Value;
 use trainer::{PARETO_FILE, RunState, SweepPlan, SweepRow, TrainConfig};
 
 use crate::{
-    cli::{SharedArgs, TrainArgs, required},
+    cli::{SharedArgs, TrainArgs, required, usage},
     settings::{self, in_table},
     terminal::{DIM, Terminal},
 };
@@ -28,7 +28,9 @@ pub(crate) fn run(flags: &ArgMatches, terminal: &Terminal) -> anyhow::Result<()>
     let named = |run| config(run).with_context(|| format!("a run of the sweep{file}, {}", serde_json::json!(run)));
     let configs = runs.iter().map(named).collect::<anyhow::Result<_>>()?;
     let Some(rows) = source.open(terminal)? else {
-        bail!("sweep needs `activations` (the folder of refract harvest) or `vectors` (parquet files of any tool)");
+        bail!(usage(
+            "sweep needs `activations` (the folder of refract harvest) or `vectors` (parquet files of any tool)"
+        ));
     };
     let plan = SweepPlan::new((&rows).into(), configs, shared.at_once)?;
     let rows = trainer::sweep(&plan, &out, terminal)?;
@@ -70,9 +72,11 @@ fn of_run(run: Settings, command: &Command, given: &[&str]) -> anyhow::Result<Se
         if command.get_arguments().all(|flag| flag.get_id() != name.as_str()) {
             settings::read("train", Settings::from_iter([(name.clone(), value.clone())]))?; // clap refuses it
         }
-        ensure!(!SHARED.contains(&name.as_str()), "`{name}` is the same for all runs: set it in [sweep] or as a flag");
+        let shared = || usage(format!("`{name}` is the same for all runs: set it in [sweep] or as a flag"));
+        ensure!(!SHARED.contains(&name.as_str()), shared());
         if let Some(flag) = given.iter().find(|flag| settings::settles(command, flag, name)) {
-            bail!("`{name}` is set there, and `{flag}` was given, which is for all runs: leave out one");
+            let both = format!("`{name}` is set there, and `{flag}` was given, which is for all runs: leave out one");
+            bail!(usage(both));
         }
     }
     Ok(run)

@@ -137,16 +137,10 @@ impl Terminal {
         if let Some(innermost) = open.last() {
             say(&innermost.line(false));
         }
-        let mut causes: Vec<String> = vec![];
-        for cause in error.chain() {
-            let text = with_flags(&cause.to_string());
-            // A transparent error repeats its cause.
-            if causes.last() != Some(&text) {
-                causes.push(text);
-            }
-        }
+        let causes = analyzer::Error::in_words(error.chain());
+        let causes: Vec<String> = causes.iter().map(|cause| with_flags(cause)).collect();
         say_error(&causes.join("\n  because: "));
-        if error.chain().any(is_full_disk) {
+        if error.chain().any(analyzer::Error::is_full_disk) {
             say("make room and repeat the command: what was finished is kept, and it goes on from there");
         }
         if let Some(command) = self.command().filter(|_| signals::interrupted()) {
@@ -155,7 +149,11 @@ impl Terminal {
         if self.json {
             write_result(&serde_json::json!({ "error": causes[0], "because": causes[1..] }).to_string());
         }
-        if signals::interrupted() { ExitCode::from(signals::EXIT_INTERRUPTED) } else { ExitCode::FAILURE }
+        match error.chain().any(analyzer::Error::is_usage) {
+            _ if signals::interrupted() => ExitCode::from(signals::EXIT_INTERRUPTED),
+            true => ExitCode::from(2), // as for what clap refuses
+            false => ExitCode::FAILURE,
+        }
     }
 
     fn works(&self) -> MutexGuard<'_, Works> {
@@ -216,13 +214,6 @@ impl Monitor for Terminal {
     fn cancelled(&self) -> bool {
         signals::interrupted()
     }
-}
-
-/// True if the cause is a full disk, a used-up quota, or a limit on the size of files.
-fn is_full_disk(cause: &(dyn std::error::Error + 'static)) -> bool {
-    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    let error = cause.downcast_ref::<std::io::Error>();
-    error.is_some_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge))
 }
 
 /// Standard output that is closed early (`| head`) ends the program quietly, as other tools do; a result that cannot be

@@ -7,7 +7,7 @@ use harvester::Monitor;
 use trainer::{HELD_OUT_FOLDER, SaeManifest, TrainConfig, TrainData};
 
 use crate::{
-    cli::{HarvestArgs, TrainArgs, required},
+    cli::{HarvestArgs, TrainArgs, required, usage},
     settings::{self, of_args},
     terminal::Terminal,
 };
@@ -23,10 +23,10 @@ pub(crate) fn run(args: &TrainArgs, file: Option<PathBuf>, terminal: &Terminal) 
         None if !args.live.corpus.is_empty() => {
             train_live(&settings::harvest(of_args(&args.live)?, file)?, &config, &out, terminal)?
         }
-        None => bail!(
+        None => bail!(usage(
             "train needs `activations` (the folder of refract harvest), `corpus` (text for a running model) or \
              `vectors` (parquet files of any tool)"
-        ),
+        )),
     };
     terminal.report(out.display(), &manifest.summary());
     manifest.doubts().iter().for_each(|doubt| terminal.say(doubt));

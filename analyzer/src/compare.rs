@@ -11,6 +11,8 @@
 mod matching;
 mod tokens;
 
+use std::path::{Path, PathBuf};
+
 use harvester::{ActivationDataset, Monitor, human};
 use serde::{Deserialize, Serialize};
 use trainer::Sae;
@@ -19,7 +21,7 @@ use self::{
     matching::{Directions, Matching},
     tokens::PairCounts,
 };
-use crate::{Error, Facts, PlacedSae, Result};
+use crate::{Error, Facts, PlacedSae, Result, SaeSource};
 
 /// Cosines at which the share of latents with a counterpart is given.
 const COSINES: [f32; 3] = [0.5, 0.7, 0.9];
@@ -35,6 +37,9 @@ const UNEXPLAINED: f64 = 0.3;
 const SAME_TOKENS: f64 = 0.7;
 /// Upper ends of the densities by which latents are grouped.
 const DENSITIES: [f64; 4] = [1e-4, 1e-3, 1e-2, 1.0];
+
+/// Names of the two SAEs.
+const NAMES: [&str; 2] = ["A", "B"];
 
 /// Settings of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,7 +111,7 @@ pub struct SharesAt {
     pub both: f64,
 }
 
-/// Latents of the first SAE with a density up to a value.
+/// Latents of A with a density up to a value.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct AtDensity {
     /// Largest density.
@@ -119,9 +124,11 @@ pub struct AtDensity {
     pub mean_max_cosine: f64,
 }
 
-/// Two SAEs side by side. Figures of one SAE are in pairs, the first SAE's first.
+/// Two SAEs side by side, A and B. Figures of one SAE are in pairs, A's first.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
+    /// The folders or files of A and B.
+    pub saes: [PathBuf; 2],
     /// Number of latents.
     pub d_sae: [usize; 2],
     /// Tokens on which the activations were compared.
@@ -142,7 +149,7 @@ pub struct Comparison {
     pub mutual_nearest: usize,
     /// Shares of the pairs with a cosine of at least .5, .7 and .9.
     pub shares: Vec<SharesAt>,
-    /// The first SAE's latents by density.
+    /// A's latents by density.
     pub by_density: Vec<AtDensity>,
     /// Every latent of each SAE.
     pub latents: [Vec<Counterpart>; 2],
@@ -152,15 +159,15 @@ impl Comparison {
     /// The figures and what they mean.
     pub fn facts(&self) -> Facts {
         let mut facts = Facts::default();
-        let [first, second] = self.d_sae.map(|n| human::grouped(n as u64));
-        facts.add(
-            "latents",
-            format!("{first} and {second}, on {} tokens of whole contexts", human::grouped(self.tokens)),
-        );
+        for (name, sae) in NAMES.iter().zip([0, 1]) {
+            let latents = human::counted(self.d_sae[sae] as u64, "latent");
+            facts.add(name, format!("{}: {latents}", self.saes[sae].display()));
+        }
+        facts.add("compared on", format!("{} tokens of whole contexts", human::grouped(self.tokens)));
         let [of_first, of_second] = self.mean_max_cosine;
         let chance = self.mean_max_cosine_by_chance[0];
-        let max = format!("{of_first:.3} and {of_second:.3} (MMCS); {chance:.3} with one turned at random");
-        facts.add("max cosine", max);
+        let max = format!("{of_first:.3} of A's latents with B's, {of_second:.3} of B's with A's (mean, MMCS); ");
+        facts.add("max cosine", format!("{max}A's with B turned at random {chance:.3}"));
         let how = if self.is_best_assignment { "best" } else { "greedy" };
         let (mean, chance) = (self.matched_cosine, self.matched_cosine_by_chance);
         let pairs = human::grouped(self.pairs as u64);
@@ -173,16 +180,16 @@ impl Comparison {
         }
         for (fate, name, meaning) in [
             (Fate::Shared, "shared", "the other SAE has the same latent"),
-            (Fate::Split, "split", "two or three of the other's do together what it does"),
-            (Fate::Related, "related", "something similar is there"),
-            (Fate::OnlyHere, "only here", "nothing like it is there"),
-            (Fate::Silent, "silent", "fires on none of these tokens"),
+            (Fate::Split, "split", "two or three latents of the other SAE do together what it does"),
+            (Fate::Related, "related", "the other SAE has something similar"),
+            (Fate::OnlyHere, "only here", "the other SAE has nothing like it"),
+            (Fate::Silent, "silent", "it fires on none of these tokens"),
         ] {
             let [first, second] = [0, 1].map(|sae| {
                 let n = self.count(sae, fate);
                 format!("{} ({:.1} %)", human::grouped(n as u64), 100.0 * n as f64 / self.d_sae[sae].max(1) as f64)
             });
-            facts.add(name, format!("{first} and {second}: {meaning}"));
+            facts.add(name, format!("{first} of A, {second} of B: {meaning}"));
         }
         for AtDensity { up_to, latents, shared, mean_max_cosine } in self.by_density.iter().filter(|at| at.latents > 0)
         {
@@ -190,15 +197,23 @@ impl Comparison {
             let (shared, density) = (format!("{shared} of {latents} shared"), 100.0 * up_to);
             facts.add(
                 "  density",
-                format!("to {density} %: {shared}, mean max cosine {mean_max_cosine:.3} (the first's)"),
+                format!("to {density} %: of A's, {shared}, mean max cosine with B's {mean_max_cosine:.3}"),
             );
         }
         facts
     }
 
-    /// The `n` most active latents of an SAE that the other one does not have, with their shares of the tokens; `None`
-    /// if it has a counterpart of each.
-    pub fn only_here(&self, sae: usize, n: usize) -> Option<String> {
+    /// For each SAE, the `n` most active latents that the other one does not have, with their shares of the tokens,
+    /// below a line that says so. An SAE of which the other one has a counterpart of each is left out.
+    pub fn only_here(&self, n: usize) -> Vec<(String, String)> {
+        let of = |sae: usize| {
+            let heading = format!("Only in {}, {}, not in {}", NAMES[sae], self.saes[sae].display(), NAMES[1 - sae]);
+            Some((heading + ", with their share of the tokens", self.only_in(sae, n)?))
+        };
+        [0, 1].into_iter().filter_map(of).collect()
+    }
+
+    fn only_in(&self, sae: usize, n: usize) -> Option<String> {
         let mut latents: Vec<_> = self.latents[sae].iter().filter(|latent| latent.fate == Fate::OnlyHere).collect();
         latents.sort_by(|a, b| b.density.total_cmp(&a.density));
         let shown = latents.iter().take(n).map(|latent| format!("{} ({:.2} %)", latent.latent, 100.0 * latent.density));
@@ -209,6 +224,24 @@ impl Comparison {
     pub fn count(&self, sae: usize, fate: Fate) -> usize {
         self.latents[sae].iter().filter(|latent| latent.fate == fate).count()
     }
+}
+
+/// Compares the SAEs at two places on `activations`; `None`: on those that the first was trained on.
+///
+/// # Errors
+/// As [`SaeSource::open`] and [`compare`].
+pub fn compare_at(
+    saes: [&Path; 2],
+    activations: Option<&Path>,
+    config: &CompareConfig,
+    monitor: &dyn Monitor,
+) -> Result<Comparison> {
+    let open = |sae: &Path| {
+        let activations = activations.map(Path::to_path_buf);
+        SaeSource { activations, ..SaeSource::trained(sae) }.open(None, monitor)
+    };
+    let ((first, dataset), (second, _)) = (open(saes[0])?, open(saes[1])?);
+    compare(first.sae(), second.sae(), &dataset, config, monitor)
 }
 
 /// Compares two SAEs of the same hook point on the activations of `dataset`.
@@ -238,6 +271,7 @@ pub fn compare(
         (0..saes[side].d_sae()).map(|latent| of_side.counterpart(latent)).collect::<Vec<Counterpart>>()
     });
     Ok(Comparison {
+        saes: [first, second].map(|placed| placed.path.clone()),
         d_sae: saes.map(Sae::d_sae),
         tokens: counts.tokens,
         mean_max_cosine: matching.mean_max_cosine(),

@@ -72,7 +72,7 @@ pub struct Dose {
 }
 
 /// What a latent does to the next token, as means over the prompts.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Effect {
     /// The latent.
     pub latent: u32,

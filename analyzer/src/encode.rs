@@ -36,6 +36,18 @@ pub enum EncodeText<'a> {
     Corpus(&'a LiveModel),
 }
 
+/// Refuses a text without a character: it has no tokens, and so no latents.
+pub(crate) fn check_texts<T: AsRef<str>>(texts: &[T]) -> Result<()> {
+    match texts.iter().position(|text| text.as_ref().is_empty()) {
+        None => Ok(()),
+        Some(at) => {
+            let found =
+                if texts.len() == 1 { "an empty one".into() } else { format!("an empty one, number {}", at + 1) };
+            Err(harvester::Error::invalid("`text`", "a text with at least one character", found).into())
+        }
+    }
+}
+
 /// The latents of a document. As JSON, an object with the lists `tokens`, `texts`, `positions`, `ordinary`, `latents` and
 /// `activations`, each with an element for every token.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,6 +99,7 @@ pub fn encode(
     };
     let live = match text {
         EncodeText::Texts(texts) => {
+            check_texts(texts)?;
             let documents = bench.encode_texts(texts, monitor)?.documents();
             return documents.into_iter().try_for_each(|it| finished(of_text(it.rows.document[0]), it));
         }
@@ -145,6 +158,7 @@ pub fn encode_into(
     let folder = Unfinished::of(out)?;
     let n_tokens = match text {
         EncodeText::Texts(texts) => {
+            check_texts(texts)?;
             let n = |text: &String| Ok(bench.prompt(text, monitor)?.len() as u64);
             texts.iter().map(n).sum::<Result<_>>()?
         }

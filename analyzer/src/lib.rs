@@ -39,6 +39,7 @@ mod sae_source;
 mod listed;
 mod explain;
 mod index;
+mod merge;
 mod encode;
 mod find;
 mod evaluate;
@@ -46,7 +47,7 @@ mod compare;
 mod steer;
 
 pub use artifact::{Artifact, ArtifactKind, Content};
-pub use compare::{AtDensity, CompareConfig, Comparison, Counterpart, Fate, SharesAt, compare};
+pub use compare::{AtDensity, CompareConfig, Comparison, Counterpart, Fate, SharesAt, compare, compare_at};
 pub use effects::{Dose, Effect, EffectMeter, EffectsConfig, effects};
 pub use encode::{EncodeText, EncodedCounts, EncodedDocument, encode, encode_into};
 pub use encoded::EncodedRows;
@@ -62,6 +63,7 @@ pub use find::{ContrastConfig, Contrasts, DocumentContrast, RankBy, SearchHit, T
 pub use index::{IndexText, index, merge_indexes};
 pub use labels::{Label, LabelInput, label_all};
 pub use listed::{ActiveLatent, Listed, TokenLatents};
+pub use merge::{Merged, merge};
 pub use placed_sae::PlacedSae;
 pub use sae_site::SaeSite;
 pub use sae_source::SaeSource;

@@ -8,6 +8,14 @@ use serde::Serialize;
 
 use crate::{EncodedRows, FeatureIndex, Result, Workbench};
 
+/// Refuses a largest density at which no latent could be listed, or that is no share.
+pub(crate) fn check_density(max_density: f64) -> Result<()> {
+    if max_density > 0.0 && max_density <= 1.0 {
+        return Ok(());
+    }
+    Err(harvester::Error::invalid("`max_density`", "a share above 0 and at most 1", max_density.to_string()).into())
+}
+
 /// A token of a text.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TokenLatents {
@@ -80,8 +88,9 @@ impl Listed {
     /// The latents that fire on at most `max_density` of the index's tokens; without an index, all.
     ///
     /// # Errors
-    /// An index of another SAE, or a damaged one.
+    /// A density that is no share above 0; an index of another SAE, or a damaged one.
     pub fn new(bench: &Workbench, index: Option<&FeatureIndex>, max_density: f64) -> Result<Self> {
+        check_density(max_density)?;
         let Some(index) = index else { return Ok(Self { density: vec![], labels: None, max_density }) };
         index.check_sae(bench.sae())?;
         let density: Vec<f64> = index.column("density")?;

@@ -23,7 +23,7 @@ pub(crate) use self::{
     },
     packing::ContextOptions,
     read_log::{ReadDocument, ReadLog},
-    tokenizer::{ChatMessage, Encoded},
+    tokenizer::{CALLS, ChatMessage, Encoded},
 };
 pub use self::{
     context::{Context, ContextCursor},

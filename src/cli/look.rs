@@ -8,7 +8,7 @@ use clap::Args;
 use harvester::{Compute, HookPoint};
 use trainer::SaeFormat;
 
-use super::value::{at_least_1, count, latent, number};
+use super::value::{at_least_1, count, latent, share};
 
 /// Flags of `refract demo`.
 #[derive(Debug, Args)]
@@ -54,7 +54,7 @@ pub(crate) struct ListArgs {
     #[arg(long, default_value_t = 10, value_parser = at_least_1)]
     pub(crate) top: usize,
     /// Leave out latents that fire on a larger share of the tokens.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = number)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = share, allow_negative_numbers = true)]
     pub(crate) max_density: f64,
 }
 
@@ -117,7 +117,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, default_value = "100k", value_parser = count::<u64>)]
     pub(crate) tokens: u64,
     /// Number of latents to list of each SAE that have no counterpart.
-    #[arg(long, default_value_t = 10, value_parser = count::<usize>)]
+    #[arg(long, default_value_t = 10, value_parser = at_least_1)]
     pub(crate) top: usize,
 }
 

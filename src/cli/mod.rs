@@ -23,7 +23,7 @@ pub(crate) use self::{
     sae::{CorpusTextArgs, EncodeArgs, EvaluateArgs, ExplainArgs, IndexArgs, SteerArgs},
     sweep::{SharedArgs, SweepArgs},
     train::TrainArgs,
-    value::required,
+    value::{required, usage},
 };
 
 /// Split a language model's residual stream into the features it is made of.

@@ -8,7 +8,7 @@ use clap::Args;
 use harvester::{Compute, CorpusPart, HookPoint};
 use serde::Serialize;
 
-use super::value::{count, number, required};
+use super::value::{at_least_1, count, number, required, share};
 
 /// The SAE, and the activations and the hook point with which it is used.
 #[derive(Debug, Clone, Args)]
@@ -175,10 +175,10 @@ pub(crate) struct EncodeArgs {
     #[arg(long)]
     pub(crate) features: Option<PathBuf>,
     /// Latents listed for each token; --json and --out have all.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count::<usize>)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_1)]
     pub(crate) per_token: usize,
     /// Latents that fire on a larger share of the tokens of --features are not listed.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.05, value_parser = number)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.05, value_parser = share, allow_negative_numbers = true)]
     pub(crate) max_density: f64,
     /// Write latents.parquet and documents.parquet into this new folder, instead of listing latents.
     #[arg(long, conflicts_with = "features")]
@@ -213,13 +213,13 @@ pub(crate) struct ExplainConfigArgs {
     #[arg(long, value_parser = ["ablation", "direct"])]
     pub(crate) method: Option<String>,
     /// Latents listed for each token.
-    #[arg(long, value_name = "N", value_parser = count::<usize>)]
+    #[arg(long, value_name = "N", value_parser = at_least_1)]
     pub(crate) per_token: Option<usize>,
     /// Latents listed that matter for the next token.
-    #[arg(long, value_name = "N", value_parser = count::<usize>)]
+    #[arg(long, value_name = "N", value_parser = at_least_1)]
     pub(crate) top: Option<usize>,
     /// Latents that fire on a larger share of the tokens of --features are not listed.
-    #[arg(long, value_name = "SHARE", value_parser = number)]
+    #[arg(long, value_name = "SHARE", value_parser = share, allow_negative_numbers = true)]
     pub(crate) max_density: Option<f64>,
     /// Latents tried on the whole text; 0: none.
     #[arg(long, value_name = "N", value_parser = count::<usize>)]

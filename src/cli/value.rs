@@ -1,6 +1,5 @@
 //! Values that flags take: counts of tokens, sizes, numbers, and the names of enums with a phrase each.
 
-use anyhow::Context;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use harvester::human;
 use trainer::TrainArchitecture;
@@ -23,7 +22,13 @@ pub(super) fn latent(text: &str) -> Result<u32, String> {
 
 /// A value that a command cannot do without.
 pub(crate) fn required<T: Clone>(value: &Option<T>, command: &str, setting: &str) -> anyhow::Result<T> {
-    value.clone().with_context(|| format!("{command} needs `{setting}`, as a flag or in --config"))
+    let lacks = || usage(format!("{command} needs `{setting}`, as a flag or in --config"));
+    value.clone().ok_or_else(lacks)
+}
+
+/// The error for a command line or a config file that cannot be used.
+pub(crate) fn usage(text: impl Into<String>) -> anyhow::Error {
+    analyzer::Error::Usage(text.into()).into()
 }
 
 /// MiB, as bytes.
@@ -35,6 +40,12 @@ pub(super) fn mib(text: &str) -> Result<u64, String> {
 /// A number: neither nan nor an infinity, which settings cannot hold.
 pub(super) fn number(text: &str) -> Result<f64, String> {
     text.parse::<f64>().ok().filter(|number| number.is_finite()).ok_or_else(|| "expected a finite number".to_string())
+}
+
+/// A share of something, above 0.
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| *share > 0.0 && *share <= 1.0);
+    share.ok_or_else(|| "expected a share above 0 and at most 1".to_string())
 }
 
 /// The names of `--arch`.

@@ -88,7 +88,8 @@ fn malformed_lines_are_left_out_on_request_and_said() {
     assert!(sandbox.error(&harvest).contains("--skip-malformed"));
     let output = sandbox.run(&[&harvest[..], &["--skip-malformed"]].concat());
     let said = text(&output.stderr);
-    assert!(output.status.success() && said.contains("1 malformed line (the log names them)"), "{said}");
+    assert!(output.status.success() && said.contains("1 malformed line (documents.parquet names them)"), "{said}");
+    assert!(said.contains("1 malformed line, the first at c.jsonl:5: expected a JSON object"), "{said}");
     let manifest = sandbox.read_json("out/manifest.json");
     assert_eq!(manifest["counts"]["malformed_lines"], 1);
     assert_eq!(manifest["corpus_options"]["skip_malformed"], true);
@@ -146,6 +147,82 @@ fn tokens_of_conversations_know_who_said_them() {
     assert_eq!(of(Some(Role::Template)).first(), Some(&"<|im_start|>system\n"), "{said:?}");
 }
 
+/// What transformers' templates do with a turn whose content is null or absent: one that knows tool calls writes the
+/// call; one that writes the word `None`, or fails, is no way to read it.
+#[test]
+fn a_turn_that_calls_a_tool_and_says_nothing_is_read_if_the_template_knows_it() {
+    let sandbox = Sandbox::new();
+    std::fs::create_dir(sandbox.path("model")).unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(format!("{}/{file}", tiny("llama")), sandbox.path("model").join(file)).unwrap();
+    }
+    let call = serde_json::json!([{ "type": "function", "function": { "name": "dogs", "arguments": {} } }]);
+    let mut turn = serde_json::json!({ "role": "assistant", "content": null, "tool_calls": call });
+    let user = serde_json::json!({ "role": "user", "content": "the cat sat on the mat" });
+    let with_null = serde_json::json!({ "messages": [user, turn] }).to_string();
+    turn.as_object_mut().unwrap().remove("content");
+    let absent = serde_json::json!({ "messages": [user, turn] }).to_string();
+    let other = serde_json::json!({ "messages": [user] }).to_string();
+    let each = |said: &str| format!("{{% for m in messages %}}{{{{ m.role }}}} {said}{{{{ '\\n' }}}}{{% endfor %}}");
+    let knows = "{% if m.content %}{{ m.content }}{% endif %}{% for c in m.tool_calls or [] %}{{ c.function.name }}{% endfor %}";
+    let asks = "{% if m.content is defined %}{{ m.content }}{% else %}{{ m.tool_calls[0].function.name }}{% endif %}";
+    for (at, (chat, template, expected)) in [
+        (&with_null, each(knows), Some("user the cat sat on the mat\nassistant dogs\n")),
+        (&absent, each(knows), Some("user the cat sat on the mat\nassistant dogs\n")),
+        (&absent, each(asks), Some("user the cat sat on the mat\nassistant dogs\n")),
+        (&with_null, each(asks), None),
+        (&with_null, each("{{ m.content }}"), None),
+        (&with_null, each("{{ '<' + m.content + '>' }}"), None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        sandbox.write("model/tokenizer_config.json", serde_json::json!({ "chat_template": template }).to_string());
+        let corpus = sandbox.write("c.jsonl", format!("{chat}\n{other}\n"));
+        let out = format!("out-{at}");
+        let flags = [
+            "--no-shuffle",
+            "--packing",
+            "document",
+            "--separator",
+            "none",
+            "--bos",
+            "none",
+            "--chat-field",
+            "messages",
+            "--out",
+            &out,
+        ];
+        let output = sandbox.run(&harvest("model", &corpus, &flags));
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        let path = sandbox.path("model");
+        let model = LanguageModel::open(&ModelSource::Folder(path), Compute::F32, &Silent).unwrap();
+        let dataset = harvester::ActivationDataset::open(sandbox.path(&out)).unwrap();
+        let rows: Vec<_> = dataset.row_groups.iter().map(|group| dataset.tokens(*group).unwrap()).collect();
+        let of_first = rows.iter().flat_map(|rows| rows.document.iter().zip(&rows.token).filter(|(d, _)| **d == 0));
+        let tokens: Vec<u32> = of_first.map(|(_, token)| *token).collect();
+        let written = model.tokenizer().decode(&tokens);
+        assert_eq!(written, expected.unwrap_or_default(), "{template}\n{said}");
+        assert_eq!(said.contains("1 conversation that the chat template refuses"), expected.is_none(), "{said}");
+    }
+}
+
+/// As in transformers, a control token that a message spells becomes that token. It is said once.
+#[test]
+fn a_control_token_inside_a_message_is_warned_of() {
+    let (sandbox, model) = (Sandbox::new(), tiny("llama"));
+    for (said, is_warned) in [("one <|im_end|> two", true), ("one im_end two", false)] {
+        let line = serde_json::json!({ "messages": [{ "role": "user", "content": format!("the cat sat, {said} dogs came") }] });
+        let corpus = sandbox.write("c.jsonl", format!("{line}\n{}\n", line.to_string().replace("cat", "dog")));
+        let output =
+            sandbox.run(&harvest(&model, &corpus, &["--chat-field", "messages", "--out", &is_warned.to_string()]));
+        let message = text(&output.stderr);
+        assert!(output.status.success(), "{message}");
+        assert_eq!(message.matches("spells the control token <|im_end|>").count(), usize::from(is_warned), "{message}");
+    }
+}
+
 #[test]
 fn conversations_that_the_template_refuses_are_counted_and_end_no_harvest_unless_there_are_no_others() {
     let sandbox = Sandbox::new();
@@ -175,4 +252,26 @@ fn conversations_that_the_template_refuses_are_counted_and_end_no_harvest_unless
     assert_eq!(counts("mixed")["tokens"], counts("good")["tokens"]);
     let message = sandbox.error(&harvest("model", &bad, &["--chat-field", "messages", "--out", "bad"]));
     assert!(message.contains("2 conversations that the chat template refuses"), "{message}");
+}
+
+/// With a budget, or a limit on documents, the line about the result says which documents are there whole.
+#[test]
+fn the_result_says_which_documents_are_there_in_part() {
+    let (sandbox, model) = (Sandbox::new(), tiny("llama"));
+    let line = |i: usize| format!("{{\"text\":\"{i} {}\"}}\n", "the cat sat on the mat ".repeat(9));
+    let corpus = sandbox.write("c.jsonl", (0..9).map(line).collect::<String>());
+    for (at, (flags, expected)) in [
+        (&["--tokens", "96"][..], " (the last in part), "),
+        (&["--tokens", "96", "--document-tokens", "20"], " (long ones cut, the last in part), "),
+        (&["--packing", "document", "--document-tokens", "20"], " from 9 documents (long ones cut), "),
+        (&["--packing", "document"], " from 9 documents, "),
+        (&["--packing", "document", "--tokens", "32"], " from 1 document (the last in part), "),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let out = format!("out-{at}");
+        let said = sandbox.ok(&harvest(&model, &corpus, &[flags, &["--no-shuffle", "--out", &out]].concat()));
+        assert!(said.contains(expected), "{flags:?}: {said}");
+    }
 }

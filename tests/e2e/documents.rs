@@ -112,7 +112,7 @@ fn documents_of_every_kind_of_file_lead_back_to_it() {
     let expected = [("deep", "three.txt"), ("one", "one.txt"), ("two", "two.md")];
     assert_eq!(seen, expected.map(|(source, file)| (source.to_owned(), file.to_owned())));
     let message = sandbox.error(&harvest(&model, &["texts"], &["--keep-field", "label", "--out", "none"]));
-    assert!(message.contains("--keep-field label") && message.contains("no value of this name"), "{message}");
+    assert!(message.contains("--keep-field label") && message.contains("none, or only null and NaN, in"), "{message}");
 }
 
 /// Lines of "odd" and "even" documents in turns, beside a table whose rows have numbers.

@@ -243,6 +243,45 @@ fn an_error_is_json_too() {
     }
 }
 
+/// 2 for a command line or settings that cannot be used, whoever finds out; 1 for what is not as it should be.
+#[test]
+fn the_exit_status_tells_usage_from_failure() {
+    let (sandbox, model, speeches) = (Sandbox::new(), tiny("llama"), corpus("speeches"));
+    sandbox.write("bad.toml", "[train]\nk = []\n");
+    sandbox.write("empty.toml", "");
+    sandbox.ok(&harvest(&model, &speeches, "acts", &["--tokens", "4096"]));
+    let density = |value: &'static str| ["search", "--features", "absent", "whale", "--max-density", value];
+    let usage: [(&[&str], &str); 13] = [
+        (&["harvest"], "--corpus"),
+        (&["train", "--activations", "acts", "--d-sae", "64"], "--out"),
+        (&["encode"], "--text or --corpus"),
+        (&["search", "--features", "absent", "--top", "0"], "expected 1 or more"),
+        (&density("-1"), "a share above 0 and at most 1"),
+        (&density("0"), "a share above 0 and at most 1"),
+        (&density("1.5"), "a share above 0 and at most 1"),
+        (&["train", "--activations", "acts", "--out", "sae", "--lr", "much"], "a finite number"),
+        (&["train", "--config", "bad.toml"], "found an empty list"),
+        (&["show", "--features", "absent", "--config", "empty.toml"], "takes no settings"),
+        (&["steer", "--sae", "absent", "--prompt", "a"], "--clamp"),
+        (&["steer", "--sae", "absent", "--prompt", "a", "--clamp", "1=2", "--seed", "3"], "--seed has no effect"),
+        (&["compare", "sae", "sae", "--top", "0"], "expected 1 or more"),
+    ];
+    let failures: [(&[&str], &str); 4] = [
+        (&["show", "--features", "absent"], "absent"),
+        (&["train", "--activations", "absent", "--out", "sae"], "absent"),
+        (&["train", "--activations", "acts", "--out", "sae", "--config", "absent.toml"], "absent.toml"),
+        (&["inspect", "absent"], "absent"),
+    ];
+    for (cases, status) in [(&usage[..], 2), (&failures[..], 1)] {
+        for (args, said) in cases {
+            let output = sandbox.run(args);
+            let message = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(status), "{args:?}: {message}");
+            assert_says(&message, &["error:", said]);
+        }
+    }
+}
+
 /// The message says what `--sae` names, and calls it an SAE of another tool only if it is one.
 #[test]
 fn what_is_no_sae_is_named() {

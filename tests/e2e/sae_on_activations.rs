@@ -90,6 +90,21 @@ fn an_sae_shares_every_latent_with_itself_and_few_with_another() {
     assert!(other["matched_cosine"].as_f64() < Some(0.999));
     let said = RUN.ok(&["compare", "sae", "seed"]);
     assert!(said.contains("MMCS") && said.contains("by chance"), "{said}");
+    // Which is which, and the other way round in the other order.
+    let turned = RUN.json(&["compare", "seed", "sae"]).remove(0);
+    let silent = |side: &serde_json::Value| {
+        let n = side.as_array().unwrap().iter().filter(|latent| latent["fate"] == "silent").count();
+        format!("{n} ({:.1} %)", 100.0 * n as f64 / side.as_array().unwrap().len() as f64)
+    };
+    let [of_sae, of_seed] = [0, 1].map(|side| silent(&other["latents"][side]));
+    assert_eq!([&of_sae, &of_seed], [&silent(&turned["latents"][1]), &silent(&turned["latents"][0])]);
+    for (names, a, b) in [(["sae", "seed"], &of_sae, &of_seed), (["seed", "sae"], &of_seed, &of_sae)] {
+        let said = RUN.ok(&["compare", names[0], names[1]]);
+        let sizes = names.map(|name| format!("{name}: {} latents", if name == "sae" { 64 } else { 96 }));
+        let line = |name: &str| said.lines().find(|line| line.trim_start().starts_with(name)).unwrap().to_string();
+        assert!(line("A ").ends_with(&sizes[0]) && line("B ").ends_with(&sizes[1]), "{said}");
+        assert!(line("silent").contains(&format!("{a} of A, {b} of B")), "{said}");
+    }
 
     let elsewhere = ["harvest", "--model", &tiny("llama"), "--corpus", &corpus("speeches"), "--out", "embed"];
     RUN.ok(&[&elsewhere[..], &["--hook-point", "hook_embed", "--ctx-len", "32", "--tokens", "4096"]].concat());

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use harvester::DocumentRecord;
+use harvester::{DocumentRecord, TextTokenizer};
 use serde::Serialize;
 
 use super::{
@@ -57,7 +57,8 @@ impl FeatureIndex {
         let density = self.column::<f64>("density")?;
         let mut labels = self.labels()?;
         // Nobody can read a token that is a part of a letter.
-        let is_readable = |label: &Label| label.is_explained() && label.is_sure() && !label.rule.contains('\u{fffd}');
+        let is_readable =
+            |label: &Label| label.is_explained() && label.is_sure() && !TextTokenizer::has_loose_bytes(&label.rule);
         labels.retain(|label| is_readable(label) && density[label.latent as usize] < MOST_DENSE);
         // Among equals, the label of more firings is surer still.
         labels.sort_by(|a, b| b.f1.total_cmp(&a.f1).then(b.firings.cmp(&a.firings)).then(a.latent.cmp(&b.latent)));
@@ -103,10 +104,9 @@ impl Portrait {
             let [p50, _, p99, _] = feature.quantiles;
             let n = harvester::human::grouped(feature.n_active);
             let (density, max) = (100.0 * feature.density, feature.max);
-            facts.add(
-                "fires",
-                format!("on {density:.3} % of tokens ({n}): median {p50:.1}, 99 % {p99:.1}, max {max:.1}"),
-            );
+            // Of fewer, it is in the bin of the maximum.
+            let p99 = if feature.n_active < 100 { String::new() } else { format!(" 99 % {p99:.1},") };
+            facts.add("fires", format!("on {density:.3} % of tokens ({n}): median {p50:.1},{p99} max {max:.1}"));
             facts.add("strength", feature.histogram.line());
             facts.add("where", self.by_source(sources));
         }
@@ -114,7 +114,7 @@ impl Portrait {
         if let Some(effect) = &self.effect {
             facts.add("raises", tokens(&effect.promoted, ALL));
             facts.add("lowers", tokens(&effect.suppressed, ALL));
-            facts.add("effect", strength(effect));
+            facts.add("effect", strength(effect, feature.n_active));
         }
         if !feature.promoted.is_empty() {
             facts.add("lens raises", tokens(&feature.promoted, ALL));
@@ -167,8 +167,10 @@ impl Portrait {
 }
 
 /// How strongly it moves the next token.
-fn strength(effect: &Effect) -> String {
-    let mut parts = vec![format!("{:.2} nats at {:.1}", effect.kl, effect.dose)];
+fn strength(effect: &Effect, n_active: u64) -> String {
+    // Of fewer firings than 1,000, the 99.9th percentile is the maximum.
+    let dose = if n_active < 1000 { "about its max" } else { "its 99.9 %" };
+    let mut parts = vec![format!("{:.2} nats at {:.1} ({dose})", effect.kl, effect.dose)];
     parts.push(match effect.dose_kl25.is_finite() {
         true => format!("0.25 nats at {:.1}", effect.dose_kl25),
         false => "never 0.25 nats".into(),
@@ -190,6 +192,20 @@ mod tests {
         let lines: Vec<_> = facts.iter().collect();
         assert_eq!(lines[0], ("fires", "never: it is active on no token of the index"));
         assert_eq!(lines.len(), 2);
+    }
+
+    #[test]
+    fn a_quantile_that_is_the_maximum_is_not_shown_as_another_number() {
+        let shown = |n_active| {
+            let feature = Feature { n_active, max: 9.0, quantiles: [1.0, 8.0, 8.9, 8.95], ..Feature::default() };
+            let effect = Some(Effect { dose: 8.95, ..Effect::default() });
+            let label = Label::none(0, 0);
+            let portrait = Portrait { feature, label, effect, examples: vec![], documents: vec![] };
+            portrait.facts(&[]).iter().map(|(_, value)| value.to_owned()).collect::<Vec<_>>().join("\n")
+        };
+        assert!(shown(99).contains("median 1.0, max 9.0") && shown(99).contains("(about its max)"), "{}", shown(99));
+        assert!(shown(100).contains("median 1.0, 99 % 8.9, max 9.0"), "{}", shown(100));
+        assert!(shown(1000).contains("8.9 (its 99.9 %)"), "{}", shown(1000));
     }
 
     #[test]

@@ -42,8 +42,18 @@ pub(crate) const FEATURES: Table<Feature> = Table {
             "median activation over the tokens on which it is active, within 1/16; 0 if it never fires",
         ),
         Column::new("p90", Cell::F32(|feature| feature.quantiles[1]), "activation", "the same for 90 %"),
-        Column::new("p99", Cell::F32(|feature| feature.quantiles[2]), "activation", "the same for 99 %"),
-        Column::new("p999", Cell::F32(|feature| feature.quantiles[3]), "activation", "the same for 99.9 %"),
+        Column::new(
+            "p99",
+            Cell::F32(|feature| feature.quantiles[2]),
+            "activation",
+            "the same for 99 %; of fewer than 100 firings, it is `max` or in its bin",
+        ),
+        Column::new(
+            "p999",
+            Cell::F32(|feature| feature.quantiles[3]),
+            "activation",
+            "the same for 99.9 %; of fewer than 1,000 firings, it is `max` or in its bin",
+        ),
         Column::new(
             "histogram_start",
             Cell::U32(|feature| feature.histogram.start),
@@ -272,7 +282,12 @@ pub(crate) const TOKENS: Table<TokenCount> = Table {
     command: "refract index",
     columns: &[
         Column::new("token", Cell::U32(|row| row.token), "token id", "the token"),
-        Column::new("text", Cell::Text(|row| row.text.clone()), "", "its text"),
+        Column::new(
+            "text",
+            Cell::Text(|row| row.text.clone()),
+            "",
+            "its text; bytes that are no whole character as `<0xE2>`",
+        ),
         Column::new("count", Cell::U64(|row| row.count), "tokens", "how often it occurs"),
     ],
 };

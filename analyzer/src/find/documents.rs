@@ -217,14 +217,6 @@ pub(super) fn contrast_documents(
     Ok(groups.contrasts(n, mean_tokens, is_cut, density, config))
 }
 
-/// Refuses a largest density that is no share.
-pub(super) fn check_density(max_density: f64) -> Result<()> {
-    match (0.0..=1.0).contains(&max_density) {
-        true => Ok(()),
-        false => Err(harvester::Error::invalid("`max_density`", "a share from 0 to 1", max_density.to_string()).into()),
-    }
-}
-
 /// The rows that count of one document.
 #[derive(Debug, Clone, PartialEq)]
 struct Document {

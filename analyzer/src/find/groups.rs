@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use harvester::{Corpus, CorpusOptions, HarvestConfig, LiveModel, Monitor, Packing, human};
 
-use super::documents::{ContrastConfig, Contrasts, check_density, contrast_documents};
-use crate::{EncodedRows, Error, FeatureIndex, IndexText, Result, Workbench, index::encode_all};
+use super::documents::{ContrastConfig, Contrasts, contrast_documents};
+use crate::{EncodedRows, Error, FeatureIndex, IndexText, Result, Workbench, index::encode_all, listed::check_density};
 
 /// Most tokens of a file or folder that are run through the model.
 const MOST_TOKENS: u64 = 100_000;
@@ -24,12 +24,20 @@ pub enum TextGroup {
 }
 
 impl TextGroup {
-    /// The group that `names` name: sources of the index if all of them are; otherwise files and folders, if all exist;
-    /// otherwise texts.
+    /// The two groups that are named by the settings `positive` and `negative`.
+    ///
+    /// # Errors
+    /// Names of one group of which some, but not all, are sources or files.
+    pub fn both(positive: &[String], negative: &[String], index: &FeatureIndex) -> Result<[Self; 2]> {
+        Ok([Self::named("`positive`", positive, index)?, Self::named("`negative`", negative, index)?])
+    }
+
+    /// The group that the `names` of a setting name: sources of the index if all of them are; otherwise files and
+    /// folders, if all exist; otherwise texts.
     ///
     /// # Errors
     /// Names of which some, but not all, are sources or files.
-    pub fn named(names: &[String], index: &FeatureIndex) -> Result<Self> {
+    fn named(setting: &str, names: &[String], index: &FeatureIndex) -> Result<Self> {
         let sources = index.source_names();
         let place = |name: &String| sources.iter().position(|source| source == name);
         if let Some(places) = names.iter().map(place).collect() {
@@ -67,7 +75,7 @@ impl TextGroup {
                 }
             }
         };
-        Err(Error::from(harvester::Error::invalid("group", expected, found)))
+        Err(Error::from(harvester::Error::invalid(setting, expected, found)))
     }
 }
 

@@ -10,8 +10,7 @@
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::documents::check_density;
-use crate::{Effect, Facts, FeatureIndex, Label, Result, TokenWeight, facts::quoted};
+use crate::{Effect, Facts, FeatureIndex, Label, Result, TokenWeight, facts::quoted, listed::check_density};
 
 /// The usual constants of BM25.
 const K: f64 = 1.2;

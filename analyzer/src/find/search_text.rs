@@ -12,8 +12,10 @@ use std::collections::BTreeMap;
 use harvester::Monitor;
 use serde::Serialize;
 
-use super::documents::check_density;
-use crate::{EncodedRows, Example, ExampleKind, Facts, FeatureIndex, Histogram, Label, Result, Workbench};
+use crate::{
+    EncodedRows, Example, ExampleKind, Facts, FeatureIndex, Histogram, Label, Result, Workbench, encode::check_texts,
+    listed::check_density,
+};
 
 /// Tokens shown on each side of the strongest one.
 const REACH: usize = 30;
@@ -69,6 +71,7 @@ impl FeatureIndex {
         monitor: &dyn Monitor,
     ) -> Result<Vec<TextHit>> {
         check_density(max_density)?;
+        check_texts(&[text])?;
         self.check_sae(bench.sae())?;
         let encoded = bench.encode_texts(&[text], monitor)?;
         let density = self.column::<f64>("density")?;

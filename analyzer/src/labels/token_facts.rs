@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use harvester::TextTokenizer;
+
 /// A class of tokens.
 #[derive(Debug)]
 pub(crate) struct Class {
@@ -35,7 +37,7 @@ pub(crate) const CLASSES: &[Class] = &[
         name: "Chinese, Japanese or Korean signs",
         holds: |text| text.chars().any(|c| ('\u{3040}'..'\u{d7b0}').contains(&c)),
     },
-    Class { name: "bytes of rarer letters", holds: |text| text.contains('\u{fffd}') },
+    Class { name: "bytes of rarer letters", holds: TextTokenizer::has_loose_bytes },
 ];
 
 fn every(text: &str, holds: impl Fn(char) -> bool) -> bool {
@@ -127,6 +129,7 @@ mod tests {
         assert_eq!(classes("  "), ["spaces"]);
         assert!(classes("é").contains(&"accented letters") && classes("жи").contains(&"Cyrillic letters"));
         assert!(classes("").is_empty());
+        assert_eq!(classes("<0xE2><0x80>"), ["bytes of rarer letters"]);
     }
 
     #[test]

@@ -52,9 +52,9 @@ impl GenerateConfig {
         let (temperature, p) = (self.temperature, self.top_p);
         let usable = (0.0..=100.0).contains(&temperature) && p > 0.0 && p <= 1.0; // false for NaN
         if !usable {
-            let expected = "temperature from 0 to 100, top_p above 0 and at most 1";
-            let found = format!("temperature {temperature}, top_p {p}");
-            return Err(harvester::Error::invalid("sampling", expected, found).into());
+            let expected = "a temperature from 0 to 100, and a share above 0 and at most 1";
+            let found = format!("{temperature} and {p}");
+            return Err(harvester::Error::invalid("`temperature` and `top_p`", expected, found).into());
         }
         let sampling = match (temperature, p) {
             (0.0, _) => Sampling::ArgMax,

@@ -68,7 +68,15 @@ impl fmt::Display for HarvestManifest {
         }
         let (documents, layers) =
             (human::counted(documents, "document"), human::counted(self.layers_run as u64, "layer"));
-        write!(f, "{documents}, {layers} run, {} per token", human::flop(self.flop_per_token))
+        let is_cut = self.counts.left_out.truncated_tokens > 0;
+        let is_in_part = self.parts.last().is_some_and(|part| part.next.tokens > 0);
+        let how = match (is_cut, is_in_part) {
+            (true, true) => " (long ones cut, the last in part)",
+            (true, false) => " (long ones cut)",
+            (false, true) => " (the last in part)",
+            (false, false) => "",
+        };
+        write!(f, "{documents}{how}, {layers} run, {} per token", human::flop(self.flop_per_token))
     }
 }
 
@@ -117,7 +125,7 @@ impl Counts {
         };
         let of_corpus = words(&[
             (self.duplicates, "repeated document", ""),
-            (self.malformed_lines, "malformed line", " (the log names them)"),
+            (self.malformed_lines, "malformed line", " (documents.parquet names them)"),
             (self.skipped_files, "file", " of folders (hidden, not text, .json or .csv, or links)"),
         ]);
         let dropped = words(&[(self.dropped_tokens, "token", " after the last whole context")]);

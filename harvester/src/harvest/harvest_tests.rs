@@ -422,7 +422,7 @@ fn the_estimate_is_of_what_is_left() {
     let monitor = StopAfter::batches(u64::MAX);
     bench.run(&monitor).unwrap();
     // 4 batches of 3 contexts.
-    assert!(first_said(monitor).starts_with("768 more tokens through 2 of 3 layers"));
+    assert!(first_said(monitor).starts_with("at most 768 more tokens through 2 of 3 layers"));
     bench.config.tokens = Some(960 + 64);
     let monitor = StopAfter::batches(u64::MAX);
     bench.run(&monitor).unwrap();

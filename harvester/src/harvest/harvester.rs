@@ -215,7 +215,9 @@ impl<'a> Harvester<'a> {
             Document::Text(text) => self.tokenizer.encode(text).map(Encoded::of_text),
             Document::Chat(messages) if messages.is_empty() => Ok(Encoded::default()),
             Document::Chat(messages) => self.tokenizer.encode_chat(self.config.chat_date, messages),
-            Document::IncompleteChat(_) => Err(self.tokenizer.refused("a turn has no content: it is null or absent")),
+            Document::IncompleteChat(messages) => {
+                self.tokenizer.encode_incomplete_chat(self.config.chat_date, messages)
+            }
         }
     }
 

@@ -47,7 +47,7 @@ pub(crate) struct LeftOut {
     pub(crate) short_documents: u64,
     /// Rows of a parquet file that repeat an earlier row.
     pub(crate) repeated_documents: u64,
-    /// Conversations that the model's chat template refuses, or that have a turn without content.
+    /// Conversations that the model's chat template refuses, or cannot write as they are.
     pub(crate) refused_documents: u64,
     /// Tokens after the first `document_tokens`, or after the document's only context.
     pub(crate) truncated_tokens: u64,

@@ -32,7 +32,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Result, source::HubSettings};
+use crate::{Error, Result, human, source::HubSettings};
 pub(crate) use document::{Document, DocumentHash, Record};
 use field_sources::FieldSources;
 use order::Block;
@@ -163,9 +163,22 @@ impl Corpus {
         let earlier = [earlier, &saved::sources(saved)].concat();
         let sources = discover::sources(paths, hub, &earlier)?;
         match saved::load(saved, options, &sources) {
-            Some(corpus) => Ok(corpus),
+            Some(corpus) => {
+                corpus.malformed().iter().for_each(|said| tracing::warn!("{said}"));
+                Ok(corpus)
+            }
             None => Self::read(paths, options, sources),
         }
+    }
+
+    /// A sentence about the lines that were left out because they hold no document: their number, and the first of them
+    /// with the reason; `None` if there are none.
+    pub(crate) fn malformed(&self) -> Option<String> {
+        let first = self.left_out.iter().find(|left| left.why == WhyLeftOut::Malformed)?;
+        let lines = self.sources.iter().map(|source| source.malformed_lines).sum();
+        let file = &self.files[first.place.file as usize];
+        let why = scan::why_malformed(file, first.place, &self.options).unwrap_or_else(|| file.place_of(first.place));
+        Some(format!("left out of the corpus: {}, the first at {why}", human::counted(lines, "malformed line")))
     }
 
     /// Saves the result of opening, for [`Self::open_saved`].
@@ -215,9 +228,22 @@ impl Corpus {
         self.places.len() as u64 + self.blocks.last().map_or(0, |placed| placed.streamed())
     }
 
-    /// Size in bytes of the files that hold the documents.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.sources.iter().map(|source| source.bytes).sum()
+    /// True if some documents are rows of tables.
+    pub(crate) fn has_rows(&self) -> bool {
+        !self.blocks.is_empty()
+    }
+
+    /// Size in bytes of the line or file of each document that is not a row.
+    pub(crate) fn plain_bytes(&self) -> impl Iterator<Item = u64> {
+        self.places.iter().map(|place| place.bytes)
+    }
+
+    /// Size in bytes of the line or file of document `index`; `None` if it is a row.
+    pub(crate) fn plain_bytes_of(&self, index: u64) -> Option<u64> {
+        match self.find(index) {
+            Ok(Found::Place(place)) => Some(place.bytes),
+            _ => None,
+        }
     }
 
     /// Document `index`.
@@ -508,6 +534,15 @@ mod tests {
         let corpus = Corpus::open(&[folder.path().to_path_buf()], &skip).unwrap();
         assert_eq!([text(&corpus, 0), text(&corpus, 1)], ["a", "b"]);
         assert_eq!((corpus.n_documents(), corpus.sources()[0].malformed_lines), (2, 3));
+        let said = corpus.malformed().unwrap();
+        assert!(said.contains("3 malformed lines, the first at") && said.contains("lines.jsonl:2: expected"), "{said}");
+        assert!(said.contains("what is not JSON (EOF while parsing a string"), "{said}");
+        let (elsewhere, paths) = (tempfile::tempdir().unwrap(), [folder.path().join("lines.jsonl")]);
+        let saved = elsewhere.path().join("saved.parquet");
+        Corpus::open(&paths, &skip).unwrap().save(&saved).unwrap();
+        let again = Corpus::open_saved(&paths, &skip, &saved, &[], None).unwrap();
+        assert!(again.was_saved);
+        assert_eq!(again.malformed().unwrap(), said);
         let other_field = CorpusOptions { text_field: "body".into(), ..skip };
         let none = message(Corpus::open(&[folder.path().to_path_buf()], &other_field));
         assert!(none.contains("without 5 malformed lines"), "{none}");

@@ -17,11 +17,16 @@ mod text_stream;
 use std::{
     collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use tokenizers::Tokenizer;
 
-pub(crate) use self::{chat::ChatMessage, role::Encoded, text_stream::TextStream};
+pub(crate) use self::{
+    chat::{CALLS, ChatMessage},
+    role::Encoded,
+    text_stream::TextStream,
+};
 pub use self::{chat_date::ChatDate, role::Role};
 use super::special_token::SpecialToken;
 use crate::{Error, Result};
@@ -39,6 +44,8 @@ pub struct TextTokenizer {
     /// The special tokens that the chat template knows by name, such as `bos_token`.
     template_tokens: BTreeMap<String, String>,
     sha256: String,
+    /// Set once it was said that a message spells a special token.
+    warned: OnceLock<()>,
 }
 
 impl TextTokenizer {
@@ -69,7 +76,41 @@ impl TextTokenizer {
         let spans = attribution::attribute(messages, &text, |marked| self.render_chat(date, marked, false).ok());
         let encoding = self.tokenizer.encode(text, false).map_err(|source| self.failed(source))?;
         let roles = role::roles_of(encoding.get_offsets(), &spans);
+        self.warn_of_control(encoding.get_tokens(), &roles);
         Ok(Encoded { tokens: encoding.get_ids().to_vec(), roles })
+    }
+
+    /// Like [`Self::encode_chat`], of a conversation with turns that call a tool and say nothing.
+    ///
+    /// # Errors
+    /// A turn that does neither; or a template that does not know such turns and writes their content as a word, `None`.
+    pub(crate) fn encode_incomplete_chat(&self, date: ChatDate, messages: &[ChatMessage]) -> Result<Encoded> {
+        if messages.iter().any(|message| !message.has_content && !message.calls_tool()) {
+            return Err(self.refused("a turn has no content, null or absent, and calls no tool"));
+        }
+        let words = |text: String| text.matches("None").count() + text.matches("null").count();
+        let with_empty: Vec<_> =
+            messages.iter().map(|message| ChatMessage { has_content: true, ..message.clone() }).collect();
+        let silent = words(self.render_chat(date, messages, false)?);
+        if silent > self.render_chat(date, &with_empty, false).map_or(0, words) {
+            return Err(
+                self.refused("it writes `None` or `null` as the content of a turn that calls a tool and has none")
+            );
+        }
+        self.encode_chat(date, messages)
+    }
+
+    /// Warns once if a message, and not the template, wrote a special token.
+    fn warn_of_control(&self, tokens: &[String], roles: &[Option<Role>]) {
+        let added = self.tokenizer.get_added_vocabulary();
+        let is_said = |role: &Option<Role>| role.is_some_and(|role| role != Role::Template);
+        let said = tokens.iter().zip(roles).find(|(token, role)| is_said(role) && added.is_special_token(token));
+        if let Some((token, _)) = said.filter(|_| self.warned.set(()).is_ok()) {
+            tracing::warn!(
+                "a message spells the control token {token}: it becomes that token, as in transformers, and so in any \
+                 other message"
+            );
+        }
     }
 
     /// The text of some tokens, including special ones. A character with missing bytes becomes U+FFFD.
@@ -80,11 +121,27 @@ impl TextTokenizer {
         text
     }
 
-    /// One token as a reader should see it, including spaces; `[id]` for an id outside the vocabulary.
+    /// One token as a reader should see it, including spaces: bytes that are no whole character as `<0xE2>`, so that
+    /// tokens can be told apart; `[id]` for an id outside the vocabulary.
     pub fn token_text(&self, id: u32) -> String {
         let Some(piece) = self.tokenizer.id_to_token(id) else { return format!("[{id}]") };
-        let text = String::from_utf8_lossy(&self.bytes(id, false)).into_owned();
+        let mut text = String::new();
+        for chunk in self.bytes(id, false).utf8_chunks() {
+            text += chunk.valid();
+            chunk.invalid().iter().for_each(|byte| text += &format!("<0x{byte:02X}>"));
+        }
         if text.is_empty() { piece } else { text }
+    }
+
+    /// True if a text of [`Self::token_text`], in capitals or not, has bytes that are no whole character.
+    pub fn has_loose_bytes(text: &str) -> bool {
+        let is_byte = |rest: &str| {
+            let byte = rest.as_bytes().first_chunk::<3>();
+            byte.is_some_and(|[high, low, end]| {
+                matches!(high, b'8' | b'9' | b'A'..=b'F' | b'a'..=b'f') && low.is_ascii_hexdigit() && *end == b'>'
+            })
+        };
+        text.match_indices("<0x").any(|(at, mark)| is_byte(&text[at + mark.len()..]))
     }
 
     /// Each of several consecutive tokens as a reader should see it. A character that is spread over several tokens is

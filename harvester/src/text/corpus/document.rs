@@ -3,7 +3,10 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{store::hex, text::ChatMessage};
+use crate::{
+    store::hex,
+    text::{CALLS, ChatMessage},
+};
 
 /// A text, or a conversation that is formatted by the model's own chat template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,8 +15,8 @@ pub(crate) enum Document {
     Text(String),
     /// A conversation, turn by turn.
     Chat(Vec<ChatMessage>),
-    /// A conversation with a turn without content, or with null, as in a turn that calls a tool. The content is empty
-    /// here; the conversation must not be used as if an empty text had been said.
+    /// A conversation with a turn without content, or with null, as in a turn that calls a tool. The conversation must
+    /// not be used as if an empty text had been said.
     IncompleteChat(Vec<ChatMessage>),
 }
 
@@ -87,9 +90,8 @@ impl Document {
     /// The error says what was found instead.
     pub(super) fn chat_of(value: Value) -> Result<Self, String> {
         let Value::Array(turns) = value else { return Err("no list of turns".into()) };
-        let turns: Vec<Turn> = turns.into_iter().map(turn).collect::<Result<_, _>>()?;
-        let is_whole = turns.iter().all(|turn| turn.has_content);
-        let messages = turns.into_iter().map(|turn| turn.message).collect();
+        let messages: Vec<ChatMessage> = turns.into_iter().map(turn).collect::<Result<_, _>>()?;
+        let is_whole = messages.iter().all(|message| message.has_content);
         Ok(if is_whole { Self::Chat(messages) } else { Self::IncompleteChat(messages) })
     }
 }
@@ -97,15 +99,7 @@ impl Document {
 /// Description of a turn that lacks its speaker or its content.
 const NOT_A_TURN: &str = "a turn without strings `role` and `content`, or `from` and `value`";
 
-/// Fields of a turn that stand in for its content.
-const CALLS: [&str; 2] = ["tool_calls", "function_call"];
-
-struct Turn {
-    message: ChatMessage,
-    has_content: bool,
-}
-
-fn turn(value: Value) -> Result<Turn, String> {
+fn turn(value: Value) -> Result<ChatMessage, String> {
     let Value::Object(mut turn) = value else { return Err("a turn that is not an object".into()) };
     let mut why = None;
     for (who, what) in [("role", "content"), ("from", "value")] {
@@ -115,10 +109,12 @@ fn turn(value: Value) -> Result<Turn, String> {
         match (speaker, content_of(said)) {
             (Value::String(speaker), Ok(content)) => {
                 let role = if who == "from" { role_of(speaker) } else { speaker }.to_owned();
-                let has_content = content.is_some();
+                let (has_content, is_null) = (content.is_some(), content.is_none() && turn.contains_key(what));
                 turn.retain(|field, value| field != who && field != what && !value.is_null());
-                let message = ChatMessage { role, content: content.unwrap_or_default(), more: turn };
-                return Ok(Turn { message, has_content });
+                if is_null {
+                    turn.insert("content".into(), Value::Null);
+                }
+                return Ok(ChatMessage { role, content: content.unwrap_or_default(), has_content, more: turn });
             }
             (Value::String(_), Err(found)) => why.get_or_insert(format!("its `{what}` is {found}")),
             (speaker, _) => why.get_or_insert(format!("its `{who}` is {}", kind_of(speaker))),

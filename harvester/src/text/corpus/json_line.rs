@@ -29,7 +29,7 @@ impl From<String> for BadLine {
 
 /// Parses a JSONL line.
 pub(super) fn record_of_line(line: &[u8], options: &CorpusOptions) -> Result<Record, BadLine> {
-    let line = line.strip_prefix(UTF8_BOM).unwrap_or(line);
+    let line = line.strip_prefix(UTF8_BOM).unwrap_or(line).trim_ascii_end();
     match parse(line).map_err(|error| not_json(&error))? {
         Value::Object(object) => {
             let kept = options.keep_fields.iter().map(|field| kept_text(value_at(&object, field)?)).collect();

@@ -40,6 +40,7 @@ impl Corpus {
             let found = format!("none in {}{without}", given.join(", "));
             return Err(Error::invalid("corpus", "at least one document with text", found));
         }
+        corpus.malformed().iter().for_each(|said| tracing::warn!("{said}"));
         Ok(corpus)
     }
 
@@ -174,9 +175,9 @@ impl Corpus {
         let has_sources = self.field_sources.as_ref().is_none_or(FieldSources::has_values);
         let of_source = self.options.source_field.as_ref().filter(|_| !has_sources);
         let Some((setting, field)) = kept.or(of_source.map(|field| ("`source_field`", field))) else { return Ok(()) };
-        let expected = "a field of a .jsonl line, or a column of a .parquet file, of the corpus";
+        let expected = "a field of a .jsonl line, or a column of a .parquet file, with a value in the corpus";
         let names: Vec<_> = self.sources.iter().map(|source| source.path.as_str()).collect();
-        let found = format!("no value of this name in {}", names.join(", "));
+        let found = format!("none, or only null and NaN, in {}", names.join(", "));
         Err(Error::invalid(format!("{setting} {field}"), expected, found))
     }
 }

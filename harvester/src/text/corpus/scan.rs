@@ -15,7 +15,7 @@ use super::{
     json_line::{BadLine, UTF8_BOM, record_of_line},
     plain_file::{DocumentPlace, PlainFile},
 };
-use crate::{Error, Result, store::hex};
+use crate::{Error, Location, Result, store::hex};
 
 /// Result of a scan.
 pub(super) enum Scanned {
@@ -189,16 +189,25 @@ fn scan_lines(plain: &PlainFile, options: &CorpusOptions) -> Result<ScannedFile>
     Ok(scanned)
 }
 
+/// Why the line at `place`, which was left out, holds no document; `None` if it cannot be read again.
+pub(super) fn why_malformed(plain: &PlainFile, place: DocumentPlace, options: &CorpusOptions) -> Option<String> {
+    let bytes = Location::from(plain.path.as_path()).read_range(place.offset, place.bytes).ok()?;
+    let found = record_of_line(&bytes, options).err()?.found;
+    Some(format!("{}: expected {}, found {found}", plain.place_of(place), expected_line(options)))
+}
+
+/// The content of a good line, for messages.
+fn expected_line(options: &CorpusOptions) -> String {
+    let what = if options.chat_field.is_some() { "a list of turns" } else { "a string" };
+    format!("a JSON object with {what} in the field `{}`", options.field())
+}
+
 fn bad_line(plain: &PlainFile, number: u64, options: &CorpusOptions, line: BadLine) -> Error {
     let place = format!("{}:{number}", plain.name);
     if let Some(field) = options.source_field.as_deref().filter(|_| line.is_of_source) {
         return Error::malformed(place, expected_value(field), line.found, field_sources::hint(field));
     }
-    let (what, flag) = match options.chat_field {
-        Some(_) => ("a list of turns", "`chat_field`"),
-        None => ("a string", "`text_field`"),
-    };
-    let expected = format!("a JSON object with {what} in the field `{}`", options.field());
+    let flag = if options.chat_field.is_some() { "`chat_field`" } else { "`text_field`" };
     let hint = match (line.conversation, line.inside) {
         (Some(field), _) => format!("Name conversations with `chat_field` {field}"),
         (None, Some(path)) => format!("Name a field inside an object with a dot: `text_field` {path}"),
@@ -206,7 +215,7 @@ fn bad_line(plain: &PlainFile, number: u64, options: &CorpusOptions, line: BadLi
             format!("Correct the line, name another field with {flag}, or leave such lines out with `skip_malformed`")
         }
     };
-    Error::malformed(place, expected, line.found, hint)
+    Error::malformed(place, expected_line(options), line.found, hint)
 }
 
 #[cfg(test)]

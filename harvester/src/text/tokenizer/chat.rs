@@ -10,7 +10,7 @@ use minijinja::{
     value::{Kwargs, Serde, ValueKind, from_args},
 };
 use minijinja_contrib::pycompat::unknown_method_callback;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, ser::SerializeMap};
 use serde_json::Map;
 
 use super::{
@@ -18,22 +18,51 @@ use super::{
     python_text::{self, JsonStyle},
 };
 
+/// Fields of a turn that calls a tool.
+pub(crate) const CALLS: [&str; 2] = ["tool_calls", "function_call"];
+
 /// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct ChatMessage {
     /// The speaker: `system`, `user` or `assistant`, if the model's template knows it.
     pub(crate) role: String,
     /// The text of the turn.
     pub(crate) content: String,
-    /// Its other fields, such as `tool_calls`, for templates that know them.
+    /// False for a turn whose content is null or absent, as in one that calls a tool. `content` is empty then.
+    #[serde(skip, default = "yes")]
+    pub(crate) has_content: bool,
+    /// Its other fields, such as `tool_calls`, for templates that know them; also a content that is null.
     #[serde(flatten)]
     pub(crate) more: Map<String, serde_json::Value>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// As a template sees it: a content that is absent is not there, and one that is null is null.
+impl Serialize for ChatMessage {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut turn = to.serialize_map(None)?;
+        turn.serialize_entry("role", &self.role)?;
+        if self.has_content {
+            turn.serialize_entry("content", &self.content)?;
+        }
+        let is_there = |(field, _): &(&String, &_)| !(self.has_content && *field == "content");
+        self.more.iter().filter(is_there).try_for_each(|(field, value)| turn.serialize_entry(field, value))?;
+        turn.end()
+    }
 }
 
 impl ChatMessage {
     /// A turn of `role`.
     pub(crate) fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into(), more: Map::new() }
+        Self { role: role.into(), content: content.into(), has_content: true, more: Map::new() }
+    }
+
+    /// True if the turn calls a tool.
+    pub(crate) fn calls_tool(&self) -> bool {
+        CALLS.iter().any(|call| self.more.contains_key(*call))
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use serde::{Deserialize, de::DeserializeOwned};
@@ -109,6 +110,7 @@ pub(super) fn read(folder: &Path) -> Result<TextTokenizer> {
         template_tokens: template_tokens(&config),
         chat_template: chat_template(folder, config.chat_template)?,
         sha256: hex(&Sha256::digest(&bytes)),
+        warned: OnceLock::new(),
         path,
         tokenizer,
         bos,

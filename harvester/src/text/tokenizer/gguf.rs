@@ -9,6 +9,7 @@ mod stop_tokens;
 use std::{
     collections::{BTreeMap, HashSet},
     path::Path,
+    sync::OnceLock,
 };
 
 use candle_core::quantized::gguf_file::Value;
@@ -61,6 +62,7 @@ pub(super) fn read(path: &Path) -> Result<TextTokenizer> {
         chat_template: metadata.string("tokenizer.chat_template").ok().map(str::to_owned),
         template_tokens,
         sha256,
+        warned: OnceLock::new(),
         tokenizer,
     })
 }
