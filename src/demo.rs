@@ -5,7 +5,7 @@ use clap::FromArgMatches;
 
 use crate::{
     cli::DemoArgs,
-    evaluate, find, harvest, index, settings, show, steer,
+    harvest, look, sae, settings, steer,
     terminal::{DIM, Terminal},
     train,
 };
@@ -36,23 +36,23 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let passes = args.train_tokens as f64 / args.tokens as f64;
     let title = &format!("2. Train: a sparse autoencoder learns to write it with few latents, in {passes:.0} passes");
     let words = ["train", "--activations", activations, "--d-sae", "4608", "--k", "32", "--tokens", train_tokens];
-    train::run(&step(title, &[&words[..], &["--out", sae]].concat(), terminal)?, None, terminal)?;
+    train::train(&step(title, &[&words[..], &["--out", sae]].concat(), terminal)?, None, terminal)?;
 
     let bench = Workbench::new(PlacedSae::trained(sae.as_ref())?, None)?;
     let model = Some(bench.model(terminal)?);
     let title = "3. Evaluate: how much of the model it keeps, on text that it has not seen";
-    evaluate::run(&step(title, &["evaluate", "--sae", sae], terminal)?, model, terminal)?;
+    sae::evaluate(&step(title, &["evaluate", "--sae", sae], terminal)?, model, terminal)?;
 
     let title = "4. Index: when each latent fires, on what, and what it does to the next token";
-    index::run(&step(title, &["index", "--sae", sae, "--out", features], terminal)?, model, None, terminal)?;
+    sae::index(&step(title, &["index", "--sae", sae, "--out", features], terminal)?, model, None, terminal)?;
 
     let title = "5. Show: latents whose label predicts them best, on text that it was not chosen on";
     let words = ["show", "--features", features, "--top", "12", "--examples", "2"];
-    show::run(&step(title, &words, terminal)?, terminal)?;
+    look::show(&step(title, &words, terminal)?, terminal)?;
 
     let title = &format!("6. Find: the latents that tell {POSITIVE} from {NEGATIVE}");
     let words = ["find", "--features", features, "--positive", POSITIVE, "--negative", NEGATIVE, "--top", "8"];
-    let found = find::run(&step(title, &words, terminal)?, model, terminal)?;
+    let found = look::find(&step(title, &words, terminal)?, model, terminal)?;
     let index = FeatureIndex::open(features.as_ref())?;
     terminal.heading("7. Steer: the model answers with a latent driven to its own maximum");
     if let Some(trial) = bench.demonstrate(&found, &index, args.compute, terminal)? {

@@ -4,21 +4,13 @@
 mod cli;
 mod settings;
 mod terminal;
-mod compare;
-mod convert;
 mod manual;
 mod harvest;
 mod train;
-mod evaluate;
-mod index;
-mod merge;
-mod show;
-mod find;
+mod artifacts;
+mod sae;
 mod steer;
-mod encode;
-mod explain;
-mod sweep;
-mod inspect;
+mod look;
 mod demo;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -62,20 +54,20 @@ fn run(matches: ArgMatches, words: Vec<OsString>, terminal: &Terminal) -> anyhow
     match Cli::from_arg_matches(&matches)?.command {
         Command::Demo(args) => demo::run(&args, terminal),
         Command::Harvest(args) => harvest::run(&args, terminal).map(drop),
-        Command::Merge(args) => merge::run(&args, terminal),
-        Command::Train(args) => train::run(&args, settings::file(flags), terminal),
-        Command::Sweep(_) => sweep::run(flags, terminal),
-        Command::Evaluate(args) => evaluate::run(&args, None, terminal),
-        Command::Index(args) => index::run(&args, None, settings::file(flags), terminal),
-        Command::Show(args) => show::run(&args, terminal),
-        Command::Encode(args) => encode::run(&args, settings::file(flags), terminal),
-        Command::Explain(args) => explain::run(&args, terminal),
-        Command::Find(args) => find::run(&args, None, terminal).map(drop),
-        Command::Search(args) => find::search(&args, terminal),
+        Command::Merge(args) => artifacts::merge(&args, terminal),
+        Command::Train(args) => train::train(&args, settings::file(flags), terminal),
+        Command::Sweep(_) => train::sweep(flags, terminal),
+        Command::Evaluate(args) => sae::evaluate(&args, None, terminal),
+        Command::Index(args) => sae::index(&args, None, settings::file(flags), terminal),
+        Command::Show(args) => look::show(&args, terminal),
+        Command::Encode(args) => sae::encode(&args, settings::file(flags), terminal),
+        Command::Explain(args) => sae::explain(&args, terminal),
+        Command::Find(args) => look::find(&args, None, terminal).map(drop),
+        Command::Search(args) => look::search(&args, terminal),
         Command::Steer(args) => steer::run(&args, None, terminal),
-        Command::Compare(args) => compare::run(&args, terminal),
-        Command::Convert(args) => convert::run(&args, terminal),
-        Command::Inspect(args) => inspect::run(&args, terminal),
+        Command::Compare(args) => look::compare(&args, terminal),
+        Command::Convert(args) => artifacts::convert(&args, terminal),
+        Command::Inspect(args) => artifacts::inspect(&args, terminal),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
     }

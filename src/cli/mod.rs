@@ -4,7 +4,6 @@
 mod harvest;
 mod look;
 mod sae;
-mod sweep;
 mod train;
 mod value;
 
@@ -21,8 +20,7 @@ pub(crate) use self::{
         ShowArgs,
     },
     sae::{CorpusTextArgs, EncodeArgs, EvaluateArgs, ExplainArgs, IndexArgs, SteerArgs},
-    sweep::{SharedArgs, SweepArgs},
-    train::TrainArgs,
+    train::{SharedArgs, SweepArgs, TrainArgs},
     value::{required, usage},
 };
 
@@ -171,7 +169,7 @@ pub(crate) enum Command {
 
 /// The command line, whose help shows the libraries' defaults.
 pub(crate) fn command() -> clap::Command {
-    let command = Cli::command().mut_subcommand("sweep", sweep::with_lists);
+    let command = Cli::command().mut_subcommand("sweep", train::with_lists);
     let command = with_defaults(command, "harvest", &harvester::HarvestConfig::default());
     let command = with_defaults(command, "harvest", &harvester::CorpusOptions::default());
     let command = with_defaults(command, "train", &trainer::TrainConfig::default());

@@ -1,9 +1,9 @@
-//! [`TrainArgs`]: the flags of `refract train`; [`DataArgs`]: those of its data, which `refract sweep` has too; and
-//! [`LiveArgs`]: those of training on a running model.
+//! [`TrainArgs`] and [`SweepArgs`]: the flags of `refract train` and `sweep`. [`DataArgs`] are those of the data, which
+//! both have; [`LiveArgs`] those of training on a running model; and a sweep has every setting of train as a list.
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgAction, Args, Command};
 use harvester::{Compute, HookPoint};
 use serde::Serialize;
 use trainer::{AdamConfig, JumpReluLoss, TrainArchitecture, TrainSource};
@@ -172,4 +172,38 @@ pub(crate) struct LiveArgs {
     /// Numbers in the model's matrix products, f32 or int8.
     #[arg(long, requires = "corpus", conflicts_with_all = ["activations", "vectors"])]
     pub(crate) compute: Option<Compute>,
+}
+
+/// Flags of `refract sweep`.
+#[derive(Debug, Args)]
+pub(crate) struct SweepArgs {
+    #[command(flatten)]
+    _shared: SharedArgs,
+    /// For their help: their values are lists.
+    #[command(flatten)]
+    _config: TrainConfigArgs,
+}
+
+/// The flags that all runs share.
+#[derive(Debug, Args)]
+pub(crate) struct SharedArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// SAEs in memory at once; the others follow in further passes [default: what fits in half of the memory].
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
+    pub(crate) at_once: Option<usize>,
+}
+
+/// The command with settings of train that take several values each.
+pub(super) fn with_lists(command: Command) -> Command {
+    let settings = TrainConfigArgs::augment_args(Command::new("settings"));
+    let is_setting = |flag: &clap::Arg| settings.get_arguments().any(|setting| setting.get_id() == flag.get_id());
+    command.mut_args(|flag| match flag.get_action() {
+        ArgAction::Set | ArgAction::Append if is_setting(&flag) => {
+            // A path may contain a comma.
+            let flag = if flag.get_id() == "init_from" { flag } else { flag.value_delimiter(',') };
+            flag.action(ArgAction::Append).num_args(1..)
+        }
+        _ => flag,
+    })
 }
