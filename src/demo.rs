@@ -56,7 +56,7 @@ pub(crate) fn run(args: &DemoArgs, terminal: &Terminal) -> anyhow::Result<()> {
     let index = FeatureIndex::open(features.as_ref())?;
     terminal.heading("7. Steer: the model answers with a latent driven to its own maximum");
     if let Some(trial) = bench.demonstrate(&found, &index, args.compute, terminal)? {
-        let (latent, value) = (trial.intervention.latent(), trial.intervention.edited(0.0));
+        let (latent, value) = (trial.latent, trial.value);
         terminal.line(format!("latent {latent}, {}, at {value:.1}", on_one_line(&index.label(latent)?.to_string())));
         terminal.facts(&trial.facts(SHOWN));
         trial.summary().iter().for_each(|line| terminal.line(line));

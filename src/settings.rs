@@ -108,7 +108,7 @@ fn as_flags(command: &Command, settings: Settings) -> anyhow::Result<Vec<String>
                 Value::Bool(true) => words.push(format!("--{name}")),
                 Value::Bool(false) if !flag.get_action().takes_values() => {}
                 Value::String(text) => words.push(format!("--{name}={text}")),
-                Value::Number(number) => words.push(format!("--{name}={number}")),
+                Value::Number(_) | Value::Object(_) => words.push(format!("--{name}={value}")),
                 _ => bail!(usage(format!("{name}: expected a value or a list of values, found {value}"))),
             }
         }

@@ -1,23 +1,89 @@
-//! `refract steer`.
+//! `refract steer` and `refract direction`.
 
-use analyzer::GenerateConfig;
-use harvester::LanguageModel;
+use std::io::BufRead;
+
+use analyzer::{Columns, FeatureIndex, GenerateConfig, Prompt, SteerEdit, Steering, Workbench};
+use harvester::{Compute, LanguageModel, ModelSource, Monitor};
 
 use crate::{
-    cli::{SteerArgs, required, usage},
-    settings::of_args,
+    cli::{DirectionArgs, SteerArgs, usage},
+    settings::{config, of_args},
     terminal::Terminal,
 };
 
 /// `model` is the model of the SAE if it is open already.
 pub(crate) fn run(args: &SteerArgs, model: Option<&LanguageModel>, terminal: &Terminal) -> anyhow::Result<()> {
-    let config = GenerateConfig::from_settings(&of_args(&args.config)?)?;
-    let interventions = [&args.clamp[..], &args.scale].concat();
-    anyhow::ensure!(!interventions.is_empty(), usage("steer needs `clamp` LATENT=VALUE or `scale` LATENT=FACTOR"));
-    let prompt = required(&args.prompt, "steer", "prompt")?;
+    let generate = GenerateConfig::from_settings(&of_args(&args.config)?)?;
+    let edits = SteerEdit::of_settings(&of_args(&args.edits)?)?;
+    let prompts = Prompt::of_names(&args.prompt)?;
+    let are_there = !prompts.is_empty() || args.interactive;
+    anyhow::ensure!(are_there, usage("steer needs `prompt`, as a flag or in --config"));
     let bench = args.sae.source()?.workbench(model, terminal)?;
-    let prompt = if args.chat { bench.chat_prompt(&prompt, terminal)? } else { prompt };
-    let result = bench.side_by_side(&prompt, &interventions, &config, terminal)?;
-    terminal.facts(&result.facts());
-    terminal.json(&result)
+    let index = args.features.as_deref().map(FeatureIndex::open).transpose()?;
+    let steering = Steering::open(&bench, edits, index.as_ref())?;
+    let writer = Writer { bench: &bench, index: index.as_ref(), config: &generate, chat: args.chat, terminal };
+    if args.interactive {
+        return writer.converse(steering);
+    }
+    if let ([prompt], []) = (&prompts[..], &args.sweep[..]) {
+        return writer.write(&prompt.text, &steering);
+    }
+    let factors: Vec<f32> = args.sweep.iter().map(|factor| *factor as f32).collect();
+    let factors = if factors.is_empty() { vec![1.0] } else { factors };
+    let sweep = bench.sweep(&prompts, args.chat, &steering, &factors, &generate, terminal)?;
+    terminal.table(&sweep.table());
+    if factors.len() > 1 {
+        sweep.plot().iter().for_each(|line| terminal.line(line));
+    }
+    terminal.json(&sweep)
+}
+
+struct Writer<'a> {
+    bench: &'a Workbench,
+    index: Option<&'a FeatureIndex>,
+    config: &'a GenerateConfig,
+    chat: bool,
+    terminal: &'a Terminal,
+}
+
+impl Writer<'_> {
+    /// Writes both texts line by line, and then what moved.
+    fn write(&self, prompt: &str, steering: &Steering) -> anyhow::Result<()> {
+        let Self { bench, index, config, terminal, .. } = *self;
+        let prompt = if self.chat { bench.chat_prompt(prompt, terminal)? } else { prompt.to_string() };
+        let mut columns = Columns::new(terminal.width());
+        terminal.fact("prompt", &analyzer::on_one_line(&prompt));
+        terminal.heading(&columns.heading(["without", "with"]));
+        let mut each = |texts: [&str; 2]| columns.grow(texts).iter().for_each(|line| terminal.line(line));
+        let result = bench.side_by_side(&prompt, steering, config, &mut each, terminal)?;
+        columns.finish().iter().for_each(|line| terminal.line(line));
+        terminal.line("");
+        terminal.facts(&result.facts(index)?);
+        terminal.json(&result)
+    }
+
+    /// Writes after each line of standard input.
+    fn converse(&self, mut steering: Steering) -> anyhow::Result<()> {
+        self.terminal.say("a prompt in each line; /clamp 12=4 changes the edits; the end of the input ends it");
+        for line in std::io::stdin().lock().lines() {
+            let line = line?;
+            let done = match line.strip_prefix('/') {
+                Some(edit) => steering.replace(edit, self.bench, self.index).map_err(anyhow::Error::new),
+                None if line.trim().is_empty() => Ok(()),
+                None => self.write(&line, &steering),
+            };
+            done.or_else(|error| self.terminal.go_on(error))?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn direction(args: &DirectionArgs, terminal: &Terminal) -> anyhow::Result<()> {
+    let [positive, negative] = [Prompt::of_names(&args.positive)?, Prompt::of_names(&args.negative)?];
+    let model = LanguageModel::open(&args.model.parse::<ModelSource>()?, Compute::F32, terminal)?;
+    let config = config(&args.config)?;
+    let made = analyzer::direction(&model, args.hook_point, [&positive, &negative], &config, terminal)?;
+    made.write(&args.out)?;
+    terminal.report(args.out.display(), &made.summary());
+    terminal.json(&made)
 }

@@ -156,6 +156,15 @@ impl Terminal {
         }
     }
 
+    /// Prints an error after which an interactive command asks again; not one of an interruption.
+    pub(crate) fn go_on(&self, error: anyhow::Error) -> anyhow::Result<()> {
+        if signals::interrupted() {
+            return Err(error);
+        }
+        self.fail(&error);
+        Ok(())
+    }
+
     fn works(&self) -> MutexGuard<'_, Works> {
         self.works.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,6 +1,6 @@
 //! Measures generation: tokens/s of reading a prompt and of writing after it, one text and eight at once, for each number
-//! type of the products, and what steering costs; beside the floor of writing one text, which is to read every weight
-//! once per token.
+//! type of the products, and how much longer a token takes if a latent is clamped on it; beside the floor of writing one
+//! text, which is to read every weight once per token.
 //!
 //! `cargo bench --workspace --bench decode -- [--compute f32|int8] [--model MODEL]`
 
@@ -32,6 +32,10 @@ const STREAMS: usize = 8;
 const LONG_PROMPT: usize = 512;
 
 const ROUNDS: usize = 5;
+/// A difference of a few percent needs more.
+const STEERED_ROUNDS: usize = 9;
+/// Every token is edited: no activation has this value by itself.
+const CLAMPED: f32 = 2.5;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
@@ -46,14 +50,19 @@ fn main() {
         let bytes = weight_bytes(model.config(), compute);
         let floor = bytes_per_second / bytes;
         println!("{compute}: {:.0} MB of weights, at most {floor:.0} tokens/s of one text", bytes / 1e6);
-        let one = median(|| write(&model, &prompt, 1, &mut NoHook));
-        report("one text", one, &format!(", {:.0} % of the floor", 100.0 * one / floor));
         let (sae, hook_point) = random_sae(model.config());
         let site = SaeSite { sae: &sae, hook_point, sink_norm: f32::INFINITY };
-        let edits = vec![Intervention::Clamp { latent: 7, value: 0.0 }];
-        let steered =
-            median(|| write(&model, &prompt, 1, &mut Interventions::new(site, edits.clone()).expect("edits")));
-        report("one text, a latent clamped", steered, &format!(", {:+.1} %", 100.0 * (steered / one - 1.0)));
+        let edits = [Intervention::clamp(7, CLAMPED).into()];
+        let hook = || Interventions::new(&model, &[site.into()], &edits).expect("edits");
+        // In turns, so that both meet the same machine.
+        let rounds: Vec<[f64; 2]> = (0..=STEERED_ROUNDS)
+            .map(|_| [write(&model, &prompt, 1, &mut NoHook), write(&model, &prompt, 1, &mut hook())])
+            .skip(1) // a warm-up
+            .collect();
+        let [one, steered] = [0, 1].map(|side| middle(rounds.iter().map(|round| round[side]).collect()));
+        report("one text", one, &format!(", {:.0} % of the floor", 100.0 * one / floor));
+        let slower = middle(rounds.iter().map(|[plain, steered]| plain / steered - 1.0).collect());
+        report("one text, a latent clamped", steered, &format!(", {:+.1} % time", 100.0 * slower));
         report(&format!("{STREAMS} texts at once"), median(|| write(&model, &prompt, STREAMS, &mut NoHook)), "");
         report(&format!("a prompt of {LONG_PROMPT} tokens"), median(|| read(&model)), "");
         println!("  peak memory {} MiB", memory::peak_mib());
@@ -67,9 +76,12 @@ fn report(what: &str, rate: f64, more: &str) {
 /// The median rate of some rounds, after a warm-up.
 fn median(mut rate: impl FnMut() -> f64) -> f64 {
     rate();
-    let mut rates: Vec<f64> = (0..ROUNDS).map(|_| rate()).collect();
-    rates.sort_by(f64::total_cmp);
-    rates[ROUNDS / 2]
+    middle((0..ROUNDS).map(|_| rate()).collect())
+}
+
+fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// New tokens/s after the prompt has been read.

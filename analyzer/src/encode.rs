@@ -271,7 +271,7 @@ impl Workbench {
         if monitor.cancelled() {
             return Err(Error::Stopped);
         }
-        let (sae, mut read) = (self.sae(), Read { point: self.sae().hook_point, x: vec![] });
+        let (sae, mut read) = (self.sae(), Read::at(self.sae().hook_point));
         let batch = Batch::of(rows.contexts().into_iter().map(|context| &rows.token[context]));
         self.model(monitor)?.run(&batch, &mut read)?;
         let d_model = sae.sae.d_in();
@@ -282,10 +282,16 @@ impl Workbench {
 }
 
 /// Keeps the activation at a hook point.
-struct Read {
+pub(crate) struct Read {
     point: HookPoint,
     /// `[rows, width]`
-    x: Vec<f32>,
+    pub(crate) x: Vec<f32>,
+}
+
+impl Read {
+    pub(crate) fn at(point: HookPoint) -> Self {
+        Self { point, x: vec![] }
+    }
 }
 
 impl Hook for Read {

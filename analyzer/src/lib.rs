@@ -22,6 +22,7 @@
 mod error;
 mod token_weight;
 mod facts;
+mod columns;
 mod tensor_rows;
 mod sae_site;
 mod placed_sae;
@@ -47,6 +48,7 @@ mod compare;
 mod steer;
 
 pub use artifact::{Artifact, ArtifactKind, Content};
+pub use columns::Columns;
 pub use compare::{AtDensity, CompareConfig, Comparison, Counterpart, Fate, SharesAt, compare, compare_at};
 pub use effects::{Dose, Effect, EffectMeter, EffectsConfig, effects};
 pub use encode::{EncodeText, EncodedCounts, EncodedDocument, encode, encode_into};
@@ -68,8 +70,10 @@ pub use placed_sae::PlacedSae;
 pub use sae_site::SaeSite;
 pub use sae_source::SaeSource;
 pub use steer::{
-    Baseline, GenerateConfig, Generation, Intervention, Interventions, LatentMax, MovedToken, Shift, SideBySide, Trial,
-    TrialText, bundled_corpora, generate, shift,
+    Baseline, Direction, DirectionConfig, DirectionMethod, DirectionTokens, EditCount, Fluency, GenerateConfig,
+    Generation, Intervention, Interventions, LatentMax, LatentScales, MovedLatent, MovedToken, Per, Positions, Prompt,
+    Scope, Shift, SideBySide, SteerEdit, SteerVector, SteeredSae, Steering, Strength, Sweep, SweepPoint, SweepText,
+    TokenShift, Trial, TrialText, When, bundled_corpora, direction, generate, shift,
 };
 pub use token_weight::TokenWeight;
 pub use workbench::Workbench;

@@ -1,18 +1,38 @@
-//! Steering: edits of latents inside a forward pass, text generated under them, and how far they move the model.
+//! Steering: edits inside a forward pass, text generated under them, and how far they move the model.
 
 mod generate;
-mod intervention;
+mod strength;
+mod positions;
 mod prompt;
+mod direction;
+mod intervention;
+mod scope;
+mod step;
+mod compile;
+mod interventions;
+mod steering;
 mod shift;
+mod fluency;
 mod side_by_side;
 mod trial;
+mod sweep;
 mod demonstration;
 
 pub use self::{
+    compile::SteeredSae,
     demonstration::bundled_corpora,
+    direction::{DirectionConfig, DirectionMethod, DirectionTokens, SteerVector, direction},
+    fluency::Fluency,
     generate::{GenerateConfig, Generation, generate},
-    intervention::{Intervention, Interventions, LatentMax},
-    shift::{MovedToken, Shift, shift},
-    side_by_side::SideBySide,
+    intervention::{Direction, Intervention, Per, Scope, SteerEdit, When},
+    interventions::Interventions,
+    positions::Positions,
+    prompt::Prompt,
+    shift::{MovedToken, Shift, TokenShift, shift},
+    side_by_side::{MovedLatent, SideBySide},
+    steering::Steering,
+    step::{EditCount, LatentMax},
+    strength::{LatentScales, Strength},
+    sweep::{Sweep, SweepPoint, SweepText},
     trial::{Baseline, Trial, TrialText},
 };

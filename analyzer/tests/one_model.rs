@@ -8,7 +8,9 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use analyzer::{EvaluationConfig, GenerateConfig, IndexConfig, Intervention, PlacedSae, Workbench, generate, shift};
+use analyzer::{
+    EvaluationConfig, GenerateConfig, IndexConfig, Intervention, PlacedSae, Steering, Workbench, generate, shift,
+};
 use harvester::{
     ActivationDataset, Compute, Corpus, CorpusOptions, HarvestConfig, HookPoint, LanguageModel, ModelSource, NoHook,
     Silent, SpecialToken, harvest,
@@ -67,14 +69,15 @@ fn the_weights_are_read_once() {
     let prompt = model.tokenizer().prompt(SpecialToken::FromModel, "fellow citizens").unwrap();
     let config = GenerateConfig { max_new_tokens: 8, ..GenerateConfig::default() };
     generate(&model, &[&prompt], &config, &mut NoHook, &Silent).unwrap();
-    let edits = [Intervention::Clamp { latent: 3, value: 1.0 }];
-    shift(&model, placed.site(), &edits, &prompt, prompt.len(), 3).unwrap();
+    let steering = Steering::open(&bench, vec![Intervention::clamp(3, 1.0).into()], None).unwrap();
+    shift(&model, steering.hook(&bench, &model).unwrap(), &prompt, prompt.len(), 3).unwrap();
     // A finished harvest reads nothing.
     harvest(&open().unwrap(), &corpus(), &harvest_config, acts.as_path(), &Silent).unwrap();
     assert_eq!(READ.load(Ordering::Relaxed), 1);
 
     let config = GenerateConfig { compute: Compute::Int8, ..config };
-    let written = [0, 1].map(|_| bench.side_by_side("fellow citizens", &edits, &config, &Silent).unwrap());
+    let write = |_| bench.side_by_side("fellow citizens", &steering, &config, &mut |_| {}, &Silent).unwrap();
+    let written = [0, 1].map(write);
     assert!(written[0] == written[1]);
     assert_eq!(READ.load(Ordering::Relaxed), 2, "in int8 once more, however often it writes");
     let int8 = open_in(Compute::Int8).unwrap();

@@ -19,7 +19,7 @@ pub(crate) use self::{
         CompareArgs, CompletionsArgs, ConvertArgs, DemoArgs, FindArgs, InspectArgs, ListArgs, ManArgs, SearchArgs,
         ShowArgs,
     },
-    sae::{CorpusTextArgs, EncodeArgs, EvaluateArgs, ExplainArgs, IndexArgs, SteerArgs},
+    sae::{CorpusTextArgs, DirectionArgs, EncodeArgs, EvaluateArgs, ExplainArgs, IndexArgs, SteerArgs},
     train::{SharedArgs, SweepArgs, TrainArgs},
     value::{required, usage},
 };
@@ -141,13 +141,20 @@ pub(crate) enum Command {
     /// Find latents by words: in their labels, in the tokens that they promote, and in those on which they fire.
     #[command(after_help = "Example:\n  refract search --features runs/features whale")]
     Search(SearchArgs),
-    /// Write text with latents clamped, beside the same without.
+    /// Write text with latents clamped, directions added and other edits, beside the same without.
     #[command(
         allow_negative_numbers = true,
         after_help = "Example:\n  refract steer --sae runs/sae \\\n    \
-                      --prompt 'The weather today' --clamp 1234=0 --scale 77=3"
+                      --prompt 'The weather today' --clamp 1234=0 --scale 77=3\n\n\
+                      Any edit; its name is clamp, floor, cap, suppress, scale, add, ablate, swap or splice:\n  \
+                      refract steer --sae runs/sae --prompt Hi \\\n    --edit 'floor 12=3' \\\n    \
+                      '{\"kind\": \"splice\", \"at\": \"generated\"}'"
     )]
-    Steer(SteerArgs),
+    Steer(Box<SteerArgs>),
+    /// Make a direction to steer along from two sets of texts.
+    #[command(after_help = "Example:\n  refract direction --hook-point blocks.14.hook_resid_post \\\n    \
+                            --positive glad.txt --negative sad.txt --out glad.safetensors")]
+    Direction(DirectionArgs),
     /// Find which latents of two SAEs are the same, by direction and by the tokens on which they fire.
     #[command(after_help = "Example:\n  refract compare runs/sae runs/other-seed")]
     Compare(CompareArgs),
@@ -178,6 +185,7 @@ pub(crate) fn command() -> clap::Command {
     let command = with_defaults(command, "index", &analyzer::IndexConfig::default());
     let command = with_defaults(command, "explain", &analyzer::ExplainConfig::default());
     let command = with_defaults(command, "steer", &analyzer::GenerateConfig::default());
+    let command = with_defaults(command, "direction", &analyzer::DirectionConfig::default());
     let is_used = |flag: &clap::Arg| USED.split(' ').any(|used| used == flag.get_id().as_str());
     let short = |flag: clap::Arg| if is_used(&flag) { flag } else { flag.hide_short_help(true) };
     let commands = ["harvest", "train", "sweep"].into_iter();

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use analyzer::{Intervention, SaeSource};
+use analyzer::SaeSource;
 use clap::Args;
 use harvester::{Compute, CorpusPart, HookPoint};
 use serde::Serialize;
@@ -127,20 +127,84 @@ pub(crate) struct IndexConfigArgs {
 pub(crate) struct SteerArgs {
     #[command(flatten)]
     pub(crate) sae: SaeArgs,
-    /// The text to continue [required, here or in --config].
-    #[arg(long)]
-    pub(crate) prompt: Option<String>,
+    /// The text to continue; or several, or files with one in each line or .jsonl with `text` and `source`: then a table
+    /// tells the effect, by source [required, here or in --config, without --interactive].
+    #[arg(long, num_args = 1..)]
+    pub(crate) prompt: Vec<String>,
+    /// Ask for prompts, with the model loaded once. A line `/clamp 12=4` changes the edits.
+    #[arg(long, conflicts_with_all = ["prompt", "sweep"])]
+    pub(crate) interactive: bool,
     /// Put the prompt to a chat model as a user's message.
     #[arg(long)]
     pub(crate) chat: bool,
-    /// Set a latent's activation on every token; 0 suppresses it [this or --scale is required].
-    #[arg(long, value_name = "LATENT=VALUE", num_args = 1.., value_parser = Intervention::clamp)]
-    pub(crate) clamp: Vec<Intervention>,
-    /// Multiply a latent's activation where it is active.
-    #[arg(long, value_name = "LATENT=FACTOR", num_args = 1.., value_parser = Intervention::scale)]
-    pub(crate) scale: Vec<Intervention>,
+    /// Try multiples of the strengths of all edits, and plot effect against fluency
+    /// [without values: 0.25 0.5 1 1.5 2 3].
+    #[arg(long, value_name = "FACTOR", num_args = 0.., value_delimiter = ',', value_parser = number,
+          default_missing_values = ["0.25", "0.5", "1", "1.5", "2", "3"])]
+    pub(crate) sweep: Vec<f64>,
+    #[command(flatten)]
+    pub(crate) edits: EditArgs,
+    /// The folder that `refract index` wrote for the SAE, for strengths in `max` and `kl`, and for labels.
+    #[arg(long)]
+    pub(crate) features: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) config: GenerateArgs,
+}
+
+/// The edits of a text.
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Edits, in this order (a STRENGTH is 4, 1.5max, 0.4norm or 0.25kl)")]
+pub(crate) struct EditArgs {
+    /// Any edit, as `floor 12=3` or as JSON, which can name positions, conditions and other SAEs; [[steer.edit]] in
+    /// --config.
+    #[arg(long, value_name = "EDIT", num_args = 1..)]
+    pub(crate) edit: Vec<String>,
+    /// Set a latent's activation; 0 suppresses it.
+    #[arg(long, value_name = "LATENT=STRENGTH", num_args = 1..)]
+    pub(crate) clamp: Vec<String>,
+    /// Multiply a latent's activation where it is active.
+    #[arg(long, value_name = "LATENT=FACTOR", num_args = 1..)]
+    pub(crate) scale: Vec<String>,
+    /// Add a latent's direction, or the vector of a file, such as `refract direction` writes.
+    #[arg(long, value_name = "LATENT|FILE=STRENGTH", num_args = 1..)]
+    pub(crate) add: Vec<String>,
+    /// Positions of the edits that are not JSON: all, prompt, generated, last_prompt, a range such as 8..20, or several
+    /// of them with commas between [default: all].
+    #[arg(long)]
+    pub(crate) at: Option<String>,
+}
+
+/// Flags of `refract direction`.
+#[derive(Debug, Args)]
+pub(crate) struct DirectionArgs {
+    /// Texts to which the direction leads, or files of them, as for steer.
+    #[arg(long, num_args = 1.., required = true)]
+    pub(crate) positive: Vec<String>,
+    /// The texts from which it leads.
+    #[arg(long, num_args = 1.., required = true)]
+    pub(crate) negative: Vec<String>,
+    /// Where it is made and used.
+    #[arg(long)]
+    pub(crate) hook_point: HookPoint,
+    /// The model, as for harvest.
+    #[arg(long, default_value = "default")]
+    pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) config: DirectionConfigArgs,
+    /// The .safetensors file to write.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+/// Settings of [`analyzer::DirectionConfig`].
+#[derive(Debug, Default, Args, Serialize)]
+pub(crate) struct DirectionConfigArgs {
+    /// The difference of the means, or the first principal component of the differences of pairs.
+    #[arg(long, value_parser = ["mean", "pca"])]
+    pub(crate) method: Option<String>,
+    /// The tokens of a text that count.
+    #[arg(long, value_parser = ["all", "last"])]
+    pub(crate) tokens: Option<String>,
 }
 
 /// Settings of [`analyzer::GenerateConfig`].
@@ -152,9 +216,15 @@ pub(crate) struct GenerateArgs {
     /// Temperature of the sampling; 0: always the likeliest token.
     #[arg(long, value_parser = number)]
     pub(crate) temperature: Option<f64>,
+    /// Sample from this many of the likeliest tokens; 0: all.
+    #[arg(long, value_name = "TOKENS", value_parser = count::<usize>)]
+    pub(crate) top_k: Option<usize>,
     /// Sample from the likeliest tokens that together have this probability.
     #[arg(long, value_parser = number)]
     pub(crate) top_p: Option<f64>,
+    /// Make tokens that are in the text already less likely, by this factor of their logits.
+    #[arg(long, value_name = "FACTOR", value_parser = number)]
+    pub(crate) repetition_penalty: Option<f64>,
     /// Seed of the sampling.
     #[arg(long, value_parser = count::<u64>)]
     pub(crate) seed: Option<u64>,

@@ -1,6 +1,11 @@
 //! The whole pipeline, with the built binary and the real default model, on few tokens.
 
-use std::{fs, process::Command, sync::LazyLock};
+use std::{
+    fs,
+    io::Write,
+    process::{Command, Stdio},
+    sync::LazyLock,
+};
 
 use crate::sandbox::{Sandbox, corpus, files, root, test_python, text};
 use serde_json::Value;
@@ -142,6 +147,70 @@ fn a_driven_latent_changes_what_the_model_writes_and_an_idle_edit_does_not() {
     let idle = steer("--scale", "1");
     assert_eq!(idle["with"], idle["without"]);
     assert_eq!(number(&idle["shift"], "kl_next"), 0.0);
+}
+
+#[test]
+fn steer_tells_what_an_edit_moved_and_by_how_much_at_which_strength() {
+    let steer = |more: &[&str]| {
+        let args = ["steer", "--sae", "sae", "--features", "features", "--max-new-tokens", "6", "--clamp", "3=1max"];
+        RUN.json(&[&args[..], more].concat()).remove(0)
+    };
+    let told = steer(&["--prompt", "The weather today is"]);
+    let written = told["steered"]["written"].as_array().unwrap();
+    assert!(!written.is_empty() && written.iter().all(|token| number(token, "kl") >= 0.0), "{told}");
+    assert_eq!(told["counts"][0]["changed"], told["counts"][0]["in_scope"]);
+    assert!(number(&told["fluency"][1], "perplexity") >= 1.0 && told["suggestions"][0].is_string(), "{told}");
+    // Several prompts, with the effect by source; strengths far too large break the text.
+    RUN.write(
+        "prompts.jsonl",
+        "{\"text\": \"The sea\", \"source\": \"prose\"}\n{\"prompt\": \"def f(x):\", \"source\": \"code\"}\n",
+    );
+    let swept = steer(&["--prompt", "prompts.jsonl", "--sweep", "0,1,80"]);
+    let points = swept["points"].as_array().unwrap();
+    let sources: Vec<&Value> = points.iter().map(|point| &point["source"]).take(4).collect();
+    assert_eq!(sources, [&Value::Null, &Value::from("code"), &Value::from("prose"), &Value::Null]);
+    let kl = |at: usize| number(&points[3 * at], "kl");
+    assert!(points.len() == 9 && kl(0) < kl(1) && kl(1) < kl(2), "{swept}");
+    assert!(number(&points[6], "over_steered") > 0.0, "{swept}");
+    let args = ["steer", "--sae", "sae", "--features", "features", "--max-new-tokens", "6", "--clamp", "3=1max"];
+    let table = RUN.ok(&[&args[..], &["--prompt", "prompts.jsonl", "--sweep", "0.5", "2"]].concat());
+    assert!(table.contains("broken") && table.contains("perplexity of the text under the plain model"), "{table}");
+    let message = RUN.error(&["steer", "--sae", "sae", "--prompt", "Hi", "--edit", "suppress 3", "--sweep", "2"]);
+    assert!(message.contains("--sweep: expected an edit with a strength to multiply, found suppress 3"), "{message}");
+}
+
+#[test]
+fn steer_keeps_the_model_for_a_conversation() {
+    let mut command =
+        RUN.command(&["steer", "--sae", "sae", "--interactive", "--max-new-tokens", "3", "--clamp", "3=2"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"The sea\n/clamp 9999=1\n/edit\n/scale 4=2\nA ship\n").unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let (said, refused) = (text(&ended.stdout), text(&ended.stderr));
+    assert!(ended.status.success() && refused.contains("below 768, found 9999"), "{refused}");
+    assert!(said.contains("3 fires by itself") && said.contains("4 fires by itself"), "{said}");
+    assert!(said.matches("│").count() >= 4, "{said}");
+}
+
+#[test]
+fn a_direction_of_two_sets_of_texts_steers() {
+    RUN.write("glad.txt", "I am so glad today\nWhat a wonderful day\nThis is lovely\nI am happy with it\n");
+    let sad = ["I am so sad today", "What a terrible day", "This is awful", "I am unhappy with it"];
+    let args =
+        ["direction", "--hook-point", POINT, "--positive", "glad.txt", "--out", "glad.safetensors", "--negative"];
+    let made = RUN.json(&[&args[..], &sad].concat()).remove(0);
+    assert_eq!(made["provenance"]["method"], "mean");
+    assert_eq!(made["provenance"]["positive_texts"], "4");
+    assert!(RUN.error(&[&args[..], &sad].concat()).contains("a new file"));
+    let steer = ["steer", "--sae", "sae", "--prompt", "I feel", "--max-new-tokens", "6", "--add", "glad.safetensors=8"];
+    let steered = RUN.json(&steer).remove(0);
+    assert!(number(&steered["shift"], "kl_next") > 0.01, "{steered}");
+    assert_eq!(steered["interventions"][0]["direction"], "glad.safetensors");
+    let pca = ["direction", "--method", "pca", "--tokens", "last", "--hook-point", POINT, "--out", "pca.safetensors"];
+    let said = RUN.ok(&[&pca[..], &["--positive", "glad.txt", "--negative"], &sad].concat());
+    assert!(said.contains("AUC") && RUN.path("pca.safetensors").exists(), "{said}");
+    let message = RUN.error(&[&pca[..], &["--positive", "glad.txt", "--negative", "one"]].concat());
+    assert!(message.contains("--negative: expected 4 texts"), "{message}");
 }
 
 #[test]

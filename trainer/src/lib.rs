@@ -52,7 +52,7 @@ pub use run::{
     train_live::train_live,
 };
 pub use sae::{
-    Architecture, Encoder, HookPoints, Nonlinearity, Sae, SaeConfig, SaeWeights,
+    Architecture, Encoder, HookPoints, LatentEncoder, Nonlinearity, Sae, SaeConfig, SaeWeights,
     input_norm::InputNorm,
     metrics::{Reconstruction, ReconstructionMetrics},
 };

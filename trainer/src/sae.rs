@@ -18,6 +18,7 @@ mod encode;
 mod fold;
 mod hook_points;
 pub(crate) mod input_norm;
+mod latent_encoder;
 pub(crate) mod metrics;
 mod weights;
 
@@ -26,6 +27,7 @@ pub use self::{
     config::SaeConfig,
     encode::Encoder,
     hook_points::HookPoints,
+    latent_encoder::LatentEncoder,
     weights::{Architecture, Nonlinearity, SaeWeights},
 };
 use crate::{

@@ -61,12 +61,13 @@ impl Workbench {
         let is_kind = |contrast: &&DocumentContrast| contrast.auc_without_token > WITHOUT_TOKEN;
         let candidates = found.latents.iter().filter(is_kind).take(CANDIDATES).map(|contrast| contrast.latent);
         let candidates: Vec<_> = candidates.map(|latent| (latent, max[latent as usize])).collect();
-        let config = GenerateConfig { max_new_tokens: 40, temperature: 0.7, top_p: 0.9, seed: 0, compute };
+        let config =
+            GenerateConfig { max_new_tokens: 40, temperature: 0.7, top_p: 0.9, compute, ..GenerateConfig::default() };
         let (n, tried, reported) = (candidates.len(), TRIED.len(), REPORTED.len());
         monitor.say(&format!("{n} latents are tried on {tried} prompts; the best one is shown on {reported} others"));
         let baseline = self.baseline(&TRIED, true, &config, monitor)?;
         let Some(best) = self.best_trial(&baseline, &candidates, monitor)? else { return Ok(None) };
         let baseline = self.baseline(&REPORTED, true, &config, monitor)?;
-        self.trial(&baseline, best.intervention, monitor).map(Some)
+        self.trial(&baseline, best.latent, best.value, monitor).map(Some)
     }
 }

@@ -1,10 +1,13 @@
 //! [`generate`]: generates texts token by token with a KV cache, under any hook. [`Generation`] does the same step by
 //! step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use candle_core::Tensor;
-use candle_transformers::generation::{LogitsProcessor, Sampling};
+use candle_transformers::{
+    generation::{LogitsProcessor, Sampling},
+    utils::apply_repeat_penalty,
+};
 use harvester::{Batch, Compute, Hook, KvCache, LanguageModel, Monitor, Settings, config_of};
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +21,13 @@ pub struct GenerateConfig {
     pub max_new_tokens: usize,
     /// 0: always the most likely token. Default 0.
     pub temperature: f64,
+    /// Sample from this many of the most likely tokens; 0: from all. Default 0.
+    pub top_k: usize,
     /// Sample from the most likely tokens that together have this probability. Default 1.
     pub top_p: f64,
+    /// The logits of tokens that the prompt or the text has already are divided by this if they are positive, and
+    /// multiplied by it if not (CTRL, 2019). Default 1: they stay.
+    pub repetition_penalty: f64,
     /// Seed of the sampling. Default 0.
     pub seed: u64,
     /// Numbers in the model's matrix products: `int8` writes several times faster, and nearly the same. Default `f32`.
@@ -28,7 +36,15 @@ pub struct GenerateConfig {
 
 impl Default for GenerateConfig {
     fn default() -> Self {
-        Self { max_new_tokens: 48, temperature: 0.0, top_p: 1.0, seed: 0, compute: Compute::F32 }
+        Self {
+            max_new_tokens: 48,
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            repetition_penalty: 1.0,
+            seed: 0,
+            compute: Compute::F32,
+        }
     }
 }
 
@@ -39,7 +55,10 @@ impl GenerateConfig {
     /// An unknown name, a value of another kind, or a setting that has no effect beside the others.
     pub fn from_settings(settings: &Settings) -> Result<Self> {
         let config: Self = config_of(settings)?;
-        match ["top_p", "seed"].into_iter().find(|name| config.temperature == 0.0 && settings.contains_key(*name)) {
+        match ["top_k", "top_p", "seed"]
+            .into_iter()
+            .find(|name| config.temperature == 0.0 && settings.contains_key(*name))
+        {
             Some(setting) => {
                 let why = "without a `temperature` above 0: at 0 the likeliest token is taken".into();
                 Err(harvester::Error::NoEffect { setting, why }.into())
@@ -49,17 +68,23 @@ impl GenerateConfig {
     }
 
     fn sampler(&self) -> Result<LogitsProcessor> {
-        let (temperature, p) = (self.temperature, self.top_p);
-        let usable = (0.0..=100.0).contains(&temperature) && p > 0.0 && p <= 1.0; // false for NaN
-        if !usable {
-            let expected = "a temperature from 0 to 100, and a share above 0 and at most 1";
-            let found = format!("{temperature} and {p}");
-            return Err(harvester::Error::invalid("`temperature` and `top_p`", expected, found).into());
+        let Self { temperature, top_k: k, top_p: p, repetition_penalty: penalty, .. } = *self;
+        // Each is false for NaN.
+        for (what, expected, usable, found) in [
+            ("`temperature`", "0 to 100", (0.0..=100.0).contains(&temperature), temperature),
+            ("`top_p`", "above 0 and at most 1", p > 0.0 && p <= 1.0, p),
+            ("`repetition_penalty`", "above 0 and at most 100", penalty > 0.0 && penalty <= 100.0, penalty),
+        ] {
+            if !usable {
+                return Err(harvester::Error::invalid(what, expected, found.to_string()).into());
+            }
         }
-        let sampling = match (temperature, p) {
-            (0.0, _) => Sampling::ArgMax,
-            (temperature, 1.0) => Sampling::All { temperature },
-            (temperature, p) => Sampling::TopP { p, temperature },
+        let sampling = match (temperature, k, p) {
+            (0.0, ..) => Sampling::ArgMax,
+            (temperature, 0, 1.0) => Sampling::All { temperature },
+            (temperature, 0, p) => Sampling::TopP { p, temperature },
+            (temperature, k, 1.0) => Sampling::TopK { k, temperature },
+            (temperature, k, p) => Sampling::TopKThenTopP { k, p, temperature },
         };
         Ok(LogitsProcessor::from_sampling(self.seed, sampling))
     }
@@ -72,6 +97,8 @@ pub struct Generation<'a> {
     model: &'a LanguageModel,
     cache: KvCache,
     texts: Vec<Text>,
+    /// The tokens with which a text ends.
+    stop: HashSet<u32>,
 }
 
 /// A text that is not finished.
@@ -81,6 +108,8 @@ struct Text {
     /// Its tokens that the model has not seen yet.
     unseen: Vec<u32>,
     sampler: LogitsProcessor,
+    /// A factor other than 1, and all tokens of the text.
+    repeated: Option<(f32, Vec<u32>)>,
     /// Number of new tokens that it may still get.
     left: usize,
 }
@@ -91,7 +120,8 @@ impl<'a> Generation<'a> {
     /// # Errors
     /// When the model's weights cannot be read.
     pub fn new(model: &'a LanguageModel) -> Result<Self> {
-        Ok(Self { model, cache: KvCache::new(model.config()), texts: vec![] })
+        let stop = model.tokenizer().special_tokens().into_iter().filter(|(_, ends)| *ends).map(|(id, _)| id).collect();
+        Ok(Self { model, cache: KvCache::new(model.config()), texts: vec![], stop })
     }
 
     /// Adds a text that begins with `prompt`. Returns its number, by which hooks identify its rows.
@@ -104,7 +134,8 @@ impl<'a> Generation<'a> {
         }
         let (sampler, left) = (config.sampler()?, config.max_new_tokens);
         let sequence = self.cache.add(prompt.len().saturating_add(left))?;
-        self.texts.push(Text { sequence, unseen: prompt.to_vec(), sampler, left });
+        let repeated = (config.repetition_penalty != 1.0).then(|| (config.repetition_penalty as f32, prompt.to_vec()));
+        self.texts.push(Text { sequence, unseen: prompt.to_vec(), sampler, repeated, left });
         self.drop_finished();
         Ok(sequence)
     }
@@ -130,11 +161,16 @@ impl<'a> Generation<'a> {
         let logits = self.model.unembed(&resid.index_select(&last, 0)?)?; // [texts, d_vocab]
         let mut written = vec![];
         for (row, text) in self.texts.iter_mut().enumerate() {
-            let next = text.sampler.sample(&logits.get(row)?)?;
-            if self.model.tokenizer().is_stop(next) {
+            let mut logits = logits.get(row)?;
+            if let Some((penalty, seen)) = &text.repeated {
+                logits = apply_repeat_penalty(&logits, *penalty, seen)?;
+            }
+            let next = text.sampler.sample(&logits)?;
+            if self.stop.contains(&next) {
                 text.left = 0;
                 continue;
             }
+            text.repeated.iter_mut().for_each(|(_, seen)| seen.push(next));
             text.left -= 1;
             text.unseen = vec![next];
             written.push((text.sequence, next));

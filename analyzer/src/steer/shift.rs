@@ -1,14 +1,17 @@
 //! [`shift`]: how strongly interventions change the model's next-token distribution on a given text.
 //!
-//! `KL = sum_t p(t) log(p(t) / q(t))`, `p` without and `q` with the interventions, in nats.
+//! ```text
+//! KL          = sum_t p(t) log(p(t) / q(t))          p without and q with the interventions, in nats
+//! perplexity  = exp(- mean log p(t))                 t the tokens that were written
+//! ```
 
 use harvester::{Batch, LanguageModel};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::intervention::{Intervention, Interventions, LatentMax};
+use super::{interventions::Interventions, step::LatentMax};
 use crate::{
-    Result, SaeSite,
+    Result,
     next_token::{kl, log_probs},
 };
 
@@ -28,6 +31,28 @@ pub struct Shift {
     pub latents: Vec<LatentMax>,
     /// The tokens whose probability after the prompt changes most, largest change first.
     pub moved: Vec<MovedToken>,
+    /// The tokens after the prompt.
+    pub written: Vec<TokenShift>,
+}
+
+/// A token of a text, and how far the edits move the distribution from which it was written.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TokenShift {
+    /// Its text.
+    pub text: String,
+    /// KL divergence of the distribution, in nats.
+    pub kl: f64,
+    /// Log probability of the token without and with the interventions.
+    pub log_p: [f64; 2],
+}
+
+impl Shift {
+    /// Perplexity of the text after the prompt without and with the interventions; `None` if there is none.
+    pub fn perplexity(&self) -> Option<[f64; 2]> {
+        let n = self.written.len();
+        let mean = |side: usize| self.written.iter().map(|token| token.log_p[side]).sum::<f64>() / n as f64;
+        (n > 0).then(|| [0, 1].map(|side| (-mean(side)).exp()))
+    }
 }
 
 /// A token and its probability without and with the interventions.
@@ -43,15 +68,14 @@ pub struct MovedToken {
     pub after: f64,
 }
 
-/// The shift that `edits` cause on `text`, of which the first `prompt_len` tokens are the prompt. One pass runs it with
-/// and without the edits. `n_moved`: number of tokens in [`Shift::moved`].
+/// The shift that the edits of `hook` cause on `text`, of which the first `prompt_len` tokens are the prompt. One pass
+/// runs it with and without the edits. `n_moved`: number of tokens in [`Shift::moved`].
 ///
 /// # Errors
-/// An empty prompt, more text than fits in the model's context, or an edit that [`Interventions::new`] refuses.
+/// An empty prompt, or more text than fits in the model's context.
 pub fn shift(
     model: &LanguageModel,
-    site: SaeSite<'_>,
-    edits: &[Intervention],
+    hook: Interventions<'_>,
     text: &[u32],
     prompt_len: usize,
     n_moved: usize,
@@ -60,29 +84,38 @@ pub fn shift(
         let found = format!("{prompt_len}");
         return Err(harvester::Error::invalid("prompt", format!("1 to {} tokens", text.len()), found).into());
     }
-    let mut hook = Interventions::new(site, edits.to_vec())?.beside_clean();
+    let mut hook = hook.with_prompt_len(prompt_len).beside_clean();
     let resid = model.resid_final(&Batch::of([text]), None, &mut hook)?;
     let resid = resid.reshape((2, text.len(), ()))?; // [2, pos, d_model]
-    let mut divergences = vec![];
+    let (mut divergences, mut chosen) = (vec![], vec![]);
     let mut after_prompt = vec![];
     for start in (0..text.len()).step_by(BLOCK) {
         let len = BLOCK.min(text.len() - start);
         let log_probs = log_probs(model, &resid.narrow(1, start, len)?.flatten_to(1)?)?; // [2 * len][d_vocab]
         let (clean, edited) = log_probs.split_at(len);
         divergences.par_extend(clean.par_iter().zip(edited).map(|(p, q)| kl(p, q)));
+        // The row of position t predicts token t + 1.
+        for position in (start..start + len).filter(|position| (prompt_len..text.len()).contains(&(position + 1))) {
+            let token = text[position + 1] as usize;
+            chosen.push([clean, edited].map(|side| f64::from(side[position - start][token])));
+        }
         if (start..start + len).contains(&(prompt_len - 1)) {
             let row = prompt_len - 1 - start;
             after_prompt = moved(model, &clean[row], &edited[row], n_moved);
         }
     }
     let mean = |divergences: &[f64]| divergences.iter().sum::<f64>() / divergences.len() as f64;
+    let texts = model.tokenizer().token_texts(&text[prompt_len..]).into_iter();
+    let written = texts.zip(chosen).zip(&divergences[prompt_len - 1..]);
+    let written = written.map(|((text, log_p), kl)| TokenShift { text, kl: *kl, log_p }).collect();
     let (of_prompt, of_written) = divergences.split_at(prompt_len);
     Ok(Shift {
         kl_next: of_prompt[prompt_len - 1],
         kl_mean: mean(of_prompt),
         kl_written: (!of_written.is_empty()).then(|| mean(of_written)),
-        latents: hook.largest(),
+        latents: hook.seen(),
         moved: after_prompt,
+        written,
     })
 }
 

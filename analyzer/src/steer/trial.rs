@@ -10,15 +10,15 @@ use harvester::{Hook, Monitor, NoHook};
 use serde::Serialize;
 
 use super::{
+    fluency::repetition,
     generate::{GenerateConfig, generate},
-    intervention::{Intervention, Interventions},
+    intervention::Intervention,
+    steering::Steering,
 };
 use crate::{Facts, Result, Workbench};
 
 /// Text repeats itself if more of its runs of three tokens than this occurred in it before.
 const REPETITIVE: f64 = 0.2;
-/// Length of the runs that are looked at.
-const RUN: usize = 3;
 /// Quantiles 0.975 of Student's t for 1 to 30 degrees of freedom (any table of it).
 const STUDENT: [f64; 30] = [
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
@@ -28,9 +28,9 @@ const STUDENT: [f64; 30] = [
 /// Prompts, and what the model writes after each without an edit.
 #[derive(Debug, Clone)]
 pub struct Baseline {
-    prompts: Vec<(String, Vec<u32>)>,
-    written: Vec<Vec<u32>>,
-    config: GenerateConfig,
+    pub(super) prompts: Vec<(String, Vec<u32>)>,
+    pub(super) written: Vec<Vec<u32>>,
+    pub(super) config: GenerateConfig,
 }
 
 /// What the model writes after a prompt without and with an edit.
@@ -46,11 +46,13 @@ pub struct TrialText {
     pub scores: [f64; 2],
 }
 
-/// An edit tried on several prompts.
+/// A clamp tried on several prompts.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Trial {
-    /// The edit.
-    pub intervention: Intervention,
+    /// The latent.
+    pub latent: u32,
+    /// The activation to which it is set.
+    pub value: f32,
     /// The texts.
     pub texts: Vec<TrialText>,
     /// Mean difference of the two shares.
@@ -127,19 +129,19 @@ impl Workbench {
         Ok(Baseline { prompts, written, config: config.clone() })
     }
 
-    /// Writes the texts of `baseline` again with an edit, and reads them without it.
+    /// Writes the texts of `baseline` again with a latent clamped to a value, and reads them without it.
     ///
     /// # Errors
-    /// As [`generate()`], [`Interventions::new`] and [`Self::encode_texts`].
-    pub fn trial(&self, baseline: &Baseline, intervention: Intervention, monitor: &dyn Monitor) -> Result<Trial> {
-        let mut hook = Interventions::new(self.sae().site(), vec![intervention])?;
+    /// As [`generate()`], [`Steering::hook`] and [`Self::encode_texts`].
+    pub fn trial(&self, baseline: &Baseline, latent: u32, value: f32, monitor: &dyn Monitor) -> Result<Trial> {
+        let steering = Steering::open(self, vec![Intervention::clamp(latent, value).into()], None)?;
+        let mut hook = steering.hook(self, self.model(monitor)?)?;
         let written = self.write(&baseline.prompts, &baseline.config, &mut hook, monitor)?;
         let model = self.model(monitor)?;
         let decoded = [&baseline.written, &written]
             .map(|texts| texts.iter().map(|text| model.tokenizer().decode(text)).collect::<Vec<String>>());
         let [without, with] = &decoded;
-        let scores =
-            [self.shares(without, intervention.latent(), monitor)?, self.shares(with, intervention.latent(), monitor)?];
+        let scores = [self.shares(without, latent, monitor)?, self.shares(with, latent, monitor)?];
         let texts = baseline.prompts.iter().enumerate().map(|(at, (prompt, _))| TrialText {
             prompt: prompt.clone(),
             without: without[at].clone(),
@@ -151,11 +153,11 @@ impl Workbench {
         let (gain, interval) = mean_with_interval(&gains);
         let repetition = [&baseline.written, &written]
             .map(|texts| texts.iter().map(|text| repetition(text)).sum::<f64>() / texts.len().max(1) as f64);
-        Ok(Trial { intervention, texts, gain, interval, repetition })
+        Ok(Trial { latent, value, texts, gain, interval, repetition })
     }
 
     /// The share of the tokens of each text on which a latent is active.
-    fn shares(&self, texts: &[String], latent: u32, monitor: &dyn Monitor) -> Result<Vec<f64>> {
+    pub(super) fn shares(&self, texts: &[String], latent: u32, monitor: &dyn Monitor) -> Result<Vec<f64>> {
         let encoded = self.encode_texts(texts, monitor)?;
         let mut counts = vec![[0usize; 2]; texts.len()];
         for row in (0..encoded.len()).filter(|row| encoded.ordinary[*row]) {
@@ -181,8 +183,7 @@ impl Workbench {
         for strength in [1.0, 1.5] {
             let mut best: Option<Trial> = None;
             for &(latent, max) in latents {
-                let edit = Intervention::Clamp { latent, value: strength * max };
-                let trial = self.trial(baseline, edit, monitor)?;
+                let trial = self.trial(baseline, latent, strength * max, monitor)?;
                 let is_better = best.as_ref().is_none_or(|best| trial.log_ratio() > best.log_ratio());
                 if is_better && !trial.is_repetitive() && trial.gain > 0.0 {
                     best = Some(trial);
@@ -195,7 +196,7 @@ impl Workbench {
         Ok(None)
     }
 
-    fn write(
+    pub(super) fn write(
         &self,
         prompts: &[(String, Vec<u32>)],
         config: &GenerateConfig,
@@ -207,13 +208,6 @@ impl Workbench {
     }
 }
 
-/// Share of a text's runs of tokens that occurred in it before.
-fn repetition(tokens: &[u32]) -> f64 {
-    let mut seen = std::collections::HashSet::new();
-    let repeated = tokens.windows(RUN).filter(|run| !seen.insert(*run)).count();
-    repeated as f64 / tokens.windows(RUN).count().max(1) as f64
-}
-
 /// Quantile 0.975 of Student's t. Beyond the table from its expansion (Cornish and Fisher), within 0.0001: `z + (z^3 + z)
 /// / 4n + (5 z^5 + 16 z^3 + 3 z) / 96 n^2`.
 fn student(freedom: usize) -> f64 {
@@ -222,7 +216,7 @@ fn student(freedom: usize) -> f64 {
 }
 
 /// Mean of a sample, and the 95 % interval of the mean: `mean ± t s / sqrt(n)`.
-fn mean_with_interval(sample: &[f64]) -> (f64, [f64; 2]) {
+pub(super) fn mean_with_interval(sample: &[f64]) -> (f64, [f64; 2]) {
     let n = sample.len();
     let mean = sample.iter().sum::<f64>() / n.max(1) as f64;
     let Some(freedom) = n.checked_sub(1).filter(|freedom| *freedom > 0) else {
@@ -237,13 +231,6 @@ fn mean_with_interval(sample: &[f64]) -> (f64, [f64; 2]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn repeated_runs_are_counted() {
-        assert_eq!(repetition(&[1, 2, 3, 4, 5]), 0.0);
-        assert_eq!(repetition(&[1, 2, 3, 1, 2, 3, 1, 2, 3]), 4.0 / 7.0);
-        assert_eq!(repetition(&[1]), 0.0);
-    }
 
     #[test]
     fn quantiles_beyond_the_table_are_those_of_student() {

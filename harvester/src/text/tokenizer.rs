@@ -174,10 +174,13 @@ impl TextTokenizer {
         self.eos
     }
 
-    /// True if a generated text ends with this token: its end-of-sequence token, the end of a turn, and whatever else
-    /// the model's files name.
-    pub fn is_stop(&self, id: u32) -> bool {
-        self.stop.contains(&id)
+    /// The tokens that are marks and no text, such as those around a text or a turn. True for those with which a generated
+    /// text ends: the end-of-sequence token, the end of a turn, and whatever else the model's files name.
+    pub fn special_tokens(&self) -> BTreeMap<u32, bool> {
+        let added = self.tokenizer.get_added_tokens_decoder();
+        let special = added.into_iter().filter(|(_, token)| token.special).map(|(id, _)| id);
+        let marks = special.chain(self.bos).map(|id| (id, false));
+        marks.chain(self.stop.iter().map(|id| (*id, true))).collect()
     }
 
     /// The token with which every text begins; `None` if the model was trained without one.
@@ -236,6 +239,11 @@ impl TextTokenizer {
 
 #[cfg(test)]
 impl TextTokenizer {
+    /// True if a generated text ends with this token.
+    pub(crate) fn is_stop(&self, id: u32) -> bool {
+        self.special_tokens().get(&id) == Some(&true)
+    }
+
     /// The beginning-of-text token.
     pub(crate) fn bos(&self) -> Option<u32> {
         self.bos

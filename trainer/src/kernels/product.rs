@@ -12,6 +12,10 @@ use std::borrow::Cow;
 /// in a batch.
 const MIN_ROWS: usize = 4;
 const MIN_COLUMNS: usize = 65;
+/// Multiplications that one thread does in about the time in which another one is woken, 30 microseconds.
+const ONE_THREAD: usize = 1 << 19;
+/// Every thread of the pool.
+const EVERY_THREAD: gemm::Parallelism = gemm::Parallelism::Rayon(0);
 
 /// out = x W^T. The encoder's bias is not added here: selection adds it, which saves a pass over memory.
 ///
@@ -33,7 +37,7 @@ pub(crate) fn add_product_transposed(x: &[f32], w: &[f32], d_in: usize, out: &mu
 fn padded_product(x: &[f32], w: &[f32], d_in: usize, out: &mut [f32], add: bool) {
     let (n, d_out) = (x.len() / d_in, w.len() / d_in);
     if n >= MIN_ROWS && d_out >= MIN_COLUMNS {
-        return gemm_product(x, w, d_in, out, add);
+        return gemm_product(x, w, d_in, out, add, EVERY_THREAD);
     }
     let (rows, columns) = (n.max(MIN_ROWS), d_out.max(MIN_COLUMNS));
     let (x, w) = (padded(x, rows * d_in), padded(w, columns * d_in));
@@ -41,7 +45,7 @@ fn padded_product(x: &[f32], w: &[f32], d_in: usize, out: &mut [f32], add: bool)
     for (row, out) in out.chunks_exact(d_out).enumerate() {
         all[row * columns..][..d_out].copy_from_slice(out);
     }
-    gemm_product(&x, &w, d_in, &mut all, add);
+    gemm_product(&x, &w, d_in, &mut all, add, EVERY_THREAD);
     for (row, out) in out.chunks_exact_mut(d_out).enumerate() {
         out.copy_from_slice(&all[row * columns..][..d_out]);
     }
@@ -57,7 +61,48 @@ fn padded(values: &[f32], len: usize) -> Cow<'_, [f32]> {
     values.into()
 }
 
-fn gemm_product(x: &[f32], w: &[f32], d_in: usize, out: &mut [f32], add: bool) {
+/// A matrix for many products with few rows, such as one latent's row of the encoder while a text is written: it is
+/// padded once, and its buffers stay. The bits are those of [`product_transposed`].
+#[derive(Debug)]
+pub(crate) struct PaddedMatrix {
+    /// `[columns, d_in]`, `columns` at least [`MIN_COLUMNS`]
+    w: Vec<f32>,
+    d_in: usize,
+    d_out: usize,
+    /// Padded rows, and their products. `[rows, d_in]`, `[rows, columns]`
+    x: Vec<f32>,
+    all: Vec<f32>,
+}
+
+impl PaddedMatrix {
+    /// `w` `[d_out, d_in]`
+    pub(crate) fn new(mut w: Vec<f32>, d_in: usize) -> Self {
+        let d_out = w.len() / d_in;
+        w.resize(d_out.max(MIN_COLUMNS) * d_in, 0.0);
+        Self { w, d_in, d_out, x: vec![], all: vec![] }
+    }
+
+    /// out = x W^T. Small products stay on the calling thread: waking another one takes longer.
+    ///
+    /// # Shapes
+    /// `x` `[n, d_in]`, `out` `[n, d_out]`
+    pub(crate) fn product_transposed(&mut self, x: &[f32], out: &mut [f32]) {
+        let Self { w, d_in, d_out, x: padded, all } = self;
+        let (n, columns) = (x.len() / *d_in, w.len() / *d_in);
+        let rows = n.max(MIN_ROWS);
+        padded.clear();
+        padded.extend_from_slice(x);
+        padded.resize(rows * *d_in, 0.0);
+        all.resize(rows * columns, 0.0);
+        let parallelism = if rows * w.len() > ONE_THREAD { EVERY_THREAD } else { gemm::Parallelism::None };
+        gemm_product(padded, w, *d_in, all, false, parallelism);
+        for (out, row) in out.chunks_exact_mut(*d_out).zip(all.chunks_exact(columns)) {
+            out.copy_from_slice(&row[..*d_out]);
+        }
+    }
+}
+
+fn gemm_product(x: &[f32], w: &[f32], d_in: usize, out: &mut [f32], add: bool, parallelism: gemm::Parallelism) {
     let (n, d_out) = (x.len() / d_in, w.len() / d_in);
     assert_eq!((n * d_in, d_out * d_in, n * d_out), (x.len(), w.len(), out.len()));
     // SAFETY: the three slices have exactly the sizes that these dimensions and strides span (asserted above), and
@@ -83,7 +128,7 @@ fn gemm_product(x: &[f32], w: &[f32], d_in: usize, out: &mut [f32], add: bool) {
             false,
             false,
             false,
-            gemm::Parallelism::Rayon(0), // uses every thread of the pool
+            parallelism,
         );
     }
 }
@@ -116,7 +161,7 @@ pub(crate) fn transposed_product(a: &[f32], b: &[f32], rows: usize, columns: usi
             false,
             false,
             false,
-            gemm::Parallelism::Rayon(0),
+            EVERY_THREAD,
         );
     }
 }
@@ -171,6 +216,20 @@ mod tests {
                 for n in [1, 2, 3, 4, 5, 17, 33, 64, 65] {
                     assert_eq!(of(n), all[..n * d_out], "{n} rows, d_in {d_in}, d_out {d_out}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_padded_matrix_gives_the_same_bits() {
+        for (d_in, d_out) in [(576, 1), (24, 7), (1100, 3), (64, 200)] {
+            let (x, w) = (plain::random(900 * d_in, 1), plain::random(d_out * d_in, 2));
+            let mut matrix = PaddedMatrix::new(w.clone(), d_in);
+            for n in [900, 1, 3, 64, 0] {
+                let (mut expected, mut found) = (vec![f32::NAN; n * d_out], vec![f32::NAN; n * d_out]);
+                product_transposed(&x[..n * d_in], &w, d_in, &mut expected);
+                matrix.product_transposed(&x[..n * d_in], &mut found);
+                assert_eq!(found, expected, "{n} rows, d_in {d_in}, d_out {d_out}");
             }
         }
     }

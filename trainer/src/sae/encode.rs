@@ -1,5 +1,4 @@
-//! [`Sae::encode`]: activations to active latents. [`Sae::encode_latents`]: the same for only some latents; the product
-//! then uses only their rows of `W_enc`. [`Encoder`]: the same for many blocks of rows, with buffers that stay.
+//! [`Sae::encode`]: activations to active latents. [`Encoder`]: the same for many blocks of rows, with buffers that stay.
 
 use rayon::prelude::*;
 
@@ -49,8 +48,7 @@ impl<'a> Encoder<'a> {
     /// The active latents of `n` rows, as [`Sae::encode`] gives them. `read` writes the row of a number to a slice
     /// `[d_in]`.
     pub fn encode(&mut self, n: usize, read: impl Fn(usize, &mut [f32]) + Sync) -> FeatureActs {
-        let SaeWeights { w_enc, b_enc, nonlinearity, .. } = &self.sae.weights;
-        self.sae.encode_with((n, &read), w_enc, b_enc, nonlinearity, &mut self.buffers)
+        self.sae.encode_with((n, &read), &mut self.buffers)
     }
 }
 
@@ -68,52 +66,7 @@ impl Sae {
         Ok(Encoder::new(self).encode(x.len() / d_in, |row, to| to.copy_from_slice(&x[row * d_in..][..d_in])))
     }
 
-    /// The result of [`Sae::encode`] for only these `latents`, bit for bit; entries of other latents are left out. It
-    /// computes the product of these latents only; for `topk`, whose latents compete, of all latents.
-    ///
-    /// # Shapes
-    /// `x` `[n, d_in]`, row-major; `latents` in any order.
-    ///
-    /// # Errors
-    /// When `x` is not a whole number of rows, or a latent is not one of the SAE's.
-    pub fn encode_latents(&self, x: &[f32], latents: &[u32]) -> Result<FeatureActs> {
-        self.check_rows(x)?;
-        let mut latents = latents.to_vec();
-        latents.sort_unstable();
-        latents.dedup();
-        if let Some(latent) = latents.last().filter(|latent| **latent as usize >= self.d_sae()) {
-            return Err(Error::invalid("latent", format!("below {}", self.d_sae()), latent.to_string()));
-        }
-        if latents.is_empty() {
-            return Ok(FeatureActs { offsets: vec![0; x.len() / self.d_in() + 1], ..FeatureActs::default() });
-        }
-        let weights = &self.weights;
-        let of_latents = |values: &[f32]| latents.iter().map(|&latent| values[latent as usize]).collect::<Vec<f32>>();
-        let nonlinearity = match &weights.nonlinearity {
-            Nonlinearity::TopK { .. } => {
-                let mut acts = self.encode(x)?;
-                let keep: Vec<bool> = acts.latents.iter().map(|latent| latents.binary_search(latent).is_ok()).collect();
-                acts.retain(|entry| keep[entry]);
-                return Ok(acts);
-            }
-            Nonlinearity::JumpRelu { threshold } => Nonlinearity::JumpRelu { threshold: of_latents(threshold) },
-            Nonlinearity::Gated { r_mag, b_mag } => {
-                Nonlinearity::Gated { r_mag: of_latents(r_mag), b_mag: of_latents(b_mag) }
-            }
-            Nonlinearity::Standard => Nonlinearity::Standard,
-            Nonlinearity::Dense => Nonlinearity::Dense,
-        };
-        let w_enc: Vec<f32> = latents.iter().flat_map(|&latent| self.encoder_row(latent as usize)).copied().collect();
-        let d_in = self.d_in();
-        let read = |row: usize, to: &mut [f32]| to.copy_from_slice(&x[row * d_in..][..d_in]);
-        let b_enc = of_latents(&weights.b_enc);
-        let rows = (x.len() / d_in, &read);
-        let mut acts = self.encode_with(rows, &w_enc, &b_enc, &nonlinearity, &mut Buffers::default());
-        acts.latents.iter_mut().for_each(|latent| *latent = latents[*latent as usize]);
-        Ok(acts)
-    }
-
-    fn check_rows(&self, x: &[f32]) -> Result<()> {
+    pub(super) fn check_rows(&self, x: &[f32]) -> Result<()> {
         let d_in = self.d_in();
         if x.len().is_multiple_of(d_in) {
             return Ok(());
@@ -123,17 +76,12 @@ impl Sae {
     }
 
     /// Encodes `n` rows, which `read` writes.
-    ///
-    /// # Shapes
-    /// For m latents, `w_enc` `[m, d_in]`, `b_enc` and the parameters of `nonlinearity` `[m]`.
     fn encode_with(
         &self,
         (n, read): (usize, &(impl Fn(usize, &mut [f32]) + Sync)),
-        w_enc: &[f32],
-        b_enc: &[f32],
-        nonlinearity: &Nonlinearity,
         buffers: &mut Buffers,
     ) -> FeatureActs {
+        let SaeWeights { w_enc, b_enc, nonlinearity, .. } = &self.weights;
         let (d_in, n_latents) = (self.d_in(), b_enc.len());
         let tile = (TILE / n_latents.max(1)).clamp(1, ROWS_PER_TILE).min(n.max(1));
         let mut acts = FeatureActs::default();
@@ -149,24 +97,30 @@ impl Sae {
             });
             let hidden = &mut hidden[..rows * n_latents];
             product_transposed(x, w_enc, d_in, hidden);
-            match nonlinearity {
-                Nonlinearity::Standard => select::above(hidden, b_enc, Threshold::Global(0.0), &mut acts),
-                Nonlinearity::TopK { k } => select::top_k(hidden, b_enc, *k, &mut acts),
-                Nonlinearity::JumpRelu { threshold } => {
-                    select::above(hidden, b_enc, Threshold::PerLatent(threshold), &mut acts);
-                }
-                Nonlinearity::Gated { r_mag, b_mag } => gated(hidden, b_enc, (r_mag, b_mag), &mut acts),
-                Nonlinearity::Dense => select::everything(hidden, b_enc, &mut acts),
-            }
+            select(nonlinearity, hidden, b_enc, &mut acts);
         }
         acts
     }
 
     /// Makes of a row the input of the encoder's product: normalized and without `b_dec`. `[d_in]`
-    fn center(&self, x: &mut [f32]) {
+    pub(super) fn center(&self, x: &mut [f32]) {
         self.config.input_norm.apply(x, self.d_in());
         if self.config.apply_b_dec_to_input {
             x.iter_mut().zip(&self.weights.b_dec).for_each(|(x, b)| *x -= b);
         }
+    }
+}
+
+/// Appends the active latents of each row to `acts`.
+///
+/// # Shapes
+/// For m latents, `hidden` `[n, m]`, without bias; `b_enc` and the parameters of `nonlinearity` `[m]`.
+pub(super) fn select(nonlinearity: &Nonlinearity, hidden: &[f32], b_enc: &[f32], acts: &mut FeatureActs) {
+    match nonlinearity {
+        Nonlinearity::Standard => select::above(hidden, b_enc, Threshold::Global(0.0), acts),
+        Nonlinearity::TopK { k } => select::top_k(hidden, b_enc, *k, acts),
+        Nonlinearity::JumpRelu { threshold } => select::above(hidden, b_enc, Threshold::PerLatent(threshold), acts),
+        Nonlinearity::Gated { r_mag, b_mag } => gated(hidden, b_enc, (r_mag, b_mag), acts),
+        Nonlinearity::Dense => select::everything(hidden, b_enc, acts),
     }
 }
