@@ -105,6 +105,11 @@ impl Label {
         self.firings >= SURE
     }
 
+    /// True if its rule names bytes that are no whole character, which a reader cannot make out.
+    pub(crate) fn has_loose_bytes(&self) -> bool {
+        token_facts::has_loose_bytes(&self.rule)
+    }
+
     /// True if the rule predicts the latent well, and that is sure.
     pub(crate) fn is_good(&self) -> bool {
         self.f1 >= GOOD && self.is_sure()

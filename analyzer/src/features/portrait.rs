@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use harvester::{DocumentRecord, TextTokenizer};
+use harvester::DocumentRecord;
 use serde::Serialize;
 
 use super::{
@@ -57,8 +57,7 @@ impl FeatureIndex {
         let density = self.column::<f64>("density")?;
         let mut labels = self.labels()?;
         // Nobody can read a token that is a part of a letter.
-        let is_readable =
-            |label: &Label| label.is_explained() && label.is_sure() && !TextTokenizer::has_loose_bytes(&label.rule);
+        let is_readable = |label: &Label| label.is_explained() && label.is_sure() && !label.has_loose_bytes();
         labels.retain(|label| is_readable(label) && density[label.latent as usize] < MOST_DENSE);
         // Among equals, the label of more firings is surer still.
         labels.sort_by(|a, b| b.f1.total_cmp(&a.f1).then(b.firings.cmp(&a.firings)).then(a.latent.cmp(&b.latent)));

@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use harvester::TextTokenizer;
-
 /// A class of tokens.
 #[derive(Debug)]
 pub(crate) struct Class {
@@ -37,7 +35,7 @@ pub(crate) const CLASSES: &[Class] = &[
         name: "Chinese, Japanese or Korean signs",
         holds: |text| text.chars().any(|c| ('\u{3040}'..'\u{d7b0}').contains(&c)),
     },
-    Class { name: "bytes of rarer letters", holds: TextTokenizer::has_loose_bytes },
+    Class { name: "bytes of rarer letters", holds: has_loose_bytes },
 ];
 
 fn every(text: &str, holds: impl Fn(char) -> bool) -> bool {
@@ -109,6 +107,17 @@ impl Vocabulary {
     pub(crate) fn word(&self, number: u32) -> &str {
         &self.words[number as usize]
     }
+}
+
+/// True if a text of [`harvester::TextTokenizer::token_text`], in capitals or not, has bytes that are no whole character.
+pub(crate) fn has_loose_bytes(text: &str) -> bool {
+    let is_byte = |rest: &str| {
+        let byte = rest.as_bytes().first_chunk::<3>();
+        byte.is_some_and(|[high, low, end]| {
+            matches!(high, b'8' | b'9' | b'A'..=b'F' | b'a'..=b'f') && low.is_ascii_hexdigit() && *end == b'>'
+        })
+    };
+    text.match_indices("<0x").any(|(at, mark)| is_byte(&text[at + mark.len()..]))
 }
 
 #[cfg(test)]

@@ -133,17 +133,6 @@ impl TextTokenizer {
         if text.is_empty() { piece } else { text }
     }
 
-    /// True if a text of [`Self::token_text`], in capitals or not, has bytes that are no whole character.
-    pub fn has_loose_bytes(text: &str) -> bool {
-        let is_byte = |rest: &str| {
-            let byte = rest.as_bytes().first_chunk::<3>();
-            byte.is_some_and(|[high, low, end]| {
-                matches!(high, b'8' | b'9' | b'A'..=b'F' | b'a'..=b'f') && low.is_ascii_hexdigit() && *end == b'>'
-            })
-        };
-        text.match_indices("<0x").any(|(at, mark)| is_byte(&text[at + mark.len()..]))
-    }
-
     /// Each of several consecutive tokens as a reader should see it. A character that is spread over several tokens is
     /// shown at the last of them; the others are empty.
     pub fn token_texts(&self, ids: &[u32]) -> Vec<String> {
