@@ -52,11 +52,16 @@ pub(crate) fn find(args: &FindArgs, model: Option<&LanguageModel>, terminal: &Te
     let index = FeatureIndex::open(features)?;
     let groups = TextGroup::both(&args.positive, &args.negative, &index)?;
     let bench = || index.workbench(args.sae.sae.as_deref(), args.sae.activations.as_deref(), model, terminal);
-    let config = ContrastConfig { max_density: *max_density, rank: *rank };
+    let fit = if args.fit.is_some() { args.fit_latents } else { 0 };
+    let config = ContrastConfig { max_density: *max_density, rank: *rank, fit };
     let mut found = analyzer::find(&index, [&groups[0], &groups[1]], bench, &config, terminal)?;
     found.summary().iter().for_each(|line| terminal.line(format!("{DIM}{line}{DIM:#}")));
     found.latents.truncate(*top);
     terminal.table(&found.table(&index)?);
+    if let (Some(probe), Some(out)) = (&found.probe, &args.fit) {
+        probe.write(out)?;
+        terminal.report(out.display(), &probe.summary());
+    }
     terminal.json(&found)?;
     Ok(found)
 }

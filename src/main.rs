@@ -65,6 +65,7 @@ fn run(matches: ArgMatches, words: Vec<OsString>, terminal: &Terminal) -> anyhow
         Command::Find(args) => look::find(&args, None, terminal).map(drop),
         Command::Search(args) => look::search(&args, terminal),
         Command::Steer(args) => steer::run(&args, None, terminal),
+        Command::Monitor(args) => steer::monitor(&args, terminal),
         Command::Direction(args) => steer::direction(&args, terminal),
         Command::Compare(args) => look::compare(&args, terminal),
         Command::Convert(args) => artifacts::convert(&args, terminal),

@@ -1,12 +1,14 @@
 //! `refract steer` and `refract direction`.
 
-use std::io::BufRead;
+use std::{io::BufRead, path::PathBuf};
 
-use analyzer::{Columns, FeatureIndex, GenerateConfig, Prompt, SteerEdit, Steering, Workbench};
+use analyzer::{
+    Columns, FeatureIndex, GenerateConfig, GuardRules, MonitorReport, Prompt, SteerEdit, Steering, Watched, Workbench,
+};
 use harvester::{Compute, LanguageModel, ModelSource, Monitor};
 
 use crate::{
-    cli::{DirectionArgs, SteerArgs, usage},
+    cli::{DirectionArgs, MonitorArgs, SteerArgs, usage},
     settings::{config, of_args},
     terminal::Terminal,
 };
@@ -14,14 +16,23 @@ use crate::{
 /// `model` is the model of the SAE if it is open already.
 pub(crate) fn run(args: &SteerArgs, model: Option<&LanguageModel>, terminal: &Terminal) -> anyhow::Result<()> {
     let generate = GenerateConfig::from_settings(&of_args(&args.config)?)?;
-    let edits = SteerEdit::of_settings(&of_args(&args.edits)?)?;
+    let rules = args.guard.as_deref().map(GuardRules::read).transpose()?;
+    let given = of_args(&args.edits)?;
+    let is_watched = rules.is_some() && given.is_empty();
+    let edits = if is_watched { vec![] } else { SteerEdit::of_settings(&given)? };
     let prompts = Prompt::of_names(&args.prompt)?;
     let are_there = !prompts.is_empty() || args.interactive;
     anyhow::ensure!(are_there, usage("steer needs `prompt`, as a flag or in --config"));
     let bench = args.sae.source()?.workbench(model, terminal)?;
     let index = args.features.as_deref().map(FeatureIndex::open).transpose()?;
-    let steering = Steering::open(&bench, edits, index.as_ref())?;
+    let steering = match &rules {
+        Some(rules) => rules.open(&bench, edits, index.as_ref())?,
+        None => Steering::open(&bench, edits, index.as_ref())?,
+    };
     let writer = Writer { bench: &bench, index: index.as_ref(), config: &generate, chat: args.chat, terminal };
+    if let Some(rules) = &rules {
+        return prompts.iter().try_for_each(|prompt| writer.guarded(&prompt.text, rules, &steering));
+    }
     if args.interactive {
         return writer.converse(steering);
     }
@@ -62,6 +73,23 @@ impl Writer<'_> {
         terminal.json(&result)
     }
 
+    /// Writes both texts line by line, the second one as a guard lets it, and then what the guard saw.
+    fn guarded(&self, prompt: &str, rules: &GuardRules, steering: &Steering) -> anyhow::Result<()> {
+        let Self { bench, config, terminal, .. } = *self;
+        let prompt = if self.chat { bench.chat_prompt(prompt, terminal)? } else { prompt.to_string() };
+        let mut columns = Columns::new(terminal.width());
+        terminal.fact("prompt", &analyzer::on_one_line(&prompt));
+        terminal.heading(&columns.heading(["without", "guarded"]));
+        let mut each = |texts: [&str; 2]| columns.grow(texts).iter().for_each(|line| terminal.line(line));
+        let result = bench.guarded(&prompt, rules, steering, config, &mut each, terminal)?;
+        let end = result.with.as_str();
+        columns.grow([&result.without, end]).iter().for_each(|line| terminal.line(line));
+        columns.finish().iter().for_each(|line| terminal.line(line));
+        terminal.line("");
+        terminal.facts(&result.facts());
+        terminal.json(&result)
+    }
+
     /// Writes after each line of standard input.
     fn converse(&self, mut steering: Steering) -> anyhow::Result<()> {
         self.terminal.say("a prompt in each line; /clamp 12=4 changes the edits; the end of the input ends it");
@@ -76,6 +104,39 @@ impl Writer<'_> {
         }
         Ok(())
     }
+}
+
+pub(crate) fn monitor(args: &MonitorArgs, terminal: &Terminal) -> anyhow::Result<()> {
+    let rules = GuardRules::read(&args.guard)?;
+    let bench = args.sae.source()?.workbench(None, terminal)?;
+    if args.corpus.is_empty() {
+        let group = |files: &[PathBuf]| -> anyhow::Result<Vec<Watched>> {
+            let mut documents = vec![];
+            let keep = |document| {
+                documents.push(document);
+                Ok(())
+            };
+            bench.monitor(&rules, files, args.tokens, terminal, keep)?;
+            Ok(documents)
+        };
+        let report = MonitorReport::new(&rules, &group(&args.positive)?, &group(&args.negative)?)?;
+        terminal.table(&report.table());
+        return terminal.json(&report);
+    }
+    let (mut n, mut found) = (0u64, 0u64);
+    let model = bench.model(terminal)?;
+    bench.monitor(&rules, &args.corpus, args.tokens, terminal, |document| {
+        n += 1;
+        if !document.events.is_empty() {
+            found += 1;
+            terminal.heading(&document.record.place());
+            document.lines(model).iter().for_each(|line| terminal.line(format!("  {line}")));
+        }
+        terminal.json(&document).expect("numbers and text can be written as JSON");
+        Ok(())
+    })?;
+    terminal.line(format!("\na rule held in {found} of {n} documents"));
+    Ok(())
 }
 
 pub(crate) fn direction(args: &DirectionArgs, terminal: &Terminal) -> anyhow::Result<()> {

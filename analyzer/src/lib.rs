@@ -13,10 +13,12 @@
 //! index      one pass over activations or a corpus: a state that merges and is saved, and what is computed from it: the
 //!            strongest examples, a sample of the text, effects and labels
 //! encode     the active latents of every token of any text
+//! probe      a logistic regression on a few latents
 //! find       latents by words, and those that tell two groups of texts apart
 //! evaluate   how much of the model an SAE keeps: its reconstructions and, with the model running, behavior
 //! compare    which latents of two SAEs are the same
 //! steer      Interventions edit latents inside a forward pass, generate generates text under them, shift measures them
+//! guard      GuardRules watch a text as it is read or written; Guard is the hook that judges it, and edits or ends it
 //! ```
 
 mod error;
@@ -42,10 +44,12 @@ mod explain;
 mod index;
 mod merge;
 mod encode;
+mod probe;
 mod find;
 mod evaluate;
 mod compare;
 mod steer;
+mod guard;
 
 pub use artifact::{Artifact, ArtifactKind, Content};
 pub use columns::Columns;
@@ -62,18 +66,23 @@ pub use features::{
     Labeled, Portrait, Sample,
 };
 pub use find::{ContrastConfig, Contrasts, DocumentContrast, RankBy, SearchHit, TextGroup, TextHit, find};
+pub use guard::{
+    Action, AtRate, Detected, Guard, GuardEvent, GuardRules, Guarded, MonitorReport, Needs, Release, Rule, RuleReport,
+    Score, ScoreOf, ScoreReport, Share, Smooth, Watched,
+};
 pub use index::{IndexText, index, merge_indexes};
 pub use labels::{Label, LabelInput, label_all};
 pub use listed::{ActiveLatent, Listed, TokenLatents};
 pub use merge::{Merged, merge};
 pub use placed_sae::PlacedSae;
+pub use probe::Probe;
 pub use sae_site::SaeSite;
 pub use sae_source::SaeSource;
 pub use steer::{
-    Baseline, Direction, DirectionConfig, DirectionMethod, DirectionTokens, EditCount, Fluency, GenerateConfig,
-    Generation, Intervention, Interventions, LatentMax, LatentScales, MovedLatent, MovedToken, Per, Positions, Prompt,
-    Scope, Shift, SideBySide, SteerEdit, SteerVector, SteeredSae, Steering, Strength, Sweep, SweepPoint, SweepText,
-    TokenShift, Trial, TrialText, When, bundled_corpora, direction, generate, shift,
+    Baseline, ControlVector, Direction, DirectionConfig, DirectionMethod, DirectionTokens, EditCount, Fluency,
+    GenerateConfig, Generation, Intervention, Interventions, LatentMax, LatentScales, MovedLatent, MovedToken, Per,
+    Positions, Prompt, Scope, Shift, SideBySide, SteerEdit, SteerVector, SteeredSae, Steering, Strength, Sweep,
+    SweepPoint, SweepText, TokenShift, Trial, TrialText, When, bundled_corpora, direction, generate, shift,
 };
 pub use token_weight::TokenWeight;
 pub use workbench::Workbench;

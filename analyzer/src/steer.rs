@@ -5,6 +5,7 @@ mod strength;
 mod positions;
 mod prompt;
 mod direction;
+mod control_vector;
 mod intervention;
 mod scope;
 mod step;
@@ -20,6 +21,7 @@ mod demonstration;
 
 pub use self::{
     compile::SteeredSae,
+    control_vector::ControlVector,
     demonstration::bundled_corpora,
     direction::{DirectionConfig, DirectionMethod, DirectionTokens, SteerVector, direction},
     fluency::Fluency,

@@ -17,7 +17,7 @@ use trainer::{TrainConfig, train};
 /// Texts shorter and longer than a context, and an empty one.
 fn texts() -> Vec<String> {
     let long = "It was a dark night, and the sea was calm. ".repeat(5);
-    ["We hold these truths to be self-evident.", "", &long, "fn main() {}", &long[..60]].map(String::from).to_vec()
+    ["We hold these truths to be self-evident.", &long, "fn main() {}", &long[..60], ""].map(String::from).to_vec()
 }
 
 /// A config that makes a document into contexts of its own, without a separator.
@@ -102,17 +102,20 @@ fn a_corpus_has_the_latents_of_its_texts() {
         .unwrap();
         found
     };
-    let texts = texts();
-    let of_texts = documents(EncodeText::Texts(&texts));
-    assert_eq!(of_texts.iter().map(|it| it.0).collect::<Vec<_>>(), [0, 2, 3, 4], "one has no token");
+    // The corpus also has an empty document, which has no token; given by itself it is refused.
+    let refused = encode(&bench, EncodeText::Texts(&texts()), &Silent, |_| Ok(())).unwrap_err().to_string();
+    assert!(refused.contains("number 5"), "{refused}");
+    let texts = &texts()[..4];
+    let of_texts = documents(EncodeText::Texts(texts));
+    assert_eq!(of_texts.iter().map(|it| it.0).collect::<Vec<_>>(), [0, 1, 2, 3]);
     assert!(of_texts == documents(EncodeText::Corpus(&live)));
 
     let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
-    let counts = encode_into(&bench, EncodeText::Texts(&texts), &a, &Silent).unwrap();
+    let counts = encode_into(&bench, EncodeText::Texts(texts), &a, &Silent).unwrap();
     assert_eq!(counts, encode_into(&bench, EncodeText::Corpus(&live), &b, &Silent).unwrap());
     assert_eq!(counts.latents, of_texts.iter().map(|it| it.1.acts.n_active() as u64).sum::<u64>());
     let table = |folder: &Path| fs::read(folder.join("latents.parquet")).unwrap();
     assert!(table(&a) == table(&b));
-    let message = encode_into(&bench, EncodeText::Texts(&texts), &a, &Silent).unwrap_err().to_string();
+    let message = encode_into(&bench, EncodeText::Texts(texts), &a, &Silent).unwrap_err().to_string();
     assert!(message.contains("expected a new folder"), "{message}");
 }

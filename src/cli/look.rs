@@ -73,6 +73,12 @@ pub(crate) struct FindArgs {
     /// Order: auc; frequency, the difference of the shares of documents; normalized-mean, that of the mean activations.
     #[arg(long, default_value = "auc")]
     pub(crate) rank: RankBy,
+    /// Fit a probe, a score for a guard, on the first latents of the list, and write it to this file.
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) fit: Option<PathBuf>,
+    /// Number of latents of the probe.
+    #[arg(long, default_value_t = 8, requires = "fit", value_parser = at_least_1)]
+    pub(crate) fit_latents: usize,
     #[command(flatten)]
     pub(crate) sae: IndexedSaeArgs,
 }

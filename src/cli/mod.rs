@@ -19,7 +19,7 @@ pub(crate) use self::{
         CompareArgs, CompletionsArgs, ConvertArgs, DemoArgs, FindArgs, InspectArgs, ListArgs, ManArgs, SearchArgs,
         ShowArgs,
     },
-    sae::{CorpusTextArgs, DirectionArgs, EncodeArgs, EvaluateArgs, ExplainArgs, IndexArgs, SteerArgs},
+    sae::{CorpusTextArgs, DirectionArgs, EncodeArgs, EvaluateArgs, ExplainArgs, IndexArgs, MonitorArgs, SteerArgs},
     train::{SharedArgs, SweepArgs, TrainArgs},
     value::{required, usage},
 };
@@ -70,8 +70,7 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  refract demo --out demo")]
     Demo(DemoArgs),
     /// Run a model over text and write its activations.
-    #[command(after_help = "Example:\n  refract harvest --corpus data/corpora/*.jsonl \\\n    \
-                            --hook-point blocks.14.hook_resid_post \\\n    --tokens 150k --out runs/activations")]
+    #[command(after_help = include_str!("examples/harvest.txt"))]
     Harvest(Box<HarvestArgs>),
     /// Make one of the harvests, or of the indexes, of a corpus' parts.
     #[command(after_help = "Example:\n  refract merge runs/parts --out runs/merged")]
@@ -81,39 +80,14 @@ pub(crate) enum Command {
     #[command(
         allow_negative_numbers = true,
         after_help = "Example:\n  refract train --activations runs/activations \\\n    --d-sae 4608 --out runs/sae",
-        after_long_help = "Examples:\n  refract train --activations runs/activations \\\n    \
-                      --d-sae 4608 --out runs/sae\n\n  \
-                      refract train --model default \\\n    --corpus data/corpora/*.jsonl \\\n    \
-                      --hook-point blocks.14.hook_resid_post --out runs/live\n\n  \
-                      refract train --vectors data/digits/digits-2000.parquet \\\n    \
-                      --d-sae 1024 --tokens 200k --batch 512 --out runs/digits\n\n\
-                      A transcoder of an MLP, on activations that were harvested at these hook points:\n  \
-                      refract train --activations runs/mlp \\\n    --arch transcoder --skip \\\n    \
-                      --hook-point blocks.14.ln2.hook_normalized \\\n    \
-                      --target-hook-point blocks.14.hook_mlp_out \\\n    --out runs/transcoder\n\n\
-                      A crosscoder of three layers:\n  \
-                      refract train --activations runs/layers \\\n    --arch crosscoder \\\n    \
-                      --hook-point blocks.10.hook_resid_post \\\n    \
-                      blocks.14.hook_resid_post blocks.18.hook_resid_post \\\n    --out runs/crosscoder"
+        after_long_help = include_str!("examples/train.txt")
     )]
     Train(Box<TrainArgs>),
     /// Train many SAEs in one pass over the data, one for every combination of the values given, and compare them.
     #[command(
         allow_negative_numbers = true,
         after_help = "Every option of train takes a list of values here.",
-        after_long_help = "Every option of train takes a list of values here, separated by commas or spaces. Each run is a \
-                      folder in --out, equal to the bit to one of `refract train` with these options. pareto.html \
-                      there plots FVU against L0; sweep.parquet and sweep.json are the table.\n\n\
-                      Runs that form no grid are listed in --config, each over the rest of [sweep]:\n  \
-                      [[sweep.run]]\n  arch = \"jumprelu\"\n  bandwidth = [0.25, 0.5]\n  [[sweep.run]]\n  \
-                      arch = \"crosscoder\"\n  \
-                      hook-point = [[\"blocks.10.hook_resid_post\",\n                 \
-                      \"blocks.14.hook_resid_post\"]]\n\n\
-                      Runs that differ in hook point, tokens, batch, seed, buffer or held-out share have passes of \
-                      their own, one after another.\n\n\
-                      Example, of eight SAEs:\n  \
-                      refract sweep --activations runs/activations \\\n    \
-                      --k 16,32 --d-sae 2304,4608 \\\n    --arch topk,batch-topk --out runs/sweep"
+        after_long_help = include_str!("examples/sweep.txt")
     )]
     Sweep(Box<SweepArgs>),
     /// Measure an SAE on held-out text, or on all of other --activations: L0, FVU, dead latents, and the CE loss score
@@ -127,16 +101,13 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  refract show --features runs/features 1234")]
     Show(ShowArgs),
     /// Find the latents that tell two groups of texts apart, by document: sources of the index, files, or quoted texts.
-    #[command(after_help = "Example:\n  refract find --features runs/features \\\n    \
-                            --positive speeches --negative prose")]
+    #[command(after_help = include_str!("examples/find.txt"))]
     Find(FindArgs),
     /// Encode any text: the active latents of each token. It needs no activations on disk.
-    #[command(after_help = "Example:\n  refract encode --sae runs/sae --features runs/features \\\n    \
-                            --text 'It was a dark night.'")]
+    #[command(after_help = include_str!("examples/encode.txt"))]
     Encode(EncodeArgs),
     /// Explain the next token of a text: which latents fire on each token, and what the model loses without them.
-    #[command(after_help = "Example:\n  refract explain --sae runs/sae --features runs/features \\\n    \
-                            --text 'The capital of France is'")]
+    #[command(after_help = include_str!("examples/explain.txt"))]
     Explain(ExplainArgs),
     /// Find latents by words: in their labels, in the tokens that they promote, and in those on which they fire.
     #[command(after_help = "Example:\n  refract search --features runs/features whale")]
@@ -144,24 +115,20 @@ pub(crate) enum Command {
     /// Write text with latents clamped, directions added and other edits, beside the same without.
     #[command(
         allow_negative_numbers = true,
-        after_help = "Example:\n  refract steer --sae runs/sae \\\n    \
-                      --prompt 'The weather today' --clamp 1234=0 --scale 77=3\n\n\
-                      Any edit; its name is clamp, floor, cap, suppress, scale, add, ablate, swap or splice:\n  \
-                      refract steer --sae runs/sae --prompt Hi \\\n    --edit 'floor 12=3' \\\n    \
-                      '{\"kind\": \"splice\", \"at\": \"generated\"}'"
+        after_help = include_str!("examples/steer.txt")
     )]
     Steer(Box<SteerArgs>),
+    /// Watch texts with the rules of a guard, and measure how well they tell two groups of texts apart.
+    #[command(after_help = include_str!("examples/monitor.txt"))]
+    Monitor(MonitorArgs),
     /// Make a direction to steer along from two sets of texts.
-    #[command(after_help = "Example:\n  refract direction --hook-point blocks.14.hook_resid_post \\\n    \
-                            --positive glad.txt --negative sad.txt --out glad.safetensors")]
+    #[command(after_help = include_str!("examples/direction.txt"))]
     Direction(DirectionArgs),
     /// Find which latents of two SAEs are the same, by direction and by the tokens on which they fire.
     #[command(after_help = "Example:\n  refract compare runs/sae runs/other-seed")]
     Compare(CompareArgs),
     /// Write an SAE in the format of another tool.
-    #[command(after_help = "Each FORMAT is read as well, and so are the folders of Llama Scope: the format of an \
-                      SAE is found out from its files. Every command that takes --sae reads them too.\n\n\
-                      Example:\n  refract convert runs/sae \\\n    --to dictionary-learning --out runs/dictionary")]
+    #[command(after_help = include_str!("examples/convert.txt"))]
     Convert(ConvertArgs),
     /// Explain a folder or a model that refract reads or writes.
     #[command(after_help = "Example:\n  refract inspect runs/activations --verify")]

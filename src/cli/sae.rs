@@ -142,6 +142,9 @@ pub(crate) struct SteerArgs {
     #[arg(long, value_name = "FACTOR", num_args = 0.., value_delimiter = ',', value_parser = number,
           default_missing_values = ["0.25", "0.5", "1", "1.5", "2", "3"])]
     pub(crate) sweep: Vec<f64>,
+    /// Rules that watch the text as it is written, and edit or end it.
+    #[arg(long, value_name = "FILE.toml", conflicts_with_all = ["interactive", "sweep"])]
+    pub(crate) guard: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) edits: EditArgs,
     /// The folder that `refract index` wrote for the SAE, for strengths in `max` and `kl`, and for labels.
@@ -149,6 +152,28 @@ pub(crate) struct SteerArgs {
     pub(crate) features: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) config: GenerateArgs,
+}
+
+/// Flags of `refract monitor`.
+#[derive(Debug, Args)]
+pub(crate) struct MonitorArgs {
+    #[command(flatten)]
+    pub(crate) sae: SaeArgs,
+    /// The rules of the guard.
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) guard: PathBuf,
+    /// Texts, as harvest takes a corpus: prints where rules begin and cease to hold.
+    #[arg(long, num_args = 1.., required_unless_present = "positive", conflicts_with = "positive")]
+    pub(crate) corpus: Vec<PathBuf>,
+    /// Texts that should be found: measures how well they are, beside --negative.
+    #[arg(long, num_args = 1.., requires = "negative")]
+    pub(crate) positive: Vec<PathBuf>,
+    /// Texts that should not be found.
+    #[arg(long, num_args = 1.., requires = "positive")]
+    pub(crate) negative: Vec<PathBuf>,
+    /// Most tokens to read, of each group.
+    #[arg(long, value_parser = count::<u64>)]
+    pub(crate) tokens: Option<u64>,
 }
 
 /// The edits of a text.

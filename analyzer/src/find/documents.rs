@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use super::statistics::{Permutations, TwoGroups, benjamini_hochberg, newcombe};
 use crate::{
-    EncodedRows, Error, FeatureIndex, Result,
+    EncodedRows, Error, FeatureIndex, Probe, Result,
     facts::{on_one_line, quoted},
     halves::{Half, mixed},
 };
@@ -64,11 +64,13 @@ pub struct ContrastConfig {
     pub max_density: f64,
     /// Order of the latents.
     pub rank: RankBy,
+    /// Number of latents, from the top of the list, on which a probe is fitted. Default 0: none is.
+    pub fit: usize,
 }
 
 impl Default for ContrastConfig {
     fn default() -> Self {
-        Self { max_density: 0.1, rank: RankBy::Auc }
+        Self { max_density: 0.1, rank: RankBy::Auc, fit: 0 }
     }
 }
 
@@ -91,6 +93,9 @@ pub struct Contrasts {
     pub least_p: Option<f64>,
     /// The latents, most typical of the first group first.
     pub latents: Vec<DocumentContrast>,
+    /// The probe, if one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
 }
 
 impl Contrasts {
@@ -405,6 +410,7 @@ impl Groups {
             is_cut,
             reported: report_n,
             is_split,
+            probe: None,
             n_tested: latents.len(),
             least_p: permutations.filter(|_| report_n.iter().all(|n| *n >= FOR_P)).map(|it| it.floor(report_n)),
             latents: latents.into_iter().map(|(_, found)| found).collect(),
@@ -518,7 +524,8 @@ mod tests {
         // It fires on one token only: without that, nothing is left.
         assert_eq!((best.token, best.auc_without_token), (1, 0.5));
         let all =
-            contrast_documents(&a, &b, &DENSITY, &ContrastConfig { max_density: 1.0, rank: RankBy::Auc }).unwrap();
+            contrast_documents(&a, &b, &DENSITY, &ContrastConfig { max_density: 1.0, ..ContrastConfig::default() })
+                .unwrap();
         assert_eq!((all.latents[0].latent, all.latents[0].auc), (2, 1.0));
     }
 

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use harvester::{Corpus, CorpusOptions, HarvestConfig, LiveModel, Monitor, Packing, human};
 
 use super::documents::{ContrastConfig, Contrasts, contrast_documents};
-use crate::{EncodedRows, Error, FeatureIndex, IndexText, Result, Workbench, index::encode_all, listed::check_density};
+use crate::{
+    EncodedRows, Error, FeatureIndex, IndexText, Probe, Result, Workbench, index::encode_all, listed::check_density,
+};
 
 /// Most tokens of a file or folder that are run through the model.
 const MOST_TOKENS: u64 = 100_000;
@@ -143,7 +145,12 @@ pub fn find(
         TextGroup::Texts(texts) => bench().encode_texts(texts, monitor),
     };
     let [positive, negative] = [rows(groups[0])?, rows(groups[1])?];
-    contrast_documents(&positive, &negative, &index.column::<f64>("density")?, config)
+    let mut found = contrast_documents(&positive, &negative, &index.column::<f64>("density")?, config)?;
+    if config.fit > 0 {
+        let best: Vec<u32> = found.latents.iter().take(config.fit).map(|latent| latent.latent).collect();
+        found.probe = Some(Probe::fitted([&positive, &negative], &best, found.is_split, index.manifest())?);
+    }
+    Ok(found)
 }
 
 /// The documents of some files, each in contexts of its own: what comes before a document does not change it, and none

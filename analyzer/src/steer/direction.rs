@@ -297,7 +297,7 @@ impl SteerVector {
     }
 
     /// Warns if it was made on another model.
-    pub(super) fn check_model(&self, model: &LanguageModel) -> Result<()> {
+    pub(crate) fn check_model(&self, model: &LanguageModel) -> Result<()> {
         if let Some(made_on) = self.provenance.get(MODEL_SHA256).filter(|sha256| !sha256.is_empty())
             && *made_on != model.identity()?.sha256
         {

@@ -145,6 +145,12 @@ impl<'a> Generation<'a> {
         self.texts.is_empty()
     }
 
+    /// Ends a text.
+    pub fn end(&mut self, text: usize) {
+        self.texts.iter_mut().filter(|unfinished| unfinished.sequence == text).for_each(|text| text.left = 0);
+        self.drop_finished();
+    }
+
     /// Generates one token of each unfinished text. Returns the text's number and the token; a text that ends with a
     /// stop token gets no entry.
     ///

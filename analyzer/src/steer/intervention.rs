@@ -371,6 +371,12 @@ impl SteerEdit {
         Ok(edits)
     }
 
+    /// The SAEs that it and its condition name.
+    pub(crate) fn sae_names(&self) -> impl Iterator<Item = String> {
+        let of_condition = self.scope.when.as_ref().and_then(|when| when.sae.clone());
+        [self.scope.sae.clone(), of_condition].into_iter().flatten()
+    }
+
     /// The same at other positions.
     pub fn at(mut self, positions: Positions) -> Self {
         self.scope.at = positions;

@@ -12,14 +12,18 @@
 //! on the g-th generated token from 0, and 0 outside the scope. The edit of a row depends only on that row and, for a
 //! condition per prompt, on the prompt before it: so cached generation equals a pass over the whole text.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::Path,
+};
 
 use candle_core::Tensor;
 use harvester::{Edit, Error as Harvester, Hook, HookPoint, LanguageModel, Row, Rows, is_ordinary, norm};
 
 use super::{
     compile::{Compiler, SteeredSae, contradictions},
-    intervention::SteerEdit,
+    control_vector::ControlVector,
+    intervention::{Direction, Intervention, Scope, SteerEdit},
     scope::{CompiledScope, Condition},
     step::{EditCount, LatentMax, Place, PlacePass, Seen, Step},
 };
@@ -33,6 +37,8 @@ pub struct Interventions<'a> {
     conditions: Vec<Condition<'a>>,
     scopes: Vec<CompiledScope>,
     counts: Vec<EditCount>,
+    /// Number of the edit of which each is a part: a control vector has one for each of its layers.
+    owners: Vec<usize>,
     seen: BTreeMap<(usize, u32), Seen>,
     special: HashSet<u32>,
     /// The only text that is edited; `None`: all.
@@ -43,6 +49,8 @@ pub struct Interventions<'a> {
     prompts: HashMap<usize, usize>,
     /// The point at which the pass also continues with the unedited text, before the edited one.
     fork: Option<HookPoint>,
+    /// The rows of the present pass that may be edited; `None`: all.
+    rows: Option<Vec<bool>>,
 }
 
 impl<'a> Interventions<'a> {
@@ -55,11 +63,15 @@ impl<'a> Interventions<'a> {
     /// measured; edits that contradict each other.
     pub fn new(model: &LanguageModel, saes: &[SteeredSae<'a>], edits: &[SteerEdit]) -> Result<Self> {
         contradictions(edits)?;
+        let parts = edits.iter().enumerate().map(|(number, edit)| Ok((number, parts(edit)?)));
+        let parts: Vec<(usize, Vec<SteerEdit>)> = parts.collect::<Result<_>>()?;
+        let (owners, edits): (Vec<usize>, Vec<SteerEdit>) =
+            parts.into_iter().flat_map(|(number, parts)| parts.into_iter().map(move |part| (number, part))).unzip();
         let mut compiler = Compiler { model, saes, places: BTreeMap::new(), conditions: vec![] };
         let scopes = edits
             .iter()
             .enumerate()
-            .map(|(number, edit)| compiler.add(number, edit).map_err(|error| in_edit(number, edit, error)));
+            .map(|(number, edit)| compiler.add(number, edit).map_err(|error| in_edit(owners[number], edit, error)));
         let scopes = scopes.collect::<Result<Vec<_>>>()?;
         let Compiler { places, conditions, .. } = compiler;
         let counts = vec![EditCount::default(); edits.len()];
@@ -69,12 +81,14 @@ impl<'a> Interventions<'a> {
             conditions,
             scopes,
             counts,
+            owners,
             seen: BTreeMap::new(),
             special,
             only: None,
             prompt_len: None,
             prompts: HashMap::new(),
             fork: None,
+            rows: None,
         })
     }
 
@@ -97,9 +111,24 @@ impl<'a> Interventions<'a> {
         self
     }
 
+    /// Edits only these rows of the passes that follow: one entry for each row.
+    pub(crate) fn edit_only(&mut self, rows: Vec<bool>) {
+        self.rows = Some(rows);
+    }
+
+    /// The hook points of the edits, in order of the pass.
+    pub(crate) fn hook_points(&self) -> impl Iterator<Item = HookPoint> {
+        self.places.iter().map(|place| place.hook_point)
+    }
+
     /// How many rows each edit met so far, in the stated order.
-    pub fn counts(&self) -> &[EditCount] {
-        &self.counts
+    pub fn counts(&self) -> Vec<EditCount> {
+        let mut of_edits = vec![EditCount::default(); self.owners.last().map_or(0, |last| last + 1)];
+        for (owner, count) in self.owners.iter().zip(&self.counts) {
+            of_edits[*owner].in_scope += count.in_scope;
+            of_edits[*owner].changed += count.changed;
+        }
+        of_edits
     }
 
     /// The edited latents, in the order of SAEs and latents, with what was seen of each in a pass that also ran the
@@ -132,7 +161,8 @@ impl<'a> Interventions<'a> {
             .map(|scope| {
                 // A condition may be at a later place of another edit.
                 let is_here = scope.hook_point == hook_point;
-                let weight = |row: usize| match is_here && edited[row] {
+                let may_edit = |row: usize| edited[row] && self.rows.as_ref().is_none_or(|rows| rows[row]);
+                let weight = |row: usize| match is_here && may_edit(row) {
                     true => scope.weight((row, &rows[row]), prompt_lens[row], &self.special, &self.conditions),
                     false => 0.0,
                 };
@@ -192,6 +222,26 @@ impl Hook for Interventions<'_> {
             })
         };
         edited().map_err(|error| Harvester::Hook(error.into()))
+    }
+}
+
+/// An edit as the parts that are each at one hook point.
+fn parts(edit: &SteerEdit) -> Result<Vec<SteerEdit>> {
+    let is_control_vector = |path: &Path| path.extension().is_some_and(|extension| extension == "gguf");
+    match &edit.what {
+        Intervention::Add { direction: Direction::File(path), value } if is_control_vector(path) => {
+            if let Some(point) = edit.scope.hook_point {
+                let expected = "no `hook_point`: the file has a layer for each vector";
+                return Err(Harvester::invalid(path.display().to_string(), expected, point.to_string()).into());
+            }
+            let vectors = ControlVector::read(path)?;
+            let part = |(point, vector): (HookPoint, &[f32])| SteerEdit {
+                what: Intervention::Add { direction: Direction::Vector(vector.to_vec()), value: *value },
+                scope: Scope { hook_point: Some(point), ..edit.scope.clone() },
+            };
+            Ok(vectors.vectors().map(part).collect())
+        }
+        _ => Ok(vec![edit.clone()]),
     }
 }
 

@@ -49,7 +49,7 @@ impl Positions {
     }
 
     /// True if it has the position, in a text with a prompt of this length.
-    pub(super) fn contains(&self, position: usize, prompt_len: usize) -> bool {
+    pub(crate) fn contains(&self, position: usize, prompt_len: usize) -> bool {
         self.0.iter().any(|part| part.range(prompt_len).contains(&position))
     }
 

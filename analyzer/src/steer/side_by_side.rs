@@ -171,7 +171,7 @@ impl Workbench {
             each([&so_far[0], &so_far[1]]);
         }
         monitor.finish();
-        let counts = hook.counts().to_vec();
+        let counts = hook.counts();
         let read = |written: &[u32]| {
             let text = [&prompt_tokens[..], written].concat();
             shift(model, steering.hook(self, model)?, &text, prompt_tokens.len(), MOVED_TOKENS)

@@ -23,13 +23,23 @@ impl Steering {
     /// # Errors
     /// An SAE that refract did not train, or one of another model; an index of another SAE.
     pub fn open(bench: &Workbench, edits: Vec<SteerEdit>, index: Option<&FeatureIndex>) -> Result<Self> {
+        let names = edits.iter().flat_map(SteerEdit::sae_names).collect();
+        Self::open_with(bench, edits, names, index)
+    }
+
+    /// The same with the SAEs that a guard needs. There may be no edits.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) fn open_with(
+        bench: &Workbench,
+        edits: Vec<SteerEdit>,
+        names: Vec<String>,
+        index: Option<&FeatureIndex>,
+    ) -> Result<Self> {
         let scales = index.map(|index| index.check_sae(bench.sae()).and_then(|()| LatentScales::of(index)));
         let mut steering = Self { edits: vec![], others: vec![], scales: scales.transpose()? };
-        let named = |edit: &SteerEdit| {
-            let condition = edit.scope.when.as_ref().and_then(|when| when.sae.clone());
-            [edit.scope.sae.clone(), condition]
-        };
-        for name in edits.iter().flat_map(named).flatten() {
+        for name in names {
             if name == own_name(bench) || steering.others.iter().any(|(other, _)| *other == name) {
                 continue;
             }
@@ -94,11 +104,15 @@ impl Steering {
     /// # Errors
     /// As [`Interventions::new`].
     pub fn hook<'a>(&'a self, bench: &'a Workbench, model: &LanguageModel) -> Result<Interventions<'a>> {
+        Interventions::new(model, &self.saes(bench), &self.edits)
+    }
+
+    /// The SAE of the workbench, and the others that were opened.
+    pub(crate) fn saes<'a>(&'a self, bench: &'a Workbench) -> Vec<SteeredSae<'a>> {
         let own = SteeredSae { name: own_name(bench), site: bench.sae().site(), scales: self.scales.as_ref() };
         let others = self.others.iter();
         let others = others.map(|(name, sae)| SteeredSae { name: name.clone(), site: sae.site(), scales: None });
-        let saes: Vec<SteeredSae<'_>> = [own].into_iter().chain(others).collect();
-        Interventions::new(model, &saes, &self.edits)
+        [own].into_iter().chain(others).collect()
     }
 }
 
