@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use harvester::{Edit, Hook, HookPoint, LanguageModel, Monitor, Rows};
 use serde::Serialize;
 
-use super::{Guard, GuardEvent, GuardRules};
+use super::{hook::Guard, judge::GuardEvent, rules::GuardRules};
 use crate::{
     Error, Facts, FeatureIndex, GenerateConfig, Generation, Interventions, Result, SteerEdit, Steering, Workbench,
     facts::quoted,

@@ -26,7 +26,7 @@ struct Measure<'a> {
 #[derive(Debug)]
 enum Reads<'a> {
     /// Latents, and what is made of them.
-    Latents(LatentEncoder<'a>, Of),
+    Latents(Box<LatentEncoder<'a>>, Of),
     /// The part along a vector of length 1.
     Direction(Vec<f32>),
 }
@@ -119,7 +119,7 @@ impl<'a> Measure<'a> {
             if let Some(latent) = latents.iter().find(|latent| **latent as usize >= d_sae) {
                 return Err(Harvester::invalid("latent", format!("below {d_sae}"), latent.to_string()).into());
             }
-            Ok(Self { hook_point, sink_norm, of: Reads::Latents(LatentEncoder::new(site.sae, latents)?, of) })
+            Ok(Self { hook_point, sink_norm, of: Reads::Latents(LatentEncoder::new(site.sae, latents)?.into(), of) })
         };
         match &score.of {
             ScoreOf::Latent(latent) => of_latents(&[*latent], Of::Sum),

@@ -45,7 +45,7 @@ impl Watched {
     /// Where rules begin and cease to hold, in lines.
     pub fn lines(&self, model: &LanguageModel) -> Vec<String> {
         let line = |event: &GuardEvent| {
-            let text = quoted(&model.tokenizer().token_text(event.token));
+            let text = quoted(model.tokenizer().token_text(event.token));
             format!("token {:6} {text:16} {}", event.position, event.said())
         };
         self.events.iter().map(line).collect()
