@@ -174,7 +174,7 @@ impl GuardRules {
     /// A file that cannot be read or is not of this form, and what [`Self::check`] refuses.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Harvester::io("read", path))?;
-        let hint = "The analyzer's README, \"Guards\", shows a whole file";
+        let hint = "The analyzer's README, \"monitor: guards\", shows a whole file";
         let refuse = |found: String| Harvester::malformed(path, "the rules of a guard", found, hint);
         let mut rules: Self = toml::from_str(&text).map_err(|error| refuse(error.to_string()))?;
         let folder = path.parent().unwrap_or(Path::new(""));

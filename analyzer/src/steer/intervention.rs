@@ -159,7 +159,7 @@ const SETTINGS: [&str; 3] = ["clamp", "scale", "add"];
 
 /// An edit with its scope.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Settings")]
+#[serde(try_from = "Written")]
 pub struct SteerEdit {
     /// What it does.
     #[serde(flatten)]
@@ -387,6 +387,25 @@ impl SteerEdit {
 impl From<Intervention> for SteerEdit {
     fn from(what: Intervention) -> Self {
         Self { what, scope: Scope::default() }
+    }
+}
+
+/// An edit as it stands in a file.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected an edit in short, such as \"clamp 12=3\", or a table of its fields")]
+enum Written {
+    Short(String),
+    Fields(Settings),
+}
+
+impl TryFrom<Written> for SteerEdit {
+    type Error = crate::Error;
+
+    fn try_from(written: Written) -> Result<Self> {
+        match written {
+            Written::Short(text) => text.parse(),
+            Written::Fields(fields) => Ok(fields.try_into()?),
+        }
     }
 }
 
