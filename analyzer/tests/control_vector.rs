@@ -74,7 +74,6 @@ fn a_control_vector_does_what_it_does_in_llama_cpp() {
         let mut ours = Interventions::new(&model, &[], std::slice::from_ref(&edit)).unwrap();
         let by_steering = kl(&model, prompt, steered, &mut ours);
         let effect = kl(&model, prompt, steered, &mut NoHook);
-        println!("noise {noise:.5}, off {off:.5}, by steering {by_steering:.5}, effect {effect:.3}");
         assert!(off < 0.02, "{off} nats from llama.cpp");
         assert!(by_steering < effect / 2.0, "{by_steering} nats, with position 0 left alone");
         assert!(effect > 0.1, "the vector moves the next token by {effect} nats only");
