@@ -203,13 +203,13 @@ pub(crate) struct EditArgs {
 #[derive(Debug, Args)]
 pub(crate) struct DirectionArgs {
     /// Texts to which the direction leads, or files of them, as for steer.
-    #[arg(long, num_args = 1.., required = true)]
+    #[arg(long, value_name = "TEXT", num_args = 1.., required = true)]
     pub(crate) positive: Vec<String>,
     /// The texts from which it leads.
-    #[arg(long, num_args = 1.., required = true)]
+    #[arg(long, value_name = "TEXT", num_args = 1.., required = true)]
     pub(crate) negative: Vec<String>,
     /// Where it is made and used.
-    #[arg(long)]
+    #[arg(long, value_name = "POINT")]
     pub(crate) hook_point: HookPoint,
     /// The model, as for harvest.
     #[arg(long, default_value = "default")]
@@ -217,7 +217,7 @@ pub(crate) struct DirectionArgs {
     #[command(flatten)]
     pub(crate) config: DirectionConfigArgs,
     /// The .safetensors file to write.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
 }
 
