@@ -3,7 +3,8 @@
 use std::{io::BufRead, path::PathBuf};
 
 use analyzer::{
-    Columns, FeatureIndex, GenerateConfig, GuardRules, MonitorReport, Prompt, SteerEdit, Steering, Watched, Workbench,
+    Columns, ControlVector, Facts, FeatureIndex, GenerateConfig, GuardRules, MonitorReport, Prompt, SteerEdit,
+    Steering, Watched, Workbench,
 };
 use harvester::{Compute, LanguageModel, ModelSource, Monitor};
 
@@ -61,32 +62,40 @@ impl Writer<'_> {
     /// Writes both texts line by line, and then what moved.
     fn write(&self, prompt: &str, steering: &Steering) -> anyhow::Result<()> {
         let Self { bench, index, config, terminal, .. } = *self;
-        let prompt = if self.chat { bench.chat_prompt(prompt, terminal)? } else { prompt.to_string() };
-        let mut columns = Columns::new(terminal.width());
-        terminal.fact("prompt", &analyzer::on_one_line(&prompt));
-        terminal.heading(&columns.heading(["without", "with"]));
-        let mut each = |texts: [&str; 2]| columns.grow(texts).iter().for_each(|line| terminal.line(line));
-        let result = bench.side_by_side(&prompt, steering, config, &mut each, terminal)?;
-        columns.finish().iter().for_each(|line| terminal.line(line));
-        terminal.line("");
-        terminal.facts(&result.facts(index)?);
-        terminal.json(&result)
+        self.beside(prompt, "with", |prompt, each| {
+            let result = bench.side_by_side(prompt, steering, config, each, terminal)?;
+            Ok((result.facts(index)?, serde_json::to_value(&result)?))
+        })
     }
 
     /// Writes both texts line by line, the second one as a guard lets it, and then what the guard saw.
     fn guarded(&self, prompt: &str, rules: &GuardRules, steering: &Steering) -> anyhow::Result<()> {
         let Self { bench, config, terminal, .. } = *self;
+        self.beside(prompt, "guarded", |prompt, each| {
+            let result = bench.guarded(prompt, rules, steering, config, each, terminal)?;
+            each([&result.without, &result.with]); // with the text of a stop
+            Ok((result.facts(), serde_json::to_value(&result)?))
+        })
+    }
+
+    /// Writes two texts in columns as they grow, and then the facts of the result. `write` calls its last argument with
+    /// both texts so far.
+    fn beside(
+        &self,
+        prompt: &str,
+        name: &str,
+        write: impl FnOnce(&str, &mut dyn FnMut([&str; 2])) -> anyhow::Result<(Facts, serde_json::Value)>,
+    ) -> anyhow::Result<()> {
+        let Self { bench, terminal, .. } = *self;
         let prompt = if self.chat { bench.chat_prompt(prompt, terminal)? } else { prompt.to_string() };
         let mut columns = Columns::new(terminal.width());
         terminal.fact("prompt", &analyzer::on_one_line(&prompt));
-        terminal.heading(&columns.heading(["without", "guarded"]));
+        terminal.heading(&columns.heading(["without", name]));
         let mut each = |texts: [&str; 2]| columns.grow(texts).iter().for_each(|line| terminal.line(line));
-        let result = bench.guarded(&prompt, rules, steering, config, &mut each, terminal)?;
-        let end = result.with.as_str();
-        columns.grow([&result.without, end]).iter().for_each(|line| terminal.line(line));
+        let (facts, result) = write(&prompt, &mut each)?;
         columns.finish().iter().for_each(|line| terminal.line(line));
         terminal.line("");
-        terminal.facts(&result.facts());
+        terminal.facts(&facts);
         terminal.json(&result)
     }
 
@@ -144,7 +153,10 @@ pub(crate) fn direction(args: &DirectionArgs, terminal: &Terminal) -> anyhow::Re
     let model = LanguageModel::open(&args.model.parse::<ModelSource>()?, Compute::F32, terminal)?;
     let config = config(&args.config)?;
     let made = analyzer::direction(&model, args.hook_point, [&positive, &negative], &config, terminal)?;
+    let exported = args.export.as_ref().map(|_| ControlVector::of(&made, model.config().family.to_string()));
+    let exported = exported.transpose()?; // refused before anything is written
     made.write(&args.out)?;
+    exported.iter().zip(&args.export).try_for_each(|(vector, file)| vector.write(file))?;
     terminal.report(args.out.display(), &made.summary());
     terminal.json(&made)
 }

@@ -32,6 +32,7 @@ mod workbench;
 mod encoded;
 mod halves;
 mod wilson;
+mod auc;
 mod labels;
 mod next_token;
 mod neutral;

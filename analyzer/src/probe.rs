@@ -15,7 +15,7 @@ use std::path::Path;
 use harvester::{Error as Harvester, write_atomically};
 use serde::{Deserialize, Serialize};
 
-use crate::{EncodedRows, FeaturesManifest, Result, SaeSite, halves::Half};
+use crate::{EncodedRows, FeaturesManifest, Result, auc::auc, halves::Half};
 
 /// Newton steps at most. From zero, a strictly convex loss of this kind takes about ten.
 const STEPS: usize = 100;
@@ -68,13 +68,15 @@ impl Probe {
         Ok(write_atomically(path, text.as_bytes())?)
     }
 
-    /// Refuses an SAE of another shape.
-    pub(crate) fn check_sae(&self, path: &Path, site: &SaeSite<'_>) -> Result<()> {
-        let found = site.sae.d_sae();
-        if found == self.d_sae {
+    /// Refuses another SAE than the one that it was fitted on: the same latents mean something else there. `sha256`: of
+    /// the SAE, if that is known.
+    pub(crate) fn check_sae(&self, path: &Path, d_sae: usize, sha256: Option<&str>) -> Result<()> {
+        let is_it = sha256.is_none_or(|sha256| self.sae_sha256.is_empty() || self.sae_sha256 == sha256);
+        if d_sae == self.d_sae && is_it {
             return Ok(());
         }
-        let (expected, found) = (format!("an SAE of {} latents", self.d_sae), format!("one of {found}"));
+        let expected = format!("the SAE it was fitted on, of {} latents and SHA-256 {}", self.d_sae, self.sae_sha256);
+        let found = format!("one of {d_sae} latents and SHA-256 {}", sha256.unwrap_or("unknown"));
         Err(Harvester::invalid(format!("probe {}", path.display()), expected, found).into())
     }
 
@@ -146,11 +148,7 @@ impl Probe {
                 .collect::<Vec<f64>>()
         };
         let [first, second] = [of_group(true), of_group(false)];
-        let above = |x: &f64| {
-            second.iter().map(|y| f64::from(u8::from(x > y)) + f64::from(u8::from(x == y)) / 2.0).sum::<f64>()
-        };
-        let pairs = (first.len() * second.len()) as f64;
-        let auc = (pairs > 0.0).then(|| first.iter().map(above).sum::<f64>() / pairs);
+        let auc = (!first.is_empty() && !second.is_empty()).then(|| auc(&first, &second));
         let latents = latents.into_iter().zip(weights.iter().map(|weight| *weight as f32)).collect();
         let sae_sha256 = index.sae.sha256.clone().unwrap_or_default();
         Ok(Self { latents, bias: bias as f32, d_sae: index.d_sae, sae_sha256, auc, documents })
@@ -270,5 +268,9 @@ mod tests {
         std::fs::write(&path, other).expect("written");
         let error = Probe::read(&path).expect_err("out of order").to_string();
         assert!(error.contains("probe.json") && error.contains("order"), "{error}");
+        assert!(probe.check_sae(&path, 16, Some("ab")).is_ok() && probe.check_sae(&path, 16, None).is_ok());
+        for (d_sae, sha256) in [(16, Some("cd")), (32, Some("ab")), (32, None)] {
+            assert!(probe.check_sae(&path, d_sae, sha256).is_err(), "{d_sae} {sha256:?}");
+        }
     }
 }

@@ -38,3 +38,4 @@ pub use self::{
     sweep::{Sweep, SweepPoint, SweepText},
     trial::{Baseline, Trial, TrialText},
 };
+pub(crate) use self::{compile::check_width, side_by_side::decoded_so_far};

@@ -216,6 +216,9 @@ pub(crate) struct DirectionArgs {
     pub(crate) model: String,
     #[command(flatten)]
     pub(crate) config: DirectionConfigArgs,
+    /// Write it as a control vector of llama.cpp too.
+    #[arg(long, value_name = "FILE.gguf")]
+    pub(crate) export: Option<PathBuf>,
     /// The .safetensors file to write.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,

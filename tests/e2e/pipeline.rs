@@ -198,7 +198,7 @@ fn a_direction_of_two_sets_of_texts_steers() {
     let sad = ["I am so sad today", "What a terrible day", "This is awful", "I am unhappy with it"];
     let args =
         ["direction", "--hook-point", POINT, "--positive", "glad.txt", "--out", "glad.safetensors", "--negative"];
-    let made = RUN.json(&[&args[..], &sad].concat()).remove(0);
+    let made = RUN.json(&[&args[..], &sad, &["--export", "glad.gguf"]].concat()).remove(0);
     assert_eq!(made["provenance"]["method"], "mean");
     assert_eq!(made["provenance"]["positive_texts"], "4");
     assert!(RUN.error(&[&args[..], &sad].concat()).contains("a new file"));
@@ -206,11 +206,48 @@ fn a_direction_of_two_sets_of_texts_steers() {
     let steered = RUN.json(&steer).remove(0);
     assert!(number(&steered["shift"], "kl_next") > 0.01, "{steered}");
     assert_eq!(steered["interventions"][0]["direction"], "glad.safetensors");
+    let exported = ["steer", "--sae", "sae", "--prompt", "I feel", "--max-new-tokens", "6", "--add", "glad.gguf=8"];
+    assert_eq!(RUN.json(&exported).remove(0)["with"], steered["with"], "the control vector is the same direction");
     let pca = ["direction", "--method", "pca", "--tokens", "last", "--hook-point", POINT, "--out", "pca.safetensors"];
     let said = RUN.ok(&[&pca[..], &["--positive", "glad.txt", "--negative"], &sad].concat());
     assert!(said.contains("AUC") && RUN.path("pca.safetensors").exists(), "{said}");
     let message = RUN.error(&[&pca[..], &["--positive", "glad.txt", "--negative", "one"]].concat());
     assert!(message.contains("--negative: expected 4 texts"), "{message}");
+}
+
+#[test]
+fn a_guard_watches_a_corpus_and_ends_a_text() {
+    let (code, speeches) = (corpus("code"), corpus("speeches"));
+    let find =
+        ["find", "--features", "features", "--positive", "code", "--negative", "speeches", "--fit", "probe.json"];
+    let found = RUN.json(&find).remove(0);
+    assert_eq!(found["probe"]["latents"].as_array().unwrap().len(), 8);
+    assert!(found["probe"]["auc"].is_null(), "too few speeches to keep some apart: {}", found["probe"]);
+    let rules = |then: &str| {
+        format!(
+            "[[score]]\nname = \"code\"\nof = {{ probe = \"probe.json\" }}\nsmooth = {{ mean = 16 }}\nabove = -1000\n\
+             [[rule]]\nname = \"any\"\nall = [\"code\"]\nthen = {then}\n"
+        )
+    };
+    RUN.write("log.toml", rules("\"log\""));
+    RUN.write("stop.toml", rules("{ stop = \" No more.\" }"));
+    RUN.write("wrong.toml", rules("\"shout\""));
+    let monitor = ["monitor", "--sae", "sae", "--tokens", "20k", "--guard"];
+    let groups = ["--positive", &code, "--negative", &speeches];
+    let report = RUN.json(&[&monitor[..], &["log.toml"], &groups].concat()).remove(0);
+    assert!(number(&report["scores"][0], "auroc") > 0.8, "{report}");
+    let rule = &report["rules"][0]["detected"];
+    assert_eq!(rule["true_positives"]["n"], rule["true_positives"]["of"], "every text is above the threshold");
+    let said = RUN.ok(&[&monitor[..], &["log.toml", "--corpus", &speeches]].concat());
+    assert!(said.contains("log: any (code ") && said.contains("a rule held in "), "{said}");
+    let steer = ["steer", "--sae", "sae", "--prompt", "Fellow citizens", "--max-new-tokens", "6", "--guard"];
+    let stopped = RUN.json(&[&steer[..], &["stop.toml"]].concat()).remove(0);
+    assert_eq!((&stopped["with"], &stopped["stopped"]), (&" No more.".into(), &"any".into()), "{stopped}");
+    assert!(!stopped["without"].as_str().unwrap().is_empty());
+    assert!(RUN.ok(&[&steer[..], &["stop.toml"]].concat()).contains("No more."));
+    let message = RUN.error(&[&steer[..], &["wrong.toml"]].concat());
+    assert!(message.contains("wrong.toml") && message.contains("shout"), "{message}");
+    assert!(RUN.error(&[&steer[..], &["absent.toml"]].concat()).contains("absent.toml"));
 }
 
 #[test]

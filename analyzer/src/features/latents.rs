@@ -89,7 +89,7 @@ impl LatentsWriter {
 
     fn extend(&mut self, rows: impl Iterator<Item = LatentRow>) -> Result<()> {
         self.rows.extend(rows);
-        // Where a page ends depends on where a portion does.
+        // Only whole portions: pages end with portions, and so they are the same however the rows arrive.
         let whole = self.rows.len() / PORTION * PORTION;
         for portion in self.rows[..whole].chunks(PORTION) {
             self.table.add(portion)?;

@@ -103,7 +103,7 @@ impl Portrait {
             let [p50, _, p99, _] = feature.quantiles;
             let n = harvester::human::grouped(feature.n_active);
             let (density, max) = (100.0 * feature.density, feature.max);
-            // Of fewer, it is in the bin of the maximum.
+            // With fewer than 100 firings the 99th percentile is the largest one.
             let p99 = if feature.n_active < 100 { String::new() } else { format!(" 99 % {p99:.1},") };
             facts.add("fires", format!("on {density:.3} % of tokens ({n}): median {p50:.1},{p99} max {max:.1}"));
             facts.add("strength", feature.histogram.line());
@@ -167,7 +167,7 @@ impl Portrait {
 
 /// How strongly it moves the next token.
 fn strength(effect: &Effect, n_active: u64) -> String {
-    // Of fewer firings than 1,000, the 99.9th percentile is the maximum.
+    // With fewer than 1,000 firings the 99.9th percentile is the largest one.
     let dose = if n_active < 1000 { "about its max" } else { "its 99.9 %" };
     let mut parts = vec![format!("{:.2} nats at {:.1} ({dose})", effect.kl, effect.dose)];
     parts.push(match effect.dose_kl25.is_finite() {

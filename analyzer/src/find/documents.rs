@@ -371,7 +371,7 @@ impl Groups {
                 let others = TwoGroups { active: &others, n: report_n };
                 let test = reported.mann_whitney();
                 let auc_ranked = ranked.mann_whitney().auc();
-                // Of few documents many latents tell all apart: those that do it by most come first.
+                // With few documents, many latents have an AUC of 1: a larger difference of means breaks the tie.
                 let score = [score(config.rank, ranked, auc_ranked), mean_difference(ranked)];
                 let fires = reported.n_active();
                 let share = |group: usize| fires[group] as f64 / report_n[group] as f64;

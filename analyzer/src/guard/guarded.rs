@@ -1,13 +1,13 @@
 //! [`Guarded`]: a prompt continued without and with a guard.
 
 use candle_core::Tensor;
-use harvester::{Edit, Hook, HookPoint, LanguageModel, Monitor, Rows};
+use harvester::{Edit, Hook, HookPoint, Monitor, Rows};
 use serde::Serialize;
 
 use super::{hook::Guard, judge::GuardEvent, rules::GuardRules};
 use crate::{
     Error, Facts, FeatureIndex, GenerateConfig, Generation, Interventions, Result, SteerEdit, Steering, Workbench,
-    facts::quoted,
+    facts::quoted, steer::decoded_so_far,
 };
 
 /// A prompt continued without and with a guard.
@@ -19,7 +19,7 @@ pub struct Guarded {
     pub prompt_tokens: Vec<u32>,
     /// The continuation without guard and edits.
     pub without: String,
-    /// What is sent of the continuation with them.
+    /// The part of the continuation with them that is sent.
     pub with: String,
     /// The rule that stopped it, if one did.
     pub stopped: Option<String>,
@@ -27,14 +27,14 @@ pub struct Guarded {
     pub is_flagged: bool,
     /// Tokens that were written and not sent.
     pub held_back: usize,
-    /// Where rules began and ceased to hold.
+    /// The tokens on which a rule begins or ceases to hold.
     pub events: Vec<GuardEvent>,
     /// The text of the token of each event.
     pub event_texts: Vec<String>,
 }
 
 impl Guarded {
-    /// What happened, below the texts.
+    /// The events, and how the text ended.
     pub fn facts(&self) -> Facts {
         let mut facts = Facts::default();
         for (event, text) in self.events.iter().zip(&self.event_texts) {
@@ -154,9 +154,4 @@ impl Workbench {
             prompt_tokens,
         })
     }
-}
-
-/// The text of the tokens so far, without the begin of a character.
-fn decoded_so_far(model: &LanguageModel, tokens: &[u32]) -> String {
-    model.tokenizer().decode(tokens).trim_end_matches(char::REPLACEMENT_CHARACTER).to_string()
 }

@@ -72,7 +72,7 @@ impl<'a> Guard<'a> {
         self.judge.rules()
     }
 
-    /// What happened so far, in the order of the tokens.
+    /// The events so far, in the order of the tokens.
     pub fn events(&self) -> &[GuardEvent] {
         self.judge.events()
     }

@@ -6,7 +6,7 @@ use harvester::{Error as Harvester, HookPoint, LanguageModel, is_ordinary, norm}
 use trainer::LatentEncoder;
 
 use super::rules::{Score, ScoreOf};
-use crate::{Probe, Result, SteerVector, SteeredSae};
+use crate::{Probe, Result, SteerVector, SteeredSae, steer::check_width};
 
 /// What each score of some rules measures, ready to read rows.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl<'a> Measure<'a> {
             let site = sae()?.site;
             site.sae.config().hook_points.check_autoencoder()?;
             let (hook_point, sink_norm) = (site.hook_point, site.sink_norm);
-            check_width(site.sae.d_in(), hook_point, model)?;
+            check_width("SAE", site.sae.d_in(), hook_point, model)?;
             let d_sae = site.sae.d_sae();
             if let Some(latent) = latents.iter().find(|latent| **latent as usize >= d_sae) {
                 return Err(Harvester::invalid("latent", format!("below {d_sae}"), latent.to_string()).into());
@@ -127,7 +127,8 @@ impl<'a> Measure<'a> {
             ScoreOf::Sum(latents) => of_latents(latents, Of::Sum),
             ScoreOf::Probe(path) => {
                 let probe = Probe::read(path)?;
-                probe.check_sae(path, &sae()?.site)?;
+                let sae = sae()?;
+                probe.check_sae(path, sae.site.sae.d_sae(), sae.sha256)?;
                 of_latents(&probe.latents(), Of::Weighted(probe.bias, probe.weights()))
             }
             ScoreOf::Direction(path) => Self::of_direction(model, saes, path),
@@ -141,7 +142,7 @@ impl<'a> Measure<'a> {
             return Err(Harvester::invalid("direction", "a file that names its hook point", "none").into());
         };
         hook_point.check(model.config())?;
-        check_width(read.vector.len(), hook_point, model)?;
+        check_width("vector", read.vector.len(), hook_point, model)?;
         let length = norm(&read.vector);
         if length == 0.0 {
             return Err(Harvester::invalid("direction", "a vector with a length", "zeros").into());
@@ -151,15 +152,6 @@ impl<'a> Measure<'a> {
         let unit = read.vector.iter().map(|value| value / length).collect();
         Ok(Self { hook_point, sink_norm, of: Reads::Direction(unit) })
     }
-}
-
-fn check_width(found: usize, point: HookPoint, model: &LanguageModel) -> Result<()> {
-    let width = point.width(model.config());
-    if found == width {
-        return Ok(());
-    }
-    let expected = format!("{width} values, the width of {point} of {}", model.source());
-    Err(Harvester::invalid("width", expected, format!("{found} values")).into())
 }
 
 /// Says which score an error is about.

@@ -17,7 +17,7 @@ use super::{
     judge::{GuardEvent, Judged},
     rules::GuardRules,
 };
-use crate::{Error, Result, Workbench, facts::quoted, halves::Half, wilson::wilson};
+use crate::{Error, Result, Workbench, auc::auc, facts::quoted, halves::Half, wilson::wilson};
 
 /// The rates of false positives for which thresholds are chosen.
 const RATES: [f64; 2] = [0.01, 0.001];
@@ -164,8 +164,9 @@ impl MonitorReport {
         }
         let scores = rules.scores.iter().enumerate().map(|(number, score)| {
             let max = |document: &&Watched| document.max(number).unwrap_or(f32::NEG_INFINITY);
-            let [first, second] = [0, 1].map(|group: usize| report[group].iter().map(max).collect::<Vec<f32>>());
-            let auroc = auroc(&first, &second);
+            let [first, second] =
+                [0, 1].map(|group: usize| report[group].iter().map(max).map(f64::from).collect::<Vec<f64>>());
+            let auroc = auc(&first, &second);
             let trials = first.len().min(second.len());
             let mut quiet: Vec<f32> = choose[1].iter().map(max).collect();
             quiet.sort_unstable_by(|a, b| b.total_cmp(a));
@@ -380,18 +381,6 @@ impl Watching {
     fn finished(self, record: DocumentRecord) -> Watched {
         Watched { record, tokens: self.tokens, scores: self.values, events: self.events }
     }
-}
-
-/// Probability that a number of `first` is above one of `second`; equal ones count 1/2.
-fn auroc(first: &[f32], second: &[f32]) -> f64 {
-    let mut sorted = second.to_vec();
-    sorted.sort_unstable_by(f32::total_cmp);
-    let of = |x: &f32| {
-        let below = sorted.partition_point(|y| y < x) as f64;
-        let equal = sorted.partition_point(|y| y <= x) as f64 - below;
-        below + equal / 2.0
-    };
-    first.iter().map(of).sum::<f64>() / (first.len() * second.len()) as f64
 }
 
 /// Wilson's interval of a share of `n` trials that is no whole number of them: between those beside it.

@@ -168,7 +168,7 @@ impl Rule {
 }
 
 impl GuardRules {
-    /// Reads a file. Paths in it are relative to its folder.
+    /// Reads a file. Paths in it are relative to the present folder, as those of edits on the command line.
     ///
     /// # Errors
     /// A file that cannot be read or is not of this form, and what [`Self::check`] refuses.
@@ -176,13 +176,7 @@ impl GuardRules {
         let text = std::fs::read_to_string(path).map_err(Harvester::io("read", path))?;
         let hint = "The analyzer's README, \"monitor: guards\", shows a whole file";
         let refuse = |found: String| Harvester::malformed(path, "the rules of a guard", found, hint);
-        let mut rules: Self = toml::from_str(&text).map_err(|error| refuse(error.to_string()))?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        for score in &mut rules.scores {
-            if let ScoreOf::Direction(file) | ScoreOf::Probe(file) = &mut score.of {
-                *file = folder.join(&*file);
-            }
-        }
+        let rules: Self = toml::from_str(&text).map_err(|error| refuse(error.to_string()))?;
         rules.check().map_err(|error| refuse(error.to_string()))?;
         Ok(rules)
     }
@@ -304,13 +298,13 @@ mod tests {
     "#;
 
     #[test]
-    fn a_file_is_read_with_paths_beside_it() {
+    fn a_file_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rules.toml");
         std::fs::write(&path, RULES).unwrap();
         let rules = GuardRules::read(&path).unwrap();
         assert_eq!(rules.scores[0].needs, Needs { hits: 2, of: 8 });
-        assert_eq!(rules.scores[1].of, ScoreOf::Direction(folder.path().join("mood.safetensors")));
+        assert_eq!(rules.scores[1].of, ScoreOf::Direction("mood.safetensors".into()));
         let Action::Intervene(edits) = &rules.rules[0].then else { panic!("it intervenes") };
         let said: Vec<_> = edits.iter().map(|edit| edit.what.to_string()).collect();
         assert_eq!(said, ["suppress 12", "clamp 3=1"]);

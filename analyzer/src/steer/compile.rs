@@ -25,13 +25,15 @@ pub struct SteeredSae<'a> {
     pub name: String,
     /// The SAE.
     pub site: SaeSite<'a>,
+    /// Its SHA-256, as [`crate::PlacedSae`] has it; `None`: not known.
+    pub sha256: Option<&'a str>,
     /// What was measured of its latents, for strengths in `max` and `kl`.
     pub scales: Option<&'a LatentScales>,
 }
 
 impl<'a> From<SaeSite<'a>> for SteeredSae<'a> {
     fn from(site: SaeSite<'a>) -> Self {
-        Self { name: String::new(), site, scales: None }
+        Self { name: String::new(), site, sha256: None, scales: None }
     }
 }
 
@@ -244,7 +246,7 @@ fn check_latent(latent: u32, sae: &Sae) -> Result<()> {
 }
 
 /// Refuses what has another width than a hook point.
-fn check_width(what: &str, found: usize, point: HookPoint, model: &LanguageModel) -> Result<()> {
+pub(crate) fn check_width(what: &str, found: usize, point: HookPoint, model: &LanguageModel) -> Result<()> {
     let width = point.width(model.config());
     if found == width {
         return Ok(());

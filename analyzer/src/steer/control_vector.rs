@@ -26,6 +26,7 @@ use candle_core::{
 };
 use harvester::{Error as Harvester, HookPoint, Site};
 
+use super::direction::SteerVector;
 use crate::Result;
 
 const ARCHITECTURE: &str = "general.architecture";
@@ -65,6 +66,19 @@ impl ControlVector {
         let sum = self.layers.entry(layer).or_insert_with(|| vec![0.0; vector.len()]);
         sum.iter_mut().zip(vector).for_each(|(sum, x)| *sum += x);
         Ok(())
+    }
+
+    /// The control vector of one direction, whose scale 1 adds it once. `model_hint`: as [`Self::new`].
+    ///
+    /// # Errors
+    /// As [`Self::add`]; or a direction without a hook point.
+    pub fn of(direction: &SteerVector, model_hint: impl Into<String>) -> Result<Self> {
+        let Some(point) = direction.hook_point else {
+            return Err(Harvester::invalid("direction", "one that names its hook point", "none").into());
+        };
+        let mut made = Self::new(model_hint);
+        made.add(point, &direction.vector)?;
+        Ok(made)
     }
 
     /// Each vector with its hook point.

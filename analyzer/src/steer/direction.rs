@@ -22,7 +22,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::prompt::Prompt;
-use crate::{Error, Result, encode::Read};
+use crate::{Error, Result, auc::auc, encode::Read};
 
 /// Name of the tensor.
 const TENSOR: &str = "direction";
@@ -210,18 +210,9 @@ fn auc_of_halves(sides: [&[Vec<f64>]; 2], method: DirectionMethod) -> Option<f64
         let part = |side: &[Vec<f64>], half: usize| side.iter().skip(half).step_by(2).cloned().collect::<Vec<_>>();
         let v = made([&part(sides[0], 1 - half), &part(sides[1], 1 - half)], method);
         let [positive, negative] = sides.map(|side| part(side, half).iter().map(|x| dot(x, &v)).collect::<Vec<f64>>());
-        for x in &positive {
-            for y in &negative {
-                above += if x > y {
-                    1.0
-                } else if x == y {
-                    0.5
-                } else {
-                    0.0
-                };
-                pairs += 1.0;
-            }
-        }
+        let n = (positive.len() * negative.len()) as f64;
+        above += n * auc(&positive, &negative);
+        pairs += n;
     }
     Some(above / pairs)
 }

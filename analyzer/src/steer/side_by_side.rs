@@ -224,6 +224,6 @@ impl Workbench {
 }
 
 /// The text of the tokens so far, without the begin of a character.
-fn decoded_so_far(model: &LanguageModel, tokens: &[u32]) -> String {
+pub(crate) fn decoded_so_far(model: &LanguageModel, tokens: &[u32]) -> String {
     model.tokenizer().decode(tokens).trim_end_matches(char::REPLACEMENT_CHARACTER).to_string()
 }

@@ -109,9 +109,15 @@ impl Steering {
 
     /// The SAE of the workbench, and the others that were opened.
     pub(crate) fn saes<'a>(&'a self, bench: &'a Workbench) -> Vec<SteeredSae<'a>> {
-        let own = SteeredSae { name: own_name(bench), site: bench.sae().site(), scales: self.scales.as_ref() };
+        let of = |name: String, sae: &'a PlacedSae, scales: Option<&'a LatentScales>| SteeredSae {
+            name,
+            site: sae.site(),
+            sha256: Some(&sae.sha256),
+            scales,
+        };
+        let own = of(own_name(bench), bench.sae(), self.scales.as_ref());
         let others = self.others.iter();
-        let others = others.map(|(name, sae)| SteeredSae { name: name.clone(), site: sae.site(), scales: None });
+        let others = others.map(|(name, sae)| of(name.clone(), sae, None));
         [own].into_iter().chain(others).collect()
     }
 }
